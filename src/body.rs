@@ -1,0 +1,206 @@
+//! Reads a request whole: an [`Inbound`], untrusted. Refuses what cannot be read or would be read in two ways.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use bytes::BytesMut;
+use http::HeaderMap;
+use http::HeaderName;
+use http::Method;
+use http::header;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+
+use crate::origin::Admitted;
+use crate::origin::Client;
+use crate::time::Moment;
+
+/// A request read whole, not yet believed.
+#[derive(Debug)]
+pub struct Inbound {
+    method: Method,
+    headers: HeaderMap,
+    body: Bytes,
+    client: Option<Client>,
+    received_at: Moment,
+    _reserved: Option<Reserved>,
+}
+
+impl Inbound {
+    /// A recorded request, for looking at it again; it was admitted by nobody.
+    pub fn recorded(method: Method, headers: HeaderMap, body: Bytes, received_at: Moment) -> Self {
+        Self { method, headers, body, client: None, received_at, _reserved: None }
+    }
+
+    /// The method as sent.
+    pub fn method(&self) -> &Method {
+        &self.method
+    }
+
+    /// The headers as sent.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// The body, byte for byte.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// The admitted client; `None` in a recorded request.
+    pub fn client(&self) -> Option<&Client> {
+        self.client.as_ref()
+    }
+
+    /// When its head had been read.
+    pub fn received_at(&self) -> Moment {
+        self.received_at
+    }
+}
+
+/// What one request may cost.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Bytes of one body.
+    pub max_body: usize,
+    /// From the end of the head to the end of the body.
+    pub body_timeout: Duration,
+    /// Bytes of all bodies that are held at one time.
+    pub budget: Arc<Budget>,
+}
+
+/// Bytes that bodies may still take, over all connections.
+#[derive(Debug)]
+pub struct Budget(AtomicUsize);
+
+impl Budget {
+    /// A budget of this many bytes.
+    pub fn new(bytes: usize) -> Self {
+        Self(AtomicUsize::new(bytes))
+    }
+
+    fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Reserved, Unreadable> {
+        self.0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes))
+            .map(|_before| Reserved { bytes, budget: Arc::clone(self) })
+            .map_err(|_left| Unreadable::Overloaded)
+    }
+}
+
+/// A part of the [`Budget`], given back when dropped.
+#[derive(Debug)]
+struct Reserved {
+    bytes: usize,
+    budget: Arc<Budget>,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.budget.0.fetch_add(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Why a request could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// The body is longer than allowed.
+    #[error("the body is larger than the limit")]
+    TooLarge,
+    /// The body is compressed; what is signed could not be told.
+    #[error("the body has a content encoding")]
+    Encoded,
+    /// A header that may stand once stands twice.
+    #[error("a header that may be there once is there twice")]
+    HeaderRepeated,
+    /// Both ways of framing a body at once (RFC 9112 section 6.1).
+    #[error("the request has both Content-Length and Transfer-Encoding")]
+    Framing,
+    /// The sender stopped before the end.
+    #[error("the body ended before its end")]
+    Incomplete,
+    /// The sender was too slow.
+    #[error("the body did not arrive in time")]
+    TimedOut,
+    /// All bodies together are at their limit.
+    #[error("too many bytes are in flight")]
+    Overloaded,
+}
+
+/// Reads a request of an admitted client. `single` names the headers that the source's profile reads: each may be there
+/// once.
+///
+/// # Errors
+/// [`Unreadable`] says whose fault it is.
+pub async fn read(
+    request: http::Request<Incoming>,
+    admitted: Admitted,
+    single: &[HeaderName],
+    limits: &Limits,
+) -> Result<Inbound, Unreadable> {
+    let received_at = Moment::now();
+    let (head, body) = request.into_parts();
+    let client = Some(admitted.into_client());
+    let length = announced(&head.headers, single, limits)?;
+    let mut reserved = limits.budget.reserve(length.unwrap_or(0))?;
+    let body = tokio::time::timeout(limits.body_timeout, collect(body, length, &mut reserved, limits))
+        .await
+        .map_err(|_elapsed| Unreadable::TimedOut)??;
+    Ok(Inbound { method: head.method, headers: head.headers, body, client, received_at, _reserved: Some(reserved) })
+}
+
+/// Judges the head; the length that it announces, if any.
+fn announced(headers: &HeaderMap, single: &[HeaderName], limits: &Limits) -> Result<Option<usize>, Unreadable> {
+    let twice = |name: &HeaderName| headers.get_all(name).iter().nth(1).is_some();
+    if single.iter().any(twice) || twice(&header::HOST) || twice(&header::CONTENT_TYPE) {
+        return Err(Unreadable::HeaderRepeated);
+    }
+    if headers.get_all(header::CONTENT_ENCODING).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return Err(Unreadable::Encoded);
+    }
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        return if headers.contains_key(header::CONTENT_LENGTH) { Err(Unreadable::Framing) } else { Ok(None) };
+    }
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    match length {
+        Some(length) if length > limits.max_body => Err(Unreadable::TooLarge),
+        _ => Ok(length),
+    }
+}
+
+async fn collect(
+    mut body: Incoming,
+    length: Option<usize>,
+    reserved: &mut Reserved,
+    limits: &Limits,
+) -> Result<Bytes, Unreadable> {
+    let mut whole = BytesMut::new();
+    let mut first = Bytes::new();
+    while let Some(frame) = body.frame().await {
+        // Trailers are read and dropped: nothing of them is signed.
+        let Ok(data) = frame.map_err(|_broken| Unreadable::Incomplete)?.into_data() else { continue };
+        let so_far = first.len() + whole.len() + data.len();
+        if so_far > limits.max_body {
+            return Err(Unreadable::TooLarge);
+        }
+        if so_far > reserved.bytes {
+            let more = limits.budget.reserve(so_far - reserved.bytes)?;
+            reserved.bytes += more.bytes;
+            // The two are one reservation now.
+            std::mem::forget(more);
+        }
+        if first.is_empty() && whole.is_empty() {
+            // A body that arrived in one piece is taken as it is, without a copy.
+            first = data;
+            continue;
+        }
+        if whole.is_empty() {
+            whole.reserve(length.unwrap_or(so_far * 2));
+            whole.extend_from_slice(&std::mem::take(&mut first));
+        }
+        whole.extend_from_slice(&data);
+    }
+    Ok(if whole.is_empty() { first } else { whole.freeze() })
+}

@@ -1,0 +1,64 @@
+//! Hands events on: to an upstream that answers, or to a stream that keeps them.
+
+mod headers;
+mod redis_stream;
+mod tls;
+mod upstream;
+
+use bytes::Bytes;
+use http::HeaderValue;
+use http::StatusCode;
+
+pub use redis_stream::RedisStream;
+pub use upstream::Target;
+pub use upstream::Upstream;
+
+/// How one source hands its events on.
+#[derive(Debug)]
+pub enum Delivery {
+    /// By a request to the consumer app, whose answer is the provider's.
+    Upstream(Upstream),
+    /// By an entry on a Redis stream.
+    RedisStream(RedisStream),
+}
+
+/// What an upstream answered.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// The type of its body.
+    pub content_type: Option<HeaderValue>,
+    /// Its body; `None` when it was longer than what is relayed.
+    pub body: Option<Bytes>,
+}
+
+/// The event did not get through.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Undelivered {
+    /// No connection could be made.
+    #[error("the upstream cannot be reached: {0}")]
+    Unreachable(String),
+    /// There was no connection in time, so nothing was sent.
+    #[error("the upstream did not accept a connection in time")]
+    ConnectTimedOut,
+    /// The request was sent and no answer came in time.
+    #[error("the upstream did not answer in time")]
+    TimedOut,
+    /// The request was sent and the connection ended before the answer did.
+    #[error("the upstream broke off: {0}")]
+    Broken(String),
+    /// The upstream answered with something else than 2xx.
+    #[error("the upstream answered {}", .0.status)]
+    Answered(Answer),
+}
+
+impl Undelivered {
+    /// Whether the upstream may have taken the event all the same.
+    pub fn is_ambiguous(&self) -> bool {
+        match self {
+            Self::TimedOut | Self::Broken(_) => true,
+            Self::Unreachable(_) | Self::ConnectTimedOut | Self::Answered(_) => false,
+        }
+    }
+}

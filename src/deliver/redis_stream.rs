@@ -1,0 +1,64 @@
+//! Delivers by appending to a Redis stream; the event is on it exactly once, and acknowledged when Redis has it.
+
+use http::HeaderMap;
+use http::HeaderValue;
+
+use super::headers;
+use crate::dedup::Keys;
+use crate::dedup::Published;
+use crate::dedup::Redis;
+use crate::dedup::Stream;
+use crate::dedup::Token;
+use crate::dedup::Unavailable;
+use crate::event::Event;
+
+/// The stream of one source, over the connection of one worker.
+#[derive(Debug)]
+pub struct RedisStream {
+    redis: Redis,
+    stream: Stream,
+    source: HeaderValue,
+}
+
+impl RedisStream {
+    /// Publishes the events of `source` to `stream`.
+    pub fn new(redis: Redis, stream: Stream, source: HeaderValue) -> Self {
+        Self { redis, stream, source }
+    }
+
+    /// Appends an event unless it is there already.
+    ///
+    /// An entry has the fields `source`, `id`, `type`, `received_at` (RFC 3339), `method`, `headers` (a JSON array of
+    /// name and value pairs) and `body` (the bytes as received).
+    ///
+    /// # Errors
+    /// [`Unavailable`] when Redis did not say that it has the event.
+    pub async fn publish(
+        &self,
+        event: &Event,
+        attempt: (Token, std::time::Duration),
+    ) -> Result<Published, Unavailable> {
+        let inbound = event.inbound();
+        let received_at = inbound.received_at().rfc3339().to_string();
+        let sent = to_json(inbound.headers());
+        let fields: [(&str, &[u8]); 7] = [
+            ("source", self.source.as_bytes()),
+            ("id", event.id().as_bytes()),
+            ("type", event.kind().map(HeaderValue::as_bytes).unwrap_or_default()),
+            ("received_at", received_at.as_bytes()),
+            ("method", inbound.method().as_str().as_bytes()),
+            ("headers", sent.as_bytes()),
+            ("body", inbound.body()),
+        ];
+        self.redis.publish(Keys::of(event), attempt, &self.stream, &fields).await
+    }
+}
+
+/// The end-to-end headers; bytes beyond ASCII as the characters of the same number (ISO 8859-1).
+fn to_json(sent: &HeaderMap) -> String {
+    let pairs = headers::end_to_end(sent).map(|(name, value)| {
+        let value: String = value.as_bytes().iter().copied().map(char::from).collect();
+        serde_json::Value::from(vec![name.as_str().to_owned(), value])
+    });
+    serde_json::Value::from_iter(pairs).to_string()
+}

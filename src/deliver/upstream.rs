@@ -1,0 +1,307 @@
+//! Delivers by a request to the consumer app, over connections that are kept and used again.
+//!
+//! Hyper's client connection is polled by the very task that waits for the answer: no task of its own, no hand-over
+//! between tasks. An idle connection is looked at before it is used again; should the upstream have closed it at that
+//! moment, the request is sent once more on a fresh one.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::task::Poll;
+use std::time::Duration;
+use std::time::Instant;
+
+use bytes::Bytes;
+use bytes::BytesMut;
+use http::HeaderValue;
+use http::Request;
+use http::Response;
+use http::Uri;
+use http::header;
+use http_body_util::BodyExt as _;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::Answer;
+use super::Undelivered;
+use super::headers;
+use super::tls::Stream;
+use super::tls::Tls;
+use crate::event::Event;
+
+/// How long an idle connection is kept: less than what common servers wait (Node.js: 5 s).
+const MAX_IDLE: Duration = Duration::from_secs(4);
+/// Longest a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Most connections that are kept while idle.
+const MAX_KEPT: usize = 1024;
+
+/// Where a source delivers to.
+#[derive(Debug, Clone)]
+pub struct Target {
+    host: String,
+    port: u16,
+    path: Uri,
+    authority: HeaderValue,
+    tls: Option<Tls>,
+}
+
+impl Target {
+    /// Reads an `http` or `https` URL.
+    ///
+    /// # Errors
+    /// What is wrong with it and what would be right.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not a URL such as \"http://127.0.0.1:3000/webhooks\"");
+        let uri: Uri = text.parse().map_err(|_bad| wrong())?;
+        let authority = uri.authority().ok_or_else(wrong)?;
+        if authority.as_str().contains('@') {
+            return Err(format!("{text:?} has credentials, which are not sent; remove them"));
+        }
+        let (secure, default_port) = match uri.scheme_str() {
+            Some("http") => (false, 80),
+            Some("https") => (true, 443),
+            _ => return Err(wrong()),
+        };
+        let host = authority.host();
+        let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        Ok(Self {
+            host: host.trim_matches(['[', ']']).to_owned(),
+            port: authority.port_u16().unwrap_or(default_port),
+            path: path.parse().map_err(|_bad| wrong())?,
+            authority: HeaderValue::from_str(authority.as_str()).map_err(|_bad| wrong())?,
+            tls: if secure { Some(Tls::new(host)?) } else { None },
+        })
+    }
+}
+
+/// One upstream of one source, as one worker sees it.
+#[derive(Debug)]
+pub struct Upstream {
+    target: Target,
+    source: HeaderValue,
+    timeout: Duration,
+    max_answer: usize,
+    idle: Mutex<Vec<Idle>>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    connection: Connection,
+    since: Instant,
+}
+
+/// A connection with its driver.
+#[derive(Debug)]
+struct Connection {
+    sender: http1::SendRequest<Full<Bytes>>,
+    driver: Option<Pin<Box<http1::Connection<TokioIo<Stream>, Full<Bytes>>>>>,
+}
+
+/// How an exchange on one connection failed.
+enum Fault {
+    /// Nothing was sent.
+    Unsent,
+    /// It was sent, and not one byte came back.
+    Unanswered(hyper::Error),
+    /// The answer broke off.
+    BrokenOff(hyper::Error),
+}
+
+impl Upstream {
+    /// Delivers the events of `source` to `target`. One delivery may take `timeout`; an answer is relayed up to
+    /// `max_answer` bytes.
+    pub fn new(target: Target, source: HeaderValue, timeout: Duration, max_answer: usize) -> Self {
+        Self { target, source, timeout, max_answer, idle: Mutex::default() }
+    }
+
+    /// Delivers an event and waits for the answer. `deduplicated` is `false` when the store could not be asked.
+    ///
+    /// # Errors
+    /// [`Undelivered`], which tells whether the upstream may have taken the event all the same.
+    pub async fn deliver(&self, event: &Event, deduplicated: bool) -> Result<Answer, Undelivered> {
+        let mut sent = false;
+        match tokio::time::timeout(self.timeout, self.exchange(event, deduplicated, &mut sent)).await {
+            Ok(Ok(answer)) if answer.status.is_success() => Ok(answer),
+            Ok(Ok(answer)) => Err(Undelivered::Answered(answer)),
+            Ok(Err(failure)) => Err(failure),
+            Err(_elapsed) if sent => Err(Undelivered::TimedOut),
+            Err(_elapsed) => Err(Undelivered::ConnectTimedOut),
+        }
+    }
+
+    async fn exchange(&self, event: &Event, deduplicated: bool, sent: &mut bool) -> Result<Answer, Undelivered> {
+        while let Some(connection) = self.take_idle() {
+            *sent = true;
+            match self.attempt(connection, event, deduplicated).await {
+                Ok(answer) => return Ok(answer),
+                // It was closed while it lay idle: the next one may be open.
+                Err(Fault::Unsent) => {}
+                // It was closed as the request went out. Sending again is what the provider would do next.
+                Err(Fault::Unanswered(_)) => break,
+                Err(Fault::BrokenOff(error)) => return Err(Undelivered::Broken(error.to_string())),
+            }
+        }
+        let fresh = self.connect().await?;
+        *sent = true;
+        self.attempt(fresh, event, deduplicated).await.map_err(|fault| match fault {
+            Fault::Unsent => Undelivered::Unreachable("the connection was closed at once".to_owned()),
+            Fault::Unanswered(error) | Fault::BrokenOff(error) => Undelivered::Broken(error.to_string()),
+        })
+    }
+
+    async fn attempt(&self, mut connection: Connection, event: &Event, deduplicated: bool) -> Result<Answer, Fault> {
+        let response = connection.send(self.request(event, deduplicated)).await?;
+        let (answer, whole) = connection.read(response, self.max_answer).await.map_err(Fault::BrokenOff)?;
+        if whole && connection.is_reusable().await {
+            self.keep(connection);
+        }
+        Ok(answer)
+    }
+
+    fn request(&self, event: &Event, deduplicated: bool) -> Request<Full<Bytes>> {
+        let mut request = Request::new(Full::new(event.inbound().body().clone()));
+        *request.method_mut() = event.inbound().method().clone();
+        *request.uri_mut() = self.target.path.clone();
+        *request.headers_mut() = headers::of_delivery(event, &self.source, &self.target.authority, deduplicated);
+        request
+    }
+
+    async fn connect(&self) -> Result<Connection, Undelivered> {
+        let unreachable = |error: &dyn std::error::Error| Undelivered::Unreachable(error.to_string());
+        let open = async {
+            let stream = TcpStream::connect((self.target.host.as_str(), self.target.port)).await?;
+            stream.set_nodelay(true)?;
+            match &self.target.tls {
+                Some(tls) => tls.connect(stream).await,
+                None => Ok(Stream::Plain(stream)),
+            }
+        };
+        let stream = tokio::time::timeout(CONNECT_TIMEOUT, open)
+            .await
+            .map_err(|_elapsed| Undelivered::ConnectTimedOut)?
+            .map_err(|error| unreachable(&error))?;
+        let (sender, driver) = http1::Builder::new()
+            .handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| unreachable(&error))?;
+        Ok(Connection { sender, driver: Some(Box::pin(driver)) })
+    }
+
+    /// The connection that was used last, which is the one most likely to be open.
+    fn take_idle(&self) -> Option<Connection> {
+        let mut idle = self.idle();
+        let newest = idle.pop()?;
+        if newest.since.elapsed() < MAX_IDLE {
+            return Some(newest.connection);
+        }
+        // All others are older still.
+        idle.clear();
+        None
+    }
+
+    fn keep(&self, connection: Connection) {
+        let mut idle = self.idle();
+        if idle.len() >= MAX_KEPT {
+            return;
+        }
+        // The oldest stand first; one of them goes for each that comes, so that a burst's connections do not stay.
+        if idle.first().is_some_and(|oldest| oldest.since.elapsed() >= MAX_IDLE) {
+            idle.retain(|kept| kept.since.elapsed() < MAX_IDLE);
+        }
+        idle.push(Idle { connection, since: Instant::now() });
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Connection {
+    async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Fault> {
+        let Self { sender, driver } = self;
+        // Sees whether the other end has closed it, and makes it ready.
+        if drive(driver, sender.ready()).await.is_err() {
+            return Err(Fault::Unsent);
+        }
+        drive(driver, sender.try_send_request(request)).await.map_err(|mut error| match error.take_message() {
+            Some(_request) => Fault::Unsent,
+            None => Fault::Unanswered(error.into_error()),
+        })
+    }
+
+    /// Reads an answer; `false` when its body was too long and the rest is still to come.
+    async fn read(&mut self, response: Response<Incoming>, max: usize) -> Result<(Answer, bool), hyper::Error> {
+        let (mut head, mut body) = response.into_parts();
+        let content_type = head.headers.remove(header::CONTENT_TYPE);
+        let mut answer = Answer { status: head.status, content_type, body: None };
+        let mut first = Bytes::new();
+        let mut whole = BytesMut::new();
+        while let Some(frame) = drive(&mut self.driver, body.frame()).await {
+            let Ok(data) = frame?.into_data() else { continue };
+            if first.len() + whole.len() + data.len() > max {
+                return Ok((answer, false));
+            }
+            if first.is_empty() && whole.is_empty() {
+                first = data;
+            } else {
+                whole.extend_from_slice(&std::mem::take(&mut first));
+                whole.extend_from_slice(&data);
+            }
+        }
+        answer.body = Some(if whole.is_empty() { first } else { whole.freeze() });
+        Ok((answer, true))
+    }
+
+    /// Lets the driver finish with the last answer; whether another request can follow.
+    async fn is_reusable(&mut self) -> bool {
+        poll_fn(|cx| {
+            if let Some(driver) = &mut self.driver
+                && driver.as_mut().poll(cx).is_ready()
+            {
+                self.driver = None;
+            }
+            Poll::Ready(())
+        })
+        .await;
+        self.driver.is_some() && self.sender.is_ready()
+    }
+}
+
+/// Polls `future` and, while it waits, the connection that it waits for.
+async fn drive<F: Future, D: Future>(driver: &mut Option<Pin<Box<D>>>, future: F) -> F::Output {
+    let mut future = std::pin::pin!(future);
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(output);
+        }
+        if let Some(running) = driver
+            && running.as_mut().poll(cx).is_ready()
+        {
+            *driver = None;
+        }
+        // The driver may just have brought what the future waits for, or ended it.
+        future.as_mut().poll(cx)
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_urls_with_a_host() {
+        let target = Target::parse("http://[::1]:3000/hook?x=1").expect("a target");
+        assert_eq!((target.host.as_str(), target.port, target.path.to_string().as_str()), ("::1", 3000, "/hook?x=1"));
+        assert_eq!(Target::parse("http://app").expect("a target").port, 80);
+        for bad in ["", "127.0.0.1:3000", "/hook", "ftp://app/x", "http://", "http://a:b@app/", "http://app:99999/"] {
+            assert!(Target::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+}

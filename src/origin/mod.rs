@@ -1,0 +1,205 @@
+//! Where a request comes from: the peer, the client address behind trusted proxies, and whether a source admits it.
+//!
+//! `X-Forwarded-For` is walked from the right, over trusted proxies only: the first address that is not one of them is
+//! the client. What stands further left was written by the sender and is not believed.
+
+mod networks;
+
+use std::net::IpAddr;
+use std::net::SocketAddr;
+
+use http::HeaderMap;
+use http::HeaderName;
+use http::HeaderValue;
+
+pub use networks::Networks;
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+
+/// The other end of the socket.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    address: IpAddr,
+    text: HeaderValue,
+}
+
+impl Peer {
+    /// The peer of an accepted connection; an IPv4-mapped address is taken as the IPv4 address it is.
+    pub fn new(address: SocketAddr) -> Self {
+        let address = address.ip().to_canonical();
+        let text = HeaderValue::try_from(address.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
+        Self { address, text }
+    }
+}
+
+/// Who the request is from, as far as addresses tell.
+#[derive(Debug, Clone)]
+pub struct Client {
+    address: Option<IpAddr>,
+    chain: HeaderValue,
+    trusted: bool,
+}
+
+impl Client {
+    /// The client address; `None` when a trusted proxy forwarded something that is no address.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.address
+    }
+
+    /// The believable part of the way here, client first: the value of `x-forwarded-for` for the upstream.
+    pub fn chain(&self) -> &HeaderValue {
+        &self.chain
+    }
+
+    /// Whether the request came by a trusted proxy, whose other `x-forwarded-*` headers can be believed.
+    pub fn by_trusted_proxy(&self) -> bool {
+        self.trusted
+    }
+}
+
+/// The proxies whose `X-Forwarded-For` is believed.
+#[derive(Debug, Clone, Default)]
+pub struct TrustedProxies(Networks);
+
+impl TrustedProxies {
+    /// Believes the proxies in these networks.
+    pub fn new(networks: Networks) -> Self {
+        Self(networks)
+    }
+
+    /// Peels trusted proxies off, from the peer inwards.
+    pub fn client(&self, peer: &Peer, headers: &HeaderMap) -> Client {
+        if !self.0.contains(peer.address) {
+            return Client { address: Some(peer.address), chain: peer.text.clone(), trusted: false };
+        }
+        let mut address = Some(peer.address);
+        let mut hops = vec![peer.address.to_string()];
+        let values: Vec<_> = headers.get_all(FORWARDED_FOR).iter().collect();
+        'walk: for value in values.into_iter().rev() {
+            for element in value.as_bytes().rsplit(|byte| *byte == b',') {
+                address = parse_element(element);
+                if let Some(address) = address {
+                    hops.push(address.to_string());
+                }
+                if !address.is_some_and(|address| self.0.contains(address)) {
+                    break 'walk;
+                }
+            }
+        }
+        hops.reverse();
+        let chain = HeaderValue::try_from(hops.join(", ")).unwrap_or_else(|_too_long| peer.text.clone());
+        Client { address, chain, trusted: true }
+    }
+}
+
+/// One element of `X-Forwarded-For`: an address, perhaps with brackets, port or zone.
+fn parse_element(element: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(element).ok()?.trim_matches([' ', '\t']);
+    let text = match text.strip_prefix('[') {
+        Some(bracketed) => bracketed.split_once(']')?.0,
+        // `1.2.3.4:80`: one colon, so not an IPv6 address.
+        None if text.matches(':').count() == 1 => text.split_once(':')?.0,
+        None => text,
+    };
+    let text = text.split_once('%').map_or(text, |(address, _zone)| address);
+    text.parse::<IpAddr>().ok().map(|address| address.to_canonical())
+}
+
+/// The addresses that a source takes requests from; empty admits everybody.
+#[derive(Debug, Clone, Default)]
+pub struct Allowlist(Networks);
+
+/// Proof that the allowlist of the source let the client in.
+#[derive(Debug)]
+pub struct Admitted(Client);
+
+impl Admitted {
+    /// The admitted client.
+    pub fn into_client(self) -> Client {
+        self.0
+    }
+}
+
+/// The client is not on the allowlist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// Its address is known, and not among the allowed ones.
+    #[error("the address is not on the source's allowlist")]
+    Address,
+    /// A trusted proxy forwarded something that is no address.
+    #[error("the address behind the trusted proxies cannot be told")]
+    Unknown,
+}
+
+impl Allowlist {
+    /// Admits these networks only, or everybody when there are none.
+    pub fn new(networks: Networks) -> Self {
+        Self(networks)
+    }
+
+    /// Lets the client in, or not.
+    ///
+    /// # Errors
+    /// [`Denied`] when there is an allowlist and the client's address is not on it.
+    pub fn admit(&self, client: Client) -> Result<Admitted, Denied> {
+        if self.0.is_empty() {
+            return Ok(Admitted(client));
+        }
+        match client.address {
+            Some(address) if self.0.contains(address) => Ok(Admitted(client)),
+            Some(_) => Err(Denied::Address),
+            None => Err(Denied::Unknown),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn networks(list: &[&str]) -> Networks {
+        list.iter().map(|text| Networks::parse(text).expect("a network")).collect()
+    }
+
+    fn client(peer: &str, forwarded: &[&str]) -> (Option<IpAddr>, String) {
+        let mut headers = HeaderMap::new();
+        for value in forwarded {
+            headers.append(FORWARDED_FOR, HeaderValue::from_bytes(value.as_bytes()).expect("a value"));
+        }
+        let peer = Peer::new(SocketAddr::new(peer.parse().expect("an address"), 1));
+        let client = TrustedProxies::new(networks(&["10.0.0.0/8", "::1"])).client(&peer, &headers);
+        (client.address(), client.chain().to_str().expect("text").to_owned())
+    }
+
+    #[test]
+    fn the_chain_is_walked_from_the_right_over_trusted_proxies() {
+        let is = |address: &str| address.parse().ok();
+        assert_eq!(client("192.0.2.1", &["203.0.113.9"]), (is("192.0.2.1"), "192.0.2.1".to_owned()), "untrusted peer");
+        assert_eq!(client("10.0.0.1", &[]).0, is("10.0.0.1"));
+        assert_eq!(
+            client("10.0.0.1", &["6.6.6.6, 203.0.113.9, 10.0.0.2"]),
+            (is("203.0.113.9"), "203.0.113.9, 10.0.0.2, 10.0.0.1".to_owned())
+        );
+        assert_eq!(client("10.0.0.1", &["6.6.6.6", "203.0.113.9"]).0, is("203.0.113.9"), "several headers");
+        assert_eq!(client("10.0.0.1", &["10.0.0.3, 10.0.0.2"]).0, is("10.0.0.3"), "proxies all the way");
+        assert_eq!(client("::ffff:10.0.0.1", &["[2001:db8::1]:443"]).0, is("2001:db8::1"));
+        assert_eq!(client("10.0.0.1", &["203.0.113.9:8080"]).0, is("203.0.113.9"));
+        for bad in ["unknown", "", "203.0.113.9, ", "\u{e9}", "1.2.3.4.5", "_hidden"] {
+            assert_eq!(client("10.0.0.1", &[bad]).0, None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn mapped_addresses_are_unmapped_on_both_sides() {
+        let allow = Allowlist::new(networks(&["::ffff:203.0.113.0/120", "2001:db8::/32"]));
+        let admit = |address: &str| {
+            let peer = Peer::new(SocketAddr::new(address.parse().expect("an address"), 1));
+            allow.admit(TrustedProxies::default().client(&peer, &HeaderMap::new())).map(|_| ())
+        };
+        assert_eq!(admit("203.0.113.7"), Ok(()));
+        assert_eq!(admit("::ffff:203.0.113.7"), Ok(()));
+        assert_eq!(admit("2001:db8:ffff::1"), Ok(()));
+        assert_eq!(admit("203.0.114.7"), Err(Denied::Address));
+        assert_eq!(admit("2001:db9::1"), Err(Denied::Address));
+    }
+}

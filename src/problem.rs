@@ -1,0 +1,101 @@
+//! What is wrong with the files and settings an operator wrote: collected, never thrown one at a time.
+//!
+//! A [`Problem`] names the file (with its line where it is known), the key and what would be right.
+//! This module knows nothing of what the settings mean.
+
+use std::fmt;
+
+/// Whether the gateway can start in spite of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// The configuration is refused.
+    Error,
+    /// The gateway starts, but somebody should look.
+    Warning,
+}
+
+/// One thing that is wrong with a setting, in words for the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Whether it keeps the gateway from starting.
+    pub severity: Severity,
+    /// The file, with its line where known, or `environment`.
+    pub place: String,
+    /// The key, dotted, such as `sources.github.path`; empty when the file as a whole is meant.
+    pub key: String,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.severity == Severity::Warning {
+            f.write_str("warning: ")?;
+        }
+        f.write_str(&self.place)?;
+        if !self.key.is_empty() {
+            write!(f, ": {}", self.key)?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+/// Everything found wrong in one run.
+#[derive(Debug, Default, Clone)]
+pub struct Problems(Vec<Problem>);
+
+impl Problems {
+    /// Adds a problem.
+    pub fn push(&mut self, problem: Problem) {
+        self.0.push(problem);
+    }
+
+    /// Adds a problem that keeps the gateway from starting.
+    pub fn error(&mut self, place: impl Into<String>, key: impl Into<String>, message: impl Into<String>) {
+        self.push(Problem {
+            severity: Severity::Error,
+            place: place.into(),
+            key: key.into(),
+            message: message.into(),
+        });
+    }
+
+    /// Whether one of them keeps the gateway from starting.
+    pub fn is_fatal(&self) -> bool {
+        self.0.iter().any(|problem| problem.severity == Severity::Error)
+    }
+
+    /// How many keep the gateway from starting.
+    pub fn errors(&self) -> usize {
+        self.0.iter().filter(|problem| problem.severity == Severity::Error).count()
+    }
+
+    /// All of them, in the order they were found.
+    pub fn iter(&self) -> impl Iterator<Item = &Problem> {
+        self.0.iter()
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            problem.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// The alternative closest to what was written, for "did you mean".
+pub fn closest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|name| (strsim::damerau_levenshtein(written, name), name))
+        .filter(|(distance, name)| *distance <= 2.max(name.len() / 3))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}

@@ -1,0 +1,36 @@
+//! The profiles inside the binary: one line a file of `config/providers`. A test holds that none is missing.
+
+macro_rules! shipped {
+    ($($name:literal),* $(,)?) => {
+        &[$(($name, include_str!(concat!("../../config/providers/", $name, ".toml")))),*]
+    };
+}
+
+/// Name and text of every shipped profile.
+pub(super) const FILES: &[(&str, &str)] = shipped![
+    "cimplify",
+    "github",
+    "locallygrown",
+    "mailgun",
+    "offergrid",
+    "omnisales",
+    "pitchpoint",
+    "standard-webhooks",
+    "stripe",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::FILES;
+
+    #[test]
+    fn every_file_of_config_providers_is_shipped() {
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/config/providers");
+        let mut found: Vec<_> = std::fs::read_dir(directory)
+            .expect("the directory")
+            .map(|entry| entry.expect("an entry").path().file_stem().expect("a name").to_string_lossy().into_owned())
+            .collect();
+        found.sort();
+        assert_eq!(found, FILES.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+    }
+}

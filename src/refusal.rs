@@ -1,0 +1,249 @@
+//! Every "no" of the gateway, with its status, public text, metric label and blame in one table.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::auth;
+use crate::body::Unreadable;
+use crate::deliver::Undelivered;
+use crate::event::Unidentified;
+use crate::origin::Denied;
+
+/// Why a request was not taken.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Refusal {
+    /// No source has this path.
+    #[error("no source has this path")]
+    NotFound,
+    /// The source takes other methods.
+    #[error("the source does not take this method")]
+    MethodNotAllowed,
+    /// The client's address is not allowed.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// The request could not be read.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    /// It does not prove that it comes from the provider.
+    #[error(transparent)]
+    Unauthenticated(#[from] auth::Failure),
+    /// It has no usable event id.
+    #[error(transparent)]
+    Unidentified(#[from] Unidentified),
+    /// The same event is being handled elsewhere, or was a moment ago; ask again after this time.
+    #[error("the same event is in flight")]
+    InFlight(Duration),
+    /// The store does not answer.
+    #[error("the store does not answer: {0}")]
+    StoreUnavailable(String),
+    /// The upstream did not take it.
+    #[error(transparent)]
+    Undelivered(#[from] Undelivered),
+    /// As many requests as allowed are in flight.
+    #[error("too many requests are in flight")]
+    Overloaded,
+}
+
+/// Whose fault it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// Trying again would change nothing.
+    Sender,
+    /// Trying again may help.
+    Gateway,
+    /// Trying again may help; the gateway is not the one to look at.
+    Upstream,
+}
+
+/// The status as far as it does not depend on the provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatusKind {
+    /// The same for every provider.
+    Fixed(StatusCode),
+    /// What the profile says for requests that are not authenticated.
+    Unauthenticated,
+    /// The provider's retryable status.
+    Retry,
+    /// This one, unless the provider tries again on another status only.
+    Upstream(StatusCode),
+}
+
+/// One row of the table.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    /// The status.
+    pub status: StatusKind,
+    /// What the sender is told.
+    pub detail: &'static str,
+    /// The value of the label `reason`.
+    pub reason: &'static str,
+    /// Whose fault it is.
+    pub blame: Blame,
+}
+
+const UNAUTHENTICATED: &str = "the request could not be authenticated";
+const DENIED: &str = "requests from this address are not taken";
+const TRY_AGAIN: &str = "the event cannot be taken right now; send it again";
+
+impl Refusal {
+    /// The row of this refusal.
+    pub fn row(&self) -> Row {
+        match self {
+            Self::NotFound => sender(StatusCode::NOT_FOUND, "there is nothing here", "not_found"),
+            Self::MethodNotAllowed => {
+                sender(StatusCode::METHOD_NOT_ALLOWED, "send events with POST", "method_not_allowed")
+            }
+            Self::Denied(Denied::Address) => sender(StatusCode::FORBIDDEN, DENIED, "address_not_allowed"),
+            Self::Denied(Denied::Unknown) => sender(StatusCode::FORBIDDEN, DENIED, "address_unknown"),
+            Self::Unreadable(unreadable) => unreadable_row(*unreadable),
+            Self::Unauthenticated(auth::Failure::BodyMalformed) => {
+                sender(StatusCode::BAD_REQUEST, "the body is not valid JSON", "body_malformed")
+            }
+            Self::Unauthenticated(auth::Failure::KeysUnavailable) => gateway("keys_unavailable"),
+            Self::Unauthenticated(failure) => Row {
+                status: StatusKind::Unauthenticated,
+                detail: UNAUTHENTICATED,
+                reason: failure.label(),
+                blame: Blame::Sender,
+            },
+            Self::Unidentified(Unidentified::Missing) => {
+                sender(StatusCode::BAD_REQUEST, "the event has no id", "event_id_missing")
+            }
+            Self::Unidentified(Unidentified::Invalid) => {
+                sender(StatusCode::BAD_REQUEST, "the event's id cannot be used", "event_id_invalid")
+            }
+            Self::InFlight(_) => gateway("in_flight"),
+            Self::StoreUnavailable(_) => gateway("store_unavailable"),
+            Self::Overloaded => gateway("overloaded"),
+            Self::Undelivered(undelivered) => undelivered_row(undelivered),
+        }
+    }
+
+    /// When the sender may try again, in whole seconds; `None` when that would change nothing.
+    pub fn retry_after(&self) -> Option<u64> {
+        match self.row().blame {
+            Blame::Sender => None,
+            Blame::Upstream => Some(1),
+            Blame::Gateway => match self {
+                Self::InFlight(remaining) => Some(remaining.as_millis().div_ceil(1000).try_into().unwrap_or(1).max(1)),
+                _ => Some(1),
+            },
+        }
+    }
+
+    /// Every value that the label `reason` can have.
+    pub const REASONS: &[&str] = &[
+        "not_found",
+        "method_not_allowed",
+        "address_not_allowed",
+        "address_unknown",
+        "body_too_large",
+        "body_encoded",
+        "body_malformed",
+        "body_incomplete",
+        "body_timed_out",
+        "header_repeated",
+        "framing",
+        "signature_missing",
+        "signature_malformed",
+        "signature_mismatch",
+        "timestamp_missing",
+        "timestamp_malformed",
+        "timestamp_stale",
+        "timestamp_future",
+        "token_missing",
+        "token_malformed",
+        "token_algorithm",
+        "token_unknown_key",
+        "token_key_use",
+        "token_signature",
+        "token_issuer",
+        "token_audience",
+        "token_expired",
+        "token_not_yet_valid",
+        "keys_unavailable",
+        "event_id_missing",
+        "event_id_invalid",
+        "in_flight",
+        "store_unavailable",
+        "overloaded",
+        "upstream_unreachable",
+        "upstream_timed_out",
+        "upstream_broke_off",
+        "upstream_redirected",
+        "upstream_refused",
+    ];
+}
+
+fn sender(status: StatusCode, detail: &'static str, reason: &'static str) -> Row {
+    Row { status: StatusKind::Fixed(status), detail, reason, blame: Blame::Sender }
+}
+
+fn gateway(reason: &'static str) -> Row {
+    Row { status: StatusKind::Retry, detail: TRY_AGAIN, reason, blame: Blame::Gateway }
+}
+
+fn unreadable_row(unreadable: Unreadable) -> Row {
+    match unreadable {
+        Unreadable::TooLarge => {
+            sender(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than what is taken here", "body_too_large")
+        }
+        Unreadable::Encoded => {
+            sender(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send the body without content encoding", "body_encoded")
+        }
+        Unreadable::HeaderRepeated => {
+            sender(StatusCode::BAD_REQUEST, "a header that may be there once is there twice", "header_repeated")
+        }
+        Unreadable::Framing => {
+            sender(StatusCode::BAD_REQUEST, "the length of the body is given in two ways", "framing")
+        }
+        Unreadable::Incomplete => sender(StatusCode::BAD_REQUEST, "the body is incomplete", "body_incomplete"),
+        Unreadable::TimedOut => {
+            sender(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time", "body_timed_out")
+        }
+        Unreadable::Overloaded => gateway("overloaded"),
+    }
+}
+
+fn undelivered_row(undelivered: &Undelivered) -> Row {
+    let (status, reason) = match undelivered {
+        Undelivered::Unreachable(_) => (StatusCode::BAD_GATEWAY, "upstream_unreachable"),
+        Undelivered::Broken(_) => (StatusCode::BAD_GATEWAY, "upstream_broke_off"),
+        Undelivered::ConnectTimedOut | Undelivered::TimedOut => (StatusCode::GATEWAY_TIMEOUT, "upstream_timed_out"),
+        // Some providers count a redirect as success, and none may follow one to an inner address.
+        Undelivered::Answered(answer) if !answer.status.is_client_error() && !answer.status.is_server_error() => {
+            (StatusCode::BAD_GATEWAY, "upstream_redirected")
+        }
+        // Its own status is relayed; see `reply`.
+        Undelivered::Answered(answer) => (answer.status, "upstream_refused"),
+    };
+    Row { status: StatusKind::Upstream(status), detail: TRY_AGAIN, reason, blame: Blame::Upstream }
+}
+
+impl auth::Failure {
+    /// The value of the label `reason`.
+    fn label(&self) -> &'static str {
+        match self {
+            Self::SignatureMissing => "signature_missing",
+            Self::SignatureMalformed => "signature_malformed",
+            Self::SignatureMismatch => "signature_mismatch",
+            Self::TimestampMissing => "timestamp_missing",
+            Self::TimestampMalformed => "timestamp_malformed",
+            Self::TimestampStale => "timestamp_stale",
+            Self::TimestampFuture => "timestamp_future",
+            Self::TokenMissing => "token_missing",
+            Self::TokenMalformed => "token_malformed",
+            Self::TokenAlgorithm => "token_algorithm",
+            Self::TokenUnknownKey => "token_unknown_key",
+            Self::TokenKeyUse => "token_key_use",
+            Self::TokenSignature => "token_signature",
+            Self::TokenIssuer => "token_issuer",
+            Self::TokenAudience => "token_audience",
+            Self::TokenExpired => "token_expired",
+            Self::TokenNotYetValid => "token_not_yet_valid",
+            Self::KeysUnavailable => "keys_unavailable",
+            Self::BodyMalformed => "body_malformed",
+        }
+    }
+}

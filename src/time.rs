@@ -1,0 +1,122 @@
+//! The clock and the ways providers write a time. The only module that reads the system clock.
+
+use std::time::Duration;
+use std::time::SystemTime;
+
+use jiff::Timestamp;
+
+/// A moment: milliseconds since 1970-01-01T00:00:00Z.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(i64);
+
+impl Moment {
+    /// The system clock, now.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
+    pub fn now() -> Self {
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// The moment that many whole seconds after 1970-01-01T00:00:00Z.
+    pub fn from_unix(seconds: i64) -> Self {
+        Self(seconds.saturating_mul(1000))
+    }
+
+    /// Whole seconds since 1970-01-01T00:00:00Z.
+    pub fn unix(self) -> i64 {
+        self.0.div_euclid(1000)
+    }
+
+    /// Signed distance in whole seconds from `earlier` to this moment, as a provider counts it: both clocks cut to
+    /// seconds first.
+    pub fn seconds_since(self, earlier: Self) -> i64 {
+        self.unix().saturating_sub(earlier.unix())
+    }
+
+    /// RFC 3339 in UTC with milliseconds, `2026-01-02T03:04:05.678Z`.
+    pub fn rfc3339(self) -> impl std::fmt::Display {
+        let millis = u64::try_from(self.0).unwrap_or(0);
+        humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + Duration::from_millis(millis))
+    }
+}
+
+/// How a provider writes the time of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Format {
+    /// Whole seconds since 1970 in ASCII digits: no sign, no space, no leading zero.
+    Unix,
+    /// RFC 3339 in UTC or with an offset, 0 to 9 fraction digits, day and month with or without their leading zero
+    /// (Pitchpoint writes `2024-01-1T10:00:00.7777748Z`).
+    Rfc3339Lenient,
+}
+
+impl Format {
+    /// The moment that `text` names; `None` when it is not written in this format.
+    pub fn parse(self, text: &str) -> Option<Moment> {
+        match self {
+            Self::Unix => parse_digits(text).map(Moment::from_unix),
+            Self::Rfc3339Lenient => {
+                let parsed: Timestamp = pad_date(text)?.parse().ok()?;
+                Some(Moment(parsed.as_millisecond()))
+            }
+        }
+    }
+
+    /// How this format is named to people.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Unix => "Unix seconds",
+            Self::Rfc3339Lenient => "RFC 3339, day and month possibly without leading zero",
+        }
+    }
+}
+
+/// At most twelve ASCII digits without sign, space or leading zero.
+fn parse_digits(text: &str) -> Option<i64> {
+    let canonical = matches!(text.as_bytes(), [b'0'] | [b'1'..=b'9', ..])
+        && text.len() <= 12
+        && text.bytes().all(|byte| byte.is_ascii_digit());
+    if canonical { text.parse().ok() } else { None }
+}
+
+/// `2024-1-1T…` as `2024-01-01T…`.
+fn pad_date(text: &str) -> Option<String> {
+    let (date, rest) = text.split_once('T')?;
+    let mut parts = date.split('-');
+    let (year, month, day) = (parts.next()?, parts.next()?, parts.next()?);
+    let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    if parts.next().is_some() || year.len() != 4 || ![year, month, day].into_iter().all(digits) {
+        return None;
+    }
+    Some(format!("{year}-{month:0>2}-{day:0>2}T{rest}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unix_seconds_are_canonical_digits_only() {
+        assert_eq!(Format::Unix.parse("1735812000"), Some(Moment::from_unix(1_735_812_000)));
+        for bad in ["", "+1735812000", "-1", " 1735812000", "1735812000 ", "01735812000", "1735812000.0", "1e9", "١٧"] {
+            assert_eq!(Format::Unix.parse(bad), None, "{bad:?}");
+        }
+        assert_eq!(Format::Unix.parse("9999999999999"), None, "longer than any real time");
+    }
+
+    #[test]
+    fn unpadded_days_and_100ns_ticks_are_read() {
+        let padded = Format::Rfc3339Lenient.parse("2024-01-01T10:00:00.7777748Z");
+        assert!(padded.is_some());
+        assert_eq!(Format::Rfc3339Lenient.parse("2024-01-1T10:00:00.7777748Z"), padded);
+        for bad in ["", "2024-01-01", "2024-001-01T00:00:00Z", "24-1-1T00:00:00Z", "2024-13-01T00:00:00Z", "x-1-1T0"] {
+            assert_eq!(Format::Rfc3339Lenient.parse(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn received_at_is_rfc3339_with_milliseconds() {
+        assert_eq!(Moment(1_735_812_000_042).rfc3339().to_string(), "2025-01-02T10:00:00.042Z");
+    }
+}
