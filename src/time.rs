@@ -63,6 +63,14 @@ impl Format {
         }
     }
 
+    /// The moment as this format writes it.
+    pub fn write(self, moment: Moment) -> String {
+        match self {
+            Self::Unix => moment.unix().to_string(),
+            Self::Rfc3339Lenient => moment.rfc3339().to_string(),
+        }
+    }
+
     /// How this format is named to people.
     pub fn describe(self) -> &'static str {
         match self {

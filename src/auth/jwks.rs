@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
@@ -144,7 +145,8 @@ pub struct Jwks {
     fetching: AtomicBool,
     attempts: watch::Sender<u64>,
     last_asked: Mutex<Option<Instant>>,
-    observe: Box<dyn Fn(bool) + Send + Sync>,
+    succeeded: AtomicU64,
+    failed: AtomicU64,
 }
 
 impl std::fmt::Debug for Jwks {
@@ -154,8 +156,8 @@ impl std::fmt::Debug for Jwks {
 }
 
 impl Jwks {
-    /// Keys from this address for this algorithm; `observe` is told whether each fetch succeeded.
-    pub fn new(url: JwksUrl, algorithm: Algorithm, observe: impl Fn(bool) + Send + Sync + 'static) -> Self {
+    /// Keys from this address for this algorithm; none until [`Self::run`] runs.
+    pub fn new(url: JwksUrl, algorithm: Algorithm) -> Self {
         Self {
             url,
             algorithm,
@@ -165,11 +167,17 @@ impl Jwks {
             fetching: AtomicBool::new(true),
             attempts: watch::Sender::new(0),
             last_asked: Mutex::new(None),
-            observe: Box::new(observe),
+            succeeded: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
         }
     }
 
-    /// Seconds since the keys in use were fetched; `None` when there are none.
+    /// How many fetches succeeded and how many failed.
+    pub fn refreshes(&self) -> (u64, u64) {
+        (self.succeeded.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed))
+    }
+
+    /// How long ago the keys in use were fetched; `None` when there are none.
     pub fn age(&self) -> Option<Duration> {
         self.current.load().as_ref().map(|set| set.fetched.elapsed())
     }
@@ -234,7 +242,8 @@ impl Jwks {
             recent.push_back(Instant::now());
             self.fetching.store(true, Ordering::Release);
             let outcome = self.fetch().await;
-            (self.observe)(outcome.is_ok());
+            let counter = if outcome.is_ok() { &self.succeeded } else { &self.failed };
+            counter.fetch_add(1, Ordering::Relaxed);
             let next = match outcome {
                 Ok((set, fresh)) => {
                     self.current.store(Some(std::sync::Arc::new(set)));

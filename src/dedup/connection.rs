@@ -121,6 +121,12 @@ impl Connection {
         Err(Failed { error, perhaps_done })
     }
 
+    /// Whether there has been a connection at any time.
+    pub(super) fn was_made(&self) -> bool {
+        // Nobody marks what this receiver has seen, so it is new for ever.
+        self.current.has_changed().unwrap_or(true)
+    }
+
     async fn connection(&self) -> Option<Alive> {
         if let Some(alive) = self.current.borrow().clone() {
             return Some(alive);

@@ -129,6 +129,22 @@ impl Lease {
     }
 }
 
+impl Store {
+    /// Whether a gateway with this store can be sent events.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when a file cannot be written, or a Redis has never answered. One that has answered before may
+    /// come back at any time, and replicas that share it must not all stop being ready at once.
+    pub fn ready(&self) -> Result<(), Unavailable> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::Sqlite(sqlite) => sqlite.healthy(),
+            Self::Redis(redis) if redis.has_answered() => Ok(()),
+            Self::Redis(_) => Err(Unavailable("Redis has not answered yet".to_owned())),
+        }
+    }
+}
+
 impl Dedup {
     /// Deduplication over this store; `flights` is shared by all workers of the process.
     pub fn new(flights: Arc<Flights>, store: Store, terms: Terms) -> Self {

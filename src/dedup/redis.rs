@@ -107,6 +107,11 @@ impl Redis {
         Ok(Self { connection: Connection::keep(url, timeout)?, orphans: Arc::default() })
     }
 
+    /// Whether Redis has answered at any time.
+    pub fn has_answered(&self) -> bool {
+        self.connection.was_made()
+    }
+
     pub(super) async fn claim(&self, keys: Keys, token: Token, lease: Duration) -> Result<Answer, Unavailable> {
         let mut call = CLAIM.prepare_invoke();
         keys.iter().for_each(|key| { call.key(name(key)); });

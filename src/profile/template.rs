@@ -25,6 +25,16 @@ pub enum Piece {
     Place(Place),
 }
 
+impl Piece {
+    /// The place that this piece is read from.
+    pub fn place(&self) -> Option<&Place> {
+        match self {
+            Self::Place(place) => Some(place),
+            Self::Literal(_) | Self::Body | Self::Timestamp => None,
+        }
+    }
+}
+
 impl Template {
     /// The pieces in their order.
     pub fn pieces(&self) -> &[Piece] {

@@ -1,0 +1,134 @@
+//! `doorward demo`: the whole gateway on this machine, with providers that send to it and an app behind it.
+
+mod app;
+mod issuer;
+mod trial;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use super::complain;
+use super::runtime;
+use super::say;
+use super::serve::Signals;
+use crate::server::Server;
+use crate::settings::Log;
+use crate::settings::LogFormat;
+use crate::settings::Settings;
+use crate::telemetry;
+
+use self::app::App;
+use self::issuer::Issuer;
+use self::trial::Trial;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// End after the table instead of serving until Ctrl-C; fails when a line of the table is not as it should be.
+    #[arg(long)]
+    once: bool,
+}
+
+/// The providers that are played, in the order of the table.
+const PROVIDERS: [&str; 7] =
+    ["offergrid", "omnisales", "pitchpoint", "locallygrown", "stripe", "mailgun", "cimplify"];
+
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(code) => return code,
+    };
+    match runtime.block_on(demonstrate(arguments.once)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => {
+            complain("something is not as it should be: see the lines marked with !");
+            ExitCode::FAILURE
+        }
+        Err(message) => {
+            complain(&message);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn demonstrate(once: bool) -> Result<bool, String> {
+    let mut signals = Signals::new().map_err(|error| error.to_string())?;
+    let folder = Folder::make()?;
+    let app = App::start().await?;
+    let issuer = Issuer::start().await?;
+    let config = configure(&folder.0, app.address(), &issuer)?;
+    let settings = Settings::load(&config).map_err(|problems| problems.to_string())?;
+    let server = Server::start(settings).map_err(|failure| failure.to_string())?;
+    let trial = Trial { gateway: server.listen(), folder: &folder.0, app: &app, issuer: &issuer };
+    let good = trial.run(&PROVIDERS).await?;
+    say("");
+    say(&format_args!("gateway        http://{}/webhooks/NAME", server.listen()));
+    say(&format_args!("metrics        http://{}/metrics", server.admin()));
+    say(&format_args!("configuration  {}", config.display()));
+    if !once {
+        say("\nIt keeps serving, and logs every request here; end it with Ctrl-C. For example:\n");
+        say(&format_args!("  curl -i -d '{{}}' http://{}/webhooks/offergrid", server.listen()));
+        say(&format_args!("  curl -s http://{}/metrics | grep doorward_re\n", server.admin()));
+        let _log = telemetry::start_log(&Log { format: LogFormat::Text, level: tracing::Level::INFO });
+        signals.next().await;
+    }
+    server.stop(signals.next()).await.map_err(|failure| failure.to_string())?;
+    Ok(good)
+}
+
+/// A folder that goes away with the demo.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn make() -> Result<Self, String> {
+        let path = std::env::temp_dir().join(format!("doorward-demo-{}", std::process::id()));
+        std::fs::create_dir_all(&path).map_err(|error| format!("cannot make {}: {error}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What stays behind in the temporary folder does no harm.
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+/// Writes a secret for each provider and a configuration as a user would.
+fn configure(folder: &Path, app: SocketAddr, issuer: &Issuer) -> Result<PathBuf, String> {
+    let mut text = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+         [store]\nurl = \"sqlite:{}\"\n",
+        folder.join("doorward.db").display()
+    );
+    for name in PROVIDERS {
+        text.push_str(&format!("\n[sources.{name}]\nprofile = \"{name}\"\npath = \"/webhooks/{name}\"\n"));
+        if name == "pitchpoint" {
+            text.push_str(&format!(
+                "params = {{ issuer = \"{0}\", audience = \"{1}\" }}\n",
+                issuer.url(),
+                issuer::AUDIENCE
+            ));
+        } else {
+            let file = folder.join(name);
+            let secret: [u8; 16] = random()?;
+            write(&file, &hex::encode(secret))?;
+            text.push_str(&format!("secrets = [\"file:{}\"]\n", file.display()));
+        }
+        text.push_str(&format!("deliver.upstream = {{ url = \"http://{app}/{name}\", timeout = \"4s\" }}\n"));
+    }
+    let path = folder.join("doorward.toml");
+    write(&path, &text)?;
+    Ok(path)
+}
+
+fn write(path: &Path, text: &str) -> Result<(), String> {
+    std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
+}
+
+fn random<const N: usize>() -> Result<[u8; N], String> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|error| error.to_string())?;
+    Ok(bytes)
+}

@@ -1,0 +1,156 @@
+//! Plays each provider: a genuine event, the same again, a forged one and a stale one; and says what became of them.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use http::HeaderMap;
+use http::StatusCode;
+
+use super::app::App;
+use super::issuer::Issuer;
+use super::random;
+use crate::cli::say;
+use crate::profile::Auth;
+use crate::profile::Profile;
+use crate::profile::Profiles;
+use crate::profile::TimestampPolicy;
+use crate::secret::Secret;
+use crate::secret::SecretRef;
+use crate::sign;
+use crate::sign::Proof;
+use crate::sign::Sample;
+use crate::time::Moment;
+
+/// Longest that one request may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How old a stale request is, in seconds: older than every tolerance, and than the demo's tokens live.
+const STALE: i64 = 2 * 3600;
+
+pub(super) struct Trial<'t> {
+    pub(super) gateway: SocketAddr,
+    pub(super) folder: &'t Path,
+    pub(super) app: &'t App,
+    pub(super) issuer: &'t Issuer,
+}
+
+/// What became of one request.
+struct Seen {
+    status: StatusCode,
+    verdict: &'static str,
+}
+
+impl Seen {
+    fn show(&self) -> String {
+        format!("{} {}", self.status.as_u16(), self.verdict)
+    }
+
+    fn is(&self, status: StatusCode, verdict: &str) -> bool {
+        self.status == status && self.verdict == verdict
+    }
+}
+
+impl Trial<'_> {
+    /// Plays all of them and prints the table; whether everything was as it should be.
+    pub(super) async fn run(&self, providers: &[&str]) -> Result<bool, String> {
+        let profiles = Profiles::shipped();
+        let client = reqwest::Client::builder()
+            .timeout(PATIENCE)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| error.to_string())?;
+        say(&row(["provider", "genuine", "same again", "forged", "stale", "app got"]));
+        let mut all_good = true;
+        for name in providers {
+            let profile = profiles.get(name).ok_or_else(|| format!("there is no profile {name}"))?;
+            let (line, good) = self.play(&client, name, profile).await?;
+            say(&format_args!("{line}{}", if good { "" } else { "  !" }));
+            all_good &= good;
+        }
+        Ok(all_good)
+    }
+
+    async fn play(&self, client: &reqwest::Client, name: &str, profile: &Profile) -> Result<(String, bool), String> {
+        let refused = profile.answers.refused.map_or(401, crate::profile::Status::code);
+        let refused = StatusCode::from_u16(refused).map_err(|error| error.to_string())?;
+        let now = Moment::now();
+        let id = format!("evt_{}", hex::encode(random::<8>()?));
+        let sample = self.sample(name, profile, &id, now)?;
+        let genuine = self.send(client, name, &sample).await?;
+        let again = self.send(client, name, &sample).await?;
+        let forged = self.send(client, name, &self.forge(name, profile, now)?).await?;
+        let stale = if judges_time(profile) {
+            let old = Moment::from_unix(now.unix() - STALE);
+            let id = format!("evt_{}", hex::encode(random::<8>()?));
+            Some(self.send(client, name, &self.sample(name, profile, &id, old)?).await?)
+        } else {
+            None
+        };
+        let got = self.app.taken_from(name);
+        let good = genuine.is(StatusCode::OK, "delivered")
+            && again.is(StatusCode::OK, "duplicate")
+            && forged.is(refused, "refused")
+            && stale.as_ref().is_none_or(|stale| stale.is(refused, "refused"))
+            && got == [id];
+        let stale = stale.map_or_else(|| "signs no time".to_owned(), |stale| stale.show());
+        let events = crate::cli::count(got.len(), "event");
+        Ok((row([&profile.title, &genuine.show(), &again.show(), &forged.show(), &stale, &events]), good))
+    }
+
+    /// What the provider would send at this moment.
+    fn sample(&self, name: &str, profile: &Profile, id: &str, at: Moment) -> Result<Sample, String> {
+        match profile.auth {
+            Auth::Hmac(_) => sign::sample(profile, Proof::Secret(&self.secret(name)?), id, "demo.event", at),
+            Auth::Jwt(_) => sign::sample(profile, Proof::Bearer(&self.issuer.token(at)?), id, "demo.event", at),
+        }
+    }
+
+    /// What somebody would send who knows everything but the key.
+    fn forge(&self, name: &str, profile: &Profile, at: Moment) -> Result<Sample, String> {
+        let id = format!("evt_{}", hex::encode(random::<8>()?));
+        match profile.auth {
+            Auth::Hmac(_) => {
+                let guess = Secret::new(hex::encode(random::<16>()?))?;
+                debug_assert_ne!(guess.expose(), self.secret(name)?.expose());
+                sign::sample(profile, Proof::Secret(&guess), &id, "demo.event", at)
+            }
+            Auth::Jwt(_) => sign::sample(profile, Proof::Bearer(&self.issuer.forged_token(at)?), &id, "demo.event", at),
+        }
+    }
+
+    fn secret(&self, name: &str) -> Result<Secret, String> {
+        SecretRef::parse(&format!("file:{}", self.folder.join(name).display()))?.load()
+    }
+
+    async fn send(&self, client: &reqwest::Client, name: &str, sample: &Sample) -> Result<Seen, String> {
+        let url = format!("http://{}/webhooks/{name}", self.gateway);
+        let mut headers = HeaderMap::new();
+        headers.extend(sample.headers.clone());
+        let request = client.post(url).headers(headers).body(sample.body.clone());
+        let response = request.send().await.map_err(|error| error.to_string())?;
+        let status = response.status();
+        let body = response.text().await.map_err(|error| error.to_string())?;
+        let verdict = match status.is_success() {
+            true if body.contains("\"duplicate\":true") => "duplicate",
+            true if body.contains("\"taken\":true") => "delivered",
+            true => "accepted",
+            false => "refused",
+        };
+        Ok(Seen { status, verdict })
+    }
+}
+
+/// Whether a request of this provider can be too old.
+fn judges_time(profile: &Profile) -> bool {
+    match profile.auth {
+        Auth::Hmac(_) => {
+            profile.timestamp.as_ref().is_some_and(|timestamp| timestamp.policy == TimestampPolicy::Enforce)
+        }
+        Auth::Jwt(_) => true,
+    }
+}
+
+fn row(cells: [&str; 6]) -> String {
+    let [provider, genuine, again, forged, stale, got] = cells;
+    format!("{provider:<22}{genuine:<16}{again:<16}{forged:<14}{stale:<16}{got}")
+}

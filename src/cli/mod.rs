@@ -1,0 +1,100 @@
+//! The command line: one file per command.
+
+mod check;
+mod demo;
+mod profiles;
+mod serve;
+
+use std::fmt::Display;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::Subcommand;
+
+use crate::problem::Problems;
+use crate::settings::Settings;
+
+/// A bad configuration; `EX_CONFIG` of sysexits.h.
+const EX_CONFIG: u8 = 78;
+
+/// A receiving gateway for webhooks: verifies that each one comes from its provider, lets each event through once, and
+/// hands it on.
+#[derive(Debug, Parser)]
+#[command(name = "doorward", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway until SIGTERM or Ctrl-C, which let requests in flight finish; a second one does not.
+    Serve(ConfigFile),
+    /// Report every problem of the configuration; exit with 78 if one keeps the gateway from starting.
+    Check(ConfigFile),
+    /// Run the gateway with a sample app behind it on this machine, and send it webhooks, good and bad.
+    Demo(demo::Arguments),
+    /// List the providers that can be verified, or show one with what it needs and a sample source.
+    Profiles(profiles::Arguments),
+}
+
+#[derive(Debug, clap::Args)]
+struct ConfigFile {
+    /// The configuration; variables DOORWARD__SECTION__KEY override it.
+    #[arg(long, value_name = "FILE", default_value = "doorward.toml")]
+    config: PathBuf,
+}
+
+impl ConfigFile {
+    fn load(&self) -> Result<Settings, ExitCode> {
+        Settings::load(&self.config).map_err(|problems| {
+            complain(&problems);
+            if !self.config.exists() {
+                complain("name the configuration with --config FILE; `doorward profiles NAME` shows a source to start from");
+            }
+            complain(&format_args!("{}: {}, nothing was started", self.config.display(), count(problems.errors(), "problem")));
+            ExitCode::from(EX_CONFIG)
+        })
+    }
+}
+
+/// Runs the command that the process was started with.
+pub fn run() -> ExitCode {
+    // One TLS library for everything that speaks it. Whoever was faster is the same one.
+    drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
+    match Arguments::parse().command {
+        Command::Serve(file) => serve::run(&file),
+        Command::Check(file) => check::run(&file),
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Profiles(arguments) => profiles::run(&arguments),
+    }
+}
+
+/// The runtime of the main thread.
+fn runtime() -> Result<tokio::runtime::Runtime, ExitCode> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+        complain(&format_args!("cannot start: {error}"));
+        ExitCode::FAILURE
+    })
+}
+
+/// Writes a line for whoever started the command. Nobody may be reading it any more.
+fn say(line: &(impl Display + ?Sized)) {
+    drop(writeln!(std::io::stdout().lock(), "{line}"));
+}
+
+/// Writes a line about what is wrong.
+fn complain(line: &(impl Display + ?Sized)) {
+    drop(writeln!(std::io::stderr().lock(), "{line}"));
+}
+
+/// Warnings, each on a line.
+fn warn(warnings: &Problems) {
+    warnings.iter().for_each(|warning| complain(warning));
+}
+
+fn count(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}

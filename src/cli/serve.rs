@@ -1,0 +1,67 @@
+//! `doorward serve`: the gateway until it is told to stop.
+
+use std::io;
+use std::process::ExitCode;
+
+use tokio::signal::unix::Signal;
+use tokio::signal::unix::SignalKind;
+use tokio::signal::unix::signal;
+
+use super::ConfigFile;
+use super::complain;
+use super::runtime;
+use super::warn;
+use crate::server::Server;
+use crate::settings::Settings;
+use crate::telemetry;
+
+pub(super) fn run(file: &ConfigFile) -> ExitCode {
+    let (settings, runtime) = match file.load().and_then(|settings| Ok((settings, runtime()?))) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    warn(&settings.warnings);
+    let log = telemetry::start_log(&settings.log);
+    let served = runtime.block_on(serve(settings));
+    // The last lines are written before the command says its own.
+    drop(log);
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            complain(&message);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(settings: Settings) -> Result<(), String> {
+    let mut signals = Signals::new().map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let sources = settings.sources.len();
+    let server = Server::start(settings).map_err(|failure| failure.to_string())?;
+    tracing::info!(listen = %server.listen(), admin = %server.admin(), sources, "ready");
+    signals.next().await;
+    tracing::info!("stopping: requests in flight may finish");
+    server.stop(signals.next()).await.map_err(|failure| failure.to_string())?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// SIGTERM and SIGINT.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Waits for one of them.
+    pub(super) async fn next(&mut self) {
+        tokio::select! {
+            _terminate = self.terminate.recv() => {}
+            _interrupt = self.interrupt.recv() => {}
+        }
+    }
+}

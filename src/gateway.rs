@@ -1,0 +1,287 @@
+//! The journey of a webhook, as one worker drives it: `receive` decides whether to believe it, `forward` hands it on.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::HeaderValue;
+use http::Method;
+use http::Request;
+use http::Response;
+use http::Uri;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use prometheus::Histogram;
+use prometheus::IntGauge;
+
+use crate::body;
+use crate::dedup::Claim;
+use crate::dedup::Dedup;
+use crate::dedup::Keys;
+use crate::dedup::Published;
+use crate::dedup::Unavailable;
+use crate::deliver::Delivery;
+use crate::deliver::RedisStream;
+use crate::deliver::Upstream;
+use crate::event::Event;
+use crate::origin::Peer;
+use crate::origin::TrustedProxies;
+use crate::refusal::Blame;
+use crate::refusal::Refusal;
+use crate::reply;
+use crate::reply::Outcome;
+use crate::reply::Statuses;
+use crate::route::Routes;
+use crate::source::Source;
+use crate::telemetry::Metrics;
+use crate::telemetry::SourceMetrics;
+use crate::time::Moment;
+
+/// Everything one worker needs to handle requests.
+#[derive(Debug)]
+pub struct Gateway {
+    /// The endpoints by path.
+    pub routes: Routes<Arc<Endpoint>>,
+    /// The proxies whose `X-Forwarded-For` is believed.
+    pub proxies: TrustedProxies,
+    /// Lets each event through once.
+    pub dedup: Dedup,
+    /// The metrics of the process.
+    pub metrics: Arc<Metrics>,
+    /// Counts what belongs to no source.
+    pub nowhere: Arc<Endpoint>,
+}
+
+/// A source with the connections of one worker.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// The source; absent behind paths that nobody has.
+    pub source: Option<(Arc<Source>, Delivery)>,
+    /// Its metrics.
+    pub metrics: SourceMetrics,
+}
+
+impl Gateway {
+    /// Handles one request, whatever becomes of it. Must be polled to its end: a sender that hangs up does not interrupt
+    /// the delivery of an event that is claimed.
+    pub async fn handle(self: Arc<Self>, peer: &Peer, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let mut exchange = Exchange::begin(&self, request.uri());
+        let result = match self.receive(peer, request, &mut exchange).await {
+            Ok(event) => self.forward(&event, &mut exchange).await,
+            Err(refusal) => Err(refusal),
+        };
+        exchange.end(result)
+    }
+
+    /// Refuses a request that came while too many others were being handled.
+    pub fn shed(&self, target: &Uri) -> Response<Full<Bytes>> {
+        Exchange::begin(self, target).end(Err(Refusal::Overloaded))
+    }
+
+    async fn receive(
+        &self,
+        peer: &Peer,
+        request: Request<Incoming>,
+        exchange: &mut Exchange,
+    ) -> Result<Event, Refusal> {
+        let endpoint = Arc::clone(&exchange.endpoint);
+        let (source, _) = endpoint.source.as_ref().ok_or(Refusal::NotFound)?;
+        if request.method() != Method::POST {
+            return Err(Refusal::MethodNotAllowed);
+        }
+        let client = self.proxies.client(peer, request.headers());
+        exchange.facts.client = client.address();
+        let admitted = source.allowlist.admit(client)?;
+        let inbound = body::read(request, admitted, &source.single_headers, &source.limits).await?;
+        let verified = source.authenticator.verify(inbound, Moment::now()).await?;
+        exchange.verified(verified.secret(), verified.skew());
+        let event = source.identity.identify(source.name.as_str(), verified)?;
+        exchange.facts.event = Some((event.id().clone(), event.kind().cloned()));
+        Ok(event)
+    }
+
+    async fn forward(&self, event: &Event, exchange: &mut Exchange) -> Result<Outcome, Refusal> {
+        let endpoint = Arc::clone(&exchange.endpoint);
+        let (source, delivery) = endpoint.source.as_ref().ok_or(Refusal::NotFound)?;
+        if !source.wanted.contains(event) {
+            return Ok(Outcome::Ignored);
+        }
+        match delivery {
+            Delivery::Upstream(upstream) => self.pass_on(upstream, event, exchange).await,
+            Delivery::RedisStream(stream) => self.publish(stream, event).await,
+        }
+    }
+
+    async fn pass_on(&self, upstream: &Upstream, event: &Event, exchange: &mut Exchange) -> Result<Outcome, Refusal> {
+        let store = &self.metrics.store;
+        let lease = match timed(&store.claim, self.dedup.claim(Keys::of(event))).await? {
+            Claim::Fresh(lease) => lease,
+            Claim::Finished => return Ok(Outcome::Duplicate),
+            Claim::InFlight(remaining) => return Err(Refusal::InFlight(remaining)),
+        };
+        let begun = Instant::now();
+        let delivered = upstream.deliver(event, lease.is_stored()).await;
+        exchange.upstream_took(begun.elapsed());
+        match delivered {
+            Ok(answer) => {
+                timed(&store.commit, self.dedup.commit(lease)).await;
+                Ok(Outcome::Delivered(answer))
+            }
+            Err(failure) if failure.is_ambiguous() => {
+                timed(&store.release, self.dedup.hold(lease)).await;
+                Err(failure.into())
+            }
+            Err(failure) => {
+                timed(&store.release, self.dedup.release(lease)).await;
+                Err(failure.into())
+            }
+        }
+    }
+
+    async fn publish(&self, stream: &RedisStream, event: &Event) -> Result<Outcome, Refusal> {
+        let flight = match self.dedup.enter(Keys::of(event)).await {
+            Ok(flight) => flight,
+            Err(Claim::InFlight(remaining)) => return Err(Refusal::InFlight(remaining)),
+            Err(Claim::Finished | Claim::Fresh(_)) => return Ok(Outcome::Duplicate),
+        };
+        let published = timed(&self.metrics.store.publish, stream.publish(event, self.dedup.publication())).await;
+        flight.land(matches!(published, Ok(Published::Appended | Published::Finished)));
+        match published? {
+            Published::Appended => Ok(Outcome::Published),
+            Published::Finished => Ok(Outcome::Duplicate),
+            Published::InFlight(remaining) => Err(Refusal::InFlight(remaining)),
+        }
+    }
+}
+
+impl From<Unavailable> for Refusal {
+    fn from(Unavailable(cause): Unavailable) -> Self {
+        Self::StoreUnavailable(cause)
+    }
+}
+
+async fn timed<T>(histogram: &Histogram, work: impl Future<Output = T>) -> T {
+    let begun = Instant::now();
+    let done = work.await;
+    histogram.observe(begun.elapsed().as_secs_f64());
+    done
+}
+
+/// One request from its head to its answer: what the log and the metrics will say about it.
+struct Exchange {
+    endpoint: Arc<Endpoint>,
+    begun: Instant,
+    facts: Facts,
+    in_flight: IntGauge,
+}
+
+/// What is known so far. Nothing that a sender wrote stands here before it is verified.
+#[derive(Default)]
+struct Facts {
+    client: Option<IpAddr>,
+    event: Option<(HeaderValue, Option<HeaderValue>)>,
+    secret: Option<usize>,
+    skew: Option<i64>,
+    upstream: Option<Duration>,
+}
+
+impl Exchange {
+    fn begin(gateway: &Gateway, target: &Uri) -> Self {
+        gateway.metrics.in_flight.inc();
+        let endpoint = Arc::clone(gateway.routes.at(target).unwrap_or(&gateway.nowhere));
+        let in_flight = gateway.metrics.in_flight.clone();
+        Self { endpoint, begun: Instant::now(), facts: Facts::default(), in_flight }
+    }
+
+    fn verified(&mut self, secret: Option<usize>, skew: Option<i64>) {
+        self.facts.secret = secret;
+        self.facts.skew = skew;
+        if let Some(counter) = secret.and_then(|position| self.endpoint.metrics.secrets.get(position)) {
+            counter.inc();
+        }
+        if let Some(skew) = skew {
+            #[expect(clippy::as_conversions, reason = "a skew beyond 2^53 seconds may be rounded")]
+            self.endpoint.metrics.skew.observe(skew as f64);
+        }
+    }
+
+    fn upstream_took(&mut self, duration: Duration) {
+        self.facts.upstream = Some(duration);
+        self.endpoint.metrics.upstream_duration.observe(duration.as_secs_f64());
+    }
+
+    fn end(self, result: Result<Outcome, Refusal>) -> Response<Full<Bytes>> {
+        let took = self.begun.elapsed();
+        let metrics = &self.endpoint.metrics;
+        metrics.request_duration.observe(took.as_secs_f64());
+        let source = self.endpoint.source.as_ref().map(|(source, _)| source);
+        let statuses = source.map_or_else(Statuses::default, |source| source.statuses);
+        match result {
+            Ok(outcome) => {
+                let (counter, label) = match outcome {
+                    Outcome::Delivered(_) => (&metrics.delivered, "delivered"),
+                    Outcome::Published => (&metrics.queued, "queued"),
+                    Outcome::Duplicate => (&metrics.duplicate, "duplicate"),
+                    Outcome::Ignored => (&metrics.ignored, "ignored"),
+                };
+                counter.inc();
+                let response = reply::accepted(outcome, statuses);
+                self.log(took, response.status().as_u16(), label, None);
+                response
+            }
+            Err(refusal) => {
+                metrics.refuse(refusal.row().reason);
+                let cause = refusal.clone();
+                let response = reply::refused(refusal, statuses);
+                self.log(took, response.status().as_u16(), "refused", Some(&cause));
+                response
+            }
+        }
+    }
+
+    fn log(&self, took: Duration, status: u16, outcome: &str, refusal: Option<&Refusal>) {
+        let row = refusal.map(Refusal::row);
+        macro_rules! write {
+            ($level:expr, $words:literal) => {
+                tracing::event!(
+                    $level,
+                    source = self.endpoint.source.as_ref().map(|(source, _)| source.name.as_str()),
+                    outcome,
+                    reason = row.map(|row| row.reason),
+                    status,
+                    event_id = self.facts.event.as_ref().map(|(id, _)| readable(id)).as_deref(),
+                    event_type = self.facts.event.as_ref().and_then(|(_, kind)| kind.as_ref()).map(readable).as_deref(),
+                    client = self.facts.client.map(tracing::field::display),
+                    secret = self.facts.secret,
+                    skew_s = self.facts.skew,
+                    upstream_ms = self.facts.upstream.map(milliseconds),
+                    took_ms = milliseconds(took),
+                    cause = refusal.map(tracing::field::display),
+                    $words
+                )
+            };
+        }
+        match row.map(|row| row.blame) {
+            None => write!(tracing::Level::INFO, "taken"),
+            Some(Blame::Sender) => write!(tracing::Level::WARN, "refused"),
+            Some(Blame::Gateway | Blame::Upstream) => write!(tracing::Level::ERROR, "not taken"),
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.in_flight.dec();
+    }
+}
+
+fn readable(value: &HeaderValue) -> String {
+    String::from_utf8_lossy(value.as_bytes()).into_owned()
+}
+
+/// In thousandths, which is as fine as anybody reads.
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}

@@ -1,0 +1,158 @@
+//! The admin port: probes, metrics and the drain switch. Never on the public listener.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderValue;
+use http::Method;
+use http::Request;
+use http::Response;
+use http::StatusCode;
+use http::header;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use hyper_util::rt::TokioTimer;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use super::Shared;
+use super::worker::Pulse;
+
+/// Most connections at one time.
+const MAX_CONNECTIONS: usize = 64;
+/// How long a connection may lie idle.
+const IDLE: Duration = Duration::from_secs(75);
+/// How often pulses are taken, and how many times in a row one may be missing.
+const ROUND: Duration = Duration::from_secs(2);
+const MISSES: u64 = 5;
+
+/// What operators and the kubelet ask.
+#[derive(Debug)]
+pub(super) struct Admin {
+    shared: Arc<Shared>,
+    workers: Vec<Watched>,
+}
+
+#[derive(Debug)]
+struct Watched {
+    pulse: Pulse,
+    last: AtomicU64,
+    misses: AtomicU64,
+}
+
+impl Admin {
+    pub(super) fn new(shared: Arc<Shared>, pulses: Vec<Pulse>) -> Self {
+        let watched = |pulse| Watched { pulse, last: AtomicU64::new(0), misses: AtomicU64::new(0) };
+        Self { shared, workers: pulses.into_iter().map(watched).collect() }
+    }
+
+    /// Answers until the runtime ends.
+    pub(super) async fn serve(self, listener: TcpListener) {
+        let admin = Arc::new(self);
+        let watcher = Arc::clone(&admin);
+        drop(tokio::spawn(async move { watcher.watch().await }));
+        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        loop {
+            let permit = Arc::clone(&permits).acquire_owned().await;
+            let Ok((stream, _peer)) = listener.accept().await else {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            };
+            let admin = Arc::clone(&admin);
+            let service = service_fn(move |request: Request<Incoming>| {
+                let response = admin.answer(&request);
+                async move { Ok::<_, Infallible>(response) }
+            });
+            let connection = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(IDLE)
+                .serve_connection(TokioIo::new(stream), service);
+            drop(tokio::spawn(async move {
+                // Whoever hangs up early does not want the answer.
+                let _early = connection.await;
+                drop(permit);
+            }));
+        }
+    }
+
+    /// Takes the pulse of each worker for ever.
+    async fn watch(&self) {
+        loop {
+            tokio::time::sleep(ROUND).await;
+            for worker in &self.workers {
+                let beats = worker.pulse.beats.load(Ordering::Relaxed);
+                if worker.last.swap(beats, Ordering::Relaxed) == beats {
+                    worker.misses.fetch_add(1, Ordering::Relaxed);
+                } else {
+                    worker.misses.store(0, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        let reads = request.method() == Method::GET || request.method() == Method::HEAD;
+        match request.uri().path() {
+            "/livez" if reads => verdict(self.live()),
+            "/readyz" if reads => verdict(self.ready()),
+            "/metrics" if reads => self.metrics(),
+            // The kubelet's preStop hook can only GET.
+            "/drain" if reads || request.method() == Method::POST => {
+                if !self.shared.draining.swap(true, Ordering::Relaxed) {
+                    tracing::info!("draining: not ready any more, and still taking what comes");
+                }
+                verdict(Ok(()))
+            }
+            "/livez" | "/readyz" | "/metrics" | "/drain" => {
+                let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "use GET\n");
+                response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+                response
+            }
+            _ => text(StatusCode::NOT_FOUND, "there are /livez, /readyz, /metrics and /drain\n"),
+        }
+    }
+
+    /// A worker that does nothing for seconds does not come back by itself.
+    fn live(&self) -> Result<(), String> {
+        match self.workers.iter().filter(|worker| worker.misses.load(Ordering::Relaxed) >= MISSES).count() {
+            0 => Ok(()),
+            stuck => Err(format!("{stuck} of {} workers are stuck", self.workers.len())),
+        }
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        if self.shared.draining.load(Ordering::Relaxed) {
+            return Err("draining".to_owned());
+        }
+        self.workers.iter().try_for_each(|worker| worker.pulse.store.ready()).map_err(|unavailable| unavailable.0)
+    }
+
+    fn metrics(&self) -> Response<Full<Bytes>> {
+        match self.shared.metrics.text() {
+            Ok(metrics) => text(StatusCode::OK, metrics),
+            Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+        }
+    }
+}
+
+fn verdict(verdict: Result<(), String>) -> Response<Full<Bytes>> {
+    match verdict {
+        Ok(()) => text(StatusCode::OK, "ok\n"),
+        Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    response
+}

@@ -1,0 +1,187 @@
+//! The running gateway: workers behind one address, the admin port beside them, and the way they stop.
+
+mod admin;
+mod edge;
+mod worker;
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use socket2::Domain;
+use socket2::Protocol;
+use socket2::Socket;
+use socket2::Type;
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc;
+use tokio::sync::watch;
+
+use crate::dedup::Flights;
+use crate::dedup::Remembered;
+use crate::dedup::Sqlite;
+use crate::dedup::Store;
+use crate::settings::Settings;
+use crate::settings::StoreKind;
+use crate::telemetry::Metrics;
+
+use self::admin::Admin;
+use self::worker::Worker;
+
+/// Connections that the kernel holds for each worker until it accepts them.
+const BACKLOG: i32 = 4096;
+
+/// What all threads of the gateway share.
+#[derive(Debug)]
+struct Shared {
+    settings: Settings,
+    metrics: Arc<Metrics>,
+    flights: Arc<Flights>,
+    /// The store of all workers; each has its own when it is Redis.
+    local_store: Option<Store>,
+    in_flight: Arc<Semaphore>,
+    /// Asks load balancers to send no more, while everything that comes is still taken.
+    draining: AtomicBool,
+}
+
+/// How far the gateway has come with stopping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Running,
+    /// Nothing new is accepted; what is in flight may finish.
+    Finishing,
+    /// What is still in flight is cut.
+    Cut,
+}
+
+/// A gateway that has been started.
+#[derive(Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+    listen: SocketAddr,
+    admin: SocketAddr,
+    phase: watch::Sender<Phase>,
+    workers: mpsc::Receiver<Infallible>,
+}
+
+/// Why the gateway did not start, or did not stop as it should.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// An address cannot be used.
+    #[error("cannot listen on {0}: {1}")]
+    Listen(SocketAddr, io::Error),
+    /// The store cannot be used.
+    #[error("cannot use the store: {0}")]
+    Store(String),
+    /// The system refuses something that it never should.
+    #[error("cannot start: {0}")]
+    System(String),
+    /// Requests were cut when the drain's time was up.
+    #[error("{0} requests were still in flight when the drain's time was up")]
+    Cut(i64),
+}
+
+impl Server {
+    /// Opens the store, listens, and starts the workers. Runs the admin port on the runtime that this is called on.
+    ///
+    /// # Errors
+    /// [`Failure`] says what is in the way.
+    pub fn start(settings: Settings) -> Result<Self, Failure> {
+        let listeners = listen(settings.server.listen, settings.server.workers)
+            .map_err(|error| Failure::Listen(settings.server.listen, error))?;
+        let admin_socket = bind(settings.admin, false)
+            .and_then(tokio::net::TcpListener::from_std)
+            .map_err(|error| Failure::Listen(settings.admin, error))?;
+        let system = |error: &dyn std::fmt::Display| Failure::System(error.to_string());
+        let address = |socket: io::Result<SocketAddr>| socket.map_err(|error| system(&error));
+        let admin = address(admin_socket.local_addr())?;
+        let listen = address(listeners.first().map_or_else(|| Ok(settings.server.listen), TcpListener::local_addr))?;
+        let shared = Arc::new(Shared {
+            metrics: Arc::new(Metrics::new(&settings.sources).map_err(|error| system(&error))?),
+            flights: Arc::new(Flights::new(getrandom::u64().map_err(|error| system(&error))?)),
+            local_store: open(&settings).map_err(Failure::Store)?,
+            in_flight: Arc::new(Semaphore::new(settings.server.max_in_flight)),
+            draining: AtomicBool::new(false),
+            settings,
+        });
+        let (phase, watching) = watch::channel(Phase::Running);
+        let (alive, workers) = mpsc::channel(1);
+        let mut pulses = Vec::new();
+        for listener in listeners {
+            let worker = Worker { shared: Arc::clone(&shared), phase: watching.clone(), alive: alive.clone() };
+            pulses.push(worker.start(listener)?);
+        }
+        for jwks in &shared.settings.jwks {
+            let jwks = Arc::clone(jwks);
+            drop(tokio::spawn(async move { jwks.run().await }));
+        }
+        drop(tokio::spawn(Admin::new(Arc::clone(&shared), pulses).serve(admin_socket)));
+        Ok(Self { shared, listen, admin, phase, workers })
+    }
+
+    /// Where providers reach it.
+    pub fn listen(&self) -> SocketAddr {
+        self.listen
+    }
+
+    /// Where operators reach it.
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Stops: readiness goes false, listeners close, requests in flight finish. The drain's time or `hurry` ends the
+    /// wait for them.
+    ///
+    /// # Errors
+    /// [`Failure::Cut`] when some could not finish.
+    pub async fn stop(mut self, hurry: impl Future<Output = ()>) -> Result<(), Failure> {
+        self.shared.draining.store(true, Ordering::Relaxed);
+        self.phase.send_replace(Phase::Finishing);
+        let drain_timeout = self.shared.settings.server.drain_timeout;
+        tokio::select! {
+            _all_gone = self.workers.recv() => return Ok(()),
+            () = tokio::time::sleep(drain_timeout) => {}
+            () = hurry => {}
+        }
+        let cut = self.shared.metrics.in_flight.get();
+        self.phase.send_replace(Phase::Cut);
+        // A worker that does not even end now is not waited for.
+        let _ended = tokio::time::timeout(Duration::from_secs(1), self.workers.recv()).await;
+        if cut > 0 { Err(Failure::Cut(cut)) } else { Ok(()) }
+    }
+}
+
+/// The store, unless each worker has its own.
+fn open(settings: &Settings) -> Result<Option<Store>, String> {
+    let max = settings.store.max_events;
+    match &settings.store.kind {
+        StoreKind::Memory => Ok(Some(Store::Memory(Arc::new(Remembered::new(max))))),
+        StoreKind::Sqlite(path) => Sqlite::open(path, max).map(|sqlite| Some(Store::Sqlite(Arc::new(sqlite)))),
+        StoreKind::Redis(_) => Ok(None),
+    }
+}
+
+/// One listener for each worker, between which the kernel spreads connections.
+fn listen(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
+    if workers <= 1 {
+        return Ok(vec![bind(address, false)?]);
+    }
+    // A shared port would be shared with another process too, and half of the events would go there: first see that
+    // nobody else has it.
+    let address = bind(address, false)?.local_addr()?;
+    (0..workers).map(|_| bind(address, true)).collect()
+}
+
+fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}

@@ -1,0 +1,243 @@
+//! One worker: a thread with its own listener, connections, upstream connections and store connection.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderValue;
+use http::Response;
+use http::header;
+use http_body_util::Full;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use hyper_util::rt::TokioTimer;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::TcpListener;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc;
+use tokio::sync::watch;
+
+use super::Failure;
+use super::Phase;
+use super::Shared;
+use super::edge;
+use crate::dedup::Dedup;
+use crate::dedup::Redis;
+use crate::dedup::Store;
+use crate::deliver::Delivery;
+use crate::deliver::RedisStream;
+use crate::deliver::Upstream;
+use crate::gateway::Endpoint;
+use crate::gateway::Gateway;
+use crate::origin::Peer;
+use crate::settings::StoreKind;
+use crate::source::Destination;
+use crate::source::Source;
+
+/// Most bytes that the head of a request may take.
+const MAX_HEAD: usize = 64 * 1024;
+/// Pause after the system refused to accept a connection, because it is out of files or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often a worker shows that it is alive.
+const PULSE: Duration = Duration::from_secs(1);
+
+/// What one worker is started with.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) shared: Arc<Shared>,
+    pub(super) phase: watch::Receiver<Phase>,
+    /// Dropped when the worker has ended.
+    pub(super) alive: mpsc::Sender<Infallible>,
+}
+
+/// What the admin port knows of a worker.
+#[derive(Debug)]
+pub(super) struct Pulse {
+    /// Grows every second.
+    pub(super) beats: Arc<AtomicU64>,
+    /// Its view of the store.
+    pub(super) store: Store,
+}
+
+impl Worker {
+    /// Starts the thread, and waits until it is ready to accept.
+    pub(super) fn start(self, listener: std::net::TcpListener) -> Result<Pulse, Failure> {
+        let (sender, ready) = std::sync::mpsc::channel();
+        let failed = |error: &dyn std::error::Error| Failure::System(error.to_string());
+        let spawned = std::thread::Builder::new().name("doorward-worker".to_owned()).spawn(move || {
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(sender.send(Err(Failure::System(error.to_string())))),
+            };
+            runtime.block_on(async {
+                match self.prepare(listener) {
+                    Ok((gateway, listener, pulse)) => {
+                        let beats = Arc::clone(&pulse.beats);
+                        if sender.send(Ok(pulse)).is_ok() {
+                            self.run(gateway, listener, beats).await;
+                        }
+                    }
+                    Err(failure) => drop(sender.send(Err(failure))),
+                }
+            });
+        });
+        // Workers are waited for by what they hold, with a deadline.
+        drop(spawned.map_err(|error| failed(&error))?);
+        ready.recv().map_err(|error| failed(&error))?
+    }
+
+    fn prepare(&self, listener: std::net::TcpListener) -> Result<(Arc<Gateway>, TcpListener, Pulse), Failure> {
+        let listener = TcpListener::from_std(listener).map_err(|error| Failure::System(error.to_string()))?;
+        let (store, redis) = self.store()?;
+        let shared = &self.shared;
+        let endpoints = shared.settings.sources.iter().filter_map(|source| {
+            let delivery = delivery(source, redis.as_ref())?;
+            let metrics = shared.metrics.of(source.name.as_str(), source.secrets);
+            Some((source.path.clone(), Arc::new(Endpoint { source: Some((Arc::clone(source), delivery)), metrics })))
+        });
+        let gateway = Gateway {
+            routes: endpoints.collect(),
+            proxies: shared.settings.server.trusted_proxies.clone(),
+            dedup: Dedup::new(Arc::clone(&shared.flights), store.clone(), shared.settings.store.terms),
+            metrics: Arc::clone(&shared.metrics),
+            nowhere: Arc::new(Endpoint { source: None, metrics: shared.metrics.of("", 0) }),
+        };
+        Ok((Arc::new(gateway), listener, Pulse { beats: Arc::default(), store }))
+    }
+
+    /// The store as this worker sees it; a Redis connection lives on the runtime that makes it.
+    fn store(&self) -> Result<(Store, Option<Redis>), Failure> {
+        let settings = &self.shared.settings.store;
+        match (&self.shared.local_store, &settings.kind) {
+            (Some(store), _) => Ok((store.clone(), None)),
+            (None, StoreKind::Redis(url)) => {
+                let redis = Redis::connect(url, settings.timeout).map_err(Failure::Store)?;
+                Ok((Store::Redis(redis.clone()), Some(redis)))
+            }
+            (None, StoreKind::Memory | StoreKind::Sqlite(_)) => Err(Failure::Store("it is not open".to_owned())),
+        }
+    }
+
+    async fn run(mut self, gateway: Arc<Gateway>, listener: TcpListener, beats: Arc<AtomicU64>) {
+        drop(tokio::spawn(async move {
+            loop {
+                beats.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(PULSE).await;
+            }
+        }));
+        let connections = GracefulShutdown::new();
+        self.accept(&gateway, listener, &connections).await;
+        let in_flight = self.shared.metrics.in_flight.clone();
+        let finish = async {
+            connections.shutdown().await;
+            // Deliveries whose sender is gone belong to no connection.
+            while in_flight.get() > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let cut = self.phase.wait_for(|phase| *phase >= Phase::Cut);
+        tokio::select! {
+            () = finish => {}
+            _cut = cut => {}
+        }
+        drop(self.alive);
+    }
+
+    async fn accept(&mut self, gateway: &Arc<Gateway>, listener: TcpListener, connections: &GracefulShutdown) {
+        let server = &self.shared.settings.server;
+        let share = server.max_connections.div_ceil(server.workers.max(1));
+        let permits = Arc::new(Semaphore::new(share));
+        let mut phase = self.phase.clone();
+        let mut failing = false;
+        loop {
+            // Taken before accepting, so that those beyond the limit wait in the kernel's queue.
+            let next = async {
+                let permit = Arc::clone(&permits).acquire_owned().await;
+                (permit, listener.accept().await)
+            };
+            let (permit, accepted) = tokio::select! {
+                next = next => next,
+                _stop = phase.wait_for(|phase| *phase > Phase::Running) => break,
+            };
+            match accepted {
+                Ok((stream, address)) => {
+                    failing = false;
+                    self.serve(gateway, connections, (stream, address, permit.ok()));
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::error!(%error, "connections cannot be accepted");
+                    }
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        // Those that the kernel has taken already would be cut off by closing the listener.
+        while let Ok(Ok((stream, address))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
+            self.serve(gateway, connections, (stream, address, None));
+        }
+    }
+
+    fn serve(
+        &self,
+        gateway: &Arc<Gateway>,
+        connections: &GracefulShutdown,
+        (stream, address, permit): (TcpStream, SocketAddr, Option<tokio::sync::OwnedSemaphorePermit>),
+    ) {
+        // An answer is written at once, so waiting for more to send would only delay it.
+        let _unset = stream.set_nodelay(true);
+        let peer = Arc::new(Peer::new(address));
+        let limited = edge::limited(gateway, Arc::clone(&self.shared.in_flight));
+        let gateway = Arc::clone(gateway);
+        let shared = Arc::clone(&self.shared);
+        let service = service_fn(move |request| {
+            let answer = edge::answer(Arc::clone(&gateway), limited.clone(), Arc::clone(&peer), request);
+            let shared = Arc::clone(&shared);
+            async move { Ok::<_, Infallible>(shared.leave_taking(answer.await)) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.shared.settings.server.header_timeout)
+            .max_buf_size(MAX_HEAD)
+            .serve_connection(TokioIo::new(stream), service);
+        let connection = connections.watch(connection);
+        let open = self.shared.metrics.open_connections.clone();
+        open.inc();
+        drop(tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection ended early");
+            }
+            open.dec();
+            drop(permit);
+        }));
+    }
+}
+
+impl Shared {
+    /// While draining, asks senders to come back on another connection, which leads to another replica.
+    fn leave_taking(&self, mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+        if self.draining.load(Ordering::Relaxed) {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+/// The way of a source's events, for one worker. A stream without Redis is refused by the settings.
+fn delivery(source: &Source, redis: Option<&Redis>) -> Option<Delivery> {
+    let name = source.name.header().clone();
+    match &source.destination {
+        Destination::Upstream(target, timeout) => {
+            Some(Delivery::Upstream(Upstream::new(target.clone(), name, *timeout, source.limits.max_body)))
+        }
+        Destination::RedisStream(stream) => {
+            Some(Delivery::RedisStream(RedisStream::new(redis?.clone(), stream.clone(), name)))
+        }
+    }
+}

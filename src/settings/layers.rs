@@ -1,0 +1,91 @@
+//! Finds the layers of the configuration and puts them over each other: the embedded defaults, the file, the environment.
+
+use std::path::Path;
+
+use config::Config;
+use config::Environment;
+use config::File;
+use config::FileFormat;
+use config::Map;
+use config::Value;
+use config::ValueKind;
+use toml::de::DeTable;
+use toml::de::DeValue;
+
+use crate::problem::Problems;
+
+/// The embedded defaults.
+const DEFAULTS: &str = include_str!("../../config/doorward.toml");
+const PREFIX: &str = "DOORWARD";
+const SEPARATOR: &str = "__";
+
+/// All layers in one, and the file to look for lines in.
+pub(super) struct Layers {
+    root: Map<String, Value>,
+    file: String,
+    text: String,
+}
+
+impl Layers {
+    /// Reads the file and the environment.
+    ///
+    /// # Errors
+    /// The problem that keeps them from being looked at any further.
+    pub(super) fn read(path: &Path) -> Result<Self, Problems> {
+        let file = path.display().to_string();
+        let fatal = |message: String| {
+            let mut problems = Problems::default();
+            problems.error(file.clone(), "", message);
+            problems
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| fatal(format!("cannot read it: {error}")))?;
+        Self::stack(file.clone(), text).map_err(fatal)
+    }
+
+    fn stack(file: String, text: String) -> Result<Self, String> {
+        // Read by `toml` first: it points at line, column and caret.
+        DeTable::parse(&text).map_err(|error| error.to_string())?;
+        let stacked = Config::builder()
+            .add_source(File::from_str(DEFAULTS, FileFormat::Toml))
+            .add_source(File::from_str(&text, FileFormat::Toml))
+            .add_source(Environment::with_prefix(PREFIX).prefix_separator(SEPARATOR).separator(SEPARATOR))
+            .build()
+            .map_err(|error| error.to_string())?;
+        match stacked.cache.kind {
+            ValueKind::Table(root) => Ok(Self { root, file, text }),
+            _ => Err("is not a table of keys and values".to_owned()),
+        }
+    }
+
+    pub(super) fn root(&self) -> &Map<String, Value> {
+        &self.root
+    }
+
+    /// Where a value stands: the environment, or a line of the file. A key that is nowhere in the file is looked for
+    /// in the innermost table around it.
+    pub(super) fn place(&self, origin: Option<&str>, key: &str) -> String {
+        if origin == Some("the environment") {
+            return format!("environment variable {PREFIX}{SEPARATOR}{}", key.to_uppercase().replace('.', SEPARATOR));
+        }
+        match self.line(key) {
+            Some(line) => format!("{}:{line}", self.file),
+            None => self.file.clone(),
+        }
+    }
+
+    fn line(&self, key: &str) -> Option<usize> {
+        let document = DeTable::parse(&self.text).ok()?;
+        let mut table = document.get_ref();
+        let mut found = None;
+        for part in key.split('.') {
+            let Some((name, value)) = table.get_key_value(part) else { break };
+            found = Some(name.span().start);
+            match value.get_ref() {
+                DeValue::Table(inner) => table = inner,
+                _ => break,
+            }
+        }
+        let before = self.text.get(..found?)?;
+        Some(before.matches('\n').count() + 1)
+    }
+}

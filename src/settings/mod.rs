@@ -1,0 +1,271 @@
+//! What the operator configured, understood: after loading, every question has one answer. Touches files and the
+//! environment only; nothing is connected or opened here.
+
+mod layers;
+mod section;
+mod source;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::auth::Jwks;
+use crate::body::Budget;
+use crate::body::Limits;
+use crate::dedup::OnOutage;
+use crate::dedup::RedisUrl;
+use crate::dedup::Terms;
+use crate::origin::Networks;
+use crate::origin::TrustedProxies;
+use crate::problem::Problems;
+use crate::profile::Profiles;
+use crate::source::Source;
+
+use self::layers::Layers;
+use self::section::Report;
+use self::section::Section;
+use self::section::count;
+use self::section::duration;
+use self::section::size;
+use self::section::word;
+
+/// Everything the gateway needs to know.
+#[derive(Debug)]
+pub struct Settings {
+    /// The public side.
+    pub server: Server,
+    /// Where probes, metrics and the drain switch are.
+    pub admin: SocketAddr,
+    /// Where finished events are remembered.
+    pub store: Store,
+    /// How and what to log.
+    pub log: Log,
+    /// The endpoints.
+    pub sources: Vec<Arc<Source>>,
+    /// The keys that have to be kept fresh.
+    pub jwks: Vec<Arc<Jwks>>,
+    /// What does not keep the gateway from starting, but somebody should look at.
+    pub warnings: Problems,
+}
+
+/// `[server]`.
+#[derive(Debug)]
+pub struct Server {
+    /// Where providers reach the gateway.
+    pub listen: SocketAddr,
+    /// Threads that handle requests.
+    pub workers: usize,
+    /// The proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: TrustedProxies,
+    /// Connections open at one time.
+    pub max_connections: usize,
+    /// Requests being handled at one time.
+    pub max_in_flight: usize,
+    /// From a connection's last answer to the end of its next request's headers.
+    pub header_timeout: Duration,
+    /// How long requests in flight may take to finish when the gateway is told to stop.
+    pub drain_timeout: Duration,
+}
+
+/// `[store]`.
+#[derive(Debug)]
+pub struct Store {
+    /// Which one.
+    pub kind: StoreKind,
+    /// How it is used.
+    pub terms: Terms,
+    /// How long Redis may take to answer a command.
+    pub timeout: Duration,
+    /// Most ids that memory and SQLite remember.
+    pub max_events: usize,
+}
+
+/// `store.url`.
+#[derive(Debug, Clone)]
+pub enum StoreKind {
+    /// `memory:`
+    Memory,
+    /// `sqlite:PATH`
+    Sqlite(PathBuf),
+    /// `redis://…` or `rediss://…`
+    Redis(RedisUrl),
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, Copy)]
+pub struct Log {
+    /// The form of an event.
+    pub format: LogFormat,
+    /// The least severe level that is written.
+    pub level: tracing::Level,
+}
+
+/// `log.format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+impl Settings {
+    /// Reads the embedded defaults, the file at `path` and the environment.
+    ///
+    /// # Errors
+    /// Every problem of every file, when one of them keeps the gateway from starting.
+    pub fn load(path: &Path) -> Result<Self, Problems> {
+        let layers = Layers::read(path)?;
+        let report = Report::new(&layers);
+        let settings = Self::understand(Section::root(layers.root(), &report), &report);
+        let problems = report.into_problems();
+        match settings {
+            Some(settings) if !problems.is_fatal() => Ok(Self { warnings: problems, ..settings }),
+            _ => Err(problems),
+        }
+    }
+
+    fn understand(mut root: Section<'_>, report: &Report<'_>) -> Option<Self> {
+        let profiles = profiles(&mut root, report);
+        let server = root.section("server").map(Server::understand);
+        let admin = root.section("admin").map(|mut admin| {
+            let listen = admin.want("listen", address);
+            admin.finish();
+            listen
+        });
+        let store = root.section("store").map(Store::understand);
+        let log = root.section("log").map(Log::understand);
+        // Sources are looked at even when something above is wrong, so that every problem comes out in one run.
+        let (server, limits) = server?;
+        let store = store?;
+        let surroundings = source::Surroundings { profiles: &profiles, limits: &limits, store: store.as_ref() };
+        let understood = root.section("sources").map(|sources| surroundings.sources(&sources));
+        root.finish();
+        let (sources, jwks) = understood?;
+        Some(Self {
+            server: server?,
+            admin: admin??,
+            store: store?,
+            log: log??,
+            sources,
+            jwks,
+            warnings: Problems::default(),
+        })
+    }
+}
+
+/// The shipped profiles and those of the operator's directory.
+fn profiles(root: &mut Section<'_>, report: &Report<'_>) -> Profiles {
+    let mut profiles = Profiles::shipped();
+    let directory = root.want("profiles", |text| Ok(PathBuf::from(text)));
+    if let Some(directory) = directory.filter(|directory| !directory.as_os_str().is_empty()) {
+        report.with(|problems| profiles.add_directory(&directory, problems));
+    }
+    profiles
+}
+
+impl Server {
+    /// The limits of one request stand in this section too, and are needed even when something else in it is wrong.
+    fn understand(mut section: Section<'_>) -> (Option<Self>, Limits) {
+        let max_body = section.want("max_body", size);
+        let body_timeout = section.want("body_timeout", duration);
+        let max_buffered = section.want("max_buffered", size);
+        if let (Some(max_body), Some(max_buffered)) = (max_body, max_buffered)
+            && max_buffered < max_body
+        {
+            section.error("max_buffered", "is less than server.max_body, so that the largest bodies could never be read");
+        }
+        let limits = Limits {
+            max_body: max_body.unwrap_or(1),
+            body_timeout: body_timeout.unwrap_or(Duration::from_secs(1)),
+            budget: Arc::new(Budget::new(max_buffered.unwrap_or(1))),
+        };
+        let server = Self::rest(&mut section);
+        section.finish();
+        (server, limits)
+    }
+
+    fn rest(section: &mut Section<'_>) -> Option<Self> {
+        let listen = section.want("listen", address);
+        let workers = section.want("workers", count(0, 1024));
+        let trusted_proxies = section.list("trusted_proxies", Networks::parse);
+        let max_connections = section.want("max_connections", count(1, 1_000_000));
+        let max_in_flight = section.want("max_in_flight", count(1, 1_000_000));
+        let header_timeout = section.want("header_timeout", duration);
+        let drain_timeout = section.want("drain_timeout", duration);
+        Some(Self {
+            listen: listen?,
+            workers: match workers? {
+                // What the container's limit leaves, not what the machine has.
+                0 => std::thread::available_parallelism().map_or(1, usize::from),
+                workers => workers,
+            },
+            trusted_proxies: TrustedProxies::new(trusted_proxies.into_iter().collect()),
+            max_connections: max_connections?,
+            max_in_flight: max_in_flight?,
+            header_timeout: header_timeout?,
+            drain_timeout: drain_timeout?,
+        })
+    }
+}
+
+impl Store {
+    fn understand(mut section: Section<'_>) -> Option<Self> {
+        let kind = section.want("url", StoreKind::parse);
+        let ttl = section.want("ttl", duration);
+        let lease = section.want("lease", duration);
+        let timeout = section.want("timeout", duration);
+        let max_events = section.want("max_events", count(1, 1_000_000_000));
+        let on_outage =
+            section.want("on_outage", word(&[("reject", OnOutage::Reject), ("accept", OnOutage::Accept)]));
+        if let (Some(ttl), Some(lease)) = (ttl, lease)
+            && ttl < lease
+        {
+            section.error("ttl", "is shorter than store.lease: an event would be forgotten while it is delivered");
+        }
+        section.finish();
+        let terms = Terms { ttl: ttl?, lease: lease?, on_outage: on_outage? };
+        Some(Self { kind: kind?, terms, timeout: timeout?, max_events: max_events? })
+    }
+}
+
+impl StoreKind {
+    /// Reads a store's URL; the message does not repeat it, because there may be a password inside.
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            Some(("memory", "")) => Ok(Self::Memory),
+            Some(("sqlite", path)) if !path.is_empty() => Ok(Self::Sqlite(PathBuf::from(path))),
+            Some(("redis" | "rediss", _)) => RedisUrl::parse(text).map(Self::Redis),
+            Some((scheme @ ("redis-cluster" | "redis-sentinel"), _)) => Err(format!(
+                "{scheme}:// is not supported by this version; name one server with redis:// or rediss://"
+            )),
+            _ => Err("is not a store; write \"memory:\", \"sqlite:PATH\", \"redis://HOST:PORT\" or \
+                      \"rediss://HOST:PORT\""
+                .to_owned()),
+        }
+    }
+}
+
+impl Log {
+    fn understand(mut section: Section<'_>) -> Option<Self> {
+        let formats = [("auto", LogFormat::Auto), ("json", LogFormat::Json), ("text", LogFormat::Text)];
+        let format = section.want("format", word(&formats));
+        let levels = [
+            ("error", tracing::Level::ERROR),
+            ("warn", tracing::Level::WARN),
+            ("info", tracing::Level::INFO),
+            ("debug", tracing::Level::DEBUG),
+        ];
+        let level = section.want("level", word(&levels));
+        section.finish();
+        Some(Self { format: format?, level: level? })
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_bad| format!("{text:?} is not an address with a port, such as \"0.0.0.0:8080\" or \"[::]:8080\""))
+}

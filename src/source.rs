@@ -1,0 +1,102 @@
+//! A source: one configured endpoint with everything it needs to judge requests, shared by all workers.
+
+use http::HeaderName;
+use http::HeaderValue;
+use std::time::Duration;
+use wildmatch::WildMatch;
+
+use crate::auth::Authenticator;
+use crate::body::Limits;
+use crate::dedup::Stream;
+use crate::deliver::Target;
+use crate::event::Event;
+use crate::event::Identity;
+use crate::origin::Allowlist;
+use crate::reply::Statuses;
+
+/// One configured endpoint.
+#[derive(Debug)]
+pub struct Source {
+    /// Its name: metric label, key prefix and the header `doorward-source`.
+    pub name: SourceName,
+    /// Its path, matched byte for byte.
+    pub path: String,
+    /// Who may send to it.
+    pub allowlist: Allowlist,
+    /// The headers that its profile reads, each of which may be there once.
+    pub single_headers: Vec<HeaderName>,
+    /// What one request may cost.
+    pub limits: Limits,
+    /// How a request proves where it comes from.
+    pub authenticator: Authenticator,
+    /// How many secrets it may be proved with.
+    pub secrets: usize,
+    /// Where events carry their id and type.
+    pub identity: Identity,
+    /// Which types are delivered.
+    pub wanted: Wanted,
+    /// The statuses that its provider understands.
+    pub statuses: Statuses,
+    /// Where its events go.
+    pub destination: Destination,
+}
+
+/// A name of ASCII lower-case letters, digits, `-` and `_`, so that it can stand in a header, a label and a key.
+#[derive(Debug, Clone)]
+pub struct SourceName {
+    text: String,
+    header: HeaderValue,
+}
+
+impl SourceName {
+    /// Takes the name.
+    ///
+    /// # Errors
+    /// What would be right, when `text` is none.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
+        match HeaderValue::from_str(text) {
+            Ok(header) if (1..=64).contains(&text.len()) && text.bytes().all(fits) => {
+                Ok(Self { text: text.to_owned(), header })
+            }
+            _ => Err("is not a source name; use 1 to 64 lower-case letters, digits, \"-\" and \"_\"".to_owned()),
+        }
+    }
+
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// As the value of a header.
+    pub fn header(&self) -> &HeaderValue {
+        &self.header
+    }
+}
+
+/// The event types that a source delivers: patterns in which `*` stands for any characters.
+#[derive(Debug, Default)]
+pub struct Wanted(Vec<WildMatch>);
+
+impl Wanted {
+    /// Wants what one of the patterns matches; everything when there is none.
+    pub fn new(patterns: impl IntoIterator<Item = String>) -> Self {
+        Self(patterns.into_iter().map(|pattern| WildMatch::new(&pattern)).collect())
+    }
+
+    /// Whether an event is to be delivered. One without a type is: nobody said that it is not wanted.
+    pub fn contains(&self, event: &Event) -> bool {
+        let Some(kind) = event.kind() else { return true };
+        self.0.is_empty()
+            || std::str::from_utf8(kind.as_bytes()).is_ok_and(|kind| self.0.iter().any(|pattern| pattern.matches(kind)))
+    }
+}
+
+/// Where the events of a source go.
+#[derive(Debug, Clone)]
+pub enum Destination {
+    /// To the consumer app; one delivery may take this long.
+    Upstream(Target, Duration),
+    /// To a Redis stream.
+    RedisStream(Stream),
+}

@@ -1,0 +1,208 @@
+//! The metrics. Handles are resolved when the gateway starts, so that counting a request looks nothing up.
+
+use std::sync::Arc;
+
+use prometheus::Histogram;
+use prometheus::HistogramOpts;
+use prometheus::HistogramVec;
+use prometheus::IntCounter;
+use prometheus::IntCounterVec;
+use prometheus::IntGauge;
+use prometheus::Opts;
+use prometheus::Registry;
+use prometheus::TextEncoder;
+use prometheus::core::Collector;
+use prometheus::core::Desc;
+use prometheus::proto::MetricFamily;
+
+use crate::auth::Jwks;
+use crate::auth::Scheme;
+use crate::source::Source;
+
+/// Upper bounds of duration buckets, in seconds.
+const SECONDS: &[f64] =
+    &[0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+/// Upper bounds of skew buckets, in seconds; negative is ahead of our clock.
+const SKEW: &[f64] = &[-300.0, -60.0, -10.0, -2.0, 0.0, 2.0, 10.0, 60.0, 300.0, 3600.0];
+
+/// All metrics of the process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    refusals: IntCounterVec,
+    request_duration: HistogramVec,
+    upstream_duration: HistogramVec,
+    skew: HistogramVec,
+    secrets: IntCounterVec,
+    /// How long the store takes.
+    pub store: StoreMetrics,
+    /// Connections that are open.
+    pub open_connections: IntGauge,
+    /// Requests that are being handled, and deliveries whose sender hung up.
+    pub in_flight: IntGauge,
+}
+
+/// `doorward_store_duration_seconds`, by operation.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "each is the operation of its name")]
+pub struct StoreMetrics {
+    pub claim: Histogram,
+    pub commit: Histogram,
+    pub release: Histogram,
+    pub publish: Histogram,
+}
+
+/// The metrics of one source.
+#[derive(Debug, Clone)]
+pub struct SourceMetrics {
+    /// Events that the upstream took.
+    pub delivered: IntCounter,
+    /// Events that the broker took.
+    pub queued: IntCounter,
+    /// Events that were finished before.
+    pub duplicate: IntCounter,
+    /// Events of types that are not wanted.
+    pub ignored: IntCounter,
+    /// Requests that were refused.
+    pub refused: IntCounter,
+    /// From the head of a request to its answer, in seconds.
+    pub request_duration: Histogram,
+    /// Of a delivery to the upstream, in seconds.
+    pub upstream_duration: Histogram,
+    /// From the request's own time to ours, in seconds.
+    pub skew: Histogram,
+    /// Requests that each secret proved, by its position.
+    pub secrets: Vec<IntCounter>,
+    refusals: IntCounterVec,
+    source: String,
+}
+
+impl SourceMetrics {
+    /// Counts a refusal for this reason.
+    pub fn refuse(&self, reason: &str) {
+        self.refused.inc();
+        self.refusals.with_label_values(&[self.source.as_str(), reason]).inc();
+    }
+}
+
+impl Metrics {
+    /// Registers everything that can be seen of these sources.
+    ///
+    /// # Errors
+    /// Only when two metrics have one name, which is a bug.
+    pub fn new(sources: &[Arc<Source>]) -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let build = IntCounterVec::new(Opts::new("doorward_build_info", "The version that runs."), &["version"])?;
+        let store = HistogramOpts::new("doorward_store_duration_seconds", "Time that the store took, by operation.");
+        let store = registered(&registry, HistogramVec::new(store.buckets(SECONDS.to_vec()), &["operation"])?)?;
+        let metrics = Self {
+            requests: counters(&registry, "requests_total", "Requests by outcome.", &["source", "outcome"])?,
+            refusals: counters(&registry, "refusals_total", "Refused requests by reason.", &["source", "reason"])?,
+            request_duration: histogram(&registry, "request_duration_seconds", "Head to answer.", SECONDS)?,
+            upstream_duration: histogram(&registry, "upstream_duration_seconds", "Deliveries to upstreams.", SECONDS)?,
+            skew: histogram(&registry, "timestamp_skew_seconds", "Age of requests by their own time.", SKEW)?,
+            secrets: counters(&registry, "secret_matches_total", "Proofs by secret position.", &["source", "secret"])?,
+            store: StoreMetrics {
+                claim: store.with_label_values(&["claim"]),
+                commit: store.with_label_values(&["commit"]),
+                release: store.with_label_values(&["release"]),
+                publish: store.with_label_values(&["publish"]),
+            },
+            open_connections: gauge(&registry, "open_connections", "Connections of senders.")?,
+            in_flight: gauge(&registry, "in_flight_requests", "Requests being handled.")?,
+            registry: registry.clone(),
+        };
+        registered(&registry, build)?.with_label_values(&[env!("CARGO_PKG_VERSION")]).inc();
+        registry.register(Box::new(JwksMetrics::new(sources)?))?;
+        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        Ok(metrics)
+    }
+
+    /// The handles of one source; requests to paths of no source count under `""`.
+    pub fn of(&self, source: &str, secrets: usize) -> SourceMetrics {
+        let outcome = |outcome: &str| self.requests.with_label_values(&[source, outcome]);
+        SourceMetrics {
+            delivered: outcome("delivered"),
+            queued: outcome("queued"),
+            duplicate: outcome("duplicate"),
+            ignored: outcome("ignored"),
+            refused: outcome("refused"),
+            request_duration: self.request_duration.with_label_values(&[source]),
+            upstream_duration: self.upstream_duration.with_label_values(&[source]),
+            skew: self.skew.with_label_values(&[source]),
+            secrets: (0..secrets).map(|at| self.secrets.with_label_values(&[source, &at.to_string()])).collect(),
+            refusals: self.refusals.clone(),
+            source: source.to_owned(),
+        }
+    }
+
+    /// All of it as Prometheus reads it (text format 0.0.4).
+    ///
+    /// # Errors
+    /// Only when a metric cannot be written down, which is a bug.
+    pub fn text(&self) -> prometheus::Result<String> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+/// Age and refreshes of key sets, which count themselves.
+struct JwksMetrics {
+    sources: Vec<(String, Arc<Jwks>)>,
+    age: prometheus::GaugeVec,
+    refreshes: IntCounterVec,
+}
+
+impl JwksMetrics {
+    fn new(sources: &[Arc<Source>]) -> prometheus::Result<Self> {
+        let with_keys = sources.iter().filter_map(|source| match &source.authenticator.scheme {
+            Scheme::Jwt(jwt) => Some((source.name.as_str().to_owned(), Arc::clone(jwt.jwks()))),
+            Scheme::Hmac(_) => None,
+        });
+        let age = Opts::new("doorward_jwks_age_seconds", "Time since the keys in use were fetched.");
+        let refreshes = Opts::new("doorward_jwks_refreshes_total", "Fetches of keys by outcome.");
+        Ok(Self {
+            sources: with_keys.collect(),
+            age: prometheus::GaugeVec::new(age, &["source"])?,
+            refreshes: IntCounterVec::new(refreshes, &["source", "outcome"])?,
+        })
+    }
+}
+
+impl Collector for JwksMetrics {
+    fn desc(&self) -> Vec<&Desc> {
+        self.age.desc().into_iter().chain(self.refreshes.desc()).collect()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        for (source, jwks) in &self.sources {
+            if let Some(age) = jwks.age() {
+                self.age.with_label_values(&[source]).set(age.as_secs_f64());
+            }
+            let (succeeded, failed) = jwks.refreshes();
+            for (outcome, total) in [("success", succeeded), ("failure", failed)] {
+                let counter = self.refreshes.with_label_values(&[source.as_str(), outcome]);
+                counter.inc_by(total.saturating_sub(counter.get()));
+            }
+        }
+        self.age.collect().into_iter().chain(self.refreshes.collect()).collect()
+    }
+}
+
+fn registered<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> prometheus::Result<C> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+    registered(registry, IntCounterVec::new(Opts::new(format!("doorward_{name}"), help), labels)?)
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+    registered(registry, IntGauge::new(format!("doorward_{name}"), help)?)
+}
+
+fn histogram(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<HistogramVec> {
+    let options = HistogramOpts::new(format!("doorward_{name}"), help).buckets(buckets.to_vec());
+    registered(registry, HistogramVec::new(options, &["source"])?)
+}
