@@ -151,13 +151,17 @@ pub async fn read(
     Ok(Inbound { method: head.method, headers: head.headers, body, client, received_at, _reserved: Some(reserved) })
 }
 
-/// Judges the head; the length that it announces, if any.
-fn announced(headers: &HeaderMap, single: &[HeaderName], limits: &Limits) -> Result<Option<usize>, Unreadable> {
+/// Judges the head of a request; the length of the body that it announces, if any.
+///
+/// # Errors
+/// [`Unreadable`] for what would be read in two ways, cannot be read, or is too large.
+pub fn announced(headers: &HeaderMap, single: &[HeaderName], limits: &Limits) -> Result<Option<usize>, Unreadable> {
     let twice = |name: &HeaderName| headers.get_all(name).iter().nth(1).is_some();
     if single.iter().any(twice) || twice(&header::HOST) || twice(&header::CONTENT_TYPE) {
         return Err(Unreadable::HeaderRepeated);
     }
-    if headers.get_all(header::CONTENT_ENCODING).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity")) {
+    if headers.get_all(header::CONTENT_ENCODING).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
+    {
         return Err(Unreadable::Encoded);
     }
     if headers.contains_key(header::TRANSFER_ENCODING) {

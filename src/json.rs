@@ -221,7 +221,9 @@ impl<'de> Visitor<'de> for Walk<'_> {
         let mut seen = vec![false; children.len()];
         while let Some(child) = map.next_key_seed(Key(children))? {
             let node = match child.and_then(|position| children.get(position).zip(seen.get_mut(position))) {
-                Some(((name, _), true)) => return Err(A::Error::custom(format_args!("the key {name:?} is there twice"))),
+                Some(((name, _), true)) => {
+                    return Err(A::Error::custom(format_args!("the key {name:?} is there twice")));
+                }
                 Some(((_, node), seen)) => {
                     *seen = true;
                     Some(node)
@@ -239,7 +241,8 @@ impl<'de> Visitor<'de> for Walk<'_> {
         let mut index = 0_usize;
         loop {
             let wanted = (!children.is_empty()).then(|| index.to_string());
-            let node = wanted.and_then(|wanted| children.iter().find(|(name, _)| *name == wanted)).map(|(_, node)| node);
+            let node =
+                wanted.and_then(|wanted| children.iter().find(|(name, _)| *name == wanted)).map(|(_, node)| node);
             if seq.next_element_seed(self.inside(node)?)?.is_none() {
                 break;
             }
@@ -308,7 +311,7 @@ mod tests {
             r#"{"id":"a",}"#,
             &deep,
         ] {
-            assert!(find("/id", bad).is_err(), "{:.40}", bad);
+            assert!(find("/id", bad).is_err(), "{bad:.40}");
         }
         let mut pointers = Pointers::default();
         let _slot = pointers.want(&Pointer::parse("/id").expect("a pointer"));

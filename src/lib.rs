@@ -1,9 +1,22 @@
-//! Doorward, a standalone receiving gateway for webhooks.
+//! Doorward, a standalone receiving gateway for webhooks: it verifies where each one comes from, lets each event through
+//! once, and hands it on.
+//!
+//! This list is the map. Modules stand in the order in which they may know each other: a module imports only from those
+//! above it, and a test holds that. The journey of a request reads like the middle of the list, and [`gateway`] is the
+//! one function that shows it whole:
+//!
+//! connection → route → origin → body → authenticate → identify → deduplicate → deliver → reply
+
+// Leaves.
 pub mod problem;
 pub mod time;
 pub mod secret;
 pub mod json;
+
+// What a profile file says, and means.
 pub mod profile;
+
+// The journey.
 pub mod origin;
 pub mod body;
 pub mod field;
@@ -12,6 +25,8 @@ pub mod event;
 pub mod sign;
 pub mod dedup;
 pub mod deliver;
+
+// What joins it.
 pub mod refusal;
 pub mod reply;
 pub mod source;
@@ -19,5 +34,7 @@ pub mod route;
 pub mod settings;
 pub mod telemetry;
 pub mod gateway;
+
+// The edges.
 pub mod server;
 pub mod cli;

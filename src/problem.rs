@@ -52,12 +52,7 @@ impl Problems {
 
     /// Adds a problem that keeps the gateway from starting.
     pub fn error(&mut self, place: impl Into<String>, key: impl Into<String>, message: impl Into<String>) {
-        self.push(Problem {
-            severity: Severity::Error,
-            place: place.into(),
-            key: key.into(),
-            message: message.into(),
-        });
+        self.push(Problem { severity: Severity::Error, place: place.into(), key: key.into(), message: message.into() });
     }
 
     /// Whether one of them keeps the gateway from starting.

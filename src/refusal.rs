@@ -122,13 +122,12 @@ impl Refusal {
 
     /// When the sender may try again, in whole seconds; `None` when that would change nothing.
     pub fn retry_after(&self) -> Option<u64> {
+        if let Self::InFlight(remaining) = self {
+            return Some(remaining.as_millis().div_ceil(1000).try_into().unwrap_or(1).max(1));
+        }
         match self.row().blame {
             Blame::Sender => None,
-            Blame::Upstream => Some(1),
-            Blame::Gateway => match self {
-                Self::InFlight(remaining) => Some(remaining.as_millis().div_ceil(1000).try_into().unwrap_or(1).max(1)),
-                _ => Some(1),
-            },
+            Blame::Gateway | Blame::Upstream => Some(1),
         }
     }
 

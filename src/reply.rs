@@ -80,20 +80,17 @@ pub fn refused(refusal: Refusal, statuses: Statuses) -> Response<Full<Bytes>> {
     let row = refusal.row();
     let status = statuses.of(row.status);
     let retry_after = refusal.retry_after();
-    let mut response = match refusal {
-        Refusal::Undelivered(Undelivered::Answered(answer)) if answer.status == status => {
-            relay(answer, &problem(status, row.detail))
-        }
-        _ => {
-            let mut response = Response::new(Full::from(problem(status, row.detail)));
-            *response.status_mut() = status;
-            response.headers_mut().insert(header::CONTENT_TYPE, PROBLEM);
-            if let Some(seconds) = retry_after {
-                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-            }
-            response
-        }
-    };
+    if let Refusal::Undelivered(Undelivered::Answered(answer)) = refusal
+        && answer.status == status
+    {
+        return relay(answer, &problem(status, row.detail));
+    }
+    let mut response = Response::new(Full::from(problem(status, row.detail)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, PROBLEM);
+    if let Some(seconds) = retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
     if status == StatusCode::METHOD_NOT_ALLOWED {
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
     }

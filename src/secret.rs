@@ -84,7 +84,8 @@ impl SecretRef {
                 None => Err(format!("environment variable {name} is not set")),
             },
             Self::File(path) => {
-                let mut bytes = std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+                let mut bytes =
+                    std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
                 if bytes.last() == Some(&b'\n') {
                     bytes.pop();
                     if bytes.last() == Some(&b'\r') {
@@ -93,7 +94,9 @@ impl SecretRef {
                 }
                 Secret::new(bytes).map_err(|message| format!("{} {message}", path.display()))
             }
-            Self::Plain(text) => Secret::new(text.0.as_bytes()).map_err(|message| format!("the plain secret {message}")),
+            Self::Plain(text) => {
+                Secret::new(text.0.as_bytes()).map_err(|message| format!("the plain secret {message}"))
+            }
         }
     }
 }

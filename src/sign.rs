@@ -76,7 +76,9 @@ pub fn sample(profile: &Profile, proof: Proof<'_>, id: &str, kind: &str, at: Mom
             let signature = hmac.sign(&signed).ok_or("the key cannot sign")?;
             draft.set(&said.signature.place, &signature)?;
         }
-        (Auth::Jwt(_), Proof::Bearer(token)) => draft.header(&http::header::AUTHORIZATION, &format!("Bearer {token}"))?,
+        (Auth::Jwt(_), Proof::Bearer(token)) => {
+            draft.header(&http::header::AUTHORIZATION, &format!("Bearer {token}"))?;
+        }
         (Auth::Hmac(_), Proof::Bearer(_)) => return Err("this profile is signed with a secret".to_owned()),
         (Auth::Jwt(_), Proof::Secret(_)) => return Err("this profile is signed with a private key".to_owned()),
     }
@@ -122,7 +124,9 @@ impl Draft {
     fn field(&mut self, pointer: &Pointer, text: &str) -> Result<(), String> {
         let mut at = &mut self.body;
         for token in pointer.tokens() {
-            let Value::Object(object) = at else { return Err(format!("{pointer} leads through something that is no object")) };
+            let Value::Object(object) = at else {
+                return Err(format!("{pointer} leads through something that is no object"));
+            };
             at = object.entry(token.clone()).or_insert_with(|| json!({}));
         }
         *at = Value::from(text);

@@ -107,7 +107,8 @@ mod tests {
     #[test]
     fn unix_seconds_are_canonical_digits_only() {
         assert_eq!(Format::Unix.parse("1735812000"), Some(Moment::from_unix(1_735_812_000)));
-        for bad in ["", "+1735812000", "-1", " 1735812000", "1735812000 ", "01735812000", "1735812000.0", "1e9", "١٧"] {
+        for bad in ["", "+1735812000", "-1", " 1735812000", "1735812000 ", "01735812000", "1735812000.0", "1e9", "١٧"]
+        {
             assert_eq!(Format::Unix.parse(bad), None, "{bad:?}");
         }
         assert_eq!(Format::Unix.parse("9999999999999"), None, "longer than any real time");

@@ -43,7 +43,7 @@ impl std::fmt::Debug for Hmac {
 
 /// A key with its schedule computed, to be cloned for each request.
 enum Key {
-    Sha256(hmac::Hmac<sha2::Sha256>),
+    Sha256(hmac::Hmac<Sha256>),
     Sha512(hmac::Hmac<sha2::Sha512>),
     Sha1(hmac::Hmac<sha1::Sha1>),
 }
@@ -74,13 +74,17 @@ impl Hmac {
     ///
     /// # Errors
     /// The position of a secret that is not written as the profile's key, with what would be right.
-    pub fn new(said: &profile::Hmac, secrets: &[Secret], pointers: &mut Pointers) -> Result<Self, Vec<(usize, String)>> {
+    pub fn new(
+        said: &profile::Hmac,
+        secrets: &[Secret],
+        pointers: &mut Pointers,
+    ) -> Result<Self, Vec<(usize, String)>> {
         let (keys, wrong): (Vec<_>, Vec<_>) = secrets
             .iter()
             .enumerate()
             .map(|(position, secret)| {
                 let bytes = key_bytes(&said.key, secret).map_err(|message| (position, message))?;
-                Key::new(said.hash, &bytes).ok_or((position, "is not usable as a key".to_owned()))
+                Key::new(said.hash, &bytes).ok_or_else(|| (position, "is not usable as a key".to_owned()))
             })
             .partition(Result::is_ok);
         if !wrong.is_empty() {

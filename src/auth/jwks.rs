@@ -29,11 +29,11 @@ use super::Failure;
 use crate::profile::Algorithm;
 
 /// Least time between two fetches that tokens with unknown keys cause.
-pub const COOLDOWN: Duration = Duration::from_secs(30);
+const COOLDOWN: Duration = Duration::from_secs(30);
 /// Most fetches in any minute.
-pub const MAX_PER_MINUTE: usize = 5;
+const MAX_PER_MINUTE: usize = 5;
 /// How long a set is used after it was last fetched, when no newer one can be had.
-pub const MAX_STALE: Duration = Duration::from_hours(24);
+const MAX_STALE: Duration = Duration::from_hours(24);
 /// Longest a request waits for keys.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Longest one fetch may take.
@@ -122,7 +122,9 @@ fn usable(jwk: &Jwk, algorithm: Algorithm) -> Option<Key> {
             let modulus = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(&rsa.n).ok()?;
             (256..=1024).contains(&modulus.len())
         }
-        (AlgorithmParameters::EllipticCurve(ec), Algorithm::Es256) => ec.curve == jsonwebtoken::jwk::EllipticCurve::P256,
+        (AlgorithmParameters::EllipticCurve(ec), Algorithm::Es256) => {
+            ec.curve == jsonwebtoken::jwk::EllipticCurve::P256
+        }
         _ => false,
     };
     if !fits {
@@ -130,7 +132,8 @@ fn usable(jwk: &Jwk, algorithm: Algorithm) -> Option<Key> {
     }
     let common = &jwk.common;
     let for_signatures = !matches!(common.public_key_use, Some(PublicKeyUse::Encryption | PublicKeyUse::Other(_)));
-    let may_verify = common.key_operations.as_ref().is_none_or(|operations| operations.contains(&KeyOperations::Verify));
+    let may_verify =
+        common.key_operations.as_ref().is_none_or(|operations| operations.contains(&KeyOperations::Verify));
     let same_algorithm = common.key_algorithm.is_none_or(|named| named.to_string() == algorithm.title());
     let key = DecodingKey::from_jwk(jwk).ok()?;
     Some(Key { key, verifies: for_signatures && may_verify && same_algorithm })
@@ -147,6 +150,18 @@ pub struct Jwks {
     last_asked: Mutex<Option<Instant>>,
     succeeded: AtomicU64,
     failed: AtomicU64,
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Key").finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for KeySet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeySet").finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Jwks {
@@ -190,10 +205,7 @@ impl Jwks {
         if self.current.load().is_none() && self.fetching.load(Ordering::Acquire) {
             self.wait().await;
         }
-        self.current
-            .load_full()
-            .filter(|set| set.fetched.elapsed() < MAX_STALE)
-            .ok_or(Failure::KeysUnavailable)
+        self.current.load_full().filter(|set| set.fetched.elapsed() < MAX_STALE).ok_or(Failure::KeysUnavailable)
     }
 
     /// The set after one more fetch, because a token named a key that the present one lacks.
@@ -274,7 +286,8 @@ impl Jwks {
         if response.status() != reqwest::StatusCode::OK {
             return Err(format!("the answer was {}", response.status()));
         }
-        let fresh = response.headers().get(reqwest::header::CACHE_CONTROL).and_then(|value| max_age(value.to_str().ok()?));
+        let fresh =
+            response.headers().get(reqwest::header::CACHE_CONTROL).and_then(|value| max_age(value.to_str().ok()?));
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(failed)? {
             if bytes.len() + chunk.len() > MAX_BYTES {
@@ -300,10 +313,12 @@ mod tests {
 
     #[test]
     fn keys_come_over_https_or_from_this_machine() {
-        for good in ["https://issuer.example/jwks.json", "http://127.0.0.1:1/x", "http://[::1]/x", "http://localhost/x"] {
+        for good in ["https://issuer.example/jwks.json", "http://127.0.0.1:1/x", "http://[::1]/x", "http://localhost/x"]
+        {
             assert!(JwksUrl::parse(good).is_ok(), "{good}");
         }
-        for bad in ["", "issuer", "http://issuer.example/jwks.json", "file:///etc/passwd", "http://127.0.0.1.example/"] {
+        for bad in ["", "issuer", "http://issuer.example/jwks.json", "file:///etc/passwd", "http://127.0.0.1.example/"]
+        {
             assert!(JwksUrl::parse(bad).is_err(), "{bad}");
         }
     }

@@ -113,9 +113,9 @@ impl Jwt {
             return Err(Failure::TokenKeyUse);
         }
         let claims = jsonwebtoken::decode::<Claims>(token, &key.key, &signature_only(self.algorithm))
-            .map_err(|error| match error.kind() {
-                jsonwebtoken::errors::ErrorKind::InvalidSignature => Failure::TokenSignature,
-                _ => Failure::TokenMalformed,
+            .map_err(|error| {
+                let forged = matches!(error.kind(), jsonwebtoken::errors::ErrorKind::InvalidSignature);
+                if forged { Failure::TokenSignature } else { Failure::TokenMalformed }
             })?
             .claims;
         self.judge(&claims, keys.generation)
@@ -199,13 +199,12 @@ fn read_header(token: &str) -> Result<Header, Failure> {
     let (Some(header), Some(_), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
         return Err(Failure::TokenMalformed);
     };
-    let json = base64::engine::general_purpose::URL_SAFE_NO_PAD
-        .decode(header)
-        .map_err(|_bad| Failure::TokenMalformed)?;
+    let json =
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(header).map_err(|_bad| Failure::TokenMalformed)?;
     serde_json::from_slice(&json).map_err(|_bad| Failure::TokenMalformed)
 }
 
-/// Seconds since 1970, perhaps with a fraction (RFC 7519 section 2, NumericDate).
+/// Seconds since 1970, perhaps with a fraction (RFC 7519 section 2, `NumericDate`).
 fn numeric_date(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| {
         let seconds = value.as_f64().filter(|seconds| (0.0..1e12).contains(seconds))?;

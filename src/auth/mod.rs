@@ -17,8 +17,11 @@ use crate::time::Moment;
 pub use freshness::Freshness;
 pub use freshness::Stamp;
 pub use hmac::Hmac;
+pub use hmac::Signed;
 pub use jwks::Jwks;
 pub use jwks::JwksUrl;
+pub use jwks::Key;
+pub use jwks::KeySet;
 pub use jwt::Jwt;
 
 /// One scheme with its keys.
@@ -160,11 +163,8 @@ impl Authenticator {
             _ => None,
         };
         // Bodies are parsed once they are known to be genuine, unless the signature is inside.
-        let fields = if early || self.pointers.is_empty() {
-            early_fields
-        } else {
-            self.pointers.extract(inbound.body())?
-        };
+        let fields =
+            if early || self.pointers.is_empty() { early_fields } else { self.pointers.extract(inbound.body())? };
         Ok(Verified { inbound, fields, secret, skew, guard })
     }
 

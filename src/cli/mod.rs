@@ -42,7 +42,7 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct ConfigFile {
-    /// The configuration; variables DOORWARD__SECTION__KEY override it.
+    /// The configuration; variables `DOORWARD__SECTION__KEY` override it.
     #[arg(long, value_name = "FILE", default_value = "doorward.toml")]
     config: PathBuf,
 }
@@ -52,9 +52,15 @@ impl ConfigFile {
         Settings::load(&self.config).map_err(|problems| {
             complain(&problems);
             if !self.config.exists() {
-                complain("name the configuration with --config FILE; `doorward profiles NAME` shows a source to start from");
+                complain(
+                    "name the configuration with --config FILE; `doorward profiles NAME` shows a source to start from",
+                );
             }
-            complain(&format_args!("{}: {}, nothing was started", self.config.display(), count(problems.errors(), "problem")));
+            complain(&format_args!(
+                "{}: {}, nothing was started",
+                self.config.display(),
+                count(problems.errors(), "problem")
+            ));
             ExitCode::from(EX_CONFIG)
         })
     }
@@ -92,7 +98,7 @@ fn complain(line: &(impl Display + ?Sized)) {
 
 /// Warnings, each on a line.
 fn warn(warnings: &Problems) {
-    warnings.iter().for_each(|warning| complain(warning));
+    warnings.iter().for_each(complain);
 }
 
 fn count(number: usize, thing: &str) -> String {

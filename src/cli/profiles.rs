@@ -47,7 +47,8 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     };
     let Some(profile) = profiles.get(name) else {
         let names = || profiles.iter().map(|(name, _)| name);
-        let hint = closest(name, names()).map_or_else(|| names().collect::<Vec<_>>().join(", "), |near| format!("did you mean {near}?"));
+        let hint = closest(name, names())
+            .map_or_else(|| names().collect::<Vec<_>>().join(", "), |near| format!("did you mean {near}?"));
         complain(&format_args!("there is no profile {name:?}; {hint}"));
         return ExitCode::FAILURE;
     };

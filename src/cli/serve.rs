@@ -10,7 +10,6 @@ use tokio::signal::unix::signal;
 use super::ConfigFile;
 use super::complain;
 use super::runtime;
-use super::warn;
 use crate::server::Server;
 use crate::settings::Settings;
 use crate::telemetry;
@@ -20,8 +19,10 @@ pub(super) fn run(file: &ConfigFile) -> ExitCode {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
-    warn(&settings.warnings);
     let log = telemetry::start_log(&settings.log);
+    for warning in settings.warnings.iter() {
+        tracing::warn!(place = warning.place, key = warning.key, "{}", warning.message);
+    }
     let served = runtime.block_on(serve(settings));
     // The last lines are written before the command says its own.
     drop(log);

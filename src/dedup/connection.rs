@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redis::AsyncConnectionConfig;
+use redis::ErrorKind;
 use redis::IntoConnectionInfo as _;
 use redis::RedisError;
 use redis::ServerErrorKind;
@@ -23,7 +24,7 @@ const PIPELINE: usize = 1024;
 
 /// The address of a Redis server: `redis://` or, with TLS, `rediss://`.
 #[derive(Clone)]
-pub struct RedisUrl(redis::ConnectionInfo);
+pub struct RedisUrl(Box<redis::ConnectionInfo>);
 
 impl std::fmt::Debug for RedisUrl {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -41,7 +42,7 @@ impl RedisUrl {
         let info = text
             .into_connection_info()
             .map_err(|_bad| "is not a Redis address such as \"redis://:PASSWORD@HOST:6379/0\"".to_owned())?;
-        Ok(Self(info.set_tcp_settings(TcpSettings::default().set_nodelay(true))))
+        Ok(Self(Box::new(info.set_tcp_settings(TcpSettings::default().set_nodelay(true)))))
     }
 
     /// Host and port, for logs.
@@ -79,7 +80,7 @@ pub(super) struct Failed {
 impl Connection {
     /// Keeps a connection on the runtime that this is called on. A command may take `timeout`.
     pub(super) fn keep(url: &RedisUrl, timeout: Duration) -> Result<Self, String> {
-        let client = redis::Client::open(url.0.clone()).map_err(|error| format!("cannot use the address: {error}"))?;
+        let client = redis::Client::open(*url.0.clone()).map_err(|error| format!("cannot use the address: {error}"))?;
         let (sender, current) = watch::channel(None);
         let broken = Arc::new(Notify::new());
         let task = reconnect(client, url.address(), timeout, sender, Arc::clone(&broken));
@@ -140,16 +141,11 @@ impl Connection {
 
 /// Whether another connection may do better: this one is broken, or leads to a server that takes no writes.
 fn leads_nowhere(error: &RedisError) -> bool {
-    let kind = match error.kind() {
-        redis::ErrorKind::Server(kind) => Some(kind),
-        _ => None,
-    };
-    error.is_io_error()
-        || error.is_unrecoverable_error()
-        || matches!(
-            kind,
-            Some(ServerErrorKind::ReadOnly | ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown)
-        )
+    let takes_no_writes = matches!(
+        error.kind(),
+        ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown)
+    );
+    error.is_io_error() || error.is_unrecoverable_error() || takes_no_writes
 }
 
 async fn reconnect(

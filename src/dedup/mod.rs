@@ -14,15 +14,15 @@ mod sqlite;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::connection::RedisUrl;
 pub use self::redis::Published;
 pub use self::redis::Redis;
 pub use self::redis::Stream;
-pub use self::connection::RedisUrl;
 pub use self::remembered::Remembered;
 pub use self::sqlite::Sqlite;
 
 use self::flights::Entered;
-use self::flights::Flight;
+pub use self::flights::Flight;
 pub use self::flights::Flights;
 use crate::event::Event;
 use crate::event::Key;

@@ -114,7 +114,9 @@ impl Redis {
 
     pub(super) async fn claim(&self, keys: Keys, token: Token, lease: Duration) -> Result<Answer, Unavailable> {
         let mut call = CLAIM.prepare_invoke();
-        keys.iter().for_each(|key| { call.key(name(key)); });
+        keys.iter().for_each(|key| {
+            call.key(name(key));
+        });
         call.arg(token.text()).arg(millis(lease));
         match self.call(&call).await {
             Ok(0) => Ok(Answer::Fresh),
@@ -154,7 +156,9 @@ impl Redis {
 
     async fn let_go(&self, keys: Keys, token: Token, after: Duration) -> Result<(), Failed> {
         let mut call = RELEASE.prepare_invoke();
-        keys.iter().for_each(|key| { call.key(name(key)); });
+        keys.iter().for_each(|key| {
+            call.key(name(key));
+        });
         call.arg(token.text()).arg(millis(after));
         self.call(&call).await.map(drop)
     }
@@ -195,9 +199,13 @@ impl Redis {
         fields: &[(&str, &[u8])],
     ) -> Result<Published, Unavailable> {
         let mut call = PUBLISH.prepare_invoke();
-        keys.iter().for_each(|key| { call.key(name(key)); });
+        keys.iter().for_each(|key| {
+            call.key(name(key));
+        });
         call.key(stream.key.as_str()).arg(token.text()).arg(millis(ttl)).arg(stream.maxlen.unwrap_or(0));
-        fields.iter().for_each(|(name, value)| { call.arg(*name).arg(*value); });
+        fields.iter().for_each(|(name, value)| {
+            call.arg(*name).arg(*value);
+        });
         match self.call(&call).await.map_err(|failed| failed.error)? {
             0 | 1 => Ok(Published::Appended),
             -1 => Ok(Published::Finished),

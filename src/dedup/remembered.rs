@@ -81,8 +81,10 @@ impl Shard {
         let newest = self.keys.values().copied().max().unwrap_or_default();
         let until = oldest.saturating_add((newest - oldest) / EVICTED);
         self.keys.retain(|_, end| *end > until);
-        tracing::warn!("the store is full: the oldest finished events are forgotten before their ttl; raise \
-                        store.max_events or use Redis");
+        tracing::warn!(
+            "the store is full: the oldest finished events are forgotten before their ttl; raise \
+                        store.max_events or use Redis"
+        );
     }
 }
 

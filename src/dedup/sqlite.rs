@@ -256,7 +256,9 @@ fn explain(path: &Path, error: &rusqlite::Error) -> String {
             format!("{path} cannot be opened; its folder must exist and be writable")
         }
         Some(rusqlite::ErrorCode::ReadOnly) => format!("{path} cannot be written"),
-        Some(rusqlite::ErrorCode::NotADatabase) => format!("{path} is not a SQLite file; name another, or move it away"),
+        Some(rusqlite::ErrorCode::NotADatabase) => {
+            format!("{path} is not a SQLite file; name another, or move it away")
+        }
         _ => format!("{path} cannot be used: {error}"),
     }
 }

@@ -69,8 +69,19 @@ fn forwarded(event: &Event, headers: &mut HeaderMap) {
 /// those spellings go too.
 fn is_dropped(name: &HeaderName) -> bool {
     match name.as_str() {
-        "connection" | "keep-alive" | "proxy-connection" | "proxy-authenticate" | "proxy-authorization" | "te"
-        | "trailer" | "transfer-encoding" | "upgrade" | "expect" | "host" | "content-length" | "forwarded"
+        "connection"
+        | "keep-alive"
+        | "proxy-connection"
+        | "proxy-authenticate"
+        | "proxy-authorization"
+        | "te"
+        | "trailer"
+        | "transfer-encoding"
+        | "upgrade"
+        | "expect"
+        | "host"
+        | "content-length"
+        | "forwarded"
         | "x-real-ip" => true,
         name => reserved(name, b"doorward") || reserved(name, b"x-forwarded"),
     }
@@ -85,7 +96,10 @@ fn reserved(name: &str, prefix: &[u8]) -> bool {
 
 fn is_named_by_connection(name: &HeaderName, inbound: &HeaderMap) -> bool {
     inbound.get_all(header::CONNECTION).iter().any(|value| {
-        value.as_bytes().split(|byte| *byte == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(name.as_str().as_bytes()))
+        value
+            .as_bytes()
+            .split(|byte| *byte == b',')
+            .any(|token| token.trim_ascii().eq_ignore_ascii_case(name.as_str().as_bytes()))
     })
 }
 

@@ -69,10 +69,15 @@ impl Target {
             _ => return Err(wrong()),
         };
         let host = authority.host();
+        let port = match authority.port_u16() {
+            Some(port) => port,
+            None if authority.as_str() == host => default_port,
+            None => return Err(format!("{text:?} has no port from 0 to 65535 after its host")),
+        };
         let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         Ok(Self {
             host: host.trim_matches(['[', ']']).to_owned(),
-            port: authority.port_u16().unwrap_or(default_port),
+            port,
             path: path.parse().map_err(|_bad| wrong())?,
             authority: HeaderValue::from_str(authority.as_str()).map_err(|_bad| wrong())?,
             tls: if secure { Some(Tls::new(host)?) } else { None },
@@ -100,8 +105,11 @@ struct Idle {
 #[derive(Debug)]
 struct Connection {
     sender: http1::SendRequest<Full<Bytes>>,
-    driver: Option<Pin<Box<http1::Connection<TokioIo<Stream>, Full<Bytes>>>>>,
+    driver: Option<Driver>,
 }
+
+/// What moves the bytes of a connection.
+type Driver = Pin<Box<http1::Connection<TokioIo<Stream>, Full<Bytes>>>>;
 
 /// How an exchange on one connection failed.
 enum Fault {
@@ -186,10 +194,8 @@ impl Upstream {
             .await
             .map_err(|_elapsed| Undelivered::ConnectTimedOut)?
             .map_err(|error| unreachable(&error))?;
-        let (sender, driver) = http1::Builder::new()
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| unreachable(&error))?;
+        let (sender, driver) =
+            http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(|error| unreachable(&error))?;
         Ok(Connection { sender, driver: Some(Box::pin(driver)) })
     }
 

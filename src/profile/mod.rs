@@ -395,9 +395,10 @@ impl Profiles {
                 problems.error(path.display().to_string(), "", "the file name is not UTF-8");
                 continue;
             };
-            match std::fs::read_to_string(path).map_err(|error| format!("cannot read it: {error}")).and_then(|text| {
-                Ok(Entry { profile: Profile::parse(&text)?, text, shipped: false })
-            }) {
+            match std::fs::read_to_string(path)
+                .map_err(|error| format!("cannot read it: {error}"))
+                .and_then(|text| Ok(Entry { profile: Profile::parse(&text)?, text, shipped: false }))
+            {
                 Ok(entry) => {
                     self.0.insert(name.to_owned(), entry);
                 }
@@ -441,7 +442,8 @@ mod tests {
 
     #[test]
     fn errors_point_at_the_place_and_name_the_alternatives() {
-        let wrong = "title = \"X\"\n[auth.hmac]\nsignatures = 1\nsigned = \"{body}\"\n[event]\nid = { json = \"/id\" }\n";
+        let wrong =
+            "title = \"X\"\n[auth.hmac]\nsignatures = 1\nsigned = \"{body}\"\n[event]\nid = { json = \"/id\" }\n";
         let message = Profile::parse(wrong).expect_err("an unknown key");
         assert!(message.contains("line 3") && message.contains("`signature`"), "{message}");
     }

@@ -100,7 +100,8 @@ mod tests {
 
     #[test]
     fn templates_read_as_they_are_written() {
-        for text in ["{body}", "{timestamp}.{body}", "{header:webhook-id}.{timestamp}.{body}", "v0:{timestamp}:{body}"] {
+        for text in ["{body}", "{timestamp}.{body}", "{header:webhook-id}.{timestamp}.{body}", "v0:{timestamp}:{body}"]
+        {
             assert_eq!(Template::try_from(text.to_owned()).expect("a template").to_string(), text);
         }
         for bad in ["", "body", "{body", "{bdy}", "{header:}", "{json:id}", "{header:a b}"] {

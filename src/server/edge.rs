@@ -31,13 +31,12 @@ pub(super) fn limited(
     in_flight: Arc<Semaphore>,
 ) -> impl Service<Call, Response = Response<Full<Bytes>>, Error = BoxError, Future: Send> + Clone + Send + 'static {
     let gateway = Arc::clone(gateway);
-    ServiceBuilder::new()
-        .load_shed()
-        .layer(GlobalConcurrencyLimitLayer::with_semaphore(in_flight))
-        .service_fn(move |(peer, request): Call| {
+    ServiceBuilder::new().load_shed().layer(GlobalConcurrencyLimitLayer::with_semaphore(in_flight)).service_fn(
+        move |(peer, request): Call| {
             let gateway = Arc::clone(&gateway);
             async move { Ok::<_, BoxError>(gateway.handle(&peer, request).await) }
-        })
+        },
+    )
 }
 
 /// Answers one request to its end, whether or not the sender waits for it.

@@ -51,10 +51,10 @@ impl Layers {
             .add_source(Environment::with_prefix(PREFIX).prefix_separator(SEPARATOR).separator(SEPARATOR))
             .build()
             .map_err(|error| error.to_string())?;
-        match stacked.cache.kind {
-            ValueKind::Table(root) => Ok(Self { root, file, text }),
-            _ => Err("is not a table of keys and values".to_owned()),
-        }
+        let ValueKind::Table(root) = stacked.cache.kind else {
+            return Err("is not a table of keys and values".to_owned());
+        };
+        Ok(Self { root, file, text })
     }
 
     pub(super) fn root(&self) -> &Map<String, Value> {
@@ -80,10 +80,8 @@ impl Layers {
         for part in key.split('.') {
             let Some((name, value)) = table.get_key_value(part) else { break };
             found = Some(name.span().start);
-            match value.get_ref() {
-                DeValue::Table(inner) => table = inner,
-                _ => break,
-            }
+            let DeValue::Table(inner) = value.get_ref() else { break };
+            table = inner;
         }
         let before = self.text.get(..found?)?;
         Some(before.matches('\n').count() + 1)

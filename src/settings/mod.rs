@@ -177,7 +177,8 @@ impl Server {
         if let (Some(max_body), Some(max_buffered)) = (max_body, max_buffered)
             && max_buffered < max_body
         {
-            section.error("max_buffered", "is less than server.max_body, so that the largest bodies could never be read");
+            section
+                .error("max_buffered", "is less than server.max_body, so that the largest bodies could never be read");
         }
         let limits = Limits {
             max_body: max_body.unwrap_or(1),
@@ -220,8 +221,7 @@ impl Store {
         let lease = section.want("lease", duration);
         let timeout = section.want("timeout", duration);
         let max_events = section.want("max_events", count(1, 1_000_000_000));
-        let on_outage =
-            section.want("on_outage", word(&[("reject", OnOutage::Reject), ("accept", OnOutage::Accept)]));
+        let on_outage = section.want("on_outage", word(&[("reject", OnOutage::Reject), ("accept", OnOutage::Accept)]));
         if let (Some(ttl), Some(lease)) = (ttl, lease)
             && ttl < lease
         {
@@ -240,9 +240,9 @@ impl StoreKind {
             Some(("memory", "")) => Ok(Self::Memory),
             Some(("sqlite", path)) if !path.is_empty() => Ok(Self::Sqlite(PathBuf::from(path))),
             Some(("redis" | "rediss", _)) => RedisUrl::parse(text).map(Self::Redis),
-            Some((scheme @ ("redis-cluster" | "redis-sentinel"), _)) => Err(format!(
-                "{scheme}:// is not supported by this version; name one server with redis:// or rediss://"
-            )),
+            Some((scheme @ ("redis-cluster" | "redis-sentinel"), _)) => {
+                Err(format!("{scheme}:// is not supported by this version; name one server with redis:// or rediss://"))
+            }
             _ => Err("is not a store; write \"memory:\", \"sqlite:PATH\", \"redis://HOST:PORT\" or \
                       \"rediss://HOST:PORT\""
                 .to_owned()),
@@ -267,5 +267,6 @@ impl Log {
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_bad| format!("{text:?} is not an address with a port, such as \"0.0.0.0:8080\" or \"[::]:8080\""))
+    text.parse()
+        .map_err(|_bad| format!("{text:?} is not an address with a port, such as \"0.0.0.0:8080\" or \"[::]:8080\""))
 }

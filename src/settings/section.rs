@@ -73,26 +73,20 @@ impl<'l> Section<'l> {
 
     /// Every entry as a table with its name.
     pub(super) fn subsections(&self) -> Vec<(&'l str, Self)> {
-        let mut sections: Vec<_> = self
-            .table
-            .iter()
-            .filter_map(|(name, value)| Some((name.as_str(), self.table_of(name, value)?)))
-            .collect();
+        let mut sections: Vec<_> =
+            self.table.iter().filter_map(|(name, value)| Some((name.as_str(), self.table_of(name, value)?))).collect();
         // Problems come in the same order every time.
         sections.sort_by_key(|(name, _)| *name);
         sections
     }
 
     fn table_of(&self, key: &str, value: &'l Value) -> Option<Self> {
-        match &value.kind {
-            ValueKind::Table(table) => {
-                Some(Self { key: self.path(key), table, asked: BTreeSet::new(), report: self.report })
-            }
-            _ => {
-                self.report.push(Severity::Error, value.origin(), &self.path(key), "is not a table of keys and values");
-                None
-            }
-        }
+        let key = self.path(key);
+        let ValueKind::Table(table) = &value.kind else {
+            self.report.push(Severity::Error, value.origin(), &key, "is not a table of keys and values");
+            return None;
+        };
+        Some(Self { key, table, asked: BTreeSet::new(), report: self.report })
     }
 
     /// Every entry as a text with its name.
@@ -129,15 +123,13 @@ impl<'l> Section<'l> {
     pub(super) fn list<T>(&mut self, key: &'static str, read: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
         self.asked.insert(key);
         let Some(value) = self.table.get(key) else { return Vec::new() };
-        let texts: Vec<String> = match &value.kind {
-            ValueKind::Array(values) => values.iter().filter_map(|value| self.text(key, value)).collect(),
-            ValueKind::String(text) => {
-                text.split(',').map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned).collect()
-            }
-            _ => {
-                self.report.push(Severity::Error, value.origin(), &self.path(key), "is not a list such as [\"…\", \"…\"]");
-                Vec::new()
-            }
+        let texts: Vec<String> = if let ValueKind::Array(values) = &value.kind {
+            values.iter().filter_map(|value| self.text(key, value)).collect()
+        } else if let ValueKind::String(text) = &value.kind {
+            text.split(',').map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned).collect()
+        } else {
+            self.report.push(Severity::Error, value.origin(), &self.path(key), "is not a list such as [\"…\", \"…\"]");
+            Vec::new()
         };
         let understood = texts.iter().filter_map(|text| match read(text) {
             Ok(read) => Some(read),
@@ -178,17 +170,11 @@ impl<'l> Section<'l> {
     }
 
     fn text(&self, key: &str, value: &Value) -> Option<String> {
-        match &value.kind {
-            ValueKind::String(text) => Some(text.clone()),
-            ValueKind::I64(number) => Some(number.to_string()),
-            ValueKind::U64(number) => Some(number.to_string()),
-            ValueKind::Boolean(flag) => Some(flag.to_string()),
-            ValueKind::Float(number) => Some(number.to_string()),
-            _ => {
-                self.report.push(Severity::Error, value.origin(), &self.path(key), "is not a single value");
-                None
-            }
+        let composed = matches!(value.kind, ValueKind::Nil | ValueKind::Table(_) | ValueKind::Array(_));
+        if composed {
+            self.report.push(Severity::Error, value.origin(), &self.path(key), "is not a single value");
         }
+        (!composed).then(|| value.kind.to_string())
     }
 
     fn path(&self, key: &str) -> String {

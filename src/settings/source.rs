@@ -85,7 +85,7 @@ impl Surroundings<'_> {
         let secrets = secrets(&mut section);
         let params = section.subsection("params").map(Section::texts).unwrap_or_default();
         let destination = self.destination(&mut section, profile);
-        let judge = profile.and_then(|profile| judge(profile, &section, secrets?, &params, key_sets));
+        let judge = profile.and_then(|profile| judge(profile, &section, &secrets?, &params, key_sets));
         section.finish();
         let judge = judge?;
         Some(Source {
@@ -142,11 +142,13 @@ impl Surroundings<'_> {
         let said = section.may("timeout", duration);
         let deadline = profile.and_then(|profile| profile.facts.deadline);
         let usual = deadline.map_or(UPSTREAM_TIMEOUT, |deadline| deadline.saturating_sub(MARGIN).min(UPSTREAM_TIMEOUT));
-        let timeout = said.unwrap_or(usual.max(MARGIN));
+        let timeout = said.unwrap_or_else(|| usual.max(MARGIN));
         if let Some(deadline) = deadline.filter(|deadline| timeout >= *deadline) {
             section.warning(
                 "timeout",
-                format!("is not shorter than the {deadline:?} that the provider waits: it gives up and sends again first"),
+                format!(
+                    "is not shorter than the {deadline:?} that the provider waits: it gives up and sends again first"
+                ),
             );
         }
         if let Some(lease) = self.store.map(|store| store.terms.lease).filter(|lease| timeout >= *lease) {
@@ -160,7 +162,8 @@ impl Surroundings<'_> {
     }
 
     fn stream(&self, mut section: Section<'_>) -> Option<Destination> {
-        let key = section.want("key", |key| if key.is_empty() { Err("is empty".to_owned()) } else { Ok(key.to_owned()) });
+        let key =
+            section.want("key", |key| if key.is_empty() { Err("is empty".to_owned()) } else { Ok(key.to_owned()) });
         let maxlen = section.may("maxlen", count(1, usize::MAX));
         if let Some(StoreKind::Memory | StoreKind::Sqlite(_)) = self.store.map(|store| &store.kind) {
             section.error("", "needs a Redis store, on which the stream lives; set store.url to redis:// or rediss://");
@@ -211,13 +214,15 @@ struct Judge {
 fn judge(
     profile: &Profile,
     section: &Section<'_>,
-    secrets: Vec<Secret>,
+    secrets: &[Secret],
     params: &[(&str, String)],
     key_sets: &mut KeySets,
 ) -> Option<Judge> {
     let params = complete(profile, section, params);
     match (profile.needs_secrets(), secrets.is_empty()) {
-        (true, true) => section.error("secrets", "is missing: this profile verifies with a secret, such as [\"env:NAME\"]"),
+        (true, true) => {
+            section.error("secrets", "is missing: this profile verifies with a secret, such as [\"env:NAME\"]");
+        }
         (false, false) => section.error("secrets", "is not used by this profile; remove it"),
         _ => {}
     }
@@ -226,7 +231,7 @@ fn judge(
     }
     let mut pointers = Pointers::default();
     let scheme = match &profile.auth {
-        profile::Auth::Hmac(said) => match Hmac::new(said, &secrets, &mut pointers) {
+        profile::Auth::Hmac(said) => match Hmac::new(said, secrets, &mut pointers) {
             Ok(hmac) => Scheme::Hmac(hmac),
             Err(wrong) => {
                 for (position, message) in wrong {
@@ -273,7 +278,8 @@ fn complete<'p>(
     }
     // A default may be made of other parameters: {issuer}.
     let filled = values.iter().map(|(name, value)| {
-        let value = values.iter().fold(value.clone(), |text, (other, value)| text.replace(&format!("{{{other}}}"), value));
+        let value =
+            values.iter().fold(value.clone(), |text, (other, value)| text.replace(&format!("{{{other}}}"), value));
         (*name, value)
     });
     Some(filled.collect())

@@ -31,8 +31,7 @@ pub(super) struct Arguments {
 }
 
 /// The providers that are played, in the order of the table.
-const PROVIDERS: [&str; 7] =
-    ["offergrid", "omnisales", "pitchpoint", "locallygrown", "stripe", "mailgun", "cimplify"];
+const PROVIDERS: [&str; 7] = ["offergrid", "omnisales", "pitchpoint", "locallygrown", "stripe", "mailgun", "cimplify"];
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let runtime = match runtime() {

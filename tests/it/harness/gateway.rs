@@ -1,0 +1,179 @@
+//! The gateway as a process of its own.
+
+use std::collections::HashMap;
+use std::io::BufRead as _;
+use std::io::BufReader;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Child;
+use std::process::Command;
+use std::process::ExitStatus;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::Duration;
+use std::time::Instant;
+
+use tempfile::TempDir;
+
+use super::Answer;
+use super::PATIENCE;
+use super::exchange;
+use super::wait_for;
+
+/// The command under test, without the environment of whoever runs the tests.
+pub fn doorward() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DOORWARD__")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// A running gateway. It is killed when dropped.
+pub struct Gateway {
+    child: Child,
+    folder: Option<TempDir>,
+    log: Arc<Mutex<Vec<serde_json::Value>>>,
+    listen: SocketAddr,
+    admin: SocketAddr,
+}
+
+/// How a gateway ended.
+pub struct Exit {
+    pub status: ExitStatus,
+    pub folder: Option<TempDir>,
+}
+
+impl Gateway {
+    /// Starts a gateway with these sections; addresses are free ones of this machine and the store is memory, unless
+    /// the sections say otherwise.
+    #[track_caller]
+    pub fn start(sections: &str) -> Self {
+        Self::start_in(tempfile::tempdir().expect("a folder"), sections)
+    }
+
+    /// Starts it in a folder that an earlier one has left.
+    #[track_caller]
+    pub fn start_in(folder: TempDir, sections: &str) -> Self {
+        let mut gateway = Self::spawn(folder.path(), sections, &[]);
+        gateway.folder = Some(folder);
+        gateway
+    }
+
+    /// Starts it in this folder with variables in its environment.
+    #[track_caller]
+    pub fn spawn(folder: &Path, sections: &str, environment: &[(&str, &str)]) -> Self {
+        let config = folder.join("doorward.toml");
+        std::fs::write(&config, complete(sections)).expect("a configuration");
+        let mut command = doorward();
+        command.arg("serve").arg("--config").arg(&config).current_dir(folder).envs(environment.iter().copied());
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("the gateway starts");
+        let log: Arc<Mutex<Vec<serde_json::Value>>> = Arc::default();
+        let lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+        let writing = Arc::clone(&log);
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let event = serde_json::from_str(&line).unwrap_or_else(|_| serde_json::json!({ "message": line }));
+                writing.lock().unwrap().push(event);
+            }
+        });
+        let ready = wait_for("the gateway to be ready", || {
+            let log = log.lock().unwrap();
+            if let Ok(Some(status)) = child.try_wait() {
+                panic!("the gateway ended with {status}: {log:#?}");
+            }
+            log.iter().find(|event| event["message"] == "ready").cloned()
+        });
+        let address = |key: &str| ready[key].as_str().expect("an address").parse().expect("an address");
+        Self { child, folder: None, listen: address("listen"), admin: address("admin"), log }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.listen
+    }
+
+    pub fn admin(&self, path: &str) -> Answer {
+        exchange(self.admin, format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n").as_bytes())
+    }
+
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// The value of a metric with these labels; 0 when it has none.
+    pub fn metric(&self, name_and_labels: &str) -> f64 {
+        let metrics = self.metrics();
+        metrics.get(name_and_labels).copied().unwrap_or(0.0)
+    }
+
+    /// All metrics by name and labels.
+    pub fn metrics(&self) -> HashMap<String, f64> {
+        let text = self.admin("/metrics").text();
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines
+            .map(|line| line.rsplit_once(' ').expect("a value"))
+            .map(|(name, value)| (name.to_owned(), value.parse().expect("a number")))
+            .collect()
+    }
+
+    /// What has been logged so far.
+    pub fn log(&self) -> Vec<serde_json::Value> {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// Waits for a log event.
+    #[track_caller]
+    pub fn logged(&self, what: &str, condition: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+        wait_for(what, || self.log().into_iter().find(&condition))
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal, such as `TERM` or `KILL`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
+    /// Waits for it to end.
+    #[track_caller]
+    pub fn wait(mut self) -> Exit {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                return Exit { status, folder: self.folder.take() };
+            }
+            assert!(begun.elapsed() < PATIENCE * 2, "the gateway does not end");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Kills it without warning.
+    pub fn kill(self) -> Exit {
+        self.signal("KILL");
+        self.wait()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// The sections with free addresses and the memory store where they name none.
+fn complete(sections: &str) -> String {
+    let mut tables: toml::Table = toml::from_str(sections).unwrap_or_else(|error| panic!("{error}"));
+    let mut usual = |section: &str, key: &str, value: &str| {
+        let table = tables.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        table.as_table_mut().expect("a table").entry(key).or_insert_with(|| toml::Value::from(value));
+    };
+    usual("server", "listen", "127.0.0.1:0");
+    usual("admin", "listen", "127.0.0.1:0");
+    usual("store", "url", "memory:");
+    toml::to_string(&tables).expect("TOML")
+}

@@ -1,0 +1,47 @@
+//! What the tests are made of: the gateway as a process, senders, upstreams, issuers and Redis servers around it.
+
+mod gateway;
+mod http;
+mod issuer;
+mod redis;
+mod sender;
+mod upstream;
+
+use std::time::Duration;
+use std::time::Instant;
+
+pub use gateway::Exit;
+pub use gateway::Gateway;
+pub use gateway::doorward;
+pub use http::Answer;
+pub use issuer::Issuer;
+pub use redis::Redis;
+pub use sender::Delivery;
+pub use sender::Github;
+pub use sender::connect;
+pub use sender::exchange;
+pub use sender::offergrid;
+pub use upstream::Reply;
+pub use upstream::Upstream;
+
+/// Longest that a test waits for anything.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until `condition` gives something, and fails with `what` when it never does.
+#[track_caller]
+pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = condition() {
+            return found;
+        }
+        assert!(begun.elapsed() < PATIENCE, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Waits until `condition` is true.
+#[track_caller]
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    wait_for(what, || condition().then_some(()));
+}

@@ -1,0 +1,85 @@
+//! A Redis server of its own for each test.
+
+use std::net::TcpListener;
+use std::process::Child;
+use std::process::Command;
+use std::process::Stdio;
+
+use tempfile::TempDir;
+
+use super::wait_for;
+
+/// A server that is killed when dropped.
+pub struct Redis {
+    port: u16,
+    child: Option<Child>,
+    folder: TempDir,
+}
+
+impl Redis {
+    pub fn start() -> Self {
+        // Free when it was asked for; nobody else on this machine hands out ports at random.
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
+        let mut server = Self { port, child: None, folder: tempfile::tempdir().expect("a folder") };
+        server.run(&[]);
+        server
+    }
+
+    /// Starts the server again on the same port, with more arguments.
+    pub fn run(&mut self, arguments: &[&str]) {
+        let child = Command::new("redis-server")
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .arg("--dir")
+            .arg(self.folder.path())
+            .args(arguments)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed; tests/run does that");
+        self.child = Some(child);
+        wait_for("Redis to answer", || self.try_connection());
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Ends it without warning.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("killed");
+            child.wait().expect("gone");
+        }
+    }
+
+    /// Sends a signal, such as `STOP` and `CONT`.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.as_ref().expect("it runs").id().to_string();
+        assert!(Command::new("kill").arg(format!("-{name}")).arg(pid).status().expect("kill runs").success());
+    }
+
+    /// Runs a command.
+    #[track_caller]
+    pub fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        let mut connection = self.try_connection().expect("a connection");
+        let mut command = redis::cmd(words[0]);
+        words[1..].iter().for_each(|word| drop(command.arg(*word)));
+        command.query(&mut connection).expect("an answer")
+    }
+
+    fn try_connection(&self) -> Option<redis::Connection> {
+        let client = redis::Client::open(self.url()).expect("an address");
+        let mut connection = client.get_connection().ok()?;
+        redis::cmd("PING").query::<String>(&mut connection).ok()?;
+        Some(connection)
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
