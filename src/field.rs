@@ -45,6 +45,14 @@ impl Field {
         }
     }
 
+    /// Whether anything stands there, text or not.
+    pub fn is_there(&self, headers: &HeaderMap, fields: &Fields) -> bool {
+        match self {
+            Self::Header(name, _) => headers.contains_key(name),
+            Self::Json(slot) => !matches!(fields.get(*slot), Value::Absent),
+        }
+    }
+
     /// The text; `None` when there is none.
     ///
     /// # Errors

@@ -80,10 +80,10 @@ impl Format {
     }
 }
 
-/// At most twelve ASCII digits without sign, space or leading zero.
+/// At most fifteen ASCII digits without sign, space or leading zero.
 fn parse_digits(text: &str) -> Option<i64> {
     let canonical = matches!(text.as_bytes(), [b'0'] | [b'1'..=b'9', ..])
-        && text.len() <= 12
+        && text.len() <= 15
         && text.bytes().all(|byte| byte.is_ascii_digit());
     if canonical { text.parse().ok() } else { None }
 }
@@ -111,7 +111,8 @@ mod tests {
         {
             assert_eq!(Format::Unix.parse(bad), None, "{bad:?}");
         }
-        assert_eq!(Format::Unix.parse("9999999999999"), None, "longer than any real time");
+        assert!(Format::Unix.parse("1735812000000").is_some(), "milliseconds are a second in the far future");
+        assert_eq!(Format::Unix.parse("1735812000000000"), None, "longer than any time");
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub struct Freshness {
     format: Format,
     /// Whole seconds either way; `None` when the time is only recorded.
     tolerance: Option<i64>,
+    /// Whether it has to be there and readable: it decides something, or it is signed.
+    required: bool,
 }
 
 /// A request's time: its text, which may be signed, and what the text means.
@@ -32,8 +34,8 @@ pub struct Stamp<'r> {
 }
 
 impl Freshness {
-    /// Takes the profile at its word.
-    pub fn new(said: &profile::Timestamp, pointers: &mut Pointers) -> Self {
+    /// Takes the profile at its word; `signed` when the time is part of what is signed.
+    pub fn new(said: &profile::Timestamp, signed: bool, pointers: &mut Pointers) -> Self {
         let tolerance = match said.policy {
             TimestampPolicy::Enforce => said.tolerance.as_ref().map(Duration::as_secs),
             TimestampPolicy::Record => None,
@@ -41,6 +43,7 @@ impl Freshness {
         Self {
             from: Field::new(&said.from, pointers),
             format: said.format,
+            required: signed || tolerance.is_some(),
             tolerance: tolerance.map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX)),
         }
     }
@@ -48,10 +51,10 @@ impl Freshness {
     /// Finds and reads the time.
     ///
     /// # Errors
-    /// Only where the profile enforces it: [`Failure::TimestampMissing`] or [`Failure::TimestampMalformed`].
+    /// Only where the profile enforces or signs it: [`Failure::TimestampMissing`] or [`Failure::TimestampMalformed`].
     pub fn read<'r>(&'r self, inbound: &'r Inbound, fields: &'r Fields) -> Result<Stamp<'r>, Failure> {
         let text = self.from.text(inbound.headers(), fields);
-        if self.tolerance.is_none() {
+        if !self.required {
             let text = text.unwrap_or_default();
             return Ok(Stamp { text, moment: text.and_then(|text| self.format.parse(text)) });
         }

@@ -128,6 +128,17 @@ impl Hmac {
         pieces.collect::<Result<_, _>>().map(Signed)
     }
 
+    /// Whether the request presents anything where the signature should be.
+    ///
+    /// # Errors
+    /// [`Failure::SignatureMissing`] when it does not.
+    pub fn presented(&self, inbound: &Inbound, fields: &Fields) -> Result<(), Failure> {
+        match self.signature.is_there(inbound.headers(), fields) {
+            true => Ok(()),
+            false => Err(Failure::SignatureMissing),
+        }
+    }
+
     /// Compares what the request presents with what each secret gives; the position of the secret that matched.
     ///
     /// # Errors

@@ -146,6 +146,9 @@ impl Authenticator {
     pub async fn verify(&self, inbound: Inbound, now: Moment) -> Result<Verified, Failure> {
         let early = self.needs_body_first();
         let early_fields = if early { self.pointers.extract(inbound.body())? } else { Fields::default() };
+        if let Scheme::Hmac(hmac) = &self.scheme {
+            hmac.presented(&inbound, &early_fields)?;
+        }
         let stamp = self.freshness.as_ref().map(|freshness| freshness.read(&inbound, &early_fields)).transpose()?;
         let (secret, guard) = match &self.scheme {
             Scheme::Hmac(hmac) => {

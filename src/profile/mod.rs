@@ -311,7 +311,7 @@ impl Profile {
                         only measure it"
                 .to_owned());
         }
-        if profile.timestamp.is_none() && profile.uses_timestamp() {
+        if profile.timestamp.is_none() && profile.signs_timestamp() {
             return Err("signed uses {timestamp}, but there is no [timestamp] that says where it is".to_owned());
         }
         if let Auth::Jwt(_) = profile.auth {
@@ -324,7 +324,8 @@ impl Profile {
         Ok(profile)
     }
 
-    fn uses_timestamp(&self) -> bool {
+    /// Whether the timestamp is part of what is signed.
+    pub fn signs_timestamp(&self) -> bool {
         match &self.auth {
             Auth::Hmac(hmac) => hmac.signed.pieces().iter().any(|piece| matches!(piece, Piece::Timestamp)),
             Auth::Jwt(_) => false,

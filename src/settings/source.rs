@@ -242,7 +242,8 @@ fn judge(
         },
         profile::Auth::Jwt(said) => Scheme::Jwt(jwt(said, section, &params?, key_sets)?),
     };
-    let freshness = profile.timestamp.as_ref().map(|said| Freshness::new(said, &mut pointers));
+    let freshness =
+        profile.timestamp.as_ref().map(|said| Freshness::new(said, profile.signs_timestamp(), &mut pointers));
     let identity = Identity::new(&profile.event, &mut pointers);
     let covers_id = profile.covers(&profile.event.id);
     let authenticator = Authenticator { scheme, freshness, pointers, covers_id };

@@ -15,4 +15,6 @@
 
 mod harness;
 
+mod fixtures;
 mod journey;
+mod layering;

@@ -66,7 +66,9 @@ impl Redis {
     pub fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
         let mut connection = self.try_connection().expect("a connection");
         let mut command = redis::cmd(words[0]);
-        words[1..].iter().for_each(|word| drop(command.arg(*word)));
+        words[1..].iter().for_each(|word| {
+            command.arg(*word);
+        });
         command.query(&mut connection).expect("an answer")
     }
 
