@@ -1,7 +1,7 @@
 //! Lets each event through once: absent → pending → done.
 //!
 //! A claim is taken before delivery, committed after success and released after a definite failure; after a failure
-//! that may have been a success it is held a little longer. Claims of one process stand in [`flights`], so that a
+//! that may have been a success it is held a little longer. Claims of one process stand in [`Flights`], so that a
 //! duplicate in flight can wait for the outcome; what is finished stands in a [`Store`]. A failing store may cause a
 //! duplicate, never a loss.
 

@@ -8,6 +8,7 @@ use prometheus::HistogramVec;
 use prometheus::IntCounter;
 use prometheus::IntCounterVec;
 use prometheus::IntGauge;
+use prometheus::IntGaugeVec;
 use prometheus::Opts;
 use prometheus::Registry;
 use prometheus::TextEncoder;
@@ -93,7 +94,7 @@ impl Metrics {
     /// Only when two metrics have one name, which is a bug.
     pub fn new(sources: &[Arc<Source>]) -> prometheus::Result<Self> {
         let registry = Registry::new();
-        let build = IntCounterVec::new(Opts::new("doorward_build_info", "The version that runs."), &["version"])?;
+        let build = IntGaugeVec::new(Opts::new("doorward_build_info", "The version that runs."), &["version"])?;
         let store = HistogramOpts::new("doorward_store_duration_seconds", "Time that the store took, by operation.");
         let store = registered(&registry, HistogramVec::new(store.buckets(SECONDS.to_vec()), &["operation"])?)?;
         let metrics = Self {
@@ -113,7 +114,7 @@ impl Metrics {
             in_flight: gauge(&registry, "in_flight_requests", "Requests being handled.")?,
             registry: registry.clone(),
         };
-        registered(&registry, build)?.with_label_values(&[env!("CARGO_PKG_VERSION")]).inc();
+        registered(&registry, build)?.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         registry.register(Box::new(JwksMetrics::new(sources)?))?;
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         Ok(metrics)

@@ -15,6 +15,7 @@
 
 mod harness;
 
+mod documents;
 mod fixtures;
 mod journey;
 mod layering;

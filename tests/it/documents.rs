@@ -1,0 +1,103 @@
+//! What the README lists is what the code has.
+
+use std::collections::BTreeSet;
+
+use doorward::profile::Profiles;
+use doorward::refusal::Refusal;
+
+use crate::harness::Gateway;
+use crate::harness::Github;
+use crate::harness::Upstream;
+
+const README: &str = include_str!("../../README.md");
+
+#[test]
+fn the_table_of_reasons_is_complete() {
+    let table = column("| reason | status | |", 0);
+    assert_eq!(table, Refusal::REASONS.iter().map(|reason| (*reason).to_owned()).collect());
+}
+
+#[test]
+fn the_table_of_providers_is_complete() {
+    let table = rows("| profile | provider | scheme | a source needs |");
+    for (name, profile) in Profiles::shipped().iter() {
+        let row = table.iter().find(|row| row[0] == format!("`{name}`"));
+        let row = row.unwrap_or_else(|| panic!("{name} is not in the README's table of providers"));
+        assert_eq!(row[1], profile.title);
+        assert_eq!(row[2], profile.auth.scheme());
+        assert_eq!(row[3].contains("`secrets`"), profile.needs_secrets(), "{name}");
+        for (param, _) in profile.params.iter().filter(|(_, param)| param.default.is_none()) {
+            assert!(row[3].contains(&format!("`params.{param}`")), "{name} needs {param}");
+        }
+    }
+    assert_eq!(table.len(), Profiles::shipped().iter().count());
+}
+
+#[test]
+fn the_table_of_metrics_is_complete() {
+    let upstream = Upstream::start();
+    let pitchpoint = "[sources.pitchpoint]\nprofile = \"pitchpoint\"\npath = \"/p\"\n\
+                      params = { issuer = \"http://127.0.0.1:9\", audience = \"a\" }\n\
+                      deliver.upstream = { url = \"http://127.0.0.1:9/\" }\n";
+    let gateway = Gateway::start(&format!("{}{pitchpoint}", Github::source(&upstream.url())));
+    assert_eq!(Github::delivery("1", "{}").send(gateway.address()).status, 200);
+    assert_eq!(Github::delivery("2", "{}").to("/nowhere").send(gateway.address()).status, 404);
+    crate::harness::wait_until("the first fetch of keys", || {
+        gateway.admin("/metrics").text().contains("doorward_jwks_refreshes_total{")
+    });
+    let text = gateway.admin("/metrics").text();
+    let seen: BTreeSet<_> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+        .filter(|name| name.starts_with("doorward_"))
+        .map(str::to_owned)
+        .collect();
+    let mut listed = column("| metric | labels | |", 0);
+    // Has no value before the first fetch succeeds.
+    assert!(listed.remove("doorward_jwks_age_seconds"));
+    assert_eq!(listed, seen);
+}
+
+#[test]
+fn the_quick_start_proves_what_it_says() {
+    let upstream = Upstream::start();
+    let source = fenced("toml").replace("http://127.0.0.1:3000/", &upstream.url());
+    let gateway = Gateway::start(&source);
+    let curl = README.split("```sh").find(|block| block.trim_start().starts_with("curl -i")).expect("the proof");
+    let curl = curl.split("```").next().expect("its end").replace("127.0.0.1:8080", &gateway.address().to_string());
+    let run = |script: &str| {
+        let output = std::process::Command::new("bash").arg("-c").arg(script).output().expect("bash and curl");
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    assert!(run(&curl).contains("200 OK"), "the first time, the app answers");
+    assert!(run(&curl).contains(r#"{"received":true,"duplicate":true}"#), "the second time, the gateway does");
+    assert!(run(&curl.replace("Hello", "Hullo")).contains("401 Unauthorized"));
+    assert_eq!(upstream.received().len(), 1);
+    assert_eq!(upstream.received()[0].body, b"Hello, World!");
+}
+
+#[test]
+fn the_profile_in_the_readme_is_one() {
+    let text = README.split("```toml").find(|block| block.contains("title = \"Acme\"")).expect("the profile");
+    let text = text.split("```").next().expect("its end");
+    assert!(doorward::profile::Profile::parse(text).is_ok());
+}
+
+/// The first block of this language.
+fn fenced(language: &str) -> String {
+    let after = README.split(&format!("```{language}\n")).nth(1).expect("a block");
+    after.split("```").next().expect("its end").to_owned()
+}
+
+/// The rows of the table with this head, cell by cell.
+fn rows(head: &str) -> Vec<Vec<String>> {
+    let lines = README.lines().skip_while(|line| *line != head).skip(2).take_while(|line| line.starts_with('|'));
+    let rows: Vec<_> =
+        lines.map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect();
+    assert!(!rows.is_empty(), "there is no table {head}");
+    rows
+}
+
+fn column(head: &str, at: usize) -> BTreeSet<String> {
+    rows(head).iter().map(|row| row[at].trim_matches('`').to_owned()).collect()
+}
