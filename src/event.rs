@@ -104,7 +104,7 @@ impl Key {
 
     /// In hexadecimal, for stores that want text.
     pub fn hex(self) -> String {
-        hex::encode(self.0)
+        const_hex::encode(self.0)
     }
 }
 

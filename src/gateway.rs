@@ -116,28 +116,23 @@ impl Gateway {
 
     async fn pass_on(&self, upstream: &Upstream, event: &Event, exchange: &mut Exchange) -> Result<Outcome, Refusal> {
         let store = &self.metrics.store;
-        let lease = match timed(&store.claim, self.dedup.claim(Keys::of(event))).await? {
+        let mut watch = Stopwatch::start();
+        let claim = self.dedup.claim(Keys::of(event)).await;
+        watch.lap(&store.claim);
+        let lease = match claim? {
             Claim::Fresh(lease) => lease,
             Claim::Finished => return Ok(Outcome::Duplicate),
             Claim::InFlight(remaining) => return Err(Refusal::InFlight(remaining)),
         };
-        let begun = Instant::now();
         let delivered = upstream.deliver(event, lease.is_stored()).await;
-        exchange.upstream_took(begun.elapsed());
-        match delivered {
-            Ok(answer) => {
-                timed(&store.commit, self.dedup.commit(lease)).await;
-                Ok(Outcome::Delivered(answer))
-            }
-            Err(failure) if failure.is_ambiguous() => {
-                timed(&store.release, self.dedup.hold(lease)).await;
-                Err(failure.into())
-            }
-            Err(failure) => {
-                timed(&store.release, self.dedup.release(lease)).await;
-                Err(failure.into())
-            }
+        exchange.facts.upstream = Some(watch.lap(&exchange.endpoint.metrics.upstream_duration));
+        match &delivered {
+            Ok(_) => self.dedup.commit(lease).await,
+            Err(failure) if failure.is_ambiguous() => self.dedup.hold(lease).await,
+            Err(_) => self.dedup.release(lease).await,
         }
+        watch.lap(if delivered.is_ok() { &store.commit } else { &store.release });
+        Ok(Outcome::Delivered(delivered?))
     }
 
     async fn publish(&self, stream: &RedisStream, event: &Event) -> Result<Outcome, Refusal> {
@@ -146,7 +141,9 @@ impl Gateway {
             Err(Claim::InFlight(remaining)) => return Err(Refusal::InFlight(remaining)),
             Err(Claim::Finished | Claim::Fresh(_)) => return Ok(Outcome::Duplicate),
         };
-        let published = timed(&self.metrics.store.publish, stream.publish(event, self.dedup.publication())).await;
+        let mut watch = Stopwatch::start();
+        let published = stream.publish(event, self.dedup.publication()).await;
+        watch.lap(&self.metrics.store.publish);
         flight.land(matches!(published, Ok(Published::Appended | Published::Finished)));
         match published? {
             Published::Appended => Ok(Outcome::Published),
@@ -162,11 +159,21 @@ impl From<Unavailable> for Refusal {
     }
 }
 
-async fn timed<T>(histogram: &Histogram, work: impl Future<Output = T>) -> T {
-    let begun = Instant::now();
-    let done = work.await;
-    histogram.observe(begun.elapsed().as_secs_f64());
-    done
+/// Measures one step after the other.
+struct Stopwatch(Instant);
+
+impl Stopwatch {
+    fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// What the step that ends now took.
+    fn lap(&mut self, histogram: &Histogram) -> Duration {
+        let now = Instant::now();
+        let took = now.duration_since(std::mem::replace(&mut self.0, now));
+        histogram.observe(took.as_secs_f64());
+        took
+    }
 }
 
 /// One request from its head to its answer: what the log and the metrics will say about it.
@@ -205,11 +212,6 @@ impl Exchange {
             #[expect(clippy::as_conversions, reason = "a skew beyond 2^53 seconds may be rounded")]
             self.endpoint.metrics.skew.observe(skew as f64);
         }
-    }
-
-    fn upstream_took(&mut self, duration: Duration) {
-        self.facts.upstream = Some(duration);
-        self.endpoint.metrics.upstream_duration.observe(duration.as_secs_f64());
     }
 
     fn end(self, result: Result<Outcome, Refusal>) -> Response<Full<Bytes>> {

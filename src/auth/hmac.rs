@@ -247,7 +247,7 @@ fn key_bytes(form: &KeyForm, secret: &Secret) -> Result<zeroize::Zeroizing<Vec<u
     };
     let bytes = match form.encoding {
         KeyEncoding::Text => text.to_vec(),
-        KeyEncoding::Hex => hex::decode(text).map_err(|_bad| "is not hexadecimal, as this profile's key is")?,
+        KeyEncoding::Hex => const_hex::decode(text).map_err(|_bad| "is not hexadecimal, as this profile's key is")?,
         KeyEncoding::Base64 => {
             let unpadded: &[u8] = text.strip_suffix(b"==").or_else(|| text.strip_suffix(b"=")).unwrap_or(text);
             base64::engine::general_purpose::STANDARD_NO_PAD

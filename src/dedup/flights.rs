@@ -1,6 +1,5 @@
 //! Events that this process is handling right now, and those that wait for their outcome.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -12,9 +11,9 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
+use super::KeyMap;
 use super::Keys;
 use super::Token;
-use crate::event::Key;
 
 /// Most requests that wait for the outcome of one event; more are told to come back.
 const MAX_WAITING: usize = 64;
@@ -22,7 +21,7 @@ const MAX_WAITING: usize = 64;
 /// All flights of the process.
 #[derive(Debug)]
 pub struct Flights {
-    table: Mutex<HashMap<Key, State>>,
+    table: Mutex<KeyMap<State>>,
     process: u64,
     attempts: AtomicU64,
 }
@@ -93,11 +92,11 @@ impl Flights {
     }
 
     fn end(&self, keys: Keys, finished: bool, hold: Option<Duration>) {
-        let now = Instant::now();
+        let hold = hold.map(|duration| Instant::now() + duration);
         let mut table = self.table();
         for key in keys.iter() {
             let state = match hold {
-                Some(duration) => table.insert(key, State::Held { until: now + duration }),
+                Some(until) => table.insert(key, State::Held { until }),
                 None => table.remove(&key),
             };
             if let Some(State::Flying { waiting, .. }) = state {
@@ -109,6 +108,7 @@ impl Flights {
         }
         if hold.is_some() {
             // Holds are rare; the ones that are over go when the next one comes.
+            let now = Instant::now();
             table.retain(|_, state| match state {
                 State::Held { until } => now < *until,
                 State::Flying { .. } => true,
@@ -116,7 +116,7 @@ impl Flights {
         }
     }
 
-    fn table(&self) -> MutexGuard<'_, HashMap<Key, State>> {
+    fn table(&self) -> MutexGuard<'_, KeyMap<State>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -7,6 +7,7 @@
 
 mod connection;
 mod flights;
+mod key_map;
 mod redis;
 mod remembered;
 mod sqlite;
@@ -24,6 +25,7 @@ pub use self::sqlite::Sqlite;
 use self::flights::Entered;
 pub use self::flights::Flight;
 pub use self::flights::Flights;
+use self::key_map::KeyMap;
 use crate::event::Event;
 use crate::event::Key;
 

@@ -1,14 +1,11 @@
 //! Finished events in memory: a bounded set of keys that forget themselves.
 
-use std::hash::BuildHasherDefault;
-use std::hash::Hasher;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use hashbrown::HashMap;
-
+use super::KeyMap;
 use crate::event::Key;
 use crate::time::Moment;
 
@@ -26,7 +23,7 @@ pub struct Remembered {
 
 #[derive(Debug, Default)]
 struct Shard {
-    keys: HashMap<Key, u32, BuildHasherDefault<AlreadyHashed>>,
+    keys: KeyMap<u32>,
     sweep_at: u32,
 }
 
@@ -91,24 +88,6 @@ impl Shard {
 /// Seconds since 1970 in 32 bits, which last until 2106.
 fn seconds(moment: Moment) -> u32 {
     u32::try_from(moment.unix()).unwrap_or(u32::MAX)
-}
-
-/// A key is a hash already: its last eight bytes serve as they are.
-#[derive(Debug, Default)]
-struct AlreadyHashed(u64);
-
-impl Hasher for AlreadyHashed {
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(last) = bytes.last_chunk() {
-            self.0 = u64::from_le_bytes(*last);
-        }
-    }
-
-    fn write_usize(&mut self, _length: usize) {}
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
 }
 
 #[cfg(test)]

@@ -22,7 +22,9 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// What `Connection` names is dropped here, before anything is added, so that no sender can strip the gateway's own
 /// headers that way (RFC 9110 section 7.6.1).
 pub(super) fn end_to_end(inbound: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
-    inbound.iter().filter(move |(name, _)| !is_dropped(name) && !is_named_by_connection(name, inbound))
+    // Most requests have none.
+    let connection = inbound.contains_key(header::CONNECTION);
+    inbound.iter().filter(move |(name, _)| !is_dropped(name) && !(connection && is_named_by_connection(name, inbound)))
 }
 
 /// All headers of a delivery.

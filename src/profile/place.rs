@@ -74,7 +74,8 @@ impl Encoding {
     /// Decodes into `buffer`, which must be filled exactly; `false` when `text` is anything else.
     pub fn decode(self, text: &[u8], buffer: &mut [u8]) -> bool {
         match self {
-            Self::Hex => hex::decode_to_slice(text, buffer).is_ok(),
+            // Without the length, the decoder would take a leading `0x`.
+            Self::Hex => text.len() == 2 * buffer.len() && const_hex::decode_to_slice(text, buffer).is_ok(),
             Self::Base64 => {
                 use base64::Engine as _;
                 // The engine wants room for whole groups of three.
@@ -93,7 +94,7 @@ impl Encoding {
     pub fn encode(self, bytes: &[u8]) -> String {
         use base64::Engine as _;
         match self {
-            Self::Hex => hex::encode(bytes),
+            Self::Hex => const_hex::encode(bytes),
             Self::Base64 => base64::engine::general_purpose::STANDARD.encode(bytes),
         }
     }

@@ -1,6 +1,7 @@
 //! Around the gateway, what knows nothing of webhooks: the limit on requests in flight, and carrying on when a sender
 //! hangs up.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Context;
@@ -13,47 +14,48 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
-use tower::BoxError;
 use tower::Service;
-use tower::ServiceBuilder;
-use tower::ServiceExt as _;
-use tower::limit::GlobalConcurrencyLimitLayer;
 
 use crate::gateway::Gateway;
 use crate::origin::Peer;
 
 /// A request with the connection it came on.
-type Call = (Arc<Peer>, Request<Incoming>);
+pub(super) type Call = (Arc<Peer>, Request<Incoming>);
 
-/// Refuses at once what comes while as many requests as allowed are in flight.
-pub(super) fn limited(
-    gateway: &Arc<Gateway>,
+/// The gateway, as many times at once as its permits allow.
+#[derive(Clone)]
+pub(super) struct Limited {
+    gateway: Arc<Gateway>,
     in_flight: Arc<Semaphore>,
-) -> impl Service<Call, Response = Response<Full<Bytes>>, Error = BoxError, Future: Send> + Clone + Send + 'static {
-    let gateway = Arc::clone(gateway);
-    ServiceBuilder::new().load_shed().layer(GlobalConcurrencyLimitLayer::with_semaphore(in_flight)).service_fn(
-        move |(peer, request): Call| {
-            let gateway = Arc::clone(&gateway);
-            async move { Ok::<_, BoxError>(gateway.handle(&peer, request).await) }
-        },
-    )
 }
 
-/// Answers one request to its end, whether or not the sender waits for it.
-pub(super) fn answer<S>(
-    gateway: Arc<Gateway>,
-    limited: S,
-    peer: Arc<Peer>,
-    request: Request<Incoming>,
-) -> Persistent<Response<Full<Bytes>>>
-where
-    S: Service<Call, Response = Response<Full<Bytes>>, Error = BoxError, Future: Send> + Send + 'static,
-{
-    let target = request.uri().clone();
-    Persistent::new(async move {
-        // The gateway itself does not fail: an error is the limit's.
-        limited.oneshot((peer, request)).await.unwrap_or_else(|_overloaded| gateway.shed(&target))
-    })
+impl Limited {
+    pub(super) fn new(gateway: Arc<Gateway>, in_flight: Arc<Semaphore>) -> Self {
+        Self { gateway, in_flight }
+    }
+}
+
+impl Service<Call> for Limited {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Persistent<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// Refuses at once what comes while as many requests as allowed are in flight.
+    fn call(&mut self, (peer, request): Call) -> Self::Future {
+        let gateway = Arc::clone(&self.gateway);
+        let permit = Arc::clone(&self.in_flight).try_acquire_owned();
+        Persistent::new(async move {
+            Ok(match permit {
+                // Kept until the delivery is over, even when the sender is gone before.
+                Ok(_permit) => gateway.handle(&peer, request).await,
+                Err(_none_left) => gateway.shed(request.uri()),
+            })
+        })
+    }
 }
 
 /// A future that is carried on in the background when the one who waits for it goes away.

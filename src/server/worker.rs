@@ -13,20 +13,21 @@ use http::Response;
 use http::header;
 use http_body_util::Full;
 use hyper::server::conn::http1;
-use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use hyper_util::rt::TokioTimer;
 use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
+use tower::ServiceBuilder;
 
 use super::Failure;
 use super::Phase;
 use super::Shared;
-use super::edge;
+use super::edge::Limited;
 use crate::dedup::Dedup;
 use crate::dedup::Redis;
 use crate::dedup::Store;
@@ -193,19 +194,17 @@ impl Worker {
         // An answer is written at once, so waiting for more to send would only delay it.
         let _unset = stream.set_nodelay(true);
         let peer = Arc::new(Peer::new(address));
-        let limited = edge::limited(gateway, Arc::clone(&self.shared.in_flight));
-        let gateway = Arc::clone(gateway);
+        let limited = Limited::new(Arc::clone(gateway), Arc::clone(&self.shared.in_flight));
         let shared = Arc::clone(&self.shared);
-        let service = service_fn(move |request| {
-            let answer = edge::answer(Arc::clone(&gateway), limited.clone(), Arc::clone(&peer), request);
-            let shared = Arc::clone(&shared);
-            async move { Ok::<_, Infallible>(shared.leave_taking(answer.await)) }
-        });
+        let service = ServiceBuilder::new()
+            .map_response(move |response| shared.leave_taking(response))
+            .map_request(move |request| (Arc::clone(&peer), request))
+            .service(limited);
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.shared.settings.server.header_timeout)
             .max_buf_size(MAX_HEAD)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
         let connection = connections.watch(connection);
         let open = self.shared.metrics.open_connections.clone();
         open.inc();

@@ -112,7 +112,7 @@ fn configure(folder: &Path, app: SocketAddr, issuer: &Issuer) -> Result<PathBuf,
         } else {
             let file = folder.join(name);
             let secret: [u8; 16] = random()?;
-            write(&file, &hex::encode(secret))?;
+            write(&file, &const_hex::encode(secret))?;
             text.push_str(&format!("secrets = [\"file:{}\"]\n", file.display()));
         }
         text.push_str(&format!("deliver.upstream = {{ url = \"http://{app}/{name}\", timeout = \"4s\" }}\n"));

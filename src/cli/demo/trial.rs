@@ -74,14 +74,14 @@ impl Trial<'_> {
         let refused = profile.answers.refused.map_or(401, crate::profile::Status::code);
         let refused = StatusCode::from_u16(refused).map_err(|error| error.to_string())?;
         let now = Moment::now();
-        let id = format!("evt_{}", hex::encode(random::<8>()?));
+        let id = format!("evt_{}", const_hex::encode(random::<8>()?));
         let sample = self.sample(name, profile, &id, now)?;
         let genuine = self.send(client, name, &sample).await?;
         let again = self.send(client, name, &sample).await?;
         let forged = self.send(client, name, &self.forge(name, profile, now)?).await?;
         let stale = if judges_time(profile) {
             let old = Moment::from_unix(now.unix() - STALE);
-            let id = format!("evt_{}", hex::encode(random::<8>()?));
+            let id = format!("evt_{}", const_hex::encode(random::<8>()?));
             Some(self.send(client, name, &self.sample(name, profile, &id, old)?).await?)
         } else {
             None
@@ -107,10 +107,10 @@ impl Trial<'_> {
 
     /// What somebody would send who knows everything but the key.
     fn forge(&self, name: &str, profile: &Profile, at: Moment) -> Result<Sample, String> {
-        let id = format!("evt_{}", hex::encode(random::<8>()?));
+        let id = format!("evt_{}", const_hex::encode(random::<8>()?));
         match profile.auth {
             Auth::Hmac(_) => {
-                let guess = Secret::new(hex::encode(random::<16>()?))?;
+                let guess = Secret::new(const_hex::encode(random::<16>()?))?;
                 debug_assert_ne!(guess.expose(), self.secret(name)?.expose());
                 sign::sample(profile, Proof::Secret(&guess), &id, "demo.event", at)
             }

@@ -153,5 +153,5 @@ pub fn offergrid(id: &str, sent: SystemTime) -> Delivery {
 pub fn hmac_hex(secret: &str, pieces: &[&[u8]]) -> String {
     let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes()).expect("a key");
     pieces.iter().for_each(|piece| mac.update(piece));
-    hex::encode(mac.finalize().into_bytes())
+    const_hex::encode(mac.finalize().into_bytes())
 }

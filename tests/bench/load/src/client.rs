@@ -1,0 +1,361 @@
+//! The load: connections that stay open, each with one request under way, all on one thread.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+use std::io::IoSlice;
+use std::io::Read;
+use std::io::Write;
+use std::time::Duration;
+use std::time::Instant;
+use std::time::SystemTime;
+
+use anyhow::Context;
+use anyhow::Result;
+use anyhow::bail;
+use anyhow::ensure;
+use hdrhistogram::Histogram;
+use hmac::Hmac;
+use hmac::KeyInit;
+use hmac::Mac;
+use mio::Events;
+use mio::Interest;
+use mio::Poll;
+use mio::Token;
+use mio::net::TcpStream;
+use sha2::Sha256;
+
+use crate::message;
+use crate::message::Reader;
+use crate::process;
+use crate::report::Line;
+
+/// How long all connections together may be without an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+const SIGNATURE: usize = 64;
+const ID: usize = 16;
+
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Where to send, as in http://127.0.0.1:8080/webhooks/offergrid.
+    #[arg(long)]
+    to: String,
+    #[arg(long)]
+    connections: usize,
+    /// Bytes of each body.
+    #[arg(long)]
+    body: usize,
+    /// Seconds that are measured.
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+    /// Seconds of the same load before.
+    #[arg(long, default_value_t = 0.5)]
+    warmup: f64,
+    /// Requests that are measured, instead of seconds.
+    #[arg(long)]
+    requests: Option<u64>,
+    /// Requests before that, with --requests.
+    #[arg(long, default_value_t = 0, requires = "requests")]
+    warmup_requests: u64,
+    /// The process whose CPU time and memory are read.
+    #[arg(long)]
+    pid: i32,
+    /// Address of the upstream, which is asked whether all requests have arrived.
+    #[arg(long)]
+    upstream: String,
+    /// The key of the signatures.
+    #[arg(long, env = "OFFERGRID_SECRET", hide_env_values = true)]
+    secret: String,
+    /// For the report: who is measured, in which round, and how many ids it remembers.
+    #[arg(long)]
+    proxy: String,
+    #[arg(long, default_value_t = 1)]
+    round: u32,
+    #[arg(long)]
+    remembered: Option<u64>,
+}
+
+impl Options {
+    /// How many requests to sign. Without a number, as many as a proxy could at most answer: none on one core gets
+    /// below 8 µs a request and 0.3 ns a byte.
+    fn budget(&self) -> u64 {
+        match self.requests {
+            Some(requests) => self.warmup_requests + requests,
+            None => ((self.warmup + self.seconds) / (8e-6 + self.body as f64 * 0.3e-9)) as u64,
+        }
+    }
+}
+
+/// Signed requests. They differ in id and signature only, so just the signatures are kept: bodies of 64 KiB times the
+/// requests of a run would not fit into memory.
+struct Requests {
+    /// Everything before the filler, with gaps at `signature_at` and `id_at`.
+    head: Vec<u8>,
+    signature_at: usize,
+    id_at: usize,
+    filler: Vec<u8>,
+    seed: u64,
+    signatures: Vec<[u8; SIGNATURE]>,
+}
+
+impl Requests {
+    fn sign(options: &Options) -> Result<Self> {
+        let (address, path) = crate::split_url(&options.to)?;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).context("the clock is before 1970")?;
+        let timestamp = now.as_secs();
+        let mut head = format!(
+            "POST {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: Offergrid-Webhooks/1.0\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\nX-Offergrid-Timestamp: {timestamp}\r\n\
+             X-Offergrid-Signature: ",
+            options.body
+        )
+        .into_bytes();
+        let signature_at = head.len();
+        head.extend_from_slice(&[b'0'; SIGNATURE]);
+        head.extend_from_slice(b"\r\n\r\n");
+        let body_at = head.len();
+        head.extend_from_slice(br#"{"id":"evt_"#);
+        let id_at = head.len();
+        head.extend_from_slice(&[b'0'; ID]);
+        head.extend_from_slice(br#"","event":"order.created","data":""#);
+        let fixed = head.len() - body_at + br#""}"#.len();
+        ensure!(options.body >= fixed, "a body has at least {fixed} bytes");
+        let mut filler: Vec<u8> = (b'a'..=b'z').cycle().take(options.body - fixed).collect();
+        filler.extend_from_slice(br#""}"#);
+
+        // Nanoseconds, so that the ids of different runs differ: a run takes more of them than it has requests.
+        let seed = now.as_nanos() as u64;
+        let mut requests = Self { head, signature_at, id_at, filler, seed, signatures: Vec::new() };
+        let key = Hmac::<Sha256>::new_from_slice(options.secret.as_bytes()).context("the secret is not a key")?;
+        let timestamp = format!("{timestamp}.");
+        let mut prefix = requests.head[body_at..].to_vec();
+        for number in 0..options.budget() {
+            prefix[id_at - body_at..][..ID].copy_from_slice(&requests.id(number));
+            let mut mac = key.clone();
+            mac.update(timestamp.as_bytes());
+            mac.update(&prefix);
+            mac.update(&requests.filler);
+            let mut signature = [0; SIGNATURE];
+            hex::encode_to_slice(mac.finalize().into_bytes(), &mut signature).context("a signature has 64 digits")?;
+            requests.signatures.push(signature);
+        }
+        Ok(requests)
+    }
+
+    /// Ids look random, as real ones do, and never repeat: this mixing (of SplitMix64) maps no two numbers to one.
+    fn id(&self, number: u64) -> [u8; ID] {
+        let mut mixed = self.seed.wrapping_add(number);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^= mixed >> 31;
+        let mut id = [0; ID];
+        for (index, digit) in id.iter_mut().enumerate() {
+            *digit = b"0123456789abcdef"[(mixed >> (4 * index)) as usize & 15];
+        }
+        id
+    }
+}
+
+struct Connection {
+    stream: TcpStream,
+    reader: Reader,
+    /// The head of the request under way.
+    head: Vec<u8>,
+    written: usize,
+    sent_at: Instant,
+    waits: bool,
+}
+
+impl Connection {
+    fn open(address: &str, poll: &Poll, token: usize, head: &[u8]) -> Result<Self> {
+        let stream = std::net::TcpStream::connect(address).with_context(|| format!("cannot connect to {address}"))?;
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+        let mut stream = TcpStream::from_std(stream);
+        poll.registry().register(&mut stream, Token(token), Interest::READABLE | Interest::WRITABLE)?;
+        let (reader, head) = (Reader::default(), head.to_vec());
+        Ok(Self { stream, reader, head, written: 0, sent_at: Instant::now(), waits: false })
+    }
+
+    fn send(&mut self, requests: &Requests, number: usize) -> std::io::Result<()> {
+        self.head[requests.signature_at..][..SIGNATURE].copy_from_slice(&requests.signatures[number]);
+        self.head[requests.id_at..][..ID].copy_from_slice(&requests.id(number as u64));
+        (self.written, self.waits, self.sent_at) = (0, true, Instant::now());
+        self.write(&requests.filler)
+    }
+
+    /// Writes what the socket takes of the request under way.
+    fn write(&mut self, filler: &[u8]) -> std::io::Result<()> {
+        while self.waits && self.written < self.head.len() + filler.len() {
+            let head = &self.head[self.written.min(self.head.len())..];
+            let filler = &filler[self.written.saturating_sub(self.head.len())..];
+            match self.stream.write_vectored(&[IoSlice::new(head), IoSlice::new(filler)]) {
+                Ok(written) => self.written += written,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what has arrived. The status and the first line of the answer, once it is complete.
+    fn read(&mut self, buffer: &mut [u8]) -> Result<Option<(u16, String)>> {
+        let mut answer = None;
+        loop {
+            let read = match self.stream.read(buffer) {
+                Ok(0) => bail!("the connection was closed"),
+                Ok(read) => read,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(answer),
+                Err(error) => return Err(error.into()),
+            };
+            self.reader.feed(&buffer[..read], |head| {
+                let status = message::status(head);
+                let line = if status == 200 { String::new() } else { message::first_line(head) };
+                answer = Some((status, line));
+            })?;
+            // Linux tells about a connection again as soon as more arrives, so a short read needs no second one.
+            if read < buffer.len() {
+                return Ok(answer);
+            }
+        }
+    }
+}
+
+/// What was counted from the end of the warm-up on.
+struct Measured {
+    since: Instant,
+    cpu_before: Duration,
+    latency: Histogram<u64>,
+}
+
+/// Signs, warms up and measures.
+pub fn run(options: &Options) -> Result<Line> {
+    let requests = Requests::sign(options)?;
+    let (address, _path) = crate::split_url(&options.to)?;
+    let arrived = |address: &str| -> Result<u64> {
+        let answer = process::get(address, "/")?;
+        let count = answer.rsplit('\n').next().unwrap_or_default();
+        count.parse().with_context(|| format!("the upstream said {answer:?}"))
+    };
+    let arrived_before = arrived(&options.upstream)?;
+    let rss_before_kib = process::memory_kib(options.pid, "VmRSS")?;
+
+    let mut poll = Poll::new()?;
+    let mut connections = (0..options.connections)
+        .map(|token| Connection::open(address, &poll, token, &requests.head))
+        .collect::<Result<Vec<_>>>()?;
+    let mut errors: BTreeMap<String, u64> = BTreeMap::new();
+    let (mut sent, mut answered, mut waiting) = (0, 0, 0);
+    let started = Instant::now();
+    let mut measured: Option<Measured> = None;
+    let mut outcome: Option<(Measured, Duration, Duration)> = None;
+
+    for connection in connections.iter_mut().take(requests.signatures.len()) {
+        connection.send(&requests, sent).context("cannot send the first request")?;
+        sent += 1;
+        waiting += 1;
+    }
+    let mut events = Events::with_capacity(options.connections.max(16));
+    let mut buffer = vec![0; 64 * 1024];
+    while waiting > 0 {
+        if let Err(error) = poll.poll(&mut events, Some(PATIENCE))
+            && error.kind() != ErrorKind::Interrupted
+        {
+            return Err(error).context("cannot wait for answers");
+        }
+        if events.is_empty() {
+            bail!("{}: {waiting} requests got no answer in {PATIENCE:?}", options.proxy);
+        }
+        for event in &events {
+            let token = event.token().0;
+            let connection = &mut connections[token];
+            let mut step = || {
+                if event.is_writable() {
+                    connection.write(&requests.filler)?;
+                }
+                if event.is_readable() { connection.read(&mut buffer) } else { Ok(None) }
+            };
+            let answer = match step() {
+                Ok(Some((status, line))) => (status, line),
+                Ok(None) => continue,
+                Err(error) => {
+                    // A connection may end between two requests, but this load leaves no time between them.
+                    let lost = connection.waits;
+                    *connection = Connection::open(address, &poll, token, &requests.head)?;
+                    if !lost {
+                        continue;
+                    }
+                    (0, error.to_string())
+                }
+            };
+            let now = Instant::now();
+            connection.waits = false;
+            waiting -= 1;
+            answered += 1;
+            if answer.0 != 200 {
+                *errors.entry(answer.1).or_default() += 1;
+            }
+            if let Some(measured) = &mut measured {
+                measured.latency.saturating_record((now - connection.sent_at).as_nanos() as u64 / 100);
+                let over = match options.requests {
+                    Some(_) => false,
+                    None => now - measured.since >= Duration::from_secs_f64(options.seconds),
+                };
+                if outcome.is_none() && (over || answered == requests.signatures.len() as u64) {
+                    // What is answered from here on is not measured: fewer and fewer connections are busy.
+                    let cpu = process::cpu(options.pid)?.saturating_sub(measured.cpu_before);
+                    let latency = measured.latency.clone();
+                    outcome = Some((Measured { latency, ..*measured }, now - measured.since, cpu));
+                }
+            } else {
+                let over = match options.requests {
+                    Some(_) => answered >= options.warmup_requests,
+                    None => now - started >= Duration::from_secs_f64(options.warmup),
+                };
+                if over {
+                    // Units of 0.1 µs up to ten seconds, three digits.
+                    let latency = Histogram::new_with_bounds(1, 100_000_000, 3).context("bounds of the histogram")?;
+                    measured = Some(Measured { since: now, cpu_before: process::cpu(options.pid)?, latency });
+                }
+            }
+            if outcome.is_none() && sent < requests.signatures.len() {
+                // When the connection has ended meanwhile, that is an event of its own, and counted there.
+                let _ended = connection.send(&requests, sent);
+                sent += 1;
+                waiting += 1;
+            }
+        }
+    }
+
+    let wrong: u64 = errors.values().sum();
+    for (line, count) in &errors {
+        eprintln!("{}: {count} of {answered} answers were: {line}", options.proxy);
+    }
+    ensure!(wrong * 2 < answered, "{}: most answers were errors, so there is nothing to measure", options.proxy);
+    let (measured, elapsed, cpu) = outcome.context("the run ended before its warm-up")?;
+    let arrived = arrived(&options.upstream)? - arrived_before;
+    ensure!(
+        wrong > 0 || arrived == answered,
+        "{}: {answered} requests were answered but {arrived} arrived at the upstream",
+        options.proxy
+    );
+    let count = measured.latency.len();
+    let quantile = |part| measured.latency.value_at_quantile(part) as f64 / 10.0;
+    Ok(Line {
+        proxy: options.proxy.clone(),
+        round: options.round,
+        body: options.body,
+        connections: options.connections,
+        remembered: options.remembered,
+        requests: count,
+        errors: wrong,
+        seconds: elapsed.as_secs_f64(),
+        per_second: count as f64 / elapsed.as_secs_f64(),
+        p50_us: quantile(0.5),
+        p99_us: quantile(0.99),
+        p999_us: quantile(0.999),
+        cpu_us: cpu.as_secs_f64() * 1e6 / count as f64,
+        rss_before_kib,
+        rss_after_kib: process::memory_kib(options.pid, "VmRSS")?,
+        rss_peak_kib: process::memory_kib(options.pid, "VmHWM")?,
+    })
+}
