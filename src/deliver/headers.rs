@@ -24,7 +24,7 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub(super) fn end_to_end(inbound: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
     // Most requests have none.
     let connection = inbound.contains_key(header::CONNECTION);
-    inbound.iter().filter(move |(name, _)| !is_dropped(name) && !(connection && is_named_by_connection(name, inbound)))
+    inbound.iter().filter(move |(name, _)| !(is_dropped(name) || connection && is_named_by_connection(name, inbound)))
 }
 
 /// All headers of a delivery.
