@@ -72,6 +72,13 @@ pub struct Limits {
     pub budget: Arc<Budget>,
 }
 
+impl Limits {
+    /// Nothing is let through: for looking at sources when the limits themselves cannot be told.
+    pub fn none() -> Self {
+        Self { max_body: 0, body_timeout: Duration::ZERO, budget: Arc::new(Budget::new(0)) }
+    }
+}
+
 /// Bytes that bodies may still take, over all connections.
 #[derive(Debug)]
 pub struct Budget(AtomicUsize);
@@ -115,8 +122,8 @@ pub enum Unreadable {
     /// A header that may stand once stands twice.
     #[error("a header that may be there once is there twice")]
     HeaderRepeated,
-    /// Both ways of framing a body at once (RFC 9112 section 6.1).
-    #[error("the request has both Content-Length and Transfer-Encoding")]
+    /// Both ways of framing a body at once, or a transfer coding besides `chunked` (RFC 9112 section 6.1).
+    #[error("where the body ends would be read in two ways")]
     Framing,
     /// The sender stopped before the end.
     #[error("the body ended before its end")]
@@ -166,8 +173,15 @@ pub fn announced(headers: &HeaderMap, single: &[HeaderName], limits: &Limits) ->
     {
         return Err(Unreadable::Encoded);
     }
-    if headers.contains_key(header::TRANSFER_ENCODING) {
-        return if headers.contains_key(header::CONTENT_LENGTH) { Err(Unreadable::Framing) } else { Ok(None) };
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next() {
+        // Anything else than `chunked` alone would be read in two ways, or not at all (RFC 9112 section 6.1).
+        let chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
+        return if chunked && !headers.contains_key(header::CONTENT_LENGTH) {
+            Ok(None)
+        } else {
+            Err(Unreadable::Framing)
+        };
     }
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     match length {

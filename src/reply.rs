@@ -7,6 +7,7 @@ use http::StatusCode;
 use http::header;
 use http_body_util::Full;
 
+use crate::body::Unreadable;
 use crate::deliver::Answer;
 use crate::deliver::Undelivered;
 use crate::profile;
@@ -80,6 +81,8 @@ pub fn refused(refusal: Refusal, statuses: Statuses) -> Response<Full<Bytes>> {
     let row = refusal.row();
     let status = statuses.of(row.status);
     let retry_after = refusal.retry_after();
+    // What follows on the connection may be no request at all.
+    let ends = matches!(refusal, Refusal::Unreadable(Unreadable::Framing));
     if let Refusal::Undelivered(Undelivered::Answered(answer)) = refusal
         && answer.status == status
     {
@@ -88,6 +91,9 @@ pub fn refused(refusal: Refusal, statuses: Statuses) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(problem(status, row.detail)));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, PROBLEM);
+    if ends {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     if let Some(seconds) = retry_after {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }

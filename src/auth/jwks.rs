@@ -56,14 +56,19 @@ impl JwksUrl {
     /// # Errors
     /// What is wrong with it and what would be right.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let url = reqwest::Url::parse(text).map_err(|error| format!("{text:?} is not a URL: {error}"))?;
+        // Credentials are not repeated.
+        let shown = if text.contains('@') { "this".to_owned() } else { format!("{text:?}") };
+        let url = reqwest::Url::parse(text).map_err(|error| format!("{shown} is not a URL: {error}"))?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("has credentials, which are not sent; remove them".to_owned());
+        }
         let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
         let loopback = host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
         match url.scheme() {
             "https" => Ok(Self(url)),
             "http" if loopback => Ok(Self(url)),
-            "http" => Err(format!("{text:?} would fetch keys in the clear, where others can change them; use https")),
-            _ => Err(format!("{text:?} is not an https address")),
+            "http" => Err(format!("{shown} would fetch keys in the clear, where others can change them; use https")),
+            _ => Err(format!("{shown} is not an https address")),
         }
     }
 }

@@ -57,11 +57,13 @@ impl Target {
     /// # Errors
     /// What is wrong with it and what would be right.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is not a URL such as \"http://127.0.0.1:3000/webhooks\"");
+        // Credentials are not repeated.
+        let shown = if text.contains('@') { "this".to_owned() } else { format!("{text:?}") };
+        let wrong = || format!("{shown} is not a URL such as \"http://127.0.0.1:3000/webhooks\"");
         let uri: Uri = text.parse().map_err(|_bad| wrong())?;
         let authority = uri.authority().ok_or_else(wrong)?;
         if authority.as_str().contains('@') {
-            return Err(format!("{text:?} has credentials, which are not sent; remove them"));
+            return Err("has credentials, which are not sent; remove them".to_owned());
         }
         let (secure, default_port) = match uri.scheme_str() {
             Some("http") => (false, 80),
@@ -72,7 +74,7 @@ impl Target {
         let port = match authority.port_u16() {
             Some(port) => port,
             None if authority.as_str() == host => default_port,
-            None => return Err(format!("{text:?} has no port from 0 to 65535 after its host")),
+            None => return Err(format!("{shown} has no port from 0 to 65535 after its host")),
         };
         let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         Ok(Self {

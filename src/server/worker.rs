@@ -204,6 +204,7 @@ impl Worker {
             .timer(TokioTimer::new())
             .header_read_timeout(self.shared.settings.server.header_timeout)
             .max_buf_size(MAX_HEAD)
+            .max_header_size(MAX_HEAD)
             .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
         let connection = connections.watch(connection);
         let open = self.shared.metrics.open_connections.clone();

@@ -43,8 +43,8 @@ impl Layers {
     }
 
     fn stack(file: String, text: String) -> Result<Self, String> {
-        // Read by `toml` first: it points at line, column and caret.
-        DeTable::parse(&text).map_err(|error| error.to_string())?;
+        // Read by `toml` first: it points at line and column. The line itself, which it would show too, may hold a secret.
+        DeTable::parse(&text).map_err(|error| pointed(&text, &error))?;
         let stacked = Config::builder()
             .add_source(File::from_str(DEFAULTS, FileFormat::Toml))
             .add_source(File::from_str(&text, FileFormat::Toml))
@@ -86,4 +86,12 @@ impl Layers {
         let before = self.text.get(..found?)?;
         Some(before.matches('\n').count() + 1)
     }
+}
+
+/// Where a syntax error is and what it is.
+fn pointed(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    format!("line {line}, column {column}: {}", error.message())
 }

@@ -140,8 +140,8 @@ impl Settings {
         let store = root.section("store").map(Store::understand);
         let log = root.section("log").map(Log::understand);
         // Sources are looked at even when something above is wrong, so that every problem comes out in one run.
-        let (server, limits) = server?;
-        let store = store?;
+        let (server, limits) = server.unwrap_or_else(|| (None, Limits::none()));
+        let store = store.flatten();
         let surroundings = source::Surroundings { profiles: &profiles, limits: &limits, store: store.as_ref() };
         let understood = root.section("sources").map(|sources| surroundings.sources(&sources));
         root.finish();

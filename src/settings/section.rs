@@ -92,7 +92,10 @@ impl<'l> Section<'l> {
     /// Every entry as a text with its name.
     pub(super) fn texts(self) -> Vec<(&'l str, String)> {
         let text = |(name, value): (&'l String, &'l Value)| Some((name.as_str(), self.text(name, value)?));
-        self.table.iter().filter_map(text).collect()
+        let mut texts: Vec<_> = self.table.iter().filter_map(text).collect();
+        // As in `subsections`.
+        texts.sort_by_key(|(name, _)| *name);
+        texts
     }
 
     /// The value at `key`, understood by `read`; a missing one is a problem.

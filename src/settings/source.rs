@@ -59,7 +59,12 @@ impl Surroundings<'_> {
         let mut paths = BTreeMap::new();
         let mut key_sets = KeySets::new();
         let mut sources = Vec::new();
-        for (name, section) in sections.subsections() {
+        let named = sections.subsections();
+        if named.is_empty() {
+            sections
+                .error("", "there are none, so nothing could be received; `doorward profiles NAME` shows one to paste");
+        }
+        for (name, section) in named {
             sources.extend(self.source(name, section, &mut paths, &mut key_sets).map(Arc::new));
         }
         (sources, key_sets.into_values().collect())

@@ -4,6 +4,9 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::as_conversions,
+    clippy::string_slice,
+    clippy::disallowed_methods,
     unreachable_pub,
     dead_code,
     unused_imports,
@@ -12,7 +15,20 @@
 
 mod harness;
 
+mod bodies;
+mod bodies_framing;
+mod bodies_json;
+mod cli;
 mod documents;
 mod fixtures;
 mod journey;
+mod journey_answers;
+mod journey_headers;
+mod journey_log;
+mod journey_paths;
 mod layering;
+mod origin;
+mod refusals;
+mod refusals_tokens;
+mod settings;
+mod upstreams;

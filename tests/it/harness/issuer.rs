@@ -44,6 +44,14 @@ impl Issuer {
         self.server.received().len()
     }
 
+    /// The key set of the recorded deliveries: `pps-2024-a` and `-b` verify tokens, `-enc` and `-wrap` must not.
+    pub fn fixture_keys() -> Value {
+        let path =
+            concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/providers/pitchpoint/accepted-order-placed.json");
+        let fixture: Value = serde_json::from_slice(&std::fs::read(path).expect("a fixture")).expect("JSON");
+        fixture["jwks"].clone()
+    }
+
     /// A token with these claims, signed with the key in `tests/fixtures/keys/NAME.pem`.
     pub fn token(name: &str, kid: &str, claims: &Value) -> String {
         let path = format!("{}/tests/fixtures/keys/{name}.pem", env!("CARGO_MANIFEST_DIR"));

@@ -14,15 +14,22 @@ pub use gateway::Exit;
 pub use gateway::Gateway;
 pub use gateway::doorward;
 pub use http::Answer;
+pub use http::Message;
 pub use issuer::Issuer;
 pub use redis::Redis;
 pub use sender::Delivery;
 pub use sender::Github;
+pub use sender::SECRET;
+pub use sender::assert_serves;
 pub use sender::connect;
 pub use sender::exchange;
+pub use sender::hmac_hex;
 pub use sender::offergrid;
+pub use sender::offergrid_signed;
+pub use sender::offergrid_source;
 pub use upstream::Reply;
 pub use upstream::Upstream;
+pub use upstream::raw_upstream;
 
 /// Longest that a test waits for anything.
 pub const PATIENCE: Duration = Duration::from_secs(20);

@@ -66,9 +66,7 @@ impl Redis {
     pub fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
         let mut connection = self.try_connection().expect("a connection");
         let mut command = redis::cmd(words[0]);
-        words[1..].iter().for_each(|word| {
-            command.arg(*word);
-        });
+        command.arg(&words[1..]);
         command.query(&mut connection).expect("an answer")
     }
 

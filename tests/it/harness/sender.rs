@@ -12,6 +12,7 @@ use hmac::Mac as _;
 
 use super::Answer;
 use super::PATIENCE;
+use super::Upstream;
 use super::http::Message;
 
 /// The secret of the sources in these tests.
@@ -66,6 +67,19 @@ impl Delivery {
     pub fn to(mut self, path: &str) -> Self {
         path.clone_into(&mut self.path);
         self
+    }
+
+    /// With its body in chunks of this many bytes.
+    pub fn chunked(mut self, size: usize) -> Self {
+        let mut body = Vec::new();
+        for chunk in self.body.chunks(size) {
+            body.extend(format!("{:x}\r\n", chunk.len()).into_bytes());
+            body.extend(chunk);
+            body.extend(b"\r\n");
+        }
+        body.extend(b"0\r\n\r\n");
+        self.body = body;
+        self.with("Transfer-Encoding", "chunked")
     }
 
     /// The bytes on the wire; the connection is kept unless a header says otherwise.
@@ -132,9 +146,31 @@ impl Github {
     }
 }
 
+/// A source of Offergrid with the shared secret that delivers to `upstream`.
+pub fn offergrid_source(upstream: &str) -> String {
+    format!(
+        "[sources.offergrid]\nprofile = \"offergrid\"\npath = \"/webhooks/offergrid\"\nsecrets = [\"plain:{SECRET}\"]\n\
+         deliver.upstream = {{ url = \"{upstream}\" }}\n"
+    )
+}
+
+/// Asserts that a genuine event of a GitHub source gets through, as if nothing had happened before.
+#[track_caller]
+pub fn assert_serves(gateway: SocketAddr, upstream: &Upstream) {
+    let id = format!("after-{}", upstream.received().len());
+    let answer = Github::delivery(&id, format!("{{\"id\":\"{id}\"}}")).send(gateway);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(upstream.ids().last(), Some(&id));
+}
+
 /// A genuine delivery of Offergrid, which signs the time and has the id in its body.
 pub fn offergrid(id: &str, sent: SystemTime) -> Delivery {
-    let body = format!(r#"{{"id":"{id}","event":"order.created","data":{{"n":1}}}}"#).into_bytes();
+    offergrid_signed(format!(r#"{{"id":"{id}","event":"order.created","data":{{"n":1}}}}"#), sent)
+}
+
+/// Any body, signed as Offergrid does.
+pub fn offergrid_signed(body: impl Into<Vec<u8>>, sent: SystemTime) -> Delivery {
+    let body = body.into();
     let time = sent.duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs().to_string();
     let signature = hmac_hex(SECRET, &[time.as_bytes(), b".", &body]);
     Delivery {

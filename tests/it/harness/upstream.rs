@@ -129,6 +129,21 @@ impl Drop for Upstream {
     }
 }
 
+/// An upstream that does with each connection what it likes; the number counts connections from 0. It listens until the
+/// test ends.
+pub fn raw_upstream(behave: impl Fn(usize, TcpStream) + Send + Sync + 'static) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let behave = Arc::new(behave);
+    std::thread::spawn(move || {
+        for (number, stream) in listener.incoming().map_while(Result::ok).enumerate() {
+            let behave = Arc::clone(&behave);
+            std::thread::spawn(move || behave(number, stream));
+        }
+    });
+    address
+}
+
 fn serve(stream: &TcpStream, state: &State, behave: &dyn Fn(usize, &Message) -> Reply) {
     let mut reader = BufReader::new(stream);
     let mut writer = stream;

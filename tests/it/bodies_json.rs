@@ -1,0 +1,167 @@
+//! Genuine bodies in which the event's id cannot be read, or would be read differently by others.
+
+use std::time::SystemTime;
+
+use crate::harness::Gateway;
+use crate::harness::Upstream;
+use crate::harness::offergrid;
+use crate::harness::offergrid_signed;
+use crate::harness::offergrid_source;
+
+#[test]
+fn an_id_that_stands_there_twice_is_refused() {
+    assert_refused(
+        "body_malformed",
+        &[
+            r#"{"id":"a","id":"b"}"#,
+            r#"{"id":"a","id":"a"}"#,
+            r#"{"id":"a","\u0069d":"b"}"#,
+            r#"{"id":null,"id":"b"}"#,
+            r#"{"id":"a","data":{"id":"c"},"id":"b"}"#,
+        ],
+    );
+}
+
+#[test]
+fn an_id_that_is_missing_is_refused() {
+    assert_refused(
+        "event_id_missing",
+        &[
+            "{}",
+            r#"{"id":null}"#,
+            r#"{"Id":"a"}"#,
+            r#"{"data":{"id":"a"}}"#,
+            r#"[{"id":"a"}]"#,
+            r#""id""#,
+            "17",
+            "null",
+        ],
+    );
+}
+
+#[test]
+fn an_id_that_cannot_be_used_is_refused() {
+    let long = format!("{{\"id\":\"{}\"}}", "x".repeat(10 << 10));
+    let just_too_long = format!("{{\"id\":\"{}\"}}", "x".repeat(513));
+    assert_refused(
+        "event_id_invalid",
+        &[
+            r#"{"id":17}"#,
+            r#"{"id":1.5}"#,
+            r#"{"id":true}"#,
+            r#"{"id":["a"]}"#,
+            r#"{"id":{"id":"a"}}"#,
+            r#"{"id":""}"#,
+            r#"{"id":"a\nb"}"#,
+            r#"{"id":"a\r\nDoorward-Source: other"}"#,
+            r#"{"id":"\u0000"}"#,
+            r#"{"id":"a\u007f"}"#,
+            r#"{"id":"a\u0085b"}"#,
+            &long,
+            &just_too_long,
+        ],
+    );
+}
+
+#[test]
+fn a_body_that_is_no_json_is_refused() {
+    assert_refused(
+        "body_malformed",
+        &[
+            "",
+            " ",
+            "{",
+            r#"{"id":"a""#,
+            r#"{"id":"a"}}"#,
+            r#"{"id":"a"} {"id":"b"}"#,
+            r#"{"id":"a",}"#,
+            r#"{'id':'a'}"#,
+            r#"{id:"a"}"#,
+            r#"{"id":"a" /* b */}"#,
+            r#"{"id":"a","n":NaN}"#,
+            r#"{"id":"a","n":01}"#,
+            r#"{"id":"\ud800"}"#,
+            "{\"id\":\"a\nb\"}",
+            "\u{feff}{\"id\":\"a\"}",
+            "id=a&event=b",
+            "<id>a</id>",
+        ],
+    );
+}
+
+#[test]
+fn a_body_that_is_no_utf8_is_refused() {
+    let (gateway, upstream) = started();
+    for body in [b"{\"id\":\"\xff\"}".as_slice(), b"{\"id\":\"a\",\"n\":\"\xc3\x28\"}", b"{\"id\":\"\xed\xa0\x80\"}"] {
+        assert_eq!(offergrid_signed(body, SystemTime::now()).send(gateway.address()).status, 400);
+    }
+    assert_eq!(upstream.connections(), 0);
+}
+
+#[test]
+fn nesting_without_end_is_refused_and_harmless() {
+    let nested = |open: &str, close: &str, depth: usize| {
+        format!("{{\"id\":\"a\",\"n\":{}1{}}}", open.repeat(depth), close.repeat(depth))
+    };
+    let bodies = [
+        nested("[", "]", 10_000),
+        nested("{\"a\":", "}", 10_000),
+        nested("[", "]", 500_000),
+        "[".repeat(10_000),
+        "{\"id\":".repeat(10_000),
+        nested("[", "]", 200),
+    ];
+    assert_refused("body_malformed", &bodies.each_ref().map(String::as_str));
+}
+
+#[test]
+fn unusual_but_clear_json_is_taken() {
+    let (gateway, upstream) = started();
+    let longest = "x".repeat(512);
+    let bodies = [
+        (" \n{ \"id\" : \"spaces\" }\r\n".to_owned(), "spaces"),
+        (r#"{"\u0069d":"escaped-key"}"#.to_owned(), "escaped-key"),
+        (r#"{"id":"\u0061\/b"}"#.to_owned(), "a/b"),
+        (r#"{"x":1,"x":2,"id":"other-key-twice"}"#.to_owned(), "other-key-twice"),
+        (r#"{"data":{"id":"inner"},"id":"outer"}"#.to_owned(), "outer"),
+        (r#"{"event":17,"id":"odd-type"}"#.to_owned(), "odd-type"),
+        (format!("{{\"n\":{}1{},\"id\":\"deep\"}}", "[".repeat(40), "]".repeat(40)), "deep"),
+        (format!("{{\"id\":\"{longest}\"}}"), &longest),
+    ];
+    for (body, id) in &bodies {
+        let answer = offergrid_signed(body.as_bytes(), SystemTime::now()).send(gateway.address());
+        assert_eq!(answer.status, 200, "{body}");
+        assert_eq!(upstream.ids().last().map(String::as_str), Some(*id), "{body}");
+    }
+}
+
+#[test]
+fn a_forged_body_is_not_even_parsed() {
+    let (gateway, upstream) = started();
+    let mut forged = offergrid("1", SystemTime::now());
+    forged.body = b"no json at all".to_vec();
+    assert_eq!(forged.send(gateway.address()).status, 401, "and not 400, which would tell them apart");
+    assert_eq!(upstream.connections(), 0);
+}
+
+fn started() -> (Gateway, Upstream) {
+    let upstream = Upstream::start();
+    (Gateway::start(&offergrid_source(&upstream.url())), upstream)
+}
+
+/// Asserts that each of these bodies, though signed, is answered 400 for this reason and goes nowhere, and that a good
+/// one is taken afterwards.
+#[track_caller]
+fn assert_refused(reason: &str, bodies: &[&str]) {
+    let (gateway, upstream) = started();
+    let label = format!("doorward_refusals_total{{reason=\"{reason}\",source=\"offergrid\"}}");
+    for (count, body) in bodies.iter().enumerate() {
+        let answer = offergrid_signed(*body, SystemTime::now()).send(gateway.address());
+        assert_eq!(answer.status, 400, "{body:.60}");
+        assert_eq!(answer.json()["status"], 400);
+        assert_eq!(gateway.metric(&label), (count + 1) as f64, "{body:.60}");
+    }
+    assert_eq!(upstream.connections(), 0);
+    assert_eq!(offergrid("good", SystemTime::now()).send(gateway.address()).status, 200);
+    assert_eq!(upstream.ids(), ["good"]);
+}

@@ -1,0 +1,240 @@
+//! Configurations, good and bad: what `doorward check` says of them, and that a bad one never starts.
+//!
+//! Each `tests/fixtures/settings/NAME.toml` stands beside what is said of it, `NAME.expected`. With the environment
+//! variable `DOORWARD_TESTS_UPDATE=1` the latter are written instead of compared; read what changed before you keep it.
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Output;
+
+use crate::harness::Gateway;
+use crate::harness::Github;
+use crate::harness::SECRET;
+use crate::harness::Upstream;
+use crate::harness::doorward;
+
+/// The secret of every fixture, which nobody may be told.
+const HUSH: &str = "hush-hush";
+
+#[test]
+fn every_problem_is_reported_with_its_place_and_what_would_be_right() {
+    let mut wrong = Vec::new();
+    for config in fixtures() {
+        let said = checked(&config);
+        let expected = config.with_extension("expected");
+        if std::env::var_os("DOORWARD_TESTS_UPDATE").is_some_and(|update| update == "1") {
+            std::fs::write(&expected, &said).expect("written");
+        }
+        let expected = std::fs::read_to_string(&expected).unwrap_or_default();
+        if said != expected {
+            wrong.push(format!("{}\n--- expected\n{expected}--- said\n{said}", config.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn no_secret_is_ever_printed() {
+    let said: Vec<_> = fixtures().iter().map(|config| (config.clone(), checked(config))).collect();
+    assert!(said.len() > 10);
+    let told: Vec<_> = said.iter().filter(|(_, said)| said.contains(HUSH)).map(|(config, _)| config).collect();
+    assert!(told.is_empty(), "{told:#?}");
+}
+
+#[test]
+fn problems_come_in_the_same_order_every_time() {
+    for config in fixtures() {
+        let first = checked(&config);
+        for _ in 0..3 {
+            assert_eq!(checked(&config), first, "{}", config.display());
+        }
+    }
+}
+
+#[test]
+fn a_missing_file_is_a_problem_with_a_way_out() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = check(folder.path(), Path::new("nowhere.toml"), &[]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(78));
+    assert!(said.contains("nowhere.toml") && said.contains("--config"), "{said}");
+}
+
+#[test]
+fn a_file_that_is_no_text_is_a_problem() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("binary.toml"), b"[server]\n# \xff\xfe\n").expect("written");
+    for path in ["binary.toml", "."] {
+        let output = check(folder.path(), Path::new(path), &[]);
+        assert_eq!(output.status.code(), Some(78), "{path}");
+        assert!(String::from_utf8_lossy(&output.stderr).starts_with(path), "{path}");
+    }
+}
+
+#[test]
+fn a_bad_configuration_starts_nothing() {
+    for config in fixtures() {
+        let folder = tempfile::tempdir().expect("a folder");
+        if check(folder.path(), &config, &[]).status.success() {
+            continue;
+        }
+        let output =
+            doorward().arg("serve").arg("--config").arg(&config).current_dir(folder.path()).output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(78), "{}: {said}", config.display());
+        assert!(said.ends_with("nothing was started\n"), "{said}");
+        assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0, "no database either");
+    }
+}
+
+#[test]
+fn a_good_configuration_is_summed_up() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let output = check(folder.path(), &fixture("good"), &[]);
+    assert_eq!(output.status.code(), Some(0));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains("/webhooks/github") && said.contains("/webhooks/pitchpoint"), "{said}");
+    assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0, "checking leaves nothing behind");
+}
+
+#[test]
+fn the_shipped_defaults_are_the_documented_ones() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let defaults = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/doorward.toml");
+    let output = check(folder.path(), &defaults, &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn variables_of_the_environment_go_over_the_file() {
+    let upstream = Upstream::start();
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = format!("[server]\nmax_body = \"1MiB\"\n{}allow = [\"203.0.113.7\"]\n", Github::source(&upstream.url()));
+    let file = file.replace(SECRET, "another");
+    let secrets = format!("plain:before, plain:{SECRET}");
+    let variables = [
+        ("DOORWARD__SERVER__MAX_BODY", "1KiB"),
+        ("DOORWARD__SOURCES__GITHUB__ALLOW", "203.0.113.0/24,127.0.0.1"),
+        ("DOORWARD__SOURCES__GITHUB__SECRETS", &secrets),
+        ("DOORWARD__SOURCES__GITHUB__EVENTS", "push"),
+    ];
+    let gateway = Gateway::spawn(folder.path(), &file, &variables);
+    assert_eq!(Github::delivery("1", vec![b'x'; 1024]).send(gateway.address()).status, 200);
+    assert_eq!(Github::delivery("2", vec![b'x'; 1025]).send(gateway.address()).status, 413);
+    let other = Github::delivery("3", "{}").set("X-GitHub-Event", "issues");
+    assert_eq!(other.send(gateway.address()).text(), r#"{"received":true,"ignored":true}"#);
+    assert_eq!(upstream.ids(), ["1"]);
+    assert_eq!(gateway.metric(r#"doorward_secret_matches_total{secret="1",source="github"}"#), 2.0);
+}
+
+#[test]
+fn a_source_may_come_from_the_environment_alone() {
+    let upstream = Upstream::start();
+    let folder = tempfile::tempdir().expect("a folder");
+    let secret = format!("plain:{SECRET}");
+    let url = upstream.url();
+    let variables = [
+        ("DOORWARD__SOURCES__HUB__PROFILE", "github"),
+        ("DOORWARD__SOURCES__HUB__PATH", "/webhooks/github"),
+        ("DOORWARD__SOURCES__HUB__SECRETS", &secret),
+        ("DOORWARD__SOURCES__HUB__DELIVER__UPSTREAM__URL", &url),
+    ];
+    let gateway = Gateway::spawn(folder.path(), "", &variables);
+    assert_eq!(Github::delivery("1", "{}").send(gateway.address()).status, 200);
+    assert_eq!(upstream.received()[0].header("doorward-source"), Some("hub"));
+}
+
+#[test]
+fn problems_of_the_environment_name_the_variable() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let bad = [
+        ("DOORWARD__SERVER__MAXBODY", "1KiB", "did you mean \"max_body\"?"),
+        ("DOORWARD__SERVER__MAX_BODY", "lots", "is not a size"),
+        ("DOORWARD__SERVER__TRUSTED_PROXIES", "10.0.0.0/8,proxy", "\"proxy\" is not an address"),
+        ("DOORWARD__NOWHERE", "1", "is not a setting"),
+        ("DOORWARD__SERVER", "1", "is not a table"),
+        ("DOORWARD__STORE__URL", "redis://:hush-hush@host:port", "is not a Redis address"),
+        ("DOORWARD__SOURCES__GITHUB__SECRETS", "hush-hush", "is not a secret reference"),
+        ("DOORWARD__SOURCES__GITHUB__DELIVER__UPSTREAM__TIMEOUT", "soon", "is not a duration"),
+    ];
+    for (name, value, words) in bad {
+        let output = check(folder.path(), &fixture("good"), &[(name, value)]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(78), "{name}: {said}");
+        let line = said.lines().find(|line| line.contains(&format!("variable {name}: ")));
+        assert!(line.is_some_and(|line| line.contains(words)), "{name}: {said}");
+        assert!(!said.contains(HUSH), "{name}: {said}");
+    }
+}
+
+#[test]
+fn variables_that_kubernetes_sets_for_a_service_do_no_harm() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let service = [
+        ("DOORWARD_SERVICE_HOST", "10.96.0.7"),
+        ("DOORWARD_SERVICE_PORT", "8080"),
+        ("DOORWARD_PORT", "tcp://10.96.0.7:8080"),
+        ("DOORWARD_PORT_8080_TCP_ADDR", "10.96.0.7"),
+    ];
+    let output = check(folder.path(), &fixture("good"), &service);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn secrets_come_from_variables_and_files() {
+    let upstream = Upstream::start();
+    let folder = tempfile::tempdir().expect("a folder");
+    // A final line break is what editors and `kubectl create secret` leave behind.
+    std::fs::write(folder.path().join("secret"), format!("{SECRET}\n")).expect("written");
+    for reference in ["env:DOORWARD_TESTS_SECRET", "file:secret"] {
+        let sections = Github::source(&upstream.url()).replace(&format!("plain:{SECRET}"), reference);
+        let gateway = Gateway::spawn(folder.path(), &sections, &[("DOORWARD_TESTS_SECRET", SECRET)]);
+        assert_eq!(Github::delivery("1", "{}").send(gateway.address()).status, 200, "{reference}");
+    }
+}
+
+#[test]
+fn an_empty_secret_is_refused_wherever_it_comes_from() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for content in ["", "\n", "\r\n"] {
+        std::fs::write(folder.path().join("secret"), content).expect("written");
+        for (reference, named) in [("env:DOORWARD_TESTS_SECRET", "DOORWARD_TESTS_SECRET"), ("file:secret", "secret")] {
+            let file = Github::source("http://127.0.0.1:9/").replace(&format!("plain:{SECRET}"), reference);
+            std::fs::write(folder.path().join("doorward.toml"), file).expect("written");
+            let output = check(folder.path(), Path::new("doorward.toml"), &[("DOORWARD_TESTS_SECRET", "")]);
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(78), "{reference}");
+            assert!(said.contains(&format!("{named} is empty")), "{reference}: {said}");
+        }
+    }
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/settings")
+}
+
+fn fixture(name: &str) -> PathBuf {
+    folder().join(name).with_extension("toml")
+}
+
+fn fixtures() -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder()).expect("the fixtures").map(|entry| entry.expect("an entry").path());
+    let mut paths: Vec<_> = entries.filter(|path| path.extension().is_some_and(|kind| kind == "toml")).collect();
+    paths.sort();
+    paths
+}
+
+/// Checks a configuration in `folder`, with these variables in its environment.
+fn check(folder: &Path, config: &Path, variables: &[(&str, &str)]) -> Output {
+    let mut command = doorward();
+    command.arg("check").arg("--config").arg(config).current_dir(folder).envs(variables.iter().copied());
+    command.output().expect("it runs")
+}
+
+/// Everything that is said of a fixture, and the exit code.
+fn checked(config: &Path) -> String {
+    let output = check(&folder(), config, &[]);
+    let said = [output.stderr, output.stdout].concat();
+    let said = String::from_utf8(said).expect("text").replace(&format!("{}/", folder().display()), "");
+    format!("{said}exit {}\n", output.status.code().expect("a code"))
+}
