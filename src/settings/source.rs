@@ -61,8 +61,7 @@ impl Surroundings<'_> {
         let mut sources = Vec::new();
         let named = sections.subsections();
         if named.is_empty() {
-            sections
-                .error("", "there are none, so nothing could be received; `doorward profiles NAME` shows one to paste");
+            sections.warning("", "there are none, so nothing can be received; `doorward profiles NAME` shows one");
         }
         for (name, section) in named {
             sources.extend(self.source(name, section, &mut paths, &mut key_sets).map(Arc::new));
