@@ -124,6 +124,9 @@ impl Gateway {
             Claim::Finished => return Ok(Outcome::Duplicate),
             Claim::InFlight(remaining) => return Err(Refusal::InFlight(remaining)),
         };
+        if !lease.is_stored() {
+            exchange.endpoint.metrics.undeduplicated.inc();
+        }
         let delivered = upstream.deliver(event, lease.is_stored()).await;
         exchange.facts.upstream = Some(watch.lap(&exchange.endpoint.metrics.upstream_duration));
         match &delivered {

@@ -151,6 +151,8 @@ pub struct Jwks {
     current: ArcSwapOption<KeySet>,
     wanted: Notify,
     fetching: AtomicBool,
+    /// Whether the last fetch failed.
+    failing: AtomicBool,
     attempts: watch::Sender<u64>,
     last_asked: Mutex<Option<Instant>>,
     succeeded: AtomicU64,
@@ -185,6 +187,7 @@ impl Jwks {
             wanted: Notify::new(),
             // The first fetch is due as soon as `run` does.
             fetching: AtomicBool::new(true),
+            failing: AtomicBool::new(false),
             attempts: watch::Sender::new(0),
             last_asked: Mutex::new(None),
             succeeded: AtomicU64::new(0),
@@ -216,7 +219,7 @@ impl Jwks {
     /// The set after one more fetch, because a token named a key that the present one lacks.
     ///
     /// # Errors
-    /// [`Failure::KeysUnavailable`] as for [`Self::keys`].
+    /// [`Failure::KeysUnavailable`] as for [`Self::keys`], and when the last fetch failed: the key may be a new one.
     pub async fn refreshed(&self) -> Result<std::sync::Arc<KeySet>, Failure> {
         if self.take_slot() {
             self.fetching.store(true, Ordering::Release);
@@ -224,6 +227,9 @@ impl Jwks {
         }
         if self.fetching.load(Ordering::Acquire) {
             self.wait().await;
+        }
+        if self.failing.load(Ordering::Acquire) {
+            return Err(Failure::KeysUnavailable);
         }
         self.keys().await
     }
@@ -259,6 +265,7 @@ impl Jwks {
             recent.push_back(Instant::now());
             self.fetching.store(true, Ordering::Release);
             let outcome = self.fetch().await;
+            self.failing.store(outcome.is_err(), Ordering::Release);
             let counter = if outcome.is_ok() { &self.succeeded } else { &self.failed };
             counter.fetch_add(1, Ordering::Relaxed);
             let next = match outcome {

@@ -110,11 +110,8 @@ impl Admin {
                 }
                 verdict(Ok(()))
             }
-            "/livez" | "/readyz" | "/metrics" | "/drain" => {
-                let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "use GET\n");
-                response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-                response
-            }
+            "/livez" | "/readyz" | "/metrics" => not_allowed("GET, HEAD"),
+            "/drain" => not_allowed("GET, HEAD, POST"),
             _ => text(StatusCode::NOT_FOUND, "there are /livez, /readyz, /metrics and /drain\n"),
         }
     }
@@ -147,6 +144,12 @@ fn verdict(verdict: Result<(), String>) -> Response<Full<Bytes>> {
         Ok(()) => text(StatusCode::OK, "ok\n"),
         Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
+}
+
+fn not_allowed(methods: &'static str) -> Response<Full<Bytes>> {
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, format!("use {methods}\n"));
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
+    response
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

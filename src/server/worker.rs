@@ -17,6 +17,7 @@ use hyper_util::rt::TokioIo;
 use hyper_util::rt::TokioTimer;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use socket2::SockRef;
 use tokio::net::TcpListener;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -193,6 +194,9 @@ impl Worker {
     ) {
         // An answer is written at once, so waiting for more to send would only delay it.
         let _unset = stream.set_nodelay(true);
+        // A sender that does not take its answer must not keep its place for ever.
+        let patience = self.shared.settings.server.header_timeout;
+        let _unset = SockRef::from(&stream).set_tcp_user_timeout(Some(patience));
         let peer = Arc::new(Peer::new(address));
         let limited = Limited::new(Arc::clone(gateway), Arc::clone(&self.shared.in_flight));
         let shared = Arc::clone(&self.shared);

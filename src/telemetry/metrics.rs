@@ -32,6 +32,7 @@ pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
     refusals: IntCounterVec,
+    undeduplicated: IntCounterVec,
     request_duration: HistogramVec,
     upstream_duration: HistogramVec,
     skew: HistogramVec,
@@ -67,6 +68,8 @@ pub struct SourceMetrics {
     pub ignored: IntCounter,
     /// Requests that were refused.
     pub refused: IntCounter,
+    /// Events that were delivered although the store could not be asked.
+    pub undeduplicated: IntCounter,
     /// From the head of a request to its answer, in seconds.
     pub request_duration: Histogram,
     /// Of a delivery to the upstream, in seconds.
@@ -100,6 +103,7 @@ impl Metrics {
         let metrics = Self {
             requests: counters(&registry, "requests_total", "Requests by outcome.", &["source", "outcome"])?,
             refusals: counters(&registry, "refusals_total", "Refused requests by reason.", &["source", "reason"])?,
+            undeduplicated: counters(&registry, "undeduplicated_total", "Deliveries without a store.", &["source"])?,
             request_duration: histogram(&registry, "request_duration_seconds", "Head to answer.", SECONDS)?,
             upstream_duration: histogram(&registry, "upstream_duration_seconds", "Deliveries to upstreams.", SECONDS)?,
             skew: histogram(&registry, "timestamp_skew_seconds", "Age of requests by their own time.", SKEW)?,
@@ -129,6 +133,7 @@ impl Metrics {
             duplicate: outcome("duplicate"),
             ignored: outcome("ignored"),
             refused: outcome("refused"),
+            undeduplicated: self.undeduplicated.with_label_values(&[source]),
             request_duration: self.request_duration.with_label_values(&[source]),
             upstream_duration: self.upstream_duration.with_label_values(&[source]),
             skew: self.skew.with_label_values(&[source]),

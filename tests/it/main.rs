@@ -15,20 +15,30 @@
 
 mod harness;
 
+mod admin;
 mod bodies;
 mod bodies_framing;
 mod bodies_json;
 mod cli;
 mod documents;
+mod drain;
 mod fixtures;
 mod journey;
 mod journey_answers;
 mod journey_headers;
 mod journey_log;
 mod journey_paths;
+mod keys;
 mod layering;
+mod limits;
+mod once;
 mod origin;
+mod redis;
 mod refusals;
 mod refusals_tokens;
+mod replicas;
+mod restart;
 mod settings;
+mod slow;
+mod stream;
 mod upstreams;

@@ -74,6 +74,14 @@ impl Answer {
         self.headers.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
     }
 
+    /// Whether it is the refusal that makes a provider try again.
+    pub fn asks_to_come_again(&self) -> bool {
+        let seconds = self.header("retry-after").and_then(|seconds| seconds.parse::<u64>().ok());
+        self.status == 503
+            && seconds.is_some_and(|seconds| seconds >= 1)
+            && self.header("content-type") == Some("application/problem+json")
+    }
+
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }

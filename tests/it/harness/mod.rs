@@ -27,6 +27,7 @@ pub use sender::hmac_hex;
 pub use sender::offergrid;
 pub use sender::offergrid_signed;
 pub use sender::offergrid_source;
+pub use sender::receive;
 pub use upstream::Reply;
 pub use upstream::Upstream;
 pub use upstream::raw_upstream;

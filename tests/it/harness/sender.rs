@@ -32,6 +32,12 @@ pub fn exchange(address: SocketAddr, request: &[u8]) -> Answer {
     let mut stream = connect(address);
     // Whoever refuses early may stop reading; its answer counts.
     drop(stream.write_all(request));
+    receive(&stream)
+}
+
+/// Waits for the answer to what was sent.
+#[track_caller]
+pub fn receive(stream: &TcpStream) -> Answer {
     Message::read(&mut BufReader::new(stream)).expect("an answer").expect("an answer before the end").into()
 }
 
@@ -101,6 +107,14 @@ impl Delivery {
         bytes
     }
 
+    /// Sends it on a connection of its own and leaves the answer for [`receive`].
+    #[track_caller]
+    pub fn begin(&self, gateway: SocketAddr) -> TcpStream {
+        let mut stream = connect(gateway);
+        stream.write_all(&self.bytes()).expect("sent");
+        stream
+    }
+
     /// Sends it on a connection of its own.
     #[track_caller]
     pub fn send(&self, gateway: SocketAddr) -> Answer {
@@ -112,7 +126,7 @@ impl Delivery {
     pub fn send_on(&self, stream: &TcpStream) -> Answer {
         let mut writer = stream;
         writer.write_all(&self.bytes()).expect("sent");
-        Message::read(&mut BufReader::new(stream)).expect("an answer").expect("an answer before the end").into()
+        receive(stream)
     }
 }
 
@@ -122,9 +136,14 @@ pub struct Github;
 impl Github {
     /// A source with the shared secret that delivers to `upstream`.
     pub fn source(upstream: &str) -> String {
+        Self::delivering(&format!("upstream = {{ url = \"{upstream}\" }}"))
+    }
+
+    /// A source with the shared secret that delivers so.
+    pub fn delivering(so: &str) -> String {
         format!(
             "[sources.github]\nprofile = \"github\"\npath = \"/webhooks/github\"\nsecrets = [\"plain:{SECRET}\"]\n\
-             deliver.upstream = {{ url = \"{upstream}\" }}\n"
+             deliver.{so}\n"
         )
     }
 

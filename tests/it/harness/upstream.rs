@@ -12,6 +12,10 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use socket2::Domain;
+use socket2::Socket;
+use socket2::Type;
+
 use super::http::Message;
 use super::wait_until;
 
@@ -28,6 +32,8 @@ pub enum Reply {
     Close,
     /// Says nothing until the upstream is released, then answers 200.
     Hold,
+    /// Says nothing until the upstream is released, then answers with this status.
+    HoldThen(u16),
     /// Answers after this time.
     After(Duration, u16),
 }
@@ -54,7 +60,22 @@ impl Upstream {
 
     /// Behaves as told for each request; the number counts requests from 0.
     pub fn with(behave: impl Fn(usize, &Message) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        Self::at(SocketAddr::from(([127, 0, 0, 1], 0)), behave)
+    }
+
+    /// An address where nobody listens, until [`Self::at`] does.
+    pub fn nowhere() -> SocketAddr {
+        TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port")
+    }
+
+    /// Behaves as told at this address.
+    pub fn at(address: SocketAddr, behave: impl Fn(usize, &Message) -> Reply + Send + Sync + 'static) -> Self {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
+        socket.set_reuse_address(true).expect("an option");
+        socket.bind(&address.into()).expect("a port");
+        // The usual 128 is less than what some tests have a gateway deliver at one time.
+        socket.listen(4096).expect("a backlog");
+        let listener = TcpListener::from(socket);
         let address = listener.local_addr().expect("an address");
         let state = Arc::new(State {
             received: Mutex::default(),
@@ -129,6 +150,14 @@ impl Drop for Upstream {
     }
 }
 
+impl State {
+    fn wait_for_release(&self) {
+        while !self.released.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
 /// An upstream that does with each connection what it likes; the number counts connections from 0. It listens until the
 /// test ends.
 pub fn raw_upstream(behave: impl Fn(usize, TcpStream) + Send + Sync + 'static) -> SocketAddr {
@@ -162,10 +191,12 @@ fn serve(stream: &TcpStream, state: &State, behave: &dyn Fn(usize, &Message) -> 
             }
             Reply::Close => break,
             Reply::Hold => {
-                while !state.released.load(Ordering::SeqCst) {
-                    std::thread::sleep(Duration::from_millis(2));
-                }
+                state.wait_for_release();
                 writer.write_all(&answer(200, r#"{"ok":true}"#))
+            }
+            Reply::HoldThen(status) => {
+                state.wait_for_release();
+                writer.write_all(&answer(status, ""))
             }
             Reply::After(delay, status) => {
                 std::thread::sleep(delay);

@@ -1,0 +1,247 @@
+//! The keys of an issuer: fetched when needed, not more often than that, and kept when no better ones can be had.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::SystemTime;
+
+use serde_json::Value;
+use serde_json::json;
+
+use crate::harness::Delivery;
+use crate::harness::Gateway;
+use crate::harness::Issuer;
+use crate::harness::Reply;
+use crate::harness::Upstream;
+use crate::harness::wait_until;
+
+const SUCCEEDED: &str = r#"doorward_jwks_refreshes_total{outcome="success",source="pitchpoint"}"#;
+const FAILED: &str = r#"doorward_jwks_refreshes_total{outcome="failure",source="pitchpoint"}"#;
+const AGE: &str = r#"doorward_jwks_age_seconds{source="pitchpoint"}"#;
+
+#[test]
+fn keys_are_fetched_once_for_many_requests() {
+    let (upstream, issuer) = (Upstream::start(), Issuer::publishing(&set(&["a"])));
+    let gateway = Gateway::start(&source("pitchpoint", &issuer.url(), &upstream));
+    for number in 0..100 {
+        assert_eq!(event(number, "a", &issuer.url()).send(gateway.address()).status, 200);
+    }
+    assert_eq!(issuer.fetches(), 1);
+    assert_eq!((gateway.metric(SUCCEEDED), gateway.metric(FAILED)), (1.0, 0.0));
+    let age = gateway.metrics()[AGE];
+    assert!((0.0..60.0).contains(&age), "{age}");
+}
+
+#[test]
+fn sources_of_one_issuer_share_its_keys() {
+    let (upstream, issuer) = (Upstream::start(), Issuer::publishing(&set(&["a"])));
+    let sources = ["pitchpoint", "second"].map(|name| source(name, &issuer.url(), &upstream));
+    let gateway = Gateway::start(&sources.concat());
+    assert_eq!(event(1, "a", &issuer.url()).send(gateway.address()).status, 200);
+    assert_eq!(event(1, "a", &issuer.url()).to("/second").send(gateway.address()).status, 200);
+    assert_eq!(issuer.fetches(), 1);
+}
+
+#[test]
+fn tokens_with_unknown_keys_make_the_keys_be_fetched_once_and_not_for_each() {
+    let (upstream, issuer) = (Upstream::start(), Issuer::publishing(&set(&["a"])));
+    let gateway = Gateway::start(&source("pitchpoint", &issuer.url(), &upstream));
+    for number in 0..50 {
+        let token = Issuer::token("pitchpoint-forger", &format!("unknown-{number}"), &claims(number, &issuer.url()));
+        let answer = delivery(number, &token).send(gateway.address());
+        assert_eq!(answer.status, 403, "{answer:?}");
+    }
+    assert_eq!(issuer.fetches(), 2);
+    assert_eq!(gateway.metric(r#"doorward_refusals_total{reason="token_unknown_key",source="pitchpoint"}"#), 50.0);
+    assert_eq!(event(1, "a", &issuer.url()).send(gateway.address()).status, 200);
+}
+
+#[test]
+fn a_new_key_is_accepted_at_once_and_a_withdrawn_one_no_more() {
+    let (upstream, issuer) = (Upstream::start(), Issuer::publishing(&set(&["a"])));
+    let gateway = Gateway::start(&source("pitchpoint", &issuer.url(), &upstream));
+    let old = Issuer::token("pitchpoint-a", "pps-2024-a", &claims(0, &issuer.url()));
+    assert_eq!(delivery(1, &old).send(gateway.address()).status, 200);
+    issuer.publish(&set(&["b"]));
+    assert_eq!(event(2, "b", &issuer.url()).send(gateway.address()).status, 200);
+    assert_eq!(issuer.fetches(), 2);
+    assert_eq!(delivery(3, &old).send(gateway.address()).status, 403, "that the token was accepted once is forgotten");
+    assert_eq!(upstream.ids(), ["event-1", "event-2"]);
+}
+
+#[test]
+fn while_an_issuer_has_never_answered_senders_are_told_to_come_again() {
+    let upstream = Upstream::start();
+    let address = Upstream::nowhere();
+    let url = format!("http://{address}");
+    let gateway = Gateway::start(&source("pitchpoint", &url, &upstream));
+    let delivery = event(1, "a", &url);
+    let answer = delivery.send(gateway.address());
+    assert!(answer.asks_to_come_again(), "{answer:?}");
+    assert_eq!(gateway.metric(r#"doorward_refusals_total{reason="keys_unavailable",source="pitchpoint"}"#), 1.0);
+    assert!(gateway.metric(FAILED) >= 1.0);
+    assert!(!gateway.metrics().contains_key(AGE), "there are no keys that could have an age");
+    gateway.logged("the failure", |event| {
+        event["message"].as_str().is_some_and(|it| it.contains("keys could not be fetched"))
+    });
+    let issuer = Upstream::at(address, |_, _| published(&set(&["a"])));
+    wait_until("the keys to be fetched", || delivery.send(gateway.address()).status == 200);
+    assert_eq!(issuer.received()[0].start, "GET /.well-known/jwks.json HTTP/1.1");
+    assert_eq!(upstream.ids(), ["event-1"]);
+}
+
+#[test]
+fn a_request_waits_for_the_first_keys() {
+    let upstream = Upstream::start();
+    let answering = Arc::new(AtomicBool::new(false));
+    let waiting = Arc::clone(&answering);
+    let issuer = Upstream::with(move |_, _| {
+        while !waiting.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        published(&set(&["a"]))
+    });
+    let url = format!("http://{}", issuer.address());
+    let gateway = Gateway::start(&source("pitchpoint", &url, &upstream));
+    let sender = event(1, "a", &url).begin(gateway.address());
+    wait_until("the request to be there", || gateway.metric("doorward_in_flight_requests") == 1.0);
+    answering.store(true, Ordering::SeqCst);
+    assert_eq!(crate::harness::receive(&sender).status, 200);
+}
+
+#[test]
+fn keys_outlive_their_issuer() {
+    let (upstream, issuer) = (Upstream::start(), Issuer::publishing(&set(&["a"])));
+    let url = issuer.url();
+    let gateway = Gateway::start(&source("pitchpoint", &url, &upstream));
+    assert_eq!(event(1, "a", &url).send(gateway.address()).status, 200);
+    drop(issuer);
+    assert_ne!(event(2, "b", &url).send(gateway.address()).status, 200);
+    assert_eq!(gateway.metric(FAILED), 1.0, "a fetch was tried");
+    assert_eq!(event(3, "a", &url).send(gateway.address()).status, 200);
+}
+
+#[test]
+fn a_new_key_that_cannot_be_fetched_is_not_the_senders_fault() {
+    let (upstream, issuer) = (Upstream::start(), Issuer::publishing(&set(&["a"])));
+    let gateway = Gateway::start(&source("pitchpoint", &issuer.url(), &upstream));
+    assert_eq!(event(1, "a", &issuer.url()).send(gateway.address()).status, 200);
+    issuer.reply(Reply::Status(500, ""));
+    // The token is genuine for all anybody knows, and this provider never sends again after a 4xx.
+    let answer = event(2, "b", &issuer.url()).send(gateway.address());
+    assert!(answer.asks_to_come_again(), "{answer:?}");
+}
+
+macro_rules! answers_that_change_nothing {
+    ($($name:ident: $reply:expr)*) => {
+        mod keys_stay_when_the_issuer_answers_with {
+            use super::*;
+            $(#[test] fn $name() { assert_keys_stay($reply); })*
+        }
+    };
+}
+
+answers_that_change_nothing! {
+    garbage: raw("200 OK", "", "<html>")
+    nothing: raw("200 OK", "", "")
+    an_empty_object: raw("200 OK", "", "{}")
+    an_empty_set: published(&json!({ "keys": [] }))
+    keys_of_another_kind: published(&other_kinds())
+    half_a_set: half(&set(&["b"]))
+    a_server_error: raw("500 Internal Server Error", "", &set(&["b"]).to_string())
+    no_content: raw("204 No Content", "", "")
+    a_set_that_is_too_large: published(&json!({ "keys": set(&["b"])["keys"], "padding": "x".repeat(300_000) }))
+    a_body_that_hangs: Reply::Raw(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{\"keys\":".to_vec())
+    a_closed_connection: Reply::Close
+}
+
+#[test]
+fn an_issuer_that_redirects_is_not_followed() {
+    let elsewhere = Issuer::publishing(&set(&["b"]));
+    assert_keys_stay(raw("302 Found", &format!("location: {}\r\n", elsewhere.url()), ""));
+    assert_eq!(elsewhere.fetches(), 0);
+}
+
+/// A token that names a new key makes the gateway ask again. Whatever this answer is, it brings no key and takes none.
+#[track_caller]
+fn assert_keys_stay(reply: Reply) {
+    let (upstream, issuer) = (Upstream::start(), Issuer::publishing(&set(&["a"])));
+    let gateway = Gateway::start(&source("pitchpoint", &issuer.url(), &upstream));
+    assert_eq!(event(1, "a", &issuer.url()).send(gateway.address()).status, 200);
+    issuer.reply(reply);
+    let new = event(2, "b", &issuer.url()).send(gateway.address());
+    assert!(matches!(new.status, 403 | 503), "{new:?}");
+    wait_until("the fetch to fail", || gateway.metric(FAILED) == 1.0);
+    assert_eq!((issuer.fetches(), gateway.metric(SUCCEEDED)), (2, 1.0));
+    assert_eq!(event(3, "a", &issuer.url()).send(gateway.address()).status, 200);
+    assert_eq!(upstream.ids(), ["event-1", "event-3"]);
+}
+
+fn source(name: &str, issuer: &str, upstream: &Upstream) -> String {
+    format!(
+        "[sources.{name}]\nprofile = \"pitchpoint\"\npath = \"/{name}\"\n\
+         params = {{ issuer = \"{issuer}\", audience = \"test-tenant\" }}\n\
+         deliver.upstream = {{ url = \"{}\" }}\n",
+        upstream.url()
+    )
+}
+
+/// An event with a token of its own, signed with one of the issuer's keys.
+fn event(number: usize, key: &str, issuer: &str) -> Delivery {
+    let token = Issuer::token(&format!("pitchpoint-{key}"), &format!("pps-2024-{key}"), &claims(number, issuer));
+    delivery(number, &token)
+}
+
+fn delivery(number: usize, token: &str) -> Delivery {
+    let headers = [
+        ("Content-Type", "application/json".to_owned()),
+        ("Authorization", format!("Bearer {token}")),
+        ("X-Pps-Topic", "orders/placed".to_owned()),
+        ("X-Pps-Webhook-Id", format!("event-{number}")),
+        ("X-Pps-Triggered-At", "2026-01-01T10:00:00Z".to_owned()),
+    ];
+    Delivery {
+        method: "POST".to_owned(),
+        path: "/pitchpoint".to_owned(),
+        headers: headers.map(|(name, value)| (name.to_owned(), value)).to_vec(),
+        body: format!("{{\"orderId\":{number}}}").into_bytes(),
+    }
+}
+
+fn claims(number: usize, issuer: &str) -> Value {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs();
+    json!({ "iss": issuer, "aud": "test-tenant", "exp": now + 3600, "jti": number })
+}
+
+/// A JWK set with some of the keys that a recorded delivery was verified with.
+fn set(keys: &[&str]) -> Value {
+    let path = "/tests/fixtures/providers/pitchpoint/accepted-order-placed.json";
+    let recorded = std::fs::read(env!("CARGO_MANIFEST_DIR").to_owned() + path).expect("a fixture");
+    let recorded: Value = serde_json::from_slice(&recorded).expect("JSON");
+    let all = recorded["jwks"]["keys"].as_array().expect("keys");
+    let named = |key: &&Value| keys.iter().any(|name| key["kid"] == format!("pps-2024-{name}"));
+    json!({ "keys": all.iter().filter(named).collect::<Vec<_>>() })
+}
+
+/// Keys with the right name that no RS256 token can be verified with.
+fn other_kinds() -> Value {
+    let ec = json!({
+        "kty": "EC", "crv": "P-256", "kid": "pps-2024-b",
+        "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
+    });
+    json!({ "keys": [ec, { "kty": "oct", "kid": "pps-2024-b", "k": "c2VjcmV0" }] })
+}
+
+fn published(set: &Value) -> Reply {
+    raw("200 OK", "content-type: application/json\r\n", &set.to_string())
+}
+
+fn half(set: &Value) -> Reply {
+    let text = set.to_string();
+    raw("200 OK", "", text.split_at(text.len() / 2).0)
+}
+
+fn raw(status: &str, headers: &str, body: &str) -> Reply {
+    Reply::Raw(format!("HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n{body}", body.len()).into_bytes())
+}
