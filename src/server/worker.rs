@@ -17,6 +17,7 @@ use hyper_util::rt::TokioIo;
 use hyper_util::rt::TokioTimer;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+#[cfg(target_os = "linux")]
 use socket2::SockRef;
 use tokio::net::TcpListener;
 use tokio::net::TcpStream;
@@ -195,8 +196,8 @@ impl Worker {
         // An answer is written at once, so waiting for more to send would only delay it.
         let _unset = stream.set_nodelay(true);
         // A sender that does not take its answer must not keep its place for ever.
-        let patience = self.shared.settings.server.header_timeout;
-        let _unset = SockRef::from(&stream).set_tcp_user_timeout(Some(patience));
+        #[cfg(target_os = "linux")]
+        let _unset = SockRef::from(&stream).set_tcp_user_timeout(Some(self.shared.settings.server.header_timeout));
         let peer = Arc::new(Peer::new(address));
         let limited = Limited::new(Arc::clone(gateway), Arc::clone(&self.shared.in_flight));
         let shared = Arc::clone(&self.shared);
