@@ -224,13 +224,14 @@ fn a_sender_that_hangs_up_while_redis_hangs_leaves_nothing_behind() {
     let (upstream, redis) = (Upstream::start(), Redis::start());
     let gateway = Gateway::start(&on(&upstream, &redis.url()));
     redis.signal("STOP");
-    for number in 0..10 {
-        drop(Github::delivery(&number.to_string(), number.to_string()).begin(gateway.address()));
-    }
-    wait_until("the requests to be over", || {
-        gateway.metric(r#"doorward_refusals_total{reason="store_unavailable",source="github"}"#) == 10.0
-            && gateway.metric("doorward_in_flight_requests") == 0.0
-    });
+    let senders: Vec<_> = (0..10)
+        .map(|number| Github::delivery(&number.to_string(), number.to_string()).begin(gateway.address()))
+        .collect();
+    let refused = || gateway.metric(r#"doorward_refusals_total{reason="store_unavailable",source="github"}"#);
+    let in_flight = || gateway.metric("doorward_in_flight_requests");
+    wait_until("all to be there", || refused() + in_flight() == 10.0);
+    drop(senders);
+    wait_until("the requests to be over", || refused() == 10.0 && in_flight() == 0.0);
     redis.signal("CONT");
     for number in 0..10 {
         send_until_taken(&Github::delivery(&number.to_string(), number.to_string()), gateway.address());

@@ -7,6 +7,9 @@ mod redis;
 mod sender;
 mod upstream;
 
+use std::net::TcpListener;
+use std::sync::atomic::AtomicU16;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -34,6 +37,17 @@ pub use upstream::raw_upstream;
 
 /// Longest that a test waits for anything.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A port where nobody listens. It is none of those that the system hands out (from 32768), so that no other test gets it
+/// by chance before it is used, and processes that run at the same time begin to look at different ones.
+pub fn free_port() -> u16 {
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    let first = u16::try_from(std::process::id() % 600).expect("small") * 32;
+    wait_for("a free port", || {
+        let port = 10_000 + (first + TAKEN.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        TcpListener::bind(("127.0.0.1", port)).is_ok().then_some(port)
+    })
+}
 
 /// Waits until `condition` gives something, and fails with `what` when it never does.
 #[track_caller]

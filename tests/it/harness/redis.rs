@@ -1,12 +1,12 @@
 //! A Redis server of its own for each test.
 
-use std::net::TcpListener;
 use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
 
 use tempfile::TempDir;
 
+use super::free_port;
 use super::wait_for;
 
 /// A server that is killed when dropped.
@@ -18,9 +18,7 @@ pub struct Redis {
 
 impl Redis {
     pub fn start() -> Self {
-        // Free when it was asked for; nobody else on this machine hands out ports at random.
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
-        let mut server = Self { port, child: None, folder: tempfile::tempdir().expect("a folder") };
+        let mut server = Self { port: free_port(), child: None, folder: tempfile::tempdir().expect("a folder") };
         server.run(&[]);
         server
     }
@@ -36,7 +34,11 @@ impl Redis {
             .spawn()
             .expect("redis-server is installed; tests/run does that");
         self.child = Some(child);
-        wait_for("Redis to answer", || self.try_connection());
+        wait_for("Redis to answer", || {
+            let ended = self.child.as_mut().and_then(|child| child.try_wait().expect("a child"));
+            assert_eq!(ended, None, "Redis cannot run on port {}", self.port);
+            self.try_connection()
+        });
     }
 
     pub fn url(&self) -> String {

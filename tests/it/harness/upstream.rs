@@ -16,6 +16,7 @@ use socket2::Domain;
 use socket2::Socket;
 use socket2::Type;
 
+use super::free_port;
 use super::http::Message;
 use super::wait_until;
 
@@ -65,7 +66,7 @@ impl Upstream {
 
     /// An address where nobody listens, until [`Self::at`] does.
     pub fn nowhere() -> SocketAddr {
-        TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port")
+        SocketAddr::from(([127, 0, 0, 1], free_port()))
     }
 
     /// Behaves as told at this address.
