@@ -18,6 +18,9 @@ use crate::origin::Admitted;
 use crate::origin::Client;
 use crate::time::Moment;
 
+/// Most bytes of memory that are set aside for a body before they have come.
+const MAX_AHEAD: usize = 128 * 1024;
+
 /// A request read whole, not yet believed.
 #[derive(Debug)]
 pub struct Inbound {
@@ -151,7 +154,8 @@ pub async fn read(
     let (head, body) = request.into_parts();
     let client = Some(admitted.into_client());
     let length = announced(&head.headers, single, limits)?;
-    let mut reserved = limits.budget.reserve(length.unwrap_or(0))?;
+    // Bytes count as they come: what is only announced takes no room from others.
+    let mut reserved = limits.budget.reserve(0)?;
     let body = tokio::time::timeout(limits.body_timeout, collect(body, length, &mut reserved, limits))
         .await
         .map_err(|_elapsed| Unreadable::TimedOut)??;
@@ -217,7 +221,7 @@ async fn collect(
             continue;
         }
         if whole.is_empty() {
-            whole.reserve(length.unwrap_or(so_far * 2));
+            whole.reserve(length.unwrap_or(so_far * 2).min(MAX_AHEAD));
             whole.extend_from_slice(&std::mem::take(&mut first));
         }
         whole.extend_from_slice(&data);

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 use rusqlite::params;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::Keys;
@@ -54,8 +55,16 @@ struct Queue {
 struct Pending {
     keys: Vec<Key>,
     until: u32,
-    waiting: Vec<oneshot::Sender<()>>,
+    waiting: Vec<Waiting>,
     closed: bool,
+}
+
+/// Commits that wait on one runtime. They are woken there, by one task: waking each of them from the writer's thread would
+/// be a system call for each.
+#[derive(Debug)]
+struct Waiting {
+    runtime: Handle,
+    commits: Vec<oneshot::Sender<()>>,
 }
 
 impl Sqlite {
@@ -115,7 +124,7 @@ impl Sqlite {
             let mut pending = self.queue.lock();
             pending.keys.extend(keys.iter());
             pending.until = pending.until.max(until);
-            pending.waiting.push(sender);
+            pending.wait(sender);
         }
         self.queue.more.notify_one();
         match tokio::time::timeout(COMMIT_PATIENCE, written).await {
@@ -132,6 +141,16 @@ impl Drop for Sqlite {
         self.queue.more.notify_one();
         if let Some(Err(_panicked)) = self.writer.take().map(JoinHandle::join) {
             tracing::error!("the thread that writes the store's SQLite file has panicked");
+        }
+    }
+}
+
+impl Pending {
+    fn wait(&mut self, commit: oneshot::Sender<()>) {
+        let runtime = Handle::current();
+        match self.waiting.iter_mut().find(|waiting| waiting.runtime.id() == runtime.id()) {
+            Some(waiting) => waiting.commits.push(commit),
+            None => self.waiting.push(Waiting { runtime, commits: vec![commit] }),
         }
     }
 }
@@ -176,9 +195,13 @@ impl Writer {
             if self.queue.failing.swap(false, Ordering::Relaxed) {
                 tracing::info!("the store's SQLite file can be written again");
             }
-            for waiting in batch.waiting {
-                // Whoever stopped waiting does not need to know.
-                let _gone = waiting.send(());
+            for Waiting { runtime, commits } in batch.waiting {
+                drop(runtime.spawn(async move {
+                    for commit in commits {
+                        // Whoever stopped waiting does not need to know.
+                        let _gone = commit.send(());
+                    }
+                }));
             }
         }
     }

@@ -36,8 +36,8 @@ use crate::event::Event;
 
 /// How long an idle connection is kept: less than what common servers wait (Node.js: 5 s).
 const MAX_IDLE: Duration = Duration::from_secs(4);
-/// Longest a connection may take to be made.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Longest a connection may take to be made: long enough for a lost first packet, which is sent again after a second.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(2500);
 /// Most connections that are kept while idle.
 const MAX_KEPT: usize = 1024;
 

@@ -13,10 +13,10 @@ use http::Response;
 use http::header;
 use http_body_util::Full;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use hyper_util::rt::TokioTimer;
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 #[cfg(target_os = "linux")]
 use socket2::SockRef;
 use tokio::net::TcpListener;
@@ -24,7 +24,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
-use tower::ServiceBuilder;
+use tower::Service as _;
 
 use super::Failure;
 use super::Phase;
@@ -201,16 +201,18 @@ impl Worker {
         let peer = Arc::new(Peer::new(address));
         let limited = Limited::new(Arc::clone(gateway), Arc::clone(&self.shared.in_flight));
         let shared = Arc::clone(&self.shared);
-        let service = ServiceBuilder::new()
-            .map_response(move |response| shared.leave_taking(response))
-            .map_request(move |request| (Arc::clone(&peer), request))
-            .service(limited);
+        let service = service_fn(move |request| {
+            // Begun here and not when it is first polled: a sender that hangs up at once has sent its request all the same.
+            let answer = limited.clone().call((Arc::clone(&peer), request));
+            let shared = Arc::clone(&shared);
+            async move { answer.await.map(|response| shared.leave_taking(response)) }
+        });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.shared.settings.server.header_timeout)
             .max_buf_size(MAX_HEAD)
             .max_header_size(MAX_HEAD)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+            .serve_connection(TokioIo::new(stream), service);
         let connection = connections.watch(connection);
         let open = self.shared.metrics.open_connections.clone();
         open.inc();

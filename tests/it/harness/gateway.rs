@@ -78,15 +78,18 @@ impl Gateway {
                 writing.lock().unwrap().push(event);
             }
         });
+        // From here on it is killed whatever happens.
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut gateway = Self { child, folder: None, listen: nowhere, admin: nowhere, log };
         let ready = wait_for("the gateway to be ready", || {
-            let log = log.lock().unwrap();
-            if let Ok(Some(status)) = child.try_wait() {
-                panic!("the gateway ended with {status}: {log:#?}");
+            if let Ok(Some(status)) = gateway.child.try_wait() {
+                panic!("the gateway ended with {status}: {:#?}", gateway.log());
             }
-            log.iter().find(|event| event["message"] == "ready").cloned()
+            gateway.log().into_iter().find(|event| event["message"] == "ready")
         });
         let address = |key: &str| ready[key].as_str().expect("an address").parse().expect("an address");
-        Self { child, folder: None, listen: address("listen"), admin: address("admin"), log }
+        (gateway.listen, gateway.admin) = (address("listen"), address("admin"));
+        gateway
     }
 
     pub fn address(&self) -> SocketAddr {
