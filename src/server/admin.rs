@@ -133,7 +133,12 @@ impl Admin {
 
     fn metrics(&self) -> Response<Full<Bytes>> {
         match self.shared.metrics.text() {
-            Ok(metrics) => text(StatusCode::OK, metrics),
+            Ok(metrics) => {
+                let mut response = text(StatusCode::OK, metrics);
+                let format = HeaderValue::from_static(prometheus::TEXT_FORMAT);
+                response.headers_mut().insert(header::CONTENT_TYPE, format);
+                response
+            }
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
         }
     }
@@ -155,7 +160,6 @@ fn not_allowed(methods: &'static str) -> Response<Full<Bytes>> {
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
-    let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }
