@@ -91,13 +91,6 @@ impl Budget {
     pub fn new(bytes: usize) -> Self {
         Self(AtomicUsize::new(bytes))
     }
-
-    fn reserve(self: &Arc<Self>, bytes: usize) -> Result<Reserved, Unreadable> {
-        self.0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes))
-            .map(|_before| Reserved { bytes, budget: Arc::clone(self) })
-            .map_err(|_left| Unreadable::Overloaded)
-    }
 }
 
 /// A part of the [`Budget`], given back when dropped.
@@ -105,6 +98,19 @@ impl Budget {
 struct Reserved {
     bytes: usize,
     budget: Arc<Budget>,
+}
+
+impl Reserved {
+    /// Takes more, so that it is this many bytes in all.
+    fn grow_to(&mut self, bytes: usize) -> Result<(), Unreadable> {
+        let more = bytes.saturating_sub(self.bytes);
+        self.budget
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(more))
+            .map_err(|_left| Unreadable::Overloaded)?;
+        self.bytes += more;
+        Ok(())
+    }
 }
 
 impl Drop for Reserved {
@@ -155,7 +161,7 @@ pub async fn read(
     let client = Some(admitted.into_client());
     let length = announced(&head.headers, single, limits)?;
     // Bytes count as they come: what is only announced takes no room from others.
-    let mut reserved = limits.budget.reserve(0)?;
+    let mut reserved = Reserved { bytes: 0, budget: Arc::clone(&limits.budget) };
     let body = tokio::time::timeout(limits.body_timeout, collect(body, length, &mut reserved, limits))
         .await
         .map_err(|_elapsed| Unreadable::TimedOut)??;
@@ -209,12 +215,7 @@ async fn collect(
         if so_far > limits.max_body {
             return Err(Unreadable::TooLarge);
         }
-        if so_far > reserved.bytes {
-            let more = limits.budget.reserve(so_far - reserved.bytes)?;
-            reserved.bytes += more.bytes;
-            // The two are one reservation now.
-            std::mem::forget(more);
-        }
+        reserved.grow_to(so_far)?;
         if first.is_empty() && whole.is_empty() {
             // A body that arrived in one piece is taken as it is, without a copy.
             first = data;

@@ -21,7 +21,6 @@ use crate::dedup::Claim;
 use crate::dedup::Dedup;
 use crate::dedup::Keys;
 use crate::dedup::Published;
-use crate::dedup::Unavailable;
 use crate::deliver::Delivery;
 use crate::deliver::RedisStream;
 use crate::deliver::Upstream;
@@ -153,12 +152,6 @@ impl Gateway {
             Published::Finished => Ok(Outcome::Duplicate),
             Published::InFlight(remaining) => Err(Refusal::InFlight(remaining)),
         }
-    }
-}
-
-impl From<Unavailable> for Refusal {
-    fn from(Unavailable(cause): Unavailable) -> Self {
-        Self::StoreUnavailable(cause)
     }
 }
 

@@ -6,6 +6,7 @@ use http::StatusCode;
 
 use crate::auth;
 use crate::body::Unreadable;
+use crate::dedup::Unavailable;
 use crate::deliver::Undelivered;
 use crate::event::Unidentified;
 use crate::origin::Denied;
@@ -35,8 +36,8 @@ pub enum Refusal {
     #[error("the same event is in flight")]
     InFlight(Duration),
     /// The store does not answer.
-    #[error("the store does not answer: {0}")]
-    StoreUnavailable(String),
+    #[error(transparent)]
+    StoreUnavailable(#[from] Unavailable),
     /// The upstream did not take it.
     #[error(transparent)]
     Undelivered(#[from] Undelivered),

@@ -219,7 +219,8 @@ impl Jwks {
     /// The set after one more fetch, because a token named a key that the present one lacks.
     ///
     /// # Errors
-    /// [`Failure::KeysUnavailable`] as for [`Self::keys`], and when the last fetch failed: the key may be a new one.
+    /// [`Failure::KeysUnavailable`] as for [`Self::keys`], and when the fetch failed or takes too long: the key may be
+    /// a new one.
     pub async fn refreshed(&self) -> Result<std::sync::Arc<KeySet>, Failure> {
         if self.take_slot() {
             self.fetching.store(true, Ordering::Release);
@@ -228,7 +229,7 @@ impl Jwks {
         if self.fetching.load(Ordering::Acquire) {
             self.wait().await;
         }
-        if self.failing.load(Ordering::Acquire) {
+        if self.failing.load(Ordering::Acquire) || self.fetching.load(Ordering::Acquire) {
             return Err(Failure::KeysUnavailable);
         }
         self.keys().await

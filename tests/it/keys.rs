@@ -133,6 +133,16 @@ fn a_new_key_that_cannot_be_fetched_is_not_the_senders_fault() {
     assert!(answer.asks_to_come_again(), "{answer:?}");
 }
 
+#[test]
+fn a_new_key_whose_fetch_takes_too_long_is_not_the_senders_fault() {
+    let (upstream, issuer) = (Upstream::start(), Issuer::publishing(&set(&["a"])));
+    let gateway = Gateway::start(&source("pitchpoint", &issuer.url(), &upstream));
+    assert_eq!(event(1, "a", &issuer.url()).send(gateway.address()).status, 200);
+    issuer.reply(Reply::Hold);
+    let answer = event(2, "b", &issuer.url()).send(gateway.address());
+    assert!(answer.asks_to_come_again(), "{answer:?}");
+}
+
 macro_rules! answers_that_change_nothing {
     ($($name:ident: $reply:expr)*) => {
         mod keys_stay_when_the_issuer_answers_with {

@@ -40,5 +40,6 @@ mod replicas;
 mod restart;
 mod settings;
 mod slow;
+mod sqlite;
 mod stream;
 mod upstreams;

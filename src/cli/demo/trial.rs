@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use http::HeaderMap;
 use http::StatusCode;
 
 use super::app::App;
@@ -78,7 +77,7 @@ impl Trial<'_> {
         let sample = self.sample(name, profile, &id, now)?;
         let genuine = self.send(client, name, &sample).await?;
         let again = self.send(client, name, &sample).await?;
-        let forged = self.send(client, name, &self.forge(name, profile, now)?).await?;
+        let forged = self.send(client, name, &self.forge(profile, now)?).await?;
         let stale = if judges_time(profile) {
             let old = Moment::from_unix(now.unix() - STALE);
             let id = format!("evt_{}", const_hex::encode(random::<8>()?));
@@ -106,12 +105,11 @@ impl Trial<'_> {
     }
 
     /// What somebody would send who knows everything but the key.
-    fn forge(&self, name: &str, profile: &Profile, at: Moment) -> Result<Sample, String> {
+    fn forge(&self, profile: &Profile, at: Moment) -> Result<Sample, String> {
         let id = format!("evt_{}", const_hex::encode(random::<8>()?));
         match profile.auth {
             Auth::Hmac(_) => {
                 let guess = Secret::new(const_hex::encode(random::<16>()?))?;
-                debug_assert_ne!(guess.expose(), self.secret(name)?.expose());
                 sign::sample(profile, Proof::Secret(&guess), &id, "demo.event", at)
             }
             Auth::Jwt(_) => sign::sample(profile, Proof::Bearer(&self.issuer.forged_token(at)?), &id, "demo.event", at),
@@ -124,9 +122,7 @@ impl Trial<'_> {
 
     async fn send(&self, client: &reqwest::Client, name: &str, sample: &Sample) -> Result<Seen, String> {
         let url = format!("http://{}/webhooks/{name}", self.gateway);
-        let mut headers = HeaderMap::new();
-        headers.extend(sample.headers.clone());
-        let request = client.post(url).headers(headers).body(sample.body.clone());
+        let request = client.post(url).headers(sample.headers.clone()).body(sample.body.clone());
         let response = request.send().await.map_err(|error| error.to_string())?;
         let status = response.status();
         let body = response.text().await.map_err(|error| error.to_string())?;
