@@ -10,6 +10,7 @@ use bytes::BytesMut;
 use http::HeaderMap;
 use http::HeaderName;
 use http::Method;
+use http::Uri;
 use http::header;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -25,6 +26,7 @@ const MAX_AHEAD: usize = 128 * 1024;
 #[derive(Debug)]
 pub struct Inbound {
     method: Method,
+    target: Uri,
     headers: HeaderMap,
     body: Bytes,
     client: Option<Client>,
@@ -34,13 +36,18 @@ pub struct Inbound {
 
 impl Inbound {
     /// A recorded request, for looking at it again; it was admitted by nobody.
-    pub fn recorded(method: Method, headers: HeaderMap, body: Bytes, received_at: Moment) -> Self {
-        Self { method, headers, body, client: None, received_at, _reserved: None }
+    pub fn recorded(method: Method, target: Uri, headers: HeaderMap, body: Bytes, received_at: Moment) -> Self {
+        Self { method, target, headers, body, client: None, received_at, _reserved: None }
     }
 
     /// The method as sent.
     pub fn method(&self) -> &Method {
         &self.method
+    }
+
+    /// The query of the request's target as sent, without its question mark.
+    pub fn query(&self) -> Option<&str> {
+        self.target.query()
     }
 
     /// The headers as sent.
@@ -165,7 +172,15 @@ pub async fn read(
     let body = tokio::time::timeout(limits.body_timeout, collect(body, length, &mut reserved, limits))
         .await
         .map_err(|_elapsed| Unreadable::TimedOut)??;
-    Ok(Inbound { method: head.method, headers: head.headers, body, client, received_at, _reserved: Some(reserved) })
+    Ok(Inbound {
+        method: head.method,
+        target: head.uri,
+        headers: head.headers,
+        body,
+        client,
+        received_at,
+        _reserved: Some(reserved),
+    })
 }
 
 /// Judges the head of a request; the length of the body that it announces, if any.

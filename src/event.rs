@@ -1,6 +1,7 @@
 //! Gives a verified request its identity: event id, type and the key it is remembered under.
 
-use http::HeaderMap;
+use std::borrow::Cow;
+
 use http::HeaderName;
 use http::HeaderValue;
 use sha2::Digest as _;
@@ -9,9 +10,13 @@ use sha2::Sha256;
 use crate::auth::Verified;
 use crate::body::Inbound;
 use crate::field::Field;
-use crate::json::Fields;
-use crate::json::Pointers;
+use crate::field::NotText;
+use crate::field::Values;
+use crate::field::Wants;
+use crate::mac;
+use crate::params::Params;
 use crate::profile;
+use crate::profile::Hash;
 
 /// Longest event id, in bytes.
 pub const MAX_ID: usize = 512;
@@ -21,8 +26,19 @@ const MAX_KIND: usize = 256;
 /// Where a profile's events carry their identity.
 #[derive(Debug)]
 pub struct Identity {
-    id: Field,
-    kind: Option<Field>,
+    id: Reference,
+    kind: Option<Reference>,
+    nonce: Option<Field>,
+}
+
+/// What an event is known by, ready to be read.
+#[derive(Debug)]
+enum Reference {
+    Field(Field),
+    All(Vec<Self>),
+    First(Vec<Self>),
+    BodyDigest,
+    Unique,
 }
 
 /// A verified request with its identity: what the gateway deduplicates and delivers.
@@ -33,6 +49,7 @@ pub struct Event {
     kind: Option<HeaderValue>,
     key: Key,
     guard: Option<Key>,
+    verified: bool,
 }
 
 /// What an event is remembered under: 128 bits of SHA-256 over the source and the id, so that no sender's bytes reach a
@@ -51,34 +68,124 @@ pub enum Unidentified {
     Invalid,
 }
 
+/// A genuine request without a usable id.
+#[derive(Debug)]
+pub struct Nameless {
+    /// Why.
+    pub why: Unidentified,
+    /// The request.
+    pub inbound: Inbound,
+}
+
 impl Identity {
     /// Takes the profile at its word.
-    pub fn new(said: &profile::Event, pointers: &mut Pointers) -> Self {
-        Self { id: Field::new(&said.id, pointers), kind: said.kind.as_ref().map(|kind| Field::new(kind, pointers)) }
+    pub fn new(said: &profile::Event, params: &Params, wants: &mut Wants) -> Self {
+        Self {
+            id: Reference::new(&said.id, params, wants),
+            kind: said.kind.as_ref().map(|kind| Reference::new(kind, params, wants)),
+            nonce: said.nonce.as_ref().map(|nonce| Field::new(nonce, wants).with_params(params)),
+        }
     }
 
     /// The headers that it reads, each of which may be there once.
-    pub fn headers(&self) -> impl Iterator<Item = &HeaderName> {
-        self.id.header().into_iter().chain(self.kind.as_ref().and_then(Field::header))
+    pub fn headers(&self) -> Vec<HeaderName> {
+        let mut headers = self.id.headers();
+        headers.extend(self.kind.iter().flat_map(Reference::headers));
+        headers.extend(self.nonce.iter().flat_map(Field::headers));
+        headers
     }
 
     /// Reads the identity of a verified request.
     ///
     /// # Errors
     /// [`Unidentified`] when it has no id that could be used. A missing or odd type is no error: the event is genuine.
-    pub fn identify(&self, source: &str, verified: Verified) -> Result<Event, Unidentified> {
-        let (headers, fields) = (verified.inbound().headers(), verified.fields());
-        let id = self.id(headers, fields)?;
-        let kind = self.kind.as_ref().and_then(|kind| kind.text(headers, fields).ok().flatten());
-        let kind = kind.and_then(|kind| value(kind, MAX_KIND));
+    pub fn identify(&self, source: &str, verified: Verified) -> Result<Event, Box<Nameless>> {
+        let (inbound, values) = (verified.inbound(), verified.values());
+        let id = match self.id(inbound, values) {
+            Ok(id) => id,
+            Err(why) => return Err(Box::new(Nameless { why, inbound: verified.into_inbound() })),
+        };
+        let kind = self.kind.as_ref().and_then(|kind| kind.text(inbound, values, ".").ok().flatten());
+        let kind = kind.and_then(|kind| value(&kind, MAX_KIND));
         let key = Key::new(source, b"id", id.as_bytes());
-        let guard = verified.guard().map(|digest| Key::new(source, b"guard", digest));
-        Ok(Event { id, kind, key, guard, inbound: verified.into_inbound() })
+        let nonce = self.nonce.as_ref().and_then(|nonce| nonce.text(inbound, values).ok().flatten());
+        let guard = match nonce {
+            Some(nonce) => Some(Key::new(source, b"nonce", nonce.as_bytes())),
+            None => verified.guard().map(|digest| Key::new(source, b"guard", digest)),
+        };
+        Ok(Event { id, kind, key, guard, inbound: verified.into_inbound(), verified: true })
     }
 
-    fn id(&self, headers: &HeaderMap, fields: &Fields) -> Result<HeaderValue, Unidentified> {
-        let text = self.id.text(headers, fields).map_err(|_not_text| Unidentified::Invalid)?;
-        value(text.ok_or(Unidentified::Missing)?, MAX_ID).ok_or(Unidentified::Invalid)
+    fn id(&self, inbound: &Inbound, values: &Values) -> Result<HeaderValue, Unidentified> {
+        let id = self.id.text(inbound, values, ":").map_err(|_not_text| Unidentified::Invalid)?;
+        value(&id.ok_or(Unidentified::Missing)?, MAX_ID).ok_or(Unidentified::Invalid)
+    }
+}
+
+impl Reference {
+    fn new(said: &profile::Reference, params: &Params, wants: &mut Wants) -> Self {
+        let mut all =
+            |several: &[profile::Reference]| several.iter().map(|said| Self::new(said, params, wants)).collect();
+        match said {
+            profile::Reference::All(several) => Self::All(all(several)),
+            profile::Reference::First(several) => Self::First(all(several)),
+            profile::Reference::Place(place) => Self::Field(Field::new(place, wants).with_params(params)),
+            profile::Reference::BodyDigest => Self::BodyDigest,
+            profile::Reference::Unique => Self::Unique,
+        }
+    }
+
+    fn headers(&self) -> Vec<HeaderName> {
+        match self {
+            Self::Field(field) => field.headers(),
+            Self::All(several) | Self::First(several) => several.iter().flat_map(Self::headers).collect(),
+            Self::BodyDigest | Self::Unique => Vec::new(),
+        }
+    }
+
+    /// The text; `None` when there is none, or not all of it.
+    fn text<'r>(
+        &'r self,
+        inbound: &'r Inbound,
+        values: &'r Values,
+        separator: &str,
+    ) -> Result<Option<Cow<'r, str>>, NotText> {
+        match self {
+            Self::Field(field) => Ok(field.text(inbound, values)?.map(Cow::Borrowed)),
+            Self::First(several) => {
+                for one in several {
+                    if let Some(text) = one.text(inbound, values, separator)?.filter(|text| !text.is_empty()) {
+                        return Ok(Some(text));
+                    }
+                }
+                Ok(None)
+            }
+            Self::All(several) => {
+                let mut joined = String::new();
+                for (position, one) in several.iter().enumerate() {
+                    let text = one.text(inbound, values, separator)?.filter(|text| !text.is_empty());
+                    let Some(text) = text else { return Ok(None) };
+                    if position > 0 {
+                        joined.push_str(separator);
+                    }
+                    // What separates cannot come from inside, or two events could look the same.
+                    joined.push_str(&text.replace('%', "%25").replace(
+                        separator,
+                        &format!("%{:02X}", separator.as_bytes().first().copied().unwrap_or_default()),
+                    ));
+                }
+                Ok(Some(Cow::Owned(joined)))
+            }
+            Self::BodyDigest => {
+                let digest = mac::hash(Hash::Sha256, &[inbound.body()]);
+                Ok(Some(Cow::Owned(const_hex::encode(digest))))
+            }
+            Self::Unique => {
+                let mut random = [0_u8; 16];
+                getrandom::fill(&mut random).map_err(|_unavailable| NotText)?;
+                Ok(Some(Cow::Owned(const_hex::encode(random))))
+            }
+        }
     }
 }
 
@@ -109,12 +216,26 @@ impl Key {
 }
 
 impl Event {
+    /// A request that nobody could verify or identify, for a source that only observes. No other event is taken for the
+    /// same one.
+    pub fn unverified(inbound: Inbound) -> Self {
+        let mut key = [0; 16];
+        // Without randomness two such events might look the same, and the second be dropped; there is no other harm.
+        let _random = getrandom::fill(&mut key);
+        Self { inbound, id: HeaderValue::from_static(""), kind: None, key: Key(key), guard: None, verified: false }
+    }
+
+    /// Whether it is proven to come from the provider.
+    pub fn is_verified(&self) -> bool {
+        self.verified
+    }
+
     /// The request as it came.
     pub fn inbound(&self) -> &Inbound {
         &self.inbound
     }
 
-    /// The provider's id of the event.
+    /// The provider's id of the event; empty when it is not verified.
     pub fn id(&self) -> &HeaderValue {
         &self.id
     }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::LazyLock;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -17,6 +18,7 @@ use prometheus::Histogram;
 use prometheus::IntGauge;
 
 use crate::body;
+use crate::body::Inbound;
 use crate::dedup::Claim;
 use crate::dedup::Dedup;
 use crate::dedup::Keys;
@@ -25,13 +27,14 @@ use crate::deliver::Delivery;
 use crate::deliver::RedisStream;
 use crate::deliver::Upstream;
 use crate::event::Event;
+use crate::handshake;
 use crate::origin::Peer;
 use crate::origin::TrustedProxies;
 use crate::refusal::Blame;
 use crate::refusal::Refusal;
 use crate::reply;
+use crate::reply::Answers;
 use crate::reply::Outcome;
-use crate::reply::Statuses;
 use crate::route::Routes;
 use crate::source::Source;
 use crate::telemetry::Metrics;
@@ -68,7 +71,8 @@ impl Gateway {
     pub async fn handle(self: Arc<Self>, peer: &Peer, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let mut exchange = Exchange::begin(&self, request.uri());
         let result = match self.receive(peer, request, &mut exchange).await {
-            Ok(event) => self.forward(&event, &mut exchange).await,
+            Ok(Received::Event(event)) => self.forward(&event, &mut exchange).await,
+            Ok(Received::Handshake(answer)) => Ok(Outcome::Handshake(answer)),
             Err(refusal) => Err(refusal),
         };
         exchange.end(result)
@@ -84,21 +88,45 @@ impl Gateway {
         peer: &Peer,
         request: Request<Incoming>,
         exchange: &mut Exchange,
-    ) -> Result<Event, Refusal> {
+    ) -> Result<Received, Refusal> {
         let endpoint = Arc::clone(&exchange.endpoint);
         let (source, _) = endpoint.source.as_ref().ok_or(Refusal::NotFound)?;
-        if request.method() != Method::POST {
+        let event = request.method() == Method::POST;
+        if !event && !source.handshakes.methods().any(|method| method == request.method()) {
             return Err(Refusal::MethodNotAllowed);
         }
         let client = self.proxies.client(peer, request.headers());
         exchange.facts.client = client.address();
         let admitted = source.allowlist.admit(client)?;
         let inbound = body::read(request, admitted, &source.single_headers, &source.limits).await?;
-        let verified = source.authenticator.verify(inbound, Moment::now()).await?;
+        if let Some(answer) = source.handshakes.before(&inbound).await? {
+            return Ok(Received::Handshake(answer));
+        }
+        if !event && !source.handshakes.take_signed(inbound.method()) {
+            return Err(Refusal::MethodNotAllowed);
+        }
+        let verified = match source.authenticator.verify(inbound, Moment::now()).await {
+            Ok(verified) => verified,
+            Err(rejected) if source.observe && event => {
+                return Ok(exchange.unverified(rejected.failure.into(), rejected.inbound));
+            }
+            Err(rejected) => return Err(rejected.failure.into()),
+        };
         exchange.verified(verified.secret(), verified.skew());
-        let event = source.identity.identify(source.name.as_str(), verified)?;
-        exchange.facts.event = Some((event.id().clone(), event.kind().cloned()));
-        Ok(event)
+        if let Some(answer) = source.handshakes.after(verified.inbound(), verified.values()).await? {
+            return Ok(Received::Handshake(answer));
+        }
+        if !event {
+            return Err(Refusal::MethodNotAllowed);
+        }
+        match source.identity.identify(source.name.as_str(), verified) {
+            Ok(event) => {
+                exchange.facts.event = Some((event.id().clone(), event.kind().cloned()));
+                Ok(Received::Event(event))
+            }
+            Err(nameless) if source.observe => Ok(exchange.unverified(nameless.why.into(), nameless.inbound)),
+            Err(nameless) => Err(nameless.why.into()),
+        }
     }
 
     async fn forward(&self, event: &Event, exchange: &mut Exchange) -> Result<Outcome, Refusal> {
@@ -116,6 +144,12 @@ impl Gateway {
     async fn pass_on(&self, upstream: &Upstream, event: &Event, exchange: &mut Exchange) -> Result<Outcome, Refusal> {
         let store = &self.metrics.store;
         let mut watch = Stopwatch::start();
+        if !event.is_verified() {
+            // Nothing that is not verified may be remembered, or a forged event could take a genuine one's place.
+            let delivered = upstream.deliver(event, false).await;
+            exchange.facts.upstream = Some(watch.lap(&exchange.endpoint.metrics.upstream_duration));
+            return Ok(Outcome::Delivered(delivered?));
+        }
         let claim = self.dedup.claim(Keys::of(event)).await;
         watch.lap(&store.claim);
         let lease = match claim? {
@@ -155,6 +189,13 @@ impl Gateway {
     }
 }
 
+/// What a request turned out to be.
+#[expect(clippy::large_enum_variant, reason = "nearly all are events, and one more allocation for each would cost")]
+enum Received {
+    Event(Event),
+    Handshake(handshake::Answer),
+}
+
 /// Measures one step after the other.
 struct Stopwatch(Instant);
 
@@ -188,7 +229,11 @@ struct Facts {
     secret: Option<usize>,
     skew: Option<i64>,
     upstream: Option<Duration>,
+    unverified: Option<Refusal>,
 }
+
+/// The answers of paths that no source has.
+static NO_ANSWERS: LazyLock<Answers> = LazyLock::new(Answers::default);
 
 impl Exchange {
     fn begin(gateway: &Gateway, target: &Uri) -> Self {
@@ -210,12 +255,19 @@ impl Exchange {
         }
     }
 
+    /// Notes why an event would be refused if the source did more than observe.
+    fn unverified(&mut self, refusal: Refusal, inbound: Inbound) -> Received {
+        self.endpoint.metrics.deliver_unverified(refusal.row().reason);
+        self.facts.unverified = Some(refusal);
+        Received::Event(Event::unverified(inbound))
+    }
+
     fn end(self, result: Result<Outcome, Refusal>) -> Response<Full<Bytes>> {
         let took = self.begun.elapsed();
         let metrics = &self.endpoint.metrics;
         metrics.request_duration.observe(took.as_secs_f64());
         let source = self.endpoint.source.as_ref().map(|(source, _)| source);
-        let statuses = source.map_or_else(Statuses::default, |source| source.statuses);
+        let answers = source.map_or_else(|| &*NO_ANSWERS, |source| &source.answers);
         match result {
             Ok(outcome) => {
                 let (counter, label) = match outcome {
@@ -223,16 +275,17 @@ impl Exchange {
                     Outcome::Published => (&metrics.queued, "queued"),
                     Outcome::Duplicate => (&metrics.duplicate, "duplicate"),
                     Outcome::Ignored => (&metrics.ignored, "ignored"),
+                    Outcome::Handshake(_) => (&metrics.handshake, "handshake"),
                 };
                 counter.inc();
-                let response = reply::accepted(outcome, statuses);
+                let response = reply::accepted(outcome, answers);
                 self.log(took, response.status().as_u16(), label, None);
                 response
             }
             Err(refusal) => {
                 metrics.refuse(refusal.row().reason);
                 let cause = refusal.clone();
-                let response = reply::refused(refusal, statuses);
+                let response = reply::refused(refusal, answers);
                 self.log(took, response.status().as_u16(), "refused", Some(&cause));
                 response
             }
@@ -256,12 +309,14 @@ impl Exchange {
                     skew_s = self.facts.skew,
                     upstream_ms = self.facts.upstream.map(milliseconds),
                     took_ms = milliseconds(took),
-                    cause = refusal.map(tracing::field::display),
+                    unverified = self.facts.unverified.as_ref().map(|refusal| refusal.row().reason),
+                    cause = refusal.or(self.facts.unverified.as_ref()).map(tracing::field::display),
                     $words
                 )
             };
         }
         match row.map(|row| row.blame) {
+            None if self.facts.unverified.is_some() => write!(tracing::Level::WARN, "taken, but not verified"),
             None => write!(tracing::Level::INFO, "taken"),
             Some(Blame::Sender) => write!(tracing::Level::WARN, "refused"),
             Some(Blame::Gateway | Blame::Upstream) => write!(tracing::Level::ERROR, "not taken"),

@@ -17,7 +17,10 @@ use serde::de::Visitor;
 /// Deepest nesting of arrays and objects that is read.
 pub const MAX_DEPTH: usize = 64;
 
-/// A JSON pointer (RFC 6901), split into its reference tokens.
+/// The token of a pointer that stands for every item of an array.
+const EACH: &str = "*";
+
+/// A JSON pointer (RFC 6901), split into its reference tokens. In an array, the token `*` stands for every item.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
 #[serde(try_from = "String")]
 pub struct Pointer(Vec<String>);
@@ -40,6 +43,11 @@ impl Pointer {
 }
 
 impl Pointer {
+    /// Whether it leads to something in every item of an array.
+    pub fn is_each(&self) -> bool {
+        self.0.iter().any(|token| token == EACH)
+    }
+
     /// The reference tokens, unescaped.
     pub fn tokens(&self) -> &[String] {
         &self.0
@@ -75,6 +83,14 @@ pub struct Pointers {
 struct Node {
     slot: Option<usize>,
     children: Vec<(String, Self)>,
+}
+
+impl Node {
+    /// The slots here and below.
+    fn slots(&self) -> Vec<usize> {
+        let below = self.children.iter().flat_map(|(_, node)| node.slots());
+        self.slot.into_iter().chain(below).collect()
+    }
 }
 
 impl Pointers {
@@ -116,20 +132,29 @@ impl Pointers {
     }
 }
 
-/// The body is not a JSON document that everybody reads alike.
+/// A document that not everybody reads alike.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("the body is not strict JSON: {0}")]
+#[error("{0}")]
 pub struct Malformed(String);
+
+impl Malformed {
+    /// What is wrong with it.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+}
 
 /// What a pointer found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
     /// Nothing, or `null`.
     Absent,
-    /// A string, unescaped.
+    /// A string, unescaped; or an integer, which has one way to be written.
     Text(Bytes),
-    /// Something that is no string.
+    /// A number with a fraction or an exponent, `true` or `false`, an array or an object.
     Other,
+    /// What a pointer with `*` found in each item of an array.
+    Each(Vec<Self>),
 }
 
 /// What the pointers of a profile found in one body.
@@ -156,6 +181,10 @@ impl Walk<'_> {
         if let Some(field) = self.node.and_then(|node| node.slot).and_then(|slot| self.fields.get_mut(slot)) {
             *field = value(self.body);
         }
+    }
+
+    fn take(&mut self, slot: usize) -> Value {
+        self.fields.get_mut(slot).map_or(Value::Absent, |field| std::mem::replace(field, Value::Absent))
     }
 
     fn inside<'v, E: serde::de::Error>(&'v mut self, node: Option<&'v Node>) -> Result<Walk<'v>, E> {
@@ -192,13 +221,13 @@ impl<'de> Visitor<'de> for Walk<'_> {
         Ok(())
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        self.keep(|_| Value::Other);
+    fn visit_u64<E>(self, number: u64) -> Result<(), E> {
+        self.keep(|_| Value::Text(number.to_string().into()));
         Ok(())
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        self.keep(|_| Value::Other);
+    fn visit_i64<E>(self, number: i64) -> Result<(), E> {
+        self.keep(|_| Value::Text(number.to_string().into()));
         Ok(())
     }
 
@@ -238,15 +267,29 @@ impl<'de> Visitor<'de> for Walk<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
         let children = self.node.map_or(&[][..], |node| &node.children);
+        let each = children.iter().find(|(name, _)| name == EACH).map(|(_, node)| node);
+        let slots = each.map(Node::slots).unwrap_or_default();
+        let mut found = vec![Vec::new(); slots.len()];
         let mut index = 0_usize;
         loop {
-            let wanted = (!children.is_empty()).then(|| index.to_string());
+            let wanted = (!children.is_empty() && each.is_none()).then(|| index.to_string());
             let node =
                 wanted.and_then(|wanted| children.iter().find(|(name, _)| *name == wanted)).map(|(_, node)| node);
-            if seq.next_element_seed(self.inside(node)?)?.is_none() {
+            if seq.next_element_seed(self.inside(each.or(node))?)?.is_none() {
                 break;
             }
+            for (slot, found) in slots.iter().zip(&mut found) {
+                match self.take(*slot) {
+                    Value::Each(inner) => found.extend(inner),
+                    value @ (Value::Absent | Value::Text(_) | Value::Other) => found.push(value),
+                }
+            }
             index += 1;
+        }
+        for (slot, found) in slots.into_iter().zip(found) {
+            if let Some(field) = self.fields.get_mut(slot) {
+                *field = Value::Each(found);
+            }
         }
         self.keep(|_| Value::Other);
         Ok(())
@@ -292,10 +335,30 @@ mod tests {
         assert_eq!(find("/id", r#"{"a":[{"id":"no"}],"id":"yes"}"#).expect("json"), text("yes"));
         assert_eq!(find("/a/b", r#"{"a":{"b":"\u00e9"}}"#).expect("json"), text("é"));
         assert_eq!(find("/a/1/b", r#"{"a":[0,{"b":"x"}]}"#).expect("json"), text("x"));
-        assert_eq!(find("/id", r#"{"id":17}"#).expect("json"), Value::Other);
+        assert_eq!(find("/id", r#"{"id":17}"#).expect("json"), text("17"));
+        assert_eq!(find("/id", r#"{"id":-17}"#).expect("json"), text("-17"));
+        assert_eq!(find("/id", r#"{"id":true}"#).expect("json"), Value::Other);
+        assert_eq!(find("/id", r#"{"id":17.0}"#).expect("json"), Value::Other);
         assert_eq!(find("/id", r#"{"id":null}"#).expect("json"), Value::Absent);
         assert_eq!(find("/id", r#"{"id":{"id":"x"}}"#).expect("json"), Value::Other);
         assert_eq!(find("/id", r#"["id"]"#).expect("json"), Value::Absent);
+    }
+
+    #[test]
+    fn a_star_finds_the_value_of_every_item() {
+        let text = |text: &'static str| Value::Text(Bytes::from_static(text.as_bytes()));
+        let each = |body| find("/a/*/b", body).expect("json");
+        assert_eq!(
+            each(r#"{"a":[{"b":"x"},{"c":1},{"b":"y"}]}"#),
+            Value::Each(vec![text("x"), Value::Absent, text("y")])
+        );
+        assert_eq!(each(r#"{"a":[]}"#), Value::Each(Vec::new()));
+        assert_eq!(each(r#"{"a":{"b":"x"}}"#), Value::Absent);
+        assert_eq!(each("{}"), Value::Absent);
+        assert_eq!(
+            find("/*/b/*", r#"[{"b":["x","y"]},{"b":["z"]}]"#).expect("json"),
+            Value::Each(vec![text("x"), text("y"), text("z")])
+        );
     }
 
     #[test]

@@ -15,12 +15,18 @@ pub mod json;
 
 // What a profile file says, and means.
 pub mod profile;
+pub mod params;
+pub mod mac;
 
 // The journey.
 pub mod origin;
 pub mod body;
 pub mod field;
+pub mod template;
+pub mod condition;
+pub mod fetch;
 pub mod auth;
+pub mod handshake;
 pub mod event;
 pub mod sign;
 pub mod dedup;

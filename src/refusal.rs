@@ -9,6 +9,7 @@ use crate::body::Unreadable;
 use crate::dedup::Unavailable;
 use crate::deliver::Undelivered;
 use crate::event::Unidentified;
+use crate::handshake::Unanswered;
 use crate::origin::Denied;
 
 /// Why a request was not taken.
@@ -29,6 +30,9 @@ pub enum Refusal {
     /// It does not prove that it comes from the provider.
     #[error(transparent)]
     Unauthenticated(#[from] auth::Failure),
+    /// A handshake is not answered.
+    #[error(transparent)]
+    Unanswered(#[from] Unanswered),
     /// It has no usable event id.
     #[error(transparent)]
     Unidentified(#[from] Unidentified),
@@ -64,6 +68,10 @@ pub enum StatusKind {
     Fixed(StatusCode),
     /// What the profile says for requests that are not authenticated.
     Unauthenticated,
+    /// What the profile says for requests that cannot be read or identified.
+    Malformed,
+    /// What the profile says for bodies over the limit.
+    TooLarge,
     /// The provider's retryable status.
     Retry,
     /// This one, unless the provider tries again on another status only.
@@ -99,7 +107,7 @@ impl Refusal {
             Self::Denied(Denied::Unknown) => sender(StatusCode::FORBIDDEN, DENIED, "address_unknown"),
             Self::Unreadable(unreadable) => unreadable_row(*unreadable),
             Self::Unauthenticated(auth::Failure::BodyMalformed) => {
-                sender(StatusCode::BAD_REQUEST, "the body is not valid JSON", "body_malformed")
+                malformed("the body is not what the provider sends", "body_malformed")
             }
             Self::Unauthenticated(auth::Failure::KeysUnavailable) => gateway("keys_unavailable"),
             Self::Unauthenticated(failure) => Row {
@@ -108,12 +116,15 @@ impl Refusal {
                 reason: failure.label(),
                 blame: Blame::Sender,
             },
-            Self::Unidentified(Unidentified::Missing) => {
-                sender(StatusCode::BAD_REQUEST, "the event has no id", "event_id_missing")
-            }
-            Self::Unidentified(Unidentified::Invalid) => {
-                sender(StatusCode::BAD_REQUEST, "the event's id cannot be used", "event_id_invalid")
-            }
+            Self::Unanswered(Unanswered::Refused) => Row {
+                status: StatusKind::Unauthenticated,
+                detail: UNAUTHENTICATED,
+                reason: "handshake_refused",
+                blame: Blame::Sender,
+            },
+            Self::Unanswered(Unanswered::Unavailable) => gateway("handshake_unavailable"),
+            Self::Unidentified(Unidentified::Missing) => malformed("the event has no id", "event_id_missing"),
+            Self::Unidentified(Unidentified::Invalid) => malformed("the event's id cannot be used", "event_id_invalid"),
             Self::InFlight(_) => gateway("in_flight"),
             Self::StoreUnavailable(_) => gateway("store_unavailable"),
             Self::Overloaded => gateway("overloaded"),
@@ -162,7 +173,17 @@ impl Refusal {
         "token_audience",
         "token_expired",
         "token_not_yet_valid",
+        "token_claim",
+        "token_body",
+        "credential_missing",
+        "credential_malformed",
+        "credential_mismatch",
+        "certificate_not_allowed",
+        "certificate_invalid",
+        "condition_unmet",
         "keys_unavailable",
+        "handshake_refused",
+        "handshake_unavailable",
         "event_id_missing",
         "event_id_invalid",
         "in_flight",
@@ -180,21 +201,26 @@ fn sender(status: StatusCode, detail: &'static str, reason: &'static str) -> Row
     Row { status: StatusKind::Fixed(status), detail, reason, blame: Blame::Sender }
 }
 
+fn malformed(detail: &'static str, reason: &'static str) -> Row {
+    Row { status: StatusKind::Malformed, detail, reason, blame: Blame::Sender }
+}
+
 fn gateway(reason: &'static str) -> Row {
     Row { status: StatusKind::Retry, detail: TRY_AGAIN, reason, blame: Blame::Gateway }
 }
 
 fn unreadable_row(unreadable: Unreadable) -> Row {
     match unreadable {
-        Unreadable::TooLarge => {
-            sender(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than what is taken here", "body_too_large")
-        }
+        Unreadable::TooLarge => Row {
+            status: StatusKind::TooLarge,
+            detail: "the body is larger than what is taken here",
+            reason: "body_too_large",
+            blame: Blame::Sender,
+        },
         Unreadable::Encoded => {
             sender(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send the body without content encoding", "body_encoded")
         }
-        Unreadable::HeaderRepeated => {
-            sender(StatusCode::BAD_REQUEST, "a header that may be there once is there twice", "header_repeated")
-        }
+        Unreadable::HeaderRepeated => malformed("a header that may be there once is there twice", "header_repeated"),
         Unreadable::Framing => {
             sender(StatusCode::BAD_REQUEST, "the length of the body is given in two ways", "framing")
         }
@@ -223,7 +249,7 @@ fn undelivered_row(undelivered: &Undelivered) -> Row {
 
 impl auth::Failure {
     /// The value of the label `reason`.
-    fn label(&self) -> &'static str {
+    pub fn label(&self) -> &'static str {
         match self {
             Self::SignatureMissing => "signature_missing",
             Self::SignatureMalformed => "signature_malformed",
@@ -242,6 +268,14 @@ impl auth::Failure {
             Self::TokenAudience => "token_audience",
             Self::TokenExpired => "token_expired",
             Self::TokenNotYetValid => "token_not_yet_valid",
+            Self::TokenClaim => "token_claim",
+            Self::TokenBody => "token_body",
+            Self::CredentialMissing => "credential_missing",
+            Self::CredentialMalformed => "credential_malformed",
+            Self::CredentialMismatch => "credential_mismatch",
+            Self::CertificateNotAllowed => "certificate_not_allowed",
+            Self::CertificateInvalid => "certificate_invalid",
+            Self::ConditionUnmet => "condition_unmet",
             Self::KeysUnavailable => "keys_unavailable",
             Self::BodyMalformed => "body_malformed",
         }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::HeaderValue;
+use http::Method;
 use http::Response;
 use http::StatusCode;
 use http::header;
@@ -10,6 +11,7 @@ use http_body_util::Full;
 use crate::body::Unreadable;
 use crate::deliver::Answer;
 use crate::deliver::Undelivered;
+use crate::handshake;
 use crate::profile;
 use crate::refusal::Refusal;
 use crate::refusal::StatusKind;
@@ -25,61 +27,108 @@ pub enum Outcome {
     Duplicate,
     /// The source does not want events of this type.
     Ignored,
+    /// It was a probe, and is answered with this.
+    Handshake(handshake::Answer),
 }
 
-/// The statuses that one provider understands.
-#[derive(Debug, Clone, Copy)]
-pub struct Statuses {
+/// The answers that one provider understands.
+#[derive(Debug, Clone)]
+pub struct Answers {
     accepted: StatusCode,
+    body: Option<(HeaderValue, Bytes)>,
     unauthenticated: StatusCode,
+    malformed: StatusCode,
+    too_large: StatusCode,
     retry: Option<StatusCode>,
+    allow: HeaderValue,
 }
 
-impl Default for Statuses {
+impl Default for Answers {
     fn default() -> Self {
-        Self { accepted: StatusCode::OK, unauthenticated: StatusCode::UNAUTHORIZED, retry: None }
+        Self::new(&profile::Answers::default(), &[])
     }
 }
 
-impl Statuses {
-    /// What the profile says, and the usual statuses for the rest.
-    pub fn new(said: &profile::Answers) -> Self {
-        let status = |code: Option<u16>| code.and_then(|code| StatusCode::from_u16(code).ok());
-        let usual = Self::default();
+impl Answers {
+    /// What the profile says, and what is usual for the rest; `methods` are those of its handshakes.
+    pub fn new(said: &profile::Answers, methods: &[Method]) -> Self {
+        let status = |code: Option<u16>, usual| code.and_then(|code| StatusCode::from_u16(code).ok()).unwrap_or(usual);
+        let body = said.accepted.body.as_ref().map(|body| match body {
+            profile::AcceptedBody::Text(text) => (TEXT, Bytes::from(text.clone())),
+            profile::AcceptedBody::Json(json) => (JSON, Bytes::from(json.clone())),
+        });
+        let mut allow = vec!["POST"];
+        methods.iter().map(Method::as_str).for_each(|method| {
+            if !allow.contains(&method) {
+                allow.push(method);
+            }
+        });
         Self {
-            accepted: status(said.accepted.map(profile::Status::code)).unwrap_or(usual.accepted),
-            unauthenticated: status(said.refused.map(profile::Status::code)).unwrap_or(usual.unauthenticated),
-            retry: status(said.retry.map(profile::Status::code)),
+            accepted: status(said.accepted.status.map(profile::Status::code), StatusCode::OK),
+            body,
+            unauthenticated: status(said.refused.map(profile::Status::code), StatusCode::UNAUTHORIZED),
+            malformed: status(said.malformed.map(profile::Status::code), StatusCode::BAD_REQUEST),
+            too_large: status(said.too_large.map(profile::Status::code), StatusCode::PAYLOAD_TOO_LARGE),
+            retry: said.retry.and_then(|retry| StatusCode::from_u16(retry.code()).ok()),
+            allow: HeaderValue::from_str(&allow.join(", ")).unwrap_or(HeaderValue::from_static("POST")),
         }
     }
 
-    fn of(self, kind: StatusKind) -> StatusCode {
+    fn of(&self, kind: StatusKind) -> StatusCode {
         match kind {
             StatusKind::Fixed(status) => status,
             StatusKind::Unauthenticated => self.unauthenticated,
+            StatusKind::Malformed => self.malformed,
+            StatusKind::TooLarge => self.too_large,
             StatusKind::Retry => self.retry.unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
             StatusKind::Upstream(status) => self.retry.unwrap_or(status),
+        }
+    }
+
+    /// The answer for an event that was taken without an upstream's own.
+    fn accepted(&self, usual: &'static [u8]) -> Response<Full<Bytes>> {
+        match &self.body {
+            Some((_, body)) if body.is_empty() => bodiless(self.accepted),
+            Some((content_type, body)) => whole(self.accepted, content_type.clone(), body.clone()),
+            None if self.accepted == StatusCode::NO_CONTENT => bodiless(self.accepted),
+            None => whole(self.accepted, JSON, Bytes::from_static(usual)),
         }
     }
 }
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain");
 const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 
 /// The answer for a request that was taken.
-pub fn accepted(outcome: Outcome, statuses: Statuses) -> Response<Full<Bytes>> {
+pub fn accepted(outcome: Outcome, answers: &Answers) -> Response<Full<Bytes>> {
     match outcome {
         Outcome::Delivered(answer) => relay(answer, br#"{"received":true}"#),
-        Outcome::Published => json(statuses.accepted, br#"{"received":true}"#),
-        Outcome::Duplicate => json(statuses.accepted, br#"{"received":true,"duplicate":true}"#),
-        Outcome::Ignored => json(statuses.accepted, br#"{"received":true,"ignored":true}"#),
+        Outcome::Published => answers.accepted(br#"{"received":true}"#),
+        Outcome::Duplicate => answers.accepted(br#"{"received":true,"duplicate":true}"#),
+        Outcome::Ignored => answers.accepted(br#"{"received":true,"ignored":true}"#),
+        Outcome::Handshake(answer) => shaken(answer),
     }
 }
 
+/// The answer to a handshake. What a sender wrote may be in it, and no browser shall take it for a page.
+fn shaken(answer: handshake::Answer) -> Response<Full<Bytes>> {
+    let mut response = match answer.content_type {
+        Some(content_type) => whole(answer.status, HeaderValue::from_static(content_type), answer.body),
+        None => bodiless(answer.status),
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    for (name, value) in answer.headers {
+        headers.insert(name, value);
+    }
+    response
+}
+
 /// The answer for a request that was not taken.
-pub fn refused(refusal: Refusal, statuses: Statuses) -> Response<Full<Bytes>> {
+pub fn refused(refusal: Refusal, answers: &Answers) -> Response<Full<Bytes>> {
     let row = refusal.row();
-    let status = statuses.of(row.status);
+    let status = answers.of(row.status);
     let retry_after = refusal.retry_after();
     // What follows on the connection may be no request at all.
     let ends = matches!(refusal, Refusal::Unreadable(Unreadable::Framing));
@@ -98,7 +147,7 @@ pub fn refused(refusal: Refusal, statuses: Statuses) -> Response<Full<Bytes>> {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     if status == StatusCode::METHOD_NOT_ALLOWED {
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+        response.headers_mut().insert(header::ALLOW, answers.allow.clone());
     }
     response
 }
@@ -116,10 +165,16 @@ fn relay(answer: Answer, instead: &[u8]) -> Response<Full<Bytes>> {
     response
 }
 
-fn json(status: StatusCode, body: &'static [u8]) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from_static(body)));
+fn whole(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    response
+}
+
+fn bodiless(status: StatusCode) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = status;
     response
 }
 

@@ -5,17 +5,24 @@ use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
 use http::Method;
+use http::Uri;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::auth::Hmac;
+use crate::auth::KeySets;
+use crate::auth::Material;
+use crate::auth::Signature;
 use crate::body::Inbound;
+use crate::field::Wants;
 use crate::json::Pointer;
-use crate::json::Pointers;
-use crate::profile::Auth;
+use crate::params::Params;
+use crate::profile::Holder;
 use crate::profile::Piece;
 use crate::profile::Place;
 use crate::profile::Profile;
+use crate::profile::Reference;
+use crate::profile::Scheme;
+use crate::profile::Template;
 use crate::secret::Secret;
 use crate::time::Moment;
 
@@ -50,37 +57,44 @@ struct Draft {
 pub fn sample(profile: &Profile, proof: Proof<'_>, id: &str, kind: &str, at: Moment) -> Result<Sample, String> {
     let mut draft = Draft { headers: HeaderMap::new(), body: json!({}) };
     draft.headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    draft.set(&profile.event.id, id)?;
-    if let Some(place) = &profile.event.kind {
-        draft.set(place, kind)?;
+    draft.refer(&profile.event.id, id)?;
+    if let Some(kind_at) = &profile.event.kind {
+        draft.refer(kind_at, kind)?;
     }
     let time = profile.timestamp.as_ref().map(|timestamp| (timestamp, timestamp.format.write(at)));
     if let Some((timestamp, time)) = &time {
         draft.set(&timestamp.from, time)?;
     }
-    match (&profile.auth, proof) {
-        (Auth::Hmac(said), Proof::Secret(secret)) => {
+    let scheme = profile.schemes().next().ok_or("the profile names no scheme")?;
+    match (scheme, proof) {
+        (Scheme::Signature(said), Proof::Secret(secret)) => {
             // Whatever else is signed has to be there.
-            for place in said.signed.pieces().iter().filter_map(Piece::place) {
+            for place in said.signed.iter().flat_map(Template::walk).filter_map(Piece::place) {
                 if !draft.has(place) {
                     draft.set(place, id)?;
                 }
             }
-            let mut pointers = Pointers::default();
-            let hmac = Hmac::new(said, std::slice::from_ref(secret), &mut pointers)
-                .map_err(|wrong| wrong.into_iter().map(|(_, message)| message).collect::<Vec<_>>().join("; "))?;
-            let inbound = Inbound::recorded(Method::POST, draft.headers.clone(), draft.bytes(), at);
-            let fields = pointers.extract(inbound.body()).map_err(|error| error.to_string())?;
+            let (params, mut wants, mut key_sets) = (Params::new(), Wants::default(), KeySets::new());
+            let secrets = std::slice::from_ref(secret);
+            let mut material = Material::new(secrets, &params, profile.keys(), &mut wants, &mut key_sets);
+            let signature = Signature::new(said, &mut material).map_err(|(key, message)| format!("{key} {message}"))?;
+            if let Some((_, message)) = material.unusable().next() {
+                return Err(format!("the secret {message}"));
+            }
+            let inbound =
+                Inbound::recorded(Method::POST, Uri::from_static("/"), draft.headers.clone(), draft.bytes(), at);
+            let mut values = wants.read(&inbound).map_err(|error| error.to_string())?;
+            wants.read_json(&inbound, &mut values).map_err(|error| error.to_string())?;
             let time = time.as_ref().map(|(_, time)| time.as_str());
-            let signed = hmac.signed(&inbound, &fields, time).map_err(|error| error.to_string())?;
-            let signature = hmac.sign(&signed).ok_or("the key cannot sign")?;
-            draft.set(&said.signature.place, &signature)?;
+            let signed = signature.signed(&inbound, &values, time).next().ok_or("nothing is signed")?;
+            let text = signature.sign(&signed.map_err(|error| error.to_string())?).ok_or("the key cannot sign")?;
+            draft.set(&said.place.place, &text)?;
         }
-        (Auth::Jwt(_), Proof::Bearer(token)) => {
+        (Scheme::Jwt(_), Proof::Bearer(token)) => {
             draft.header(&http::header::AUTHORIZATION, &format!("Bearer {token}"))?;
         }
-        (Auth::Hmac(_), Proof::Bearer(_)) => return Err("this profile is signed with a secret".to_owned()),
-        (Auth::Jwt(_), Proof::Secret(_)) => return Err("this profile is signed with a private key".to_owned()),
+        (_, Proof::Bearer(_)) => return Err("this profile is not signed with a token".to_owned()),
+        (_, Proof::Secret(_)) => return Err("this profile is not signed with a secret".to_owned()),
     }
     Ok(Sample { body: draft.bytes(), headers: draft.headers })
 }
@@ -91,26 +105,38 @@ impl Draft {
     }
 
     fn has(&self, place: &Place) -> bool {
-        match place {
-            Place::Header(header) => self.headers.contains_key(&header.name),
-            Place::Json(pointer) => self.body.pointer(&pointer.to_string()).is_some(),
+        match &place.holder {
+            Holder::Header(names) => names.iter().any(|name| self.headers.contains_key(name)),
+            Holder::Json(pointer) => self.body.pointer(&pointer.to_string()).is_some(),
+            Holder::Numbered(_) | Holder::Form(_) | Holder::Query(_) => false,
+        }
+    }
+
+    fn refer(&mut self, reference: &Reference, text: &str) -> Result<(), String> {
+        match reference {
+            Reference::Place(place) => self.set(place, text),
+            Reference::All(several) => several.iter().try_for_each(|one| self.refer(one, text)),
+            Reference::First(several) => several.first().map_or(Ok(()), |one| self.refer(one, text)),
+            Reference::BodyDigest | Reference::Unique => Ok(()),
         }
     }
 
     fn set(&mut self, place: &Place, text: &str) -> Result<(), String> {
-        match place {
-            Place::Header(header) => match &header.item {
-                None => self.header(&header.name, text),
-                Some(item) => {
-                    let entry = format!("{}{}{text}", item.key, item.assign);
-                    let list = match self.headers.get(&header.name).and_then(|list| list.to_str().ok()) {
-                        Some(before) => format!("{before}{}{entry}", item.separator),
-                        None => entry,
-                    };
-                    self.header(&header.name, &list)
-                }
-            },
-            Place::Json(pointer) => self.field(pointer, text),
+        match (&place.holder, &place.item) {
+            (Holder::Header(names), item) => {
+                let name = names.first().ok_or("a place has no name")?;
+                let Some(item) = item else { return self.header(name, text) };
+                let entry = format!("{}{}{text}", item.key, item.assign);
+                let list = match self.headers.get(name).and_then(|list| list.to_str().ok()) {
+                    Some(before) => format!("{before}{}{entry}", item.separator),
+                    None => entry,
+                };
+                self.header(name, &list)
+            }
+            (Holder::Json(pointer), _) => self.field(pointer, text),
+            (Holder::Numbered(_) | Holder::Form(_) | Holder::Query(_), _) => {
+                Err(format!("nothing is made up for the {place}"))
+            }
         }
     }
 

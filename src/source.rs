@@ -11,8 +11,9 @@ use crate::dedup::Stream;
 use crate::deliver::Target;
 use crate::event::Event;
 use crate::event::Identity;
+use crate::handshake::Handshakes;
 use crate::origin::Allowlist;
-use crate::reply::Statuses;
+use crate::reply::Answers;
 
 /// One configured endpoint.
 #[derive(Debug)]
@@ -29,14 +30,18 @@ pub struct Source {
     pub limits: Limits,
     /// How a request proves where it comes from.
     pub authenticator: Authenticator,
+    /// The probes that it answers.
+    pub handshakes: Handshakes,
     /// How many secrets it may be proved with.
     pub secrets: usize,
     /// Where events carry their id and type.
     pub identity: Identity,
     /// Which types are delivered.
     pub wanted: Wanted,
-    /// The statuses that its provider understands.
-    pub statuses: Statuses,
+    /// The answers that its provider understands.
+    pub answers: Answers,
+    /// Whether what cannot be verified is delivered all the same, marked.
+    pub observe: bool,
     /// Where its events go.
     pub destination: Destination,
 }

@@ -46,9 +46,17 @@ impl Moment {
 pub enum Format {
     /// Whole seconds since 1970 in ASCII digits: no sign, no space, no leading zero.
     Unix,
+    /// Whole milliseconds since 1970, written like [`Self::Unix`].
+    UnixMs,
+    /// Seconds since 1970 with at most nine decimals, or without any.
+    UnixFloat,
+    /// RFC 3339 in UTC or with an offset, 0 to 9 fraction digits.
+    Rfc3339,
     /// RFC 3339 in UTC or with an offset, 0 to 9 fraction digits, day and month with or without their leading zero
     /// (Pitchpoint writes `2024-01-1T10:00:00.7777748Z`).
     Rfc3339Lenient,
+    /// The preferred format of HTTP (RFC 9110 section 5.6.7), `Sun, 06 Nov 1994 08:49:37 GMT`.
+    HttpDate,
 }
 
 impl Format {
@@ -56,9 +64,22 @@ impl Format {
     pub fn parse(self, text: &str) -> Option<Moment> {
         match self {
             Self::Unix => parse_digits(text).map(Moment::from_unix),
-            Self::Rfc3339Lenient => {
-                let parsed: Timestamp = pad_date(text)?.parse().ok()?;
-                Some(Moment(parsed.as_millisecond()))
+            Self::UnixMs => parse_digits(text).map(Moment),
+            Self::UnixFloat => {
+                let (seconds, decimals) = text.split_once('.').unwrap_or((text, "0"));
+                let digits = (1..=9).contains(&decimals.len()) && decimals.bytes().all(|byte| byte.is_ascii_digit());
+                let millis: i64 = format!("{decimals:0<3}").get(..3).filter(|_| digits)?.parse().ok()?;
+                Some(Moment(Moment::from_unix(parse_digits(seconds)?).0.saturating_add(millis)))
+            }
+            Self::Rfc3339 if text.as_bytes().get(10) == Some(&b'T') => rfc3339(text),
+            Self::Rfc3339 => None,
+            Self::Rfc3339Lenient => rfc3339(&pad_date(text)?),
+            Self::HttpDate => {
+                let parsed = httpdate::parse_http_date(text).ok()?;
+                // The two obsolete forms say other bytes for the same moment.
+                let seconds = parsed.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
+                (httpdate::fmt_http_date(parsed) == text)
+                    .then(|| Moment::from_unix(i64::try_from(seconds).unwrap_or(0)))
             }
         }
     }
@@ -67,7 +88,13 @@ impl Format {
     pub fn write(self, moment: Moment) -> String {
         match self {
             Self::Unix => moment.unix().to_string(),
-            Self::Rfc3339Lenient => moment.rfc3339().to_string(),
+            Self::UnixMs => moment.0.to_string(),
+            Self::UnixFloat => format!("{}.{:03}", moment.unix(), moment.0.rem_euclid(1000)),
+            Self::Rfc3339 | Self::Rfc3339Lenient => moment.rfc3339().to_string(),
+            Self::HttpDate => {
+                let seconds = u64::try_from(moment.unix()).unwrap_or(0);
+                httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+            }
         }
     }
 
@@ -75,9 +102,18 @@ impl Format {
     pub fn describe(self) -> &'static str {
         match self {
             Self::Unix => "Unix seconds",
+            Self::UnixMs => "Unix milliseconds",
+            Self::UnixFloat => "Unix seconds, possibly with decimals",
+            Self::Rfc3339 => "RFC 3339",
+            Self::HttpDate => "an HTTP date",
             Self::Rfc3339Lenient => "RFC 3339, day and month possibly without leading zero",
         }
     }
+}
+
+fn rfc3339(text: &str) -> Option<Moment> {
+    let parsed: Timestamp = text.parse().ok()?;
+    Some(Moment(parsed.as_millisecond()))
 }
 
 /// At most fifteen ASCII digits without sign, space or leading zero.
@@ -113,6 +149,33 @@ mod tests {
         }
         assert!(Format::Unix.parse("1735812000000").is_some(), "milliseconds are a second in the far future");
         assert_eq!(Format::Unix.parse("1735812000000000"), None, "longer than any time");
+    }
+
+    #[test]
+    fn every_format_reads_what_it_writes_and_none_of_the_others() {
+        let moment = Moment(1_735_812_000_000);
+        let formats = [Format::Unix, Format::UnixMs, Format::UnixFloat, Format::Rfc3339, Format::HttpDate];
+        for format in formats {
+            assert_eq!(format.parse(&format.write(moment)), Some(moment), "{format:?}");
+        }
+        assert_eq!(Format::UnixFloat.parse("1735812000"), Some(moment));
+        assert_eq!(Format::UnixFloat.parse("1735812000.5"), Some(Moment(1_735_812_000_500)));
+        assert_eq!(Format::HttpDate.write(moment), "Thu, 02 Jan 2025 10:00:00 GMT");
+        for (format, bad) in [
+            (Format::UnixMs, "1735812000000.0"),
+            (Format::UnixFloat, "1735812000."),
+            (Format::UnixFloat, "1e9"),
+            (Format::UnixFloat, "1735812000.-5"),
+            (Format::UnixFloat, "1735812000.1234567890"),
+            (Format::Rfc3339, "2025-01-02 10:00:00Z"),
+            (Format::Rfc3339, "2025-01-2T10:00:00Z"),
+            (Format::Rfc3339, "2025-01-02T10:00:00"),
+            (Format::HttpDate, "Thursday, 02-Jan-25 10:00:00 GMT"),
+            (Format::HttpDate, "Fri, 02 Jan 2025 10:00:00 GMT"),
+            (Format::HttpDate, "1735812000"),
+        ] {
+            assert_eq!(format.parse(bad), None, "{format:?} {bad:?}");
+        }
     }
 
     #[test]

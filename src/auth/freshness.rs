@@ -7,8 +7,8 @@ use http::HeaderName;
 use super::Failure;
 use crate::body::Inbound;
 use crate::field::Field;
-use crate::json::Fields;
-use crate::json::Pointers;
+use crate::field::Values;
+use crate::field::Wants;
 use crate::profile;
 use crate::profile::TimestampPolicy;
 use crate::time::Format;
@@ -19,8 +19,9 @@ use crate::time::Moment;
 pub struct Freshness {
     from: Field,
     format: Format,
-    /// Whole seconds either way; `None` when the time is only recorded.
-    tolerance: Option<i64>,
+    /// Whole seconds into the past and into the future, where there is a limit.
+    past: Option<i64>,
+    future: Option<i64>,
     /// Whether it has to be there and readable: it decides something, or it is signed.
     required: bool,
 }
@@ -35,16 +36,15 @@ pub struct Stamp<'r> {
 
 impl Freshness {
     /// Takes the profile at its word; `signed` when the time is part of what is signed.
-    pub fn new(said: &profile::Timestamp, signed: bool, pointers: &mut Pointers) -> Self {
-        let tolerance = match said.policy {
-            TimestampPolicy::Enforce => said.tolerance.as_ref().map(Duration::as_secs),
-            TimestampPolicy::Record => None,
-        };
+    pub fn new(said: &profile::Timestamp, signed: bool, wants: &mut Wants) -> Self {
+        let tolerance = said.tolerance.filter(|_| said.policy == TimestampPolicy::Enforce);
+        let seconds = |limit: Duration| i64::try_from(limit.as_secs()).unwrap_or(i64::MAX);
         Self {
-            from: Field::new(&said.from, pointers),
+            from: Field::new(&said.from, wants),
             format: said.format,
             required: signed || tolerance.is_some(),
-            tolerance: tolerance.map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX)),
+            past: tolerance.and_then(|tolerance| tolerance.past).map(seconds),
+            future: tolerance.and_then(|tolerance| tolerance.future).map(seconds),
         }
     }
 
@@ -52,8 +52,8 @@ impl Freshness {
     ///
     /// # Errors
     /// Only where the profile enforces or signs it: [`Failure::TimestampMissing`] or [`Failure::TimestampMalformed`].
-    pub fn read<'r>(&'r self, inbound: &'r Inbound, fields: &'r Fields) -> Result<Stamp<'r>, Failure> {
-        let text = self.from.text(inbound.headers(), fields);
+    pub fn read<'r>(&'r self, inbound: &'r Inbound, values: &'r Values) -> Result<Stamp<'r>, Failure> {
+        let text = self.from.text(inbound, values);
         if !self.required {
             let text = text.unwrap_or_default();
             return Ok(Stamp { text, moment: text.and_then(|text| self.format.parse(text)) });
@@ -70,20 +70,22 @@ impl Freshness {
     pub fn judge(&self, stamp: &Stamp<'_>, now: Moment) -> Result<Option<i64>, Failure> {
         let Some(moment) = stamp.moment else { return Ok(None) };
         let age = now.seconds_since(moment);
-        match self.tolerance {
-            Some(tolerance) if age > tolerance => Err(Failure::TimestampStale),
-            Some(tolerance) if age < -tolerance => Err(Failure::TimestampFuture),
-            _ => Ok(Some(age)),
+        if self.past.is_some_and(|limit| age > limit) {
+            return Err(Failure::TimestampStale);
         }
+        if self.future.is_some_and(|limit| age < -limit) {
+            return Err(Failure::TimestampFuture);
+        }
+        Ok(Some(age))
     }
 
-    /// The header that it reads.
-    pub fn header(&self) -> Option<&HeaderName> {
-        self.from.header()
+    /// The headers that it reads.
+    pub fn headers(&self) -> Vec<HeaderName> {
+        self.from.headers()
     }
 
-    /// Whether the time stands in the body.
-    pub fn reads_body(&self) -> bool {
+    /// Whether the time stands in a JSON body.
+    pub fn reads_json(&self) -> bool {
         self.from.is_json()
     }
 }

@@ -18,6 +18,7 @@ use arc_swap::ArcSwapOption;
 use base64::Engine as _;
 use jsonwebtoken::DecodingKey;
 use jsonwebtoken::jwk::AlgorithmParameters;
+use jsonwebtoken::jwk::EllipticCurve;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::jwk::KeyOperations;
@@ -26,6 +27,7 @@ use tokio::sync::Notify;
 use tokio::sync::watch;
 
 use super::Failure;
+use crate::fetch::Address;
 use crate::profile::Algorithm;
 
 /// Least time between two fetches that tokens with unknown keys cause.
@@ -36,42 +38,11 @@ const MAX_PER_MINUTE: usize = 5;
 const MAX_STALE: Duration = Duration::from_hours(24);
 /// Longest a request waits for keys.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Longest one fetch may take.
-const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
-/// Largest answer that is read, in bytes.
-const MAX_BYTES: usize = 256 * 1024;
 /// Most keys that are taken from one set.
 const MAX_KEYS: usize = 64;
 /// How long a set is fresh when the issuer does not say, and the bounds of what it may say.
 const FRESH: (Duration, Duration, Duration) =
     (Duration::from_mins(15), Duration::from_mins(5), Duration::from_hours(24));
-
-/// An address that keys may be fetched from: `https`, or `http` on this very machine.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct JwksUrl(reqwest::Url);
-
-impl JwksUrl {
-    /// Reads an address.
-    ///
-    /// # Errors
-    /// What is wrong with it and what would be right.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        // Credentials are not repeated.
-        let shown = if text.contains('@') { "this".to_owned() } else { format!("{text:?}") };
-        let url = reqwest::Url::parse(text).map_err(|error| format!("{shown} is not a URL: {error}"))?;
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err("has credentials, which are not sent; remove them".to_owned());
-        }
-        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-        let loopback = host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
-        match url.scheme() {
-            "https" => Ok(Self(url)),
-            "http" if loopback => Ok(Self(url)),
-            "http" => Err(format!("{shown} would fetch keys in the clear, where others can change them; use https")),
-            _ => Err(format!("{shown} is not an https address")),
-        }
-    }
-}
 
 /// One published key that may verify tokens.
 pub struct Key {
@@ -101,8 +72,22 @@ impl KeySet {
         }
     }
 
-    fn parse(bytes: &[u8], algorithm: Algorithm, generation: u64) -> Result<Self, String> {
-        let set: JwkSet = serde_json::from_slice(bytes).map_err(|error| format!("not a JWK set: {error}"))?;
+    /// One key that needs no name.
+    pub(super) fn of(key: DecodingKey) -> Self {
+        let anonymous = Some(Key { key, verifies: true });
+        Self { keys: HashMap::new(), anonymous, fetched: Instant::now(), generation: 0 }
+    }
+
+    /// Reads a JWK set (RFC 7517 section 5), or one JWK.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(super) fn parse(bytes: &[u8], algorithm: Algorithm, generation: u64) -> Result<Self, String> {
+        let set: JwkSet =
+            serde_json::from_slice(bytes).or_else(|error| match serde_json::from_slice::<Jwk>(bytes) {
+                Ok(one) => Ok(JwkSet { keys: vec![one] }),
+                Err(_) => Err(format!("not a JWK set: {error}")),
+            })?;
         let mut keys = HashMap::new();
         let mut anonymous = Vec::new();
         for jwk in set.keys.iter().take(MAX_KEYS) {
@@ -123,13 +108,21 @@ impl KeySet {
 /// A key of the right kind and strength; RSA from 2048 to 8192 bits.
 fn usable(jwk: &Jwk, algorithm: Algorithm) -> Option<Key> {
     let fits = match (&jwk.algorithm, algorithm) {
-        (AlgorithmParameters::RSA(rsa), Algorithm::Rs256) => {
+        (
+            AlgorithmParameters::RSA(rsa),
+            Algorithm::Rs256
+            | Algorithm::Rs384
+            | Algorithm::Rs512
+            | Algorithm::Ps256
+            | Algorithm::Ps384
+            | Algorithm::Ps512,
+        ) => {
             let modulus = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(&rsa.n).ok()?;
             (256..=1024).contains(&modulus.len())
         }
-        (AlgorithmParameters::EllipticCurve(ec), Algorithm::Es256) => {
-            ec.curve == jsonwebtoken::jwk::EllipticCurve::P256
-        }
+        (AlgorithmParameters::EllipticCurve(ec), Algorithm::Es256) => ec.curve == EllipticCurve::P256,
+        (AlgorithmParameters::EllipticCurve(ec), Algorithm::Es384) => ec.curve == EllipticCurve::P384,
+        (AlgorithmParameters::OctetKeyPair(okp), Algorithm::EdDsa) => okp.curve == EllipticCurve::Ed25519,
         _ => false,
     };
     if !fits {
@@ -146,7 +139,7 @@ fn usable(jwk: &Jwk, algorithm: Algorithm) -> Option<Key> {
 
 /// The keys of one issuer, kept fresh by [`Jwks::run`].
 pub struct Jwks {
-    url: JwksUrl,
+    url: Address,
     algorithm: Algorithm,
     current: ArcSwapOption<KeySet>,
     wanted: Notify,
@@ -179,7 +172,7 @@ impl std::fmt::Debug for Jwks {
 
 impl Jwks {
     /// Keys from this address for this algorithm; none until [`Self::run`] runs.
-    pub fn new(url: JwksUrl, algorithm: Algorithm) -> Self {
+    pub fn new(url: Address, algorithm: Algorithm) -> Self {
         Self {
             url,
             algorithm,
@@ -276,7 +269,7 @@ impl Jwks {
                     fresh
                 }
                 Err(error) => {
-                    tracing::warn!(url = %self.url.0, error, "the issuer's keys could not be fetched");
+                    tracing::warn!(url = %self.url, error, "the issuer's keys could not be fetched");
                     pause = (pause * 2).min(Duration::from_mins(1));
                     pause
                 }
@@ -289,59 +282,16 @@ impl Jwks {
     }
 
     async fn fetch(&self) -> Result<(KeySet, Duration), String> {
-        let failed = |error: reqwest::Error| error.without_url().to_string();
-        let client = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .timeout(FETCH_TIMEOUT)
-            .build()
-            .map_err(failed)?;
-        let mut response = client.get(self.url.0.clone()).send().await.map_err(failed)?;
-        if response.status() != reqwest::StatusCode::OK {
-            return Err(format!("the answer was {}", response.status()));
-        }
-        let fresh =
-            response.headers().get(reqwest::header::CACHE_CONTROL).and_then(|value| max_age(value.to_str().ok()?));
-        let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(failed)? {
-            if bytes.len() + chunk.len() > MAX_BYTES {
-                return Err(format!("the answer is longer than {MAX_BYTES} bytes"));
-            }
-            bytes.extend_from_slice(&chunk);
-        }
+        let document = self.url.fetch().await.map_err(|error| error.to_string())?;
         let generation = *self.attempts.borrow() + 1;
-        let set = KeySet::parse(&bytes, self.algorithm, generation)?;
-        Ok((set, fresh.unwrap_or(FRESH.0).clamp(FRESH.1, FRESH.2)))
+        let set = KeySet::parse(&document.bytes, self.algorithm, generation)?;
+        Ok((set, document.max_age.unwrap_or(FRESH.0).clamp(FRESH.1, FRESH.2)))
     }
-}
-
-/// The `max-age` of a `Cache-Control` header (RFC 9111 section 5.2.2.1).
-fn max_age(value: &str) -> Option<Duration> {
-    let seconds = value.split(',').find_map(|directive| directive.trim().strip_prefix("max-age="))?;
-    seconds.trim_matches('"').parse().ok().map(Duration::from_secs)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn keys_come_over_https_or_from_this_machine() {
-        for good in ["https://issuer.example/jwks.json", "http://127.0.0.1:1/x", "http://[::1]/x", "http://localhost/x"]
-        {
-            assert!(JwksUrl::parse(good).is_ok(), "{good}");
-        }
-        for bad in ["", "issuer", "http://issuer.example/jwks.json", "file:///etc/passwd", "http://127.0.0.1.example/"]
-        {
-            assert!(JwksUrl::parse(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn max_age_is_read_from_cache_control() {
-        assert_eq!(max_age("public, max-age=600, must-revalidate"), Some(Duration::from_mins(10)));
-        assert_eq!(max_age("no-store"), None);
-        assert_eq!(max_age("max-age=soon"), None);
-    }
 
     #[test]
     fn sets_without_a_usable_key_are_no_sets() {

@@ -1,5 +1,5 @@
-//! Bearer tokens (RFC 6750) that are JWTs (RFC 7519), verified as RFC 8725 asks: one algorithm pinned by the profile,
-//! keys from the configured JWK set only, and every claim that is configured required.
+//! Tokens that are JWTs (RFC 7519), verified as RFC 8725 asks: one algorithm pinned by the profile, keys from the
+//! configured places only, and every claim that is configured required.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,8 +7,9 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 
 use base64::Engine as _;
-use http::HeaderMap;
+use http::HeaderName;
 use http::header;
+use jsonwebtoken::DecodingKey;
 use serde::Deserialize;
 use serde_json::Value;
 use sha2::Digest as _;
@@ -16,8 +17,20 @@ use sha2::Sha256;
 
 use super::Failure;
 use super::Jwks;
+use super::Material;
+use super::Misfit;
+use super::jwks::KeySet;
+use super::keys;
+use crate::body::Inbound;
+use crate::field::Field;
+use crate::field::Values;
+use crate::params;
 use crate::profile;
 use crate::profile::Algorithm;
+use crate::profile::BodyClaim;
+use crate::profile::Holder;
+use crate::profile::KeyEncoding;
+use crate::profile::Place;
 use crate::time::Moment;
 
 /// Longest token that is looked at, in bytes.
@@ -25,23 +38,37 @@ const MAX_TOKEN: usize = 8 * 1024;
 /// Most tokens that are remembered.
 const MAX_REMEMBERED: usize = 4096;
 
-/// `[auth.jwt]` of a profile with the parameters of a source.
+/// `[auth.jwt]` of a profile with the parameters and secrets of a source.
 #[derive(Debug)]
 pub struct Jwt {
     algorithm: Algorithm,
     leeway: i64,
-    issuer: String,
-    audience: String,
-    keys: Arc<Jwks>,
-    remembered: Mutex<HashMap<[u8; 32], Validity>>,
+    max_age: Option<i64>,
+    /// Absent where any will do.
+    issuers: Option<Vec<String>>,
+    audiences: Option<Vec<String>>,
+    claims: Vec<(String, Value)>,
+    body: Option<BodyClaim>,
+    field: Field,
+    /// What stands before the token; `None` for a bearer token.
+    prefix: Option<String>,
+    keys: Keys,
+    remembered: Mutex<HashMap<[u8; 32], Known>>,
 }
 
-/// From when to when a verified token holds, and which keys said so.
+#[derive(Debug)]
+enum Keys {
+    Fetched(Arc<Jwks>),
+    Configured(Vec<(usize, Arc<KeySet>)>),
+}
+
+/// A verified token: from when to when it holds, and which keys said so.
 #[derive(Debug, Clone, Copy)]
-struct Validity {
+struct Known {
     not_before: Option<i64>,
     expires: i64,
     generation: u64,
+    secret: Option<usize>,
 }
 
 #[derive(Deserialize)]
@@ -51,53 +78,124 @@ struct Header {
     crit: Option<Value>,
 }
 
-#[derive(Deserialize)]
-struct Claims {
-    iss: Option<Value>,
-    aud: Option<Value>,
-    exp: Option<Value>,
-    nbf: Option<Value>,
-}
+/// The claims of a token, by name.
+type Claims = serde_json::Map<String, Value>;
 
 impl Jwt {
-    /// Accepts tokens of this issuer for this audience.
-    pub fn new(said: &profile::Jwt, issuer: String, audience: String, keys: Arc<Jwks>) -> Self {
-        Self {
+    /// Makes the profile's scheme ready.
+    ///
+    /// # Errors
+    /// What is wrong with a parameter.
+    pub fn new(said: &profile::Jwt, material: &mut Material<'_>) -> Result<Self, Misfit> {
+        let keys = match material.jwks(said.algorithm)? {
+            Some(jwks) => Keys::Fetched(jwks),
+            None => Keys::Configured(material.keys(&said.key, |text| configured(said, text).map(Arc::new))),
+        };
+        let bearer = Place { holder: Holder::Header(vec![header::AUTHORIZATION]), item: None };
+        let place = said.from.as_ref().map_or(&bearer, |from| &from.place);
+        let seconds = |duration: std::time::Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+        let named = |said: &profile::Texts, name: &str| {
+            let texts: Vec<_> = said.iter().map(|text| params::fill(text, material.params)).collect();
+            let usual = || material.params.get(name).map(|param| vec![param.clone()]);
+            if texts.is_empty() { usual() } else { Some(texts) }
+        };
+        let claim = |(name, value): (&String, &toml::Value)| {
+            let value = match value.as_str() {
+                Some(text) => Value::from(params::fill(text, material.params)),
+                None => serde_json::to_value(value).unwrap_or_default(),
+            };
+            (name.clone(), value)
+        };
+        Ok(Self {
             algorithm: said.algorithm,
-            leeway: i64::try_from(said.leeway.as_secs()).unwrap_or(i64::MAX),
-            issuer,
-            audience,
+            leeway: seconds(said.leeway),
+            max_age: said.max_age.map(seconds),
+            issuers: named(&said.issuer, "issuer"),
+            audiences: named(&said.audience, "audience"),
+            claims: said.claims.iter().map(claim).collect(),
+            body: said.body.clone(),
+            prefix: said.from.as_ref().map(|from| from.prefix.clone()),
+            field: Field::new(place, material.wants),
             keys,
             remembered: Mutex::default(),
+        })
+    }
+
+    /// The keys that it fetches.
+    pub fn jwks(&self) -> Option<&Arc<Jwks>> {
+        match &self.keys {
+            Keys::Fetched(jwks) => Some(jwks),
+            Keys::Configured(_) => None,
         }
     }
 
-    /// The keys that it verifies with.
-    pub fn jwks(&self) -> &Arc<Jwks> {
-        &self.keys
+    /// Whether there is a key to verify with.
+    pub fn has_keys(&self) -> bool {
+        match &self.keys {
+            Keys::Fetched(_) => true,
+            Keys::Configured(keys) => !keys.is_empty(),
+        }
     }
 
-    /// Checks the token in `Authorization` at the moment `now`.
+    /// Where the token stands.
+    pub fn field(&self) -> &Field {
+        &self.field
+    }
+
+    /// The headers that it reads.
+    pub fn headers(&self) -> Vec<HeaderName> {
+        self.field.headers()
+    }
+
+    /// Whether the body has to be parsed as JSON first.
+    pub fn reads_json(&self) -> bool {
+        self.field.is_json()
+    }
+
+    /// Checks the token at the moment `now`; the position of the secret that its key came from, if it did.
     ///
     /// # Errors
     /// The [`Failure`] that says what is wrong with it, or that the keys are not to be had.
-    pub async fn verify(&self, headers: &HeaderMap, now: Moment) -> Result<(), Failure> {
-        let token = bearer(headers)?;
-        let fingerprint: [u8; 32] = Sha256::digest(token).into();
-        let keys = self.keys.keys().await?;
-        let known = self.remembered().get(&fingerprint).copied().filter(|known| known.generation == keys.generation);
+    pub async fn verify(&self, inbound: &Inbound, values: &Values, now: Moment) -> Result<Option<usize>, Failure> {
+        let token = self.token(inbound, values)?;
+        let fetched = match &self.keys {
+            Keys::Fetched(jwks) => Some(jwks.keys().await?),
+            Keys::Configured(_) => None,
+        };
+        let generation = fetched.as_ref().map_or(0, |keys| keys.generation);
+        // A token that is bound to one body is not seen again.
+        let fingerprint: Option<[u8; 32]> = self.body.is_none().then(|| Sha256::digest(token).into());
+        let known = fingerprint.and_then(|fingerprint| self.remembered().get(&fingerprint).copied());
+        let known = known.filter(|known| known.generation == generation);
         let validity = match known {
-            Some(validity) => validity,
-            None => self.decode(token, keys).await?,
+            Some(known) => known,
+            None => self.decode(token, fetched, inbound).await?,
         };
         self.hold(validity, now)?;
-        if known.is_none() {
+        if let Some(fingerprint) = fingerprint.filter(|_| known.is_none()) {
             self.remember(fingerprint, validity, now);
         }
-        Ok(())
+        Ok(validity.secret)
     }
 
-    async fn decode(&self, token: &str, mut keys: Arc<super::jwks::KeySet>) -> Result<Validity, Failure> {
+    /// The token as it stands in the request.
+    fn token<'r>(&'r self, inbound: &'r Inbound, values: &'r Values) -> Result<&'r str, Failure> {
+        let text = self.field.text(inbound, values).map_err(|_not_text| Failure::TokenMalformed)?;
+        let text = text.ok_or(Failure::TokenMissing)?;
+        let token = match &self.prefix {
+            Some(prefix) => text.strip_prefix(prefix.as_str()).ok_or(Failure::TokenMissing)?,
+            None => {
+                let (scheme, token) = text.split_once(' ').ok_or(Failure::TokenMissing)?;
+                if !scheme.eq_ignore_ascii_case("bearer") {
+                    return Err(Failure::TokenMissing);
+                }
+                token.trim_start_matches(' ')
+            }
+        };
+        if token.len() > MAX_TOKEN { Err(Failure::TokenMalformed) } else { Ok(token) }
+    }
+
+    async fn decode(&self, token: &str, fetched: Option<Arc<KeySet>>, inbound: &Inbound) -> Result<Known, Failure> {
         let header = read_header(token)?;
         if header.alg != self.algorithm.title() {
             return Err(Failure::TokenAlgorithm);
@@ -105,10 +203,37 @@ impl Jwt {
         if header.crit.is_some() {
             return Err(Failure::TokenMalformed);
         }
-        if keys.find(header.kid.as_deref()).is_none() {
-            keys = self.keys.refreshed().await?;
+        let kid = header.kid.as_deref();
+        match (&self.keys, fetched) {
+            (Keys::Fetched(jwks), Some(mut keys)) => {
+                if keys.find(kid).is_none() {
+                    keys = jwks.refreshed().await?;
+                }
+                self.decode_with(token, kid, inbound, (&keys, None))
+            }
+            (Keys::Configured(sets), _) => {
+                let mut failure = Failure::TokenUnknownKey;
+                for (at, keys) in sets {
+                    match self.decode_with(token, kid, inbound, (keys, Some(*at))) {
+                        Err(wrong @ (Failure::TokenUnknownKey | Failure::TokenSignature)) => failure = wrong,
+                        decided => return decided,
+                    }
+                }
+                Err(failure)
+            }
+            (Keys::Fetched(_), None) => Err(Failure::KeysUnavailable),
         }
-        let key = keys.find(header.kid.as_deref()).ok_or(Failure::TokenUnknownKey)?;
+    }
+
+    /// The keys come with the position of the secret that they are, if they were configured.
+    fn decode_with(
+        &self,
+        token: &str,
+        kid: Option<&str>,
+        inbound: &Inbound,
+        (keys, secret): (&KeySet, Option<usize>),
+    ) -> Result<Known, Failure> {
+        let key = keys.find(kid).ok_or(Failure::TokenUnknownKey)?;
         if !key.verifies {
             return Err(Failure::TokenKeyUse);
         }
@@ -118,55 +243,111 @@ impl Jwt {
                 if forged { Failure::TokenSignature } else { Failure::TokenMalformed }
             })?
             .claims;
-        self.judge(&claims, keys.generation)
+        self.judge(&claims, inbound)?;
+        self.validity(&claims, keys.generation, secret)
     }
 
     /// The claims that do not depend on the time.
-    fn judge(&self, claims: &Claims, generation: u64) -> Result<Validity, Failure> {
-        if claims.iss.as_ref().and_then(Value::as_str) != Some(self.issuer.as_str()) {
+    fn judge(&self, claims: &Claims, inbound: &Inbound) -> Result<(), Failure> {
+        let one_of = |value: &Value, known: &[String]| {
+            value.as_str().is_some_and(|text| known.iter().any(|known| known == text))
+        };
+        if let Some(issuers) = &self.issuers
+            && !claims.get("iss").is_some_and(|issuer| one_of(issuer, issuers))
+        {
             return Err(Failure::TokenIssuer);
         }
-        let ours = |value: &Value| value.as_str() == Some(self.audience.as_str());
-        let for_us = match &claims.aud {
-            Some(Value::Array(list)) => list.iter().any(ours),
-            Some(one) => ours(one),
-            None => false,
-        };
-        if !for_us {
-            return Err(Failure::TokenAudience);
+        if let Some(audiences) = &self.audiences {
+            let for_us = match claims.get("aud") {
+                Some(Value::Array(list)) => list.iter().any(|audience| one_of(audience, audiences)),
+                Some(one) => one_of(one, audiences),
+                None => false,
+            };
+            if !for_us {
+                return Err(Failure::TokenAudience);
+            }
         }
-        let expires = claims.exp.as_ref().and_then(numeric_date).ok_or(Failure::TokenExpired)?;
-        let not_before = match &claims.nbf {
+        if self.claims.iter().any(|(name, value)| claims.get(name) != Some(value)) {
+            return Err(Failure::TokenClaim);
+        }
+        if let Some(bound) = &self.body {
+            let mut digest = [0; 32];
+            let text = claims.get(&bound.claim).and_then(Value::as_str).ok_or(Failure::TokenBody)?;
+            let right = bound.encoding.decode(text.as_bytes(), &mut digest);
+            let computed: [u8; 32] = Sha256::digest(inbound.body()).into();
+            if !right || aws_lc_rs::constant_time::verify_slices_are_equal(&digest, &computed).is_err() {
+                return Err(Failure::TokenBody);
+            }
+        }
+        Ok(())
+    }
+
+    fn validity(&self, claims: &Claims, generation: u64, secret: Option<usize>) -> Result<Known, Failure> {
+        let expires = match (claims.get("exp"), self.max_age) {
+            (Some(value), _) => numeric_date(value).ok_or(Failure::TokenExpired)?,
+            (None, Some(_)) => i64::MAX,
+            (None, None) => return Err(Failure::TokenExpired),
+        };
+        let not_before = match claims.get("nbf") {
             Some(value) => Some(numeric_date(value).ok_or(Failure::TokenNotYetValid)?),
             None => None,
         };
-        Ok(Validity { not_before, expires, generation })
+        let Some(max_age) = self.max_age else { return Ok(Known { not_before, expires, generation, secret }) };
+        let issued = claims.get("iat").and_then(numeric_date).ok_or(Failure::TokenExpired)?;
+        Ok(Known {
+            not_before: Some(not_before.unwrap_or(issued).max(issued)),
+            expires: expires.min(issued.saturating_add(max_age).saturating_add(1)),
+            generation,
+            secret,
+        })
     }
 
-    fn hold(&self, validity: Validity, now: Moment) -> Result<(), Failure> {
-        if now.unix() >= validity.expires.saturating_add(self.leeway) {
+    fn hold(&self, known: Known, now: Moment) -> Result<(), Failure> {
+        if now.unix() >= known.expires.saturating_add(self.leeway) {
             return Err(Failure::TokenExpired);
         }
-        if validity.not_before.is_some_and(|moment| now.unix() < moment.saturating_sub(self.leeway)) {
+        if known.not_before.is_some_and(|moment| now.unix() < moment.saturating_sub(self.leeway)) {
             return Err(Failure::TokenNotYetValid);
         }
         Ok(())
     }
 
-    fn remember(&self, fingerprint: [u8; 32], validity: Validity, now: Moment) {
+    fn remember(&self, fingerprint: [u8; 32], known: Known, now: Moment) {
         let mut remembered = self.remembered();
         if remembered.len() >= MAX_REMEMBERED {
-            remembered.retain(|_, known| known.expires > now.unix() && known.generation == validity.generation);
+            remembered.retain(|_, other| other.expires > now.unix() && other.generation == known.generation);
             if remembered.len() >= MAX_REMEMBERED {
                 remembered.clear();
             }
         }
-        remembered.insert(fingerprint, validity);
+        remembered.insert(fingerprint, known);
     }
 
-    fn remembered(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], Validity>> {
+    fn remembered(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], Known>> {
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Keys from the text of one secret: a shared key, a public key in PEM, a JWK or a JWK set.
+fn configured(said: &profile::Jwt, text: &[u8]) -> Result<KeySet, String> {
+    if said.algorithm.is_symmetric() {
+        return Ok(KeySet::of(DecodingKey::from_secret(&keys::bytes(&said.key, KeyEncoding::Text, text)?)));
+    }
+    if !text.trim_ascii_start().starts_with(b"-----BEGIN") {
+        return KeySet::parse(text, said.algorithm, 0);
+    }
+    let key = match said.algorithm {
+        Algorithm::Es256 | Algorithm::Es384 => DecodingKey::from_ec_pem(text),
+        Algorithm::EdDsa => DecodingKey::from_ed_pem(text),
+        Algorithm::Rs256
+        | Algorithm::Rs384
+        | Algorithm::Rs512
+        | Algorithm::Ps256
+        | Algorithm::Ps384
+        | Algorithm::Ps512 => DecodingKey::from_rsa_pem(text),
+        Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512 => return Err("is not a shared key".to_owned()),
+    };
+    key.map(KeySet::of).map_err(|_bad| format!("is not a public key for {} in PEM", said.algorithm.title()))
 }
 
 /// Only the signature: the claims are judged here, where "absent" and "of the wrong type" are both a no, and where the
@@ -174,24 +355,23 @@ impl Jwt {
 fn signature_only(algorithm: Algorithm) -> jsonwebtoken::Validation {
     let mut validation = jsonwebtoken::Validation::new(match algorithm {
         Algorithm::Rs256 => jsonwebtoken::Algorithm::RS256,
+        Algorithm::Rs384 => jsonwebtoken::Algorithm::RS384,
+        Algorithm::Rs512 => jsonwebtoken::Algorithm::RS512,
+        Algorithm::Ps256 => jsonwebtoken::Algorithm::PS256,
+        Algorithm::Ps384 => jsonwebtoken::Algorithm::PS384,
+        Algorithm::Ps512 => jsonwebtoken::Algorithm::PS512,
         Algorithm::Es256 => jsonwebtoken::Algorithm::ES256,
+        Algorithm::Es384 => jsonwebtoken::Algorithm::ES384,
+        Algorithm::EdDsa => jsonwebtoken::Algorithm::EdDSA,
+        Algorithm::Hs256 => jsonwebtoken::Algorithm::HS256,
+        Algorithm::Hs384 => jsonwebtoken::Algorithm::HS384,
+        Algorithm::Hs512 => jsonwebtoken::Algorithm::HS512,
     });
     validation.required_spec_claims.clear();
     validation.validate_exp = false;
     validation.validate_nbf = false;
     validation.validate_aud = false;
     validation
-}
-
-fn bearer(headers: &HeaderMap) -> Result<&str, Failure> {
-    let value = headers.get(header::AUTHORIZATION).ok_or(Failure::TokenMissing)?;
-    let value = value.to_str().map_err(|_bytes| Failure::TokenMalformed)?;
-    let (scheme, token) = value.split_once(' ').ok_or(Failure::TokenMissing)?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(Failure::TokenMissing);
-    }
-    let token = token.trim_start_matches(' ');
-    if token.len() > MAX_TOKEN { Err(Failure::TokenMalformed) } else { Ok(token) }
 }
 
 fn read_header(token: &str) -> Result<Header, Failure> {

@@ -1,59 +1,101 @@
 //! Decides whether a request comes from the provider. Knows the secrets and keys of one source, and nothing of HTTP
 //! statuses, stores or deliveries.
 
+mod certificate;
 mod freshness;
-mod hmac;
 mod jwks;
 mod jwt;
+mod keys;
+mod material;
+mod public_key;
+mod signature;
+mod token;
+
+use std::sync::Arc;
 
 use http::HeaderName;
 
 use crate::body::Inbound;
-use crate::json::Fields;
+use crate::condition::Condition;
+use crate::field::Field;
+use crate::field::Values;
+use crate::field::Wants;
 use crate::json::Malformed;
-use crate::json::Pointers;
+use crate::profile::Combination;
 use crate::time::Moment;
 
 pub use freshness::Freshness;
 pub use freshness::Stamp;
-pub use hmac::Hmac;
-pub use hmac::Signed;
 pub use jwks::Jwks;
-pub use jwks::JwksUrl;
 pub use jwks::Key;
 pub use jwks::KeySet;
 pub use jwt::Jwt;
+pub use keys::key_bytes;
+pub use material::KeySets;
+pub use material::Material;
+pub use material::Misfit;
+pub use signature::Signature;
+pub use signature::Signed;
+pub use token::Token;
 
 /// One scheme with its keys.
 #[derive(Debug)]
 pub enum Scheme {
-    /// A keyed hash.
-    Hmac(Hmac),
-    /// A token signed by keys from a JWK set.
-    Jwt(Jwt),
+    /// A signature over bytes of the request.
+    Signature(Box<Signature>),
+    /// A secret that is sent along.
+    Token(Token),
+    /// A signed token.
+    Jwt(Box<Jwt>),
+}
+
+/// A scheme and when it counts.
+#[derive(Debug)]
+pub struct Member {
+    /// When it applies, where the profile says more than that its proof is there.
+    pub when: Vec<Condition>,
+    /// What has to hold besides the proof.
+    pub check: Vec<Condition>,
+    /// The scheme.
+    pub scheme: Scheme,
+    /// Whether what identifies the event is under its signature; if not, a digest of what is guards against replays.
+    pub covers_id: bool,
+    /// Whether requests with this proof have to be fresh.
+    pub timed: bool,
 }
 
 /// Everything one source needs to tell genuine requests from others.
 #[derive(Debug)]
 pub struct Authenticator {
-    /// How a request proves its origin.
-    pub scheme: Scheme,
+    /// Which of the members have to hold.
+    pub combination: Combination,
+    /// How a request proves its origin; at least one.
+    pub members: Vec<Member>,
+    /// What has to hold besides.
+    pub require: Vec<Condition>,
     /// How its time is judged, where the provider sends one.
     pub freshness: Option<Freshness>,
-    /// Every JSON value that the profile wants, of the authenticator and of the event.
-    pub pointers: Pointers,
-    /// Whether what identifies the event is under the signature; if not, a digest of what is guards against replays.
-    pub covers_id: bool,
+    /// Every value that the profile wants, of the authenticator, of the handshakes and of the event.
+    pub wants: Wants,
 }
 
 /// An inbound that an authenticator accepted. Born in [`Authenticator::verify`] only.
 #[derive(Debug)]
 pub struct Verified {
     inbound: Inbound,
-    fields: Fields,
+    values: Values,
     secret: Option<usize>,
     skew: Option<i64>,
     guard: Option<[u8; 32]>,
+}
+
+/// An inbound that an authenticator did not accept.
+#[derive(Debug)]
+pub struct Rejected {
+    /// Why.
+    pub failure: Failure,
+    /// The request, as untrusted as before.
+    pub inbound: Inbound,
 }
 
 impl Verified {
@@ -62,9 +104,9 @@ impl Verified {
         &self.inbound
     }
 
-    /// What the profile's pointers found in the body.
-    pub fn fields(&self) -> &Fields {
-        &self.fields
+    /// What the profile wants of the body and the query.
+    pub fn values(&self) -> &Values {
+        &self.values
     }
 
     /// Which of the source's secrets matched, counted from 0; `None` for schemes without secrets.
@@ -126,6 +168,22 @@ pub enum Failure {
     TokenExpired,
     #[error("the token is not valid yet")]
     TokenNotYetValid,
+    #[error("there is no secret where it should be")]
+    CredentialMissing,
+    #[error("what should be the secret is not written the way the profile says")]
+    CredentialMalformed,
+    #[error("the secret is another one")]
+    CredentialMismatch,
+    #[error("a claim that the profile requires is missing or has another value")]
+    TokenClaim,
+    #[error("the token is bound to another body")]
+    TokenBody,
+    #[error("the certificate's address is not one that the profile allows")]
+    CertificateNotAllowed,
+    #[error("the certificate cannot be used: not readable, not valid now, or of another subject")]
+    CertificateInvalid,
+    #[error("a condition of the profile does not hold")]
+    ConditionUnmet,
     #[error("the issuer's keys are not available")]
     KeysUnavailable,
     #[error("the body is not JSON that everybody reads alike")]
@@ -143,49 +201,162 @@ impl Authenticator {
     ///
     /// # Errors
     /// The first [`Failure`] found; the order is the same for every request of a profile.
-    pub async fn verify(&self, inbound: Inbound, now: Moment) -> Result<Verified, Failure> {
-        let early = self.needs_body_first();
-        let early_fields = if early { self.pointers.extract(inbound.body())? } else { Fields::default() };
-        if let Scheme::Hmac(hmac) = &self.scheme {
-            hmac.presented(&inbound, &early_fields)?;
+    pub async fn verify(&self, inbound: Inbound, now: Moment) -> Result<Verified, Box<Rejected>> {
+        match self.judge(&inbound, now).await {
+            Ok(Proven { values, secret, skew, guard }) => Ok(Verified { inbound, values, secret, skew, guard }),
+            Err(failure) => Err(Box::new(Rejected { failure, inbound })),
         }
-        let stamp = self.freshness.as_ref().map(|freshness| freshness.read(&inbound, &early_fields)).transpose()?;
-        let (secret, guard) = match &self.scheme {
-            Scheme::Hmac(hmac) => {
-                let signed = hmac.signed(&inbound, &early_fields, stamp.as_ref().and_then(|stamp| stamp.text))?;
-                let secret = hmac.verify(&inbound, &early_fields, &signed)?;
-                (Some(secret), (!self.covers_id).then(|| signed.digest()))
+    }
+
+    async fn judge(&self, inbound: &Inbound, now: Moment) -> Result<Proven, Failure> {
+        let mut values = self.wants.read(inbound)?;
+        let early = self.needs_json_first();
+        if early {
+            self.wants.read_json(inbound, &mut values)?;
+        }
+        if !self.require.iter().all(|condition| condition.holds(inbound, &values)) {
+            return Err(Failure::ConditionUnmet);
+        }
+        let members = self.applying(inbound, &values)?;
+        for member in members {
+            member.scheme.presented(inbound, &values)?;
+        }
+        let timed = members.iter().any(|member| member.timed);
+        let freshness = self.freshness.as_ref().filter(|_| timed);
+        let stamp = freshness.map(|freshness| freshness.read(inbound, &values)).transpose()?;
+        let timestamp = stamp.as_ref().and_then(|stamp| stamp.text);
+        let mut proven = Proven { values: Values::default(), secret: None, skew: None, guard: None };
+        let covered = members.iter().any(|member| member.covers_id);
+        for member in members {
+            if !member.check.iter().all(|condition| condition.holds(inbound, &values)) {
+                return Err(Failure::SignatureMismatch);
             }
-            Scheme::Jwt(jwt) => {
-                jwt.verify(inbound.headers(), now).await?;
-                (None, None)
+            let secret = match &member.scheme {
+                Scheme::Signature(signature) => {
+                    let signed = signature.verify(inbound, &values, timestamp, !covered).await?;
+                    proven.guard = proven.guard.or(signed.digest);
+                    signed.secret
+                }
+                Scheme::Token(token) => Some(token.verify(inbound, &values)?),
+                Scheme::Jwt(jwt) => jwt.verify(inbound, &values, now).await?,
+            };
+            proven.secret = proven.secret.or(secret);
+        }
+        if let (Some(freshness), Some(stamp)) = (freshness, stamp) {
+            proven.skew = freshness.judge(&stamp, now)?;
+        }
+        // Bodies are parsed once they are known to be genuine, unless something inside is needed to tell.
+        if !early {
+            self.wants.read_json(inbound, &mut values)?;
+        }
+        proven.values = values;
+        Ok(proven)
+    }
+
+    /// The members that decide about this request.
+    fn applying(&self, inbound: &Inbound, values: &Values) -> Result<&[Member], Failure> {
+        match (self.combination, self.members.as_slice()) {
+            (Combination::All, members) | (Combination::First, members @ [_])
+                if members.iter().all(|member| member.when.is_empty()) =>
+            {
+                Ok(members)
             }
-        };
-        let skew = match (&self.freshness, stamp) {
-            (Some(freshness), Some(stamp)) => freshness.judge(&stamp, now)?,
-            _ => None,
-        };
-        // Bodies are parsed once they are known to be genuine, unless the signature is inside.
-        let fields =
-            if early || self.pointers.is_empty() { early_fields } else { self.pointers.extract(inbound.body())? };
-        Ok(Verified { inbound, fields, secret, skew, guard })
+            (_, members) => {
+                let applies = |member: &Member| match member.when.as_slice() {
+                    [] => member.scheme.field().has_entry(inbound, values),
+                    when => when.iter().all(|condition| condition.holds(inbound, values)),
+                };
+                let there = |member: &Member| member.when.is_empty() && member.scheme.field().is_there(inbound, values);
+                let first = members
+                    .iter()
+                    .position(applies)
+                    .or_else(|| members.iter().position(there))
+                    .or_else(|| members.iter().position(|member| member.when.is_empty()))
+                    .ok_or(Failure::ConditionUnmet)?;
+                Ok(members.get(first..=first).unwrap_or_default())
+            }
+        }
     }
 
     /// The headers that this authenticator reads, each of which may be there once.
     pub fn headers(&self) -> Vec<HeaderName> {
-        let mut names = match &self.scheme {
-            Scheme::Hmac(hmac) => hmac.headers(),
-            Scheme::Jwt(_) => vec![http::header::AUTHORIZATION],
-        };
-        names.extend(self.freshness.as_ref().and_then(Freshness::header).cloned());
+        let conditions =
+            self.require.iter().chain(self.members.iter().flat_map(|member| member.when.iter().chain(&member.check)));
+        let mut names: Vec<_> = conditions.flat_map(Condition::fields).flat_map(Field::headers).collect();
+        names.extend(self.members.iter().flat_map(|member| member.scheme.headers()));
+        names.extend(self.freshness.iter().flat_map(Freshness::headers));
+        names.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+        names.dedup();
         names
     }
 
-    fn needs_body_first(&self) -> bool {
-        let scheme = match &self.scheme {
-            Scheme::Hmac(hmac) => hmac.reads_body(),
-            Scheme::Jwt(_) => false,
+    /// The key sets that it verifies tokens with.
+    pub fn key_sets(&self) -> impl Iterator<Item = &Arc<Jwks>> {
+        self.members.iter().filter_map(|member| match &member.scheme {
+            Scheme::Jwt(jwt) => jwt.jwks(),
+            Scheme::Signature(_) | Scheme::Token(_) => None,
+        })
+    }
+
+    fn needs_json_first(&self) -> bool {
+        let conditions =
+            self.require.iter().chain(self.members.iter().flat_map(|member| member.when.iter().chain(&member.check)));
+        self.freshness.as_ref().is_some_and(Freshness::reads_json)
+            || conditions.flat_map(Condition::fields).any(Field::is_json)
+            || self.members.iter().any(|member| member.scheme.reads_json())
+    }
+}
+
+/// What a request was proven to be.
+struct Proven {
+    values: Values,
+    secret: Option<usize>,
+    skew: Option<i64>,
+    guard: Option<[u8; 32]>,
+}
+
+impl Scheme {
+    /// Where its proof stands.
+    pub fn field(&self) -> &Field {
+        match self {
+            Self::Signature(signature) => signature.field(),
+            Self::Token(token) => token.field(),
+            Self::Jwt(jwt) => jwt.field(),
+        }
+    }
+
+    /// Whether it has a key to verify with.
+    pub fn has_keys(&self) -> bool {
+        match self {
+            Self::Signature(signature) => signature.has_keys(),
+            Self::Token(token) => token.has_keys(),
+            Self::Jwt(jwt) => jwt.has_keys(),
+        }
+    }
+
+    /// Whether the request presents anything where the proof should be.
+    fn presented(&self, inbound: &Inbound, values: &Values) -> Result<(), Failure> {
+        let missing = match self {
+            Self::Signature(_) => Failure::SignatureMissing,
+            Self::Token(_) => Failure::CredentialMissing,
+            Self::Jwt(_) => Failure::TokenMissing,
         };
-        scheme || self.freshness.as_ref().is_some_and(Freshness::reads_body)
+        if self.field().is_there(inbound, values) { Ok(()) } else { Err(missing) }
+    }
+
+    fn headers(&self) -> Vec<HeaderName> {
+        match self {
+            Self::Signature(signature) => signature.headers(),
+            Self::Token(token) => token.headers(),
+            Self::Jwt(jwt) => jwt.headers(),
+        }
+    }
+
+    fn reads_json(&self) -> bool {
+        match self {
+            Self::Signature(signature) => signature.reads_json(),
+            Self::Token(token) => token.reads_json(),
+            Self::Jwt(jwt) => jwt.reads_json(),
+        }
     }
 }

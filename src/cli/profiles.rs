@@ -104,7 +104,8 @@ fn describe(name: &str, profile: &Profile) -> Value {
 
 fn tolerance(profile: &Profile) -> Option<Duration> {
     let timestamp = profile.timestamp.as_ref()?;
-    timestamp.tolerance.filter(|_| timestamp.policy == TimestampPolicy::Enforce)
+    let tolerance = timestamp.tolerance.and_then(|tolerance| tolerance.past);
+    tolerance.filter(|_| timestamp.policy == TimestampPolicy::Enforce)
 }
 
 fn show(name: &str, profile: &Profile, text: &str) -> String {

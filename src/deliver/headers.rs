@@ -12,6 +12,7 @@ const EVENT_ID: HeaderName = HeaderName::from_static("doorward-event-id");
 const EVENT_TYPE: HeaderName = HeaderName::from_static("doorward-event-type");
 const RECEIVED_AT: HeaderName = HeaderName::from_static("doorward-received-at");
 const ATTEMPT: HeaderName = HeaderName::from_static("doorward-attempt");
+const VERIFIED: HeaderName = HeaderName::from_static("doorward-verified");
 const DEDUPLICATED: HeaderName = HeaderName::from_static("doorward-deduplicated");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -38,7 +39,11 @@ pub(super) fn of_delivery(event: &Event, source: &HeaderValue, host: &HeaderValu
     }
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(inbound.body().len()));
     headers.insert(SOURCE, source.clone());
-    headers.insert(EVENT_ID, event.id().clone());
+    if event.is_verified() {
+        headers.insert(EVENT_ID, event.id().clone());
+    } else {
+        headers.insert(VERIFIED, HeaderValue::from_static("false"));
+    }
     if let Some(kind) = event.kind() {
         headers.insert(EVENT_TYPE, kind.clone());
     }

@@ -29,7 +29,7 @@ impl RedisStream {
     /// Appends an event unless it is there already.
     ///
     /// An entry has the fields `source`, `id`, `type`, `received_at` (RFC 3339), `method`, `headers` (a JSON array of
-    /// name and value pairs) and `body` (the bytes as received).
+    /// name and value pairs), `body` (the bytes as received) and `verified` (`true` or `false`).
     ///
     /// # Errors
     /// [`Unavailable`] when Redis did not say that it has the event.
@@ -41,7 +41,7 @@ impl RedisStream {
         let inbound = event.inbound();
         let received_at = inbound.received_at().rfc3339().to_string();
         let sent = to_json(inbound.headers());
-        let fields: [(&str, &[u8]); 7] = [
+        let fields: [(&str, &[u8]); 8] = [
             ("source", self.source.as_bytes()),
             ("id", event.id().as_bytes()),
             ("type", event.kind().map(HeaderValue::as_bytes).unwrap_or_default()),
@@ -49,6 +49,7 @@ impl RedisStream {
             ("method", inbound.method().as_str().as_bytes()),
             ("headers", sent.as_bytes()),
             ("body", inbound.body()),
+            ("verified", if event.is_verified() { b"true" } else { b"false" }),
         ];
         self.redis.publish(Keys::of(event), attempt, &self.stream, &fields).await
     }

@@ -1,26 +1,71 @@
 //! Profiles: what a provider says about its webhooks, as TOML. Holds no secret and nothing of one installation.
 //!
-//! This module reads the language; what a profile means is decided where it is used: [`crate::auth`] and
-//! [`crate::event`]. Profiles are read with `toml` directly, which points at line, column and caret.
+//! This module reads the language; what a profile means is decided where it is used: [`crate::auth`],
+//! [`crate::handshake`] and [`crate::event`]. Profiles are read with `toml` directly, which points at line, column and
+//! caret.
 
+mod answers;
+mod auth;
+mod condition;
+mod duration;
+mod event;
+mod handshake;
+mod hash;
 mod library;
 mod place;
 mod shipped;
 mod template;
+mod validate;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytesize::ByteSize;
+use ipnet::IpNet;
 use serde::Deserialize;
 
 use crate::time::Format;
 
+pub use answers::Accepted;
+pub use answers::AcceptedBody;
+pub use answers::Answers;
+pub use answers::Status;
+pub use auth::Algorithm;
+pub use auth::Auth;
+pub use auth::Basic;
+pub use auth::BodyClaim;
+pub use auth::Certificate;
+pub use auth::Combination;
+pub use auth::EcdsaFormat;
+pub use auth::Jwt;
+pub use auth::KeyEncoding;
+pub use auth::KeyForm;
+pub use auth::Member;
+pub use auth::Scheme;
+pub use auth::Signature;
+pub use auth::Texts;
+pub use auth::Token;
+pub use auth::Verifier;
+pub use condition::Condition;
+pub use condition::Test;
+pub use duration::Tolerance;
+pub use event::Event;
+pub use event::Reference;
+pub use handshake::Handshake;
+pub use handshake::Json;
+pub use handshake::Reply;
+pub use handshake::Verb;
+pub use handshake::Visit;
+pub use hash::Hash;
 pub use library::Profiles;
 pub use place::Encoding;
-pub use place::HeaderPlace;
+pub use place::Holder;
 pub use place::Item;
 pub use place::Place;
+pub use place::PrefixedPlace;
 pub use place::SignaturePlace;
+pub use template::Function;
+pub use template::Part;
 pub use template::Piece;
 pub use template::Template;
 
@@ -37,16 +82,28 @@ pub struct Profile {
     pub params: BTreeMap<String, Param>,
     /// How a request proves that it comes from the provider.
     pub auth: Auth,
+    /// What has to hold besides.
+    #[serde(default)]
+    pub require: Vec<Condition>,
     /// The time of the request and how it is judged; absent when the provider sends none.
     pub timestamp: Option<Timestamp>,
     /// Where the event's identity is.
     pub event: Event,
+    /// The probes that the gateway answers itself, tried in this order.
+    #[serde(default, rename = "handshake")]
+    pub handshakes: Vec<Handshake>,
     /// The statuses this provider expects.
     #[serde(default)]
     pub answers: Answers,
+    /// What the provider keeps to.
+    #[serde(default)]
+    pub limits: Limits,
     /// What is known of the provider's deliveries; for people and for defaults.
     #[serde(default)]
     pub facts: Facts,
+    /// An event as the provider documents it, for trials.
+    #[serde(default)]
+    pub sample: Sample,
 }
 
 /// A parameter that the profile takes from its source.
@@ -59,127 +116,6 @@ pub struct Param {
     pub default: Option<String>,
 }
 
-/// The scheme; exactly one.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Auth {
-    /// A keyed hash of the request (RFC 2104).
-    Hmac(Hmac),
-    /// A signed token whose keys are published as a JWK set (RFC 7519, RFC 7517).
-    Jwt(Jwt),
-}
-
-impl Auth {
-    /// The scheme in one word or two.
-    pub fn scheme(&self) -> String {
-        match self {
-            Self::Hmac(hmac) => format!("HMAC-{}", hmac.hash.title()),
-            Self::Jwt(jwt) => format!("JWT {}", jwt.algorithm.title()),
-        }
-    }
-}
-
-/// `[auth.hmac]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Hmac {
-    /// The hash; SHA-256 unless said otherwise.
-    #[serde(default)]
-    pub hash: Hash,
-    /// How the secret's text becomes the key; as it stands unless said otherwise.
-    #[serde(default)]
-    pub key: KeyForm,
-    /// Where the signature is and how it is written.
-    pub signature: SignaturePlace,
-    /// The bytes that are signed.
-    pub signed: Template,
-}
-
-/// Hash functions that providers still use inside HMAC.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Hash {
-    /// FIPS 180-4 SHA-256.
-    #[default]
-    Sha256,
-    /// FIPS 180-4 SHA-512.
-    Sha512,
-    /// FIPS 180-4 SHA-1, which still holds inside HMAC (RFC 6194 section 3.3).
-    Sha1,
-}
-
-impl Hash {
-    /// The name as standards write it.
-    pub fn title(self) -> &'static str {
-        match self {
-            Self::Sha256 => "SHA256",
-            Self::Sha512 => "SHA512",
-            Self::Sha1 => "SHA1",
-        }
-    }
-}
-
-/// How the text of a secret becomes key bytes.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KeyForm {
-    /// The encoding; `text` takes the secret's bytes as they stand, whatever they look like.
-    #[serde(default)]
-    pub encoding: KeyEncoding,
-    /// Dropped from the front when it is there, before decoding (`whsec_` at Standard Webhooks).
-    pub prefix: Option<String>,
-}
-
-/// What the text of a secret is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum KeyEncoding {
-    /// The key itself.
-    #[default]
-    Text,
-    /// RFC 4648 section 4, with or without padding.
-    Base64,
-    /// RFC 4648 section 8, either case.
-    Hex,
-}
-
-/// `[auth.jwt]`: a bearer token (RFC 6750) checked against the keys at the `jwks_url` parameter, the `issuer` and the
-/// `audience` parameter; `exp` must be there and hold, `nbf` must hold where it is there.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Jwt {
-    /// The one algorithm that is accepted, whatever the token says.
-    pub algorithm: Algorithm,
-    /// Allowed difference between the issuer's clock and ours; 10 s unless said otherwise.
-    #[serde(default = "default_leeway", with = "seconds")]
-    pub leeway: Duration,
-}
-
-fn default_leeway() -> Duration {
-    Duration::from_secs(10)
-}
-
-/// Signature algorithms (RFC 7518 section 3.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub enum Algorithm {
-    /// RSASSA-PKCS1-v1_5 with SHA-256.
-    #[serde(rename = "RS256")]
-    Rs256,
-    /// ECDSA with P-256 and SHA-256.
-    #[serde(rename = "ES256")]
-    Es256,
-}
-
-impl Algorithm {
-    /// The registered name.
-    pub fn title(self) -> &'static str {
-        match self {
-            Self::Rs256 => "RS256",
-            Self::Es256 => "ES256",
-        }
-    }
-}
-
 /// `[timestamp]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -188,9 +124,8 @@ pub struct Timestamp {
     pub from: Place,
     /// How it is written.
     pub format: Format,
-    /// Allowed distance from now, into the past and into the future; needed unless only recorded.
-    #[serde(default, with = "optional_seconds")]
-    pub tolerance: Option<Duration>,
+    /// Allowed distance from now; needed unless only recorded.
+    pub tolerance: Option<Tolerance>,
     /// What happens to a request outside the tolerance.
     #[serde(default)]
     pub policy: TimestampPolicy,
@@ -207,51 +142,15 @@ pub enum TimestampPolicy {
     Record,
 }
 
-/// `[event]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Event {
-    /// What stays the same over all attempts of one event and differs between events.
-    pub id: Place,
-    /// The event's type, which `events` of a source selects by.
-    #[serde(rename = "type")]
-    pub kind: Option<Place>,
-}
-
-/// `[answers]`: the statuses of each outcome.
+/// `[limits]`: what the provider keeps to, so that more is not from it.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Answers {
-    /// For events that were taken; 200 unless said otherwise.
-    pub accepted: Option<Status<200, 299>>,
-    /// For requests that could not be authenticated; 401 unless said otherwise.
-    pub refused: Option<Status<400, 499>>,
-    /// The one status that makes the provider try again, where not every 5xx does; then it also replaces 502 and 504.
-    pub retry: Option<Status<400, 599>>,
-}
-
-/// An HTTP status within a range (RFC 9110 section 15).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "u16")]
-pub struct Status<const MIN: u16, const MAX: u16>(u16);
-
-impl<const MIN: u16, const MAX: u16> Status<MIN, MAX> {
-    /// The number.
-    pub fn code(self) -> u16 {
-        self.0
-    }
-}
-
-impl<const MIN: u16, const MAX: u16> TryFrom<u16> for Status<MIN, MAX> {
-    type Error = String;
-
-    fn try_from(code: u16) -> Result<Self, String> {
-        if (MIN..=MAX).contains(&code) {
-            Ok(Self(code))
-        } else {
-            Err(format!("{code} is no status for this answer; it takes {MIN} to {MAX}"))
-        }
-    }
+pub struct Limits {
+    /// The largest body that it sends.
+    pub max_body: Option<ByteSize>,
+    /// Whether every body is a JSON object or array.
+    #[serde(default)]
+    pub json: bool,
 }
 
 /// `[facts]`: what the provider publishes about its deliveries.
@@ -259,41 +158,32 @@ impl<const MIN: u16, const MAX: u16> TryFrom<u16> for Status<MIN, MAX> {
 #[serde(deny_unknown_fields)]
 pub struct Facts {
     /// How long the provider waits for the answer.
-    #[serde(default, with = "optional_seconds")]
+    #[serde(default, with = "duration::optional")]
     pub deadline: Option<Duration>,
     /// How long after the first attempt the provider's last automatic one may come.
-    #[serde(default, with = "optional_seconds")]
+    #[serde(default, with = "duration::optional")]
     pub horizon: Option<Duration>,
     /// When and how often it tries again, in words.
     pub retries: Option<String>,
+    /// Where its requests come from, where it publishes a fixed list.
+    #[serde(default)]
+    pub addresses: Vec<IpNet>,
     /// What an operator should know, a sentence each.
     #[serde(default)]
     pub notes: Vec<String>,
 }
 
-mod optional_seconds {
-    use std::time::Duration;
-
-    use serde::Deserialize;
-    use serde::Deserializer;
-    use serde::de::Error;
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        humantime::parse_duration(&text)
-            .map(Some)
-            .map_err(|error| D::Error::custom(format_args!("{text:?} is not a duration such as \"5m\": {error}")))
-    }
-}
-
-mod seconds {
-    use std::time::Duration;
-
-    use serde::Deserializer;
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        super::optional_seconds::deserialize(deserializer).map(Option::unwrap_or_default)
-    }
+/// `[sample]`: an event as the provider documents it.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sample {
+    /// The body; id, type and time are set in it before it is signed.
+    pub body: Option<String>,
+    /// Headers besides those that the profile reads.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// The query, without its question mark.
+    pub query: Option<String>,
 }
 
 impl Profile {
@@ -303,54 +193,62 @@ impl Profile {
     /// What is wrong, with line, column and caret, for whoever wrote the file.
     pub fn parse(text: &str) -> Result<Self, String> {
         let profile: Self = toml::from_str(text).map_err(|error| error.to_string())?;
-        if let Some(timestamp) = &profile.timestamp
-            && timestamp.policy == TimestampPolicy::Enforce
-            && timestamp.tolerance.is_none()
-        {
-            return Err("[timestamp] has no tolerance; write tolerance = \"5m\", or policy = \"record\" to \
-                        only measure it"
-                .to_owned());
-        }
-        if profile.timestamp.is_none() && profile.signs_timestamp() {
-            return Err("signed uses {timestamp}, but there is no [timestamp] that says where it is".to_owned());
-        }
-        if let Auth::Jwt(_) = profile.auth {
-            for needed in ["issuer", "audience", "jwks_url"] {
-                if !profile.params.contains_key(needed) {
-                    return Err(format!("[auth.jwt] needs the parameter {needed:?}; declare it as [params.{needed}]"));
-                }
-            }
-        }
+        validate::validate(&profile).map_err(|wrong| wrong.shown_in(text))?;
         Ok(profile)
     }
 
-    /// Whether the timestamp is part of what is signed.
-    pub fn signs_timestamp(&self) -> bool {
-        match &self.auth {
-            Auth::Hmac(hmac) => hmac.signed.pieces().iter().any(|piece| matches!(piece, Piece::Timestamp)),
-            Auth::Jwt(_) => false,
-        }
+    /// The schemes of all members.
+    pub fn schemes(&self) -> impl Iterator<Item = &Scheme> {
+        self.auth.members.iter().map(|member| &member.scheme)
+    }
+
+    /// Whether the keys of tokens are fetched from the address in the parameter `jwks_url`.
+    pub fn fetches_keys(&self) -> bool {
+        self.params.contains_key("jwks_url")
+    }
+
+    /// What the source's secrets are, one for each scheme that takes any.
+    pub fn keys(&self) -> impl Iterator<Item = &KeyForm> {
+        self.schemes().filter_map(|scheme| scheme.key(self.fetches_keys()))
     }
 
     /// Whether a source with this profile must have `secrets`.
     pub fn needs_secrets(&self) -> bool {
-        match self.auth {
-            Auth::Hmac(_) => true,
-            Auth::Jwt(_) => false,
+        self.keys().next().is_some()
+    }
+
+    /// Whether all that stands in `secrets` is public.
+    pub fn keys_are_public(&self) -> bool {
+        self.schemes().all(Scheme::is_asymmetric)
+    }
+
+    /// Whether the timestamp is under any member's signature.
+    pub fn signs_timestamp(&self) -> bool {
+        self.timestamp
+            .as_ref()
+            .is_some_and(|timestamp| self.schemes().any(|scheme| self.covers(scheme, &timestamp.from)))
+    }
+
+    /// Whether the scheme's signature covers what `place` holds, so that nobody but the provider can change it.
+    pub fn covers(&self, scheme: &Scheme, place: &Place) -> bool {
+        let timestamp = self.timestamp.as_ref().map(|timestamp| &timestamp.from);
+        match scheme {
+            // A value is covered when every variant of what is signed has it.
+            Scheme::Signature(signature) => {
+                let list = &signature.place.place.holder;
+                signature.signed.iter().all(|signed| signed.pieces().any(|piece| piece.covers(place, timestamp, list)))
+            }
+            Scheme::Jwt(jwt) => jwt.body.is_some() && place.is_in_body(),
+            Scheme::Token(_) | Scheme::Basic(_) => false,
         }
     }
 
-    /// Whether the signature covers what `place` holds, so that nobody but the provider can change it.
-    pub fn covers(&self, place: &Place) -> bool {
-        match &self.auth {
-            Auth::Hmac(hmac) => hmac.signed.pieces().iter().any(|piece| match piece {
-                Piece::Body => matches!(place, Place::Json(_)),
-                Piece::Timestamp => self.timestamp.as_ref().is_some_and(|timestamp| timestamp.from == *place),
-                Piece::Place(signed) => signed == place,
-                Piece::Literal(_) => false,
-            }),
-            Auth::Jwt(_) => false,
-        }
+    /// Whether everything that the reference may be read from is covered.
+    pub fn covers_all(&self, scheme: &Scheme, reference: &Reference) -> bool {
+        // The digest of the body changes with the body: it is covered as the body is.
+        let body = Place { holder: Holder::Form(String::new()), item: None };
+        reference.places().into_iter().all(|place| self.covers(scheme, place))
+            && (!reference.may_be_digest() || self.covers(scheme, &body))
     }
 }
 

@@ -8,26 +8,32 @@ use crate::json::Pointer;
 /// A place in a request.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "PlaceTable")]
-pub enum Place {
-    /// In a header, whole or one item of a list.
-    Header(HeaderPlace),
-    /// In the JSON body.
-    Json(Pointer),
-}
-
-/// A header, or an item of the list that it holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HeaderPlace {
-    /// The header's name; it may stand in a request once.
-    pub name: HeaderName,
-    /// Which item of the list, when the header holds one.
+pub struct Place {
+    /// What holds the value.
+    pub holder: Holder,
+    /// Which entry of the list, when the holder holds one.
     pub item: Option<Item>,
 }
 
-/// One key of a header such as `t=1492774577,v1=5257a8…` (Stripe) or `v1,g0hM9S… v1,…` (Standard Webhooks).
+/// What holds a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Holder {
+    /// The first of these headers that is there.
+    Header(Vec<HeaderName>),
+    /// The headers `NAME-1`, `NAME-2` and so on, each of which holds one.
+    Numbered(HeaderName),
+    /// The JSON body.
+    Json(Pointer),
+    /// A field of a body in `application/x-www-form-urlencoded`.
+    Form(String),
+    /// A parameter of the request's query.
+    Query(String),
+}
+
+/// One key of a list such as `t=1492774577,v1=5257a8…` (Stripe) or `v1,g0hM9S… v1,…` (Standard Webhooks).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
-    /// The key.
+    /// The key; `{name}` stands for a parameter of the source.
     pub key: String,
     /// What stands between two items.
     pub separator: char,
@@ -46,6 +52,17 @@ impl Item {
     pub fn values<'v>(&'v self, list: &'v str) -> impl Iterator<Item = &'v str> + Clone {
         list.split(self.separator).filter_map(|entry| self.value(entry))
     }
+}
+
+/// A place whose value has something before it that does not count, such as a signature after `sha256=` or a token after
+/// `Bearer `.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "PlaceTable")]
+pub struct PrefixedPlace {
+    /// Where it is.
+    pub place: Place,
+    /// What stands before it; compared exactly.
+    pub prefix: String,
 }
 
 /// A signature's place with its form.
@@ -68,25 +85,34 @@ pub enum Encoding {
     Hex,
     /// Section 4, with padding.
     Base64,
+    /// Section 5, with or without padding.
+    Base64url,
 }
 
 impl Encoding {
     /// Decodes into `buffer`, which must be filled exactly; `false` when `text` is anything else.
     pub fn decode(self, text: &[u8], buffer: &mut [u8]) -> bool {
+        use base64::engine::general_purpose::STANDARD;
+        use base64::engine::general_purpose::URL_SAFE_NO_PAD;
         match self {
             // Without the length, the decoder would take a leading `0x`.
             Self::Hex => text.len() == 2 * buffer.len() && const_hex::decode_to_slice(text, buffer).is_ok(),
-            Self::Base64 => {
-                use base64::Engine as _;
-                // The engine wants room for whole groups of three.
-                let mut room = [0_u8; 66];
-                match base64::engine::general_purpose::STANDARD.decode_slice(text, &mut room) {
-                    Ok(length) if length == buffer.len() => {
-                        room.get(..length).map(|decoded| buffer.copy_from_slice(decoded)).is_some()
-                    }
-                    _ => false,
-                }
-            }
+            Self::Base64 => decode_exactly(&STANDARD, text, buffer),
+            Self::Base64url => decode_exactly(&URL_SAFE_NO_PAD, unpadded(text), buffer),
+        }
+    }
+
+    /// Decodes a text of at most `max` bytes.
+    pub fn decode_vec(self, text: &[u8], max: usize) -> Option<Vec<u8>> {
+        use base64::Engine as _;
+        if text.len() > max * 2 + 4 {
+            return None;
+        }
+        match self {
+            Self::Hex if text.starts_with(b"0x") => None,
+            Self::Hex => const_hex::decode(text).ok(),
+            Self::Base64 => base64::engine::general_purpose::STANDARD.decode(text).ok(),
+            Self::Base64url => base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(unpadded(text)).ok(),
         }
     }
 
@@ -96,16 +122,54 @@ impl Encoding {
         match self {
             Self::Hex => const_hex::encode(bytes),
             Self::Base64 => base64::engine::general_purpose::STANDARD.encode(bytes),
+            Self::Base64url => base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes),
+        }
+    }
+
+    /// How this encoding is named to people.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Hex => "hexadecimal",
+            Self::Base64 => "base64",
+            Self::Base64url => "base64url",
         }
     }
 }
 
-/// Either of the above as written: `{ header = "X-Signature", prefix = "sha256=", encoding = "hex" }`.
-#[derive(Debug, Deserialize)]
+fn decode_exactly(engine: &impl base64::Engine, text: &[u8], buffer: &mut [u8]) -> bool {
+    // The engine wants room for whole groups of three.
+    let mut room = [0_u8; 66];
+    match engine.decode_slice(text, &mut room) {
+        Ok(length) if length == buffer.len() => {
+            room.get(..length).map(|decoded| buffer.copy_from_slice(decoded)).is_some()
+        }
+        _ => false,
+    }
+}
+
+fn unpadded(text: &[u8]) -> &[u8] {
+    text.strip_suffix(b"==").or_else(|| text.strip_suffix(b"=")).unwrap_or(text)
+}
+
+/// One name or several.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+enum Names {
+    One(String),
+    Several(Vec<String>),
+}
+
+/// Everything that a table with a place may say: `{ header = "X-Signature", prefix = "sha256=", encoding = "hex" }`. Which
+/// of it belongs there is decided by what the table becomes.
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct PlaceTable {
-    header: Option<String>,
+pub(super) struct PlaceTable {
+    header: Option<Names>,
+    #[serde(default)]
+    numbered: bool,
     json: Option<Pointer>,
+    form: Option<String>,
+    query: Option<String>,
     item: Option<String>,
     separator: Option<char>,
     assign: Option<char>,
@@ -122,16 +186,41 @@ impl PlaceTable {
             (None, None, None) => None,
             (None, _, _) => return Err("separator and assign go with item, the key to look for in a list".to_owned()),
         };
-        match (self.header.take(), self.json.take(), item) {
-            (Some(name), None, item) => {
-                let name = HeaderName::try_from(&name).map_err(|_bad| format!("{name:?} is not a header name"))?;
-                Ok(Place::Header(HeaderPlace { name, item }))
-            }
-            (None, Some(pointer), None) => Ok(Place::Json(pointer)),
-            (None, Some(_), Some(_)) => Err("item picks from a header's list; a JSON pointer has none".to_owned()),
-            (Some(_), Some(_), _) => Err("a value has one place: header or json, not both".to_owned()),
-            (None, None, _) => Err("says no place; write header = \"X-Name\" or json = \"/pointer\"".to_owned()),
+        let mut holders = Vec::new();
+        if let Some(names) = self.header.take() {
+            holders.push(header(names, self.numbered)?);
+        } else if self.numbered {
+            return Err("numbered goes with header".to_owned());
         }
+        holders.extend(self.json.take().map(Holder::Json));
+        holders.extend(self.form.take().map(Holder::Form));
+        holders.extend(self.query.take().map(Holder::Query));
+        match (holders.pop(), holders.is_empty()) {
+            (Some(holder), true) => Ok(Place { holder, item }),
+            (Some(_), false) => Err("a value has one place: header, json, form or query".to_owned()),
+            (None, _) => {
+                Err("says no place; write header = \"X-Name\", json = \"/pointer\", form = \"field\" or query = \
+                              \"name\""
+                    .to_owned())
+            }
+        }
+    }
+}
+
+fn header(names: Names, numbered: bool) -> Result<Holder, String> {
+    let names = match names {
+        Names::One(name) => vec![name],
+        Names::Several(names) => names,
+    };
+    let mut parsed = Vec::with_capacity(names.len());
+    for name in names {
+        parsed.push(HeaderName::try_from(&name).map_err(|_bad| format!("{name:?} is not a header name"))?);
+    }
+    match (parsed.len(), numbered) {
+        (0, _) => Err("header names none".to_owned()),
+        (1, true) => parsed.pop().map(Holder::Numbered).ok_or_else(|| "header names none".to_owned()),
+        (_, true) => Err("numbered goes with one header name".to_owned()),
+        (_, false) => Ok(Holder::Header(parsed)),
     }
 }
 
@@ -146,22 +235,60 @@ impl TryFrom<PlaceTable> for Place {
     }
 }
 
+impl TryFrom<PlaceTable> for PrefixedPlace {
+    type Error = String;
+
+    fn try_from(mut table: PlaceTable) -> Result<Self, String> {
+        if table.encoding.is_some() {
+            return Err("encoding belongs to a signature; this value is compared as it stands".to_owned());
+        }
+        let place = table.place()?;
+        Ok(Self { place, prefix: table.prefix.unwrap_or_default() })
+    }
+}
+
 impl TryFrom<PlaceTable> for SignaturePlace {
     type Error = String;
 
     fn try_from(mut table: PlaceTable) -> Result<Self, String> {
         let place = table.place()?;
-        let encoding = table.encoding.ok_or("says no encoding; write encoding = \"hex\" or \"base64\"")?;
+        let encoding =
+            table.encoding.ok_or("says no encoding; write encoding = \"hex\", \"base64\" or \"base64url\"")?;
         Ok(Self { place, prefix: table.prefix.unwrap_or_default(), encoding })
+    }
+}
+
+impl Place {
+    /// A header, whole.
+    pub fn header(name: HeaderName) -> Self {
+        Self { holder: Holder::Header(vec![name]), item: None }
+    }
+
+    /// Whether it is a value of the JSON body.
+    pub fn is_json(&self) -> bool {
+        matches!(self.holder, Holder::Json(_))
+    }
+
+    /// Whether it is read from the body.
+    pub fn is_in_body(&self) -> bool {
+        matches!(self.holder, Holder::Json(_) | Holder::Form(_))
     }
 }
 
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Header(HeaderPlace { name, item: None }) => write!(f, "header {name}"),
-            Self::Header(HeaderPlace { name, item: Some(item) }) => write!(f, "{:?} in header {name}", item.key),
-            Self::Json(pointer) => write!(f, "body {pointer}"),
+        if let Some(item) = &self.item {
+            write!(f, "{:?} in ", item.key)?;
+        }
+        match &self.holder {
+            Holder::Header(names) => {
+                let names: Vec<_> = names.iter().map(HeaderName::as_str).collect();
+                write!(f, "header {}", names.join(" or "))
+            }
+            Holder::Numbered(name) => write!(f, "headers {name}-1, -2, …"),
+            Holder::Json(pointer) => write!(f, "body {pointer}"),
+            Holder::Form(field) => write!(f, "form field {field}"),
+            Holder::Query(name) => write!(f, "query parameter {name}"),
         }
     }
 }
@@ -189,5 +316,9 @@ mod tests {
         for bad in [&b""[..], b"Cv8", b"Cv9=", b"CvAA", b"Cv8=\n", &[b'A'; 4096]] {
             assert!(!Encoding::Base64.decode(bad, &mut two), "{bad:?}");
         }
+        for good in [&b"-_8="[..], b"-_8"] {
+            assert!(Encoding::Base64url.decode(good, &mut two) && two == [0xfb, 0xff], "{good:?}");
+        }
+        assert!(!Encoding::Base64url.decode(b"+/8=", &mut two));
     }
 }

@@ -1,16 +1,30 @@
-//! The bytes that a signature covers, as a template: `{timestamp}.{body}`.
+//! The bytes that a signature covers, and other composed values, as templates: `{timestamp}.{body}`.
 
 use http::HeaderName;
 use serde::Deserialize;
 
-use super::place::HeaderPlace;
+use super::hash::Hash;
+use super::place::Encoding;
+use super::place::Holder;
 use super::place::Place;
 use crate::json::Pointer;
 
-/// A template, split into its pieces.
+/// A template: parts one after the other, of which one may be left out.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct Template(Vec<Piece>);
+#[serde(try_from = "Text")]
+pub struct Template(Vec<Part>);
+
+/// Pieces that stand or fall together: without an optional value that it asks for, the part is left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part(Vec<Piece>);
+
+/// A template as it is written: one text, or a list of parts.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Text {
+    One(String),
+    Parts(Vec<String>),
+}
 
 /// A piece of a template.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,76 +35,245 @@ pub enum Piece {
     Body,
     /// The text of the timestamp as received.
     Timestamp,
-    /// A header's value as received, or the text that a JSON pointer finds.
+    /// The request's method.
+    Method,
+    /// The public address, as the source's parameter `url` says it.
+    Url,
+    /// The same with its port where it has none, or without where it has its scheme's own.
+    UrlWithPort,
+    /// The request's query with its question mark, as received; nothing when there is none.
+    Query,
+    /// The fields of a form: names sorted, each followed by its value; of a repeated name every value once, sorted.
+    SortedForm,
+    /// A parameter of the source.
+    Param(String),
+    /// What stands at a place; nothing when nothing does.
     Place(Place),
+    /// The same, without which the whole part is left out.
+    Optional(Place),
+    /// Another entry of the list that the signature stands in.
+    Item(String),
+    /// What a function makes of other pieces.
+    Call(Function, Vec<Self>),
 }
 
+/// What can be computed inside a template.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Function {
+    /// A hash, written as text.
+    Digest(Hash, Encoding),
+    /// A keyed hash with the source's first secret, written as text; for the replies of handshakes.
+    Hmac(Hash, Encoding),
+    /// CRC-32 (ISO 3309), in decimal.
+    Crc32,
+}
+
+/// Functions by name.
+const FUNCTIONS: &[(&str, Function)] = &[
+    ("sha256_hex", Function::Digest(Hash::Sha256, Encoding::Hex)),
+    ("sha256_base64", Function::Digest(Hash::Sha256, Encoding::Base64)),
+    ("sha1_hex", Function::Digest(Hash::Sha1, Encoding::Hex)),
+    ("sha512_hex", Function::Digest(Hash::Sha512, Encoding::Hex)),
+    ("crc32", Function::Crc32),
+    ("hmac_sha256_hex", Function::Hmac(Hash::Sha256, Encoding::Hex)),
+    ("hmac_sha256_base64", Function::Hmac(Hash::Sha256, Encoding::Base64)),
+    ("hmac_sha1_hex", Function::Hmac(Hash::Sha1, Encoding::Hex)),
+    ("hmac_sha512_hex", Function::Hmac(Hash::Sha512, Encoding::Hex)),
+];
+
+/// What a template takes, for whoever wrote something else.
+const KNOWN: &str = "a template takes {body}, {timestamp}, {method}, {url}, {url_with_port}, {query}, {sorted_form}, \
+                     {header:NAME}, {header:NAME|OTHER}, {json:/pointer}, {form:FIELD}, {query:NAME}, {item:KEY}, {param:NAME}, functions such as \
+                     {sha256_hex:body}, and declared parameters";
+
 impl Piece {
+    /// Itself and everything inside it.
+    pub fn walk(&self) -> Box<dyn Iterator<Item = &Self> + '_> {
+        let inside = if let Self::Call(_, arguments) = self { arguments.as_slice() } else { &[] };
+        Box::new(std::iter::once(self).chain(inside.iter().flat_map(Self::walk)))
+    }
+
+    /// Whether it changes with what `place` holds; `timestamp` is the time's own place, `list` what the signature stands in.
+    pub(super) fn covers(&self, place: &Place, timestamp: Option<&Place>, list: &Holder) -> bool {
+        match self {
+            Self::Body => place.is_in_body(),
+            Self::Query => matches!(place.holder, Holder::Query(_)),
+            Self::Timestamp => timestamp == Some(place),
+            Self::Item(key) => place.holder == *list && place.item.as_ref().is_some_and(|item| item.key == *key),
+            // Values of the body that stand one after the other can be shared out otherwise, and give the same text.
+            Self::Place(signed) | Self::Optional(signed) if signed.is_in_body() => false,
+            Self::Place(signed) | Self::Optional(signed) => {
+                signed.holder == place.holder && (signed.item.is_none() || signed.item == place.item)
+            }
+            // Another text with the same checksum is easily made.
+            Self::Call(Function::Crc32, _) => false,
+            Self::Call(_, arguments) => arguments.iter().any(|piece| piece.covers(place, timestamp, list)),
+            Self::Literal(_) | Self::Method | Self::Url | Self::UrlWithPort | Self::Param(_) | Self::SortedForm => {
+                false
+            }
+        }
+    }
+
     /// The place that this piece is read from.
     pub fn place(&self) -> Option<&Place> {
-        match self {
-            Self::Place(place) => Some(place),
-            Self::Literal(_) | Self::Body | Self::Timestamp => None,
-        }
+        if let Self::Place(place) | Self::Optional(place) = self { Some(place) } else { None }
     }
 }
 
-impl Template {
+impl Part {
     /// The pieces in their order.
     pub fn pieces(&self) -> &[Piece] {
         &self.0
     }
 }
 
-impl TryFrom<String> for Template {
-    type Error = String;
+impl Template {
+    /// The parts in their order.
+    pub fn parts(&self) -> &[Part] {
+        &self.0
+    }
 
-    fn try_from(text: String) -> Result<Self, String> {
-        let mut pieces = Vec::new();
-        let mut rest = text.as_str();
-        while let Some((literal, after)) = rest.split_once('{') {
-            if !literal.is_empty() {
-                pieces.push(Piece::Literal(literal.to_owned()));
-            }
-            let (name, after) = after.split_once('}').ok_or_else(|| format!("{text:?} has a {{ without its }}"))?;
-            pieces.push(variable(name)?);
-            rest = after;
-        }
-        if !rest.is_empty() {
-            pieces.push(Piece::Literal(rest.to_owned()));
-        }
-        if !pieces.iter().any(|piece| !matches!(piece, Piece::Literal(_))) {
-            return Err(format!("{text:?} covers nothing of the request; the usual template is \"{{body}}\""));
-        }
-        Ok(Self(pieces))
+    /// The pieces of all parts, without what is inside functions.
+    pub fn pieces(&self) -> impl Iterator<Item = &Piece> {
+        self.0.iter().flat_map(Part::pieces)
+    }
+
+    /// All pieces, also those inside functions.
+    pub fn walk(&self) -> impl Iterator<Item = &Piece> {
+        self.pieces().flat_map(Piece::walk)
+    }
+
+    /// Whether something of the request is in it.
+    pub fn covers_anything(&self) -> bool {
+        self.walk().any(|piece| !matches!(piece, Piece::Literal(_) | Piece::Param(_) | Piece::Url | Piece::Call(..)))
     }
 }
 
-fn variable(name: &str) -> Result<Piece, String> {
-    match name.split_once(':') {
-        None if name == "body" => Ok(Piece::Body),
-        None if name == "timestamp" => Ok(Piece::Timestamp),
-        Some(("header", header)) => {
-            let name = HeaderName::try_from(header).map_err(|_bad| format!("{header:?} is not a header name"))?;
-            Ok(Piece::Place(Place::Header(HeaderPlace { name, item: None })))
+impl TryFrom<Text> for Template {
+    type Error = String;
+
+    fn try_from(text: Text) -> Result<Self, String> {
+        let parts = match text {
+            Text::One(text) => vec![text],
+            Text::Parts(parts) => parts,
+        };
+        parts.iter().map(|part| pieces(part).map(Part)).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl std::str::FromStr for Template {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::try_from(Text::One(text.to_owned()))
+    }
+}
+
+fn pieces(text: &str) -> Result<Vec<Piece>, String> {
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    while let Some((literal, after)) = rest.split_once('{') {
+        if !literal.is_empty() {
+            pieces.push(Piece::Literal(literal.to_owned()));
         }
-        Some(("json", pointer)) => Ok(Piece::Place(Place::Json(Pointer::parse(pointer)?))),
-        _ => Err(format!(
-            "{{{name}}} is not known here; a template takes {{body}}, {{timestamp}}, {{header:NAME}} and \
-             {{json:/pointer}}"
-        )),
+        let (name, after) = after.split_once('}').ok_or_else(|| format!("{text:?} has a {{ without its }}"))?;
+        pieces.push(variable(name)?);
+        rest = after;
+    }
+    if !rest.is_empty() {
+        pieces.push(Piece::Literal(rest.to_owned()));
+    }
+    Ok(pieces)
+}
+
+fn variable(name: &str) -> Result<Piece, String> {
+    let unknown = || format!("{{{name}}} is not known here; {KNOWN}");
+    let Some((kind, argument)) = name.split_once(':') else {
+        return match name {
+            "body" => Ok(Piece::Body),
+            "timestamp" => Ok(Piece::Timestamp),
+            "method" => Ok(Piece::Method),
+            "url" => Ok(Piece::Url),
+            "url_with_port" => Ok(Piece::UrlWithPort),
+            "query" => Ok(Piece::Query),
+            "sorted_form" => Ok(Piece::SortedForm),
+            _ if is_name(name) => Ok(Piece::Param(name.to_owned())),
+            _ => Err(unknown()),
+        };
+    };
+    if let Some((_, function)) = FUNCTIONS.iter().find(|(known, _)| *known == kind) {
+        return argument
+            .split('+')
+            .map(variable)
+            .collect::<Result<Vec<_>, _>>()
+            .map(|arguments| Piece::Call(*function, arguments));
+    }
+    match kind {
+        "item" if !argument.is_empty() => return Ok(Piece::Item(argument.to_owned())),
+        "param" if is_name(argument) => return Ok(Piece::Param(argument.to_owned())),
+        _ => {}
+    }
+    let (argument, optional) = argument.strip_suffix('?').map_or((argument, false), |argument| (argument, true));
+    let holder = match kind {
+        "header" => {
+            let name = |name| HeaderName::try_from(name).map_err(|_bad| format!("{name:?} is not a header name"));
+            Holder::Header(argument.split('|').map(name).collect::<Result<_, _>>()?)
+        }
+        "json" => Holder::Json(Pointer::parse(argument)?),
+        "form" if !argument.is_empty() => Holder::Form(argument.to_owned()),
+        "query" if !argument.is_empty() => Holder::Query(argument.to_owned()),
+        _ => return Err(unknown()),
+    };
+    let place = Place { holder, item: None };
+    Ok(if optional { Piece::Optional(place) } else { Piece::Place(place) })
+}
+
+/// Whether this can be the name of a parameter.
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+}
+
+impl std::fmt::Display for Piece {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Literal(text) => f.write_str(&text.replace('\n', "\\n")),
+            Self::Call(function, arguments) => {
+                let name = FUNCTIONS.iter().find(|(_, known)| known == function).map_or("", |(name, _)| *name);
+                let arguments: Vec<_> =
+                    arguments.iter().map(|piece| piece.to_string().trim_matches(['{', '}']).to_owned()).collect();
+                write!(f, "{{{name}:{}}}", arguments.join("+"))
+            }
+            Self::Body => f.write_str("{body}"),
+            Self::Timestamp => f.write_str("{timestamp}"),
+            Self::Method => f.write_str("{method}"),
+            Self::Url => f.write_str("{url}"),
+            Self::UrlWithPort => f.write_str("{url_with_port}"),
+            Self::Query => f.write_str("{query}"),
+            Self::SortedForm => f.write_str("{sorted_form}"),
+            Self::Param(name) => write!(f, "{{{name}}}"),
+            Self::Item(key) => write!(f, "{{item:{key}}}"),
+            Self::Place(place) => write!(f, "{{{}}}", place_name(place)),
+            Self::Optional(place) => write!(f, "{{{}?}}", place_name(place)),
+        }
+    }
+}
+
+fn place_name(place: &Place) -> String {
+    match &place.holder {
+        Holder::Header(names) => {
+            let names: Vec<_> = names.iter().map(HeaderName::as_str).collect();
+            format!("header:{}", names.join("|"))
+        }
+        Holder::Numbered(name) => format!("header:{name}"),
+        Holder::Json(pointer) => format!("json:{pointer}"),
+        Holder::Form(field) => format!("form:{field}"),
+        Holder::Query(name) => format!("query:{name}"),
     }
 }
 
 impl std::fmt::Display for Template {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.iter().try_for_each(|piece| match piece {
-            Piece::Literal(text) => f.write_str(text),
-            Piece::Body => f.write_str("{body}"),
-            Piece::Timestamp => f.write_str("{timestamp}"),
-            Piece::Place(Place::Header(header)) => write!(f, "{{header:{}}}", header.name),
-            Piece::Place(Place::Json(pointer)) => write!(f, "{{json:{pointer}}}"),
-        })
+        self.pieces().try_for_each(|piece| piece.fmt(f))
     }
 }
 
@@ -100,12 +283,25 @@ mod tests {
 
     #[test]
     fn templates_read_as_they_are_written() {
-        for text in ["{body}", "{timestamp}.{body}", "{header:webhook-id}.{timestamp}.{body}", "v0:{timestamp}:{body}"]
-        {
-            assert_eq!(Template::try_from(text.to_owned()).expect("a template").to_string(), text);
+        for text in [
+            "{body}",
+            "{header:svix-id|webhook-id}",
+            "{timestamp}.{body}",
+            "{header:webhook-id}.{timestamp}.{body}",
+            "v0:{timestamp}:{body}",
+            "{method}{url}{body}{timestamp}",
+            "{url_with_port}{query}{sorted_form}",
+            "{json:/signature/token}{form:x}{query:y}{item:t}{json:/Subject?}",
+            "{header:a}|{webhook_id}|{crc32:body}",
+            "{sha256_hex:query:code+verify_token+url}",
+            "{hmac_sha256_hex:json:/payload/plainToken}",
+        ] {
+            assert_eq!(text.parse::<Template>().expect("a template").to_string(), text);
         }
-        for bad in ["", "body", "{body", "{bdy}", "{header:}", "{json:id}", "{header:a b}"] {
-            assert!(Template::try_from(bad.to_owned()).is_err(), "{bad:?}");
+        for bad in
+            ["{body", "{BODY}", "{header:}", "{json:id}", "{header:a b}", "{sha256_hex:}", "{md5_hex:body}", "{}"]
+        {
+            assert!(bad.parse::<Template>().is_err(), "{bad:?}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What the operator configured, understood: after loading, every question has one answer. Touches files and the
 //! environment only; nothing is connected or opened here.
 
+mod judge;
 mod layers;
 mod section;
 mod source;
@@ -30,6 +31,8 @@ use self::section::count;
 use self::section::duration;
 use self::section::size;
 use self::section::word;
+
+pub use judge::Judge;
 
 /// Everything the gateway needs to know.
 #[derive(Debug)]

@@ -1,35 +1,28 @@
 //! Understands one `[sources.NAME]`: joins what its profile asks for with what the operator gave.
 
 use std::collections::BTreeMap;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Store;
 use super::StoreKind;
+use super::judge::Judge;
+use super::judge::complete;
 use super::section::Section;
 use super::section::count;
 use super::section::duration;
-use crate::auth::Authenticator;
-use crate::auth::Freshness;
-use crate::auth::Hmac;
+use super::section::word;
 use crate::auth::Jwks;
-use crate::auth::JwksUrl;
-use crate::auth::Jwt;
-use crate::auth::Scheme;
+use crate::auth::KeySets;
 use crate::body::Limits;
 use crate::dedup::Stream;
 use crate::deliver::Target;
-use crate::event::Identity;
-use crate::json::Pointers;
 use crate::origin::Allowlist;
 use crate::origin::Networks;
 use crate::problem::closest;
-use crate::profile;
-use crate::profile::Algorithm;
 use crate::profile::Profile;
 use crate::profile::Profiles;
-use crate::reply::Statuses;
+use crate::reply::Answers;
 use crate::secret::Secret;
 use crate::secret::SecretRef;
 use crate::source::Destination;
@@ -49,9 +42,6 @@ pub(super) struct Surroundings<'s> {
     /// Absent when something is wrong with it.
     pub(super) store: Option<&'s Store>,
 }
-
-/// Key sets by address, so that sources of one issuer share theirs.
-type KeySets = HashMap<(JwksUrl, &'static str), Arc<Jwks>>;
 
 impl Surroundings<'_> {
     /// All sources and the key sets that they use.
@@ -86,23 +76,32 @@ impl Surroundings<'_> {
         }
         let allow = section.list("allow", Networks::parse);
         let wanted = Wanted::new(section.list("events", |pattern| Ok(pattern.to_owned())));
-        let secrets = secrets(&mut section);
+        let secrets =
+            secrets(&mut section, profile.is_some_and(|profile| profile.needs_secrets() && profile.keys_are_public()));
+        let count = secrets.as_ref().map_or(0, Vec::len);
+        let observe = section.may("verify", word(&[("enforce", false), ("observe", true)]));
+        if observe == Some(true) {
+            section.warning("verify", "is \"observe\": what cannot be verified is delivered all the same");
+        }
         let params = section.subsection("params").map(Section::texts).unwrap_or_default();
         let destination = self.destination(&mut section, profile);
         let judge = profile.and_then(|profile| judge(profile, &section, &secrets?, &params, key_sets));
         section.finish();
         let judge = judge?;
+        let methods: Vec<_> = judge.handshakes.methods().cloned().collect();
         Some(Source {
             name: source_name?,
             path: path?,
             allowlist: Allowlist::new(allow.into_iter().collect()),
             single_headers: judge.single_headers,
-            limits: self.limits.clone(),
+            limits: limits(self.limits, profile?),
             authenticator: judge.authenticator,
-            secrets: judge.secrets,
+            handshakes: judge.handshakes,
+            secrets: count,
             identity: judge.identity,
             wanted,
-            statuses: Statuses::new(&profile?.answers),
+            observe: observe == Some(true),
+            answers: Answers::new(&profile?.answers, &methods),
             destination: destination?,
         })
     }
@@ -187,13 +186,22 @@ fn path(text: &str) -> Result<String, String> {
     Err(format!("{text:?} is not a path such as \"/webhooks/github\", without query and without spaces"))
 }
 
+/// What one request may cost: no more than the provider sends.
+fn limits(limits: &Limits, profile: &Profile) -> Limits {
+    let largest = profile.limits.max_body.and_then(|size| usize::try_from(size.as_u64()).ok());
+    Limits { max_body: largest.map_or(limits.max_body, |largest| largest.min(limits.max_body)), ..limits.clone() }
+}
+
 /// The secrets; `None` when one of them cannot be had.
-fn secrets(section: &mut Section<'_>) -> Option<Vec<Secret>> {
+/// `public` keys may stand in the configuration.
+fn secrets(section: &mut Section<'_>, public: bool) -> Option<Vec<Secret>> {
     let references = section.list("secrets", |text| Ok(SecretRef::parse(text)));
     let mut secrets = Vec::with_capacity(references.len());
     let mut complete = true;
     for (position, reference) in references.into_iter().enumerate() {
-        if let Ok(SecretRef::Plain(_)) = reference {
+        if let Ok(SecretRef::Plain(_)) = reference
+            && !public
+        {
             section.warning("secrets", format!("number {}: a plain secret is for local trials only", position + 1));
         }
         match reference.and_then(|reference| reference.load()) {
@@ -205,14 +213,6 @@ fn secrets(section: &mut Section<'_>) -> Option<Vec<Secret>> {
         }
     }
     complete.then_some(secrets)
-}
-
-/// What a profile becomes with the secrets and parameters of a source.
-struct Judge {
-    authenticator: Authenticator,
-    secrets: usize,
-    identity: Identity,
-    single_headers: Vec<http::HeaderName>,
 }
 
 fn judge(
@@ -233,83 +233,10 @@ fn judge(
     if profile.needs_secrets() == secrets.is_empty() {
         return None;
     }
-    let mut pointers = Pointers::default();
-    let scheme = match &profile.auth {
-        profile::Auth::Hmac(said) => match Hmac::new(said, secrets, &mut pointers) {
-            Ok(hmac) => Scheme::Hmac(hmac),
-            Err(wrong) => {
-                for (position, message) in wrong {
-                    section.error("secrets", format!("number {} {message}", position + 1));
-                }
-                return None;
-            }
-        },
-        profile::Auth::Jwt(said) => Scheme::Jwt(jwt(said, section, &params?, key_sets)?),
+    let misfits = match Judge::new(profile, secrets, &params?, key_sets) {
+        Ok(judge) => return Some(judge),
+        Err(misfits) => misfits,
     };
-    let freshness =
-        profile.timestamp.as_ref().map(|said| Freshness::new(said, profile.signs_timestamp(), &mut pointers));
-    let identity = Identity::new(&profile.event, &mut pointers);
-    let covers_id = profile.covers(&profile.event.id);
-    let authenticator = Authenticator { scheme, freshness, pointers, covers_id };
-    let mut single_headers = authenticator.headers();
-    single_headers.extend(identity.headers().cloned());
-    Some(Judge { authenticator, secrets: secrets.len(), identity, single_headers })
-}
-
-/// The parameters that the profile asks for, with its defaults; `None` when one is missing.
-fn complete<'p>(
-    profile: &'p Profile,
-    section: &Section<'_>,
-    given: &[(&str, String)],
-) -> Option<HashMap<&'p str, String>> {
-    for (name, _) in given.iter().filter(|(name, _)| !profile.params.contains_key(*name)) {
-        let known: Vec<_> = profile.params.keys().map(String::as_str).collect();
-        let hint = match known.as_slice() {
-            [] => "it takes none".to_owned(),
-            known => format!("it takes {}", known.join(", ")),
-        };
-        section.error(&format!("params.{name}"), format!("is not a parameter of this profile; {hint}"));
-    }
-    let mut values = HashMap::new();
-    for (name, param) in &profile.params {
-        let said = given.iter().find(|(given, _)| given == name).map(|(_, value)| value.clone());
-        match said.or_else(|| param.default.clone()) {
-            Some(value) if !value.is_empty() => drop(values.insert(name.as_str(), value)),
-            _ => section.error(&format!("params.{name}"), format!("is missing: {}", param.about)),
-        }
-    }
-    if values.len() < profile.params.len() {
-        return None;
-    }
-    // A default may be made of other parameters: {issuer}.
-    let filled = values.iter().map(|(name, value)| {
-        let value =
-            values.iter().fold(value.clone(), |text, (other, value)| text.replace(&format!("{{{other}}}"), value));
-        (*name, value)
-    });
-    Some(filled.collect())
-}
-
-fn jwt(
-    said: &profile::Jwt,
-    section: &Section<'_>,
-    params: &HashMap<&str, String>,
-    key_sets: &mut KeySets,
-) -> Option<Jwt> {
-    let param = |name: &str| params.get(name).cloned().unwrap_or_default();
-    match JwksUrl::parse(&param("jwks_url")) {
-        Ok(url) => {
-            let jwks = key_set(url, said.algorithm, key_sets);
-            Some(Jwt::new(said, param("issuer"), param("audience"), jwks))
-        }
-        Err(message) => {
-            section.error("params.jwks_url", message);
-            None
-        }
-    }
-}
-
-fn key_set(url: JwksUrl, algorithm: Algorithm, key_sets: &mut KeySets) -> Arc<Jwks> {
-    let made = key_sets.entry((url.clone(), algorithm.title())).or_insert_with(|| Arc::new(Jwks::new(url, algorithm)));
-    Arc::clone(made)
+    misfits.into_iter().for_each(|(key, message)| section.error(&key, message));
+    None
 }

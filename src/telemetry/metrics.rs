@@ -17,7 +17,6 @@ use prometheus::core::Desc;
 use prometheus::proto::MetricFamily;
 
 use crate::auth::Jwks;
-use crate::auth::Scheme;
 use crate::source::Source;
 
 /// Upper bounds of duration buckets, in seconds.
@@ -32,6 +31,7 @@ pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
     refusals: IntCounterVec,
+    unverified: IntCounterVec,
     undeduplicated: IntCounterVec,
     request_duration: HistogramVec,
     upstream_duration: HistogramVec,
@@ -66,6 +66,8 @@ pub struct SourceMetrics {
     pub duplicate: IntCounter,
     /// Events of types that are not wanted.
     pub ignored: IntCounter,
+    /// Probes that were answered.
+    pub handshake: IntCounter,
     /// Requests that were refused.
     pub refused: IntCounter,
     /// Events that were delivered although the store could not be asked.
@@ -79,10 +81,16 @@ pub struct SourceMetrics {
     /// Requests that each secret proved, by its position.
     pub secrets: Vec<IntCounter>,
     refusals: IntCounterVec,
+    unverified: IntCounterVec,
     source: String,
 }
 
 impl SourceMetrics {
+    /// Counts a delivery that would have been refused for this reason.
+    pub fn deliver_unverified(&self, reason: &str) {
+        self.unverified.with_label_values(&[self.source.as_str(), reason]).inc();
+    }
+
     /// Counts a refusal for this reason.
     pub fn refuse(&self, reason: &str) {
         self.refused.inc();
@@ -103,6 +111,7 @@ impl Metrics {
         let metrics = Self {
             requests: counters(&registry, "requests_total", "Requests by outcome.", &["source", "outcome"])?,
             refusals: counters(&registry, "refusals_total", "Refused requests by reason.", &["source", "reason"])?,
+            unverified: counters(&registry, "unverified_total", "Unverified deliveries.", &["source", "reason"])?,
             undeduplicated: counters(&registry, "undeduplicated_total", "Deliveries without a store.", &["source"])?,
             request_duration: histogram(&registry, "request_duration_seconds", "Head to answer.", SECONDS)?,
             upstream_duration: histogram(&registry, "upstream_duration_seconds", "Deliveries to upstreams.", SECONDS)?,
@@ -132,6 +141,7 @@ impl Metrics {
             queued: outcome("queued"),
             duplicate: outcome("duplicate"),
             ignored: outcome("ignored"),
+            handshake: outcome("handshake"),
             refused: outcome("refused"),
             undeduplicated: self.undeduplicated.with_label_values(&[source]),
             request_duration: self.request_duration.with_label_values(&[source]),
@@ -139,6 +149,7 @@ impl Metrics {
             skew: self.skew.with_label_values(&[source]),
             secrets: (0..secrets).map(|at| self.secrets.with_label_values(&[source, &at.to_string()])).collect(),
             refusals: self.refusals.clone(),
+            unverified: self.unverified.clone(),
             source: source.to_owned(),
         }
     }
@@ -161,9 +172,9 @@ struct JwksMetrics {
 
 impl JwksMetrics {
     fn new(sources: &[Arc<Source>]) -> prometheus::Result<Self> {
-        let with_keys = sources.iter().filter_map(|source| match &source.authenticator.scheme {
-            Scheme::Jwt(jwt) => Some((source.name.as_str().to_owned(), Arc::clone(jwt.jwks()))),
-            Scheme::Hmac(_) => None,
+        let with_keys = sources.iter().flat_map(|source| {
+            let name = source.name.as_str();
+            source.authenticator.key_sets().map(move |jwks| (name.to_owned(), Arc::clone(jwks)))
         });
         let age = Opts::new("doorward_jwks_age_seconds", "Time since the keys in use were fetched.");
         let refreshes = Opts::new("doorward_jwks_refreshes_total", "Fetches of keys by outcome.");

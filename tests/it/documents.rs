@@ -39,7 +39,13 @@ fn the_table_of_metrics_is_complete() {
     let pitchpoint = "[sources.pitchpoint]\nprofile = \"pitchpoint\"\npath = \"/p\"\n\
                       params = { issuer = \"http://127.0.0.1:9\", audience = \"a\" }\n\
                       deliver.upstream = { url = \"http://127.0.0.1:9/\" }\n";
-    let gateway = Gateway::start(&format!("{}{pitchpoint}", Github::source(&upstream.url())));
+    let watched = format!(
+        "[sources.watched]\nprofile = \"github\"\npath = \"/w\"\nsecrets = [\"plain:x\"]\nverify = \"observe\"\n\
+         deliver.upstream = {{ url = \"{}\" }}\n",
+        upstream.url()
+    );
+    let gateway = Gateway::start(&format!("{}{pitchpoint}{watched}", Github::source(&upstream.url())));
+    assert_eq!(Github::delivery("1", "{}").to("/w").send(gateway.address()).status, 200);
     assert_eq!(Github::delivery("1", "{}").send(gateway.address()).status, 200);
     assert_eq!(Github::delivery("2", "{}").to("/nowhere").send(gateway.address()).status, 404);
     crate::harness::wait_until("the first fetch of keys", || {

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use bytes::Bytes;
-use doorward::auth::Verified;
 use doorward::body;
 use doorward::body::Inbound;
+use doorward::handshake::Answer;
 use doorward::profile::Profiles;
 use doorward::refusal::Refusal;
 use doorward::settings::Settings;
@@ -19,8 +19,10 @@ use doorward::time::Moment;
 use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
+use http::Method;
 use serde::Deserialize;
 
+use crate::harness::Files;
 use crate::harness::Issuer;
 
 /// One recorded delivery and what should become of it.
@@ -34,6 +36,9 @@ struct Fixture {
     #[serde(default)]
     params: BTreeMap<String, String>,
     jwks: Option<serde_json::Value>,
+    /// What a server on this machine has at which path, while the delivery is looked at.
+    #[serde(default)]
+    files: BTreeMap<String, String>,
     request: Recorded,
     expect: Expected,
 }
@@ -42,9 +47,15 @@ struct Fixture {
 #[serde(deny_unknown_fields)]
 struct Recorded {
     method: String,
+    #[serde(default = "root")]
+    target: String,
     headers: Vec<(String, String)>,
     body: Option<String>,
     body_base64: Option<String>,
+}
+
+fn root() -> String {
+    "/".to_owned()
 }
 
 #[derive(Debug, PartialEq, Deserialize)]
@@ -55,6 +66,13 @@ enum Expected {
         #[serde(rename = "type")]
         kind: Option<String>,
         secret: Option<usize>,
+    },
+    Answered {
+        status: u16,
+        content_type: Option<String>,
+        body: String,
+        #[serde(default)]
+        headers: BTreeMap<String, String>,
     },
     Refused(String),
 }
@@ -123,52 +141,82 @@ fn recorded() -> Vec<(String, PathBuf)> {
 /// Runs a delivery through its profile as it would have run at the time.
 fn play(profile: &str, fixture: &Fixture) -> Expected {
     let issuer = fixture.jwks.as_ref().map(Issuer::publishing);
-    let folder = tempfile::tempdir().expect("a folder");
-    let (source, settings) = source(folder.path(), profile, fixture, issuer.as_ref());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let verified = runtime.block_on(async {
+    let files = (!fixture.files.is_empty()).then(|| Files::serving(fixture.files.clone()));
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = files.as_ref().map(Files::address);
+    let (source, settings) = source(folder.path(), profile, fixture, issuer.as_ref(), server.as_deref());
+    let outcome = runtime.block_on(async {
         for jwks in &settings.jwks {
             let jwks = Arc::clone(jwks);
             drop(tokio::spawn(async move { jwks.run().await }));
         }
-        verify(&source, fixture).await
+        receive(&source, profile, fixture, server.as_deref()).await
     });
-    let identified = verified.and_then(|verified| {
-        let secret = verified.secret();
-        Ok((source.identity.identify(profile, verified)?, secret))
-    });
-    match identified {
-        Ok((event, secret)) => {
-            let text = |value: &HeaderValue| String::from_utf8(value.as_bytes().to_vec()).expect("UTF-8");
-            Expected::Accepted { id: text(event.id()), kind: event.kind().map(text), secret }
-        }
-        Err(refusal) => Expected::Refused(refusal.row().reason.to_owned()),
-    }
+    outcome.unwrap_or_else(|refusal| Expected::Refused(refusal.row().reason.to_owned()))
 }
 
-async fn verify(source: &Source, fixture: &Fixture) -> Result<Verified, Refusal> {
+/// The steps of the gateway from the head of a request to its event.
+async fn receive(source: &Source, profile: &str, fixture: &Fixture, server: Option<&str>) -> Result<Expected, Refusal> {
+    let here = |text: &str| server.map_or_else(|| text.to_owned(), |server| text.replace("@SERVER@", server));
     let mut headers = HeaderMap::new();
     for (name, value) in &fixture.request.headers {
-        let bytes: Vec<u8> = value.chars().map(|character| u8::try_from(character).expect("ISO 8859-1")).collect();
+        let latin = |character| u8::try_from(character).expect("ISO 8859-1");
+        let bytes: Vec<u8> = here(value).chars().map(latin).collect();
         headers.append(
             HeaderName::try_from(name.as_str()).expect("a header name"),
             HeaderValue::from_bytes(&bytes).expect("a header value"),
         );
     }
     let body = match (&fixture.request.body, &fixture.request.body_base64) {
-        (Some(text), None) => text.clone().into_bytes(),
+        (Some(text), None) => here(text).into_bytes(),
         (None, Some(text)) => base64::engine::general_purpose::STANDARD.decode(text).expect("base64"),
         _ => panic!("a fixture has one body"),
     };
     let now = Moment::from_unix(fixture.now);
+    let method: Method = fixture.request.method.parse().expect("a method");
+    let event = method == Method::POST;
+    if !event && !source.handshakes.methods().any(|known| known == method) {
+        return Err(Refusal::MethodNotAllowed);
+    }
     body::announced(&headers, &source.single_headers, &source.limits)?;
-    let method = fixture.request.method.parse().expect("a method");
-    let inbound = Inbound::recorded(method, headers, Bytes::from(body), now);
-    Ok(source.authenticator.verify(inbound, now).await?)
+    let target = here(&fixture.request.target).parse().expect("a target");
+    let inbound = Inbound::recorded(method, target, headers, Bytes::from(body), now);
+    if let Some(answer) = source.handshakes.before(&inbound).await? {
+        return Ok(answered(&answer));
+    }
+    if !event && !source.handshakes.take_signed(inbound.method()) {
+        return Err(Refusal::MethodNotAllowed);
+    }
+    let verified = source.authenticator.verify(inbound, now).await.map_err(|rejected| rejected.failure)?;
+    if let Some(answer) = source.handshakes.after(verified.inbound(), verified.values()).await? {
+        return Ok(answered(&answer));
+    }
+    let secret = verified.secret();
+    let event = source.identity.identify(profile, verified).map_err(|nameless| nameless.why)?;
+    let text = |value: &HeaderValue| String::from_utf8(value.as_bytes().to_vec()).expect("UTF-8");
+    Ok(Expected::Accepted { id: text(event.id()), kind: event.kind().map(text), secret })
+}
+
+fn answered(answer: &Answer) -> Expected {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
+    let headers = answer.headers.iter().map(|(name, value)| (name.to_string(), text(value.as_bytes())));
+    Expected::Answered {
+        status: answer.status.as_u16(),
+        content_type: answer.content_type.map(str::to_owned),
+        body: text(&answer.body),
+        headers: headers.collect(),
+    }
 }
 
 /// The source that the fixture was recorded for.
-fn source(folder: &Path, profile: &str, fixture: &Fixture, issuer: Option<&Issuer>) -> (Arc<Source>, Settings) {
+fn source(
+    folder: &Path,
+    profile: &str,
+    fixture: &Fixture,
+    issuer: Option<&Issuer>,
+    server: Option<&str>,
+) -> (Arc<Source>, Settings) {
     let mut source = toml::Table::new();
     source.insert("profile".to_owned(), profile.into());
     source.insert("path".to_owned(), "/webhooks".into());
@@ -176,8 +224,11 @@ fn source(folder: &Path, profile: &str, fixture: &Fixture, issuer: Option<&Issue
         let secrets: Vec<_> = fixture.secrets.iter().map(|secret| format!("plain:{secret}")).collect();
         source.insert("secrets".to_owned(), secrets.into());
     }
-    let mut params: toml::Table =
-        fixture.params.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect();
+    let mut params: toml::Table = fixture
+        .params
+        .iter()
+        .map(|(name, value)| (name.clone(), value.replace("@SERVER@", server.unwrap_or_default()).into()))
+        .collect();
     if let Some(issuer) = issuer {
         params.insert("jwks_url".to_owned(), issuer.url().into());
     }

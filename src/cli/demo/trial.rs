@@ -10,9 +10,9 @@ use super::app::App;
 use super::issuer::Issuer;
 use super::random;
 use crate::cli::say;
-use crate::profile::Auth;
 use crate::profile::Profile;
 use crate::profile::Profiles;
+use crate::profile::Scheme;
 use crate::profile::TimestampPolicy;
 use crate::secret::Secret;
 use crate::secret::SecretRef;
@@ -98,21 +98,27 @@ impl Trial<'_> {
 
     /// What the provider would send at this moment.
     fn sample(&self, name: &str, profile: &Profile, id: &str, at: Moment) -> Result<Sample, String> {
-        match profile.auth {
-            Auth::Hmac(_) => sign::sample(profile, Proof::Secret(&self.secret(name)?), id, "demo.event", at),
-            Auth::Jwt(_) => sign::sample(profile, Proof::Bearer(&self.issuer.token(at)?), id, "demo.event", at),
+        match profile.schemes().next() {
+            Some(Scheme::Signature(_)) => {
+                sign::sample(profile, Proof::Secret(&self.secret(name)?), id, "demo.event", at)
+            }
+            Some(Scheme::Jwt(_)) => sign::sample(profile, Proof::Bearer(&self.issuer.token(at)?), id, "demo.event", at),
+            _ => Err("the demo shows signatures and tokens only".to_owned()),
         }
     }
 
     /// What somebody would send who knows everything but the key.
     fn forge(&self, profile: &Profile, at: Moment) -> Result<Sample, String> {
         let id = format!("evt_{}", const_hex::encode(random::<8>()?));
-        match profile.auth {
-            Auth::Hmac(_) => {
+        match profile.schemes().next() {
+            Some(Scheme::Signature(_)) => {
                 let guess = Secret::new(const_hex::encode(random::<16>()?))?;
                 sign::sample(profile, Proof::Secret(&guess), &id, "demo.event", at)
             }
-            Auth::Jwt(_) => sign::sample(profile, Proof::Bearer(&self.issuer.forged_token(at)?), &id, "demo.event", at),
+            Some(Scheme::Jwt(_)) => {
+                sign::sample(profile, Proof::Bearer(&self.issuer.forged_token(at)?), &id, "demo.event", at)
+            }
+            _ => Err("the demo shows signatures and tokens only".to_owned()),
         }
     }
 
@@ -138,12 +144,8 @@ impl Trial<'_> {
 
 /// Whether a request of this provider can be too old.
 fn judges_time(profile: &Profile) -> bool {
-    match profile.auth {
-        Auth::Hmac(_) => {
-            profile.timestamp.as_ref().is_some_and(|timestamp| timestamp.policy == TimestampPolicy::Enforce)
-        }
-        Auth::Jwt(_) => true,
-    }
+    let token = profile.schemes().any(|scheme| matches!(scheme, Scheme::Jwt(_)));
+    token || profile.timestamp.as_ref().is_some_and(|timestamp| timestamp.policy == TimestampPolicy::Enforce)
 }
 
 fn row(cells: [&str; 6]) -> String {

@@ -1,0 +1,252 @@
+//! Signatures over bytes of the request, in whatever shape the profile says.
+
+use http::HeaderName;
+use sha2::Digest as _;
+use sha2::Sha256;
+
+use super::Failure;
+use super::Material;
+use super::Misfit;
+use super::certificate::Certificates;
+use super::keys;
+use super::public_key::MAX_SIGNATURE;
+use super::public_key::PublicKey;
+use crate::body::Inbound;
+use crate::field::Field;
+use crate::field::Values;
+use crate::mac;
+use crate::mac::MAX_DIGEST;
+use crate::profile;
+use crate::profile::EcdsaFormat;
+use crate::profile::Encoding;
+use crate::profile::KeyEncoding;
+use crate::profile::Verifier;
+use crate::template::Context;
+use crate::template::Filled;
+use crate::template::Template;
+use crate::template::Unfilled;
+
+/// A signature of a profile with the keys of a source.
+#[derive(Debug)]
+pub struct Signature {
+    keys: Keys,
+    field: Field,
+    prefix: String,
+    encoding: Encoding,
+    /// What may have been signed.
+    templates: Vec<Template>,
+}
+
+/// Keys, those from secrets with the position of theirs.
+#[derive(Debug)]
+enum Keys {
+    Hmac(Vec<(usize, mac::Key)>),
+    Public(Vec<(usize, PublicKey)>, Shape),
+    Certificates(Box<Certificates>),
+}
+
+/// What the bytes of a signature look like.
+#[derive(Debug, Clone, Copy)]
+enum Shape {
+    /// This many bytes.
+    Exactly(usize),
+    /// An ASN.1 sequence of two numbers.
+    Der,
+    /// As many bytes as the modulus of the key.
+    Modulus,
+}
+
+/// What a signature was good for.
+#[derive(Debug)]
+pub struct Signed {
+    /// The position of the secret that matched; `None` when the key was fetched.
+    pub secret: Option<usize>,
+    /// SHA-256 of the signed bytes.
+    pub digest: Option<[u8; 32]>,
+}
+
+impl Signature {
+    /// Makes the profile's scheme ready; the secrets that are no keys for it are reported to `material`.
+    ///
+    /// # Errors
+    /// What is wrong with a parameter.
+    pub fn new(said: &profile::Signature, material: &mut Material<'_>) -> Result<Self, Misfit> {
+        let field = Field::new(&said.place.place, material.wants).with_params(material.params);
+        let usual = match said.verifier {
+            Verifier::Hmac(_) => KeyEncoding::Text,
+            Verifier::Ed25519 => KeyEncoding::Hex,
+            Verifier::Ecdsa(_) | Verifier::Rsa(_) | Verifier::Certificate(..) => KeyEncoding::Spki,
+        };
+        let keys = match &said.verifier {
+            Verifier::Hmac(hash) => Keys::Hmac(material.keys(&said.key, |text| {
+                let bytes = keys::bytes(&said.key, usual, text)?;
+                mac::Key::new(*hash, &bytes).ok_or_else(|| "is not usable as a key".to_owned())
+            })),
+            Verifier::Ed25519 => Keys::Public(
+                material.keys(&said.key, |text| PublicKey::ed25519(&keys::bytes(&said.key, usual, text)?)),
+                Shape::Exactly(64),
+            ),
+            Verifier::Ecdsa(format) => Keys::Public(
+                material.keys(&said.key, |text| PublicKey::ecdsa(*format, &keys::bytes(&said.key, usual, text)?)),
+                if *format == EcdsaFormat::Raw { Shape::Exactly(64) } else { Shape::Der },
+            ),
+            Verifier::Rsa(hash) => Keys::Public(
+                material.keys(&said.key, |text| PublicKey::rsa(*hash, &keys::bytes(&said.key, usual, text)?)),
+                Shape::Modulus,
+            ),
+            Verifier::Certificate(hash, certificate) => {
+                Keys::Certificates(Box::new(Certificates::new(*hash, certificate, material)?))
+            }
+        };
+        let context = Context { params: material.params, signature: Some(&field), key: None };
+        let templates = said.signed.iter().map(|signed| Template::new(signed, context, material.wants)).collect();
+        Ok(Self { keys, templates, prefix: said.place.prefix.clone(), encoding: said.place.encoding, field })
+    }
+
+    /// Whether there is a key to verify with.
+    pub fn has_keys(&self) -> bool {
+        match &self.keys {
+            Keys::Hmac(keys) => !keys.is_empty(),
+            Keys::Public(keys, _) => !keys.is_empty(),
+            Keys::Certificates(_) => true,
+        }
+    }
+
+    /// Where the signature is.
+    pub fn field(&self) -> &Field {
+        &self.field
+    }
+
+    /// The bytes that may have been signed, in pieces.
+    ///
+    /// # Errors
+    /// [`Failure::TimestampMissing`] when there is none to sign, and [`Failure::SignatureMalformed`] when another part of
+    /// the template is no text. A part that is not there at all counts as empty.
+    pub fn signed<'r>(
+        &'r self,
+        inbound: &'r Inbound,
+        values: &'r Values,
+        timestamp: Option<&'r str>,
+    ) -> impl Iterator<Item = Result<Filled<'r>, Failure>> {
+        self.templates.iter().map(move |template| {
+            template.fill(inbound, values, timestamp).map_err(|unfilled| match unfilled {
+                Unfilled::NoTimestamp => Failure::TimestampMissing,
+                Unfilled::NotText => Failure::SignatureMalformed,
+            })
+        })
+    }
+
+    /// Compares what the request presents with what each key gives.
+    ///
+    /// # Errors
+    /// [`Failure::SignatureMissing`], [`Failure::SignatureMalformed`] or [`Failure::SignatureMismatch`], and what
+    /// [`Self::signed`] and the fetch of a certificate fail with.
+    pub async fn verify(
+        &self,
+        inbound: &Inbound,
+        values: &Values,
+        timestamp: Option<&str>,
+        digest: bool,
+    ) -> Result<Signed, Failure> {
+        let presented = self
+            .field
+            .texts(inbound, values)
+            .map_err(|_not_text| Failure::SignatureMalformed)?
+            .ok_or(Failure::SignatureMissing)?
+            .filter_map(|text| text.strip_prefix(self.prefix.as_str()));
+        let certificate = match &self.keys {
+            Keys::Certificates(certificates) => Some(certificates.key(inbound, values).await?),
+            Keys::Hmac(_) | Keys::Public(..) => None,
+        };
+        for signed in self.signed(inbound, values, timestamp) {
+            let signed = signed?;
+            let matched = match (&self.keys, &certificate) {
+                (Keys::Hmac(keys), _) => {
+                    let length = keys.first().map_or(0, |(_, key)| key.digest_length());
+                    let decoded = presented.clone().filter_map(|text| self.digest(text, length));
+                    if decoded.clone().next().is_none() {
+                        return Err(Failure::SignatureMalformed);
+                    }
+                    // Each key's digest is computed once, however many signatures a sender presents.
+                    keys.iter().find(|(_, key)| key.verifies(signed.pieces(), decoded.clone())).map(|(at, _)| Some(*at))
+                }
+                (Keys::Public(keys, shape), _) => {
+                    let decoded = self.signatures(&presented.clone().collect::<Vec<_>>(), *shape)?;
+                    let message = signed.to_vec();
+                    let verifies = |key: &PublicKey| key.verifies(&message, &decoded);
+                    keys.iter().find(|(_, key)| verifies(key)).map(|(at, _)| Some(*at))
+                }
+                (Keys::Certificates(_), Some(key)) => {
+                    let decoded = self.signatures(&presented.clone().collect::<Vec<_>>(), Shape::Modulus)?;
+                    key.verifies(&signed.to_vec(), &decoded).then_some(None)
+                }
+                (Keys::Certificates(_), None) => None,
+            };
+            if let Some(secret) = matched {
+                return Ok(Signed { secret, digest: digest.then(|| sha256(&signed)) });
+            }
+        }
+        Err(Failure::SignatureMismatch)
+    }
+
+    /// The digest that a presented text stands for, at the start of the array.
+    fn digest(&self, text: &str, length: usize) -> Option<[u8; MAX_DIGEST]> {
+        let mut buffer = [0; MAX_DIGEST];
+        let digest = buffer.get_mut(..length)?;
+        self.encoding.decode(text.as_bytes(), digest).then_some(buffer)
+    }
+
+    /// The signatures that the presented texts stand for; at most [`MAX_PRESENTED`].
+    fn signatures(&self, texts: &[&str], shape: Shape) -> Result<Vec<Vec<u8>>, Failure> {
+        let fits = |bytes: &Vec<u8>| match shape {
+            Shape::Exactly(length) => bytes.len() == length,
+            Shape::Der => (8..=72).contains(&bytes.len()) && bytes.first() == Some(&0x30),
+            Shape::Modulus => (256..=MAX_SIGNATURE).contains(&bytes.len()),
+        };
+        let decoded: Vec<_> = texts
+            .iter()
+            .filter_map(|text| self.encoding.decode_vec(text.as_bytes(), MAX_SIGNATURE))
+            .filter(fits)
+            .take(MAX_PRESENTED)
+            .collect();
+        if decoded.is_empty() { Err(Failure::SignatureMalformed) } else { Ok(decoded) }
+    }
+
+    /// What the provider would present for these bytes, made with the first key of a keyed hash.
+    pub fn sign(&self, signed: &Filled<'_>) -> Option<String> {
+        match &self.keys {
+            Keys::Hmac(keys) => keys.first().map(|(_, key)| self.present(&key.digest(signed.pieces()))),
+            Keys::Public(..) | Keys::Certificates(_) => None,
+        }
+    }
+
+    /// These bytes as the profile writes a signature.
+    pub fn present(&self, signature: &[u8]) -> String {
+        format!("{}{}", self.prefix, self.encoding.encode(signature))
+    }
+
+    /// The headers that it reads.
+    pub fn headers(&self) -> Vec<HeaderName> {
+        let mut headers = self.field.headers();
+        headers.extend(self.templates.iter().flat_map(Template::fields).flat_map(Field::headers));
+        if let Keys::Certificates(certificates) = &self.keys {
+            headers.extend(certificates.headers());
+        }
+        headers
+    }
+
+    /// Whether the body has to be parsed as JSON first.
+    pub fn reads_json(&self) -> bool {
+        let certificate = matches!(&self.keys, Keys::Certificates(certificates) if certificates.reads_json());
+        certificate || self.field.is_json() || self.templates.iter().flat_map(Template::fields).any(Field::is_json)
+    }
+}
+
+/// Most signatures of one request that are tried with a public key, which takes its time.
+const MAX_PRESENTED: usize = 8;
+
+fn sha256(signed: &Filled<'_>) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    signed.pieces().iter().for_each(|piece| hash.update(piece));
+    hash.finalize().into()
+}

@@ -1,0 +1,71 @@
+//! The conditions of a profile, made ready to be judged.
+
+use crate::body::Inbound;
+use crate::field::Field;
+use crate::field::Values;
+use crate::field::Wants;
+use crate::profile;
+use crate::template::Context;
+use crate::template::Template;
+
+/// A statement about one place of a request.
+#[derive(Debug, Clone)]
+pub struct Condition {
+    field: Field,
+    test: Test,
+}
+
+#[derive(Debug, Clone)]
+enum Test {
+    Equals(Template),
+    Present,
+    Absent,
+    Length(usize, usize),
+}
+
+impl Condition {
+    /// Makes a condition ready.
+    pub fn new(said: &profile::Condition, context: Context<'_>, wants: &mut Wants) -> Self {
+        let test = match &said.test {
+            profile::Test::Equals(template) => Test::Equals(Template::new(template, context, wants)),
+            profile::Test::Present => Test::Present,
+            profile::Test::Absent => Test::Absent,
+            profile::Test::Length(min, max) => Test::Length(*min, *max),
+        };
+        Self { field: Field::new(&said.place, wants), test }
+    }
+
+    /// Makes several ready.
+    pub fn all(said: &[profile::Condition], context: Context<'_>, wants: &mut Wants) -> Vec<Self> {
+        said.iter().map(|said| Self::new(said, context, wants)).collect()
+    }
+
+    /// Whether it holds. What is compared may be a secret: it takes the same time wherever the two differ.
+    pub fn holds(&self, inbound: &Inbound, values: &Values) -> bool {
+        match &self.test {
+            Test::Present => self.field.has_entry(inbound, values),
+            Test::Absent => !self.field.has_entry(inbound, values),
+            Test::Length(min, max) => {
+                let text = self.field.text(inbound, values).ok().flatten();
+                text.is_some_and(|text| (*min..=*max).contains(&text.len()))
+            }
+            Test::Equals(template) => {
+                let found = self.field.text(inbound, values).ok().flatten();
+                let expected = template.fill(inbound, values, None).ok();
+                found.zip(expected).is_some_and(|(found, expected)| {
+                    let expected = expected.to_vec();
+                    aws_lc_rs::constant_time::verify_slices_are_equal(found.as_bytes(), &expected).is_ok()
+                })
+            }
+        }
+    }
+
+    /// The fields that it reads.
+    pub fn fields(&self) -> Vec<&Field> {
+        let mut fields = vec![&self.field];
+        if let Test::Equals(template) = &self.test {
+            fields.extend(template.fields());
+        }
+        fields
+    }
+}

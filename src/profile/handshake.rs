@@ -1,0 +1,114 @@
+//! `[[handshake]]`: a provider's probe of the endpoint, which the gateway answers itself.
+
+use std::collections::BTreeMap;
+
+use http::Method;
+use serde::Deserialize;
+
+use super::answers::Status;
+use super::condition::Condition;
+use super::condition::take;
+use super::place::Place;
+use super::template::Template;
+
+/// One rule; the first whose conditions hold answers.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Handshake {
+    /// When the provider does this, for people.
+    pub about: Option<String>,
+    /// The method of the request.
+    #[serde(default)]
+    pub method: Verb,
+    /// Whether the request has to be authentic; those with `POST` have to, unless said otherwise.
+    pub signed: Option<bool>,
+    /// When the rule applies: all of these hold.
+    #[serde(default)]
+    pub when: Vec<Condition>,
+    /// What must hold then; if not, the request is refused.
+    #[serde(default)]
+    pub check: Vec<Condition>,
+    /// An address that has to be asked before the answer is given.
+    pub visit: Option<Visit>,
+    /// The answer.
+    #[serde(default)]
+    pub reply: Reply,
+}
+
+impl Handshake {
+    /// Whether the request has to be authentic.
+    pub fn is_signed(&self) -> bool {
+        self.signed.unwrap_or(self.method == Verb::Post)
+    }
+}
+
+/// The methods of handshakes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+#[expect(missing_docs, reason = "the names are the methods")]
+pub enum Verb {
+    #[default]
+    Post,
+    Get,
+    Head,
+    Options,
+}
+
+impl Verb {
+    /// As the HTTP library knows it.
+    pub fn method(self) -> Method {
+        match self {
+            Self::Post => Method::POST,
+            Self::Get => Method::GET,
+            Self::Head => Method::HEAD,
+            Self::Options => Method::OPTIONS,
+        }
+    }
+}
+
+/// An address in the request that is asked with `GET`, if it lies on one of a few hosts.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "toml::Table")]
+pub struct Visit {
+    /// Where the address is.
+    pub from: Place,
+    /// The hosts that may be asked, separated by spaces; `*` is one label, `{name}` a parameter of the source.
+    pub hosts: String,
+}
+
+impl TryFrom<toml::Table> for Visit {
+    type Error = String;
+
+    fn try_from(mut table: toml::Table) -> Result<Self, String> {
+        let hosts = take(&mut table, "hosts")?.ok_or("says no hosts; write hosts = \"api.example.com\"")?;
+        let from = table.try_into().map_err(|error: toml::de::Error| error.message().to_owned())?;
+        Ok(Self { from, hosts })
+    }
+}
+
+/// What a handshake is answered with.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reply {
+    /// The status; 200 unless said otherwise.
+    pub status: Option<Status<200, 299>>,
+    /// A body in `text/plain`.
+    pub text: Option<Template>,
+    /// A body in JSON: an object of these members.
+    pub json: Option<BTreeMap<String, Json>>,
+    /// Further headers.
+    #[serde(default)]
+    pub headers: BTreeMap<String, Template>,
+}
+
+/// A value of a JSON reply.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub enum Json {
+    /// A text made by a template.
+    Text(Template),
+    /// A number.
+    Number(i64),
+    /// Yes or no.
+    Bool(bool),
+}

@@ -1,0 +1,27 @@
+//! Hash functions by name.
+
+use serde::Deserialize;
+
+/// Hash functions that providers still use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hash {
+    /// FIPS 180-4 SHA-256.
+    #[default]
+    Sha256,
+    /// FIPS 180-4 SHA-512.
+    Sha512,
+    /// FIPS 180-4 SHA-1, which still holds inside HMAC (RFC 6194 section 3.3).
+    Sha1,
+}
+
+impl Hash {
+    /// The name as standards write it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Sha256 => "SHA256",
+            Self::Sha512 => "SHA512",
+            Self::Sha1 => "SHA1",
+        }
+    }
+}

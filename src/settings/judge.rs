@@ -1,0 +1,204 @@
+//! Joins what a profile asks for with the secrets and parameters of a source.
+
+use std::collections::HashMap;
+
+use super::section::Section;
+use crate::auth::Authenticator;
+use crate::auth::Freshness;
+use crate::auth::Jwt;
+use crate::auth::KeySets;
+use crate::auth::Material;
+use crate::auth::Member;
+use crate::auth::Misfit;
+use crate::auth::Scheme;
+use crate::auth::Signature;
+use crate::auth::Token;
+use crate::condition::Condition;
+use crate::event::Identity;
+use crate::field::Wants;
+use crate::handshake::Handshakes;
+use crate::params;
+use crate::params::Params;
+use crate::profile;
+use crate::profile::Combination;
+use crate::profile::Profile;
+use crate::secret::Secret;
+use crate::secret::SecretRef;
+use crate::template::Context;
+
+/// What a profile becomes with the secrets and parameters of a source.
+#[derive(Debug)]
+pub struct Judge {
+    /// How requests prove their origin.
+    pub authenticator: Authenticator,
+    /// The probes that are answered.
+    pub handshakes: Handshakes,
+    /// Where events carry their identity.
+    pub identity: Identity,
+    /// The headers that all of them read, each of which may be there once.
+    pub single_headers: Vec<http::HeaderName>,
+}
+
+impl Judge {
+    /// Makes a profile ready with these secrets and complete parameters.
+    ///
+    /// # Errors
+    /// Everything that does not fit, by the key of the source.
+    pub fn new(
+        profile: &Profile,
+        secrets: &[Secret],
+        params: &Params,
+        key_sets: &mut KeySets,
+    ) -> Result<Self, Vec<Misfit>> {
+        let mut wants = Wants::default();
+        wants.json_optional = profile.event.id.works_without_json();
+        wants.json_only = profile.limits.json;
+        let members = members(profile, Material::new(secrets, params, profile.keys(), &mut wants, key_sets))?;
+        let context = Context { params, signature: None, key: secrets.first().map(Secret::expose) };
+        let timed = timed(profile, &members);
+        let members: Vec<_> = members
+            .into_iter()
+            .zip(timed)
+            .map(|((said, scheme), timed)| Member {
+                when: Condition::all(&said.when, context, &mut wants),
+                check: Condition::all(&said.check, context, &mut wants),
+                covers_id: profile.covers_all(&said.scheme, &profile.event.id),
+                scheme,
+                timed,
+            })
+            .collect();
+        let authenticator = Authenticator {
+            combination: profile.auth.combination,
+            members,
+            require: Condition::all(&profile.require, context, &mut wants),
+            freshness: profile
+                .timestamp
+                .as_ref()
+                .map(|said| Freshness::new(said, profile.signs_timestamp(), &mut wants)),
+            wants: Wants::default(),
+        };
+        let key = handshake_key(profile, secrets);
+        let context = Context { key: key.as_ref().map(|key| key.as_slice()), ..context };
+        let handshakes = Handshakes::new(&profile.handshakes, context, &mut wants)
+            .map_err(|message| vec![("params".to_owned(), message)])?;
+        let identity = Identity::new(&profile.event, params, &mut wants);
+        let authenticator = Authenticator { wants, ..authenticator };
+        let mut single_headers = authenticator.headers();
+        single_headers.extend(identity.headers());
+        single_headers.extend(handshakes.headers());
+        single_headers.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+        single_headers.dedup();
+        Ok(Self { authenticator, handshakes, identity, single_headers })
+    }
+}
+
+/// The members that there are keys for, with them.
+fn members<'p>(
+    profile: &'p Profile,
+    mut material: Material<'_>,
+) -> Result<Vec<(&'p profile::Member, Scheme)>, Vec<Misfit>> {
+    let mut members = Vec::new();
+    let mut misfits = Vec::new();
+    for said in &profile.auth.members {
+        match scheme(&said.scheme, &mut material) {
+            Ok(scheme) => members.push((said, scheme)),
+            Err(misfit) => misfits.push(misfit),
+        }
+    }
+    for (at, message) in material.unusable() {
+        misfits.push(("secrets".to_owned(), format!("number {} {message}", at + 1)));
+    }
+    if misfits.is_empty() { working(profile, members) } else { Err(misfits) }
+}
+
+fn scheme(said: &profile::Scheme, material: &mut Material<'_>) -> Result<Scheme, Misfit> {
+    Ok(match said {
+        profile::Scheme::Signature(said) => Scheme::Signature(Box::new(Signature::new(said, material)?)),
+        profile::Scheme::Token(said) => Scheme::Token(Token::new(said, material)),
+        profile::Scheme::Basic(said) => Scheme::Token(Token::basic(&said.key, material)),
+        profile::Scheme::Jwt(said) => Scheme::Jwt(Box::new(Jwt::new(said, material)?)),
+    })
+}
+
+/// The members that there are keys for.
+fn working<'p>(
+    profile: &'p Profile,
+    members: Vec<(&'p profile::Member, Scheme)>,
+) -> Result<Vec<(&'p profile::Member, Scheme)>, Vec<Misfit>> {
+    let missing = |said: &profile::Member| {
+        let about = said.scheme.key(profile.fetches_keys()).and_then(|key| key.about.as_deref());
+        let about = about.map(|about| format!(" ({about})")).unwrap_or_default();
+        vec![("secrets".to_owned(), format!("has none for {}{about}", said.scheme.title()))]
+    };
+    let all = profile.auth.combination == Combination::All;
+    if all && let Some((said, _)) = members.iter().find(|(said, scheme)| !said.optional && !scheme.has_keys()) {
+        return Err(missing(said));
+    }
+    let (working, without): (Vec<_>, Vec<_>) = members.into_iter().partition(|(_, scheme)| scheme.has_keys());
+    match without.first() {
+        Some((said, _)) if working.is_empty() => Err(missing(said)),
+        _ => Ok(working),
+    }
+}
+
+/// Which members' requests have to be fresh: those that sign the time, or all when none does.
+fn timed(profile: &Profile, members: &[(&profile::Member, Scheme)]) -> Vec<bool> {
+    let signs = |said: &profile::Member| {
+        profile.timestamp.as_ref().is_some_and(|timestamp| profile.covers(&said.scheme, &timestamp.from))
+    };
+    let signs: Vec<_> = profile.auth.members.iter().map(signs).zip(&profile.auth.members).collect();
+    let any = signs.iter().any(|(signs, _)| *signs);
+    members
+        .iter()
+        .map(|(said, _)| !any || signs.iter().any(|(signs, member)| *signs && std::ptr::eq(*member, *said)))
+        .collect()
+}
+
+/// The key that the replies of handshakes are signed with.
+fn handshake_key(profile: &Profile, secrets: &[Secret]) -> Option<zeroize::Zeroizing<Vec<u8>>> {
+    let secret = secrets.first()?;
+    let form = profile.keys().next()?;
+    crate::auth::key_bytes(form, secret).ok()
+}
+
+/// The parameters that the profile asks for, with its defaults; `None` when one is missing.
+pub(super) fn complete(profile: &Profile, section: &Section<'_>, given: &[(&str, String)]) -> Option<Params> {
+    for (name, _) in given.iter().filter(|(name, _)| !profile.params.contains_key(*name)) {
+        let known: Vec<_> = profile.params.keys().map(String::as_str).collect();
+        let hint = match known.as_slice() {
+            [] => "it takes none".to_owned(),
+            known => format!("it takes {}", known.join(", ")),
+        };
+        section.error(&format!("params.{name}"), format!("is not a parameter of this profile; {hint}"));
+    }
+    let mut values = HashMap::new();
+    for (name, param) in &profile.params {
+        let said = given.iter().find(|(given, _)| given == name).map(|(_, value)| value.clone());
+        let said = match said.map(loaded) {
+            Some(Err(message)) => {
+                section.error(&format!("params.{name}"), message);
+                continue;
+            }
+            Some(Ok(value)) => Some(value),
+            None => None,
+        };
+        match said.or_else(|| param.default.clone()) {
+            Some(value) if !value.is_empty() => drop(values.insert(name.clone(), value)),
+            _ => section.error(&format!("params.{name}"), format!("is missing: {}", param.about)),
+        }
+    }
+    if values.len() < profile.params.len() {
+        return None;
+    }
+    // A default may be made of other parameters: {issuer}.
+    Some(values.iter().map(|(name, value)| (name.clone(), params::fill(value, &values))).collect())
+}
+
+/// A parameter as it is written, or read from where `env:` or `file:` says.
+fn loaded(value: String) -> Result<String, String> {
+    if !value.starts_with("env:") && !value.starts_with("file:") {
+        return Ok(value);
+    }
+    let secret = SecretRef::parse(&value)?.load()?;
+    String::from_utf8(secret.expose().to_vec()).map_err(|_bytes| "is not text".to_owned())
+}
