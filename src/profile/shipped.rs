@@ -8,15 +8,29 @@ macro_rules! shipped {
 
 /// Name and text of every shipped profile.
 pub(super) const FILES: &[(&str, &str)] = shipped![
+    "bitbucket",
+    "calendly",
     "cimplify",
     "github",
+    "gitlab",
+    "intercom",
+    "jira",
     "locallygrown",
     "mailgun",
+    "meta",
     "offergrid",
     "omnisales",
     "pitchpoint",
+    "shopify",
+    "slack",
+    "square",
     "standard-webhooks",
     "stripe",
+    "telegram",
+    "typeform",
+    "woocommerce",
+    "zendesk",
+    "zoom",
 ];
 
 #[cfg(test)]
