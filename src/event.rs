@@ -23,6 +23,9 @@ pub const MAX_ID: usize = 512;
 /// Longest event type, in bytes.
 const MAX_KIND: usize = 256;
 
+/// Stands between the parts of a composite id: a control character, which no part has, so that no two ids look the same.
+const JOINT: &str = "\u{1f}";
+
 /// Where a profile's events carry their identity.
 #[derive(Debug)]
 pub struct Identity {
@@ -101,13 +104,12 @@ impl Identity {
     /// [`Unidentified`] when it has no id that could be used. A missing or odd type is no error: the event is genuine.
     pub fn identify(&self, source: &str, verified: Verified) -> Result<Event, Box<Nameless>> {
         let (inbound, values) = (verified.inbound(), verified.values());
-        let id = match self.id(inbound, values) {
-            Ok(id) => id,
+        let (id, key) = match self.id(source, inbound, values) {
+            Ok(known) => known,
             Err(why) => return Err(Box::new(Nameless { why, inbound: verified.into_inbound() })),
         };
-        let kind = self.kind.as_ref().and_then(|kind| kind.text(inbound, values, ".").ok().flatten());
-        let kind = kind.and_then(|kind| value(&kind, MAX_KIND));
-        let key = Key::new(source, b"id", id.as_bytes());
+        let kind = self.kind.as_ref().and_then(|kind| kind.text(inbound, values).ok().flatten());
+        let kind = kind.and_then(|kind| value(&kind.replace(JOINT, "."), MAX_KIND));
         let nonce = self.nonce.as_ref().and_then(|nonce| nonce.text(inbound, values).ok().flatten());
         let guard = match nonce {
             Some(nonce) => Some(Key::new(source, b"nonce", nonce.as_bytes())),
@@ -116,9 +118,12 @@ impl Identity {
         Ok(Event { id, kind, key, guard, inbound: verified.into_inbound(), verified: true })
     }
 
-    fn id(&self, inbound: &Inbound, values: &Values) -> Result<HeaderValue, Unidentified> {
-        let id = self.id.text(inbound, values, ":").map_err(|_not_text| Unidentified::Invalid)?;
-        value(&id.ok_or(Unidentified::Missing)?, MAX_ID).ok_or(Unidentified::Invalid)
+    fn id(&self, source: &str, inbound: &Inbound, values: &Values) -> Result<(HeaderValue, Key), Unidentified> {
+        let id = self.id.text(inbound, values).map_err(|_not_text| Unidentified::Invalid)?;
+        let id = id.ok_or(Unidentified::Missing)?;
+        let joined = matches!(id, Cow::Owned(_)) && id.contains(JOINT);
+        let shown = if joined { value(&id.replace(JOINT, ":"), MAX_ID) } else { value(&id, MAX_ID) };
+        Ok((shown.ok_or(Unidentified::Invalid)?, Key::new(source, b"id", id.as_bytes())))
     }
 }
 
@@ -144,37 +149,28 @@ impl Reference {
     }
 
     /// The text; `None` when there is none, or not all of it.
-    fn text<'r>(
-        &'r self,
-        inbound: &'r Inbound,
-        values: &'r Values,
-        separator: &str,
-    ) -> Result<Option<Cow<'r, str>>, NotText> {
+    fn text<'r>(&'r self, inbound: &'r Inbound, values: &'r Values) -> Result<Option<Cow<'r, str>>, NotText> {
         match self {
             Self::Field(field) => Ok(field.text(inbound, values)?.map(Cow::Borrowed)),
             Self::First(several) => {
                 for one in several {
-                    if let Some(text) = one.text(inbound, values, separator)?.filter(|text| !text.is_empty()) {
+                    if let Some(text) = one.text(inbound, values)?.filter(|text| !text.is_empty()) {
                         return Ok(Some(text));
                     }
                 }
                 Ok(None)
             }
             Self::All(several) => {
-                let mut joined = String::new();
-                for (position, one) in several.iter().enumerate() {
-                    let text = one.text(inbound, values, separator)?.filter(|text| !text.is_empty());
-                    let Some(text) = text else { return Ok(None) };
-                    if position > 0 {
-                        joined.push_str(separator);
+                let mut texts = Vec::with_capacity(several.len());
+                for one in several {
+                    let text = one.text(inbound, values)?.filter(|text| !text.is_empty());
+                    match text {
+                        Some(text) if text.contains(char::is_control) => return Err(NotText),
+                        Some(text) => texts.push(text),
+                        None => return Ok(None),
                     }
-                    // What separates cannot come from inside, or two events could look the same.
-                    joined.push_str(&text.replace('%', "%25").replace(
-                        separator,
-                        &format!("%{:02X}", separator.as_bytes().first().copied().unwrap_or_default()),
-                    ));
                 }
-                Ok(Some(Cow::Owned(joined)))
+                Ok(Some(Cow::Owned(texts.join(JOINT))))
             }
             Self::BodyDigest => {
                 let digest = mac::hash(Hash::Sha256, &[inbound.body()]);

@@ -69,10 +69,10 @@ impl Wants {
     /// Parses the JSON body as well.
     ///
     /// # Errors
-    /// [`Malformed`] when it is not strict JSON; only a body that does not look like JSON may be something else where
-    /// that is good enough.
-    pub fn read_json(&self, inbound: &Inbound, values: &mut Values) -> Result<(), Malformed> {
-        if self.json_only || self.json() && (is_json(inbound.body()) || !self.json_optional) {
+    /// [`Malformed`] when it is not strict JSON; a body that does not look like JSON may be something else where
+    /// that is good enough, and not `needed`.
+    pub fn read_json(&self, inbound: &Inbound, values: &mut Values, needed: bool) -> Result<(), Malformed> {
+        if self.json_only || self.json() && (is_json(inbound.body()) || needed || !self.json_optional) {
             values.fields = self.pointers.extract(inbound.body())?;
         }
         if self.json_only && !is_json(inbound.body()) {
@@ -127,7 +127,7 @@ pub struct Field {
     item: Option<Item>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Ready {
     Header(Vec<HeaderName>),
     Numbered(HeaderName),
@@ -169,6 +169,11 @@ impl Field {
             item.key = params::fill(&item.key, params);
         }
         self
+    }
+
+    /// Whether both are read from the same header, form field and so on.
+    pub fn shares_holder(&self, other: &Self) -> bool {
+        self.holder == other.holder
     }
 
     /// The same list, another entry.

@@ -125,7 +125,7 @@ impl Handshakes {
         }
         // What cannot be read is no handshake, and judged as an event.
         let Ok(mut values) = self.wants.read(inbound) else { return Ok(None) };
-        if self.wants.read_json(inbound, &mut values).is_err() {
+        if self.wants.read_json(inbound, &mut values, false).is_err() {
             return Ok(None);
         }
         self.answer(false, inbound, &values).await

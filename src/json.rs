@@ -81,15 +81,28 @@ pub struct Pointers {
 
 #[derive(Debug, Clone, Default)]
 struct Node {
-    slot: Option<usize>,
+    slots: Vec<usize>,
     children: Vec<(String, Self)>,
 }
 
 impl Node {
     /// The slots here and below.
-    fn slots(&self) -> Vec<usize> {
-        let below = self.children.iter().flat_map(|(_, node)| node.slots());
-        self.slot.into_iter().chain(below).collect()
+    fn all_slots(&self) -> Vec<usize> {
+        let below = self.children.iter().flat_map(|(_, node)| node.all_slots());
+        self.slots.iter().copied().chain(below).collect()
+    }
+
+    /// What both want.
+    fn merged(&self, other: &Self) -> Self {
+        let mut both = self.clone();
+        both.slots.extend(&other.slots);
+        for (name, child) in &other.children {
+            match both.children.iter_mut().find(|(known, _)| known == name) {
+                Some((_, known)) => *known = known.merged(child),
+                None => both.children.push((name.clone(), child.clone())),
+            }
+        }
+        both
     }
 }
 
@@ -106,7 +119,10 @@ impl Pointers {
             let (_, child) = &mut node.children[position];
             node = child;
         }
-        let slot = *node.slot.get_or_insert(self.slots);
+        if node.slots.is_empty() {
+            node.slots.push(self.slots);
+        }
+        let slot = node.slots.first().copied().unwrap_or_default();
         self.slots = self.slots.max(slot + 1);
         Slot(slot)
     }
@@ -178,8 +194,17 @@ struct Walk<'w> {
 
 impl Walk<'_> {
     fn keep(self, value: impl FnOnce(&Bytes) -> Value) {
-        if let Some(field) = self.node.and_then(|node| node.slot).and_then(|slot| self.fields.get_mut(slot)) {
-            *field = value(self.body);
+        let Some(node) = self.node else { return };
+        if let Some((first, others)) = node.slots.split_first() {
+            let value = value(self.body);
+            for slot in others {
+                if let Some(field) = self.fields.get_mut(*slot) {
+                    *field = value.clone();
+                }
+            }
+            if let Some(field) = self.fields.get_mut(*first) {
+                *field = value;
+            }
         }
     }
 
@@ -268,14 +293,15 @@ impl<'de> Visitor<'de> for Walk<'_> {
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
         let children = self.node.map_or(&[][..], |node| &node.children);
         let each = children.iter().find(|(name, _)| name == EACH).map(|(_, node)| node);
-        let slots = each.map(Node::slots).unwrap_or_default();
+        let slots = each.map(Node::all_slots).unwrap_or_default();
         let mut found = vec![Vec::new(); slots.len()];
         let mut index = 0_usize;
         loop {
-            let wanted = (!children.is_empty() && each.is_none()).then(|| index.to_string());
+            let wanted = (!children.is_empty()).then(|| index.to_string());
             let node =
                 wanted.and_then(|wanted| children.iter().find(|(name, _)| *name == wanted)).map(|(_, node)| node);
-            if seq.next_element_seed(self.inside(each.or(node))?)?.is_none() {
+            let both = each.zip(node).map(|(each, node)| each.merged(node));
+            if seq.next_element_seed(self.inside(both.as_ref().or(each).or(node))?)?.is_none() {
                 break;
             }
             for (slot, found) in slots.iter().zip(&mut found) {

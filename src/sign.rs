@@ -84,7 +84,7 @@ pub fn sample(profile: &Profile, proof: Proof<'_>, id: &str, kind: &str, at: Mom
             let inbound =
                 Inbound::recorded(Method::POST, Uri::from_static("/"), draft.headers.clone(), draft.bytes(), at);
             let mut values = wants.read(&inbound).map_err(|error| error.to_string())?;
-            wants.read_json(&inbound, &mut values).map_err(|error| error.to_string())?;
+            wants.read_json(&inbound, &mut values, false).map_err(|error| error.to_string())?;
             let time = time.as_ref().map(|(_, time)| time.as_str());
             let signed = signature.signed(&inbound, &values, time).next().ok_or("nothing is signed")?;
             let text = signature.sign(&signed.map_err(|error| error.to_string())?).ok_or("the key cannot sign")?;

@@ -94,7 +94,7 @@ impl Certificates {
     }
 
     /// The key of the certificate that the request names.
-    pub(super) async fn key(&self, inbound: &Inbound, values: &Values) -> Result<PublicKey, Failure> {
+    pub(super) async fn key(&self, inbound: &Inbound, values: &Values, now: Moment) -> Result<PublicKey, Failure> {
         let text = self.from.text(inbound, values).map_err(|_not_text| Failure::CertificateNotAllowed)?;
         let address = self.hosts.admit(text.ok_or(Failure::SignatureMissing)?);
         let allowed = |address: &Address| self.path.as_ref().is_none_or(|path| path.matches(address.path()));
@@ -103,7 +103,7 @@ impl Certificates {
             Some(known) => known?,
             None => self.fetch(&address).await?,
         };
-        if key.valid.contains(&Moment::now().unix()) { Ok(key.key) } else { Err(Failure::CertificateInvalid) }
+        if key.valid.contains(&now.unix()) { Ok(key.key) } else { Err(Failure::CertificateInvalid) }
     }
 
     fn kept(&self, address: &Address) -> Option<Result<Key, Failure>> {

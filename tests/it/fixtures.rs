@@ -71,6 +71,7 @@ enum Expected {
         status: u16,
         content_type: Option<String>,
         body: String,
+        /// With names in lower case.
         #[serde(default)]
         headers: BTreeMap<String, String>,
     },
