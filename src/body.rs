@@ -22,9 +22,12 @@ use crate::time::Moment;
 /// Most bytes of memory that are set aside for a body before they have come.
 const MAX_AHEAD: usize = 128 * 1024;
 
-/// A request read whole, not yet believed.
+/// A request read whole, not yet believed. It goes through many hands, so it is moved as one pointer.
 #[derive(Debug)]
-pub struct Inbound {
+pub struct Inbound(Box<Request>);
+
+#[derive(Debug)]
+struct Request {
     method: Method,
     target: Uri,
     headers: HeaderMap,
@@ -37,37 +40,37 @@ pub struct Inbound {
 impl Inbound {
     /// A recorded request, for looking at it again; it was admitted by nobody.
     pub fn recorded(method: Method, target: Uri, headers: HeaderMap, body: Bytes, received_at: Moment) -> Self {
-        Self { method, target, headers, body, client: None, received_at, _reserved: None }
+        Self(Box::new(Request { method, target, headers, body, client: None, received_at, _reserved: None }))
     }
 
     /// The method as sent.
     pub fn method(&self) -> &Method {
-        &self.method
+        &self.0.method
     }
 
     /// The query of the request's target as sent, without its question mark.
     pub fn query(&self) -> Option<&str> {
-        self.target.query()
+        self.0.target.query()
     }
 
     /// The headers as sent.
     pub fn headers(&self) -> &HeaderMap {
-        &self.headers
+        &self.0.headers
     }
 
     /// The body, byte for byte.
     pub fn body(&self) -> &Bytes {
-        &self.body
+        &self.0.body
     }
 
     /// The admitted client; `None` in a recorded request.
     pub fn client(&self) -> Option<&Client> {
-        self.client.as_ref()
+        self.0.client.as_ref()
     }
 
     /// When its head had been read.
     pub fn received_at(&self) -> Moment {
-        self.received_at
+        self.0.received_at
     }
 }
 
@@ -172,7 +175,7 @@ pub async fn read(
     let body = tokio::time::timeout(limits.body_timeout, collect(body, length, &mut reserved, limits))
         .await
         .map_err(|_elapsed| Unreadable::TimedOut)??;
-    Ok(Inbound {
+    Ok(Inbound(Box::new(Request {
         method: head.method,
         target: head.uri,
         headers: head.headers,
@@ -180,7 +183,7 @@ pub async fn read(
         client,
         received_at,
         _reserved: Some(reserved),
-    })
+    })))
 }
 
 /// Judges the head of a request; the length of the body that it announces, if any.

@@ -226,19 +226,10 @@ impl Field {
     ///
     /// # Errors
     /// [`NotText`] as for [`Self::text`].
-    pub fn texts<'r>(
-        &'r self,
-        inbound: &'r Inbound,
-        values: &'r Values,
-    ) -> Result<Option<impl Iterator<Item = &'r str> + Clone>, NotText> {
+    pub fn texts<'r>(&'r self, inbound: &'r Inbound, values: &'r Values) -> Result<Option<Texts<'r>>, NotText> {
         let (one, many) = self.wholes(inbound, values)?;
         let there = one.is_some() || !many.is_empty();
-        let item = self.item.as_ref();
-        let entries = move |whole: &'r str| {
-            let alone = item.is_none().then_some(whole);
-            alone.into_iter().chain(item.map(|item| item.values(whole)).into_iter().flatten())
-        };
-        Ok(there.then(|| one.into_iter().chain(many).flat_map(entries)))
+        Ok(there.then(|| Texts { item: self.item.as_ref(), list: None, one, many: many.into_iter() }))
     }
 
     /// The values that the holder holds, in most cases at most one.
@@ -247,13 +238,10 @@ impl Field {
         inbound: &'r Inbound,
         values: &'r Values,
     ) -> Result<(Option<&'r str>, Vec<&'r str>), NotText> {
-        let header = |name: &HeaderName| {
-            inbound.headers().get(name).map(|value| value.to_str().map_err(|_bytes| NotText)).transpose()
-        };
         match &self.holder {
             Ready::Header(names) => {
-                let name = names.iter().find(|name| inbound.headers().contains_key(*name));
-                Ok((name.map_or(Ok(None), header)?, Vec::new()))
+                let value = names.iter().find_map(|name| inbound.headers().get(name));
+                Ok((value.map(|value| value.to_str().map_err(|_bytes| NotText)).transpose()?, Vec::new()))
             }
             Ready::Numbered(name) => {
                 let mut many = Vec::new();
@@ -278,6 +266,31 @@ impl Field {
             },
             Ready::Form(name) => Ok((only(&values.form, name)?, Vec::new())),
             Ready::Query(name) => Ok((only(&values.query, name)?, Vec::new())),
+        }
+    }
+}
+
+/// The texts that stand at a place.
+#[derive(Debug, Clone)]
+pub struct Texts<'r> {
+    item: Option<&'r Item>,
+    /// The entries that are left of the list at hand.
+    list: Option<std::str::Split<'r, char>>,
+    one: Option<&'r str>,
+    many: std::vec::IntoIter<&'r str>,
+}
+
+impl<'r> Iterator for Texts<'r> {
+    type Item = &'r str;
+
+    fn next(&mut self) -> Option<&'r str> {
+        loop {
+            let whole = |texts: &mut Self| texts.one.take().or_else(|| texts.many.next());
+            let Some(item) = self.item else { return whole(self) };
+            if let Some(value) = self.list.as_mut().and_then(|list| list.find_map(|entry| item.value(entry))) {
+                return Some(value);
+            }
+            self.list = Some(whole(self)?.split(item.separator));
         }
     }
 }

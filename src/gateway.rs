@@ -190,7 +190,6 @@ impl Gateway {
 }
 
 /// What a request turned out to be.
-#[expect(clippy::large_enum_variant, reason = "nearly all are events, and one more allocation for each would cost")]
 enum Received {
     Event(Event),
     Handshake(handshake::Answer),

@@ -148,7 +148,9 @@ impl Handshakes {
         }
         if let Some((field, hosts)) = &rule.visit {
             let address = field.text(inbound, values).ok().flatten().and_then(|text| hosts.admit(text));
-            address.ok_or(Unanswered::Refused)?.fetch().await.map_err(|error| {
+            let address = address.ok_or(Unanswered::Refused)?;
+            // Rare and large: it stays out of the way of all other requests.
+            Box::pin(address.fetch()).await.map_err(|error| {
                 tracing::warn!(%error, "the address in a handshake does not answer");
                 Unanswered::Unavailable
             })?;

@@ -52,7 +52,7 @@ impl Key {
     }
 
     /// Whether one of the presented digests, each at the start of its array, is that of the message.
-    pub fn verifies(&self, message: &[impl AsRef<[u8]>], presented: impl Iterator<Item = [u8; MAX_DIGEST]>) -> bool {
+    pub fn verifies(&self, message: &[impl AsRef<[u8]>], presented: &[[u8; MAX_DIGEST]]) -> bool {
         match self {
             Self::Sha256(key) => any_equal(&compute(key, message), presented),
             Self::Sha512(key) => any_equal(&compute(key, message), presented),
@@ -77,8 +77,8 @@ fn compute<M: Mac + Clone>(key: &M, message: &[impl AsRef<[u8]>]) -> CtOutput<M>
 }
 
 /// Each comparison takes the same time whatever the bytes are: that is what `CtOutput` is for.
-fn any_equal<M: Mac>(computed: &CtOutput<M>, mut presented: impl Iterator<Item = [u8; MAX_DIGEST]>) -> bool {
-    presented.any(|digest| {
+fn any_equal<M: Mac>(computed: &CtOutput<M>, presented: &[[u8; MAX_DIGEST]]) -> bool {
+    presented.iter().any(|digest| {
         let digest = digest.get(..M::OutputSize::USIZE).and_then(|digest| Output::<M>::try_from(digest).ok());
         digest.is_some_and(|digest| CtOutput::new(digest) == *computed)
     })

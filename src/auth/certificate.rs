@@ -125,7 +125,7 @@ impl Certificates {
             return Err(Failure::KeysUnavailable);
         }
         *fetched += 1;
-        let (key, fresh) = match address.fetch().await {
+        let (key, fresh) = match Box::pin(address.fetch()).await {
             Ok(document) => (self.read(&document.bytes).ok_or(Failure::CertificateInvalid), FRESH),
             Err(error) => {
                 tracing::warn!(url = %address, %error, "a certificate could not be fetched");

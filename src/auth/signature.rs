@@ -13,6 +13,7 @@ use super::public_key::MAX_SIGNATURE;
 use super::public_key::PublicKey;
 use crate::body::Inbound;
 use crate::field::Field;
+use crate::field::Texts;
 use crate::field::Values;
 use crate::mac;
 use crate::mac::MAX_DIGEST;
@@ -57,6 +58,14 @@ enum Shape {
     Der,
     /// As many bytes as the modulus of the key.
     Modulus,
+}
+
+/// What a request presents.
+enum Presented {
+    /// Digests, each at the start of its array.
+    Digests(Vec<[u8; MAX_DIGEST]>),
+    /// Signatures of public keys.
+    Signatures(Vec<Vec<u8>>),
 }
 
 /// What a signature was good for.
@@ -162,41 +171,53 @@ impl Signature {
             .field
             .texts(inbound, values)
             .map_err(|_not_text| Failure::SignatureMalformed)?
-            .ok_or(Failure::SignatureMissing)?
-            .filter_map(|text| text.strip_prefix(self.prefix.as_str()));
+            .ok_or(Failure::SignatureMissing)?;
+        let presented = self.read(presented)?;
         let certificate = match &self.keys {
             Keys::Certificates(certificates) => Some(certificates.key(inbound, values, now).await?),
             Keys::Hmac(_) | Keys::Public(..) => None,
         };
         for signed in self.signed(inbound, values, timestamp) {
             let signed = signed?;
-            let matched = match (&self.keys, &certificate) {
-                (Keys::Hmac(keys), _) => {
-                    let length = keys.first().map_or(0, |(_, key)| key.digest_length());
-                    let decoded = presented.clone().filter_map(|text| self.digest(text, length));
-                    if decoded.clone().next().is_none() {
-                        return Err(Failure::SignatureMalformed);
-                    }
-                    // Each key's digest is computed once, however many signatures a sender presents.
-                    keys.iter().find(|(_, key)| key.verifies(signed.pieces(), decoded.clone())).map(|(at, _)| Some(*at))
+            let matched = match (&self.keys, &presented, &certificate) {
+                // Each key's digest is computed once, however many signatures a sender presents.
+                (Keys::Hmac(keys), Presented::Digests(digests), _) => {
+                    keys.iter().find(|(_, key)| key.verifies(signed.pieces(), digests)).map(|(at, _)| Some(*at))
                 }
-                (Keys::Public(keys, shape), _) => {
-                    let decoded = self.signatures(&presented.clone().collect::<Vec<_>>(), *shape)?;
+                (Keys::Public(keys, _), Presented::Signatures(signatures), _) => {
                     let message = signed.to_vec();
-                    let verifies = |key: &PublicKey| key.verifies(&message, &decoded);
-                    keys.iter().find(|(_, key)| verifies(key)).map(|(at, _)| Some(*at))
+                    keys.iter().find(|(_, key)| key.verifies(&message, signatures)).map(|(at, _)| Some(*at))
                 }
-                (Keys::Certificates(_), Some(key)) => {
-                    let decoded = self.signatures(&presented.clone().collect::<Vec<_>>(), Shape::Modulus)?;
-                    key.verifies(&signed.to_vec(), &decoded).then_some(None)
+                (Keys::Certificates(_), Presented::Signatures(signatures), Some(key)) => {
+                    key.verifies(&signed.to_vec(), signatures).then_some(None)
                 }
-                (Keys::Certificates(_), None) => None,
+                _ => None,
             };
             if let Some(secret) = matched {
                 return Ok(Signed { secret, digest: self.digest_signed.then(|| sha256(&signed)) });
             }
         }
         Err(Failure::SignatureMismatch)
+    }
+
+    /// The bytes that the presented texts stand for.
+    fn read(&self, texts: Texts<'_>) -> Result<Presented, Failure> {
+        let texts = texts.filter_map(|text| text.strip_prefix(self.prefix.as_str()));
+        let (presented, none) = match &self.keys {
+            Keys::Hmac(keys) => {
+                let length = keys.first().map_or(0, |(_, key)| key.digest_length());
+                let digests: Vec<_> = texts.filter_map(|text| self.digest(text, length)).collect();
+                let none = digests.is_empty();
+                (Presented::Digests(digests), none)
+            }
+            Keys::Public(..) | Keys::Certificates(_) => {
+                let decoded = texts.filter_map(|text| self.encoding.decode_vec(text.as_bytes(), MAX_SIGNATURE));
+                let signatures: Vec<_> = decoded.filter(|bytes| self.fits(bytes)).take(MAX_PRESENTED).collect();
+                let none = signatures.is_empty();
+                (Presented::Signatures(signatures), none)
+            }
+        };
+        if none { Err(Failure::SignatureMalformed) } else { Ok(presented) }
     }
 
     /// The digest that a presented text stands for, at the start of the array.
@@ -206,21 +227,15 @@ impl Signature {
         self.encoding.decode(text.as_bytes(), digest).then_some(buffer)
     }
 
-    /// The signatures that the presented texts stand for; at most [`MAX_PRESENTED`].
-    fn signatures(&self, texts: &[&str], shape: Shape) -> Result<Vec<Vec<u8>>, Failure> {
-        let fits = |bytes: &Vec<u8>| match shape {
+    /// Whether these bytes look like a signature of the keys at hand.
+    fn fits(&self, bytes: &[u8]) -> bool {
+        let shape = if let Keys::Public(_, shape) = &self.keys { *shape } else { Shape::Modulus };
+        match shape {
             Shape::Exactly(length) => bytes.len() == length,
             // A sequence of this very length.
             Shape::Der => (8..=72).contains(&bytes.len()) && bytes.starts_with(&[0x30, der_length(bytes)]),
             Shape::Modulus => (256..=MAX_SIGNATURE).contains(&bytes.len()),
-        };
-        let decoded: Vec<_> = texts
-            .iter()
-            .filter_map(|text| self.encoding.decode_vec(text.as_bytes(), MAX_SIGNATURE))
-            .filter(fits)
-            .take(MAX_PRESENTED)
-            .collect();
-        if decoded.is_empty() { Err(Failure::SignatureMalformed) } else { Ok(decoded) }
+        }
     }
 
     /// What the provider would present for these bytes, made with the first key of a keyed hash.
