@@ -77,6 +77,8 @@ pub struct Authenticator {
     pub freshness: Option<Freshness>,
     /// Every value that the profile wants, of the authenticator, of the handshakes and of the event.
     pub wants: Wants,
+    /// Whether JSON has to be parsed before the request is known to be genuine; see [`Self::reads_json`].
+    pub json_first: bool,
 }
 
 /// An inbound that an authenticator accepted. Born in [`Authenticator::verify`] only.
@@ -210,8 +212,7 @@ impl Authenticator {
 
     async fn judge(&self, inbound: &Inbound, now: Moment) -> Result<Proven, Failure> {
         let mut values = self.wants.read(inbound)?;
-        let early = self.needs_json_first();
-        if early {
+        if self.json_first {
             self.wants.read_json(inbound, &mut values, true)?;
         }
         if !self.require.iter().all(|condition| condition.holds(inbound, &values)) {
@@ -245,7 +246,7 @@ impl Authenticator {
             proven.skew = freshness.judge(&stamp, now)?;
         }
         // Bodies are parsed once they are known to be genuine, unless something inside is needed to tell.
-        if !early {
+        if !self.json_first {
             self.wants.read_json(inbound, &mut values, false)?;
         }
         proven.values = values;
@@ -298,7 +299,8 @@ impl Authenticator {
         })
     }
 
-    fn needs_json_first(&self) -> bool {
+    /// Whether anything that decides stands in a JSON body.
+    pub fn reads_json(&self) -> bool {
         let conditions =
             self.require.iter().chain(self.members.iter().flat_map(|member| member.when.iter().chain(&member.check)));
         self.freshness.as_ref().is_some_and(Freshness::reads_json)

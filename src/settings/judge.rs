@@ -77,13 +77,15 @@ impl Judge {
                 .as_ref()
                 .map(|said| Freshness::new(said, profile.signs_timestamp(), &mut wants)),
             wants: Wants::default(),
+            json_first: false,
         };
         let key = handshake_key(profile, secrets);
         let context = Context { key: key.as_ref().map(|key| key.as_slice()), ..context };
         let handshakes = Handshakes::new(&profile.handshakes, context, &mut wants)
             .map_err(|message| vec![("params".to_owned(), message)])?;
         let identity = Identity::new(&profile.event, params, &mut wants);
-        let authenticator = Authenticator { wants, ..authenticator };
+        let json_first = authenticator.reads_json();
+        let authenticator = Authenticator { wants, json_first, ..authenticator };
         let mut single_headers = authenticator.headers();
         single_headers.extend(identity.headers());
         single_headers.extend(handshakes.headers());
