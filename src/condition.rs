@@ -60,6 +60,12 @@ impl Condition {
         }
     }
 
+    /// The text that would make it hold, where only one does.
+    pub fn expected(&self, inbound: &Inbound, values: &Values) -> Option<String> {
+        let Test::Equals(template) = &self.test else { return None };
+        String::from_utf8(template.fill(inbound, values, None).ok()?.to_vec()).ok()
+    }
+
     /// The fields that it reads.
     pub fn fields(&self) -> Vec<&Field> {
         let mut fields = vec![&self.field];

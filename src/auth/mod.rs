@@ -21,6 +21,7 @@ use crate::field::Field;
 use crate::field::Values;
 use crate::field::Wants;
 use crate::json::Malformed;
+use crate::profile;
 use crate::profile::Combination;
 use crate::time::Moment;
 
@@ -318,6 +319,19 @@ struct Proven {
 }
 
 impl Scheme {
+    /// Makes a profile's scheme ready; the secrets that are no keys for it are reported to `material`.
+    ///
+    /// # Errors
+    /// What is wrong with a parameter.
+    pub fn new(said: &profile::Scheme, material: &mut Material<'_>) -> Result<Self, Misfit> {
+        Ok(match said {
+            profile::Scheme::Signature(said) => Self::Signature(Box::new(Signature::new(said, material)?)),
+            profile::Scheme::Token(said) => Self::Token(Token::new(said, material)),
+            profile::Scheme::Basic(said) => Self::Token(Token::basic(&said.key, material)),
+            profile::Scheme::Jwt(said) => Self::Jwt(Box::new(Jwt::new(said, material)?)),
+        })
+    }
+
     /// Where its proof stands.
     pub fn field(&self) -> &Field {
         match self {

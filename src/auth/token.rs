@@ -68,6 +68,15 @@ impl Token {
         self.field.is_json()
     }
 
+    /// What the provider presents with the first secret; `None` when there is none, or it is no text.
+    pub fn present(&self) -> Option<String> {
+        let (_, secret) = self.secrets.first()?;
+        if self.basic {
+            return Some(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(secret.expose())));
+        }
+        Some(format!("{}{}", self.prefix, std::str::from_utf8(secret.expose()).ok()?))
+    }
+
     /// Compares what the request presents with each secret; the position of the one that matched.
     ///
     /// # Errors

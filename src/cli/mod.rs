@@ -3,7 +3,9 @@
 mod check;
 mod demo;
 mod profiles;
+mod send;
 mod serve;
+mod sign;
 
 use std::fmt::Display;
 use std::io::Write as _;
@@ -38,6 +40,10 @@ enum Command {
     Demo(demo::Arguments),
     /// List the providers that can be verified, or show one with what it needs and a sample source.
     Profiles(profiles::Arguments),
+    /// Print the headers that a provider would send with a body, or a sample event whole.
+    Sign(sign::Arguments),
+    /// Send a webhook as a provider would; exit with 0 if the answer is a 2xx.
+    Send(send::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -75,6 +81,8 @@ pub fn run() -> ExitCode {
         Command::Check(file) => check::run(&file),
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Profiles(arguments) => profiles::run(&arguments),
+        Command::Sign(arguments) => sign::run(&arguments),
+        Command::Send(arguments) => send::run(&arguments),
     }
 }
 

@@ -46,10 +46,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         return ExitCode::SUCCESS;
     };
     let Some(profile) = profiles.get(name) else {
-        let names = || profiles.iter().map(|(name, _)| name);
-        let hint = closest(name, names())
-            .map_or_else(|| names().collect::<Vec<_>>().join(", "), |near| format!("did you mean {near}?"));
-        complain(&format_args!("there is no profile {name:?}; {hint}"));
+        complain(&unknown(name, &profiles));
         return ExitCode::FAILURE;
     };
     if arguments.json {
@@ -60,7 +57,14 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn load(directory: Option<&Path>) -> Result<Profiles, Problems> {
+/// What to say of a profile that there is not.
+pub(super) fn unknown(name: &str, profiles: &Profiles) -> String {
+    let hint = closest(name, profiles.names())
+        .map_or_else(|| profiles.names().collect::<Vec<_>>().join(", "), |near| format!("did you mean {near}?"));
+    format!("there is no profile {name:?}; {hint}")
+}
+
+pub(super) fn load(directory: Option<&Path>) -> Result<Profiles, Problems> {
     let mut profiles = Profiles::shipped();
     let mut problems = Problems::default();
     if let Some(directory) = directory {

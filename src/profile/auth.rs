@@ -13,6 +13,7 @@ use super::place::Encoding;
 use super::place::Place;
 use super::place::PrefixedPlace;
 use super::place::SignaturePlace;
+use super::template::Piece;
 use super::template::Template;
 
 /// One scheme, or several and how they combine.
@@ -316,6 +317,27 @@ impl Scheme {
             Self::Basic(basic) => Some(&basic.key),
             Self::Jwt(jwt) => (jwt.algorithm.is_symmetric() || !fetched).then_some(&jwt.key),
         }
+    }
+
+    /// Where its proof stands; `None` for the header `Authorization`, where it is usual.
+    pub fn place(&self) -> Option<&Place> {
+        match self {
+            Self::Signature(signature) => Some(&signature.place.place),
+            Self::Token(token) => Some(&token.from.place),
+            Self::Basic(_) => None,
+            Self::Jwt(jwt) => jwt.from.as_ref().map(|from| &from.place),
+        }
+    }
+
+    /// What a signature may have been made over; nothing for other schemes.
+    pub fn signed(&self) -> &[Template] {
+        if let Self::Signature(signature) = self { &signature.signed } else { &[] }
+    }
+
+    /// Whether a signature covers the body as a whole, or all of its form.
+    pub fn signs_body(&self) -> bool {
+        let mut pieces = self.signed().iter().flat_map(Template::walk);
+        pieces.any(|piece| matches!(piece, Piece::Body | Piece::SortedForm))
     }
 
     /// Whether what stands in `secrets` is public.

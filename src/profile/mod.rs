@@ -249,6 +249,11 @@ impl Profile {
         self.schemes().all(Scheme::is_asymmetric)
     }
 
+    /// Whether the query of requests is signed, as something of its own.
+    pub fn signs_query(&self) -> bool {
+        self.schemes().flat_map(Scheme::signed).flat_map(Template::walk).any(|piece| *piece == Piece::Query)
+    }
+
     /// Whether the timestamp is under any member's signature.
     pub fn signs_timestamp(&self) -> bool {
         self.timestamp

@@ -1,18 +1,13 @@
 //! Joins what a profile asks for with the secrets and parameters of a source.
 
-use std::collections::HashMap;
-
 use super::section::Section;
 use crate::auth::Authenticator;
 use crate::auth::Freshness;
-use crate::auth::Jwt;
 use crate::auth::KeySets;
 use crate::auth::Material;
 use crate::auth::Member;
 use crate::auth::Misfit;
 use crate::auth::Scheme;
-use crate::auth::Signature;
-use crate::auth::Token;
 use crate::condition::Condition;
 use crate::event::Identity;
 use crate::field::Wants;
@@ -23,7 +18,6 @@ use crate::profile;
 use crate::profile::Combination;
 use crate::profile::Profile;
 use crate::secret::Secret;
-use crate::secret::SecretRef;
 use crate::template::Context;
 
 /// What a profile becomes with the secrets and parameters of a source.
@@ -103,7 +97,7 @@ fn members<'p>(
     let mut members = Vec::new();
     let mut misfits = Vec::new();
     for said in &profile.auth.members {
-        match scheme(&said.scheme, &mut material) {
+        match Scheme::new(&said.scheme, &mut material) {
             Ok(scheme) => members.push((said, scheme)),
             Err(misfit) => misfits.push(misfit),
         }
@@ -126,15 +120,6 @@ fn members<'p>(
         }
     }
     Ok(members)
-}
-
-fn scheme(said: &profile::Scheme, material: &mut Material<'_>) -> Result<Scheme, Misfit> {
-    Ok(match said {
-        profile::Scheme::Signature(said) => Scheme::Signature(Box::new(Signature::new(said, material)?)),
-        profile::Scheme::Token(said) => Scheme::Token(Token::new(said, material)),
-        profile::Scheme::Basic(said) => Scheme::Token(Token::basic(&said.key, material)),
-        profile::Scheme::Jwt(said) => Scheme::Jwt(Box::new(Jwt::new(said, material)?)),
-    })
 }
 
 /// The members that there are keys for.
@@ -186,42 +171,10 @@ fn handshake_key(profile: &Profile, secrets: &[Secret]) -> Option<zeroize::Zeroi
 
 /// The parameters that the profile asks for, with its defaults; `None` when one is missing.
 pub(super) fn complete(profile: &Profile, section: &Section<'_>, given: &[(&str, String)]) -> Option<Params> {
-    for (name, _) in given.iter().filter(|(name, _)| !profile.params.contains_key(*name)) {
-        let known: Vec<_> = profile.params.keys().map(String::as_str).collect();
-        let hint = match known.as_slice() {
-            [] => "it takes none".to_owned(),
-            known => format!("it takes {}", known.join(", ")),
-        };
-        section.error(&format!("params.{name}"), format!("is not a parameter of this profile; {hint}"));
-    }
-    let mut values = HashMap::new();
-    for (name, param) in &profile.params {
-        let said = given.iter().find(|(given, _)| given == name).map(|(_, value)| value.clone());
-        let said = match said.map(loaded) {
-            Some(Err(message)) => {
-                section.error(&format!("params.{name}"), message);
-                continue;
-            }
-            Some(Ok(value)) => Some(value),
-            None => None,
-        };
-        match said.or_else(|| param.default.clone()) {
-            Some(value) if !value.is_empty() => drop(values.insert(name.clone(), value)),
-            _ => section.error(&format!("params.{name}"), format!("is missing: {}", param.about)),
-        }
-    }
-    if values.len() < profile.params.len() {
-        return None;
-    }
-    // A default may be made of other parameters: {issuer}.
-    Some(values.iter().map(|(name, value)| (name.clone(), params::fill(value, &values))).collect())
-}
-
-/// A parameter as it is written, or read from where `env:` or `file:` says.
-fn loaded(value: String) -> Result<String, String> {
-    if !value.starts_with("env:") && !value.starts_with("file:") {
-        return Ok(value);
-    }
-    let secret = SecretRef::parse(&value)?.load()?;
-    String::from_utf8(secret.expose().to_vec()).map_err(|_bytes| "is not text".to_owned())
+    let misfits = match params::complete(profile, given) {
+        Ok(params) => return Some(params),
+        Err(misfits) => misfits,
+    };
+    misfits.into_iter().for_each(|(name, message)| section.error(&format!("params.{name}"), message));
+    None
 }

@@ -83,6 +83,29 @@ fn the_quick_start_proves_what_it_says() {
 }
 
 #[test]
+fn the_commands_that_sign_and_send_work_as_they_are_written() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&fenced("toml").replace("http://127.0.0.1:3000/", &upstream.url()));
+    let section = README.split("## Signing and sending").nth(1).and_then(|rest| rest.split("\n## ").next());
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut printed = String::new();
+    for block in section.expect("the section").split("```sh").skip(1) {
+        let script = block.split("```").next().expect("its end");
+        let script =
+            script.replace("cargo run -q --", "cargo run --").replace("cargo run --", env!("CARGO_BIN_EXE_doorward"));
+        let script = script.replace("127.0.0.1:8080", &gateway.address().to_string());
+        let mut bash = std::process::Command::new("bash");
+        let output = bash.args(["-e", "-o", "pipefail", "-c", &script]).current_dir(&folder);
+        let output = output.output().expect("bash, curl and openssl");
+        assert!(output.status.success(), "{script}{}", String::from_utf8_lossy(&output.stderr));
+        printed.push_str(&String::from_utf8_lossy(&[output.stdout, output.stderr].concat()));
+    }
+    assert_eq!(printed.matches("200 OK").count(), 2, "{printed}");
+    assert!(printed.contains("secrets = ['plain:"), "{printed}");
+    assert_eq!(upstream.received().len(), 2);
+}
+
+#[test]
 fn the_profile_in_the_readme_is_one() {
     let text = README.split("```toml").find(|block| block.contains("title = \"Acme\"")).expect("the profile");
     let text = text.split("```").next().expect("its end");

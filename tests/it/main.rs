@@ -39,6 +39,8 @@ mod refusals_tokens;
 mod replicas;
 mod restart;
 mod settings;
+mod sign;
+mod sign_send;
 mod slow;
 mod sqlite;
 mod stream;

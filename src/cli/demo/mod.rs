@@ -13,6 +13,7 @@ use super::complain;
 use super::runtime;
 use super::say;
 use super::serve::Signals;
+use crate::profile::Profiles;
 use crate::server::Server;
 use crate::settings::Log;
 use crate::settings::LogFormat;
@@ -32,6 +33,8 @@ pub(super) struct Arguments {
 
 /// The providers that are played, in the order of the table.
 const PROVIDERS: [&str; 7] = ["offergrid", "omnisales", "pitchpoint", "locallygrown", "stripe", "mailgun", "cimplify"];
+/// The one among them that sends tokens.
+const TOKENS: &str = "pitchpoint";
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let runtime = match runtime() {
@@ -55,12 +58,13 @@ async fn demonstrate(once: bool) -> Result<bool, String> {
     let mut signals = Signals::new().map_err(|error| error.to_string())?;
     let folder = Folder::make()?;
     let app = App::start().await?;
-    let issuer = Issuer::start().await?;
+    let profiles = Profiles::shipped();
+    let issuer = Issuer::start(profiles.get(TOKENS).ok_or("there is no profile with tokens")?).await?;
     let config = configure(&folder.0, app.address(), &issuer)?;
     let settings = Settings::load(&config).map_err(|problems| problems.to_string())?;
     let server = Server::start(settings).map_err(|failure| failure.to_string())?;
     let trial = Trial { gateway: server.listen(), folder: &folder.0, app: &app, issuer: &issuer };
-    let good = trial.run(&PROVIDERS).await?;
+    let good = trial.run(&profiles, &PROVIDERS).await?;
     say("");
     say(&format_args!("gateway        http://{}/webhooks/NAME", server.listen()));
     say(&format_args!("metrics        http://{}/metrics", server.admin()));
@@ -103,7 +107,7 @@ fn configure(folder: &Path, app: SocketAddr, issuer: &Issuer) -> Result<PathBuf,
     );
     for name in PROVIDERS {
         text.push_str(&format!("\n[sources.{name}]\nprofile = \"{name}\"\npath = \"/webhooks/{name}\"\n"));
-        if name == "pitchpoint" {
+        if name == TOKENS {
             text.push_str(&format!(
                 "params = {{ issuer = \"{0}\", audience = \"{1}\" }}\n",
                 issuer.url(),

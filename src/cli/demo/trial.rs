@@ -7,9 +7,11 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::app::App;
+use super::issuer::AUDIENCE;
 use super::issuer::Issuer;
 use super::random;
 use crate::cli::say;
+use crate::params;
 use crate::profile::Profile;
 use crate::profile::Profiles;
 use crate::profile::Scheme;
@@ -17,8 +19,9 @@ use crate::profile::TimestampPolicy;
 use crate::secret::Secret;
 use crate::secret::SecretRef;
 use crate::sign;
-use crate::sign::Proof;
-use crate::sign::Sample;
+use crate::sign::Id;
+use crate::sign::Order;
+use crate::sign::Request;
 use crate::time::Moment;
 
 /// Longest that one request may take.
@@ -51,8 +54,7 @@ impl Seen {
 
 impl Trial<'_> {
     /// Plays all of them and prints the table; whether everything was as it should be.
-    pub(super) async fn run(&self, providers: &[&str]) -> Result<bool, String> {
-        let profiles = Profiles::shipped();
+    pub(super) async fn run(&self, profiles: &Profiles, providers: &[&str]) -> Result<bool, String> {
         let client = reqwest::Client::builder()
             .timeout(PATIENCE)
             .redirect(reqwest::redirect::Policy::none())
@@ -73,15 +75,13 @@ impl Trial<'_> {
         let refused = profile.answers.refused.map_or(401, crate::profile::Status::code);
         let refused = StatusCode::from_u16(refused).map_err(|error| error.to_string())?;
         let now = Moment::now();
-        let id = format!("evt_{}", const_hex::encode(random::<8>()?));
-        let sample = self.sample(name, profile, &id, now)?;
+        let sample = self.make(name, profile, now, true)?;
         let genuine = self.send(client, name, &sample).await?;
         let again = self.send(client, name, &sample).await?;
-        let forged = self.send(client, name, &self.forge(profile, now)?).await?;
+        let forged = self.send(client, name, &self.make(name, profile, now, false)?).await?;
         let stale = if judges_time(profile) {
             let old = Moment::from_unix(now.unix() - STALE);
-            let id = format!("evt_{}", const_hex::encode(random::<8>()?));
-            Some(self.send(client, name, &self.sample(name, profile, &id, old)?).await?)
+            Some(self.send(client, name, &self.make(name, profile, old, true)?).await?)
         } else {
             None
         };
@@ -90,45 +90,43 @@ impl Trial<'_> {
             && again.is(StatusCode::OK, "duplicate")
             && forged.is(refused, "refused")
             && stale.as_ref().is_none_or(|stale| stale.is(refused, "refused"))
-            && got == [id];
+            && got == [sample.id];
         let stale = stale.map_or_else(|| "signs no time".to_owned(), |stale| stale.show());
         let events = crate::cli::count(got.len(), "event");
         Ok((row([&profile.title, &genuine.show(), &again.show(), &forged.show(), &stale, &events]), good))
     }
 
-    /// What the provider would send at this moment.
-    fn sample(&self, name: &str, profile: &Profile, id: &str, at: Moment) -> Result<Sample, String> {
-        match profile.schemes().next() {
-            Some(Scheme::Signature(_)) => {
-                sign::sample(profile, Proof::Secret(&self.secret(name)?), id, "demo.event", at)
-            }
-            Some(Scheme::Jwt(_)) => sign::sample(profile, Proof::Bearer(&self.issuer.token(at)?), id, "demo.event", at),
-            _ => Err("the demo shows signatures and tokens only".to_owned()),
-        }
-    }
-
-    /// What somebody would send who knows everything but the key.
-    fn forge(&self, profile: &Profile, at: Moment) -> Result<Sample, String> {
-        let id = format!("evt_{}", const_hex::encode(random::<8>()?));
-        match profile.schemes().next() {
-            Some(Scheme::Signature(_)) => {
-                let guess = Secret::new(const_hex::encode(random::<16>()?))?;
-                sign::sample(profile, Proof::Secret(&guess), &id, "demo.event", at)
-            }
-            Some(Scheme::Jwt(_)) => {
-                sign::sample(profile, Proof::Bearer(&self.issuer.forged_token(at)?), &id, "demo.event", at)
-            }
-            _ => Err("the demo shows signatures and tokens only".to_owned()),
-        }
+    /// What the provider would send at this moment, or somebody who knows everything but the key.
+    fn make(&self, name: &str, profile: &Profile, at: Moment, genuine: bool) -> Result<Request, String> {
+        let given = [("issuer", self.issuer.url()), ("audience", AUDIENCE.to_owned())];
+        let given: Vec<_> = given.into_iter().filter(|(name, _)| profile.params.contains_key(*name)).collect();
+        let params = params::complete(profile, &given).map_err(|_missing| "the demo knows no such parameters")?;
+        let secret = match (profile.needs_secrets(), genuine) {
+            (true, true) => Some(self.secret(name)?),
+            (true, false) => Some(Secret::new(const_hex::encode(random::<16>()?))?),
+            (false, _) => None,
+        };
+        sign::request(&Order {
+            profile,
+            params: &params,
+            secrets: secret.as_slice(),
+            key: Some(if genuine { &self.issuer.genuine } else { &self.issuer.forged }),
+            body: None,
+            query: None,
+            id: Id::Fresh(u64::from_ne_bytes(random()?)),
+            kind: None,
+            at,
+            certificate_url: None,
+        })
     }
 
     fn secret(&self, name: &str) -> Result<Secret, String> {
         SecretRef::parse(&format!("file:{}", self.folder.join(name).display()))?.load()
     }
 
-    async fn send(&self, client: &reqwest::Client, name: &str, sample: &Sample) -> Result<Seen, String> {
+    async fn send(&self, client: &reqwest::Client, name: &str, request: &Request) -> Result<Seen, String> {
         let url = format!("http://{}/webhooks/{name}", self.gateway);
-        let request = client.post(url).headers(sample.headers.clone()).body(sample.body.clone());
+        let request = client.post(url).headers(request.headers.clone()).body(request.body.clone());
         let response = request.send().await.map_err(|error| error.to_string())?;
         let status = response.status();
         let body = response.text().await.map_err(|error| error.to_string())?;

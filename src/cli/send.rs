@@ -1,0 +1,101 @@
+//! `doorward send`: a webhook as a provider would send it.
+
+use std::error::Error;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::complain;
+use super::runtime;
+use super::say;
+use super::sign::EventOptions;
+use crate::sign::Request;
+
+/// Longest that the answer may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Most bytes of the answer's body that are read.
+const MAX_ANSWER: usize = 1024 * 1024;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Where to: the address that the provider would have.
+    #[arg(long, value_name = "URL")]
+    to: String,
+    #[command(flatten)]
+    event: EventOptions,
+}
+
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(code) => return code,
+    };
+    match runtime.block_on(send(arguments)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(message) => {
+            complain(&message);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Sends it and shows the answer; whether that is a good one.
+async fn send(arguments: &Arguments) -> Result<bool, String> {
+    let to =
+        reqwest::Url::parse(&arguments.to).ok().filter(|url| matches!(url.scheme(), "http" | "https")).ok_or_else(
+            || format!("--to {}: write an address such as http://127.0.0.1:8080/webhooks/stripe", arguments.to),
+        )?;
+    let signed = arguments.event.signed(Some(&arguments.to))?;
+    let url = address(to, &signed.request);
+    let client = reqwest::Client::builder()
+        .timeout(PATIENCE)
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+        .map_err(|error| error.to_string())?;
+    let request = client
+        .request(signed.request.method.clone(), url.clone())
+        .headers(signed.request.headers.clone())
+        .body(signed.request.body.clone());
+    let mut response = request.send().await.map_err(|error| unanswered(&arguments.to, &error))?;
+    let status = response.status();
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| unanswered(&arguments.to, &error))? {
+        body.extend_from_slice(&chunk);
+        if body.len() > MAX_ANSWER {
+            break;
+        }
+    }
+    let text = String::from_utf8_lossy(&body);
+    if arguments.event.json {
+        let sent = json!({ "method": signed.request.method.as_str(), "url": url.as_str(), "id": signed.request.id });
+        say(&json!({ "request": sent, "status": status.as_u16(), "body": text, "public": signed.public() }));
+    } else {
+        say(&format_args!("{} {url}", signed.request.method));
+        say(&format_args!("id {}\n", signed.request.id));
+        say(&status);
+        if !text.is_empty() {
+            say(text.trim_end());
+        }
+        signed.explain();
+    }
+    Ok(status.is_success())
+}
+
+/// The address with the query that the request has.
+fn address(mut to: reqwest::Url, request: &Request) -> reqwest::Url {
+    if to.query() != request.query.as_deref() {
+        to.set_query(request.query.as_deref());
+    }
+    to
+}
+
+fn unanswered(to: &str, error: &reqwest::Error) -> String {
+    let mut cause: &dyn Error = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    let hint = if error.is_connect() { "; is the gateway running there? `doorward serve` starts it" } else { "" };
+    format!("there is no answer from {to}: {cause}{hint}")
+}

@@ -1,0 +1,295 @@
+//! `doorward sign`: what a provider would send, to be looked at and pasted; and what `doorward send` has in common with it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use base64::Engine as _;
+use bytes::Bytes;
+use serde_json::Value;
+use serde_json::json;
+
+use super::complain;
+use super::profiles;
+use super::say;
+use crate::params;
+use crate::profile::Profile;
+use crate::profile::Profiles;
+use crate::profile::Scheme;
+use crate::profile::Verifier;
+use crate::secret::Secret;
+use crate::secret::SecretRef;
+use crate::sign;
+use crate::sign::Id;
+use crate::sign::Kind;
+use crate::sign::Order;
+use crate::sign::PrivateKey;
+use crate::sign::Public;
+use crate::sign::Request;
+use crate::time::Moment;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    event: EventOptions,
+}
+
+/// What is sent, and how it is signed.
+#[derive(Debug, clap::Args)]
+pub(super) struct EventOptions {
+    /// The provider, as `doorward profiles` lists it.
+    #[arg(long, value_name = "NAME")]
+    profile: String,
+    /// A secret as in `secrets` of the source: `env:NAME`, `file:PATH`, or the text itself.
+    #[arg(long, value_name = "SECRET")]
+    secret: Vec<String>,
+    /// The private key in PKCS#8 PEM, for providers that sign with one; a throw-away key when absent.
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// The body, sent byte for byte; the profile's sample when absent.
+    #[arg(long, value_name = "FILE")]
+    body: Option<PathBuf>,
+    /// A parameter as in `params` of the source.
+    #[arg(long = "param", value_name = "NAME=VALUE", value_parser = param)]
+    params: Vec<(String, String)>,
+    /// The event's id; a new one when absent.
+    #[arg(long)]
+    id: Option<String>,
+    /// The event's type; the sample's when absent.
+    #[arg(long = "type", value_name = "TYPE")]
+    kind: Option<String>,
+    /// When it is sent, in Unix seconds; now when absent.
+    #[arg(long, value_name = "UNIX")]
+    at: Option<i64>,
+    /// The address of the certificate, for providers whose requests name one.
+    #[arg(long, value_name = "URL")]
+    certificate_url: Option<String>,
+    /// A directory with more profiles, as `profiles` in the configuration.
+    #[arg(long, value_name = "DIRECTORY")]
+    directory: Option<PathBuf>,
+    /// Write JSON.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// A signed request, and what the one who verifies it has to know.
+#[derive(Debug)]
+pub(super) struct Signed {
+    pub(super) request: Request,
+    public: Option<Public>,
+    /// Whether the body is another than the one that was given.
+    body_is_new: bool,
+}
+
+fn param(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write it as NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+pub(super) fn run(arguments: &Arguments) -> ExitCode {
+    match arguments.event.signed(None) {
+        Ok(signed) => {
+            if arguments.event.json {
+                say(&signed.describe());
+            } else {
+                signed.show();
+            }
+            ExitCode::SUCCESS
+        }
+        Err(message) => {
+            complain(&message);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl EventOptions {
+    /// Signs the event, for this address if it is known.
+    ///
+    /// # Errors
+    /// What is wrong with the options, and what would be right.
+    pub(super) fn signed(&self, to: Option<&str>) -> Result<Signed, String> {
+        let profiles = profiles::load(self.directory.as_deref()).map_err(|problems| problems.to_string())?;
+        let profile = self.profile(&profiles)?;
+        let params = self.params(profile, to)?;
+        let secrets = self.secrets(profile)?;
+        let key = self.key(profile)?;
+        if self.certificate_url.is_none() && certificate(profile) {
+            return Err(
+                "--certificate-url is missing: requests of this provider name the address of the certificate that \
+                        they are signed with, on a host that the parameter certificate_hosts allows"
+                    .to_owned(),
+            );
+        }
+        let read = |path: &PathBuf| std::fs::read(path).map_err(|error| format!("--body {}: {error}", path.display()));
+        let body = self.body.as_ref().map(read).transpose()?.map(Bytes::from);
+        let mut bits = [0; 8];
+        getrandom::fill(&mut bits).map_err(|error| format!("there is no randomness for a new id: {error}"))?;
+        let request = sign::request(&Order {
+            profile,
+            params: &params,
+            secrets: &secrets,
+            key: key.as_ref(),
+            body: body.as_ref(),
+            query: to.and_then(query),
+            id: self.id.as_deref().map_or_else(|| Id::Fresh(u64::from_ne_bytes(bits)), Id::Asked),
+            kind: self.kind.as_deref(),
+            at: self.at.map_or_else(Moment::now, Moment::from_unix),
+            certificate_url: self.certificate_url.as_deref(),
+        })?;
+        let body_is_new = body.as_ref() != Some(&request.body);
+        let public = key.map(|key| key.public(profile)).transpose()?;
+        Ok(Signed { request, public, body_is_new })
+    }
+
+    fn profile<'p>(&self, profiles: &'p Profiles) -> Result<&'p Profile, String> {
+        profiles.get(&self.profile).ok_or_else(|| profiles::unknown(&self.profile, profiles))
+    }
+
+    /// All parameters; an address that is signed is the one that the request goes to, unless another is given.
+    fn params(&self, profile: &Profile, to: Option<&str>) -> Result<params::Params, String> {
+        let mut given: Vec<_> = self.params.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+        if let Some(to) = to
+            && profile.params.contains_key("url")
+            && !given.iter().any(|(name, _)| *name == "url")
+        {
+            let bare = to.split(['?', '#']).next().unwrap_or(to);
+            given.push(("url", if profile.signs_query() { bare } else { to }.to_owned()));
+        }
+        params::complete(profile, &given).map_err(|wrong| {
+            let line = |(name, message): (String, String)| format!("--param {name}={} {message}", "…");
+            wrong.into_iter().map(line).collect::<Vec<_>>().join("\n")
+        })
+    }
+
+    fn secrets(&self, profile: &Profile) -> Result<Vec<Secret>, String> {
+        if self.secret.is_empty() && self.key.is_none() && profile.needs_secrets() && !profile.keys_are_public() {
+            let mut about: Vec<_> = profile.keys().filter_map(|key| key.about.as_deref()).collect();
+            about.dedup();
+            let key = profile.schemes().any(|scheme| Kind::of(scheme).is_some());
+            return Err(format!(
+                "--secret is missing: {}; write --secret env:NAME, file:PATH, or the text itself{}",
+                about.join(", or "),
+                if key { ", or name a private key with --key FILE" } else { "" }
+            ));
+        }
+        if !self.secret.is_empty() && profile.keys_are_public() {
+            return Err(
+                "--secret is of no use: this provider signs with a private key; name its file with --key, or leave \
+                        both out for a throw-away key"
+                    .to_owned(),
+            );
+        }
+        let secret = |text: &String| match SecretRef::parse(text) {
+            Ok(reference) => reference.load(),
+            Err(_text_itself) => Secret::new(text.as_bytes()),
+        };
+        self.secret.iter().map(|text| secret(text).map_err(|message| format!("--secret: {message}"))).collect()
+    }
+
+    /// The private key; a new one where every scheme of the profile needs one.
+    fn key(&self, profile: &Profile) -> Result<Option<PrivateKey>, String> {
+        let kinds: Vec<_> = profile.schemes().filter_map(Kind::of).collect();
+        let Some(path) = &self.key else {
+            let kind = kinds.first().filter(|_| profile.keys_are_public());
+            return kind.map(|kind| PrivateKey::generate(*kind)).transpose();
+        };
+        let Some(first) = kinds.first() else {
+            return Err(
+                "--key is of no use: this provider does not sign with a private key; give its secret with --secret"
+                    .to_owned(),
+            );
+        };
+        let named = |message: String| format!("--key {}: {message}", path.display());
+        let pem = std::fs::read_to_string(path)
+            .map_err(|error| named(format!("{error}; `{}` makes one", first.command())))?;
+        let key = PrivateKey::parse(&pem).map_err(named)?;
+        if !kinds.contains(&key.kind()) {
+            let message = format!(
+                "is a key for {}, and this provider signs with {}; `{}` makes one",
+                key.kind().title(),
+                first.title(),
+                first.command()
+            );
+            return Err(named(message));
+        }
+        Ok(Some(key))
+    }
+}
+
+/// The query of an address as it is written.
+fn query(address: &str) -> Option<&str> {
+    let before_fragment = address.split('#').next()?;
+    before_fragment.split_once('?').map(|(_, query)| query)
+}
+
+fn certificate(profile: &Profile) -> bool {
+    profile
+        .schemes()
+        .any(|scheme| matches!(scheme, Scheme::Signature(said) if matches!(said.verifier, Verifier::Certificate(..))))
+}
+
+impl Signed {
+    /// Headers alone on standard output when the body is the caller's own, so that they can be piped into `curl -H @-`.
+    fn show(&self) {
+        self.headers().for_each(|(name, value)| say(&format_args!("{name}: {value}")));
+        if self.body_is_new {
+            say("");
+            say(&String::from_utf8_lossy(&self.request.body));
+        }
+        if let Some(query) = &self.request.query {
+            complain(&format_args!("the address has to end with ?{query}"));
+        }
+        self.explain();
+    }
+
+    /// Says what the source has to know.
+    pub(super) fn explain(&self) {
+        match &self.public {
+            Some(Public::Secret(text)) => {
+                complain("the public half of the key, for the source:");
+                complain(&format_args!("secrets = ['plain:{text}']"));
+            }
+            Some(Public::KeySet(set)) => {
+                complain("the public half of the key, to be published at params.jwks_url of the source:");
+                complain(set);
+            }
+            Some(Public::Certificate(pem)) => {
+                complain("the certificate of the key, to be published at --certificate-url:");
+                complain(pem);
+            }
+            None => {}
+        }
+    }
+
+    fn headers(&self) -> impl Iterator<Item = (&str, String)> {
+        let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        self.request.headers.iter().map(move |(name, value)| (name.as_str(), text(value)))
+    }
+
+    /// What the source has to know, for scripts.
+    pub(super) fn public(&self) -> Value {
+        match &self.public {
+            Some(Public::Secret(text)) => json!({ "secrets": [format!("plain:{text}")] }),
+            Some(Public::KeySet(set)) => json!({ "jwks": set }),
+            Some(Public::Certificate(pem)) => json!({ "certificate": pem }),
+            None => Value::Null,
+        }
+    }
+
+    fn describe(&self) -> Value {
+        let body = match std::str::from_utf8(&self.request.body) {
+            Ok(text) => ("body", text.to_owned()),
+            Err(_bytes) => ("body_base64", base64::engine::general_purpose::STANDARD.encode(&self.request.body)),
+        };
+        let headers: serde_json::Map<_, _> =
+            self.headers().map(|(name, value)| (name.to_owned(), value.into())).collect();
+        json!({
+            "method": self.request.method.as_str(),
+            "query": self.request.query,
+            "headers": headers,
+            body.0: body.1,
+            "id": self.request.id,
+            "public": self.public(),
+        })
+    }
+}

@@ -1,0 +1,211 @@
+//! A request in the making: texts are set at their places, and everything else stays as it was.
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::HeaderName;
+use http::HeaderValue;
+use http::Method;
+use http::Uri;
+use http::header;
+use serde_json::Value;
+
+use super::splice;
+use crate::body::Inbound;
+use crate::params;
+use crate::params::Params;
+use crate::profile::Holder;
+use crate::profile::Place;
+use crate::profile::Profile;
+use crate::time::Moment;
+
+/// The request so far.
+#[derive(Debug, Clone)]
+pub(super) struct Draft<'d> {
+    pub(super) headers: HeaderMap,
+    pub(super) query: Option<String>,
+    pub(super) body: Bytes,
+    /// Whether the body is somebody else's, in which only proofs are set.
+    given: bool,
+    params: &'d Params,
+}
+
+impl<'d> Draft<'d> {
+    /// Begins with the profile's sample, and with this body instead of the sample's.
+    pub(super) fn new(
+        profile: &Profile,
+        params: &'d Params,
+        body: Option<&Bytes>,
+        query: Option<&str>,
+    ) -> Result<Self, String> {
+        let sample = &profile.sample;
+        let queries: Vec<_> =
+            query.into_iter().chain(sample.query.as_deref()).filter(|text| !text.is_empty()).collect();
+        let nothing = if in_form(profile) { "" } else { "{}" };
+        let mut draft = Self {
+            headers: HeaderMap::new(),
+            query: (!queries.is_empty()).then(|| queries.join("&")),
+            given: body.is_some(),
+            body: match (body, &sample.body) {
+                (Some(body), _) => body.clone(),
+                (None, Some(text)) => Bytes::from(text.clone()),
+                (None, None) => Bytes::from_static(nothing.as_bytes()),
+            },
+            params,
+        };
+        let usual = if in_form(profile) { "application/x-www-form-urlencoded" } else { "application/json" };
+        draft.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(usual));
+        for (name, text) in &sample.headers {
+            let name = HeaderName::try_from(name).map_err(|_bad| format!("{name:?} is not a header name"))?;
+            draft.header(name, text)?;
+        }
+        Ok(draft)
+    }
+
+    /// Whether what stands at the place is not to be changed.
+    pub(super) fn is_fixed(&self, place: &Place) -> bool {
+        self.given && place.is_in_body()
+    }
+
+    /// Whether the body is somebody else's.
+    pub(super) fn is_given(&self) -> bool {
+        self.given
+    }
+
+    /// Whether anything stands at the place, other than nothing.
+    pub(super) fn has(&self, place: &Place) -> bool {
+        let whole = match &place.holder {
+            Holder::Header(_) | Holder::Numbered(_) => self.written(&place.holder).is_some(),
+            Holder::Json(_) => self.json(place).is_some_and(|value| !value.is_null()),
+            Holder::Form(name) => splice::pair(&self.text(), name).is_some(),
+            Holder::Query(name) => splice::pair(self.query.as_deref().unwrap_or_default(), name).is_some(),
+        };
+        whole && place.item.is_none()
+    }
+
+    /// Whether a number of the JSON body stands at the place.
+    pub(super) fn is_number(&self, place: &Place) -> bool {
+        self.json(place).is_some_and(|value| value.is_number())
+    }
+
+    /// Sets a text at a place.
+    pub(super) fn set(&mut self, place: &Place, text: &str) -> Result<(), String> {
+        if self.is_fixed(place) {
+            return Err(format!("the body that was given stays as it is, and so does the {place}"));
+        }
+        self.prove(place, text)
+    }
+
+    /// Sets a proof at its place, also in a body that is not ours.
+    pub(super) fn prove(&mut self, place: &Place, text: &str) -> Result<(), String> {
+        let list = place.item.as_ref().map(|item| {
+            let key = params::fill(&item.key, self.params);
+            let entry = format!("{key}{}{text}", item.assign);
+            let is_it =
+                |known: &str| known.trim_matches(' ').split_once(item.assign).is_some_and(|(known, _)| known == key);
+            let before = self.written(&place.holder).unwrap_or_default();
+            let others = before.split(item.separator).filter(|known| !known.is_empty() && !is_it(known));
+            others.chain([entry.as_str()]).collect::<Vec<_>>().join(&item.separator.to_string())
+        });
+        let text = list.as_deref().unwrap_or(text);
+        match &place.holder {
+            Holder::Header(names) => {
+                let name = self.spelled(names).ok_or("a place has no name")?;
+                self.header(name, text)
+            }
+            Holder::Numbered(family) => {
+                let name = HeaderName::try_from(format!("{family}-1")).map_err(|error| error.to_string())?;
+                self.header(name, text)
+            }
+            Holder::Json(pointer) => {
+                let body = std::str::from_utf8(&self.body).map_err(|error| format!("the body is not JSON: {error}"))?;
+                let body = splice::json(body, pointer.tokens(), text)
+                    .map_err(|why| format!("nothing can be set in the body at {pointer}: {why}"))?;
+                self.body = body.into();
+                Ok(())
+            }
+            Holder::Form(name) => {
+                self.body = splice::pairs(&self.text(), name, text).into();
+                Ok(())
+            }
+            Holder::Query(name) => {
+                self.query = Some(splice::pairs(self.query.as_deref().unwrap_or_default(), name, text));
+                Ok(())
+            }
+        }
+    }
+
+    /// Makes the body differ from that of every other event, where there is room for it.
+    pub(super) fn mark(&mut self, name: &str, text: &str) {
+        let body = self.text();
+        let tokens = |tokens: &[&str]| tokens.iter().map(|token| (*token).to_owned()).collect::<Vec<_>>();
+        let marked = match body.trim_start().bytes().next() {
+            Some(b'{') => splice::json(&body, &tokens(&[name]), text).ok(),
+            Some(b'[') => splice::json(&body, &tokens(&["0", name]), text).ok(),
+            Some(_) if body.contains('=') => Some(splice::pairs(&body, name, text)),
+            _ => None,
+        };
+        if let Some(marked) = marked {
+            self.body = marked.into();
+        }
+    }
+
+    /// The request as a gateway reads it.
+    pub(super) fn inbound(&self, at: Moment) -> Result<Inbound, String> {
+        let target = match &self.query {
+            Some(query) => format!("/?{query}"),
+            None => "/".to_owned(),
+        };
+        let target: Uri = target.parse().map_err(|error| format!("the query cannot be sent: {error}"))?;
+        Ok(Inbound::recorded(Method::POST, target, self.headers.clone(), self.body.clone(), at))
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    fn json(&self, place: &Place) -> Option<Value> {
+        let Holder::Json(pointer) = &place.holder else { return None };
+        let body: Value = serde_json::from_slice(&self.body).ok()?;
+        body.pointer(&pointer.to_string().replace("/*", "/0")).cloned()
+    }
+
+    /// The text that a list is in.
+    fn written(&self, holder: &Holder) -> Option<String> {
+        match holder {
+            Holder::Header(names) => {
+                let value = names.iter().find_map(|name| self.headers.get(name))?;
+                value.to_str().ok().map(str::to_owned)
+            }
+            Holder::Numbered(family) => self.headers.get(format!("{family}-1"))?.to_str().ok().map(str::to_owned),
+            Holder::Json(_) => {
+                let place = Place { holder: holder.clone(), item: None };
+                self.json(&place).and_then(|value| value.as_str().map(str::to_owned))
+            }
+            Holder::Form(name) => splice::pair(&self.text(), name).map(|text| text.into_owned()),
+            Holder::Query(name) => {
+                splice::pair(self.query.as_deref().unwrap_or_default(), name).map(|text| text.into_owned())
+            }
+        }
+    }
+
+    /// The name that is there already, or else the first.
+    fn spelled(&self, names: &[HeaderName]) -> Option<HeaderName> {
+        names.iter().find(|name| self.headers.contains_key(*name)).or_else(|| names.first()).cloned()
+    }
+
+    fn header(&mut self, name: HeaderName, text: &str) -> Result<(), String> {
+        let value = HeaderValue::from_str(text)
+            .map_err(|_bad| format!("what has to stand in the header {name} has characters that no header can have"))?;
+        self.headers.insert(name, value);
+        Ok(())
+    }
+}
+
+/// Whether the profile reads forms and nothing of JSON.
+fn in_form(profile: &Profile) -> bool {
+    let event = &profile.event;
+    let references = std::iter::once(&event.id).chain(&event.kind).flat_map(crate::profile::Reference::places);
+    let proofs = profile.schemes().filter_map(crate::profile::Scheme::place);
+    let places: Vec<_> = references.chain(proofs).chain(profile.require.iter().map(|said| &said.place)).collect();
+    places.iter().any(|place| matches!(place.holder, Holder::Form(_))) && !places.iter().any(|place| place.is_json())
+}

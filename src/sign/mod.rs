@@ -1,0 +1,334 @@
+//! Makes requests as a provider would: the counterpart of [`crate::auth`], driven by the same profiles. What is signed is
+//! made by the same templates that verification reads.
+
+mod draft;
+mod key;
+mod name;
+mod splice;
+mod token;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::Method;
+use jsonwebtoken::EncodingKey;
+
+use crate::auth;
+use crate::auth::Failure;
+use crate::auth::Freshness;
+use crate::auth::KeySets;
+use crate::auth::Material;
+use crate::body::Inbound;
+use crate::condition::Condition;
+use crate::field::Values;
+use crate::field::Wants;
+use crate::params::Params;
+use crate::profile;
+use crate::profile::Combination;
+use crate::profile::Holder;
+use crate::profile::Piece;
+use crate::profile::Place;
+use crate::profile::Profile;
+use crate::profile::Scheme;
+use crate::profile::Template;
+use crate::profile::Verifier;
+use crate::secret::Secret;
+use crate::template::Context;
+use crate::time::Moment;
+
+use self::draft::Draft;
+
+pub use key::Kind;
+pub use key::PrivateKey;
+pub use key::Public;
+
+/// What is to be sent, and with which keys.
+#[derive(Debug, Clone, Copy)]
+pub struct Order<'o> {
+    /// The provider's profile.
+    pub profile: &'o Profile,
+    /// All parameters that the profile asks for.
+    pub params: &'o Params,
+    /// The secrets that the source knows.
+    pub secrets: &'o [Secret],
+    /// The key of which it knows the public half.
+    pub key: Option<&'o PrivateKey>,
+    /// The body, in which nothing but a proof is set; a sample when absent.
+    pub body: Option<&'o Bytes>,
+    /// The query of the address that it is sent to, without its question mark.
+    pub query: Option<&'o str>,
+    /// What the event is known by.
+    pub id: Id<'o>,
+    /// Its type; the sample's when absent.
+    pub kind: Option<&'o str>,
+    /// When it is sent.
+    pub at: Moment,
+    /// Where the certificate is that belongs to the key, for profiles whose requests name one.
+    pub certificate_url: Option<&'o str>,
+}
+
+/// An event's id.
+#[derive(Debug, Clone, Copy)]
+pub enum Id<'o> {
+    /// This one.
+    Asked(&'o str),
+    /// One that is made up of random bits, in the form that fits.
+    Fresh(u64),
+}
+
+impl Id<'_> {
+    fn text(self) -> String {
+        match self {
+            Self::Asked(text) => text.to_owned(),
+            Self::Fresh(bits) => format!("evt_{bits:016x}"),
+        }
+    }
+
+    /// As a number that every reader of JSON takes (RFC 8259 section 6).
+    fn number(self) -> String {
+        match self {
+            Self::Asked(text) => text.to_owned(),
+            Self::Fresh(bits) => (bits >> 12).to_string(),
+        }
+    }
+}
+
+/// A request that a provider would send.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Its method.
+    pub method: Method,
+    /// The query of its target, without question mark.
+    pub query: Option<String>,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+    /// What makes the event differ from others: its id, where the provider gives one.
+    pub id: String,
+}
+
+/// Makes the request.
+///
+/// # Errors
+/// What is missing or does not fit, and what would.
+pub fn request(order: &Order<'_>) -> Result<Request, String> {
+    let signer = Signer::new(order)?;
+    let mut draft = Draft::new(order.profile, order.params, order.body, order.query)?;
+    let id = name::name(&mut draft, order)?;
+    signer.fulfil(&signer.require, &mut draft, &id)?;
+    let members = signer.choose(&mut draft, &id)?;
+    name::mark(&mut draft, order, &members.iter().map(|member| &member.said.scheme).collect::<Vec<_>>(), &id)?;
+    // What is only sent along may be signed by others.
+    let (signed, along): (Vec<_>, Vec<_>) =
+        members.into_iter().partition(|member| matches!(member.said.scheme, Scheme::Signature(_) | Scheme::Jwt(_)));
+    for member in along.into_iter().chain(signed) {
+        signer.fulfil(&member.check, &mut draft, &id)?;
+        signer.prove(member, &mut draft, &id)?;
+    }
+    Ok(Request { method: Method::POST, query: draft.query, headers: draft.headers, body: draft.body, id })
+}
+
+/// A profile with the keys of one order.
+struct Signer<'o> {
+    order: &'o Order<'o>,
+    members: Vec<Member<'o>>,
+    require: Vec<Ready<'o>>,
+    time: Option<Freshness>,
+    wants: Wants,
+}
+
+/// A member of the profile's schemes, made ready.
+struct Member<'o> {
+    said: &'o profile::Member,
+    scheme: auth::Scheme,
+    when: Vec<Ready<'o>>,
+    check: Vec<Ready<'o>>,
+}
+
+/// A condition as it is said and as it is judged.
+type Ready<'o> = (&'o profile::Condition, Condition);
+
+impl<'o> Signer<'o> {
+    fn new(order: &'o Order<'o>) -> Result<Self, String> {
+        let profile = order.profile;
+        let (mut wants, mut key_sets) = (Wants::default(), KeySets::new());
+        wants.json_optional = profile.event.id.works_without_json();
+        let mut material = Material::new(order.secrets, order.params, profile.keys(), &mut wants, &mut key_sets);
+        let schemes =
+            profile.schemes().map(|said| auth::Scheme::new(said, &mut material)).collect::<Result<Vec<_>, _>>();
+        let schemes = schemes.map_err(|(key, message)| format!("{key} {message}"))?;
+        if let Some((at, message)) = material.unusable().next() {
+            let which = if order.secrets.len() > 1 { format!(" number {}", at + 1) } else { String::new() };
+            return Err(format!("the secret{which} {message}"));
+        }
+        let context = Context { params: order.params, signature: None, key: None };
+        let mut ready = |said: &'o [profile::Condition]| {
+            said.iter().map(|said| (said, Condition::new(said, context, &mut wants))).collect::<Vec<_>>()
+        };
+        let members = profile.auth.members.iter().zip(schemes);
+        let members = members
+            .map(|(said, scheme)| Member { said, scheme, when: ready(&said.when), check: ready(&said.check) })
+            .collect();
+        let require = ready(&profile.require);
+        let time = profile.timestamp.as_ref().map(|said| Freshness::new(said, false, &mut wants));
+        Ok(Self { order, members, require, time, wants })
+    }
+
+    /// Whether there is a key to make this proof with.
+    fn has_key(&self, member: &Member<'_>) -> bool {
+        match Kind::of(&member.said.scheme) {
+            Some(kind) => self.order.key.is_some_and(|key| key.kind() == kind),
+            None => member.scheme.has_keys(),
+        }
+    }
+
+    /// The members that make the proof: of alternatives the first that there is a key for, preferably one that applies
+    /// as it is.
+    fn choose(&self, draft: &mut Draft<'_>, id: &str) -> Result<Vec<&Member<'o>>, String> {
+        let profile = self.order.profile;
+        let (with, without): (Vec<_>, Vec<_>) = self.members.iter().partition(|member| self.has_key(member));
+        if profile.auth.combination == Combination::All {
+            return match without.into_iter().find(|member| !member.said.optional) {
+                Some(member) => Err(missing(member.said, profile)),
+                None => Ok(with),
+            };
+        }
+        for member in &with {
+            let seen = self.look(draft)?;
+            if member.when.iter().all(|(_, condition)| condition.holds(&seen.inbound, &seen.values)) {
+                return Ok(vec![member]);
+            }
+        }
+        let mut why = self.members.first().map(|first| missing(first.said, profile)).unwrap_or_default();
+        for member in with {
+            let mut trial = draft.clone();
+            match self.fulfil(&member.when, &mut trial, id) {
+                Ok(()) => {
+                    *draft = trial;
+                    return Ok(vec![member]);
+                }
+                Err(message) => why = message,
+            }
+        }
+        Err(why)
+    }
+
+    /// Makes conditions hold, where that is possible.
+    fn fulfil(&self, conditions: &[Ready<'_>], draft: &mut Draft<'_>, id: &str) -> Result<(), String> {
+        for (said, condition) in conditions {
+            let seen = self.look(draft)?;
+            if condition.holds(&seen.inbound, &seen.values) {
+                continue;
+            }
+            let text = match said.test {
+                profile::Test::Equals(_) => condition.expected(&seen.inbound, &seen.values),
+                profile::Test::Present => Some(id.to_owned()),
+                profile::Test::Absent | profile::Test::Length(..) => None,
+            };
+            let impossible = |why: &str| format!("the profile requires that {said}{why}");
+            match text {
+                Some(text) => draft.set(&said.place, &text).map_err(|why| impossible(&format!("; {why}")))?,
+                None => return Err(impossible(", which does not hold for this body")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets a member's proof.
+    fn prove(&self, member: &Member<'_>, draft: &mut Draft<'_>, id: &str) -> Result<(), String> {
+        match (&member.said.scheme, &member.scheme) {
+            (Scheme::Signature(said), auth::Scheme::Signature(ready)) => self.sign(said, ready, draft, id),
+            (Scheme::Jwt(said), _) => {
+                let key = self.token_key(said)?;
+                let token = token::token(said, &key, self.order.params, (id, &draft.body, self.order.at))?;
+                let (place, prefix) = match &said.from {
+                    Some(from) => (&from.place, from.prefix.as_str()),
+                    None => (&Place::header(http::header::AUTHORIZATION), "Bearer "),
+                };
+                draft.prove(place, &format!("{prefix}{token}"))
+            }
+            (Scheme::Token(said), auth::Scheme::Token(ready)) => {
+                draft.prove(&said.from.place, &ready.present().ok_or("the secret is not text")?)
+            }
+            (Scheme::Basic(_), auth::Scheme::Token(ready)) => {
+                let credentials = ready.present().ok_or("the secret is not text")?;
+                draft.prove(&Place::header(http::header::AUTHORIZATION), &credentials)
+            }
+            (Scheme::Signature(_) | Scheme::Token(_) | Scheme::Basic(_), _) => {
+                Err("two schemes were mixed up".to_owned())
+            }
+        }
+    }
+
+    fn sign(
+        &self,
+        said: &profile::Signature,
+        ready: &auth::Signature,
+        draft: &mut Draft<'_>,
+        id: &str,
+    ) -> Result<(), String> {
+        if let Verifier::Certificate(_, certificate) = &said.verifier {
+            let address =
+                self.order.certificate_url.ok_or("requests of this provider name the address of a certificate")?;
+            draft.prove(&certificate.from, address)?;
+        }
+        // Headers that are signed have to be there.
+        for place in said.signed.iter().flat_map(Template::walk).filter_map(Piece::place) {
+            if matches!(place.holder, Holder::Header(_) | Holder::Query(_)) && !draft.has(place) {
+                draft.set(place, id)?;
+            }
+        }
+        let seen = self.look(draft)?;
+        let stamp = self.time.as_ref().and_then(|time| time.read(&seen.inbound, &seen.values).ok());
+        let time = stamp.as_ref().and_then(|stamp| stamp.text);
+        let signed = ready.signed(&seen.inbound, &seen.values, time).next().ok_or("the profile signs nothing")?;
+        let signed = signed.map_err(|failure| self.unsigned(&failure))?;
+        let text = match self.order.key.filter(|_| !matches!(said.verifier, Verifier::Hmac(_))) {
+            Some(key) => ready.present(&key.sign(&said.verifier, &signed.to_vec())?),
+            None => ready.sign(&signed).ok_or("there is no key to sign with")?,
+        };
+        draft.prove(&said.place.place, &text)
+    }
+
+    fn unsigned(&self, failure: &Failure) -> String {
+        match &self.order.profile.timestamp {
+            Some(timestamp) if *failure == Failure::TimestampMissing => {
+                format!("the time is signed, and there is none: the {} is missing", timestamp.from)
+            }
+            _ => "something that is signed is not one text".to_owned(),
+        }
+    }
+
+    fn token_key(&self, said: &profile::Jwt) -> Result<EncodingKey, String> {
+        if let Some(key) = self.order.key.filter(|_| !said.algorithm.is_symmetric()) {
+            return key.for_tokens();
+        }
+        let secret = self.order.secrets.first().ok_or("there is no key to sign with")?;
+        auth::key_bytes(&said.key, secret).map(|bytes| EncodingKey::from_secret(&bytes))
+    }
+
+    /// What the gateway will see.
+    fn look(&self, draft: &Draft<'_>) -> Result<Seen, String> {
+        let inbound = draft.inbound(self.order.at)?;
+        let mut values = self.wants.read(&inbound).map_err(|why| format!("the body cannot be read: {why}"))?;
+        self.wants.read_json(&inbound, &mut values, false).map_err(|why| format!("the body cannot be read: {why}"))?;
+        Ok(Seen { inbound, values })
+    }
+}
+
+/// A draft as it will be read.
+struct Seen {
+    inbound: Inbound,
+    values: Values,
+}
+
+fn missing(said: &profile::Member, profile: &Profile) -> String {
+    let about = said.scheme.key(profile.fetches_keys()).and_then(|key| key.about.as_deref());
+    let about = about.map(|about| format!(": {about}")).unwrap_or_default();
+    match Kind::of(&said.scheme) {
+        Some(kind) => {
+            format!("a private key for {} is needed, of which the source knows the public half{about}", kind.title())
+        }
+        None => format!("a secret for {} is needed{about}", said.scheme.title()),
+    }
+}

@@ -1,0 +1,151 @@
+//! Gives a draft its identity: id, type, time and nonce, at the places that the profile reads them from.
+
+use super::Id;
+use super::Order;
+use super::draft::Draft;
+use crate::profile::Holder;
+use crate::profile::Piece;
+use crate::profile::Place;
+use crate::profile::Reference;
+use crate::profile::Scheme;
+use crate::profile::Template;
+
+/// What the event is called in bodies that have no place for an id.
+const MARK: &str = "doorward-sample";
+
+/// Sets all of them; what was used as the id.
+pub(super) fn name(draft: &mut Draft<'_>, order: &Order<'_>) -> Result<String, String> {
+    let event = &order.profile.event;
+    if let Some(timestamp) = &order.profile.timestamp
+        && !draft.is_fixed(&timestamp.from)
+    {
+        draft.set(&timestamp.from, &timestamp.format.write(order.at))?;
+    }
+    if let Some(kind) = order.kind {
+        set_kind(draft, order, kind)?;
+    }
+    let id = set_id(draft, order)?;
+    match &event.nonce {
+        Some(nonce) if !draft.is_fixed(nonce) => draft.set(nonce, &id)?,
+        _ => {}
+    }
+    Ok(id)
+}
+
+fn set_id(draft: &mut Draft<'_>, order: &Order<'_>) -> Result<String, String> {
+    let asked = matches!(order.id, Id::Asked(_));
+    let parts = parts(&order.profile.event.id, draft);
+    let kinds = order.profile.event.kind.as_ref().map(Reference::places).unwrap_or_default();
+    let Some(main) = main(&parts, &kinds) else {
+        return match draft.is_given() && asked {
+            true => {
+                Err("this provider's events are known by their bodies, and the one that was given stays as it is; \
+                         leave out the id"
+                    .to_owned())
+            }
+            false => Ok(order.id.text()),
+        };
+    };
+    if order.profile.schemes().filter_map(Scheme::place).any(|proof| proof == main) {
+        return match asked {
+            true => Err(format!("this provider's events are known by their proof, the {main}; leave out the id")),
+            false => Ok(order.id.text()),
+        };
+    }
+    let text = if draft.is_number(main) { order.id.number() } else { order.id.text() };
+    if !draft.is_fixed(main) {
+        let absent: Vec<_> = parts.iter().copied().filter(|part| *part != main && !draft.has(part)).collect();
+        std::iter::once(main).chain(absent).try_for_each(|part| draft.set(part, &text))?;
+    } else if asked {
+        return Err(format!(
+            "the event's id is the {main}, and the body that was given stays as it is; write the id there"
+        ));
+    }
+    Ok(text)
+}
+
+fn set_kind(draft: &mut Draft<'_>, order: &Order<'_>, kind: &str) -> Result<(), String> {
+    let parts = order.profile.event.kind.as_ref().map(|said| parts(said, draft)).unwrap_or_default();
+    let texts: Vec<_> = kind.splitn(parts.len().max(1), '.').collect();
+    if parts.is_empty() {
+        return Err("this provider's events have no type; leave it out".to_owned());
+    }
+    if let Some(part) = parts.iter().find(|part| draft.is_fixed(part)) {
+        return Err(format!(
+            "the event's type is the {part}, and the body that was given stays as it is; write it there"
+        ));
+    }
+    if texts.len() < parts.len() {
+        let names: Vec<_> = parts.iter().map(ToString::to_string).collect();
+        return Err(format!(
+            "a type of this provider's has {} parts, joined by dots: {}; {kind:?} has fewer",
+            parts.len(),
+            names.join(" and ")
+        ));
+    }
+    parts.into_iter().zip(texts).try_for_each(|(part, text)| draft.set(part, text))
+}
+
+/// Where the values of a reference stand: of several references the first that is there, or else the first. None when it
+/// is the digest of the body, or nothing.
+fn parts<'r>(reference: &'r Reference, draft: &Draft<'_>) -> Vec<&'r Place> {
+    match reference {
+        Reference::Place(place) => vec![place],
+        Reference::All(several) => several.iter().flat_map(|one| parts(one, draft)).collect(),
+        Reference::First(several) => {
+            let there = several.iter().find(|one| stands(one, draft));
+            there.or_else(|| several.first()).map(|one| parts(one, draft)).unwrap_or_default()
+        }
+        Reference::BodyDigest | Reference::Unique => Vec::new(),
+    }
+}
+
+fn stands(reference: &Reference, draft: &Draft<'_>) -> bool {
+    match reference {
+        Reference::Place(place) => draft.has(place),
+        Reference::All(several) => several.iter().all(|one| stands(one, draft)),
+        Reference::First(several) => several.iter().any(|one| stands(one, draft)),
+        Reference::BodyDigest | Reference::Unique => false,
+    }
+}
+
+/// Of several values the one that tells events apart: the last that is called an id, or else the first that is not the
+/// type.
+fn main<'p>(parts: &[&'p Place], kinds: &[&Place]) -> Option<&'p Place> {
+    let is_id = |place: &&&Place| {
+        let name = match &place.holder {
+            Holder::Header(names) => names.first().map(|name| name.as_str().to_owned()).unwrap_or_default(),
+            Holder::Numbered(name) => name.as_str().to_owned(),
+            Holder::Json(pointer) => pointer.tokens().last().cloned().unwrap_or_default(),
+            Holder::Form(name) | Holder::Query(name) => name.clone(),
+        };
+        name.to_ascii_lowercase().ends_with("id")
+    };
+    let named = parts.iter().rev().find(is_id);
+    named.or_else(|| parts.iter().find(|place| !kinds.contains(place))).or_else(|| parts.first()).copied()
+}
+
+/// Makes what is signed one of a kind, where the gateway knows events by it and it would be the same in every sample: the
+/// id is not in it, or the event has none.
+pub(super) fn mark(draft: &mut Draft<'_>, order: &Order<'_>, schemes: &[&Scheme], id: &str) -> Result<(), String> {
+    let event = &order.profile.event;
+    let parts = parts(&event.id, draft);
+    let digest = event.id.may_be_digest() && parts.is_empty();
+    let covered = schemes.iter().any(|scheme| order.profile.covers_all(scheme, &event.id));
+    if draft.is_given() || covered && !digest {
+        return Ok(());
+    }
+    // What is signed under this name is there to differ (Mailgun).
+    let is_token = |place: &&Place| matches!(&place.holder, Holder::Json(pointer) if pointer.tokens().last().is_some_and(|name| name == "token"));
+    let signed = schemes.iter().flat_map(|scheme| scheme.signed()).flat_map(Template::walk);
+    for place in signed.filter_map(Piece::place).filter(is_token) {
+        if draft.has(place) {
+            draft.set(place, id)?;
+        }
+    }
+    let body_is_known = event.nonce.is_some() || parts.iter().any(|part| part.is_in_body());
+    if digest || !body_is_known && schemes.iter().any(|scheme| scheme.signs_body()) {
+        draft.mark(MARK, id);
+    }
+    Ok(())
+}

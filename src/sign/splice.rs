@@ -1,0 +1,184 @@
+//! Changes single values inside the text of a body or a query, and leaves every other byte as it is.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use serde::de::DeserializeOwned;
+use serde::de::IgnoredAny;
+use serde_json::Deserializer;
+use serde_json::Value;
+
+/// The token of a pointer that stands for every item of an array.
+const EACH: &str = "*";
+
+/// JSON with this text where the tokens lead, in place of what is there or in addition. A number stays a number if the
+/// text is one.
+///
+/// # Errors
+/// Why nothing can stand there.
+pub(super) fn json(document: &str, tokens: &[String], text: &str) -> Result<String, String> {
+    let Some((token, rest)) = tokens.split_first() else { return Ok(scalar(document, text)) };
+    let missing = || nested(rest, text);
+    let mut out = document.to_owned();
+    let begin = blanks(document, 0);
+    match document.as_bytes().get(begin) {
+        Some(b'{') => {
+            let members = entries(document, begin, true).ok_or("it is not JSON")?;
+            let (head, empty) = (begin + 1, members.is_empty());
+            match members.into_iter().find(|(name, _)| name == token) {
+                Some((_, at)) => put(&mut out, at.clone(), &json(cut(document, &at), rest, text)?),
+                None => {
+                    let comma = if empty { "" } else { "," };
+                    put(&mut out, head..head, &format!("{}:{}{comma}", Value::from(token.as_str()), missing()));
+                }
+            }
+        }
+        Some(b'[') => {
+            let items = entries(document, begin, false).ok_or("it is not JSON")?;
+            let chosen: Vec<_> = match token.as_str() {
+                EACH => items.into_iter().map(|(_, at)| at).collect(),
+                index => index
+                    .parse::<usize>()
+                    .ok()
+                    .and_then(|index| items.into_iter().nth(index))
+                    .into_iter()
+                    .map(|(_, at)| at)
+                    .collect(),
+            };
+            if chosen.is_empty() {
+                return Err(format!("its array has no item {token}"));
+            }
+            // From the last to the first, so that the earlier ones stay where they are.
+            for at in chosen.into_iter().rev() {
+                put(&mut out, at.clone(), &json(cut(document, &at), rest, text)?);
+            }
+        }
+        _ => return Err(format!("there is no object or array that {token:?} could be in")),
+    }
+    Ok(out)
+}
+
+/// The text as JSON, in place of `before`.
+fn scalar(before: &str, text: &str) -> String {
+    let number = |text: &str| text.trim().parse::<i64>().is_ok();
+    if number(before) && number(text) { text.to_owned() } else { Value::from(text).to_string() }
+}
+
+/// Objects, and arrays of one item, down to the text.
+fn nested(tokens: &[String], text: &str) -> String {
+    tokens.iter().rev().fold(Value::from(text).to_string(), |inner, token| match token.as_str() {
+        "0" | EACH => format!("[{inner}]"),
+        name => format!("{{{}:{inner}}}", Value::from(name)),
+    })
+}
+
+/// Where the text of each member's or item's value stands, with the names of members; the bracket stands at `begin`.
+fn entries(document: &str, begin: usize, named: bool) -> Option<Vec<(String, Range<usize>)>> {
+    let mut entries = Vec::new();
+    let mut at = begin + 1;
+    loop {
+        at = blanks(document, at);
+        if matches!(document.as_bytes().get(at)?, b'}' | b']') {
+            return Some(entries);
+        }
+        let mut name = String::new();
+        if named {
+            let (key, length) = value::<String>(document.get(at..)?)?;
+            name = key;
+            at = blanks(document, at + length);
+            at = blanks(document, at + usize::from(document.as_bytes().get(at) == Some(&b':')));
+        }
+        let (_, length) = value::<IgnoredAny>(document.get(at..)?)?;
+        entries.push((name, at..at + length));
+        at = blanks(document, at + length);
+        at += usize::from(document.as_bytes().get(at) == Some(&b','));
+    }
+}
+
+/// The value at the start of the text, and how many bytes it takes.
+fn value<T: DeserializeOwned>(text: &str) -> Option<(T, usize)> {
+    let mut values = Deserializer::from_str(text).into_iter::<T>();
+    let first = values.next()?.ok()?;
+    Some((first, values.byte_offset()))
+}
+
+/// The first place from `at` on where no blank stands.
+fn blanks(document: &str, at: usize) -> usize {
+    let rest = document.get(at..).unwrap_or_default();
+    at + rest.len() - rest.trim_start_matches([' ', '\t', '\r', '\n']).len()
+}
+
+fn cut<'d>(document: &'d str, at: &Range<usize>) -> &'d str {
+    document.get(at.clone()).unwrap_or_default()
+}
+
+fn put(out: &mut String, at: Range<usize>, text: &str) {
+    out.replace_range(at, text);
+}
+
+/// The value of a pair in a form or query, decoded.
+pub(super) fn pair<'t>(text: &'t str, name: &str) -> Option<Cow<'t, str>> {
+    form_urlencoded::parse(text.as_bytes()).find(|(known, _)| known == name).map(|(_, value)| value)
+}
+
+/// A form or query with this value of a pair, in place of the one that is there or in addition.
+pub(super) fn pairs(text: &str, name: &str, value: &str) -> String {
+    let written: String = form_urlencoded::Serializer::new(String::new()).append_pair(name, value).finish();
+    let is_it = |pair: &&str| form_urlencoded::parse(pair.as_bytes()).next().is_some_and(|(known, _)| known == name);
+    let mut found = false;
+    let mut all: Vec<&str> = Vec::new();
+    for pair in text.split('&').filter(|pair| !pair.is_empty()) {
+        let replaced = !found && is_it(&pair);
+        found |= replaced;
+        all.push(if replaced { &written } else { pair });
+    }
+    if !found {
+        all.push(&written);
+    }
+    all.join("&")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tokens(pointer: &str) -> Vec<String> {
+        crate::json::Pointer::parse(pointer).expect("a pointer").tokens().to_vec()
+    }
+
+    #[test]
+    fn one_value_changes_and_nothing_else() {
+        for (document, pointer, after) in [
+            (r#"{ "b" : 1.0e3, "id":"x"}"#, "/id", r#"{ "b" : 1.0e3, "id":"7"}"#),
+            (r#"{"id" : 12 ,"b":[ ]}"#, "/id", r#"{"id" : 7 ,"b":[ ]}"#),
+            (r#"{"a":[{"id":null},{"id":"\/\u00e9"}]}"#, "/a/1/id", r#"{"a":[{"id":null},{"id":"7"}]}"#),
+            (r#"{"a":[{"id":""},{}]}"#, "/a/*/id", r#"{"a":[{"id":"7"},{"id":"7"}]}"#),
+            ("{}", "/a/id", r#"{"a":{"id":"7"}}"#),
+            (r#" {"b":{"c":"}"}}"#, "/a/0/id", r#" {"a":[{"id":"7"}],"b":{"c":"}"}}"#),
+        ] {
+            assert_eq!(json(document, &tokens(pointer), "7").as_deref(), Ok(after), "{document}");
+        }
+        assert_eq!(json(r#"{"id":12}"#, &tokens("/id"), "x").as_deref(), Ok(r#"{"id":"x"}"#));
+        for (document, pointer) in [
+            ("", "/a"),
+            ("7", "/a"),
+            ("[]", "/0"),
+            (r#"{"a":"#, "/a/b"),
+            (r#"{"a" 1"#, "/b"),
+            ("[1,", "/1"),
+            ("{\"a\":1]", "/b/c"),
+        ] {
+            drop(json(document, &tokens(pointer), "7").map(|changed| assert_ne!(changed, "", "{document}")));
+        }
+        assert!(json("\u{a0}{}", &tokens("/a"), "7").is_err(), "a blank that JSON does not know");
+        assert!(json("", &tokens("/a"), "7").is_err() && json("[]", &tokens("/0"), "7").is_err());
+    }
+
+    #[test]
+    fn one_pair_changes_and_no_other() {
+        assert_eq!(pairs("a=%2b&b=1&c", "b", "x y&"), "a=%2b&b=x+y%26&c");
+        assert_eq!(pairs("", "b", "1"), "b=1");
+        assert_eq!(pairs("a=1", "b", "1"), "a=1&b=1");
+        assert_eq!(pair("a=1&b=%26", "b").as_deref(), Some("&"));
+    }
+}

@@ -1,0 +1,63 @@
+//! Signs tokens (RFC 7519) with the claims that the profile asks for.
+
+use jsonwebtoken::EncodingKey;
+use jsonwebtoken::Header;
+use serde_json::Map;
+use serde_json::Value;
+
+use super::key::KID;
+use crate::mac;
+use crate::params;
+use crate::params::Params;
+use crate::profile;
+use crate::profile::Hash;
+use crate::time::Moment;
+
+/// How long a token holds that says it itself, in seconds.
+const LIFE: i64 = 3600;
+
+/// A token for this body, issued at this moment.
+pub(super) fn token(
+    said: &profile::Jwt,
+    key: &EncodingKey,
+    params: &Params,
+    (id, body, at): (&str, &[u8], Moment),
+) -> Result<String, String> {
+    let mut claims = Map::new();
+    let mut claim = |name: &str, value: Value| drop(claims.insert(name.to_owned(), value));
+    let one = |texts: &profile::Texts, param: &str| {
+        let said = texts.iter().next().map(|text| params::fill(text, params));
+        said.or_else(|| params.get(param).cloned())
+    };
+    if let Some(issuer) = one(&said.issuer, "issuer") {
+        claim("iss", issuer.into());
+    }
+    if let Some(audience) = one(&said.audience, "audience") {
+        claim("aud", audience.into());
+    }
+    claim("iat", at.unix().into());
+    if said.max_age.is_none() {
+        claim("exp", at.unix().saturating_add(LIFE).into());
+    }
+    claim("jti", id.into());
+    for (name, value) in &said.claims {
+        claim(name, said_value(value, params));
+    }
+    if let Some(bound) = &said.body {
+        claim(&bound.claim, bound.encoding.encode(&mac::hash(Hash::Sha256, &[body])).into());
+    }
+    let algorithm = said.algorithm.title().parse().map_err(|error| failed(&error))?;
+    let kid = (!said.algorithm.is_symmetric()).then(|| KID.to_owned());
+    jsonwebtoken::encode(&Header { kid, ..Header::new(algorithm) }, &claims, key).map_err(|error| failed(&error))
+}
+
+fn said_value(value: &toml::Value, params: &Params) -> Value {
+    match value.as_str() {
+        Some(text) => params::fill(text, params).into(),
+        None => serde_json::to_value(value).unwrap_or_default(),
+    }
+}
+
+fn failed(error: &jsonwebtoken::errors::Error) -> String {
+    format!("the token cannot be signed: {error}")
+}

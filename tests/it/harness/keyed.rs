@@ -1,0 +1,183 @@
+//! A source for any profile, with throw-away keys, and the provider that has the other halves.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use doorward::params;
+use doorward::profile::KeyEncoding;
+use doorward::profile::KeyForm;
+use doorward::profile::Profile;
+use doorward::profile::Scheme;
+use doorward::secret::Secret;
+use doorward::sign;
+use doorward::sign::Id;
+use doorward::sign::Kind;
+use doorward::sign::Order;
+use doorward::sign::PrivateKey;
+use doorward::sign::Public;
+use doorward::sign::Request;
+use doorward::time::Moment;
+
+use super::Files;
+use super::Issuer;
+
+/// The keys of one source.
+pub struct Keyed {
+    name: String,
+    profile: Profile,
+    /// What the provider signs with.
+    secrets: Vec<String>,
+    private: Option<PrivateKey>,
+    /// What the source is told.
+    known: Vec<String>,
+    pub params: BTreeMap<String, String>,
+    pub certificate_url: Option<String>,
+    /// They publish what a source fetches, as long as this lives.
+    _files: Option<Files>,
+    _issuer: Option<Issuer>,
+}
+
+impl Keyed {
+    /// Keys for the first scheme of a shared secret, or else a private key.
+    pub fn new(name: &str, profile: &Profile) -> Self {
+        let form = profile.auth.members.iter().find(|member| Kind::of(&member.scheme).is_none());
+        match form.map(|member| &member.scheme) {
+            Some(scheme) => Self::with_secret(name, profile, &secret(scheme)),
+            None => Self::with_private(name, profile),
+        }
+    }
+
+    /// This shared secret.
+    pub fn with_secret(name: &str, profile: &Profile, secret: &str) -> Self {
+        Self::start(name, profile, vec![secret.to_owned()], None)
+    }
+
+    /// A private key of the first kind that the profile knows.
+    pub fn with_private(name: &str, profile: &Profile) -> Self {
+        let kind = profile.schemes().find_map(Kind::of).expect("an asymmetric scheme");
+        Self::start(name, profile, Vec::new(), Some(PrivateKey::generate(kind).expect("a key")))
+    }
+
+    fn start(name: &str, profile: &Profile, secrets: Vec<String>, private: Option<PrivateKey>) -> Self {
+        let usual = profile.params.iter().filter(|(_, param)| param.default.is_none());
+        let value = |name: &str| match name {
+            "url" => "https://hooks.example/webhooks".to_owned(),
+            "issuer" => "https://issuer.example".to_owned(),
+            name => format!("the-{name}"),
+        };
+        let mut keyed = Self {
+            name: name.to_owned(),
+            profile: profile.clone(),
+            known: secrets.clone(),
+            secrets,
+            private,
+            params: usual.map(|(name, _)| (name.clone(), value(name))).collect(),
+            certificate_url: None,
+            _files: None,
+            _issuer: None,
+        };
+        match keyed.private.as_ref().map(|key| key.public(profile).expect("a public half")) {
+            Some(Public::Secret(text)) => keyed.known.push(text),
+            Some(Public::KeySet(set)) => {
+                let issuer = Issuer::publishing(&serde_json::from_str(&set).expect("a JWK set"));
+                keyed.params.insert("jwks_url".to_owned(), issuer.url());
+                keyed._issuer = Some(issuer);
+            }
+            Some(Public::Certificate(pem)) => {
+                let files = Files::serving([("/doorward.pem".to_owned(), pem)].into_iter().collect());
+                keyed.params.insert("certificate_hosts".to_owned(), files.address());
+                keyed.certificate_url = Some(format!("http://{}/doorward.pem", files.address()));
+                keyed._files = Some(files);
+            }
+            None => {}
+        }
+        keyed
+    }
+
+    /// Somebody who knows everything but the key.
+    pub fn forger(&self) -> Self {
+        let private = self.private.as_ref().map(|key| PrivateKey::generate(key.kind()).expect("a key"));
+        let secrets = self.secrets.iter().map(|secret| other(secret)).collect();
+        Self {
+            name: self.name.clone(),
+            profile: self.profile.clone(),
+            known: Vec::new(),
+            secrets,
+            private,
+            params: self.params.clone(),
+            certificate_url: self.certificate_url.clone(),
+            _files: None,
+            _issuer: None,
+        }
+    }
+
+    pub fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    /// What the provider signs with, as text: the secret, or the private key in PEM.
+    pub fn secret(&self) -> Option<&str> {
+        self.secrets.first().map(String::as_str)
+    }
+
+    pub fn private_pem(&self) -> Option<String> {
+        self.private.as_ref().map(PrivateKey::to_pem)
+    }
+
+    /// `[sources.NAME]` of a configuration, at `/webhooks/NAME`.
+    pub fn source(&self, upstream: &str) -> String {
+        let mut source = toml::Table::new();
+        source.insert("profile".to_owned(), self.name.clone().into());
+        source.insert("path".to_owned(), format!("/webhooks/{}", self.name).into());
+        if !self.known.is_empty() {
+            let secrets: Vec<_> = self.known.iter().map(|secret| format!("plain:{secret}")).collect();
+            source.insert("secrets".to_owned(), secrets.into());
+        }
+        let params: toml::Table =
+            self.params.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect();
+        source.insert("params".to_owned(), params.into());
+        source.insert("deliver".to_owned(), toml::toml!(upstream = { url = "" }).into());
+        source["deliver"]["upstream"]["url"] = upstream.into();
+        let sources: toml::Table = [(self.name.clone(), source.into())].into_iter().collect();
+        let whole: toml::Table = [("sources".to_owned(), sources.into())].into_iter().collect();
+        whole.to_string()
+    }
+
+    /// What the provider would send.
+    pub fn sign(&self, id: Id<'_>, body: Option<&Bytes>, at: Moment) -> Result<Request, String> {
+        let given: Vec<_> = self.params.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+        let params = params::complete(&self.profile, &given).map_err(|wrong| format!("{wrong:?}"))?;
+        let secrets: Vec<_> = self.secrets.iter().map(|text| Secret::new(text.as_bytes()).expect("a secret")).collect();
+        sign::request(&Order {
+            profile: &self.profile,
+            params: &params,
+            secrets: &secrets,
+            key: self.private.as_ref(),
+            body,
+            query: None,
+            id,
+            kind: None,
+            at,
+            certificate_url: self.certificate_url.as_deref(),
+        })
+    }
+}
+
+/// A secret that is a key for the scheme.
+fn secret(scheme: &Scheme) -> String {
+    let form = scheme.key(false).cloned().unwrap_or_default();
+    let KeyForm { prefix, encoding, .. } = &form;
+    let text = match (scheme, encoding) {
+        (Scheme::Basic(_), _) => "user:pass-word-1",
+        (_, Some(KeyEncoding::Hex)) => "00112233445566778899aabbccddeeff",
+        (_, Some(KeyEncoding::Base64)) => "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
+        _ => "throw-away-secret-1",
+    };
+    format!("{}{text}", prefix.as_deref().unwrap_or_default())
+}
+
+/// The secret with one byte changed, in the same form.
+fn other(secret: &str) -> String {
+    let at = secret.rfind('1').expect("every secret has one");
+    format!("{}2{}", &secret[..at], &secret[at + 1..])
+}

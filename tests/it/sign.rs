@@ -1,0 +1,269 @@
+//! Whatever `doorward sign` makes up for a profile is what that profile verifies, and nothing near it is.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use doorward::body;
+use doorward::body::Inbound;
+use doorward::event::Event;
+use doorward::profile::Profile;
+use doorward::profile::Profiles;
+use doorward::profile::Reference;
+use doorward::profile::Scheme;
+use doorward::refusal::Refusal;
+use doorward::settings::Settings;
+use doorward::sign::Id;
+use doorward::sign::Request;
+use doorward::source::Source;
+use doorward::time::Moment;
+
+use crate::harness::Keyed;
+
+const NOW: i64 = 1_767_348_000;
+
+/// Profiles of schemes, and ways to write keys, that no shipped profile has.
+const OWN: &[(&str, &str)] = &[
+    (
+        "rsa",
+        "[auth.rsa]\nhash = \"sha512\"\nsignature = { header = \"X-S\", encoding = \"base64\" }\nsigned = \"{body}\"\n",
+    ),
+    ("rsa-sha256", "[auth.rsa]\nsignature = { header = \"X-S\", encoding = \"hex\" }\nsigned = \"{body}\"\n"),
+    (
+        "ecdsa-raw",
+        "[auth.ecdsa]\nformat = \"raw\"\nsignature = { header = \"X-S\", encoding = \"hex\" }\nsigned = \"{body}\"\n",
+    ),
+    (
+        "ed25519-spki",
+        "[auth.ed25519]\nkey = { encoding = \"spki\" }\nsignature = { query = \"s\", encoding = \"base64url\" }\n\
+         signed = \"{header:X-Nonce}{body}\"\n",
+    ),
+    ("jwt-ps512", "[auth.jwt]\nalgorithm = \"PS512\"\nbody = { claim = \"sha256\", encoding = \"base64url\" }\n"),
+    ("jwt-es384", "[auth.jwt]\nalgorithm = \"ES384\"\nbody = { claim = \"sha256\", encoding = \"hex\" }\n"),
+    (
+        "jwt-eddsa",
+        "[auth.jwt]\nalgorithm = \"EdDSA\"\nfrom = { header = \"X-T\" }\nbody = { claim = \"b\", encoding = \"hex\" }\n",
+    ),
+    (
+        "jwt-hs256",
+        "[auth.jwt]\nalgorithm = \"HS256\"\nkey = { encoding = \"hex\" }\nbody = { claim = \"b\", encoding = \"hex\" }\n",
+    ),
+    ("form", "[auth.hmac]\nsignature = { form = \"mac\", encoding = \"hex\" }\nsigned = \"{form:id}\"\n"),
+];
+
+/// The text of one of them.
+fn own(name: &str, auth: &str) -> String {
+    let id = if name == "form" { "{ form = \"id\" }" } else { "{ json = \"/data/id\" }" };
+    format!("title = \"{name}\"\n{auth}[event]\nid = {id}\n")
+}
+
+/// A source for every shipped profile, for alternatives of theirs, and for our own.
+fn all() -> Vec<Receiver> {
+    let shipped = Profiles::shipped();
+    let mut keyed: Vec<_> = shipped.iter().map(|(name, profile)| Keyed::new(name, profile)).collect();
+    let profile = |name: &str| shipped.get(name).expect("a profile");
+    keyed.push(Keyed::with_private("standard-webhooks", profile("standard-webhooks")));
+    keyed.push(Keyed::with_secret("gitlab", profile("gitlab"), "a-token-1"));
+    let own = OWN.iter().map(|(name, auth)| {
+        let profile = Profile::parse(&own(name, auth)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        Keyed::new(name, &profile)
+    });
+    keyed.into_iter().chain(own).map(Receiver::new).collect()
+}
+
+/// A source and its provider.
+struct Receiver {
+    keyed: Keyed,
+    source: Arc<Source>,
+    settings: Settings,
+}
+
+impl Receiver {
+    fn new(keyed: Keyed) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (name, auth) in OWN {
+            std::fs::write(folder.path().join(format!("{name}.toml")), own(name, auth)).expect("a profile");
+        }
+        let config = format!("profiles = '{}'\n{}", folder.path().display(), keyed.source("http://127.0.0.1:9/"));
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), config).expect("a configuration");
+        let settings = Settings::load(file.path()).unwrap_or_else(|problems| panic!("{problems}"));
+        let source = Arc::clone(settings.sources.first().expect("a source"));
+        Self { keyed, source, settings }
+    }
+
+    /// The source of a shipped profile.
+    fn shipped(name: &str) -> Self {
+        Self::new(Keyed::new(name, Profiles::shipped().get(name).expect("a profile")))
+    }
+
+    /// What the gateway makes of a request, from its head to its event.
+    fn receive(&self, request: &Request) -> Result<Event, Refusal> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            for jwks in &self.settings.jwks {
+                let jwks = Arc::clone(jwks);
+                drop(tokio::spawn(async move { jwks.run().await }));
+            }
+            let now = Moment::from_unix(NOW);
+            body::announced(&request.headers, &self.source.single_headers, &self.source.limits)?;
+            let target = request.query.as_ref().map_or_else(|| "/".to_owned(), |query| format!("/?{query}"));
+            let target = target.parse().expect("a target");
+            let inbound =
+                Inbound::recorded(request.method.clone(), target, request.headers.clone(), request.body.clone(), now);
+            assert!(self.source.handshakes.before(&inbound).await?.is_none(), "a sample is no handshake");
+            let verified = self.source.authenticator.verify(inbound, now).await.map_err(|rejected| rejected.failure)?;
+            let handshake = self.source.handshakes.after(verified.inbound(), verified.values()).await?;
+            assert!(handshake.is_none(), "a sample is no handshake");
+            let name = self.source.name.as_str();
+            Ok(self.source.identity.identify(name, verified).map_err(|nameless| nameless.why)?)
+        })
+    }
+
+    fn sign(&self, id: Id<'_>) -> Request {
+        self.keyed.sign(id, None, Moment::from_unix(NOW)).unwrap_or_else(|error| panic!("{}: {error}", self.name()))
+    }
+
+    fn name(&self) -> &str {
+        self.source.name.as_str()
+    }
+
+    fn accepted(&self, request: &Request) -> Event {
+        self.receive(request).unwrap_or_else(|refusal| panic!("{}: {refusal} {request:#?}", self.name()))
+    }
+
+    /// Whether the id of its events is one that a provider gives: neither a digest nor the token itself.
+    fn has_ids(&self) -> bool {
+        let reference = &self.keyed.profile().event.id;
+        let proofs: Vec<_> = self.keyed.profile().schemes().filter_map(Scheme::place).collect();
+        !matches!(reference, Reference::BodyDigest | Reference::Unique)
+            && !reference.places().iter().any(|place| proofs.contains(place))
+    }
+}
+
+fn id_of(event: &Event) -> String {
+    String::from_utf8(event.id().as_bytes().to_vec()).expect("UTF-8")
+}
+
+#[test]
+fn every_profile_verifies_what_is_signed_for_it_under_the_id_that_was_asked_for() {
+    let mut seen = 0;
+    for receiver in all() {
+        if receiver.has_ids() {
+            let event = receiver.accepted(&receiver.sign(Id::Asked("4711")));
+            assert!(id_of(&event).split(':').any(|part| part == "4711"), "{}: {}", receiver.name(), id_of(&event));
+            seen += 1;
+        } else {
+            receiver.accepted(&receiver.sign(Id::Fresh(4711)));
+        }
+    }
+    assert!(seen > 50, "only {seen} profiles have ids");
+}
+
+#[test]
+fn events_with_other_ids_are_other_events_and_those_with_the_same_id_the_same() {
+    for receiver in all() {
+        let [one, same, other] =
+            [1 << 20, 1 << 20, 1 << 21].map(|bits| receiver.accepted(&receiver.sign(Id::Fresh(bits))));
+        let keys = |event: &Event| (event.key(), event.guard());
+        // A token that is signed with randomness is its own id; and Braintree signs what the sample cannot vary.
+        if receiver.name() != "plaid" {
+            assert_eq!(one.key(), same.key(), "{}", receiver.name());
+        }
+        assert_ne!(one.key(), other.key(), "{}", receiver.name());
+        if keys(&one).1.is_some() && receiver.name() != "braintree" {
+            assert_ne!(one.guard(), other.guard(), "{}", receiver.name());
+        }
+    }
+}
+
+#[test]
+fn no_profile_takes_what_was_signed_with_another_key() {
+    for receiver in all() {
+        let forged = receiver.keyed.forger().sign(Id::Fresh(1 << 20), None, Moment::from_unix(NOW)).expect("signed");
+        let refusal = receiver.receive(&forged).expect_err(receiver.name());
+        let expected = match receiver.keyed.profile().auth.members.first().map(|member| &member.scheme) {
+            Some(Scheme::Jwt(_)) => "token_signature",
+            Some(Scheme::Token(_) | Scheme::Basic(_)) => "credential_mismatch",
+            Some(Scheme::Signature(_)) if forged.headers.contains_key("x-gitlab-token") => "credential_mismatch",
+            _ => "signature_mismatch",
+        };
+        assert_eq!(refusal.row().reason, expected, "{}", receiver.name());
+    }
+}
+
+#[test]
+fn no_profile_takes_a_body_with_one_byte_changed_that_is_signed() {
+    let mut seen = 0;
+    for receiver in all() {
+        let bound = receiver.keyed.profile().schemes().any(|scheme| match scheme {
+            Scheme::Signature(_) => scheme.signs_body() || receiver.name() == "paypal",
+            Scheme::Jwt(jwt) => jwt.body.is_some(),
+            Scheme::Token(_) | Scheme::Basic(_) => false,
+        });
+        let mut request = receiver.sign(Id::Fresh(1 << 20));
+        if !bound || request.headers.contains_key("x-gitlab-token") {
+            continue;
+        }
+        let mut body = request.body.to_vec();
+        let at = body.iter().rposition(u8::is_ascii_digit).expect("a digit");
+        body[at] = if body[at] == b'9' { b'8' } else { b'9' };
+        request.body = Bytes::from(body);
+        let refusal = receiver.receive(&request).expect_err(receiver.name());
+        let token = receiver.keyed.profile().schemes().any(|scheme| matches!(scheme, Scheme::Jwt(_)));
+        let expected = if token { "token_body" } else { "signature_mismatch" };
+        assert_eq!(refusal.row().reason, expected, "{}", receiver.name());
+        seen += 1;
+    }
+    assert!(seen > 40, "only {seen} profiles sign the body");
+}
+
+#[test]
+fn a_body_of_ones_own_is_sent_as_it_is() {
+    for (name, body) in [
+        ("github", "{ \"a\" : 1.50 }\n"),
+        ("stripe", "{ \"type\":\"x.y\", \"id\" : \"evt_mine\"}"),
+        ("slack", "command=%2Fhello&text=a+b"),
+        ("hugging-face", "[ ]"),
+    ] {
+        let receiver = Receiver::shipped(name);
+        let body = Bytes::from_static(body.as_bytes());
+        let request = receiver.keyed.sign(Id::Fresh(1), Some(&body), Moment::from_unix(NOW)).expect("signed");
+        assert_eq!(request.body, body, "{name}");
+        let event = receiver.accepted(&request);
+        assert_eq!(id_of(&event) == "evt_mine", name == "stripe");
+    }
+}
+
+#[test]
+fn a_signature_that_stands_in_a_body_of_ones_own_is_all_that_changes_there() {
+    let body = "{\"event-data\" : {\"id\":\"mine\", \"event\": \"opened\"},\n \
+                \"signature\":{\"token\":\"t\",\"timestamp\":\"1767348000\",\"signature\":\"\"}}";
+    let receiver = Receiver::shipped("mailgun");
+    let given = Bytes::from_static(body.as_bytes());
+    let request = receiver.keyed.sign(Id::Fresh(1), Some(&given), Moment::from_unix(NOW)).expect("signed");
+    let (before, after) = body.split_once("\"signature\":\"").expect("its place");
+    let sent = std::str::from_utf8(&request.body).expect("UTF-8");
+    assert!(sent.starts_with(before) && sent.ends_with(&after[1..]), "{sent}");
+    assert_eq!(id_of(&receiver.accepted(&request)), "mine");
+}
+
+#[test]
+fn what_a_body_of_ones_own_decides_cannot_be_asked_for_besides() {
+    let sign = |name: &str, id: Id<'_>, body: &'static str| {
+        let shipped = Profiles::shipped();
+        let keyed = Keyed::new(name, shipped.get(name).expect("a profile"));
+        keyed.sign(id, Some(&Bytes::from_static(body.as_bytes())), Moment::from_unix(NOW)).expect_err(name)
+    };
+    for (name, id, body, says) in [
+        ("stripe", Id::Asked("x"), r#"{"id":"1"}"#, "body /id"),
+        ("calendly", Id::Asked("x"), "{}", "known by their bodies"),
+        ("plaid", Id::Asked("x"), "{}", "plaid-verification"),
+        ("mailgun", Id::Fresh(1), "{}", "body /signature/timestamp is missing"),
+        ("aws-sns", Id::Fresh(1), r#"{"TopicArn":"other","SignatureVersion":"2"}"#, "body /TopicArn"),
+        ("adyen", Id::Fresh(1), r#"{"notificationItems":[{},{}]}"#, "body /notificationItems/1"),
+        ("mailgun", Id::Fresh(1), "nothing", "cannot be read"),
+    ] {
+        let message = sign(name, id, body);
+        assert!(message.contains(says), "{name}: {message}");
+    }
+}
