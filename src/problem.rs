@@ -55,6 +55,12 @@ impl Problems {
         self.push(Problem { severity: Severity::Error, place: place.into(), key: key.into(), message: message.into() });
     }
 
+    /// Adds something that somebody should look at.
+    pub fn warning(&mut self, place: impl Into<String>, key: impl Into<String>, message: impl Into<String>) {
+        let (place, key, message) = (place.into(), key.into(), message.into());
+        self.push(Problem { severity: Severity::Warning, place, key, message });
+    }
+
     /// Whether one of them keeps the gateway from starting.
     pub fn is_fatal(&self) -> bool {
         self.0.iter().any(|problem| problem.severity == Severity::Error)
@@ -90,7 +96,7 @@ pub fn closest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> O
     known
         .into_iter()
         .map(|name| (strsim::damerau_levenshtein(written, name), name))
-        .filter(|(distance, name)| *distance <= 2.max(name.len() / 3))
+        .filter(|(distance, name)| *distance <= 2.max(name.len() / 3) && 2 * *distance < written.len())
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
 }

@@ -94,7 +94,7 @@ impl Jwt {
         let bearer = Place { holder: Holder::Header(vec![header::AUTHORIZATION]), item: None };
         let place = said.from.as_ref().map_or(&bearer, |from| &from.place);
         let seconds = |duration: std::time::Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
-        let named = |said: &profile::Texts, name: &str| {
+        let named = |said: &[String], name: &str| {
             let texts: Vec<_> = said.iter().map(|text| params::fill(text, material.params)).collect();
             let usual = || material.params.get(name).map(|param| vec![param.clone()]);
             if texts.is_empty() { usual() } else { Some(texts) }

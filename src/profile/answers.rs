@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde::Deserializer;
+use serde::de::Error as _;
+
+use super::read;
 
 /// `[answers]`: what each outcome is answered with.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "the table [answers]")]
 pub struct Answers {
     /// For events that were taken without an upstream's own answer; 200 unless said otherwise.
     #[serde(default)]
@@ -23,7 +27,7 @@ pub struct Answers {
 
 /// The answer for an event that was taken.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(from = "AcceptedForm")]
+#[serde(try_from = "AcceptedForm")]
 pub struct Accepted {
     /// The status.
     pub status: Option<Status<200, 299>>,
@@ -41,35 +45,43 @@ pub enum AcceptedBody {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged, expecting = "write a status such as 200, or { status = 200, text = \"…\" }")]
+#[serde(
+    untagged,
+    expecting = "write a status such as 200, or a table of status and text or json, such as { status = 200, text = \"…\" }"
+)]
 enum AcceptedForm {
-    Status(Status<200, 299>),
+    Status(i64),
     Whole(Whole),
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Whole {
-    status: Option<Status<200, 299>>,
+    status: Option<i64>,
     text: Option<String>,
     json: Option<BTreeMap<String, serde_json::Value>>,
 }
 
-impl From<AcceptedForm> for Accepted {
-    fn from(form: AcceptedForm) -> Self {
+impl TryFrom<AcceptedForm> for Accepted {
+    type Error = String;
+
+    fn try_from(form: AcceptedForm) -> Result<Self, String> {
         match form {
-            AcceptedForm::Status(status) => Self { status: Some(status), body: None },
+            AcceptedForm::Status(status) => Ok(Self { status: Some(status.try_into()?), body: None }),
+            AcceptedForm::Whole(Whole { text: Some(_), json: Some(_), .. }) => {
+                Err("accepted has both text and json; it has one body".to_owned())
+            }
             AcceptedForm::Whole(Whole { status, text, json }) => {
+                let status = status.map(Status::try_from).transpose()?;
                 let json = json.map(|members| serde_json::json!(members).to_string());
-                Self { status, body: text.map(AcceptedBody::Text).or_else(|| json.map(AcceptedBody::Json)) }
+                Ok(Self { status, body: text.map(AcceptedBody::Text).or_else(|| json.map(AcceptedBody::Json)) })
             }
         }
     }
 }
 
 /// An HTTP status within a range (RFC 9110 section 15).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "u16")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Status<const MIN: u16, const MAX: u16>(u16);
 
 impl<const MIN: u16, const MAX: u16> Status<MIN, MAX> {
@@ -79,14 +91,17 @@ impl<const MIN: u16, const MAX: u16> Status<MIN, MAX> {
     }
 }
 
-impl<const MIN: u16, const MAX: u16> TryFrom<u16> for Status<MIN, MAX> {
+impl<const MIN: u16, const MAX: u16> TryFrom<i64> for Status<MIN, MAX> {
     type Error = String;
 
-    fn try_from(code: u16) -> Result<Self, String> {
-        if (MIN..=MAX).contains(&code) {
-            Ok(Self(code))
-        } else {
-            Err(format!("{code} is no status for this answer; it takes {MIN} to {MAX}"))
-        }
+    fn try_from(number: i64) -> Result<Self, String> {
+        let code = u16::try_from(number).ok().filter(|code| (MIN..=MAX).contains(code));
+        code.map(Self).ok_or_else(|| format!("{number} is no status for this answer; it takes {MIN} to {MAX}"))
+    }
+}
+
+impl<'de, const MIN: u16, const MAX: u16> Deserialize<'de> for Status<MIN, MAX> {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        read::number(input, MIN.into()..=MAX.into())?.try_into().map_err(D::Error::custom)
     }
 }

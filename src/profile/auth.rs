@@ -6,19 +6,20 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::condition::Condition;
-use super::condition::take;
 use super::duration;
 use super::hash::Hash;
 use super::place::Encoding;
 use super::place::Place;
 use super::place::PrefixedPlace;
 use super::place::SignaturePlace;
+use super::place::place_table;
+use super::read;
+use super::read::written_as;
 use super::template::Piece;
 use super::template::Template;
 
 /// One scheme, or several and how they combine.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(try_from = "AuthTable")]
+#[derive(Debug, Clone)]
 pub struct Auth {
     /// Which of the members have to hold.
     pub combination: Combination,
@@ -36,8 +37,7 @@ pub enum Combination {
 }
 
 /// A scheme in a combination.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(try_from = "MemberTable")]
+#[derive(Debug, Clone)]
 pub struct Member {
     /// When it applies; when something stands where its proof should be, unless said otherwise.
     pub when: Vec<Condition>,
@@ -102,8 +102,7 @@ pub enum EcdsaFormat {
 }
 
 /// A certificate that is fetched from an address in the request, if it lies on one of a few hosts.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(try_from = "toml::Table")]
+#[derive(Debug, Clone)]
 pub struct Certificate {
     /// Where the address is.
     pub from: Place,
@@ -117,7 +116,7 @@ pub struct Certificate {
 
 /// `[auth.token]`.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "the table [auth.token]")]
 pub struct Token {
     /// Where the secret stands.
     pub from: PrefixedPlace,
@@ -128,7 +127,7 @@ pub struct Token {
 
 /// `[auth.basic]`.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "the table [auth.basic]")]
 pub struct Basic {
     /// What the secret is: `user:password`.
     #[serde(default)]
@@ -137,7 +136,7 @@ pub struct Basic {
 
 /// `[auth.jwt]`. `exp` must be there and hold, unless `max_age` is said; `nbf` must hold where it is there.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "the table [auth.jwt]")]
 pub struct Jwt {
     /// The one algorithm that is accepted, whatever the token says.
     pub algorithm: Algorithm,
@@ -147,16 +146,16 @@ pub struct Jwt {
     #[serde(default)]
     pub key: KeyForm,
     /// The issuers of which one must be named; the parameter of this name unless said otherwise.
-    #[serde(default)]
-    pub issuer: Texts,
+    #[serde(default, deserialize_with = "read::strings")]
+    pub issuer: Vec<String>,
     /// The audiences of which one must be named; the parameter of this name unless said otherwise.
-    #[serde(default)]
-    pub audience: Texts,
+    #[serde(default, deserialize_with = "read::strings")]
+    pub audience: Vec<String>,
     /// Allowed difference between the issuer's clock and ours; 10 s unless said otherwise.
-    #[serde(default = "default_leeway", with = "duration::required")]
+    #[serde(default = "default_leeway", deserialize_with = "duration::required")]
     pub leeway: Duration,
     /// How long after `iat` the token is good.
-    #[serde(default, with = "duration::optional")]
+    #[serde(default, deserialize_with = "duration::optional")]
     pub max_age: Option<Duration>,
     /// Claims and the value each must have; `{name}` in a text stands for a parameter.
     #[serde(default)]
@@ -169,33 +168,9 @@ fn default_leeway() -> Duration {
     Duration::from_secs(10)
 }
 
-/// One text or several, with `{name}` for parameters.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(untagged)]
-pub enum Texts {
-    /// None was said.
-    #[default]
-    Unsaid,
-    /// One.
-    One(String),
-    /// Several.
-    Several(Vec<String>),
-}
-
-impl Texts {
-    /// All of them.
-    pub fn iter(&self) -> impl Iterator<Item = &String> {
-        match self {
-            Self::Unsaid => [].iter(),
-            Self::One(text) => std::slice::from_ref(text).iter(),
-            Self::Several(texts) => texts.iter(),
-        }
-    }
-}
-
 /// A claim that is the SHA-256 of the body.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table such as { claim = \"body_sha256\", encoding = \"hex\" }")]
 pub struct BodyClaim {
     /// Its name.
     pub claim: String,
@@ -260,7 +235,7 @@ impl Algorithm {
 
 /// How the text of a secret becomes key bytes.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table such as { about = \"the signing secret\", encoding = \"base64\" }")]
 pub struct KeyForm {
     /// What the secret is and where to find it, for the operator.
     pub about: Option<String>,
@@ -303,6 +278,21 @@ impl Scheme {
             Self::Token(_) => "token".to_owned(),
             Self::Basic(_) => "Basic".to_owned(),
             Self::Jwt(jwt) => format!("JWT {}", jwt.algorithm.title()),
+        }
+    }
+
+    /// The key of its table in `[auth]`.
+    pub fn table(&self) -> &'static str {
+        match self {
+            Self::Signature(signature) => match &signature.verifier {
+                Verifier::Hmac(_) => "hmac",
+                Verifier::Ed25519 => "ed25519",
+                Verifier::Ecdsa(_) => "ecdsa",
+                Verifier::Rsa(_) | Verifier::Certificate(..) => "rsa",
+            },
+            Self::Token(_) => "token",
+            Self::Basic(_) => "basic",
+            Self::Jwt(_) => "jwt",
         }
     }
 
@@ -396,10 +386,9 @@ struct MemberTable {
 
 /// What all signatures say.
 macro_rules! signature_table {
-    ($(#[$about:meta])* $name:ident { $($(#[$attribute:meta])* $field:ident: $type:ty,)* }) => {
-        $(#[$about])*
+    ($name:ident, $expecting:literal, { $($(#[$attribute:meta])* $field:ident: $type:ty,)* }) => {
         #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
+        #[serde(deny_unknown_fields, expecting = $expecting)]
         struct $name {
             $($(#[$attribute])* $field: $type,)*
             #[serde(default)]
@@ -419,16 +408,16 @@ macro_rules! signature_table {
     };
 }
 
-signature_table!(HmacTable {
+signature_table!(HmacTable, "the table [auth.hmac]", {
     #[serde(default)]
     hash: Hash,
 });
-signature_table!(Ed25519Table {});
-signature_table!(EcdsaTable {
+signature_table!(Ed25519Table, "the table [auth.ed25519]", {});
+signature_table!(EcdsaTable, "the table [auth.ecdsa]", {
     #[serde(default)]
     format: EcdsaFormat,
 });
-signature_table!(RsaTable {
+signature_table!(RsaTable, "the table [auth.rsa]", {
     #[serde(default)]
     hash: Hash,
     certificate: Option<Certificate>,
@@ -470,6 +459,9 @@ macro_rules! one_scheme {
     }};
 }
 
+written_as!(Auth, AuthTable, "the table [auth.hmac], or another of its kind");
+written_as!(Member, MemberTable, "a table with a scheme, such as [auth.first.hmac]");
+
 impl TryFrom<AuthTable> for Auth {
     type Error = String;
 
@@ -482,7 +474,9 @@ impl TryFrom<AuthTable> for Auth {
         };
         let mut schemes = one_scheme!(table);
         match (combined, schemes.len()) {
-            (Some((_, members)), 0) if members.is_empty() => Err("names no scheme".to_owned()),
+            (Some((_, members)), 0) if members.is_empty() => {
+                Err(format!("has a list without schemes; each member is one of {KINDS}"))
+            }
             (Some((combination, members)), 0) => Ok(Self { combination, members }),
             (None, 1) => {
                 let scheme = schemes.pop().ok_or("names no scheme")?;
@@ -512,14 +506,24 @@ impl TryFrom<MemberTable> for Member {
     }
 }
 
-impl TryFrom<toml::Table> for Certificate {
+place_table!(CertificateTable {
+    hosts: Option<String>,
+    path: Option<String>,
+    subject: Option<String>,
+});
+
+written_as!(
+    Certificate,
+    CertificateTable,
+    "a place with hosts, such as { header = \"X-Cert-Url\", hosts = \"certificates.example.com\" }"
+);
+
+impl TryFrom<CertificateTable> for Certificate {
     type Error = String;
 
-    fn try_from(mut table: toml::Table) -> Result<Self, String> {
-        let hosts = take(&mut table, "hosts")?.ok_or("says no hosts; write hosts = \"certificates.example.com\"")?;
-        let path = take(&mut table, "path")?;
-        let subject = take(&mut table, "subject")?;
-        let from = table.try_into().map_err(|error: toml::de::Error| error.message().to_owned())?;
-        Ok(Self { from, hosts, path, subject })
+    fn try_from(mut table: CertificateTable) -> Result<Self, String> {
+        let from = table.spot().plain()?;
+        let hosts = table.hosts.ok_or("says no hosts; write hosts = \"certificates.example.com\"")?;
+        Ok(Self { from, hosts, path: table.path, subject: table.subject })
     }
 }

@@ -1,14 +1,15 @@
 //! What has to hold of a request for something else to matter.
 
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::Deserializer;
 
 use super::place::Place;
+use super::place::place_table;
+use super::read;
+use super::read::written_as;
 use super::template::Template;
 
 /// A statement about one place of a request: `{ query = "hub.mode", equals = "subscribe" }`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "toml::Table")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
     /// Where to look.
     pub place: Place,
@@ -29,24 +30,48 @@ pub enum Test {
     Length(usize, usize),
 }
 
-impl TryFrom<toml::Table> for Condition {
+place_table!(ConditionTable {
+    equals: Option<Template>,
+    present: Option<bool>,
+    absent: Option<bool>,
+    #[serde(default, deserialize_with = "length")]
+    min_length: Option<usize>,
+    #[serde(default, deserialize_with = "length")]
+    max_length: Option<usize>,
+});
+
+/// Longest text that a condition may speak of, in bytes.
+const LONGEST: i64 = 1_000_000;
+
+fn length<'de, D: Deserializer<'de>>(input: D) -> Result<Option<usize>, D::Error> {
+    read::number(input, 0..=LONGEST).map(|length| usize::try_from(length).ok())
+}
+
+written_as!(Condition, ConditionTable, "a condition such as { header = \"X-Name\", equals = \"…\" }");
+
+impl TryFrom<ConditionTable> for Condition {
     type Error = String;
 
-    fn try_from(mut table: toml::Table) -> Result<Self, String> {
-        let equals = take::<Template>(&mut table, "equals")?.map(Test::Equals);
-        let present = take::<bool>(&mut table, "present")?.map(|yes| if yes { Test::Present } else { Test::Absent });
-        let absent = take::<bool>(&mut table, "absent")?.map(|yes| if yes { Test::Absent } else { Test::Present });
-        let length = match (take(&mut table, "min_length")?, take(&mut table, "max_length")?) {
+    fn try_from(mut table: ConditionTable) -> Result<Self, String> {
+        let place = table.spot().plain()?;
+        let equals = table.equals.map(Test::Equals);
+        let present = table.present.map(|yes| if yes { Test::Present } else { Test::Absent });
+        let absent = table.absent.map(|yes| if yes { Test::Absent } else { Test::Present });
+        let length = match (table.min_length, table.max_length) {
             (None, None) => None,
+            (Some(min), Some(max)) if min > max => {
+                return Err(format!("no text has at least {min} and at most {max} bytes"));
+            }
             (min, max) => Some(Test::Length(min.unwrap_or(0), max.unwrap_or(usize::MAX))),
         };
         let mut tests: Vec<_> = equals.into_iter().chain(present).chain(absent).chain(length).collect();
-        let place = table.try_into().map_err(|error: toml::de::Error| error.message().to_owned())?;
         match (tests.pop(), tests.is_empty()) {
             (Some(test), true) => Ok(Self { place, test }),
-            _ => {
-                Err("says not one thing of the place; write equals = \"…\", present = true, absent = true or max_length = …".to_owned())
-            }
+            (Some(_), false) => Err(format!("says several things of {place}; write one condition for each")),
+            (None, _) => Err(format!(
+                "says nothing of {place}; write equals = \"…\", present = true, absent = true, min_length = … or \
+                 max_length = …"
+            )),
         }
     }
 }
@@ -61,9 +86,4 @@ impl std::fmt::Display for Condition {
             Test::Length(min, max) => write!(f, "{} has {min} to {max} bytes", self.place),
         }
     }
-}
-
-/// Takes one key out of a table.
-pub(super) fn take<T: DeserializeOwned>(table: &mut toml::Table, key: &str) -> Result<Option<T>, String> {
-    table.remove(key).map(|value| value.try_into().map_err(|error| format!("{key}: {}", error.message()))).transpose()
 }

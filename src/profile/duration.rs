@@ -3,35 +3,22 @@
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde::de::Error;
+use serde::Deserializer;
 
-fn parse<E: Error>(text: &str) -> Result<Duration, E> {
-    humantime::parse_duration(text)
-        .map_err(|error| E::custom(format_args!("{text:?} is not a duration such as \"5m\": {error}")))
-}
+use super::read;
 
-/// One that may be missing.
-pub(super) mod optional {
-    use std::time::Duration;
-
-    use serde::Deserialize;
-    use serde::Deserializer;
-
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Duration>, D::Error> {
-        super::parse(&String::deserialize(input)?).map(Some)
-    }
+fn parse(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{text:?} is not a duration such as \"5m\": {error}"))
 }
 
 /// One that is there.
-pub(super) mod required {
-    use std::time::Duration;
+pub(super) fn required<'de, D: Deserializer<'de>>(input: D) -> Result<Duration, D::Error> {
+    read::text(input, "a duration such as \"5m\"", parse)
+}
 
-    use serde::Deserialize;
-    use serde::Deserializer;
-
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Duration, D::Error> {
-        super::parse(&String::deserialize(input)?)
-    }
+/// One that may be missing.
+pub(super) fn optional<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Duration>, D::Error> {
+    required(input).map(Some)
 }
 
 /// A tolerance: one duration both ways, or a table with `past` and `future`.
@@ -62,13 +49,12 @@ impl TryFrom<Written> for Tolerance {
     type Error = String;
 
     fn try_from(written: Written) -> Result<Self, String> {
-        let read = |text: &str| parse::<serde::de::value::Error>(text).map_err(|error| error.to_string());
         match written {
-            Written::Both(text) => read(&text).map(|both| Self { past: Some(both), future: Some(both) }),
+            Written::Both(text) => parse(&text).map(|both| Self { past: Some(both), future: Some(both) }),
             Written::Each(Each { past: None, future: None }) => Err("says neither past nor future".to_owned()),
             Written::Each(Each { past, future }) => Ok(Self {
-                past: past.as_deref().map(read).transpose()?,
-                future: future.as_deref().map(read).transpose()?,
+                past: past.as_deref().map(parse).transpose()?,
+                future: future.as_deref().map(parse).transpose()?,
             }),
         }
     }

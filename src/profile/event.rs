@@ -2,12 +2,13 @@
 
 use serde::Deserialize;
 
-use super::condition::take;
 use super::place::Place;
+use super::place::place_table;
+use super::read::written_as;
 
 /// `[event]`.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "the table [event]")]
 pub struct Event {
     /// What stays the same over all attempts of one event and differs between events.
     pub id: Reference,
@@ -19,8 +20,7 @@ pub struct Event {
 }
 
 /// What an event is known by.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "toml::Table")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reference {
     /// One value.
     Place(Place),
@@ -53,6 +53,15 @@ impl Reference {
         }
     }
 
+    /// Whether it may be something else than a value of the request: a digest, or nothing that the provider says.
+    pub fn may_be_made_up(&self) -> bool {
+        match self {
+            Self::Place(_) => false,
+            Self::All(references) | Self::First(references) => references.iter().any(Self::may_be_made_up),
+            Self::BodyDigest | Self::Unique => true,
+        }
+    }
+
     /// Whether it can be had from a body that is no JSON.
     pub fn works_without_json(&self) -> bool {
         match self {
@@ -64,28 +73,35 @@ impl Reference {
     }
 }
 
-impl TryFrom<toml::Table> for Reference {
+place_table!(ReferenceTable {
+    all: Option<Vec<Reference>>,
+    first: Option<Vec<Reference>>,
+    digest: Option<String>,
+    unique: Option<bool>,
+});
+
+written_as!(Reference, ReferenceTable, "a place such as { json = \"/id\" }, or { first = [ … ] }");
+
+impl TryFrom<ReferenceTable> for Reference {
     type Error = String;
 
-    fn try_from(mut table: toml::Table) -> Result<Self, String> {
+    fn try_from(mut table: ReferenceTable) -> Result<Self, String> {
+        const FORMS: &str = "is one of a place, all = [ … ], first = [ … ], digest = \"body\" and unique = true";
         let several = |references: Vec<Self>, key: &str| match references.len() {
             0 | 1 => Err(format!("{key} joins at least two values")),
             _ => Ok(references),
         };
-        let all = take::<Vec<Self>>(&mut table, "all")?;
-        let first = take::<Vec<Self>>(&mut table, "first")?;
-        let digest = take::<String>(&mut table, "digest")?;
-        if take::<bool>(&mut table, "unique")? == Some(true) && table.is_empty() {
-            return Ok(Self::Unique);
-        }
-        match (all, first, digest) {
-            (Some(references), None, None) if table.is_empty() => several(references, "all").map(Self::All),
-            (None, Some(references), None) if table.is_empty() => several(references, "first").map(Self::First),
-            (None, None, Some(of)) if of == "body" && table.is_empty() => Ok(Self::BodyDigest),
-            (None, None, None) => {
-                table.try_into().map(Self::Place).map_err(|error: toml::de::Error| error.message().to_owned())
-            }
-            _ => Err("is one of a place, all = [ … ], first = [ … ], digest = \"body\" and unique = true".to_owned()),
+        let spot = table.spot();
+        match (table.all, table.first, table.digest.as_deref(), table.unique) {
+            (None, None, None, None) => spot.plain().map(Self::Place),
+            _ if spot.is_said() => Err(FORMS.to_owned()),
+            (Some(references), None, None, None) => several(references, "all").map(Self::All),
+            (None, Some(references), None, None) => several(references, "first").map(Self::First),
+            (None, None, Some("body"), None) => Ok(Self::BodyDigest),
+            (None, None, Some(of), None) => Err(format!("digest = {of:?} is not known; write digest = \"body\"")),
+            (None, None, None, Some(true)) => Ok(Self::Unique),
+            (None, None, None, Some(false)) => Err("unique is true, or left out".to_owned()),
+            _ => Err(FORMS.to_owned()),
         }
     }
 }

@@ -7,13 +7,14 @@ use serde::Deserialize;
 
 use super::answers::Status;
 use super::condition::Condition;
-use super::condition::take;
 use super::place::Place;
+use super::place::place_table;
+use super::read::written_as;
 use super::template::Template;
 
 /// One rule; the first whose conditions hold answers.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table [[handshake]]")]
 pub struct Handshake {
     /// When the provider does this, for people.
     pub about: Option<String>,
@@ -67,8 +68,7 @@ impl Verb {
 }
 
 /// An address in the request that is asked with `GET`, if it lies on one of a few hosts.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(try_from = "toml::Table")]
+#[derive(Debug, Clone)]
 pub struct Visit {
     /// Where the address is.
     pub from: Place,
@@ -76,19 +76,25 @@ pub struct Visit {
     pub hosts: String,
 }
 
-impl TryFrom<toml::Table> for Visit {
+place_table!(VisitTable {
+    hosts: Option<String>,
+});
+
+written_as!(Visit, VisitTable, "a place with hosts, such as { json = \"/url\", hosts = \"api.example.com\" }");
+
+impl TryFrom<VisitTable> for Visit {
     type Error = String;
 
-    fn try_from(mut table: toml::Table) -> Result<Self, String> {
-        let hosts = take(&mut table, "hosts")?.ok_or("says no hosts; write hosts = \"api.example.com\"")?;
-        let from = table.try_into().map_err(|error: toml::de::Error| error.message().to_owned())?;
+    fn try_from(mut table: VisitTable) -> Result<Self, String> {
+        let from = table.spot().plain()?;
+        let hosts = table.hosts.ok_or("says no hosts; write hosts = \"api.example.com\"")?;
         Ok(Self { from, hosts })
     }
 }
 
 /// What a handshake is answered with.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a reply such as { status = 200, text = \"…\" }")]
 pub struct Reply {
     /// The status; 200 unless said otherwise.
     pub status: Option<Status<200, 299>>,
@@ -103,7 +109,7 @@ pub struct Reply {
 
 /// A value of a JSON reply.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
+#[serde(try_from = "JsonForm")]
 pub enum Json {
     /// A text made by a template.
     Text(Template),
@@ -111,4 +117,24 @@ pub enum Json {
     Number(i64),
     /// Yes or no.
     Bool(bool),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "write a template such as \"{json:/challenge}\", a whole number, true or false")]
+enum JsonForm {
+    Text(String),
+    Number(i64),
+    Bool(bool),
+}
+
+impl TryFrom<JsonForm> for Json {
+    type Error = String;
+
+    fn try_from(form: JsonForm) -> Result<Self, String> {
+        match form {
+            JsonForm::Text(text) => text.parse().map(Self::Text),
+            JsonForm::Number(number) => Ok(Self::Number(number)),
+            JsonForm::Bool(yes) => Ok(Self::Bool(yes)),
+        }
+    }
 }

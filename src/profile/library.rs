@@ -18,7 +18,8 @@ struct Entry {
     text: Cow<'static, str>,
     /// Read when it is first asked for: most installations use a few of many.
     profile: OnceLock<Option<Profile>>,
-    shipped: bool,
+    /// The operator's file; absent inside the binary.
+    file: Option<String>,
 }
 
 impl Entry {
@@ -31,7 +32,7 @@ impl Entry {
 impl Profiles {
     /// The profiles inside the binary.
     pub fn shipped() -> Self {
-        let entry = |text| Entry { text: Cow::Borrowed(text), profile: OnceLock::new(), shipped: true };
+        let entry = |text| Entry { text: Cow::Borrowed(text), profile: OnceLock::new(), file: None };
         Self(shipped::FILES.iter().map(|(name, text)| ((*name).to_owned(), entry(*text))).collect())
     }
 
@@ -47,18 +48,19 @@ impl Profiles {
         let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
         paths.sort();
         for path in paths.iter().filter(|path| path.extension().is_some_and(|extension| extension == "toml")) {
+            let file = path.display().to_string();
             let Some(name) = path.file_stem().and_then(|stem| stem.to_str()) else {
-                problems.error(path.display().to_string(), "", "the file name is not UTF-8");
+                problems.error(file, "", "the file name is not UTF-8");
                 continue;
             };
             let read = std::fs::read_to_string(path).map_err(|error| format!("cannot read it: {error}"));
             match read.and_then(|text| Ok((Profile::parse(&text)?, text))) {
                 Ok((profile, text)) => {
                     let entry =
-                        Entry { text: Cow::Owned(text), profile: OnceLock::from(Some(profile)), shipped: false };
+                        Entry { text: Cow::Owned(text), profile: OnceLock::from(Some(profile)), file: Some(file) };
                     self.0.insert(name.to_owned(), entry);
                 }
-                Err(message) => problems.error(path.display().to_string(), "", message),
+                Err(message) => problems.error(file, "", message),
             }
         }
     }
@@ -75,7 +77,17 @@ impl Profiles {
 
     /// Whether the profile of this name is the one inside the binary.
     pub fn is_shipped(&self, name: &str) -> bool {
-        self.0.get(name).is_some_and(|entry| entry.shipped)
+        self.0.get(name).is_some_and(|entry| entry.file.is_none())
+    }
+
+    /// Warns of what should be looked at in an operator's own profile; who wrote none cannot change any.
+    pub fn lint(&self, name: &str, problems: &mut Problems) {
+        let Some(entry) = self.0.get(name) else { return };
+        let Some((file, profile)) = entry.file.as_ref().zip(entry.profile()) else { return };
+        for lint in profile.lints() {
+            let place = lint.trail.line(&entry.text).map_or_else(|| file.clone(), |line| format!("{file}:{line}"));
+            problems.warning(place, lint.trail.to_string(), lint.message);
+        }
     }
 
     /// All names, in alphabetical order.

@@ -12,9 +12,13 @@ mod event;
 mod handshake;
 mod hash;
 mod library;
+mod lint;
 mod place;
+mod read;
+mod retried;
 mod shipped;
 mod template;
+mod trail;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -24,6 +28,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use ipnet::IpNet;
 use serde::Deserialize;
+use serde::Deserializer;
 
 use crate::time::Format;
 
@@ -44,7 +49,6 @@ pub use auth::KeyForm;
 pub use auth::Member;
 pub use auth::Scheme;
 pub use auth::Signature;
-pub use auth::Texts;
 pub use auth::Token;
 pub use auth::Verifier;
 pub use condition::Condition;
@@ -59,16 +63,19 @@ pub use handshake::Verb;
 pub use handshake::Visit;
 pub use hash::Hash;
 pub use library::Profiles;
+pub use lint::Lint;
 pub use place::Encoding;
 pub use place::Holder;
 pub use place::Item;
 pub use place::Place;
 pub use place::PrefixedPlace;
 pub use place::SignaturePlace;
+pub use retried::Retried;
 pub use template::Function;
 pub use template::Part;
 pub use template::Piece;
 pub use template::Template;
+pub use trail::Trail;
 
 /// What one profile file says.
 #[derive(Debug, Clone, Deserialize)]
@@ -109,7 +116,7 @@ pub struct Profile {
 
 /// A parameter that the profile takes from its source.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table such as { about = \"the address as registered\" }")]
 pub struct Param {
     /// What it is, for the person who has to fill it in.
     pub about: String,
@@ -119,7 +126,7 @@ pub struct Param {
 
 /// `[timestamp]`.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "the table [timestamp]")]
 pub struct Timestamp {
     /// Where it is.
     pub from: Place,
@@ -145,27 +152,35 @@ pub enum TimestampPolicy {
 
 /// `[limits]`: what the provider keeps to, so that more is not from it.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "the table [limits]")]
 pub struct Limits {
     /// The largest body that it sends.
+    #[serde(default, deserialize_with = "size")]
     pub max_body: Option<ByteSize>,
     /// Whether every body is a JSON object or array.
     #[serde(default)]
     pub json: bool,
 }
 
+fn size<'de, D: Deserializer<'de>>(input: D) -> Result<Option<ByteSize>, D::Error> {
+    let size = |text: &str| text.parse().map_err(|_bad| format!("{text:?} is not a size such as \"1MiB\""));
+    read::text(input, "a size such as \"1MiB\"", size).map(Some)
+}
+
 /// `[facts]`: what the provider publishes about its deliveries.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "the table [facts]")]
 pub struct Facts {
     /// How long the provider waits for the answer.
-    #[serde(default, with = "duration::optional")]
+    #[serde(default, deserialize_with = "duration::optional")]
     pub deadline: Option<Duration>,
     /// How long after the first attempt the provider's last automatic one may come.
-    #[serde(default, with = "duration::optional")]
+    #[serde(default, deserialize_with = "duration::optional")]
     pub horizon: Option<Duration>,
     /// When and how often it tries again, in words.
     pub retries: Option<String>,
+    /// The answers that it tries again on.
+    pub retried: Option<Retried>,
     /// Where its requests come from, where it publishes a fixed list.
     #[serde(default)]
     pub addresses: Vec<Network>,
@@ -175,19 +190,18 @@ pub struct Facts {
 }
 
 /// An address, or a range of them in CIDR notation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network(IpNet);
 
-impl TryFrom<String> for Network {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let address = || text.parse::<IpAddr>().map(IpNet::from);
-        let network = text.parse().or_else(|_range| address());
-        network
-            .map(Self)
-            .map_err(|_neither| format!("{text:?} is neither an address nor a range such as \"192.0.2.0/24\""))
+impl<'de> Deserialize<'de> for Network {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        read::text(input, "an address or a range such as \"192.0.2.0/24\"", |text| {
+            let address = || text.parse::<IpAddr>().map(IpNet::from);
+            let network = text.parse().or_else(|_range| address());
+            network
+                .map(Self)
+                .map_err(|_neither| format!("{text:?} is neither an address nor a range such as \"192.0.2.0/24\""))
+        })
     }
 }
 
@@ -202,7 +216,7 @@ impl std::fmt::Display for Network {
 
 /// `[sample]`: an event as the provider documents it.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "the table [sample]")]
 pub struct Sample {
     /// The body; id, type and time are set in it before it is signed.
     pub body: Option<String>,
@@ -219,7 +233,7 @@ impl Profile {
     /// # Errors
     /// What is wrong, with line, column and caret, for whoever wrote the file.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let profile: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        let profile: Self = toml::from_str(text).map_err(|error| read::explained(text, &error))?;
         validate::validate(&profile).map_err(|wrong| wrong.shown_in(text))?;
         Ok(profile)
     }

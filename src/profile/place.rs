@@ -2,12 +2,14 @@
 
 use http::HeaderName;
 use serde::Deserialize;
+use serde::Deserializer;
 
+use super::read;
+use super::read::written_as;
 use crate::json::Pointer;
 
 /// A place in a request.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "PlaceTable")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// What holds the value.
     pub holder: Holder,
@@ -56,8 +58,7 @@ impl Item {
 
 /// A place whose value has something before it that does not count, such as a signature after `sha256=` or a token after
 /// `Bearer `.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "PlaceTable")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrefixedPlace {
     /// Where it is.
     pub place: Place,
@@ -66,8 +67,7 @@ pub struct PrefixedPlace {
 }
 
 /// A signature's place with its form.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "PlaceTable")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignaturePlace {
     /// Where it is.
     pub place: Place,
@@ -151,35 +151,90 @@ fn unpadded(text: &[u8]) -> &[u8] {
     text.strip_suffix(b"==").or_else(|| text.strip_suffix(b"=")).unwrap_or(text)
 }
 
-/// One name or several.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(untagged)]
-enum Names {
-    One(String),
-    Several(Vec<String>),
+/// What a table with a place says of it: `{ header = "X-Signature", prefix = "sha256=", encoding = "hex" }`. Which of it
+/// belongs there is decided by what the table becomes.
+#[derive(Debug)]
+pub(super) struct Spot {
+    pub(super) header: Option<Vec<HeaderName>>,
+    pub(super) numbered: bool,
+    pub(super) json: Option<Pointer>,
+    pub(super) form: Option<String>,
+    pub(super) query: Option<String>,
+    pub(super) item: Option<String>,
+    pub(super) separator: Option<char>,
+    pub(super) assign: Option<char>,
+    pub(super) prefix: Option<String>,
+    pub(super) encoding: Option<Encoding>,
 }
 
-/// Everything that a table with a place may say: `{ header = "X-Signature", prefix = "sha256=", encoding = "hex" }`. Which
-/// of it belongs there is decided by what the table becomes.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct PlaceTable {
-    header: Option<Names>,
-    #[serde(default)]
-    numbered: bool,
-    json: Option<Pointer>,
-    form: Option<String>,
-    query: Option<String>,
-    item: Option<String>,
-    separator: Option<char>,
-    assign: Option<char>,
-    prefix: Option<String>,
-    encoding: Option<Encoding>,
+/// A table with a place and with other keys besides.
+macro_rules! place_table {
+    ($(#[$about:meta])* $name:ident { $($(#[$attribute:meta])* $field:ident: $type:ty,)* }) => {
+        $(#[$about])*
+        #[derive(serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub(super) struct $name {
+            $($(#[$attribute])* $field: $type,)*
+            #[serde(default, deserialize_with = "crate::profile::place::headers")]
+            header: Option<Vec<http::HeaderName>>,
+            #[serde(default)]
+            numbered: bool,
+            json: Option<$crate::json::Pointer>,
+            form: Option<String>,
+            query: Option<String>,
+            item: Option<String>,
+            separator: Option<char>,
+            assign: Option<char>,
+            prefix: Option<String>,
+            encoding: Option<$crate::profile::place::Encoding>,
+        }
+
+        impl $name {
+            fn spot(&mut self) -> $crate::profile::place::Spot {
+                $crate::profile::place::Spot {
+                    header: self.header.take(),
+                    numbered: self.numbered,
+                    json: self.json.take(),
+                    form: self.form.take(),
+                    query: self.query.take(),
+                    item: self.item.take(),
+                    separator: self.separator,
+                    assign: self.assign,
+                    prefix: self.prefix.take(),
+                    encoding: self.encoding,
+                }
+            }
+        }
+    };
+}
+pub(super) use place_table;
+
+place_table!(
+    /// A place and nothing else.
+    PlaceTable {}
+);
+
+pub(super) fn headers<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Vec<HeaderName>>, D::Error> {
+    let name = |name: &str| HeaderName::try_from(name).map_err(|_bad| format!("{name:?} is not a header name"));
+    read::texts(input, "a header name, or a list of them", name).map(Some)
 }
 
-impl PlaceTable {
-    fn place(&mut self) -> Result<Place, String> {
-        let item = match (self.item.take(), self.separator, self.assign) {
+impl Spot {
+    /// Whether any place is said.
+    pub(super) fn is_said(&self) -> bool {
+        self.header.is_some() || self.json.is_some() || self.form.is_some() || self.query.is_some()
+    }
+
+    /// The place of a value that is taken as it stands.
+    pub(super) fn plain(self) -> Result<Place, String> {
+        if self.encoding.is_some() || self.prefix.is_some() {
+            return Err("prefix and encoding belong to a signature; this value is taken as it stands".to_owned());
+        }
+        self.place()
+    }
+
+    fn place(self) -> Result<Place, String> {
+        let item = match (self.item, self.separator, self.assign) {
             (Some(key), separator, assign) => {
                 Some(Item { key, separator: separator.unwrap_or(','), assign: assign.unwrap_or('=') })
             }
@@ -187,14 +242,14 @@ impl PlaceTable {
             (None, _, _) => return Err("separator and assign go with item, the key to look for in a list".to_owned()),
         };
         let mut holders = Vec::new();
-        if let Some(names) = self.header.take() {
+        if let Some(names) = self.header {
             holders.push(header(names, self.numbered)?);
         } else if self.numbered {
             return Err("numbered goes with header".to_owned());
         }
-        holders.extend(self.json.take().map(Holder::Json));
-        holders.extend(self.form.take().map(Holder::Form));
-        holders.extend(self.query.take().map(Holder::Query));
+        holders.extend(self.json.map(Holder::Json));
+        holders.extend(self.form.map(Holder::Form));
+        holders.extend(self.query.map(Holder::Query));
         match (holders.pop(), holders.is_empty()) {
             (Some(holder), true) => Ok(Place { holder, item }),
             (Some(_), false) => Err("a value has one place: header, json, form or query".to_owned()),
@@ -207,31 +262,24 @@ impl PlaceTable {
     }
 }
 
-fn header(names: Names, numbered: bool) -> Result<Holder, String> {
-    let names = match names {
-        Names::One(name) => vec![name],
-        Names::Several(names) => names,
-    };
-    let mut parsed = Vec::with_capacity(names.len());
-    for name in names {
-        parsed.push(HeaderName::try_from(&name).map_err(|_bad| format!("{name:?} is not a header name"))?);
-    }
-    match (parsed.len(), numbered) {
-        (0, _) => Err("header names none".to_owned()),
-        (1, true) => parsed.pop().map(Holder::Numbered).ok_or_else(|| "header names none".to_owned()),
+fn header(mut names: Vec<HeaderName>, numbered: bool) -> Result<Holder, String> {
+    match (names.len(), numbered) {
+        (0, _) => Err("header names none; write header = \"X-Name\"".to_owned()),
+        (1, true) => names.pop().map(Holder::Numbered).ok_or_else(|| "header names none".to_owned()),
         (_, true) => Err("numbered goes with one header name".to_owned()),
-        (_, false) => Ok(Holder::Header(parsed)),
+        (_, false) => Ok(Holder::Header(names)),
     }
 }
+
+written_as!(Place, PlaceTable, "a place such as { header = \"X-Name\" } or { json = \"/pointer\" }");
+written_as!(PrefixedPlace, PlaceTable, "a place such as { header = \"X-Token\", prefix = \"Bearer \" }");
+written_as!(SignaturePlace, PlaceTable, "a place such as { header = \"X-Signature\", encoding = \"hex\" }");
 
 impl TryFrom<PlaceTable> for Place {
     type Error = String;
 
     fn try_from(mut table: PlaceTable) -> Result<Self, String> {
-        if table.encoding.is_some() || table.prefix.is_some() {
-            return Err("prefix and encoding belong to a signature; this value is taken as it stands".to_owned());
-        }
-        table.place()
+        table.spot().plain()
     }
 }
 
@@ -242,8 +290,8 @@ impl TryFrom<PlaceTable> for PrefixedPlace {
         if table.encoding.is_some() {
             return Err("encoding belongs to a signature; this value is compared as it stands".to_owned());
         }
-        let place = table.place()?;
-        Ok(Self { place, prefix: table.prefix.unwrap_or_default() })
+        let prefix = table.prefix.take().unwrap_or_default();
+        Ok(Self { place: table.spot().place()?, prefix })
     }
 }
 
@@ -251,10 +299,10 @@ impl TryFrom<PlaceTable> for SignaturePlace {
     type Error = String;
 
     fn try_from(mut table: PlaceTable) -> Result<Self, String> {
-        let place = table.place()?;
         let encoding =
             table.encoding.ok_or("says no encoding; write encoding = \"hex\", \"base64\" or \"base64url\"")?;
-        Ok(Self { place, prefix: table.prefix.unwrap_or_default(), encoding })
+        let prefix = table.prefix.take().unwrap_or_default();
+        Ok(Self { place: table.spot().place()?, prefix, encoding })
     }
 }
 

@@ -25,6 +25,7 @@ pub(super) const FILES: &[(&str, &str)] = shipped![
     "coinbase-commerce",
     "discord",
     "docusign",
+    "dropbox",
     "gitea",
     "github",
     "gitlab",

@@ -2,29 +2,23 @@
 
 use http::HeaderName;
 use serde::Deserialize;
+use serde::Deserializer;
 
 use super::hash::Hash;
 use super::place::Encoding;
 use super::place::Holder;
 use super::place::Place;
+use super::read;
 use crate::json::Pointer;
+use crate::problem::closest;
 
 /// A template: parts one after the other, of which one may be left out.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "Text")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template(Vec<Part>);
 
 /// Pieces that stand or fall together: without an optional value that it asks for, the part is left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part(Vec<Piece>);
-
-/// A template as it is written: one text, or a list of parts.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Text {
-    One(String),
-    Parts(Vec<String>),
-}
 
 /// A piece of a template.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +74,9 @@ const FUNCTIONS: &[(&str, Function)] = &[
     ("hmac_sha1_hex", Function::Hmac(Hash::Sha1, Encoding::Hex)),
     ("hmac_sha512_hex", Function::Hmac(Hash::Sha512, Encoding::Hex)),
 ];
+
+/// What stands for something without further words.
+pub(super) const VARIABLES: &[&str] = &["body", "timestamp", "method", "url", "url_with_port", "query", "sorted_form"];
 
 /// What a template takes, for whoever wrote something else.
 const KNOWN: &str = "a template takes {body}, {timestamp}, {method}, {url}, {url_with_port}, {query}, {sorted_form}, \
@@ -149,15 +146,9 @@ impl Template {
     }
 }
 
-impl TryFrom<Text> for Template {
-    type Error = String;
-
-    fn try_from(text: Text) -> Result<Self, String> {
-        let parts = match text {
-            Text::One(text) => vec![text],
-            Text::Parts(parts) => parts,
-        };
-        parts.iter().map(|part| pieces(part).map(Part)).collect::<Result<_, _>>().map(Self)
+impl<'de> Deserialize<'de> for Template {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        read::texts(input, "a template such as \"{timestamp}.{body}\", or a list of its parts", part).map(Self)
     }
 }
 
@@ -165,8 +156,12 @@ impl std::str::FromStr for Template {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::try_from(Text::One(text.to_owned()))
+        part(text).map(|part| Self(vec![part]))
     }
+}
+
+fn part(text: &str) -> Result<Part, String> {
+    pieces(text).map(Part)
 }
 
 fn pieces(text: &str) -> Result<Vec<Piece>, String> {
@@ -187,7 +182,10 @@ fn pieces(text: &str) -> Result<Vec<Piece>, String> {
 }
 
 fn variable(name: &str) -> Result<Piece, String> {
-    let unknown = || format!("{{{name}}} is not known here; {KNOWN}");
+    let unknown = || match near(name) {
+        Some(near) => format!("{{{name}}} is not known here; did you mean {{{near}}}?"),
+        None => format!("{{{name}}} is not known here; {KNOWN}"),
+    };
     let Some((kind, argument)) = name.split_once(':') else {
         return match name {
             "body" => Ok(Piece::Body),
@@ -202,6 +200,9 @@ fn variable(name: &str) -> Result<Piece, String> {
         };
     };
     if let Some((_, function)) = FUNCTIONS.iter().find(|(known, _)| *known == kind) {
+        if argument.is_empty() {
+            return Err(format!("{{{name}}} is made of nothing; write {{{kind}:body}}"));
+        }
         return argument
             .split('+')
             .map(variable)
@@ -226,6 +227,20 @@ fn variable(name: &str) -> Result<Piece, String> {
     };
     let place = Place { holder, item: None };
     Ok(if optional { Piece::Optional(place) } else { Piece::Place(place) })
+}
+
+/// What somebody may have meant who wrote something unknown.
+fn near(name: &str) -> Option<String> {
+    let small = name.to_lowercase();
+    match small.split_once(':') {
+        Some((kind, argument)) if !argument.is_empty() => {
+            let kinds = ["header", "json", "form", "query", "item", "param"];
+            let kind = closest(kind, kinds.into_iter().chain(FUNCTIONS.iter().map(|(known, _)| *known)))?;
+            Some(format!("{kind}:{}", name.split_once(':')?.1))
+        }
+        Some(_) => None,
+        None => closest(&small, VARIABLES.iter().copied()).map(str::to_owned),
+    }
 }
 
 /// Whether this can be the name of a parameter.

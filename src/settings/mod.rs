@@ -3,6 +3,7 @@
 
 mod judge;
 mod layers;
+mod lint;
 mod section;
 mod source;
 
@@ -145,8 +146,9 @@ impl Settings {
         // Sources are looked at even when something above is wrong, so that every problem comes out in one run.
         let (server, limits) = server.unwrap_or_else(|| (None, Limits::none()));
         let store = store.flatten();
-        let surroundings = source::Surroundings { profiles: &profiles, limits: &limits, store: store.as_ref() };
+        let surroundings = source::Surroundings::new(&profiles, &limits, store.as_ref());
         let understood = root.section("sources").map(|sources| surroundings.sources(&sources));
+        report.with(|problems| surroundings.into_used().iter().for_each(|name| profiles.lint(name, problems)));
         root.finish();
         let (sources, jwks) = understood?;
         Some(Self {

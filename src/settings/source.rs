@@ -1,6 +1,8 @@
 //! Understands one `[sources.NAME]`: joins what its profile asks for with what the operator gave.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +10,7 @@ use super::Store;
 use super::StoreKind;
 use super::judge::Judge;
 use super::judge::complete;
+use super::lint;
 use super::section::Section;
 use super::section::count;
 use super::section::duration;
@@ -37,13 +40,24 @@ const MARGIN: Duration = Duration::from_secs(1);
 
 /// What is around all sources.
 pub(super) struct Surroundings<'s> {
-    pub(super) profiles: &'s Profiles,
-    pub(super) limits: &'s Limits,
+    profiles: &'s Profiles,
+    limits: &'s Limits,
     /// Absent when something is wrong with it.
-    pub(super) store: Option<&'s Store>,
+    store: Option<&'s Store>,
+    /// The profiles that sources have.
+    used: RefCell<BTreeSet<String>>,
 }
 
-impl Surroundings<'_> {
+impl<'s> Surroundings<'s> {
+    pub(super) fn new(profiles: &'s Profiles, limits: &'s Limits, store: Option<&'s Store>) -> Self {
+        Self { profiles, limits, store, used: RefCell::default() }
+    }
+
+    /// The names of the profiles that sources have.
+    pub(super) fn into_used(self) -> BTreeSet<String> {
+        self.used.into_inner()
+    }
+
     /// All sources and the key sets that they use.
     pub(super) fn sources(&self, sections: &Section<'_>) -> (Vec<Arc<Source>>, Vec<Arc<Jwks>>) {
         let mut paths = BTreeMap::new();
@@ -67,7 +81,8 @@ impl Surroundings<'_> {
         key_sets: &mut KeySets,
     ) -> Option<Source> {
         let source_name = SourceName::parse(name).map_err(|message| section.error("", message)).ok();
-        let profile = section.want("profile", |name| self.profile(name));
+        let named = section.want("profile", |name| self.profile(name).map(|profile| (name.to_owned(), profile)));
+        let (profile_name, profile) = named.unzip();
         let path = section.want("path", path);
         if let Some(path) = &path
             && let Some(other) = paths.insert(path.clone(), name)
@@ -82,6 +97,15 @@ impl Surroundings<'_> {
         let observe = section.may("verify", word(&[("enforce", false), ("observe", true)]));
         if observe == Some(true) {
             section.warning("verify", "is \"observe\": what cannot be verified is delivered all the same");
+        }
+        if let (Some(profile), Some(name)) = (profile, profile_name) {
+            if let Some(secrets) = &secrets {
+                lint::secrets(&section, profile, secrets, !self.profiles.is_shipped(&name));
+            }
+            if let Some(store) = self.store {
+                lint::horizon(&section, profile, store.terms.ttl);
+            }
+            self.used.borrow_mut().insert(name);
         }
         let params = section.subsection("params").map(Section::texts).unwrap_or_default();
         let destination = self.destination(&mut section, profile);
@@ -225,6 +249,9 @@ fn judge(
     key_sets: &mut KeySets,
 ) -> Option<Judge> {
     let params = complete(profile, section, params);
+    if let Some(params) = &params {
+        lint::params(section, profile, params);
+    }
     match (profile.needs_secrets(), secrets.is_empty()) {
         (true, true) => {
             section.error("secrets", "is missing: this profile verifies with a secret, such as [\"env:NAME\"]");

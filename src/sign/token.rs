@@ -25,7 +25,7 @@ pub(super) fn token(
 ) -> Result<String, String> {
     let mut claims = Map::new();
     let mut claim = |name: &str, value: Value| drop(claims.insert(name.to_owned(), value));
-    let one = |texts: &profile::Texts, param: &str| {
+    let one = |texts: &[String], param: &str| {
         let said = texts.iter().next().map(|text| params::fill(text, params));
         said.or_else(|| params.get(param).cloned())
     };

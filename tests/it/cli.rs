@@ -51,13 +51,13 @@ fn profiles_are_listed_with_what_they_need() {
     let output = run(doorward().arg("profiles"));
     assert_eq!(output.status.code(), Some(0));
     let text = stdout(&output);
-    let names: Vec<_> = text.lines().skip(1).map(|line| cells(line)[0]).collect();
-    assert_eq!(names, shipped());
-    let line = |name: &str| text.lines().find(|line| line.starts_with(name)).expect("a line").to_owned();
-    assert!(line("stripe").ends_with("secrets"), "{text}");
-    let pitchpoint = line("pitchpoint");
-    assert!(pitchpoint.contains("params.issuer") && pitchpoint.contains("params.audience"), "{text}");
-    assert!(!pitchpoint.contains("params.jwks_url"), "it has a default: {text}");
+    let rows: Vec<_> = text.lines().take_while(|line| !line.is_empty()).map(cells).collect();
+    assert_eq!(rows[0], ["NAME", "PROVIDER", "SCHEME", "A SOURCE NEEDS"]);
+    assert_eq!(rows[1..].iter().map(|row| row[0].to_owned()).collect::<Vec<_>>(), shipped());
+    let row = |name: &str| rows.iter().find(|row| row[0] == name).expect("a row").clone();
+    assert_eq!(row("stripe"), ["stripe", "Stripe", "HMAC-SHA256", "secrets"]);
+    assert_eq!(row("pitchpoint")[3], "params.audience, params.issuer", "jwks_url has a default: {text}");
+    assert!(text.lines().all(|line| line.chars().count() <= 120), "{text}");
 }
 
 #[test]
@@ -80,25 +80,86 @@ fn a_profile_is_shown_with_a_source_to_start_from() {
         assert!(text.contains(file.expect("a profile").trim_end()), "{text}");
         assert!(text.contains(&format!("[sources.{name}]")), "{text}");
     }
-    let output = run(doorward().args(["profiles", "stripe", "--json"]));
-    let profile: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert_eq!((&profile["name"], &profile["title"]), (&Value::from("stripe"), &Value::from("Stripe")));
-    assert_eq!(profile["tolerance_seconds"], 300);
 }
 
 #[test]
+fn a_profile_is_explained_in_words() {
+    for (name, words) in [
+        (
+            "stripe",
+            &["HMAC-SHA256 over {timestamp}.{body}", "v1=…", "at most 5m old", "body /id; signed", "3 days"][..],
+        ),
+        ("github", &["header x-github-delivery; not signed, so that", "waits       10s", "beware"]),
+        ("pitchpoint", &["a JWT signed with RS256", "params.jwks_url", "403 for a request that is not authentic"]),
+        ("paddle", &["addresses   34.232.58.13", "# allow = [", "200 is what the app has to answer"]),
+        ("slack", &["handshake   Slack asks once", "answered with 200 and the text {json:/challenge}"]),
+        ("gitlab", &["The first of these that applies decides", "the secret itself in header x-gitlab-token"]),
+        ("adyen", &["All of these have to hold", "where the source has a secret for it"]),
+        ("discord", &["public key  the application's public key", "secrets = [\"plain:…\"]"]),
+        ("aws-sns", &["Besides, body /TopicArn", "is fetched from the address in body /SigningCertURL"]),
+        ("dropbox", &["event id    nothing: each request counts as one"]),
+        ("zendesk", &["409 for what is to be sent again"]),
+        ("twilio", &["params.url = \"…\"   # the webhook's address", "auth.hmac.hash is SHA-1"]),
+    ] {
+        let text = stdout(&run(doorward().args(["profiles", name])));
+        let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        for word in words {
+            let word = word.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(flat.contains(&word), "{name} does not say {word:?}:\n{text}");
+        }
+    }
+}
+
+#[test]
+fn a_profile_is_described_for_scripts() {
+    let described = |name: &str| -> Value {
+        serde_json::from_slice(&run(doorward().args(["profiles", name, "--json"])).stdout).expect("JSON")
+    };
+    let stripe = described("stripe");
+    assert_eq!((&stripe["name"], &stripe["title"]), (&Value::from("stripe"), &Value::from("Stripe")));
+    assert_eq!((&stripe["tolerance_seconds"], &stripe["horizon_seconds"]), (&Value::from(300), &Value::from(259_200)));
+    assert_eq!((&stripe["retried"], &stripe["lints"]), (&Value::from("non-2xx"), &serde_json::json!([])));
+    assert_eq!(described("telegram")["addresses"], serde_json::json!(["149.154.160.0/20", "91.108.4.0/22"]));
+    let discord = &described("discord")["secrets"][0];
+    assert_eq!((&discord["scheme"], &discord["public"]), (&Value::from("Ed25519"), &Value::from(true)));
+    assert_eq!(discord["about"], "the application's public key");
+    assert_eq!(described("trello")["lints"][0]["key"], "auth.hmac.hash");
+}
+
+/// Each with the secret and the parameters of a recorded delivery.
+#[test]
 fn the_source_that_a_profile_shows_is_a_good_one() {
     let folder = tempfile::tempdir().expect("a folder");
-    for name in ["cimplify", "github", "mailgun", "pitchpoint", "standard-webhooks", "stripe"] {
-        let text = stdout(&run(doorward().args(["profiles", name])));
+    let config = folder.path().join("doorward.toml");
+    for name in shipped() {
+        let recorded = recorded(&name);
+        let secret = recorded["secrets"][0].as_str().unwrap_or_default();
+        let text = stdout(&run(doorward().args(["profiles", &name])));
         let source = text.lines().skip_while(|line| !line.starts_with("[sources.")).take_while(|line| !line.is_empty());
-        let source = source.collect::<Vec<_>>().join("\n").replace("issuer = \"…\"", "issuer = \"https://a.example\"");
-        let config = folder.path().join("doorward.toml");
+        let mut source = source.collect::<Vec<_>>().join("\n").replace("plain:…", &format!("plain:{secret}"));
+        for (param, value) in recorded["params"].as_object().into_iter().flatten() {
+            source = source.replace(&format!("params.{param} = \"…\""), &format!("params.{param} = {value}"));
+        }
+        let keys = folder.path().join("keys");
+        std::fs::write(&keys, secret).expect("written");
+        let source = source.replace(&format!("/etc/doorward/{name}.jwks"), &keys.display().to_string());
         std::fs::write(&config, source).expect("written");
         let variable = format!("{}_SECRET", name.to_uppercase().replace('-', "_"));
-        let output = run(doorward().arg("check").arg("--config").arg(&config).env(variable, "c2VjcmV0"));
+        let output = run(doorward().arg("check").arg("--config").arg(&config).env(variable, secret));
         assert_eq!(output.status.code(), Some(0), "{name}: {}", stderr(&output));
+        assert!(!stderr(&output).contains("plain secret"), "{name}: {}", stderr(&output));
     }
+}
+
+/// A delivery of this provider that is accepted.
+fn recorded(profile: &str) -> Value {
+    let folder = format!("{}/tests/fixtures/providers/{profile}", env!("CARGO_MANIFEST_DIR"));
+    let entries = std::fs::read_dir(folder).expect("fixtures").map(|entry| entry.expect("an entry").path());
+    let mut accepted: Vec<_> = entries
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("accepted-")))
+        .collect();
+    accepted.sort();
+    serde_json::from_str(&std::fs::read_to_string(&accepted[0]).expect("a fixture")).expect("JSON")
 }
 
 #[test]

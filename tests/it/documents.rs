@@ -106,10 +106,52 @@ fn the_commands_that_sign_and_send_work_as_they_are_written() {
 }
 
 #[test]
-fn the_profile_in_the_readme_is_one() {
-    let text = README.split("```toml").find(|block| block.contains("title = \"Acme\"")).expect("the profile");
-    let text = text.split("```").next().expect("its end");
-    assert!(doorward::profile::Profile::parse(text).is_ok());
+fn the_profiles_in_the_readme_are_profiles() {
+    let blocks = README.split("```toml").filter_map(|block| block.split("```").next());
+    let profiles: Vec<_> = blocks.filter(|block| block.contains("title = ")).collect();
+    assert_eq!(profiles.len(), 2);
+    for text in profiles {
+        let profile = doorward::profile::Profile::parse(text).unwrap_or_else(|wrong| panic!("{wrong}"));
+        assert!(profile.lints().is_empty(), "{text}");
+    }
+}
+
+/// What is said of a mistake names everything that would be right there.
+#[test]
+fn the_grammar_in_the_readme_is_complete() {
+    let spans: BTreeSet<_> = rows("| section | what it says |").into_iter().flatten().collect();
+    let words: BTreeSet<_> = spans
+        .iter()
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .flat_map(|span| span.split(|character: char| !character.is_ascii_alphanumeric() && !"_-".contains(character)))
+        .collect();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/profiles");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(folder).expect("the fixtures") {
+        let path = entry.expect("an entry").path();
+        if path.extension().is_none_or(|kind| kind != "expected") {
+            continue;
+        }
+        let said = std::fs::read_to_string(&path).expect("text");
+        let message = said.lines().nth(4).unwrap_or_default();
+        let right =
+            message.split_once(", expected ").filter(|_| message.starts_with("unknown ")).map(|(_, right)| right);
+        let names = right.into_iter().flat_map(|right| right.split('`').skip(1).step_by(2));
+        let variables = message.split_once("a template takes ").map(|(_, variables)| variables);
+        let variables = variables.into_iter().flat_map(|variables| variables.split('{').skip(1));
+        let variables = variables.filter_map(|variable| variable.split(['}', ':']).next());
+        for name in names.chain(variables) {
+            // The algorithms of tokens are the registered ones.
+            let registered =
+                name.ends_with(|digit: char| digit.is_ascii_digit()) && name.starts_with(char::is_uppercase);
+            let known = words.contains(name)
+                || registered
+                || ["EdDSA", "POST", "GET", "HEAD", "OPTIONS", "enforce"].contains(&name);
+            assert!(known, "the README's grammar does not have {name} ({})", path.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 100, "only {seen} names were found");
 }
 
 /// The first block of this language.
@@ -122,7 +164,7 @@ fn fenced(language: &str) -> String {
 fn rows(head: &str) -> Vec<Vec<String>> {
     let lines = README.lines().skip_while(|line| *line != head).skip(2).take_while(|line| line.starts_with('|'));
     let rows: Vec<_> =
-        lines.map(|line| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect();
+        lines.map(|line| line.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect()).collect();
     assert!(!rows.is_empty(), "there is no table {head}");
     rows
 }

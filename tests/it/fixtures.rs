@@ -12,6 +12,7 @@ use doorward::body;
 use doorward::body::Inbound;
 use doorward::handshake::Answer;
 use doorward::profile::Profiles;
+use doorward::profile::Reference;
 use doorward::refusal::Refusal;
 use doorward::settings::Settings;
 use doorward::source::Source;
@@ -62,7 +63,8 @@ fn root() -> String {
 #[serde(rename_all = "lowercase")]
 enum Expected {
     Accepted {
-        id: String,
+        /// Absent where every request is an event of its own.
+        id: Option<String>,
         #[serde(rename = "type")]
         kind: Option<String>,
         secret: Option<usize>,
@@ -196,7 +198,9 @@ async fn receive(source: &Source, profile: &str, fixture: &Fixture, server: Opti
     let secret = verified.secret();
     let event = source.identity.identify(profile, verified).map_err(|nameless| nameless.why)?;
     let text = |value: &HeaderValue| String::from_utf8(value.as_bytes().to_vec()).expect("UTF-8");
-    Ok(Expected::Accepted { id: text(event.id()), kind: event.kind().map(text), secret })
+    let unique = Profiles::shipped().get(profile).is_some_and(|profile| profile.event.id == Reference::Unique);
+    let id = (!unique).then(|| text(event.id()));
+    Ok(Expected::Accepted { id, kind: event.kind().map(text), secret })
 }
 
 fn answered(answer: &Answer) -> Expected {

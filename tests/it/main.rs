@@ -33,6 +33,7 @@ mod layering;
 mod limits;
 mod once;
 mod origin;
+mod profiles;
 mod redis;
 mod refusals;
 mod refusals_tokens;

@@ -8,7 +8,9 @@ use crate::harness::Gateway;
 use crate::harness::Github;
 use crate::harness::Redis;
 use crate::harness::Reply;
+use crate::harness::SECRET;
 use crate::harness::Upstream;
+use crate::harness::hmac_hex;
 use crate::harness::wait_until;
 
 macro_rules! over_every_store {
@@ -38,6 +40,7 @@ over_every_store! {
     the_same_id_at_two_sources_is_two_events
     an_event_that_was_ignored_is_not_remembered
     an_event_is_forgotten_after_its_ttl
+    what_the_profile_says_is_unique_is_delivered_every_time
 }
 
 fn a_finished_event_is_acknowledged_and_not_delivered_again(store: &Store) {
@@ -51,6 +54,25 @@ fn a_finished_event_is_acknowledged_and_not_delivered_again(store: &Store) {
         assert_eq!(again.header("content-type"), Some("application/json"));
     }
     assert_eq!(upstream.ids(), ["one"]);
+}
+
+/// Dropbox says which accounts changed, so that two changes of one account have the same bytes.
+fn what_the_profile_says_is_unique_is_delivered_every_time(store: &Store) {
+    let upstream = Upstream::start();
+    let source = format!(
+        "[sources.dropbox]\nprofile = \"dropbox\"\npath = \"/d\"\nsecrets = [\"plain:{SECRET}\"]\n\
+         deliver.upstream = {{ url = \"{}\" }}\n",
+        upstream.url()
+    );
+    let gateway = store.gateway(&source);
+    let body = br#"{"list_folder":{"accounts":["dbid:1"]}}"#.to_vec();
+    let signature = hmac_hex(SECRET, &[&body]);
+    let notification = Github::delivery("", body).to("/d").with("X-Dropbox-Signature", &signature);
+    for _ in 0..3 {
+        assert_eq!(notification.send(gateway.address()).text(), r#"{"ok":true}"#);
+    }
+    let ids = upstream.ids();
+    assert_eq!((ids.len(), ids[0] != ids[1] && ids[1] != ids[2]), (3, true), "{ids:?}");
 }
 
 fn copies_that_come_together_are_delivered_once(store: &Store) {

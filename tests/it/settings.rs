@@ -98,6 +98,31 @@ fn a_good_configuration_is_summed_up() {
 }
 
 #[test]
+fn what_should_be_looked_at_is_logged_when_the_gateway_starts() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let own = "title = \"Own\"\n[auth.basic]\n[event]\nid = { json = \"/id\" }\n";
+    std::fs::create_dir(folder.path().join("own")).expect("a folder");
+    std::fs::write(folder.path().join("own/own.toml"), own).expect("written");
+    let file = format!(
+        "{}verify = \"observe\"\n[sources.own]\nprofile = \"own\"\npath = \"/own\"\nsecrets = [\"plain:user:word\"]\n\
+         deliver.upstream = {{ url = \"http://127.0.0.1:9/\" }}\n",
+        Github::source("http://127.0.0.1:9/")
+    );
+    let directory = folder.path().join("own").display().to_string();
+    let gateway = Gateway::spawn(folder.path(), &file, &[("DOORWARD__PROFILES", &directory)]);
+    for (key, words) in [
+        ("sources.github.verify", "what cannot be verified is delivered all the same"),
+        ("auth.basic", "a secret that is sent along"),
+    ] {
+        let event = gateway.logged(key, |event| event["key"] == key);
+        assert_eq!(event["level"], "WARN");
+        assert!(event["message"].as_str().is_some_and(|message| message.contains(words)), "{event}");
+    }
+    let place = gateway.logged("the place", |event| event["key"] == "auth.basic")["place"].to_string();
+    assert!(place.contains("own.toml:2"), "{place}");
+}
+
+#[test]
 fn the_shipped_defaults_are_the_documented_ones() {
     let folder = tempfile::tempdir().expect("a folder");
     let defaults = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/doorward.toml");

@@ -1,5 +1,9 @@
 //! `doorward profiles`: which providers can be verified, and what each needs.
 
+mod proof;
+mod sample;
+mod words;
+
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -73,12 +77,34 @@ pub(super) fn load(directory: Option<&Path>) -> Result<Profiles, Problems> {
     if problems.is_fatal() { Err(problems) } else { Ok(profiles) }
 }
 
+/// Widest column; what is longer moves the rest of its line.
+const COLUMN: usize = 28;
+
 fn list(profiles: &Profiles) -> String {
+    let head = ["NAME", "PROVIDER", "SCHEME", "A SOURCE NEEDS"].map(str::to_owned);
     let rows = profiles.iter().map(|(name, profile)| {
-        format!("{name:<20} {:<22} {:<14} {}", profile.title, profile.auth.scheme(), needs(profile).join(", "))
+        [name.to_owned(), cut(&profile.title), profile.auth.scheme(), needs(profile).join(", ")]
     });
-    let head = format!("{:<20} {:<22} {:<14} {}", "NAME", "PROVIDER", "SCHEME", "A SOURCE NEEDS");
-    std::iter::once(head).chain(rows).collect::<Vec<_>>().join("\n")
+    let rows: Vec<_> = std::iter::once(head).chain(rows).collect();
+    let width = |cells: fn(&[String; 4]) -> &String| {
+        rows.iter().map(|row| cells(row).chars().count()).filter(|width| *width <= COLUMN).max().unwrap_or_default()
+    };
+    let (names, titles, schemes) =
+        (width(|[name, ..]| name), width(|[_, title, ..]| title), width(|[_, _, scheme, _]| scheme));
+    let lines = rows.iter().map(|[name, title, scheme, needs]| {
+        format!("{name:<names$}  {title:<titles$}  {scheme:<schemes$}  {needs}").trim_end().to_owned()
+    });
+    let hint = "\n`doorward profiles NAME` shows one: how it is verified, what is known of the provider, and a source to paste.";
+    lines.chain([hint.to_owned()]).collect::<Vec<_>>().join("\n")
+}
+
+/// A text that fits a column.
+fn cut(text: &str) -> String {
+    if text.chars().count() <= COLUMN {
+        text.to_owned()
+    } else {
+        text.chars().take(COLUMN - 1).chain(['…']).collect()
+    }
 }
 
 /// What a source has to give.
@@ -102,7 +128,16 @@ fn describe(name: &str, profile: &Profile) -> Value {
         "deadline_seconds": profile.facts.deadline.map(|deadline| deadline.as_secs()),
         "horizon_seconds": profile.facts.horizon.map(|horizon| horizon.as_secs()),
         "retries": profile.facts.retries,
+        "retried": profile.facts.retried.as_ref().map(ToString::to_string),
+        "addresses": profile.facts.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "secrets": profile.schemes().filter_map(|scheme| {
+            let key = scheme.key(profile.fetches_keys())?;
+            Some(json!({ "scheme": scheme.title(), "about": key.about, "public": scheme.is_asymmetric() }))
+        }).collect::<Vec<_>>(),
         "notes": profile.facts.notes,
+        "lints": profile.lints().iter().map(|lint| {
+            json!({ "key": lint.trail.to_string(), "message": lint.message })
+        }).collect::<Vec<_>>(),
     })
 }
 
@@ -113,40 +148,11 @@ fn tolerance(profile: &Profile) -> Option<Duration> {
 }
 
 fn show(name: &str, profile: &Profile, text: &str) -> String {
-    let mut out = format!("{}\n", profile.title);
-    let mut line = |label: &str, value: &str| out.push_str(&format!("  {label:<12} {value}\n"));
-    line("verified by", &profile.auth.scheme());
-    if let Some(tolerance) = tolerance(profile) {
-        line("fresh for", &humantime::format_duration(tolerance).to_string());
-    }
-    if let Some(docs) = &profile.docs {
-        line("documented", docs);
-    }
-    if let Some(deadline) = profile.facts.deadline {
-        line("waits", &humantime::format_duration(deadline).to_string());
-    }
-    if let Some(retries) = &profile.facts.retries {
-        line("retries", retries);
-    }
-    profile.facts.notes.iter().for_each(|note| line("note", note));
-    out.push_str("\nA source for your configuration:\n\n");
-    out.push_str(&sample_source(name, profile));
-    out.push_str("\nThe profile itself:\n\n");
-    out.push_str(text.trim_end());
-    out
-}
-
-fn sample_source(name: &str, profile: &Profile) -> String {
-    let mut out = format!("[sources.{name}]\nprofile = \"{name}\"\npath    = \"/webhooks/{name}\"\n");
-    if profile.needs_secrets() {
-        let variable = name.to_uppercase().replace('-', "_");
-        out.push_str(&format!("secrets = [\"env:{variable}_SECRET\"]\n"));
-    }
-    for (param, said) in &profile.params {
-        let comment = if said.default.is_some() { "# " } else { "" };
-        let value = said.default.as_deref().unwrap_or("…");
-        out.push_str(&format!("{comment}params.{param} = \"{value}\"   # {}\n", said.about));
-    }
-    out.push_str("deliver.upstream = { url = \"http://127.0.0.1:3000/\" }\n");
-    out
+    format!(
+        "{}\n{}\nA source for your configuration:\n\n{}\nThe profile itself:\n\n{}",
+        profile.title,
+        words::explain(profile),
+        sample::source(name, profile),
+        text.trim_end()
+    )
 }

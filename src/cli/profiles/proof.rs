@@ -1,0 +1,159 @@
+//! How requests are verified, in words.
+
+use super::words::conditions;
+use super::words::duration;
+use crate::profile::Combination;
+use crate::profile::Hash;
+use crate::profile::Jwt;
+use crate::profile::KeyEncoding;
+use crate::profile::KeyForm;
+use crate::profile::Member;
+use crate::profile::Place;
+use crate::profile::Profile;
+use crate::profile::Scheme;
+use crate::profile::Signature;
+use crate::profile::Verifier;
+
+/// Which schemes there are, what each proves, and which secrets they take; line by line.
+pub(super) fn proof(profile: &Profile) -> Vec<(&'static str, String)> {
+    let members = &profile.auth.members;
+    let mut lines = Vec::new();
+    if members.len() > 1 {
+        let how = match profile.auth.combination {
+            Combination::All => "All of these have to hold.",
+            Combination::First => "The first of these that applies decides; what it refuses no other accepts.",
+        };
+        lines.push(("verified by", how.to_owned()));
+    }
+    for member in members {
+        lines.push(("verified by", scheme(profile, member)));
+    }
+    if !profile.require.is_empty() {
+        lines.push(("verified by", format!("Besides, {}.", conditions(&profile.require))));
+    }
+    let mut keys: Vec<String> = Vec::new();
+    for member in members {
+        let key = key(profile, &member.scheme);
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    let label = if profile.keys_are_public() { "public key" } else { "secret" };
+    lines.extend(keys.into_iter().map(|key| (label, key)));
+    lines
+}
+
+fn scheme(profile: &Profile, member: &Member) -> String {
+    let proof = match &member.scheme {
+        Scheme::Signature(said) => signature(&member.scheme, said),
+        Scheme::Token(token) => {
+            format!("the secret itself in {}{}", token.from.place, behind(&token.from.prefix))
+        }
+        Scheme::Basic(_) => "user and password in Authorization (HTTP Basic)".to_owned(),
+        Scheme::Jwt(said) => jwt(profile, said),
+    };
+    let optional = if member.optional { ", where the source has a secret for it" } else { "" };
+    let when = match member.when.as_slice() {
+        [] => String::new(),
+        when => format!(", when {}", conditions(when)),
+    };
+    let check = match member.check.as_slice() {
+        [] => String::new(),
+        check => format!("; then {}", conditions(check)),
+    };
+    format!("{proof}{optional}{when}{check}")
+}
+
+fn signature(scheme: &Scheme, said: &Signature) -> String {
+    let signed: Vec<_> = said.signed.iter().map(ToString::to_string).collect();
+    format!(
+        "{} over {}; in {}, {}{}",
+        scheme.title(),
+        signed.join(" or "),
+        list(&said.place.place),
+        said.place.encoding.title(),
+        behind(&said.place.prefix)
+    )
+}
+
+/// A place, with the form of the list where it is in one.
+fn list(place: &Place) -> String {
+    let Some(item) = &place.item else { return place.to_string() };
+    let whole = Place { holder: place.holder.clone(), item: None };
+    let separator = if item.separator == ' ' { "blanks".to_owned() } else { format!("{:?}", item.separator) };
+    format!("{whole} as {}{}… in a list between {separator}, of which any may match", item.key, item.assign)
+}
+
+fn behind(prefix: &str) -> String {
+    if prefix.is_empty() { String::new() } else { format!(" behind {prefix:?}") }
+}
+
+fn jwt(profile: &Profile, said: &Jwt) -> String {
+    let from = said.from.as_ref().map_or_else(
+        || "as bearer token in Authorization".to_owned(),
+        |from| format!("in {}{}", from.place, behind(&from.prefix)),
+    );
+    let mut out = format!("a JWT signed with {}, {from}", said.algorithm.title());
+    for (name, texts) in [("issuer", &said.issuer), ("audience", &said.audience)] {
+        let usual = profile.params.contains_key(name).then(|| format!("{{{name}}}"));
+        let texts = if texts.is_empty() { usual.into_iter().collect() } else { texts.clone() };
+        if !texts.is_empty() {
+            out.push_str(&format!("; {name} {}", texts.join(" or ")));
+        }
+    }
+    for (name, value) in &said.claims {
+        out.push_str(&format!("; {name} {value}"));
+    }
+    if let Some(age) = said.max_age {
+        out.push_str(&format!("; at most {} old", duration(age)));
+    }
+    match &said.body {
+        Some(body) => out.push_str(&format!("; its claim {} is the SHA-256 of the body", body.claim)),
+        None => out.push_str("; it does not cover the body"),
+    }
+    out
+}
+
+fn key(profile: &Profile, scheme: &Scheme) -> String {
+    let Some(key) = scheme.key(profile.fetches_keys()) else {
+        return match scheme {
+            Scheme::Signature(signature) => match &signature.verifier {
+                Verifier::Certificate(_, said) => {
+                    format!(
+                        "none to set: the certificate is fetched from the address in {}, on the hosts {}",
+                        said.from, said.hosts
+                    )
+                }
+                Verifier::Hmac(_) | Verifier::Ed25519 | Verifier::Ecdsa(_) | Verifier::Rsa(_) => String::new(),
+            },
+            Scheme::Jwt(_) => "none to set: the issuer's keys are fetched from params.jwks_url".to_owned(),
+            Scheme::Token(_) | Scheme::Basic(_) => String::new(),
+        };
+    };
+    let about = key.about.clone().unwrap_or_else(|| format!("the key of {}", scheme.title()));
+    format!("{about}; {}", form(scheme, key))
+}
+
+/// How the text of a secret is read.
+fn form(scheme: &Scheme, key: &KeyForm) -> String {
+    let usual = match scheme {
+        Scheme::Signature(signature) => match signature.verifier {
+            Verifier::Hmac(_) => KeyEncoding::Text,
+            Verifier::Ed25519 => KeyEncoding::Hex,
+            Verifier::Ecdsa(_) | Verifier::Rsa(_) | Verifier::Certificate(..) => KeyEncoding::Spki,
+        },
+        Scheme::Token(_) => KeyEncoding::Text,
+        Scheme::Basic(_) => return "the user, a colon and the password".to_owned(),
+        Scheme::Jwt(jwt) if !jwt.algorithm.is_symmetric() => return "a PEM, a JWK or a JWK set".to_owned(),
+        Scheme::Jwt(_) => KeyEncoding::Text,
+    };
+    let written = match key.encoding.unwrap_or(usual) {
+        KeyEncoding::Text => "used as it stands",
+        KeyEncoding::Base64 => "decoded from base64",
+        KeyEncoding::Hex => "decoded from hexadecimal",
+        KeyEncoding::Spki => "in PEM, or the base64 in it",
+    };
+    let prefix = key.prefix.as_ref().map(|prefix| format!(" without its {prefix}")).unwrap_or_default();
+    let derive = key.derive.map(|hash: Hash| format!("; the key is its {}", hash.title())).unwrap_or_default();
+    format!("{written}{prefix}{derive}")
+}

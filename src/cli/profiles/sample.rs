@@ -1,0 +1,89 @@
+//! A source to paste into a configuration.
+
+use super::words;
+use crate::profile::Combination;
+use crate::profile::KeyForm;
+use crate::profile::Profile;
+use crate::profile::Scheme;
+
+/// Longest line of addresses, in bytes.
+const WIDTH: usize = 100;
+
+/// A source with this profile, in which `…` stands for what only its operator knows.
+pub(super) fn source(name: &str, profile: &Profile) -> String {
+    let mut out = format!("[sources.{name}]\nprofile = \"{name}\"\npath    = \"/webhooks/{name}\"\n");
+    out.push_str(&secrets(name, profile));
+    for (param, said) in &profile.params {
+        let comment = if said.default.is_some() { "# " } else { "" };
+        let value = said.default.as_deref().unwrap_or("…");
+        out.push_str(&format!("{comment}params.{param} = \"{value}\"   # {}\n", said.about));
+    }
+    out.push_str(&allow(profile));
+    out.push_str("deliver.upstream = { url = \"http://127.0.0.1:3000/\" }\n");
+    out
+}
+
+fn secrets(name: &str, profile: &Profile) -> String {
+    let keys = keys(profile);
+    if keys.is_empty() {
+        return String::new();
+    }
+    let variable = name.to_uppercase().replace('-', "_");
+    let mut about = String::new();
+    let mut entries = Vec::new();
+    for (at, (optional, scheme, key)) in keys.iter().enumerate() {
+        let what = key.about.clone().unwrap_or_else(|| format!("the key of {}", scheme.title()));
+        let public = if scheme.is_asymmetric() { "; public, so that it may stand here" } else { "" };
+        let other = match (at, profile.auth.combination, optional) {
+            (0, _, _) => "",
+            (_, Combination::First, _) => "or instead, or besides, ",
+            (_, Combination::All, true) => "and where there is one, ",
+            (_, Combination::All, false) => "and ",
+        };
+        let entry = if matches!(scheme, Scheme::Jwt(_)) && scheme.is_asymmetric() {
+            format!("\"file:/etc/doorward/{name}.jwks\"")
+        } else if scheme.is_asymmetric() {
+            "\"plain:…\"".to_owned()
+        } else if at == 0 {
+            format!("\"env:{variable}_SECRET\"")
+        } else {
+            format!("\"env:{variable}_SECRET_{}\"", at + 1)
+        };
+        about.push_str(&format!("# {other}{what}{public}"));
+        let needed = at == 0 || profile.auth.combination == Combination::All && !optional;
+        if needed {
+            entries.push(entry);
+        } else {
+            about.push_str(&format!(": {entry}"));
+        }
+        about.push('\n');
+    }
+    format!("{about}secrets = [{}]\n", entries.join(", "))
+}
+
+/// What the secrets are, each once, with whether a source may do without.
+fn keys(profile: &Profile) -> Vec<(bool, &Scheme, &KeyForm)> {
+    let mut keys: Vec<(bool, &Scheme, &KeyForm)> = Vec::new();
+    for member in &profile.auth.members {
+        if let Some(key) = member.scheme.key(profile.fetches_keys())
+            && !keys.iter().any(|(_, known, form)| form.about == key.about && known.table() == member.scheme.table())
+        {
+            keys.push((member.optional, &member.scheme, key));
+        }
+    }
+    keys
+}
+
+fn allow(profile: &Profile) -> String {
+    let addresses: Vec<_> = profile.facts.addresses.iter().map(|address| format!("\"{address}\"")).collect();
+    let list = addresses.join(", ");
+    if list.is_empty() {
+        return String::new();
+    }
+    if list.len() <= WIDTH {
+        return format!("# allow = [{list}]   # the provider's addresses\n");
+    }
+    let lines = words::wrapped(&list, WIDTH);
+    let lines: String = lines.iter().map(|line| format!("#   {line}\n")).collect();
+    format!("# allow = [   # the provider's addresses\n{lines}# ]\n")
+}

@@ -1,0 +1,224 @@
+//! A profile explained in words.
+
+use std::time::Duration;
+
+use super::proof;
+use crate::profile::AcceptedBody;
+use crate::profile::Answers;
+use crate::profile::Combination;
+use crate::profile::Condition;
+use crate::profile::Handshake;
+use crate::profile::Json;
+use crate::profile::Profile;
+use crate::profile::Reference;
+use crate::profile::Reply;
+use crate::profile::Scheme;
+use crate::profile::Status;
+use crate::profile::TimestampPolicy;
+use crate::time::Format;
+
+/// Longest line, in characters.
+const WIDTH: usize = 110;
+/// Widest label.
+const LABEL: usize = 11;
+
+/// What the profile says, line by line: what each is about, and the words.
+pub(super) fn explain(profile: &Profile) -> String {
+    let mut lines: Vec<(&str, String)> = Vec::new();
+    lines.extend(profile.docs.iter().map(|docs| ("documented", docs.clone())));
+    lines.extend(proof::proof(profile));
+    lines.extend(time(profile).map(|time| ("time", time)));
+    lines.push(("event id", event_id(profile)));
+    lines.extend(profile.event.kind.iter().map(|kind| ("event type", format!("{kind}; {}", covered(profile, kind)))));
+    lines.extend(profile.event.nonce.iter().map(|nonce| ("nonce", format!("{nonce}, which may come once"))));
+    lines.extend(profile.handshakes.iter().map(|said| ("handshake", handshake(said))));
+    lines.extend(answers(profile).into_iter().map(|answer| ("answers", answer)));
+    lines.extend(limits(profile).into_iter().map(|limit| ("limits", limit)));
+    lines.extend(facts(profile));
+    lines.extend(profile.facts.notes.iter().map(|note| ("note", note.clone())));
+    lines.extend(profile.lints().into_iter().map(|lint| ("beware", format!("{} {}", lint.trail, lint.message))));
+    // Two members of a combination may deserve the same words.
+    lines.dedup();
+    let mut out = String::new();
+    let mut last = "";
+    for (label, words) in lines {
+        let mut shown = if label == last { "" } else { label };
+        last = label;
+        for line in wrapped(&words, WIDTH - LABEL - 4) {
+            out.push_str(&format!("  {shown:<LABEL$} {line}\n"));
+            shown = "";
+        }
+    }
+    out
+}
+
+/// A text in lines of at most this many characters, where its words allow it.
+pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+fn time(profile: &Profile) -> Option<String> {
+    let timestamp = profile.timestamp.as_ref()?;
+    let format = match timestamp.format {
+        Format::Unix => "Unix seconds",
+        Format::UnixMs => "Unix milliseconds",
+        Format::UnixFloat => "Unix seconds with decimals",
+        Format::Rfc3339 => "RFC 3339",
+        Format::Rfc3339Lenient => "RFC 3339, read leniently",
+        Format::HttpDate => "an HTTP date",
+    };
+    let signed = if profile.signs_timestamp() { "signed" } else { "not signed" };
+    let judged = match (timestamp.policy, timestamp.tolerance) {
+        (TimestampPolicy::Record, _) | (_, None) => "recorded, not enforced".to_owned(),
+        (TimestampPolicy::Enforce, Some(tolerance)) => {
+            let side = |side: Option<Duration>| side.map_or_else(|| "any time".to_owned(), duration);
+            format!("at most {} old and {} ahead", side(tolerance.past), side(tolerance.future))
+        }
+    };
+    Some(format!("{}, {format}; {signed}; {judged}", timestamp.from))
+}
+
+fn event_id(profile: &Profile) -> String {
+    let id = &profile.event.id;
+    if *id == Reference::Unique {
+        return id.to_string();
+    }
+    let guarded = |scheme: &Scheme| matches!(scheme, Scheme::Signature(_)) && !profile.covers_all(scheme, id);
+    let covered = covered(profile, id);
+    let guard = if covered != SIGNED && profile.schemes().any(guarded) {
+        ", so that what is signed is let through once, whatever its id"
+    } else {
+        ""
+    };
+    format!("{id}; {covered}{guard}")
+}
+
+const SIGNED: &str = "signed";
+
+/// Whether somebody else could have written it.
+fn covered(profile: &Profile, reference: &Reference) -> String {
+    let (covering, others): (Vec<&Scheme>, Vec<&Scheme>) =
+        profile.schemes().partition(|scheme| profile.covers_all(scheme, reference));
+    let any = profile.auth.combination == Combination::All && !covering.is_empty();
+    if others.is_empty() || any {
+        return SIGNED.to_owned();
+    }
+    if covering.is_empty() {
+        return "not signed".to_owned();
+    }
+    let titles: Vec<_> = covering.iter().map(|scheme| scheme.title()).collect();
+    format!("signed where {} decides", titles.join(" or "))
+}
+
+/// Conditions in a row.
+pub(super) fn conditions(conditions: &[Condition]) -> String {
+    conditions.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
+}
+
+fn handshake(said: &Handshake) -> String {
+    let about = said.about.as_ref().map(|about| format!("{about} ")).unwrap_or_default();
+    let proven = if said.is_signed() { "verified " } else { "" };
+    let when = match said.when.as_slice() {
+        [] => String::new(),
+        when => format!(" in which {}", conditions(when)),
+    };
+    let check = match said.check.as_slice() {
+        [] => String::new(),
+        check => format!(", if {},", conditions(check)),
+    };
+    let visit = said
+        .visit
+        .as_ref()
+        .map(|visit| format!(" after the address in {} was asked (on the hosts {})", visit.from, visit.hosts))
+        .unwrap_or_default();
+    format!("{about}A {proven}{}{when}{check} is answered with {}{visit}.", said.method.method(), reply(&said.reply))
+}
+
+fn reply(said: &Reply) -> String {
+    let mut out = said.status.map_or(200, Status::code).to_string();
+    if let Some(text) = &said.text {
+        out.push_str(&format!(" and the text {text}"));
+    }
+    if let Some(json) = &said.json {
+        let members = json.iter().map(|(name, value)| match value {
+            Json::Text(text) => format!("{name:?}: \"{text}\""),
+            Json::Number(number) => format!("{name:?}: {number}"),
+            Json::Bool(yes) => format!("{name:?}: {yes}"),
+        });
+        out.push_str(&format!(" and {{ {} }}", members.collect::<Vec<_>>().join(", ")));
+    }
+    for (name, value) in &said.headers {
+        out.push_str(&format!(" and {name}: {value}"));
+    }
+    out
+}
+
+/// The answers that are not the usual ones.
+fn answers(profile: &Profile) -> Vec<String> {
+    let Answers { accepted, refused, malformed, too_large, retry } = &profile.answers;
+    let mut lines = Vec::new();
+    let body = accepted.body.as_ref().map(|body| match body {
+        AcceptedBody::Text(text) if text.is_empty() => " without a body".to_owned(),
+        AcceptedBody::Text(text) | AcceptedBody::Json(text) => format!(" and {text}"),
+    });
+    if accepted.status.is_some() || body.is_some() {
+        let status = accepted.status.map_or(200, Status::code);
+        lines.push(format!("{status}{} for an event that is taken", body.unwrap_or_default()));
+    }
+    for (status, what) in [
+        (refused, "for a request that is not authentic"),
+        (malformed, "for a request that cannot be read"),
+        (too_large, "for a body that is too large"),
+    ] {
+        lines.extend(status.map(|status| format!("{} {what}", status.code())));
+    }
+    lines.extend(retry.map(|status| format!("{} for what is to be sent again", status.code())));
+    if let Some(retried) = &profile.facts.retried {
+        let (again, taken): (Vec<u16>, Vec<u16>) =
+            [200, 201, 202, 204].into_iter().partition(|code| retried.contains(*code));
+        let codes = |codes: &[u16]| codes.iter().map(u16::to_string).collect::<Vec<_>>().join(" or ");
+        if !again.is_empty() {
+            lines.push(format!("{} is what the app has to answer; {} is tried again", codes(&taken), codes(&again)));
+        }
+    }
+    lines
+}
+
+fn limits(profile: &Profile) -> Vec<String> {
+    let size = profile.limits.max_body.map(|size| format!("bodies of at most {size}"));
+    let json = profile.limits.json.then(|| "bodies are JSON objects or arrays".to_owned());
+    size.into_iter().chain(json).collect()
+}
+
+fn facts(profile: &Profile) -> Vec<(&'static str, String)> {
+    let facts = &profile.facts;
+    let mut lines = Vec::new();
+    lines.extend(facts.deadline.map(|deadline| ("waits", format!("{} for the answer", duration(deadline)))));
+    lines.extend(facts.retries.iter().map(|retries| ("retries", retries.clone())));
+    lines.extend(
+        facts.horizon.map(|horizon| ("retries", format!("The last attempt may come after {}.", duration(horizon)))),
+    );
+    if let Some(retried) = facts.retried.as_ref().filter(|retried| !retried.is_nothing()) {
+        lines.push(("retries", format!("Answers that are tried again: {retried}.")));
+    }
+    if !facts.addresses.is_empty() {
+        let addresses: Vec<_> = facts.addresses.iter().map(ToString::to_string).collect();
+        lines.push(("addresses", addresses.join(", ")));
+    }
+    lines
+}
+
+/// A duration as people write it.
+pub(super) fn duration(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
+}

@@ -1,0 +1,109 @@
+//! What a source says that is allowed, but that somebody should look at.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use http::Uri;
+
+use super::section::Section;
+use crate::auth;
+use crate::params::Params;
+use crate::profile::KeyEncoding;
+use crate::profile::KeyForm;
+use crate::profile::Piece;
+use crate::profile::Profile;
+use crate::profile::Reference;
+use crate::profile::Scheme;
+use crate::profile::Verifier;
+use crate::secret::Secret;
+
+/// Shorter static secrets can be guessed, in bytes.
+const SHORT: usize = 16;
+
+/// The secrets of a source. `own` is whether the profile is the operator's, so that it may be wrong about them.
+pub(super) fn secrets(section: &Section<'_>, profile: &Profile, secrets: &[Secret], own: bool) {
+    for (at, secret) in secrets.iter().enumerate() {
+        let number = at + 1;
+        if let Some(twin) = secrets.iter().take(at).position(|other| other.expose() == secret.expose()) {
+            section.warning("secrets", format!("number {number}: is the same as number {}", twin + 1));
+        }
+        if profile.schemes().any(|scheme| is_short(profile, scheme, secret)) {
+            section.warning(
+                "secrets",
+                format!(
+                    "number {number}: has less than {SHORT} bytes, which can be guessed by whoever may send; choose a longer \
+                     one"
+                ),
+            );
+        }
+        if own && profile.schemes().any(|scheme| is_taken_raw(scheme, secret)) {
+            section.warning(
+                "secrets",
+                format!(
+                    "number {number}: is used as it stands, with its whsec_: is that intended? Secrets of Standard Webhooks \
+                     are decoded; their profile says key = {{ encoding = \"base64\", prefix = \"whsec_\" }}"
+                ),
+            );
+        }
+    }
+}
+
+/// Whether the secret is sent along by the provider, and is short.
+fn is_short(profile: &Profile, scheme: &Scheme, secret: &Secret) -> bool {
+    let Scheme::Token(token) = scheme else { return false };
+    let has_prefix =
+        |key: &KeyForm| key.prefix.as_ref().is_some_and(|prefix| secret.expose().starts_with(prefix.as_bytes()));
+    let claimed = || profile.keys().any(|key| key.only_prefixed && has_prefix(key));
+    let meant = token.key.only_prefixed || !claimed();
+    meant && auth::key_bytes(&token.key, secret).is_ok_and(|bytes| bytes.len() < SHORT)
+}
+
+/// Whether the secret looks like one of Standard Webhooks, and is not decoded like one.
+fn is_taken_raw(scheme: &Scheme, secret: &Secret) -> bool {
+    let Scheme::Signature(signature) = scheme else { return false };
+    let raw = matches!(signature.verifier, Verifier::Hmac(_))
+        && matches!(signature.key.encoding, None | Some(KeyEncoding::Text))
+        && signature.key.prefix.is_none();
+    let behind = secret.expose().strip_prefix(b"whsec_").filter(|_| raw);
+    let key = behind.and_then(|text| base64::engine::general_purpose::STANDARD.decode(text).ok());
+    key.is_some_and(|key| (24..=64).contains(&key.len()))
+}
+
+/// The complete parameters of a source.
+pub(super) fn params(section: &Section<'_>, profile: &Profile, params: &Params) {
+    let Some(url) = params.get("url") else { return };
+    let parsed = url.parse::<Uri>().ok();
+    let web = parsed.filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some());
+    let Some(uri) = web else {
+        return section.warning(
+            "params.url",
+            "is no address such as \"https://hooks.example/path\", as which the provider knows the endpoint and signs it",
+        );
+    };
+    let signs_query = |scheme: &Scheme| {
+        let Scheme::Signature(signature) = scheme else { return false };
+        signature.signed.iter().any(|signed| signed.walk().any(|piece| *piece == Piece::Query))
+    };
+    if uri.query().is_some() && profile.schemes().any(signs_query) {
+        section.warning(
+            "params.url",
+            "has a query, and that of each request is signed behind it as well: leave the query out",
+        );
+    }
+}
+
+/// How long ids are remembered.
+pub(super) fn horizon(section: &Section<'_>, profile: &Profile, ttl: Duration) {
+    let Some(horizon) = profile.facts.horizon.filter(|horizon| *horizon > ttl) else { return };
+    if profile.event.id != Reference::Unique {
+        section.warning(
+            "profile",
+            format!(
+                "means a provider that tries again for up to {}, longer than store.ttl ({}): an event may be forgotten and \
+                 delivered twice",
+                humantime::format_duration(horizon),
+                humantime::format_duration(ttl)
+            ),
+        );
+    }
+}
