@@ -21,6 +21,7 @@ enum Test {
     Present,
     Absent,
     Length(usize, usize),
+    Without(String),
 }
 
 impl Condition {
@@ -31,6 +32,7 @@ impl Condition {
             profile::Test::Present => Test::Present,
             profile::Test::Absent => Test::Absent,
             profile::Test::Length(min, max) => Test::Length(*min, *max),
+            profile::Test::Without(characters) => Test::Without(characters.clone()),
         };
         Self { field: Field::new(&said.place, wants), test }
     }
@@ -48,6 +50,10 @@ impl Condition {
             Test::Length(min, max) => {
                 let text = self.field.text(inbound, values).ok().flatten();
                 text.is_some_and(|text| (*min..=*max).contains(&text.len()))
+            }
+            Test::Without(characters) => {
+                let text = self.field.text(inbound, values).ok().flatten();
+                text.is_some_and(|text| !text.contains(|character| characters.contains(character)))
             }
             Test::Equals(template) => {
                 let found = self.field.text(inbound, values).ok().flatten();

@@ -50,9 +50,9 @@ pub struct Event {
     inbound: Inbound,
     id: HeaderValue,
     kind: Option<HeaderValue>,
-    key: Key,
+    /// Absent when it is not verified.
+    key: Option<Key>,
     guard: Option<Key>,
-    verified: bool,
 }
 
 /// What an event is remembered under: 128 bits of SHA-256 over the source and the id, so that no sender's bytes reach a
@@ -115,7 +115,7 @@ impl Identity {
             Some(nonce) => Some(Key::new(source, b"nonce", nonce.as_bytes())),
             None => verified.guard().map(|digest| Key::new(source, b"guard", digest)),
         };
-        Ok(Event { id, kind, key, guard, inbound: verified.into_inbound(), verified: true })
+        Ok(Event { id, kind, key: Some(key), guard, inbound: verified.into_inbound() })
     }
 
     fn id(&self, source: &str, inbound: &Inbound, values: &Values) -> Result<(HeaderValue, Key), Unidentified> {
@@ -212,18 +212,14 @@ impl Key {
 }
 
 impl Event {
-    /// A request that nobody could verify or identify, for a source that only observes. No other event is taken for the
-    /// same one.
+    /// A request that nobody could verify or identify, for a source that only observes.
     pub fn unverified(inbound: Inbound) -> Self {
-        let mut key = [0; 16];
-        // Without randomness two such events might look the same, and the second be dropped; there is no other harm.
-        let _random = getrandom::fill(&mut key);
-        Self { inbound, id: HeaderValue::from_static(""), kind: None, key: Key(key), guard: None, verified: false }
+        Self { inbound, id: HeaderValue::from_static(""), kind: None, key: None, guard: None }
     }
 
     /// Whether it is proven to come from the provider.
     pub fn is_verified(&self) -> bool {
-        self.verified
+        self.key.is_some()
     }
 
     /// The request as it came.
@@ -241,8 +237,8 @@ impl Event {
         self.kind.as_ref()
     }
 
-    /// What it is remembered under.
-    pub fn key(&self) -> Key {
+    /// What it is remembered under; nothing when it is not verified.
+    pub fn key(&self) -> Option<Key> {
         self.key
     }
 

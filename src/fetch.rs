@@ -57,6 +57,11 @@ impl Address {
         self.0.path()
     }
 
+    /// Whether nothing follows its path.
+    pub fn is_bare(&self) -> bool {
+        self.0.query().is_none() && self.0.fragment().is_none()
+    }
+
     /// Asks for the document, following no redirect.
     ///
     /// # Errors

@@ -144,13 +144,12 @@ impl Gateway {
     async fn pass_on(&self, upstream: &Upstream, event: &Event, exchange: &mut Exchange) -> Result<Outcome, Refusal> {
         let store = &self.metrics.store;
         let mut watch = Stopwatch::start();
-        if !event.is_verified() {
-            // Nothing that is not verified may be remembered, or a forged event could take a genuine one's place.
+        let Some(keys) = Keys::of(event) else {
             let delivered = upstream.deliver(event, false).await;
             exchange.facts.upstream = Some(watch.lap(&exchange.endpoint.metrics.upstream_duration));
             return Ok(Outcome::Delivered(delivered?));
-        }
-        let claim = self.dedup.claim(Keys::of(event)).await;
+        };
+        let claim = self.dedup.claim(keys).await;
         watch.lap(&store.claim);
         let lease = match claim? {
             Claim::Fresh(lease) => lease,
@@ -172,15 +171,21 @@ impl Gateway {
     }
 
     async fn publish(&self, stream: &RedisStream, event: &Event) -> Result<Outcome, Refusal> {
-        let flight = match self.dedup.enter(Keys::of(event)).await {
-            Ok(flight) => flight,
-            Err(Claim::InFlight(remaining)) => return Err(Refusal::InFlight(remaining)),
-            Err(Claim::Finished | Claim::Fresh(_)) => return Ok(Outcome::Duplicate),
+        let keys = Keys::of(event);
+        let flight = match keys {
+            Some(keys) => match self.dedup.enter(keys).await {
+                Ok(flight) => Some(flight),
+                Err(Claim::InFlight(remaining)) => return Err(Refusal::InFlight(remaining)),
+                Err(Claim::Finished | Claim::Fresh(_)) => return Ok(Outcome::Duplicate),
+            },
+            None => None,
         };
         let mut watch = Stopwatch::start();
-        let published = stream.publish(event, self.dedup.publication()).await;
+        let published = stream.publish(event, keys, self.dedup.publication()).await;
         watch.lap(&self.metrics.store.publish);
-        flight.land(matches!(published, Ok(Published::Appended | Published::Finished)));
+        if let Some(flight) = flight {
+            flight.land(matches!(published, Ok(Published::Appended | Published::Finished)));
+        }
         match published? {
             Published::Appended => Ok(Outcome::Published),
             Published::Finished => Ok(Outcome::Duplicate),

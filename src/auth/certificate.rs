@@ -31,7 +31,7 @@ use crate::time::Moment;
 const MAX_KEPT: usize = 32;
 /// How long a certificate is used before it is fetched again.
 const FRESH: Duration = Duration::from_hours(24);
-/// How long a refusal of the host is remembered.
+/// How long it is remembered that an address has no certificate.
 const REFUSED: Duration = Duration::from_mins(1);
 /// Most fetches in any minute.
 const MAX_PER_MINUTE: u32 = 10;
@@ -97,7 +97,9 @@ impl Certificates {
     pub(super) async fn key(&self, inbound: &Inbound, values: &Values, now: Moment) -> Result<PublicKey, Failure> {
         let text = self.from.text(inbound, values).map_err(|_not_text| Failure::CertificateNotAllowed)?;
         let address = self.hosts.admit(text.ok_or(Failure::SignatureMissing)?);
-        let allowed = |address: &Address| self.path.as_ref().is_none_or(|path| path.matches(address.path()));
+        // With a query or a fragment one file has any number of addresses, each of which would be fetched.
+        let allowed =
+            |address: &Address| address.is_bare() && self.path.as_ref().is_none_or(|path| path.matches(address.path()));
         let address = address.filter(allowed).ok_or(Failure::CertificateNotAllowed)?;
         let key = match self.kept(&address) {
             Some(known) => known?,
@@ -126,7 +128,11 @@ impl Certificates {
         }
         *fetched += 1;
         let (key, fresh) = match Box::pin(address.fetch()).await {
-            Ok(document) => (self.read(&document.bytes).ok_or(Failure::CertificateInvalid), FRESH),
+            Ok(document) => match self.read(&document.bytes) {
+                Some(key) => (Ok(key), FRESH),
+                // A host may serve something else by mistake, and mend that.
+                None => (Err(Failure::CertificateInvalid), REFUSED),
+            },
             Err(error) => {
                 tracing::warn!(url = %address, %error, "a certificate could not be fetched");
                 match error {

@@ -19,6 +19,7 @@ use super::Failure;
 use super::Jwks;
 use super::Material;
 use super::Misfit;
+use super::Signed;
 use super::jwks::KeySet;
 use super::keys;
 use crate::body::Inbound;
@@ -53,6 +54,9 @@ pub struct Jwt {
     /// What stands before the token; `None` for a bearer token.
     prefix: Option<String>,
     keys: Keys,
+    /// Whether the digest of what was signed is wanted, because the token is bound to a body that does not cover the
+    /// event's id.
+    pub digest_signed: bool,
     remembered: Mutex<HashMap<[u8; 32], Known>>,
 }
 
@@ -117,6 +121,7 @@ impl Jwt {
             prefix: said.from.as_ref().map(|from| from.prefix.clone()),
             field: Field::new(place, material.wants),
             keys,
+            digest_signed: false,
             remembered: Mutex::default(),
         })
     }
@@ -152,11 +157,16 @@ impl Jwt {
         self.field.is_json()
     }
 
-    /// Checks the token at the moment `now`; the position of the secret that its key came from, if it did.
+    /// Whether a token is good for one body only.
+    pub fn binds_body(&self) -> bool {
+        self.body.is_some()
+    }
+
+    /// Checks the token at the moment `now`.
     ///
     /// # Errors
     /// The [`Failure`] that says what is wrong with it, or that the keys are not to be had.
-    pub async fn verify(&self, inbound: &Inbound, values: &Values, now: Moment) -> Result<Option<usize>, Failure> {
+    pub async fn verify(&self, inbound: &Inbound, values: &Values, now: Moment) -> Result<Signed, Failure> {
         let token = self.token(inbound, values)?;
         let fetched = match &self.keys {
             Keys::Fetched(jwks) => Some(jwks.keys().await?),
@@ -175,7 +185,9 @@ impl Jwt {
         if let Some(fingerprint) = fingerprint.filter(|_| known.is_none()) {
             self.remember(fingerprint, validity, now);
         }
-        Ok(validity.secret)
+        // Without the signature: of one made with ECDSA, anybody can make another that is as good.
+        let signed = || token.rsplit_once('.').map(|(signed, _)| Sha256::digest(signed).into());
+        Ok(Signed { secret: validity.secret, digest: self.digest_signed.then(signed).flatten() })
     }
 
     /// The token as it stands in the request.

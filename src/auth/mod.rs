@@ -232,16 +232,13 @@ impl Authenticator {
             if !member.check.iter().all(|condition| condition.holds(inbound, &values)) {
                 return Err(Failure::SignatureMismatch);
             }
-            let secret = match &member.scheme {
-                Scheme::Signature(signature) => {
-                    let signed = signature.verify(inbound, &values, timestamp, now).await?;
-                    proven.guard = proven.guard.or(signed.digest);
-                    signed.secret
-                }
-                Scheme::Token(token) => Some(token.verify(inbound, &values)?),
+            let signed = match &member.scheme {
+                Scheme::Signature(signature) => signature.verify(inbound, &values, timestamp, now).await?,
+                Scheme::Token(token) => Signed { secret: Some(token.verify(inbound, &values)?), digest: None },
                 Scheme::Jwt(jwt) => jwt.verify(inbound, &values, now).await?,
             };
-            proven.secret = proven.secret.or(secret);
+            proven.guard = proven.guard.or(signed.digest);
+            proven.secret = proven.secret.or(signed.secret);
         }
         if let (Some(freshness), Some(stamp)) = (freshness, stamp) {
             proven.skew = freshness.judge(&stamp, now)?;
@@ -257,12 +254,9 @@ impl Authenticator {
     /// The members that decide about this request.
     fn applying(&self, inbound: &Inbound, values: &Values) -> Result<&[Member], Failure> {
         match (self.combination, self.members.as_slice()) {
-            (Combination::All, members) | (Combination::First, members @ [_])
-                if members.iter().all(|member| member.when.is_empty()) =>
-            {
-                Ok(members)
-            }
-            (_, members) => {
+            (Combination::All, members) => Ok(members),
+            (Combination::First, members @ [member]) if member.when.is_empty() => Ok(members),
+            (Combination::First, members) => {
                 let applies = |member: &Member| match member.when.as_slice() {
                     [] if member.alone => member.scheme.field().is_there(inbound, values),
                     [] => member.scheme.field().has_entry(inbound, values),

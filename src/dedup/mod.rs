@@ -74,9 +74,9 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// The keys of an event.
-    pub fn of(event: &Event) -> Self {
-        Self { id: event.key(), guard: event.guard() }
+    /// The keys of an event; `None` when it is not verified, since a forged event could take a genuine one's place.
+    pub fn of(event: &Event) -> Option<Self> {
+        event.key().map(|id| Self { id, guard: event.guard() })
     }
 
     fn iter(self) -> impl Iterator<Item = Key> {

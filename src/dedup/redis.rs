@@ -187,19 +187,20 @@ impl Redis {
         }));
     }
 
-    /// Appends an event to a stream and marks it finished in one step, unless it is finished or claimed.
+    /// Appends an event to a stream and marks it finished in one step, unless it is finished or claimed; without keys
+    /// it is appended and not remembered.
     ///
     /// # Errors
     /// [`Unavailable`] when Redis did not say that it has the event.
     pub async fn publish(
         &self,
-        keys: Keys,
+        keys: Option<Keys>,
         (token, ttl): (Token, Duration),
         stream: &Stream,
         fields: &[(&str, &[u8])],
     ) -> Result<Published, Unavailable> {
         let mut call = PUBLISH.prepare_invoke();
-        keys.iter().for_each(|key| {
+        keys.into_iter().flat_map(Keys::iter).for_each(|key| {
             call.key(name(key));
         });
         call.key(stream.key.as_str()).arg(token.text()).arg(millis(ttl)).arg(stream.maxlen.unwrap_or(0));

@@ -26,7 +26,7 @@ impl RedisStream {
         Self { redis, stream, source }
     }
 
-    /// Appends an event unless it is there already.
+    /// Appends an event unless one with these keys is there already.
     ///
     /// An entry has the fields `source`, `id`, `type`, `received_at` (RFC 3339), `method`, `headers` (a JSON array of
     /// name and value pairs), `body` (the bytes as received) and `verified` (`true` or `false`).
@@ -36,6 +36,7 @@ impl RedisStream {
     pub async fn publish(
         &self,
         event: &Event,
+        keys: Option<Keys>,
         attempt: (Token, std::time::Duration),
     ) -> Result<Published, Unavailable> {
         let inbound = event.inbound();
@@ -51,7 +52,7 @@ impl RedisStream {
             ("body", inbound.body()),
             ("verified", if event.is_verified() { b"true" } else { b"false" }),
         ];
-        self.redis.publish(Keys::of(event), attempt, &self.stream, &fields).await
+        self.redis.publish(keys, attempt, &self.stream, &fields).await
     }
 }
 

@@ -477,6 +477,11 @@ impl TryFrom<AuthTable> for Auth {
             (Some((_, members)), 0) if members.is_empty() => {
                 Err(format!("has a list without schemes; each member is one of {KINDS}"))
             }
+            (Some((Combination::All, members)), 0) if members.iter().any(|member| !member.when.is_empty()) => {
+                Err("says when a member of all applies, but each always has to hold; write check = [ … ] for what has \
+                      to hold besides, or [[auth.first]]"
+                    .to_owned())
+            }
             (Some((combination, members)), 0) => Ok(Self { combination, members }),
             (None, 1) => {
                 let scheme = schemes.pop().ok_or("names no scheme")?;

@@ -28,6 +28,8 @@ pub enum Test {
     Absent,
     /// A text of at least and at most so many bytes.
     Length(usize, usize),
+    /// A text in which none of these characters stands.
+    Without(String),
 }
 
 place_table!(ConditionTable {
@@ -38,6 +40,7 @@ place_table!(ConditionTable {
     min_length: Option<usize>,
     #[serde(default, deserialize_with = "length")]
     max_length: Option<usize>,
+    without: Option<String>,
 });
 
 /// Longest text that a condition may speak of, in bytes.
@@ -64,13 +67,14 @@ impl TryFrom<ConditionTable> for Condition {
             }
             (min, max) => Some(Test::Length(min.unwrap_or(0), max.unwrap_or(usize::MAX))),
         };
-        let mut tests: Vec<_> = equals.into_iter().chain(present).chain(absent).chain(length).collect();
+        let without = table.without.map(Test::Without);
+        let mut tests: Vec<_> = equals.into_iter().chain(present).chain(absent).chain(length).chain(without).collect();
         match (tests.pop(), tests.is_empty()) {
             (Some(test), true) => Ok(Self { place, test }),
             (Some(_), false) => Err(format!("says several things of {place}; write one condition for each")),
             (None, _) => Err(format!(
-                "says nothing of {place}; write equals = \"…\", present = true, absent = true, min_length = … or \
-                 max_length = …"
+                "says nothing of {place}; write equals = \"…\", present = true, absent = true, min_length = …, max_length \
+                 = … or without = \"…\""
             )),
         }
     }
@@ -84,6 +88,7 @@ impl std::fmt::Display for Condition {
             Test::Absent => write!(f, "{} is not there", self.place),
             Test::Length(min, usize::MAX) => write!(f, "{} has at least {min} bytes", self.place),
             Test::Length(min, max) => write!(f, "{} has {min} to {max} bytes", self.place),
+            Test::Without(characters) => write!(f, "{} has none of {characters:?}", self.place),
         }
     }
 }

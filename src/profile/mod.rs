@@ -277,24 +277,30 @@ impl Profile {
 
     /// Whether the scheme's signature covers what `place` holds, so that nobody but the provider can change it.
     pub fn covers(&self, scheme: &Scheme, place: &Place) -> bool {
+        self.covers_with(scheme, place, |signed| signed.pieces().collect())
+    }
+
+    /// Whether everything that the reference may be read from is covered, and cannot be cut in another way.
+    pub fn covers_all(&self, scheme: &Scheme, reference: &Reference) -> bool {
+        let covers = |place| self.covers_with(scheme, place, |signed| signed.delimited().collect());
+        // The digest of the body changes with the body: it is covered as the body is.
+        let body = Place { holder: Holder::Form(String::new()), item: None };
+        reference.places().into_iter().all(covers) && (!reference.may_be_digest() || covers(&body))
+    }
+
+    /// The same, as far as these pieces of what is signed cover it.
+    fn covers_with(&self, scheme: &Scheme, place: &Place, pieces: impl Fn(&Template) -> Vec<&Piece>) -> bool {
         let timestamp = self.timestamp.as_ref().map(|timestamp| &timestamp.from);
         match scheme {
             // A value is covered when every variant of what is signed has it.
             Scheme::Signature(signature) => {
                 let list = &signature.place.place.holder;
-                signature.signed.iter().all(|signed| signed.pieces().any(|piece| piece.covers(place, timestamp, list)))
+                let covered = |piece: &&Piece| piece.covers(place, timestamp, list);
+                signature.signed.iter().all(|signed| pieces(signed).iter().any(covered))
             }
             Scheme::Jwt(jwt) => jwt.body.is_some() && place.is_in_body(),
             Scheme::Token(_) | Scheme::Basic(_) => false,
         }
-    }
-
-    /// Whether everything that the reference may be read from is covered.
-    pub fn covers_all(&self, scheme: &Scheme, reference: &Reference) -> bool {
-        // The digest of the body changes with the body: it is covered as the body is.
-        let body = Place { holder: Holder::Form(String::new()), item: None };
-        reference.places().into_iter().all(|place| self.covers(scheme, place))
-            && (!reference.may_be_digest() || self.covers(scheme, &body))
     }
 }
 

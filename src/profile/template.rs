@@ -111,6 +111,16 @@ impl Piece {
         }
     }
 
+    /// Whether no sender can make it longer or shorter.
+    fn is_fixed(&self) -> bool {
+        match self {
+            Self::Literal(_) | Self::Method | Self::Url | Self::UrlWithPort | Self::Param(_) => true,
+            Self::Call(function, _) => *function != Function::Crc32,
+            Self::Body | Self::Timestamp | Self::Query | Self::SortedForm => false,
+            Self::Place(_) | Self::Optional(_) | Self::Item(_) => false,
+        }
+    }
+
     /// The place that this piece is read from.
     pub fn place(&self) -> Option<&Place> {
         if let Self::Place(place) | Self::Optional(place) = self { Some(place) } else { None }
@@ -133,6 +143,16 @@ impl Template {
     /// The pieces of all parts, without what is inside functions.
     pub fn pieces(&self) -> impl Iterator<Item = &Piece> {
         self.0.iter().flat_map(Part::pieces)
+    }
+
+    /// The pieces with fixed text, or nothing, on either side. Of two others that follow each other, the end of the one
+    /// can be read as the beginning of the next, and gives the same text.
+    pub(super) fn delimited(&self) -> impl Iterator<Item = &Piece> {
+        let fixed = |piece: Option<&Piece>| piece.is_none_or(Piece::is_fixed);
+        let before = std::iter::once(None).chain(self.pieces().map(Some));
+        let after = self.pieces().skip(1).map(Some).chain([None]);
+        let between = self.pieces().zip(before.zip(after));
+        between.filter(move |(_, (before, after))| fixed(*before) && fixed(*after)).map(|(piece, _)| piece)
     }
 
     /// All pieces, also those inside functions.

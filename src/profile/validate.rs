@@ -49,6 +49,7 @@ pub(super) fn validate(profile: &Profile) -> Result<(), Wrong> {
             checks(profile, conditions, &Trail::member(at, key))?;
         }
     }
+    kinds_of_keys(profile)?;
     checks(profile, &profile.require, &Trail::to(["require"]))?;
     reference(profile, &profile.event.id, &Trail::to(["event", "id"]))?;
     if let Some(kind) = &profile.event.kind {
@@ -71,6 +72,21 @@ fn reference(profile: &Profile, said: &Reference, trail: &Trail) -> Result<(), W
         entry(profile, found, trail)?;
     }
     Ok(())
+}
+
+/// Whether public keys and shared secrets can be told apart, where a profile takes both.
+fn kinds_of_keys(profile: &Profile) -> Result<(), Wrong> {
+    let keyed = profile.schemes().filter_map(|scheme| Some((scheme, scheme.key(profile.fetches_keys())?)));
+    let (public, shared): (Vec<_>, Vec<_>) = keyed.partition(|(scheme, _)| scheme.is_asymmetric());
+    let marked = |keys: &[(&Scheme, &KeyForm)]| keys.iter().all(|(_, form)| form.only_prefixed);
+    if public.is_empty() || shared.is_empty() || marked(&public) || marked(&shared) {
+        return Ok(());
+    }
+    wrong(
+        &Trail::to(["auth"]),
+        "takes public keys and shared secrets, and does not say which is which: anybody could sign with a public key as the \
+         secret; give the keys of one kind a prefix and only_prefixed = true",
+    )
 }
 
 fn timestamp(profile: &Profile) -> Result<(), Wrong> {

@@ -115,8 +115,11 @@ fn members<'p>(
         Combination::First => !profile.covers_all(&said.scheme, &profile.event.id),
     };
     for (said, scheme) in &mut members {
-        if let Scheme::Signature(signature) = scheme {
-            signature.digest_signed = guarded(said);
+        match scheme {
+            Scheme::Signature(signature) => signature.digest_signed = guarded(said),
+            Scheme::Jwt(jwt) => jwt.digest_signed = jwt.binds_body() && guarded(said),
+            // Whoever has seen the secret can send anything under any id.
+            Scheme::Token(_) => {}
         }
     }
     Ok(members)

@@ -223,7 +223,7 @@ impl<'o> Signer<'o> {
             let text = match said.test {
                 profile::Test::Equals(_) => condition.expected(&seen.inbound, &seen.values),
                 profile::Test::Present => Some(id.to_owned()),
-                profile::Test::Absent | profile::Test::Length(..) => None,
+                profile::Test::Absent | profile::Test::Without(_) | profile::Test::Length(..) => None,
             };
             let impossible = |why: &str| format!("the profile requires that {said}{why}");
             match text {

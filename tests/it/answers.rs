@@ -1,0 +1,274 @@
+//! The statuses and bodies that a provider understands, where they are not the usual ones.
+
+use crate::harness::Answer;
+use crate::harness::Delivery;
+use crate::harness::Gateway;
+use crate::harness::Redis;
+use crate::harness::Reply;
+use crate::harness::SECRET;
+use crate::harness::Upstream;
+use crate::harness::hmac_hex;
+use crate::harness::own;
+use crate::harness::request;
+use crate::harness::shipped;
+use crate::harness::signing;
+use crate::harness::with_profile;
+
+/// A profile whose id is a header, so that any body can be sent.
+const OWN: &str = "[auth.hmac]\nsignature = { header = \"X-Sig\", encoding = \"hex\" }\nsigned = \"{body}\"\n\
+                   [event]\nid = { header = \"X-Id\" }\ntype = { header = \"X-Type\" }\n";
+const PROBLEM: Option<&str> = Some("application/problem+json");
+
+#[test]
+fn duplicate_and_ignored_events_are_answered_as_the_profile_says() {
+    for (said, status, content_type, body) in [
+        ("accepted = 202", 202, Some("application/json"), None),
+        ("accepted = 204", 204, None, Some("")),
+        ("accepted = { text = \"\" }", 200, None, Some("")),
+        ("accepted = { status = 202, text = \"\" }", 202, None, Some("")),
+        ("accepted = { text = \"[accepted]\" }", 200, Some("text/plain"), Some("[accepted]")),
+        (
+            "accepted = { status = 201, json = { b = 1, a = [true] } }",
+            201,
+            Some("application/json"),
+            Some("{\"a\":[true],\"b\":1}"),
+        ),
+    ] {
+        let (gateway, _upstream) = own(&answering(said), &keyed("events = [\"wanted\"]"));
+        assert_eq!(
+            delivery("1", "wanted").send(gateway.address()).text(),
+            r#"{"ok":true}"#,
+            "the upstream's own answer"
+        );
+        let duplicate = delivery("1", "wanted").send(gateway.address());
+        let ignored = delivery("2", "other").send(gateway.address());
+        for (answer, usual) in [(duplicate, "duplicate"), (ignored, "ignored")] {
+            assert_eq!((answer.status, answer.header("content-type")), (status, content_type), "{said}");
+            let usual = format!("{{\"received\":true,\"{usual}\":true}}");
+            assert_eq!(answer.text(), body.unwrap_or(&usual), "{said}");
+        }
+    }
+}
+
+#[test]
+fn a_published_event_is_answered_as_the_profile_says() {
+    let redis = Redis::start();
+    let folder = with_profile(&answering("accepted = { status = 202, text = \"[accepted]\" }"));
+    let sections = format!(
+        "profiles = \"profiles\"\n[store]\nurl = \"{}\"\n[sources.own]\nprofile = \"own\"\npath = \"/own\"\n{}\n\
+         deliver.redis-stream = {{ key = \"events\" }}\n",
+        redis.url(),
+        keyed("")
+    );
+    let gateway = Gateway::start_in(folder, &sections);
+    for _ in 0..2 {
+        let answer = delivery("1", "t").send(gateway.address());
+        assert_eq!((answer.status, answer.text().as_str()), (202, "[accepted]"));
+    }
+}
+
+#[test]
+fn slack_shows_nobody_that_a_command_came_twice() {
+    let (gateway, _upstream) = shipped("slack", &keyed(""));
+    let time = doorward::time::Moment::now().unix().to_string();
+    let body = r#"{"type":"event_callback","event_id":"Ev1"}"#;
+    let signature = format!("v0={}", hmac_hex(SECRET, &[b"v0:", time.as_bytes(), b":", body.as_bytes()]));
+    let headers = [("X-Slack-Request-Timestamp", time.as_str()), ("X-Slack-Signature", signature.as_str())];
+    let command = request("POST", "/slack", &headers, body);
+    assert_eq!(command.send(gateway.address()).status, 200);
+    assert_answer(&command.send(gateway.address()), 200, None, "");
+}
+
+#[test]
+fn xero_and_adyen_and_discord_are_given_what_they_want() {
+    let (gateway, _upstream) = shipped("xero", &keyed(""));
+    let body = r#"{"events":[{"eventType":"UPDATE"}],"entropy":"x"}"#;
+    let signature = signing::base64(signing::hmac_sha256(SECRET.as_bytes(), body.as_bytes()));
+    let event = request("POST", "/xero", &[("x-xero-signature", &signature)], body);
+    event.send(gateway.address());
+    assert_answer(&event.send(gateway.address()), 200, None, "");
+
+    let (gateway, _upstream) = shipped("adyen", "secrets = [\"plain:00ff\"]");
+    let signed = "p:o:m:r:1130:EUR:AUTHORISATION:true";
+    let signature = signing::base64(signing::hmac_sha256(&[0, 0xff], signed.as_bytes()));
+    let item = serde_json::json!({
+        "additionalData": { "hmacSignature": signature }, "amount": { "currency": "EUR", "value": 1130 },
+        "eventCode": "AUTHORISATION", "merchantAccountCode": "m", "merchantReference": "r", "originalReference": "o",
+        "pspReference": "p", "success": "true",
+    });
+    let body = serde_json::json!({ "live": "false", "notificationItems": [{ "NotificationRequestItem": item }] });
+    let event = request("POST", "/adyen", &[], body.to_string());
+    event.send(gateway.address());
+    assert_answer(&event.send(gateway.address()), 200, Some("text/plain"), "[accepted]");
+
+    let key = signing::ed25519("ed25519-a");
+    let public = const_hex::encode(aws_lc_rs::signature::KeyPair::public_key(&key).as_ref());
+    let (gateway, _upstream) = shipped("discord", &format!("secrets = [\"plain:{public}\"]"));
+    let signature = const_hex::encode(key.sign(b"1767348000{\"type\":1}"));
+    let headers = [("X-Signature-Ed25519", signature.as_str()), ("X-Signature-Timestamp", "1767348000")];
+    let event = request("POST", "/discord", &headers, "{\"type\":1}");
+    event.send(gateway.address());
+    assert_answer(&event.send(gateway.address()), 204, None, "");
+}
+
+#[test]
+fn refusals_have_the_statuses_of_the_profile() {
+    let said = "refused = 403\nmalformed = 422\ntoo_large = 400\n[limits]\nmax_body = \"100B\"\njson = true";
+    let (gateway, upstream) = own(&answering(said), &keyed(""));
+    let send = |delivery: Delivery| delivery.send(gateway.address());
+    assert_answer_problem(&send(delivery("1", "t").set("X-Sig", &"0".repeat(64))), 403);
+    assert_answer_problem(&send(delivery("1", "t").without("X-Sig")), 403);
+    assert_answer_problem(&send(delivery("1", "t").without("X-Id")), 422);
+    assert_answer_problem(&send(delivery("", "t")), 422);
+    assert_answer_problem(&send(delivery("1", "t").with("X-Id", "2")), 422);
+    assert_answer_problem(&send(signed("1", "t", "text")), 422);
+    assert_answer_problem(&send(signed("1", "t", &format!("[{}]", " ".repeat(99)))), 400);
+    assert_eq!(upstream.connections(), 0);
+    assert_eq!(send(signed("1", "t", &format!("[{}]", " ".repeat(98)))).status, 200);
+}
+
+#[test]
+fn providers_that_want_403_get_it() {
+    for (name, lines) in [
+        ("pagerduty", keyed("")),
+        ("pitchpoint", "params = { issuer = \"http://127.0.0.1:9\", audience = \"a\" }".to_owned()),
+    ] {
+        let (gateway, _upstream) = shipped(name, &lines);
+        assert_answer_problem(&request("POST", &format!("/{name}"), &[], "{}").send(gateway.address()), 403);
+    }
+}
+
+#[test]
+fn a_refused_handshake_has_the_status_of_other_refusals() {
+    let handshake = "[[handshake]]\nmethod = \"GET\"\nwhen = [{ query = \"a\", present = true }]\n\
+                     check = [{ query = \"a\", equals = \"b\" }]\n";
+    let (gateway, _upstream) = own(&(answering("refused = 403\n") + handshake), &keyed(""));
+    assert_answer_problem(&request("GET", "/own?a=c", &[], "").send(gateway.address()), 403);
+    assert_answer(&request("GET", "/own?a=b", &[], "").send(gateway.address()), 200, None, "");
+}
+
+#[test]
+fn zendesk_is_told_409_when_it_shall_come_again() {
+    for reply in [Reply::Status(500, ""), Reply::Status(503, ""), Reply::Close] {
+        let upstream = Upstream::with(move |_, _| reply.clone());
+        let gateway = zendesk(&upstream.url());
+        assert_eq!(zendesk_event().send(gateway.address()).status, 409);
+    }
+    let gateway = zendesk(&format!("http://{}/", Upstream::nowhere()));
+    let answer = zendesk_event().send(gateway.address());
+    assert_eq!((answer.status, answer.header("retry-after")), (409, Some("1")));
+}
+
+#[test]
+fn zendesk_is_told_409_while_the_store_is_gone() {
+    let (mut redis, upstream) = (Redis::start(), Upstream::start());
+    let store = format!("[store]\nurl = \"{}\"\n", redis.url());
+    let gateway = Gateway::start(&(zendesk_source(&upstream.url()) + &store));
+    redis.kill();
+    assert_eq!(zendesk_event().send(gateway.address()).status, 409);
+    assert_eq!(upstream.connections(), 0);
+}
+
+#[test]
+fn a_profile_can_make_the_largest_body_smaller_and_not_larger() {
+    let large = |length: usize| signed("1", "t", &format!("[{}]", " ".repeat(length - 2)));
+    for (said, server, fits, most) in
+        [("10KiB", "20KiB", 10_240, 10_241), ("20KiB", "10KiB", 10_240, 10_241), ("1B", "10KiB", 1, 2)]
+    {
+        let upstream = Upstream::start();
+        let sections = format!(
+            "profiles = \"profiles\"\n[server]\nmax_body = \"{server}\"\n[sources.own]\nprofile = \"own\"\npath = \"/own\"\n\
+             {}\ndeliver.upstream = {{ url = \"{}\" }}\n",
+            keyed(""),
+            upstream.url()
+        );
+        let profile = format!("{OWN}[limits]\nmax_body = \"{said}\"\n");
+        let gateway = Gateway::start_in(with_profile(&profile), &sections);
+        assert_eq!(large(most).send(gateway.address()).status, 413, "{said} {server}");
+        assert_eq!(large(most).chunked(1000).send(gateway.address()).status, 413, "{said} {server}");
+        let good = if fits == 1 { signed("1", "t", "x") } else { large(fits) };
+        assert_eq!(good.send(gateway.address()).status, 200, "{said} {server}");
+    }
+}
+
+#[test]
+fn a_body_that_has_to_be_json_is_an_object_or_an_array() {
+    let (gateway, upstream) = own(&format!("{OWN}[limits]\njson = true\n"), &keyed(""));
+    let bad = [
+        "",
+        " ",
+        "text",
+        "\"text\"",
+        "1",
+        "null",
+        "true",
+        "{",
+        "{}x",
+        "{\"a\":1,}",
+        "{'a':1}",
+        "[1,]",
+        "{}{}",
+        "0{}",
+        "a=b",
+        "\u{feff}{}",
+        "{\"a\":\"\t\"}",
+        "{\"a\":NaN}",
+        "// c\n{}",
+        "{\"a\":\"\\ud800\"}",
+    ];
+    for body in bad {
+        assert_answer_problem(&signed("1", "t", body).send(gateway.address()), 400);
+    }
+    assert_eq!((gateway.refusals("own", "body_malformed"), upstream.connections()), (20.0, 0));
+    for (id, body) in ["{}", "[]", " \r\n\t{ } ", "[{\"a\":[null,1e40]}]", "{\"a\":1,\"a\":2}"].into_iter().enumerate()
+    {
+        assert_eq!(signed(&id.to_string(), "t", body).send(gateway.address()).status, 200, "{body}");
+    }
+}
+
+#[track_caller]
+fn assert_answer(answer: &Answer, status: u16, content_type: Option<&str>, body: &str) {
+    assert_eq!((answer.status, answer.header("content-type"), answer.text().as_str()), (status, content_type, body));
+}
+
+#[track_caller]
+fn assert_answer_problem(answer: &Answer, status: u16) {
+    assert_eq!((answer.status, answer.header("content-type")), (status, PROBLEM), "{}", answer.text());
+    assert_eq!(answer.json()["status"], status);
+}
+
+fn answering(said: &str) -> String {
+    format!("{OWN}[answers]\n{said}\n")
+}
+
+fn keyed(lines: &str) -> String {
+    format!("secrets = [\"plain:{SECRET}\"]\n{lines}")
+}
+
+fn delivery(id: &str, kind: &str) -> Delivery {
+    signed(id, kind, "{}")
+}
+
+fn signed(id: &str, kind: &str, body: &str) -> Delivery {
+    let signature = hmac_hex(SECRET, &[body.as_bytes()]);
+    request("POST", "/own", &[("X-Sig", &signature), ("X-Id", id), ("X-Type", kind)], body)
+}
+
+fn zendesk_source(url: &str) -> String {
+    let lines = keyed("");
+    format!(
+        "[sources.zendesk]\nprofile = \"zendesk\"\npath = \"/z\"\n{lines}\ndeliver.upstream = {{ url = \"{url}\" }}\n"
+    )
+}
+
+fn zendesk(url: &str) -> Gateway {
+    Gateway::start(&zendesk_source(url))
+}
+
+fn zendesk_event() -> Delivery {
+    let time = "2026-01-02T10:00:00Z";
+    let signature = signing::base64(signing::hmac_sha256(SECRET.as_bytes(), format!("{time}{{}}").as_bytes()));
+    let headers =
+        [("X-Zendesk-Webhook-Signature", signature.as_str()), ("X-Zendesk-Webhook-Signature-Timestamp", time)];
+    request("POST", "/z", &headers, "{}")
+}

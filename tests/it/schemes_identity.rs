@@ -1,0 +1,202 @@
+//! Identities that a signature covers or does not cover: what was captured is not taken again as another event.
+
+use jsonwebtoken::Algorithm;
+use jsonwebtoken::EncodingKey;
+use serde_json::json;
+
+use super::schemes_tokens::bound;
+use super::schemes_tokens::digest_of;
+use super::schemes_tokens::encode;
+use crate::harness::SECRET;
+use crate::harness::hmac_hex;
+use crate::harness::own;
+use crate::harness::request;
+use crate::harness::signing;
+
+const DUPLICATE: &str = r#"{"received":true,"duplicate":true}"#;
+const DELIVERED: &str = r#"{"ok":true}"#;
+const ID: &str = "[event]\nid = { header = \"X-Id\" }\n";
+
+#[test]
+fn a_nonce_is_good_for_one_event() {
+    let profile = "[auth.hmac]\nsignature = { header = \"X-Mac\", encoding = \"hex\" }\nsigned = \"{header:X-Nonce}.{body}\"\n\
+                   [event]\nid = { header = \"X-Id\" }\nnonce = { header = \"X-Nonce\" }\n";
+    let (gateway, upstream) = own(profile, &keyed());
+    let send = |id: &str, nonce: &str, body: &str| {
+        let mac = hmac_hex(SECRET, &[nonce.as_bytes(), b".", body.as_bytes()]);
+        let headers = [("X-Mac", mac.as_str()), ("X-Id", id), ("X-Nonce", nonce)];
+        request("POST", "/own", &headers, body).send(gateway.address()).text()
+    };
+    assert_eq!(send("1", "n1", "{}"), DELIVERED);
+    assert_eq!(send("2", "n1", "{}"), DUPLICATE, "the nonce under another id");
+    assert_eq!(send("2", "n1", "[]"), DUPLICATE, "with another body");
+    assert_eq!(send("1", "n2", "{}"), DUPLICATE, "the id with another nonce");
+    assert_eq!(send("2", "n3", "{}"), DELIVERED, "a nonce of its own");
+    assert_eq!(send("n4", "n4", "{}"), DELIVERED);
+    assert_eq!(send("5", "5", "{}"), DELIVERED);
+    assert_eq!(send("6", "2", "{}"), DELIVERED, "a nonce that is another event's id");
+    assert_eq!(upstream.ids(), ["1", "2", "n4", "5", "6"]);
+}
+
+#[test]
+fn ids_of_several_parts_do_not_run_into_each_other() {
+    let profile = "[auth.hmac]\nsignature = { header = \"X-Mac\", encoding = \"hex\" }\nsigned = \"{header:X-N}.{body}\"\n\
+                   [event]\nid = { all = [{ json = \"/a\" }, { json = \"/b\" }, { json = \"/c\" }] }\n";
+    let (gateway, upstream) = own(profile, &keyed());
+    let send = |number: usize, parts: [&str; 3]| {
+        let body = json!({ "a": parts[0], "b": parts[1], "c": parts[2] }).to_string();
+        let n = number.to_string();
+        let mac = hmac_hex(SECRET, &[n.as_bytes(), b".", body.as_bytes()]);
+        request("POST", "/own", &[("X-Mac", &mac), ("X-N", &n)], body).send(gateway.address())
+    };
+    let different = [
+        ["a:b", "c", "d"],
+        ["a", "b:c", "d"],
+        ["a", "b", "c:d"],
+        ["a:b:c", "d", "e"],
+        ["a", "b", "c"],
+        ["ab", "c", "d"],
+        ["a", "bc", "d"],
+    ];
+    for (number, parts) in different.into_iter().enumerate() {
+        assert_eq!(send(number, parts).text(), DELIVERED, "{parts:?}");
+    }
+    assert_eq!(upstream.ids()[..2], ["a:b:c:d", "a:b:c:d"], "they look alike, and are two events");
+    assert_eq!(send(99, ["a:b", "c", "d"]).text(), DUPLICATE);
+    for unusable in [["a\u{1f}b", "c", "d"], ["a", "", "d"], ["a", "b\n", "d"]] {
+        assert_eq!(send(99, unusable).status, 400, "{unusable:?}");
+    }
+}
+
+#[test]
+fn a_captured_request_is_not_taken_again_under_another_id() {
+    let ed25519 = signing::ed25519("ed25519-a");
+    let p256 = signing::p256("p256-a");
+    let rsa = signing::rsa("rsa-a");
+    let hex = |bytes: &[u8]| const_hex::encode(bytes);
+    let raw = "format = \"raw\"\n";
+    let public = const_hex::encode(aws_lc_rs::signature::KeyPair::public_key(&ed25519).as_ref());
+    for (scheme, lines, key, signature) in [
+        ("hmac", "", SECRET.to_owned(), hmac_hex(SECRET, &[b"{}"])),
+        ("ed25519", "", public, hex(ed25519.sign(b"{}").as_ref())),
+        ("ecdsa", raw, signing::p256_public(&p256), hex(&signing::p256_signature(&p256, b"{}"))),
+        ("rsa", "", signing::rsa_public(&rsa), hex(&signing::rsa_signature(&rsa, b"{}"))),
+    ] {
+        let profile = format!(
+            "[auth.{scheme}]\n{lines}signature = {{ header = \"X-Sig\", encoding = \"hex\" }}\nsigned = \"{{body}}\"\n{ID}"
+        );
+        let (gateway, upstream) = own(&profile, &format!("secrets = [\"plain:{key}\"]"));
+        let send = |id: &str| {
+            request("POST", "/own", &[("X-Sig", &signature), ("X-Id", id)], "{}").send(gateway.address()).text()
+        };
+        assert_eq!([send("1"), send("2")], [DELIVERED, DUPLICATE], "{scheme}");
+        assert_eq!(upstream.ids(), ["1"], "{scheme}");
+    }
+}
+
+#[test]
+fn an_ecdsa_signature_that_somebody_negated_is_the_same_event() {
+    let key = signing::p256("p256-a");
+    let profile = format!(
+        "[auth.ecdsa]\nformat = \"raw\"\nsignature = {{ header = \"X-Id\", encoding = \"hex\" }}\nsigned = \"{{body}}\"\n{ID}"
+    );
+    let (gateway, upstream) = own(&profile, &format!("secrets = [\"plain:{}\"]", signing::p256_public(&key)));
+    let signature = signing::p256_signature(&key, b"{}");
+    let send = |signature: &[u8]| {
+        request("POST", "/own", &[("X-Id", &const_hex::encode(signature))], "{}").send(gateway.address()).text()
+    };
+    assert_eq!(send(&signature), DELIVERED);
+    assert_eq!(send(&signing::negated(&signature)), DUPLICATE);
+    assert_eq!(upstream.received().len(), 1);
+}
+
+#[test]
+fn a_captured_token_that_binds_the_body_is_not_taken_again_under_another_id() {
+    let (gateway, upstream) = own(&bound(), &keyed());
+    let claims = json!({ "iat": doorward::time::Moment::now().unix(), "digest": digest_of("{}") });
+    let token = encode(Algorithm::HS256, &EncodingKey::from_secret(SECRET.as_bytes()), &claims);
+    let send = |id: &str| {
+        let headers = [("X-Id", id), ("Authorization", &format!("Bearer {token}"))];
+        request("POST", "/own", &headers, "{}").send(gateway.address()).text()
+    };
+    assert_eq!([send("1"), send("1"), send("2")], [DELIVERED, DUPLICATE, DUPLICATE]);
+    assert_eq!(upstream.ids(), ["1"]);
+}
+
+#[test]
+fn plaids_token_is_the_same_event_when_somebody_negated_its_signature() {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    let key = signing::p256("p256-a");
+    let pem = signing::pem(&signing::p256_public(&key));
+    let (gateway, upstream) =
+        crate::harness::shipped("plaid", &format!("secrets = [\"plain:{}\"]", pem.replace('\n', "\\n")));
+    let claims = json!({ "iat": doorward::time::Moment::now().unix(), "request_body_sha256": digest_of("{}") });
+    let part = |value: serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let signed = format!("{}.{}", part(json!({ "alg": "ES256", "typ": "JWT" })), part(claims));
+    let signature = signing::p256_signature(&key, signed.as_bytes());
+    let send = |signature: &[u8]| {
+        let token = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature));
+        request("POST", "/plaid", &[("Plaid-Verification", &token)], "{}").send(gateway.address()).text()
+    };
+    assert_eq!(
+        [send(&signature), send(&signature), send(&signing::negated(&signature))],
+        [DELIVERED, DUPLICATE, DUPLICATE]
+    );
+    assert_eq!(upstream.received().len(), 1);
+}
+
+#[test]
+fn a_token_that_is_sent_along_tells_no_events_apart() {
+    let (gateway, upstream) =
+        own(&format!("[auth.token]\nfrom = {{ header = \"X-Token\" }}\n{ID}"), "secrets = [\"plain:word\"]");
+    let send =
+        |id: &str| request("POST", "/own", &[("X-Token", "word"), ("X-Id", id)], "{}").send(gateway.address()).text();
+    assert_eq!([send("1"), send("1"), send("2")], [DELIVERED, DUPLICATE, DELIVERED]);
+    assert_eq!(upstream.ids(), ["1", "2"]);
+}
+
+#[test]
+fn a_digit_moved_from_the_time_to_the_body_makes_no_new_event() {
+    let profile = "[auth.hmac]\nsignature = { header = \"X-Sig\", encoding = \"hex\" }\nsigned = \"{timestamp}{body}\"\n\
+                   [timestamp]\nfrom = { header = \"X-Time\" }\nformat = \"unix\"\npolicy = \"record\"\n";
+    for id in ["{ digest = \"body\" }", "{ first = [{ json = \"/id\" }, { digest = \"body\" }] }"] {
+        let (gateway, upstream) = own(&format!("{profile}[event]\nid = {id}\n"), &keyed());
+        let signature = hmac_hex(SECRET, &[b"1767348000{}"]);
+        let send = |time: &str, body: &str| {
+            request("POST", "/own", &[("X-Sig", &signature), ("X-Time", time)], body).send(gateway.address()).text()
+        };
+        assert_eq!(send("1767348000", "{}"), DELIVERED);
+        for (time, body) in [("176734800", "0{}"), ("17673480", "00{}"), ("1", "767348000{}")] {
+            assert_eq!(send(time, body), DUPLICATE, "{time} {body}");
+        }
+        assert_eq!(upstream.received().len(), 1);
+    }
+}
+
+#[test]
+fn discord_and_sendgrid_take_no_digit_of_the_time_for_the_bodys() {
+    let key = signing::ed25519("ed25519-a");
+    let public = const_hex::encode(aws_lc_rs::signature::KeyPair::public_key(&key).as_ref());
+    let (gateway, upstream) = crate::harness::shipped("discord", &format!("secrets = [\"plain:{public}\"]"));
+    let signature = const_hex::encode(key.sign(b"1767348000{\"type\":1}"));
+    let headers = [("X-Signature-Ed25519", signature.as_str()), ("X-Signature-Timestamp", "176734800")];
+    assert_eq!(request("POST", "/discord", &headers, "0{\"type\":1}").send(gateway.address()).status, 400);
+    assert_eq!(upstream.connections(), 0);
+
+    let key = signing::p256("p256-a");
+    let (gateway, upstream) =
+        crate::harness::shipped("sendgrid", &format!("secrets = [\"plain:{}\"]", signing::p256_public(&key)));
+    let raw = signing::p256_signature(&key, b"1767348000[{}]");
+    let signature = signing::base64(signing::der(&raw[..32], &raw[32..]));
+    let headers = [
+        ("X-Twilio-Email-Event-Webhook-Signature", signature.as_str()),
+        ("X-Twilio-Email-Event-Webhook-Timestamp", "176734800"),
+    ];
+    assert_eq!(request("POST", "/sendgrid", &headers, "0[{}]").send(gateway.address()).status, 400);
+    assert_eq!(upstream.connections(), 0);
+}
+
+fn keyed() -> String {
+    format!("secrets = [\"plain:{SECRET}\"]")
+}
