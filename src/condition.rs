@@ -72,6 +72,11 @@ impl Condition {
         String::from_utf8(template.fill(inbound, values, None).ok()?.to_vec()).ok()
     }
 
+    /// Where what it is about stands.
+    pub fn field(&self) -> &Field {
+        &self.field
+    }
+
     /// The fields that it reads.
     pub fn fields(&self) -> Vec<&Field> {
         let mut fields = vec![&self.field];

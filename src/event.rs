@@ -118,6 +118,15 @@ impl Identity {
         Ok(Event { id, kind, key: Some(key), guard, inbound: verified.into_inbound() })
     }
 
+    /// Reads the id alone, as it is shown.
+    ///
+    /// # Errors
+    /// [`Unidentified`] when there is none that could be used.
+    pub fn read(&self, inbound: &Inbound, values: &Values) -> Result<String, Unidentified> {
+        let (id, _) = self.id("", inbound, values)?;
+        Ok(String::from_utf8_lossy(id.as_bytes()).into_owned())
+    }
+
     fn id(&self, source: &str, inbound: &Inbound, values: &Values) -> Result<(HeaderValue, Key), Unidentified> {
         let id = self.id.text(inbound, values).map_err(|_not_text| Unidentified::Invalid)?;
         let id = id.ok_or(Unidentified::Missing)?;

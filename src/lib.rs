@@ -38,6 +38,7 @@ pub mod reply;
 pub mod source;
 pub mod route;
 pub mod settings;
+pub mod explain;
 pub mod telemetry;
 pub mod gateway;
 

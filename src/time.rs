@@ -5,6 +5,9 @@ use std::time::SystemTime;
 
 use jiff::Timestamp;
 
+/// The last millisecond of the year 9999, after which no format has a way to write a year.
+const LAST: u64 = 253_402_300_799_999;
+
 /// A moment: milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(i64);
@@ -33,9 +36,10 @@ impl Moment {
         self.unix().saturating_sub(earlier.unix())
     }
 
-    /// RFC 3339 in UTC with milliseconds, `2026-01-02T03:04:05.678Z`.
+    /// RFC 3339 in UTC with milliseconds, `2026-01-02T03:04:05.678Z`; of times before 1970 and after 9999 the nearest that
+    /// can be written.
     pub fn rfc3339(self) -> impl std::fmt::Display {
-        let millis = u64::try_from(self.0).unwrap_or(0);
+        let millis = u64::try_from(self.0).unwrap_or(0).min(LAST);
         humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + Duration::from_millis(millis))
     }
 }
@@ -84,7 +88,7 @@ impl Format {
         }
     }
 
-    /// The moment as this format writes it.
+    /// The moment as this format writes it; dates before 1970 and after 9999 are the nearest that can be written.
     pub fn write(self, moment: Moment) -> String {
         match self {
             Self::Unix => moment.unix().to_string(),
@@ -92,7 +96,7 @@ impl Format {
             Self::UnixFloat => format!("{}.{:03}", moment.unix(), moment.0.rem_euclid(1000)),
             Self::Rfc3339 | Self::Rfc3339Lenient => moment.rfc3339().to_string(),
             Self::HttpDate => {
-                let seconds = u64::try_from(moment.unix()).unwrap_or(0);
+                let seconds = u64::try_from(moment.unix()).unwrap_or(0).min(LAST / 1000);
                 httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
             }
         }
@@ -191,5 +195,7 @@ mod tests {
     #[test]
     fn received_at_is_rfc3339_with_milliseconds() {
         assert_eq!(Moment(1_735_812_000_042).rfc3339().to_string(), "2025-01-02T10:00:00.042Z");
+        assert_eq!(Moment(i64::MAX).rfc3339().to_string(), "9999-12-31T23:59:59.999Z");
+        assert_eq!(Moment(-1).rfc3339().to_string(), "1970-01-01T00:00:00.000Z");
     }
 }

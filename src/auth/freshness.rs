@@ -79,6 +79,11 @@ impl Freshness {
         Ok(Some(age))
     }
 
+    /// Where the time stands.
+    pub fn field(&self) -> &Field {
+        &self.from
+    }
+
     /// The headers that it reads.
     pub fn headers(&self) -> Vec<HeaderName> {
         self.from.headers()

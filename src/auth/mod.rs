@@ -53,6 +53,8 @@ pub enum Scheme {
 /// A scheme and when it counts.
 #[derive(Debug)]
 pub struct Member {
+    /// Its position among the members of the profile, from 0.
+    pub position: usize,
     /// When it applies, where the profile says more than that its proof is there.
     pub when: Vec<Condition>,
     /// What has to hold besides the proof.
@@ -252,7 +254,10 @@ impl Authenticator {
     }
 
     /// The members that decide about this request.
-    fn applying(&self, inbound: &Inbound, values: &Values) -> Result<&[Member], Failure> {
+    ///
+    /// # Errors
+    /// [`Failure::ConditionUnmet`] when none applies.
+    pub fn applying(&self, inbound: &Inbound, values: &Values) -> Result<&[Member], Failure> {
         match (self.combination, self.members.as_slice()) {
             (Combination::All, members) => Ok(members),
             (Combination::First, members @ [member]) if member.when.is_empty() => Ok(members),

@@ -238,12 +238,13 @@ impl Signature {
         }
     }
 
-    /// What the provider would present for these bytes, made with the first key of a keyed hash.
-    pub fn sign(&self, signed: &Filled<'_>) -> Option<String> {
-        match &self.keys {
-            Keys::Hmac(keys) => keys.first().map(|(_, key)| self.present(&key.digest(signed.pieces()))),
-            Keys::Public(..) | Keys::Certificates(_) => None,
-        }
+    /// What the provider would present for these bytes with each key of a keyed hash, and the position of its secret.
+    pub fn computed(&self, signed: &Filled<'_>) -> impl Iterator<Item = (usize, String)> {
+        let keys = match &self.keys {
+            Keys::Hmac(keys) => keys.as_slice(),
+            Keys::Public(..) | Keys::Certificates(_) => &[],
+        };
+        keys.iter().map(|(at, key)| (*at, self.present(&key.digest(signed.pieces()))))
     }
 
     /// These bytes as the profile writes a signature.

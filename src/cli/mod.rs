@@ -2,7 +2,9 @@
 
 mod check;
 mod demo;
+mod explain;
 mod profiles;
+mod provider;
 mod send;
 mod serve;
 mod sign;
@@ -44,6 +46,8 @@ enum Command {
     Sign(sign::Arguments),
     /// Send a webhook as a provider would; exit with 0 if the answer is a 2xx.
     Send(send::Arguments),
+    /// Say step by step why a captured request verifies (exit 0) or does not (exit 1), and the likeliest cause.
+    Explain(explain::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -83,6 +87,7 @@ pub fn run() -> ExitCode {
         Command::Profiles(arguments) => profiles::run(&arguments),
         Command::Sign(arguments) => sign::run(&arguments),
         Command::Send(arguments) => send::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
     }
 }
 

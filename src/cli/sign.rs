@@ -9,15 +9,12 @@ use serde_json::Value;
 use serde_json::json;
 
 use super::complain;
-use super::profiles;
+use super::provider::ProviderOptions;
 use super::say;
-use crate::params;
 use crate::profile::Profile;
-use crate::profile::Profiles;
 use crate::profile::Scheme;
 use crate::profile::Verifier;
 use crate::secret::Secret;
-use crate::secret::SecretRef;
 use crate::sign;
 use crate::sign::Id;
 use crate::sign::Kind;
@@ -36,21 +33,14 @@ pub(super) struct Arguments {
 /// What is sent, and how it is signed.
 #[derive(Debug, clap::Args)]
 pub(super) struct EventOptions {
-    /// The provider, as `doorward profiles` lists it.
-    #[arg(long, value_name = "NAME")]
-    profile: String,
-    /// A secret as in `secrets` of the source: `env:NAME`, `file:PATH`, or the text itself.
-    #[arg(long, value_name = "SECRET")]
-    secret: Vec<String>,
+    #[command(flatten)]
+    provider: ProviderOptions,
     /// The private key in PKCS#8 PEM, for providers that sign with one; a throw-away key when absent.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
     /// The body, sent byte for byte; the profile's sample when absent.
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
-    /// A parameter as in `params` of the source.
-    #[arg(long = "param", value_name = "NAME=VALUE", value_parser = param)]
-    params: Vec<(String, String)>,
     /// The event's id; a new one when absent.
     #[arg(long)]
     id: Option<String>,
@@ -63,9 +53,6 @@ pub(super) struct EventOptions {
     /// The address of the certificate, for providers whose requests name one.
     #[arg(long, value_name = "URL")]
     certificate_url: Option<String>,
-    /// A directory with more profiles, as `profiles` in the configuration.
-    #[arg(long, value_name = "DIRECTORY")]
-    directory: Option<PathBuf>,
     /// Write JSON.
     #[arg(long)]
     pub(super) json: bool,
@@ -78,11 +65,6 @@ pub(super) struct Signed {
     public: Option<Public>,
     /// Whether the body is another than the one that was given.
     body_is_new: bool,
-}
-
-fn param(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("write it as NAME=VALUE")?;
-    Ok((name.to_owned(), value.to_owned()))
 }
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
@@ -108,9 +90,9 @@ impl EventOptions {
     /// # Errors
     /// What is wrong with the options, and what would be right.
     pub(super) fn signed(&self, to: Option<&str>) -> Result<Signed, String> {
-        let profiles = profiles::load(self.directory.as_deref()).map_err(|problems| problems.to_string())?;
-        let profile = self.profile(&profiles)?;
-        let params = self.params(profile, to)?;
+        let profiles = self.provider.profiles()?;
+        let profile = self.provider.profile(&profiles)?;
+        let params = self.provider.params(profile, to)?;
         let secrets = self.secrets(profile)?;
         let key = self.key(profile)?;
         if self.certificate_url.is_none() && certificate(profile) {
@@ -141,49 +123,24 @@ impl EventOptions {
         Ok(Signed { request, public, body_is_new })
     }
 
-    fn profile<'p>(&self, profiles: &'p Profiles) -> Result<&'p Profile, String> {
-        profiles.get(&self.profile).ok_or_else(|| profiles::unknown(&self.profile, profiles))
-    }
-
-    /// All parameters; an address that is signed is the one that the request goes to, unless another is given.
-    fn params(&self, profile: &Profile, to: Option<&str>) -> Result<params::Params, String> {
-        let mut given: Vec<_> = self.params.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
-        if let Some(to) = to
-            && profile.params.contains_key("url")
-            && !given.iter().any(|(name, _)| *name == "url")
-        {
-            let bare = to.split(['?', '#']).next().unwrap_or(to);
-            given.push(("url", if profile.signs_query() { bare } else { to }.to_owned()));
-        }
-        params::complete(profile, &given).map_err(|wrong| {
-            let line = |(name, message): (String, String)| format!("--param {name}={} {message}", "…");
-            wrong.into_iter().map(line).collect::<Vec<_>>().join("\n")
-        })
-    }
-
     fn secrets(&self, profile: &Profile) -> Result<Vec<Secret>, String> {
-        if self.secret.is_empty() && self.key.is_none() && profile.needs_secrets() && !profile.keys_are_public() {
-            let mut about: Vec<_> = profile.keys().filter_map(|key| key.about.as_deref()).collect();
-            about.dedup();
+        if self.provider.secret.is_empty()
+            && self.key.is_none()
+            && profile.needs_secrets()
+            && !profile.keys_are_public()
+        {
             let key = profile.schemes().any(|scheme| Kind::of(scheme).is_some());
-            return Err(format!(
-                "--secret is missing: {}; write --secret env:NAME, file:PATH, or the text itself{}",
-                about.join(", or "),
-                if key { ", or name a private key with --key FILE" } else { "" }
-            ));
+            let or = if key { ", or name a private key with --key FILE" } else { "" };
+            return Err(format!("{}{or}", ProviderOptions::about_secrets(profile)));
         }
-        if !self.secret.is_empty() && profile.keys_are_public() {
+        if !self.provider.secret.is_empty() && profile.keys_are_public() {
             return Err(
                 "--secret is of no use: this provider signs with a private key; name its file with --key, or leave \
                         both out for a throw-away key"
                     .to_owned(),
             );
         }
-        let secret = |text: &String| match SecretRef::parse(text) {
-            Ok(reference) => reference.load(),
-            Err(_text_itself) => Secret::new(text.as_bytes()),
-        };
-        self.secret.iter().map(|text| secret(text).map_err(|message| format!("--secret: {message}"))).collect()
+        self.provider.secrets()
     }
 
     /// The private key; a new one where every scheme of the profile needs one.

@@ -55,6 +55,7 @@ impl Judge {
             .into_iter()
             .zip(timed.into_iter().zip(alone))
             .map(|((said, scheme), (timed, alone))| Member {
+                position: profile.auth.members.iter().take_while(|member| !std::ptr::eq(*member, said)).count(),
                 when: Condition::all(&said.when, context, &mut wants),
                 check: Condition::all(&said.check, context, &mut wants),
                 scheme,

@@ -106,6 +106,20 @@ fn the_commands_that_sign_and_send_work_as_they_are_written() {
 }
 
 #[test]
+fn the_explanation_in_the_readme_is_what_is_said() {
+    let section = README.split("## When a webhook is refused").nth(1).expect("the section");
+    let mut blocks = section.split("```");
+    let script = blocks.nth(1).and_then(|block| block.strip_prefix("sh\n")).expect("the commands");
+    let expected = blocks.nth(1).expect("what they print");
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut bash = std::process::Command::new("bash");
+    let script = script.replace("cargo run -q --", env!("CARGO_BIN_EXE_doorward"));
+    let output = bash.args(["-e", "-c", &script]).current_dir(&folder).output().expect("bash");
+    let printed = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(printed.contains(expected.trim_matches('\n')), "{printed}");
+}
+
+#[test]
 fn the_profiles_in_the_readme_are_profiles() {
     let blocks = README.split("```toml").filter_map(|block| block.split("```").next());
     let profiles: Vec<_> = blocks.filter(|block| block.contains("title = ")).collect();

@@ -10,10 +10,16 @@ use base64::Engine as _;
 use bytes::Bytes;
 use doorward::body;
 use doorward::body::Inbound;
+use doorward::explain::Case;
+use doorward::explain::Explanation;
+use doorward::explain::Taken;
+use doorward::explain::explain;
 use doorward::handshake::Answer;
+use doorward::params;
 use doorward::profile::Profiles;
 use doorward::profile::Reference;
 use doorward::refusal::Refusal;
+use doorward::secret::Secret;
 use doorward::settings::Settings;
 use doorward::source::Source;
 use doorward::time::Moment;
@@ -21,6 +27,7 @@ use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
 use http::Method;
+use http::Uri;
 use serde::Deserialize;
 
 use crate::harness::Files;
@@ -99,6 +106,82 @@ fn every_recorded_delivery_ends_as_it_should() {
 }
 
 #[test]
+fn every_recorded_delivery_is_explained_as_the_gateway_decides() {
+    let mut wrong = Vec::new();
+    for (profile, path) in recorded() {
+        let text = std::fs::read_to_string(&path).expect("a fixture");
+        let fixture: Fixture = serde_json::from_str(&text).expect("a fixture");
+        let expected = match &fixture.expect {
+            Expected::Refused(reason) => Err(reason.as_str()),
+            Expected::Accepted { .. } => Ok("accepted"),
+            Expected::Answered { .. } => Ok("answered"),
+        };
+        let explanation = explained(&profile, &fixture);
+        let found = match &explanation.verdict {
+            Ok(Taken::Event { .. }) => Ok("accepted"),
+            Ok(Taken::Handshake(_)) => Ok("answered"),
+            Err(refusal) => Err(refusal.row().reason),
+        };
+        let failed: Vec<_> = explanation.steps.iter().map(|step| step.failed).collect();
+        let ends = failed.iter().rposition(|failed| *failed) == found.is_err().then(|| failed.len() - 1);
+        let told = |secret: &&String| explanation.steps.iter().any(|step| step.words.contains(*secret));
+        if found != expected
+            || !ends
+            || fixture.secrets.iter().filter(|secret| secret.len() > 8).any(|secret| told(&secret))
+        {
+            wrong.push(format!("{}: {}\n  {found:?} {:?}", path.display(), fixture.about, explanation.steps));
+        }
+    }
+    assert!(wrong.is_empty(), "{} are wrong:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// What is said of a delivery.
+fn explained(profile: &str, fixture: &Fixture) -> Explanation {
+    let issuer = fixture.jwks.as_ref().map(Issuer::publishing);
+    let files = (!fixture.files.is_empty()).then(|| Files::serving(fixture.files.clone()));
+    let server = files.as_ref().map(Files::address);
+    let server = server.as_deref().unwrap_or_default();
+    let (_, target, headers, body) = request(fixture, Some(server));
+    let profile = Profiles::shipped().get(profile).expect("a profile").clone();
+    let given = fixture.params.iter().map(|(name, value)| (name.as_str(), value.replace("@SERVER@", server)));
+    let given: Vec<_> = given.chain(issuer.as_ref().map(|issuer| ("jwks_url", issuer.url()))).collect();
+    let case = Case {
+        params: params::complete(&profile, &given).expect("parameters"),
+        profile,
+        secrets: fixture.secrets.iter().map(|text| Secret::new(text.as_bytes()).expect("a secret")).collect(),
+        old_secrets: Vec::new(),
+        method: fixture.request.method.parse().expect("a method"),
+        target,
+        headers,
+        body,
+        at: Moment::from_unix(fixture.now),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(explain(&case)).unwrap_or_else(|error| panic!("{}: {error}", fixture.about))
+}
+
+/// Method, target, headers and body of a delivery.
+fn request(fixture: &Fixture, server: Option<&str>) -> (Method, Uri, HeaderMap, Bytes) {
+    let here = |text: &str| server.map_or_else(|| text.to_owned(), |server| text.replace("@SERVER@", server));
+    let mut headers = HeaderMap::new();
+    for (name, value) in &fixture.request.headers {
+        let latin = |character| u8::try_from(character).expect("ISO 8859-1");
+        let bytes: Vec<u8> = here(value).chars().map(latin).collect();
+        headers.append(
+            HeaderName::try_from(name.as_str()).expect("a header name"),
+            HeaderValue::from_bytes(&bytes).expect("a header value"),
+        );
+    }
+    let body = match (&fixture.request.body, &fixture.request.body_base64) {
+        (Some(text), None) => here(text).into_bytes(),
+        (None, Some(text)) => base64::engine::general_purpose::STANDARD.decode(text).expect("base64"),
+        _ => panic!("a fixture has one body"),
+    };
+    let method = fixture.request.method.parse().expect("a method");
+    (method, here(&fixture.request.target).parse().expect("a target"), headers, body.into())
+}
+
+#[test]
 fn every_shipped_profile_has_accepted_and_tampered_deliveries() {
     let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (profile, path) in recorded() {
@@ -161,30 +244,14 @@ fn play(profile: &str, fixture: &Fixture) -> Expected {
 
 /// The steps of the gateway from the head of a request to its event.
 async fn receive(source: &Source, profile: &str, fixture: &Fixture, server: Option<&str>) -> Result<Expected, Refusal> {
-    let here = |text: &str| server.map_or_else(|| text.to_owned(), |server| text.replace("@SERVER@", server));
-    let mut headers = HeaderMap::new();
-    for (name, value) in &fixture.request.headers {
-        let latin = |character| u8::try_from(character).expect("ISO 8859-1");
-        let bytes: Vec<u8> = here(value).chars().map(latin).collect();
-        headers.append(
-            HeaderName::try_from(name.as_str()).expect("a header name"),
-            HeaderValue::from_bytes(&bytes).expect("a header value"),
-        );
-    }
-    let body = match (&fixture.request.body, &fixture.request.body_base64) {
-        (Some(text), None) => here(text).into_bytes(),
-        (None, Some(text)) => base64::engine::general_purpose::STANDARD.decode(text).expect("base64"),
-        _ => panic!("a fixture has one body"),
-    };
+    let (method, target, headers, body) = request(fixture, server);
     let now = Moment::from_unix(fixture.now);
-    let method: Method = fixture.request.method.parse().expect("a method");
     let event = method == Method::POST;
     if !event && !source.handshakes.methods().any(|known| known == method) {
         return Err(Refusal::MethodNotAllowed);
     }
     body::announced(&headers, &source.single_headers, &source.limits)?;
-    let target = here(&fixture.request.target).parse().expect("a target");
-    let inbound = Inbound::recorded(method, target, headers, Bytes::from(body), now);
+    let inbound = Inbound::recorded(method, target, headers, body, now);
     if let Some(answer) = source.handshakes.before(&inbound).await? {
         return Ok(answered(&answer));
     }

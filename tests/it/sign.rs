@@ -6,11 +6,15 @@ use bytes::Bytes;
 use doorward::body;
 use doorward::body::Inbound;
 use doorward::event::Event;
+use doorward::explain::Case;
+use doorward::explain::Taken;
+use doorward::explain::explain;
 use doorward::profile::Profile;
 use doorward::profile::Profiles;
 use doorward::profile::Reference;
 use doorward::profile::Scheme;
 use doorward::refusal::Refusal;
+use doorward::secret::Secret;
 use doorward::settings::Settings;
 use doorward::sign::Id;
 use doorward::sign::Request;
@@ -266,5 +270,63 @@ fn what_a_body_of_ones_own_decides_cannot_be_asked_for_besides() {
     ] {
         let message = sign(name, id, body);
         assert!(message.contains(says), "{name}: {message}");
+    }
+}
+
+/// What is said of a request, and whether its cause is certain.
+fn explained(case: &Case) -> (Result<Taken, Refusal>, String, bool) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let mut explanation = explain(case).await.expect("explained");
+        let failed = explanation.steps.iter().filter(|step| step.failed).count();
+        assert_eq!(failed, usize::from(explanation.verdict.is_err()), "{:?}", explanation.steps);
+        let cause = explanation.cause(case).await;
+        let (words, proven) = cause.map_or_else(Default::default, |cause| (cause.words, cause.proven));
+        let steps: String = explanation.steps.into_iter().map(|step| step.words).collect();
+        (explanation.verdict, format!("{words}{steps}"), proven)
+    })
+}
+
+#[test]
+fn what_was_tampered_with_is_explained_for_every_profile() {
+    let now = Moment::from_unix(NOW);
+    for receiver in all() {
+        let (name, keyed) = (receiver.name(), &receiver.keyed);
+        let request = receiver.sign(Id::Fresh(1 << 20));
+        let genuine = keyed.case(&request, now);
+        let (verdict, ..) = explained(&genuine);
+        assert!(matches!(verdict, Ok(Taken::Event { .. })), "{name}: {verdict:?}");
+
+        let mut tampered = request.clone();
+        tampered.body = [&request.body[..], b"\n"].concat().into();
+        let mut named = Vec::new();
+        if let Err(refusal) = receiver.receive(&tampered) {
+            let (verdict, cause, proven) = explained(&keyed.case(&tampered, now));
+            assert_eq!(verdict.expect_err(name).row().reason, refusal.row().reason, "{name}");
+            assert!(proven && cause.contains("line break at its end"), "{name}: {cause}");
+            named.push("body");
+        }
+        if let Some(secret) = keyed.secret() {
+            let forger = keyed.forger();
+            let forged = forger.sign(Id::Fresh(1 << 20), None, now).expect("signed");
+            let old_secrets = vec![Secret::new(forger.secret().expect("a secret")).expect("a secret")];
+            let refusal = receiver.receive(&forged).expect_err(name);
+            let (verdict, cause, proven) = explained(&Case { old_secrets, ..keyed.case(&forged, now) });
+            assert_eq!(verdict.expect_err(name).row().reason, refusal.row().reason, "{name}");
+            assert!(proven && cause.contains("old secret 1"), "{name}: {cause}");
+            assert!(!cause.contains(secret), "{name}: {cause}");
+            named.push("secret");
+        }
+        // What is neither bound to the body nor to a shared secret names what it is for.
+        for (param, says) in [("audience", "the token is for"), ("topic_arn", "/TopicArn"), ("email", "claim email")] {
+            if keyed.params.contains_key(param) {
+                let mut case = keyed.case(&request, now);
+                case.params.insert(param.to_owned(), "another".to_owned());
+                let (verdict, cause, _) = explained(&case);
+                assert!(verdict.is_err() && cause.contains(says), "{name}: {cause}");
+                named.push(param);
+            }
+        }
+        assert!(!named.is_empty(), "{name}: nothing of it was tampered with");
     }
 }

@@ -21,6 +21,8 @@ use crate::profile::Profile;
 use crate::profile::Profiles;
 use crate::profile::TimestampPolicy;
 
+pub(super) use words::wrapped;
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// The profile to show.

@@ -53,7 +53,7 @@ pub(super) fn explain(profile: &Profile) -> String {
 }
 
 /// A text in lines of at most this many characters, where its words allow it.
-pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
+pub(in crate::cli) fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split(' ') {
         match lines.last_mut() {

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use doorward::explain::Case;
 use doorward::params;
+use doorward::params::Params;
 use doorward::profile::KeyEncoding;
 use doorward::profile::KeyForm;
 use doorward::profile::Profile;
@@ -143,10 +145,33 @@ impl Keyed {
         whole.to_string()
     }
 
+    /// A request to be explained by what its source knows.
+    pub fn case(&self, request: &Request, at: Moment) -> Case {
+        let secrets = |texts: &[String]| {
+            texts.iter().map(|text| Secret::new(text.as_bytes()).expect("a secret")).collect::<Vec<_>>()
+        };
+        let query = request.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
+        Case {
+            profile: self.profile.clone(),
+            secrets: secrets(&self.known),
+            old_secrets: Vec::new(),
+            params: self.complete().expect("parameters"),
+            method: request.method.clone(),
+            target: format!("/{query}").parse().expect("a target"),
+            headers: request.headers.clone(),
+            body: request.body.clone(),
+            at,
+        }
+    }
+
+    fn complete(&self) -> Result<Params, String> {
+        let given: Vec<_> = self.params.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+        params::complete(&self.profile, &given).map_err(|wrong| format!("{wrong:?}"))
+    }
+
     /// What the provider would send.
     pub fn sign(&self, id: Id<'_>, body: Option<&Bytes>, at: Moment) -> Result<Request, String> {
-        let given: Vec<_> = self.params.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
-        let params = params::complete(&self.profile, &given).map_err(|wrong| format!("{wrong:?}"))?;
+        let params = self.complete()?;
         let secrets: Vec<_> = self.secrets.iter().map(|text| Secret::new(text.as_bytes()).expect("a secret")).collect();
         sign::request(&Order {
             profile: &self.profile,

@@ -1,0 +1,100 @@
+//! The options of all commands that play or judge a provider: its profile, and what a source would be told.
+
+use std::path::PathBuf;
+
+use super::profiles;
+use crate::params;
+use crate::params::Params;
+use crate::profile::Profile;
+use crate::profile::Profiles;
+use crate::secret::Secret;
+use crate::secret::SecretRef;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ProviderOptions {
+    /// The provider, as `doorward profiles` lists it.
+    #[arg(long, value_name = "NAME")]
+    profile: String,
+    /// A secret as in `secrets` of the source: `env:NAME`, `file:PATH`, or the text itself.
+    #[arg(long, value_name = "SECRET")]
+    pub(super) secret: Vec<String>,
+    /// A parameter as in `params` of the source.
+    #[arg(long = "param", value_name = "NAME=VALUE", value_parser = param)]
+    params: Vec<(String, String)>,
+    /// A directory with more profiles, as `profiles` in the configuration.
+    #[arg(long, value_name = "DIRECTORY")]
+    directory: Option<PathBuf>,
+}
+
+fn param(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write it as NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+impl ProviderOptions {
+    /// The shipped profiles, and those of the directory.
+    ///
+    /// # Errors
+    /// What is wrong with the files of the directory.
+    pub(super) fn profiles(&self) -> Result<Profiles, String> {
+        profiles::load(self.directory.as_deref()).map_err(|problems| problems.to_string())
+    }
+
+    /// The profile that is named.
+    ///
+    /// # Errors
+    /// That there is none, and which may be meant.
+    pub(super) fn profile<'p>(&self, profiles: &'p Profiles) -> Result<&'p Profile, String> {
+        profiles.get(&self.profile).ok_or_else(|| profiles::unknown(&self.profile, profiles))
+    }
+
+    /// All parameters; where the address is signed and none is given, `address` is it.
+    ///
+    /// # Errors
+    /// Those that are missing, and what each is.
+    pub(super) fn params(&self, profile: &Profile, address: Option<&str>) -> Result<Params, String> {
+        let mut given: Vec<_> = self.params.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+        if let Some(address) = address
+            && self.lacks_url(profile)
+        {
+            let bare = address.split(['?', '#']).next().unwrap_or(address);
+            given.push(("url", if profile.signs_query() { bare } else { address }.to_owned()));
+        }
+        params::complete(profile, &given).map_err(|wrong| {
+            let line = |(name, message): (String, String)| format!("--param {name}=… {message}");
+            wrong.into_iter().map(line).collect::<Vec<_>>().join("\n")
+        })
+    }
+
+    /// Whether the profile needs the address, and none is given.
+    pub(super) fn lacks_url(&self, profile: &Profile) -> bool {
+        profile.params.contains_key("url") && !self.params.iter().any(|(name, _)| *name == "url")
+    }
+
+    /// The secrets, read from where they are.
+    ///
+    /// # Errors
+    /// What cannot be read, or is empty.
+    pub(super) fn secrets(&self) -> Result<Vec<Secret>, String> {
+        self.secret.iter().map(|text| secret("--secret", text)).collect()
+    }
+
+    /// What the profile's secrets are, for the message that they are missing.
+    pub(super) fn about_secrets(profile: &Profile) -> String {
+        let mut about: Vec<_> = profile.keys().filter_map(|key| key.about.as_deref()).collect();
+        about.dedup();
+        format!("--secret is missing: {}; write --secret env:NAME, file:PATH, or the text itself", about.join(", or "))
+    }
+}
+
+/// A secret as an option gives it.
+///
+/// # Errors
+/// What cannot be read, or is empty.
+pub(super) fn secret(option: &str, text: &str) -> Result<Secret, String> {
+    let secret = match SecretRef::parse(text) {
+        Ok(reference) => reference.load(),
+        Err(_text_itself) => Secret::new(text.as_bytes()),
+    };
+    secret.map_err(|message| format!("{option}: {message}"))
+}

@@ -1,0 +1,82 @@
+//! Signed addresses that are spelled in another way than the provider has them.
+
+use http::Uri;
+use http::header;
+
+use super::Undone;
+use crate::explain::Case;
+
+/// The parameter that holds the address as it was registered.
+const URL: &str = "url";
+
+/// The same request with every spelling of the address.
+pub(super) fn spelled(case: &Case) -> Vec<Undone> {
+    let Some(said) = case.params.get(URL) else { return Vec::new() };
+    let mut seen = vec![said.clone()];
+    let mut all = Vec::new();
+    for base in std::iter::once(said.clone()).chain(captured(case)) {
+        for url in spellings(&base, case.target.query()) {
+            if seen.contains(&url) {
+                continue;
+            }
+            seen.push(url.clone());
+            let words = format!(
+                "the address that was signed is {}, and the parameter url is {}. Set it as it is registered with the provider; \
+                 behind a proxy the gateway sees another one.",
+                shown(&url),
+                shown(said)
+            );
+            let mut case = case.clone();
+            case.params.insert(URL.to_owned(), url);
+            all.push(Undone::new(words, case));
+        }
+    }
+    all
+}
+
+/// The address as the request itself has it.
+fn captured(case: &Case) -> Vec<String> {
+    let host = case.headers.get("x-forwarded-host").or_else(|| case.headers.get(header::HOST));
+    let host = host.and_then(|host| host.to_str().ok());
+    host.map(|host| format!("https://{host}{}", case.target)).into_iter().collect()
+}
+
+fn spellings(url: &str, query: Option<&str>) -> Vec<String> {
+    let Some((_, rest)) = url.split_once("://") else { return Vec::new() };
+    let (bare, own) = rest.split_once('?').map_or((rest, None), |(bare, own)| (bare, Some(own)));
+    let (authority, path) = bare.split_once('/').map_or((bare, ""), |(authority, path)| (authority, path));
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
+    };
+    let mut queries = vec![None];
+    queries.extend(own.into_iter().chain(query).map(Some));
+    let path = path.trim_end_matches('/');
+    let paths = if path.is_empty() {
+        vec![String::new(), "/".to_owned()]
+    } else {
+        vec![format!("/{path}"), format!("/{path}/")]
+    };
+    let mut all = Vec::new();
+    for scheme in ["https", "http"] {
+        for authority in
+            [authority.to_owned(), host.to_owned(), host.to_lowercase(), format!("{host}:443"), format!("{host}:80")]
+        {
+            for path in &paths {
+                for query in &queries {
+                    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+                    all.push(format!("{scheme}://{authority}{path}{query}"));
+                }
+            }
+        }
+    }
+    all
+}
+
+/// An address to be shown: what its query holds may be a secret.
+fn shown(url: &str) -> String {
+    let query = if url.contains('?') { "?…" } else { "" };
+    let bare = url.split('?').next().unwrap_or(url);
+    let user = bare.parse::<Uri>().is_ok_and(|uri| uri.authority().is_some_and(|known| known.as_str().contains('@')));
+    if user { "one with user and password".to_owned() } else { format!("{bare}{query}") }
+}

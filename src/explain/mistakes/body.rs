@@ -1,0 +1,142 @@
+//! Bodies that are no longer what was signed.
+
+use std::collections::HashSet;
+
+use base64::Engine as _;
+use bytes::Bytes;
+
+use super::Undone;
+use crate::explain::Case;
+use crate::explain::rewritten::rewritten;
+
+/// The same request with every body that it may have had.
+pub(super) fn altered(case: &Case) -> Vec<Undone> {
+    let body = &case.body;
+    let mut seen = HashSet::from([body.clone()]);
+    let ways = ends(body).into_iter().chain(lines(body)).chain(encodings(body)).chain(json(body)).chain(forms(body));
+    let undone = ways.filter_map(|(words, bytes)| {
+        let bytes = Bytes::from(bytes);
+        seen.insert(bytes.clone()).then(|| Undone::body(words, bytes, case))
+    });
+    undone.collect()
+}
+
+type Ways = Vec<(String, Vec<u8>)>;
+
+fn ends(body: &[u8]) -> Ways {
+    let added = |end: &str, name: &str| {
+        let words = format!(
+            "the body has lost {name} at its end, which was signed: something trims it, such as a shell variable or an \
+             editor. Keep the body byte for byte."
+        );
+        (words, [body, end.as_bytes()].concat())
+    };
+    let mut ways = Vec::new();
+    if body.ends_with(b"\n") || body.ends_with(b"\r") {
+        let end = body.trim_ascii_end().len();
+        let words = "the body has a line break at its end that was not signed: an editor, `echo` or a here-document adds \
+                     one. Send it with `curl --data-binary` from a file that `printf` wrote, and capture bytes, not lines.";
+        ways.push((words.to_owned(), body.strip_suffix(b"\n").unwrap_or(body).to_vec()));
+        ways.push((words.to_owned(), body.strip_suffix(b"\r\n").unwrap_or(body).to_vec()));
+        ways.push((words.to_owned(), body.get(..end).unwrap_or_default().to_vec()));
+    }
+    let words = "the body has blanks around it that were not signed. Keep the body byte for byte.";
+    ways.push((words.to_owned(), body.trim_ascii().to_vec()));
+    ways.push((words.to_owned(), body.trim_ascii_end().to_vec()));
+    ways.extend([added("\n", "a line feed"), added("\r\n", "a line break"), added(" ", "a blank")]);
+    ways
+}
+
+fn lines(body: &[u8]) -> Ways {
+    let Ok(text) = std::str::from_utf8(body) else { return Vec::new() };
+    let unix = text.replace("\r\n", "\n");
+    let words = |from: &str, to: &str| {
+        format!(
+            "the lines of the body end with {from} where {to} was signed: something converts them, such as git, an editor or \
+             a transfer in text mode. Keep the body byte for byte."
+        )
+    };
+    vec![
+        (words("a carriage return and a line feed", "a line feed alone"), unix.clone().into_bytes()),
+        (words("a line feed", "a carriage return and a line feed"), unix.replace('\n', "\r\n").into_bytes()),
+    ]
+}
+
+fn encodings(body: &[u8]) -> Ways {
+    let mut ways = Vec::new();
+    let compact: Vec<u8> = body.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    if let Ok(bytes) = base64::engine::general_purpose::STANDARD.decode(compact) {
+        let words = "the body is still base64, as some platforms hand it over (AWS Lambda says isBase64Encoded). Decode it \
+                     first.";
+        ways.push((words.to_owned(), bytes));
+    }
+    if let Some(bytes) = body.strip_prefix(b"\xef\xbb\xbf") {
+        ways.push(("the body begins with a byte order mark that was not signed.".to_owned(), bytes.to_vec()));
+    }
+    let Ok(text) = std::str::from_utf8(body) else { return ways };
+    let latin: Option<Vec<u8>> = text.chars().map(|character| u8::try_from(character).ok()).collect();
+    if let Some(bytes) = latin {
+        let words = "the body's text was encoded twice: its UTF-8 was taken for ISO 8859-1 and encoded again.";
+        ways.push((words.to_owned(), bytes));
+    }
+    let ascii: String = text.chars().filter(char::is_ascii).collect();
+    ways.push(("the body has characters beyond ASCII that were not signed.".to_owned(), ascii.into_bytes()));
+    ways
+}
+
+fn json(body: &[u8]) -> Ways {
+    let words = |way: &str| {
+        format!(
+            "the body is the same JSON as the one that was signed, written in another way: what was signed is {way}. \
+             Something on the way parses it and writes it again: a body-parsing middleware, a proxy, a log, or the tool that \
+             captured it. Pass on and verify the bytes as they came."
+        )
+    };
+    let mut ways: Ways = rewritten(body).into_iter().map(|(way, bytes)| (words(&way), bytes)).collect();
+    let with_end: Vec<_> =
+        ways.iter().map(|(words, bytes)| (words.clone(), [bytes, b"\n".as_slice()].concat())).collect();
+    ways.extend(with_end);
+    if let Ok(text) = serde_json::from_slice::<String>(body) {
+        let words = "the body is a JSON string that has the signed body in it: it was written as JSON once too often.";
+        ways.push((words.to_owned(), text.into_bytes()));
+    }
+    ways
+}
+
+fn forms(body: &[u8]) -> Ways {
+    let Ok(text) = std::str::from_utf8(body) else { return Vec::new() };
+    if text.starts_with(['{', '[']) {
+        return Vec::new();
+    }
+    let words = "the body is the same form as the one that was signed, but its percent-encoding is another: something parses it \
+                 and writes it again. Pass on and verify the bytes as they came.";
+    let upper = hex_digits(text, |digit| digit.to_ascii_uppercase());
+    let lower = hex_digits(text, |digit| digit.to_ascii_lowercase());
+    let mut ways = Vec::new();
+    for text in [text, &upper, &lower] {
+        for text in [text.to_owned(), text.replace('+', "%20"), text.replace("%20", "+"), text.replace("%7E", "~")] {
+            ways.push((words.to_owned(), text.into_bytes()));
+        }
+    }
+    let parsed = form_urlencoded::parse(body);
+    let mut pairs: Vec<_> = parsed.into_owned().collect();
+    pairs.sort();
+    let sorted = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
+    ways.push((words.to_owned(), sorted.into_bytes()));
+    ways
+}
+
+/// The text with the two digits after each percent sign changed.
+fn hex_digits(text: &str, change: impl Fn(char) -> char) -> String {
+    let mut left = 0;
+    let digit = |character: char| {
+        if character == '%' {
+            left = 2;
+            return character;
+        }
+        let inside = left > 0;
+        left = i32::max(left - 1, 0);
+        if inside { change(character) } else { character }
+    };
+    text.chars().map(digit).collect()
+}

@@ -1,0 +1,168 @@
+//! Secrets that are not read as they should be, or are not the right ones any more.
+
+use base64::Engine as _;
+
+use super::Undone;
+use crate::explain::Case;
+use crate::profile::KeyEncoding;
+use crate::profile::KeyForm;
+use crate::profile::Scheme;
+use crate::profile::Verifier;
+use crate::secret::Secret;
+
+/// What secrets of webhooks begin with.
+const PREFIXES: [&str; 5] = ["whsec_", "v1,whsec_", "whsk_", "whpk_", "sk_"];
+/// Longest that something before a secret can be without being part of it, in bytes.
+const MAX_PREFIX: usize = 16;
+
+/// The same request with each secret that the source had earlier.
+pub(super) fn older(case: &Case) -> Vec<Undone> {
+    let each = case.old_secrets.iter().enumerate().map(|(at, secret)| {
+        let words = format!(
+            "it is signed with old secret {}: the provider has not been told the new one, or still signs with the old one for \
+             a while. List both in secrets of the source until it has stopped.",
+            at + 1
+        );
+        Undone::new(words, Case { secrets: vec![secret.clone()], ..case.clone() })
+    });
+    each.collect()
+}
+
+/// The same request with secrets that are read in other ways.
+pub(super) fn misread(case: &Case) -> Vec<Undone> {
+    if case.profile.keys_are_public() {
+        return Vec::new();
+    }
+    let mut all = texts(case);
+    all.extend(forms(case));
+    all
+}
+
+/// The text of the secret changed.
+fn texts(case: &Case) -> Vec<Undone> {
+    let mut all = Vec::new();
+    for (at, secret) in case.secrets.iter().enumerate() {
+        let Ok(text) = std::str::from_utf8(secret.expose()) else { continue };
+        for (words, changed) in changed(text) {
+            let Ok(secret) = Secret::new(changed.as_bytes()) else { continue };
+            let which = if case.secrets.len() > 1 { format!("secret {}", at + 1) } else { "the secret".to_owned() };
+            let mut secrets = case.secrets.clone();
+            secrets.get_mut(at).into_iter().for_each(|known| *known = secret.clone());
+            all.push(Undone::new(format!("{which} {words}"), Case { secrets, ..case.clone() }));
+        }
+    }
+    all
+}
+
+fn changed(text: &str) -> Vec<(String, String)> {
+    let mut ways = Vec::new();
+    let mut way = |words: &str, changed: String| {
+        if changed != text {
+            ways.push((words.to_owned(), changed));
+        }
+    };
+    way("has blanks or a line break around it that do not belong to it.", text.trim().to_owned());
+    let unquoted = text.trim_matches(['"', '\'']);
+    way("has quotation marks around it that do not belong to it.", unquoted.to_owned());
+    for end in ["\n", "\r\n"] {
+        let words = "was used by the sender with the line break at its end, as `echo` and files have one. Make it with \
+                     `printf %s`.";
+        way(words, format!("{text}{end}"));
+    }
+    for prefix in PREFIXES {
+        way(
+            &format!("lacks its prefix {prefix}, which belongs to the key here. Copy it whole."),
+            format!("{prefix}{text}"),
+        );
+    }
+    if let Some(name) = ["plain:", "env:", "file:"].iter().find(|name| text.starts_with(**name)) {
+        let words = format!("begins with {name}, which belongs to the configuration and not to the secret.");
+        way(&words, text.trim_start_matches(name).to_owned());
+    }
+    for end in ['_', ',', ':', '='] {
+        if let Some((_, rest)) = text.split_once(end).filter(|(before, _)| before.len() <= MAX_PREFIX) {
+            way(&format!("was used by the sender without what stands before its first {end:?}."), rest.to_owned());
+        }
+    }
+    if let Ok(decoded) = percent_encoding::percent_decode_str(text).decode_utf8() {
+        way("is percent-encoded, as it stood in an address. Decode it.", decoded.into_owned());
+    }
+    way("has to be in lower case.", text.to_lowercase());
+    way("has to be in upper case.", text.to_uppercase());
+    ways
+}
+
+/// The secret's text read as other bytes.
+fn forms(case: &Case) -> Vec<Undone> {
+    let mut all = Vec::new();
+    for (at, member) in case.profile.auth.members.iter().enumerate() {
+        let Some(form) = member.scheme.key(case.profile.fetches_keys()) else { continue };
+        if !takes_bytes(&member.scheme) {
+            continue;
+        }
+        let is = form.encoding.unwrap_or(KeyEncoding::Text);
+        for encoding in [KeyEncoding::Text, KeyEncoding::Base64, KeyEncoding::Hex] {
+            for prefix in [form.prefix.clone(), None, Some("whsec_".to_owned())] {
+                let said = KeyForm { encoding: Some(encoding), prefix: prefix.clone(), ..form.clone() };
+                let same = encoding == is && prefix == form.prefix;
+                if same {
+                    continue;
+                }
+                let words = format!(
+                    "the sender takes the secret {}{}, and this profile {}{}. If the profile is yours, set encoding and \
+                     prefix under key; if not, the sender has to change.",
+                    read(encoding),
+                    without(prefix.as_deref()),
+                    read(is),
+                    without(form.prefix.as_deref()),
+                );
+                all.push(Undone::new(words, with_form(case, at, said)));
+            }
+        }
+    }
+    all.extend(padded(case));
+    all
+}
+
+fn read(encoding: KeyEncoding) -> &'static str {
+    match encoding {
+        KeyEncoding::Text => "as the text that it is",
+        KeyEncoding::Base64 => "decoded from base64",
+        KeyEncoding::Hex => "decoded from hexadecimal",
+        KeyEncoding::Spki => "as a public key",
+    }
+}
+
+fn without(prefix: Option<&str>) -> String {
+    prefix.map(|prefix| format!(" without {prefix}")).unwrap_or_default()
+}
+
+/// Base64 in the alphabet of addresses, for a key in the usual one.
+fn padded(case: &Case) -> Vec<Undone> {
+    let usual = |secret: &Secret| {
+        let text = std::str::from_utf8(secret.expose()).ok()?;
+        let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).ok()?;
+        Secret::new(base64::engine::general_purpose::STANDARD.encode(bytes)).ok()
+    };
+    let secrets: Option<Vec<_>> = case.secrets.iter().map(usual).collect();
+    let words = "the secret is base64 in the alphabet of addresses (- and _), and has to be decoded as such.";
+    secrets.map(|secrets| Undone::new(words, Case { secrets, ..case.clone() })).into_iter().collect()
+}
+
+fn takes_bytes(scheme: &Scheme) -> bool {
+    match scheme {
+        Scheme::Signature(said) => matches!(said.verifier, Verifier::Hmac(_)),
+        Scheme::Jwt(said) => said.algorithm.is_symmetric(),
+        Scheme::Token(_) | Scheme::Basic(_) => false,
+    }
+}
+
+fn with_form(case: &Case, at: usize, form: KeyForm) -> Case {
+    let mut case = case.clone();
+    match case.profile.auth.members.get_mut(at).map(|member| &mut member.scheme) {
+        Some(Scheme::Signature(said)) => said.key = form,
+        Some(Scheme::Jwt(said)) => said.key = form,
+        Some(Scheme::Token(_) | Scheme::Basic(_)) | None => {}
+    }
+    case
+}

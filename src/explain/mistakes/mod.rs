@@ -1,0 +1,176 @@
+//! The usual mistakes: each is undone in turn, and the one without which the request verifies is the cause.
+
+mod address;
+mod body;
+mod keys;
+mod place;
+mod plain;
+mod time;
+
+use bytes::Bytes;
+
+use super::Case;
+use super::Taken;
+use crate::auth::Failure;
+use crate::auth::KeySets;
+use crate::profile::Scheme;
+use crate::profile::Verifier;
+use crate::refusal::Refusal;
+use crate::settings::Judge;
+
+/// Largest body whose mistakes are combined with those of secrets, in bytes.
+const MAX_COMBINED: usize = 256 * 1024;
+
+/// Why a request is refused, as far as that can be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cause {
+    /// Sentences for people: what is wrong, and what would be right.
+    pub words: String,
+    /// Whether the request verifies once the mistake is undone, so that it is certain.
+    pub proven: bool,
+}
+
+/// A request without one mistake, and what that mistake would be.
+#[derive(Debug)]
+struct Undone {
+    words: String,
+    case: Case,
+    /// Whether the request alone is another, and not what it is judged by.
+    request: bool,
+}
+
+impl Undone {
+    /// Another profile, secret or parameter.
+    fn new(words: impl Into<String>, case: Case) -> Self {
+        Self { words: words.into(), case, request: false }
+    }
+
+    /// Another body.
+    fn body(words: String, body: Bytes, case: &Case) -> Self {
+        Self { words, case: Case { body, ..case.clone() }, request: true }
+    }
+}
+
+/// The likeliest cause of a refusal.
+pub(super) async fn cause(case: &Case, judge: &Judge, refusal: &Refusal, key_sets: &mut KeySets) -> Cause {
+    let Some(failure) = doubtful(refusal) else {
+        return Cause { words: plain::told(case, refusal), proven: false };
+    };
+    let all = candidates(case, failure);
+    let tried = all.len();
+    for undone in all {
+        let proven = match undone.case.judge(key_sets) {
+            _ if undone.request => proves(&undone.case, judge, failure).await,
+            // Every judge would fetch the certificate again.
+            Ok(_) if case.profile.schemes().any(has_certificate) => false,
+            Ok(judge) => proves(&undone.case, &judge, failure).await,
+            Err(_) => false,
+        };
+        if proven {
+            return Cause { words: undone.words, proven };
+        }
+    }
+    match combined(case, failure, key_sets).await {
+        Some(words) => Cause { words, proven: true },
+        None => Cause { words: plain::unexplained(case, failure, tried), proven: false },
+    }
+}
+
+fn has_certificate(scheme: &Scheme) -> bool {
+    matches!(scheme, Scheme::Signature(said) if matches!(said.verifier, Verifier::Certificate(..)))
+}
+
+/// The failures that one of the mistakes may be behind.
+fn doubtful(refusal: &Refusal) -> Option<&Failure> {
+    let Refusal::Unauthenticated(failure) = refusal else { return None };
+    match failure {
+        Failure::SignatureMissing
+        | Failure::SignatureMalformed
+        | Failure::SignatureMismatch
+        | Failure::CredentialMissing
+        | Failure::CredentialMalformed
+        | Failure::CredentialMismatch
+        | Failure::TokenMissing
+        | Failure::TokenMalformed
+        | Failure::TokenSignature
+        | Failure::TokenBody
+        | Failure::TimestampMissing
+        | Failure::TimestampMalformed
+        | Failure::TimestampStale
+        | Failure::TimestampFuture
+        | Failure::BodyMalformed => Some(failure),
+        Failure::TokenAlgorithm
+        | Failure::TokenUnknownKey
+        | Failure::TokenKeyUse
+        | Failure::TokenIssuer
+        | Failure::TokenAudience
+        | Failure::TokenExpired
+        | Failure::TokenNotYetValid
+        | Failure::TokenClaim
+        | Failure::CertificateNotAllowed
+        | Failure::CertificateInvalid
+        | Failure::ConditionUnmet
+        | Failure::KeysUnavailable => None,
+    }
+}
+
+/// Every mistake that might have been made, the likeliest first.
+fn candidates(case: &Case, failure: &Failure) -> Vec<Undone> {
+    let time = matches!(
+        failure,
+        Failure::TimestampMissing | Failure::TimestampMalformed | Failure::TimestampStale | Failure::TimestampFuture
+    );
+    if time {
+        return time::units(case);
+    }
+    let mut all = Vec::new();
+    let missing = matches!(
+        failure,
+        Failure::SignatureMissing | Failure::CredentialMissing | Failure::TokenMissing | Failure::SignatureMalformed
+    );
+    if missing {
+        all.extend(place::elsewhere(case));
+    }
+    all.extend(keys::older(case));
+    all.extend(body::altered(case));
+    all.extend(keys::misread(case));
+    all.extend(address::spelled(case));
+    all.extend(time::scaled(case));
+    if !missing {
+        all.extend(place::elsewhere(case));
+    }
+    all.extend(place::signs_otherwise(case));
+    all
+}
+
+/// Whether the request is genuine without the mistake.
+async fn proves(case: &Case, judge: &Judge, failure: &Failure) -> bool {
+    match case.verdict(judge).await {
+        Ok(Taken::Event { .. } | Taken::Handshake(_)) => true,
+        Err(Refusal::Unidentified(_) | Refusal::Unanswered(_)) => true,
+        // Signatures are judged before the time is.
+        Err(Refusal::Unauthenticated(later @ (Failure::TimestampStale | Failure::TimestampFuture))) => {
+            !matches!(failure, Failure::TimestampStale | Failure::TimestampFuture) && later != *failure
+        }
+        Err(_) => false,
+    }
+}
+
+/// Two mistakes at once: a secret that is read in another way, and a body that is written in another way.
+async fn combined(case: &Case, failure: &Failure, key_sets: &mut KeySets) -> Option<String> {
+    let hashed =
+        |scheme: &Scheme| matches!(scheme, Scheme::Signature(said) if matches!(said.verifier, Verifier::Hmac(_)));
+    let wrong = matches!(failure, Failure::SignatureMismatch);
+    if !wrong || case.body.len() > MAX_COMBINED || !case.profile.schemes().any(hashed) {
+        return None;
+    }
+    for key in keys::older(case).into_iter().chain(keys::misread(case)) {
+        let Ok(judge) = key.case.judge(key_sets) else { continue };
+        for undone in body::altered(&key.case) {
+            if proves(&undone.case, &judge, failure).await {
+                return Some(format!("two mistakes at once. First, {} Second, {}", key.words, undone.words));
+            }
+        }
+    }
+    None
+}

@@ -1,0 +1,170 @@
+//! Causes that the refusal itself tells, and what is left when no mistake explains it.
+
+use super::super::token;
+use crate::auth::Failure;
+use crate::body::Unreadable;
+use crate::explain::Case;
+use crate::params;
+use crate::profile::Scheme;
+use crate::refusal::Refusal;
+
+/// What the refusal means, where trying would tell nothing more.
+#[expect(clippy::wildcard_enum_match_arm, reason = "what has no words of its own says what it is")]
+pub(super) fn told(case: &Case, refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::Unauthenticated(failure) => token(case, failure),
+        Refusal::Unreadable(Unreadable::HeaderRepeated) => {
+            "a header that decides something is there more than once, and which of them counts would be a guess. A proxy on \
+             the way may add its own."
+                .to_owned()
+        }
+        Refusal::Unreadable(Unreadable::Encoded) => {
+            "the body is compressed. Signatures are over what the provider sent; something on the way compresses it, or the \
+             capture has kept the header and not the bytes."
+                .to_owned()
+        }
+        Refusal::Unreadable(Unreadable::TooLarge) => {
+            "the body is larger than this provider's ever are (max_body of the profile).".to_owned()
+        }
+        Refusal::Unreadable(Unreadable::Framing) => {
+            "the request says in two ways where its body ends. A proxy on the way writes Transfer-Encoding or \
+             Content-Length anew."
+                .to_owned()
+        }
+        Refusal::MethodNotAllowed => format!(
+            "events come with POST, and handshakes as the profile says; this is {}. A redirect on the way turns POST into GET.",
+            case.method
+        ),
+        Refusal::Unidentified(_) => format!(
+            "the request is genuine, but has no event id where the profile looks: {}.{}",
+            case.profile.event.id,
+            members(case)
+        ),
+        Refusal::Unanswered(_) => {
+            "the request is a handshake, and what it has to prove does not hold, such as the verify token that was set with \
+             the provider. Compare it with the params of the source."
+                .to_owned()
+        }
+        other => other.to_string(),
+    }
+}
+
+/// The members of a JSON body, whose names are no secret.
+fn members(case: &Case) -> String {
+    let Ok(serde_json::Value::Object(members)) = serde_json::from_slice(&case.body) else { return String::new() };
+    let names: Vec<_> = members.keys().take(20).map(|name| format!("/{name}")).collect();
+    format!(" The body has {}.", names.join(", "))
+}
+
+/// What is wrong with a token or certificate, or with anything else that is not a matter of trying.
+#[expect(clippy::wildcard_enum_match_arm, reason = "what has no words of its own says what it is")]
+fn token(case: &Case, failure: &Failure) -> String {
+    let claims = claims(case);
+    let claim = |name: &str| claims.as_ref().and_then(|(_, claims)| claims.get(name)).map(ToString::to_string);
+    let says = |name: &str| claim(name).unwrap_or_else(|| "nothing".to_owned());
+    match failure {
+        Failure::TokenAudience => {
+            format!("the token is for {}, and the source takes {}.", says("aud"), expected(case, "audience"))
+        }
+        Failure::TokenIssuer => {
+            format!("the token is from {}, and the source takes {}.", says("iss"), expected(case, "issuer"))
+        }
+        Failure::TokenExpired => "the token was not valid any more at the moment it was judged, or does not say until when. If the \
+                                  request was captured earlier, name the moment with --at."
+            .to_owned(),
+        Failure::TokenNotYetValid => {
+            "the token was not valid yet at the moment it was judged: one of the clocks is wrong.".to_owned()
+        }
+        Failure::TokenAlgorithm => {
+            let algorithm = claims.as_ref().and_then(|(header, _)| header.get("alg")).map(ToString::to_string);
+            let profile = algorithms(case);
+            format!("the token is signed with {}, and the profile takes {profile}.", algorithm.unwrap_or_default())
+        }
+        Failure::TokenUnknownKey => "the token names a key that is not among those of the source: it is from another issuer or \
+                                     environment, or the key was replaced."
+            .to_owned(),
+        Failure::KeysUnavailable => {
+            "the keys, or the certificate, could not be fetched. Is their address right, and can it be reached from here?"
+                .to_owned()
+        }
+        Failure::CertificateNotAllowed => {
+            "the request names a certificate at an address that this profile does not allow. Requests of the provider never do."
+                .to_owned()
+        }
+        other => format!("{other}; the steps say which."),
+    }
+}
+
+fn claims(case: &Case) -> Option<(serde_json::Value, serde_json::Value)> {
+    let text = case.headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let bearer = text.and_then(|text| token::bare(text, None));
+    let named = case.profile.schemes().find_map(|scheme| match scheme {
+        Scheme::Jwt(said) => {
+            let from = said.from.as_ref()?;
+            let crate::profile::Holder::Header(names) = &from.place.holder else { return None };
+            let value = names.iter().find_map(|name| case.headers.get(name))?.to_str().ok()?;
+            token::bare(value, Some(&from.prefix))
+        }
+        Scheme::Signature(_) | Scheme::Token(_) | Scheme::Basic(_) => None,
+    });
+    token::parts(named.or(bearer)?)
+}
+
+/// What the profile takes as issuer or audience.
+fn expected(case: &Case, name: &str) -> String {
+    let said = case.profile.schemes().find_map(|scheme| match scheme {
+        Scheme::Jwt(said) => {
+            let texts = if name == "issuer" { &said.issuer } else { &said.audience };
+            let texts: Vec<_> = texts.iter().map(|text| params::fill(text, &case.params)).collect();
+            (!texts.is_empty()).then(|| texts.join(" or "))
+        }
+        Scheme::Signature(_) | Scheme::Token(_) | Scheme::Basic(_) => None,
+    });
+    said.unwrap_or_else(|| params::param(&case.params, name).to_owned())
+}
+
+fn algorithms(case: &Case) -> String {
+    let titles: Vec<_> = case
+        .profile
+        .schemes()
+        .filter_map(|scheme| if let Scheme::Jwt(said) = scheme { Some(said.algorithm.title()) } else { None })
+        .collect();
+    titles.join(" or ")
+}
+
+/// What is left when none of the usual mistakes was made.
+#[expect(clippy::wildcard_enum_match_arm, reason = "all that are left are other bytes or another secret")]
+pub(super) fn unexplained(case: &Case, failure: &Failure, tried: usize) -> String {
+    let none = if tried > 0 { format!(" None of {tried} usual mistakes explains it.") } else { String::new() };
+    match failure {
+        Failure::TimestampStale => "the request is older than the profile allows. If it was captured earlier, name the moment with \
+                                    --at; if not, it is a replay, it was held up on the way, or one of the clocks is wrong."
+            .to_owned(),
+        Failure::TimestampFuture => {
+            "the request's time lies ahead of the moment it was judged at: one of the clocks is wrong.".to_owned()
+        }
+        Failure::TimestampMissing | Failure::TimestampMalformed => {
+            format!("the time is not where the profile looks, or not written as it says.{none}")
+        }
+        Failure::SignatureMissing | Failure::CredentialMissing | Failure::TokenMissing => {
+            let names: Vec<_> = case.headers.keys().map(http::HeaderName::as_str).collect();
+            format!(
+                "the request does not carry the proof that the profile looks for. Is it from this provider, and is signing \
+                 switched on there?{none} The request's headers are {}.",
+                names.join(", ")
+            )
+        }
+        Failure::BodyMalformed => "the body is not JSON, or no form, that every parser reads alike; the steps say why.".to_owned(),
+        Failure::SignatureMalformed => {
+            format!("what stands where the signature should be is not written as the profile says; it may be cut short.{none}")
+        }
+        Failure::CredentialMismatch | Failure::CredentialMalformed => format!(
+            "the request carries another secret: that of another endpoint, environment or account, or one that was replaced. \
+             Name those that the source had earlier with --old-secret.{none}"
+        ),
+        other => format!(
+            "{other}: the secret is that of another endpoint, environment or account, or one that was replaced, or the body was \
+             really changed. Copy the secret anew, and name those that the source had earlier with --old-secret.{none}"
+        ),
+    }
+}

@@ -1,0 +1,83 @@
+//! Times in other units than the profile says.
+
+use http::HeaderValue;
+
+use super::Undone;
+use crate::explain::Case;
+use crate::profile::Holder;
+use crate::profile::Timestamp;
+use crate::time::Format;
+use crate::time::Moment;
+
+const FORMATS: [Format; 5] =
+    [Format::Unix, Format::UnixMs, Format::UnixFloat, Format::Rfc3339Lenient, Format::HttpDate];
+
+/// 2015-01-01, before which nobody captured what is explained here.
+const EARLIEST: i64 = 1_420_070_400;
+/// How far ahead a clock may be to be taken for one that is wrong, in seconds.
+const AHEAD: i64 = 366 * 86_400;
+
+/// The same request with its time read in another format, at that time.
+pub(super) fn units(case: &Case) -> Vec<Undone> {
+    let Some((said, text)) = time(case) else { return Vec::new() };
+    let plausible = |moment: &Moment| (EARLIEST..case.at.unix().saturating_add(AHEAD)).contains(&moment.unix());
+    if said.format.parse(&text).as_ref().is_some_and(plausible) {
+        return Vec::new();
+    }
+    let read = FORMATS.into_iter().filter_map(|format| Some((format, format.parse(&text).filter(plausible)?)));
+    let undone = read.map(|(format, moment)| {
+        let words = format!(
+            "the time is written in {}, and the profile reads {}. If the profile is yours, set format; if not, the sender has \
+             to change.",
+            format.describe(),
+            said.format.describe()
+        );
+        let mut case = Case { at: moment, ..case.clone() };
+        case.profile.timestamp = Some(Timestamp { format, ..said.clone() });
+        Undone::new(words, case)
+    });
+    undone.collect()
+}
+
+/// The same request with its time in other units, where the signature is over it.
+pub(super) fn scaled(case: &Case) -> Vec<Undone> {
+    let Some((said, text)) = time(case) else { return Vec::new() };
+    let Holder::Header(names) = &said.from.holder else { return Vec::new() };
+    let Some(name) = names.iter().find(|name| case.headers.contains_key(*name)) else { return Vec::new() };
+    let moments = FORMATS.into_iter().filter_map(|format| format.parse(&text));
+    let mut all = Vec::new();
+    for moment in moments {
+        for format in FORMATS {
+            let other = format.write(moment);
+            let value = case.headers.get(name).and_then(|value| value.to_str().ok());
+            let value = value.map(|value| value.replacen(&text, &other, 1));
+            let Some(value) = value.filter(|_| other != text).and_then(|value| HeaderValue::from_str(&value).ok())
+            else {
+                continue;
+            };
+            let words = format!(
+                "the time that was signed is {other}, in {}, and the request has {text}. Sign the text that is sent.",
+                format.describe()
+            );
+            let mut case = case.clone();
+            case.headers.insert(name.clone(), value);
+            case.profile.timestamp = Some(Timestamp { format, ..said.clone() });
+            all.push(Undone::new(words, case));
+        }
+    }
+    all
+}
+
+/// What the profile says of the time, and the text that stands there.
+fn time(case: &Case) -> Option<(&Timestamp, String)> {
+    let said = case.profile.timestamp.as_ref()?;
+    let mut wants = crate::field::Wants::default();
+    let field = crate::field::Field::new(&said.from, &mut wants);
+    let inbound = case.inbound();
+    let mut values = wants.read(&inbound).ok()?;
+    if said.from.is_json() {
+        wants.read_json(&inbound, &mut values, true).ok()?;
+    }
+    let text = field.text(&inbound, &values).ok().flatten()?;
+    (text.len() <= 64).then(|| (said, text.to_owned()))
+}

@@ -1,0 +1,171 @@
+//! Says why a captured request verifies or does not: what was looked for, found, computed and compared, and which of the
+//! usual mistakes would explain it. Judges with the very code of the gateway; never says a secret.
+
+mod capture;
+mod mistakes;
+mod rewritten;
+mod steps;
+mod token;
+mod words;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::Method;
+use http::Uri;
+
+use crate::auth::KeySets;
+use crate::body;
+use crate::body::Budget;
+use crate::body::Inbound;
+use crate::body::Limits;
+use crate::body::Unreadable;
+use crate::handshake::Answer;
+use crate::params::Params;
+use crate::profile::Profile;
+use crate::refusal::Refusal;
+use crate::secret::Secret;
+use crate::settings::Judge;
+use crate::time::Moment;
+
+pub use capture::Capture;
+pub use mistakes::Cause;
+pub use steps::Kind;
+pub use steps::Step;
+
+/// The name that the source goes by.
+const SOURCE: &str = "explain";
+
+/// A request, and what it is judged by.
+#[derive(Debug, Clone)]
+pub struct Case {
+    /// The profile of its provider.
+    pub profile: Profile,
+    /// The secrets of its source.
+    pub secrets: Vec<Secret>,
+    /// Secrets that the source had earlier, and does not accept any more.
+    pub old_secrets: Vec<Secret>,
+    /// The parameters of its source, complete.
+    pub params: Params,
+    /// The method.
+    pub method: Method,
+    /// Path and query.
+    pub target: Uri,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body, byte for byte.
+    pub body: Bytes,
+    /// When it is judged.
+    pub at: Moment,
+}
+
+/// What the gateway makes of a request that it takes.
+#[derive(Debug, Clone)]
+pub enum Taken {
+    /// An event.
+    Event {
+        /// Its id.
+        id: String,
+        /// Its type, where it has one.
+        kind: Option<String>,
+        /// Which secret it was proved with, counted from 0.
+        secret: Option<usize>,
+    },
+    /// A handshake, and its answer.
+    Handshake(Answer),
+}
+
+/// What becomes of a request, and how.
+#[derive(Debug)]
+pub struct Explanation {
+    /// What was done, in its order, to where it ended.
+    pub steps: Vec<Step>,
+    /// What the gateway would make of it.
+    pub verdict: Result<Taken, Refusal>,
+    judge: Judge,
+    key_sets: KeySets,
+}
+
+/// Explains what becomes of a request. Keys and certificates are fetched where the profile says so.
+///
+/// # Errors
+/// What is wrong with the secrets or parameters.
+pub async fn explain(case: &Case) -> Result<Explanation, String> {
+    let mut key_sets = KeySets::new();
+    let judge = case.judge(&mut key_sets)?;
+    for jwks in key_sets.values() {
+        let jwks = Arc::clone(jwks);
+        drop(tokio::spawn(async move { jwks.run().await }));
+    }
+    let verdict = case.verdict(&judge).await;
+    let steps = steps::walk(case, &judge).await;
+    Ok(Explanation { steps, verdict, judge, key_sets })
+}
+
+impl Explanation {
+    /// Looks for the likeliest cause, when the request is refused: tries the usual mistakes, which takes some hundred
+    /// signatures.
+    pub async fn cause(&mut self, case: &Case) -> Option<Cause> {
+        let refusal = self.verdict.as_ref().err()?;
+        Some(mistakes::cause(case, &self.judge, refusal, &mut self.key_sets).await)
+    }
+}
+
+impl Case {
+    fn judge(&self, key_sets: &mut KeySets) -> Result<Judge, String> {
+        Judge::new(&self.profile, &self.secrets, &self.params, key_sets).map_err(|misfits| {
+            let line = |(key, message): &(String, String)| format!("{key} {message}");
+            misfits.iter().map(line).collect::<Vec<_>>().join("\n")
+        })
+    }
+
+    fn inbound(&self) -> Inbound {
+        let (method, target) = (self.method.clone(), self.target.clone());
+        Inbound::recorded(method, target, self.headers.clone(), self.body.clone(), self.at)
+    }
+
+    /// What every request has to keep to, of whatever provider.
+    fn readable(&self, judge: &Judge) -> Result<(), Unreadable> {
+        let max_body = self.profile.limits.max_body.and_then(|size| usize::try_from(size.as_u64()).ok());
+        let limits = Limits {
+            max_body: max_body.unwrap_or(usize::MAX),
+            body_timeout: Duration::ZERO,
+            budget: Arc::new(Budget::new(usize::MAX)),
+        };
+        body::announced(&self.headers, &judge.single_headers, &limits)?;
+        if self.body.len() > limits.max_body {
+            return Err(Unreadable::TooLarge);
+        }
+        Ok(())
+    }
+
+    /// The steps of the gateway, from the head of a request to its event.
+    async fn verdict(&self, judge: &Judge) -> Result<Taken, Refusal> {
+        let Judge { authenticator, handshakes, identity, .. } = judge;
+        let event = self.method == Method::POST;
+        if !event && !handshakes.methods().any(|known| *known == self.method) {
+            return Err(Refusal::MethodNotAllowed);
+        }
+        self.readable(judge)?;
+        let inbound = self.inbound();
+        if let Some(answer) = handshakes.before(&inbound).await? {
+            return Ok(Taken::Handshake(answer));
+        }
+        if !event && !handshakes.take_signed(&self.method) {
+            return Err(Refusal::MethodNotAllowed);
+        }
+        let verified = authenticator.verify(inbound, self.at).await.map_err(|rejected| rejected.failure)?;
+        if let Some(answer) = handshakes.after(verified.inbound(), verified.values()).await? {
+            return Ok(Taken::Handshake(answer));
+        }
+        if !event {
+            return Err(Refusal::MethodNotAllowed);
+        }
+        let secret = verified.secret();
+        let event = identity.identify(SOURCE, verified).map_err(|nameless| nameless.why)?;
+        let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        Ok(Taken::Event { id: text(event.id()), kind: event.kind().map(text), secret })
+    }
+}
