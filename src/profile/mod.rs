@@ -317,6 +317,20 @@ mod tests {
     }
 
     #[test]
+    fn every_shipped_profile_says_for_how_long_its_provider_tries_again() {
+        for (name, profile) in Profiles::shipped().iter() {
+            let facts = &profile.facts;
+            let retries = facts.retries.as_deref().unwrap_or_else(|| panic!("{name} says nothing of retries"));
+            let says = |words: &[&str]| words.iter().any(|words| retries.to_lowercase().contains(words));
+            let none = facts.retried.as_ref().is_some_and(Retried::is_nothing);
+            let horizon = facts.horizon.is_some() || none || says(&["not published", "up to the sender"]);
+            assert!(horizon, "{name} says neither a horizon nor that there is none: {retries}");
+            let deadline = facts.deadline.is_some() || says(&["deadline"]);
+            assert!(deadline, "{name} says neither a deadline nor that there is none: {retries}");
+        }
+    }
+
+    #[test]
     fn errors_point_at_the_place_and_name_the_alternatives() {
         let wrong =
             "title = \"X\"\n[auth.hmac]\nsignatures = 1\nsigned = \"{body}\"\n[event]\nid = { json = \"/id\" }\n";
