@@ -1,16 +1,15 @@
 //! Tokens that are JWTs (RFC 7519), verified as RFC 8725 asks: one algorithm pinned by the profile, keys from the
 //! configured places only, and every claim that is configured required.
 
+mod decode;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
-use base64::Engine as _;
 use http::HeaderName;
 use http::header;
-use jsonwebtoken::DecodingKey;
-use serde::Deserialize;
 use serde_json::Value;
 use sha2::Digest as _;
 use sha2::Sha256;
@@ -21,7 +20,6 @@ use super::Material;
 use super::Misfit;
 use super::Signed;
 use super::jwks::KeySet;
-use super::keys;
 use crate::body::Inbound;
 use crate::field::Field;
 use crate::field::Values;
@@ -30,9 +28,12 @@ use crate::profile;
 use crate::profile::Algorithm;
 use crate::profile::BodyClaim;
 use crate::profile::Holder;
-use crate::profile::KeyEncoding;
 use crate::profile::Place;
 use crate::time::Moment;
+
+use self::decode::configured;
+use self::decode::read_header;
+use self::decode::signature_only;
 
 /// Longest token that is looked at, in bytes.
 const MAX_TOKEN: usize = 8 * 1024;
@@ -73,13 +74,6 @@ struct Known {
     expires: i64,
     generation: u64,
     secret: Option<usize>,
-}
-
-#[derive(Deserialize)]
-struct Header {
-    alg: String,
-    kid: Option<String>,
-    crit: Option<Value>,
 }
 
 /// The claims of a token, by name.
@@ -338,62 +332,6 @@ impl Jwt {
     fn remembered(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], Known>> {
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Keys from the text of one secret: a shared key, a public key in PEM, a JWK or a JWK set.
-fn configured(said: &profile::Jwt, text: &[u8]) -> Result<KeySet, String> {
-    if said.algorithm.is_symmetric() {
-        return Ok(KeySet::of(DecodingKey::from_secret(&keys::bytes(&said.key, KeyEncoding::Text, text)?)));
-    }
-    if !text.trim_ascii_start().starts_with(b"-----BEGIN") {
-        return KeySet::parse(text, said.algorithm, 0);
-    }
-    let key = match said.algorithm {
-        Algorithm::Es256 | Algorithm::Es384 => DecodingKey::from_ec_pem(text),
-        Algorithm::EdDsa => DecodingKey::from_ed_pem(text),
-        Algorithm::Rs256
-        | Algorithm::Rs384
-        | Algorithm::Rs512
-        | Algorithm::Ps256
-        | Algorithm::Ps384
-        | Algorithm::Ps512 => DecodingKey::from_rsa_pem(text),
-        Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512 => return Err("is not a shared key".to_owned()),
-    };
-    key.map(KeySet::of).map_err(|_bad| format!("is not a public key for {} in PEM", said.algorithm.title()))
-}
-
-/// Only the signature: the claims are judged here, where "absent" and "of the wrong type" are both a no, and where the
-/// time is an argument.
-fn signature_only(algorithm: Algorithm) -> jsonwebtoken::Validation {
-    let mut validation = jsonwebtoken::Validation::new(match algorithm {
-        Algorithm::Rs256 => jsonwebtoken::Algorithm::RS256,
-        Algorithm::Rs384 => jsonwebtoken::Algorithm::RS384,
-        Algorithm::Rs512 => jsonwebtoken::Algorithm::RS512,
-        Algorithm::Ps256 => jsonwebtoken::Algorithm::PS256,
-        Algorithm::Ps384 => jsonwebtoken::Algorithm::PS384,
-        Algorithm::Ps512 => jsonwebtoken::Algorithm::PS512,
-        Algorithm::Es256 => jsonwebtoken::Algorithm::ES256,
-        Algorithm::Es384 => jsonwebtoken::Algorithm::ES384,
-        Algorithm::EdDsa => jsonwebtoken::Algorithm::EdDSA,
-        Algorithm::Hs256 => jsonwebtoken::Algorithm::HS256,
-        Algorithm::Hs384 => jsonwebtoken::Algorithm::HS384,
-        Algorithm::Hs512 => jsonwebtoken::Algorithm::HS512,
-    });
-    validation.required_spec_claims.clear();
-    validation.validate_exp = false;
-    validation.validate_nbf = false;
-    validation.validate_aud = false;
-    validation
-}
-
-fn read_header(token: &str) -> Result<Header, Failure> {
-    let mut parts = token.split('.');
-    let (Some(header), Some(_), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
-        return Err(Failure::TokenMalformed);
-    };
-    let json =
-        base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(header).map_err(|_bad| Failure::TokenMalformed)?;
-    serde_json::from_slice(&json).map_err(|_bad| Failure::TokenMalformed)
 }
 
 /// Seconds since 1970, perhaps with a fraction (RFC 7519 section 2, `NumericDate`).

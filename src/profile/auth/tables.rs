@@ -1,0 +1,203 @@
+//! `[auth]` as it is written: one scheme, or a list of several.
+
+use serde::Deserialize;
+
+use super::Auth;
+use super::Basic;
+use super::Certificate;
+use super::Combination;
+use super::EcdsaFormat;
+use super::Jwt;
+use super::KeyForm;
+use super::Member;
+use super::Scheme;
+use super::Signature;
+use super::Token;
+use super::Verifier;
+use crate::profile::condition::Condition;
+use crate::profile::hash::Hash;
+use crate::profile::place::SignaturePlace;
+use crate::profile::place::place_table;
+use crate::profile::read::written_as;
+use crate::profile::template::Template;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AuthTable {
+    hmac: Option<HmacTable>,
+    ed25519: Option<Ed25519Table>,
+    ecdsa: Option<EcdsaTable>,
+    rsa: Option<RsaTable>,
+    token: Option<Token>,
+    basic: Option<Basic>,
+    jwt: Option<Jwt>,
+    first: Option<Vec<Member>>,
+    all: Option<Vec<Member>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MemberTable {
+    hmac: Option<HmacTable>,
+    ed25519: Option<Ed25519Table>,
+    ecdsa: Option<EcdsaTable>,
+    rsa: Option<RsaTable>,
+    token: Option<Token>,
+    basic: Option<Basic>,
+    jwt: Option<Jwt>,
+    #[serde(default)]
+    when: Vec<Condition>,
+    #[serde(default)]
+    check: Vec<Condition>,
+    #[serde(default)]
+    optional: bool,
+}
+
+/// What all signatures say.
+macro_rules! signature_table {
+    ($name:ident, $expecting:literal, { $($(#[$attribute:meta])* $field:ident: $type:ty,)* }) => {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields, expecting = $expecting)]
+        struct $name {
+            $($(#[$attribute])* $field: $type,)*
+            #[serde(default)]
+            key: KeyForm,
+            signature: SignaturePlace,
+            signed: Template,
+            #[serde(default)]
+            or_signed: Vec<Template>,
+        }
+
+        impl $name {
+            fn scheme(self, verifier: Verifier) -> Scheme {
+                let signed = std::iter::once(self.signed).chain(self.or_signed).collect();
+                Scheme::Signature(Box::new(Signature { verifier, key: self.key, place: self.signature, signed }))
+            }
+        }
+    };
+}
+
+signature_table!(HmacTable, "the table [auth.hmac]", {
+    #[serde(default)]
+    hash: Hash,
+});
+signature_table!(Ed25519Table, "the table [auth.ed25519]", {});
+signature_table!(EcdsaTable, "the table [auth.ecdsa]", {
+    #[serde(default)]
+    format: EcdsaFormat,
+});
+signature_table!(RsaTable, "the table [auth.rsa]", {
+    #[serde(default)]
+    hash: Hash,
+    certificate: Option<Certificate>,
+});
+
+impl RsaTable {
+    fn verifier(&mut self) -> Verifier {
+        match self.certificate.take() {
+            Some(certificate) => Verifier::Certificate(self.hash, certificate),
+            None => Verifier::Rsa(self.hash),
+        }
+    }
+}
+
+/// What a table says, of which there may be one.
+const KINDS: &str = "hmac, ed25519, ecdsa, rsa, token, basic or jwt";
+
+macro_rules! one_scheme {
+    ($table:expr) => {{
+        let table = $table;
+        let mut schemes = Vec::new();
+        schemes.extend(table.hmac.map(|said| {
+            let hash = said.hash;
+            said.scheme(Verifier::Hmac(hash))
+        }));
+        schemes.extend(table.ed25519.map(|said| said.scheme(Verifier::Ed25519)));
+        schemes.extend(table.ecdsa.map(|said| {
+            let format = said.format;
+            said.scheme(Verifier::Ecdsa(format))
+        }));
+        schemes.extend(table.rsa.map(|mut said| {
+            let verifier = said.verifier();
+            said.scheme(verifier)
+        }));
+        schemes.extend(table.token.map(Scheme::Token));
+        schemes.extend(table.basic.map(Scheme::Basic));
+        schemes.extend(table.jwt.map(|said| Scheme::Jwt(Box::new(said))));
+        schemes
+    }};
+}
+
+written_as!(Auth, AuthTable, "the table [auth.hmac], or another of its kind");
+written_as!(Member, MemberTable, "a table with a scheme, such as [auth.first.hmac]");
+
+impl TryFrom<AuthTable> for Auth {
+    type Error = String;
+
+    fn try_from(mut table: AuthTable) -> Result<Self, String> {
+        let combined = match (table.first.take(), table.all.take()) {
+            (Some(members), None) => Some((Combination::First, members)),
+            (None, Some(members)) => Some((Combination::All, members)),
+            (None, None) => None,
+            (Some(_), Some(_)) => return Err("has both first and all; a profile has one of them".to_owned()),
+        };
+        let mut schemes = one_scheme!(table);
+        match (combined, schemes.len()) {
+            (Some((_, members)), 0) if members.is_empty() => {
+                Err(format!("has a list without schemes; each member is one of {KINDS}"))
+            }
+            (Some((Combination::All, members)), 0) if members.iter().any(|member| !member.when.is_empty()) => {
+                Err("says when a member of all applies, but each always has to hold; write check = [ … ] for what has \
+                      to hold besides, or [[auth.first]]"
+                    .to_owned())
+            }
+            (Some((combination, members)), 0) => Ok(Self { combination, members }),
+            (None, 1) => {
+                let scheme = schemes.pop().ok_or("names no scheme")?;
+                let member = Member { when: Vec::new(), check: Vec::new(), optional: false, scheme };
+                Ok(Self { combination: Combination::All, members: vec![member] })
+            }
+            (None, 0) => Err(format!("names no scheme; write [auth.hmac], or another of {KINDS}")),
+            _ => Err("names several schemes; write [[auth.first]] when one of them is enough, or [[auth.all]] when all have \
+                      to hold"
+                .to_owned()),
+        }
+    }
+}
+
+impl TryFrom<MemberTable> for Member {
+    type Error = String;
+
+    fn try_from(mut table: MemberTable) -> Result<Self, String> {
+        let (when, check) = (std::mem::take(&mut table.when), std::mem::take(&mut table.check));
+        let optional = table.optional;
+        let mut schemes = one_scheme!(table);
+        match (schemes.pop(), schemes.is_empty()) {
+            (Some(scheme), true) => Ok(Self { when, check, optional, scheme }),
+            (Some(_), false) => Err(format!("has several schemes; each member is one of {KINDS}")),
+            (None, _) => Err(format!("names no scheme; each member is one of {KINDS}")),
+        }
+    }
+}
+
+place_table!(CertificateTable {
+    hosts: Option<String>,
+    path: Option<String>,
+    subject: Option<String>,
+});
+
+written_as!(
+    Certificate,
+    CertificateTable,
+    "a place with hosts, such as { header = \"X-Cert-Url\", hosts = \"certificates.example.com\" }"
+);
+
+impl TryFrom<CertificateTable> for Certificate {
+    type Error = String;
+
+    fn try_from(mut table: CertificateTable) -> Result<Self, String> {
+        let from = table.spot().plain()?;
+        let hosts = table.hosts.ok_or("says no hosts; write hosts = \"certificates.example.com\"")?;
+        Ok(Self { from, hosts, path: table.path, subject: table.subject })
+    }
+}
