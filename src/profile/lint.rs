@@ -4,14 +4,19 @@
 use http::HeaderName;
 
 use super::Combination;
+use super::Function;
+use super::Handshake;
 use super::Hash;
 use super::Holder;
+use super::Json;
 use super::Member;
+use super::Piece;
 use super::Place;
 use super::Profile;
 use super::Reference;
 use super::Scheme;
 use super::Status;
+use super::Template;
 use super::TimestampPolicy;
 use super::Trail;
 use super::Verifier;
@@ -52,6 +57,7 @@ impl Profile {
         members
             .chain(self.uncovered_time())
             .chain(self.identity())
+            .chain(self.oracles())
             .chain(self.answers())
             .chain(self.retries())
             .collect()
@@ -131,6 +137,29 @@ impl Profile {
             timestamp.policy == TimestampPolicy::Enforce
                 && timestamp.tolerance.is_some_and(|tolerance| tolerance.past.is_some())
                 && self.covers(scheme, &timestamp.from)
+        })
+    }
+
+    /// Handshakes in which anybody gets a signature over anything.
+    fn oracles(&self) -> impl Iterator<Item = Lint> {
+        let signs = |said: &Handshake| {
+            let json = said.reply.json.iter().flat_map(|members| members.values());
+            let json = json.filter_map(|value| if let Json::Text(template) = value { Some(template) } else { None });
+            let mut pieces =
+                said.reply.text.iter().chain(json).chain(said.reply.headers.values()).flat_map(Template::walk);
+            pieces.any(|piece| matches!(piece, Piece::Call(Function::Hmac(..), _)))
+        };
+        let open = self
+            .handshakes
+            .iter()
+            .enumerate()
+            .filter(move |(_, said)| !said.is_signed() && said.check.is_empty() && signs(said));
+        open.map(|(at, _)| {
+            Lint::new(
+                Trail::to(["handshake"]).item(at).key("check"),
+                "is empty, and the reply is signed: anybody can have a signature made over a text of theirs, perhaps an event; \
+                 write a check that lets no event's body pass, such as without = \"{[\" or max_length",
+            )
         })
     }
 
@@ -305,6 +334,21 @@ mod tests {
         only(&lints(HMAC, "{ unique = true }", ""), "each time that somebody sends it again");
         only(&lints(TIMED, "{ unique = true }", &TIME.replace("\"5m\"", "{ future = \"5m\" }")), "sends it again");
         only(&lints(TIMED, "{ unique = true }", &TIME.replace("tolerance = \"5m\"", "policy = \"record\"")), "again");
+    }
+
+    #[test]
+    fn handshakes_that_sign_anything_are_to_be_looked_at() {
+        let handshake = |more: &str, reply: &str| {
+            let rest = format!(
+                "[[handshake]]\nmethod = \"GET\"\nwhen = [{{ query = \"c\", present = true }}]\n{more}\nreply = {reply}"
+            );
+            lints(HMAC, ID, &rest)
+        };
+        let signed = "{ json = { token = \"{hmac_sha256_hex:query:c}\" } }";
+        only(&handshake("", signed), "handshake[0].check is empty, and the reply is signed");
+        only(&handshake("", "{ text = \"{hmac_sha1_hex:query:c}\" }"), "the reply is signed");
+        assert_eq!(handshake("check = [{ query = \"c\", without = \"{[\" }]", signed), [""; 0]);
+        assert_eq!(handshake("", "{ text = \"{query:c}\" }"), [""; 0]);
     }
 
     #[test]
