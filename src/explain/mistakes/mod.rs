@@ -19,7 +19,7 @@ use crate::refusal::Refusal;
 use crate::settings::Judge;
 
 /// Largest body whose mistakes are combined with those of secrets, in bytes.
-const MAX_COMBINED: usize = 256 * 1024;
+const MAX_COMBINED: usize = 64 * 1024;
 
 /// Why a request is refused, as far as that can be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,10 +164,12 @@ async fn combined(case: &Case, failure: &Failure, key_sets: &mut KeySets) -> Opt
     if !wrong || case.body.len() > MAX_COMBINED || !case.profile.schemes().any(hashed) {
         return None;
     }
+    let bodies = body::altered(case);
     for key in keys::older(case).into_iter().chain(keys::misread(case)) {
         let Ok(judge) = key.case.judge(key_sets) else { continue };
-        for undone in body::altered(&key.case) {
-            if proves(&undone.case, &judge, failure).await {
+        for undone in &bodies {
+            let both = Case { body: undone.case.body.clone(), ..key.case.clone() };
+            if proves(&both, &judge, failure).await {
                 return Some(format!("two mistakes at once. First, {} Second, {}", key.words, undone.words));
             }
         }

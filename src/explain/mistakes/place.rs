@@ -15,7 +15,9 @@ use crate::profile::Place;
 use crate::profile::PrefixedPlace;
 use crate::profile::Scheme;
 use crate::profile::Signature;
+use crate::profile::SignaturePlace;
 use crate::profile::Template;
+use crate::profile::Token;
 use crate::profile::Verifier;
 
 /// What providers sign, for profiles that say something else.
@@ -32,128 +34,127 @@ const SIGNED: [&str; 10] = [
     "{timestamp}",
 ];
 
+/// Longest signature that is tried, in bytes.
+const MAX_SIGNATURE: usize = 512;
+
+/// A text of the request that may be a proof.
+struct Spot {
+    place: Place,
+    prefix: String,
+    /// What stands there, behind the prefix.
+    text: String,
+}
+
+impl Spot {
+    /// How it differs from where the profile looks; nothing when it does not.
+    fn moved(&self, is: Option<(&Place, &str)>) -> Option<String> {
+        let Self { place, prefix, .. } = self;
+        let Some((is, before)) = is else {
+            return Some(format!("it stands in {place}{}, and the profile looks for a bearer token", behind(prefix)));
+        };
+        let (here, there) = if before == prefix { Default::default() } else { (behind(prefix), behind(before)) };
+        (is != place || before != prefix)
+            .then(|| format!("it stands in {place}{here}, and the profile looks in {is}{there}"))
+    }
+}
+
 /// The same request with the proof read from everywhere, in every encoding.
 pub(super) fn elsewhere(case: &Case) -> Vec<Undone> {
-    let mut all = Vec::new();
-    for (at, member) in case.profile.auth.members.iter().enumerate() {
-        for (place, prefix) in places(case) {
-            all.extend(read_from(case, at, member, &place, &prefix));
-        }
-    }
-    all
+    let spots = spots(case);
+    let members = case.profile.auth.members.iter().enumerate();
+    let all = members.flat_map(|(at, member)| spots.iter().map(move |spot| (at, member, spot)));
+    all.flat_map(|(at, member, spot)| read_from(case, at, member, spot)).collect()
 }
 
-fn read_from(case: &Case, at: usize, member: &Member, place: &Place, prefix: &str) -> Vec<Undone> {
-    let moved = |is: Option<&Place>, before: &str| {
-        let same = before == prefix;
-        let (behind_it, behind_that) = if same { Default::default() } else { (behind(prefix), behind(before)) };
-        match is {
-            Some(is) if is == place && same => String::new(),
-            Some(is) => format!("it stands in {place}{behind_it}, and the profile looks in {is}{behind_that}"),
-            None => format!("it stands in {place}{behind_it}, and the profile looks for a bearer token"),
-        }
-    };
-    let undone = |words: &str, scheme: Scheme| Undone::new(words, with(case, at, member, scheme));
-    match &member.scheme {
-        Scheme::Signature(said) => {
-            let moved = moved(Some(&said.place.place), &said.place.prefix);
-            let forms = forms(said).into_iter().map(|(words, form)| {
-                let mut scheme = said.clone();
-                scheme.place.place = place.clone();
-                scheme.place.prefix = prefix.to_owned();
-                scheme.place.encoding = form.0;
-                scheme.verifier = form.1;
-                let words: Vec<_> = [moved.clone(), words].into_iter().filter(|words| !words.is_empty()).collect();
-                (words, Scheme::Signature(scheme))
-            });
-            let forms = forms.filter(|(words, _)| !words.is_empty());
-            forms.map(|(words, scheme)| undone(&sentence("the signature is right, but ", &words), scheme)).collect()
-        }
+fn read_from(case: &Case, at: usize, member: &Member, spot: &Spot) -> Vec<Undone> {
+    let from = || PrefixedPlace { place: spot.place.clone(), prefix: spot.prefix.clone() };
+    let (what, found) = match &member.scheme {
+        Scheme::Signature(said) => ("signature", signatures(said, spot)),
         Scheme::Token(said) => {
-            let moved = moved(Some(&said.from.place), &said.from.prefix);
-            let from = PrefixedPlace { place: place.clone(), prefix: prefix.to_owned() };
-            let scheme = Scheme::Token(crate::profile::Token { from, ..said.clone() });
-            let words = sentence("the secret is right, but ", std::slice::from_ref(&moved));
-            if moved.is_empty() { Vec::new() } else { vec![undone(&words, scheme)] }
+            let moved = spot.moved(Some((&said.from.place, &said.from.prefix)));
+            (
+                "secret",
+                moved.map(|words| (words, Scheme::Token(Token { from: from(), ..said.clone() }))).into_iter().collect(),
+            )
         }
-        Scheme::Jwt(said) => {
-            let from = said.from.as_ref();
-            let moved = moved(from.map(|from| &from.place), from.map_or("", |from| &from.prefix));
+        Scheme::Jwt(said) if spot.text.matches('.').count() == 2 => {
+            let moved = spot.moved(said.from.as_ref().map(|from| (&from.place, from.prefix.as_str())));
             let mut scheme = said.clone();
-            scheme.from = Some(PrefixedPlace { place: place.clone(), prefix: prefix.to_owned() });
-            let words = sentence("the token is right, but ", std::slice::from_ref(&moved));
-            if moved.is_empty() { Vec::new() } else { vec![undone(&words, Scheme::Jwt(scheme))] }
+            scheme.from = Some(from());
+            ("token", moved.map(|words| (words, Scheme::Jwt(scheme))).into_iter().collect())
         }
-        Scheme::Basic(_) => Vec::new(),
-    }
-}
-
-fn sentence(begin: &str, words: &[String]) -> String {
-    format!("{begin}{}. Something renames it on the way, or the profile has to say so.", words.join(", and "))
-}
-
-/// Encodings and hashes with what is said of each that is not the profile's.
-fn forms(said: &Signature) -> Vec<(String, (Encoding, Verifier))> {
-    let hashes = match &said.verifier {
-        Verifier::Hmac(is) => [Hash::Sha256, Hash::Sha1, Hash::Sha512]
-            .into_iter()
-            .map(|hash| {
-                let words = format!("it is made with HMAC-{}, and the profile says HMAC-{}", hash.title(), is.title());
-                (if hash == *is { String::new() } else { words }, Verifier::Hmac(hash))
-            })
-            .collect(),
-        other @ (Verifier::Ed25519 | Verifier::Ecdsa(_) | Verifier::Rsa(_) | Verifier::Certificate(..)) => {
-            vec![(String::new(), other.clone())]
-        }
+        Scheme::Jwt(_) | Scheme::Basic(_) => return Vec::new(),
     };
-    let is = said.place.encoding;
+    let undone = found.into_iter().map(|(words, scheme)| {
+        let words =
+            format!("the {what} is right, but {words}. Something changes it on the way, or the profile has to say so.");
+        Undone::new(words, with(case, at, member, scheme))
+    });
+    undone.collect()
+}
+
+/// The signature read from there in each form that the text may be, with how that is another than the profile's.
+fn signatures(said: &Signature, spot: &Spot) -> Vec<(String, Scheme)> {
+    let moved = spot.moved(Some((&said.place.place, &said.place.prefix)));
     let mut all = Vec::new();
     for encoding in [Encoding::Hex, Encoding::Base64, Encoding::Base64url] {
-        for (hashed, verifier) in &hashes {
-            let written = format!("it is written in {}, and the profile says {}", encoding.title(), is.title());
-            let written = if encoding == is { String::new() } else { written };
-            let words: Vec<_> = [written, hashed.clone()].into_iter().filter(|words| !words.is_empty()).collect();
-            all.push((words.join(", and "), (encoding, verifier.clone())));
+        let Some(bytes) = encoding.decode_vec(spot.text.as_bytes(), MAX_SIGNATURE) else { continue };
+        let is = said.place.encoding;
+        let written = format!("it is written in {}, and the profile says {}", encoding.title(), is.title());
+        for (hashed, verifier) in verifiers(said, bytes.len()) {
+            let words = moved.clone().into_iter().chain((encoding != is).then(|| written.clone())).chain(hashed);
+            let words = words.collect::<Vec<_>>().join(", and ");
+            if words.is_empty() {
+                continue;
+            }
+            let mut scheme = Signature { verifier, ..said.clone() };
+            scheme.place = SignaturePlace { place: spot.place.clone(), prefix: spot.prefix.clone(), encoding };
+            all.push((words, Scheme::Signature(Box::new(scheme))));
         }
     }
     all
+}
+
+/// What may have made a signature of this length, with how it is another than the profile's.
+fn verifiers(said: &Signature, length: usize) -> Vec<(Option<String>, Verifier)> {
+    let Verifier::Hmac(is) = &said.verifier else { return vec![(None, said.verifier.clone())] };
+    let hashes =
+        [(Hash::Sha256, 32), (Hash::Sha1, 20), (Hash::Sha512, 64)].into_iter().filter(|(_, long)| *long == length);
+    let words = |hash: Hash| format!("it is made with HMAC-{}, and the profile says HMAC-{}", hash.title(), is.title());
+    hashes.map(|(hash, _)| ((hash != *is).then(|| words(hash)), Verifier::Hmac(hash))).collect()
 }
 
 /// Everywhere that a proof can stand, with what may stand before it.
-fn places(case: &Case) -> Vec<(Place, String)> {
+fn spots(case: &Case) -> Vec<Spot> {
     let mut all = Vec::new();
     for name in case.headers.keys() {
         let Some(value) = case.headers.get(name).and_then(|value| value.to_str().ok()) else { continue };
         let place = Place::header(name.clone());
-        all.push((place.clone(), String::new()));
+        all.push(Spot { place: place.clone(), prefix: String::new(), text: value.to_owned() });
         for end in ['=', ' ', ':'] {
-            if let Some((before, _)) = value.split_once(end) {
-                all.push((place.clone(), format!("{before}{end}")));
+            if let Some((before, text)) = value.split_once(end) {
+                all.push(Spot { place: place.clone(), prefix: format!("{before}{end}"), text: text.to_owned() });
             }
         }
-        all.extend(items(name, value).into_iter().map(|place| (place, String::new())));
+        all.extend(entries(name, value));
     }
     let query = case.target.query().unwrap_or_default();
-    for (name, _) in form_urlencoded::parse(query.as_bytes()) {
-        all.push((Place { holder: Holder::Query(name.into_owned()), item: None }, String::new()));
+    for (name, text) in form_urlencoded::parse(query.as_bytes()) {
+        let place = Place { holder: Holder::Query(name.into_owned()), item: None };
+        all.push(Spot { place, prefix: String::new(), text: text.into_owned() });
     }
     all
 }
 
 /// The entries of a header that may be a list.
-fn items(name: &HeaderName, value: &str) -> Vec<Place> {
+fn entries(name: &HeaderName, value: &str) -> Vec<Spot> {
     let mut all = Vec::new();
-    for separator in [',', ';', ' '] {
-        for (assign, entry) in [('=', value), (',', value)]
-            .into_iter()
-            .flat_map(|(assign, value)| value.split(separator).map(move |entry| (assign, entry.trim_matches(' '))))
-        {
-            if assign != separator
-                && let Some((key, _)) = entry.split_once(assign)
-            {
-                let item = Item { key: key.to_owned(), separator, assign };
-                all.push(Place { holder: Holder::Header(vec![name.clone()]), item: Some(item) });
-            }
+    for (separator, assign) in [(',', '='), (';', '='), (' ', '='), (' ', ','), (';', ',')] {
+        for entry in value.split(separator) {
+            let Some((key, text)) = entry.trim_matches(' ').split_once(assign) else { continue };
+            let item = Some(Item { key: key.to_owned(), separator, assign });
+            let place = Place { holder: Holder::Header(vec![name.clone()]), item };
+            all.push(Spot { place, prefix: String::new(), text: text.to_owned() });
         }
     }
     all

@@ -91,7 +91,13 @@ fn token(case: &Case, failure: &Failure) -> String {
             "the request names a certificate at an address that this profile does not allow. Requests of the provider never do."
                 .to_owned()
         }
-        other => format!("{other}; the steps say which."),
+        Failure::TokenKeyUse => "the issuer publishes the key that the token names, but not for signatures.".to_owned(),
+        Failure::CertificateInvalid => {
+            "the certificate at the address that the request names cannot be used: it is not readable, not valid now, or of \
+             another subject than the provider's. Is this machine's clock right?"
+                .to_owned()
+        }
+        other => format!("{other}; the last step says which."),
     }
 }
 
@@ -161,6 +167,15 @@ pub(super) fn unexplained(case: &Case, failure: &Failure, tried: usize) -> Strin
         Failure::CredentialMismatch | Failure::CredentialMalformed => format!(
             "the request carries another secret: that of another endpoint, environment or account, or one that was replaced. \
              Name those that the source had earlier with --old-secret.{none}"
+        ),
+        Failure::TokenSignature => format!(
+            "the token is not signed with the key that it names: it was changed, or made by somebody else.{none}"
+        ),
+        Failure::TokenBody => {
+            format!("the token is genuine, but bound to another body: this one was changed on the way.{none}")
+        }
+        other if case.profile.keys_are_public() => format!(
+            "{other}: the public key is that of another endpoint, environment or account, or the request was really changed.{none}"
         ),
         other => format!(
             "{other}: the secret is that of another endpoint, environment or account, or one that was replaced, or the body was \
