@@ -1,5 +1,7 @@
 //! The places of a profile, made ready to be read from requests.
 
+use std::borrow::Cow;
+
 use http::HeaderName;
 
 use crate::body::Inbound;
@@ -103,21 +105,26 @@ fn pairs(bytes: &[u8]) -> Result<Pairs, Malformed> {
     if percent.into_iter().any(|(at, _)| !(hex(at + 1) && hex(at + 2))) {
         return Err(Malformed::new("a percent sign in it is followed by something else than two hexadecimal digits"));
     }
-    let utf8 = |text: &[u8]| {
-        let plain: Vec<u8> = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
-        percent_encoding::percent_decode(&plain).decode_utf8().is_ok()
-    };
-    if !utf8(bytes) {
-        return Err(Malformed::new("its text is not UTF-8"));
+    let mut pairs = Pairs::new();
+    for pair in bytes.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()).take(MAX_PAIRS + 1) {
+        let mut halves = pair.splitn(2, |byte| *byte == b'=');
+        let mut half = || decoded(halves.next().unwrap_or_default());
+        pairs.push((half()?, half()?));
     }
-    let pairs: Pairs = form_urlencoded::parse(bytes)
-        .map(|(name, value)| (name.into_owned(), value.into_owned()))
-        .take(MAX_PAIRS + 1)
-        .collect();
     if pairs.len() > MAX_PAIRS {
         return Err(Malformed::new("it has too many fields"));
     }
     Ok(pairs)
+}
+
+/// A name or value of a form as text.
+fn decoded(text: &[u8]) -> Result<String, Malformed> {
+    let spaced: Vec<u8> = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+    let escaped = match Cow::from(percent_encoding::percent_decode(&spaced)) {
+        Cow::Owned(bytes) => Some(bytes),
+        Cow::Borrowed(_) => None,
+    };
+    String::from_utf8(escaped.unwrap_or(spaced)).map_err(|_bad| Malformed::new("its text is not UTF-8"))
 }
 
 /// Where to read one text.
@@ -305,4 +312,24 @@ fn only<'p>(pairs: &'p [(String, String)], name: &str) -> Result<Option<&'p str>
     let mut values = pairs.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_str());
     let value = values.next();
     if values.next().is_some() { Err(NotText) } else { Ok(value) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms_are_read_as_every_parser_reads_them() {
+        for text in ["", "a=1&b=2", "&&a&", "a==b&=&=c", "a+b=c%2Bd+%20", "%C3%A9=%26%3d&\u{e9}=\u{1f600}", "a=1&a=2"] {
+            let expected: Pairs = form_urlencoded::parse(text.as_bytes()).into_owned().collect();
+            assert_eq!(pairs(text.as_bytes()).expect(text), expected, "{text}");
+        }
+        for bad in
+            [&b"a=%"[..], b"a=%4", b"a=%4&1", b"%zz=1", b"a=%C3", b"%C3&%A9", b"a=%C3=%A9", b"a=\xff", b"\xc3&\xa9"]
+        {
+            assert!(pairs(bad).is_err(), "{}", bad.escape_ascii());
+        }
+        let many = |count| "a&".repeat(count);
+        assert!(pairs(many(MAX_PAIRS).as_bytes()).is_ok() && pairs(many(MAX_PAIRS + 1).as_bytes()).is_err());
+    }
 }

@@ -238,7 +238,12 @@ fn sorted(form: &[(String, String)]) -> Vec<u8> {
     let mut pairs: Vec<_> = form.iter().collect();
     pairs.sort();
     pairs.dedup();
-    pairs.into_iter().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]).flatten().copied().collect()
+    let mut signed = Vec::with_capacity(pairs.iter().map(|(name, value)| name.len() + value.len()).sum());
+    for (name, value) in pairs {
+        signed.extend_from_slice(name.as_bytes());
+        signed.extend_from_slice(value.as_bytes());
+    }
+    signed
 }
 
 #[cfg(test)]
