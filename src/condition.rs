@@ -59,7 +59,7 @@ impl Condition {
                 let found = self.field.text(inbound, values).ok().flatten();
                 let expected = template.fill(inbound, values, None).ok();
                 found.zip(expected).is_some_and(|(found, expected)| {
-                    let expected = expected.to_vec();
+                    let expected = expected.whole();
                     aws_lc_rs::constant_time::verify_slices_are_equal(found.as_bytes(), &expected).is_ok()
                 })
             }
@@ -69,7 +69,7 @@ impl Condition {
     /// The text that would make it hold, where only one does.
     pub fn expected(&self, inbound: &Inbound, values: &Values) -> Option<String> {
         let Test::Equals(template) = &self.test else { return None };
-        String::from_utf8(template.fill(inbound, values, None).ok()?.to_vec()).ok()
+        String::from_utf8(template.fill(inbound, values, None).ok()?.whole().into_owned()).ok()
     }
 
     /// Where what it is about stands.

@@ -212,7 +212,8 @@ impl Reply {
 
     fn fill(&self, inbound: &Inbound, values: &Values) -> Result<Answer, Unanswered> {
         let text = |template: &Template| {
-            let filled = template.fill(inbound, values, None).map_err(|_unfilled| Unanswered::Refused)?.to_vec();
+            let filled =
+                template.fill(inbound, values, None).map_err(|_unfilled| Unanswered::Refused)?.whole().into_owned();
             if filled.len() > MAX_ANSWER { Err(Unanswered::Refused) } else { Ok(filled) }
         };
         let (content_type, body) = match &self.body {

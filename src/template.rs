@@ -56,9 +56,12 @@ impl Filled<'_> {
         &self.0
     }
 
-    /// All bytes in one piece.
-    pub fn to_vec(&self) -> Vec<u8> {
-        self.0.concat()
+    /// All bytes in one piece; a body that stands alone is not copied.
+    pub fn whole(&self) -> Cow<'_, [u8]> {
+        match self.0.as_slice() {
+            [piece] => Cow::Borrowed(piece),
+            pieces => Cow::Owned(pieces.concat()),
+        }
     }
 }
 

@@ -185,11 +185,11 @@ impl Signature {
                     keys.iter().find(|(_, key)| key.verifies(signed.pieces(), digests)).map(|(at, _)| Some(*at))
                 }
                 (Keys::Public(keys, _), Presented::Signatures(signatures), _) => {
-                    let message = signed.to_vec();
+                    let message = signed.whole();
                     keys.iter().find(|(_, key)| key.verifies(&message, signatures)).map(|(at, _)| Some(*at))
                 }
                 (Keys::Certificates(_), Presented::Signatures(signatures), Some(key)) => {
-                    key.verifies(&signed.to_vec(), signatures).then_some(None)
+                    key.verifies(&signed.whole(), signatures).then_some(None)
                 }
                 _ => None,
             };

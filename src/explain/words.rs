@@ -26,7 +26,7 @@ pub(super) fn proof(scheme: &profile::Scheme) -> String {
 
 /// What a template gave, and how much of it.
 pub(super) fn signed(said: &profile::Template, filled: &Filled<'_>) -> String {
-    let whole = filled.to_vec();
+    let whole = filled.whole();
     let digest = const_hex::encode(mac::hash(Hash::Sha256, &[&whole]));
     format!("{said}: {}, whose SHA-256 is {}", bytes(whole.len()), cut(&digest, ""))
 }

@@ -284,7 +284,7 @@ impl<'o> Signer<'o> {
         let signed = ready.signed(&seen.inbound, &seen.values, time).next().ok_or("the profile signs nothing")?;
         let signed = signed.map_err(|failure| self.unsigned(&failure))?;
         let text = match self.order.key.filter(|_| !matches!(said.verifier, Verifier::Hmac(_))) {
-            Some(key) => ready.present(&key.sign(&said.verifier, &signed.to_vec())?),
+            Some(key) => ready.present(&key.sign(&said.verifier, &signed.whole())?),
             None => ready.computed(&signed).next().ok_or("there is no key to sign with")?.1,
         };
         draft.prove(&said.place.place, &text)
