@@ -39,16 +39,16 @@ impl Address {
     /// What is wrong with it and what would be right.
     pub fn parse(text: &str) -> Result<Self, String> {
         // Credentials are not repeated.
-        let shown = if text.contains('@') { "this".to_owned() } else { format!("{text:?}") };
-        let url = reqwest::Url::parse(text).map_err(|error| format!("{shown} is not a URL: {error}"))?;
+        let shown = || if text.contains('@') { "this".to_owned() } else { format!("{text:?}") };
+        let url = reqwest::Url::parse(text).map_err(|error| format!("{} is not a URL: {error}", shown()))?;
         if !url.username().is_empty() || url.password().is_some() {
             return Err("has credentials, which are not sent; remove them".to_owned());
         }
         match url.scheme() {
             "https" => Ok(Self(url)),
             "http" if is_loopback(url.host_str().unwrap_or_default()) => Ok(Self(url)),
-            "http" => Err(format!("{shown} would be fetched in the clear, where others can change it; use https")),
-            _ => Err(format!("{shown} is not an https address")),
+            "http" => Err(format!("{} would be fetched in the clear, where others can change it; use https", shown())),
+            _ => Err(format!("{} is not an https address", shown())),
         }
     }
 

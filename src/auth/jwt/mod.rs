@@ -44,6 +44,7 @@ const MAX_REMEMBERED: usize = 4096;
 #[derive(Debug)]
 pub struct Jwt {
     algorithm: Algorithm,
+    signature: jsonwebtoken::Validation,
     leeway: i64,
     max_age: Option<i64>,
     /// Absent where any will do.
@@ -106,6 +107,7 @@ impl Jwt {
         };
         Ok(Self {
             algorithm: said.algorithm,
+            signature: signature_only(said.algorithm),
             leeway: seconds(said.leeway),
             max_age: said.max_age.map(seconds),
             issuers: named(&said.issuer, "issuer"),
@@ -243,7 +245,7 @@ impl Jwt {
         if !key.verifies {
             return Err(Failure::TokenKeyUse);
         }
-        let claims = jsonwebtoken::decode::<Claims>(token, &key.key, &signature_only(self.algorithm))
+        let claims = jsonwebtoken::decode::<Claims>(token, &key.key, &self.signature)
             .map_err(|error| {
                 let forged = matches!(error.kind(), jsonwebtoken::errors::ErrorKind::InvalidSignature);
                 if forged { Failure::TokenSignature } else { Failure::TokenMalformed }
