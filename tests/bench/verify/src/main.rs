@@ -1,6 +1,7 @@
 //! Measures what verifying a request costs in Doorward, next to the bare primitive; `tests/bench/run --verify` runs it.
 
 mod bare;
+mod clock;
 mod event;
 mod gateway;
 mod measure;
