@@ -17,6 +17,7 @@ use crate::mac;
 use crate::params::Params;
 use crate::profile;
 use crate::profile::Hash;
+use crate::profile::Place;
 
 /// Longest event id, in bytes.
 pub const MAX_ID: usize = 512;
@@ -38,6 +39,8 @@ pub struct Identity {
 #[derive(Debug)]
 enum Reference {
     Field(Field),
+    /// The SHA-256 of what stands there: a proof, which nobody else may see.
+    Proof(Field),
     All(Vec<Self>),
     First(Vec<Self>),
     BodyDigest,
@@ -66,8 +69,8 @@ pub enum Unidentified {
     /// There is no event id where the profile says.
     #[error("there is no event id")]
     Missing,
-    /// It is not a text of 1 to [`MAX_ID`] bytes without control characters.
-    #[error("the event id is not a text of 1 to {MAX_ID} bytes without control characters")]
+    /// It is neither an integer nor a text of 1 to [`MAX_ID`] bytes without control characters.
+    #[error("the event id is neither an integer nor a text of 1 to {MAX_ID} bytes without control characters")]
     Invalid,
 }
 
@@ -81,11 +84,11 @@ pub struct Nameless {
 }
 
 impl Identity {
-    /// Takes the profile at its word.
-    pub fn new(said: &profile::Event, params: &Params, wants: &mut Wants) -> Self {
+    /// Takes the profile at its word; `proofs` are where those of its schemes stand.
+    pub fn new(said: &profile::Event, proofs: &[Place], params: &Params, wants: &mut Wants) -> Self {
         Self {
-            id: Reference::new(&said.id, params, wants),
-            kind: said.kind.as_ref().map(|kind| Reference::new(kind, params, wants)),
+            id: Reference::new(&said.id, proofs, params, wants),
+            kind: said.kind.as_ref().map(|kind| Reference::new(kind, proofs, params, wants)),
             nonce: said.nonce.as_ref().map(|nonce| Field::new(nonce, wants).with_params(params)),
         }
     }
@@ -137,13 +140,20 @@ impl Identity {
 }
 
 impl Reference {
-    fn new(said: &profile::Reference, params: &Params, wants: &mut Wants) -> Self {
-        let mut all =
-            |several: &[profile::Reference]| several.iter().map(|said| Self::new(said, params, wants)).collect();
+    fn new(said: &profile::Reference, proofs: &[Place], params: &Params, wants: &mut Wants) -> Self {
+        let mut all = |several: &[profile::Reference]| {
+            several.iter().map(|said| Self::new(said, proofs, params, wants)).collect()
+        };
         match said {
             profile::Reference::All(several) => Self::All(all(several)),
             profile::Reference::First(several) => Self::First(all(several)),
-            profile::Reference::Place(place) => Self::Field(Field::new(place, wants).with_params(params)),
+            profile::Reference::Place(place) => {
+                let field = Field::new(place, wants).with_params(params);
+                // What is only beside a proof, in the same list, is none.
+                let is_proof = |proof: &Place| proof == place || place.item.is_none() && proof.holder == place.holder;
+                let proof = proofs.iter().any(is_proof);
+                if proof { Self::Proof(field) } else { Self::Field(field) }
+            }
             profile::Reference::BodyDigest => Self::BodyDigest,
             profile::Reference::Unique => Self::Unique,
         }
@@ -151,7 +161,7 @@ impl Reference {
 
     fn headers(&self) -> Vec<HeaderName> {
         match self {
-            Self::Field(field) => field.headers(),
+            Self::Field(field) | Self::Proof(field) => field.headers(),
             Self::All(several) | Self::First(several) => several.iter().flat_map(Self::headers).collect(),
             Self::BodyDigest | Self::Unique => Vec::new(),
         }
@@ -161,6 +171,10 @@ impl Reference {
     fn text<'r>(&'r self, inbound: &'r Inbound, values: &'r Values) -> Result<Option<Cow<'r, str>>, NotText> {
         match self {
             Self::Field(field) => Ok(field.text(inbound, values)?.map(Cow::Borrowed)),
+            Self::Proof(field) => {
+                let text = field.text(inbound, values)?.filter(|text| !text.is_empty());
+                Ok(text.map(|text| Cow::Owned(digest(text.as_bytes()))))
+            }
             Self::First(several) => {
                 for one in several {
                     if let Some(text) = one.text(inbound, values)?.filter(|text| !text.is_empty()) {
@@ -181,10 +195,7 @@ impl Reference {
                 }
                 Ok(Some(Cow::Owned(texts.join(JOINT))))
             }
-            Self::BodyDigest => {
-                let digest = mac::hash(Hash::Sha256, &[inbound.body()]);
-                Ok(Some(Cow::Owned(const_hex::encode(digest))))
-            }
+            Self::BodyDigest => Ok(Some(Cow::Owned(digest(inbound.body())))),
             Self::Unique => {
                 let mut random = [0_u8; 16];
                 getrandom::fill(&mut random).map_err(|_unavailable| NotText)?;
@@ -192,6 +203,10 @@ impl Reference {
             }
         }
     }
+}
+
+fn digest(bytes: &[u8]) -> String {
+    const_hex::encode(mac::hash(Hash::Sha256, &[bytes]))
 }
 
 /// A text that can stand in a header of its own.

@@ -34,6 +34,18 @@ pub fn key_bytes(form: &KeyForm, secret: &Secret) -> Result<Zeroizing<Vec<u8>>, 
 /// What the text is not, for the operator; never the text itself.
 pub(super) fn bytes(form: &KeyForm, usual: KeyEncoding, text: &[u8]) -> Result<Zeroizing<Vec<u8>>, String> {
     let bytes = match form.encoding.unwrap_or(usual) {
+        KeyEncoding::Text | KeyEncoding::Base64 | KeyEncoding::Hex if is_public(text) => {
+            return Err(
+                "is a public key or certificate, which everybody knows, and this profile's secret is shared with \
+                        the provider alone"
+                    .to_owned(),
+            );
+        }
+        KeyEncoding::Spki if contains(text, b"PRIVATE KEY-----") => {
+            return Err(
+                "is a private key, which belongs to the provider alone; a source takes the public half".to_owned()
+            );
+        }
         KeyEncoding::Text => text.to_vec(),
         KeyEncoding::Hex => const_hex::decode(text).map_err(|_bad| "is not hexadecimal, as this profile's key is")?,
         KeyEncoding::Base64 => base64(text).ok_or("is not base64, as this profile's key is")?,
@@ -50,6 +62,18 @@ pub(super) fn bytes(form: &KeyForm, usual: KeyEncoding, text: &[u8]) -> Result<Z
     }))
 }
 
+/// Whether the text is a public key in a form that is known: PEM (RFC 7468), or a JWK or JWK set (RFC 7517).
+fn is_public(text: &[u8]) -> bool {
+    let pem = contains(text, b"-----BEGIN ")
+        && [&b"PUBLIC KEY-----"[..], b"CERTIFICATE-----"].iter().any(|end| contains(text, end));
+    let set = || text.trim_ascii_start().starts_with(b"{") && contains(text, b"\"kty\"") && !contains(text, b"\"oct\"");
+    pem || set()
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}
+
 fn base64(text: &[u8]) -> Option<Vec<u8>> {
     let unpadded: &[u8] = text.strip_suffix(b"==").or_else(|| text.strip_suffix(b"=")).unwrap_or(text);
     base64::engine::general_purpose::STANDARD_NO_PAD.decode(unpadded).ok()
@@ -63,4 +87,32 @@ fn spki(text: &[u8]) -> Option<Vec<u8>> {
     }
     let compact: Vec<u8> = text.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
     base64(&compact)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_everybody_knows_is_no_shared_secret_and_what_nobody_may_know_no_public_key() {
+        let public = [
+            "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----\n",
+            "-----BEGIN CERTIFICATE-----\nMIIB\n",
+            "-----BEGIN RSA PUBLIC KEY-----\nMIIB\n",
+            r#" {"kty":"EC","crv":"P-256"}"#,
+            r#"{"keys":[{"kty":"RSA","n":"x"}]}"#,
+        ];
+        for text in public {
+            for encoding in [KeyEncoding::Text, KeyEncoding::Base64, KeyEncoding::Hex] {
+                let message = bytes(&KeyForm::default(), encoding, text.as_bytes()).expect_err(text);
+                assert!(message.starts_with("is a public key"), "{message}");
+            }
+        }
+        let private = "-----BEGIN PRIVATE KEY-----\nMIGH\n-----END PRIVATE KEY-----";
+        let message = bytes(&KeyForm::default(), KeyEncoding::Spki, private.as_bytes()).expect_err("private");
+        assert!(message.starts_with("is a private key"), "{message}");
+        for secret in [private, "{\"a\":1}", "-----", r#"{"kty":"oct","k":"c2VjcmV0"}"#] {
+            assert!(bytes(&KeyForm::default(), KeyEncoding::Text, secret.as_bytes()).is_ok(), "{secret}");
+        }
+    }
 }

@@ -277,7 +277,7 @@ impl Profile {
 
     /// Whether the scheme's signature covers what `place` holds, so that nobody but the provider can change it.
     pub fn covers(&self, scheme: &Scheme, place: &Place) -> bool {
-        self.covers_with(scheme, place, |signed| signed.pieces().collect())
+        self.covers_with(scheme, place, |signed| signed.certain().collect())
     }
 
     /// Whether everything that the reference may be read from is covered, and cannot be cut in another way.

@@ -146,8 +146,17 @@ fn signature(profile: &Profile, said: &Signature, trail: &Trail) -> Result<(), W
 fn signed(profile: &Profile, said: &Template, list: bool, trail: &Trail) -> Result<(), Wrong> {
     template(profile, said, Use::Signed, trail)?;
     if !said.covers_anything() {
-        let said = said.to_string();
-        return wrong(trail, format!("{said:?} covers nothing of the request; the usual template is \"{{body}}\""));
+        let text = said.to_string();
+        let optional = said.pieces().any(|piece| matches!(piece, Piece::Optional(_)));
+        let when = if optional {
+            ", or may cover nothing, when all of it is left out: a part with ? in it goes as a whole"
+        } else {
+            ""
+        };
+        return wrong(
+            trail,
+            format!("{text:?} covers nothing of the request{when}; the usual template is \"{{body}}\""),
+        );
     }
     if said.walk().any(|piece| matches!(piece, Piece::Item(_))) && !list {
         return wrong(

@@ -78,7 +78,8 @@ impl Judge {
         let context = Context { key: key.as_ref().map(|key| key.as_slice()), ..context };
         let handshakes = Handshakes::new(&profile.handshakes, context, &mut wants)
             .map_err(|message| vec![("params".to_owned(), message)])?;
-        let identity = Identity::new(&profile.event, params, &mut wants);
+        let proofs: Vec<_> = profile.schemes().map(profile::Scheme::proof).collect();
+        let identity = Identity::new(&profile.event, &proofs, params, &mut wants);
         let json_first = authenticator.reads_json();
         let authenticator = Authenticator { wants, json_first, ..authenticator };
         let mut single_headers = authenticator.headers();

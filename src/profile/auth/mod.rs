@@ -4,6 +4,7 @@ mod jwt;
 mod key;
 mod tables;
 
+use http::header;
 use serde::Deserialize;
 
 use super::condition::Condition;
@@ -189,6 +190,11 @@ impl Scheme {
             Self::Basic(_) => None,
             Self::Jwt(jwt) => jwt.from.as_ref().map(|from| &from.place),
         }
+    }
+
+    /// Where its proof stands, usual or not.
+    pub fn proof(&self) -> Place {
+        self.place().cloned().unwrap_or_else(|| Place::header(header::AUTHORIZATION))
     }
 
     /// What a signature may have been made over; nothing for other schemes.
