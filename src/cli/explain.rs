@@ -145,6 +145,9 @@ fn show(case: &Case, notes: &[String], explanation: &Explanation, cause: Option<
         Ok(Taken::Event { id, kind, .. }) => {
             let kind = kind.as_ref().map(|kind| format!(", type {kind}")).unwrap_or_default();
             say(&format_args!("accepted: event {id}{kind}"));
+            say(
+                "Its path and address, the types that the source selects, and whether it came before, are not judged here.",
+            );
         }
         Ok(Taken::Handshake(answer)) => say(&format_args!("answered: a handshake, with {}", answer.status)),
         Err(refusal) => say(&format_args!("refused: {}, {refusal}", reason(refusal))),

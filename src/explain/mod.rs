@@ -25,6 +25,7 @@ use crate::body::Unreadable;
 use crate::handshake::Answer;
 use crate::params::Params;
 use crate::profile::Profile;
+use crate::profile::Scheme;
 use crate::refusal::Refusal;
 use crate::secret::Secret;
 use crate::settings::Judge;
@@ -118,6 +119,15 @@ impl Case {
         Judge::new(&self.profile, &self.secrets, &self.params, key_sets).map_err(|misfits| {
             let line = |(key, message): &(String, String)| format!("{key} {message}");
             misfits.iter().map(line).collect::<Vec<_>>().join("\n")
+        })
+    }
+
+    /// Whether a proof is over anything of the body.
+    fn covers_body(&self) -> bool {
+        self.profile.schemes().any(|scheme| match scheme {
+            Scheme::Signature(_) => true,
+            Scheme::Jwt(jwt) => jwt.body.is_some(),
+            Scheme::Token(_) | Scheme::Basic(_) => false,
         })
     }
 

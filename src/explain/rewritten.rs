@@ -1,9 +1,12 @@
 //! The ways in which the same JSON is written by what lies between a provider and whoever verifies.
 
-use std::io;
-use std::io::Write;
+use std::fmt::Write as _;
 
-use serde_json::ser::Formatter;
+use serde_json::Number;
+use serde_json::value::RawValue;
+
+/// Largest body that is written in other ways, in bytes.
+pub(super) const MAX_BODY: usize = 1024 * 1024;
 
 /// How a library writes JSON.
 #[derive(Debug, Clone, Copy)]
@@ -16,8 +19,9 @@ struct Style {
     escaped: Escaped,
     /// Whether a slash is escaped.
     slash: bool,
-    /// Whether a number without decimals loses its point.
-    whole: bool,
+    numbers: Numbers,
+    /// Whether the members of objects are sorted by name.
+    sorted: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,14 +34,33 @@ enum Escaped {
     All,
 }
 
-const COMPACT: Style =
-    Style { separators: (",", ":"), indent: None, escaped: Escaped::Nothing, slash: false, whole: false };
+/// How numbers are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Numbers {
+    /// As they are.
+    Kept,
+    /// As shortly as they can be read again, with a point.
+    Read,
+    /// Without the point of one that has no decimals.
+    Whole,
+}
+
+const COMPACT: Style = Style {
+    separators: (",", ":"),
+    indent: None,
+    escaped: Escaped::Nothing,
+    slash: false,
+    numbers: Numbers::Kept,
+    sorted: false,
+};
 const SPACED: Style = Style { separators: (", ", ": "), ..COMPACT };
 const LINES: Style = Style { separators: (",", ": "), ..COMPACT };
+const TWO: Option<&str> = Some("  ");
+const FOUR: Option<&str> = Some("    ");
 
 /// The writers with how they are named to people.
 const STYLES: [(&str, Style); 14] = [
-    ("without blanks, as JavaScript's JSON.stringify writes it", Style { whole: true, ..COMPACT }),
+    ("without blanks, as JavaScript's JSON.stringify writes it", Style { numbers: Numbers::Whole, ..COMPACT }),
     ("without blanks", COMPACT),
     ("as Python's json.dumps writes it", Style { escaped: Escaped::NotAscii, ..SPACED }),
     ("as Python's json.dumps writes it with ensure_ascii=False", SPACED),
@@ -46,128 +69,182 @@ const STYLES: [(&str, Style); 14] = [
     ("as PHP's json_encode writes it with JSON_UNESCAPED_UNICODE", Style { slash: true, ..COMPACT }),
     ("as Go's encoding/json writes it", Style { escaped: Escaped::Html, ..COMPACT }),
     ("without blanks, in ASCII and with <, > and & escaped", Style { escaped: Escaped::All, ..COMPACT }),
-    ("indented by two blanks", Style { indent: Some("  "), ..LINES }),
-    ("indented by four blanks", Style { indent: Some("    "), ..LINES }),
+    ("indented by two blanks", Style { indent: TWO, ..LINES }),
+    ("indented by four blanks", Style { indent: FOUR, ..LINES }),
     ("indented by tabs", Style { indent: Some("\t"), ..LINES }),
-    ("indented by two blanks and in ASCII", Style { indent: Some("  "), escaped: Escaped::NotAscii, ..LINES }),
-    ("indented by four blanks and in ASCII", Style { indent: Some("    "), escaped: Escaped::NotAscii, ..LINES }),
+    ("indented by two blanks and in ASCII", Style { indent: TWO, escaped: Escaped::NotAscii, ..LINES }),
+    ("indented by four blanks and in ASCII", Style { indent: FOUR, escaped: Escaped::NotAscii, ..LINES }),
 ];
 
-/// The same JSON in other words, each with how it is written; nothing when it is no JSON.
-pub(super) fn rewritten(body: &[u8]) -> Vec<(String, Vec<u8>)> {
-    let Ok(value) = serde_json::from_slice::<serde_json::Value>(body) else { return Vec::new() };
-    let mut ways = Vec::new();
-    for (words, style) in STYLES {
-        let mut kept = Vec::new();
-        let mut writer = serde_json::Serializer::with_formatter(&mut kept, Writer::new(style));
-        let read = serde_transcode::transcode(&mut serde_json::Deserializer::from_slice(body), &mut writer);
-        if read.is_ok() {
-            ways.push((words.to_owned(), kept));
-        }
-    }
-    for (words, style) in STYLES {
-        let mut sorted = Vec::new();
-        let mut writer = serde_json::Serializer::with_formatter(&mut sorted, Writer::new(style));
-        if serde::Serialize::serialize(&value, &mut writer).is_ok() {
-            ways.push((format!("{words}, with its members sorted"), sorted));
-        }
-    }
-    ways
+/// The same JSON written in other ways, each with how; nothing when it is no JSON, or larger than [`MAX_BODY`].
+pub(super) fn rewritten(body: &[u8]) -> impl Iterator<Item = (String, Vec<u8>)> + use<> {
+    let text = std::str::from_utf8(body).ok().filter(|text| text.len() <= MAX_BODY);
+    let node = text.and_then(|text| serde_json::from_str::<&RawValue>(text).ok()).and_then(Node::read);
+    node.into_iter().flat_map(|node| {
+        let named = |name: &str, style| (name.to_owned(), style);
+        let plain = STYLES.iter().map(move |(name, style)| named(name, *style));
+        let read = STYLES.iter().filter(|(_, style)| style.numbers == Numbers::Kept).map(move |(name, style)| {
+            named(&format!("{name}, with its numbers written anew"), Style { numbers: Numbers::Read, ..*style })
+        });
+        let sorted = STYLES.iter().map(move |(name, style)| {
+            named(&format!("{name}, with its members sorted"), Style { sorted: true, ..*style })
+        });
+        plain.chain(sorted).chain(read).map(move |(name, style)| {
+            let mut out = String::new();
+            node.write(&mut out, style, 0);
+            (name, out.into_bytes())
+        })
+    })
 }
 
-struct Writer {
-    style: Style,
-    level: usize,
-    empty: bool,
+/// A JSON value in the order of its text.
+enum Node {
+    /// A number, `true`, `false` or `null` as it is written.
+    Word(String),
+    Text(String),
+    Array(Vec<Self>),
+    Object(Vec<(String, Self)>),
 }
 
-impl Writer {
-    fn new(style: Style) -> Self {
-        Self { style, level: 0, empty: true }
+impl Node {
+    /// Reads a value, which `serde_json` has found to be JSON, no deeper than it reads.
+    fn read(value: &RawValue) -> Option<Self> {
+        let text = value.get();
+        Some(match text.as_bytes().first()? {
+            b'"' => Self::Text(serde_json::from_str(text).ok()?),
+            b'[' => {
+                let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
+                Self::Array(items.into_iter().map(Self::read).collect::<Option<_>>()?)
+            }
+            b'{' => {
+                let Members(members) = serde_json::from_str(text).ok()?;
+                let member = |(name, value): (String, &RawValue)| Some((name, Self::read(value)?));
+                Self::Object(members.into_iter().map(member).collect::<Option<_>>()?)
+            }
+            _ => Self::Word(text.to_owned()),
+        })
     }
 
-    fn open<W: Write + ?Sized>(&mut self, writer: &mut W, bracket: &[u8]) -> io::Result<()> {
-        self.level += 1;
-        self.empty = true;
-        writer.write_all(bracket)
-    }
-
-    fn close<W: Write + ?Sized>(&mut self, writer: &mut W, bracket: &[u8]) -> io::Result<()> {
-        self.level = self.level.saturating_sub(1);
-        if !self.empty {
-            self.line(writer)?;
-        }
-        self.empty = false;
-        writer.write_all(bracket)
-    }
-
-    fn member<W: Write + ?Sized>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        self.empty = false;
-        if !first {
-            writer.write_all(self.style.separators.0.as_bytes())?;
-        }
-        self.line(writer)
-    }
-
-    /// A new line, where there are any.
-    fn line<W: Write + ?Sized>(&self, writer: &mut W) -> io::Result<()> {
-        let Some(indent) = self.style.indent else { return Ok(()) };
-        writer.write_all(b"\n")?;
-        (0..self.level).try_for_each(|_| writer.write_all(indent.as_bytes()))
-    }
-}
-
-impl Formatter for Writer {
-    fn begin_array<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.open(writer, b"[")
-    }
-
-    fn end_array<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.close(writer, b"]")
-    }
-
-    fn begin_array_value<W: Write + ?Sized>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        self.member(writer, first)
-    }
-
-    fn begin_object<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.open(writer, b"{")
-    }
-
-    fn end_object<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
-        self.close(writer, b"}")
-    }
-
-    fn begin_object_key<W: Write + ?Sized>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
-        self.member(writer, first)
-    }
-
-    fn begin_object_value<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
-        writer.write_all(self.style.separators.1.as_bytes())
-    }
-
-    fn write_f64<W: Write + ?Sized>(&mut self, writer: &mut W, value: f64) -> io::Result<()> {
-        let text = serde_json::Number::from_f64(value).map_or_else(|| "null".to_owned(), |number| number.to_string());
-        let whole = text.strip_suffix(".0").filter(|_| self.style.whole);
-        writer.write_all(whole.unwrap_or(&text).as_bytes())
-    }
-
-    fn write_string_fragment<W: Write + ?Sized>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
-        let Style { escaped, slash, .. } = self.style;
-        for character in fragment.chars() {
-            let html = matches!(character, '<' | '>' | '&') && matches!(escaped, Escaped::Html | Escaped::All);
-            let beyond = !character.is_ascii() && matches!(escaped, Escaped::NotAscii | Escaped::All);
-            if html || beyond {
-                let mut units = [0; 2];
-                character.encode_utf16(&mut units).iter().try_for_each(|unit| write!(writer, "\\u{unit:04x}"))?;
-            } else if character == '/' && slash {
-                writer.write_all(b"\\/")?;
-            } else {
-                writer.write_all(character.encode_utf8(&mut [0; 4]).as_bytes())?;
+    fn write(&self, out: &mut String, style: Style, level: usize) {
+        match self {
+            Self::Word(word) => out.push_str(&number(word, style.numbers)),
+            Self::Text(text) => string(out, text, style),
+            Self::Array(items) => {
+                let write = |out: &mut String, item: &Self| item.write(out, style, level + 1);
+                list(out, ("[", "]"), items.iter(), (style, level), write);
+            }
+            Self::Object(members) => {
+                let mut members: Vec<_> = members.iter().collect();
+                if style.sorted {
+                    members.sort_by(|(one, _), (other, _)| one.cmp(other));
+                }
+                list(out, ("{", "}"), members.into_iter(), (style, level), |out, (name, value)| {
+                    string(out, name, style);
+                    out.push_str(style.separators.1);
+                    value.write(out, style, level + 1);
+                });
             }
         }
-        Ok(())
     }
+}
+
+/// The members of an object in their order, those that are there twice included.
+struct Members<'j>(Vec<(String, &'j RawValue)>);
+
+impl<'de> serde::Deserialize<'de> for Members<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        struct Read;
+        impl<'de> serde::de::Visitor<'de> for Read {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        input.deserialize_map(Read)
+    }
+}
+
+fn list<T>(
+    out: &mut String,
+    (open, close): (&str, &str),
+    items: impl Iterator<Item = T>,
+    (style, level): (Style, usize),
+    write: impl Fn(&mut String, T),
+) {
+    let line = |out: &mut String, level: usize| {
+        if let Some(indent) = style.indent {
+            out.push('\n');
+            out.push_str(&indent.repeat(level));
+        }
+    };
+    out.push_str(open);
+    let mut empty = true;
+    for item in items {
+        if !empty {
+            out.push_str(style.separators.0);
+        }
+        empty = false;
+        line(out, level + 1);
+        write(out, item);
+    }
+    if !empty {
+        line(out, level);
+    }
+    out.push_str(close);
+}
+
+/// A number as it is written; other words as they are.
+fn number(word: &str, numbers: Numbers) -> String {
+    let read =
+        || serde_json::from_str::<Number>(word).map_or_else(|_word| word.to_owned(), |number| number.to_string());
+    match numbers {
+        Numbers::Kept => word.to_owned(),
+        Numbers::Read => read(),
+        Numbers::Whole => {
+            let read = read();
+            read.strip_suffix(".0").unwrap_or(&read).to_owned()
+        }
+    }
+}
+
+fn string(out: &mut String, text: &str, style: Style) {
+    out.push('"');
+    for character in text.chars() {
+        let html = matches!(character, '<' | '>' | '&') && matches!(style.escaped, Escaped::Html | Escaped::All);
+        let beyond = !character.is_ascii() && matches!(style.escaped, Escaped::NotAscii | Escaped::All);
+        let short = match character {
+            '"' => Some("\\\""),
+            '\\' => Some("\\\\"),
+            '\n' => Some("\\n"),
+            '\r' => Some("\\r"),
+            '\t' => Some("\\t"),
+            '\u{8}' => Some("\\b"),
+            '\u{c}' => Some("\\f"),
+            '/' if style.slash => Some("\\/"),
+            _ => None,
+        };
+        match short {
+            Some(short) => out.push_str(short),
+            None if html || beyond || character < ' ' => {
+                let mut units = [0; 2];
+                for unit in character.encode_utf16(&mut units) {
+                    // Writing to a text cannot fail.
+                    let _written = write!(out, "\\u{unit:04x}").is_ok();
+                }
+            }
+            None => out.push(character),
+        }
+    }
+    out.push('"');
 }
 
 #[cfg(test)]
@@ -175,22 +252,37 @@ mod tests {
     use super::*;
 
     fn written(words: &str, body: &str) -> String {
-        let way = rewritten(body.as_bytes()).into_iter().find(|(known, _)| known == words);
+        let way = rewritten(body.as_bytes()).find(|(known, _)| known == words);
         String::from_utf8(way.expect(words).1).expect("UTF-8")
     }
 
     #[test]
     fn json_is_written_as_the_libraries_write_it() {
-        let body = "{ \"b\": [1.0, {}, []], \"a\": \"é/<\" }";
+        let body = "{ \"b\": [1.0, {}, [], 2.50, 1e-05], \"a\": \"\u{e9}/<\\n\\u0001\" }";
         for (words, expected) in [
-            ("without blanks, as JavaScript's JSON.stringify writes it", r#"{"b":[1,{},[]],"a":"é/<"}"#),
-            ("as Python's json.dumps writes it", r#"{"b": [1.0, {}, []], "a": "\u00e9/<"}"#),
-            ("as PHP's json_encode writes it", r#"{"b":[1.0,{},[]],"a":"\u00e9\/<"}"#),
-            ("as Go's encoding/json writes it, with its members sorted", r#"{"a":"é/\u003c","b":[1.0,{},[]]}"#),
-            ("indented by two blanks", "{\n  \"b\": [\n    1.0,\n    {},\n    []\n  ],\n  \"a\": \"é/<\"\n}"),
+            (
+                "without blanks, as JavaScript's JSON.stringify writes it",
+                "{\"b\":[1,{},[],2.5,0.00001],\"a\":\"\u{e9}/<\\n\\u0001\"}",
+            ),
+            ("without blanks", "{\"b\":[1.0,{},[],2.50,1e-05],\"a\":\"\u{e9}/<\\n\\u0001\"}"),
+            ("as Python's json.dumps writes it", "{\"b\": [1.0, {}, [], 2.50, 1e-05], \"a\": \"\\u00e9/<\\n\\u0001\"}"),
+            ("as PHP's json_encode writes it", "{\"b\":[1.0,{},[],2.50,1e-05],\"a\":\"\\u00e9\\/<\\n\\u0001\"}"),
+            (
+                "as Go's encoding/json writes it, with its members sorted",
+                "{\"a\":\"\u{e9}/\\u003c\\n\\u0001\",\"b\":[1.0,{},[],2.50,1e-05]}",
+            ),
+            (
+                "as Python's json.dumps writes it, with its numbers written anew",
+                "{\"b\": [1.0, {}, [], 2.5, 0.00001], \"a\": \"\\u00e9/<\\n\\u0001\"}",
+            ),
+            (
+                "indented by two blanks",
+                "{\n  \"b\": [\n    1.0,\n    {},\n    [],\n    2.50,\n    1e-05\n  ],\n  \"a\": \"\u{e9}/<\\n\\u0001\"\n}",
+            ),
         ] {
             assert_eq!(written(words, body), expected, "{words}");
         }
-        assert!(rewritten(b"a=1").is_empty());
+        assert_eq!(rewritten(b"a=1").count(), 0);
+        assert!(rewritten("[".repeat(100_000).as_bytes()).next().is_none());
     }
 }

@@ -28,6 +28,7 @@ use crate::field::Wants;
 use crate::profile;
 use crate::profile::Combination;
 use crate::profile::Handshake;
+use crate::profile::Reference;
 use crate::settings::Judge;
 use crate::template::Context;
 
@@ -325,7 +326,7 @@ impl Walk<'_> {
             (Scheme::Jwt(ready), profile::Scheme::Jwt(said)) => {
                 let text = ready.field().text(self.inbound, values).ok().flatten();
                 let prefix = said.from.as_ref().map(|from| from.prefix.as_str());
-                let found = text.map_or_else(Vec::new, |text| token::described(text, prefix, said, self.case.at));
+                let found = text.map_or_else(Vec::new, |text| token::described(text, prefix, said, self.case));
                 found.into_iter().for_each(|found| self.note(Kind::Found, found));
                 match ready.verify(self.inbound, values, self.case.at).await {
                     Ok(proven) => self.equal(proven.secret),
@@ -357,6 +358,7 @@ impl Walk<'_> {
         }
         self.note(Kind::LookedFor, format!("the event id: {}", profile.event.id));
         match self.judge.identity.read(self.inbound, values) {
+            Ok(_) if profile.event.id == Reference::Unique => self.note(Kind::Found, "a new one for each request"),
             Ok(id) => self.note(Kind::Found, id),
             Err(why) => return self.fail(Kind::Found, why.to_string()),
         }

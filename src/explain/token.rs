@@ -3,8 +3,10 @@
 use base64::Engine as _;
 use serde_json::Value;
 
+use super::Case;
 use super::words;
 use super::words::duration;
+use crate::params;
 use crate::profile::Jwt;
 use crate::time::Moment;
 
@@ -32,18 +34,20 @@ pub(super) fn parts(token: &str) -> Option<(Value, Value)> {
 }
 
 /// What it says, as far as the profile asks; the signature is not in it.
-pub(super) fn described(text: &str, prefix: Option<&str>, said: &Jwt, now: Moment) -> Vec<String> {
+pub(super) fn described(text: &str, prefix: Option<&str>, said: &Jwt, case: &Case) -> Vec<String> {
     let Some((header, claims)) = bare(text, prefix).and_then(parts) else {
         return vec!["no JWT: three parts of base64url with points between them".to_owned()];
     };
     let mut found = vec![format!("a JWT: alg {}, kid {}", shown(header.get("alg")), shown(header.get("kid")))];
     found.push(format!("issuer {}, audience {}", shown(claims.get("iss")), shown(claims.get("aud"))));
-    for name in said.claims.keys() {
-        found.push(format!("claim {name} {}", shown(claims.get(name))));
+    for (name, value) in &said.claims {
+        let wanted =
+            value.as_str().map_or_else(|| value.to_string(), |text| format!("{:?}", params::fill(text, &case.params)));
+        found.push(format!("claim {name} {}, where the source takes {wanted}", shown(claims.get(name))));
     }
     for (name, title) in [("iat", "issued"), ("nbf", "not valid before"), ("exp", "expires")] {
         if let Some(seconds) = claims.get(name).and_then(Value::as_f64).and_then(whole) {
-            let (moment, age) = (Moment::from_unix(seconds), now.unix().saturating_sub(seconds));
+            let (moment, age) = (Moment::from_unix(seconds), case.at.unix().saturating_sub(seconds));
             let distance = if age >= 0 { format!("{} ago", duration(age)) } else { format!("in {}", duration(-age)) };
             found.push(format!("{title} {}: {distance}", moment.rfc3339()));
         }

@@ -143,6 +143,7 @@ fn bodies_that_were_altered_on_the_way_are_found_out() {
     for (signed_body, says) in [
         ("{\"id\":\"1\",\"text\":\"é/<b>\",\"n\":1}", "JSON.stringify"),
         ("{\"id\":\"1\",\"text\":\"é/<b>\",\"n\":1.0}", "without blanks"),
+        ("{\"id\":\"1\",\"text\":\"é/<b>\",\"n\":1.0}\n", "without blanks"),
         ("{\"id\": \"1\", \"text\": \"\\u00e9/<b>\", \"n\": 1.0}", "Python's json.dumps"),
         ("{\"id\":\"1\",\"text\":\"\\u00e9\\/<b>\",\"n\":1.0}", "PHP's json_encode"),
         (
@@ -159,7 +160,11 @@ fn bodies_that_were_altered_on_the_way_are_found_out() {
     }
     let mut case = signed(&own(USUAL), SECRET, &[], Some("{\r\n\"id\": \"1\"\r\n}"));
     case.body = "{\n\"id\": \"1\"\n}".into();
-    assert_cause(&case, "signature_mismatch", "end with a line feed where a carriage return");
+    assert_cause(
+        &case,
+        "signature_mismatch",
+        "end with a line feed, and those that were signed with a carriage return",
+    );
     let mut case = ours(USUAL);
     case.body = "eyJpZCI6ICIxIiwgInRleHQiOiAiw6kvPGI+IiwgIm4iOiAxLjB9".into();
     assert_cause(&case, "signature_mismatch", "still base64");
@@ -261,6 +266,11 @@ fn signatures_that_stand_elsewhere_are_found_out() {
     let value = take(&mut case, "x-signature");
     case.target = format!("/?signature={}", value.trim_start_matches("v1=")).parse().expect("a target");
     assert_cause(&case, "signature_missing", "query parameter signature");
+    // The time stands in the same list as the signature.
+    let mut case = shipped("stripe", SECRET);
+    let value = take(&mut case, "stripe-signature");
+    header(&mut case, "http_stripe_signature", &value);
+    assert_cause(&case, "signature_missing", "header http_stripe_signature");
     let mut case = shipped("telegram", "a-token");
     let value = take(&mut case, "x-telegram-bot-api-secret-token");
     header(&mut case, "authorization", &format!("Bearer {value}"));
@@ -342,11 +352,33 @@ fn what_no_mistake_explains_is_said_so() {
     let mut case = ours(USUAL);
     case.body = "{\"id\":\"2\"}".into();
     let cause = explained(&case).1.expect("a cause");
-    assert!(!cause.proven && cause.words.contains("None of"), "{}", cause.words);
+    assert!(!cause.proven && cause.words.contains("none explains it"), "{}", cause.words);
     let mut case = ours(USUAL);
     case.at = Moment::from_unix(NOW + 3600);
     let cause = explained(&case).1.expect("a cause");
     assert!(!cause.proven && cause.words.contains("--at"), "{}", cause.words);
+    let mut case = ours(USUAL);
+    case.body = Bytes::new();
+    let cause = explained(&case).1.expect("a cause");
+    assert!(!cause.proven && cause.words.contains("The capture has no body"), "{}", cause.words);
+    let mut case = shipped("azure-devops", "user:password");
+    case.body = "{\"id\":\"a\",\"id\":\"b\"}".into();
+    let (explanation, cause) = explained(&case);
+    assert!(
+        explanation.steps.last().is_some_and(|step| step.words.contains("is there twice")),
+        "{:?}",
+        explanation.steps
+    );
+    assert!(!cause.expect("a cause").proven, "nothing signs the body");
+    for (body, says) in [
+        ("{\"id\":\"\"}", "cannot be an event id"),
+        ("{\"no\":1}", "nothing where its event id should be: body /id. The body has /no."),
+        ("{}", "body /id."),
+    ] {
+        let case = signed(&own(USUAL), SECRET, &[], Some(body));
+        let cause = explained(&case).1.expect("a cause");
+        assert!(!cause.proven && cause.words.contains(says), "{}", cause.words);
+    }
     let mut case = ours(USUAL);
     header(&mut case, "content-encoding", "gzip");
     let (explanation, cause) = explained(&case);

@@ -8,17 +8,21 @@ use bytes::Bytes;
 use super::Undone;
 use crate::explain::Case;
 use crate::explain::rewritten::rewritten;
+use crate::mac;
+use crate::profile::Hash;
 
-/// The same request with every body that it may have had.
-pub(super) fn altered(case: &Case) -> Vec<Undone> {
+/// The same request with every body that it may have had, made one after the other.
+pub(super) fn altered(case: &Case) -> impl Iterator<Item = Undone> {
     let body = &case.body;
-    let mut seen = HashSet::from([body.clone()]);
-    let ways = ends(body).into_iter().chain(lines(body)).chain(encodings(body)).chain(json(body)).chain(forms(body));
-    let undone = ways.filter_map(|(words, bytes)| {
-        let bytes = Bytes::from(bytes);
-        seen.insert(bytes.clone()).then(|| Undone::body(words, bytes, case))
-    });
-    undone.collect()
+    let mut seen = HashSet::from([digest(body)]);
+    let ways = ends(body).into_iter().chain(lines(body)).chain(encodings(body)).chain(forms(body)).chain(json(body));
+    ways.filter_map(move |(words, bytes)| {
+        seen.insert(digest(&bytes)).then(|| Undone::body(words, Bytes::from(bytes), case))
+    })
+}
+
+fn digest(bytes: &[u8]) -> Vec<u8> {
+    mac::hash(Hash::Sha256, &[bytes])
 }
 
 type Ways = Vec<(String, Vec<u8>)>;
@@ -52,8 +56,8 @@ fn lines(body: &[u8]) -> Ways {
     let unix = text.replace("\r\n", "\n");
     let words = |from: &str, to: &str| {
         format!(
-            "the lines of the body end with {from} where {to} was signed: something converts them, such as git, an editor or \
-             a transfer in text mode. Keep the body byte for byte."
+            "the lines of the body end with {from}, and those that were signed with {to}: something converts them, such as \
+             git, an editor or a transfer in text mode. Keep the body byte for byte."
         )
     };
     vec![
@@ -84,7 +88,7 @@ fn encodings(body: &[u8]) -> Ways {
     ways
 }
 
-fn json(body: &[u8]) -> Ways {
+fn json(body: &[u8]) -> impl Iterator<Item = (String, Vec<u8>)> + use<> {
     let words = |way: &str| {
         format!(
             "the body is the same JSON as the one that was signed, written in another way: what was signed is {way}. \
@@ -92,15 +96,15 @@ fn json(body: &[u8]) -> Ways {
              captured it. Pass on and verify the bytes as they came."
         )
     };
-    let mut ways: Ways = rewritten(body).into_iter().map(|(way, bytes)| (words(&way), bytes)).collect();
-    let with_end: Vec<_> =
-        ways.iter().map(|(words, bytes)| (words.clone(), [bytes, b"\n".as_slice()].concat())).collect();
-    ways.extend(with_end);
-    if let Ok(text) = serde_json::from_slice::<String>(body) {
+    let string = serde_json::from_slice::<String>(body).ok().map(|text| {
         let words = "the body is a JSON string that has the signed body in it: it was written as JSON once too often.";
-        ways.push((words.to_owned(), text.into_bytes()));
-    }
-    ways
+        (words.to_owned(), text.into_bytes())
+    });
+    let ways = rewritten(body).flat_map(move |(way, bytes)| {
+        let with_end = [bytes.as_slice(), b"\n"].concat();
+        [(words(&way), bytes), (words(&way), with_end)]
+    });
+    string.into_iter().chain(ways)
 }
 
 fn forms(body: &[u8]) -> Ways {

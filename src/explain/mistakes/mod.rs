@@ -56,9 +56,9 @@ pub(super) async fn cause(case: &Case, judge: &Judge, refusal: &Refusal, key_set
     let Some(failure) = doubtful(refusal) else {
         return Cause { words: plain::told(case, refusal), proven: false };
     };
-    let all = candidates(case, failure);
-    let tried = all.len();
-    for undone in all {
+    let mut tried = 0;
+    for undone in candidates(case, failure) {
+        tried += 1;
         let proven = match undone.case.judge(key_sets) {
             _ if undone.request => proves(&undone.case, judge, failure).await,
             // Every judge would fetch the certificate again.
@@ -97,8 +97,7 @@ fn doubtful(refusal: &Refusal) -> Option<&Failure> {
         | Failure::TimestampMissing
         | Failure::TimestampMalformed
         | Failure::TimestampStale
-        | Failure::TimestampFuture
-        | Failure::BodyMalformed => Some(failure),
+        | Failure::TimestampFuture => Some(failure),
         Failure::TokenAlgorithm
         | Failure::TokenUnknownKey
         | Failure::TokenKeyUse
@@ -110,37 +109,42 @@ fn doubtful(refusal: &Refusal) -> Option<&Failure> {
         | Failure::CertificateNotAllowed
         | Failure::CertificateInvalid
         | Failure::ConditionUnmet
-        | Failure::KeysUnavailable => None,
+        | Failure::KeysUnavailable
+        | Failure::BodyMalformed => None,
     }
 }
 
-/// Every mistake that might have been made, the likeliest first.
-fn candidates(case: &Case, failure: &Failure) -> Vec<Undone> {
+/// Every mistake that might have been made, the likeliest first, made one after the other.
+fn candidates<'c>(case: &'c Case, failure: &Failure) -> Box<dyn Iterator<Item = Undone> + 'c> {
     let time = matches!(
         failure,
         Failure::TimestampMissing | Failure::TimestampMalformed | Failure::TimestampStale | Failure::TimestampFuture
     );
     if time {
-        return time::units(case);
+        return Box::new(time::units(case).into_iter());
     }
-    let mut all = Vec::new();
     let missing = matches!(
         failure,
         Failure::SignatureMissing | Failure::CredentialMissing | Failure::TokenMissing | Failure::SignatureMalformed
     );
-    if missing {
-        all.extend(place::elsewhere(case));
-    }
-    all.extend(keys::older(case));
-    all.extend(body::altered(case));
-    all.extend(keys::misread(case));
-    all.extend(address::spelled(case));
-    all.extend(time::scaled(case));
-    if !missing {
-        all.extend(place::elsewhere(case));
-    }
-    all.extend(place::signs_otherwise(case));
-    all
+    let elsewhere = || lazily(case, place::elsewhere);
+    let first = elsewhere().take(if missing { usize::MAX } else { 0 });
+    let last = elsewhere().take(if missing { 0 } else { usize::MAX });
+    let bodies = case.covers_body().then(|| body::altered(case)).into_iter().flatten();
+    let all = first
+        .chain(lazily(case, keys::older))
+        .chain(lazily(case, keys::misread))
+        .chain(lazily(case, address::spelled))
+        .chain(bodies)
+        .chain(lazily(case, time::scaled))
+        .chain(last)
+        .chain(lazily(case, place::signs_otherwise));
+    Box::new(all)
+}
+
+/// The mistakes of one kind, made when they are asked for.
+fn lazily<'c>(case: &'c Case, mistakes: fn(&Case) -> Vec<Undone>) -> impl Iterator<Item = Undone> + 'c {
+    std::iter::once_with(move || mistakes(case)).flatten()
 }
 
 /// Whether the request is genuine without the mistake.
@@ -164,7 +168,7 @@ async fn combined(case: &Case, failure: &Failure, key_sets: &mut KeySets) -> Opt
     if !wrong || case.body.len() > MAX_COMBINED || !case.profile.schemes().any(hashed) {
         return None;
     }
-    let bodies = body::altered(case);
+    let bodies: Vec<_> = body::altered(case).collect();
     for key in keys::older(case).into_iter().chain(keys::misread(case)) {
         let Ok(judge) = key.case.judge(key_sets) else { continue };
         for undone in &bodies {

@@ -86,9 +86,18 @@ fn read_from(case: &Case, at: usize, member: &Member, spot: &Spot) -> Vec<Undone
         Scheme::Jwt(_) | Scheme::Basic(_) => return Vec::new(),
     };
     let undone = found.into_iter().map(|(words, scheme)| {
-        let words =
-            format!("the {what} is right, but {words}. Something changes it on the way, or the profile has to say so.");
-        Undone::new(words, with(case, at, member, scheme))
+        let words = format!(
+            "the {what} is right, but {words}. If the profile is yours, say so there; if not, something on the way changes it, or \
+             the sender has to change."
+        );
+        let mut case = with(case, at, member, scheme);
+        // The time may stand in the same list.
+        if let (Some(time), Some(is)) = (&mut case.profile.timestamp, member.scheme.place())
+            && time.from.holder == is.holder
+        {
+            time.from.holder = spot.place.holder.clone();
+        }
+        Undone::new(words, case)
     });
     undone.collect()
 }

@@ -1,9 +1,11 @@
 //! Causes that the refusal itself tells, and what is left when no mistake explains it.
 
-use super::super::token;
 use crate::auth::Failure;
 use crate::body::Unreadable;
+use crate::event::Unidentified;
 use crate::explain::Case;
+use crate::explain::rewritten::MAX_BODY;
+use crate::explain::token;
 use crate::params;
 use crate::profile::Scheme;
 use crate::refusal::Refusal;
@@ -19,8 +21,8 @@ pub(super) fn told(case: &Case, refusal: &Refusal) -> String {
                 .to_owned()
         }
         Refusal::Unreadable(Unreadable::Encoded) => {
-            "the body is compressed. Signatures are over what the provider sent; something on the way compresses it, or the \
-             capture has kept the header and not the bytes."
+            "the request says that its body is compressed. Signatures are over what the provider sent; something on the way \
+             compresses it, or the capture has kept the header and not the bytes."
                 .to_owned()
         }
         Refusal::Unreadable(Unreadable::TooLarge) => {
@@ -35,14 +37,19 @@ pub(super) fn told(case: &Case, refusal: &Refusal) -> String {
             "events come with POST, and handshakes as the profile says; this is {}. A redirect on the way turns POST into GET.",
             case.method
         ),
-        Refusal::Unidentified(_) => format!(
-            "the request is genuine, but has no event id where the profile looks: {}.{}",
+        Refusal::Unidentified(Unidentified::Missing) => format!(
+            "the request is genuine, but there is nothing where its event id should be: {}.{}",
             case.profile.event.id,
             members(case)
         ),
+        Refusal::Unidentified(Unidentified::Invalid) => format!(
+            "the request is genuine, but what stands at {} cannot be an event id: it is empty, too long, or neither an integer \
+             nor a text.",
+            case.profile.event.id
+        ),
         Refusal::Unanswered(_) => {
-            "the request is a handshake, and what it has to prove does not hold, such as the verify token that was set with \
-             the provider. Compare it with the params of the source."
+            "the request is a handshake, and what the profile checks of it does not hold; the steps say what. A token in it \
+             has to be the one in params of the source."
                 .to_owned()
         }
         other => other.to_string(),
@@ -53,7 +60,7 @@ pub(super) fn told(case: &Case, refusal: &Refusal) -> String {
 fn members(case: &Case) -> String {
     let Ok(serde_json::Value::Object(members)) = serde_json::from_slice(&case.body) else { return String::new() };
     let names: Vec<_> = members.keys().take(20).map(|name| format!("/{name}")).collect();
-    format!(" The body has {}.", names.join(", "))
+    if names.is_empty() { String::new() } else { format!(" The body has {}.", names.join(", ")) }
 }
 
 /// What is wrong with a token or certificate, or with anything else that is not a matter of trying.
@@ -61,13 +68,13 @@ fn members(case: &Case) -> String {
 fn token(case: &Case, failure: &Failure) -> String {
     let claims = claims(case);
     let claim = |name: &str| claims.as_ref().and_then(|(_, claims)| claims.get(name)).map(ToString::to_string);
-    let says = |name: &str| claim(name).unwrap_or_else(|| "nothing".to_owned());
+    let says = |name: &str| claim(name).unwrap_or_else(|| "not said".to_owned());
     match failure {
         Failure::TokenAudience => {
-            format!("the token is for {}, and the source takes {}.", says("aud"), expected(case, "audience"))
+            format!("the token's audience is {}, and the source takes {}.", says("aud"), expected(case, "audience"))
         }
         Failure::TokenIssuer => {
-            format!("the token is from {}, and the source takes {}.", says("iss"), expected(case, "issuer"))
+            format!("the token's issuer is {}, and the source takes {}.", says("iss"), expected(case, "issuer"))
         }
         Failure::TokenExpired => "the token was not valid any more at the moment it was judged, or does not say until when. If the \
                                   request was captured earlier, name the moment with --at."
@@ -97,7 +104,11 @@ fn token(case: &Case, failure: &Failure) -> String {
              another subject than the provider's. Is this machine's clock right?"
                 .to_owned()
         }
-        other => format!("{other}; the last step says which."),
+        Failure::BodyMalformed => {
+            "the body is not what the provider sends: no JSON, or no form, that every parser reads alike. The last step says why."
+                .to_owned()
+        }
+        other => format!("{other}; the steps say which."),
     }
 }
 
@@ -138,10 +149,13 @@ fn algorithms(case: &Case) -> String {
     titles.join(" or ")
 }
 
-/// What is left when none of the usual mistakes was made.
+/// What is left when none of the usual mistakes was made, of which so many variations were tried.
 #[expect(clippy::wildcard_enum_match_arm, reason = "all that are left are other bytes or another secret")]
 pub(super) fn unexplained(case: &Case, failure: &Failure, tried: usize) -> String {
-    let none = if tried > 0 { format!(" None of {tried} usual mistakes explains it.") } else { String::new() };
+    let tried = match tried {
+        0 => String::new(),
+        _ => format!(" {tried} variations of the usual mistakes were tried, and none explains it."),
+    };
     match failure {
         Failure::TimestampStale => "the request is older than the profile allows. If it was captured earlier, name the moment with \
                                     --at; if not, it is a replay, it was held up on the way, or one of the clocks is wrong."
@@ -150,36 +164,64 @@ pub(super) fn unexplained(case: &Case, failure: &Failure, tried: usize) -> Strin
             "the request's time lies ahead of the moment it was judged at: one of the clocks is wrong.".to_owned()
         }
         Failure::TimestampMissing | Failure::TimestampMalformed => {
-            format!("the time is not where the profile looks, or not written as it says.{none}")
+            format!("the time is not where the profile looks, or not written as it says.{tried}")
         }
         Failure::SignatureMissing | Failure::CredentialMissing | Failure::TokenMissing => {
             let names: Vec<_> = case.headers.keys().map(http::HeaderName::as_str).collect();
             format!(
                 "the request does not carry the proof that the profile looks for. Is it from this provider, and is signing \
-                 switched on there?{none} The request's headers are {}.",
+                 switched on there?{tried} The request's headers are {}.",
                 names.join(", ")
             )
         }
-        Failure::BodyMalformed => "the body is not JSON, or no form, that every parser reads alike; the steps say why.".to_owned(),
         Failure::SignatureMalformed => {
-            format!("what stands where the signature should be is not written as the profile says; it may be cut short.{none}")
+            format!("what stands where the signature should be is not written as the profile says; it may be cut short.{tried}")
         }
-        Failure::CredentialMismatch | Failure::CredentialMalformed => format!(
+        Failure::TokenMalformed => "what stands where the token should be is no JWT: three parts of base64url, with points between \
+                                    them. Something else sent the request, or cut it."
+            .to_owned(),
+        Failure::CredentialMalformed => {
+            format!("what stands where the secret should be is not written as the profile says; the first step says how.{tried}")
+        }
+        Failure::CredentialMismatch => format!(
             "the request carries another secret: that of another endpoint, environment or account, or one that was replaced. \
-             Name those that the source had earlier with --old-secret.{none}"
+             Name those that the source had earlier with --old-secret.{tried}"
         ),
-        Failure::TokenSignature => format!(
-            "the token is not signed with the key that it names: it was changed, or made by somebody else.{none}"
-        ),
-        Failure::TokenBody => {
-            format!("the token is genuine, but bound to another body: this one was changed on the way.{none}")
+        Failure::TokenSignature => {
+            "the token is not signed with the key that it names: it was changed, or made by somebody else.".to_owned()
         }
-        other if case.profile.keys_are_public() => format!(
-            "{other}: the public key is that of another endpoint, environment or account, or the request was really changed.{none}"
+        Failure::TokenBody => format!(
+            "the token is genuine, but its claim is not the digest of this body, in the encoding that the profile says: the \
+             body was changed on the way, or the claim is missing.{tried}"
         ),
-        other => format!(
-            "{other}: the secret is that of another endpoint, environment or account, or one that was replaced, or the body was \
-             really changed. Copy the secret anew, and name those that the source had earlier with --old-secret.{none}"
-        ),
+        other => other_key_or_body(case, other, &tried),
     }
+}
+
+/// What is left when a signature does not match.
+fn other_key_or_body(case: &Case, failure: &Failure, tried: &str) -> String {
+    if case.body.is_empty() && case.covers_body() {
+        return format!(
+            "{failure}. The capture has no body, which is signed: was it lost when it was captured?{tried}"
+        );
+    }
+    let (key, hint) = if case.profile.keys_are_public() {
+        ("public key", "")
+    } else {
+        ("secret", " Copy the secret anew, and name those that the source had earlier with --old-secret.")
+    };
+    let url = if case.params.contains_key("url") {
+        ", params.url is not the address that is registered with the provider"
+    } else {
+        ""
+    };
+    let large = if case.body.len() > MAX_BODY {
+        " A body of more than 1 MiB is not written in other ways; if it is JSON, it may have been on the way."
+    } else {
+        ""
+    };
+    format!(
+        "{failure}. The {key} is that of another endpoint, environment or account, or was replaced{url}, or the body was really \
+         changed.{hint}{tried}{large}"
+    )
 }
