@@ -47,27 +47,36 @@ impl Profiles {
         };
         let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
         paths.sort();
-        for path in paths.iter().filter(|path| path.extension().is_some_and(|extension| extension == "toml")) {
+        // Hidden files are those of editors and archives.
+        let hidden = |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        let toml = |path: &Path| path.extension().is_some_and(|extension| extension == "toml");
+        for path in paths.iter().filter(|path| toml(path) && !hidden(path)) {
             let file = path.display().to_string();
             let Some(name) = path.file_stem().and_then(|stem| stem.to_str()) else {
                 problems.error(file, "", "the file name is not UTF-8");
                 continue;
             };
             let read = std::fs::read_to_string(path).map_err(|error| format!("cannot read it: {error}"));
-            match read.and_then(|text| Ok((Profile::parse(&text)?, text))) {
-                Ok((profile, text)) => {
-                    let entry =
-                        Entry { text: Cow::Owned(text), profile: OnceLock::from(Some(profile)), file: Some(file) };
-                    self.0.insert(name.to_owned(), entry);
+            let (profile, text) = match read.and_then(|text| Ok((Profile::parse(&text)?, text))) {
+                Ok((profile, text)) => (Some(profile), text),
+                Err(message) => {
+                    problems.error(file.clone(), "", message);
+                    (None, String::new())
                 }
-                Err(message) => problems.error(file, "", message),
-            }
+            };
+            let entry = Entry { text: Cow::Owned(text), profile: OnceLock::from(profile), file: Some(file) };
+            self.0.insert(name.to_owned(), entry);
         }
     }
 
     /// The profile of this name.
     pub fn get(&self, name: &str) -> Option<&Profile> {
         self.0.get(name).and_then(Entry::profile)
+    }
+
+    /// Whether there is a profile of this name whose file has a problem.
+    pub fn is_broken(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(|entry| entry.profile().is_none())
     }
 
     /// The file of this name as it was written.

@@ -92,6 +92,13 @@ pub(super) fn params(section: &Section<'_>, profile: &Profile, params: &Params) 
     }
 }
 
+/// Types to choose by, at a provider whose events have none.
+pub(super) fn events(section: &Section<'_>, profile: &Profile, events: &[String]) {
+    if profile.event.kind.is_none() && !events.is_empty() {
+        section.warning("events", "chooses by type, and this profile has none: everything is delivered");
+    }
+}
+
 /// How long ids are remembered.
 pub(super) fn horizon(section: &Section<'_>, profile: &Profile, ttl: Duration) {
     let Some(horizon) = profile.facts.horizon.filter(|horizon| *horizon > ttl) else { return };

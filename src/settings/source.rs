@@ -90,7 +90,7 @@ impl<'s> Surroundings<'s> {
             section.error("path", format!("is the path of sources.{other} too; each source needs its own"));
         }
         let allow = section.list("allow", Networks::parse);
-        let wanted = Wanted::new(section.list("events", |pattern| Ok(pattern.to_owned())));
+        let events: Vec<String> = section.list("events", |pattern| Ok(pattern.to_owned()));
         let secrets =
             secrets(&mut section, profile.is_some_and(|profile| profile.needs_secrets() && profile.keys_are_public()));
         let count = secrets.as_ref().map_or(0, Vec::len);
@@ -105,6 +105,7 @@ impl<'s> Surroundings<'s> {
             if let Some(store) = self.store {
                 lint::horizon(&section, profile, store.terms.ttl);
             }
+            lint::events(&section, profile, &events);
             self.used.borrow_mut().insert(name);
         }
         let params = section.subsection("params").map(Section::texts).unwrap_or_default();
@@ -123,7 +124,7 @@ impl<'s> Surroundings<'s> {
             handshakes: judge.handshakes,
             secrets: count,
             identity: judge.identity,
-            wanted,
+            wanted: Wanted::new(events),
             observe: observe == Some(true),
             answers: Answers::new(&profile?.answers, &methods),
             destination: destination?,
@@ -132,6 +133,9 @@ impl<'s> Surroundings<'s> {
 
     fn profile(&self, name: &str) -> Result<&Profile, String> {
         self.profiles.get(name).ok_or_else(|| {
+            if self.profiles.is_broken(name) {
+                return "cannot be used: its file has a problem, which is reported there".to_owned();
+            }
             let names = || self.profiles.names();
             match closest(name, names()) {
                 Some(known) => format!("there is no profile {name:?}; did you mean {known:?}?"),

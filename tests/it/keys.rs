@@ -80,6 +80,9 @@ fn while_an_issuer_has_never_answered_senders_are_told_to_come_again() {
     let answer = delivery.send(gateway.address());
     assert!(answer.asks_to_come_again(), "{answer:?}");
     assert_eq!(gateway.metric(r#"doorward_refusals_total{reason="keys_unavailable",source="pitchpoint"}"#), 1.0);
+    // No key would make a token of this.
+    let garbage = self::delivery(2, "garbage");
+    assert_eq!(garbage.send(gateway.address()).status, 403);
     assert!(gateway.metric(FAILED) >= 1.0);
     assert!(!gateway.metrics().contains_key(AGE), "there are no keys that could have an age");
     gateway.logged("the failure", |event| {

@@ -165,7 +165,11 @@ impl Jwt {
     pub async fn verify(&self, inbound: &Inbound, values: &Values, now: Moment) -> Result<Signed, Failure> {
         let token = self.token(inbound, values)?;
         let fetched = match &self.keys {
-            Keys::Fetched(jwks) => Some(jwks.keys().await?),
+            Keys::Fetched(jwks) => match jwks.keys().await {
+                Ok(keys) => Some(keys),
+                // What is no token of this profile is none with any keys, and need not come again.
+                Err(failure) => return Err(self.header(token).err().unwrap_or(failure)),
+            },
             Keys::Configured(_) => None,
         };
         let generation = fetched.as_ref().map_or(0, |keys| keys.generation);
@@ -203,7 +207,8 @@ impl Jwt {
         if token.len() > MAX_TOKEN { Err(Failure::TokenMalformed) } else { Ok(token) }
     }
 
-    async fn decode(&self, token: &str, fetched: Option<Arc<KeySet>>, inbound: &Inbound) -> Result<Known, Failure> {
+    /// The header of a token that may be one of this profile.
+    fn header(&self, token: &str) -> Result<decode::Header, Failure> {
         let header = read_header(token)?;
         if header.alg != self.algorithm.title() {
             return Err(Failure::TokenAlgorithm);
@@ -211,6 +216,11 @@ impl Jwt {
         if header.crit.is_some() {
             return Err(Failure::TokenMalformed);
         }
+        Ok(header)
+    }
+
+    async fn decode(&self, token: &str, fetched: Option<Arc<KeySet>>, inbound: &Inbound) -> Result<Known, Failure> {
+        let header = self.header(token)?;
         let kid = header.kid.as_deref();
         match (&self.keys, fetched) {
             (Keys::Fetched(jwks), Some(mut keys)) => {
