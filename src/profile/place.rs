@@ -102,18 +102,21 @@ impl Encoding {
         }
     }
 
-    /// Decodes a text of at most `max` bytes.
+    /// Decodes a text that stands for at most `max` bytes.
     pub fn decode_vec(self, text: &[u8], max: usize) -> Option<Vec<u8>> {
         use base64::Engine as _;
+        // No encoding takes more room; what is longer need not be looked at.
         if text.len() > max * 2 + 4 {
             return None;
         }
-        match self {
-            Self::Hex if text.starts_with(b"0x") => None,
+        let bytes = match self {
+            // The decoder would take a leading `0x` or `0X`.
+            Self::Hex if !text.iter().all(u8::is_ascii_hexdigit) => None,
             Self::Hex => const_hex::decode(text).ok(),
             Self::Base64 => base64::engine::general_purpose::STANDARD.decode(text).ok(),
             Self::Base64url => base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(unpadded(text)).ok(),
-        }
+        };
+        bytes.filter(|bytes| bytes.len() <= max)
     }
 
     /// Writes bytes as text.
@@ -147,7 +150,11 @@ fn decode_exactly(engine: &impl base64::Engine, text: &[u8], buffer: &mut [u8]) 
     }
 }
 
+/// The text without its padding, which fills up the last group of four: it is there whole or not at all.
 fn unpadded(text: &[u8]) -> &[u8] {
+    if !text.len().is_multiple_of(4) {
+        return text;
+    }
     text.strip_suffix(b"==").or_else(|| text.strip_suffix(b"=")).unwrap_or(text)
 }
 
@@ -368,5 +375,32 @@ mod tests {
             assert!(Encoding::Base64url.decode(good, &mut two) && two == [0xfb, 0xff], "{good:?}");
         }
         assert!(!Encoding::Base64url.decode(b"+/8=", &mut two));
+    }
+
+    #[test]
+    fn padding_is_there_whole_or_not_at_all() {
+        let decoded = |text: &str| Encoding::Base64url.decode_vec(text.as_bytes(), 8);
+        for (bytes, good) in
+            [(&b""[..], ""), (b"a", "YQ"), (b"a", "YQ=="), (b"ab", "YWI"), (b"ab", "YWI="), (b"abc", "YWJj")]
+        {
+            assert_eq!(decoded(good).as_deref(), Some(bytes), "{good:?}");
+        }
+        for bad in ["=", "==", "YQ=", "YQ===", "YWI==", "YWJj=", "YWJj==", "YWJj====", "Y===", "YQ==YQ=="] {
+            assert_eq!(decoded(bad), None, "{bad:?} is padded as no encoder pads");
+            assert!(!Encoding::Base64url.decode(bad.as_bytes(), &mut [0; 1]), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn neither_prefixes_nor_more_than_was_asked_for_is_decoded() {
+        for bad in ["0x", "0X", "0x61", "0X61"] {
+            assert_eq!(Encoding::Hex.decode_vec(bad.as_bytes(), 8), None, "{bad:?} is not all digits");
+        }
+        for encoding in [Encoding::Hex, Encoding::Base64, Encoding::Base64url] {
+            let longest = encoding.decode_vec(encoding.encode(&[7; 64]).as_bytes(), 64);
+            assert_eq!(longest, Some(vec![7; 64]), "{encoding:?}");
+            let longer = encoding.decode_vec(encoding.encode(&[7; 65]).as_bytes(), 64);
+            assert_eq!(longer, None, "{encoding:?} gives more bytes than were asked for");
+        }
     }
 }
