@@ -5,14 +5,17 @@ use std::time::SystemTime;
 
 use jiff::Timestamp;
 
-/// The last millisecond of the year 9999, after which no format has a way to write a year.
-const LAST: u64 = 253_402_300_799_999;
-
 /// A moment: milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(i64);
 
+/// The last millisecond of the year 9999: dates after it are written in no format.
+const LAST: i64 = 253_402_300_799_999;
+
 impl Moment {
+    /// The last whole second that has a date in every format, after 1970-01-01T00:00:00Z.
+    pub const LAST_UNIX: i64 = LAST / 1000;
+
     /// The system clock, now.
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
     pub fn now() -> Self {
@@ -39,8 +42,13 @@ impl Moment {
     /// RFC 3339 in UTC with milliseconds, `2026-01-02T03:04:05.678Z`; of times before 1970 and after 9999 the nearest that
     /// can be written.
     pub fn rfc3339(self) -> impl std::fmt::Display {
-        let millis = u64::try_from(self.0).unwrap_or(0).min(LAST);
-        humantime::format_rfc3339_millis(SystemTime::UNIX_EPOCH + Duration::from_millis(millis))
+        humantime::format_rfc3339_millis(self.dated())
+    }
+
+    /// As the system counts time: the nearest moment from 1970 to 9999, whose years every format can write.
+    fn dated(self) -> SystemTime {
+        let millis = u64::try_from(self.0.clamp(0, LAST)).unwrap_or(0);
+        SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
     }
 }
 
@@ -75,8 +83,7 @@ impl Format {
                 let millis: i64 = format!("{decimals:0<3}").get(..3).filter(|_| digits)?.parse().ok()?;
                 Some(Moment(Moment::from_unix(parse_digits(seconds)?).0.saturating_add(millis)))
             }
-            Self::Rfc3339 if text.as_bytes().get(10) == Some(&b'T') => rfc3339(text),
-            Self::Rfc3339 => None,
+            Self::Rfc3339 => rfc3339(text),
             Self::Rfc3339Lenient => rfc3339(&pad_date(text)?),
             Self::HttpDate => {
                 let parsed = httpdate::parse_http_date(text).ok()?;
@@ -88,17 +95,14 @@ impl Format {
         }
     }
 
-    /// The moment as this format writes it; dates before 1970 and after 9999 are the nearest that can be written.
+    /// The moment as this format writes it; dates are those from 1970 to 9999.
     pub fn write(self, moment: Moment) -> String {
         match self {
             Self::Unix => moment.unix().to_string(),
             Self::UnixMs => moment.0.to_string(),
             Self::UnixFloat => format!("{}.{:03}", moment.unix(), moment.0.rem_euclid(1000)),
             Self::Rfc3339 | Self::Rfc3339Lenient => moment.rfc3339().to_string(),
-            Self::HttpDate => {
-                let seconds = u64::try_from(moment.unix()).unwrap_or(0).min(LAST / 1000);
-                httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
-            }
+            Self::HttpDate => httpdate::fmt_http_date(moment.dated()),
         }
     }
 
@@ -116,8 +120,27 @@ impl Format {
 }
 
 fn rfc3339(text: &str) -> Option<Moment> {
-    let parsed: Timestamp = text.parse().ok()?;
+    let parsed: Timestamp = text.parse().ok().filter(|_| is_rfc3339(text))?;
     Some(Moment(parsed.as_millisecond()))
+}
+
+/// Whether it is written as RFC 3339 section 5.6 says. The library takes more: `2025-01-02T10Z`, a comma before the
+/// fraction, a zone in brackets.
+fn is_rfc3339(text: &str) -> bool {
+    let looks = |text: &str, like: &str| {
+        let same = |(byte, like): (u8, u8)| if like == b'0' { byte.is_ascii_digit() } else { byte == like };
+        text.len() == like.len() && text.bytes().zip(like.bytes()).all(same)
+    };
+    let Some((second, rest)) = text.split_at_checked(19) else { return false };
+    let offset = match rest.strip_prefix('.') {
+        Some(rest) => {
+            let offset = rest.trim_start_matches(|digit: char| digit.is_ascii_digit());
+            if (1..=9).contains(&(rest.len() - offset.len())) { offset } else { "" }
+        }
+        None => rest,
+    };
+    let numeric = looks(offset, "+00:00") || looks(offset, "-00:00");
+    looks(second, "0000-00-00T00:00:00") && (matches!(offset, "Z" | "z") || numeric)
 }
 
 /// At most fifteen ASCII digits without sign, space or leading zero.
@@ -190,6 +213,56 @@ mod tests {
         for bad in ["", "2024-01-01", "2024-001-01T00:00:00Z", "24-1-1T00:00:00Z", "2024-13-01T00:00:00Z", "x-1-1T0"] {
             assert_eq!(Format::Rfc3339Lenient.parse(bad), None, "{bad:?}");
         }
+    }
+
+    #[test]
+    fn rfc3339_is_what_the_rfc_says_and_no_more() {
+        let whole = Format::Rfc3339.parse("2025-01-02T10:00:00Z");
+        assert_eq!(whole, Some(Moment(1_735_812_000_000)));
+        for good in [
+            "2025-01-02T10:00:00z",
+            "2025-01-02T10:00:00.0Z",
+            "2025-01-02T10:00:00.000000000Z",
+            "2025-01-02T11:30:00+01:30",
+            "2025-01-02T10:00:00-00:00",
+        ] {
+            assert_eq!(Format::Rfc3339.parse(good), whole, "{good}");
+            assert_eq!(Format::Rfc3339Lenient.parse(good), whole, "{good}");
+        }
+        for bad in [
+            "2025-01-02T10Z",
+            "2025-01-02T10:00Z",
+            "2025-01-02T100000Z",
+            "2025-01-02T10:00:00,0Z",
+            "2025-01-02T10:00:00.Z",
+            "2025-01-02T10:00:00.0000000000Z",
+            "2025-01-02T10:00:00+00",
+            "2025-01-02T10:00:00+0000",
+            "2025-01-02T10:00:00+00:00:00",
+            "2025-01-02T10:00:00Z[UTC]",
+            "2025-01-02T10:00:00+00:00[Europe/London]",
+            "2025-01-02T10:00:00Z[u-ca=hebrew]",
+            "2025-01-02t10:00:00Z",
+        ] {
+            assert_eq!(Format::Rfc3339.parse(bad), None, "{bad} is another standard's, which other readers refuse");
+            assert_eq!(Format::Rfc3339Lenient.parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_moment_can_be_written() {
+        let formats = [Format::Rfc3339, Format::Rfc3339Lenient, Format::HttpDate];
+        for (seconds, year) in [(i64::MIN, "1970"), (-1, "1970"), (Moment::LAST_UNIX + 1, "9999"), (i64::MAX, "9999")] {
+            let moment = Moment::from_unix(seconds);
+            for format in formats {
+                assert!(
+                    format.write(moment).contains(year),
+                    "{format:?} of {seconds} panicked, as no date has its year"
+                );
+            }
+            assert!(moment.rfc3339().to_string().starts_with(year), "{seconds}");
+        }
+        assert_eq!(Moment::from_unix(Moment::LAST_UNIX).rfc3339().to_string(), "9999-12-31T23:59:59.000Z");
     }
 
     #[test]

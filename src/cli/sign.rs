@@ -48,7 +48,7 @@ pub(super) struct EventOptions {
     #[arg(long = "type", value_name = "TYPE")]
     kind: Option<String>,
     /// When it is sent, in Unix seconds; now when absent.
-    #[arg(long, value_name = "UNIX")]
+    #[arg(long, value_name = "UNIX", value_parser = clap::value_parser!(i64).range(0..=Moment::LAST_UNIX))]
     at: Option<i64>,
     /// The address of the certificate, for providers whose requests name one.
     #[arg(long, value_name = "URL")]
