@@ -212,11 +212,16 @@ impl Walk<'_> {
         self.fields.get_mut(slot).map_or(Value::Absent, |field| std::mem::replace(field, Value::Absent))
     }
 
-    fn inside<'v, E: serde::de::Error>(&'v mut self, node: Option<&'v Node>) -> Result<Walk<'v>, E> {
-        if self.depth >= MAX_DEPTH {
-            return Err(E::custom(format_args!("nested deeper than {MAX_DEPTH} levels")));
+    fn inside<'v>(&'v mut self, node: Option<&'v Node>) -> Walk<'v> {
+        Walk { node, depth: self.depth + 1, body: self.body, fields: &mut *self.fields }
+    }
+
+    /// Whether an array or object may stand here, empty or not.
+    fn enter<E: serde::de::Error>(&self) -> Result<(), E> {
+        if self.depth < MAX_DEPTH {
+            return Ok(());
         }
-        Ok(Walk { node, depth: self.depth + 1, body: self.body, fields: &mut *self.fields })
+        Err(E::custom(format_args!("nested deeper than {MAX_DEPTH} levels")))
     }
 }
 
@@ -271,6 +276,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
+        self.enter()?;
         let children = self.node.map_or(&[][..], |node| &node.children);
         let mut seen = vec![false; children.len()];
         while let Some(child) = map.next_key_seed(Key(children))? {
@@ -284,13 +290,14 @@ impl<'de> Visitor<'de> for Walk<'_> {
                 }
                 None => None,
             };
-            map.next_value_seed(self.inside(node)?)?;
+            map.next_value_seed(self.inside(node))?;
         }
         self.keep(|_| Value::Other);
         Ok(())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
+        self.enter()?;
         let children = self.node.map_or(&[][..], |node| &node.children);
         let each = children.iter().find(|(name, _)| name == EACH).map(|(_, node)| node);
         let slots = each.map(Node::all_slots).unwrap_or_default();
@@ -301,7 +308,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
             let node =
                 wanted.and_then(|wanted| children.iter().find(|(name, _)| *name == wanted)).map(|(_, node)| node);
             let both = each.zip(node).map(|(each, node)| each.merged(node));
-            if seq.next_element_seed(self.inside(both.as_ref().or(each).or(node))?)?.is_none() {
+            if seq.next_element_seed(self.inside(both.as_ref().or(each).or(node)))?.is_none() {
                 break;
             }
             for (slot, found) in slots.iter().zip(&mut found) {
@@ -405,6 +412,17 @@ mod tests {
         let mut pointers = Pointers::default();
         let _slot = pointers.want(&Pointer::parse("/id").expect("a pointer"));
         assert!(pointers.extract(&Bytes::from_static(b"{\"id\":\"\xff\"}")).is_err());
+    }
+
+    #[test]
+    fn arrays_and_objects_are_as_deep_as_each_other() {
+        for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+            for inner in ["[]", "{}"] {
+                let nested = |depth| format!("{}{inner}{}", open.repeat(depth - 1), close.repeat(depth - 1));
+                assert!(find("/id", &nested(MAX_DEPTH)).is_ok(), "{open}{inner}");
+                assert!(find("/id", &nested(MAX_DEPTH + 1)).is_err(), "{open}{inner} is one level too deep");
+            }
+        }
     }
 
     #[test]
