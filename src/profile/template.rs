@@ -308,7 +308,7 @@ fn near(name: &str) -> Option<String> {
 }
 
 /// Whether this can be the name of a parameter.
-fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
 }
 
@@ -318,9 +318,12 @@ impl std::fmt::Display for Piece {
             Self::Literal(text) => f.write_str(&text.replace('\n', "\\n")),
             Self::Call(function, arguments) => {
                 let name = FUNCTIONS.iter().find(|(_, known)| known == function).map_or("", |(name, _)| *name);
-                let arguments: Vec<_> =
-                    arguments.iter().map(|piece| piece.to_string().trim_matches(['{', '}']).to_owned()).collect();
-                write!(f, "{{{name}:{}}}", arguments.join("+"))
+                let arguments: Vec<_> = arguments.iter().map(ToString::to_string).collect();
+                // Of the arguments' own braces only the outer ones go: a name may have others.
+                let bare = |text: &String| {
+                    text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).unwrap_or(text).to_owned()
+                };
+                write!(f, "{{{name}:{}}}", arguments.iter().map(bare).collect::<Vec<_>>().join("+"))
             }
             Self::Body => f.write_str("{body}"),
             Self::Timestamp => f.write_str("{timestamp}"),
@@ -329,6 +332,8 @@ impl std::fmt::Display for Piece {
             Self::UrlWithPort => f.write_str("{url_with_port}"),
             Self::Query => f.write_str("{query}"),
             Self::SortedForm => f.write_str("{sorted_form}"),
+            // A parameter may be called like a variable.
+            Self::Param(name) if VARIABLES.contains(&name.as_str()) => write!(f, "{{param:{name}}}"),
             Self::Param(name) => write!(f, "{{{name}}}"),
             Self::Item(key) => write!(f, "{{item:{key}}}"),
             Self::Place(place) => write!(f, "{{{}}}", place_name(place)),
@@ -400,6 +405,8 @@ mod tests {
             "{header:a}|{webhook_id}|{crc32:body}",
             "{sha256_hex:query:code+verify_token+url}",
             "{hmac_sha256_hex:json:/payload/plainToken}",
+            "{param:body}{sha256_hex:param:timestamp+body}",
+            "{sha256_hex:form:{x}{form:{{x}",
         ] {
             assert_eq!(text.parse::<Template>().expect("a template").to_string(), text);
         }
