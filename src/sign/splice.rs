@@ -121,16 +121,20 @@ pub(super) fn pair<'t>(text: &'t str, name: &str) -> Option<Cow<'t, str>> {
     form_urlencoded::parse(text.as_bytes()).find(|(known, _)| known == name).map(|(_, value)| value)
 }
 
-/// A form or query with this value of a pair, in place of the one that is there or in addition.
+/// A form or query with this value of a pair, in place of those that are there or in addition: what is there twice
+/// would be read in two ways.
 pub(super) fn pairs(text: &str, name: &str, value: &str) -> String {
     let written: String = form_urlencoded::Serializer::new(String::new()).append_pair(name, value).finish();
     let is_it = |pair: &&str| form_urlencoded::parse(pair.as_bytes()).next().is_some_and(|(known, _)| known == name);
     let mut found = false;
     let mut all: Vec<&str> = Vec::new();
     for pair in text.split('&').filter(|pair| !pair.is_empty()) {
-        let replaced = !found && is_it(&pair);
-        found |= replaced;
-        all.push(if replaced { &written } else { pair });
+        match (is_it(&pair), found) {
+            (false, _) => all.push(pair),
+            (true, false) => all.push(&written),
+            (true, true) => {}
+        }
+        found |= is_it(&pair);
     }
     if !found {
         all.push(&written);
@@ -177,6 +181,7 @@ mod tests {
     #[test]
     fn one_pair_changes_and_no_other() {
         assert_eq!(pairs("a=%2b&b=1&c", "b", "x y&"), "a=%2b&b=x+y%26&c");
+        assert_eq!(pairs("b=1&a=2&%62=3&c", "b", "4"), "b=4&a=2&c", "the other value stayed, and no one takes both");
         assert_eq!(pairs("", "b", "1"), "b=1");
         assert_eq!(pairs("a=1", "b", "1"), "a=1&b=1");
         assert_eq!(pair("a=1&b=%26", "b").as_deref(), Some("&"));
