@@ -20,6 +20,7 @@ use super::TimestampPolicy;
 use super::Trail;
 use super::Verifier;
 use super::template::VARIABLES;
+use super::template::is_name;
 use crate::problem::closest;
 
 /// What does not fit, and where that shows.
@@ -42,6 +43,13 @@ fn wrong(trail: &Trail, message: impl Into<String>) -> Result<(), Wrong> {
 
 /// Whether the parts fit together.
 pub(super) fn validate(profile: &Profile) -> Result<(), Wrong> {
+    let unusable = |name: &&String| !is_name(name);
+    if let Some(name) = profile.params.keys().find(unusable) {
+        return wrong(
+            &Trail::to(["params", name]),
+            "a parameter is named with a to z, 0 to 9 and _: with another name, no template can have it",
+        );
+    }
     timestamp(profile)?;
     for (at, member) in profile.auth.members.iter().enumerate() {
         scheme(profile, &member.scheme, &Trail::member(at, member.scheme.table()))?;

@@ -15,12 +15,22 @@ pub(super) fn source(name: &str, profile: &Profile) -> String {
     out.push_str(&secrets(name, profile));
     for (param, said) in &profile.params {
         let comment = if said.default.is_some() { "# " } else { "" };
-        let value = said.default.as_deref().unwrap_or("…");
-        out.push_str(&format!("{comment}params.{param} = \"{value}\"   # {}\n", said.about));
+        let value = quoted(said.default.as_deref().unwrap_or("…"));
+        out.push_str(&format!("{comment}params.{param} = {value}   # {}\n", line(&said.about)));
     }
     out.push_str(&allow(profile));
     out.push_str("deliver.upstream = { url = \"http://127.0.0.1:3000/\" }\n");
     out
+}
+
+/// A text that can stand in a comment, which ends with its line.
+fn line(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
+/// A text as TOML writes it on one line: as JSON does, which leaves one control character as it is.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f")
 }
 
 fn secrets(name: &str, profile: &Profile) -> String {
@@ -32,7 +42,7 @@ fn secrets(name: &str, profile: &Profile) -> String {
     let mut about = String::new();
     let mut entries = Vec::new();
     for (at, (optional, scheme, key)) in keys.iter().enumerate() {
-        let what = key.about.clone().unwrap_or_else(|| format!("the key of {}", scheme.title()));
+        let what = key.about.as_deref().map_or_else(|| format!("the key of {}", scheme.title()), line);
         let public = if scheme.is_asymmetric() { "; public, so that it may stand here" } else { "" };
         let other = match (at, profile.auth.combination, optional) {
             (0, _, _) => "",
@@ -86,4 +96,33 @@ fn allow(profile: &Profile) -> String {
     let lines = words::wrapped(&list, WIDTH);
     let lines: String = lines.iter().map(|line| format!("#   {line}\n")).collect();
     format!("# allow = [   # the provider's addresses\n{lines}# ]\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_a_profile_says_the_source_is_toml() {
+        let text = r#"
+            title = "X"
+            [params.one]
+            about = "a line\nand = [another"
+            default = "say \"it\" \\ \n twice\u007f"
+            [params.two]
+            about = "\u0007"
+            [auth.hmac]
+            key = { about = "the key\r\nin = [two lines" }
+            signature = { header = "X-S", encoding = "hex" }
+            signed = "{body}"
+            [event]
+            id = { json = "/id" }
+        "#;
+        let profile = Profile::parse(text).unwrap_or_else(|wrong| panic!("{wrong}"));
+        let source = source("x", &profile);
+        let read: toml::Table = source.parse().unwrap_or_else(|wrong| panic!("a line break left its comment: {wrong}"));
+        assert_eq!(read["sources"]["x"]["params"]["two"].as_str(), Some("…"), "{source}");
+        let given: toml::Table = source.replace("# params.", "params.").parse().expect("the default is TOML too");
+        assert_eq!(given["sources"]["x"]["params"]["one"].as_str(), Some("say \"it\" \\ \n twice\u{7f}"));
+    }
 }
