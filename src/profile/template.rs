@@ -75,6 +75,9 @@ const FUNCTIONS: &[(&str, Function)] = &[
     ("hmac_sha512_hex", Function::Hmac(Hash::Sha512, Encoding::Hex)),
 ];
 
+/// Deepest nesting of functions that is read: every level takes its part of the stack.
+const MAX_FUNCTIONS: usize = 8;
+
 /// What stands for something without further words.
 pub(super) const VARIABLES: &[&str] = &["body", "timestamp", "method", "url", "url_with_port", "query", "sorted_form"];
 
@@ -246,6 +249,11 @@ fn pieces(text: &str) -> Result<Vec<Piece>, String> {
 }
 
 fn variable(name: &str) -> Result<Piece, String> {
+    nested(name, 0)
+}
+
+/// `depth`: the functions around it.
+fn nested(name: &str, depth: usize) -> Result<Piece, String> {
     let unknown = || match near(name) {
         Some(near) => format!("{{{name}}} is not known here; did you mean {{{near}}}?"),
         None => format!("{{{name}}} is not known here; {KNOWN}"),
@@ -267,9 +275,12 @@ fn variable(name: &str) -> Result<Piece, String> {
         if argument.is_empty() {
             return Err(format!("{{{name}}} is made of nothing; write {{{kind}:body}}"));
         }
+        if depth >= MAX_FUNCTIONS {
+            return Err(format!("a function stands inside {MAX_FUNCTIONS} others, which is deeper than is read"));
+        }
         return argument
             .split('+')
-            .map(variable)
+            .map(|argument| nested(argument, depth + 1))
             .collect::<Result<Vec<_>, _>>()
             .map(|arguments| Piece::Call(*function, arguments));
     }
@@ -414,6 +425,16 @@ mod tests {
             ["{body", "{BODY}", "{header:}", "{json:id}", "{header:a b}", "{sha256_hex:}", "{md5_hex:body}", "{}"]
         {
             assert!(bad.parse::<Template>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn functions_are_not_nested_without_end() {
+        let nested = |depth: usize| format!("{{{}body}}", "crc32:".repeat(depth)).parse::<Template>();
+        assert!(nested(MAX_FUNCTIONS).is_ok());
+        for depth in [MAX_FUNCTIONS + 1, 200_000] {
+            let message = nested(depth).expect_err("the stack overflowed, and the program was gone");
+            assert!(message.contains("deeper than is read"), "{message:.200}");
         }
     }
 }
