@@ -3,7 +3,7 @@
 mod check;
 mod demo;
 mod explain;
-mod profiles;
+pub mod profiles;
 mod provider;
 mod send;
 mod serve;

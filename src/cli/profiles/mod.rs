@@ -149,7 +149,8 @@ fn tolerance(profile: &Profile) -> Option<Duration> {
     tolerance.filter(|_| timestamp.policy == TimestampPolicy::Enforce)
 }
 
-fn show(name: &str, profile: &Profile, text: &str) -> String {
+/// The profile with this name and text in words, with a source to paste.
+pub fn show(name: &str, profile: &Profile, text: &str) -> String {
     format!(
         "{}\n{}\nA source for your configuration:\n\n{}\nThe profile itself:\n\n{}",
         profile.title,

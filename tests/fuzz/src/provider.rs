@@ -1,0 +1,220 @@
+//! Sources with keys of our own, and the way of a request through them.
+
+use std::collections::HashMap;
+use std::io::BufRead as _;
+use std::io::BufReader;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::LazyLock;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use base64::Engine as _;
+use bytes::Bytes;
+use doorward::auth::KeySets;
+use doorward::body;
+use doorward::body::Budget;
+use doorward::body::Inbound;
+use doorward::body::Limits;
+use doorward::event::Event;
+use doorward::handshake::Answer;
+use doorward::params;
+use doorward::params::Params;
+use doorward::profile::KeyEncoding;
+use doorward::profile::Profile;
+use doorward::profile::Scheme;
+use doorward::profile::Verifier;
+use doorward::refusal::Refusal;
+use doorward::secret::Secret;
+use doorward::settings::Judge;
+use doorward::sign::Id;
+use doorward::sign::Kind;
+use doorward::sign::Order;
+use doorward::sign::PrivateKey;
+use doorward::sign::Public;
+use doorward::time::Moment;
+use http::HeaderMap;
+use http::Method;
+use http::Uri;
+
+/// A source with secrets that nobody else knows.
+#[derive(Debug)]
+pub struct Provider {
+    /// Its profile.
+    pub profile: Profile,
+    params: Params,
+    secrets: Vec<Secret>,
+    key: Option<&'static PrivateKey>,
+    certificate: Option<String>,
+    judge: Judge,
+    limits: Limits,
+}
+
+/// What became of a request that was not refused.
+#[derive(Debug)]
+pub enum Taken {
+    /// A probe that anybody may send was answered.
+    Probe(Answer),
+    /// A probe that was proven was answered.
+    Handshake(Answer),
+    /// An event.
+    Event(Event),
+}
+
+impl Provider {
+    /// Makes keys for all schemes of the profile.
+    pub fn new(profile: Profile) -> Result<Self, String> {
+        let given = profile.params.iter().filter_map(|(name, param)| match name.as_str() {
+            "url" => Some((name.as_str(), "https://hooks.example/in".to_owned())),
+            "certificate_hosts" => Some((name.as_str(), SERVER.address.to_string())),
+            _ => param.default.is_none().then(|| (name.as_str(), format!("some-{name}"))),
+        });
+        let params = params::complete(&profile, &given.collect::<Vec<_>>()).map_err(|wrong| format!("{wrong:?}"))?;
+        let kind = profile.schemes().find_map(Kind::of);
+        let key = kind.map(key);
+        let (mut texts, mut certificate) = (Vec::new(), None);
+        for scheme in profile.schemes().filter(|scheme| Kind::of(scheme).is_none()) {
+            texts.extend(scheme.key(profile.fetches_keys()).map(|form| {
+                let text = match form.encoding {
+                    Some(KeyEncoding::Base64) => base64::engine::general_purpose::STANDARD.encode(SECRET),
+                    Some(KeyEncoding::Hex) => const_hex::encode(SECRET),
+                    Some(KeyEncoding::Text | KeyEncoding::Spki) | None => SECRET.to_owned(),
+                };
+                form.prefix.clone().unwrap_or_default() + &text
+            }));
+        }
+        match key.map(|key| key.public(&profile)).transpose()? {
+            Some(Public::Secret(text)) => texts.push(text),
+            Some(Public::Certificate(pem)) => certificate = Some(SERVER.publish(&profile.title, pem)),
+            Some(Public::KeySet(_)) | None => {}
+        }
+        let secrets = texts.into_iter().map(Secret::new).collect::<Result<Vec<_>, _>>()?;
+        let judge = Judge::new(&profile, &secrets, &params, &mut KeySets::new());
+        let judge = judge.map_err(|misfits| format!("{misfits:?}"))?;
+        let max_body = profile.limits.max_body.map_or(1 << 20, |size| size.as_u64().try_into().unwrap_or(usize::MAX));
+        let limits = Limits { max_body, body_timeout: Duration::ZERO, budget: Arc::new(Budget::new(0)) };
+        Ok(Self { profile, params, secrets, key, certificate, judge, limits })
+    }
+
+    /// Whether looking at a request may ask other machines for something.
+    pub fn asks_others(&self) -> bool {
+        let certificate = |scheme: &Scheme| matches!(scheme, Scheme::Signature(said) if matches!(said.verifier, Verifier::Certificate(..)));
+        self.profile.fetches_keys()
+            || self.profile.schemes().any(certificate)
+            || self.profile.handshakes.iter().any(|said| said.visit.is_some())
+    }
+
+    /// Makes a request as the provider would.
+    pub fn sign(
+        &self,
+        body: Option<&Bytes>,
+        query: Option<&str>,
+        (id, kind, at): (Id<'_>, Option<&str>, Moment),
+    ) -> Result<Parts, String> {
+        let certificate_url = self.certificate.as_deref();
+        let (profile, params, secrets, key) = (&self.profile, &self.params, &self.secrets, self.key);
+        let order = Order { profile, params, secrets, key, body, query, id, kind, at, certificate_url };
+        let made = doorward::sign::request(&order)?;
+        let target = made.query.map_or_else(|| "/".to_owned(), |query| format!("/?{query}"));
+        let target = target.parse().map_err(|error: http::uri::InvalidUri| error.to_string())?;
+        Ok(Parts { method: made.method, target, headers: made.headers, body: made.body })
+    }
+
+    /// The steps of the gateway from the head of a request to its event.
+    pub fn receive(&self, parts: Parts, now: Moment) -> Result<Taken, Refusal> {
+        super::wait(self.journey(parts, now))
+    }
+
+    async fn journey(&self, parts: Parts, now: Moment) -> Result<Taken, Refusal> {
+        let Judge { authenticator, handshakes, identity, single_headers } = &self.judge;
+        let Parts { method, target, headers, body } = parts;
+        let event = method == Method::POST;
+        if !event && !handshakes.methods().any(|known| *known == method) {
+            return Err(Refusal::MethodNotAllowed);
+        }
+        body::announced(&headers, single_headers, &self.limits)?;
+        if body.len() > self.limits.max_body {
+            return Err(Refusal::Unreadable(body::Unreadable::TooLarge));
+        }
+        let inbound = Inbound::recorded(method, target, headers, body, now);
+        if let Some(answer) = handshakes.before(&inbound).await? {
+            return Ok(Taken::Probe(answer));
+        }
+        if !event && !handshakes.take_signed(inbound.method()) {
+            return Err(Refusal::MethodNotAllowed);
+        }
+        let verified = authenticator.verify(inbound, now).await.map_err(|rejected| rejected.failure)?;
+        if let Some(answer) = handshakes.after(verified.inbound(), verified.values()).await? {
+            return Ok(Taken::Handshake(answer));
+        }
+        if !event {
+            return Err(Refusal::MethodNotAllowed);
+        }
+        Ok(identity.identify("fuzz", verified).map(Taken::Event).map_err(|nameless| nameless.why)?)
+    }
+}
+
+/// A request in parts.
+#[derive(Debug, Clone)]
+pub struct Parts {
+    /// The method.
+    pub method: Method,
+    /// Path and query.
+    pub target: Uri,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+const SECRET: &str = "user:nobody else knows this";
+
+/// One key of each kind, made once: for RSA that takes long.
+fn key(kind: Kind) -> &'static PrivateKey {
+    const KINDS: [Kind; 4] = [Kind::Ed25519, Kind::P256, Kind::P384, Kind::Rsa];
+    static KEYS: [LazyLock<PrivateKey>; 4] = [
+        LazyLock::new(|| PrivateKey::generate(KINDS[0]).expect("a key")),
+        LazyLock::new(|| PrivateKey::generate(KINDS[1]).expect("a key")),
+        LazyLock::new(|| PrivateKey::generate(KINDS[2]).expect("a key")),
+        LazyLock::new(|| PrivateKey::generate(KINDS[3]).expect("a key")),
+    ];
+    &KEYS[KINDS.iter().position(|known| *known == kind).expect("a kind")]
+}
+
+static SERVER: LazyLock<Server> = LazyLock::new(Server::start);
+
+/// Has the certificates that requests name.
+struct Server {
+    address: SocketAddr,
+    files: Arc<Mutex<HashMap<String, String>>>,
+}
+
+impl Server {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let files = Arc::<Mutex<HashMap<String, String>>>::default();
+        let known = Arc::clone(&files);
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let mut line = String::new();
+                let _read = BufReader::new(&stream).read_line(&mut line);
+                let path = line.split(' ').nth(1).unwrap_or_default();
+                let answer = match known.lock().expect("not poisoned").get(path) {
+                    Some(text) => format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{text}", text.len()),
+                    None => "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_owned(),
+                };
+                let _written = stream.write_all(answer.as_bytes());
+            }
+        });
+        Self { address, files }
+    }
+
+    fn publish(&self, title: &str, pem: String) -> String {
+        let path = format!("/{}.pem", const_hex::encode(title));
+        self.files.lock().expect("not poisoned").insert(path.clone(), pem);
+        format!("http://{}{path}", self.address)
+    }
+}
