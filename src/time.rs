@@ -9,11 +9,12 @@ use jiff::Timestamp;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(i64);
 
-/// The last millisecond of the year 9999: dates after it are written in no format.
-const LAST: i64 = 253_402_300_799_999;
+/// The last millisecond that can be written and read in every format: the library leaves room for offsets before the end
+/// of the year 9999.
+const LAST: i64 = 253_402_207_200_999;
 
 impl Moment {
-    /// The last whole second that has a date in every format, after 1970-01-01T00:00:00Z.
+    /// The last second that can be written and read in every format, counted from 1970-01-01T00:00:00Z.
     pub const LAST_UNIX: i64 = LAST / 1000;
 
     /// The system clock, now.
@@ -95,7 +96,7 @@ impl Format {
         }
     }
 
-    /// The moment as this format writes it; dates are those from 1970 to 9999.
+    /// The moment as this format writes it; dates are those from 1970 to [`Moment::LAST_UNIX`].
     pub fn write(self, moment: Moment) -> String {
         match self {
             Self::Unix => moment.unix().to_string(),
@@ -262,7 +263,15 @@ mod tests {
             }
             assert!(moment.rfc3339().to_string().starts_with(year), "{seconds}");
         }
-        assert_eq!(Moment::from_unix(Moment::LAST_UNIX).rfc3339().to_string(), "9999-12-31T23:59:59.000Z");
+        let last = Moment::from_unix(Moment::LAST_UNIX);
+        for format in formats {
+            assert_eq!(
+                format.parse(&format.write(last)),
+                Some(last),
+                "{format:?} does not read the last that it writes"
+            );
+        }
+        assert_eq!(last.rfc3339().to_string(), "9999-12-30T22:00:00.000Z");
     }
 
     #[test]

@@ -180,15 +180,15 @@ fn the_body_is_printed_when_it_is_made_up_or_the_signature_is_in_it() {
 #[test]
 fn times_that_no_date_can_say_are_not_signed() {
     // The dates that providers write end with the year 9999; told to sign a later one, the program panicked.
-    for at in ["253402300800", "99999999999999", "-1"] {
+    for at in ["253402207201", "99999999999999", "-1"] {
         let output =
             doorward().args(["sign", "--profile", "zendesk", "--secret", "s"]).arg(format!("--at={at}")).output();
         let output = output.expect("it runs");
         assert_eq!(output.status.code(), Some(2), "{at}: {}", text(&output.stderr));
-        assert!(text(&output.stderr).contains("is not in 0..=253402300799"), "{}", text(&output.stderr));
+        assert!(text(&output.stderr).contains("is not in 0..=253402207200"), "{}", text(&output.stderr));
     }
-    let last = run(doorward().args(["sign", "--profile", "zendesk", "--secret", "s", "--at", "253402300799"]));
-    assert!(text(&last.stdout).contains("9999-12-31T23:59:59"), "{}", text(&last.stdout));
+    let last = run(doorward().args(["sign", "--profile", "zendesk", "--secret", "s", "--at", "253402207200"]));
+    assert!(text(&last.stdout).contains("9999-12-30T22:00:00"), "{}", text(&last.stdout));
 }
 
 #[test]
