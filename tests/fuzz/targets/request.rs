@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 use doorward::auth::Failure;
+use doorward::event::MAX_ID;
 use doorward::profile::Combination;
 use doorward::profile::Holder;
 use doorward::profile::Place;
@@ -67,7 +68,8 @@ const TIMES: RangeInclusive<i64> = 200_000_000..=60_000_000_000;
 /// Signs what the request says, under the id, the type and at the time of the headers of these names.
 fn signed(provider: &Provider, request: &Request<'_>, at: usize, change: u8) {
     let header = |name| request.headers.get(name).and_then(|value| value.to_str().ok());
-    let id = header("id").map_or(Id::Fresh(1), Id::Asked);
+    // With an id that is too long for any event, a token may be too long as well.
+    let id = header("id").filter(|id| id.len() <= MAX_ID).map_or(Id::Fresh(1), Id::Asked);
     let seconds = header("at").and_then(|at| at.parse().ok());
     let moment = seconds.map_or_else(now, Moment::from_unix);
     let body = Some(Bytes::copy_from_slice(request.body)).filter(|body| !body.is_empty());
