@@ -59,7 +59,7 @@ fn fill(said: &Template, params: &Params, time: Option<&str>, request: &Request<
         Ok(values)
     });
     let Ok(values) = read else { return };
-    let filled = ready.fill(&inbound, &values, time).map(|filled| filled.to_vec());
+    let filled = ready.fill(&inbound, &values, time).map(|filled| filled.pieces().concat());
     let whole_form = said.walk().any(|piece| *piece == Piece::SortedForm);
     let naive = Naive { params, time, request, whole_form };
     let mut expected = Ok(Vec::new());
