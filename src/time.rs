@@ -126,7 +126,7 @@ fn rfc3339(text: &str) -> Option<Moment> {
 }
 
 /// Whether it is written as RFC 3339 section 5.6 says. The library takes more: `2025-01-02T10Z`, a comma before the
-/// fraction, a zone in brackets.
+/// fraction, a zone in brackets, offsets of more than a day.
 fn is_rfc3339(text: &str) -> bool {
     let looks = |text: &str, like: &str| {
         let same = |(byte, like): (u8, u8)| if like == b'0' { byte.is_ascii_digit() } else { byte == like };
@@ -140,7 +140,8 @@ fn is_rfc3339(text: &str) -> bool {
         }
         None => rest,
     };
-    let numeric = looks(offset, "+00:00") || looks(offset, "-00:00");
+    let numeric =
+        (looks(offset, "+00:00") || looks(offset, "-00:00")) && offset.get(1..3).is_some_and(|hours| hours < "24");
     looks(second, "0000-00-00T00:00:00") && (matches!(offset, "Z" | "z") || numeric)
 }
 
@@ -225,6 +226,7 @@ mod tests {
             "2025-01-02T10:00:00.0Z",
             "2025-01-02T10:00:00.000000000Z",
             "2025-01-02T11:30:00+01:30",
+            "2025-01-01T10:01:00-23:59",
             "2025-01-02T10:00:00-00:00",
         ] {
             assert_eq!(Format::Rfc3339.parse(good), whole, "{good}");
@@ -240,6 +242,8 @@ mod tests {
             "2025-01-02T10:00:00+00",
             "2025-01-02T10:00:00+0000",
             "2025-01-02T10:00:00+00:00:00",
+            "2025-01-02T10:00:00+24:00",
+            "2025-01-02T10:00:00-25:30",
             "2025-01-02T10:00:00Z[UTC]",
             "2025-01-02T10:00:00+00:00[Europe/London]",
             "2025-01-02T10:00:00Z[u-ca=hebrew]",
