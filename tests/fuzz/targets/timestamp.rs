@@ -126,7 +126,6 @@ fn rfc3339(text: &str, least: usize) -> Option<i64> {
     let small = |number: i64| i8::try_from(number).ok();
     let date = jiff::civil::Date::new(i16::try_from(year).ok()?, small(month)?, small(day)?).ok()?;
     let time = jiff::civil::Time::new(small(hour)?, small(minute)?, small(second)?, nanos).ok()?;
-    let there = date.to_datetime(time).to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp();
-    let moment = there.checked_sub(jiff::SignedDuration::from_mins(offset)).ok()?;
-    Some(moment.as_millisecond())
+    let offset = jiff::tz::Offset::from_seconds(i32::try_from(offset * 60).ok()?).ok()?;
+    Some(offset.to_timestamp(date.to_datetime(time)).ok()?.as_millisecond())
 }
