@@ -141,6 +141,14 @@ fn signature(profile: &Profile, said: &Signature, trail: &Trail) -> Result<(), W
             Some(at) => trail.key("or_signed").item(at),
         };
         signed(profile, template, said.place.place.item.is_some(), &trail)?;
+        let whole = |piece: &Piece| matches!(piece, Piece::Body | Piece::SortedForm);
+        if said.place.place.is_in_body() && template.walk().any(whole) {
+            return wrong(
+                &trail,
+                "has the whole body, in which the signature itself stands: none would ever be right; sign values of the body, \
+                 such as {json:/id}",
+            );
+        }
     }
     if let Verifier::Certificate(_, certificate) = &said.verifier {
         let trail = trail.key("certificate");
