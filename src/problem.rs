@@ -91,8 +91,17 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// The alternative closest to what was written, for "did you mean".
+/// As much of what was written as is compared, in bytes.
+const MAX_WRITTEN: usize = 128;
+
+/// The alternative closest to what was written, whatever its case, for "did you mean".
 pub fn closest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // No name is that long, and the distance takes as long as both are, multiplied.
+    let written = written.get(..MAX_WRITTEN).unwrap_or(written);
+    let known: Vec<_> = known.into_iter().collect();
+    if let Some(same) = known.iter().find(|name| name.eq_ignore_ascii_case(written)) {
+        return Some(same);
+    }
     known
         .into_iter()
         .map(|name| (strsim::damerau_levenshtein(written, name), name))

@@ -141,7 +141,7 @@ fn handshake(said: &Handshake) -> String {
         .as_ref()
         .map(|visit| format!(" after the address in {} was asked (on the hosts {})", visit.from, visit.hosts))
         .unwrap_or_default();
-    format!("{about}A {proven}{}{when}{check} is answered with {}{visit}.", said.method.method(), reply(&said.reply))
+    format!("{about}Any {proven}{}{when}{check} is answered with {}{visit}.", said.method.method(), reply(&said.reply))
 }
 
 fn reply(said: &Reply) -> String {
