@@ -25,6 +25,8 @@ use crate::time::Moment;
 
 /// The options or the captured request cannot be read.
 const UNREADABLE: u8 = 2;
+/// What `server.max_body` is unless it is set, in bytes.
+const USUAL_BODY: usize = 1024 * 1024;
 /// Longest line, in characters.
 const WIDTH: usize = 110;
 /// Widest label.
@@ -95,6 +97,12 @@ impl Arguments {
             notes.push(format!(
                 "the parameter url is taken to be {bare}, from the capture; name another with --param url=…"
             ));
+        }
+        if capture.body.len() > USUAL_BODY {
+            notes.push(
+                "a gateway refuses bodies over 1 MiB, unless server.max_body is set; here they are judged all the same"
+                    .to_owned(),
+            );
         }
         let params = self.provider.params(profile, capture.address.as_deref())?;
         let secrets = self.provider.secrets()?;

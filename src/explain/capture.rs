@@ -178,10 +178,10 @@ fn exported(bytes: &[u8]) -> Result<Capture, String> {
     let text = std::str::from_utf8(bytes).map_err(|_bytes| "is not UTF-8, and no HTTP request")?;
     let whole: &RawValue =
         serde_json::from_str(text).map_err(|error| format!("is not JSON as it should be: {error}"))?;
-    let (request, at) = match archived(whole) {
-        Some((request, at)) => (request, at),
-        None => (first_of_list(whole), None),
-    };
+    let (request, at, others) = archived(whole).unwrap_or_else(|| {
+        let (request, others) = first_of_list(whole);
+        (request, None, others)
+    });
     let request = object(request).ok_or(EXPECTED)?;
     let method = text_of(&request, &["method", "httpMethod", "http_method"]).or_else(|| lambda(&request));
     let headers = headers(get(&request, &["headers"]).ok_or(EXPECTED)?)?;
@@ -193,12 +193,17 @@ fn exported(bytes: &[u8]) -> Result<Capture, String> {
     if url.is_none() {
         capture.notes.push("the capture has no address".to_owned());
     }
+    if others > 0 {
+        capture
+            .notes
+            .push(format!("the capture has {} requests; this is the first of them that has a body", others + 1));
+    }
     capture.notes.extend(note);
     Ok(capture)
 }
 
-/// The first request of an HTTP archive that has a body, and when it was sent.
-fn archived(whole: &RawValue) -> Option<(&RawValue, Option<String>)> {
+/// The first request of an HTTP archive that has a body, when it was sent, and how many others there are.
+fn archived(whole: &RawValue) -> Option<(&RawValue, Option<String>, usize)> {
     let log = object(get(&object(whole)?, &["log"])?)?;
     let entries: Vec<&RawValue> = read(get(&log, &["entries"])?)?;
     let entries = entries.into_iter().filter_map(object);
@@ -207,14 +212,19 @@ fn archived(whole: &RawValue) -> Option<(&RawValue, Option<String>)> {
         get(entry, &["request"]).and_then(object).is_some_and(|request| request.contains_key("postData"))
     };
     let entry = entries.iter().find(posted).or_else(|| entries.first())?;
-    Some((get(entry, &["request"])?, text_of(entry, &["startedDateTime"])))
+    Some((get(entry, &["request"])?, text_of(entry, &["startedDateTime"]), entries.len() - 1))
 }
 
-/// Exports of several requests: the first.
-fn first_of_list(whole: &RawValue) -> &RawValue {
+/// Exports of several requests: the first that has a body, and how many others there are.
+fn first_of_list(whole: &RawValue) -> (&RawValue, usize) {
     let inside = object(whole).filter(|whole| !whole.contains_key("headers"));
     let inside = inside.and_then(|whole| get(&whole, &["data", "requests", "request"])).unwrap_or(whole);
-    read::<Vec<&RawValue>>(inside).and_then(|list| list.first().copied()).unwrap_or(inside)
+    let Some(list) = read::<Vec<&RawValue>>(inside) else { return (inside, 0) };
+    let posted = |request: &&&RawValue| {
+        object(request).is_some_and(|request| body(&request).is_ok_and(|(body, _)| !body.is_empty()))
+    };
+    let first = list.iter().find(posted).or_else(|| list.first());
+    first.map_or((inside, 0), |first| (*first, list.len() - 1))
 }
 
 /// The method in the form of Lambda function URLs and HTTP APIs.

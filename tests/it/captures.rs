@@ -100,6 +100,13 @@ fn requests_are_read_as_tools_export_them() {
         assert_accepted(format!("\u{feff}{capture:#}").as_bytes());
     }
     assert!(assert_accepted(har(json!({ "text": BODY })).to_string().as_bytes()).contains("2026-01-02T10:00:00.000Z"));
+    let several = assert_accepted(har(json!({ "text": BODY })).to_string().as_bytes());
+    assert!(several.contains("has 2 requests; this is the first of them that has a body"), "{several}");
+    let empty = json!({ "method": "GET", "url": "/", "headers": {} });
+    let list = json!([empty, { "method": "POST", "url": "/", "headers": headers(), "body": BODY }, empty]);
+    assert!(assert_accepted(list.to_string().as_bytes()).contains("has 3 requests"));
+    let large = format!("POST / HTTP/1.1\n{HEAD}\n{}", "x".repeat(1024 * 1024 + 1));
+    assert!(text(&explain(large.as_bytes(), &[]).stdout).contains("unless server.max_body is set"));
     let parsed = json!({ "method": "POST", "url": "/", "headers": headers(), "body": { "a": 1 } });
     let output = explain(parsed.to_string().as_bytes(), &[]);
     assert!(text(&output.stdout).contains("as a JSON value and not as text"), "{}", text(&output.stdout));
