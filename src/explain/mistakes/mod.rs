@@ -59,12 +59,13 @@ pub(super) async fn cause(case: &Case, judge: &Judge, refusal: &Refusal, key_set
     let mut tried = 0;
     for undone in candidates(case, failure) {
         tried += 1;
-        let proven = match undone.case.judge(key_sets) {
-            _ if undone.request => proves(&undone.case, judge, failure).await,
+        let proven = if undone.request {
+            proves(&undone.case, judge, failure).await
+        } else if let Ok(judge) = undone.case.judge(key_sets) {
             // Every judge would fetch the certificate again.
-            Ok(_) if case.profile.schemes().any(has_certificate) => false,
-            Ok(judge) => proves(&undone.case, &judge, failure).await,
-            Err(_) => false,
+            !case.profile.schemes().any(has_certificate) && proves(&undone.case, &judge, failure).await
+        } else {
+            false
         };
         if proven {
             return Cause { words: undone.words, proven };
