@@ -29,6 +29,7 @@ pub mod auth;
 pub mod handshake;
 pub mod event;
 pub mod sign;
+pub mod store;
 pub mod dedup;
 pub mod deliver;
 

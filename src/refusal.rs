@@ -6,11 +6,11 @@ use http::StatusCode;
 
 use crate::auth;
 use crate::body::Unreadable;
-use crate::dedup::Unavailable;
 use crate::deliver::Undelivered;
 use crate::event::Unidentified;
 use crate::handshake::Unanswered;
 use crate::origin::Denied;
+use crate::store::Unavailable;
 
 /// Why a request was not taken.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -7,13 +7,13 @@ use wildmatch::WildMatch;
 
 use crate::auth::Authenticator;
 use crate::body::Limits;
-use crate::dedup::Stream;
 use crate::deliver::Target;
 use crate::event::Event;
 use crate::event::Identity;
 use crate::handshake::Handshakes;
 use crate::origin::Allowlist;
 use crate::reply::Answers;
+use crate::store::Stream;
 
 /// One configured endpoint.
 #[derive(Debug)]

@@ -11,9 +11,9 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use super::KeyMap;
-use super::Keys;
-use super::Token;
+use crate::store::KeyMap;
+use crate::store::Keys;
+use crate::store::Token;
 
 /// Most requests that wait for the outcome of one event; more are told to come back.
 const MAX_WAITING: usize = 64;

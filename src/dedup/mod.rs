@@ -5,40 +5,19 @@
 //! duplicate in flight can wait for the outcome; what is finished stands in a [`Store`]. A failing store may cause a
 //! duplicate, never a loss.
 
-mod connection;
 mod flights;
-mod key_map;
-mod redis;
-mod remembered;
-mod sqlite;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::connection::RedisUrl;
-pub use self::redis::Published;
-pub use self::redis::Redis;
-pub use self::redis::Stream;
-pub use self::remembered::Remembered;
-pub use self::sqlite::Sqlite;
-
 use self::flights::Entered;
 pub use self::flights::Flight;
 pub use self::flights::Flights;
-use self::key_map::KeyMap;
-use crate::event::Event;
-use crate::event::Key;
-
-/// Where finished events are remembered.
-#[derive(Debug, Clone)]
-pub enum Store {
-    /// In this process, until it ends.
-    Memory(Arc<Remembered>),
-    /// In this process and in a file.
-    Sqlite(Arc<Sqlite>),
-    /// In Redis, with the claims, for several processes.
-    Redis(Redis),
-}
+use crate::store::Answer;
+use crate::store::Keys;
+use crate::store::Store;
+use crate::store::Token;
+use crate::store::Unavailable;
 
 /// What happens while the store does not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,30 +43,6 @@ pub struct Terms {
 /// short enough for the second retry of a provider that gives up after seconds.
 pub const AMBIGUOUS: Duration = Duration::from_secs(2);
 
-/// What the events of one event are remembered under: its id and, where the id is not signed, a digest of what is.
-#[derive(Debug, Clone, Copy)]
-pub struct Keys {
-    /// By event id.
-    pub id: Key,
-    /// By what is signed.
-    pub guard: Option<Key>,
-}
-
-impl Keys {
-    /// The keys of an event; `None` when it is not verified, since a forged event could take a genuine one's place.
-    pub fn of(event: &Event) -> Option<Self> {
-        event.key().map(|id| Self { id, guard: event.guard() })
-    }
-
-    fn iter(self) -> impl Iterator<Item = Key> {
-        std::iter::once(self.id).chain(self.guard)
-    }
-}
-
-/// Names one attempt, so that only the one who holds a claim can let go of it.
-#[derive(Debug, Clone, Copy)]
-pub struct Token(u128);
-
 /// The answer to a claim.
 #[derive(Debug)]
 pub enum Claim {
@@ -98,11 +53,6 @@ pub enum Claim {
     /// Somebody else is at it, or it may have been delivered a moment ago: ask again after this time.
     InFlight(Duration),
 }
-
-/// The store does not answer, and the settings say to refuse then.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("the store does not answer: {0}")]
-pub struct Unavailable(pub String);
 
 /// Deduplication as one worker sees it.
 #[derive(Debug)]
@@ -131,22 +81,6 @@ impl Lease {
     }
 }
 
-impl Store {
-    /// Whether a gateway with this store can be sent events.
-    ///
-    /// # Errors
-    /// [`Unavailable`] when a file cannot be written, or a Redis has never answered. One that has answered before may
-    /// come back at any time, and replicas that share it must not all stop being ready at once.
-    pub fn ready(&self) -> Result<(), Unavailable> {
-        match self {
-            Self::Memory(_) => Ok(()),
-            Self::Sqlite(sqlite) => sqlite.healthy(),
-            Self::Redis(redis) if redis.has_answered() => Ok(()),
-            Self::Redis(_) => Err(Unavailable("Redis has not answered yet".to_owned())),
-        }
-    }
-}
-
 impl Dedup {
     /// Deduplication over this store; `flights` is shared by all workers of the process.
     pub fn new(flights: Arc<Flights>, store: Store, terms: Terms) -> Self {
@@ -170,17 +104,17 @@ impl Dedup {
         let token = self.flights.token();
         let lease = |flight, stored| Claim::Fresh(Lease { flight, keys, token, stored });
         let answer = match &self.store {
-            Store::Memory(remembered) => Ok(known(remembered, keys)),
-            Store::Sqlite(sqlite) => sqlite.healthy().map(|()| known(sqlite.remembered(), keys)),
+            Store::Memory(remembered) => Ok(remembered.answer(keys)),
+            Store::Sqlite(sqlite) => sqlite.healthy().map(|()| sqlite.remembered().answer(keys)),
             Store::Redis(redis) => redis.claim(keys, token, self.terms.lease).await,
         };
         match answer {
-            Ok(redis::Answer::Fresh) => Ok(lease(flight, true)),
-            Ok(redis::Answer::Finished) => {
+            Ok(Answer::Fresh) => Ok(lease(flight, true)),
+            Ok(Answer::Finished) => {
                 flight.land(true);
                 Ok(Claim::Finished)
             }
-            Ok(redis::Answer::InFlight(remaining)) => Ok(Claim::InFlight(remaining)),
+            Ok(Answer::InFlight(remaining)) => Ok(Claim::InFlight(remaining)),
             Err(_) if self.terms.on_outage == OnOutage::Accept => Ok(lease(flight, false)),
             Err(error) => Err(error),
         }
@@ -244,8 +178,4 @@ impl Dedup {
     pub fn publication(&self) -> (Token, Duration) {
         (self.flights.token(), self.terms.ttl)
     }
-}
-
-fn known(remembered: &Remembered, keys: Keys) -> redis::Answer {
-    if keys.iter().any(|key| remembered.contains(key)) { redis::Answer::Finished } else { redis::Answer::Fresh }
 }

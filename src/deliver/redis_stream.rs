@@ -4,13 +4,13 @@ use http::HeaderMap;
 use http::HeaderValue;
 
 use super::headers;
-use crate::dedup::Keys;
-use crate::dedup::Published;
-use crate::dedup::Redis;
-use crate::dedup::Stream;
-use crate::dedup::Token;
-use crate::dedup::Unavailable;
 use crate::event::Event;
+use crate::store::Keys;
+use crate::store::Published;
+use crate::store::Redis;
+use crate::store::Stream;
+use crate::store::Token;
+use crate::store::Unavailable;
 
 /// The stream of one source, over the connection of one worker.
 #[derive(Debug)]

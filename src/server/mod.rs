@@ -22,11 +22,11 @@ use tokio::sync::mpsc;
 use tokio::sync::watch;
 
 use crate::dedup::Flights;
-use crate::dedup::Remembered;
-use crate::dedup::Sqlite;
-use crate::dedup::Store;
 use crate::settings::Settings;
 use crate::settings::StoreKind;
+use crate::store::Remembered;
+use crate::store::Sqlite;
+use crate::store::Store;
 use crate::telemetry::Metrics;
 
 use self::admin::Admin;

@@ -31,8 +31,6 @@ use super::Phase;
 use super::Shared;
 use super::edge::Limited;
 use crate::dedup::Dedup;
-use crate::dedup::Redis;
-use crate::dedup::Store;
 use crate::deliver::Delivery;
 use crate::deliver::RedisStream;
 use crate::deliver::Upstream;
@@ -42,6 +40,8 @@ use crate::origin::Peer;
 use crate::settings::StoreKind;
 use crate::source::Destination;
 use crate::source::Source;
+use crate::store::Redis;
+use crate::store::Store;
 
 /// Most bytes that the head of a request may take.
 const MAX_HEAD: usize = 64 * 1024;

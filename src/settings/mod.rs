@@ -17,13 +17,13 @@ use crate::auth::Jwks;
 use crate::body::Budget;
 use crate::body::Limits;
 use crate::dedup::OnOutage;
-use crate::dedup::RedisUrl;
 use crate::dedup::Terms;
 use crate::origin::Networks;
 use crate::origin::TrustedProxies;
 use crate::problem::Problems;
 use crate::profile::Profiles;
 use crate::source::Source;
+use crate::store::RedisUrl;
 
 use self::layers::Layers;
 use self::section::Report;

@@ -18,7 +18,6 @@ use super::section::word;
 use crate::auth::Jwks;
 use crate::auth::KeySets;
 use crate::body::Limits;
-use crate::dedup::Stream;
 use crate::deliver::Target;
 use crate::origin::Allowlist;
 use crate::origin::Networks;
@@ -32,6 +31,7 @@ use crate::source::Destination;
 use crate::source::Source;
 use crate::source::SourceName;
 use crate::source::Wanted;
+use crate::store::Stream;
 
 /// Longest an upstream may take when neither the source nor the provider says.
 const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(10);

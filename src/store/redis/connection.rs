@@ -13,7 +13,7 @@ use redis::io::tcp::TcpSettings;
 use tokio::sync::Notify;
 use tokio::sync::watch;
 
-use super::Unavailable;
+use crate::store::Unavailable;
 
 /// Longest pause between two attempts to connect.
 const MAX_PAUSE: Duration = Duration::from_secs(1);

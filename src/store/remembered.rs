@@ -5,7 +5,9 @@ use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use super::Answer;
 use super::KeyMap;
+use super::Keys;
 use crate::event::Key;
 use crate::time::Moment;
 
@@ -38,6 +40,11 @@ impl Remembered {
     pub fn contains(&self, key: Key) -> bool {
         let now = seconds(Moment::now());
         self.shard(key).keys.get(&key).is_some_and(|until| now < *until)
+    }
+
+    /// What it says to a claim.
+    pub(crate) fn answer(&self, keys: Keys) -> Answer {
+        if keys.iter().any(|key| self.contains(key)) { Answer::Finished } else { Answer::Fresh }
     }
 
     /// Remembers a key for this long.

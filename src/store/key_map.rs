@@ -8,11 +8,11 @@ use hashbrown::HashMap;
 use crate::event::Key;
 
 /// Values by event key.
-pub(super) type KeyMap<V> = HashMap<Key, V, BuildHasherDefault<AlreadyHashed>>;
+pub(crate) type KeyMap<V> = HashMap<Key, V, BuildHasherDefault<AlreadyHashed>>;
 
 /// Takes the last eight bytes of a key as they are.
 #[derive(Debug, Default)]
-pub(super) struct AlreadyHashed(u64);
+pub(crate) struct AlreadyHashed(u64);
 
 impl Hasher for AlreadyHashed {
     fn write(&mut self, bytes: &[u8]) {

@@ -4,6 +4,8 @@
 //! Redis keeps the time, so gateways need no common clock. Every verb may be repeated by the same attempt: a reply that
 //! was lost does no harm.
 
+mod connection;
+
 use std::sync::Arc;
 use std::sync::LazyLock;
 use std::sync::atomic::AtomicUsize;
@@ -13,12 +15,13 @@ use std::time::Duration;
 use redis::Script;
 use redis::ScriptInvocation;
 
+use self::connection::Connection;
+use self::connection::Failed;
+pub use self::connection::RedisUrl;
+use super::Answer;
 use super::Keys;
 use super::Token;
 use super::Unavailable;
-use super::connection::Connection;
-use super::connection::Failed;
-use super::connection::RedisUrl;
 
 /// `-1` when a key is done, the remaining milliseconds when another attempt holds it, or `0` and both are claimed.
 static CLAIM: LazyLock<Script> = LazyLock::new(|| {
@@ -79,14 +82,6 @@ pub struct Redis {
     orphans: Arc<AtomicUsize>,
 }
 
-/// What a store says to a claim.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Answer {
-    Fresh,
-    Finished,
-    InFlight(Duration),
-}
-
 /// The outcome of publishing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Published {
@@ -112,7 +107,7 @@ impl Redis {
         self.connection.was_made()
     }
 
-    pub(super) async fn claim(&self, keys: Keys, token: Token, lease: Duration) -> Result<Answer, Unavailable> {
+    pub(crate) async fn claim(&self, keys: Keys, token: Token, lease: Duration) -> Result<Answer, Unavailable> {
         let mut call = CLAIM.prepare_invoke();
         keys.iter().for_each(|key| {
             call.key(name(key));
@@ -131,7 +126,7 @@ impl Redis {
         }
     }
 
-    pub(super) async fn commit(&self, keys: Keys, token: Token, ttl: Duration) -> Result<(), Unavailable> {
+    pub(crate) async fn commit(&self, keys: Keys, token: Token, ttl: Duration) -> Result<(), Unavailable> {
         // Done is the highest state, so that no script has to compare.
         let mut sets = redis::pipe();
         for key in keys.iter() {
@@ -144,11 +139,11 @@ impl Redis {
             .map_err(|failed| failed.error)
     }
 
-    pub(super) async fn release(&self, keys: Keys, token: Token) {
+    pub(crate) async fn release(&self, keys: Keys, token: Token) {
         self.hold(keys, token, Duration::ZERO).await;
     }
 
-    pub(super) async fn hold(&self, keys: Keys, token: Token, duration: Duration) {
+    pub(crate) async fn hold(&self, keys: Keys, token: Token, duration: Duration) {
         if let Err(failed) = self.let_go(keys, token, duration).await {
             tracing::warn!(error = %failed.error, "a claim could not be released; it ends with its lease");
         }

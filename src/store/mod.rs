@@ -1,0 +1,87 @@
+//! Where event ids and queued events are remembered: memory, a SQLite file, Redis.
+
+mod key_map;
+mod redis;
+mod remembered;
+mod sqlite;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(crate) use self::key_map::KeyMap;
+pub use self::redis::Published;
+pub use self::redis::Redis;
+pub use self::redis::RedisUrl;
+pub use self::redis::Stream;
+pub use self::remembered::Remembered;
+pub use self::sqlite::Sqlite;
+use crate::event::Event;
+use crate::event::Key;
+
+/// Where finished events are remembered.
+#[derive(Debug, Clone)]
+pub enum Store {
+    /// In this process, until it ends.
+    Memory(Arc<Remembered>),
+    /// In this process and in a file.
+    Sqlite(Arc<Sqlite>),
+    /// In Redis, with the claims, for several processes.
+    Redis(Redis),
+}
+
+/// What the events of one event are remembered under: its id and, where the id is not signed, a digest of what is.
+#[derive(Debug, Clone, Copy)]
+pub struct Keys {
+    /// By event id.
+    pub id: Key,
+    /// By what is signed.
+    pub guard: Option<Key>,
+}
+
+impl Keys {
+    /// The keys of an event; `None` when it is not verified, since a forged event could take a genuine one's place.
+    pub fn of(event: &Event) -> Option<Self> {
+        event.key().map(|id| Self { id, guard: event.guard() })
+    }
+
+    /// Both.
+    pub fn iter(self) -> impl Iterator<Item = Key> {
+        std::iter::once(self.id).chain(self.guard)
+    }
+}
+
+/// Names one attempt, so that only the one who holds a claim can let go of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Token(pub u128);
+
+/// What a store says to a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// Nobody has it.
+    Fresh,
+    /// It was finished before.
+    Finished,
+    /// Another attempt holds it for this long.
+    InFlight(Duration),
+}
+
+/// The store does not answer.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the store does not answer: {0}")]
+pub struct Unavailable(pub String);
+
+impl Store {
+    /// Whether a gateway with this store can be sent events.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when a file cannot be written, or a Redis has never answered. One that has answered before may
+    /// come back at any time, and replicas that share it must not all stop being ready at once.
+    pub fn ready(&self) -> Result<(), Unavailable> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::Sqlite(sqlite) => sqlite.healthy(),
+            Self::Redis(redis) if redis.has_answered() => Ok(()),
+            Self::Redis(_) => Err(Unavailable("Redis has not answered yet".to_owned())),
+        }
+    }
+}
