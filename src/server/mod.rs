@@ -24,6 +24,7 @@ use tokio::sync::watch;
 use crate::dedup::Flights;
 use crate::settings::Settings;
 use crate::settings::StoreKind;
+use crate::store::Options;
 use crate::store::Remembered;
 use crate::store::Sqlite;
 use crate::store::Store;
@@ -160,7 +161,11 @@ fn open(settings: &Settings) -> Result<Option<Store>, String> {
     let max = settings.store.max_events;
     match &settings.store.kind {
         StoreKind::Memory => Ok(Some(Store::Memory(Arc::new(Remembered::new(max))))),
-        StoreKind::Sqlite(path) => Sqlite::open(path, max).map(|sqlite| Some(Store::Sqlite(Arc::new(sqlite)))),
+        StoreKind::Sqlite(path) => {
+            let options =
+                Options { path: path.clone(), max_events: max, min_free: settings.store.min_free, queues: &[] };
+            Sqlite::open(&options).map(|sqlite| Some(Store::Sqlite(Arc::new(sqlite))))
+        }
         StoreKind::Redis(_) => Ok(None),
     }
 }

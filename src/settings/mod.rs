@@ -84,6 +84,8 @@ pub struct Store {
     pub timeout: Duration,
     /// Most ids that memory and SQLite remember.
     pub max_events: usize,
+    /// Bytes that stay free on the disk of the SQLite file.
+    pub min_free: u64,
 }
 
 /// `store.url`.
@@ -226,6 +228,7 @@ impl Store {
         let lease = section.want("lease", duration);
         let timeout = section.want("timeout", duration);
         let max_events = section.want("max_events", count(1, 1_000_000_000));
+        let min_free = section.want("min_free", size).and_then(|size| u64::try_from(size).ok());
         let on_outage = section.want("on_outage", word(&[("reject", OnOutage::Reject), ("accept", OnOutage::Accept)]));
         if let (Some(ttl), Some(lease)) = (ttl, lease)
             && ttl < lease
@@ -234,7 +237,7 @@ impl Store {
         }
         section.finish();
         let terms = Terms { ttl: ttl?, lease: lease?, on_outage: on_outage? };
-        Some(Self { kind: kind?, terms, timeout: timeout?, max_events: max_events? })
+        Some(Self { kind: kind?, terms, timeout: timeout?, max_events: max_events?, min_free: min_free? })
     }
 }
 

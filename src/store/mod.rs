@@ -1,6 +1,8 @@
 //! Where event ids and queued events are remembered: memory, a SQLite file, Redis.
 
 mod key_map;
+pub(crate) mod pairs;
+pub mod queued;
 mod redis;
 mod remembered;
 mod sqlite;
@@ -14,6 +16,8 @@ pub use self::redis::Redis;
 pub use self::redis::RedisUrl;
 pub use self::redis::Stream;
 pub use self::remembered::Remembered;
+pub use self::sqlite::Enqueued;
+pub use self::sqlite::Options;
 pub use self::sqlite::Sqlite;
 use crate::event::Event;
 use crate::event::Key;

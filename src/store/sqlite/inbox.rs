@@ -1,0 +1,234 @@
+//! What the writer has to write: gathered while it writes the previous batch.
+
+use std::sync::Arc;
+use std::sync::Condvar;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::OnceLock;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use crate::event::Key;
+use crate::store::Keys;
+use crate::store::Unavailable;
+use crate::store::queued::Lane;
+use crate::store::queued::QueuedEvent;
+use crate::store::queued::Settlement;
+use crate::store::queued::State;
+
+/// Between those who have something to write and the one who writes.
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    pending: Mutex<Batch>,
+    more: Condvar,
+    /// Why nothing is written any more.
+    poisoned: OnceLock<String>,
+    /// Whether there is too little room on the disk for more events.
+    full: AtomicBool,
+}
+
+/// What is written together.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// Events that were finished, remembered until the latest of their times.
+    pub(super) finished: Vec<Key>,
+    pub(super) until: u32,
+    pub(super) arrivals: Vec<Arrival>,
+    pub(super) attempts: Vec<Attempt>,
+    pub(super) orders: Vec<Order>,
+    /// Those who wait until it is safe.
+    pub(super) waiting: Vec<Waiting>,
+    closed: bool,
+}
+
+/// An event to queue.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    /// Which of the queues.
+    pub(super) queue: usize,
+    pub(super) keys: Option<Keys>,
+    pub(super) until: u32,
+    pub(super) event: Arc<QueuedEvent>,
+    pub(super) reply: Reply<Enqueued>,
+}
+
+/// What became of an event that was to be queued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enqueued {
+    /// It is safe.
+    Queued,
+    /// It is there already, or was finished before.
+    Duplicate,
+}
+
+/// What an attempt came to.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    pub(super) queue: usize,
+    pub(super) row: i64,
+    pub(super) lane: Option<Lane>,
+    /// The state that it was in.
+    pub(super) was: State,
+    pub(super) settlement: Settlement,
+}
+
+/// Anything else that is done on the writer's connection, in the same transaction.
+pub(super) struct Order(pub(super) Act);
+
+type Act = Box<dyn FnOnce(&Connection) -> rusqlite::Result<Completion> + Send>;
+
+/// What is called when an order is safe.
+pub(super) type Completion = Box<dyn FnOnce() + Send>;
+
+impl std::fmt::Debug for Order {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Order")
+    }
+}
+
+/// Somebody on a runtime who waits for a word.
+#[derive(Debug)]
+pub(super) struct Reply<T> {
+    runtime: Handle,
+    sender: oneshot::Sender<T>,
+}
+
+impl<T> Reply<T> {
+    /// For whoever calls this, and where the word will come.
+    pub(super) fn new() -> (Self, oneshot::Receiver<T>) {
+        let (sender, receiver) = oneshot::channel();
+        (Self { runtime: Handle::current(), sender }, receiver)
+    }
+}
+
+/// Those who wait on one runtime, with what they are told. They are woken there, by one task: waking each of them from the
+/// writer's thread would be a system call for each.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    runtime: Handle,
+    finished: Vec<oneshot::Sender<()>>,
+    queued: Vec<(oneshot::Sender<Enqueued>, Enqueued)>,
+}
+
+impl Waiting {
+    /// Wakes them.
+    pub(super) fn wake(self) {
+        let Self { runtime, finished, queued } = self;
+        drop(runtime.spawn(async move {
+            // Whoever stopped waiting does not need to know.
+            for sender in finished {
+                let _gone = sender.send(());
+            }
+            for (sender, enqueued) in queued {
+                let _gone = sender.send(enqueued);
+            }
+        }));
+    }
+}
+
+impl Batch {
+    /// Whether there is nothing to write.
+    pub(super) fn is_empty(&self) -> bool {
+        self.finished.is_empty() && self.arrivals.is_empty() && self.attempts.is_empty() && self.orders.is_empty()
+    }
+
+    fn waiting_on(&mut self, runtime: Handle) -> Option<&mut Waiting> {
+        let known = self.waiting.iter().position(|waiting| waiting.runtime.id() == runtime.id());
+        let at = known.unwrap_or_else(|| {
+            self.waiting.push(Waiting { runtime, finished: Vec::new(), queued: Vec::new() });
+            self.waiting.len() - 1
+        });
+        self.waiting.get_mut(at)
+    }
+
+    /// Somebody waits until an event is remembered.
+    pub(super) fn wait_finished(&mut self, reply: Reply<()>) {
+        let Reply { runtime, sender } = reply;
+        if let Some(waiting) = self.waiting_on(runtime) {
+            waiting.finished.push(sender);
+        }
+    }
+
+    /// Somebody waits until an event is queued.
+    pub(super) fn wait_queued(&mut self, reply: Reply<Enqueued>, enqueued: Enqueued) {
+        let Reply { runtime, sender } = reply;
+        if let Some(waiting) = self.waiting_on(runtime) {
+            waiting.queued.push((sender, enqueued));
+        }
+    }
+}
+
+impl Inbox {
+    fn lock(&self) -> MutexGuard<'_, Batch> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands something to the writer.
+    pub(super) fn submit(&self, put: impl FnOnce(&mut Batch)) -> Result<(), Unavailable> {
+        {
+            let mut pending = self.lock();
+            self.sound()?;
+            put(&mut pending);
+        }
+        self.more.notify_one();
+        Ok(())
+    }
+
+    /// Waits for something to write, for at most this long; `None` when there will be nothing more.
+    pub(super) fn next(&self, patience: Duration) -> Option<Batch> {
+        let pending = self.lock();
+        let idle = |batch: &mut Batch| batch.is_empty() && !batch.closed;
+        let (mut pending, _elapsed) =
+            self.more.wait_timeout_while(pending, patience, idle).unwrap_or_else(PoisonError::into_inner);
+        if pending.closed && pending.is_empty() {
+            return None;
+        }
+        let closed = pending.closed;
+        Some(std::mem::replace(&mut pending, Batch { closed, ..Batch::default() }))
+    }
+
+    /// Lets the writer end when everything is written.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.more.notify_one();
+    }
+
+    /// Nothing is written any more, because what was written last may not be on the disk; whoever waits is let go.
+    pub(super) fn poison(&self, why: String) {
+        let abandoned = {
+            let mut pending = self.lock();
+            let _first = self.poisoned.set(why);
+            let closed = pending.closed;
+            std::mem::replace(&mut *pending, Batch { closed, ..Batch::default() })
+        };
+        drop(abandoned);
+    }
+
+    /// Whether anything can be written at all.
+    pub(super) fn sound(&self) -> Result<(), Unavailable> {
+        match self.poisoned.get() {
+            Some(why) => Err(Unavailable(why.clone())),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether more events can be taken.
+    pub(super) fn healthy(&self) -> Result<(), Unavailable> {
+        self.sound()?;
+        if self.full.load(Ordering::Relaxed) {
+            return Err(Unavailable("the disk of the SQLite file has less than store.min_free left".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Notes whether there is too little room; whether that is news.
+    pub(super) fn set_full(&self, full: bool) -> bool {
+        self.full.swap(full, Ordering::Relaxed) != full
+    }
+}

@@ -1,0 +1,116 @@
+//! The lines of all queues, between the writer who fills them and those who take from them.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+
+use tokio::sync::Notify;
+
+use super::inbox::Attempt;
+use super::line::Line;
+use crate::store::queued::Counts;
+use crate::store::queued::QueuedEvent;
+use crate::store::queued::State;
+use crate::store::queued::Verdict;
+
+#[derive(Debug)]
+pub(super) struct Lines(Vec<Queue>);
+
+/// One queue.
+#[derive(Debug)]
+pub(super) struct Queue {
+    /// The number of its source in the file.
+    pub(super) source: i64,
+    line: Mutex<Tallied>,
+    /// Somebody may take more.
+    pub(super) more: Notify,
+}
+
+/// A line with how many events there are of each state.
+#[derive(Debug)]
+pub(super) struct Tallied {
+    pub(super) line: Line,
+    pub(super) counts: Counts,
+}
+
+impl Tallied {
+    /// An event went from one state to another.
+    pub(super) fn moved(&mut self, from: Option<State>, to: Option<State>) {
+        for (state, step) in [(from, -1), (to, 1)] {
+            let count = match state {
+                Some(State::Queued) => &mut self.counts.queued,
+                Some(State::Retrying) => &mut self.counts.retrying,
+                Some(State::Dead) => &mut self.counts.dead,
+                Some(State::Delivered) | None => continue,
+            };
+            *count = count.saturating_add_signed(step);
+        }
+    }
+}
+
+impl Queue {
+    pub(super) fn new(source: i64, line: Line, counts: Counts) -> Self {
+        Self { source, line: Mutex::new(Tallied { line, counts }), more: Notify::new() }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Tallied> {
+        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lines {
+    pub(super) fn new(queues: Vec<Queue>) -> Self {
+        Self(queues)
+    }
+
+    pub(super) fn get(&self, queue: usize) -> Option<&Queue> {
+        self.0.get(queue)
+    }
+
+    /// The number of a queue's source.
+    pub(super) fn source(&self, queue: usize) -> i64 {
+        self.get(queue).map_or(0, |queue| queue.source)
+    }
+
+    /// When an event can be tried again that is asked for at `due`.
+    pub(super) fn due(&self, queue: usize, due: i64) -> i64 {
+        self.get(queue).map_or(due, |queue| queue.lock().line.due(due))
+    }
+
+    /// Events have been written.
+    pub(super) fn arrived(&self, events: &[(usize, i64, Arc<QueuedEvent>)]) {
+        for (at, queue) in self.0.iter().enumerate() {
+            let mut those = events.iter().filter(|(queue, ..)| *queue == at).peekable();
+            if those.peek().is_none() {
+                continue;
+            }
+            let mut tallied = queue.lock();
+            for (_, row, event) in those {
+                tallied.line.arrived(*row, event);
+                tallied.moved(None, Some(State::Queued));
+            }
+            drop(tallied);
+            queue.more.notify_one();
+        }
+    }
+
+    /// It was written what an attempt came to.
+    pub(super) fn settled(&self, attempt: &Attempt, due: Option<i64>) {
+        let Some(queue) = self.get(attempt.queue) else { return };
+        let mut tallied = queue.lock();
+        match (attempt.settlement.verdict, due) {
+            (Verdict::Retry(_), Some(due)) => {
+                tallied.line.retrying(attempt.row, due);
+                tallied.moved(Some(attempt.was), Some(State::Retrying));
+            }
+            (verdict, _) => {
+                tallied.line.finished(attempt.row, attempt.lane);
+                let to = if verdict == Verdict::Dead { State::Dead } else { State::Delivered };
+                tallied.moved(Some(attempt.was), Some(to));
+            }
+        }
+        drop(tallied);
+        queue.more.notify_one();
+    }
+}

@@ -1,0 +1,288 @@
+//! Finished and queued events in a SQLite file, with the ids of finished ones in memory for looking up.
+//!
+//! One thread writes: an event to be queued and the mark that keeps it from being queued twice stand in one transaction,
+//! and all that came while the previous batch was written share one fsync. What cannot be written poisons the store: it
+//! takes nothing more until the gateway is started again. The file is locked for this process alone.
+
+mod inbox;
+mod keeper;
+mod line;
+mod lines;
+mod open;
+mod retention;
+mod rows;
+mod schema;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use self::inbox::Arrival;
+use self::inbox::Attempt;
+pub use self::inbox::Enqueued;
+use self::inbox::Inbox;
+use self::inbox::Order;
+use self::inbox::Reply;
+use self::keeper::Keeper;
+use self::line::Load;
+use self::line::Standing;
+use self::lines::Lines;
+use self::rows::Damaged;
+use super::Keys;
+use super::Remembered;
+use super::Unavailable;
+use super::queued::Counts;
+use super::queued::Queue;
+use super::queued::QueuedEvent;
+use super::queued::Settlement;
+use super::queued::Taken;
+use super::queued::Verdict;
+use crate::time::Moment;
+
+/// How long an answer waits for the file. The event is delivered already, so a slower disk can only risk a duplicate.
+const COMMIT_PATIENCE: Duration = Duration::from_millis(250);
+/// Most events that are read at once.
+const MAX_LOAD: usize = 256;
+
+/// What a file is opened with.
+#[derive(Debug, Clone)]
+pub struct Options<'o> {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Most ids of finished events that are remembered.
+    pub max_events: usize,
+    /// Bytes that stay free on its disk.
+    pub min_free: u64,
+    /// The sources whose events are queued.
+    pub queues: &'o [Queue],
+}
+
+/// The file and what it says.
+#[derive(Debug)]
+pub struct Sqlite {
+    remembered: Arc<Remembered>,
+    inbox: Arc<Inbox>,
+    lines: Arc<Lines>,
+    keeper: Arc<Keeper>,
+    /// Reads what is to be tried next.
+    loader: Mutex<Connection>,
+    threads: Vec<JoinHandle<()>>,
+    /// Keeps the file locked.
+    _owned: std::fs::File,
+}
+
+impl Sqlite {
+    /// What is finished.
+    pub fn remembered(&self) -> &Remembered {
+        &self.remembered
+    }
+
+    /// Whether events can be taken.
+    ///
+    /// # Errors
+    /// [`Unavailable`] after a failed write, and while the disk is nearly full.
+    pub fn healthy(&self) -> Result<(), Unavailable> {
+        self.inbox.healthy()
+    }
+
+    /// Whether the file can be written at all.
+    ///
+    /// # Errors
+    /// [`Unavailable`] after a failed write; only a restart helps.
+    pub fn sound(&self) -> Result<(), Unavailable> {
+        self.inbox.sound()
+    }
+
+    /// Remembers an event; answers when it is safe on disk.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when that takes too long or cannot be done; the event is still remembered in memory.
+    pub async fn commit(&self, keys: Keys, ttl: Duration) -> Result<(), Unavailable> {
+        let until = until(ttl);
+        keys.iter().for_each(|key| self.remembered.insert(key, ttl));
+        let (reply, written) = Reply::new();
+        self.inbox.submit(|batch| {
+            batch.finished.extend(keys.iter());
+            batch.until = batch.until.max(until);
+            batch.wait_finished(reply);
+        })?;
+        match tokio::time::timeout(COMMIT_PATIENCE, written).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_gone)) => Err(self.gone()),
+            Err(_elapsed) => Err(Unavailable(format!("the SQLite file took longer than {COMMIT_PATIENCE:?}"))),
+        }
+    }
+
+    /// Puts an event on a queue, unless one with these keys is there or was finished; answers when it is safe on disk.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when it is not.
+    pub async fn enqueue(
+        &self,
+        queue: usize,
+        event: Arc<QueuedEvent>,
+        keys: Option<Keys>,
+        ttl: Duration,
+    ) -> Result<Enqueued, Unavailable> {
+        self.healthy()?;
+        let until = until(ttl);
+        let (reply, written) = Reply::new();
+        self.inbox.submit(|batch| batch.arrivals.push(Arrival { queue, keys, until, event, reply }))?;
+        written.await.map_err(|_gone| self.gone())
+    }
+
+    fn gone(&self) -> Unavailable {
+        self.healthy().err().unwrap_or_else(|| Unavailable("the SQLite file is being closed".to_owned()))
+    }
+
+    /// Takes at most `max` events off a queue that are due at `now`. Each has to be settled.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when the file cannot be read or written.
+    pub async fn take(self: &Arc<Self>, queue: usize, now: Moment, max: usize) -> Result<Vec<Taken>, Unavailable> {
+        self.sound()?;
+        let Some(known) = self.lines.get(queue) else { return Ok(Vec::new()) };
+        let mut taken = Vec::new();
+        while taken.len() < max {
+            let left = max - taken.len();
+            let load = {
+                let mut tallied = known.lock();
+                let load = tallied.line.wants(now.millis());
+                match &load {
+                    Some(load) => tallied.line.begin(load),
+                    None => taken.extend(tallied.line.take(left)),
+                }
+                load
+            };
+            let Some(load) = load else { break };
+            taken.extend(self.load(queue, load, left).await?);
+        }
+        Ok(taken.into_iter().map(hand_out).collect())
+    }
+
+    /// When the next event of a queue has to be tried again.
+    pub fn next_due(&self, queue: usize) -> Option<Moment> {
+        self.lines.get(queue)?.lock().line.next_due().map(Moment::from_millis)
+    }
+
+    /// Waits until there may be more to take.
+    pub async fn more(&self, queue: usize) {
+        if let Some(queue) = self.lines.get(queue) {
+            queue.more.notified().await;
+        }
+    }
+
+    async fn load(self: &Arc<Self>, queue: usize, load: Load, max: usize) -> Result<Vec<Standing>, Unavailable> {
+        let Some(known) = self.lines.get(queue) else { return Ok(Vec::new()) };
+        let source = known.source;
+        let read = match load {
+            Load::Next { from } => self.read(move |file| rows::next(file, source, from, MAX_LOAD)).await,
+            Load::Row(row, _) => self.read(move |file| rows::one(file, row)).await,
+            // By the writer, so that nothing is written behind what is being read.
+            Load::Due { behind, now } => {
+                self.order(move |file| rows::due(file, source, behind, now, max.min(MAX_LOAD))).await
+            }
+        };
+        match read {
+            Ok((loaded, damaged)) => {
+                let events = known.lock().line.loaded(&load, loaded);
+                self.quarantine(queue, damaged);
+                Ok(events)
+            }
+            Err(error) => {
+                known.lock().line.unread(&load);
+                Err(error)
+            }
+        }
+    }
+
+    /// Gives up events that are not what was written.
+    fn quarantine(&self, queue: usize, damaged: Vec<Damaged>) {
+        for Damaged { row, lane, tries } in damaged {
+            tracing::error!(
+                number = %rows::number(row),
+                "a queued event is damaged on disk and cannot be delivered; it is kept as a dead letter"
+            );
+            let settlement = Settlement {
+                verdict: Verdict::Dead,
+                attempts: tries.attempts,
+                at: Moment::now(),
+                reason: Some("damaged on disk".to_owned()),
+                answer: None,
+            };
+            let attempt = Attempt { queue, row, lane, was: tries.state(), settlement };
+            // A store that takes no more finds it again when it is opened.
+            let _unwritten = self.inbox.submit(|batch| batch.attempts.push(attempt));
+        }
+    }
+
+    /// Records what an attempt came to. It is written soon; an event whose record is lost in a crash is tried again.
+    pub fn settle(&self, queue: usize, taken: &Taken, settlement: Settlement) {
+        let Some(row) = rows::row(taken.number) else { return };
+        let attempt = Attempt { queue, row, lane: taken.event.lane, was: taken.tries.state(), settlement };
+        // After a failed write nothing is recorded any more; the store has said so.
+        let _unwritten = self.inbox.submit(|batch| batch.attempts.push(attempt));
+    }
+
+    /// How much there is of a queue.
+    pub async fn counts(self: &Arc<Self>, queue: usize) -> Result<Counts, Unavailable> {
+        let Some(known) = self.lines.get(queue) else { return Ok(Counts::default()) };
+        let source = known.source;
+        let oldest = self.read(move |file| rows::oldest(file, source)).await?;
+        Ok(Counts { oldest, ..known.lock().counts })
+    }
+
+    /// Reads from the file on a thread that may wait.
+    async fn read<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        let sqlite = Arc::clone(self);
+        let read = move || read(&sqlite.loader.lock().unwrap_or_else(PoisonError::into_inner));
+        match tokio::task::spawn_blocking(read).await {
+            Ok(read) => read.map_err(|error| Unavailable(format!("the SQLite file cannot be read: {error}"))),
+            Err(_ending) => Err(Unavailable("the gateway is ending".to_owned())),
+        }
+    }
+
+    /// Has the writer do something between two batches; answers when it is safe.
+    async fn order<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        let (sender, done) = oneshot::channel();
+        let order = Order(Box::new(move |file| {
+            let acted = act(file)?;
+            Ok(Box::new(move || drop(sender.send(acted))))
+        }));
+        self.inbox.submit(|batch| batch.orders.push(order))?;
+        done.await.map_err(|_gone| self.gone())
+    }
+}
+
+impl Drop for Sqlite {
+    fn drop(&mut self) {
+        self.inbox.close();
+        self.keeper.close();
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has nothing left to write.
+            let _ended = thread.join();
+        }
+    }
+}
+
+fn hand_out(standing: Standing) -> Taken {
+    Taken { number: rows::number(standing.row), event: standing.event, tries: standing.tries }
+}
+
+fn until(ttl: Duration) -> u32 {
+    let seconds = Moment::now().unix().saturating_add(i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX));
+    u32::try_from(seconds).unwrap_or(u32::MAX)
+}

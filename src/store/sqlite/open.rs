@@ -1,0 +1,238 @@
+//! Opens the file: takes it for this process, brings its layout up to date, and reads what has to be in memory.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::fs::TryLockError;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::Mutex;
+
+use rusqlite::Connection;
+use rusqlite::OpenFlags;
+
+use super::Keeper;
+use super::Lines;
+use super::Options;
+use super::Sqlite;
+use super::inbox::Inbox;
+use super::line::Line;
+use super::lines;
+use super::retention::Retention;
+use super::rows;
+use super::schema;
+use super::writer::Writer;
+use crate::event::Key;
+use crate::store::Remembered;
+use crate::store::queued::Queue;
+use crate::time::Moment;
+
+impl Sqlite {
+    /// Opens or makes the file, reads what is remembered in it, and starts the threads that write it.
+    ///
+    /// # Errors
+    /// What keeps the file from being used, for the operator.
+    pub fn open(options: &Options<'_>) -> Result<Self, String> {
+        let path = options.path.as_path();
+        let failed = |error: rusqlite::Error| explain(path, &error);
+        let owned = own(path)?;
+        let mut connection = connect(path).map_err(failed)?;
+        connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+        connection.pragma_update(None, "wal_autocheckpoint", 0).map_err(failed)?;
+        let version = schema::version(&connection).map_err(failed)?;
+        if version > schema::PRESENT {
+            return Err(format!(
+                "{} was written by a newer version of Doorward (layout {version}, this one knows {}); run that version, or \
+                 name another file",
+                path.display(),
+                schema::PRESENT
+            ));
+        }
+        schema::migrate(&mut connection, version).map_err(failed)?;
+        let remembered = Arc::new(Remembered::new(options.max_events));
+        load(&connection, &remembered).map_err(failed)?;
+        let sources = sources(&connection, options.queues).map_err(failed)?;
+        let lines = Arc::new(lines(&connection, options.queues, &sources).map_err(failed)?);
+        let keep = options.queues.iter().filter_map(|queue| Some((*sources.get(&queue.source)?, queue.keep))).collect();
+        let (inbox, keeper) = (Arc::new(Inbox::default()), Arc::new(Keeper::default()));
+        let last_row =
+            connection.query_row("SELECT coalesce(max(event), 0) FROM events", [], |row| row.get(0)).map_err(failed)?;
+        let writer = Writer {
+            connection,
+            path: path.to_owned(),
+            inbox: Arc::clone(&inbox),
+            remembered: Arc::clone(&remembered),
+            lines: Arc::clone(&lines),
+            keeper: Arc::clone(&keeper),
+            retention: Retention::new(keep),
+            min_free: options.min_free,
+            last_row,
+        };
+        let loader = Mutex::new(read_only(path).map_err(failed)?);
+        let keeping = connect(path).map_err(failed)?;
+        let threads = vec![
+            spawn("doorward-sqlite", move || writer.run())?,
+            spawn("doorward-keeper", {
+                let (keeper, inbox) = (Arc::clone(&keeper), Arc::clone(&inbox));
+                move || keeper.run(&keeping, &inbox)
+            })?,
+        ];
+        Ok(Self { remembered, inbox, lines, keeper, loader, threads, _owned: owned })
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>, String> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(run)
+        .map_err(|error| format!("cannot start the thread {name}: {error}"))
+}
+
+/// Takes the file for this process, until it is closed.
+fn own(path: &Path) -> Result<File, String> {
+    let file = File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(|error| {
+        format!("{} cannot be opened ({error}); its folder must exist and be writable", path.display())
+    })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(format!(
+            "{} is in use by another process; one gateway owns its file, several share a Redis",
+            path.display()
+        )),
+        Err(TryLockError::Error(error)) => {
+            Err(format!("{} cannot be locked ({error}); name a file on a file system of this machine", path.display()))
+        }
+    }
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    Ok(connection)
+}
+
+/// A connection that only reads.
+pub(super) fn read_only(path: &Path) -> rusqlite::Result<Connection> {
+    Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+}
+
+/// Reads what is finished.
+fn load(connection: &Connection, remembered: &Remembered) -> rusqlite::Result<()> {
+    let now = Moment::now();
+    let mut statement = connection.prepare("SELECT until, keys FROM finished WHERE until > ?1 ORDER BY batch")?;
+    let mut rows = statement.query([now.unix()])?;
+    while let Some(row) = rows.next()? {
+        let until: u32 = row.get(0)?;
+        let (keys, _torn) = row.get_ref(1)?.as_blob()?.as_chunks::<16>();
+        keys.iter().for_each(|key| remembered.insert_until(Key(*key), until, now));
+    }
+    Ok(())
+}
+
+/// The numbers of all sources that are in the file, those of these queues among them.
+fn sources(connection: &Connection, queues: &[Queue]) -> rusqlite::Result<HashMap<String, i64>> {
+    for queue in queues {
+        connection.execute("INSERT OR IGNORE INTO sources (name) VALUES (?1)", [&queue.source])?;
+    }
+    let mut statement = connection.prepare("SELECT name, source FROM sources")?;
+    let sources: HashMap<String, i64> =
+        statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
+    for (name, source) in &sources {
+        let waiting = rows::counts(connection, *source)?;
+        if waiting.queued + waiting.retrying > 0 && !queues.iter().any(|queue| queue.source == *name) {
+            tracing::warn!(
+                source = name,
+                events = waiting.queued + waiting.retrying,
+                "the store has queued events of a source that has no queue any more; they are delivered when it has one again"
+            );
+        }
+    }
+    Ok(sources)
+}
+
+fn lines(connection: &Connection, queues: &[Queue], sources: &HashMap<String, i64>) -> rusqlite::Result<Lines> {
+    let mut lines = Vec::with_capacity(queues.len());
+    for queue in queues {
+        let source = sources.get(&queue.source).copied().unwrap_or_default();
+        let retrying = if queue.ordered { rows::retrying(connection, source)? } else { Vec::new() };
+        lines.push(lines::Queue::new(source, Line::new(queue.ordered, retrying), rows::counts(connection, source)?));
+    }
+    Ok(Lines::new(lines))
+}
+
+fn explain(path: &Path, error: &rusqlite::Error) -> String {
+    let path = path.display();
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
+            format!("{path} is in use by another process; one gateway owns its file, several share a Redis")
+        }
+        Some(rusqlite::ErrorCode::CannotOpen) => {
+            format!("{path} cannot be opened; its folder must exist and be writable")
+        }
+        Some(rusqlite::ErrorCode::ReadOnly) => format!("{path} cannot be written; name a file on a writable volume"),
+        Some(rusqlite::ErrorCode::NotADatabase) => {
+            format!("{path} is not a SQLite file; name another, or move it away")
+        }
+        _ => format!("{path} cannot be used: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::Keys;
+
+    fn open(path: &Path) -> Result<Sqlite, String> {
+        Sqlite::open(&Options { path: path.to_owned(), max_events: 1000, min_free: 0, queues: &[] })
+    }
+
+    #[test]
+    fn a_second_owner_is_refused_and_a_restart_remembers() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("store.db");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let keys = Keys { id: Key([7; 16]), guard: Some(Key([9; 16])) };
+        let first = open(&path).expect("a store");
+        assert!(open(&path).expect_err("it is owned").contains("another process"));
+        runtime.block_on(first.commit(keys, Duration::from_secs(60))).expect("written");
+        drop(first);
+        let again = open(&path).expect("the first one let go");
+        assert!(keys.iter().all(|key| again.remembered().contains(key)));
+    }
+
+    #[test]
+    fn files_that_are_no_store_are_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("other.db");
+        std::fs::write(&path, "not a database, but long enough to look like something").expect("written");
+        assert!(open(&path).expect_err("no database").contains("not a SQLite file"));
+        assert!(open(&folder.path().join("no/such/folder/x.db")).is_err());
+    }
+
+    #[test]
+    fn a_file_of_a_newer_version_is_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("store.db");
+        drop(open(&path).expect("a store"));
+        let newer = Connection::open(&path).expect("a file");
+        newer.pragma_update(None, "user_version", schema::PRESENT + 1).expect("a version");
+        assert!(open(&path).expect_err("it is newer").contains("newer version"));
+    }
+
+    #[test]
+    fn a_file_of_the_first_layout_is_brought_up_to_date() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("store.db");
+        let old = Connection::open(&path).expect("a file");
+        old.execute_batch(
+            "CREATE TABLE finished (batch INTEGER PRIMARY KEY, until INTEGER NOT NULL, keys BLOB NOT NULL);
+             INSERT INTO finished (until, keys) VALUES (4000000000, x'01010101010101010101010101010101');
+             PRAGMA user_version = 1;",
+        )
+        .expect("a file as the first version wrote it");
+        drop(old);
+        let store = open(&path).expect("a store");
+        assert!(store.remembered().contains(Key([1; 16])));
+    }
+}

@@ -1,0 +1,212 @@
+//! The one thread that writes: whatever came while the previous batch was written is the next one, and shares its fsync.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use rusqlite::TransactionBehavior;
+use rusqlite::config::DbConfig;
+use rusqlite::params;
+
+use super::inbox::Arrival;
+use super::inbox::Attempt;
+use super::inbox::Batch;
+use super::inbox::Completion;
+use super::inbox::Enqueued;
+use super::inbox::Inbox;
+use super::inbox::Waiting;
+use super::keeper::Keeper;
+use super::lines::Lines;
+use super::retention::Retention;
+use super::rows;
+use super::rows::Writing;
+use crate::event::Key;
+use crate::store::KeyMap;
+use crate::store::Keys;
+use crate::store::Remembered;
+use crate::store::queued::QueuedEvent;
+use crate::store::queued::Verdict;
+use crate::time::Moment;
+
+/// How long the writer waits for work before it looks at the room on the disk and at what is past its time.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// Bytes of a page of the file.
+const PAGE: usize = 4096;
+
+pub(super) struct Writer {
+    pub(super) connection: Connection,
+    pub(super) path: PathBuf,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) remembered: Arc<Remembered>,
+    pub(super) lines: Arc<Lines>,
+    pub(super) keeper: Arc<Keeper>,
+    pub(super) retention: Retention,
+    /// Bytes that stay free on the disk for what is queued already.
+    pub(super) min_free: u64,
+    /// The last row that was given out.
+    pub(super) last_row: i64,
+}
+
+/// What happens when a batch is safe.
+#[derive(Default)]
+struct Effects {
+    remembered: Vec<(Key, u32)>,
+    arrived: Vec<(usize, i64, Arc<QueuedEvent>)>,
+    settled: Vec<Settled>,
+    completions: Vec<Completion>,
+    /// About how many pages were written.
+    pages: usize,
+}
+
+/// An attempt as it was written: its line is told after the commit.
+struct Settled {
+    attempt: Attempt,
+    due: Option<i64>,
+}
+
+impl Writer {
+    pub(super) fn run(mut self) {
+        self.look_at_room();
+        while let Some(mut batch) = self.inbox.next(IDLE) {
+            self.look_at_room();
+            match self.write(&mut batch) {
+                Ok(effects) => self.conclude(effects, batch),
+                Err(error) => return self.poison(&error),
+            }
+        }
+    }
+
+    /// Whoever waits in the batch, or comes later, is told that the store is out.
+    fn poison(&self, error: &rusqlite::Error) {
+        // No second try: after a failed fsync the system may have thrown away what was not written, and the next one would
+        // succeed without it. Closing the file must not sync it either.
+        drop(self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true));
+        let path = self.path.display();
+        tracing::error!(
+            %error,
+            %path,
+            "the store cannot be written: nothing more is taken. What was acknowledged is in the file; see to the disk and \
+             restart the gateway"
+        );
+        self.inbox.poison(format!("the SQLite file could not be written ({error}); restart when the disk is well"));
+        self.keeper.close();
+    }
+
+    /// New events are refused before the disk is full, so that there is room to record what becomes of the others.
+    fn look_at_room(&self) {
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or_else(|| std::path::Path::new("."));
+        // A file system that does not tell is one without limits.
+        let free = rustix::fs::statvfs(folder).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        let full = free < self.min_free;
+        if self.inbox.set_full(full) {
+            if full {
+                tracing::error!(free, min_free = self.min_free, "the disk is nearly full: no more events are taken");
+            } else {
+                tracing::info!(free, "there is room on the disk again");
+            }
+        }
+    }
+
+    fn write(&mut self, batch: &mut Batch) -> rusqlite::Result<Effects> {
+        let mut effects = Effects::default();
+        let now = Moment::now();
+        let forget = self.retention.is_due(now);
+        if batch.is_empty() && !forget {
+            return Ok(effects);
+        }
+        if self.keeper.wants_quiet() {
+            self.keeper.checkpoint(&self.connection)?;
+        }
+        if self.inbox.healthy().is_err() {
+            // Their senders are told by the dropped replies.
+            batch.arrivals.clear();
+        }
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        {
+            let mut writing = Writing::new(&transaction)?;
+            settle(&mut writing, &self.lines, batch, &mut effects)?;
+            for (row, arrival) in admit(batch, &self.remembered, &mut self.last_row, now) {
+                writing.insert(row, self.lines.source(arrival.queue), &arrival.event)?;
+                effects.arrived(row, arrival, batch);
+            }
+        }
+        for order in std::mem::take(&mut batch.orders) {
+            effects.completions.push((order.0)(&transaction)?);
+        }
+        if !batch.finished.is_empty() {
+            let keys: Vec<u8> = batch.finished.iter().flat_map(|key| key.0).collect();
+            transaction
+                .prepare_cached("INSERT INTO finished (until, keys) VALUES (?1, ?2)")?
+                .execute(params![batch.until, keys])?;
+        }
+        if forget {
+            effects.pages += self.retention.purge(&transaction, now)?;
+        }
+        transaction.commit()?;
+        Ok(effects)
+    }
+
+    /// The batch is safe.
+    fn conclude(&self, effects: Effects, batch: Batch) {
+        let now = Moment::now();
+        for (key, until) in effects.remembered {
+            self.remembered.insert_until(key, until, now);
+        }
+        self.lines.arrived(&effects.arrived);
+        for settled in &effects.settled {
+            self.lines.settled(&settled.attempt, settled.due);
+        }
+        batch.waiting.into_iter().for_each(Waiting::wake);
+        effects.completions.into_iter().for_each(|complete| complete());
+        self.keeper.written(effects.pages);
+    }
+}
+
+impl Effects {
+    fn arrived(&mut self, row: i64, arrival: Arrival, batch: &mut Batch) {
+        let Arrival { queue, keys, until, event, reply } = arrival;
+        for key in keys.into_iter().flat_map(Keys::iter) {
+            batch.finished.push(key);
+            self.remembered.push((key, until));
+        }
+        batch.until = batch.until.max(until);
+        batch.wait_queued(reply, Enqueued::Queued);
+        self.pages += 2 + event.body.len() / PAGE;
+        self.arrived.push((queue, row, event));
+    }
+}
+
+/// Writes what attempts came to.
+fn settle(writing: &mut Writing<'_>, lines: &Lines, batch: &mut Batch, effects: &mut Effects) -> rusqlite::Result<()> {
+    for attempt in std::mem::take(&mut batch.attempts) {
+        let due = match attempt.settlement.verdict {
+            Verdict::Retry(at) => Some(lines.due(attempt.queue, at.millis())),
+            Verdict::Delivered | Verdict::Dead => None,
+        };
+        writing.settle(attempt.row, &attempt.settlement, due)?;
+        effects.pages += 1;
+        effects.settled.push(Settled { attempt, due });
+    }
+    Ok(())
+}
+
+/// The events of a batch that are neither remembered nor there twice, with their rows; the senders of the others are told
+/// with the batch, because the first of two may be in it.
+fn admit(batch: &mut Batch, remembered: &Remembered, last_row: &mut i64, now: Moment) -> Vec<(i64, Arrival)> {
+    let mut new: KeyMap<()> = KeyMap::default();
+    let mut admitted = Vec::with_capacity(batch.arrivals.len());
+    for arrival in std::mem::take(&mut batch.arrivals) {
+        let keys = || arrival.keys.into_iter().flat_map(Keys::iter);
+        if keys().any(|key| new.contains_key(&key) || remembered.contains(key)) {
+            batch.wait_queued(arrival.reply, Enqueued::Duplicate);
+            continue;
+        }
+        new.extend(keys().map(|key| (key, ())));
+        *last_row = (*last_row + 1).max(rows::first_of(now));
+        admitted.push((*last_row, arrival));
+    }
+    admitted
+}
