@@ -33,6 +33,8 @@ pub struct Identity {
     id: Reference,
     kind: Option<Reference>,
     nonce: Option<Field>,
+    /// What events have in common that are delivered in order.
+    order: Option<Field>,
 }
 
 /// What an event is known by, ready to be read.
@@ -56,6 +58,18 @@ pub struct Event {
     /// Absent when it is not verified.
     key: Option<Key>,
     guard: Option<Key>,
+    lane: Option<Lane>,
+}
+
+/// What events have in common that are delivered one after the other: a hash of the value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Lane(pub u64);
+
+impl Lane {
+    fn new(source: &str, value: &str) -> Self {
+        let Key([a, b, c, d, e, f, g, h, ..]) = Key::new(source, b"lane", value.as_bytes());
+        Self(u64::from_le_bytes([a, b, c, d, e, f, g, h]))
+    }
 }
 
 /// What an event is remembered under: 128 bits of SHA-256 over the source and the id, so that no sender's bytes reach a
@@ -90,7 +104,13 @@ impl Identity {
             id: Reference::new(&said.id, proofs, params, wants),
             kind: said.kind.as_ref().map(|kind| Reference::new(kind, proofs, params, wants)),
             nonce: said.nonce.as_ref().map(|nonce| Field::new(nonce, wants).with_params(params)),
+            order: None,
         }
+    }
+
+    /// Events in which this reads the same are delivered in order.
+    pub fn set_order(&mut self, order: Field) {
+        self.order = Some(order);
     }
 
     /// The headers that it reads, each of which may be there once.
@@ -118,7 +138,9 @@ impl Identity {
             Some(nonce) => Some(Key::new(source, b"nonce", nonce.as_bytes())),
             None => verified.guard().map(|digest| Key::new(source, b"guard", digest)),
         };
-        Ok(Event { id, kind, key: Some(key), guard, inbound: verified.into_inbound() })
+        let order = self.order.as_ref().and_then(|order| order.text(inbound, values).ok().flatten());
+        let lane = order.map(|order| Lane::new(source, order));
+        Ok(Event { id, kind, key: Some(key), guard, lane, inbound: verified.into_inbound() })
     }
 
     /// Reads the id alone, as it is shown.
@@ -238,7 +260,7 @@ impl Key {
 impl Event {
     /// A request that nobody could verify or identify, for a source that only observes.
     pub fn unverified(inbound: Inbound) -> Self {
-        Self { inbound, id: HeaderValue::from_static(""), kind: None, key: None, guard: None }
+        Self { inbound, id: HeaderValue::from_static(""), kind: None, key: None, guard: None, lane: None }
     }
 
     /// Whether it is proven to come from the provider.
@@ -264,6 +286,11 @@ impl Event {
     /// What it is remembered under; nothing when it is not verified.
     pub fn key(&self) -> Option<Key> {
         self.key
+    }
+
+    /// What it has in common with events that are delivered before and after it.
+    pub fn lane(&self) -> Option<Lane> {
+        self.lane
     }
 
     /// What it is remembered under as well, when its id is not signed: a digest of what is.

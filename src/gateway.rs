@@ -22,7 +22,6 @@ use crate::body::Inbound;
 use crate::dedup::Claim;
 use crate::dedup::Dedup;
 use crate::deliver::Delivery;
-use crate::deliver::RedisStream;
 use crate::deliver::Upstream;
 use crate::event::Event;
 use crate::handshake;
@@ -37,6 +36,8 @@ use crate::route::Routes;
 use crate::source::Source;
 use crate::store::Keys;
 use crate::store::Published;
+use crate::store::Token;
+use crate::store::Unavailable;
 use crate::telemetry::Metrics;
 use crate::telemetry::SourceMetrics;
 use crate::time::Moment;
@@ -137,7 +138,14 @@ impl Gateway {
         }
         match delivery {
             Delivery::Upstream(upstream) => self.pass_on(upstream, event, exchange).await,
-            Delivery::RedisStream(stream) => self.publish(stream, event).await,
+            Delivery::Queue(queue) => {
+                let put = |keys, attempt| queue.publish(event, keys, attempt);
+                self.publish(event, &self.metrics.store.enqueue, put).await
+            }
+            Delivery::RedisStream(stream) => {
+                let put = |keys, attempt| stream.publish(event, keys, attempt);
+                self.publish(event, &self.metrics.store.publish, put).await
+            }
         }
     }
 
@@ -170,7 +178,16 @@ impl Gateway {
         Ok(Outcome::Delivered(delivered?))
     }
 
-    async fn publish(&self, stream: &RedisStream, event: &Event) -> Result<Outcome, Refusal> {
+    /// Puts an event where it is safe, together with what keeps it from being put there twice.
+    async fn publish<P>(
+        &self,
+        event: &Event,
+        duration: &Histogram,
+        put: impl FnOnce(Option<Keys>, (Token, Duration)) -> P,
+    ) -> Result<Outcome, Refusal>
+    where
+        P: Future<Output = Result<Published, Unavailable>>,
+    {
         let keys = Keys::of(event);
         let flight = match keys {
             Some(keys) => match self.dedup.enter(keys).await {
@@ -181,8 +198,8 @@ impl Gateway {
             None => None,
         };
         let mut watch = Stopwatch::start();
-        let published = stream.publish(event, keys, self.dedup.publication()).await;
-        watch.lap(&self.metrics.store.publish);
+        let published = put(keys, self.dedup.publication()).await;
+        watch.lap(duration);
         if let Some(flight) = flight {
             flight.land(matches!(published, Ok(Published::Appended | Published::Finished)));
         }

@@ -32,6 +32,7 @@ pub mod sign;
 pub mod store;
 pub mod dedup;
 pub mod deliver;
+pub mod queue;
 
 // What joins it.
 pub mod refusal;

@@ -154,8 +154,8 @@ pub fn refused(refusal: Refusal, answers: &Answers) -> Response<Full<Bytes>> {
 
 /// An upstream's own answer, with `instead` where its body is too long to relay.
 fn relay(answer: Answer, instead: &[u8]) -> Response<Full<Bytes>> {
-    let whole = answer.body.is_some();
-    let body = answer.body.unwrap_or_else(|| Bytes::copy_from_slice(instead));
+    let whole = answer.is_whole;
+    let body = if whole { answer.body } else { Bytes::copy_from_slice(instead) };
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = answer.status;
     let content_type = if whole { answer.content_type } else { Some(JSON) };

@@ -12,8 +12,10 @@ use crate::event::Event;
 use crate::event::Identity;
 use crate::handshake::Handshakes;
 use crate::origin::Allowlist;
+use crate::queue::Policy;
 use crate::reply::Answers;
 use crate::store::Stream;
+use crate::store::queued::Queue;
 
 /// One configured endpoint.
 #[derive(Debug)]
@@ -102,6 +104,32 @@ impl Wanted {
 pub enum Destination {
     /// To the consumer app; one delivery may take this long.
     Upstream(Target, Duration),
+    /// To the queue, and from there to the consumer app.
+    Queue(QueueTerms),
     /// To a Redis stream.
     RedisStream(Stream),
+}
+
+/// How queued events are delivered.
+#[derive(Debug, Clone)]
+pub struct QueueTerms {
+    /// Where they go.
+    pub target: Target,
+    /// How long one attempt may take.
+    pub timeout: Duration,
+    /// How many attempts at one time.
+    pub concurrency: usize,
+    /// How often an event is tried.
+    pub policy: Policy,
+    /// How long delivered events are kept, to be looked at.
+    pub keep: Duration,
+    /// Whether some events are delivered one after the other.
+    pub ordered: bool,
+}
+
+impl QueueTerms {
+    /// What the store has to know of the queue of this source.
+    pub fn queue(&self, source: &str) -> Queue {
+        Queue { source: source.to_owned(), ordered: self.ordered, keep: self.keep }
+    }
 }

@@ -1,6 +1,7 @@
 //! The clock and the ways providers write a time. The only module that reads the system clock.
 
 use std::time::Duration;
+use std::time::Instant;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
@@ -46,7 +47,7 @@ impl Moment {
     }
 
     /// The moment that many whole seconds after 1970-01-01T00:00:00Z.
-    pub fn from_unix(seconds: i64) -> Self {
+    pub const fn from_unix(seconds: i64) -> Self {
         Self(seconds.saturating_mul(1000))
     }
 
@@ -72,6 +73,37 @@ impl Moment {
         let millis = u64::try_from(self.0.clamp(0, LAST)).unwrap_or(0);
         SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
     }
+}
+
+/// A clock that goes on from the system's at one speed, whatever becomes of that: pauses measured with it are as long as
+/// they should be when somebody sets the clock.
+#[derive(Debug, Clone, Copy)]
+pub struct Steady {
+    began_at: Moment,
+    began: Instant,
+}
+
+impl Steady {
+    /// A clock that shows the system's time now.
+    pub fn start() -> Self {
+        Self { began_at: Moment::now(), began: Instant::now() }
+    }
+
+    /// What it shows now.
+    pub fn now(self) -> Moment {
+        self.began_at.after(self.began.elapsed())
+    }
+}
+
+/// What a `Retry-After` of an answer that came at `now` asks for (RFC 9110 section 10.2.3); `None` when it is neither
+/// seconds nor a date.
+pub fn retry_after(text: &str, now: Moment) -> Option<Duration> {
+    let text = text.trim();
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More digits than a number has mean very long.
+        return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
+    }
+    Format::HttpDate.parse(text).map(|until| until.since(now))
 }
 
 /// How a provider writes the time of a request.

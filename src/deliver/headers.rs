@@ -6,6 +6,7 @@ use http::HeaderValue;
 use http::header;
 
 use crate::event::Event;
+use crate::store::queued::QueuedEvent;
 
 const SOURCE: HeaderName = HeaderName::from_static("doorward-source");
 const EVENT_ID: HeaderName = HeaderName::from_static("doorward-event-id");
@@ -28,16 +29,37 @@ pub(super) fn end_to_end(inbound: &HeaderMap) -> impl Iterator<Item = (&HeaderNa
     inbound.iter().filter(move |(name, _)| !(is_dropped(name) || connection && is_named_by_connection(name, inbound)))
 }
 
-/// All headers of a delivery.
+/// All headers of the only attempt to deliver an event.
 pub(super) fn of_delivery(event: &Event, source: &HeaderValue, host: &HeaderValue, deduplicated: bool) -> HeaderMap {
-    let inbound = event.inbound();
-    let sent = inbound.headers();
-    let mut headers = HeaderMap::with_capacity(sent.len() + 12);
+    let mut headers = HeaderMap::with_capacity(event.inbound().headers().len() + 12);
     headers.insert(header::HOST, host.clone());
-    for (name, value) in end_to_end(sent) {
+    of_event(event, source, deduplicated, &mut headers);
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(event.inbound().body().len()));
+    headers.insert(ATTEMPT, HeaderValue::from_static("1"));
+    headers
+}
+
+/// What is kept of a queued event's headers: all but those of one attempt.
+pub(super) fn to_keep(event: &Event, source: &HeaderValue) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(event.inbound().headers().len() + 12);
+    of_event(event, source, true, &mut headers);
+    headers
+}
+
+/// All headers of one attempt to deliver a queued event.
+pub(super) fn of_attempt(event: &QueuedEvent, attempt: u32, host: &HeaderValue) -> HeaderMap {
+    let mut headers = event.headers.clone();
+    headers.insert(header::HOST, host.clone());
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(event.body.len()));
+    headers.insert(ATTEMPT, HeaderValue::from(attempt));
+    headers
+}
+
+fn of_event(event: &Event, source: &HeaderValue, deduplicated: bool, headers: &mut HeaderMap) {
+    let inbound = event.inbound();
+    for (name, value) in end_to_end(inbound.headers()) {
         headers.append(name, value.clone());
     }
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(inbound.body().len()));
     headers.insert(SOURCE, source.clone());
     if event.is_verified() {
         headers.insert(EVENT_ID, event.id().clone());
@@ -50,12 +72,10 @@ pub(super) fn of_delivery(event: &Event, source: &HeaderValue, host: &HeaderValu
     if let Ok(received_at) = HeaderValue::try_from(inbound.received_at().rfc3339().to_string()) {
         headers.insert(RECEIVED_AT, received_at);
     }
-    headers.insert(ATTEMPT, HeaderValue::from_static("1"));
     if !deduplicated {
         headers.insert(DEDUPLICATED, HeaderValue::from_static("false"));
     }
-    forwarded(event, &mut headers);
-    headers
+    forwarded(event, headers);
 }
 
 /// `x-forwarded-*`: what trusted proxies said, or what the gateway saw itself.

@@ -1,6 +1,7 @@
-//! Hands events on: to an upstream that answers, or to a stream that keeps them.
+//! Hands events on: to an upstream that answers, or to a queue or stream that keeps them.
 
 mod headers;
+mod queue;
 mod redis_stream;
 mod tls;
 mod upstream;
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use http::StatusCode;
 
+pub use queue::Queue;
 pub use redis_stream::RedisStream;
 pub use upstream::Target;
 pub use upstream::Upstream;
@@ -18,6 +20,8 @@ pub use upstream::Upstream;
 pub enum Delivery {
     /// By a request to the consumer app, whose answer is the provider's.
     Upstream(Upstream),
+    /// By putting it on the queue, from which workers deliver it.
+    Queue(Queue),
     /// By an entry on a Redis stream.
     RedisStream(RedisStream),
 }
@@ -29,8 +33,12 @@ pub struct Answer {
     pub status: StatusCode,
     /// The type of its body.
     pub content_type: Option<HeaderValue>,
-    /// Its body; `None` when it was longer than what is relayed.
-    pub body: Option<Bytes>,
+    /// When it asks to be tried again.
+    pub retry_after: Option<HeaderValue>,
+    /// Its body, or the beginning of it.
+    pub body: Bytes,
+    /// Whether that is the whole of it.
+    pub is_whole: bool,
 }
 
 /// The event did not get through.

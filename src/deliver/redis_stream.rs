@@ -1,6 +1,5 @@
 //! Delivers by appending to a Redis stream; the event is on it exactly once, and acknowledged when Redis has it.
 
-use http::HeaderMap;
 use http::HeaderValue;
 
 use super::headers;
@@ -11,6 +10,7 @@ use crate::store::Redis;
 use crate::store::Stream;
 use crate::store::Token;
 use crate::store::Unavailable;
+use crate::store::pairs;
 
 /// The stream of one source, over the connection of one worker.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl RedisStream {
     ) -> Result<Published, Unavailable> {
         let inbound = event.inbound();
         let received_at = inbound.received_at().rfc3339().to_string();
-        let sent = to_json(inbound.headers());
+        let sent = pairs::to_json(headers::end_to_end(inbound.headers()));
         let fields: [(&str, &[u8]); 8] = [
             ("source", self.source.as_bytes()),
             ("id", event.id().as_bytes()),
@@ -54,13 +54,4 @@ impl RedisStream {
         ];
         self.redis.publish(keys, attempt, &self.stream, &fields).await
     }
-}
-
-/// The end-to-end headers; bytes beyond ASCII as the characters of the same number (ISO 8859-1).
-fn to_json(sent: &HeaderMap) -> String {
-    let pairs = headers::end_to_end(sent).map(|(name, value)| {
-        let value: String = value.as_bytes().iter().copied().map(char::from).collect();
-        serde_json::Value::from(vec![name.as_str().to_owned(), value])
-    });
-    serde_json::Value::from_iter(pairs).to_string()
 }

@@ -15,7 +15,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use bytes::BytesMut;
+use http::HeaderMap;
 use http::HeaderValue;
+use http::Method;
 use http::Request;
 use http::Response;
 use http::Uri;
@@ -33,6 +35,7 @@ use super::headers;
 use super::tls::Stream;
 use super::tls::Tls;
 use crate::event::Event;
+use crate::store::queued::QueuedEvent;
 
 /// How long an idle connection is kept: less than what common servers wait (Node.js: 5 s).
 const MAX_IDLE: Duration = Duration::from_secs(4);
@@ -52,6 +55,11 @@ pub struct Target {
 }
 
 impl Target {
+    /// Host and port: what is up or down as a whole.
+    pub fn endpoint(&self) -> (&str, u16) {
+        (&self.host, self.port)
+    }
+
     /// Reads an `http` or `https` URL.
     ///
     /// # Errors
@@ -113,6 +121,9 @@ struct Connection {
 /// What moves the bytes of a connection.
 type Driver = Pin<Box<http1::Connection<TokioIo<Stream>, Full<Bytes>>>>;
 
+/// A request to an upstream.
+type Outgoing = Request<Full<Bytes>>;
+
 /// How an exchange on one connection failed.
 enum Fault {
     /// Nothing was sent.
@@ -135,8 +146,22 @@ impl Upstream {
     /// # Errors
     /// [`Undelivered`], which tells whether the upstream may have taken the event all the same.
     pub async fn deliver(&self, event: &Event, deduplicated: bool) -> Result<Answer, Undelivered> {
+        self.send(|| self.request(event, deduplicated)).await
+    }
+
+    /// Delivers a queued event, for the `attempt`th time, and waits for the answer.
+    ///
+    /// # Errors
+    /// [`Undelivered`], which tells why.
+    pub async fn deliver_queued(&self, event: &QueuedEvent, attempt: u32) -> Result<Answer, Undelivered> {
+        let headers = || headers::of_attempt(event, attempt, &self.target.authority);
+        self.send(|| self.carry(&event.method, headers(), &event.body)).await
+    }
+
+    /// Sends a request, which may have to be made twice.
+    async fn send(&self, request: impl Fn() -> Outgoing) -> Result<Answer, Undelivered> {
         let mut sent = false;
-        match tokio::time::timeout(self.timeout, self.exchange(event, deduplicated, &mut sent)).await {
+        match tokio::time::timeout(self.timeout, self.exchange(request, &mut sent)).await {
             Ok(Ok(answer)) if answer.status.is_success() => Ok(answer),
             Ok(Ok(answer)) => Err(Undelivered::Answered(answer)),
             Ok(Err(failure)) => Err(failure),
@@ -145,10 +170,10 @@ impl Upstream {
         }
     }
 
-    async fn exchange(&self, event: &Event, deduplicated: bool, sent: &mut bool) -> Result<Answer, Undelivered> {
+    async fn exchange(&self, request: impl Fn() -> Outgoing, sent: &mut bool) -> Result<Answer, Undelivered> {
         while let Some(connection) = self.take_idle() {
             *sent = true;
-            match self.attempt(connection, event, deduplicated).await {
+            match self.attempt(connection, request()).await {
                 Ok(answer) => return Ok(answer),
                 // It was closed while it lay idle: the next one may be open.
                 Err(Fault::Unsent) => {}
@@ -159,26 +184,31 @@ impl Upstream {
         }
         let fresh = self.connect().await?;
         *sent = true;
-        self.attempt(fresh, event, deduplicated).await.map_err(|fault| match fault {
+        self.attempt(fresh, request()).await.map_err(|fault| match fault {
             Fault::Unsent => Undelivered::Unreachable("the connection was closed at once".to_owned()),
             Fault::Unanswered(error) | Fault::BrokenOff(error) => Undelivered::Broken(error.to_string()),
         })
     }
 
-    async fn attempt(&self, mut connection: Connection, event: &Event, deduplicated: bool) -> Result<Answer, Fault> {
-        let response = connection.send(self.request(event, deduplicated)).await?;
-        let (answer, whole) = connection.read(response, self.max_answer).await.map_err(Fault::BrokenOff)?;
-        if whole && connection.is_reusable().await {
+    async fn attempt(&self, mut connection: Connection, request: Outgoing) -> Result<Answer, Fault> {
+        let response = connection.send(request).await?;
+        let answer = connection.read(response, self.max_answer).await.map_err(Fault::BrokenOff)?;
+        if answer.is_whole && connection.is_reusable().await {
             self.keep(connection);
         }
         Ok(answer)
     }
 
-    fn request(&self, event: &Event, deduplicated: bool) -> Request<Full<Bytes>> {
-        let mut request = Request::new(Full::new(event.inbound().body().clone()));
-        *request.method_mut() = event.inbound().method().clone();
+    fn request(&self, event: &Event, deduplicated: bool) -> Outgoing {
+        let headers = headers::of_delivery(event, &self.source, &self.target.authority, deduplicated);
+        self.carry(event.inbound().method(), headers, event.inbound().body())
+    }
+
+    fn carry(&self, method: &Method, headers: HeaderMap, body: &Bytes) -> Outgoing {
+        let mut request = Request::new(Full::new(body.clone()));
+        *request.method_mut() = method.clone();
         *request.uri_mut() = self.target.path.clone();
-        *request.headers_mut() = headers::of_delivery(event, &self.source, &self.target.authority, deduplicated);
+        *request.headers_mut() = headers;
         request
     }
 
@@ -231,7 +261,7 @@ impl Upstream {
 }
 
 impl Connection {
-    async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Fault> {
+    async fn send(&mut self, request: Outgoing) -> Result<Response<Incoming>, Fault> {
         let Self { sender, driver } = self;
         // Sees whether the other end has closed it, and makes it ready.
         if drive(driver, sender.ready()).await.is_err() {
@@ -243,17 +273,19 @@ impl Connection {
         })
     }
 
-    /// Reads an answer; `false` when its body was too long and the rest is still to come.
-    async fn read(&mut self, response: Response<Incoming>, max: usize) -> Result<(Answer, bool), hyper::Error> {
+    /// Reads an answer; of a body over `max` bytes only the beginning, and the rest is still to come.
+    async fn read(&mut self, response: Response<Incoming>, max: usize) -> Result<Answer, hyper::Error> {
         let (mut head, mut body) = response.into_parts();
         let content_type = head.headers.remove(header::CONTENT_TYPE);
-        let mut answer = Answer { status: head.status, content_type, body: None };
+        let retry_after = head.headers.remove(header::RETRY_AFTER);
+        let mut is_whole = true;
         let mut first = Bytes::new();
         let mut whole = BytesMut::new();
         while let Some(frame) = drive(&mut self.driver, body.frame()).await {
             let Ok(data) = frame?.into_data() else { continue };
             if first.len() + whole.len() + data.len() > max {
-                return Ok((answer, false));
+                is_whole = false;
+                break;
             }
             if first.is_empty() && whole.is_empty() {
                 first = data;
@@ -262,8 +294,8 @@ impl Connection {
                 whole.extend_from_slice(&data);
             }
         }
-        answer.body = Some(if whole.is_empty() { first } else { whole.freeze() });
-        Ok((answer, true))
+        let body = if whole.is_empty() { first } else { whole.freeze() };
+        Ok(Answer { status: head.status, content_type, retry_after, body, is_whole })
     }
 
     /// Lets the driver finish with the last answer; whether another request can follow.

@@ -1,6 +1,7 @@
 //! The running gateway: workers behind one address, the admin port beside them, and the way they stop.
 
 mod admin;
+mod dispatch;
 mod edge;
 mod worker;
 
@@ -24,6 +25,10 @@ use tokio::sync::watch;
 use crate::dedup::Flights;
 use crate::settings::Settings;
 use crate::settings::StoreKind;
+use crate::source::Destination;
+use crate::source::QueueTerms;
+use crate::source::Source;
+use crate::store::Backlog;
 use crate::store::Options;
 use crate::store::Remembered;
 use crate::store::Sqlite;
@@ -86,6 +91,29 @@ pub enum Failure {
     Cut(i64),
 }
 
+impl Shared {
+    /// The sources whose events are queued, in the order of their queues.
+    fn queues(&self) -> impl Iterator<Item = (&Arc<Source>, &QueueTerms)> {
+        queues(&self.settings)
+    }
+
+    /// The queues; nothing when no source has one.
+    fn backlog(&self) -> Option<Backlog> {
+        self.queues().next()?;
+        match &self.local_store {
+            Some(Store::Sqlite(sqlite)) => Some(Backlog::Sqlite(Arc::clone(sqlite))),
+            Some(Store::Memory(_) | Store::Redis(_)) | None => None,
+        }
+    }
+}
+
+fn queues(settings: &Settings) -> impl Iterator<Item = (&Arc<Source>, &QueueTerms)> {
+    settings.sources.iter().filter_map(|source| match &source.destination {
+        Destination::Queue(terms) => Some((source, terms)),
+        Destination::Upstream(..) | Destination::RedisStream(_) => None,
+    })
+}
+
 impl Server {
     /// Opens the store, listens, and starts the workers. Runs the admin port on the runtime that this is called on.
     ///
@@ -113,8 +141,12 @@ impl Server {
         let (alive, workers) = mpsc::channel(1);
         let mut pulses = Vec::new();
         for listener in listeners {
-            let worker = Worker { shared: Arc::clone(&shared), phase: watching.clone(), alive: alive.clone() };
+            let (phase, alive) = (watching.clone(), alive.clone());
+            let worker = Worker { shared: Arc::clone(&shared), phase, alive };
             pulses.push(worker.start(listener)?);
+        }
+        if let Some(backlog) = shared.backlog() {
+            dispatch::start(&shared, &backlog, watching, alive)?;
         }
         for jwks in &shared.settings.jwks {
             let jwks = Arc::clone(jwks);
@@ -162,8 +194,9 @@ fn open(settings: &Settings) -> Result<Option<Store>, String> {
     match &settings.store.kind {
         StoreKind::Memory => Ok(Some(Store::Memory(Arc::new(Remembered::new(max))))),
         StoreKind::Sqlite(path) => {
-            let options =
-                Options { path: path.clone(), max_events: max, min_free: settings.store.min_free, queues: &[] };
+            let queues: Vec<_> = queues(settings).map(|(source, terms)| terms.queue(source.name.as_str())).collect();
+            let min_free = settings.store.min_free;
+            let options = Options { path: path.clone(), max_events: max, min_free, queues: &queues };
             Sqlite::open(&options).map(|sqlite| Some(Store::Sqlite(Arc::new(sqlite))))
         }
         StoreKind::Redis(_) => Ok(None),

@@ -32,6 +32,7 @@ use super::Shared;
 use super::edge::Limited;
 use crate::dedup::Dedup;
 use crate::deliver::Delivery;
+use crate::deliver::Queue;
 use crate::deliver::RedisStream;
 use crate::deliver::Upstream;
 use crate::gateway::Endpoint;
@@ -100,7 +101,7 @@ impl Worker {
         let (store, redis) = self.store()?;
         let shared = &self.shared;
         let endpoints = shared.settings.sources.iter().filter_map(|source| {
-            let delivery = delivery(source, redis.as_ref())?;
+            let delivery = delivery(source, redis.as_ref(), shared)?;
             let metrics = shared.metrics.of(source.name.as_str(), source.secrets);
             Some((source.path.clone(), Arc::new(Endpoint { source: Some((Arc::clone(source), delivery)), metrics })))
         });
@@ -236,12 +237,17 @@ impl Shared {
     }
 }
 
-/// The way of a source's events, for one worker. A stream without Redis is refused by the settings.
-fn delivery(source: &Source, redis: Option<&Redis>) -> Option<Delivery> {
+/// The way of a source's events, for one worker. A stream without Redis is refused by the settings, and so is a queue
+/// without a store that has any.
+fn delivery(source: &Arc<Source>, redis: Option<&Redis>, shared: &Shared) -> Option<Delivery> {
     let name = source.name.header().clone();
     match &source.destination {
         Destination::Upstream(target, timeout) => {
             Some(Delivery::Upstream(Upstream::new(target.clone(), name, *timeout, source.limits.max_body)))
+        }
+        Destination::Queue(_) => {
+            let queue = shared.queues().position(|(queued, _)| Arc::ptr_eq(queued, source))?;
+            Some(Delivery::Queue(Queue::new(shared.backlog()?, queue, name)))
         }
         Destination::RedisStream(stream) => {
             Some(Delivery::RedisStream(RedisStream::new(redis?.clone(), stream.clone(), name)))

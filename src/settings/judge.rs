@@ -10,12 +10,14 @@ use crate::auth::Misfit;
 use crate::auth::Scheme;
 use crate::condition::Condition;
 use crate::event::Identity;
+use crate::field::Field;
 use crate::field::Wants;
 use crate::handshake::Handshakes;
 use crate::params;
 use crate::params::Params;
 use crate::profile;
 use crate::profile::Combination;
+use crate::profile::Place;
 use crate::profile::Profile;
 use crate::secret::Secret;
 use crate::template::Context;
@@ -88,6 +90,19 @@ impl Judge {
         single_headers.sort_by(|one, other| one.as_str().cmp(other.as_str()));
         single_headers.dedup();
         Ok(Self { authenticator, handshakes, identity, single_headers })
+    }
+}
+
+impl Judge {
+    /// The same for a source that delivers events in order in which this place reads the same.
+    #[must_use]
+    pub fn ordered(mut self, order: &Place) -> Self {
+        let order = Field::new(order, &mut self.authenticator.wants);
+        self.single_headers.extend(order.headers());
+        self.single_headers.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+        self.single_headers.dedup();
+        self.identity.set_order(order);
+        self
     }
 }
 

@@ -4,6 +4,7 @@
 mod judge;
 mod layers;
 mod lint;
+mod queue;
 mod section;
 mod source;
 

@@ -144,6 +144,11 @@ impl<'l> Section<'l> {
         understood.collect()
     }
 
+    /// Whether there is anything at `key`.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.table.contains_key(key)
+    }
+
     /// Reports a problem with the value at `key`.
     pub(super) fn error(&self, key: &str, message: impl Into<String>) {
         self.push(Severity::Error, key, message);

@@ -22,6 +22,7 @@ use crate::deliver::Target;
 use crate::origin::Allowlist;
 use crate::origin::Networks;
 use crate::problem::closest;
+use crate::profile::Place;
 use crate::profile::Profile;
 use crate::profile::Profiles;
 use crate::reply::Answers;
@@ -112,7 +113,8 @@ impl<'s> Surroundings<'s> {
         let destination = self.destination(&mut section, profile);
         let judge = profile.and_then(|profile| judge(profile, &section, &secrets?, &params, key_sets));
         section.finish();
-        let judge = judge?;
+        let (destination, order) = destination?;
+        let judge = order.iter().fold(judge?, Judge::ordered);
         let methods: Vec<_> = judge.handshakes.methods().cloned().collect();
         Some(Source {
             name: source_name?,
@@ -127,7 +129,7 @@ impl<'s> Surroundings<'s> {
             wanted: Wanted::new(events),
             observe: observe == Some(true),
             answers: Answers::new(&profile?.answers, &methods),
-            destination: destination?,
+            destination,
         })
     }
 
@@ -146,23 +148,32 @@ impl<'s> Surroundings<'s> {
         })
     }
 
-    fn destination(&self, section: &mut Section<'_>, profile: Option<&Profile>) -> Option<Destination> {
-        const FORMS: &str = "write deliver.upstream = { url = \"…\" } or deliver.redis-stream = { key = \"…\" }";
+    /// Where events go, and by what they are ordered.
+    fn destination(
+        &self,
+        section: &mut Section<'_>,
+        profile: Option<&Profile>,
+    ) -> Option<(Destination, Option<Place>)> {
+        const FORMS: &str = "write deliver.upstream = { url = \"…\" }, deliver.queue = { url = \"…\" } or deliver.redis-stream = \
+                             { key = \"…\" }";
         let Some(mut deliver) = section.subsection("deliver") else {
             section.error("deliver", format!("is missing: where do events go? {FORMS}"));
             return None;
         };
         let upstream = deliver.subsection("upstream").map(|upstream| self.upstream(upstream, profile));
         let stream = deliver.subsection("redis-stream").map(|stream| self.stream(stream));
-        let destination = match (upstream, stream) {
-            (Some(upstream), None) => upstream,
-            (None, Some(stream)) => stream,
-            (None, None) => {
+        let queue = deliver.subsection("queue").map(|queue| self.queue(queue));
+        let unordered = |destination: Option<Destination>| Some((destination?, None));
+        let destination = match (upstream, queue, stream) {
+            (Some(upstream), None, None) => unordered(upstream),
+            (None, Some(queue), None) => queue,
+            (None, None, Some(stream)) => unordered(stream),
+            (None, None, None) => {
                 section.error("deliver", format!("says nothing that is known; {FORMS}"));
                 None
             }
-            (Some(_), Some(_)) => {
-                section.error("deliver", "names two destinations; a source has one");
+            _ => {
+                section.error("deliver", "names more than one destination; a source has one");
                 None
             }
         };
@@ -192,6 +203,21 @@ impl<'s> Surroundings<'s> {
         }
         section.finish();
         Some(Destination::Upstream(target?, timeout))
+    }
+
+    fn queue(&self, section: Section<'_>) -> Option<(Destination, Option<Place>)> {
+        match self.store.map(|store| &store.kind) {
+            Some(StoreKind::Memory) => {
+                section.error("", "needs a store that outlives the process; set store.url to sqlite:PATH");
+            }
+            Some(StoreKind::Redis(_)) => {
+                section.error("", "is not there with a Redis store in this version; set store.url to sqlite:PATH");
+            }
+            Some(StoreKind::Sqlite(_)) | None => {}
+        }
+        // Only others on the same store could take over.
+        let lease = self.store.filter(|store| matches!(store.kind, StoreKind::Redis(_))).map(|store| store.terms.lease);
+        super::queue::queue(section, lease).map(|(terms, order)| (Destination::Queue(terms), order))
     }
 
     fn stream(&self, mut section: Section<'_>) -> Option<Destination> {

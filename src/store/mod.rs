@@ -1,5 +1,6 @@
 //! Where event ids and queued events are remembered: memory, a SQLite file, Redis.
 
+mod backlog;
 mod key_map;
 pub(crate) mod pairs;
 pub mod queued;
@@ -10,13 +11,12 @@ mod sqlite;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::backlog::Backlog;
 pub(crate) use self::key_map::KeyMap;
-pub use self::redis::Published;
 pub use self::redis::Redis;
 pub use self::redis::RedisUrl;
 pub use self::redis::Stream;
 pub use self::remembered::Remembered;
-pub use self::sqlite::Enqueued;
 pub use self::sqlite::Options;
 pub use self::sqlite::Sqlite;
 use crate::event::Event;
@@ -63,6 +63,17 @@ pub struct Token(pub u128);
 pub(crate) enum Answer {
     /// Nobody has it.
     Fresh,
+    /// It was finished before.
+    Finished,
+    /// Another attempt holds it for this long.
+    InFlight(Duration),
+}
+
+/// The outcome of publishing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Published {
+    /// The event is there, put there by this attempt.
+    Appended,
     /// It was finished before.
     Finished,
     /// Another attempt holds it for this long.

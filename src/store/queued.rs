@@ -10,6 +10,7 @@ use http::HeaderMap;
 use http::HeaderValue;
 use http::Method;
 
+use crate::event::Lane;
 use crate::time::Moment;
 
 /// Most bytes of an upstream's answer that are kept with an event.
@@ -41,10 +42,6 @@ impl QueuedEvent {
         self.body.len() + headers + 256
     }
 }
-
-/// What events have in common that are delivered in order: a hash of the value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Lane(pub u64);
 
 /// The number of a queued event: the millisecond in which it was queued and which of that millisecond it is, as Redis
 /// numbers the entries of streams. Later events have higher numbers, whatever the clock does.

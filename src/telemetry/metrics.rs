@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use prometheus::Gauge;
+use prometheus::GaugeVec;
 use prometheus::Histogram;
 use prometheus::HistogramOpts;
 use prometheus::HistogramVec;
@@ -17,7 +19,11 @@ use prometheus::core::Desc;
 use prometheus::proto::MetricFamily;
 
 use crate::auth::Jwks;
+use crate::queue::CourierMetrics;
 use crate::source::Source;
+use crate::store::queued::Counts;
+use crate::store::queued::State;
+use crate::time::Moment;
 
 /// Upper bounds of duration buckets, in seconds.
 const SECONDS: &[f64] =
@@ -37,6 +43,9 @@ pub struct Metrics {
     upstream_duration: HistogramVec,
     skew: HistogramVec,
     secrets: IntCounterVec,
+    deliveries: IntCounterVec,
+    queue_events: IntGaugeVec,
+    queue_oldest: GaugeVec,
     /// How long the store takes.
     pub store: StoreMetrics,
     /// Connections that are open.
@@ -52,6 +61,7 @@ pub struct StoreMetrics {
     pub claim: Histogram,
     pub commit: Histogram,
     pub release: Histogram,
+    pub enqueue: Histogram,
     pub publish: Histogram,
 }
 
@@ -85,6 +95,28 @@ pub struct SourceMetrics {
     source: String,
 }
 
+/// The metrics of one queue.
+#[derive(Debug, Clone)]
+pub struct QueueMetrics {
+    /// Attempts by what they came to.
+    pub attempts: CourierMetrics,
+    queued: IntGauge,
+    retrying: IntGauge,
+    dead: IntGauge,
+    oldest: Gauge,
+}
+
+impl QueueMetrics {
+    /// Shows how much there is at this moment.
+    pub fn show(&self, counts: Counts, now: Moment) {
+        let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        self.queued.set(number(counts.queued));
+        self.retrying.set(number(counts.retrying));
+        self.dead.set(number(counts.dead));
+        self.oldest.set(counts.oldest.map_or(0.0, |oldest| now.since(oldest).as_secs_f64()));
+    }
+}
+
 impl SourceMetrics {
     /// Counts a delivery that would have been refused for this reason.
     pub fn deliver_unverified(&self, reason: &str) {
@@ -108,6 +140,8 @@ impl Metrics {
         let build = IntGaugeVec::new(Opts::new("doorward_build_info", "The version that runs."), &["version"])?;
         let store = HistogramOpts::new("doorward_store_duration_seconds", "Time that the store took, by operation.");
         let store = registered(&registry, HistogramVec::new(store.buckets(SECONDS.to_vec()), &["operation"])?)?;
+        let queue_events = Opts::new("doorward_queue_events", "Events on queues by state.");
+        let queue_oldest = Opts::new("doorward_queue_oldest_seconds", "Age of the oldest event that is not delivered.");
         let metrics = Self {
             requests: counters(&registry, "requests_total", "Requests by outcome.", &["source", "outcome"])?,
             refusals: counters(&registry, "refusals_total", "Refused requests by reason.", &["source", "reason"])?,
@@ -117,10 +151,14 @@ impl Metrics {
             upstream_duration: histogram(&registry, "upstream_duration_seconds", "Deliveries to upstreams.", SECONDS)?,
             skew: histogram(&registry, "timestamp_skew_seconds", "Age of requests by their own time.", SKEW)?,
             secrets: counters(&registry, "secret_matches_total", "Proofs by secret position.", &["source", "secret"])?,
+            deliveries: counters(&registry, "deliveries_total", "Attempts from queues.", &["source", "outcome"])?,
+            queue_events: registered(&registry, IntGaugeVec::new(queue_events, &["source", "state"])?)?,
+            queue_oldest: registered(&registry, GaugeVec::new(queue_oldest, &["source"])?)?,
             store: StoreMetrics {
                 claim: store.with_label_values(&["claim"]),
                 commit: store.with_label_values(&["commit"]),
                 release: store.with_label_values(&["release"]),
+                enqueue: store.with_label_values(&["enqueue"]),
                 publish: store.with_label_values(&["publish"]),
             },
             open_connections: gauge(&registry, "open_connections", "Connections of senders.")?,
@@ -154,6 +192,24 @@ impl Metrics {
         }
     }
 
+    /// The handles of one queue.
+    pub fn of_queue(&self, source: &str) -> QueueMetrics {
+        let outcome = |outcome: &str| self.deliveries.with_label_values(&[source, outcome]);
+        let state = |state: State| self.queue_events.with_label_values(&[source, state.name()]);
+        QueueMetrics {
+            attempts: CourierMetrics {
+                delivered: outcome("delivered"),
+                retried: outcome("retried"),
+                dead: outcome("dead"),
+                upstream_duration: self.upstream_duration.with_label_values(&[source]),
+            },
+            queued: state(State::Queued),
+            retrying: state(State::Retrying),
+            dead: state(State::Dead),
+            oldest: self.queue_oldest.with_label_values(&[source]),
+        }
+    }
+
     /// All of it as Prometheus reads it (text format 0.0.4).
     ///
     /// # Errors
@@ -166,7 +222,7 @@ impl Metrics {
 /// Age and refreshes of key sets, which count themselves.
 struct JwksMetrics {
     sources: Vec<(String, Arc<Jwks>)>,
-    age: prometheus::GaugeVec,
+    age: GaugeVec,
     refreshes: IntCounterVec,
 }
 
@@ -180,7 +236,7 @@ impl JwksMetrics {
         let refreshes = Opts::new("doorward_jwks_refreshes_total", "Fetches of keys by outcome.");
         Ok(Self {
             sources: with_keys.collect(),
-            age: prometheus::GaugeVec::new(age, &["source"])?,
+            age: GaugeVec::new(age, &["source"])?,
             refreshes: IntCounterVec::new(refreshes, &["source", "outcome"])?,
         })
     }

@@ -6,5 +6,6 @@ mod metrics;
 pub use log::Guard;
 pub use log::start_log;
 pub use metrics::Metrics;
+pub use metrics::QueueMetrics;
 pub use metrics::SourceMetrics;
 pub use metrics::StoreMetrics;

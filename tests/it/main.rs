@@ -43,6 +43,7 @@ mod observe;
 mod once;
 mod origin;
 mod profiles;
+mod queue;
 mod redis;
 mod refusals;
 mod refusals_tokens;

@@ -20,6 +20,7 @@ use self::connection::Failed;
 pub use self::connection::RedisUrl;
 use super::Answer;
 use super::Keys;
+use super::Published;
 use super::Token;
 use super::Unavailable;
 
@@ -80,17 +81,6 @@ const MAX_ORPHANS: usize = 256;
 pub struct Redis {
     connection: Connection,
     orphans: Arc<AtomicUsize>,
-}
-
-/// The outcome of publishing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Published {
-    /// The event is on the stream, put there by this attempt.
-    Appended,
-    /// It was finished before.
-    Finished,
-    /// Another attempt holds it for this long.
-    InFlight(Duration),
 }
 
 impl Redis {

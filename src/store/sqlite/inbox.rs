@@ -15,9 +15,10 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::event::Key;
+use crate::event::Lane;
 use crate::store::Keys;
+use crate::store::Published;
 use crate::store::Unavailable;
-use crate::store::queued::Lane;
 use crate::store::queued::QueuedEvent;
 use crate::store::queued::Settlement;
 use crate::store::queued::State;
@@ -55,16 +56,7 @@ pub(super) struct Arrival {
     pub(super) keys: Option<Keys>,
     pub(super) until: u32,
     pub(super) event: Arc<QueuedEvent>,
-    pub(super) reply: Reply<Enqueued>,
-}
-
-/// What became of an event that was to be queued.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Enqueued {
-    /// It is safe.
-    Queued,
-    /// It is there already, or was finished before.
-    Duplicate,
+    pub(super) reply: Reply<Published>,
 }
 
 /// What an attempt came to.
@@ -113,7 +105,7 @@ impl<T> Reply<T> {
 pub(super) struct Waiting {
     runtime: Handle,
     finished: Vec<oneshot::Sender<()>>,
-    queued: Vec<(oneshot::Sender<Enqueued>, Enqueued)>,
+    queued: Vec<(oneshot::Sender<Published>, Published)>,
 }
 
 impl Waiting {
@@ -125,8 +117,8 @@ impl Waiting {
             for sender in finished {
                 let _gone = sender.send(());
             }
-            for (sender, enqueued) in queued {
-                let _gone = sender.send(enqueued);
+            for (sender, published) in queued {
+                let _gone = sender.send(published);
             }
         }));
     }
@@ -156,10 +148,10 @@ impl Batch {
     }
 
     /// Somebody waits until an event is queued.
-    pub(super) fn wait_queued(&mut self, reply: Reply<Enqueued>, enqueued: Enqueued) {
+    pub(super) fn wait_queued(&mut self, reply: Reply<Published>, published: Published) {
         let Reply { runtime, sender } = reply;
         if let Some(waiting) = self.waiting_on(runtime) {
-            waiting.queued.push((sender, enqueued));
+            waiting.queued.push((sender, published));
         }
     }
 }

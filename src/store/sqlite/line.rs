@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::store::queued::Lane;
+use crate::event::Lane;
 use crate::store::queued::QueuedEvent;
 use crate::store::queued::Tries;
 

@@ -26,7 +26,6 @@ use tokio::sync::oneshot;
 
 use self::inbox::Arrival;
 use self::inbox::Attempt;
-pub use self::inbox::Enqueued;
 use self::inbox::Inbox;
 use self::inbox::Order;
 use self::inbox::Reply;
@@ -36,6 +35,7 @@ use self::line::Standing;
 use self::lines::Lines;
 use self::rows::Damaged;
 use super::Keys;
+use super::Published;
 use super::Remembered;
 use super::Unavailable;
 use super::queued::Counts;
@@ -130,7 +130,7 @@ impl Sqlite {
         event: Arc<QueuedEvent>,
         keys: Option<Keys>,
         ttl: Duration,
-    ) -> Result<Enqueued, Unavailable> {
+    ) -> Result<Published, Unavailable> {
         self.healthy()?;
         let until = until(ttl);
         let (reply, written) = Reply::new();
@@ -237,6 +237,14 @@ impl Sqlite {
         let source = known.source;
         let oldest = self.read(move |file| rows::oldest(file, source)).await?;
         Ok(Counts { oldest, ..known.lock().counts })
+    }
+
+    /// Waits until everything that was handed over so far is safe.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when it is not.
+    pub async fn flush(&self) -> Result<(), Unavailable> {
+        self.order(|_file| Ok(())).await
     }
 
     /// Reads from the file on a thread that may wait.

@@ -12,9 +12,9 @@ use rusqlite::params;
 
 use super::line::Loaded;
 use super::line::Standing;
+use crate::event::Lane;
 use crate::store::pairs;
 use crate::store::queued::Counts;
-use crate::store::queued::Lane;
 use crate::store::queued::Number;
 use crate::store::queued::QueuedEvent;
 use crate::store::queued::Settlement;

@@ -13,7 +13,6 @@ use super::inbox::Arrival;
 use super::inbox::Attempt;
 use super::inbox::Batch;
 use super::inbox::Completion;
-use super::inbox::Enqueued;
 use super::inbox::Inbox;
 use super::inbox::Waiting;
 use super::keeper::Keeper;
@@ -24,6 +23,7 @@ use super::rows::Writing;
 use crate::event::Key;
 use crate::store::KeyMap;
 use crate::store::Keys;
+use crate::store::Published;
 use crate::store::Remembered;
 use crate::store::queued::QueuedEvent;
 use crate::store::queued::Verdict;
@@ -173,7 +173,7 @@ impl Effects {
             self.remembered.push((key, until));
         }
         batch.until = batch.until.max(until);
-        batch.wait_queued(reply, Enqueued::Queued);
+        batch.wait_queued(reply, Published::Appended);
         self.pages += 2 + event.body.len() / PAGE;
         self.arrived.push((queue, row, event));
     }
@@ -201,7 +201,7 @@ fn admit(batch: &mut Batch, remembered: &Remembered, last_row: &mut i64, now: Mo
     for arrival in std::mem::take(&mut batch.arrivals) {
         let keys = || arrival.keys.into_iter().flat_map(Keys::iter);
         if keys().any(|key| new.contains_key(&key) || remembered.contains(key)) {
-            batch.wait_queued(arrival.reply, Enqueued::Duplicate);
+            batch.wait_queued(arrival.reply, Published::Finished);
             continue;
         }
         new.extend(keys().map(|key| (key, ())));

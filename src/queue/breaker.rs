@@ -1,0 +1,114 @@
+//! A circuit breaker: an upstream that has failed several times in a row is left alone, and then probed with one event at a
+//! time until it takes one. <https://martinfowler.com/bliki/CircuitBreaker.html>
+
+use std::time::Duration;
+use std::time::Instant;
+
+/// Failures in a row from which on the upstream is left alone.
+const THRESHOLD: u32 = 5;
+/// How long it is left alone at first; doubled with each probe that fails.
+const FIRST: Duration = Duration::from_secs(1);
+/// How long at most.
+const LONGEST: Duration = Duration::from_secs(60);
+/// How long it is left alone at most because it asks for that; single events wait as long as it says.
+const LONGEST_ASKED: Duration = Duration::from_secs(300);
+
+/// What is known of one upstream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Breaker {
+    state: State,
+    /// It asked not to be called before this time.
+    quiet: Option<Instant>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    /// Events go through; so many failed in a row.
+    Closed { failures: u32 },
+    /// None goes through until then; after so many probes that failed.
+    Open { until: Instant, probes: u32 },
+    /// One has gone through, and everything waits for what comes of it.
+    Probing { probes: u32 },
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::Closed { failures: 0 }
+    }
+}
+
+/// Whether events may be tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Permit {
+    /// As many as there are.
+    Any,
+    /// One, whose outcome has to be told.
+    Probe,
+    /// None before this time.
+    Not(Instant),
+    /// None before the outcome of a probe is known.
+    Wait,
+}
+
+impl Breaker {
+    /// Asks for a permit.
+    pub fn permit(&mut self, now: Instant) -> Permit {
+        if let Some(until) = self.quiet.filter(|until| now < *until) {
+            return Permit::Not(until);
+        }
+        match self.state {
+            State::Closed { .. } => Permit::Any,
+            State::Open { until, .. } if now < until => Permit::Not(until),
+            State::Open { probes, .. } => {
+                self.state = State::Probing { probes };
+                Permit::Probe
+            }
+            State::Probing { .. } => Permit::Wait,
+        }
+    }
+
+    /// There was nothing to probe it with.
+    pub fn return_probe(&mut self, now: Instant) {
+        if let State::Probing { probes } = self.state {
+            self.state = State::Open { until: now, probes };
+        }
+    }
+
+    /// The upstream took an event, or refused it for good: it works. Whether that is news.
+    pub fn succeeded(&mut self) -> bool {
+        self.quiet = None;
+        let before = std::mem::take(&mut self.state);
+        !matches!(before, State::Closed { .. })
+    }
+
+    /// An attempt failed; `probe` when it was one. It is left alone for as long as it asks. Whether it is left alone from
+    /// now on. `chance` is any number.
+    pub fn failed(&mut self, probe: bool, retry_after: Option<Duration>, now: Instant, chance: u64) -> bool {
+        if let Some(asked) = retry_after {
+            self.quiet = Some(self.quiet.unwrap_or(now).max(now + asked.min(LONGEST_ASKED)));
+        }
+        match self.state {
+            State::Closed { failures } if failures + 1 >= THRESHOLD => {
+                self.state = State::Open { until: now + pause(0, chance), probes: 0 };
+                true
+            }
+            State::Closed { failures } => {
+                self.state = State::Closed { failures: failures + 1 };
+                false
+            }
+            State::Probing { probes } if probe => {
+                self.state = State::Open { until: now + pause(probes + 1, chance), probes: probes + 1 };
+                false
+            }
+            // Attempts that were under way when it was noticed tell nothing new.
+            State::Open { .. } | State::Probing { .. } => false,
+        }
+    }
+}
+
+/// From half of the pause to all of it, so that several gateways do not probe together.
+fn pause(probes: u32, chance: u64) -> Duration {
+    let longest = FIRST.saturating_mul(1 << probes.min(16)).min(LONGEST);
+    let half = u64::try_from(longest.as_millis() / 2).unwrap_or(u64::MAX);
+    Duration::from_millis(half + chance % (half + 1))
+}

@@ -1,0 +1,87 @@
+//! The queues of a store that has any.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Keys;
+use super::Published;
+use super::Sqlite;
+use super::Token;
+use super::Unavailable;
+use super::queued::Counts;
+use super::queued::QueuedEvent;
+use super::queued::Settlement;
+use super::queued::Taken;
+use crate::time::Moment;
+
+/// The queues of a store, by their position in the settings.
+#[derive(Debug, Clone)]
+pub enum Backlog {
+    /// In a SQLite file.
+    Sqlite(Arc<Sqlite>),
+}
+
+impl Backlog {
+    /// Puts an event on a queue together with the marks of its keys, unless one of them is there.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when the store did not say that it has the event.
+    pub async fn enqueue(
+        &self,
+        queue: usize,
+        event: Arc<QueuedEvent>,
+        keys: Option<Keys>,
+        (_token, ttl): (Token, Duration),
+    ) -> Result<Published, Unavailable> {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.enqueue(queue, event, keys, ttl).await,
+        }
+    }
+
+    /// Takes at most `max` events off a queue that are due at `now`. Each has to be settled.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when the store does not answer.
+    pub async fn take(&self, queue: usize, now: Moment, max: usize) -> Result<Vec<Taken>, Unavailable> {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.take(queue, now, max).await,
+        }
+    }
+
+    /// Records what an attempt came to.
+    pub fn settle(&self, queue: usize, taken: &Taken, settlement: Settlement) {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.settle(queue, taken, settlement),
+        }
+    }
+
+    /// Waits until there may be more to take, or until an event has to be tried again.
+    pub async fn more(&self, queue: usize, now: Moment) {
+        match self {
+            Self::Sqlite(sqlite) => match sqlite.next_due(queue) {
+                Some(due) => drop(tokio::time::timeout(due.since(now), sqlite.more(queue)).await),
+                None => sqlite.more(queue).await,
+            },
+        }
+    }
+
+    /// Waits until everything that was recorded so far is safe.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when it is not.
+    pub async fn flush(&self) -> Result<(), Unavailable> {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.flush().await,
+        }
+    }
+
+    /// How much there is of a queue.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when the store does not answer.
+    pub async fn counts(&self, queue: usize) -> Result<Counts, Unavailable> {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.counts(queue).await,
+        }
+    }
+}

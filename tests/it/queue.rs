@@ -1,0 +1,149 @@
+//! Events that are acknowledged when the store has them, and delivered afterwards.
+
+use std::time::Duration;
+
+use crate::harness::Gateway;
+use crate::harness::Github;
+use crate::harness::Reply;
+use crate::harness::Upstream;
+use crate::harness::wait_until;
+
+const QUEUED: &str = r#"{"received":true}"#;
+const DUPLICATE: &str = r#"{"received":true,"duplicate":true}"#;
+
+/// A GitHub source with a queue, whose table has these keys besides `url`, and a SQLite store.
+pub fn queued(upstream: &str, more: &str) -> String {
+    let source = Github::delivering(&format!("queue = {{ url = \"{upstream}\"{more} }}"));
+    format!("{source}[store]\nurl = \"sqlite:store.db\"\n")
+}
+
+#[test]
+fn an_event_is_acknowledged_while_the_upstream_is_down_and_delivered_when_it_is_up() {
+    let nowhere = Upstream::nowhere();
+    let gateway = Gateway::start(&queued(&format!("http://{nowhere}/app"), ""));
+    let delivery = Github::delivery("one", r#"{"a": 1}"#);
+    assert_eq!(delivery.send(gateway.address()).text(), QUEUED);
+    assert_eq!(delivery.send(gateway.address()).text(), DUPLICATE);
+    gateway.logged("a failed attempt", |event| event["message"] == "not delivered yet");
+    let upstream = Upstream::at(nowhere, |_, _| Reply::Status(200, ""));
+    upstream.wait_for(1);
+    let received = upstream.received();
+    assert_eq!(received[0].body, br#"{"a": 1}"#);
+    assert_eq!(received[0].header("doorward-event-id"), Some("one"));
+    assert_ne!(received[0].header("doorward-attempt"), Some("1"));
+    wait_until("the delivery to be counted", || {
+        gateway.metric(r#"doorward_deliveries_total{outcome="delivered",source="github"}"#) >= 1.0
+    });
+    assert_eq!(gateway.metric(r#"doorward_requests_total{outcome="queued",source="github"}"#), 1.0);
+    assert_eq!(upstream.ids(), ["one"]);
+}
+
+#[test]
+fn many_events_are_each_delivered_once() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&queued(&upstream.url(), ", concurrency = 8"));
+    for number in 0..200 {
+        assert_eq!(Github::delivery(&number.to_string(), number.to_string()).send(gateway.address()).text(), QUEUED);
+    }
+    upstream.wait_for(200);
+    wait_until("the queue to be empty", || {
+        gateway.metric(r#"doorward_queue_events{source="github",state="queued"}"#) == 0.0
+    });
+    let mut ids = upstream.ids();
+    ids.sort_by_key(|id| id.parse::<u32>().expect("a number"));
+    assert_eq!(ids, (0..200).map(|number| number.to_string()).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_kill() {
+    let nowhere = Upstream::nowhere();
+    let sections = queued(&format!("http://{nowhere}/app"), "");
+    let gateway = Gateway::start(&sections);
+    for number in 0..20 {
+        assert_eq!(Github::delivery(&number.to_string(), number.to_string()).send(gateway.address()).text(), QUEUED);
+    }
+    let folder = gateway.kill().folder.expect("its folder");
+    let upstream = Upstream::at(nowhere, |_, _| Reply::Status(200, ""));
+    let gateway = Gateway::start_in(folder, &sections);
+    assert_eq!(Github::delivery("7", "7").send(gateway.address()).text(), DUPLICATE);
+    upstream.wait_for(20);
+    let mut ids = upstream.ids();
+    ids.sort_by_key(|id| id.parse::<u32>().expect("a number"));
+    assert_eq!(ids, (0..20).map(|number| number.to_string()).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_event_that_the_upstream_refuses_for_good_is_given_up_and_others_go_on() {
+    let upstream = Upstream::with(|_, message| match message.header("doorward-event-id") {
+        Some("bad") => Reply::Status(422, "no such order"),
+        _ => Reply::Status(200, ""),
+    });
+    let gateway = Gateway::start(&queued(&upstream.url(), ""));
+    for id in ["bad", "good"] {
+        assert_eq!(Github::delivery(id, id).send(gateway.address()).text(), QUEUED);
+    }
+    upstream.wait_for(2);
+    let given_up = gateway.logged("the dead letter", |event| event["message"] == "given up: a dead letter");
+    assert_eq!((&given_up["event_id"], &given_up["status"]), (&"bad".into(), &422.into()));
+    wait_until("the dead letter to be counted", || {
+        gateway.metric(r#"doorward_queue_events{source="github",state="dead"}"#) == 1.0
+    });
+}
+
+#[test]
+fn an_event_is_given_up_after_its_attempts() {
+    let upstream = Upstream::with(|_, _| Reply::Status(500, ""));
+    let gateway = Gateway::start(&queued(&upstream.url(), r#", max_attempts = 3, backoff = "1ms""#));
+    assert_eq!(Github::delivery("one", "1").send(gateway.address()).text(), QUEUED);
+    gateway.logged("the dead letter", |event| event["message"] == "given up: a dead letter");
+    let attempts: Vec<_> =
+        upstream.received().iter().map(|it| it.header("doorward-attempt").map(str::to_owned)).collect();
+    assert_eq!(attempts, ["1", "2", "3"].map(|attempt| Some(attempt.to_owned())));
+    let times: Vec<_> =
+        upstream.received().iter().map(|it| it.header("doorward-received-at").map(str::to_owned)).collect();
+    assert!(times.iter().all(|time| *time == times[0] && time.is_some()), "{times:?}");
+}
+
+#[test]
+fn events_of_one_order_stay_in_order_and_do_not_block_others() {
+    // The first event of order 1 fails twice before it is taken.
+    let upstream = Upstream::with(|_, message| {
+        let first_attempts = ["1", "2"].map(Some).contains(&message.header("doorward-attempt"));
+        match message.header("doorward-event-id") {
+            Some("a1") if first_attempts => Reply::Status(500, ""),
+            _ => Reply::Status(200, ""),
+        }
+    });
+    let order = r#", backoff = "50ms", order_by = { json = "/order" }"#;
+    let gateway = Gateway::start(&queued(&upstream.url(), order));
+    for (id, order) in [("a1", 1), ("a2", 1), ("b1", 2), ("a3", 1), ("b2", 2)] {
+        let body = format!(r#"{{"order": "{order}", "id": "{id}"}}"#);
+        assert_eq!(Github::delivery(id, body).send(gateway.address()).text(), QUEUED);
+    }
+    upstream.wait_for(7);
+    let ids = upstream.ids();
+    let of = |letter: &str| ids.iter().filter(|id| id.starts_with(letter)).cloned().collect::<Vec<_>>();
+    assert_eq!(of("a"), ["a1", "a1", "a1", "a2", "a3"]);
+    assert_eq!(of("b"), ["b1", "b2"]);
+}
+
+#[test]
+fn a_stop_lets_attempts_end_and_keeps_the_rest() {
+    let upstream = Upstream::with(|_, _| Reply::After(Duration::from_millis(300), 200));
+    let sections = queued(&upstream.url(), ", concurrency = 1");
+    let gateway = Gateway::start(&sections);
+    for number in 0..4 {
+        assert_eq!(Github::delivery(&number.to_string(), number.to_string()).send(gateway.address()).text(), QUEUED);
+    }
+    upstream.wait_for(1);
+    gateway.signal("TERM");
+    let exit = gateway.wait();
+    assert_eq!(exit.status.code(), Some(0));
+    let before = upstream.ids().len();
+    assert!(before < 4, "{before}");
+    let _gateway = Gateway::start_in(exit.folder.expect("its folder"), &sections);
+    upstream.wait_for(4);
+    let mut ids = upstream.ids();
+    ids.sort();
+    assert_eq!(ids, ["0", "1", "2", "3"]);
+}
