@@ -11,27 +11,19 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use crate::store::KeyMap;
+use super::claims::Claims;
+use super::claims::End;
+use super::claims::Entry;
+use super::claims::Holder;
 use crate::store::Keys;
 use crate::store::Token;
-
-/// Most requests that wait for the outcome of one event; more are told to come back.
-const MAX_WAITING: usize = 64;
 
 /// All flights of the process.
 #[derive(Debug)]
 pub struct Flights {
-    table: Mutex<KeyMap<State>>,
+    claims: Mutex<Claims<oneshot::Sender<bool>>>,
     process: u64,
     attempts: AtomicU64,
-}
-
-#[derive(Debug)]
-enum State {
-    /// Somebody is at it, with others waiting.
-    Flying { until: Instant, waiting: Vec<oneshot::Sender<bool>> },
-    /// Nobody is at it, but it may have been delivered.
-    Held { until: Instant },
 }
 
 /// The place of the one who handles an event. When it is dropped without a verb, those who wait are told to come back.
@@ -40,6 +32,7 @@ enum State {
 pub struct Flight {
     flights: Arc<Flights>,
     keys: Keys,
+    holder: Holder,
     landed: bool,
 }
 
@@ -57,7 +50,7 @@ pub(super) enum Entered {
 impl Flights {
     /// No flights; `process` is a random number that tells this process from others on the same store.
     pub fn new(process: u64) -> Self {
-        Self { table: Mutex::default(), process, attempts: AtomicU64::new(0) }
+        Self { claims: Mutex::default(), process, attempts: AtomicU64::new(0) }
     }
 
     /// A name for one attempt, used never again.
@@ -67,78 +60,54 @@ impl Flights {
     }
 
     pub(super) fn enter(self: &Arc<Self>, keys: Keys, lease: Duration) -> Entered {
-        let now = Instant::now();
-        let mut table = self.table();
-        for key in keys.iter() {
-            match table.get_mut(&key) {
-                Some(State::Flying { until, waiting }) if now < *until => {
-                    if waiting.len() >= MAX_WAITING {
-                        return Entered::Busy(until.duration_since(now));
-                    }
-                    let (sender, receiver) = oneshot::channel();
-                    waiting.push(sender);
-                    return Entered::Follow(receiver);
-                }
-                Some(State::Held { until }) if now < *until => return Entered::Busy(until.duration_since(now)),
-                // A lease that has run out, or a hold that is over, is no claim any more.
-                Some(State::Flying { .. } | State::Held { .. }) | None => {}
+        let mut outcome = None;
+        let wait = || {
+            let (sender, receiver) = oneshot::channel();
+            outcome = Some(receiver);
+            sender
+        };
+        let entry = self.claims().enter(keys, Instant::now(), lease, wait);
+        match (entry, outcome) {
+            (Entry::Lead(holder), _) => {
+                Entered::Lead(Flight { flights: Arc::clone(self), keys, holder, landed: false })
             }
-        }
-        for key in keys.iter() {
-            table.insert(key, State::Flying { until: now + lease, waiting: Vec::new() });
-        }
-        drop(table);
-        Entered::Lead(Flight { flights: Arc::clone(self), keys, landed: false })
-    }
-
-    fn end(&self, keys: Keys, finished: bool, hold: Option<Duration>) {
-        let hold = hold.map(|duration| Instant::now() + duration);
-        let mut table = self.table();
-        for key in keys.iter() {
-            let state = match hold {
-                Some(until) => table.insert(key, State::Held { until }),
-                None => table.remove(&key),
-            };
-            if let Some(State::Flying { waiting, .. }) = state {
-                for waiter in waiting {
-                    // Whoever stopped waiting does not need to know.
-                    let _gone = waiter.send(finished);
-                }
-            }
-        }
-        if hold.is_some() {
-            // Holds are rare; the ones that are over go when the next one comes.
-            let now = Instant::now();
-            table.retain(|_, state| match state {
-                State::Held { until } => now < *until,
-                State::Flying { .. } => true,
-            });
+            (Entry::Follow, Some(outcome)) => Entered::Follow(outcome),
+            (Entry::Busy(remaining), _) => Entered::Busy(remaining),
+            // Whoever follows has a channel.
+            (Entry::Follow, None) => Entered::Busy(lease),
         }
     }
 
-    fn table(&self) -> MutexGuard<'_, KeyMap<State>> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    fn claims(&self) -> MutexGuard<'_, Claims<oneshot::Sender<bool>>> {
+        self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Flight {
     /// It is over; those who wait learn whether the event is finished.
     pub fn land(mut self, finished: bool) {
-        self.landed = true;
-        self.flights.end(self.keys, finished, None);
+        self.end(if finished { End::Finished } else { End::Released });
     }
 
     /// It is over, but nobody knows how: others have to wait for this long.
     pub fn hold(mut self, duration: Duration) {
+        self.end(End::Held(Instant::now() + duration));
+    }
+
+    fn end(&mut self, end: End) {
         self.landed = true;
-        self.flights.end(self.keys, false, Some(duration));
+        let waiting = self.flights.claims().end(self.keys, self.holder, end, Instant::now());
+        for waiter in waiting {
+            // Whoever stopped waiting does not need to know.
+            let _gone = waiter.send(end == End::Finished);
+        }
     }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
         if !self.landed {
-            self.flights.end(self.keys, false, None);
+            self.end(End::Released);
         }
     }
 }

@@ -5,6 +5,7 @@
 //! duplicate in flight can wait for the outcome; what is finished stands in a [`Store`]. A failing store may cause a
 //! duplicate, never a loss.
 
+mod claims;
 mod flights;
 
 use std::sync::Arc;

@@ -112,3 +112,78 @@ fn pause(probes: u32, chance: u64) -> Duration {
     let half = u64::try_from(longest.as_millis() / 2).unwrap_or(u64::MAX);
     Duration::from_millis(half + chance % (half + 1))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Ask,
+        Succeed(usize),
+        Fail(usize, Option<u64>),
+        Wait(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => Just(Step::Ask),
+            1 => any::<usize>().prop_map(Step::Succeed),
+            4 => (any::<usize>(), proptest::option::weighted(0.1, 0..400_u64)).prop_map(|(which, asked)| Step::Fail(which, asked)),
+            2 => (0..100_000_u64).prop_map(Step::Wait),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_failing_upstream_gets_one_event_at_a_time_and_never_waits_for_longer_than_it_may(
+            steps in proptest::collection::vec(step(), 0..200),
+        ) {
+            let mut breaker = Breaker::default();
+            let mut now = Instant::now();
+            let mut attempts: Vec<bool> = Vec::new();
+            let mut failed_in_a_row = 0;
+            for (chance, step) in steps.into_iter().enumerate() {
+                let chance = u64::try_from(chance).expect("small").wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                match step {
+                    Step::Ask => match breaker.permit(now) {
+                        Permit::Any => {
+                            prop_assert!(failed_in_a_row < THRESHOLD, "it is hammered");
+                            attempts.push(false);
+                        }
+                        Permit::Probe => {
+                            prop_assert!(!attempts.contains(&true), "two probes at a time");
+                            attempts.push(true);
+                        }
+                        Permit::Not(until) => prop_assert!(until > now && until <= now + LONGEST_ASKED),
+                        Permit::Wait => prop_assert!(attempts.contains(&true), "nobody is probing"),
+                    },
+                    Step::Succeed(which) if !attempts.is_empty() => {
+                        attempts.swap_remove(which % attempts.len());
+                        breaker.succeeded();
+                        // A probe that is still under way tells nothing any more.
+                        attempts.iter_mut().for_each(|probe| *probe = false);
+                        failed_in_a_row = 0;
+                    }
+                    Step::Fail(which, asked) if !attempts.is_empty() => {
+                        let probe = attempts.swap_remove(which % attempts.len());
+                        breaker.failed(probe, asked.map(Duration::from_secs), now, chance);
+                        failed_in_a_row += 1;
+                    }
+                    Step::Succeed(_) | Step::Fail(..) => {}
+                    Step::Wait(millis) => now += Duration::from_millis(millis),
+                }
+            }
+            // However it went: when everything that is under way has ended, it is tried again before long.
+            for probe in attempts {
+                breaker.failed(probe, None, now, 0);
+            }
+            now += LONGEST_ASKED;
+            prop_assert!(matches!(breaker.permit(now), Permit::Any | Permit::Probe));
+        }
+    }
+}

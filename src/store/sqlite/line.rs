@@ -83,8 +83,8 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// The line of a source whose file has these retrying events, in the order of their rows, and perhaps others that
-    /// wait for their first attempt.
+    /// The line of a source whose file has these retrying events, those that were replayed behind the others, and perhaps
+    /// some that wait for their first attempt.
     pub(super) fn new(ordered: bool, retrying: impl IntoIterator<Item = (i64, Option<Lane>)>) -> Self {
         let mut tracks: HashMap<Lane, Track> = HashMap::new();
         if ordered {
@@ -247,5 +247,254 @@ impl Line {
     /// When the next event is due, in milliseconds since 1970.
     pub(super) fn next_due(&self) -> Option<i64> {
         self.next_due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use bytes::Bytes;
+    use http::HeaderMap;
+    use http::HeaderValue;
+    use http::Method;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::time::Moment;
+
+    /// What may happen to a line.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Arrive(Option<u64>),
+        /// Somebody takes; this many events arrive while the file is read.
+        Take {
+            max: usize,
+            meanwhile: usize,
+        },
+        /// One of those in hand is delivered or dead.
+        Finish(usize),
+        /// One of those in hand has to be tried again after this time.
+        Retry(usize, i64),
+        /// One of those that are finished is replayed.
+        Replay(usize),
+        Wait(i64),
+        /// The gateway is killed and started again.
+        Restart,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => proptest::option::of(0..4_u64).prop_map(Step::Arrive),
+            4 => (1..5_usize, 0..3_usize).prop_map(|(max, meanwhile)| Step::Take { max, meanwhile }),
+            4 => any::<usize>().prop_map(Step::Finish),
+            2 => (any::<usize>(), 0..50_i64).prop_map(|(which, pause)| Step::Retry(which, pause)),
+            1 => any::<usize>().prop_map(Step::Replay),
+            2 => (0..60_i64).prop_map(Step::Wait),
+            1 => Just(Step::Restart),
+        ]
+    }
+
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum State {
+        Queued,
+        Retrying(i64),
+        Finished,
+    }
+
+    /// The file as a map, and a line over it.
+    struct World {
+        ordered: bool,
+        line: Line,
+        file: BTreeMap<i64, (State, Option<Lane>)>,
+        /// Events that never were replayed, which order holds for.
+        fresh: HashSet<i64>,
+        in_hand: Vec<i64>,
+        now: i64,
+    }
+
+    /// Small, so that there is often more than one part.
+    const PART: usize = 3;
+
+    impl World {
+        fn new(ordered: bool) -> Self {
+            let (file, fresh) = (BTreeMap::new(), HashSet::new());
+            Self { ordered, line: Line::new(ordered, []), file, fresh, in_hand: Vec::new(), now: 1 }
+        }
+
+        fn event(lane: Option<Lane>) -> Arc<QueuedEvent> {
+            Arc::new(QueuedEvent {
+                id: HeaderValue::from_static("1"),
+                kind: None,
+                received_at: Moment::from_unix(1),
+                method: Method::POST,
+                headers: HeaderMap::new(),
+                body: Bytes::new(),
+                lane,
+            })
+        }
+
+        fn standing(&self, row: i64) -> Standing {
+            Standing { row, event: Self::event(self.file[&row].1), tries: Tries::default() }
+        }
+
+        fn arrive(&mut self, lane: Option<u64>) {
+            let row = self.file.keys().next_back().copied().unwrap_or(0) + 1;
+            let lane = lane.map(Lane);
+            self.file.insert(row, (State::Queued, lane));
+            self.fresh.insert(row);
+            self.line.arrived(row, &Self::event(lane));
+        }
+
+        fn read(&self, load: &Load) -> Loaded {
+            let mut found: Vec<(i64, i64)> = match load {
+                Load::Next { from } => self.rows(|row, state| (state == State::Queued && row >= *from).then_some(0)),
+                Load::Row(wanted, _) => {
+                    self.rows(|row, state| (row == *wanted && state != State::Finished).then_some(0))
+                }
+                Load::Due { behind, now } => self.rows(|row, state| match state {
+                    State::Retrying(due) => ((due, row) > *behind && due <= *now).then_some(due),
+                    State::Queued | State::Finished => None,
+                }),
+            };
+            found.sort_unstable();
+            let complete = found.len() < PART;
+            found.truncate(PART);
+            let next_due = match load {
+                Load::Due { now, .. } => self
+                    .rows(|_, state| match state {
+                        State::Retrying(due) => (due > *now).then_some(due),
+                        State::Queued | State::Finished => None,
+                    })
+                    .into_iter()
+                    .map(|(due, _)| due)
+                    .min(),
+                Load::Next { .. } | Load::Row(..) => None,
+            };
+            let events = found.iter().map(|(_, row)| self.standing(*row)).collect();
+            Loaded { events, scanned: found.last().copied(), complete, next_due }
+        }
+
+        fn rows(&self, pick: impl Fn(i64, State) -> Option<i64>) -> Vec<(i64, i64)> {
+            self.file.iter().filter_map(|(row, (state, _))| Some((pick(*row, *state)?, *row))).collect()
+        }
+
+        fn take(&mut self, max: usize, mut meanwhile: usize) {
+            let mut taken = Vec::new();
+            while taken.len() < max {
+                let Some(load) = self.line.wants(self.now) else {
+                    taken.extend(self.line.take(max - taken.len()));
+                    break;
+                };
+                self.line.begin(&load);
+                let loaded = self.read(&load);
+                // The writer reads what is due itself, so nothing arrives meanwhile.
+                if matches!(load, Load::Next { .. } | Load::Row(..)) {
+                    (0..std::mem::take(&mut meanwhile))
+                        .for_each(|lane| self.arrive(Some(u64::try_from(lane).unwrap())));
+                }
+                taken.extend(self.line.loaded(&load, loaded));
+            }
+            for standing in taken {
+                let row = standing.row;
+                assert!(!self.in_hand.contains(&row), "{row} is handed out twice");
+                let (state, lane) = self.file[&row];
+                assert_ne!(state, State::Finished, "{row} is finished");
+                if let (true, Some(lane)) = (self.ordered, lane) {
+                    let same = |other: &i64| self.file[other].1 == Some(lane);
+                    assert!(!self.in_hand.iter().any(same), "two of a lane are in hand");
+                    let earlier = self
+                        .fresh
+                        .range_before(row)
+                        .any(|other| same(&other) && self.file[&other].0 != State::Finished);
+                    assert!(!(self.fresh.contains(&row) && earlier), "{row} goes before an earlier one of its lane");
+                }
+                self.in_hand.push(row);
+            }
+        }
+
+        fn finish(&mut self, which: usize) {
+            if self.in_hand.is_empty() {
+                return;
+            }
+            let row = self.in_hand.swap_remove(which % self.in_hand.len());
+            let lane = self.file[&row].1;
+            self.file.insert(row, (State::Finished, lane));
+            self.line.finished(row, lane);
+        }
+
+        fn retry(&mut self, which: usize, pause: i64) {
+            if !self.in_hand.is_empty() {
+                let row = self.in_hand.swap_remove(which % self.in_hand.len());
+                self.wait_until(row, pause);
+            }
+        }
+
+        fn replay(&mut self, which: usize) {
+            let finished = self.rows(|_, state| (state == State::Finished).then_some(0));
+            if let Some((_, row)) = finished.get(which % finished.len().max(1)).copied() {
+                self.fresh.remove(&row);
+                self.wait_until(row, 0);
+            }
+        }
+
+        fn wait_until(&mut self, row: i64, pause: i64) {
+            let due = self.line.due(self.now + pause);
+            self.file.insert(row, (State::Retrying(due), self.file[&row].1));
+            self.line.retrying(row, due);
+        }
+
+        fn restart(&mut self) {
+            self.in_hand.clear();
+            let replayed = |row| i64::from(!self.fresh.contains(&row));
+            let mut retrying = self.rows(|row, state| matches!(state, State::Retrying(_)).then_some(replayed(row)));
+            retrying.sort_unstable();
+            self.line = Line::new(self.ordered, retrying.into_iter().map(|(_, row)| (row, self.file[&row].1)));
+        }
+
+        fn run(&mut self, step: &Step) {
+            match step {
+                Step::Arrive(lane) => self.arrive(*lane),
+                Step::Take { max, meanwhile } => self.take(*max, *meanwhile),
+                Step::Finish(which) => self.finish(*which),
+                Step::Retry(which, pause) => self.retry(*which, *pause),
+                Step::Replay(which) => self.replay(*which),
+                Step::Wait(time) => self.now += time,
+                Step::Restart => self.restart(),
+            }
+        }
+    }
+
+    /// Rows before another one.
+    trait RangeBefore {
+        fn range_before(&self, row: i64) -> impl Iterator<Item = i64>;
+    }
+
+    impl RangeBefore for HashSet<i64> {
+        fn range_before(&self, row: i64) -> impl Iterator<Item = i64> {
+            self.iter().copied().filter(move |other| *other < row)
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn every_event_is_handed_out_in_its_order_one_at_a_time_until_it_is_finished(
+            ordered in any::<bool>(),
+            steps in proptest::collection::vec(step(), 0..120),
+        ) {
+            let mut world = World::new(ordered);
+            steps.iter().for_each(|step| world.run(step));
+            // From now on everything that is taken is delivered: nothing may be left.
+            for _ in 0..400 {
+                world.now += 10;
+                world.take(4, 0);
+                world.finish(0);
+                world.finish(0);
+            }
+            let left = world.rows(|_, state| (state != State::Finished).then_some(0));
+            prop_assert!(left.is_empty(), "{left:?} are never handed out");
+        }
     }
 }

@@ -278,10 +278,12 @@ pub(super) fn oldest(connection: &Connection, source: i64) -> rusqlite::Result<O
     Ok(received.map(Moment::from_millis))
 }
 
-/// The retrying events of a source, in their order, with their lanes.
+/// The retrying events of a source in their order, those that were replayed behind the others, with their lanes.
 pub(super) fn retrying(connection: &Connection, source: i64) -> rusqlite::Result<Vec<(i64, Option<Lane>)>> {
-    let mut statement = connection
-        .prepare("SELECT event, lane FROM events INDEXED BY retrying WHERE source = ?1 AND state = 3 ORDER BY event")?;
+    let mut statement = connection.prepare(
+        "SELECT event, lane FROM events INDEXED BY retrying WHERE source = ?1 AND state = 3
+         ORDER BY replayed IS NOT NULL, event",
+    )?;
     let rows = statement.query_map([source], |row| Ok((row.get(0)?, lane(row, 1)?)))?;
     rows.collect()
 }

@@ -31,6 +31,8 @@ use crate::report::Line;
 
 /// How long all connections together may be without an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long everything queued may take to arrive.
+const DELIVERY: Duration = Duration::from_secs(120);
 const SIGNATURE: usize = 64;
 const ID: usize = 16;
 
@@ -72,6 +74,14 @@ pub struct Options {
     round: u32,
     #[arg(long)]
     remembered: Option<u64>,
+    /// Requests that are due each second, whether earlier ones are answered or not; an answer's time counts from when its
+    /// request was due. Without it, each connection sends its next request when the last one is answered.
+    #[arg(long)]
+    rate: Option<f64>,
+    /// Measures from the first request until the last one has arrived at the upstream: CPU time includes what is done
+    /// behind the answers.
+    #[arg(long, conflicts_with = "warmup_requests", requires = "requests")]
+    queued: bool,
 }
 
 impl Options {
@@ -176,10 +186,10 @@ impl Connection {
         Ok(Self { stream, reader, head, written: 0, sent_at: Instant::now(), waits: false })
     }
 
-    fn send(&mut self, requests: &Requests, number: usize) -> std::io::Result<()> {
+    fn send(&mut self, requests: &Requests, number: usize, due: Instant) -> std::io::Result<()> {
         self.head[requests.signature_at..][..SIGNATURE].copy_from_slice(&requests.signatures[number]);
         self.head[requests.id_at..][..ID].copy_from_slice(&requests.id(number as u64));
-        (self.written, self.waits, self.sent_at) = (0, true, Instant::now());
+        (self.written, self.waits, self.sent_at) = (0, true, due);
         self.write(&requests.filler)
     }
 
@@ -249,20 +259,39 @@ pub fn run(options: &Options) -> Result<Line> {
     let mut measured: Option<Measured> = None;
     let mut outcome: Option<(Measured, Duration, Duration)> = None;
 
-    for connection in connections.iter_mut().take(requests.signatures.len()) {
-        connection.send(&requests, sent).context("cannot send the first request")?;
-        sent += 1;
-        waiting += 1;
-    }
+    let cpu_at_start = process::cpu(options.pid)?;
+    let due_at = |number: usize| options.rate.map(|rate| started + Duration::from_secs_f64(number as f64 / rate));
+    let mut idle: Vec<usize> = (0..options.connections).rev().collect();
     let mut events = Events::with_capacity(options.connections.max(16));
     let mut buffer = vec![0; 64 * 1024];
-    while waiting > 0 {
-        if let Err(error) = poll.poll(&mut events, Some(PATIENCE))
+    loop {
+        // Whatever is due goes out on the connections that have nothing to wait for.
+        let mut next_due = None;
+        while sent < requests.signatures.len() && outcome.is_none() {
+            let now = Instant::now();
+            let due = due_at(sent).unwrap_or(now);
+            if due > now {
+                next_due = Some(due - now);
+                break;
+            }
+            let Some(token) = idle.pop() else { break };
+            // When the connection has ended meanwhile, that is an event of its own, and counted there.
+            let _ended = connections[token].send(&requests, sent, due);
+            sent += 1;
+            waiting += 1;
+        }
+        if waiting == 0 && next_due.is_none() {
+            break;
+        }
+        // The system waits whole milliseconds; what is due sooner is waited for awake.
+        let soon = Duration::from_millis(2);
+        let patience = next_due.map_or(PATIENCE, |due| if due < soon { Duration::ZERO } else { due - soon });
+        if let Err(error) = poll.poll(&mut events, Some(patience))
             && error.kind() != ErrorKind::Interrupted
         {
             return Err(error).context("cannot wait for answers");
         }
-        if events.is_empty() {
+        if events.is_empty() && next_due.is_none() {
             bail!("{}: {waiting} requests got no answer in {PATIENCE:?}", options.proxy);
         }
         for event in &events {
@@ -317,12 +346,7 @@ pub fn run(options: &Options) -> Result<Line> {
                     measured = Some(Measured { since: now, cpu_before: process::cpu(options.pid)?, latency });
                 }
             }
-            if outcome.is_none() && sent < requests.signatures.len() {
-                // When the connection has ended meanwhile, that is an event of its own, and counted there.
-                let _ended = connection.send(&requests, sent);
-                sent += 1;
-                waiting += 1;
-            }
+            idle.push(token);
         }
     }
 
@@ -331,8 +355,21 @@ pub fn run(options: &Options) -> Result<Line> {
         eprintln!("{}: {count} of {answered} answers were: {line}", options.proxy);
     }
     ensure!(wrong * 2 < answered, "{}: most answers were errors, so there is nothing to measure", options.proxy);
-    let (measured, elapsed, cpu) = outcome.context("the run ended before its warm-up")?;
-    let arrived = arrived(&options.upstream)? - arrived_before;
+    let (measured, elapsed, mut cpu) = outcome.context("the run ended before its warm-up")?;
+    let behind = Instant::now();
+    let mut arrived_now = arrived(&options.upstream)?;
+    while options.queued && arrived_now - arrived_before < answered {
+        ensure!(behind.elapsed() < DELIVERY, "{}: not everything arrived in {DELIVERY:?}", options.proxy);
+        std::thread::sleep(Duration::from_millis(2));
+        arrived_now = arrived(&options.upstream)?;
+    }
+    let drained = behind.elapsed();
+    if options.queued {
+        // The last deliveries are still being recorded.
+        std::thread::sleep(Duration::from_millis(300));
+        cpu = process::cpu(options.pid)?.saturating_sub(cpu_at_start);
+    }
+    let arrived = arrived_now - arrived_before;
     ensure!(
         wrong > 0 || arrived == answered,
         "{}: {answered} requests were answered but {arrived} arrived at the upstream",
@@ -353,6 +390,8 @@ pub fn run(options: &Options) -> Result<Line> {
         p50_us: quantile(0.5),
         p99_us: quantile(0.99),
         p999_us: quantile(0.999),
+        rate: options.rate,
+        delivered_per_second: options.queued.then(|| answered as f64 / (elapsed + drained).as_secs_f64()),
         cpu_us: cpu.as_secs_f64() * 1e6 / count as f64,
         rss_before_kib,
         rss_after_kib: process::memory_kib(options.pid, "VmRSS")?,

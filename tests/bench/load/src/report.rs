@@ -28,6 +28,10 @@ pub struct Line {
     pub p50_us: f64,
     pub p99_us: f64,
     pub p999_us: f64,
+    /// Requests that were due each second, where that was given.
+    pub rate: Option<f64>,
+    /// Deliveries from the first request to the last delivery, where they come behind the answers.
+    pub delivered_per_second: Option<f64>,
     /// CPU time of the proxy per request.
     pub cpu_us: f64,
     pub rss_before_kib: u64,

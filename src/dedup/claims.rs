@@ -1,0 +1,218 @@
+//! Who handles which event in this process: pure bookkeeping, the time is given to it.
+
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::event::Key;
+use crate::store::KeyMap;
+use crate::store::Keys;
+
+/// Most who wait for the outcome of one event; more are told to come back.
+const MAX_WAITING: usize = 64;
+
+/// The claims of a process. `W` is somebody who waits for an outcome.
+#[derive(Debug)]
+pub(super) struct Claims<W> {
+    table: KeyMap<State<W>>,
+    /// Names given to those who hold claims.
+    holders: u64,
+}
+
+/// Names one who holds a claim, so that nobody else lets go of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Holder(u64);
+
+#[derive(Debug)]
+enum State<W> {
+    /// Somebody is at it, with others waiting.
+    Flying { until: Instant, holder: Holder, waiting: Vec<W> },
+    /// Nobody is at it, but it may have been delivered.
+    Held { until: Instant },
+}
+
+/// What one finds who comes with an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Entry {
+    /// Nobody is at it: go on.
+    Lead(Holder),
+    /// Somebody is; the one who waits will be told.
+    Follow,
+    /// Come back after this time.
+    Busy(Duration),
+}
+
+/// How a claim ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// The event is finished.
+    Finished,
+    /// The next one may try at once.
+    Released,
+    /// Nobody knows how it ended: others have to wait until then.
+    Held(Instant),
+}
+
+impl<W> Default for Claims<W> {
+    fn default() -> Self {
+        Self { table: KeyMap::default(), holders: 0 }
+    }
+}
+
+impl<W> Claims<W> {
+    /// Asks for an event; `wait` makes the one who waits, if that is the answer.
+    pub(super) fn enter(&mut self, keys: Keys, now: Instant, lease: Duration, wait: impl FnOnce() -> W) -> Entry {
+        for key in keys.iter() {
+            match self.table.get_mut(&key) {
+                Some(State::Flying { until, waiting, .. }) if now < *until => {
+                    if waiting.len() >= MAX_WAITING {
+                        return Entry::Busy(until.duration_since(now));
+                    }
+                    waiting.push(wait());
+                    return Entry::Follow;
+                }
+                Some(State::Held { until }) if now < *until => return Entry::Busy(until.duration_since(now)),
+                // A lease that has run out, or a hold that is over, is no claim any more.
+                Some(State::Flying { .. } | State::Held { .. }) | None => {}
+            }
+        }
+        self.holders += 1;
+        let holder = Holder(self.holders);
+        for key in keys.iter() {
+            self.table.insert(key, State::Flying { until: now + lease, holder, waiting: Vec::new() });
+        }
+        Entry::Lead(holder)
+    }
+
+    /// Ends a claim; gives back those who wait for it. An event that is finished is so for everybody; whoever has lost the
+    /// claim since can do nothing else to it.
+    pub(super) fn end(&mut self, keys: Keys, holder: Holder, end: End, now: Instant) -> Vec<W> {
+        let mut told = Vec::new();
+        for key in keys.iter() {
+            let own = matches!(self.table.get(&key), Some(State::Flying { holder: now, .. }) if *now == holder);
+            if own || end == End::Finished {
+                told.extend(self.settle(key, end));
+            }
+        }
+        if matches!(end, End::Held(_)) {
+            // Holds are rare; the ones that are over go when the next one comes.
+            self.table.retain(|_, state| match state {
+                State::Held { until } => now < *until,
+                State::Flying { .. } => true,
+            });
+        }
+        told
+    }
+
+    fn settle(&mut self, key: Key, end: End) -> Vec<W> {
+        let before = match end {
+            End::Held(until) => self.table.insert(key, State::Held { until }),
+            End::Finished | End::Released => self.table.remove(&key),
+        };
+        match before {
+            Some(State::Flying { waiting, .. }) => waiting,
+            Some(State::Held { .. }) | None => Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(30);
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        /// Somebody comes with an event, which is known by one id and perhaps by what is signed.
+        Enter(u8, Option<u8>),
+        End(usize, Ending),
+        Wait(u64),
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    enum Ending {
+        Finished,
+        Released,
+        Held,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let ending = prop_oneof![Just(Ending::Finished), Just(Ending::Released), Just(Ending::Held)];
+        prop_oneof![
+            4 => (0..3_u8, proptest::option::of(0..3_u8)).prop_map(|(id, guard)| Step::Enter(id, guard)),
+            3 => (any::<usize>(), ending).prop_map(|(which, ending)| Step::End(which, ending)),
+            1 => (0..40_u64).prop_map(Step::Wait),
+        ]
+    }
+
+    fn keys(id: u8, guard: Option<u8>) -> Keys {
+        Keys { id: Key([id; 16]), guard: guard.map(|guard| Key([100 + guard; 16])) }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// The model: for each key, who has the latest claim on it, and until when.
+        #[test]
+        fn no_event_has_two_holders_within_a_lease_and_everybody_who_waits_is_told_once(
+            steps in proptest::collection::vec(step(), 0..60),
+        ) {
+            let mut claims = Claims::default();
+            let mut now = Instant::now();
+            let mut held: HashMap<Key, (Option<Holder>, Instant)> = HashMap::new();
+            let mut flights: Vec<(Keys, Holder)> = Vec::new();
+            let (mut waiters, mut told) = (0_u32, Vec::new());
+            for step in steps {
+                match step {
+                    Step::Enter(id, guard) => {
+                        let keys = keys(id, guard);
+                        let blocked = keys.iter().any(|key| held.get(&key).is_some_and(|(_, until)| now < *until));
+                        let entry = claims.enter(keys, now, LEASE, || waiters);
+                        match entry {
+                            Entry::Lead(holder) => {
+                                prop_assert!(!blocked, "two are at it");
+                                keys.iter().for_each(|key| drop(held.insert(key, (Some(holder), now + LEASE))));
+                                flights.push((keys, holder));
+                            }
+                            Entry::Follow => {
+                                prop_assert!(blocked);
+                                waiters += 1;
+                            }
+                            Entry::Busy(remaining) => {
+                                prop_assert!(blocked && remaining <= LEASE);
+                            }
+                        }
+                    }
+                    Step::End(which, ending) if !flights.is_empty() => {
+                        let (keys, holder) = flights.swap_remove(which % flights.len());
+                        let end = match ending {
+                            Ending::Finished => End::Finished,
+                            Ending::Released => End::Released,
+                            Ending::Held => End::Held(now + Duration::from_secs(2)),
+                        };
+                        told.extend(claims.end(keys, holder, end, now));
+                        for key in keys.iter() {
+                            let own = held.get(&key).is_some_and(|(latest, _)| *latest == Some(holder));
+                            match end {
+                                End::Finished => drop(held.remove(&key)),
+                                End::Released if own => drop(held.remove(&key)),
+                                End::Held(until) if own => drop(held.insert(key, (None, until))),
+                                End::Released | End::Held(_) => {}
+                            }
+                        }
+                    }
+                    Step::End(..) => {}
+                    Step::Wait(seconds) => now += Duration::from_secs(seconds),
+                }
+            }
+            told.sort_unstable();
+            let mut once = told.clone();
+            once.dedup();
+            prop_assert_eq!(once, told, "somebody is told twice");
+        }
+    }
+}
