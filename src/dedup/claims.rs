@@ -175,7 +175,9 @@ mod tests {
                         match entry {
                             Entry::Lead(holder) => {
                                 prop_assert!(!blocked, "two are at it");
-                                keys.iter().for_each(|key| drop(held.insert(key, (Some(holder), now + LEASE))));
+                                for key in keys.iter() {
+                                    held.insert(key, (Some(holder), now + LEASE));
+                                }
                                 flights.push((keys, holder));
                             }
                             Entry::Follow => {
@@ -198,10 +200,13 @@ mod tests {
                         for key in keys.iter() {
                             let own = held.get(&key).is_some_and(|(latest, _)| *latest == Some(holder));
                             match end {
-                                End::Finished => drop(held.remove(&key)),
-                                End::Released if own => drop(held.remove(&key)),
-                                End::Held(until) if own => drop(held.insert(key, (None, until))),
-                                End::Released | End::Held(_) => {}
+                                End::Held(until) if own => {
+                                    held.insert(key, (None, until));
+                                }
+                                End::Finished | End::Released if own || end == End::Finished => {
+                                    held.remove(&key);
+                                }
+                                End::Finished | End::Released | End::Held(_) => {}
                             }
                         }
                     }

@@ -7,8 +7,24 @@ use http::HeaderValue;
 
 /// Writes headers.
 pub(crate) fn to_json<'h>(headers: impl IntoIterator<Item = (&'h HeaderName, &'h HeaderValue)>) -> String {
-    let pairs = headers.into_iter().map(|(name, value)| (name.as_str(), text(value)));
-    serde_json::to_string(&pairs.collect::<Vec<_>>()).unwrap_or_default()
+    let mut json = String::with_capacity(1024);
+    for (name, value) in headers {
+        json.push_str(if json.is_empty() { "[[\"" } else { ",[\"" });
+        // Names are tokens, in which nothing has to be escaped.
+        json.push_str(name.as_str());
+        json.push_str("\",");
+        match value.to_str() {
+            Ok(plain) if !plain.bytes().any(|byte| matches!(byte, b'"' | b'\\' | b'\t')) => {
+                json.push('"');
+                json.push_str(plain);
+                json.push('"');
+            }
+            _ => json.push_str(&serde_json::Value::from(text(value)).to_string()),
+        }
+        json.push(']');
+    }
+    json.push_str(if json.is_empty() { "[]" } else { "]" });
+    json
 }
 
 /// Reads them again; `None` when they are no headers.
@@ -42,8 +58,13 @@ mod tests {
         headers.append("x-a", HeaderValue::from_bytes(b"caf\xc3\xa9 \"quoted\"").expect("a value"));
         headers.append("x-a", HeaderValue::from_static("two"));
         headers.append("x-b", HeaderValue::from_static(""));
+        headers.append("x-c", HeaderValue::from_static("a\tb\\"));
         let json = to_json(&headers);
-        assert_eq!(json, "[[\"x-a\",\"caf\u{c3}\u{a9} \\\"quoted\\\"\"],[\"x-a\",\"two\"],[\"x-b\",\"\"]]");
+        assert_eq!(
+            json,
+            "[[\"x-a\",\"caf\u{c3}\u{a9} \\\"quoted\\\"\"],[\"x-a\",\"two\"],[\"x-b\",\"\"],[\"x-c\",\"a\\tb\\\\\"]]"
+        );
+        assert_eq!((to_json(&HeaderMap::new()).as_str(), from_json("[]")), ("[]", Some(HeaderMap::new())));
         assert_eq!(from_json(&json), Some(headers));
         for bad in ["", "{}", "[[\"a b\",\"\"]]", "[[\"a\",\"\\n\"]]", "[[\"a\",\"\u{20ac}\"]]"] {
             assert_eq!(from_json(bad), None, "{bad}");

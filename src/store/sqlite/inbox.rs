@@ -14,6 +14,7 @@ use rusqlite::Connection;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
+use super::rows::Columns;
 use crate::event::Key;
 use crate::event::Lane;
 use crate::store::Keys;
@@ -56,6 +57,8 @@ pub(super) struct Arrival {
     pub(super) keys: Option<Keys>,
     pub(super) until: u32,
     pub(super) event: Arc<QueuedEvent>,
+    /// The event as it is written, made by whoever hands it over: the writer has enough to do.
+    pub(super) columns: Columns,
     pub(super) reply: Reply<Published>,
 }
 

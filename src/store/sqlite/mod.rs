@@ -33,6 +33,7 @@ use self::keeper::Keeper;
 use self::line::Load;
 use self::line::Standing;
 use self::lines::Lines;
+use self::rows::Columns;
 use self::rows::Damaged;
 use super::Keys;
 use super::Published;
@@ -133,8 +134,10 @@ impl Sqlite {
     ) -> Result<Published, Unavailable> {
         self.healthy()?;
         let until = until(ttl);
+        let columns = Columns::of(&event);
         let (reply, written) = Reply::new();
-        self.inbox.submit(|batch| batch.arrivals.push(Arrival { queue, keys, until, event, reply }))?;
+        let arrival = Arrival { queue, keys, until, event, columns, reply };
+        self.inbox.submit(|batch| batch.arrivals.push(arrival))?;
         written.await.map_err(|_gone| self.gone())
     }
 

@@ -10,6 +10,7 @@ use rusqlite::OptionalExtension as _;
 use rusqlite::Row;
 use rusqlite::params;
 
+use super::inbox::Arrival;
 use super::line::Loaded;
 use super::line::Standing;
 use crate::event::Lane;
@@ -55,6 +56,23 @@ pub(super) fn row(number: Number) -> Option<i64> {
     i64::try_from(number.millis).ok()?.checked_mul(PER_MILLISECOND)?.checked_add(sequence)
 }
 
+/// What is written of an event besides what stands in it as it is.
+#[derive(Debug)]
+pub(super) struct Columns {
+    id: String,
+    kind: Option<String>,
+    headers: String,
+    checksum: i64,
+}
+
+impl Columns {
+    pub(super) fn of(event: &QueuedEvent) -> Self {
+        let headers = pairs::to_json(&event.headers);
+        let checksum = checksum(event.method.as_str(), &headers, &event.body);
+        Self { id: pairs::text(&event.id), kind: event.kind.as_ref().map(pairs::text), headers, checksum }
+    }
+}
+
 /// Statements that are used for each event.
 pub(super) struct Writing<'c> {
     event: CachedStatement<'c>,
@@ -80,12 +98,10 @@ impl<'c> Writing<'c> {
     }
 
     /// Writes an event that waits for its first attempt.
-    pub(super) fn insert(&mut self, row: i64, source: i64, event: &QueuedEvent) -> rusqlite::Result<()> {
-        let headers = pairs::to_json(&event.headers);
-        let checksum = checksum(event.method.as_str(), &headers, &event.body);
+    pub(super) fn insert(&mut self, row: i64, source: i64, arrival: &Arrival) -> rusqlite::Result<()> {
+        let Arrival { event, columns: Columns { id, kind, headers, checksum }, .. } = arrival;
         let received = event.received_at.millis();
         let lane = event.lane.map(|lane| lane.0.cast_signed());
-        let (id, kind) = (pairs::text(&event.id), event.kind.as_ref().map(pairs::text));
         self.event.execute(params![row, source, received, lane, checksum, id, kind])?;
         self.payload.execute(params![row, event.method.as_str(), headers, &event.body[..]])?;
         Ok(())

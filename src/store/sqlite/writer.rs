@@ -129,7 +129,7 @@ impl Writer {
             let mut writing = Writing::new(&transaction)?;
             settle(&mut writing, &self.lines, batch, &mut effects)?;
             for (row, arrival) in admit(batch, &self.remembered, &mut self.last_row, now) {
-                writing.insert(row, self.lines.source(arrival.queue), &arrival.event)?;
+                writing.insert(row, self.lines.source(arrival.queue), &arrival)?;
                 effects.arrived(row, arrival, batch);
             }
         }
@@ -167,7 +167,7 @@ impl Writer {
 
 impl Effects {
     fn arrived(&mut self, row: i64, arrival: Arrival, batch: &mut Batch) {
-        let Arrival { queue, keys, until, event, reply } = arrival;
+        let Arrival { queue, keys, until, event, reply, .. } = arrival;
         for key in keys.into_iter().flat_map(Keys::iter) {
             batch.finished.push(key);
             self.remembered.push((key, until));

@@ -78,6 +78,9 @@ pub struct Options {
     /// request was due. Without it, each connection sends its next request when the last one is answered.
     #[arg(long)]
     rate: Option<f64>,
+    /// For the report: the 99th percentile of the disk's own `fdatasync` in microseconds.
+    #[arg(long)]
+    disk_p99: Option<f64>,
     /// Measures from the first request until the last one has arrived at the upstream: CPU time includes what is done
     /// behind the answers.
     #[arg(long, conflicts_with = "warmup_requests", requires = "requests")]
@@ -391,6 +394,7 @@ pub fn run(options: &Options) -> Result<Line> {
         p99_us: quantile(0.99),
         p999_us: quantile(0.999),
         rate: options.rate,
+        disk_p99_us: options.disk_p99,
         delivered_per_second: options.queued.then(|| answered as f64 / (elapsed + drained).as_secs_f64()),
         cpu_us: cpu.as_secs_f64() * 1e6 / count as f64,
         rss_before_kib,

@@ -1,6 +1,7 @@
 //! The load generator, the upstream and the report of Doorward's benchmark; `tests/bench/run` puts them together.
 
 mod client;
+mod disk;
 mod message;
 mod process;
 mod report;
@@ -33,6 +34,8 @@ enum Command {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
+    /// Measures what `fdatasync` takes in a folder; prints the 50th and 99th percentile in microseconds.
+    Disk { folder: PathBuf },
     /// Turns a file with lines of `run` into tables; fails when there were errors.
     Report { file: PathBuf },
     /// Prints ports that are free now.
@@ -48,6 +51,11 @@ fn main() -> Result<()> {
         }
         Command::Start { ready, times, command } => {
             println!("{:.1}", process::start_to_ready(&command, &ready, times)?);
+            Ok(())
+        }
+        Command::Disk { folder } => {
+            let (p50, p99) = disk::sync(&folder)?;
+            println!("{p50:.0} {p99:.0}");
             Ok(())
         }
         Command::Report { file } => report::print(&file),

@@ -32,6 +32,8 @@ pub struct Line {
     pub rate: Option<f64>,
     /// Deliveries from the first request to the last delivery, where they come behind the answers.
     pub delivered_per_second: Option<f64>,
+    /// The 99th percentile of the disk's own `fdatasync` at that time, where it matters.
+    pub disk_p99_us: Option<f64>,
     /// CPU time of the proxy per request.
     pub cpu_us: f64,
     pub rss_before_kib: u64,
@@ -97,10 +99,12 @@ pub fn print(file: &Path) -> Result<()> {
         .lines()
         .map(|line| serde_json::from_str(line).with_context(|| format!("not a line of a run: {line}")))
         .collect::<Result<Vec<Line>>>()?;
-    let (flat, matrix): (Vec<_>, Vec<_>) = all.into_iter().partition(|line| line.remembered.is_some());
+    let (queued, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|line| line.disk_p99_us.is_some());
+    let (flat, matrix): (Vec<_>, Vec<_>) = rest.into_iter().partition(|line| line.remembered.is_some());
     print_matrix(&matrix);
     print_flat(&flat);
-    let errors: u64 = flat.iter().chain(&matrix).map(|line| line.errors).sum();
+    print_queued(&queued);
+    let errors: u64 = flat.iter().chain(&matrix).chain(&queued).map(|line| line.errors).sum();
     ensure!(errors == 0, "{errors} answers were not 200");
     Ok(())
 }
@@ -162,6 +166,38 @@ fn print_flat(all: &[Line]) {
     }
     if !all.is_empty() {
         println!("\nThe fewer ids, the shorter the run that can be measured: the first rows are the noisiest.");
+    }
+}
+
+fn print_queued(all: &[Line]) {
+    for (index, cell) in
+        cells(all, |line| (line.connections, line.rate.is_some(), line.proxy.clone())).iter().enumerate()
+    {
+        let line = cell.lines[0];
+        if index == 0 {
+            println!("\n### Queues ({})\n", size(line.body));
+            println!(
+                "| proxy | connections | load | acknowledged/s | delivered/s | p50 ms | p99 ms | disk's fdatasync p99 ms \
+                 | CPU µs/event | × {BASELINE} | (rounds) | RSS MiB peak |"
+            );
+            println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|:-:|--:|");
+        }
+        let ratios = cell.ratios();
+        println!(
+            "| {} | {} | {} | {:.0} | {:.0} | {:.3} | {:.3} | {:.3} | {:.1} | {:.2} | {} | {:.1} |",
+            line.proxy,
+            line.connections,
+            line.rate.map_or_else(|| "full".to_owned(), |_| "half".to_owned()),
+            cell.median(|line| line.per_second),
+            cell.median(|line| line.delivered_per_second.unwrap_or(line.per_second)),
+            cell.median(|line| line.p50_us / 1000.0),
+            cell.median(|line| line.p99_us / 1000.0),
+            cell.median(|line| line.disk_p99_us.unwrap_or(f64::NAN) / 1000.0),
+            cell.median(|line| line.cpu_us),
+            median(ratios.clone()),
+            range(&ratios),
+            cell.mib(|line| line.rss_peak_kib, |values| values.into_iter().max()),
+        );
     }
 }
 
