@@ -44,7 +44,9 @@ fn the_table_of_metrics_is_complete() {
          deliver.upstream = {{ url = \"{}\" }}\n",
         upstream.url()
     );
-    let gateway = Gateway::start(&format!("{}{pitchpoint}{watched}", Github::source(&upstream.url())));
+    let queued = "[sources.queued]\nprofile = \"github\"\npath = \"/q\"\nsecrets = [\"plain:x\"]\n\
+                  deliver.queue = { url = \"http://127.0.0.1:9/\" }\n[store]\nurl = \"sqlite:store.db\"\n";
+    let gateway = Gateway::start(&format!("{}{pitchpoint}{watched}{queued}", Github::source(&upstream.url())));
     assert_eq!(Github::delivery("1", "{}").to("/w").send(gateway.address()).status, 200);
     assert_eq!(Github::delivery("1", "{}").send(gateway.address()).status, 200);
     assert_eq!(Github::delivery("2", "{}").to("/nowhere").send(gateway.address()).status, 404);

@@ -246,7 +246,8 @@ impl Line {
 
     /// When the next event is due, in milliseconds since 1970.
     pub(super) fn next_due(&self) -> Option<i64> {
-        self.next_due
+        // While too many are behind others, nothing that is due can be taken.
+        self.next_due.filter(|_| self.behind < MAX_BEHIND)
     }
 }
 
