@@ -81,3 +81,53 @@ impl Retention {
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::schema;
+    use super::*;
+
+    const HOUR: i64 = 60 * 60 * 1000;
+
+    #[test]
+    fn delivered_events_go_after_their_time_and_no_others() {
+        let mut file = Connection::open_in_memory().expect("a file");
+        schema::migrate(&mut file, 0).expect("a layout");
+        let now = Moment::from_millis(1_000 * HOUR);
+        let insert = |millis: i64, source: i64, state: State| {
+            let row = rows::first_of(Moment::from_millis(millis));
+            file.execute(
+                "INSERT INTO events (event, source, state, attempts, spent, received, settled, checksum, id)
+                 VALUES (?1, ?2, ?3, 1, 0, ?4, ?4, 0, 'x')",
+                [row, source, rows::state(state), millis],
+            )
+            .expect("a row");
+            file.execute("INSERT INTO payloads VALUES (?1, 'POST', '[]', x'')", [row]).expect("a payload");
+        };
+        // More than one part of old ones, with others between them.
+        for number in 0..2 * PART {
+            insert(900 * HOUR + number, 1, State::Delivered);
+        }
+        for (at, state) in [State::Queued, State::Retrying, State::Dead].into_iter().enumerate() {
+            insert(901 * HOUR + i64::try_from(at).expect("small"), 1, state);
+        }
+        insert(990 * HOUR, 1, State::Delivered);
+        insert(990 * HOUR + 1, 2, State::Delivered);
+        let keep = HashMap::from([(1, Duration::from_secs(5 * 3600)), (2, Duration::from_secs(20 * 3600))]);
+        let mut retention = Retention::new(keep);
+        let mut parts = 0;
+        retention.next = now;
+        while retention.is_due(now) {
+            retention.purge(&file, now).expect("purged");
+            parts += 1;
+        }
+        assert!(parts >= 3, "{parts}");
+        for table in ["events", "payloads"] {
+            let left: i64 =
+                file.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).expect("a count");
+            assert_eq!(left, 4, "{table}");
+        }
+        assert!(retention.is_due(now.after(EVERY)), "it begins anew");
+        assert!(retention.is_due(Moment::from_millis(0)), "also when the clock was put back");
+    }
+}

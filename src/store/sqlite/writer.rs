@@ -76,6 +76,8 @@ impl Writer {
                 Err(error) => return self.poison(&error),
             }
         }
+        // The file alone is then the whole store; if that cannot be done, its log goes with it.
+        drop(self.connection.pragma_update(None, "wal_checkpoint", "TRUNCATE"));
     }
 
     /// Whoever waits in the batch, or comes later, is told that the store is out.
