@@ -8,7 +8,6 @@
     clippy::string_slice,
     clippy::disallowed_methods,
     unreachable_pub,
-    dead_code,
     unused_imports,
     reason = "a test may fail, and not every test needs everything of the harness"
 )]
@@ -45,6 +44,9 @@ mod origin;
 mod profiles;
 mod queue;
 mod redis;
+mod redis_cluster;
+mod redis_durable;
+mod redis_sentinel;
 mod refusals;
 mod refusals_tokens;
 mod replicas;
