@@ -35,6 +35,7 @@ use crate::reply::Outcome;
 use crate::route::Routes;
 use crate::source::Source;
 use crate::store::Keys;
+use crate::store::Keyspace;
 use crate::store::Published;
 use crate::store::Token;
 use crate::store::Unavailable;
@@ -137,7 +138,7 @@ impl Gateway {
             return Ok(Outcome::Ignored);
         }
         match delivery {
-            Delivery::Upstream(upstream) => self.pass_on(upstream, event, exchange).await,
+            Delivery::Upstream(upstream) => self.pass_on((upstream, &source.keyspace), event, exchange).await,
             Delivery::Queue(queue) => {
                 let put = |keys, attempt| queue.publish(event, keys, attempt);
                 self.publish(event, &self.metrics.store.enqueue, put).await
@@ -149,7 +150,12 @@ impl Gateway {
         }
     }
 
-    async fn pass_on(&self, upstream: &Upstream, event: &Event, exchange: &mut Exchange) -> Result<Outcome, Refusal> {
+    async fn pass_on(
+        &self,
+        (upstream, space): (&Upstream, &Keyspace),
+        event: &Event,
+        exchange: &mut Exchange,
+    ) -> Result<Outcome, Refusal> {
         let store = &self.metrics.store;
         let mut watch = Stopwatch::start();
         let Some(keys) = Keys::of(event) else {
@@ -157,7 +163,7 @@ impl Gateway {
             exchange.facts.upstream = Some(watch.lap(&exchange.endpoint.metrics.upstream_duration));
             return Ok(Outcome::Delivered(delivered?));
         };
-        let claim = self.dedup.claim(keys).await;
+        let claim = self.dedup.claim(space, keys).await;
         watch.lap(&store.claim);
         let lease = match claim? {
             Claim::Fresh(lease) => lease,

@@ -14,6 +14,7 @@ use crate::handshake::Handshakes;
 use crate::origin::Allowlist;
 use crate::queue::Policy;
 use crate::reply::Answers;
+use crate::store::Keyspace;
 use crate::store::Stream;
 use crate::store::queued::Queue;
 
@@ -46,6 +47,8 @@ pub struct Source {
     pub observe: bool,
     /// Where its events go.
     pub destination: Destination,
+    /// What they are remembered under.
+    pub keyspace: Keyspace,
 }
 
 /// A name of ASCII lower-case letters, digits, `-` and `_`, so that it can stand in a header, a label and a key.
@@ -131,5 +134,15 @@ impl QueueTerms {
     /// What the store has to know of the queue of this source.
     pub fn queue(&self, source: &str) -> Queue {
         Queue { source: source.to_owned(), ordered: self.ordered, keep: self.keep }
+    }
+}
+
+impl Destination {
+    /// What the events of the source of this name are remembered under: beside the stream, where there is one.
+    pub fn keyspace(&self, source: &str) -> Keyspace {
+        match self {
+            Self::Upstream(..) | Self::Queue(_) => Keyspace::of_source(source),
+            Self::RedisStream(stream) => stream.keyspace.clone(),
+        }
     }
 }

@@ -16,6 +16,7 @@ pub use self::flights::Flight;
 pub use self::flights::Flights;
 use crate::store::Answer;
 use crate::store::Keys;
+use crate::store::Keyspace;
 use crate::store::Store;
 use crate::store::Token;
 use crate::store::Unavailable;
@@ -69,6 +70,7 @@ pub struct Dedup {
 #[must_use = "a claim that nobody ends blocks the event until its lease runs out"]
 pub struct Lease {
     flight: Flight,
+    space: Keyspace,
     keys: Keys,
     token: Token,
     /// `false` when the store was out and the event is delivered without deduplication.
@@ -97,17 +99,17 @@ impl Dedup {
     ///
     /// # Errors
     /// [`Unavailable`] when the store does not answer and the settings say to refuse then.
-    pub async fn claim(&self, keys: Keys) -> Result<Claim, Unavailable> {
+    pub async fn claim(&self, space: &Keyspace, keys: Keys) -> Result<Claim, Unavailable> {
         let flight = match self.enter(keys).await {
             Ok(flight) => flight,
             Err(claim) => return Ok(claim),
         };
         let token = self.flights.token();
-        let lease = |flight, stored| Claim::Fresh(Lease { flight, keys, token, stored });
+        let lease = |flight, stored| Claim::Fresh(Lease { flight, space: space.clone(), keys, token, stored });
         let answer = match &self.store {
             Store::Memory(remembered) => Ok(remembered.answer(keys)),
             Store::Sqlite(sqlite) => sqlite.healthy().map(|()| sqlite.remembered().answer(keys)),
-            Store::Redis(redis) => redis.claim(keys, token, self.terms.lease).await,
+            Store::Redis(redis) => redis.claim(space, keys, token, self.terms.lease).await,
         };
         match answer {
             Ok(Answer::Fresh) => Ok(lease(flight, true)),
@@ -146,7 +148,7 @@ impl Dedup {
                 Ok(())
             }
             Store::Sqlite(sqlite) => sqlite.commit(lease.keys, self.terms.ttl).await,
-            Store::Redis(redis) => redis.commit(lease.keys, lease.token, self.terms.ttl).await,
+            Store::Redis(redis) => redis.commit(&lease.space, lease.keys, lease.token, self.terms.ttl).await,
         };
         if let Err(error) = stored {
             tracing::error!(%error, "an event was delivered but could not be remembered; a retry of it would be \
@@ -160,7 +162,7 @@ impl Dedup {
         if let Store::Redis(redis) = &self.store
             && lease.stored
         {
-            redis.release(lease.keys, lease.token).await;
+            redis.release(&lease.space, lease.keys, lease.token).await;
         }
         lease.flight.land(false);
     }
@@ -170,7 +172,7 @@ impl Dedup {
         if let Store::Redis(redis) = &self.store
             && lease.stored
         {
-            redis.hold(lease.keys, lease.token, AMBIGUOUS).await;
+            redis.hold(&lease.space, lease.keys, lease.token, AMBIGUOUS).await;
         }
         lease.flight.hold(AMBIGUOUS);
     }

@@ -121,7 +121,8 @@ impl Worker {
         match (&self.shared.local_store, &settings.kind) {
             (Some(store), _) => Ok((store.clone(), None)),
             (None, StoreKind::Redis(url)) => {
-                let redis = Redis::connect(url, settings.timeout).map_err(Failure::Store)?;
+                let spaces = self.shared.settings.sources.iter().map(|source| source.keyspace.clone());
+                let redis = Redis::connect(url, settings.timeout, settings.durability, spaces);
                 Ok((Store::Redis(redis.clone()), Some(redis)))
             }
             (None, StoreKind::Memory | StoreKind::Sqlite(_)) => Err(Failure::Store("it is not open".to_owned())),

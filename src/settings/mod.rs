@@ -24,6 +24,7 @@ use crate::origin::TrustedProxies;
 use crate::problem::Problems;
 use crate::profile::Profiles;
 use crate::source::Source;
+use crate::store::Durability;
 use crate::store::RedisUrl;
 
 use self::layers::Layers;
@@ -83,6 +84,8 @@ pub struct Store {
     pub terms: Terms,
     /// How long Redis may take to answer a command.
     pub timeout: Duration,
+    /// What makes an event on a Redis stream safe; nothing is asked for when absent.
+    pub durability: Option<Durability>,
     /// Most ids that memory and SQLite remember.
     pub max_events: usize,
     /// Bytes that stay free on the disk of the SQLite file.
@@ -96,7 +99,7 @@ pub enum StoreKind {
     Memory,
     /// `sqlite:PATH`
     Sqlite(PathBuf),
-    /// `redis://…` or `rediss://…`
+    /// `redis://…`, `redis-cluster://…`, `redis-sentinel://…`, or one of them with `rediss`.
     Redis(RedisUrl),
 }
 
@@ -236,9 +239,14 @@ impl Store {
         {
             section.error("ttl", "is shorter than store.lease: an event would be forgotten while it is delivered");
         }
+        let durability = durability(&mut section);
+        if let (Some(StoreKind::Memory | StoreKind::Sqlite(_)), Some(Some(_))) = (&kind, durability) {
+            section.error("durability", "is for Redis: SQLite is always written to disk, memory never; remove it");
+        }
         section.finish();
         let terms = Terms { ttl: ttl?, lease: lease?, on_outage: on_outage? };
-        Some(Self { kind: kind?, terms, timeout: timeout?, max_events: max_events?, min_free: min_free? })
+        let (kind, durability, min_free) = (kind?, durability?, min_free?);
+        Some(Self { kind, terms, timeout: timeout?, durability, max_events: max_events?, min_free })
     }
 }
 
@@ -248,15 +256,27 @@ impl StoreKind {
         match text.split_once(':') {
             Some(("memory", "")) => Ok(Self::Memory),
             Some(("sqlite", path)) if !path.is_empty() => Ok(Self::Sqlite(PathBuf::from(path))),
-            Some(("redis" | "rediss", _)) => RedisUrl::parse(text).map(Self::Redis),
-            Some((scheme @ ("redis-cluster" | "redis-sentinel"), _)) => {
-                Err(format!("{scheme}:// is not supported by this version; name one server with redis:// or rediss://"))
-            }
-            _ => Err("is not a store; write \"memory:\", \"sqlite:PATH\", \"redis://HOST:PORT\" or \
-                      \"rediss://HOST:PORT\""
+            Some((scheme, _)) if scheme.starts_with("redis") => RedisUrl::parse(text).map(Self::Redis),
+            _ => Err("is not a store; write \"memory:\", \"sqlite:PATH\", \"redis://HOST:PORT\", \
+                      \"redis-cluster://HOST:PORT,HOST:PORT\" or \"redis-sentinel://HOST:PORT,HOST:PORT/MASTER-NAME\""
                 .to_owned()),
         }
     }
+}
+
+/// `store.durability`: a word, or a table with the number of replicas.
+fn durability(section: &mut Section<'_>) -> Option<Option<Durability>> {
+    if !section.is_table("durability") {
+        return section.want("durability", |text| match text {
+            "none" => Ok(None),
+            "aof" => Ok(Some(Durability::Aof)),
+            _ => Err(format!("{text:?} is none of \"none\", \"aof\", {{ replicas = 1 }}")),
+        });
+    }
+    let mut table = section.subsection("durability")?;
+    let replicas = table.want("replicas", count(1, 1000));
+    table.finish();
+    replicas.and_then(|replicas| u32::try_from(replicas).ok()).map(|replicas| Some(Durability::Replicas(replicas)))
 }
 
 impl Log {

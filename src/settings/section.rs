@@ -121,6 +121,11 @@ impl<'l> Section<'l> {
         }
     }
 
+    /// Whether there is a table at `key`.
+    pub(super) fn is_table(&self, key: &str) -> bool {
+        self.table.get(key).is_some_and(|value| matches!(value.kind, ValueKind::Table(_)))
+    }
+
     /// The values of the list at `key`, each understood by `read`; a text is a list separated by commas, because that is
     /// how an environment variable says it.
     pub(super) fn list<T>(&mut self, key: &'static str, read: impl Fn(&str) -> Result<T, String>) -> Vec<T> {

@@ -32,6 +32,7 @@ use crate::source::Destination;
 use crate::source::Source;
 use crate::source::SourceName;
 use crate::source::Wanted;
+use crate::store::Keyspace;
 use crate::store::Stream;
 
 /// Longest an upstream may take when neither the source nor the provider says.
@@ -114,10 +115,11 @@ impl<'s> Surroundings<'s> {
         let judge = profile.and_then(|profile| judge(profile, &section, &secrets?, &params, key_sets));
         section.finish();
         let (destination, order) = destination?;
-        let judge = order.iter().fold(judge?, Judge::ordered);
-        let methods: Vec<_> = judge.handshakes.methods().cloned().collect();
+        let (judge, source_name) = (order.iter().fold(judge?, Judge::ordered), source_name?);
         Some(Source {
-            name: source_name?,
+            answers: Answers::new(&profile?.answers, &judge.handshakes.methods().cloned().collect::<Vec<_>>()),
+            keyspace: destination.keyspace(source_name.as_str()),
+            name: source_name,
             path: path?,
             allowlist: Allowlist::new(allow.into_iter().collect()),
             single_headers: judge.single_headers,
@@ -128,7 +130,6 @@ impl<'s> Surroundings<'s> {
             identity: judge.identity,
             wanted: Wanted::new(events),
             observe: observe == Some(true),
-            answers: Answers::new(&profile?.answers, &methods),
             destination,
         })
     }
@@ -221,15 +222,26 @@ impl<'s> Surroundings<'s> {
     }
 
     fn stream(&self, mut section: Section<'_>) -> Option<Destination> {
-        let key =
-            section.want("key", |key| if key.is_empty() { Err("is empty".to_owned()) } else { Ok(key.to_owned()) });
+        // Marks go beside the stream.
+        let key = section.want("key", |key| Keyspace::of_stream(key).map(|space| (key.to_owned(), space)));
         let maxlen = section.may("maxlen", count(1, usize::MAX));
-        if let Some(StoreKind::Memory | StoreKind::Sqlite(_)) = self.store.map(|store| &store.kind) {
-            section.error("", "needs a Redis store, on which the stream lives; set store.url to redis:// or rediss://");
+        match self.store.map(|store| (&store.kind, store.durability)) {
+            Some((StoreKind::Memory | StoreKind::Sqlite(_), _)) => section.error(
+                "",
+                "needs a Redis store, on which the stream lives; set store.url to redis://, redis-cluster:// or \
+                 redis-sentinel://",
+            ),
+            Some((StoreKind::Redis(_), None)) => section.warning(
+                "",
+                "with store.durability = \"none\", an event that was acknowledged may be lost when Redis crashes or fails \
+                 over; set \"aof\" or { replicas = 1 }",
+            ),
+            Some((StoreKind::Redis(_), Some(_))) | None => {}
         }
         section.finish();
         let maxlen = maxlen.map(|maxlen| u64::try_from(maxlen).unwrap_or(u64::MAX));
-        Some(Destination::RedisStream(Stream { key: key?, maxlen }))
+        let (key, keyspace) = key?;
+        Some(Destination::RedisStream(Stream { key, keyspace, maxlen }))
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod backlog;
 mod key_map;
+mod keyspace;
 pub(crate) mod pairs;
 pub mod queued;
 mod redis;
@@ -13,6 +14,8 @@ use std::time::Duration;
 
 pub use self::backlog::Backlog;
 pub(crate) use self::key_map::KeyMap;
+pub use self::keyspace::Keyspace;
+pub use self::redis::Durability;
 pub use self::redis::Redis;
 pub use self::redis::RedisUrl;
 pub use self::redis::Stream;

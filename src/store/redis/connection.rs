@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use redis::AsyncConnectionConfig;
 use redis::ErrorKind;
-use redis::IntoConnectionInfo as _;
 use redis::RedisError;
 use redis::ServerErrorKind;
 use redis::aio::MultiplexedConnection;
-use redis::io::tcp::TcpSettings;
-use tokio::sync::Notify;
 use tokio::sync::watch;
 
+use super::seek::Seeker;
+use super::url::RedisUrl;
+use crate::store::Keyspace;
 use crate::store::Unavailable;
 
+/// Shortest pause between two attempts to connect.
+const MIN_PAUSE: Duration = Duration::from_millis(10);
 /// Longest pause between two attempts to connect.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// Longest an attempt to connect may take.
@@ -22,54 +24,30 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Commands that may wait to be written.
 const PIPELINE: usize = 1024;
 
-/// The address of a Redis server: `redis://` or, with TLS, `rediss://`.
-#[derive(Clone)]
-pub struct RedisUrl(Box<redis::ConnectionInfo>);
-
-impl std::fmt::Debug for RedisUrl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Not the whole of it: there may be a password inside.
-        write!(f, "RedisUrl({})", self.0.addr())
-    }
-}
-
-impl RedisUrl {
-    /// Reads an address.
-    ///
-    /// # Errors
-    /// What is wrong with it, without repeating it, because there may be a password inside.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let info = text
-            .into_connection_info()
-            .map_err(|_bad| "is not a Redis address such as \"redis://:PASSWORD@HOST:6379/0\"".to_owned())?;
-        Ok(Self(Box::new(info.set_tcp_settings(TcpSettings::default().set_nodelay(true)))))
-    }
-
-    /// Host and port, for logs.
-    pub fn address(&self) -> String {
-        self.0.addr().to_string()
-    }
-}
-
 /// The connection of one worker.
 #[derive(Debug, Clone)]
 pub(super) struct Connection {
     current: watch::Receiver<Option<Alive>>,
-    broken: Arc<Notify>,
+    /// The number of the newest connection that is known to be broken.
+    broken: Arc<watch::Sender<u64>>,
     timeout: Duration,
 }
 
 #[derive(Clone)]
-struct Alive(MultiplexedConnection);
+struct Alive {
+    connection: MultiplexedConnection,
+    /// Grows with each connection.
+    number: u64,
+}
 
 impl std::fmt::Debug for Alive {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Alive")
+        write!(f, "Alive({})", self.number)
     }
 }
 
 /// Why a command has no answer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Failed {
     /// For the log.
     pub(super) error: Unavailable,
@@ -78,14 +56,18 @@ pub(super) struct Failed {
 }
 
 impl Connection {
-    /// Keeps a connection on the runtime that this is called on. A command may take `timeout`.
-    pub(super) fn keep(url: &RedisUrl, timeout: Duration) -> Result<Self, String> {
-        let client = redis::Client::open(*url.0.clone()).map_err(|error| format!("cannot use the address: {error}"))?;
+    /// Keeps a connection on the runtime that this is called on; in a cluster, to the node where the keys of `space` are. A
+    /// command may take `timeout`.
+    pub(super) fn keep(url: &RedisUrl, space: Option<&Keyspace>, timeout: Duration) -> Self {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(timeout))
+            .set_pipeline_buffer_size(PIPELINE);
+        let seeker = Seeker::new(url.clone(), space.cloned(), config);
         let (sender, current) = watch::channel(None);
-        let broken = Arc::new(Notify::new());
-        let task = reconnect(client, url.address(), timeout, sender, Arc::clone(&broken));
-        drop(tokio::spawn(task));
-        Ok(Self { current, broken, timeout })
+        let (broken, news) = watch::channel(0);
+        drop(tokio::spawn(reconnect(seeker, sender, news)));
+        Self { current, broken: Arc::new(broken), timeout }
     }
 
     /// Runs a command that is the same whether it runs once or twice. When the connection turns out to be broken, a new
@@ -97,14 +79,14 @@ impl Connection {
         let mut perhaps_done = false;
         let mut last = None;
         for _attempt in 0..2 {
-            let Some(Alive(connection)) = self.connection().await else { break };
+            let Some(Alive { connection, number }) = self.connection().await else { break };
             match command(connection).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => {
                     perhaps_done |= error.is_io_error();
                     let leave = leads_nowhere(&error);
                     if leave {
-                        self.broken.notify_one();
+                        self.broken.send_if_modified(|newest| std::mem::replace(newest, number.max(*newest)) < number);
                     }
                     let again = leave && !error.is_timeout();
                     last = Some(Unavailable(error.to_string()));
@@ -113,7 +95,7 @@ impl Connection {
                     }
                     // Not the connection that has just failed.
                     let mut current = self.current.clone();
-                    let gone = current.wait_for(Option::is_none);
+                    let gone = current.wait_for(|alive| alive.as_ref().is_none_or(|alive| alive.number > number));
                     let _late = tokio::time::timeout(self.timeout, gone).await;
                 }
             }
@@ -139,37 +121,38 @@ impl Connection {
     }
 }
 
-/// Whether another connection may do better: this one is broken, or leads to a server that takes no writes.
-fn leads_nowhere(error: &RedisError) -> bool {
+/// Whether another connection may do better: this one is broken, or leads to a server that does not take these writes.
+pub(super) fn leads_nowhere(error: &RedisError) -> bool {
     let takes_no_writes = matches!(
         error.kind(),
-        ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::BusyLoading | ServerErrorKind::MasterDown)
+        ErrorKind::Server(
+            ServerErrorKind::ReadOnly
+                | ServerErrorKind::BusyLoading
+                | ServerErrorKind::MasterDown
+                | ServerErrorKind::ClusterDown
+                | ServerErrorKind::Moved
+        )
     );
     error.is_io_error() || error.is_unrecoverable_error() || takes_no_writes
 }
 
-async fn reconnect(
-    client: redis::Client,
-    address: String,
-    timeout: Duration,
-    sender: watch::Sender<Option<Alive>>,
-    broken: Arc<Notify>,
-) {
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(CONNECT_TIMEOUT))
-        .set_response_timeout(Some(timeout))
-        .set_pipeline_buffer_size(PIPELINE);
-    let mut pause = Duration::from_millis(10);
+async fn reconnect(mut seeker: Seeker, sender: watch::Sender<Option<Alive>>, mut broken: watch::Receiver<u64>) {
+    let mut number = 0;
+    let address = seeker.address();
+    let mut pause = MIN_PAUSE;
     let mut told = false;
     while !sender.is_closed() {
-        match connect(&client, &config).await {
+        match seeker.connect().await {
             Ok(connection) => {
                 if std::mem::take(&mut told) {
                     tracing::info!(address, "Redis answers again");
                 }
-                sender.send_replace(Some(Alive(connection)));
-                pause = Duration::from_millis(10);
-                broken.notified().await;
+                number += 1;
+                sender.send_replace(Some(Alive { connection, number }));
+                pause = MIN_PAUSE;
+                if broken.wait_for(|newest| *newest >= number).await.is_err() {
+                    return;
+                }
                 sender.send_replace(None);
             }
             Err(error) => {
@@ -180,23 +163,5 @@ async fn reconnect(
                 pause = (pause * 2).min(MAX_PAUSE);
             }
         }
-    }
-}
-
-/// Connects to a server that takes writes.
-async fn connect(client: &redis::Client, config: &AsyncConnectionConfig) -> Result<MultiplexedConnection, String> {
-    let mut connection =
-        client.get_multiplexed_async_connection_with_config(config).await.map_err(|error| error.to_string())?;
-    // Where ROLE is not permitted, the first write will tell.
-    let role: Result<Vec<redis::Value>, RedisError> = redis::cmd("ROLE").query_async(&mut connection).await;
-    match role {
-        Ok(role) => match role.first() {
-            Some(redis::Value::BulkString(name)) if name != b"master" => {
-                Err("the server is a replica, which takes no writes".to_owned())
-            }
-            _ => Ok(connection),
-        },
-        Err(error) if error.is_io_error() => Err(error.to_string()),
-        Err(_) => Ok(connection),
     }
 }

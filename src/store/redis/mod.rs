@@ -5,21 +5,30 @@
 //! was lost does no harm.
 
 mod connection;
+mod durable;
+mod script;
+mod seek;
+mod url;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::LazyLock;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use redis::Script;
-use redis::ScriptInvocation;
-
 use self::connection::Connection;
 use self::connection::Failed;
-pub use self::connection::RedisUrl;
+pub use self::durable::Durability;
+use self::durable::Durable;
+use self::script::Call;
+use self::script::Script;
+pub use self::url::RedisUrl;
+use self::url::Topology;
 use super::Answer;
 use super::Keys;
+use super::Keyspace;
 use super::Published;
 use super::Token;
 use super::Unavailable;
@@ -50,16 +59,17 @@ static RELEASE: LazyLock<Script> = LazyLock::new(|| {
 });
 
 /// Checks, appends and marks done in one step; the last key is the stream. As for a claim, or `1` when this very attempt
-/// has published before.
+/// has published before. What is found done is marked again: only what a connection has written can be confirmed to it.
 static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "for i = 1, #KEYS - 1 do
            local state = redis.call('GET', KEYS[i])
-           if state == 'D' .. ARGV[1] then return 1 end
-           if state then
-             if string.sub(state, 1, 1) == 'D' then return -1 end
-             return math.max(redis.call('PTTL', KEYS[i]), 1) + 1
+           if state and string.sub(state, 1, 1) == 'D' then
+             redis.call('PEXPIRE', KEYS[i], ARGV[2])
+             if state == 'D' .. ARGV[1] then return 1 end
+             return -1
            end
+           if state then return math.max(redis.call('PTTL', KEYS[i]), 1) + 1 end
          end
          local entry = {'XADD', KEYS[#KEYS]}
          if ARGV[3] ~= '0' then
@@ -73,102 +83,189 @@ static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Most claims whose fate is unknown that are released in the background at one time.
-const MAX_ORPHANS: usize = 256;
+/// Most claims and marks that are tried again in the background at one time.
+const MAX_ORPHANS: usize = 4096;
+/// Pause between two such attempts.
+const ORPHAN_PAUSE: Duration = Duration::from_millis(500);
+/// How long a mark is tried again: longer than a failover takes.
+const MARK_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The store of one worker in Redis.
 #[derive(Debug, Clone)]
 pub struct Redis {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    url: RedisUrl,
+    timeout: Duration,
+    durability: Option<Durability>,
+    ways: Ways,
+    orphans: AtomicUsize,
+}
+
+/// The ways to the keys.
+#[derive(Debug)]
+enum Ways {
+    /// One for all.
+    One(Way),
+    /// In a cluster, where each keyspace is on one node: one for each.
+    Each(HashMap<Keyspace, Way>),
+}
+
+#[derive(Debug)]
+struct Way {
     connection: Connection,
-    orphans: Arc<AtomicUsize>,
+    /// Made when it is first needed: what only deduplicates does not.
+    durable: OnceLock<Durable>,
 }
 
 impl Redis {
-    /// The store at this address, for one worker: call it on that worker's runtime. A command may take `timeout`.
-    ///
-    /// # Errors
-    /// What is wrong with the address.
-    pub fn connect(url: &RedisUrl, timeout: Duration) -> Result<Self, String> {
-        Ok(Self { connection: Connection::keep(url, timeout)?, orphans: Arc::default() })
+    /// The store at this address with these keyspaces, for one worker: call it on that worker's runtime. A command may take
+    /// `timeout`; events on streams are acknowledged when `durability` holds, at once without one.
+    pub fn connect(
+        url: &RedisUrl,
+        timeout: Duration,
+        durability: Option<Durability>,
+        spaces: impl IntoIterator<Item = Keyspace>,
+    ) -> Self {
+        let way = |space: Option<&Keyspace>| Way {
+            connection: Connection::keep(url, space, timeout),
+            durable: OnceLock::new(),
+        };
+        let ways = match url.topology {
+            Topology::Server | Topology::Sentinel { .. } => Ways::One(way(None)),
+            Topology::Cluster => {
+                let mut ways = HashMap::new();
+                for space in spaces {
+                    ways.entry(space).or_insert_with_key(|space| way(Some(space)));
+                }
+                Ways::Each(ways)
+            }
+        };
+        let orphans = AtomicUsize::new(0);
+        Self { shared: Arc::new(Shared { url: url.clone(), timeout, durability, ways, orphans }) }
     }
 
     /// Whether Redis has answered at any time.
     pub fn has_answered(&self) -> bool {
-        self.connection.was_made()
+        match &self.shared.ways {
+            Ways::One(way) => way.connection.was_made(),
+            Ways::Each(ways) => ways.values().any(|way| way.connection.was_made()),
+        }
     }
 
-    pub(crate) async fn claim(&self, keys: Keys, token: Token, lease: Duration) -> Result<Answer, Unavailable> {
-        let mut call = CLAIM.prepare_invoke();
-        keys.iter().for_each(|key| {
-            call.key(name(key));
-        });
-        call.arg(token.text()).arg(millis(lease));
-        match self.call(&call).await {
+    fn way(&self, space: &Keyspace) -> Result<&Way, Failed> {
+        let way = match &self.shared.ways {
+            Ways::One(way) => Some(way),
+            Ways::Each(ways) => ways.get(space),
+        };
+        let nowhere = || Unavailable(format!("there is no way to the keys {}", space.prefix()));
+        way.ok_or_else(|| Failed { error: nowhere(), perhaps_done: false })
+    }
+
+    /// Runs a script that is the same whether it runs once or twice.
+    async fn call(&self, space: &Keyspace, call: &Call) -> Result<i64, Failed> {
+        self.way(space)?.connection.run(|connection| call.run(connection)).await
+    }
+
+    /// As [`call`](Self::call); what the script wrote is as safe as the settings want when there is an answer.
+    async fn durable(&self, space: &Keyspace, call: Call) -> Result<i64, Failed> {
+        let Shared { url, timeout, durability, ways, .. } = &*self.shared;
+        let Some(durability) = *durability else { return self.call(space, &call).await };
+        let place = match ways {
+            Ways::One(_) => None,
+            Ways::Each(_) => Some(space),
+        };
+        let durable = &self.way(space)?.durable;
+        durable.get_or_init(|| Durable::keep(url, place, *timeout, durability)).run(call).await
+    }
+
+    pub(crate) async fn claim(
+        &self,
+        space: &Keyspace,
+        keys: Keys,
+        token: Token,
+        lease: Duration,
+    ) -> Result<Answer, Unavailable> {
+        let call = CLAIM.call(names(space, keys)).argument(token.text()).argument(millis(lease).to_string());
+        match self.call(space, &call).await {
             Ok(0) => Ok(Answer::Fresh),
             Ok(-1) => Ok(Answer::Finished),
             Ok(remaining) => Ok(Answer::InFlight(Duration::from_millis(remaining.unsigned_abs()))),
             Err(failed) => {
                 if failed.perhaps_done {
-                    self.release_later(keys, token, lease);
+                    // Redis may have taken a claim whose answer never came, and that nobody will use. The provider's
+                    // retry should not have to wait for the lease, after which it has ended by itself.
+                    let let_go = released(space, keys, token, Duration::ZERO);
+                    self.later(space, lease, move |way| {
+                        let let_go = Arc::clone(&let_go);
+                        async move { way.run(|connection| let_go.run(connection)).await.map(drop) }
+                    });
                 }
                 Err(failed.error)
             }
         }
     }
 
-    pub(crate) async fn commit(&self, keys: Keys, token: Token, ttl: Duration) -> Result<(), Unavailable> {
+    pub(crate) async fn commit(
+        &self,
+        space: &Keyspace,
+        keys: Keys,
+        token: Token,
+        ttl: Duration,
+    ) -> Result<(), Unavailable> {
         // Done is the highest state, so that no script has to compare.
         let mut sets = redis::pipe();
-        for key in keys.iter() {
-            sets.cmd("SET").arg(name(key)).arg(token.done()).arg("PX").arg(millis(ttl)).ignore();
+        for name in names(space, keys) {
+            sets.cmd("SET").arg(name).arg(token.done()).arg("PX").arg(millis(ttl)).ignore();
         }
-        let sets = &sets;
-        self.connection
-            .run(|mut connection| async move { sets.query_async::<()>(&mut connection).await })
-            .await
-            .map_err(|failed| failed.error)
+        let sets = Arc::new(sets);
+        let mark = move |way: Connection| {
+            let sets = Arc::clone(&sets);
+            async move {
+                let sets = &*sets;
+                way.run(|mut connection| async move { sets.query_async::<()>(&mut connection).await }).await
+            }
+        };
+        let Err(failed) = mark(self.way(space).map_err(|failed| failed.error)?.connection.clone()).await else {
+            return Ok(());
+        };
+        // A failover takes longer than anybody can wait for an answer.
+        self.later(space, MARK_PATIENCE, mark);
+        Err(failed.error)
     }
 
-    pub(crate) async fn release(&self, keys: Keys, token: Token) {
-        self.hold(keys, token, Duration::ZERO).await;
+    pub(crate) async fn release(&self, space: &Keyspace, keys: Keys, token: Token) {
+        self.hold(space, keys, token, Duration::ZERO).await;
     }
 
-    pub(crate) async fn hold(&self, keys: Keys, token: Token, duration: Duration) {
-        if let Err(failed) = self.let_go(keys, token, duration).await {
+    pub(crate) async fn hold(&self, space: &Keyspace, keys: Keys, token: Token, duration: Duration) {
+        if let Err(failed) = self.call(space, &released(space, keys, token, duration)).await {
             tracing::warn!(error = %failed.error, "a claim could not be released; it ends with its lease");
         }
     }
 
-    async fn let_go(&self, keys: Keys, token: Token, after: Duration) -> Result<(), Failed> {
-        let mut call = RELEASE.prepare_invoke();
-        keys.iter().for_each(|key| {
-            call.key(name(key));
-        });
-        call.arg(token.text()).arg(millis(after));
-        self.call(&call).await.map(drop)
-    }
-
-    async fn call(&self, call: &ScriptInvocation<'_>) -> Result<i64, Failed> {
-        self.connection.run(|mut connection| async move { call.invoke_async(&mut connection).await }).await
-    }
-
-    /// Redis may have taken a claim whose answer never came, and that nobody will use. The provider's retry should not
-    /// have to wait for the lease.
-    fn release_later(&self, keys: Keys, token: Token, lease: Duration) {
-        if self.orphans.fetch_add(1, Ordering::Relaxed) >= MAX_ORPHANS {
-            self.orphans.fetch_sub(1, Ordering::Relaxed);
+    /// Tries again in the background until it works, for this long.
+    fn later<F>(&self, space: &Keyspace, patience: Duration, attempt: impl Fn(Connection) -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = Result<(), Failed>> + Send,
+    {
+        let Ok(way) = self.way(space) else { return };
+        let (shared, connection) = (Arc::clone(&self.shared), way.connection.clone());
+        if shared.orphans.fetch_add(1, Ordering::Relaxed) >= MAX_ORPHANS {
+            shared.orphans.fetch_sub(1, Ordering::Relaxed);
             return;
         }
-        let redis = self.clone();
         drop(tokio::spawn(async move {
-            let release = async {
-                while redis.let_go(keys, token, Duration::ZERO).await.is_err() {
-                    tokio::time::sleep(Duration::from_millis(500)).await;
+            let attempts = async {
+                while attempt(connection.clone()).await.is_err() {
+                    tokio::time::sleep(ORPHAN_PAUSE).await;
                 }
             };
-            // After that the claim has ended by itself.
-            let _ended = tokio::time::timeout(lease, release).await;
-            redis.orphans.fetch_sub(1, Ordering::Relaxed);
+            let _late = tokio::time::timeout(patience, attempts).await;
+            shared.orphans.fetch_sub(1, Ordering::Relaxed);
         }));
     }
 
@@ -176,7 +273,7 @@ impl Redis {
     /// it is appended and not remembered.
     ///
     /// # Errors
-    /// [`Unavailable`] when Redis did not say that it has the event.
+    /// [`Unavailable`] when Redis did not say that it has the event, as safely as the settings want.
     pub async fn publish(
         &self,
         keys: Option<Keys>,
@@ -184,15 +281,13 @@ impl Redis {
         stream: &Stream,
         fields: &[(&str, &[u8])],
     ) -> Result<Published, Unavailable> {
-        let mut call = PUBLISH.prepare_invoke();
-        keys.into_iter().flat_map(Keys::iter).for_each(|key| {
-            call.key(name(key));
-        });
-        call.key(stream.key.as_str()).arg(token.text()).arg(millis(ttl)).arg(stream.maxlen.unwrap_or(0));
-        fields.iter().for_each(|(name, value)| {
-            call.arg(*name).arg(*value);
-        });
-        match self.call(&call).await.map_err(|failed| failed.error)? {
+        let space = &stream.keyspace;
+        let marks = keys.into_iter().flat_map(|keys| names(space, keys));
+        let call = PUBLISH.call(marks.chain([stream.key.clone()]));
+        let call = call.argument(token.text()).argument(millis(ttl).to_string());
+        let call = call.argument(stream.maxlen.unwrap_or(0).to_string());
+        let call = fields.iter().fold(call, |call, (name, value)| call.argument(*name).argument(*value));
+        match self.durable(space, call).await.map_err(|failed| failed.error)? {
             0 | 1 => Ok(Published::Appended),
             -1 => Ok(Published::Finished),
             remaining => Ok(Published::InFlight(Duration::from_millis(remaining.unsigned_abs()))),
@@ -200,11 +295,18 @@ impl Redis {
     }
 }
 
+/// Lets go of a claim after some time.
+fn released(space: &Keyspace, keys: Keys, token: Token, after: Duration) -> Arc<Call> {
+    Arc::new(RELEASE.call(names(space, keys)).argument(token.text()).argument(millis(after).to_string()))
+}
+
 /// A stream to append to.
 #[derive(Debug, Clone)]
 pub struct Stream {
     /// Its key.
     pub key: String,
+    /// What its events are remembered under.
+    pub keyspace: Keyspace,
     /// About how many entries it keeps; all when absent.
     pub maxlen: Option<u64>,
 }
@@ -219,8 +321,8 @@ impl Token {
     }
 }
 
-fn name(key: crate::event::Key) -> String {
-    format!("doorward:{}", key.hex())
+fn names(space: &Keyspace, keys: Keys) -> impl Iterator<Item = String> {
+    keys.iter().map(|key| space.name(key))
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -1,0 +1,85 @@
+//! What the keys of one source are named, so that one step on Redis can touch all of them.
+
+use std::sync::Arc;
+
+use crate::event::Key;
+
+/// The names of the keys of one source: `doorward:{TAG}:…`. In a Redis cluster they are all on one node, because only
+/// the tag decides which.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Keyspace(Arc<str>);
+
+impl Keyspace {
+    /// The keys of a source of this name.
+    pub fn of_source(name: &str) -> Self {
+        Self(format!("doorward:{{{name}}}:").into())
+    }
+
+    /// The keys that go with a stream, on the node where it is.
+    ///
+    /// # Errors
+    /// What is wrong with the stream's key, when no other key can be made to stand beside it.
+    pub fn of_stream(key: &str) -> Result<Self, String> {
+        match hash_tag(key) {
+            Some(tag) => Ok(Self::of_source(tag)),
+            None if key.is_empty() => Err("is empty".to_owned()),
+            None if key.contains('}') => {
+                Err("has a \"}\", but no {tag} that other keys could share; write a key such as \"events\" or \
+                     \"{orders}:events\""
+                    .to_owned())
+            }
+            None => Ok(Self::of_source(key)),
+        }
+    }
+
+    /// What an event is remembered under.
+    pub fn name(&self, key: Key) -> String {
+        format!("{}{}", self.0, key.hex())
+    }
+
+    /// What all its names begin with.
+    pub fn prefix(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The part of a key that alone decides on its place in a cluster: between the first `{` and the first `}` behind it, unless
+/// there is nothing between them.
+fn hash_tag(key: &str) -> Option<&str> {
+    let (_, behind) = key.split_once('{')?;
+    let (tag, _) = behind.split_once('}')?;
+    (!tag.is_empty()).then_some(tag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_keys_of_a_source_are_tagged_with_its_name() {
+        let space = Keyspace::of_source("github");
+        assert_eq!(space.name(Key([0xab; 16])), format!("doorward:{{github}}:{}", "ab".repeat(16)));
+    }
+
+    #[test]
+    fn the_keys_beside_a_stream_have_the_tag_that_a_cluster_sees_in_its_key() {
+        for (stream, prefix) in [
+            ("events", "doorward:{events}:"),
+            ("{orders}:events", "doorward:{orders}:"),
+            ("a{b}{c}", "doorward:{b}:"),
+            ("a{{b}}", "doorward:{{b}:"),
+            ("a{b", "doorward:{a{b}:"),
+        ] {
+            let space = Keyspace::of_stream(stream).expect(stream);
+            assert_eq!(space.prefix(), prefix);
+            assert_eq!(hash_tag(space.prefix()), Some(hash_tag(stream).unwrap_or(stream)), "{stream}");
+        }
+    }
+
+    #[test]
+    fn a_stream_beside_which_no_other_key_can_be_is_refused() {
+        for stream in ["", "{}", "a}b", "{}{orders}"] {
+            assert!(Keyspace::of_stream(stream).is_err(), "{stream}");
+        }
+    }
+}

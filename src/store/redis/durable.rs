@@ -1,0 +1,194 @@
+//! Writes that count only when they are safe: on disk, or on replicas.
+//!
+//! `WAIT` and `WAITAOF` speak of what their own connection has written, and block it. So these writes have a connection of
+//! their own, and go in groups: what arrives while one group is under way is the next one, and waits for one confirmation.
+//! A script that only finds what an earlier attempt has written must write too, or else its confirmation says nothing.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use redis::Cmd;
+use redis::RedisError;
+use redis::Value;
+use redis::aio::MultiplexedConnection;
+use tokio::sync::mpsc;
+use tokio::sync::oneshot;
+
+use super::connection::Connection;
+use super::connection::Failed;
+use super::connection::leads_nowhere;
+use super::millis;
+use super::script::Call;
+use super::script::Script;
+use super::url::RedisUrl;
+use crate::store::Keyspace;
+use crate::store::Unavailable;
+
+/// Most calls in one group, and most that wait for the next.
+const MAX_GROUP: usize = 1024;
+
+/// What makes a write to Redis safe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// It is in the append-only file, and that on disk.
+    Aof,
+    /// This many replicas have it too.
+    Replicas(u32),
+}
+
+/// The durable writes of one worker.
+#[derive(Debug, Clone)]
+pub(super) struct Durable {
+    jobs: mpsc::Sender<Job>,
+    patience: Duration,
+}
+
+#[derive(Debug)]
+struct Job {
+    call: Call,
+    reply: oneshot::Sender<Result<i64, Failed>>,
+}
+
+/// How Redis is asked whether all that was written is safe.
+#[derive(Debug)]
+struct Proof {
+    durability: Durability,
+    timeout: Duration,
+    /// Redis before 7.2 has no `WAITAOF`; there the settings of the server decide.
+    by_settings: AtomicBool,
+}
+
+/// The answers to the calls of a group, and why they are not safe, if so.
+type Answers = (Vec<Result<i64, RedisError>>, Result<(), String>);
+
+impl Durable {
+    /// Keeps a connection for them on the runtime that this is called on. One group may take `timeout` to be written, and
+    /// as long to be confirmed.
+    pub(super) fn keep(url: &RedisUrl, space: Option<&Keyspace>, timeout: Duration, durability: Durability) -> Self {
+        let connection = Connection::keep(url, space, timeout * 2);
+        let proof = Proof { durability, timeout, by_settings: AtomicBool::new(false) };
+        let (jobs, waiting) = mpsc::channel(MAX_GROUP);
+        drop(tokio::spawn(write(connection, proof, waiting)));
+        // One group before the own one.
+        Self { jobs, patience: timeout * 4 }
+    }
+
+    /// Runs a script that is the same whether it runs once or twice. What it wrote is safe when there is an answer.
+    pub(super) async fn run(&self, call: Call) -> Result<i64, Failed> {
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            self.jobs.send(Job { call, reply }).await.ok()?;
+            answer.await.ok()
+        };
+        tokio::time::timeout(self.patience, asked).await.ok().flatten().unwrap_or_else(|| {
+            Err(Failed { error: Unavailable("Redis did not confirm in time".to_owned()), perhaps_done: true })
+        })
+    }
+}
+
+async fn write(connection: Connection, proof: Proof, mut waiting: mpsc::Receiver<Job>) {
+    let mut group = Vec::new();
+    while waiting.recv_many(&mut group, MAX_GROUP).await > 0 {
+        // Whoever has given up will not acknowledge anything.
+        group.retain(|job: &Job| !job.reply.is_closed());
+        if group.is_empty() {
+            continue;
+        }
+        match connection.run(|link| attempt(link, &group, &proof)).await {
+            Ok((answers, safe)) => {
+                for (job, answer) in group.drain(..).zip(answers) {
+                    let answer = match (answer, &safe) {
+                        (Ok(answer), Ok(())) => Ok(answer),
+                        (Ok(_), Err(why)) => Err(Failed { error: Unavailable(why.clone()), perhaps_done: true }),
+                        (Err(error), _) => Err(Failed { error: Unavailable(error.to_string()), perhaps_done: false }),
+                    };
+                    let _gone = job.reply.send(answer);
+                }
+            }
+            Err(failed) => group.drain(..).for_each(|job| {
+                let _gone = job.reply.send(Err(failed.clone()));
+            }),
+        }
+    }
+}
+
+async fn attempt(mut link: MultiplexedConnection, group: &[Job], proof: &Proof) -> Result<Answers, RedisError> {
+    let mut pipeline = redis::pipe();
+    pipeline.ignore_errors();
+    // The first call of a script brings it along.
+    let mut brought: Vec<&Script> = Vec::new();
+    for Job { call, .. } in group {
+        if brought.iter().any(|script| std::ptr::eq(*script, call.script)) {
+            pipeline.add_command(call.by_name());
+        } else {
+            brought.push(call.script);
+            pipeline.add_command(call.in_full());
+        }
+    }
+    pipeline.add_command(proof.question());
+    let mut answers: Vec<Result<Value, RedisError>> = pipeline.query_async(&mut link).await?;
+    if let Some(error) = answers.iter().find_map(|answer| answer.as_ref().err().filter(|error| leads_nowhere(error))) {
+        return Err(error.clone());
+    }
+    let confirmation = answers.pop().unwrap_or(Ok(Value::Nil));
+    let safe = match confirmation {
+        Err(error) if proof.doubts(&error) => proof.judge(proof.question().query_async(&mut link).await),
+        confirmation => proof.judge(confirmation),
+    };
+    let answers = answers.into_iter().map(|answer| answer.and_then(|value| Ok(redis::from_redis_value(value)?)));
+    Ok((answers.collect(), safe))
+}
+
+impl Proof {
+    fn question(&self) -> Cmd {
+        let mut question = Cmd::new();
+        match self.durability {
+            Durability::Replicas(replicas) => question.arg("WAIT").arg(replicas).arg(millis(self.timeout)),
+            Durability::Aof if self.by_settings.load(Ordering::Relaxed) => {
+                question.arg("CONFIG").arg("GET").arg("append*")
+            }
+            Durability::Aof => question.arg("WAITAOF").arg(1).arg(0).arg(millis(self.timeout)),
+        };
+        question
+    }
+
+    /// Whether the question is one that this server does not understand, so that the other one is to be asked.
+    fn doubts(&self, error: &RedisError) -> bool {
+        let unknown = self.durability == Durability::Aof && error.to_string().contains("unknown command");
+        unknown && !self.by_settings.swap(true, Ordering::Relaxed)
+    }
+
+    /// What the answer to the question means.
+    fn judge(&self, answer: Result<Value, RedisError>) -> Result<(), String> {
+        let answer = answer.map_err(|error| format!("it is not known whether the event is safe: {error}"))?;
+        match (self.durability, answer) {
+            (Durability::Replicas(wanted), Value::Int(confirmed)) => {
+                let enough = confirmed >= i64::from(wanted);
+                enough.then_some(()).ok_or_else(|| {
+                    format!("{confirmed} of the {wanted} replicas that store.durability asks for have the event")
+                })
+            }
+            (Durability::Aof, Value::Array(synced)) if matches!(synced.as_slice(), [Value::Int(_), Value::Int(_)]) => {
+                let on_disk = matches!(synced.first(), Some(Value::Int(1..)));
+                on_disk.then_some(()).ok_or_else(|| "the event was not on disk in time".to_owned())
+            }
+            (Durability::Aof, settings) => self.judge_settings(settings),
+            (Durability::Replicas(_), _) => Err("the answer to WAIT is no number".to_owned()),
+        }
+    }
+
+    /// With these settings a server answers a write only when it is on disk.
+    fn judge_settings(&self, settings: Value) -> Result<(), String> {
+        let settings: Vec<(String, String)> = redis::from_redis_value(settings).unwrap_or_default();
+        let is = |name: &str, wanted: &str| settings.iter().any(|(key, value)| key == name && value == wanted);
+        if is("appendonly", "yes") && is("appendfsync", "always") {
+            return Ok(());
+        }
+        // It may be another server the next time, or a newer one.
+        self.by_settings.store(false, Ordering::Relaxed);
+        Err("store.durability is \"aof\", and this Redis, which is older than 7.2, does not run with appendonly yes and \
+             appendfsync always"
+            .to_owned())
+    }
+}

@@ -1,0 +1,67 @@
+//! Scripts, which Redis runs in one step, and calls of them.
+
+use redis::Cmd;
+use redis::ErrorKind;
+use redis::RedisError;
+use redis::ServerErrorKind;
+use redis::aio::MultiplexedConnection;
+use sha1::Digest as _;
+use sha1::Sha1;
+
+/// A script that answers with a number.
+#[derive(Debug)]
+pub(super) struct Script {
+    text: &'static str,
+    /// What Redis knows it by, once it has seen the text.
+    digest: String,
+}
+
+/// A script with its keys and arguments.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) script: &'static Script,
+    keys: Vec<String>,
+    arguments: Vec<Vec<u8>>,
+}
+
+impl Script {
+    pub(super) fn new(text: &'static str) -> Self {
+        Self { text, digest: const_hex::encode(Sha1::digest(text)) }
+    }
+
+    pub(super) fn call(&'static self, keys: impl IntoIterator<Item = String>) -> Call {
+        Call { script: self, keys: keys.into_iter().collect(), arguments: Vec::new() }
+    }
+}
+
+impl Call {
+    pub(super) fn argument(mut self, argument: impl Into<Vec<u8>>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// As a command that sends the script along.
+    pub(super) fn in_full(&self) -> Cmd {
+        self.command("EVAL", self.script.text)
+    }
+
+    /// As a command that only names the script.
+    pub(super) fn by_name(&self) -> Cmd {
+        self.command("EVALSHA", &self.script.digest)
+    }
+
+    fn command(&self, verb: &str, script: &str) -> Cmd {
+        let mut command = redis::cmd(verb);
+        command.arg(script).arg(self.keys.len()).arg(&self.keys).arg(&self.arguments);
+        command
+    }
+
+    pub(super) async fn run(&self, mut connection: MultiplexedConnection) -> Result<i64, RedisError> {
+        match self.by_name().query_async(&mut connection).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                self.in_full().query_async(&mut connection).await
+            }
+            answer => answer,
+        }
+    }
+}

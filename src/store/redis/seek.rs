@@ -1,0 +1,178 @@
+//! Finds the server that takes writes: the one that was named, the one that sentinels name, or the node of a cluster where
+//! the keys are.
+
+use redis::AsyncConnectionConfig;
+use redis::Client;
+use redis::ConnectionAddr;
+use redis::ConnectionInfo;
+use redis::ErrorKind;
+use redis::RedisError;
+use redis::ServerErrorKind;
+use redis::Value;
+use redis::aio::MultiplexedConnection;
+
+use super::url::RedisUrl;
+use super::url::Topology;
+use crate::store::Keyspace;
+
+/// Most nodes of a cluster that may send to one another before the keys are found.
+const MAX_HOPS: usize = 8;
+/// Most nodes of a cluster that are remembered.
+const MAX_NODES: usize = 256;
+
+/// What is known about where the server is.
+#[derive(Debug)]
+pub(super) struct Seeker {
+    url: RedisUrl,
+    /// In a cluster: whose place is looked for, and the nodes that were there when it was last found.
+    space: Option<Keyspace>,
+    nodes: Vec<(String, u16)>,
+    config: AsyncConnectionConfig,
+}
+
+impl Seeker {
+    /// Without a keyspace, a cluster cannot be searched.
+    pub(super) fn new(url: RedisUrl, space: Option<Keyspace>, config: AsyncConnectionConfig) -> Self {
+        Self { url, space, nodes: Vec::new(), config }
+    }
+
+    /// Where it looks, for logs.
+    pub(super) fn address(&self) -> String {
+        self.url.address()
+    }
+
+    /// Connects to the server that takes writes now.
+    pub(super) async fn connect(&mut self) -> Result<MultiplexedConnection, String> {
+        match &self.url.topology {
+            Topology::Server => self.any_named(|info| self.primary(info)).await,
+            Topology::Sentinel { .. } => self.any_named(|sentinel| self.ask(sentinel)).await,
+            Topology::Cluster => self.in_cluster().await,
+        }
+    }
+
+    /// The first of the named nodes that leads anywhere.
+    async fn any_named<F>(&self, connect: impl Fn(ConnectionInfo) -> F) -> Result<MultiplexedConnection, String>
+    where
+        F: Future<Output = Result<MultiplexedConnection, String>>,
+    {
+        let mut last = "no server is named".to_owned();
+        for node in &self.url.nodes {
+            match connect(node.clone()).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    async fn open(&self, info: ConnectionInfo) -> Result<MultiplexedConnection, String> {
+        let client = Client::open(info).map_err(|error| error.to_string())?;
+        client.get_multiplexed_async_connection_with_config(&self.config).await.map_err(|error| error.to_string())
+    }
+
+    /// Connects to a server if it takes writes.
+    async fn primary(&self, info: ConnectionInfo) -> Result<MultiplexedConnection, String> {
+        let mut connection = self.open(info).await?;
+        // Where ROLE is not permitted, the first write will tell.
+        let role: Result<Vec<Value>, RedisError> = redis::cmd("ROLE").query_async(&mut connection).await;
+        match role {
+            Ok(role) => match role.first() {
+                Some(Value::BulkString(name)) if name != b"master" => {
+                    Err("the server is a replica, which takes no writes".to_owned())
+                }
+                _ => Ok(connection),
+            },
+            Err(error) if error.is_io_error() => Err(error.to_string()),
+            Err(_) => Ok(connection),
+        }
+    }
+
+    /// Asks a sentinel where the master is.
+    async fn ask(&self, sentinel: ConnectionInfo) -> Result<MultiplexedConnection, String> {
+        let Topology::Sentinel { master, credentials } = &self.url.topology else {
+            return Err("no sentinel is named".to_owned());
+        };
+        let mut connection = self.open(sentinel.set_redis_settings((**credentials).clone())).await?;
+        let place: Option<(String, u16)> = redis::cmd("SENTINEL")
+            .arg("GET-MASTER-ADDR-BY-NAME")
+            .arg(master)
+            .query_async(&mut connection)
+            .await
+            .map_err(|error| error.to_string())?;
+        let (host, port) = place.ok_or_else(|| format!("the sentinel knows no master named {master:?}"))?;
+        let master = self.url.node(&host, port).ok_or_else(|| "no sentinel is named".to_owned())?;
+        self.primary(master).await
+    }
+
+    /// Asks one node after the other: those that were there last time, then those that are named.
+    async fn in_cluster(&mut self) -> Result<MultiplexedConnection, String> {
+        let space = self.space.clone().ok_or_else(|| "the keys of a cluster have no place".to_owned())?;
+        let known = self.nodes.iter().filter_map(|(host, port)| self.url.node(host, *port));
+        let candidates: Vec<_> = known.chain(self.url.nodes.iter().cloned()).collect();
+        let mut last = "no node is named".to_owned();
+        for node in candidates {
+            match self.follow(node, &space).await {
+                Ok(mut connection) => {
+                    let slots = redis::cmd("CLUSTER").arg("SLOTS").query_async(&mut connection).await;
+                    // Without them there are still those that are named.
+                    self.nodes = slots.map(|slots: Vec<Value>| nodes(&slots)).unwrap_or_default();
+                    return Ok(connection);
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Goes where a node sends for these keys.
+    async fn follow(&self, mut node: ConnectionInfo, space: &Keyspace) -> Result<MultiplexedConnection, String> {
+        for _hop in 0..MAX_HOPS {
+            let mut connection = self.open(node.clone()).await?;
+            // There is no such key, but its place is that of all others.
+            let there = redis::cmd("EXISTS").arg(space.prefix()).query_async::<i64>(&mut connection).await;
+            let Err(error) = there else { return Ok(connection) };
+            if error.kind() == ErrorKind::Server(ServerErrorKind::Moved) {
+                node = self.redirected(&node, &error).ok_or_else(|| error.to_string())?;
+                continue;
+            }
+            // Keys that are on their way to another node are still asked for at this one first.
+            let owner = matches!(
+                error.kind(),
+                ErrorKind::Server(ServerErrorKind::Ask | ServerErrorKind::TryAgain | ServerErrorKind::NoPerm)
+            );
+            return if owner { Ok(connection) } else { Err(error.to_string()) };
+        }
+        Err("the nodes of the cluster do not agree where the keys are".to_owned())
+    }
+
+    fn redirected(&self, from: &ConnectionInfo, error: &RedisError) -> Option<ConnectionInfo> {
+        let (host, port) = error.redirect_node()?.0.rsplit_once(':')?;
+        let port = port.parse().ok()?;
+        if !host.is_empty() {
+            return self.url.node(host, port);
+        }
+        // A node that does not know its own name leaves it out.
+        if let ConnectionAddr::Tcp(own, _) | ConnectionAddr::TcpTls { host: own, .. } = from.addr() {
+            return self.url.node(own, port);
+        }
+        None
+    }
+}
+
+/// The nodes in the answer to `CLUSTER SLOTS`: ranges of slots, each with its nodes, masters first.
+fn nodes(slots: &[Value]) -> Vec<(String, u16)> {
+    let mut nodes = Vec::new();
+    for range in slots {
+        let Value::Array(range) = range else { continue };
+        for node in range.iter().skip(2) {
+            let Value::Array(node) = node else { continue };
+            let [Value::BulkString(host), Value::Int(port), ..] = node.as_slice() else { continue };
+            let (Ok(host), Ok(port)) = (str::from_utf8(host), u16::try_from(*port)) else { continue };
+            let node = (host.to_owned(), port);
+            if !host.is_empty() && !nodes.contains(&node) && nodes.len() < MAX_NODES {
+                nodes.push(node);
+            }
+        }
+    }
+    nodes
+}
