@@ -1,8 +1,7 @@
 //! A Redis store that goes away, hangs, takes no writes, or comes back.
 
-use std::net::SocketAddr;
+use std::process::Command;
 
-use crate::harness::Delivery;
 use crate::harness::Gateway;
 use crate::harness::Github;
 use crate::harness::Redis;
@@ -138,6 +137,31 @@ fn a_redis_that_takes_no_writes_makes_senders_come_again_until_it_does() {
 }
 
 #[test]
+fn while_a_script_of_somebody_else_blocks_redis_senders_are_told_to_come_again() {
+    let (upstream, redis) = (Upstream::start(), Redis::start());
+    let gateway = Gateway::start(&on(&upstream, &redis.url()));
+    redis.command::<()>(&["CONFIG", "SET", "lua-time-limit", "50"]);
+    let port = redis.port().to_string();
+    let cli = move |words: &[&str]| {
+        let output = Command::new("redis-cli").args(["-p", &port]).args(words).output().expect("redis-cli is there");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let blocking = cli.clone();
+    let script = std::thread::spawn(move || blocking(&["EVAL", "while true do end", "0"]));
+    wait_until("Redis to be busy", || cli(&["PING"]).contains("BUSY"));
+    let delivery = Github::delivery("one", "{}");
+    for _ in 0..2 {
+        let answer = delivery.send(gateway.address());
+        assert!(answer.asks_to_come_again(), "{answer:?}");
+    }
+    assert!(upstream.received().is_empty());
+    wait_until("the script to end", || cli(&["SCRIPT", "KILL"]).contains("OK"));
+    script.join().expect("an end");
+    delivery.send_until_taken(gateway.address());
+    assert_eq!(upstream.ids(), ["one"]);
+}
+
+#[test]
 fn scripts_that_redis_has_forgotten_are_loaded_again() {
     let (upstream, redis) = (Upstream::start(), Redis::start());
     let gateway = Gateway::start(&on(&upstream, &redis.url()));
@@ -157,10 +181,8 @@ fn connections_that_redis_cuts_are_made_again_and_lose_no_event() {
         .map(|sender| {
             std::thread::spawn(move || {
                 for number in 0..25 {
-                    send_until_taken(
-                        &Github::delivery(&format!("{sender}-{number}"), format!("{sender} {number}")),
-                        address,
-                    );
+                    Github::delivery(&format!("{sender}-{number}"), format!("{sender} {number}"))
+                        .send_until_taken(address);
                 }
             })
         })
@@ -234,7 +256,7 @@ fn a_sender_that_hangs_up_while_redis_hangs_leaves_nothing_behind() {
     wait_until("the requests to be over", || refused() == 10.0 && in_flight() == 0.0);
     redis.signal("CONT");
     for number in 0..10 {
-        send_until_taken(&Github::delivery(&number.to_string(), number.to_string()), gateway.address());
+        Github::delivery(&number.to_string(), number.to_string()).send_until_taken(gateway.address());
     }
     assert_eq!(upstream.received().len(), 10);
 }
@@ -242,14 +264,4 @@ fn a_sender_that_hangs_up_while_redis_hangs_leaves_nothing_behind() {
 /// A GitHub source over this store, which may be slow for as long as a busy machine needs.
 fn on(upstream: &Upstream, store: &str) -> String {
     Github::source(&upstream.url()) + &format!("[store]\nurl = \"{store}\"\ntimeout = \"1s\"\n")
-}
-
-/// Sends as a provider does: again as long as it is asked to.
-#[track_caller]
-fn send_until_taken(delivery: &Delivery, gateway: SocketAddr) {
-    wait_until("the event to be taken", || {
-        let answer = delivery.send(gateway);
-        assert!(answer.status == 200 || answer.asks_to_come_again(), "{answer:?}");
-        answer.status == 200
-    });
 }

@@ -1,5 +1,6 @@
 //! A Redis server of its own for each test.
 
+use std::collections::HashMap;
 use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
@@ -8,37 +9,79 @@ use tempfile::TempDir;
 
 use super::free_port;
 use super::wait_for;
+use super::wait_until;
 
 /// A server that is killed when dropped.
 pub struct Redis {
     port: u16,
     child: Option<Child>,
     folder: TempDir,
+    arguments: Vec<String>,
 }
 
 impl Redis {
     pub fn start() -> Self {
-        let mut server = Self { port: free_port(), child: None, folder: tempfile::tempdir().expect("a folder") };
+        Self::with(&[])
+    }
+
+    /// Starts a server with more arguments, which it keeps when it is started again.
+    pub fn with(arguments: &[&str]) -> Self {
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let mut server =
+            Self { port: free_port(), child: None, folder: tempfile::tempdir().expect("a folder"), arguments };
         server.run(&[]);
         server
+    }
+
+    /// Starts a replica of another server.
+    pub fn replica_of(primary: &Self) -> Self {
+        let replica = Self::with(&["--replicaof", "127.0.0.1", &primary.port.to_string()]);
+        wait_until("the replica to follow", || replica.follows());
+        replica
     }
 
     /// Starts the server again on the same port, with more arguments.
     pub fn run(&mut self, arguments: &[&str]) {
         let child = Command::new("redis-server")
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args(["--repl-diskless-sync-delay", "0"])
             .arg("--dir")
             .arg(self.folder.path())
+            .args(&self.arguments)
             .args(arguments)
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server is installed; tests/run does that");
+        self.begin(child);
+    }
+
+    fn begin(&mut self, child: Child) {
         self.child = Some(child);
         wait_for("Redis to answer", || {
             let ended = self.child.as_mut().and_then(|child| child.try_wait().expect("a child"));
             assert_eq!(ended, None, "Redis cannot run on port {}", self.port);
             self.try_connection()
         });
+    }
+
+    /// Starts a sentinel, which watches nothing yet.
+    pub fn sentinel() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        // A sentinel writes what it learns into its configuration.
+        let config = folder.path().join("sentinel.conf");
+        std::fs::write(&config, "").expect("a configuration");
+        let mut server = Self { port: free_port(), child: None, folder, arguments: Vec::new() };
+        let command = Command::new("redis-server")
+            .arg(config)
+            .args(["--sentinel", "--port", &server.port.to_string(), "--bind", "127.0.0.1"])
+            .stdout(Stdio::null())
+            .spawn();
+        server.begin(command.expect("redis-server is installed; tests/run does that"));
+        server
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.child.is_some()
     }
 
     pub fn url(&self) -> String {
@@ -66,10 +109,32 @@ impl Redis {
     /// Runs a command.
     #[track_caller]
     pub fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
-        let mut connection = self.try_connection().expect("a connection");
+        self.try_command(words).expect("an answer")
+    }
+
+    /// Runs a command that may fail.
+    pub fn try_command<T: redis::FromRedisValue>(&self, words: &[&str]) -> redis::RedisResult<T> {
+        let mut connection = redis::Client::open(self.url())?.get_connection()?;
         let mut command = redis::cmd(words[0]);
         command.arg(&words[1..]);
-        command.query(&mut connection).expect("an answer")
+        command.query(&mut connection)
+    }
+
+    /// Whether it is a replica that has all that its primary had.
+    pub fn follows(&self) -> bool {
+        let replication: redis::RedisResult<String> = self.try_command(&["INFO", "replication"]);
+        replication.is_ok_and(|replication| replication.contains("master_link_status:up"))
+    }
+
+    /// A section of what it says about itself.
+    pub fn info(&self, section: &str) -> String {
+        self.command(&["INFO", section])
+    }
+
+    /// Whether it has a command.
+    pub fn knows(&self, command: &str) -> bool {
+        let described: Vec<redis::Value> = self.command(&["COMMAND", "INFO", command]);
+        described != [redis::Value::Nil]
     }
 
     fn try_connection(&self) -> Option<redis::Connection> {
@@ -84,4 +149,14 @@ impl Drop for Redis {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// The ids of the events on a stream.
+pub fn stream_ids(redis: &Redis, stream: &str) -> Vec<String> {
+    type Entry = (String, HashMap<String, Vec<u8>>);
+    let entries: Vec<Entry> = redis.command(&["XRANGE", stream, "-", "+"]);
+    entries
+        .into_iter()
+        .map(|(_, mut fields)| String::from_utf8(fields.remove("id").expect("an id")).expect("text"))
+        .collect()
 }

@@ -14,6 +14,7 @@ use super::Answer;
 use super::PATIENCE;
 use super::Upstream;
 use super::http::Message;
+use super::wait_for;
 
 /// The secret of the sources in these tests.
 pub const SECRET: &str = "It's a Secret to Everybody";
@@ -119,6 +120,16 @@ impl Delivery {
     #[track_caller]
     pub fn send(&self, gateway: SocketAddr) -> Answer {
         exchange(gateway, &self.clone().with("Connection", "close").bytes())
+    }
+
+    /// Sends it as a provider does: again as long as it is asked to.
+    #[track_caller]
+    pub fn send_until_taken(&self, gateway: SocketAddr) -> Answer {
+        wait_for("the event to be taken", || {
+            let answer = self.send(gateway);
+            assert!(answer.status == 200 || answer.asks_to_come_again(), "{answer:?}");
+            (answer.status == 200).then_some(answer)
+        })
     }
 
     /// Sends it on a connection that is used again.
