@@ -8,7 +8,6 @@
     clippy::string_slice,
     clippy::disallowed_methods,
     unreachable_pub,
-    dead_code,
     unused_imports,
     reason = "a test may fail, and not every test needs everything of the harness"
 )]

@@ -89,7 +89,7 @@ impl Connection {
                         self.broken.send_if_modified(|newest| std::mem::replace(newest, number.max(*newest)) < number);
                     }
                     let again = leave && !error.is_timeout();
-                    last = Some(Unavailable(error.to_string()));
+                    last = Some(Unavailable(words(&error)));
                     if !again {
                         break;
                     }
@@ -118,6 +118,15 @@ impl Connection {
         let found = current.wait_for(Option::is_some);
         let found = tokio::time::timeout(self.timeout, found).await.ok()?.ok()?;
         found.clone()
+    }
+}
+
+/// What an error says, and what would be right.
+fn words(error: &RedisError) -> String {
+    if error.kind() == ErrorKind::Server(ServerErrorKind::Moved) {
+        format!("{error} (the store.url of a cluster begins with redis-cluster://)")
+    } else {
+        error.to_string()
     }
 }
 
