@@ -43,6 +43,7 @@ mod once;
 mod origin;
 mod profiles;
 mod queue;
+mod queue_redis;
 mod redis;
 mod redis_cluster;
 mod redis_durable;
