@@ -44,6 +44,8 @@ mod origin;
 mod profiles;
 mod queue;
 mod queue_redis;
+mod queue_redis_faults;
+mod queue_redis_model;
 mod redis;
 mod redis_cluster;
 mod redis_durable;

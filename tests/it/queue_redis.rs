@@ -9,29 +9,34 @@ use crate::harness::Reply;
 use crate::harness::Upstream;
 use crate::harness::wait_until;
 
-const QUEUED: &str = r#"{"received":true}"#;
+pub const QUEUED: &str = r#"{"received":true}"#;
 const DUPLICATE: &str = r#"{"received":true,"duplicate":true}"#;
 
 /// A GitHub source with a queue, whose table has these keys besides `url`, on this Redis. Others take over after 6 seconds.
-fn queued(upstream: &str, more: &str, redis: &str) -> String {
-    let source = Github::delivering(&format!("queue = {{ url = \"{upstream}\", timeout = \"1s\"{more} }}"));
-    format!("{source}[store]\nurl = \"{redis}\"\nlease = \"6s\"\n")
+pub fn queued(upstream: &str, more: &str, redis: &str) -> String {
+    queued_with(upstream, &format!(", timeout = \"1s\"{more}"), redis, "lease = \"6s\"")
+}
+
+/// The same with more about the store.
+pub fn queued_with(upstream: &str, more: &str, redis: &str, store: &str) -> String {
+    let source = Github::delivering(&format!("queue = {{ url = \"{upstream}\"{more} }}"));
+    format!("{source}[store]\nurl = \"{redis}\"\n{store}\n")
 }
 
 /// The events in this state, as the metrics show them.
-fn count(gateway: &Gateway, state: &str) -> f64 {
+pub fn count(gateway: &Gateway, state: &str) -> f64 {
     gateway.metric(&format!(r#"doorward_queue_events{{source="github",state="{state}"}}"#))
 }
 
 #[track_caller]
-fn send(gateway: &Gateway, ids: impl IntoIterator<Item = u32>) {
+pub fn send(gateway: &Gateway, ids: impl IntoIterator<Item = u32>) {
     for id in ids {
         assert_eq!(Github::delivery(&id.to_string(), id.to_string()).send(gateway.address()).text(), QUEUED, "{id}");
     }
 }
 
 /// The ids that came, each once, in the order of their numbers.
-fn sorted(upstream: &Upstream) -> Vec<u32> {
+pub fn sorted(upstream: &Upstream) -> Vec<u32> {
     let mut ids: Vec<_> = upstream.ids().iter().map(|id| id.parse().expect("a number")).collect();
     ids.sort_unstable();
     ids

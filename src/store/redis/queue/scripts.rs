@@ -13,15 +13,12 @@ macro_rules! script {
     };
 }
 
+pub(super) static BEGIN: LazyLock<Script> = script!("begin.lua");
 pub(super) static TAKE: LazyLock<Script> = script!("take.lua");
 pub(super) static SETTLE: LazyLock<Script> = script!("settle.lua");
 pub(super) static RELEASE: LazyLock<Script> = script!("release.lua");
 pub(super) static LOOK: LazyLock<Script> = script!("look.lua");
 pub(super) static TRIM: LazyLock<Script> = script!("trim.lua");
-
-/// Makes the consumer group, which reads from the beginning of the stream.
-pub(super) static BEGIN: LazyLock<Script> =
-    LazyLock::new(|| Script::new("redis.pcall('XGROUP', 'CREATE', KEYS[1], 'doorward', '0', 'MKSTREAM') return 0"));
 
 /// The names of the keys of one queue, as the scripts expect them.
 const KEYS: [&str; 8] = ["stream", "due", "retrying", "dead", "done", "records", "lanes", "parked"];

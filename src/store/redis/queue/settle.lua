@@ -15,13 +15,14 @@ local function is_there(number)
   return #redis.call('XRANGE', stream, number, number) > 0
 end
 
--- Redis that is out of memory lets a script write that has written before, and XACK is always allowed: so what is
+-- What is pending is neither due nor dead. Redis that is out of memory lets a script write that has written before, and XACK is always allowed: so what is
 -- finished can be recorded, and room be made.
-local function delivered(number, lane, record)
-  local found = redis.call('XACK', stream, GROUP, number)
-  found = found + redis.call('ZREM', due, number) + redis.call('ZREM', dead, number)
-  if found == 0 and not is_there(number) then return false end
-  redis.call('ZREM', retrying, number)
+local function delivered(number, state, lane, record)
+  if redis.call('XACK', stream, GROUP, number) == 0 then
+    -- Nobody has it in hand.
+    if redis.call('ZREM', due, number) + redis.call('ZREM', dead, number) == 0 and not is_there(number) then return false end
+  end
+  if state == RETRYING then redis.call('ZREM', retrying, number) end
   redis.call('ZADD', done, now, number)
   redis.call('HSET', records, number, DELIVERED .. record)
   hand_over(lane, number)
@@ -48,7 +49,7 @@ for at = 2, #ARGV, 7 do
   local state, attempts_now, spent_now = standing(number)
   if spent == spent_now and state ~= DELIVERED then
     if verdict == DELIVERED then
-      if delivered(number, lane, record) then recorded = recorded + 1 end
+      if delivered(number, state, lane, record) then recorded = recorded + 1 end
     elseif attempts == attempts_now and is_mine(number) then
       if verdict == RETRYING then retry(number, pause, record) else give_up(number, lane, record) end
       recorded = recorded + 1

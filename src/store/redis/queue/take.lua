@@ -14,12 +14,12 @@ local function step()
   return math.min(STEP, max - #taken)
 end
 
-local function admit(number, fields, is_new)
+local function admit(number, fields)
   seen = seen + 1
   local record = redis.call('HGET', records, number) or ''
   local state = string.sub(record, 1, 1)
   -- A group that was lost and made again reads everything again.
-  if state == DELIVERED or state == DEAD or is_new and redis.call('ZSCORE', due, number) then
+  if state == DELIVERED or state == DEAD then
     redis.call('XACK', stream, GROUP, number)
     return
   end
@@ -43,7 +43,7 @@ while silent and wants() do
   local claimed = redis.pcall('XAUTOCLAIM', stream, GROUP, me, lease, cursor, 'COUNT', step())
   if claimed.err then return claimed end
   for _, entry in ipairs(claimed[2]) do
-    if entry and entry[2] then admit(entry[1], entry[2], false) end
+    if entry and entry[2] then admit(entry[1], entry[2]) end
   end
   cursor = claimed[1]
   if cursor == '0-0' then break end
@@ -63,7 +63,7 @@ while wants() do
   for _, entry in ipairs(claimed) do
     if entry and entry[2] then
       there[entry[1]] = true
-      admit(entry[1], entry[2], false)
+      admit(entry[1], entry[2])
     end
   end
   for _, number in ipairs(numbers) do
@@ -79,7 +79,7 @@ while wants() do
   local read = redis.pcall('XREADGROUP', 'GROUP', GROUP, me, 'COUNT', step(), 'STREAMS', stream, '>')
   if not read then break end
   if read.err then return read end
-  for _, entry in ipairs(read[1][2]) do admit(entry[1], entry[2], true) end
+  for _, entry in ipairs(read[1][2]) do admit(entry[1], entry[2]) end
 end
 
 local next = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]
