@@ -40,6 +40,8 @@ pub struct Courier {
     pub upstream: Upstream,
     /// How often they are tried.
     pub policy: Policy,
+    /// How long one attempt may take.
+    pub timeout: Duration,
     /// How many at one time.
     pub concurrency: usize,
     /// Whether the upstream is worth trying; shared by all sources that deliver to it.
@@ -92,7 +94,7 @@ impl Courier {
         }
         let all = u32::try_from(courier.concurrency).unwrap_or(u32::MAX);
         let _all_back = slots.acquire_many(all).await;
-        if let Err(error) = courier.backlog.flush().await {
+        if let Err(error) = courier.backlog.finish(courier.queue).await {
             tracing::error!(source = courier.source, %error, "the last deliveries could not be recorded");
         }
     }
@@ -154,6 +156,15 @@ impl Courier {
     async fn attempt(&self, taken: Taken, probe: bool) {
         let attempts = taken.tries.attempts.saturating_add(1);
         let begun = Instant::now();
+        if taken.lease_end.is_some_and(|end| begun + self.timeout > end) {
+            // This process has slept, and somebody else delivers it, or will.
+            self.backlog.forget(self.queue, &taken);
+            if probe {
+                self.gate.lock().return_probe(begun);
+                self.gate.changed.notify_waiters();
+            }
+            return;
+        }
         let delivered = self.upstream.deliver_queued(&taken.event, attempts).await;
         self.metrics.upstream_duration.observe(begun.elapsed().as_secs_f64());
         let now = self.clock.now();

@@ -146,7 +146,7 @@ mod tests {
             body: Bytes::new(),
             lane: None,
         };
-        Taken { number: Number { millis: 1, sequence: 0 }, event: Arc::new(event), tries }
+        Taken { number: Number { millis: 1, sequence: 0 }, event: Arc::new(event), tries, lease_end: None }
     }
 
     fn tried(attempts: u32, spent: u32) -> Tries {

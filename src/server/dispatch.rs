@@ -29,15 +29,14 @@ const SHOW: Duration = Duration::from_secs(1);
 /// Starts the thread, which delivers until the gateway stops.
 pub(super) fn start(
     shared: &Arc<Shared>,
-    backlog: &Backlog,
     phase: watch::Receiver<Phase>,
     alive: mpsc::Sender<Infallible>,
 ) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::System(error.to_string());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    let (shared, backlog) = (Arc::clone(shared), backlog.clone());
+    let shared = Arc::clone(shared);
     let run = move || {
-        deliver(&runtime, &shared, &backlog, phase);
+        deliver(&runtime, &shared, phase);
         drop(alive);
     };
     // It is waited for by what it holds, with a deadline.
@@ -45,9 +44,11 @@ pub(super) fn start(
     Ok(())
 }
 
-fn deliver(runtime: &Runtime, shared: &Shared, backlog: &Backlog, mut phase: watch::Receiver<Phase>) {
+fn deliver(runtime: &Runtime, shared: &Shared, mut phase: watch::Receiver<Phase>) {
     let clock = Steady::start();
     runtime.block_on(async {
+        let Some(backlog) = shared.backlog(shared.redis().as_ref()) else { return };
+        backlog.tend();
         let mut gates: HashMap<_, Arc<Gate>> = HashMap::new();
         let mut couriers = JoinSet::new();
         for (queue, (source, terms)) in shared.queues().enumerate() {
@@ -62,6 +63,7 @@ fn deliver(runtime: &Runtime, shared: &Shared, backlog: &Backlog, mut phase: wat
                 gate: Arc::clone(gate),
                 upstream: Upstream::new(target, source.name.header().clone(), terms.timeout, MAX_ANSWER),
                 policy: terms.policy.clone(),
+                timeout: terms.timeout,
                 concurrency: terms.concurrency,
                 clock,
                 metrics: metrics.attempts.clone(),

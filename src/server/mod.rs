@@ -30,9 +30,14 @@ use crate::source::QueueTerms;
 use crate::source::Source;
 use crate::store::Backlog;
 use crate::store::Options;
+use crate::store::Queues;
+use crate::store::Redis;
+use crate::store::RedisBacklog;
 use crate::store::Remembered;
 use crate::store::Sqlite;
 use crate::store::Store;
+use crate::store::Token;
+use crate::store::queued::Queue;
 use crate::telemetry::Metrics;
 
 use self::admin::Admin;
@@ -49,6 +54,8 @@ struct Shared {
     flights: Arc<Flights>,
     /// The store of all workers; each has its own when it is Redis.
     local_store: Option<Store>,
+    /// What all threads know of the queues in Redis.
+    redis_queues: Arc<Queues>,
     in_flight: Arc<Semaphore>,
     /// Asks load balancers to send no more, while everything that comes is still taken.
     draining: AtomicBool,
@@ -97,12 +104,23 @@ impl Shared {
         queues(&self.settings)
     }
 
-    /// The queues; nothing when no source has one.
-    fn backlog(&self) -> Option<Backlog> {
+    /// The store of the thread that this is called on, when that is Redis.
+    fn redis(&self) -> Option<Redis> {
+        let store = &self.settings.store;
+        let StoreKind::Redis(url) = &store.kind else { return None };
+        let spaces = self.settings.sources.iter().map(|source| source.keyspace.clone());
+        Some(Redis::connect(url, store.timeout, store.durability, spaces))
+    }
+
+    /// The queues as the thread sees them that has this connection, where there is one; nothing when no source has a queue.
+    fn backlog(&self, redis: Option<&Redis>) -> Option<Backlog> {
         self.queues().next()?;
-        match &self.local_store {
-            Some(Store::Sqlite(sqlite)) => Some(Backlog::Sqlite(Arc::clone(sqlite))),
-            Some(Store::Memory(_) | Store::Redis(_)) | None => None,
+        match (&self.local_store, redis) {
+            (Some(Store::Sqlite(sqlite)), _) => Some(Backlog::Sqlite(Arc::clone(sqlite))),
+            (None, Some(redis)) => {
+                Some(Backlog::Redis(RedisBacklog::new(redis.clone(), Arc::clone(&self.redis_queues))))
+            }
+            (Some(Store::Memory(_) | Store::Redis(_)) | None, _) => None,
         }
     }
 }
@@ -133,6 +151,7 @@ impl Server {
             metrics: Arc::new(Metrics::new(&settings.sources).map_err(|error| system(&error))?),
             flights: Arc::new(Flights::new(getrandom::u64().map_err(|error| system(&error))?)),
             local_store: open(&settings).map_err(Failure::Store)?,
+            redis_queues: Arc::new(redis_queues(&settings).map_err(|error| system(&error))?),
             in_flight: Arc::new(Semaphore::new(settings.server.max_in_flight)),
             draining: AtomicBool::new(false),
             settings,
@@ -145,8 +164,8 @@ impl Server {
             let worker = Worker { shared: Arc::clone(&shared), phase, alive };
             pulses.push(worker.start(listener)?);
         }
-        if let Some(backlog) = shared.backlog() {
-            dispatch::start(&shared, &backlog, watching, alive)?;
+        if shared.queues().next().is_some() {
+            dispatch::start(&shared, watching, alive)?;
         }
         for jwks in &shared.settings.jwks {
             let jwks = Arc::clone(jwks);
@@ -194,13 +213,23 @@ fn open(settings: &Settings) -> Result<Option<Store>, String> {
     match &settings.store.kind {
         StoreKind::Memory => Ok(Some(Store::Memory(Arc::new(Remembered::new(max))))),
         StoreKind::Sqlite(path) => {
-            let queues: Vec<_> = queues(settings).map(|(source, terms)| terms.queue(source.name.as_str())).collect();
+            let queues = queue_terms(settings);
             let min_free = settings.store.min_free;
             let options = Options { path: path.clone(), max_events: max, min_free, queues: &queues };
             Sqlite::open(&options).map(|sqlite| Some(Store::Sqlite(Arc::new(sqlite))))
         }
         StoreKind::Redis(_) => Ok(None),
     }
+}
+
+fn queue_terms(settings: &Settings) -> Vec<Queue> {
+    queues(settings).map(|(source, terms)| terms.queue(source.name.as_str())).collect()
+}
+
+/// What there is to know of queues in Redis, under a name that no other process has.
+fn redis_queues(settings: &Settings) -> Result<Queues, getrandom::Error> {
+    let name = Token(u128::from(getrandom::u64()?) << 64 | u128::from(getrandom::u64()?));
+    Ok(Queues::new(&queue_terms(settings), settings.store.terms.lease, name))
 }
 
 /// One listener for each worker, between which the kernel spreads connections.

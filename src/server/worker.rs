@@ -38,7 +38,6 @@ use crate::deliver::Upstream;
 use crate::gateway::Endpoint;
 use crate::gateway::Gateway;
 use crate::origin::Peer;
-use crate::settings::StoreKind;
 use crate::source::Destination;
 use crate::source::Source;
 use crate::store::Redis;
@@ -117,15 +116,10 @@ impl Worker {
 
     /// The store as this worker sees it; a Redis connection lives on the runtime that makes it.
     fn store(&self) -> Result<(Store, Option<Redis>), Failure> {
-        let settings = &self.shared.settings.store;
-        match (&self.shared.local_store, &settings.kind) {
+        match (&self.shared.local_store, self.shared.redis()) {
             (Some(store), _) => Ok((store.clone(), None)),
-            (None, StoreKind::Redis(url)) => {
-                let spaces = self.shared.settings.sources.iter().map(|source| source.keyspace.clone());
-                let redis = Redis::connect(url, settings.timeout, settings.durability, spaces);
-                Ok((Store::Redis(redis.clone()), Some(redis)))
-            }
-            (None, StoreKind::Memory | StoreKind::Sqlite(_)) => Err(Failure::Store("it is not open".to_owned())),
+            (None, Some(redis)) => Ok((Store::Redis(redis.clone()), Some(redis))),
+            (None, None) => Err(Failure::Store("it is not open".to_owned())),
         }
     }
 
@@ -248,7 +242,7 @@ fn delivery(source: &Arc<Source>, redis: Option<&Redis>, shared: &Shared) -> Opt
         }
         Destination::Queue(_) => {
             let queue = shared.queues().position(|(queued, _)| Arc::ptr_eq(queued, source))?;
-            Some(Delivery::Queue(Queue::new(shared.backlog()?, queue, name)))
+            Some(Delivery::Queue(Queue::new(shared.backlog(redis)?, queue, name)))
         }
         Destination::RedisStream(stream) => {
             Some(Delivery::RedisStream(RedisStream::new(redis?.clone(), stream.clone(), name)))

@@ -209,16 +209,27 @@ impl<'s> Surroundings<'s> {
     fn queue(&self, section: Section<'_>) -> Option<(Destination, Option<Place>)> {
         match self.store.map(|store| &store.kind) {
             Some(StoreKind::Memory) => {
-                section.error("", "needs a store that outlives the process; set store.url to sqlite:PATH");
+                section.error(
+                    "",
+                    "needs a store that outlives the process; set store.url to sqlite:PATH or redis://HOST:PORT",
+                );
             }
-            Some(StoreKind::Redis(_)) => {
-                section.error("", "is not there with a Redis store in this version; set store.url to sqlite:PATH");
-            }
+            Some(StoreKind::Redis(_)) => self.warn_of_loss(&section),
             Some(StoreKind::Sqlite(_)) | None => {}
         }
         // Only others on the same store could take over.
         let lease = self.store.filter(|store| matches!(store.kind, StoreKind::Redis(_))).map(|store| store.terms.lease);
         super::queue::queue(section, lease).map(|(terms, order)| (Destination::Queue(terms), order))
+    }
+
+    fn warn_of_loss(&self, section: &Section<'_>) {
+        if self.store.is_some_and(|store| store.durability.is_none()) {
+            section.warning(
+                "",
+                "with store.durability = \"none\", an event that was acknowledged may be lost when Redis crashes or fails \
+                 over; set \"aof\" or { replicas = 1 }",
+            );
+        }
     }
 
     fn stream(&self, mut section: Section<'_>) -> Option<Destination> {
@@ -231,12 +242,8 @@ impl<'s> Surroundings<'s> {
                 "needs a Redis store, on which the stream lives; set store.url to redis://, redis-cluster:// or \
                  redis-sentinel://",
             ),
-            Some((StoreKind::Redis(_), None)) => section.warning(
-                "",
-                "with store.durability = \"none\", an event that was acknowledged may be lost when Redis crashes or fails \
-                 over; set \"aof\" or { replicas = 1 }",
-            ),
-            Some((StoreKind::Redis(_), Some(_))) | None => {}
+            Some((StoreKind::Redis(_), _)) => self.warn_of_loss(&section),
+            None => {}
         }
         section.finish();
         let maxlen = maxlen.map(|maxlen| u64::try_from(maxlen).unwrap_or(u64::MAX));

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Keys;
 use super::Published;
+use super::RedisBacklog;
 use super::Sqlite;
 use super::Token;
 use super::Unavailable;
@@ -19,6 +20,8 @@ use crate::time::Moment;
 pub enum Backlog {
     /// In a SQLite file.
     Sqlite(Arc<Sqlite>),
+    /// In Redis, for several gateways.
+    Redis(RedisBacklog),
 }
 
 impl Backlog {
@@ -31,10 +34,11 @@ impl Backlog {
         queue: usize,
         event: Arc<QueuedEvent>,
         keys: Option<Keys>,
-        (_token, ttl): (Token, Duration),
+        (token, ttl): (Token, Duration),
     ) -> Result<Published, Unavailable> {
         match self {
             Self::Sqlite(sqlite) => sqlite.enqueue(queue, event, keys, ttl).await,
+            Self::Redis(redis) => redis.enqueue(queue, &event, keys, (token, ttl)).await,
         }
     }
 
@@ -45,6 +49,7 @@ impl Backlog {
     pub async fn take(&self, queue: usize, now: Moment, max: usize) -> Result<Vec<Taken>, Unavailable> {
         match self {
             Self::Sqlite(sqlite) => sqlite.take(queue, now, max).await,
+            Self::Redis(redis) => redis.take(queue, max).await,
         }
     }
 
@@ -52,6 +57,16 @@ impl Backlog {
     pub fn settle(&self, queue: usize, taken: &Taken, settlement: Settlement) {
         match self {
             Self::Sqlite(sqlite) => sqlite.settle(queue, taken, settlement),
+            Self::Redis(redis) => redis.settle(queue, taken, settlement),
+        }
+    }
+
+    /// Does what has to be done beside taking, from now on and on the runtime that this is called on.
+    pub fn tend(&self) {
+        match self {
+            // The file has threads of its own.
+            Self::Sqlite(_) => {}
+            Self::Redis(redis) => redis.tend(),
         }
     }
 
@@ -62,16 +77,26 @@ impl Backlog {
                 Some(due) => drop(tokio::time::timeout(due.since(now), sqlite.more(queue)).await),
                 None => sqlite.more(queue).await,
             },
+            Self::Redis(redis) => redis.more(queue).await,
         }
     }
 
-    /// Waits until everything that was recorded so far is safe.
+    /// Others may have taken over an event: it is neither tried nor settled.
+    pub fn forget(&self, queue: usize, taken: &Taken) {
+        match self {
+            Self::Sqlite(_) => {}
+            Self::Redis(redis) => redis.forget(queue, taken),
+        }
+    }
+
+    /// Waits until everything that was recorded of a queue is safe; nothing more is taken off it.
     ///
     /// # Errors
     /// [`Unavailable`] when it is not.
-    pub async fn flush(&self) -> Result<(), Unavailable> {
+    pub async fn finish(&self, queue: usize) -> Result<(), Unavailable> {
         match self {
             Self::Sqlite(sqlite) => sqlite.flush().await,
+            Self::Redis(redis) => redis.finish(queue).await,
         }
     }
 
@@ -82,6 +107,7 @@ impl Backlog {
     pub async fn counts(&self, queue: usize) -> Result<Counts, Unavailable> {
         match self {
             Self::Sqlite(sqlite) => sqlite.counts(queue).await,
+            Self::Redis(redis) => redis.counts(queue),
         }
     }
 }

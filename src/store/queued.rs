@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -132,6 +133,8 @@ pub struct Taken {
     pub event: Arc<QueuedEvent>,
     /// What was tried before.
     pub tries: Tries,
+    /// When others may take it over; never when nobody else could.
+    pub lease_end: Option<Instant>,
 }
 
 /// What an attempt came to.

@@ -6,6 +6,7 @@
 
 mod connection;
 mod durable;
+mod queue;
 mod script;
 mod seek;
 mod url;
@@ -18,10 +19,14 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use redis::FromRedisValue;
+
 use self::connection::Connection;
 use self::connection::Failed;
 pub use self::durable::Durability;
 use self::durable::Durable;
+pub use self::queue::Queues;
+pub use self::queue::RedisBacklog;
 use self::script::Call;
 use self::script::Script;
 pub use self::url::RedisUrl;
@@ -166,7 +171,7 @@ impl Redis {
     }
 
     /// Runs a script that is the same whether it runs once or twice.
-    async fn call(&self, space: &Keyspace, call: &Call) -> Result<i64, Failed> {
+    async fn call<T: FromRedisValue>(&self, space: &Keyspace, call: &Call) -> Result<T, Failed> {
         self.way(space)?.connection.run(|connection| call.run(connection)).await
     }
 
@@ -190,7 +195,7 @@ impl Redis {
         lease: Duration,
     ) -> Result<Answer, Unavailable> {
         let call = CLAIM.call(names(space, keys)).argument(token.text()).argument(millis(lease).to_string());
-        match self.call(space, &call).await {
+        match self.call::<i64>(space, &call).await {
             Ok(0) => Ok(Answer::Fresh),
             Ok(-1) => Ok(Answer::Finished),
             Ok(remaining) => Ok(Answer::InFlight(Duration::from_millis(remaining.unsigned_abs()))),
@@ -201,7 +206,7 @@ impl Redis {
                     let let_go = released(space, keys, token, Duration::ZERO);
                     self.later(space, lease, move |way| {
                         let let_go = Arc::clone(&let_go);
-                        async move { way.run(|connection| let_go.run(connection)).await.map(drop) }
+                        async move { way.run(|connection| let_go.run::<i64>(connection)).await.map(drop) }
                     });
                 }
                 Err(failed.error)
@@ -242,7 +247,7 @@ impl Redis {
     }
 
     pub(crate) async fn hold(&self, space: &Keyspace, keys: Keys, token: Token, duration: Duration) {
-        if let Err(failed) = self.call(space, &released(space, keys, token, duration)).await {
+        if let Err(failed) = self.call::<i64>(space, &released(space, keys, token, duration)).await {
             tracing::warn!(error = %failed.error, "a claim could not be released; it ends with its lease");
         }
     }

@@ -2,13 +2,14 @@
 
 use redis::Cmd;
 use redis::ErrorKind;
+use redis::FromRedisValue;
 use redis::RedisError;
 use redis::ServerErrorKind;
 use redis::aio::MultiplexedConnection;
 use sha1::Digest as _;
 use sha1::Sha1;
 
-/// A script that answers with a number.
+/// A script.
 #[derive(Debug)]
 pub(super) struct Script {
     text: &'static str,
@@ -56,7 +57,7 @@ impl Call {
         command
     }
 
-    pub(super) async fn run(&self, mut connection: MultiplexedConnection) -> Result<i64, RedisError> {
+    pub(super) async fn run<T: FromRedisValue>(&self, mut connection: MultiplexedConnection) -> Result<T, RedisError> {
         match self.by_name().query_async(&mut connection).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                 self.in_full().query_async(&mut connection).await

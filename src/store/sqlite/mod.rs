@@ -290,7 +290,7 @@ impl Drop for Sqlite {
 }
 
 fn hand_out(standing: Standing) -> Taken {
-    Taken { number: rows::number(standing.row), event: standing.event, tries: standing.tries }
+    Taken { number: rows::number(standing.row), event: standing.event, tries: standing.tries, lease_end: None }
 }
 
 fn until(ttl: Duration) -> u32 {

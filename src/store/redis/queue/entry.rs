@@ -1,0 +1,183 @@
+//! Queued events as entries of a stream.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::HeaderValue;
+use http::Method;
+use redis::Value;
+
+use super::record::Record;
+use crate::event::Lane;
+use crate::store::pairs;
+use crate::store::queued::Number;
+use crate::store::queued::QueuedEvent;
+use crate::store::queued::Tries;
+use crate::time::Moment;
+
+/// The fields of an entry. The lane stands first, where the scripts look for it.
+pub(super) fn fields(event: &QueuedEvent) -> Vec<(&'static str, Vec<u8>)> {
+    let mut fields = Vec::with_capacity(7);
+    if let Some(lane) = event.lane {
+        fields.push(("lane", lane_name(lane).into_bytes()));
+    }
+    fields.push(("id", event.id.as_bytes().to_vec()));
+    if let Some(kind) = &event.kind {
+        fields.push(("type", kind.as_bytes().to_vec()));
+    }
+    fields.push(("received_at", event.received_at.millis().to_string().into_bytes()));
+    fields.push(("method", event.method.as_str().as_bytes().to_vec()));
+    fields.push(("headers", pairs::to_json(&event.headers).into_bytes()));
+    fields.push(("body", event.body.to_vec()));
+    fields
+}
+
+/// A lane as it stands in an entry.
+pub(super) fn lane_name(lane: Lane) -> String {
+    format!("{:016x}", lane.0)
+}
+
+/// An entry as the scripts hand it out.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) number: Number,
+    pub(super) tries: Tries,
+    pub(super) lane: Option<Lane>,
+    /// Nothing when it is not what was written.
+    pub(super) event: Option<Arc<QueuedEvent>>,
+}
+
+impl Entry {
+    /// Reads number, fields and record; `None` when not even the number can be read.
+    pub(super) fn read(answer: Value) -> Option<Self> {
+        let Value::Array(parts) = answer else { return None };
+        let [number, fields, record]: [Value; 3] = parts.try_into().ok()?;
+        let number = text(&number)?.parse().ok()?;
+        let mut fields = Fields::read(fields)?;
+        let lane = fields.lane.take().and_then(|lane| u64::from_str_radix(text(&lane)?, 16).ok().map(Lane));
+        let tries = text(&record).and_then(Record::parse).map(|record| record.tries);
+        let event = tries.and_then(|_| fields.event(lane)).map(Arc::new);
+        Some(Self { number, tries: tries.unwrap_or_default(), lane, event })
+    }
+}
+
+#[derive(Debug, Default)]
+struct Fields {
+    lane: Option<Value>,
+    id: Option<Value>,
+    kind: Option<Value>,
+    received_at: Option<Value>,
+    method: Option<Value>,
+    headers: Option<Value>,
+    body: Option<Value>,
+}
+
+impl Fields {
+    fn read(answer: Value) -> Option<Self> {
+        let Value::Array(parts) = answer else { return None };
+        let mut fields = Self::default();
+        let mut parts = parts.into_iter();
+        while let (Some(name), Some(value)) = (parts.next(), parts.next()) {
+            let field = match text(&name) {
+                Some("lane") => &mut fields.lane,
+                Some("id") => &mut fields.id,
+                Some("type") => &mut fields.kind,
+                Some("received_at") => &mut fields.received_at,
+                Some("method") => &mut fields.method,
+                Some("headers") => &mut fields.headers,
+                Some("body") => &mut fields.body,
+                _ => continue,
+            };
+            *field = Some(value);
+        }
+        Some(fields)
+    }
+
+    fn event(self, lane: Option<Lane>) -> Option<QueuedEvent> {
+        let kind = match self.kind {
+            Some(kind) => Some(header(kind)?),
+            None => None,
+        };
+        Some(QueuedEvent {
+            id: header(self.id?)?,
+            kind,
+            received_at: Moment::from_millis(text(&self.received_at?)?.parse().ok()?),
+            method: Method::from_bytes(&bytes(self.method?)?).ok()?,
+            headers: pairs::from_json(text(&self.headers?)?)?,
+            body: bytes(self.body?)?,
+            lane,
+        })
+    }
+}
+
+fn bytes(value: Value) -> Option<Bytes> {
+    match value {
+        Value::BulkString(bytes) => Some(Bytes::from(bytes)),
+        _ => None,
+    }
+}
+
+fn text(value: &Value) -> Option<&str> {
+    match value {
+        Value::BulkString(bytes) => str::from_utf8(bytes).ok(),
+        _ => None,
+    }
+}
+
+fn header(value: Value) -> Option<HeaderValue> {
+    HeaderValue::from_maybe_shared(bytes(value)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::*;
+
+    fn bulk(text: impl Into<Vec<u8>>) -> Value {
+        Value::BulkString(text.into())
+    }
+
+    fn entry(event: &QueuedEvent, record: &str) -> Value {
+        let fields = fields(event).into_iter().flat_map(|(name, value)| [bulk(name), bulk(value)]);
+        Value::Array(vec![bulk("12-3"), Value::Array(fields.collect()), bulk(record)])
+    }
+
+    fn event(lane: Option<Lane>) -> QueuedEvent {
+        let mut headers = HeaderMap::new();
+        headers.append("x-a", HeaderValue::from_bytes(b"caf\xe9").expect("a value"));
+        QueuedEvent {
+            id: HeaderValue::from_bytes(b"\xe9-1").expect("a value"),
+            kind: lane.map(|_| HeaderValue::from_static("push")),
+            received_at: Moment::from_millis(1_700_000_000_123),
+            method: Method::POST,
+            headers,
+            body: Bytes::from_static(b"\0\xff"),
+            lane,
+        }
+    }
+
+    #[test]
+    fn an_event_comes_back_as_it_was() {
+        for lane in [None, Some(Lane(7)), Some(Lane(u64::MAX))] {
+            let event = event(lane);
+            let read = Entry::read(entry(&event, "R2,1;{\"replayed\":5}")).expect("an entry");
+            assert_eq!(read.number, Number { millis: 12, sequence: 3 });
+            assert_eq!(read.tries.attempts, 2);
+            assert_eq!(read.event.as_deref(), Some(&event));
+            assert_eq!(read.lane, lane);
+        }
+    }
+
+    #[test]
+    fn what_is_damaged_still_has_its_number_and_lane() {
+        let lane = Some(Lane(7));
+        let Value::Array(mut parts) = entry(&event(lane), "") else { panic!("an array") };
+        parts[1] = Value::Array(vec![bulk("lane"), bulk(lane_name(Lane(7))), bulk("id")]);
+        let read = Entry::read(Value::Array(parts)).expect("an entry");
+        assert_eq!((read.event, read.lane), (None, lane));
+        let read = Entry::read(entry(&event(lane), "no record")).expect("an entry");
+        assert_eq!((read.event, read.lane), (None, lane));
+        assert!(Entry::read(Value::Nil).is_none());
+    }
+}

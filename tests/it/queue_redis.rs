@@ -1,0 +1,157 @@
+//! Queues in Redis: several gateways that deliver the same events, and what becomes of them when one is gone.
+
+use std::time::Duration;
+
+use crate::harness::Gateway;
+use crate::harness::Github;
+use crate::harness::Redis;
+use crate::harness::Reply;
+use crate::harness::Upstream;
+use crate::harness::wait_until;
+
+pub const QUEUED: &str = r#"{"received":true}"#;
+const DUPLICATE: &str = r#"{"received":true,"duplicate":true}"#;
+
+/// A GitHub source with a queue, whose table has these keys besides `url`, on this Redis. Others take over after 6 seconds.
+pub fn queued(upstream: &str, more: &str, redis: &str) -> String {
+    queued_with(upstream, &format!(", timeout = \"1s\"{more}"), redis, "lease = \"6s\"")
+}
+
+/// The same with more about the store.
+pub fn queued_with(upstream: &str, more: &str, redis: &str, store: &str) -> String {
+    let source = Github::delivering(&format!("queue = {{ url = \"{upstream}\"{more} }}"));
+    format!("{source}[store]\nurl = \"{redis}\"\n{store}\n")
+}
+
+/// The events in this state, as the metrics show them.
+pub fn count(gateway: &Gateway, state: &str) -> f64 {
+    gateway.metric(&format!(r#"doorward_queue_events{{source="github",state="{state}"}}"#))
+}
+
+#[track_caller]
+pub fn send(gateway: &Gateway, ids: impl IntoIterator<Item = u32>) {
+    for id in ids {
+        assert_eq!(Github::delivery(&id.to_string(), id.to_string()).send(gateway.address()).text(), QUEUED, "{id}");
+    }
+}
+
+/// The ids that came, each once, in the order of their numbers.
+pub fn sorted(upstream: &Upstream) -> Vec<u32> {
+    let mut ids: Vec<_> = upstream.ids().iter().map(|id| id.parse().expect("a number")).collect();
+    ids.sort_unstable();
+    ids
+}
+
+#[test]
+fn an_event_is_acknowledged_when_redis_has_it_and_delivered_once_the_upstream_is_up() {
+    let (redis, nowhere) = (Redis::start(), Upstream::nowhere());
+    let gateway = Gateway::start(&queued(&format!("http://{nowhere}/app"), "", &redis.url()));
+    let delivery = Github::delivery("one", r#"{"a": 1}"#);
+    assert_eq!(delivery.send(gateway.address()).text(), QUEUED);
+    assert_eq!(delivery.send(gateway.address()).text(), DUPLICATE);
+    gateway.logged("a failed attempt", |event| event["message"] == "not delivered yet");
+    let upstream = Upstream::at(nowhere, |_, _| Reply::Status(200, ""));
+    upstream.wait_for(1);
+    let received = upstream.received();
+    assert_eq!(received[0].body, br#"{"a": 1}"#);
+    assert_eq!(received[0].header("doorward-event-id"), Some("one"));
+    assert_eq!(received[0].header("doorward-event-type"), Some("push"));
+    assert_ne!(received[0].header("doorward-attempt"), Some("1"));
+    wait_until("the queue to be empty", || count(&gateway, "retrying") == 0.0);
+    assert_eq!(delivery.send(gateway.address()).text(), DUPLICATE);
+    assert_eq!(upstream.ids(), ["one"]);
+}
+
+#[test]
+fn two_gateways_deliver_many_events_each_once() {
+    let (redis, upstream) = (Redis::start(), Upstream::start());
+    let gateways = [0, 1].map(|_| Gateway::start(&queued(&upstream.url(), ", concurrency = 8", &redis.url())));
+    send(&gateways[0], 0..100);
+    send(&gateways[1], 100..200);
+    upstream.wait_for(200);
+    wait_until("the queue to be empty", || gateways.iter().all(|gateway| count(gateway, "queued") == 0.0));
+    assert_eq!(sorted(&upstream), (0..200).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_a_dead_gateway_had_in_hand_is_delivered_by_another_after_the_lease() {
+    let redis = Redis::start();
+    let upstream = Upstream::with(|number, _| if number < 8 { Reply::Hold } else { Reply::Status(200, "") });
+    let sections = queued(&upstream.url(), ", concurrency = 8", &redis.url());
+    let dying = Gateway::start(&sections);
+    send(&dying, 0..20);
+    upstream.wait_for(8);
+    dying.kill();
+    let _other = Gateway::start(&sections);
+    upstream.wait_for(28);
+    let mut ids = sorted(&upstream);
+    ids.dedup();
+    assert_eq!(ids, (0..20).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_event_that_the_upstream_refuses_for_good_is_given_up() {
+    let redis = Redis::start();
+    let upstream = Upstream::with(|_, message| match message.header("doorward-event-id") {
+        Some("bad") => Reply::Status(422, "no such order"),
+        _ => Reply::Status(200, ""),
+    });
+    let gateway = Gateway::start(&queued(&upstream.url(), "", &redis.url()));
+    for id in ["bad", "good"] {
+        assert_eq!(Github::delivery(id, id).send(gateway.address()).text(), QUEUED);
+    }
+    let given_up = gateway.logged("the dead letter", |event| event["message"] == "given up: a dead letter");
+    assert_eq!((&given_up["event_id"], &given_up["status"]), (&"bad".into(), &422.into()));
+    wait_until("the dead letter to be counted", || count(&gateway, "dead") == 1.0);
+    upstream.wait_for(2);
+}
+
+#[test]
+fn events_of_one_order_stay_in_order_across_gateways() {
+    let redis = Redis::start();
+    // The first event of order a fails twice before it is taken.
+    let upstream = Upstream::with(|_, message| {
+        let first_attempts = ["1", "2"].map(Some).contains(&message.header("doorward-attempt"));
+        match message.header("doorward-event-id") {
+            Some("a0") if first_attempts => Reply::Status(500, ""),
+            _ => Reply::Status(200, ""),
+        }
+    });
+    let more = r#", backoff = "50ms", order_by = { json = "/order" }"#;
+    let gateways = [0, 1].map(|_| Gateway::start(&queued(&upstream.url(), more, &redis.url())));
+    let mut sent = Vec::new();
+    for number in 0..20 {
+        for order in ["a", "b"] {
+            let id = format!("{order}{number}");
+            let body = format!(r#"{{"order": "{order}", "id": "{id}"}}"#);
+            assert_eq!(Github::delivery(&id, body).send(gateways[number % 2].address()).text(), QUEUED);
+            sent.push(id);
+        }
+    }
+    upstream.wait_for(42);
+    let ids = upstream.ids();
+    for order in ["a", "b"] {
+        let mut came: Vec<_> = ids.iter().filter(|id| id.starts_with(order)).collect();
+        came.dedup();
+        assert_eq!(came, sent.iter().filter(|id| id.starts_with(order)).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_stop_lets_attempts_end_and_gives_back_the_rest() {
+    let redis = Redis::start();
+    let upstream = Upstream::with(|_, _| Reply::After(Duration::from_millis(300), 200));
+    let sections = queued(&upstream.url(), ", concurrency = 1", &redis.url());
+    let gateway = Gateway::start(&sections);
+    send(&gateway, 0..4);
+    upstream.wait_for(1);
+    gateway.signal("TERM");
+    assert_eq!(gateway.wait().status.code(), Some(0));
+    let before = upstream.ids().len();
+    assert!(before < 4, "{before}");
+    let pending: Vec<redis::Value> = redis.command(&["XINFO", "CONSUMERS", "doorward:{github}:stream", "doorward"]);
+    assert!(pending.is_empty(), "nothing is in hand any more: {pending:?}");
+    let _next = Gateway::start(&sections);
+    upstream.wait_for(4);
+    assert_eq!(sorted(&upstream), [0, 1, 2, 3]);
+}

@@ -1,0 +1,254 @@
+//! Queues in Redis while Redis, or a gateway, is not there, sleeps or forgets.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::harness::Cluster;
+use crate::harness::Gateway;
+use crate::harness::Github;
+use crate::harness::Redis;
+use crate::harness::Reply;
+use crate::harness::Upstream;
+use crate::harness::Watched;
+use crate::harness::free_port;
+use crate::harness::wait_until;
+use crate::queue_redis::QUEUED;
+use crate::queue_redis::count;
+use crate::queue_redis::queued;
+use crate::queue_redis::queued_with;
+use crate::queue_redis::send;
+use crate::queue_redis::sorted;
+
+const AOF: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
+/// Nobody takes over while a test waits.
+const LONG_LEASE: &str = "lease = \"5m\"";
+
+/// Events of the source that stand in this sorted set.
+fn stored(redis: &Redis, set: &str) -> usize {
+    redis.try_command(&["ZCARD", &format!("doorward:{{github}}:{set}")]).unwrap_or_default()
+}
+
+#[test]
+fn a_gateway_that_sleeps_longer_than_its_lease_neither_loses_nor_undoes_anything() {
+    let redis = Redis::start();
+    // What the sleeper has in hand is refused when it is awake again.
+    let upstream = Upstream::with(|number, _| if number < 4 { Reply::HoldThen(500) } else { Reply::Status(200, "") });
+    let sections = queued(&upstream.url(), ", concurrency = 4", &redis.url());
+    let sleeper = Gateway::start(&sections);
+    send(&sleeper, 0..10);
+    upstream.wait_for(4);
+    sleeper.signal("STOP");
+    let other = Gateway::start(&sections);
+    wait_until("the other one to deliver all", || stored(&redis, "done") == 10);
+    upstream.release();
+    sleeper.signal("CONT");
+    sleeper.logged("the attempts to end", |event| event["message"] == "not delivered yet");
+    send(&sleeper, 10..12);
+    wait_until("the rest to be delivered", || stored(&redis, "done") == 12);
+    assert_eq!((stored(&redis, "due"), stored(&redis, "dead")), (0, 0), "nothing is tried again");
+    let ids = sorted(&upstream);
+    assert_eq!(ids.len(), 16, "only what was in hand was tried twice: {ids:?}");
+    assert_eq!(ids.into_iter().collect::<BTreeSet<_>>(), (0..12).collect());
+    wait_until("nothing to be left", || count(&other, "queued") + count(&other, "retrying") == 0.0);
+}
+
+#[test]
+fn what_was_delivered_while_redis_was_down_is_recorded_when_it_is_back() {
+    let mut redis = Redis::with(&AOF);
+    let upstream = Upstream::with(|number, _| if number < 4 { Reply::Hold } else { Reply::Status(200, "") });
+    let gateway =
+        Gateway::start(&queued_with(&upstream.url(), ", concurrency = 4, timeout = \"30s\"", &redis.url(), LONG_LEASE));
+    send(&gateway, 0..10);
+    upstream.wait_for(4);
+    redis.kill();
+    let answer = Github::delivery("10", "10").send(gateway.address());
+    assert!(answer.asks_to_come_again(), "{answer:?}");
+    assert_eq!(gateway.admin("/readyz").status, 200);
+    upstream.release();
+    gateway.logged("the trouble", |event| event["message"] == "what came of deliveries cannot be recorded yet");
+    redis.run(&[]);
+    Github::delivery("10", "10").send_until_taken(gateway.address());
+    wait_until("all to be delivered", || stored(&redis, "done") == 11);
+    assert_eq!(sorted(&upstream), (0..11).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_redis_that_is_back_without_its_data_is_used_again() {
+    let (mut redis, upstream) = (Redis::start(), Upstream::start());
+    let gateway = Gateway::start(&queued(&upstream.url(), "", &redis.url()));
+    send(&gateway, 0..3);
+    upstream.wait_for(3);
+    redis.kill();
+    redis.run(&[]);
+    Github::delivery("3", "3").send_until_taken(gateway.address());
+    upstream.wait_for(4);
+    wait_until("it to be recorded", || stored(&redis, "done") == 1);
+    assert_eq!(sorted(&upstream), [0, 1, 2, 3]);
+}
+
+#[test]
+fn what_a_sleeping_redis_hands_out_to_nobody_is_not_left_to_the_lease() {
+    let (redis, upstream) = (Redis::start(), Upstream::start());
+    let gateways = [0, 1].map(|_| Gateway::start(&queued_with(&upstream.url(), "", &redis.url(), LONG_LEASE)));
+    send(&gateways[0], 0..5);
+    upstream.wait_for(5);
+    redis.signal("STOP");
+    // Takes and settlements of these time out, and are all done when Redis is awake.
+    for gateway in &gateways {
+        let answer = Github::delivery("5", "5").send(gateway.address());
+        assert!(answer.asks_to_come_again(), "{answer:?}");
+    }
+    redis.signal("CONT");
+    for id in 5..25 {
+        Github::delivery(&id.to_string(), id.to_string()).send_until_taken(gateways[id % 2].address());
+    }
+    wait_until("all to be delivered", || stored(&redis, "done") == 25);
+    let ids = sorted(&upstream);
+    assert_eq!(ids, (0..25).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_redis_that_takes_no_writes_for_a_while_costs_nothing() {
+    let redis = Redis::start();
+    let upstream = Upstream::with(|number, _| if number < 4 { Reply::Hold } else { Reply::Status(200, "") });
+    let gateway =
+        Gateway::start(&queued_with(&upstream.url(), ", concurrency = 4, timeout = \"30s\"", &redis.url(), LONG_LEASE));
+    send(&gateway, 0..10);
+    upstream.wait_for(4);
+    redis.command::<()>(&["REPLICAOF", "127.0.0.1", &free_port().to_string()]);
+    let answer = Github::delivery("10", "10").send(gateway.address());
+    assert!(answer.asks_to_come_again(), "{answer:?}");
+    upstream.release();
+    gateway.logged("the trouble", |event| event["message"] == "what came of deliveries cannot be recorded yet");
+    redis.command::<()>(&["REPLICAOF", "NO", "ONE"]);
+    wait_until("all to be delivered", || stored(&redis, "done") == 10);
+    assert_eq!(sorted(&upstream), (0..10).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_redis_that_is_out_of_memory_takes_no_events_and_still_lets_those_go_that_it_has() {
+    let redis = Redis::start();
+    let upstream = Upstream::with(|number, _| if number < 4 { Reply::Hold } else { Reply::Status(200, "") });
+    let gateway =
+        Gateway::start(&queued_with(&upstream.url(), ", concurrency = 4, timeout = \"30s\"", &redis.url(), LONG_LEASE));
+    send(&gateway, 0..10);
+    upstream.wait_for(4);
+    redis.command::<()>(&["CONFIG", "SET", "maxmemory", "1"]);
+    let answer = Github::delivery("10", "10").send(gateway.address());
+    assert!(answer.asks_to_come_again(), "{answer:?}");
+    upstream.release();
+    wait_until("all to be delivered", || stored(&redis, "done") == 10);
+    redis.command::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
+    Github::delivery("10", "10").send_until_taken(gateway.address());
+    upstream.wait_for(11);
+    assert_eq!(sorted(&upstream), (0..11).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_idle_gateway_asks_redis_once_in_two_seconds_whatever_it_has() {
+    let (redis, upstream) = (Redis::start(), Upstream::start());
+    let others = ["b", "c", "d"].map(|name| {
+        let source = Github::delivering(&format!("queue = {{ url = \"{}\", timeout = \"1s\" }}", upstream.url()));
+        source.replace("sources.github", &format!("sources.{name}")).replace("/github", &format!("/{name}"))
+    });
+    let sections = others.concat() + &queued(&upstream.url(), "", &redis.url());
+    let gateway = Gateway::start(&sections);
+    send(&gateway, 0..3);
+    upstream.wait_for(3);
+    wait_until("it to be counted", || stored(&redis, "done") == 3);
+    let calls = || {
+        let stats = redis.info("commandstats");
+        let scripts = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
+        let calls = scripts.and_then(|line| line.split(',').next()).expect("scripts were run");
+        calls.parse::<u32>().expect("a number")
+    };
+    // Queues that were in use are all looked at once more.
+    let in_use = calls();
+    wait_until("those looks", || calls() >= in_use + 4);
+    let (before, begun) = (calls(), Instant::now());
+    wait_until("some looks", || begun.elapsed() > Duration::from_millis(6500));
+    let made = calls() - before;
+    assert!((1..=4).contains(&made), "{made} calls in 6.5 s");
+}
+
+/// Events that come in all the time, to several gateways.
+struct Traffic {
+    enough: Arc<AtomicBool>,
+    senders: Vec<JoinHandle<Vec<u32>>>,
+}
+
+impl Traffic {
+    fn start(gateways: &[SocketAddr]) -> Self {
+        let enough: Arc<AtomicBool> = Arc::default();
+        let senders = gateways.iter().zip(1_u32..).map(|(&gateway, sender)| {
+            let enough = Arc::clone(&enough);
+            std::thread::spawn(move || {
+                let ids = (sender * 1_000_000..).take_while(|_| !enough.load(Ordering::Relaxed));
+                let taken = ids.inspect(|id| {
+                    drop(Github::delivery(&id.to_string(), id.to_string()).send_until_taken(gateway));
+                });
+                taken.collect()
+            })
+        });
+        Self { senders: senders.collect(), enough }
+    }
+
+    /// The ids of the events that were acknowledged.
+    fn end(self) -> Vec<u32> {
+        self.enough.store(true, Ordering::Relaxed);
+        self.senders.into_iter().flat_map(|sender| sender.join().expect("all were taken")).collect()
+    }
+}
+
+/// Every event that was acknowledged has come.
+#[track_caller]
+fn assert_all_come(upstream: &Upstream, acknowledged: &[u32]) {
+    wait_until("all that was acknowledged", || {
+        let came: BTreeSet<_> = sorted(upstream).into_iter().collect();
+        acknowledged.iter().all(|id| came.contains(id))
+    });
+}
+
+const TWO_COPIES: &str = "lease = \"6s\"\ntimeout = \"1s\"\ndurability = { replicas = 1 }";
+
+#[test]
+fn what_was_acknowledged_survives_a_failover_under_load() {
+    let (mut watched, upstream) = (Watched::start(), Upstream::start());
+    let gateways =
+        [0, 1].map(|_| Gateway::start(&queued_with(&upstream.url(), ", timeout = \"1s\"", &watched.url(), TWO_COPIES)));
+    let first = watched.master();
+    let traffic = Traffic::start(&gateways.each_ref().map(Gateway::address));
+    upstream.wait_for(50);
+    watched.servers[0].kill();
+    wait_until("another master", || watched.master() != first);
+    watched.servers[0].run(&[]);
+    let before = upstream.received().len();
+    upstream.wait_for(before + 50);
+    let acknowledged = traffic.end();
+    assert_all_come(&upstream, &acknowledged);
+    wait_until("nothing to be left", || count(&gateways[0], "queued") + count(&gateways[0], "retrying") == 0.0);
+}
+
+#[test]
+fn what_was_acknowledged_survives_the_death_of_a_master_in_a_cluster() {
+    let (mut cluster, upstream) = (Cluster::start(), Upstream::start());
+    let gateways =
+        [0, 1].map(|_| Gateway::start(&queued_with(&upstream.url(), ", timeout = \"1s\"", &cluster.url(), TWO_COPIES)));
+    let traffic = Traffic::start(&gateways.each_ref().map(Gateway::address));
+    upstream.wait_for(50);
+    let dead = cluster.owner("doorward:{github}:stream");
+    cluster.nodes[dead].kill();
+    assert_ne!(cluster.owner("doorward:{github}:stream"), dead);
+    cluster.nodes[dead].run(&[]);
+    let before = upstream.received().len();
+    upstream.wait_for(before + 50);
+    let acknowledged = traffic.end();
+    assert_all_come(&upstream, &acknowledged);
+    wait_until("nothing to be left", || count(&gateways[0], "queued") + count(&gateways[0], "retrying") == 0.0);
+}
