@@ -7,6 +7,7 @@
     clippy::as_conversions,
     clippy::string_slice,
     clippy::disallowed_methods,
+    clippy::print_stderr,
     unreachable_pub,
     unused_imports,
     reason = "a test may fail, and not every test needs everything of the harness"
@@ -22,6 +23,7 @@ mod bodies_json;
 mod captures;
 mod certificates;
 mod cli;
+mod damage;
 mod documents;
 mod drain;
 mod explain;
