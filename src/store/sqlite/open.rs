@@ -101,6 +101,7 @@ impl Opened {
             return Err(Failure::Newer(version));
         }
         schema::migrate(&mut connection, version)?;
+        forgive_clock(&connection, Moment::now())?;
         let remembered = Arc::new(Remembered::new(options.max_events));
         load(&connection, &remembered)?;
         let sources = sources(&connection, options.queues)?;
@@ -164,6 +165,15 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
 /// A connection that only reads.
 pub(super) fn read_only(path: &Path) -> rusqlite::Result<Connection> {
     Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+}
+
+/// After a clock that was put back, pauses that began later than now begin now.
+fn forgive_clock(connection: &Connection, now: Moment) -> rusqlite::Result<()> {
+    connection.execute(
+        "UPDATE events SET due = due - settled + ?1, settled = ?1 WHERE state = 3 AND due > ?1 AND settled > ?1",
+        [now.millis()],
+    )?;
+    Ok(())
 }
 
 /// Reads what is finished.
