@@ -40,6 +40,7 @@ mod journey_headers;
 mod journey_log;
 mod journey_paths;
 mod keys;
+mod kill;
 mod layering;
 mod limits;
 mod observe;
