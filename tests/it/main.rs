@@ -48,6 +48,7 @@ mod once;
 mod origin;
 mod profiles;
 mod queue;
+mod queue_upstreams;
 mod redis;
 mod redis_cluster;
 mod redis_durable;
