@@ -6,6 +6,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
@@ -37,6 +38,9 @@ use super::tls::Tls;
 use crate::event::Event;
 use crate::store::queued::QueuedEvent;
 
+/// What an answer is granted beyond its time: a gateway that was stopped for a while sees that the time is up before it
+/// sees the answer that came meanwhile, and would send the event again.
+const GRACE: Duration = Duration::from_millis(20);
 /// How long an idle connection is kept: less than what common servers wait (Node.js: 5 s).
 const MAX_IDLE: Duration = Duration::from_secs(4);
 /// Longest a connection may take to be made: long enough for a lost first packet, which is sent again after a second.
@@ -161,7 +165,14 @@ impl Upstream {
     /// Sends a request, which may have to be made twice.
     async fn send(&self, request: impl Fn() -> Outgoing) -> Result<Answer, Undelivered> {
         let mut sent = false;
-        match tokio::time::timeout(self.timeout, self.exchange(request, &mut sent)).await {
+        let answered = {
+            let mut exchange = pin!(self.exchange(request, &mut sent));
+            match tokio::time::timeout(self.timeout, exchange.as_mut()).await {
+                Ok(answered) => Ok(answered),
+                Err(_elapsed) => tokio::time::timeout(GRACE, exchange).await,
+            }
+        };
+        match answered {
             Ok(Ok(answer)) if answer.status.is_success() => Ok(answer),
             Ok(Ok(answer)) => Err(Undelivered::Answered(answer)),
             Ok(Err(failure)) => Err(failure),

@@ -22,6 +22,7 @@ use crate::store::Backlog;
 use crate::store::queued::Settlement;
 use crate::store::queued::Taken;
 use crate::store::queued::Verdict;
+use crate::time::Moment;
 use crate::time::Steady;
 
 /// Pause after the store did not answer.
@@ -168,7 +169,8 @@ impl Courier {
         let delivered = self.upstream.deliver_queued(&taken.event, attempts).await;
         self.metrics.upstream_duration.observe(begun.elapsed().as_secs_f64());
         let now = self.clock.now();
-        let attempted = Attempted::new(&delivered, now);
+        // A date in an answer is one of the wall's clock.
+        let attempted = Attempted::new(&delivered, Moment::now());
         let chance = getrandom::u64().unwrap_or_default();
         self.tell_breaker(&attempted, probe, chance);
         let verdict = self.policy.judge(&attempted, &taken, now, chance);

@@ -116,8 +116,9 @@ impl Admin {
         }
     }
 
-    /// A worker that does nothing for seconds does not come back by itself.
+    /// A worker that does nothing for seconds does not come back by itself, nor does a store that could not be written.
     fn live(&self) -> Result<(), String> {
+        self.workers.iter().try_for_each(|worker| worker.pulse.store.sound()).map_err(|unavailable| unavailable.0)?;
         match self.workers.iter().filter(|worker| worker.misses.load(Ordering::Relaxed) >= MISSES).count() {
             0 => Ok(()),
             stuck => Err(format!("{stuck} of {} workers are stuck", self.workers.len())),

@@ -104,4 +104,15 @@ impl Store {
             Self::Redis(_) => Err(Unavailable("Redis has not answered yet".to_owned())),
         }
     }
+
+    /// Whether a restart would not help.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when a file could not be written, or is damaged.
+    pub fn sound(&self) -> Result<(), Unavailable> {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.sound(),
+            Self::Memory(_) | Self::Redis(_) => Ok(()),
+        }
+    }
 }

@@ -7,6 +7,7 @@
     clippy::as_conversions,
     clippy::string_slice,
     clippy::disallowed_methods,
+    clippy::print_stderr,
     unreachable_pub,
     unused_imports,
     reason = "a test may fail, and not every test needs everything of the harness"
@@ -22,6 +23,9 @@ mod bodies_json;
 mod captures;
 mod certificates;
 mod cli;
+mod clock;
+mod damage;
+mod disk;
 mod documents;
 mod drain;
 mod explain;
@@ -36,6 +40,7 @@ mod journey_headers;
 mod journey_log;
 mod journey_paths;
 mod keys;
+mod kill;
 mod layering;
 mod limits;
 mod observe;
@@ -46,6 +51,7 @@ mod queue;
 mod queue_redis;
 mod queue_redis_faults;
 mod queue_redis_model;
+mod queue_upstreams;
 mod redis;
 mod redis_cluster;
 mod redis_durable;

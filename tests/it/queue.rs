@@ -8,8 +8,8 @@ use crate::harness::Reply;
 use crate::harness::Upstream;
 use crate::harness::wait_until;
 
-const QUEUED: &str = r#"{"received":true}"#;
-const DUPLICATE: &str = r#"{"received":true,"duplicate":true}"#;
+pub const QUEUED: &str = r#"{"received":true}"#;
+pub const DUPLICATE: &str = r#"{"received":true,"duplicate":true}"#;
 
 /// A GitHub source with a queue, whose table has these keys besides `url`, and a SQLite store.
 pub fn queued(upstream: &str, more: &str) -> String {

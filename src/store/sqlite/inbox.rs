@@ -1,5 +1,6 @@
 //! What the writer has to write: gathered while it writes the previous batch.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
@@ -15,6 +16,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::rows::Columns;
+use super::salvage;
 use crate::event::Key;
 use crate::event::Lane;
 use crate::store::Keys;
@@ -25,8 +27,10 @@ use crate::store::queued::Settlement;
 use crate::store::queued::State;
 
 /// Between those who have something to write and the one who writes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Inbox {
+    /// The file.
+    path: PathBuf,
     pending: Mutex<Batch>,
     more: Condvar,
     /// Why nothing is written any more.
@@ -160,6 +164,17 @@ impl Batch {
 }
 
 impl Inbox {
+    /// For this file.
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            pending: Mutex::default(),
+            more: Condvar::new(),
+            poisoned: OnceLock::new(),
+            full: AtomicBool::new(false),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Batch> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -194,11 +209,35 @@ impl Inbox {
         self.more.notify_one();
     }
 
-    /// Nothing is written any more, because what was written last may not be on the disk; whoever waits is let go.
-    pub(super) fn poison(&self, why: String) {
+    /// Nothing is written any more, because what was written last may not be on the disk, or what is there is `damaged`;
+    /// whoever waits, or comes later, is told so.
+    pub(super) fn fail(&self, error: &dyn std::fmt::Display, damaged: bool) {
+        let path = self.path.display();
+        if damaged {
+            salvage::mark(&self.path);
+            tracing::error!(
+                %error,
+                %path,
+                "the store's file is damaged: nothing more is taken or delivered. Restart the gateway: it will save what \
+                 can be read into a new file, and keep this one"
+            );
+            self.poison(format!("the SQLite file is damaged ({error}); restart to save what can be read"));
+        } else {
+            tracing::error!(
+                %error,
+                %path,
+                "the store cannot be written: nothing more is taken. What was acknowledged is in the file; see to the \
+                 disk and restart the gateway"
+            );
+            self.poison(format!("the SQLite file could not be written ({error}); restart when the disk is well"));
+        }
+    }
+
+    fn poison(&self, why: String) {
         let abandoned = {
             let mut pending = self.lock();
-            let _first = self.poisoned.set(why);
+            // The first cause is the one that matters.
+            let _later = self.poisoned.set(why);
             let closed = pending.closed;
             std::mem::replace(&mut *pending, Batch { closed, ..Batch::default() })
         };

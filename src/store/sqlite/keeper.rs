@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use rusqlite::Connection;
 
 use super::inbox::Inbox;
+use super::salvage;
 
 /// Pages that are written before they are moved: 4 MiB.
 const EAGER: usize = 1024;
@@ -59,13 +60,7 @@ impl Keeper {
             }
             match checkpoint(connection) {
                 Ok((log, moved)) => self.quiet.store(moved < log && log > LONG, Ordering::Relaxed),
-                Err(error) => {
-                    tracing::error!(%error, "the store's log cannot be moved into its file");
-                    inbox.poison(format!(
-                        "the SQLite file could not be written ({error}); restart when the disk is well"
-                    ));
-                    return;
-                }
+                Err(error) => return inbox.fail(&error, salvage::is_damage(&error)),
             }
         }
     }

@@ -2,16 +2,20 @@
 //!
 //! One thread writes: an event to be queued and the mark that keeps it from being queued twice stand in one transaction,
 //! and all that came while the previous batch was written share one fsync. What cannot be written poisons the store: it
-//! takes nothing more until the gateway is started again. The file is locked for this process alone.
+//! takes nothing more until the gateway is started again. The file is locked for this process alone. One that is damaged
+//! is replaced by what can be read of it.
 
 mod inbox;
 mod keeper;
 mod line;
 mod lines;
 mod open;
+mod pages;
 mod retention;
 mod rows;
+mod salvage;
 mod schema;
+mod wal;
 mod writer;
 
 use std::path::PathBuf;
@@ -217,7 +221,7 @@ impl Sqlite {
                 verdict: Verdict::Dead,
                 attempts: tries.attempts,
                 at: Moment::now(),
-                reason: Some("damaged on disk".to_owned()),
+                reason: Some(rows::DAMAGED.to_owned()),
                 answer: None,
             };
             let attempt = Attempt { queue, row, lane, was: tries.state(), settlement };
@@ -258,7 +262,12 @@ impl Sqlite {
         let sqlite = Arc::clone(self);
         let read = move || read(&sqlite.loader.lock().unwrap_or_else(PoisonError::into_inner));
         match tokio::task::spawn_blocking(read).await {
-            Ok(read) => read.map_err(|error| Unavailable(format!("the SQLite file cannot be read: {error}"))),
+            Ok(Ok(read)) => Ok(read),
+            Ok(Err(error)) if salvage::is_damage(&error) => {
+                self.inbox.fail(&error, true);
+                Err(self.gone())
+            }
+            Ok(Err(error)) => Err(Unavailable(format!("the SQLite file cannot be read: {error}"))),
             Err(_ending) => Err(Unavailable("the gateway is ending".to_owned())),
         }
     }
@@ -280,11 +289,12 @@ impl Sqlite {
 
 impl Drop for Sqlite {
     fn drop(&mut self) {
-        self.inbox.close();
         self.keeper.close();
         for thread in self.threads.drain(..) {
             // A thread that panicked has nothing left to write.
             let _ended = thread.join();
+            // The keeper is the first: what it could not do, the writer must not try again.
+            self.inbox.close();
         }
     }
 }

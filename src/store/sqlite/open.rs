@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 
 use rusqlite::Connection;
+use rusqlite::ErrorCode;
 use rusqlite::OpenFlags;
 
 use super::Keeper;
@@ -19,12 +20,29 @@ use super::line::Line;
 use super::lines;
 use super::retention::Retention;
 use super::rows;
+use super::salvage;
 use super::schema;
 use super::writer::Writer;
 use crate::event::Key;
 use crate::store::Remembered;
 use crate::store::queued::Queue;
 use crate::time::Moment;
+
+/// Why a file cannot be used.
+enum Failure {
+    Sqlite(rusqlite::Error),
+    /// It has a layout of a later version.
+    Newer(i64),
+}
+
+/// A file with what has to be in memory of it.
+struct Opened {
+    connection: Connection,
+    remembered: Arc<Remembered>,
+    sources: HashMap<String, i64>,
+    lines: Arc<Lines>,
+    last_row: i64,
+}
 
 impl Sqlite {
     /// Opens or makes the file, reads what is remembered in it, and starts the threads that write it.
@@ -33,29 +51,19 @@ impl Sqlite {
     /// What keeps the file from being used, for the operator.
     pub fn open(options: &Options<'_>) -> Result<Self, String> {
         let path = options.path.as_path();
-        let failed = |error: rusqlite::Error| explain(path, &error);
-        let owned = own(path)?;
-        let mut connection = connect(path).map_err(failed)?;
-        connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
-        connection.pragma_update(None, "wal_autocheckpoint", 0).map_err(failed)?;
-        let version = schema::version(&connection).map_err(failed)?;
-        if version > schema::PRESENT {
-            return Err(format!(
-                "{} was written by a newer version of Doorward (layout {version}, this one knows {}); run that version, or \
-                 name another file",
-                path.display(),
-                schema::PRESENT
-            ));
-        }
-        schema::migrate(&mut connection, version).map_err(failed)?;
-        let remembered = Arc::new(Remembered::new(options.max_events));
-        load(&connection, &remembered).map_err(failed)?;
-        let sources = sources(&connection, options.queues).map_err(failed)?;
-        let lines = Arc::new(lines(&connection, options.queues, &sources).map_err(failed)?);
+        let mut owned = salvage::where_needed(path, own(path)?)?;
+        let opened = match Opened::new(options) {
+            Err(Failure::Sqlite(error)) if salvage::is_damage(&error) && salvage::is_possible(path) => {
+                owned = salvage::salvage(path, owned)?;
+                Opened::new(options)
+            }
+            opened => opened,
+        };
+        let Opened { connection, remembered, sources, lines, last_row } =
+            opened.map_err(|failure| failure.explain(path))?;
+        let failed = |error: rusqlite::Error| Failure::Sqlite(error).explain(path);
         let keep = options.queues.iter().filter_map(|queue| Some((*sources.get(&queue.source)?, queue.keep))).collect();
-        let (inbox, keeper) = (Arc::new(Inbox::default()), Arc::new(Keeper::default()));
-        let last_row =
-            connection.query_row("SELECT coalesce(max(event), 0) FROM events", [], |row| row.get(0)).map_err(failed)?;
+        let (inbox, keeper) = (Arc::new(Inbox::new(path.to_owned())), Arc::new(Keeper::default()));
         let writer = Writer {
             connection,
             path: path.to_owned(),
@@ -68,15 +76,59 @@ impl Sqlite {
             last_row,
         };
         let loader = Mutex::new(read_only(path).map_err(failed)?);
-        let keeping = connect(path).map_err(failed)?;
+        let (keeping, searching) = (connect(path).map_err(failed)?, read_only(path).map_err(failed)?);
         let threads = vec![
-            spawn("doorward-sqlite", move || writer.run())?,
             spawn("doorward-keeper", {
                 let (keeper, inbox) = (Arc::clone(&keeper), Arc::clone(&inbox));
                 move || keeper.run(&keeping, &inbox)
             })?,
+            spawn("doorward-sqlite", move || writer.run())?,
         ];
+        // It only reads, so nobody has to wait for it.
+        let finds = Arc::clone(&inbox);
+        drop(spawn("doorward-search", move || search_for_damage(&searching, &finds))?);
         Ok(Self { remembered, inbox, lines, keeper, loader, threads, _owned: owned })
+    }
+}
+
+impl Opened {
+    fn new(options: &Options<'_>) -> Result<Self, Failure> {
+        let mut connection = connect(&options.path)?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+        let version = schema::version(&connection)?;
+        if version > schema::PRESENT {
+            return Err(Failure::Newer(version));
+        }
+        schema::migrate(&mut connection, version)?;
+        forgive_clock(&connection, Moment::now())?;
+        let remembered = Arc::new(Remembered::new(options.max_events));
+        load(&connection, &remembered)?;
+        let sources = sources(&connection, options.queues)?;
+        let lines = Arc::new(lines(&connection, options.queues, &sources)?);
+        let last_row = connection.query_row("SELECT coalesce(max(event), 0) FROM events", [], |row| row.get(0))?;
+        Ok(Self { connection, remembered, sources, lines, last_row })
+    }
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+/// Looks for events that the indexes have lost, which nobody would ever miss: SQLite itself notices only what it meets.
+fn search_for_damage(connection: &Connection, inbox: &Inbox) {
+    for table in ["events", "sources"] {
+        let found =
+            connection.query_row(&format!("PRAGMA integrity_check({table})"), [], |row| row.get::<_, String>(0));
+        match found {
+            Ok(found) if found == "ok" => {}
+            Ok(found) => return inbox.fail(&found, true),
+            Err(error) if salvage::is_damage(&error) => return inbox.fail(&error, true),
+            // Whoever needs what cannot be read now will say so.
+            Err(_passing) => return,
+        }
     }
 }
 
@@ -113,6 +165,15 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
 /// A connection that only reads.
 pub(super) fn read_only(path: &Path) -> rusqlite::Result<Connection> {
     Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+}
+
+/// After a clock that was put back, pauses that began later than now begin now.
+fn forgive_clock(connection: &Connection, now: Moment) -> rusqlite::Result<()> {
+    connection.execute(
+        "UPDATE events SET due = due - settled + ?1, settled = ?1 WHERE state = 3 AND due > ?1 AND settled > ?1",
+        [now.millis()],
+    )?;
+    Ok(())
 }
 
 /// Reads what is finished.
@@ -152,27 +213,36 @@ fn sources(connection: &Connection, queues: &[Queue]) -> rusqlite::Result<HashMa
 fn lines(connection: &Connection, queues: &[Queue], sources: &HashMap<String, i64>) -> rusqlite::Result<Lines> {
     let mut lines = Vec::with_capacity(queues.len());
     for queue in queues {
-        let source = sources.get(&queue.source).copied().unwrap_or_default();
+        // One that was just inserted and is not there was damaged.
+        let source = *sources.get(&queue.source).ok_or(rusqlite::Error::QueryReturnedNoRows)?;
         let retrying = if queue.ordered { rows::retrying(connection, source)? } else { Vec::new() };
         lines.push(lines::Queue::new(source, Line::new(queue.ordered, retrying), rows::counts(connection, source)?));
     }
     Ok(Lines::new(lines))
 }
 
-fn explain(path: &Path, error: &rusqlite::Error) -> String {
-    let path = path.display();
-    match error.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => {
-            format!("{path} is in use by another process; one gateway owns its file, several share a Redis")
+impl Failure {
+    fn explain(&self, path: &Path) -> String {
+        let path = path.display();
+        let error = match self {
+            Self::Sqlite(error) => error,
+            Self::Newer(version) => {
+                return format!(
+                    "{path} was written by a newer version of Doorward (layout {version}, this one knows {}); run that \
+                     version, or name another file",
+                    schema::PRESENT
+                );
+            }
+        };
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                format!("{path} is in use by another process; one gateway owns its file, several share a Redis")
+            }
+            Some(ErrorCode::CannotOpen) => format!("{path} cannot be opened; its folder must exist and be writable"),
+            Some(ErrorCode::ReadOnly) => format!("{path} cannot be written; name a file on a writable volume"),
+            Some(ErrorCode::NotADatabase) => format!("{path} is not a SQLite file; name another, or move it away"),
+            _ => format!("{path} cannot be used: {error}"),
         }
-        Some(rusqlite::ErrorCode::CannotOpen) => {
-            format!("{path} cannot be opened; its folder must exist and be writable")
-        }
-        Some(rusqlite::ErrorCode::ReadOnly) => format!("{path} cannot be written; name a file on a writable volume"),
-        Some(rusqlite::ErrorCode::NotADatabase) => {
-            format!("{path} is not a SQLite file; name another, or move it away")
-        }
-        _ => format!("{path} cannot be used: {error}"),
     }
 }
 

@@ -44,10 +44,15 @@ pub(super) fn first_of(moment: Moment) -> i64 {
     moment.millis().clamp(0, i64::MAX / PER_MILLISECOND) * PER_MILLISECOND
 }
 
+/// About when the event of a row was received.
+pub(super) fn received(row: i64) -> i64 {
+    row.div_euclid(PER_MILLISECOND)
+}
+
 /// The number of a row's event.
 pub(super) fn number(row: i64) -> Number {
     let part = |part: i64| u64::try_from(part).unwrap_or(0);
-    Number { millis: part(row.div_euclid(PER_MILLISECOND)), sequence: part(row.rem_euclid(PER_MILLISECOND)) }
+    Number { millis: part(received(row)), sequence: part(row.rem_euclid(PER_MILLISECOND)) }
 }
 
 /// The row of a number; `None` when no row can have it.
@@ -129,6 +134,9 @@ pub(super) struct Damaged {
     pub(super) tries: Tries,
 }
 
+/// Why such an event is given up.
+pub(super) const DAMAGED: &str = "damaged on disk";
+
 const COLUMNS: &str =
     "events.event, attempts, spent, received, replayed, lane, checksum, id, type, method, headers, body";
 
@@ -194,14 +202,15 @@ fn read(
     let mut rows = statement.query(parameters)?;
     while let Some(row) = rows.next()? {
         count += 1;
+        // Of a damaged row, nothing has to be what it was.
         let tries = Tries {
-            attempts: row.get(1)?,
-            spent: row.get(2)?,
-            replayed_at: row.get::<_, Option<i64>>(4)?.map(Moment::from_millis),
+            attempts: row.get(1).unwrap_or_default(),
+            spent: row.get(2).unwrap_or_default(),
+            replayed_at: row.get(4).ok().map(Moment::from_millis),
         };
-        let (number, lane) = (row.get(0)?, lane(row, 5)?);
+        let (number, lane) = (row.get(0)?, lane(row, 5).unwrap_or_default());
         loaded.scanned = Some((row.get(12)?, number));
-        match event(row, lane)? {
+        match event(row, number, lane)? {
             Some(event) => {
                 bytes += event.weight();
                 loaded.events.push(Standing { row: number, event: Arc::new(event), tries });
@@ -222,7 +231,7 @@ fn lane(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Lane>> {
 }
 
 /// The event of a row with [`COLUMNS`]; `None` when it is not what was written.
-fn event(row: &Row<'_>, lane: Option<Lane>) -> rusqlite::Result<Option<QueuedEvent>> {
+fn event(row: &Row<'_>, at: i64, lane: Option<Lane>) -> rusqlite::Result<Option<QueuedEvent>> {
     let texts = (text(row, 9)?, text(row, 10)?, text(row, 7)?);
     let (Some(method), Some(headers), Some(id)) = texts else { return Ok(None) };
     let Ok(body) = row.get_ref(11)?.as_blob() else { return Ok(None) };
@@ -237,7 +246,7 @@ fn event(row: &Row<'_>, lane: Option<Lane>) -> rusqlite::Result<Option<QueuedEve
     Ok(Some(QueuedEvent {
         id,
         kind: kind.flatten(),
-        received_at: Moment::from_millis(row.get(3)?),
+        received_at: Moment::from_millis(row.get(3).unwrap_or_else(|_damaged| received(at))),
         method,
         headers,
         body: Bytes::copy_from_slice(body),
@@ -250,7 +259,7 @@ fn text<'r>(row: &'r Row<'_>, column: usize) -> rusqlite::Result<Option<&'r str>
 }
 
 /// Tells whether what is read is what was written: SQLite does not notice a bit that has flipped in a body.
-fn checksum(method: &str, headers: &str, body: &[u8]) -> i64 {
+pub(super) fn checksum(method: &str, headers: &str, body: &[u8]) -> i64 {
     let mut hash = crc32fast::Hasher::new();
     hash.update(method.as_bytes());
     hash.update(headers.as_bytes());

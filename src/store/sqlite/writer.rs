@@ -17,9 +17,11 @@ use super::inbox::Inbox;
 use super::inbox::Waiting;
 use super::keeper::Keeper;
 use super::lines::Lines;
+use super::pages::PAGE;
 use super::retention::Retention;
 use super::rows;
 use super::rows::Writing;
+use super::salvage;
 use crate::event::Key;
 use crate::store::KeyMap;
 use crate::store::Keys;
@@ -31,9 +33,6 @@ use crate::time::Moment;
 
 /// How long the writer waits for work before it looks at the room on the disk and at what is past its time.
 const IDLE: Duration = Duration::from_secs(1);
-
-/// Bytes of a page of the file.
-const PAGE: usize = 4096;
 
 pub(super) struct Writer {
     pub(super) connection: Connection,
@@ -70,29 +69,27 @@ impl Writer {
     pub(super) fn run(mut self) {
         self.look_at_room();
         while let Some(mut batch) = self.inbox.next(IDLE) {
+            // Others find out too that the file is not well.
+            if self.inbox.sound().is_err() {
+                break;
+            }
             self.look_at_room();
             match self.write(&mut batch) {
                 Ok(effects) => self.conclude(effects, batch),
-                Err(error) => return self.poison(&error),
+                Err(error) => {
+                    self.inbox.fail(&error, salvage::is_damage(&error));
+                    break;
+                }
             }
         }
-        // The file alone is then the whole store; if that cannot be done, its log goes with it.
-        drop(self.connection.pragma_update(None, "wal_checkpoint", "TRUNCATE"));
-    }
-
-    /// Whoever waits in the batch, or comes later, is told that the store is out.
-    fn poison(&self, error: &rusqlite::Error) {
+        if self.inbox.sound().is_ok() {
+            // The file alone is then the whole store; if that cannot be done, its log goes with it.
+            drop(self.connection.pragma_update(None, "wal_checkpoint", "TRUNCATE"));
+            return;
+        }
         // No second try: after a failed fsync the system may have thrown away what was not written, and the next one would
         // succeed without it. Closing the file must not sync it either.
         drop(self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true));
-        let path = self.path.display();
-        tracing::error!(
-            %error,
-            %path,
-            "the store cannot be written: nothing more is taken. What was acknowledged is in the file; see to the disk and \
-             restart the gateway"
-        );
-        self.inbox.poison(format!("the SQLite file could not be written ({error}); restart when the disk is well"));
         self.keeper.close();
     }
 

@@ -92,6 +92,19 @@ impl Gateway {
         gateway
     }
 
+    /// Starts it in a folder where it cannot start; what it says.
+    #[track_caller]
+    pub fn refused(folder: &Path, sections: &str) -> String {
+        let config = folder.join("doorward.toml");
+        std::fs::write(&config, complete(sections)).expect("a configuration");
+        let mut command = doorward();
+        command.arg("serve").arg("--config").arg(&config).current_dir(folder);
+        let output = command.output().expect("it ends");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        said
+    }
+
     pub fn address(&self) -> SocketAddr {
         self.listen
     }

@@ -1,5 +1,6 @@
 //! What the tests are made of: the gateway as a process, senders, upstreams, issuers and Redis servers around it.
 
+mod faults;
 mod files;
 mod gateway;
 mod http;
@@ -19,6 +20,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
+pub use faults::Faults;
 pub use files::Files;
 pub use gateway::Exit;
 pub use gateway::Gateway;

@@ -1,0 +1,78 @@
+//! Clocks that are set while events wait.
+
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::harness::Faults;
+use crate::harness::Github;
+use crate::harness::Reply;
+use crate::harness::Upstream;
+use crate::harness::wait_until;
+use crate::queue::DUPLICATE;
+use crate::queue::QUEUED;
+use crate::queue::queued;
+
+const HOUR: i64 = 60 * 60;
+
+#[test]
+fn events_are_retried_in_time_whatever_becomes_of_the_clock() {
+    let (faults, folder) = (Faults::new(), tempfile::tempdir().expect("a folder"));
+    // Each event is taken at its third attempt, and the clock is set between them.
+    let upstream = Upstream::with(|_, message| match message.header("doorward-attempt") {
+        Some("1" | "2") => Reply::Status(503, ""),
+        _ => Reply::Status(200, ""),
+    });
+    let backoff = r#", backoff = "400ms", max_backoff = "400ms""#;
+    let gateway = faults.start(folder.path(), &queued(&upstream.url(), backoff));
+    let delivery = |id: &str| Github::delivery(id, id);
+    for (count, (id, clock)) in
+        [("now", -HOUR), ("back", 24 * HOUR), ("forth", 0), ("again", 0)].into_iter().enumerate()
+    {
+        let begun = Instant::now();
+        assert_eq!(delivery(id).send(gateway.address()).text(), QUEUED);
+        upstream.wait_for(3 * count + 1);
+        faults.set_clock(clock);
+        wait_until("the delivery", || upstream.ids().len() == 3 * (count + 1));
+        // Two pauses of at most 400 ms, or of a second while the upstream is left alone.
+        assert!(begun.elapsed() < Duration::from_secs(8), "{id} took {:?}", begun.elapsed());
+    }
+    for clock in [0, -HOUR, 24 * HOUR] {
+        faults.set_clock(clock);
+        for id in ["now", "back", "forth", "again"] {
+            assert_eq!(delivery(id).send(gateway.address()).text(), DUPLICATE, "{id} at {clock}");
+        }
+    }
+    // What is remembered for four days is forgotten when the clock says that five have passed.
+    faults.set_clock(5 * 24 * HOUR);
+    assert_eq!(delivery("now").send(gateway.address()).text(), QUEUED);
+    assert_eq!(gateway.admin("/readyz").status, 200);
+}
+
+#[test]
+fn a_clock_that_is_set_back_while_the_gateway_is_down_neither_loses_nor_doubles() {
+    let (faults, folder) = (Faults::new(), tempfile::tempdir().expect("a folder"));
+    let nowhere = Upstream::nowhere();
+    let sections = queued(&format!("http://{nowhere}/app"), "");
+    faults.set_clock(HOUR);
+    let gateway = faults.start(folder.path(), &sections);
+    let send = |gateway: &crate::harness::Gateway, range: std::ops::Range<u32>| {
+        for number in range {
+            assert_eq!(
+                Github::delivery(&number.to_string(), number.to_string()).send(gateway.address()).text(),
+                QUEUED
+            );
+        }
+    };
+    send(&gateway, 0..10);
+    gateway.logged("a failed attempt", |event| event["message"] == "not delivered yet");
+    drop(gateway.kill());
+    faults.set_clock(0);
+    let gateway = faults.start(folder.path(), &sections);
+    send(&gateway, 10..20);
+    assert_eq!(Github::delivery("3", "3").send(gateway.address()).text(), DUPLICATE);
+    let upstream = Upstream::at(nowhere, |_, _| Reply::Status(200, ""));
+    upstream.wait_for(20);
+    let mut ids: Vec<u32> = upstream.ids().iter().map(|id| id.parse().expect("a number")).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, (0..20).collect::<Vec<_>>());
+}

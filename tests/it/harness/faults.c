@@ -1,0 +1,60 @@
+/* Faults of the system, loaded into the gateway with LD_PRELOAD. The folder that FAULTS names says which: while it has a
+ * file "fsync", no file whose name ends as that says reaches the disk, and each try adds a byte to "syncs"; a file "clock"
+ * has the seconds by which the wall clock is wrong. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+static int open_control(const char *name, int flags) {
+    const char *folder = getenv("FAULTS");
+    char path[4096];
+    if (folder == NULL || snprintf(path, sizeof path, "%s/%s", folder, name) >= (int)sizeof path)
+        return -1;
+    return (int)syscall(SYS_openat, AT_FDCWD, path, flags | O_CLOEXEC, 0600);
+}
+
+static int sync_file(long call, int file) {
+    int control = open_control("fsync", O_RDONLY);
+    if (control < 0)
+        return (int)syscall(call, file);
+    char ending[64] = {0}, link[32], path[4096] = {0};
+    ssize_t length = read(control, ending, sizeof ending - 1);
+    close(control);
+    snprintf(link, sizeof link, "/proc/self/fd/%d", file);
+    ssize_t named = readlink(link, path, sizeof path - 1);
+    if (length < 0 || named < length || strcmp(path + named - length, ending) != 0)
+        return (int)syscall(call, file);
+    int count = open_control("syncs", O_WRONLY | O_APPEND | O_CREAT);
+    if (count >= 0) {
+        if (write(count, ".", 1) != 1)
+            abort();
+        close(count);
+    }
+    errno = EIO;
+    return -1;
+}
+
+int fsync(int file) { return sync_file(SYS_fsync, file); }
+
+int fdatasync(int file) { return sync_file(SYS_fdatasync, file); }
+
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    int failed = (int)syscall(SYS_clock_gettime, clock, now);
+    if (failed || clock != CLOCK_REALTIME)
+        return failed;
+    int error = errno, control = open_control("clock", O_RDONLY);
+    if (control >= 0) {
+        char text[32] = {0};
+        if (read(control, text, sizeof text - 1) > 0)
+            now->tv_sec += atol(text);
+        close(control);
+    }
+    errno = error;
+    return 0;
+}

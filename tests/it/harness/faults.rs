@@ -1,0 +1,55 @@
+//! Faults of the system under a gateway: a disk that does not take what is written, a clock that is set.
+
+use std::path::Path;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use super::Gateway;
+
+/// Switches for the faults of one gateway. What does it is `faults.c`.
+pub struct Faults(TempDir);
+
+impl Faults {
+    pub fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/harness/faults.c");
+        let compiled = Command::new("cc")
+            .args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"])
+            .arg(folder.path().join("faults.so"))
+            .arg(source)
+            .status()
+            .expect("cc is installed; tests/run does that");
+        assert!(compiled.success());
+        Self(folder)
+    }
+
+    /// Starts a gateway that has these faults.
+    #[track_caller]
+    pub fn start(&self, folder: &Path, sections: &str) -> Gateway {
+        let library = self.0.path().join("faults.so");
+        let path = |path: &Path| path.to_str().expect("text").to_owned();
+        Gateway::spawn(folder, sections, &[("LD_PRELOAD", &path(&library)), ("FAULTS", &path(self.0.path()))])
+    }
+
+    /// Lets no file whose name ends so reach the disk.
+    pub fn fail_syncs(&self, ending: &str) {
+        std::fs::write(self.0.path().join("fsync"), ending).expect("a switch");
+    }
+
+    /// Lets every file reach the disk again.
+    pub fn heal(&self) {
+        std::fs::remove_file(self.0.path().join("fsync")).expect("a switch");
+    }
+
+    /// How often a gateway has tried to write to the disk in vain.
+    pub fn failed_syncs(&self) -> usize {
+        std::fs::read(self.0.path().join("syncs")).map_or(0, |tries| tries.len())
+    }
+
+    /// Sets the wall clock this many seconds ahead of what it should be.
+    pub fn set_clock(&self, seconds: i64) {
+        let (new, control) = (self.0.path().join("new"), self.0.path().join("clock"));
+        std::fs::write(&new, seconds.to_string()).and_then(|()| std::fs::rename(new, control)).expect("a switch");
+    }
+}
