@@ -170,11 +170,7 @@ pub async fn read(
     let (head, body) = request.into_parts();
     let client = Some(admitted.into_client());
     let length = announced(&head.headers, single, limits)?;
-    // Bytes count as they come: what is only announced takes no room from others.
-    let mut reserved = Reserved { bytes: 0, budget: Arc::clone(&limits.budget) };
-    let body = tokio::time::timeout(limits.body_timeout, collect(body, length, &mut reserved, limits))
-        .await
-        .map_err(|_elapsed| Unreadable::TimedOut)??;
+    let (body, reserved) = within(body, length, limits).await?;
     Ok(Inbound(Box::new(Request {
         method: head.method,
         target: head.uri,
@@ -184,6 +180,24 @@ pub async fn read(
         received_at,
         _reserved: Some(reserved),
     })))
+}
+
+/// Reads the body of a request that is no sender's.
+///
+/// # Errors
+/// [`Unreadable`] for what cannot be read within the limits.
+pub async fn plain(request: http::Request<Incoming>, limits: &Limits) -> Result<Bytes, Unreadable> {
+    let length = announced(request.headers(), &[], limits)?;
+    within(request.into_body(), length, limits).await.map(|(body, _reserved)| body)
+}
+
+async fn within(body: Incoming, length: Option<usize>, limits: &Limits) -> Result<(Bytes, Reserved), Unreadable> {
+    // Bytes count as they come: what is only announced takes no room from others.
+    let mut reserved = Reserved { bytes: 0, budget: Arc::clone(&limits.budget) };
+    let body = tokio::time::timeout(limits.body_timeout, collect(body, length, &mut reserved, limits))
+        .await
+        .map_err(|_elapsed| Unreadable::TimedOut)??;
+    Ok((body, reserved))
 }
 
 /// Judges the head of a request; the length of the body that it announces, if any.

@@ -96,9 +96,11 @@ impl Answers {
     }
 }
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// The content type of JSON.
+pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain");
-const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
+/// The content type of problems.
+pub const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 
 /// The answer for a request that was taken.
 pub fn accepted(outcome: Outcome, answers: &Answers) -> Response<Full<Bytes>> {
@@ -178,8 +180,8 @@ fn bodiless(status: StatusCode) -> Response<Full<Bytes>> {
     response
 }
 
-/// RFC 9457.
-fn problem(status: StatusCode, detail: &str) -> Vec<u8> {
+/// A problem in words (RFC 9457).
+pub fn problem(status: StatusCode, detail: &str) -> Vec<u8> {
     let title = status.canonical_reason().unwrap_or("Refused");
     serde_json::json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail })
         .to_string()

@@ -2,6 +2,7 @@
 
 mod check;
 mod demo;
+mod events;
 mod explain;
 pub mod profiles;
 mod provider;
@@ -48,6 +49,8 @@ enum Command {
     Send(send::Arguments),
     /// Say step by step why a captured request verifies (exit 0) or does not (exit 1), and the likeliest cause.
     Explain(explain::Arguments),
+    /// Look at the queued events and dead letters of a running gateway, replay them, purge them.
+    Events(events::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -88,6 +91,7 @@ pub fn run() -> ExitCode {
         Command::Sign(arguments) => sign::run(&arguments),
         Command::Send(arguments) => send::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
+        Command::Events(arguments) => events::run(&arguments),
     }
 }
 

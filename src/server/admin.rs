@@ -1,6 +1,7 @@
-//! The admin port: probes, metrics and the drain switch. Never on the public listener.
+//! The admin port: probes, metrics, the drain switch and the API. Never on the public listener.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -23,6 +24,8 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use super::Shared;
+use super::api;
+use super::api::Api;
 use super::worker::Pulse;
 
 /// Most connections at one time.
@@ -38,6 +41,7 @@ const MISSES: u64 = 5;
 pub(super) struct Admin {
     shared: Arc<Shared>,
     workers: Vec<Watched>,
+    api: Api,
 }
 
 #[derive(Debug)]
@@ -50,7 +54,8 @@ struct Watched {
 impl Admin {
     pub(super) fn new(shared: Arc<Shared>, pulses: Vec<Pulse>) -> Self {
         let watched = |pulse| Watched { pulse, last: AtomicU64::new(0), misses: AtomicU64::new(0) };
-        Self { shared, workers: pulses.into_iter().map(watched).collect() }
+        let api = Api::new(shared.ledger(), shared.settings.admin.token.clone());
+        Self { shared, workers: pulses.into_iter().map(watched).collect(), api }
     }
 
     /// Answers until the runtime ends.
@@ -61,14 +66,14 @@ impl Admin {
         let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
             let permit = Arc::clone(&permits).acquire_owned().await;
-            let Ok((stream, _peer)) = listener.accept().await else {
+            let Ok((stream, peer)) = listener.accept().await else {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             };
             let admin = Arc::clone(&admin);
             let service = service_fn(move |request: Request<Incoming>| {
-                let response = admin.answer(&request);
-                async move { Ok::<_, Infallible>(response) }
+                let admin = Arc::clone(&admin);
+                async move { Ok::<_, Infallible>(admin.answer(request, peer).await) }
             });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -97,7 +102,10 @@ impl Admin {
         }
     }
 
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
+        if request.uri().path().starts_with(api::ROOT) {
+            return self.api.answer(request, peer).await;
+        }
         let reads = request.method() == Method::GET || request.method() == Method::HEAD;
         match request.uri().path() {
             "/livez" if reads => verdict(self.live()),
@@ -112,7 +120,7 @@ impl Admin {
             }
             "/livez" | "/readyz" | "/metrics" => not_allowed("GET, HEAD"),
             "/drain" => not_allowed("GET, HEAD, POST"),
-            _ => text(StatusCode::NOT_FOUND, "there are /livez, /readyz, /metrics and /drain\n"),
+            _ => text(StatusCode::NOT_FOUND, "there are /livez, /readyz, /metrics, /drain and /api/v1\n"),
         }
     }
 

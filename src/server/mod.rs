@@ -1,6 +1,7 @@
 //! The running gateway: workers behind one address, the admin port beside them, and the way they stop.
 
 mod admin;
+mod api;
 mod dispatch;
 mod edge;
 mod worker;
@@ -29,6 +30,7 @@ use crate::source::Destination;
 use crate::source::QueueTerms;
 use crate::source::Source;
 use crate::store::Backlog;
+use crate::store::Ledger;
 use crate::store::Options;
 use crate::store::Queues;
 use crate::store::Redis;
@@ -123,6 +125,14 @@ impl Shared {
             (Some(Store::Memory(_) | Store::Redis(_)) | None, _) => None,
         }
     }
+
+    /// Where queued events can be looked at, also those of sources that queue no more.
+    fn ledger(&self) -> Option<Ledger> {
+        match &self.local_store {
+            Some(Store::Sqlite(sqlite)) => Some(Ledger::Sqlite(Arc::clone(sqlite))),
+            Some(Store::Memory(_) | Store::Redis(_)) | None => None,
+        }
+    }
 }
 
 fn queues(settings: &Settings) -> impl Iterator<Item = (&Arc<Source>, &QueueTerms)> {
@@ -140,9 +150,9 @@ impl Server {
     pub fn start(settings: Settings) -> Result<Self, Failure> {
         let listeners = listen(settings.server.listen, settings.server.workers)
             .map_err(|error| Failure::Listen(settings.server.listen, error))?;
-        let admin_socket = bind(settings.admin, false)
+        let admin_socket = bind(settings.admin.listen, false)
             .and_then(tokio::net::TcpListener::from_std)
-            .map_err(|error| Failure::Listen(settings.admin, error))?;
+            .map_err(|error| Failure::Listen(settings.admin.listen, error))?;
         let system = |error: &dyn std::fmt::Display| Failure::System(error.to_string());
         let address = |socket: io::Result<SocketAddr>| socket.map_err(|error| system(&error));
         let admin = address(admin_socket.local_addr())?;

@@ -18,7 +18,7 @@ use crate::profile::Verifier;
 use crate::secret::Secret;
 
 /// Shorter static secrets can be guessed, in bytes.
-const SHORT: usize = 16;
+pub(super) const SHORT: usize = 16;
 
 /// The secrets of a source. `own` is whether the profile is the operator's, so that it may be wrong about them.
 pub(super) fn secrets(section: &Section<'_>, profile: &Profile, secrets: &[Secret], own: bool) {

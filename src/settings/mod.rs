@@ -1,6 +1,7 @@
 //! What the operator configured, understood: after loading, every question has one answer. Touches files and the
 //! environment only; nothing is connected or opened here.
 
+mod admin;
 mod judge;
 mod layers;
 mod lint;
@@ -35,6 +36,7 @@ use self::section::duration;
 use self::section::size;
 use self::section::word;
 
+pub use admin::Admin;
 pub use judge::Judge;
 
 /// Everything the gateway needs to know.
@@ -42,8 +44,8 @@ pub use judge::Judge;
 pub struct Settings {
     /// The public side.
     pub server: Server,
-    /// Where probes, metrics and the drain switch are.
-    pub admin: SocketAddr,
+    /// The operators' side.
+    pub admin: Admin,
     /// Where finished events are remembered.
     pub store: Store,
     /// How and what to log.
@@ -139,14 +141,22 @@ impl Settings {
         }
     }
 
+    /// Reads `[admin]` alone, for commands that talk to a running gateway: whatever is wrong elsewhere is not theirs.
+    ///
+    /// # Errors
+    /// Every problem of that section.
+    pub fn load_admin(path: &Path) -> Result<Admin, Problems> {
+        let layers = Layers::read(path)?;
+        let report = Report::new(&layers);
+        let admin = Section::root(layers.root(), &report).section("admin").and_then(Admin::understand);
+        let problems = report.into_problems();
+        admin.filter(|_| !problems.is_fatal()).ok_or(problems)
+    }
+
     fn understand(mut root: Section<'_>, report: &Report<'_>) -> Option<Self> {
         let profiles = profiles(&mut root, report);
         let server = root.section("server").map(Server::understand);
-        let admin = root.section("admin").map(|mut admin| {
-            let listen = admin.want("listen", address);
-            admin.finish();
-            listen
-        });
+        let admin = root.section("admin").map(Admin::understand);
         let store = root.section("store").map(Store::understand);
         let log = root.section("log").map(Log::understand);
         // Sources are looked at even when something above is wrong, so that every problem comes out in one run.

@@ -3,6 +3,7 @@
 mod backlog;
 mod key_map;
 mod keyspace;
+mod ledger;
 pub(crate) mod pairs;
 pub mod queued;
 mod redis;
@@ -15,6 +16,9 @@ use std::time::Duration;
 pub use self::backlog::Backlog;
 pub(crate) use self::key_map::KeyMap;
 pub use self::keyspace::Keyspace;
+pub use self::ledger::Denied;
+pub use self::ledger::Ledger;
+use self::ledger::Part;
 pub use self::redis::Durability;
 pub use self::redis::Queues;
 pub use self::redis::Redis;

@@ -17,6 +17,9 @@ use crate::time::Moment;
 /// Most bytes of an upstream's answer that are kept with an event.
 pub const MAX_KEPT_ANSWER: usize = 4 * 1024;
 
+/// Most events that are listed, replayed or purged at once.
+pub const MAX_PART: usize = 1000;
+
 /// What is kept of an event until it is delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueuedEvent {

@@ -17,6 +17,7 @@ mod harness;
 
 mod admin;
 mod answers;
+mod api;
 mod bodies;
 mod bodies_framing;
 mod bodies_json;
@@ -28,6 +29,7 @@ mod damage;
 mod disk;
 mod documents;
 mod drain;
+mod events;
 mod explain;
 mod fixtures;
 mod handshakes;

@@ -74,6 +74,8 @@ pub(super) struct Line {
     written: i64,
     /// Retrying events up to this time and row have been read.
     scanned: (i64, i64),
+    /// The latest time for which somebody asked what is due, whose answer may still be under way.
+    asked: i64,
     next_due: Option<i64>,
     in_hand: HashSet<i64>,
     tracks: HashMap<Lane, Track>,
@@ -101,6 +103,7 @@ impl Line {
             next: 1,
             written: 0,
             scanned: (0, 0),
+            asked: 0,
             next_due: Some(0),
             in_hand: HashSet::new(),
             tracks,
@@ -155,7 +158,8 @@ impl Line {
     }
 
     /// What to read, so that there is more to take; `now` is in milliseconds since 1970.
-    pub(super) fn wants(&self, now: i64) -> Option<Load> {
+    pub(super) fn wants(&mut self, now: i64) -> Option<Load> {
+        self.asked = self.asked.max(now);
         if let Some((row, lane)) = self.freed.front() {
             return Some(Load::Row(*row, *lane));
         }
@@ -218,9 +222,10 @@ impl Line {
         }
     }
 
-    /// The moment at which an event may be tried again: as asked for, but never one that has been scanned already.
+    /// The moment at which an event may be tried again: as asked for, but never one that has been scanned already, or is
+    /// being scanned.
     pub(super) fn due(&self, due: i64) -> i64 {
-        due.max(self.scanned.0 + 1)
+        due.max(self.scanned.0.max(self.asked) + 1)
     }
 
     /// It was written that an event has to be tried again, or for the first time after a replay.

@@ -78,6 +78,11 @@ impl Lines {
         self.get(queue).map_or(due, |queue| queue.lock().line.due(due))
     }
 
+    /// The queue of a source; `None` when it has none.
+    pub(super) fn of(&self, source: i64) -> Option<&Queue> {
+        self.0.iter().find(|queue| queue.source == source)
+    }
+
     /// Events have been written.
     pub(super) fn arrived(&self, events: &[(usize, i64, Arc<QueuedEvent>)]) {
         for (at, queue) in self.0.iter().enumerate() {
@@ -113,4 +118,32 @@ impl Lines {
         drop(tallied);
         queue.more.notify_one();
     }
+
+    /// It was written that finished events have another state, or none.
+    pub(super) fn changed(&self, events: &[Changed]) {
+        for event in events {
+            let Some(queue) = self.of(event.source) else { continue };
+            let mut tallied = queue.lock();
+            tallied.moved(Some(event.was), event.due.map(|_due| State::Retrying));
+            if let Some(due) = event.due {
+                tallied.line.retrying(event.row, due);
+            }
+            drop(tallied);
+            if event.due.is_some() {
+                queue.more.notify_one();
+            }
+        }
+    }
+}
+
+/// A finished event that was replayed or purged.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Changed {
+    pub(super) row: i64,
+    /// The number of its source.
+    pub(super) source: i64,
+    /// The state that it was in.
+    pub(super) was: State,
+    /// When it is tried again; never when it was purged.
+    pub(super) due: Option<i64>,
 }

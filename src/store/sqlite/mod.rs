@@ -7,6 +7,7 @@
 
 mod inbox;
 mod keeper;
+mod ledger;
 mod line;
 mod lines;
 mod open;
@@ -15,6 +16,7 @@ mod retention;
 mod rows;
 mod salvage;
 mod schema;
+mod search;
 mod wal;
 mod writer;
 
@@ -78,6 +80,8 @@ pub struct Sqlite {
     keeper: Arc<Keeper>,
     /// Reads what is to be tried next.
     loader: Mutex<Connection>,
+    /// Reads what somebody wants to see, which may take longer.
+    viewer: Mutex<Connection>,
     threads: Vec<JoinHandle<()>>,
     /// Keeps the file locked.
     _owned: std::fs::File,
@@ -254,13 +258,22 @@ impl Sqlite {
         self.order(|_file| Ok(())).await
     }
 
-    /// Reads from the file on a thread that may wait.
+    /// Reads what is to be tried next.
     async fn read<T: Send + 'static>(
         self: &Arc<Self>,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Unavailable> {
+        self.read_with(|sqlite| &sqlite.loader, read).await
+    }
+
+    /// Reads from the file on a thread that may wait.
+    async fn read_with<T: Send + 'static>(
+        self: &Arc<Self>,
+        connection: fn(&Self) -> &Mutex<Connection>,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Unavailable> {
         let sqlite = Arc::clone(self);
-        let read = move || read(&sqlite.loader.lock().unwrap_or_else(PoisonError::into_inner));
+        let read = move || read(&connection(&sqlite).lock().unwrap_or_else(PoisonError::into_inner));
         match tokio::task::spawn_blocking(read).await {
             Ok(Ok(read)) => Ok(read),
             Ok(Err(error)) if salvage::is_damage(&error) => {
@@ -277,10 +290,22 @@ impl Sqlite {
         &self,
         act: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Unavailable> {
+        self.order_and(act, |_acted| {}).await
+    }
+
+    /// The same; the writer calls `safe` before anything that is written later, even when nobody waits for the answer.
+    async fn order_and<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        safe: impl FnOnce(&T) + Send + 'static,
+    ) -> Result<T, Unavailable> {
         let (sender, done) = oneshot::channel();
         let order = Order(Box::new(move |file| {
             let acted = act(file)?;
-            Ok(Box::new(move || drop(sender.send(acted))))
+            Ok(Box::new(move || {
+                safe(&acted);
+                drop(sender.send(acted));
+            }))
         }));
         self.inbox.submit(|batch| batch.orders.push(order))?;
         done.await.map_err(|_gone| self.gone())

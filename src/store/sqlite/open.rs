@@ -75,7 +75,8 @@ impl Sqlite {
             min_free: options.min_free,
             last_row,
         };
-        let loader = Mutex::new(read_only(path).map_err(failed)?);
+        let reader = || read_only(path).map(Mutex::new).map_err(failed);
+        let (loader, viewer) = (reader()?, reader()?);
         let (keeping, searching) = (connect(path).map_err(failed)?, read_only(path).map_err(failed)?);
         let threads = vec![
             spawn("doorward-keeper", {
@@ -87,7 +88,7 @@ impl Sqlite {
         // It only reads, so nobody has to wait for it.
         let finds = Arc::clone(&inbox);
         drop(spawn("doorward-search", move || search_for_damage(&searching, &finds))?);
-        Ok(Self { remembered, inbox, lines, keeper, loader, threads, _owned: owned })
+        Ok(Self { remembered, inbox, lines, keeper, loader, viewer, threads, _owned: owned })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Queued events as rows: written when they come, changed when they were tried, read when they are to be tried.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,10 +17,12 @@ use super::line::Standing;
 use crate::event::Lane;
 use crate::store::pairs;
 use crate::store::queued::Counts;
+use crate::store::queued::Details;
 use crate::store::queued::Number;
 use crate::store::queued::QueuedEvent;
 use crate::store::queued::Settlement;
 use crate::store::queued::State;
+use crate::store::queued::Summary;
 use crate::store::queued::Tries;
 use crate::store::queued::Verdict;
 use crate::time::Moment;
@@ -37,6 +40,11 @@ pub(super) fn state(state: State) -> i64 {
         State::Delivered => 4,
         State::Dead => 5,
     }
+}
+
+/// The state that is written like this.
+pub(super) fn state_of(written: i64) -> Option<State> {
+    State::ALL.into_iter().find(|known| state(*known) == written)
 }
 
 /// The row of the first event that is queued at this moment.
@@ -186,7 +194,8 @@ pub(super) fn one(connection: &Connection, row: i64) -> rusqlite::Result<(Loaded
     read(&mut statement, [row], 1)
 }
 
-fn limit_of(limit: usize) -> i64 {
+/// A limit as SQLite takes it.
+pub(super) fn limit_of(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
@@ -265,6 +274,60 @@ pub(super) fn checksum(method: &str, headers: &str, body: &[u8]) -> i64 {
     hash.update(headers.as_bytes());
     hash.update(body);
     i64::from(hash.finalize())
+}
+
+/// What a list shows of an event.
+pub(super) const SUMMARY: &str = "events.event, events.source, events.state, events.attempts, events.received, \
+     events.settled, events.due, events.id, events.type, events.reason, events.answer";
+
+/// The summary in a row that has [`SUMMARY`] behind its first column; `None` when it is not what was written.
+pub(super) fn summary(row: &Row<'_>, sources: &HashMap<i64, String>) -> rusqlite::Result<Option<Summary>> {
+    let integer = |column| Ok::<_, rusqlite::Error>(row.get_ref(column)?.as_i64().ok());
+    let owned = |column| Ok::<_, rusqlite::Error>(text(row, column)?.map(str::to_owned));
+    let (Some(event), Some(source), Some(state)) = (integer(1)?, integer(2)?, integer(3)?.and_then(state_of)) else {
+        return Ok(None);
+    };
+    let attempts = integer(4)?.and_then(|attempts| u32::try_from(attempts).ok()).unwrap_or_default();
+    let settled = integer(6)?.filter(|_| attempts > 0 || matches!(state, State::Delivered | State::Dead));
+    Ok(Some(Summary {
+        source: sources.get(&source).cloned().unwrap_or_default(),
+        number: number(event),
+        id: owned(8)?.unwrap_or_default(),
+        kind: owned(9)?,
+        received_at: Moment::from_millis(integer(5)?.unwrap_or_default()),
+        state,
+        attempts,
+        due: integer(7)?.filter(|_| state == State::Retrying).map(Moment::from_millis),
+        settled_at: settled.map(Moment::from_millis),
+        reason: owned(10)?,
+        answer: text(row, 11)?.and_then(|answer| serde_json::from_str(answer).ok()),
+    }))
+}
+
+/// Reads one event whole.
+pub(super) fn details(
+    connection: &Connection,
+    row: i64,
+    sources: &HashMap<i64, String>,
+) -> rusqlite::Result<Option<Details>> {
+    let event = connection
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM events LEFT JOIN payloads ON payloads.event = events.event WHERE events.event = ?1"
+        ))?
+        .query_row([row], |row| event(row, lane(row, 5)?))
+        .optional()?;
+    let summary = connection
+        .prepare_cached(&format!("SELECT 0, {SUMMARY} FROM events WHERE events.event = ?1"))?
+        .query_row([row], |row| summary(row, sources))
+        .optional()?;
+    Ok(summary.flatten().map(|summary| Details { summary, event: event.flatten().map(Arc::new) }))
+}
+
+/// Has a finished event tried again at `due`.
+pub(super) fn reopen(connection: &Connection, row: i64, now: i64, due: i64) -> rusqlite::Result<()> {
+    let mut statement = connection
+        .prepare_cached("UPDATE events SET state = 3, spent = attempts, replayed = ?2, due = ?3 WHERE event = ?1")?;
+    statement.execute([row, now, due]).map(drop)
 }
 
 /// Deletes events.

@@ -105,6 +105,11 @@ impl Gateway {
         said
     }
 
+    /// Its folder, when it was started in one of its own.
+    pub fn folder(&self) -> &Path {
+        self.folder.as_ref().expect("a folder").path()
+    }
+
     pub fn address(&self) -> SocketAddr {
         self.listen
     }

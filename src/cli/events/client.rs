@@ -1,0 +1,165 @@
+//! Talks to the API of a running gateway.
+
+use std::error::Error;
+use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::HeaderValue;
+use http::Method;
+use http::StatusCode;
+use http::header;
+use reqwest::Url;
+use serde_json::Value;
+
+use crate::secret::Secret;
+use crate::secret::SecretRef;
+use crate::settings::Admin;
+use crate::settings::Settings;
+
+/// Longest that an answer may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Most bytes of an answer: a thousand events, each with what its upstream answered.
+const MAX_ANSWER: usize = 64 * 1024 * 1024;
+
+/// Which gateway is meant.
+#[derive(Debug, clap::Args)]
+pub(super) struct Gateway {
+    /// The configuration of the gateway, whose `admin.listen` and `admin.token` are used.
+    #[arg(long, value_name = "FILE", default_value = "doorward.toml")]
+    config: PathBuf,
+    /// The address of its admin port, when it is not `admin.listen`.
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// The token, when it is not `admin.token`: `env:NAME` or `file:PATH`.
+    #[arg(long, value_name = "SECRET")]
+    token: Option<String>,
+}
+
+/// A way to one gateway.
+pub(super) struct Client {
+    http: reqwest::Client,
+    base: Url,
+    authorization: HeaderValue,
+}
+
+impl Client {
+    pub(super) fn of(gateway: &Gateway) -> Result<Self, String> {
+        let Gateway { config, url, token } = gateway;
+        let url = url.as_deref().map(base).transpose()?;
+        let token = token.as_deref().map(|text| {
+            SecretRef::parse(text).and_then(|written| written.load()).map_err(|message| format!("--token {message}"))
+        });
+        let (base, token) = match (url, token.transpose()?) {
+            (Some(url), Some(token)) => (url, token),
+            (url, token) => {
+                let admin = load(config)?;
+                let url = url.map_or_else(|| reachable(admin.listen, config), Ok)?;
+                (url, token.map_or_else(|| configured(&admin, config), Ok)?)
+            }
+        };
+        let mut authorization = HeaderValue::from_bytes(&[b"Bearer ", token.expose()].concat())
+            .map_err(|_bad| "the token has characters that no header can carry".to_owned())?;
+        authorization.set_sensitive(true);
+        // No proxy of the environment's is to see the token.
+        let http = reqwest::Client::builder()
+            .timeout(PATIENCE)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .build()
+            .map_err(|error| error.to_string())?;
+        Ok(Self { http, base, authorization })
+    }
+
+    pub(super) async fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Value, String> {
+        let mut url = self.at(path);
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        self.ask(Method::GET, url, String::new()).await
+    }
+
+    pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Value, String> {
+        self.ask(Method::POST, self.at(path), body.to_string()).await
+    }
+
+    fn at(&self, path: &str) -> Url {
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));
+        url
+    }
+
+    async fn ask(&self, method: Method, url: Url, body: String) -> Result<Value, String> {
+        let base = &self.base;
+        let request = self.http.request(method, url).header(header::AUTHORIZATION, self.authorization.clone());
+        let request = request.header(header::CONTENT_TYPE, "application/json").body(body);
+        let mut response = request.send().await.map_err(|error| unanswered(base, &error))?;
+        let status = response.status();
+        let mut answer = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| unanswered(base, &error))? {
+            answer.extend_from_slice(&chunk);
+            if answer.len() > MAX_ANSWER {
+                return Err(format!("{base} answers with more than {MAX_ANSWER} bytes"));
+            }
+        }
+        let answer: Option<Value> = serde_json::from_slice(&answer).ok();
+        match (status, answer) {
+            (StatusCode::OK, Some(answer)) => Ok(answer),
+            (status, answer) => match answer.as_ref().and_then(|answer| answer.get("detail")?.as_str()) {
+                Some(detail) => Err(format!("{detail} ({} from {base})", status.as_u16())),
+                None => Err(format!("{base} answers {status}, which is not Doorward's API; is it the admin port?")),
+            },
+        }
+    }
+}
+
+fn base(text: &str) -> Result<Url, String> {
+    Url::parse(text)
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https") && url.query().is_none())
+        .ok_or_else(|| format!("--url {text}: write the address of the admin port, such as http://127.0.0.1:9090"))
+}
+
+fn load(config: &Path) -> Result<Admin, String> {
+    Settings::load_admin(config).map_err(|problems| {
+        format!(
+            "{problems}\nname the configuration of the gateway with --config FILE, or its admin port and token with --url \
+             and --token"
+        )
+    })
+}
+
+/// Where a gateway can be reached that listens there.
+fn reachable(listen: SocketAddr, config: &Path) -> Result<Url, String> {
+    let ip = match (listen.ip().is_unspecified(), listen.is_ipv4()) {
+        (false, _) => listen.ip(),
+        (true, true) => Ipv4Addr::LOCALHOST.into(),
+        (true, false) => Ipv6Addr::LOCALHOST.into(),
+    };
+    Some(listen.port())
+        .filter(|port| *port != 0)
+        .and_then(|port| Url::parse(&format!("http://{}", SocketAddr::from((ip, port)))).ok())
+        .ok_or_else(|| format!("admin.listen in {} names no port; write --url", config.display()))
+}
+
+fn configured(admin: &Admin, config: &Path) -> Result<Secret, String> {
+    admin.token.clone().ok_or_else(|| {
+        format!(
+            "{} has no admin.token, so that the API is off; set it to a secret, such as \"env:DOORWARD_TOKEN\", and restart \
+             the gateway; or name its token with --token",
+            config.display()
+        )
+    })
+}
+
+fn unanswered(base: &Url, error: &reqwest::Error) -> String {
+    let mut cause: &dyn Error = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    let hint = if error.is_connect() { "; is the gateway running, and is this its admin port?" } else { "" };
+    format!("there is no answer from {base}: {cause}{hint}")
+}

@@ -1,0 +1,271 @@
+//! The API on the admin port: queued events are listed, shown, replayed and purged by whoever has the token. What it is
+//! like stands in `config/openapi.json`.
+
+mod asked;
+mod told;
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use bytes::Bytes;
+use http::HeaderValue;
+use http::Request;
+use http::Response;
+use http::StatusCode;
+use http::header;
+use http_body_util::Full;
+use hyper::body::Incoming;
+
+use crate::body;
+use crate::body::Budget;
+use crate::body::Limits;
+use crate::refusal::Refusal;
+use crate::reply;
+use crate::reply::Answers;
+use crate::secret::Secret;
+use crate::store::Denied;
+use crate::store::Ledger;
+use crate::store::queued::Done;
+use crate::store::queued::Filter;
+use crate::store::queued::Number;
+
+use self::asked::Asked;
+
+/// What all its paths begin with.
+pub(super) const ROOT: &str = "/api/";
+/// Most bytes of a request's body, and of all at one time.
+const MAX_BODY: usize = 16 * 1024;
+const MAX_BODIES: usize = 1024 * 1024;
+/// How long a body may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// After how many seconds to come again when the store is out.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
+
+const DESCRIPTION: &str = include_str!("../../../config/openapi.json");
+
+/// Answers those who may look at queued events.
+#[derive(Debug)]
+pub(super) struct Api {
+    ledger: Option<Ledger>,
+    token: Option<Secret>,
+    limits: Limits,
+}
+
+/// What a path means.
+#[derive(Debug, Clone, Copy)]
+enum Place<'p> {
+    Description,
+    Events,
+    Replay,
+    Purge,
+    Event(&'p str, &'p str),
+    EventReplay(&'p str, &'p str),
+}
+
+impl<'p> Place<'p> {
+    fn at(path: &'p str) -> Option<Self> {
+        let parts: Vec<_> = path.strip_prefix("/api/v1/")?.split('/').collect();
+        match parts.as_slice() {
+            ["openapi.json"] => Some(Self::Description),
+            ["events"] => Some(Self::Events),
+            ["events", "replay"] => Some(Self::Replay),
+            ["events", "purge"] => Some(Self::Purge),
+            ["events", source, number] => Some(Self::Event(source, number)),
+            ["events", source, number, "replay"] => Some(Self::EventReplay(source, number)),
+            _ => None,
+        }
+    }
+
+    fn allows(self) -> &'static str {
+        match self {
+            Self::Description | Self::Events | Self::Event(..) => "GET, HEAD",
+            Self::Replay | Self::Purge | Self::EventReplay(..) => "POST",
+        }
+    }
+}
+
+/// Why a request is not done as asked: what to say about it.
+#[derive(Debug)]
+enum No {
+    /// Told in words.
+    Told(StatusCode, String),
+    /// The queued events are not as they would have to be.
+    Denied(Denied),
+    /// Its body cannot be read.
+    Unreadable(body::Unreadable),
+}
+
+impl Api {
+    pub(super) fn new(ledger: Option<Ledger>, token: Option<Secret>) -> Self {
+        let limits = Limits { max_body: MAX_BODY, body_timeout: PATIENCE, budget: Arc::new(Budget::new(MAX_BODIES)) };
+        Self { ledger, token, limits }
+    }
+
+    pub(super) async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
+        let path = request.uri().path().to_owned();
+        let Some(place) = Place::at(&path) else {
+            let paths = "there are /api/v1/events and, which describes what there is, /api/v1/openapi.json";
+            return problem(StatusCode::NOT_FOUND, paths);
+        };
+        if !place.allows().split(", ").any(|method| method == request.method().as_str()) {
+            let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, format_args!("use {}", place.allows()));
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(place.allows()));
+            return response;
+        }
+        if matches!(place, Place::Description) {
+            return json(DESCRIPTION);
+        }
+        if let Some(refused) = self.refuse(&request, peer) {
+            return refused;
+        }
+        let Some(ledger) = &self.ledger else {
+            return problem(
+                StatusCode::NOT_FOUND,
+                "the store of this gateway keeps no queued events; set store.url to \"sqlite:PATH\" and deliver.queue for \
+                 a source",
+            );
+        };
+        self.act(ledger, place, request, peer).await.unwrap_or_else(No::response)
+    }
+
+    /// The answer to somebody who has not shown the token.
+    fn refuse(&self, request: &Request<Incoming>, peer: SocketAddr) -> Option<Response<Full<Bytes>>> {
+        let Some(token) = &self.token else {
+            let how =
+                "the API is off; set admin.token to a secret, such as \"env:DOORWARD_TOKEN\", and restart the gateway";
+            return Some(problem(StatusCode::FORBIDDEN, how));
+        };
+        let shown = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
+        let bearer = shown
+            .and_then(|shown| shown.split_at_checked(7))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
+        if bearer.is_some_and(|(_, shown)| verify_slices_are_equal(shown, token.expose()).is_ok()) {
+            return None;
+        }
+        tracing::warn!(%peer, "the API was asked without the token of admin.token, or with another");
+        let detail = match bearer {
+            Some(_) => "this is not the token that admin.token names",
+            None => "send the token that admin.token names, in the header \"Authorization: Bearer TOKEN\"",
+        };
+        let mut response = problem(StatusCode::UNAUTHORIZED, detail);
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        Some(response)
+    }
+
+    async fn act(
+        &self,
+        ledger: &Ledger,
+        place: Place<'_>,
+        request: Request<Incoming>,
+        peer: SocketAddr,
+    ) -> Result<Response<Full<Bytes>>, No> {
+        match place {
+            Place::Description => Ok(json(DESCRIPTION)),
+            Place::Events => {
+                let asked = asked::query(request.uri().query().unwrap_or_default()).map_err(bad)?;
+                let page = ledger.list(&asked.filter, asked.cursor.as_deref(), asked.limit).await?;
+                Ok(json(told::page(&page).to_string()))
+            }
+            Place::Event(source, number) => {
+                let details = ledger.show(source, parse(number)?).await?;
+                Ok(json(told::details(&details).to_string()))
+            }
+            Place::EventReplay(source, number) => {
+                let number = parse(number)?;
+                ledger.replay(source, number).await?;
+                tracing::info!(%peer, source, %number, "replayed through the API");
+                Ok(json(told::done(&Done { events: 1, next: None }).to_string()))
+            }
+            Place::Replay => {
+                let asked = self.read(request).await?;
+                let done = ledger.replay_all(&asked.filter, asked.cursor.as_deref(), asked.limit).await?;
+                record("replayed through the API", peer, &asked.filter, &done);
+                Ok(json(told::done(&done).to_string()))
+            }
+            Place::Purge => {
+                let asked = self.read(request).await?;
+                let done = ledger.purge(&asked.filter, asked.cursor.as_deref(), asked.limit).await?;
+                record("purged through the API", peer, &asked.filter, &done);
+                Ok(json(told::done(&done).to_string()))
+            }
+        }
+    }
+
+    async fn read(&self, request: Request<Incoming>) -> Result<Asked, No> {
+        let body = body::plain(request, &self.limits).await.map_err(No::Unreadable)?;
+        asked::body(&body).map_err(bad)
+    }
+}
+
+/// Who had what done to how many events.
+fn record(what: &str, peer: SocketAddr, filter: &Filter, done: &Done) {
+    let Filter { source, state, kind, id, from, until } = filter;
+    tracing::info!(
+        %peer,
+        events = done.events,
+        source = source.as_deref(),
+        state = state.map(|state| state.name()),
+        event_type = kind.as_deref(),
+        event_id = id.as_deref(),
+        from = from.map(|from| tracing::field::display(from.rfc3339())),
+        until = until.map(|until| tracing::field::display(until.rfc3339())),
+        "{what}"
+    );
+}
+
+fn parse(number: &str) -> Result<Number, No> {
+    number.parse().map_err(|wrong: String| bad(format!("number: {wrong}")))
+}
+
+fn bad(what: String) -> No {
+    No::Told(StatusCode::BAD_REQUEST, what)
+}
+
+impl From<Denied> for No {
+    fn from(denied: Denied) -> Self {
+        Self::Denied(denied)
+    }
+}
+
+impl No {
+    fn response(self) -> Response<Full<Bytes>> {
+        match self {
+            Self::Told(status, what) => problem(status, what),
+            Self::Unreadable(unreadable) => reply::refused(Refusal::Unreadable(unreadable), &Answers::default()),
+            Self::Denied(denied) => match &denied {
+                Denied::Unavailable(_) => {
+                    let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, &denied);
+                    response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+                    response
+                }
+                Denied::NoSuchEvent(..) => problem(StatusCode::NOT_FOUND, &denied),
+                Denied::NoQueue(_) | Denied::Waiting(_) => problem(StatusCode::CONFLICT, &denied),
+                Denied::NoSuchSource(..) => problem(StatusCode::BAD_REQUEST, format_args!("source: {denied}")),
+                Denied::NotReplayed(_) | Denied::NotPurged(_) => {
+                    problem(StatusCode::BAD_REQUEST, format_args!("state: {denied}"))
+                }
+                Denied::BadCursor(_) => problem(StatusCode::BAD_REQUEST, format_args!("cursor: {denied}")),
+            },
+        }
+    }
+}
+
+fn problem(status: StatusCode, detail: impl Display) -> Response<Full<Bytes>> {
+    let mut response = json(reply::problem(status, &detail.to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, reply::PROBLEM);
+    response
+}
+
+/// What senders and upstreams wrote may be in it: no browser shall take it for a page, and no cache keep it.
+fn json(body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, reply::JSON);
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,48 @@
+//! Understands `[admin]`.
+
+use std::net::SocketAddr;
+
+use super::address;
+use super::lint::SHORT;
+use super::section::Section;
+use crate::secret::Secret;
+use crate::secret::SecretRef;
+
+/// `[admin]`.
+#[derive(Debug)]
+pub struct Admin {
+    /// Where probes, metrics, the drain switch and the API are.
+    pub listen: SocketAddr,
+    /// Who knows it may use the API; nobody may when there is none.
+    pub token: Option<Secret>,
+}
+
+impl Admin {
+    pub(super) fn understand(mut section: Section<'_>) -> Option<Self> {
+        let listen = section.want("listen", address);
+        let token = section.want("token", token);
+        if token.iter().flatten().any(|token| token.expose().len() < SHORT) {
+            section.warning(
+                "token",
+                format!(
+                    "has less than {SHORT} bytes, which can be guessed by whoever reaches the port; choose a longer one"
+                ),
+            );
+        }
+        section.finish();
+        Some(Self { listen: listen?, token: token? })
+    }
+}
+
+fn token(text: &str) -> Result<Option<Secret>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let token = SecretRef::parse(text)?.load()?;
+    if !token.expose().iter().all(u8::is_ascii_graphic) {
+        return Err(
+            "has characters that no header can carry; use ASCII letters, digits and signs without spaces".to_owned()
+        );
+    }
+    Ok(Some(token))
+}
