@@ -21,6 +21,7 @@ use crate::store::queued::Done;
 use crate::store::queued::Number;
 use crate::store::queued::Page;
 use crate::store::queued::State;
+use crate::store::queued::Summary;
 use crate::time::Moment;
 
 impl Sqlite {
@@ -32,7 +33,7 @@ impl Sqlite {
                 Ok(search) => search,
                 Err(denied) => return Ok(Err(denied)),
             };
-            let Found { events, next } = search.run(file, rows::SUMMARY, |row| rows::summary(row, &names))?;
+            let Found { events, next } = search.run(file, SUMMARY, |row| summary(row, &names))?;
             let events = events.into_iter().filter_map(|(_, summary)| summary).collect();
             Ok(Ok(Page { events, next: next.map(|row| rows::number(row).to_string()) }))
         })
@@ -47,7 +48,7 @@ impl Sqlite {
     ) -> Result<Option<Details>, Denied> {
         let (Some(row), source) = (rows::row(number), source.to_owned()) else { return Ok(None) };
         self.view(move |file| {
-            let details = rows::details(file, row, &sources(file)?)?;
+            let details = details(file, row, &sources(file)?)?;
             Ok(Ok(details.filter(|details| details.summary.source == source)))
         })
         .await
@@ -129,7 +130,7 @@ impl Sqlite {
             let Some(queue) = lines.of(event.source) else { return Ok(None) };
             // At once, by the clock of those who deliver, which need not be the system's.
             let due = queue.lock().line.due(0);
-            rows::reopen(file, event.row, Moment::now().millis(), due)?;
+            reopen(file, event.row, Moment::now().millis(), due)?;
             Ok(Some(Changed { due: Some(due), ..event }))
         })
         .await
@@ -207,6 +208,50 @@ fn standing(file: &Connection, row: i64) -> rusqlite::Result<Option<(i64, State)
     let integer = |row: &Row<'_>, column| Ok::<_, rusqlite::Error>(row.get_ref(column)?.as_i64().ok());
     let found = statement.query_row([row], |row| Ok(integer(row, 0)?.zip(integer(row, 1)?))).optional()?.flatten();
     Ok(found.and_then(|(source, state)| Some((source, rows::state_of(state)?))))
+}
+
+/// What a list shows of an event.
+pub(super) const SUMMARY: &str = "events.event, events.source, events.state, events.attempts, events.received, \
+     events.settled, events.due, events.id, events.type, events.reason, events.answer";
+
+/// The summary in a row that has [`SUMMARY`] behind its first column; `None` when it is not what was written.
+pub(super) fn summary(row: &Row<'_>, sources: &HashMap<i64, String>) -> rusqlite::Result<Option<Summary>> {
+    let integer = |column| Ok::<_, rusqlite::Error>(row.get_ref(column)?.as_i64().ok());
+    let owned = |column| Ok::<_, rusqlite::Error>(rows::text(row, column)?.map(str::to_owned));
+    let (Some(event), Some(source), Some(state)) = (integer(1)?, integer(2)?, integer(3)?.and_then(rows::state_of))
+    else {
+        return Ok(None);
+    };
+    let attempts = integer(4)?.and_then(|attempts| u32::try_from(attempts).ok()).unwrap_or_default();
+    let settled = integer(6)?.filter(|_| attempts > 0 || matches!(state, State::Delivered | State::Dead));
+    Ok(Some(Summary {
+        source: sources.get(&source).cloned().unwrap_or_default(),
+        number: rows::number(event),
+        id: owned(8)?.unwrap_or_default(),
+        kind: owned(9)?,
+        received_at: Moment::from_millis(integer(5)?.unwrap_or_else(|| rows::received(event))),
+        state,
+        attempts,
+        due: integer(7)?.filter(|_| state == State::Retrying).map(Moment::from_millis),
+        settled_at: settled.map(Moment::from_millis),
+        reason: owned(10)?,
+        answer: rows::text(row, 11)?.and_then(|answer| serde_json::from_str(answer).ok()),
+    }))
+}
+
+/// Reads one event whole.
+fn details(file: &Connection, row: i64, sources: &HashMap<i64, String>) -> rusqlite::Result<Option<Details>> {
+    let mut statement = file.prepare_cached(&format!("SELECT 0, {SUMMARY} FROM events WHERE events.event = ?1"))?;
+    let summary = statement.query_row([row], |columns| summary(columns, sources)).optional()?.flatten();
+    let event = rows::whole(file, row)?.map(Arc::new);
+    Ok(summary.map(|summary| Details { summary, event }))
+}
+
+/// Has a finished event tried again at `due`.
+fn reopen(connection: &Connection, row: i64, now: i64, due: i64) -> rusqlite::Result<()> {
+    let mut statement = connection
+        .prepare_cached("UPDATE events SET state = 3, spent = attempts, replayed = ?2, due = ?3 WHERE event = ?1")?;
+    statement.execute([row, now, due]).map(drop)
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! Queued events as rows: written when they come, changed when they were tried, read when they are to be tried.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,12 +16,10 @@ use super::line::Standing;
 use crate::event::Lane;
 use crate::store::pairs;
 use crate::store::queued::Counts;
-use crate::store::queued::Details;
 use crate::store::queued::Number;
 use crate::store::queued::QueuedEvent;
 use crate::store::queued::Settlement;
 use crate::store::queued::State;
-use crate::store::queued::Summary;
 use crate::store::queued::Tries;
 use crate::store::queued::Verdict;
 use crate::time::Moment;
@@ -263,7 +260,8 @@ fn event(row: &Row<'_>, at: i64, lane: Option<Lane>) -> rusqlite::Result<Option<
     }))
 }
 
-fn text<'r>(row: &'r Row<'_>, column: usize) -> rusqlite::Result<Option<&'r str>> {
+/// The text in a column, if it is one.
+pub(super) fn text<'r>(row: &'r Row<'_>, column: usize) -> rusqlite::Result<Option<&'r str>> {
     Ok(row.get_ref(column)?.as_str().ok())
 }
 
@@ -276,58 +274,12 @@ pub(super) fn checksum(method: &str, headers: &str, body: &[u8]) -> i64 {
     i64::from(hash.finalize())
 }
 
-/// What a list shows of an event.
-pub(super) const SUMMARY: &str = "events.event, events.source, events.state, events.attempts, events.received, \
-     events.settled, events.due, events.id, events.type, events.reason, events.answer";
-
-/// The summary in a row that has [`SUMMARY`] behind its first column; `None` when it is not what was written.
-pub(super) fn summary(row: &Row<'_>, sources: &HashMap<i64, String>) -> rusqlite::Result<Option<Summary>> {
-    let integer = |column| Ok::<_, rusqlite::Error>(row.get_ref(column)?.as_i64().ok());
-    let owned = |column| Ok::<_, rusqlite::Error>(text(row, column)?.map(str::to_owned));
-    let (Some(event), Some(source), Some(state)) = (integer(1)?, integer(2)?, integer(3)?.and_then(state_of)) else {
-        return Ok(None);
-    };
-    let attempts = integer(4)?.and_then(|attempts| u32::try_from(attempts).ok()).unwrap_or_default();
-    let settled = integer(6)?.filter(|_| attempts > 0 || matches!(state, State::Delivered | State::Dead));
-    Ok(Some(Summary {
-        source: sources.get(&source).cloned().unwrap_or_default(),
-        number: number(event),
-        id: owned(8)?.unwrap_or_default(),
-        kind: owned(9)?,
-        received_at: Moment::from_millis(integer(5)?.unwrap_or_default()),
-        state,
-        attempts,
-        due: integer(7)?.filter(|_| state == State::Retrying).map(Moment::from_millis),
-        settled_at: settled.map(Moment::from_millis),
-        reason: owned(10)?,
-        answer: text(row, 11)?.and_then(|answer| serde_json::from_str(answer).ok()),
-    }))
-}
-
-/// Reads one event whole.
-pub(super) fn details(
-    connection: &Connection,
-    row: i64,
-    sources: &HashMap<i64, String>,
-) -> rusqlite::Result<Option<Details>> {
-    let event = connection
-        .prepare_cached(&format!(
-            "SELECT {COLUMNS} FROM events LEFT JOIN payloads ON payloads.event = events.event WHERE events.event = ?1"
-        ))?
-        .query_row([row], |row| event(row, lane(row, 5)?))
-        .optional()?;
-    let summary = connection
-        .prepare_cached(&format!("SELECT 0, {SUMMARY} FROM events WHERE events.event = ?1"))?
-        .query_row([row], |row| summary(row, sources))
-        .optional()?;
-    Ok(summary.flatten().map(|summary| Details { summary, event: event.flatten().map(Arc::new) }))
-}
-
-/// Has a finished event tried again at `due`.
-pub(super) fn reopen(connection: &Connection, row: i64, now: i64, due: i64) -> rusqlite::Result<()> {
-    let mut statement = connection
-        .prepare_cached("UPDATE events SET state = 3, spent = attempts, replayed = ?2, due = ?3 WHERE event = ?1")?;
-    statement.execute([row, now, due]).map(drop)
+/// Reads what is delivered of an event; `None` when it is not what was written.
+pub(super) fn whole(connection: &Connection, row: i64) -> rusqlite::Result<Option<QueuedEvent>> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM events LEFT JOIN payloads ON payloads.event = events.event WHERE events.event = ?1"
+    ))?;
+    statement.query_row([row], |columns| event(columns, row, None)).optional().map(Option::flatten)
 }
 
 /// Deletes events.

@@ -205,6 +205,8 @@ impl Search<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ledger::SUMMARY;
+    use super::super::ledger::summary;
     use super::super::schema;
     use super::*;
 
@@ -401,7 +403,7 @@ mod tests {
         let mut search = Search { filter, source, sources, states, direction, behind: None, limit: 50, looks };
         let page = |search: &Search<'_>| {
             let begun = std::time::Instant::now();
-            let found = search.run(file, rows::SUMMARY, |row| rows::summary(row, &[].into())).expect("a page");
+            let found = search.run(file, SUMMARY, |row| summary(row, &[].into())).expect("a page");
             (begun.elapsed(), found)
         };
         let mut times: Vec<_> = (0..20).map(|_| page(&search).0).collect();
