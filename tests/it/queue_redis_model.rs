@@ -56,6 +56,9 @@ struct Attempt {
     tries: u32,
 }
 
+/// Number, fields and record.
+type Entry = (String, Vec<String>, String);
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let verdict = prop_oneof![
         4 => Just(Verdict::Delivered),
@@ -142,7 +145,7 @@ impl Queue {
         let held = self.pending();
         let (name, max_text) = (by.to_string(), max.to_string());
         let arguments = if silent { [&name, "0", &max_text, "1"] } else { [&name, HOUR, &max_text, "0"] };
-        let (_more, _pause, taken): (i64, i64, Vec<(String, Vec<String>, String)>) = self.call(TAKE, &arguments);
+        let (_more, _pause, taken): (i64, i64, Vec<Entry>) = self.call(TAKE, &arguments);
         assert!(taken.len() <= usize::from(max));
         let taken: Vec<_> = taken
             .into_iter()
@@ -164,7 +167,9 @@ impl Queue {
         let owner = self.pending().get(number).cloned();
         let counts = match verdict {
             Verdict::Delivered => !record.starts_with('V'),
-            _ => owner == Some(gateway.to_string()) && tries(&record) == *before && !record.starts_with('V'),
+            Verdict::RetryNow | Verdict::RetryLater | Verdict::Dead => {
+                owner == Some(gateway.to_string()) && tries(&record) == *before && !record.starts_with('V')
+            }
         };
         let (letter, pause) = match verdict {
             Verdict::Delivered => ("V", "0"),

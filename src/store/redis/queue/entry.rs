@@ -111,17 +111,13 @@ impl Fields {
 }
 
 fn bytes(value: Value) -> Option<Bytes> {
-    match value {
-        Value::BulkString(bytes) => Some(Bytes::from(bytes)),
-        _ => None,
-    }
+    let Value::BulkString(bytes) = value else { return None };
+    Some(Bytes::from(bytes))
 }
 
 fn text(value: &Value) -> Option<&str> {
-    match value {
-        Value::BulkString(bytes) => str::from_utf8(bytes).ok(),
-        _ => None,
-    }
+    let Value::BulkString(bytes) = value else { return None };
+    str::from_utf8(bytes).ok()
 }
 
 fn header(value: Value) -> Option<HeaderValue> {
