@@ -2,6 +2,7 @@
 //! likes.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::io::BufReader;
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -46,29 +47,18 @@ fn a_gateway_that_is_killed_again_and_again_loses_nothing_and_repeats_nothing_th
             std::thread::spawn(move || send(sender, address, &stop))
         })
         .collect();
-    // What was delivered according to the file, with how much had arrived then.
-    let mut recorded: HashMap<String, usize> = HashMap::new();
-    let mut random = 1_u64;
-    for _ in 0..kills {
-        let gateway = Gateway::spawn(folder.path(), &sections, &[]);
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        // The moment is what is tried here; nothing is waited for.
-        std::thread::sleep(Duration::from_micros((random >> 33) % 150_000));
-        drop(gateway.kill());
-        let arrived = arrivals.lock().unwrap().len();
-        for id in delivered(folder.path()) {
-            recorded.entry(id).or_insert(arrived);
-        }
-    }
+    let recorded = kill(kills, folder.path(), &sections, &arrivals);
     stop.store(true, Ordering::SeqCst);
     let acknowledged: Vec<String> = senders.into_iter().flat_map(|sender| sender.join().expect("a sender")).collect();
     let gateway = Gateway::spawn(folder.path(), &sections, &[]);
     let have_arrived = |ids: &[String]| {
-        let arrived: std::collections::HashSet<_> = arrivals.lock().unwrap().iter().cloned().collect();
+        let arrived: HashSet<_> = arrivals.lock().unwrap().iter().cloned().collect();
         ids.iter().filter(|id| !arrived.contains(*id)).count()
     };
     wait_until("everything that was acknowledged", || have_arrived(&acknowledged) == 0);
     drop(gateway);
+    let log = std::fs::metadata(folder.path().join("store.db-wal")).expect("a log").len();
+    assert!(log < 64 << 20, "the log has {log} bytes: it is never moved into the file");
     let arrivals = arrivals.lock().unwrap().clone();
     let repeated: Vec<_> = arrivals
         .iter()
@@ -77,7 +67,7 @@ fn a_gateway_that_is_killed_again_and_again_loses_nothing_and_repeats_nothing_th
         .map(|(_, id)| id)
         .collect();
     assert!(repeated.is_empty(), "delivered again: {repeated:?}");
-    let twice = arrivals.len() - arrivals.iter().collect::<std::collections::HashSet<_>>().len();
+    let twice = arrivals.len() - arrivals.iter().collect::<HashSet<_>>().len();
     eprintln!(
         "{kills} kills in {:?}: {} events acknowledged, all of them arrived; {} recorded as delivered before a kill, none \
          of them arrived again; {twice} arrived twice because a kill came before the record",
@@ -107,6 +97,28 @@ fn a_gateway_that_is_stopped_longer_than_an_attempt_may_take_goes_on_as_if_nothi
     ids.sort_unstable();
     assert_eq!(ids, (0..12).collect::<Vec<_>>());
     assert_eq!(Github::delivery("5", "5").send(gateway.address()).text(), DUPLICATE);
+}
+
+/// Starts the gateway and kills it, so many times; what was delivered according to its file, with how many events had
+/// arrived then.
+fn kill(kills: u64, folder: &Path, sections: &str, arrivals: &Mutex<Vec<String>>) -> HashMap<String, usize> {
+    let mut recorded: HashMap<String, usize> = HashMap::new();
+    let mut random = 1_u64;
+    for kill in 0..kills {
+        if kill % 100 == 99 {
+            eprintln!("{kill} kills, {} events have arrived", arrivals.lock().unwrap().len());
+        }
+        let gateway = Gateway::spawn(folder, sections, &[]);
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        // The moment is what is tried here; nothing is waited for.
+        std::thread::sleep(Duration::from_micros((random >> 33) % 150_000));
+        drop(gateway.kill());
+        let arrived = arrivals.lock().unwrap().len();
+        for id in delivered(folder) {
+            recorded.entry(id).or_insert(arrived);
+        }
+    }
+    recorded
 }
 
 /// Sends events one after the other, each until it is acknowledged, as a provider does; those that were.

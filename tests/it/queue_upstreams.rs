@@ -18,6 +18,9 @@ use crate::harness::wait_until;
 use crate::queue::QUEUED;
 use crate::queue::queued;
 
+/// Writes a `Retry-After`.
+type Wait = fn() -> String;
+
 const EAGER: &str = r#", backoff = "1ms", max_backoff = "1ms""#;
 
 #[test]
@@ -70,16 +73,18 @@ fn an_upstream_that_is_too_slow_gets_the_event_again() {
 
 #[test]
 fn an_upstream_that_asks_to_be_left_alone_is() {
-    let soon = || httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(3));
-    let asks: [(u16, &dyn Fn() -> String, u64); 3] =
-        [(429, &|| "1".to_owned(), 1000), (503, &|| "2".to_owned(), 2000), (503, &soon, 1900)];
+    let asks: [(u16, Wait, u64); 3] = [
+        (429, || "1".to_owned(), 1000),
+        (503, || "2".to_owned(), 2000),
+        (503, || httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(3)), 1950),
+    ];
     for (status, wait, least) in asks {
         let times: Arc<Mutex<Vec<Instant>>> = Arc::default();
         let noting = Arc::clone(&times);
-        let asked = format!("HTTP/1.1 {status} Later\r\nretry-after: {}\r\ncontent-length: 0\r\n\r\n", wait());
+        let asked = move || format!("HTTP/1.1 {status} Later\r\nretry-after: {}\r\ncontent-length: 0\r\n\r\n", wait());
         let upstream = Upstream::with(move |number, _| {
             noting.lock().unwrap().push(Instant::now());
-            if number == 0 { Reply::Raw(asked.clone().into_bytes()) } else { Reply::Status(200, "") }
+            if number == 0 { Reply::Raw(asked().into_bytes()) } else { Reply::Status(200, "") }
         });
         let gateway = Gateway::start(&queued(&upstream.url(), EAGER));
         send(&gateway, "/webhooks/github", "one");

@@ -108,6 +108,7 @@ impl Opened {
         let sources = sources(&connection, options.queues)?;
         let lines = Arc::new(lines(&connection, options.queues, &sources)?);
         let last_row = connection.query_row("SELECT coalesce(max(event), 0) FROM events", [], |row| row.get(0))?;
+        empty_log(&connection)?;
         Ok(Self { connection, remembered, sources, lines, last_row })
     }
 }
@@ -166,6 +167,16 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
 /// A connection that only reads.
 pub(super) fn read_only(path: &Path) -> rusqlite::Result<Connection> {
     Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+}
+
+/// Moves the log of an earlier gateway into the file: one that is killed again and again never comes to that, and each
+/// start would read a longer one.
+fn empty_log(connection: &Connection) -> rusqlite::Result<()> {
+    match connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_row| Ok(())) {
+        // What is queued can be delivered from the log.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => Ok(()),
+        moved => moved,
+    }
 }
 
 /// After a clock that was put back, pauses that began later than now begin now.

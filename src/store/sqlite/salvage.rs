@@ -218,7 +218,7 @@ fn event(new: &Connection, row: i64, columns: &[Value]) -> rusqlite::Result<usiz
     let text = |at| if let Some(Value::Text(text)) = column(at) { Some(text.as_str()) } else { None };
     let states = State::ALL.map(rows::state);
     // Better twice than never.
-    let state = integer(2).filter(|state| states.contains(state)).unwrap_or(rows::state(State::Queued));
+    let state = integer(2).filter(|state| states.contains(state)).unwrap_or_else(|| rows::state(State::Queued));
     let due = (state == rows::state(State::Retrying)).then(|| integer(7).unwrap_or(0));
     // Of an event that is there twice, the later record is right.
     new.prepare_cached(
