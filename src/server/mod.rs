@@ -126,11 +126,14 @@ impl Shared {
         }
     }
 
-    /// Where queued events can be looked at, also those of sources that queue no more.
+    /// Where queued events can be looked at, in a file also those of sources that queue no more.
     fn ledger(&self) -> Option<Ledger> {
-        match &self.local_store {
-            Some(Store::Sqlite(sqlite)) => Some(Ledger::Sqlite(Arc::clone(sqlite))),
-            Some(Store::Memory(_) | Store::Redis(_)) | None => None,
+        if let Some(Store::Sqlite(sqlite)) = &self.local_store {
+            return Some(Ledger::Sqlite(Arc::clone(sqlite)));
+        }
+        match self.backlog(self.redis().as_ref())? {
+            Backlog::Sqlite(sqlite) => Some(Ledger::Sqlite(sqlite)),
+            Backlog::Redis(redis) => Some(Ledger::Redis(redis)),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::RedisBacklog;
 use super::Sqlite;
 use super::Unavailable;
 use super::queued::Details;
@@ -16,6 +17,8 @@ use super::queued::State;
 pub enum Ledger {
     /// In a file of this gateway.
     Sqlite(Arc<Sqlite>),
+    /// In the Redis of several gateways.
+    Redis(RedisBacklog),
 }
 
 /// Why something cannot be done with queued events.
@@ -81,9 +84,12 @@ impl Ledger {
     /// # Errors
     /// [`Denied`] says why there is no list.
     pub async fn list(&self, filter: &Filter, cursor: Option<&str>, limit: usize) -> Result<Page, Denied> {
-        let Self::Sqlite(sqlite) = self;
         let states = filter.state.map_or_else(|| State::ALL.to_vec(), |state| vec![state]);
-        sqlite.list(Part::new(filter, states, cursor, limit)?).await
+        let part = Part::new(filter, states, cursor, limit)?;
+        match self {
+            Self::Sqlite(sqlite) => sqlite.list(part).await,
+            Self::Redis(redis) => redis.list(part).await,
+        }
     }
 
     /// One event, whole.
@@ -91,8 +97,11 @@ impl Ledger {
     /// # Errors
     /// [`Denied`] when there is none, or it cannot be read.
     pub async fn show(&self, source: &str, number: Number) -> Result<Details, Denied> {
-        let Self::Sqlite(sqlite) = self;
-        sqlite.show(source, number).await?.ok_or_else(|| Denied::NoSuchEvent(source.to_owned(), number))
+        let details = match self {
+            Self::Sqlite(sqlite) => sqlite.show(source, number).await?,
+            Self::Redis(redis) => redis.show(source, number).await?,
+        };
+        details.ok_or_else(|| Denied::NoSuchEvent(source.to_owned(), number))
     }
 
     /// Has one event delivered again that is dead or delivered.
@@ -100,8 +109,10 @@ impl Ledger {
     /// # Errors
     /// [`Denied`] says why it is not.
     pub async fn replay(&self, source: &str, number: Number) -> Result<(), Denied> {
-        let Self::Sqlite(sqlite) = self;
-        sqlite.replay(source, number).await
+        match self {
+            Self::Sqlite(sqlite) => sqlite.replay(source, number).await,
+            Self::Redis(redis) => redis.replay(source, number).await,
+        }
     }
 
     /// Has events delivered again, the oldest first: those that are dead, or delivered when the filter says so. Looks at
@@ -110,9 +121,12 @@ impl Ledger {
     /// # Errors
     /// [`Denied`] says why none is.
     pub async fn replay_all(&self, filter: &Filter, cursor: Option<&str>, limit: usize) -> Result<Done, Denied> {
-        let Self::Sqlite(sqlite) = self;
         let states = finished(filter, &[State::Dead], Denied::NotReplayed)?;
-        sqlite.replay_all(Part::new(filter, states, cursor, limit)?).await
+        let part = Part::new(filter, states, cursor, limit)?;
+        match self {
+            Self::Sqlite(sqlite) => sqlite.replay_all(part).await,
+            Self::Redis(redis) => redis.replay_all(part).await,
+        }
     }
 
     /// Deletes events that are dead or delivered, the oldest first. Looks at `limit` of them at most, and says where to go
@@ -121,9 +135,12 @@ impl Ledger {
     /// # Errors
     /// [`Denied`] says why none is.
     pub async fn purge(&self, filter: &Filter, cursor: Option<&str>, limit: usize) -> Result<Done, Denied> {
-        let Self::Sqlite(sqlite) = self;
         let states = finished(filter, &[State::Dead, State::Delivered], Denied::NotPurged)?;
-        sqlite.purge(Part::new(filter, states, cursor, limit)?).await
+        let part = Part::new(filter, states, cursor, limit)?;
+        match self {
+            Self::Sqlite(sqlite) => sqlite.purge(part).await,
+            Self::Redis(redis) => redis.purge(part).await,
+        }
     }
 }
 

@@ -33,6 +33,17 @@ local function place(lane, number)
   return lane .. ':' .. string.rep('0', 20 - #first) .. first .. '-' .. string.rep('0', 20 - #second) .. second
 end
 
+-- Where events begin that nobody has read.
+local function last_read()
+  local groups = redis.pcall('XINFO', 'GROUPS', stream)
+  for _, group in ipairs(groups.err and {} or groups) do
+    local facts = {}
+    for i = 1, #group, 2 do facts[group[i]] = group[i + 1] end
+    if facts.name == GROUP then return '(' .. facts['last-delivered-id'] end
+  end
+  return '-'
+end
+
 -- An event is finished: the next one of its lane may be tried at once.
 local function hand_over(lane, number)
   if lane == '' or redis.call('HGET', lanes, lane) ~= number then return end

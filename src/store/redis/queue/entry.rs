@@ -12,6 +12,8 @@ use crate::event::Lane;
 use crate::store::pairs;
 use crate::store::queued::Number;
 use crate::store::queued::QueuedEvent;
+use crate::store::queued::State;
+use crate::store::queued::Summary;
 use crate::store::queued::Tries;
 use crate::time::Moment;
 
@@ -59,6 +61,38 @@ impl Entry {
         let event = tries.and_then(|_| fields.event(lane)).map(Arc::new);
         Some(Self { number, tries: tries.unwrap_or_default(), lane, event })
     }
+}
+
+/// What a list shows of an event, from number, record, due time and fields.
+pub(super) fn summary(source: &str, answer: Value) -> Option<Summary> {
+    let Value::Array(parts) = answer else { return None };
+    let [number, record, due, fields]: [Value; 4] = parts.try_into().ok()?;
+    let fields = Fields::read(fields)?;
+    let record = text(&record).and_then(Record::parse);
+    let state = record.as_ref().map_or(State::Queued, |record| record.state);
+    let attempts = record.as_ref().map_or(0, |record| record.tries.attempts);
+    let notes = record.map(|record| record.notes).unwrap_or_default();
+    let millis = |value: &Value| text(value)?.parse().ok().map(Moment::from_millis);
+    let number: Number = text(&number)?.parse().ok()?;
+    let queued_at = Moment::from_millis(i64::try_from(number.millis).unwrap_or(i64::MAX));
+    Some(Summary {
+        source: source.to_owned(),
+        number,
+        id: fields.id.and_then(readable).unwrap_or_default(),
+        kind: fields.kind.and_then(readable),
+        received_at: fields.received_at.as_ref().and_then(millis).unwrap_or(queued_at),
+        state,
+        attempts,
+        // What is due at once has no time.
+        due: millis(&due).filter(|due| state == State::Retrying && due.millis() > 0),
+        settled_at: notes.settled.map(Moment::from_millis),
+        reason: notes.reason,
+        answer: notes.answer,
+    })
+}
+
+fn readable(value: Value) -> Option<String> {
+    header(value).as_ref().map(pairs::text)
 }
 
 #[derive(Debug, Default)]

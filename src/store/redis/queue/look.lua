@@ -8,16 +8,6 @@ local function open(number)
   if number and (oldest < 0 or millis(number) < oldest) then oldest = millis(number) end
 end
 
-local function last_read()
-  local groups = redis.pcall('XINFO', 'GROUPS', stream)
-  for _, group in ipairs(groups.err and {} or groups) do
-    local facts = {}
-    for i = 1, #group, 2 do facts[group[i]] = group[i + 1] end
-    if facts.name == GROUP then return '(' .. facts['last-delivered-id'] end
-  end
-  return '-'
-end
-
 local new = redis.call('XRANGE', stream, last_read(), '+', 'COUNT', 1)[1]
 if new then
   open(new[1])

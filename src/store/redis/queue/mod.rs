@@ -5,9 +5,11 @@
 //! who delivers in the same process, and what others have left is found by looking now and then.
 
 mod entry;
+mod ledger;
 mod local;
 mod record;
 mod scripts;
+mod search;
 mod tend;
 
 use std::sync::Arc;

@@ -29,12 +29,22 @@ pub(super) struct Notes {
     pub(super) answer: Option<LastAnswer>,
 }
 
-/// The letter of a verdict, which is that of the state behind it.
+/// The letter of a verdict, which is that of the state that it leads to.
 pub(super) fn letter(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Delivered => "V",
         Verdict::Retry(_) => "R",
         Verdict::Dead => "D",
+    }
+}
+
+/// The letter of a state; an event that waits for its first attempt has none.
+pub(super) fn letter_of(state: State) -> Option<char> {
+    match state {
+        State::Queued => None,
+        State::Retrying => Some('R'),
+        State::Delivered => Some('V'),
+        State::Dead => Some('D'),
     }
 }
 
@@ -61,12 +71,8 @@ impl Record {
             return Some(Self { state: State::Queued, tries: Tries::default(), notes: Notes::default() });
         }
         let (head, json) = text.split_once(';')?;
-        let state = match head.get(..1)? {
-            "R" => State::Retrying,
-            "V" => State::Delivered,
-            "D" => State::Dead,
-            _ => return None,
-        };
+        let first = head.chars().next();
+        let state = State::ALL.into_iter().find(|state| first.is_some() && letter_of(*state) == first)?;
         let (attempts, spent) = head.get(1..)?.split_once(',')?;
         // What only people read is not worth an event.
         let notes: Notes = serde_json::from_str(json).unwrap_or_default();

@@ -19,6 +19,10 @@ pub(super) static SETTLE: LazyLock<Script> = script!("settle.lua");
 pub(super) static RELEASE: LazyLock<Script> = script!("release.lua");
 pub(super) static LOOK: LazyLock<Script> = script!("look.lua");
 pub(super) static TRIM: LazyLock<Script> = script!("trim.lua");
+pub(super) static LIST: LazyLock<Script> = script!("list.lua");
+pub(super) static SHOW: LazyLock<Script> = script!("show.lua");
+pub(super) static REPLAY: LazyLock<Script> = script!("replay.lua");
+pub(super) static PURGE: LazyLock<Script> = script!("purge.lua");
 
 /// The names of the keys of one queue, as the scripts expect them.
 const KEYS: [&str; 8] = ["stream", "due", "retrying", "dead", "done", "records", "lanes", "parked"];

@@ -20,7 +20,9 @@ end
 local function delivered(number, state, lane, record)
   if redis.call('XACK', stream, GROUP, number) == 0 then
     -- Nobody has it in hand.
-    if redis.call('ZREM', due, number) + redis.call('ZREM', dead, number) == 0 and not is_there(number) then return false end
+    local found = redis.call('ZREM', due, number) + redis.call('ZREM', dead, number)
+    if lane ~= '' then found = found + redis.call('ZREM', parked, place(lane, number)) end
+    if found == 0 and not is_there(number) then return false end
   end
   if state == RETRYING then redis.call('ZREM', retrying, number) end
   redis.call('ZADD', done, now, number)

@@ -18,13 +18,14 @@ local function admit(number, fields)
   seen = seen + 1
   local record = redis.call('HGET', records, number) or ''
   local state = string.sub(record, 1, 1)
+  local lane = fields[1] == 'lane' and fields[2]
   -- A group that was lost and made again reads everything again.
   if state == DELIVERED or state == DEAD then
     redis.call('XACK', stream, GROUP, number)
+    if lane then hand_over(lane, number) end
     return
   end
-  if fields[1] == 'lane' then
-    local lane = fields[2]
+  if lane then
     local holder = redis.call('HGET', lanes, lane)
     if not holder then
       redis.call('HSET', lanes, lane, number)
