@@ -155,3 +155,21 @@ fn a_stop_lets_attempts_end_and_gives_back_the_rest() {
     upstream.wait_for(4);
     assert_eq!(sorted(&upstream), [0, 1, 2, 3]);
 }
+
+#[test]
+fn delivered_events_are_deleted_when_their_time_is_over_and_dead_ones_are_not() {
+    let redis = Redis::start();
+    let upstream = Upstream::with(|_, message| match message.header("doorward-event-id") {
+        Some("bad") => Reply::Status(422, ""),
+        _ => Reply::Status(200, ""),
+    });
+    let gateway = Gateway::start(&queued(&upstream.url(), ", keep = \"1s\"", &redis.url()));
+    for id in ["bad", "good"] {
+        assert_eq!(Github::delivery(id, id).send(gateway.address()).text(), QUEUED);
+    }
+    let stored = |key: &str, count: &str| redis.command::<usize>(&[count, &format!("doorward:{{github}}:{key}")]);
+    wait_until("both to be finished", || stored("records", "HLEN") == 2);
+    wait_until("one to be deleted", || stored("stream", "XLEN") == 1);
+    assert_eq!([stored("records", "HLEN"), stored("dead", "ZCARD"), stored("done", "ZCARD")], [1, 1, 0]);
+    assert_eq!(Github::delivery("good", "good").send(gateway.address()).text(), DUPLICATE, "its id is still known");
+}
