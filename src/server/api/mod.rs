@@ -124,8 +124,7 @@ impl Api {
         let Some(ledger) = &self.ledger else {
             return problem(
                 StatusCode::NOT_FOUND,
-                "the store of this gateway keeps no queued events; set store.url to \"sqlite:PATH\" and deliver.queue for \
-                 a source",
+                "no source of this gateway has a queue; give one deliver.queue, and a store that keeps it: sqlite:PATH or Redis",
             );
         };
         self.act(ledger, place, request, peer).await.unwrap_or_else(No::response)

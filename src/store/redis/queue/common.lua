@@ -57,4 +57,3 @@ local function hand_over(lane, number)
   redis.call('HSET', lanes, lane, first .. '-' .. second)
   redis.call('ZADD', due, 0, first .. '-' .. second)
 end
-
