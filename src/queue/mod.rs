@@ -1,6 +1,6 @@
 //! Delivers what is queued: couriers take events off the queue, try them, and record what came of it.
 //!
-//! [`policy`] decides what follows an attempt and [`breaker`] whether there may be one; both are pure, the clock and chance
+//! `policy` decides what follows an attempt and `breaker` whether there may be one; both are pure, the clock and chance
 //! are given to them.
 
 mod breaker;
