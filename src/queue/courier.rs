@@ -147,10 +147,11 @@ impl Courier {
         for taken in taken {
             let slot = slot.take().or_else(|| Arc::clone(slots).try_acquire_owned().ok());
             let courier = Arc::clone(self);
-            drop(tokio::spawn(async move {
+            // In a box: it is large, and would be moved several times.
+            drop(tokio::spawn(Box::pin(async move {
                 courier.attempt(taken, probe).await;
                 drop(slot);
-            }));
+            })));
         }
     }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use std::time::Instant;
 
 use rusqlite::Connection;
 use rusqlite::TransactionBehavior;
@@ -33,6 +34,10 @@ use crate::time::Moment;
 
 /// How long the writer waits for work before it looks at the room on the disk and at what is past its time.
 const IDLE: Duration = Duration::from_secs(1);
+/// Events and attempts in a batch from which on many senders are at it, and how far apart batches begin then: fewer and
+/// larger ones leave the disk and the processor more time for everything else.
+const MANY: usize = 5;
+const PACE: Duration = Duration::from_millis(1);
 
 pub(super) struct Writer {
     pub(super) connection: Connection,
@@ -69,13 +74,20 @@ impl Writer {
     pub(super) fn run(mut self) {
         self.look_at_room();
         while let Some(mut batch) = self.inbox.next(IDLE) {
+            let begun = Instant::now();
             // Others find out too that the file is not well.
             if self.inbox.sound().is_err() {
                 break;
             }
             self.look_at_room();
             match self.write(&mut batch) {
-                Ok(effects) => self.conclude(effects, batch),
+                Ok(effects) => {
+                    let many = effects.arrived.len() + effects.settled.len() >= MANY;
+                    self.conclude(effects, batch);
+                    if many {
+                        std::thread::sleep(PACE.saturating_sub(begun.elapsed()));
+                    }
+                }
                 Err(error) => {
                     self.inbox.fail(&error, salvage::is_damage(&error));
                     break;

@@ -5,6 +5,8 @@ use std::io::ErrorKind;
 use std::io::IoSlice;
 use std::io::Read;
 use std::io::Write;
+use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 use std::time::Instant;
 use std::time::SystemTime;
@@ -22,6 +24,13 @@ use mio::Interest;
 use mio::Poll;
 use mio::Token;
 use mio::net::TcpStream;
+use mio::unix::SourceFd;
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::ClockId;
+use nix::sys::timerfd::Expiration;
+use nix::sys::timerfd::TimerFd;
+use nix::sys::timerfd::TimerFlags;
+use nix::sys::timerfd::TimerSetTimeFlags;
 use sha2::Sha256;
 
 use crate::message;
@@ -256,6 +265,10 @@ pub fn run(options: &Options) -> Result<Line> {
     let mut connections = (0..options.connections)
         .map(|token| Connection::open(address, &poll, token, &requests.head))
         .collect::<Result<Vec<_>>>()?;
+    let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK).context("cannot make a timer")?;
+    poll.registry()
+        .register(&mut SourceFd(&timer.as_fd().as_raw_fd()), Token(options.connections), Interest::READABLE)
+        .context("cannot wait for the timer")?;
     let mut errors: BTreeMap<String, u64> = BTreeMap::new();
     let (mut sent, mut answered, mut waiting) = (0, 0, 0);
     let started = Instant::now();
@@ -286,10 +299,12 @@ pub fn run(options: &Options) -> Result<Line> {
         if waiting == 0 && next_due.is_none() {
             break;
         }
-        // The system waits whole milliseconds; what is due sooner is waited for awake.
-        let soon = Duration::from_millis(2);
-        let patience = next_due.map_or(PATIENCE, |due| if due < soon { Duration::ZERO } else { due - soon });
-        if let Err(error) = poll.poll(&mut events, Some(patience))
+        if let Some(due) = next_due {
+            // The system's own patience is whole milliseconds, and the upstream wants this core too.
+            let once = Expiration::OneShot(TimeSpec::from_duration(due));
+            timer.set(once, TimerSetTimeFlags::empty()).context("cannot set the timer")?;
+        }
+        if let Err(error) = poll.poll(&mut events, Some(PATIENCE))
             && error.kind() != ErrorKind::Interrupted
         {
             return Err(error).context("cannot wait for answers");
@@ -299,7 +314,8 @@ pub fn run(options: &Options) -> Result<Line> {
         }
         for event in &events {
             let token = event.token().0;
-            let connection = &mut connections[token];
+            // Set anew, the timer is quiet again.
+            let Some(connection) = connections.get_mut(token) else { continue };
             let mut step = || {
                 if event.is_writable() {
                     connection.write(&requests.filler)?;
