@@ -152,14 +152,15 @@ impl Local {
     pub(super) fn begin(&self) -> Result<Option<Asking>, Unavailable> {
         let mut state = self.lock();
         let due = state.next_due.is_some_and(|due| due <= Instant::now());
-        if !state.wanted && !due {
+        if !state.wanted && !due && !state.uncertain {
             return Ok(None);
         }
         if state.in_hand.len() >= MAX_IN_HAND {
             return Err(Unavailable("Redis does not record what was delivered".to_owned()));
         }
         let asking = Asking { silent: state.silent, uncertain: state.uncertain };
-        state.wanted = true;
+        // What is queued from here on may come too late for this take.
+        state.wanted = false;
         state.uncertain = true;
         state.active = true;
         Ok(Some(asking))
@@ -169,7 +170,7 @@ impl Local {
     pub(super) fn took(&self, numbers: impl Iterator<Item = Number>, more: bool, next_due: Option<Instant>) {
         let mut state = self.lock();
         state.in_hand.extend(numbers);
-        state.wanted = more;
+        state.wanted |= more;
         state.next_due = next_due;
         state.silent &= more;
         state.uncertain = false;
@@ -178,6 +179,7 @@ impl Local {
     /// It was answered, but Redis may have heard it twice.
     pub(super) fn doubt(&self) {
         self.lock().uncertain = true;
+        self.more.notify_one();
     }
 
     pub(super) fn next_due(&self) -> Option<Instant> {
@@ -244,5 +246,49 @@ impl Local {
 
     pub(super) fn counts(&self) -> Counts {
         self.lock().counts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn local() -> Local {
+        Local::new(&Queue { source: "shop".to_owned(), ordered: false, keep: Duration::from_secs(3600) })
+    }
+
+    fn is_asked(local: &Local) -> bool {
+        local.begin().expect("few events in hand").is_some()
+    }
+
+    #[test]
+    fn redis_is_asked_once_and_not_again_while_there_is_nothing() {
+        let local = local();
+        assert!(is_asked(&local), "something may have been left");
+        local.took(std::iter::empty(), false, None);
+        assert!(!is_asked(&local));
+        local.wake();
+        assert!(is_asked(&local));
+        local.took(std::iter::empty(), true, None);
+        assert!(is_asked(&local), "there is more");
+    }
+
+    #[test]
+    fn an_event_that_is_queued_during_a_take_is_taken_by_the_next_one() {
+        let local = local();
+        assert!(is_asked(&local));
+        local.wake();
+        local.took(std::iter::empty(), false, None);
+        assert!(is_asked(&local));
+    }
+
+    #[test]
+    fn redis_is_asked_again_when_an_answer_was_lost() {
+        let local = local();
+        assert!(is_asked(&local));
+        assert!(is_asked(&local));
+        local.took(std::iter::empty(), false, None);
+        local.doubt();
+        assert!(is_asked(&local));
     }
 }
