@@ -15,7 +15,7 @@ use crate::store::queued::QueuedEvent;
 use crate::store::queued::Tries;
 
 /// Most events that are kept in memory for a source, and about how many bytes they may take.
-const WINDOW: usize = 4096;
+const WINDOW: usize = 512;
 const WINDOW_BYTES: usize = 8 * 1024 * 1024;
 /// Most events that wait in memory, as numbers, for another one of their lane.
 const MAX_BEHIND: usize = 100_000;

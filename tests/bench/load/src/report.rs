@@ -76,7 +76,7 @@ impl Cell<'_> {
 }
 
 fn same_round(one: &Line, other: &Line) -> bool {
-    let cell = |line: &Line| (line.round, line.body, line.connections, line.remembered);
+    let cell = |line: &Line| (line.round, line.body, line.connections, line.remembered, line.rate.is_some());
     cell(one) == cell(other)
 }
 
