@@ -17,10 +17,10 @@ pub fn queued(upstream: &str, more: &str) -> String {
     format!("{source}[store]\nurl = \"sqlite:store.db\"\n")
 }
 
-#[test]
-fn an_event_is_acknowledged_while_the_upstream_is_down_and_delivered_when_it_is_up() {
+/// Sends an event while the upstream is down, and starts it; what the settings are for an upstream is told.
+pub fn queue_one_for_later(settings: impl FnOnce(&str) -> String) -> (Gateway, Upstream) {
     let nowhere = Upstream::nowhere();
-    let gateway = Gateway::start(&queued(&format!("http://{nowhere}/app"), ""));
+    let gateway = Gateway::start(&settings(&format!("http://{nowhere}/app")));
     let delivery = Github::delivery("one", r#"{"a": 1}"#);
     assert_eq!(delivery.send(gateway.address()).text(), QUEUED);
     assert_eq!(delivery.send(gateway.address()).text(), DUPLICATE);
@@ -30,7 +30,14 @@ fn an_event_is_acknowledged_while_the_upstream_is_down_and_delivered_when_it_is_
     let received = upstream.received();
     assert_eq!(received[0].body, br#"{"a": 1}"#);
     assert_eq!(received[0].header("doorward-event-id"), Some("one"));
+    assert_eq!(received[0].header("doorward-event-type"), Some("push"));
     assert_ne!(received[0].header("doorward-attempt"), Some("1"));
+    (gateway, upstream)
+}
+
+#[test]
+fn an_event_is_acknowledged_while_the_upstream_is_down_and_delivered_when_it_is_up() {
+    let (gateway, upstream) = queue_one_for_later(|url| queued(url, ""));
     wait_until("the delivery to be counted", || {
         gateway.metric(r#"doorward_deliveries_total{outcome="delivered",source="github"}"#) >= 1.0
     });

@@ -8,9 +8,9 @@ use crate::harness::Redis;
 use crate::harness::Reply;
 use crate::harness::Upstream;
 use crate::harness::wait_until;
-
-pub const QUEUED: &str = r#"{"received":true}"#;
-const DUPLICATE: &str = r#"{"received":true,"duplicate":true}"#;
+use crate::queue::DUPLICATE;
+use crate::queue::QUEUED;
+use crate::queue::queue_one_for_later;
 
 /// A GitHub source with a queue, whose table has these keys besides `url`, on this Redis. Others take over after 6 seconds.
 pub fn queued(upstream: &str, more: &str, redis: &str) -> String {
@@ -44,21 +44,10 @@ pub fn sorted(upstream: &Upstream) -> Vec<u32> {
 
 #[test]
 fn an_event_is_acknowledged_when_redis_has_it_and_delivered_once_the_upstream_is_up() {
-    let (redis, nowhere) = (Redis::start(), Upstream::nowhere());
-    let gateway = Gateway::start(&queued(&format!("http://{nowhere}/app"), "", &redis.url()));
-    let delivery = Github::delivery("one", r#"{"a": 1}"#);
-    assert_eq!(delivery.send(gateway.address()).text(), QUEUED);
-    assert_eq!(delivery.send(gateway.address()).text(), DUPLICATE);
-    gateway.logged("a failed attempt", |event| event["message"] == "not delivered yet");
-    let upstream = Upstream::at(nowhere, |_, _| Reply::Status(200, ""));
-    upstream.wait_for(1);
-    let received = upstream.received();
-    assert_eq!(received[0].body, br#"{"a": 1}"#);
-    assert_eq!(received[0].header("doorward-event-id"), Some("one"));
-    assert_eq!(received[0].header("doorward-event-type"), Some("push"));
-    assert_ne!(received[0].header("doorward-attempt"), Some("1"));
+    let redis = Redis::start();
+    let (gateway, upstream) = queue_one_for_later(|url| queued(url, "", &redis.url()));
     wait_until("the queue to be empty", || count(&gateway, "retrying") == 0.0);
-    assert_eq!(delivery.send(gateway.address()).text(), DUPLICATE);
+    assert_eq!(Github::delivery("one", r#"{"a": 1}"#).send(gateway.address()).text(), DUPLICATE);
     assert_eq!(upstream.ids(), ["one"]);
 }
 

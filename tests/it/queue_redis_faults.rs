@@ -18,7 +18,7 @@ use crate::harness::Upstream;
 use crate::harness::Watched;
 use crate::harness::free_port;
 use crate::harness::wait_until;
-use crate::queue_redis::QUEUED;
+use crate::queue::QUEUED;
 use crate::queue_redis::count;
 use crate::queue_redis::queued;
 use crate::queue_redis::queued_with;
@@ -61,11 +61,7 @@ fn a_gateway_that_sleeps_longer_than_its_lease_neither_loses_nor_undoes_anything
 #[test]
 fn what_was_delivered_while_redis_was_down_is_recorded_when_it_is_back() {
     let mut redis = Redis::with(&AOF);
-    let upstream = Upstream::with(|number, _| if number < 4 { Reply::Hold } else { Reply::Status(200, "") });
-    let gateway =
-        Gateway::start(&queued_with(&upstream.url(), ", concurrency = 4, timeout = \"30s\"", &redis.url(), LONG_LEASE));
-    send(&gateway, 0..10);
-    upstream.wait_for(4);
+    let (upstream, gateway) = with_four_under_way(&redis);
     redis.kill();
     let answer = Github::delivery("10", "10").send(gateway.address());
     assert!(answer.asks_to_come_again(), "{answer:?}");
@@ -113,14 +109,20 @@ fn what_a_sleeping_redis_hands_out_to_nobody_is_not_left_to_the_lease() {
     assert_eq!(ids, (0..25).collect::<Vec<_>>());
 }
 
-#[test]
-fn a_redis_that_takes_no_writes_for_a_while_costs_nothing() {
-    let redis = Redis::start();
+/// A gateway with ten events, of which the upstream holds the first four.
+fn with_four_under_way(redis: &Redis) -> (Upstream, Gateway) {
     let upstream = Upstream::with(|number, _| if number < 4 { Reply::Hold } else { Reply::Status(200, "") });
     let gateway =
         Gateway::start(&queued_with(&upstream.url(), ", concurrency = 4, timeout = \"30s\"", &redis.url(), LONG_LEASE));
     send(&gateway, 0..10);
     upstream.wait_for(4);
+    (upstream, gateway)
+}
+
+#[test]
+fn a_redis_that_takes_no_writes_for_a_while_costs_nothing() {
+    let redis = Redis::start();
+    let (upstream, gateway) = with_four_under_way(&redis);
     redis.command::<()>(&["REPLICAOF", "127.0.0.1", &free_port().to_string()]);
     let answer = Github::delivery("10", "10").send(gateway.address());
     assert!(answer.asks_to_come_again(), "{answer:?}");
@@ -132,13 +134,24 @@ fn a_redis_that_takes_no_writes_for_a_while_costs_nothing() {
 }
 
 #[test]
+fn a_redis_that_is_busy_with_a_script_for_a_while_costs_nothing() {
+    let redis = Redis::start();
+    let (upstream, gateway) = with_four_under_way(&redis);
+    let busy = redis.block();
+    let answer = Github::delivery("10", "10").send(gateway.address());
+    assert!(answer.asks_to_come_again(), "{answer:?}");
+    upstream.release();
+    gateway.logged("the trouble", |event| event["message"] == "what came of deliveries cannot be recorded yet");
+    busy.end();
+    Github::delivery("10", "10").send_until_taken(gateway.address());
+    wait_until("all to be delivered", || stored(&redis, "done") == 11);
+    assert_eq!(sorted(&upstream), (0..11).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_redis_that_is_out_of_memory_takes_no_events_and_still_lets_those_go_that_it_has() {
     let redis = Redis::start();
-    let upstream = Upstream::with(|number, _| if number < 4 { Reply::Hold } else { Reply::Status(200, "") });
-    let gateway =
-        Gateway::start(&queued_with(&upstream.url(), ", concurrency = 4, timeout = \"30s\"", &redis.url(), LONG_LEASE));
-    send(&gateway, 0..10);
-    upstream.wait_for(4);
+    let (upstream, gateway) = with_four_under_way(&redis);
     redis.command::<()>(&["CONFIG", "SET", "maxmemory", "1"]);
     let answer = Github::delivery("10", "10").send(gateway.address());
     assert!(answer.asks_to_come_again(), "{answer:?}");
@@ -251,4 +264,29 @@ fn what_was_acknowledged_survives_the_death_of_a_master_in_a_cluster() {
     let acknowledged = traffic.end();
     assert_all_come(&upstream, &acknowledged);
     wait_until("nothing to be left", || count(&gateways[0], "queued") + count(&gateways[0], "retrying") == 0.0);
+}
+
+#[test]
+fn a_queue_that_moves_to_another_node_of_the_cluster_loses_nothing_and_repeats_nothing() {
+    // A name whose keys are among the first of all, so that moving a few slots moves them.
+    const KEY: &str = "doorward:{raw}:stream";
+    let (cluster, upstream) = (Cluster::start(), Upstream::start());
+    let sections = queued_with(&upstream.url(), ", timeout = \"1s\"", &cluster.url(), "lease = \"6s\"");
+    let gateways = [0, 1].map(|_| Gateway::start(&sections.replace("sources.github", "sources.raw")));
+    let traffic = Traffic::start(&gateways.each_ref().map(Gateway::address));
+    let mut owner = cluster.owner(KEY);
+    for _ in 0..2 {
+        let before = upstream.received().len();
+        upstream.wait_for(before + 50);
+        let other = cluster.other(owner);
+        cluster.reshard(owner, other, 16);
+        wait_until("the keys to be there", || cluster.owner(KEY) == other);
+        owner = other;
+    }
+    let before = upstream.received().len();
+    upstream.wait_for(before + 50);
+    let acknowledged = traffic.end();
+    assert_all_come(&upstream, &acknowledged);
+    let ids = sorted(&upstream);
+    assert_eq!(ids.len(), ids.iter().collect::<BTreeSet<_>>().len(), "none was delivered twice");
 }

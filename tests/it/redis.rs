@@ -1,7 +1,5 @@
 //! A Redis store that goes away, hangs, takes no writes, or comes back.
 
-use std::process::Command;
-
 use crate::harness::Gateway;
 use crate::harness::Github;
 use crate::harness::Redis;
@@ -140,23 +138,14 @@ fn a_redis_that_takes_no_writes_makes_senders_come_again_until_it_does() {
 fn while_a_script_of_somebody_else_blocks_redis_senders_are_told_to_come_again() {
     let (upstream, redis) = (Upstream::start(), Redis::start());
     let gateway = Gateway::start(&on(&upstream, &redis.url()));
-    redis.command::<()>(&["CONFIG", "SET", "lua-time-limit", "50"]);
-    let port = redis.port().to_string();
-    let cli = move |words: &[&str]| {
-        let output = Command::new("redis-cli").args(["-p", &port]).args(words).output().expect("redis-cli is there");
-        String::from_utf8(output.stdout).expect("text")
-    };
-    let blocking = cli.clone();
-    let script = std::thread::spawn(move || blocking(&["EVAL", "while true do end", "0"]));
-    wait_until("Redis to be busy", || cli(&["PING"]).contains("BUSY"));
+    let busy = redis.block();
     let delivery = Github::delivery("one", "{}");
     for _ in 0..2 {
         let answer = delivery.send(gateway.address());
         assert!(answer.asks_to_come_again(), "{answer:?}");
     }
     assert!(upstream.received().is_empty());
-    wait_until("the script to end", || cli(&["SCRIPT", "KILL"]).contains("OK"));
-    script.join().expect("an end");
+    busy.end();
     delivery.send_until_taken(gateway.address());
     assert_eq!(upstream.ids(), ["one"]);
 }

@@ -36,7 +36,7 @@ enum Command {
     /// Have events delivered again: some that are named, or all dead ones that a filter means.
     Replay(Replay),
     /// Delete the dead and delivered events that a filter means; what is still to be delivered is never deleted.
-    Purge(Purge),
+    Purge(Many),
 }
 
 #[derive(Debug, clap::Args)]
@@ -66,17 +66,23 @@ struct Show {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(group = ArgGroup::new("which").required(true).multiple(true)
-    .args(["events", "source", "state", "type", "id", "from", "until", "all"]))]
 struct Replay {
     /// Events, as they are listed.
-    #[arg(value_name = "SOURCE/NUMBER", value_parser = Name::parse,
-        conflicts_with_all = ["source", "state", "type", "id", "from", "until", "all"])]
+    #[arg(value_name = "SOURCE/NUMBER", value_parser = Name::parse, group = "which",
+        conflicts_with_all = FILTERS, conflicts_with = "all")]
     events: Vec<Name>,
     #[command(flatten)]
+    many: Many,
+}
+
+/// Many events, and what is done to them.
+#[derive(Debug, clap::Args)]
+#[command(group = ArgGroup::new("which").required(true).multiple(true).args(FILTERS).arg("all"))]
+struct Many {
+    #[command(flatten)]
     filter: Filter,
-    /// All dead events.
-    #[arg(long, conflicts_with_all = ["source", "state", "type", "id", "from", "until"])]
+    /// All of them: dead ones, and for `purge` delivered ones too.
+    #[arg(long, conflicts_with_all = FILTERS)]
     all: bool,
     /// Print JSON: an object with the number of `events`.
     #[arg(long)]
@@ -85,21 +91,8 @@ struct Replay {
     gateway: Gateway,
 }
 
-#[derive(Debug, clap::Args)]
-#[command(group = ArgGroup::new("which").required(true).multiple(true)
-    .args(["source", "state", "type", "id", "from", "until", "all"]))]
-struct Purge {
-    #[command(flatten)]
-    filter: Filter,
-    /// All dead and delivered events.
-    #[arg(long, conflicts_with_all = ["source", "state", "type", "id", "from", "until"])]
-    all: bool,
-    /// Print JSON: an object with the number of `events`.
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    gateway: Gateway,
-}
+/// The arguments of a [`Filter`].
+const FILTERS: [&str; 6] = ["source", "state", "type", "id", "from", "until"];
 
 /// Which events are meant; all that is said has to hold.
 #[derive(Debug, clap::Args)]
@@ -194,8 +187,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
             Command::Show(show) => self::show(show).await,
             Command::Replay(replay) => self::replay(replay).await,
             Command::Purge(purge) => {
-                let client = Client::of(&purge.gateway)?;
-                let purged = follow(&client, "purge", &purge.filter).await?;
+                let purged = follow(&Client::of(&purge.gateway)?, "purge", &purge.filter).await?;
                 tell("purged", purged, purge.json);
                 Ok(())
             }
@@ -254,18 +246,18 @@ async fn show(show: &Show) -> Result<(), String> {
     Ok(())
 }
 
-async fn replay(replay: &Replay) -> Result<(), String> {
-    let client = Client::of(&replay.gateway)?;
+async fn replay(Replay { events, many }: &Replay) -> Result<(), String> {
+    let client = Client::of(&many.gateway)?;
     let mut replayed = 0;
-    if replay.events.is_empty() {
-        replayed = follow(&client, "replay", &replay.filter).await?;
+    if events.is_empty() {
+        replayed = follow(&client, "replay", &many.filter).await?;
     }
-    for name in &replay.events {
+    for name in events {
         let path = format!("{}/replay", name.path());
         client.post(&path, &json!({})).await.map_err(|message| stopped(&message, replayed, "replay"))?;
         replayed += 1;
     }
-    tell("replayed", replayed, replay.json);
+    tell("replayed", replayed, many.json);
     Ok(())
 }
 

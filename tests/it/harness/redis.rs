@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::process::Child;
 use std::process::Command;
 use std::process::Stdio;
+use std::thread::JoinHandle;
 
 use tempfile::TempDir;
 
@@ -106,6 +107,15 @@ impl Redis {
         assert!(Command::new("kill").arg(format!("-{name}")).arg(pid).status().expect("kill runs").success());
     }
 
+    /// Keeps it busy with a script until [`Busy::end`].
+    pub fn block(&self) -> Busy {
+        self.command::<()>(&["CONFIG", "SET", "lua-time-limit", "50"]);
+        let port = self.port;
+        let script = std::thread::spawn(move || drop(cli(port, &["EVAL", "while true do end", "0"])));
+        wait_until("Redis to be busy", || cli(port, &["PING"]).contains("BUSY"));
+        Busy { port, script }
+    }
+
     /// Runs a command.
     #[track_caller]
     pub fn command<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
@@ -143,6 +153,24 @@ impl Redis {
         redis::cmd("PING").query::<String>(&mut connection).ok()?;
         Some(connection)
     }
+}
+
+/// A script that does not end.
+pub struct Busy {
+    port: u16,
+    script: JoinHandle<()>,
+}
+
+impl Busy {
+    pub fn end(self) {
+        wait_until("the script to end", || cli(self.port, &["SCRIPT", "KILL"]).contains("OK"));
+        self.script.join().expect("an end");
+    }
+}
+
+fn cli(port: u16, words: &[&str]) -> String {
+    let output = Command::new("redis-cli").args(["-p", &port.to_string()]).args(words).output();
+    String::from_utf8(output.expect("redis-cli is there").stdout).expect("text")
 }
 
 impl Drop for Redis {

@@ -1,0 +1,150 @@
+//! One request as the log and the metrics tell of it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::LazyLock;
+use std::time::Duration;
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::HeaderValue;
+use http::Response;
+use http::Uri;
+use http_body_util::Full;
+use prometheus::IntGauge;
+
+use super::Endpoint;
+use super::Gateway;
+use crate::body::Inbound;
+use crate::event::Event;
+use crate::refusal::Blame;
+use crate::refusal::Refusal;
+use crate::reply;
+use crate::reply::Answers;
+use crate::reply::Outcome;
+
+/// One request from its head to its answer: what the log and the metrics will say about it.
+pub(super) struct Exchange {
+    pub(super) endpoint: Arc<Endpoint>,
+    begun: Instant,
+    pub(super) facts: Facts,
+    in_flight: IntGauge,
+}
+
+/// What is known so far. Nothing that a sender wrote stands here before it is verified.
+#[derive(Default)]
+pub(super) struct Facts {
+    pub(super) client: Option<IpAddr>,
+    pub(super) event: Option<(HeaderValue, Option<HeaderValue>)>,
+    pub(super) secret: Option<usize>,
+    pub(super) skew: Option<i64>,
+    pub(super) upstream: Option<Duration>,
+    pub(super) unverified: Option<Refusal>,
+}
+
+/// The answers of paths that no source has.
+static NO_ANSWERS: LazyLock<Answers> = LazyLock::new(Answers::default);
+
+impl Exchange {
+    pub(super) fn begin(gateway: &Gateway, target: &Uri) -> Self {
+        gateway.metrics.in_flight.inc();
+        let endpoint = Arc::clone(gateway.routes.at(target).unwrap_or(&gateway.nowhere));
+        let in_flight = gateway.metrics.in_flight.clone();
+        Self { endpoint, begun: Instant::now(), facts: Facts::default(), in_flight }
+    }
+
+    pub(super) fn verified(&mut self, secret: Option<usize>, skew: Option<i64>) {
+        self.facts.secret = secret;
+        self.facts.skew = skew;
+        if let Some(counter) = secret.and_then(|position| self.endpoint.metrics.secrets.get(position)) {
+            counter.inc();
+        }
+        if let Some(skew) = skew {
+            #[expect(clippy::as_conversions, reason = "a skew beyond 2^53 seconds may be rounded")]
+            self.endpoint.metrics.skew.observe(skew as f64);
+        }
+    }
+
+    /// Notes why an event would be refused if the source did more than observe.
+    pub(super) fn unverified(&mut self, refusal: Refusal, inbound: Inbound) -> Event {
+        self.endpoint.metrics.deliver_unverified(refusal.row().reason);
+        self.facts.unverified = Some(refusal);
+        Event::unverified(inbound)
+    }
+
+    pub(super) fn end(self, result: Result<Outcome, Refusal>) -> Response<Full<Bytes>> {
+        let took = self.begun.elapsed();
+        let metrics = &self.endpoint.metrics;
+        metrics.request_duration.observe(took.as_secs_f64());
+        let source = self.endpoint.source.as_ref().map(|(source, _)| source);
+        let answers = source.map_or_else(|| &*NO_ANSWERS, |source| &source.answers);
+        match result {
+            Ok(outcome) => {
+                let (counter, label) = match outcome {
+                    Outcome::Delivered(_) => (&metrics.delivered, "delivered"),
+                    Outcome::Published => (&metrics.queued, "queued"),
+                    Outcome::Duplicate => (&metrics.duplicate, "duplicate"),
+                    Outcome::Ignored => (&metrics.ignored, "ignored"),
+                    Outcome::Handshake(_) => (&metrics.handshake, "handshake"),
+                };
+                counter.inc();
+                let response = reply::accepted(outcome, answers);
+                self.log(took, response.status().as_u16(), label, None);
+                response
+            }
+            Err(refusal) => {
+                metrics.refuse(refusal.row().reason);
+                let cause = refusal.clone();
+                let response = reply::refused(refusal, answers);
+                self.log(took, response.status().as_u16(), "refused", Some(&cause));
+                response
+            }
+        }
+    }
+
+    fn log(&self, took: Duration, status: u16, outcome: &str, refusal: Option<&Refusal>) {
+        let row = refusal.map(Refusal::row);
+        macro_rules! write {
+            ($level:expr, $words:literal) => {
+                tracing::event!(
+                    $level,
+                    source = self.endpoint.source.as_ref().map(|(source, _)| source.name.as_str()),
+                    outcome,
+                    reason = row.map(|row| row.reason),
+                    status,
+                    event_id = self.facts.event.as_ref().map(|(id, _)| readable(id)).as_deref(),
+                    event_type = self.facts.event.as_ref().and_then(|(_, kind)| kind.as_ref()).map(readable).as_deref(),
+                    client = self.facts.client.map(tracing::field::display),
+                    secret = self.facts.secret,
+                    skew_s = self.facts.skew,
+                    upstream_ms = self.facts.upstream.map(milliseconds),
+                    took_ms = milliseconds(took),
+                    unverified = self.facts.unverified.as_ref().map(|refusal| refusal.row().reason),
+                    cause = refusal.or(self.facts.unverified.as_ref()).map(tracing::field::display),
+                    $words
+                )
+            };
+        }
+        match row.map(|row| row.blame) {
+            None if self.facts.unverified.is_some() => write!(tracing::Level::WARN, "taken, but not verified"),
+            None => write!(tracing::Level::INFO, "taken"),
+            Some(Blame::Sender) => write!(tracing::Level::WARN, "refused"),
+            Some(Blame::Gateway | Blame::Upstream) => write!(tracing::Level::ERROR, "not taken"),
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.in_flight.dec();
+    }
+}
+
+fn readable(value: &HeaderValue) -> String {
+    String::from_utf8_lossy(value.as_bytes()).into_owned()
+}
+
+/// In thousandths, which is as fine as anybody reads.
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
