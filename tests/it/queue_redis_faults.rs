@@ -75,6 +75,20 @@ fn what_was_delivered_while_redis_was_down_is_recorded_when_it_is_back() {
 }
 
 #[test]
+fn what_was_acknowledged_with_aof_survives_the_death_of_redis() {
+    let (mut redis, nowhere) = (Redis::with(&AOF), Upstream::nowhere());
+    let durable = "durability = \"aof\"\ntimeout = \"1s\"";
+    let gateway = Gateway::start(&queued_with(&format!("http://{nowhere}/app"), "", &redis.url(), durable));
+    send(&gateway, 0..5);
+    redis.kill();
+    redis.run(&[]);
+    let upstream = Upstream::at(nowhere, |_, _| Reply::Status(200, ""));
+    upstream.wait_for(5);
+    wait_until("all to be recorded", || stored(&redis, "done") == 5);
+    assert_eq!(sorted(&upstream), [0, 1, 2, 3, 4]);
+}
+
+#[test]
 fn a_redis_that_is_back_without_its_data_is_used_again() {
     let (mut redis, upstream) = (Redis::start(), Upstream::start());
     let gateway = Gateway::start(&queued(&upstream.url(), "", &redis.url()));
@@ -226,6 +240,23 @@ fn assert_all_come(upstream: &Upstream, acknowledged: &[u32]) {
         let came: BTreeSet<_> = sorted(upstream).into_iter().collect();
         acknowledged.iter().all(|id| came.contains(id))
     });
+}
+
+#[test]
+fn a_gateway_that_is_killed_again_and_again_leaves_nothing_undone() {
+    let (redis, upstream) = (Redis::start(), Upstream::start());
+    let sections = queued(&upstream.url(), ", concurrency = 4", &redis.url());
+    let lasting = Gateway::start(&sections);
+    let traffic = Traffic::start(&[lasting.address(), lasting.address()]);
+    for round in 0..8 {
+        let mortal = Gateway::start(&sections);
+        let before = upstream.received().len();
+        upstream.wait_for(before + 1 + 13 * round % 30);
+        drop(mortal.kill());
+    }
+    let acknowledged = traffic.end();
+    assert_all_come(&upstream, &acknowledged);
+    wait_until("nothing to be left", || count(&lasting, "queued") + count(&lasting, "retrying") == 0.0);
 }
 
 const TWO_COPIES: &str = "lease = \"6s\"\ntimeout = \"1s\"\ndurability = { replicas = 1 }";
