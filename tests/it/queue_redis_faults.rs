@@ -259,42 +259,45 @@ fn a_gateway_that_is_killed_again_and_again_leaves_nothing_undone() {
     wait_until("nothing to be left", || count(&lasting, "queued") + count(&lasting, "retrying") == 0.0);
 }
 
-const TWO_COPIES: &str = "lease = \"6s\"\ntimeout = \"1s\"\ndurability = { replicas = 1 }";
+/// Two gateways that acknowledge what a replica has too.
+fn two_gateways(upstream: &Upstream, redis: &str) -> [Gateway; 2] {
+    let store = "lease = \"6s\"\ntimeout = \"1s\"\ndurability = { replicas = 1 }";
+    [0, 1].map(|_| Gateway::start(&queued_with(&upstream.url(), ", timeout = \"1s\"", redis, store)))
+}
+
+#[track_caller]
+fn assert_goes_on_and_loses_nothing(traffic: Traffic, upstream: &Upstream, gateway: &Gateway) {
+    let before = upstream.received().len();
+    upstream.wait_for(before + 50);
+    let acknowledged = traffic.end();
+    assert_all_come(upstream, &acknowledged);
+    wait_until("nothing to be left", || count(gateway, "queued") + count(gateway, "retrying") == 0.0);
+}
 
 #[test]
 fn what_was_acknowledged_survives_a_failover_under_load() {
     let (mut watched, upstream) = (Watched::start(), Upstream::start());
-    let gateways =
-        [0, 1].map(|_| Gateway::start(&queued_with(&upstream.url(), ", timeout = \"1s\"", &watched.url(), TWO_COPIES)));
+    let gateways = two_gateways(&upstream, &watched.url());
     let first = watched.master();
     let traffic = Traffic::start(&gateways.each_ref().map(Gateway::address));
     upstream.wait_for(50);
     watched.servers[0].kill();
     wait_until("another master", || watched.master() != first);
     watched.servers[0].run(&[]);
-    let before = upstream.received().len();
-    upstream.wait_for(before + 50);
-    let acknowledged = traffic.end();
-    assert_all_come(&upstream, &acknowledged);
-    wait_until("nothing to be left", || count(&gateways[0], "queued") + count(&gateways[0], "retrying") == 0.0);
+    assert_goes_on_and_loses_nothing(traffic, &upstream, &gateways[0]);
 }
 
 #[test]
 fn what_was_acknowledged_survives_the_death_of_a_master_in_a_cluster() {
     let (mut cluster, upstream) = (Cluster::start(), Upstream::start());
-    let gateways =
-        [0, 1].map(|_| Gateway::start(&queued_with(&upstream.url(), ", timeout = \"1s\"", &cluster.url(), TWO_COPIES)));
+    let gateways = two_gateways(&upstream, &cluster.url());
     let traffic = Traffic::start(&gateways.each_ref().map(Gateway::address));
     upstream.wait_for(50);
     let dead = cluster.owner("doorward:{github}:stream");
     cluster.nodes[dead].kill();
     assert_ne!(cluster.owner("doorward:{github}:stream"), dead);
     cluster.nodes[dead].run(&[]);
-    let before = upstream.received().len();
-    upstream.wait_for(before + 50);
-    let acknowledged = traffic.end();
-    assert_all_come(&upstream, &acknowledged);
-    wait_until("nothing to be left", || count(&gateways[0], "queued") + count(&gateways[0], "retrying") == 0.0);
+    assert_goes_on_and_loses_nothing(traffic, &upstream, &gateways[0]);
 }
 
 #[test]
