@@ -13,6 +13,7 @@ use crate::template::Template;
 pub struct Condition {
     field: Field,
     test: Test,
+    optional: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -34,7 +35,7 @@ impl Condition {
             profile::Test::Length(min, max) => Test::Length(*min, *max),
             profile::Test::Without(characters) => Test::Without(characters.clone()),
         };
-        Self { field: Field::new(&said.place, wants), test }
+        Self { field: Field::new(&said.place, wants), test, optional: said.optional }
     }
 
     /// Makes several ready.
@@ -44,6 +45,9 @@ impl Condition {
 
     /// Whether it holds. What is compared may be a secret: it takes the same time wherever the two differ.
     pub fn holds(&self, inbound: &Inbound, values: &Values) -> bool {
+        if self.optional && matches!(self.field.text(inbound, values), Ok(None)) {
+            return true;
+        }
         match &self.test {
             Test::Present => self.field.has_entry(inbound, values),
             Test::Absent => !self.field.has_entry(inbound, values),

@@ -15,6 +15,8 @@ pub struct Condition {
     pub place: Place,
     /// What should be there.
     pub test: Test,
+    /// Whether it holds, too, where nothing stands.
+    pub optional: bool,
 }
 
 /// What should stand at a place.
@@ -41,6 +43,8 @@ place_table!(ConditionTable {
     #[serde(default, deserialize_with = "length")]
     max_length: Option<usize>,
     without: Option<String>,
+    #[serde(default)]
+    optional: bool,
 });
 
 /// Longest text that a condition may speak of, in bytes.
@@ -70,7 +74,12 @@ impl TryFrom<ConditionTable> for Condition {
         let without = table.without.map(Test::Without);
         let mut tests: Vec<_> = equals.into_iter().chain(present).chain(absent).chain(length).chain(without).collect();
         match (tests.pop(), tests.is_empty()) {
-            (Some(test), true) => Ok(Self { place, test }),
+            (Some(Test::Present | Test::Absent), true) if table.optional => Err(
+                "optional goes with equals, min_length, max_length or without: what they say of a value then holds \
+                     without one, too"
+                    .to_owned(),
+            ),
+            (Some(test), true) => Ok(Self { place, test, optional: table.optional }),
             (Some(_), false) => Err(format!("says several things of {place}; write one condition for each")),
             (None, _) => Err(format!(
                 "says nothing of {place}; write equals = \"…\", present = true, absent = true, min_length = …, max_length \
@@ -80,15 +89,24 @@ impl TryFrom<ConditionTable> for Condition {
     }
 }
 
+impl Condition {
+    /// Whether it holds only where something stands.
+    pub(super) fn needs_a_value(&self) -> bool {
+        !self.optional && self.test != Test::Absent
+    }
+}
+
 impl std::fmt::Display for Condition {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.test {
             Test::Equals(template) => write!(f, "{} is {template:?}", self.place, template = template.to_string()),
             Test::Present => write!(f, "{} is there", self.place),
             Test::Absent => write!(f, "{} is not there", self.place),
+            Test::Length(min, max) if min == max => write!(f, "{} has {min} bytes", self.place),
             Test::Length(min, usize::MAX) => write!(f, "{} has at least {min} bytes", self.place),
             Test::Length(min, max) => write!(f, "{} has {min} to {max} bytes", self.place),
             Test::Without(characters) => write!(f, "{} has none of {characters:?}", self.place),
-        }
+        }?;
+        f.write_str(if self.optional { " or is not there" } else { "" })
     }
 }

@@ -16,6 +16,15 @@ pub enum Hash {
 }
 
 impl Hash {
+    /// The length of its digests in bytes.
+    pub fn length(self) -> usize {
+        match self {
+            Self::Sha256 => 32,
+            Self::Sha512 => 64,
+            Self::Sha1 => 20,
+        }
+    }
+
     /// The name as standards write it.
     pub fn title(self) -> &'static str {
         match self {

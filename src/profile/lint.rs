@@ -55,6 +55,7 @@ impl Profile {
         let members = self.auth.members.iter().enumerate().filter(|(_, member)| self.may_decide(member));
         let members = members.filter_map(|(at, member)| scheme(at, &member.scheme));
         members
+            .chain(self.ambiguities())
             .chain(self.uncovered_time())
             .chain(self.identity())
             .chain(self.oracles())
@@ -68,6 +69,16 @@ impl Profile {
         let beside = self.auth.combination == Combination::All
             && self.schemes().any(|scheme| matches!(scheme, Scheme::Signature(_)));
         matches!(member.scheme, Scheme::Signature(_)) || !beside
+    }
+
+    /// What the profile says of texts that can be read in more than one way.
+    fn ambiguities(&self) -> impl Iterator<Item = Lint> {
+        self.auth.members.iter().enumerate().filter_map(|(at, member)| {
+            let Scheme::Signature(signature) = &member.scheme else { return None };
+            let why = signature.ambiguous.as_ref()?;
+            let trail = Trail::member(at, member.scheme.table()).key("ambiguous");
+            Some(Lint::new(trail, format!("is said: what is signed can be read in more than one way; {why}")))
+        })
     }
 
     fn uncovered_time(&self) -> Option<Lint> {
@@ -321,7 +332,10 @@ mod tests {
         assert_eq!(lints(&part, "{ header = \"X-Id\" }", ""), [""; 0]);
         let both = format!("{}\n{}", all(&HMAC.replace("X-S", "X-A")), all(&part));
         assert_eq!(lints(&both, ID, ""), [""; 0], "the other signature covers it");
-        only(&lints(&both.replace("all", "first"), ID, ""), "event.id stands in the body");
+        let first = format!("{}\nambiguous = \"it is\"", both.replace("all", "first"));
+        let said = lints(&first, ID, "");
+        assert!(said.iter().any(|lint| lint.contains("event.id stands in the body")), "{said:?}");
+        assert!(said.iter().any(|lint| lint.ends_with("in more than one way; it is")), "{said:?}");
     }
 
     fn all(scheme: &str) -> String {

@@ -4,6 +4,7 @@
 //! [`crate::handshake`] and [`crate::event`]. Profiles are read with `toml` directly, which points at line, column and
 //! caret.
 
+mod ambiguity;
 mod answers;
 mod auth;
 mod condition;
@@ -233,8 +234,10 @@ impl Profile {
     /// # Errors
     /// What is wrong, with line, column and caret, for whoever wrote the file.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let profile: Self = toml::from_str(text).map_err(|error| read::explained(text, &error))?;
-        validate::validate(&profile).map_err(|wrong| wrong.shown_in(text))?;
+        let mut profile: Self = toml::from_str(text).map_err(|error| read::explained(text, &error))?;
+        validate::validate(&profile)
+            .and_then(|()| ambiguity::prove(&mut profile))
+            .map_err(|wrong| wrong.shown_in(text))?;
         Ok(profile)
     }
 
@@ -275,28 +278,23 @@ impl Profile {
             .is_some_and(|timestamp| self.schemes().any(|scheme| self.covers(scheme, &timestamp.from)))
     }
 
-    /// Whether the scheme's signature covers what `place` holds, so that nobody but the provider can change it.
-    pub fn covers(&self, scheme: &Scheme, place: &Place) -> bool {
-        self.covers_with(scheme, place, |signed| signed.certain().collect())
-    }
-
-    /// Whether everything that the reference may be read from is covered, and cannot be cut in another way.
+    /// Whether everything that the reference may be read from is covered.
     pub fn covers_all(&self, scheme: &Scheme, reference: &Reference) -> bool {
-        let covers = |place| self.covers_with(scheme, place, |signed| signed.delimited().collect());
+        let covers = |place| self.covers(scheme, place);
         // The digest of the body changes with the body: it is covered as the body is.
         let body = Place { holder: Holder::Form(String::new()), item: None };
         reference.places().into_iter().all(covers) && (!reference.may_be_digest() || covers(&body))
     }
 
-    /// The same, as far as these pieces of what is signed cover it.
-    fn covers_with(&self, scheme: &Scheme, place: &Place, pieces: impl Fn(&Template) -> Vec<&Piece>) -> bool {
+    /// Whether the scheme's signature covers what `place` holds, so that nobody but the provider can change it.
+    pub fn covers(&self, scheme: &Scheme, place: &Place) -> bool {
         let timestamp = self.timestamp.as_ref().map(|timestamp| &timestamp.from);
         match scheme {
-            // A value is covered when every variant of what is signed has it.
+            // A value is covered when every variant of what is signed has it, and in one way.
             Scheme::Signature(signature) => {
                 let list = &signature.place.place.holder;
-                let covered = |piece: &&Piece| piece.covers(place, timestamp, list);
-                signature.signed.iter().all(|signed| pieces(signed).iter().any(covered))
+                let covered = |piece: &Piece| piece.covers(place, timestamp, list);
+                signature.one_reading && signature.signed.iter().all(|signed| signed.certain().any(covered))
             }
             Scheme::Jwt(jwt) => jwt.body.is_some() && place.is_in_body(),
             Scheme::Token(_) | Scheme::Basic(_) => false,

@@ -31,6 +31,10 @@ pub(super) struct Wrong {
 }
 
 impl Wrong {
+    pub(super) fn new(trail: &Trail, message: impl Into<String>) -> Self {
+        Self { trail: trail.clone(), message: message.into() }
+    }
+
     /// The message with the line in which it shows.
     pub(super) fn shown_in(&self, text: &str) -> String {
         self.trail.pointed(text, &self.message)
@@ -38,7 +42,7 @@ impl Wrong {
 }
 
 fn wrong(trail: &Trail, message: impl Into<String>) -> Result<(), Wrong> {
-    Err(Wrong { trail: trail.clone(), message: message.into() })
+    Err(Wrong::new(trail, message))
 }
 
 /// Whether the parts fit together.

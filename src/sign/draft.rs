@@ -11,8 +11,10 @@ use serde_json::Value;
 
 use super::splice;
 use crate::body::Inbound;
+use crate::mac;
 use crate::params;
 use crate::params::Params;
+use crate::profile::Hash;
 use crate::profile::Holder;
 use crate::profile::Place;
 use crate::profile::Profile;
@@ -85,6 +87,13 @@ impl<'d> Draft<'d> {
     /// Whether a number of the JSON body stands at the place.
     pub(super) fn is_number(&self, place: &Place) -> bool {
         self.json(place).is_some_and(|value| value.is_number())
+    }
+
+    /// A text for what stands in the JSON body at the place: as long as it is, and another one for each `id`.
+    pub(super) fn alike(&self, place: &Place, id: &str) -> String {
+        let known = self.json(place).and_then(|value| value.as_str().map(str::len));
+        let digest = const_hex::encode(mac::hash(Hash::Sha256, &[id.as_bytes()]));
+        digest.chars().cycle().take(known.unwrap_or(digest.len())).collect()
     }
 
     /// Sets a text at a place.

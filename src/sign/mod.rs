@@ -228,7 +228,7 @@ impl<'o> Signer<'o> {
             let impossible = |why: &str| format!("the profile requires that {said}{why}");
             match text {
                 Some(text) => draft.set(&said.place, &text).map_err(|why| impossible(&format!("; {why}")))?,
-                None => return Err(impossible(", which does not hold for this body")),
+                None => return Err(impossible(", which does not hold")),
             }
         }
         Ok(())

@@ -140,7 +140,7 @@ pub(super) fn mark(draft: &mut Draft<'_>, order: &Order<'_>, schemes: &[&Scheme]
     let signed = schemes.iter().flat_map(|scheme| scheme.signed()).flat_map(Template::walk);
     for place in signed.filter_map(Piece::place).filter(is_token) {
         if draft.has(place) {
-            draft.set(place, id)?;
+            draft.set(place, &draft.alike(place, id))?;
         }
     }
     let body_is_known = event.nonce.is_some() || parts.iter().any(|part| part.is_in_body());

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use doorward::profile::Profiles;
+use doorward::profile::Scheme;
 use doorward::refusal::Refusal;
 
 use crate::harness::Gateway;
@@ -24,8 +25,13 @@ fn the_table_of_providers_is_complete() {
         let row = table.iter().find(|row| row[0] == format!("`{name}`"));
         let row = row.unwrap_or_else(|| panic!("{name} is not in the README's table of providers"));
         assert_eq!(row[1], profile.title);
-        assert_eq!(row[2], profile.auth.scheme());
         assert_eq!(row[3].contains("`secrets`"), profile.needs_secrets(), "{name}");
+        let ambiguous = profile.schemes().find_map(|scheme| match scheme {
+            Scheme::Signature(signature) => signature.ambiguous.as_deref(),
+            Scheme::Token(_) | Scheme::Basic(_) | Scheme::Jwt(_) => None,
+        });
+        let ambiguous = ambiguous.map(|why| format!("; ambiguous: {why}")).unwrap_or_default();
+        assert_eq!(row[2], format!("{}{ambiguous}", profile.auth.scheme()));
         for (param, _) in profile.params.iter().filter(|(_, param)| param.default.is_none()) {
             assert!(row[3].contains(&format!("`params.{param}`")), "{name} needs {param}");
         }

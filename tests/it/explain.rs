@@ -62,8 +62,10 @@ fn shipped(name: &str, secret: &str) -> Case {
 
 /// A profile of our own: an HMAC of time and body.
 fn own(scheme: &str) -> Profile {
+    let neighbours = scheme.contains("{timestamp}{body}");
+    let ambiguous = if neighbours { "\nambiguous = \"no body begins with a digit\"" } else { "" };
     let text = format!(
-        "title = \"Own\"\n[auth.hmac]\n{scheme}\n[timestamp]\nfrom = {{ header = \"X-Time\" }}\nformat = \"unix\"\n\
+        "title = \"Own\"\n[auth.hmac]\n{scheme}{ambiguous}\n[timestamp]\nfrom = {{ header = \"X-Time\" }}\nformat = \"unix\"\n\
          tolerance = \"5m\"\n[event]\nid = {{ json = \"/id\" }}\n"
     );
     Profile::parse(&text).unwrap_or_else(|error| panic!("{error}"))

@@ -55,6 +55,7 @@ mod queue_redis_faults;
 mod queue_redis_ledger;
 mod queue_redis_model;
 mod queue_upstreams;
+mod readings;
 mod redis;
 mod redis_cluster;
 mod redis_durable;

@@ -282,8 +282,11 @@ fn signing(template: &str, id: &str) -> (Gateway, Upstream) {
 }
 
 fn profile(template: &str, id: &str) -> String {
+    let several = template.matches('{').count() > 1 || template.contains("sorted_form");
+    let ambiguous = if several { "ambiguous = \"what is signed counts once\"\n" } else { "" };
     format!(
-        "[auth.hmac]\nsignature = {{ header = \"X-Mac\", encoding = \"hex\" }}\nsigned = \"{template}\"\n[event]\nid = {{ {id} }}\n"
+        "[auth.hmac]\nsignature = {{ header = \"X-Mac\", encoding = \"hex\" }}\nsigned = \"{template}\"\n{ambiguous}\
+         [event]\nid = {{ {id} }}\n"
     )
 }
 

@@ -20,6 +20,7 @@ const ID: &str = "[event]\nid = { header = \"X-Id\" }\n";
 #[test]
 fn a_nonce_is_good_for_one_event() {
     let profile = "[auth.hmac]\nsignature = { header = \"X-Mac\", encoding = \"hex\" }\nsigned = \"{header:X-Nonce}.{body}\"\n\
+                   ambiguous = \"no nonce has a dot\"\n\
                    [event]\nid = { header = \"X-Id\" }\nnonce = { header = \"X-Nonce\" }\n";
     let (gateway, upstream) = own(profile, &keyed());
     let send = |id: &str, nonce: &str, body: &str| {
@@ -41,6 +42,7 @@ fn a_nonce_is_good_for_one_event() {
 #[test]
 fn ids_of_several_parts_do_not_run_into_each_other() {
     let profile = "[auth.hmac]\nsignature = { header = \"X-Mac\", encoding = \"hex\" }\nsigned = \"{header:X-N}.{body}\"\n\
+                   ambiguous = \"no number has a dot\"\n\
                    [event]\nid = { all = [{ json = \"/a\" }, { json = \"/b\" }, { json = \"/c\" }] }\n";
     let (gateway, upstream) = own(profile, &keyed());
     let send = |number: usize, parts: [&str; 3]| {
@@ -159,6 +161,7 @@ fn a_token_that_is_sent_along_tells_no_events_apart() {
 #[test]
 fn a_digit_moved_from_the_time_to_the_body_makes_no_new_event() {
     let profile = "[auth.hmac]\nsignature = { header = \"X-Sig\", encoding = \"hex\" }\nsigned = \"{timestamp}{body}\"\n\
+                   ambiguous = \"what is signed counts once\"\n\
                    [timestamp]\nfrom = { header = \"X-Time\" }\nformat = \"unix\"\npolicy = \"record\"\n";
     for id in ["{ digest = \"body\" }", "{ first = [{ json = \"/id\" }, { digest = \"body\" }] }"] {
         let (gateway, upstream) = own(&format!("{profile}[event]\nid = {id}\n"), &keyed());

@@ -76,6 +76,10 @@ pub struct Signature {
     pub place: SignaturePlace,
     /// The bytes that are signed: any of these.
     pub signed: Vec<Template>,
+    /// Why it does no harm that signed bytes can be read in more than one way, where they can.
+    pub ambiguous: Option<String>,
+    /// Whether it was proven that signed bytes give each value in one way only.
+    pub one_reading: bool,
 }
 
 /// What verifies a signature.

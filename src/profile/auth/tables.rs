@@ -66,12 +66,14 @@ macro_rules! signature_table {
             signed: Template,
             #[serde(default)]
             or_signed: Vec<Template>,
+            ambiguous: Option<String>,
         }
 
         impl $name {
             fn scheme(self, verifier: Verifier) -> Scheme {
                 let signed = std::iter::once(self.signed).chain(self.or_signed).collect();
-                Scheme::Signature(Box::new(Signature { verifier, key: self.key, place: self.signature, signed }))
+                let (key, place, ambiguous) = (self.key, self.signature, self.ambiguous);
+                Scheme::Signature(Box::new(Signature { verifier, key, place, signed, ambiguous, one_reading: false }))
             }
         }
     };

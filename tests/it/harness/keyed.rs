@@ -6,10 +6,14 @@ use bytes::Bytes;
 use doorward::explain::Case;
 use doorward::params;
 use doorward::params::Params;
+use doorward::profile::EcdsaFormat;
+use doorward::profile::Hash;
 use doorward::profile::KeyEncoding;
 use doorward::profile::KeyForm;
 use doorward::profile::Profile;
 use doorward::profile::Scheme;
+use doorward::profile::Signature;
+use doorward::profile::Verifier;
 use doorward::secret::Secret;
 use doorward::sign;
 use doorward::sign::Id;
@@ -164,9 +168,32 @@ impl Keyed {
         }
     }
 
-    fn complete(&self) -> Result<Params, String> {
+    pub fn complete(&self) -> Result<Params, String> {
         let given: Vec<_> = self.params.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
         params::complete(&self.profile, &given).map_err(|wrong| format!("{wrong:?}"))
+    }
+
+    /// The text that stands where the signature does, when the provider signs this; made by libraries and not by us.
+    pub fn signature_of(&self, said: &Signature, text: &[u8]) -> String {
+        let hmac = |algorithm| {
+            let secret = Secret::new(self.secrets[0].as_bytes()).expect("a secret");
+            let key =
+                aws_lc_rs::hmac::Key::new(algorithm, &doorward::auth::key_bytes(&said.key, &secret).expect("a key"));
+            aws_lc_rs::hmac::sign(&key, text).as_ref().to_vec()
+        };
+        let bytes = match &said.verifier {
+            Verifier::Hmac(Hash::Sha256) => hmac(aws_lc_rs::hmac::HMAC_SHA256),
+            Verifier::Hmac(Hash::Sha512) => hmac(aws_lc_rs::hmac::HMAC_SHA512),
+            Verifier::Hmac(Hash::Sha1) => hmac(aws_lc_rs::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY),
+            Verifier::Ed25519 | Verifier::Ecdsa(EcdsaFormat::Der) | Verifier::Certificate(Hash::Sha256, _) => {
+                let pair = rcgen::KeyPair::from_pem(&self.private_pem().expect("a private key")).expect("a key");
+                rcgen::SigningKey::sign(&pair, text).expect("a signature")
+            }
+            Verifier::Ecdsa(EcdsaFormat::Raw) | Verifier::Rsa(_) | Verifier::Certificate(..) => {
+                panic!("no shipped profile is signed like this")
+            }
+        };
+        format!("{}{}", said.place.prefix, said.place.encoding.encode(&bytes))
     }
 
     /// What the provider would send.

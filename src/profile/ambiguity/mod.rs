@@ -1,0 +1,474 @@
+//! Proves that a signed text can be read in one way only.
+//!
+//! A signature covers a text, not the values that it was made of. Where a value may contain what ends it, or stands beside
+//! another one, whoever has a signed text can cut it otherwise and present other values under the same signature. Each
+//! template becomes an automaton over the texts that it gives; what a profile requires of a value narrows what that may
+//! contain. A profile whose texts have two readings is refused, unless it says so.
+
+mod automaton;
+
+use automaton::Automaton;
+use automaton::Class;
+use automaton::Language;
+use automaton::Owner;
+
+use super::Combination;
+use super::Condition;
+use super::Encoding;
+use super::Function;
+use super::Hash;
+use super::Holder;
+use super::Member;
+use super::Part;
+use super::Piece;
+use super::Place;
+use super::Profile;
+use super::Scheme;
+use super::Signature;
+use super::Template;
+use super::Test;
+use super::Trail;
+use super::Verifier;
+use super::validate::Wrong;
+use crate::time::Format;
+
+/// What whoever knows better has to write.
+const SAY: &str = "write ambiguous = \"why that does no harm\" under the scheme";
+
+/// Proves it for each scheme and for schemes that share a key, and notes what was proven.
+pub(super) fn prove(profile: &mut Profile) -> Result<(), Wrong> {
+    let mut proven = Vec::with_capacity(profile.auth.members.len());
+    for (at, member) in profile.auth.members.iter().enumerate() {
+        let Scheme::Signature(signature) = &member.scheme else {
+            proven.push(false);
+            continue;
+        };
+        let trail = Trail::member(at, member.scheme.table());
+        let dispute = dispute(profile, &[member]);
+        proven.push(dispute.is_none());
+        let dispute = dispute.or_else(|| shared(profile, at));
+        let weakness = signature.signed.iter().flat_map(Template::walk).find_map(weakness);
+        match (signature.ambiguous.as_deref().map(str::trim), weakness, dispute) {
+            (Some(""), ..) => {
+                let message =
+                    "says nothing; write why it does no harm that what is signed can be read in more than one way";
+                return Err(Wrong::new(&trail.key("ambiguous"), message));
+            }
+            (Some(_), None, None) => {
+                let message = "is said of a text that has one reading only; leave it out";
+                return Err(Wrong::new(&trail.key("ambiguous"), message));
+            }
+            (None, Some(reason), _) => {
+                return Err(Wrong::new(
+                    &trail.key("signed"),
+                    format!("can be read in more than one way: {reason}; {SAY}"),
+                ));
+            }
+            (None, None, Some(reason)) => {
+                let message = format!(
+                    "can be read in more than one way: {reason}. All values but one must be unable to contain what ends \
+                     them: write [[require]] with without = \"…\", or with equal min_length and max_length, or limits.json \
+                     = true where every body is JSON; otherwise {SAY}"
+                );
+                return Err(Wrong::new(&trail.key("signed"), message));
+            }
+            (Some(_), ..) | (None, None, None) => {}
+        }
+    }
+    for (member, proven) in profile.auth.members.iter_mut().zip(proven) {
+        if let Scheme::Signature(signature) = &mut member.scheme {
+            signature.one_reading = proven;
+        }
+    }
+    Ok(())
+}
+
+/// Why a text of this member may be one of another member with the same kind of key, if it may.
+fn shared(profile: &Profile, at: usize) -> Option<String> {
+    if profile.auth.combination != Combination::First {
+        return None;
+    }
+    let (before, rest) = profile.auth.members.split_at_checked(at)?;
+    let (member, after) = rest.split_first()?;
+    let own = signature(member)?;
+    before.iter().chain(after).find_map(|other| {
+        let theirs = signature(other)?;
+        // Each pair is judged once, at its later member, unless the earlier one says something of it.
+        let later = after.iter().any(|after| std::ptr::eq(after, other));
+        let said = theirs.ambiguous.is_some() || later && own.ambiguous.is_none();
+        if said || !same_key(&own.verifier, &theirs.verifier) || same_shape(&own.signed, &theirs.signed) {
+            return None;
+        }
+        let dispute = dispute(profile, &[member, other])?;
+        Some(format!("the same text may be signed for another scheme of the profile, where {dispute}"))
+    })
+}
+
+fn signature(member: &Member) -> Option<&Signature> {
+    if let Scheme::Signature(signature) = &member.scheme { Some(signature) } else { None }
+}
+
+/// Whether one key may be good for both.
+fn same_key(one: &Verifier, other: &Verifier) -> bool {
+    match (one, other) {
+        (Verifier::Hmac(one), Verifier::Hmac(other))
+        | (Verifier::Rsa(one), Verifier::Rsa(other))
+        | (Verifier::Certificate(one, _), Verifier::Certificate(other, _)) => one == other,
+        (Verifier::Ed25519, Verifier::Ed25519) | (Verifier::Ecdsa(_), Verifier::Ecdsa(_)) => true,
+        _ => false,
+    }
+}
+
+/// Whether the two differ in the names of headers alone, so that the same text means the same values.
+fn same_shape(one: &[Template], other: &[Template]) -> bool {
+    let same = |(one, other): (&Piece, &Piece)| {
+        let header = |piece: &Piece| piece.place().is_some_and(|place| matches!(place.holder, Holder::Header(_)));
+        one == other || header(one) && header(other)
+    };
+    let shape = |templates: &[Template]| -> Vec<Vec<usize>> {
+        templates.iter().map(|one| one.parts().iter().map(|part| part.pieces().len()).collect()).collect()
+    };
+    let pieces = |templates: &'_ [Template]| templates.iter().flat_map(Template::pieces).cloned().collect::<Vec<_>>();
+    shape(one) == shape(other) && pieces(one).iter().zip(pieces(other).iter()).all(same)
+}
+
+/// Why another text with the same signature is easily made, whatever stands around this piece.
+fn weakness(piece: &Piece) -> Option<String> {
+    if matches!(piece, Piece::Call(Function::Crc32, _)) {
+        Some(format!("another text with the same {piece} is easily made"))
+    } else if *piece == Piece::SortedForm {
+        Some(format!("{piece} does not tell where a name or a value of the form ends"))
+    } else {
+        None
+    }
+}
+
+/// What could be read as part of another value in what these members sign together.
+fn dispute(profile: &Profile, members: &[&Member]) -> Option<String> {
+    let mut reader = Reader { profile, automaton: Automaton::new(), owners: Vec::new(), constants: Vec::new() };
+    for member in members {
+        let Some(signature) = signature(member) else { continue };
+        let conditions: Vec<_> = profile.require.iter().chain(&member.when).chain(&member.check).collect();
+        for template in &signature.signed {
+            let mut ends = reader.automaton.start();
+            for part in template.parts() {
+                ends = reader.part(ends, part, signature, &conditions);
+            }
+            reader.automaton.accept(&ends);
+            for piece in template.walk() {
+                let Piece::Call(_, arguments) = piece else { continue };
+                if let Some(inside) = arguments_dispute(profile, arguments, signature, &conditions) {
+                    return Some(format!("inside {piece}, {inside}"));
+                }
+            }
+        }
+    }
+    reader.automaton.dispute().map(|(one, other)| reader.told(one, other))
+}
+
+/// The same for what a function is computed of.
+fn arguments_dispute(
+    profile: &Profile,
+    arguments: &[Piece],
+    signature: &Signature,
+    conditions: &[&Condition],
+) -> Option<String> {
+    let mut reader = Reader { profile, automaton: Automaton::new(), owners: Vec::new(), constants: Vec::new() };
+    let ends = reader.pieces(reader.automaton.start(), arguments, signature, conditions);
+    reader.automaton.accept(&ends);
+    reader.automaton.dispute().map(|(one, other)| reader.told(one, other))
+}
+
+/// Reads templates into an automaton.
+struct Reader<'p> {
+    profile: &'p Profile,
+    automaton: Automaton,
+    /// The values, by number.
+    owners: Vec<Piece>,
+    /// What is the same in all requests, by number.
+    constants: Vec<Piece>,
+}
+
+impl Reader<'_> {
+    /// Who may have a symbol, in words.
+    fn told(&self, one: Owner, other: Owner) -> String {
+        let name = |owner: Owner| owner.and_then(|owner| self.owners.get(owner)).map(ToString::to_string);
+        match (name(one), name(other)) {
+            (Some(one), Some(other)) => format!("nothing tells what belongs to {one} from what belongs to {other}"),
+            (Some(one), None) | (None, Some(one)) => format!("{one} may contain the text that stands beside it"),
+            (None, None) => "two of its forms are alike".to_owned(),
+        }
+    }
+
+    fn part(&mut self, from: Vec<usize>, part: &Part, signature: &Signature, conditions: &[&Condition]) -> Vec<usize> {
+        let ends = self.pieces(from.clone(), part.pieces(), signature, conditions);
+        if part.is_optional() { from.into_iter().chain(ends).collect() } else { ends }
+    }
+
+    fn pieces(
+        &mut self,
+        from: Vec<usize>,
+        pieces: &[Piece],
+        signature: &Signature,
+        conditions: &[&Condition],
+    ) -> Vec<usize> {
+        let mut ends = from;
+        for (at, piece) in pieces.iter().enumerate() {
+            let beside = |at: Option<usize>| at.and_then(|at| pieces.get(at)).is_some_and(|piece| !is_fixed(piece));
+            // Between two values, an unknown text may look like a part of either.
+            if is_constant(piece) && beside(at.checked_sub(1)) && beside(at.checked_add(1)) {
+                continue;
+            }
+            let language = self.language(piece, signature, conditions);
+            let owner = (!is_fixed(piece)).then(|| number(&mut self.owners, piece));
+            ends = self.automaton.append(ends, &language, owner);
+        }
+        ends
+    }
+
+    fn language(&mut self, piece: &Piece, signature: &Signature, conditions: &[&Condition]) -> Language {
+        match piece {
+            Piece::Literal(text) => Language::literal(text),
+            Piece::Method | Piece::Url | Piece::UrlWithPort | Piece::Param(_) => self.constant(piece),
+            Piece::Body if self.profile.limits.json => json(),
+            Piece::Body | Piece::SortedForm => any(),
+            Piece::Query => {
+                let query = Language::Sequence(vec![Language::literal("?"), any()]);
+                Language::Choice(vec![Language::nothing(), query])
+            }
+            Piece::Timestamp => self.timestamp(conditions),
+            Piece::Item(_) => {
+                let separator = signature.place.place.item.as_ref().map(|item| item.separator);
+                let without = separator.into_iter().filter_map(|separator| u8::try_from(separator).ok());
+                Language::Repeat(text(&signature.place.place).and(Class::without(without)), 0, usize::MAX)
+            }
+            Piece::Place(place) => {
+                let value = self.value(place, conditions);
+                let may_be_absent = !about(place, conditions).any(|condition| condition.needs_a_value());
+                if may_be_absent { Language::Choice(vec![Language::nothing(), value]) } else { value }
+            }
+            Piece::Optional(place) => self.value(place, conditions),
+            Piece::Call(Function::Crc32, _) => Language::Repeat(digits(), 1, 10),
+            Piece::Call(Function::Digest(hash, encoding) | Function::Hmac(hash, encoding), _) => {
+                digest(*hash, *encoding)
+            }
+        }
+    }
+
+    fn constant(&mut self, piece: &Piece) -> Language {
+        Language::One(Class::constant(number(&mut self.constants, piece)))
+    }
+
+    /// What may stand at a place where something stands.
+    fn value(&mut self, place: &Place, conditions: &[&Condition]) -> Language {
+        let (mut class, mut min, mut max) = (text(place), 0, usize::MAX);
+        for condition in about(place, conditions) {
+            match &condition.test {
+                Test::Equals(template) if template.pieces().all(is_fixed) => {
+                    let fixed = template.pieces().map(|piece| {
+                        if let Piece::Literal(text) = piece { Language::literal(text) } else { self.constant(piece) }
+                    });
+                    return Language::Sequence(fixed.collect());
+                }
+                Test::Without(characters) => class = class.and(Class::without(ascii(characters))),
+                Test::Length(least, most) => (min, max) = (min.max(*least), max.min(*most)),
+                Test::Equals(_) | Test::Present | Test::Absent => {}
+            }
+        }
+        Language::Repeat(class, min, max)
+    }
+
+    /// A signed time, which is refused when it is not written in the profile's format.
+    fn timestamp(&self, conditions: &[&Condition]) -> Language {
+        let Some(timestamp) = &self.profile.timestamp else { return any() };
+        let digits = |min, max| Language::Repeat(digits(), min, max);
+        match timestamp.format {
+            Format::Unix | Format::UnixMs => {
+                let (mut min, mut max) = (1, 15);
+                for condition in about(&timestamp.from, conditions) {
+                    if let Test::Length(least, most) = condition.test {
+                        (min, max) = (min.max(least), max.min(most));
+                    }
+                }
+                digits(min, max)
+            }
+            Format::UnixFloat => {
+                let decimals = Language::Sequence(vec![Language::literal("."), digits(1, 9)]);
+                Language::Sequence(vec![digits(1, 15), Language::Choice(vec![Language::nothing(), decimals])])
+            }
+            Format::Rfc3339 => rfc3339(2),
+            Format::Rfc3339Lenient => rfc3339(1),
+            Format::HttpDate => {
+                let letters = (b'A'..=b'Z').chain(b'a'..=b'z').chain(*b" ,:").chain(b'0'..=b'9');
+                Language::Repeat(Class::of(letters), 29, 29)
+            }
+        }
+    }
+}
+
+/// The number of a piece among these, where it stands now.
+fn number(known: &mut Vec<Piece>, piece: &Piece) -> usize {
+    known.iter().position(|known| known == piece).unwrap_or_else(|| {
+        known.push(piece.clone());
+        known.len() - 1
+    })
+}
+
+/// Whether it is the same in all requests of a source.
+fn is_constant(piece: &Piece) -> bool {
+    matches!(piece, Piece::Method | Piece::Url | Piece::UrlWithPort | Piece::Param(_))
+}
+
+fn is_fixed(piece: &Piece) -> bool {
+    is_constant(piece) || matches!(piece, Piece::Literal(_))
+}
+
+/// The conditions that have to hold of this place.
+fn about<'c>(place: &'c Place, conditions: &'c [&'c Condition]) -> impl Iterator<Item = &'c Condition> {
+    conditions.iter().copied().filter(move |condition| condition.place == *place)
+}
+
+/// The characters that are one byte wherever they stand.
+fn ascii(characters: &str) -> impl Iterator<Item = u8> {
+    characters.bytes().filter(u8::is_ascii)
+}
+
+fn any() -> Language {
+    Language::Repeat(Class::any(), 0, usize::MAX)
+}
+
+fn digits() -> Class {
+    Class::of(b'0'..=b'9')
+}
+
+/// What texts at this place are made of: values of headers are visible ASCII, blanks and tabs.
+fn text(place: &Place) -> Class {
+    let class = match place.holder {
+        Holder::Header(_) | Holder::Numbered(_) => {
+            Class::without((0..b' ').filter(|byte| *byte != b'\t').chain(127..=255))
+        }
+        Holder::Json(_) | Holder::Form(_) | Holder::Query(_) => Class::any(),
+    };
+    let separator = place.item.as_ref().and_then(|item| u8::try_from(item.separator).ok());
+    class.and(Class::without(separator))
+}
+
+/// A JSON object or array (RFC 8259) with white space around it.
+fn json() -> Language {
+    let blank = || Language::Repeat(Class::of(*b" \t\r\n"), 0, usize::MAX);
+    let one = |of: &[u8]| Language::One(Class::of(of.iter().copied()));
+    Language::Sequence(vec![blank(), one(b"{["), any(), one(b"}]"), blank()])
+}
+
+/// RFC 3339 section 5.6, with at least so many digits in a month and a day.
+fn rfc3339(shortest: usize) -> Language {
+    let digits = |min, max| Language::Repeat(digits(), min, max);
+    let mark = |mark: &str| Language::One(Class::of(mark.bytes()));
+    let fraction = Language::Sequence(vec![mark("."), digits(1, 9)]);
+    let offset = Language::Sequence(vec![mark("+-"), digits(2, 2), mark(":"), digits(2, 2)]);
+    Language::Sequence(vec![
+        digits(4, 4),
+        mark("-"),
+        digits(shortest, 2),
+        mark("-"),
+        digits(shortest, 2),
+        mark("T"),
+        digits(2, 2),
+        mark(":"),
+        digits(2, 2),
+        mark(":"),
+        digits(2, 2),
+        Language::Choice(vec![Language::nothing(), fraction]),
+        Language::Choice(vec![mark("Zz"), offset]),
+    ])
+}
+
+fn digest(hash: Hash, encoding: Encoding) -> Language {
+    let bytes = hash.length();
+    let alphabet = (b'0'..=b'9').chain(b'a'..=b'z').chain(b'A'..=b'Z').chain(*b"+/=-_");
+    let length = match encoding {
+        Encoding::Hex => bytes * 2,
+        Encoding::Base64 | Encoding::Base64url => bytes.div_ceil(3) * 4,
+    };
+    Language::Repeat(Class::of(alphabet), length, length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Moment;
+
+    const SIGNATURE: &str = "signature = { header = \"X-S\", encoding = \"hex\" }";
+
+    /// What is said of a profile that signs this, with the time of this format and with this besides.
+    fn said(signed: &str, format: &str, rest: &str) -> Option<String> {
+        let time = format!("[timestamp]\nfrom = {{ header = \"X-T\" }}\nformat = \"{format}\"\npolicy = \"record\"");
+        let text = format!(
+            "title = \"X\"\n[auth.hmac]\n{SIGNATURE}\nsigned = {signed}\n{time}\n[event]\nid = {{ digest = \"body\" }}\n{rest}"
+        );
+        Profile::parse(&text).err()
+    }
+
+    #[test]
+    fn times_are_told_from_what_stands_beside_them_by_how_they_are_written() {
+        for format in ["rfc3339", "http-date"] {
+            for signed in ["\"{timestamp}{body}\"", "\"{body}{timestamp}\"", "\"{header:X-A}{timestamp}\""] {
+                assert_eq!(said(signed, format, ""), None, "{signed} {format}");
+            }
+        }
+        for format in ["unix", "unix-ms", "unix-float"] {
+            for signed in ["\"{timestamp}{body}\"", "\"{body}{timestamp}\""] {
+                assert!(said(signed, format, "").is_some(), "{signed} {format}");
+                assert_eq!(said(signed, format, "[limits]\njson = true"), None, "{signed} {format}");
+            }
+            assert_eq!(said("\"{timestamp}:{body}\"", format, ""), None);
+        }
+        let fixed = "[[require]]\nheader = \"X-T\"\nmin_length = 10\nmax_length = 10";
+        assert_eq!(said("\"{timestamp}{body}\"", "unix", fixed), None);
+        assert!(said("\"{timestamp}{body}\"", "unix", &fixed.replace("min_length = 10", "min_length = 9")).is_some());
+        assert_eq!(said("\"{timestamp}.{body}\"", "unix", ""), None);
+        assert!(said("\"{timestamp}.{body}\"", "unix-float", "").is_some(), "a time with decimals has a dot");
+    }
+
+    #[test]
+    fn what_a_profile_requires_of_a_value_counts() {
+        let signed = "[\"a\\n{json:/a?}\\n\", \"b\\n{json:/b}\\n\", \"c\\n{json:/c}\\n\"]";
+        let without = |name: &str, more: &str| format!("[[require]]\njson = \"/{name}\"\nwithout = \"\\n\"\n{more}");
+        let (b, c) = (without("b", ""), without("c", "optional = true\n"));
+        assert_eq!(said(signed, "unix", &format!("{b}{c}")), None, "the first may have line breaks");
+        assert!(said(signed, "unix", &b).is_some());
+        assert!(said(signed, "unix", &c).is_some());
+        let a = without("a", "optional = true\n");
+        assert_eq!(said(signed, "unix", &format!("{a}{b}")), None, "the last may have line breaks");
+        let letter = c.replace("without = \"\\n\"", "without = \"d\"");
+        assert!(said(signed, "unix", &format!("{b}{letter}")).is_some(), "that is not what ends it");
+        let given = format!("{b}[[require]]\njson = \"/c\"\nequals = \"x\\ny\"");
+        assert_eq!(said(signed, "unix", &given), None, "it is always the same");
+    }
+
+    #[test]
+    fn every_format_is_as_it_is_written() {
+        let formats = [
+            Format::Unix,
+            Format::UnixMs,
+            Format::UnixFloat,
+            Format::Rfc3339,
+            Format::Rfc3339Lenient,
+            Format::HttpDate,
+        ];
+        for format in formats {
+            let name = match format {
+                Format::Unix => "unix",
+                Format::UnixMs => "unix-ms",
+                Format::UnixFloat => "unix-float",
+                Format::Rfc3339 => "rfc3339",
+                Format::Rfc3339Lenient => "rfc3339-lenient",
+                Format::HttpDate => "http-date",
+            };
+            // Behind a text that the time can be, nothing else fits.
+            let written = format.write(Moment::from_unix(1_767_348_000));
+            let signed = format!("[\"{written}{{json:/x?}}\", \"{{timestamp}}{{body}}\"]");
+            assert!(said(&signed, name, "[limits]\njson = true").is_some(), "{name} is not known to be {written}");
+        }
+    }
+}

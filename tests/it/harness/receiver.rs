@@ -1,0 +1,59 @@
+//! A source without sockets: what the gateway makes of a request, from its head to its event.
+
+use std::sync::Arc;
+
+use doorward::body;
+use doorward::body::Inbound;
+use doorward::event::Event;
+use doorward::refusal::Refusal;
+use doorward::settings::Settings;
+use doorward::sign::Request;
+use doorward::source::Source;
+use doorward::time::Moment;
+
+use super::Keyed;
+
+/// A source and its provider.
+pub struct Receiver {
+    pub keyed: Keyed,
+    pub source: Arc<Source>,
+    settings: Settings,
+}
+
+impl Receiver {
+    /// A source with a shipped profile, or with one of these, by name and text.
+    pub fn new(keyed: Keyed, own: &[(String, String)]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        for (name, text) in own {
+            std::fs::write(folder.path().join(format!("{name}.toml")), text).expect("a profile");
+        }
+        let config = format!("profiles = '{}'\n{}", folder.path().display(), keyed.source("http://127.0.0.1:9/"));
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), config).expect("a configuration");
+        let settings = Settings::load(file.path()).unwrap_or_else(|problems| panic!("{problems}"));
+        let source = Arc::clone(settings.sources.first().expect("a source"));
+        Self { keyed, source, settings }
+    }
+
+    /// What becomes of a request that comes at this moment.
+    pub fn receive(&self, request: &Request, now: Moment) -> Result<Event, Refusal> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            for jwks in &self.settings.jwks {
+                let jwks = Arc::clone(jwks);
+                drop(tokio::spawn(async move { jwks.run().await }));
+            }
+            body::announced(&request.headers, &self.source.single_headers, &self.source.limits)?;
+            let target = request.query.as_ref().map_or_else(|| "/".to_owned(), |query| format!("/?{query}"));
+            let target = target.parse().expect("a target");
+            let inbound =
+                Inbound::recorded(request.method.clone(), target, request.headers.clone(), request.body.clone(), now);
+            assert!(self.source.handshakes.before(&inbound).await?.is_none(), "a sample is no handshake");
+            let verified = self.source.authenticator.verify(inbound, now).await.map_err(|rejected| rejected.failure)?;
+            let handshake = self.source.handshakes.after(verified.inbound(), verified.values()).await?;
+            assert!(handshake.is_none(), "a sample is no handshake");
+            let name = self.source.name.as_str();
+            Ok(self.source.identity.identify(name, verified).map_err(|nameless| nameless.why)?)
+        })
+    }
+}
