@@ -41,7 +41,8 @@ pub(super) fn secrets(section: &Section<'_>, profile: &Profile, secrets: &[Secre
                 "secrets",
                 format!(
                     "number {number}: is used as it stands, with its whsec_: is that intended? Secrets of Standard Webhooks \
-                     are decoded; their profile says key = {{ encoding = \"base64\", prefix = \"whsec_\" }}"
+                     are decoded; their profile says key = {{ encoding = \"base64\", prefix = [\"whsec_\", \
+                     \"v1,whsec_\"] }}"
                 ),
             );
         }
