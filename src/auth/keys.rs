@@ -12,11 +12,10 @@ use crate::secret::Secret;
 /// `claimed` are the prefixes that other schemes of the profile claim.
 pub(super) fn text<'s>(form: &KeyForm, secret: &'s Secret, claimed: &[&str]) -> Option<&'s [u8]> {
     let text = secret.expose();
-    match &form.prefix {
-        Some(prefix) if form.only_prefixed => text.strip_prefix(prefix.as_bytes()),
+    match form.without_prefix(text) {
+        bare if form.only_prefixed => bare,
         _ if claimed.iter().any(|prefix| text.starts_with(prefix.as_bytes())) => None,
-        Some(prefix) => Some(text.strip_prefix(prefix.as_bytes()).unwrap_or(text)),
-        None => Some(text),
+        bare => bare.or(Some(text)),
     }
 }
 
@@ -25,7 +24,10 @@ pub(super) fn text<'s>(form: &KeyForm, secret: &'s Secret, claimed: &[&str]) -> 
 /// # Errors
 /// What the secret is not, for the operator.
 pub fn key_bytes(form: &KeyForm, secret: &Secret) -> Result<Zeroizing<Vec<u8>>, String> {
-    bytes(form, KeyEncoding::Text, text(form, secret, &[]).ok_or("is not for this scheme")?)
+    match bytes(form, KeyEncoding::Text, text(form, secret, &[]).ok_or("is not for this scheme")?) {
+        Err(_) if form.or_text => bytes(&KeyForm::default(), KeyEncoding::Text, secret.expose()),
+        read => read,
+    }
 }
 
 /// The bytes of a key.

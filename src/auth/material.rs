@@ -46,22 +46,30 @@ impl<'m> Material<'m> {
         wants: &'m mut Wants,
         key_sets: &'m mut KeySets,
     ) -> Self {
-        let claimed = forms.filter(|form| form.only_prefixed).filter_map(|form| form.prefix.as_deref()).collect();
+        let claimed =
+            forms.filter(|form| form.only_prefixed).flat_map(|form| &form.prefix).map(String::as_str).collect();
         Self { secrets, params, wants, key_sets, claimed, used: BTreeSet::new(), wrong: BTreeMap::new() }
     }
 
     /// The keys that the secrets are for one scheme, with their positions.
-    pub(super) fn keys<K>(&mut self, form: &KeyForm, read: impl Fn(&[u8]) -> Result<K, String>) -> Vec<(usize, K)> {
+    pub(super) fn keys<K>(
+        &mut self,
+        form: &KeyForm,
+        read: impl Fn(&KeyForm, &[u8]) -> Result<K, String>,
+    ) -> Vec<(usize, K)> {
+        let text = KeyForm { derive: form.derive, ..KeyForm::default() };
         let mut found = Vec::new();
         for (at, secret) in self.secrets.iter().enumerate() {
-            match keys::text(form, secret, &self.claimed).map(&read) {
-                None => {}
-                Some(Ok(key)) => {
-                    self.used.insert(at);
-                    found.push((at, key));
-                }
-                Some(Err(message)) => {
-                    self.wrong.entry(at).or_insert(message);
+            for form in std::iter::once(form).chain(form.or_text.then_some(&text)) {
+                match keys::text(form, secret, &self.claimed).map(|text| read(form, text)) {
+                    None => {}
+                    Some(Ok(key)) => {
+                        self.used.insert(at);
+                        found.push((at, key));
+                    }
+                    Some(Err(message)) => {
+                        self.wrong.entry(at).or_insert(message);
+                    }
                 }
             }
         }

@@ -90,20 +90,20 @@ impl Signature {
             Verifier::Ecdsa(_) | Verifier::Rsa(_) | Verifier::Certificate(..) => KeyEncoding::Spki,
         };
         let keys = match &said.verifier {
-            Verifier::Hmac(hash) => Keys::Hmac(material.keys(&said.key, |text| {
-                let bytes = keys::bytes(&said.key, usual, text)?;
+            Verifier::Hmac(hash) => Keys::Hmac(material.keys(&said.key, |form, text| {
+                let bytes = keys::bytes(form, usual, text)?;
                 mac::Key::new(*hash, &bytes).ok_or_else(|| "is not usable as a key".to_owned())
             })),
             Verifier::Ed25519 => Keys::Public(
-                material.keys(&said.key, |text| PublicKey::ed25519(&keys::bytes(&said.key, usual, text)?)),
+                material.keys(&said.key, |form, text| PublicKey::ed25519(&keys::bytes(form, usual, text)?)),
                 Shape::Exactly(64),
             ),
             Verifier::Ecdsa(format) => Keys::Public(
-                material.keys(&said.key, |text| PublicKey::ecdsa(*format, &keys::bytes(&said.key, usual, text)?)),
+                material.keys(&said.key, |form, text| PublicKey::ecdsa(*format, &keys::bytes(form, usual, text)?)),
                 if *format == EcdsaFormat::Raw { Shape::Exactly(64) } else { Shape::Der },
             ),
             Verifier::Rsa(hash) => Keys::Public(
-                material.keys(&said.key, |text| PublicKey::rsa(*hash, &keys::bytes(&said.key, usual, text)?)),
+                material.keys(&said.key, |form, text| PublicKey::rsa(*hash, &keys::bytes(form, usual, text)?)),
                 Shape::Modulus,
             ),
             Verifier::Certificate(hash, certificate) => {

@@ -30,7 +30,7 @@ impl Token {
     /// `[auth.token]` with the source's secrets.
     pub fn new(said: &profile::Token, material: &mut Material<'_>) -> Self {
         let field = Field::new(&said.from.place, material.wants);
-        let secrets = material.keys(&said.key, |text| Secret::new(text));
+        let secrets = material.keys(&said.key, |_, text| Secret::new(text));
         Self { field, prefix: said.from.prefix.clone(), basic: false, secrets }
     }
 
@@ -38,7 +38,7 @@ impl Token {
     pub fn basic(key: &KeyForm, material: &mut Material<'_>) -> Self {
         let place = Place { holder: Holder::Header(vec![header::AUTHORIZATION]), item: None };
         let field = Field::new(&place, material.wants);
-        let secrets = material.keys(key, |text| {
+        let secrets = material.keys(key, |_, text| {
             if text.contains(&b':') {
                 Secret::new(text)
             } else {

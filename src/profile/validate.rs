@@ -225,8 +225,15 @@ fn key(said: &KeyForm, encodings: &[KeyEncoding], trail: &Trail) -> Result<(), W
             format!("{encoding:?} does not fit this scheme; its key takes {}", names.join(", ")),
         );
     }
-    if said.only_prefixed && said.prefix.is_none() {
+    if said.only_prefixed && said.prefix.is_empty() {
         return wrong(&trail.key("only_prefixed"), "only_prefixed goes with prefix, such as prefix = \"whsec_\"");
+    }
+    let decoded = encodings.contains(&KeyEncoding::Text) && said.encoding.is_some_and(|is| is != KeyEncoding::Text);
+    if said.or_text && (!decoded || said.only_prefixed) {
+        return wrong(
+            &trail.key("or_text"),
+            "or_text goes with a shared secret that is decoded, such as encoding = \"base64\", with any prefix or none",
+        );
     }
     Ok(())
 }

@@ -41,7 +41,8 @@ pub(super) fn secrets(section: &Section<'_>, profile: &Profile, secrets: &[Secre
                 "secrets",
                 format!(
                     "number {number}: is used as it stands, with its whsec_: is that intended? Secrets of Standard Webhooks \
-                     are decoded; their profile says key = {{ encoding = \"base64\", prefix = \"whsec_\" }}"
+                     are decoded; their profile says key = {{ encoding = \"base64\", prefix = [\"whsec_\", \
+                     \"v1,whsec_\"] }}"
                 ),
             );
         }
@@ -51,9 +52,8 @@ pub(super) fn secrets(section: &Section<'_>, profile: &Profile, secrets: &[Secre
 /// Whether the secret is sent along by the provider, and is short.
 fn is_short(profile: &Profile, scheme: &Scheme, secret: &Secret) -> bool {
     let Scheme::Token(token) = scheme else { return false };
-    let has_prefix =
-        |key: &KeyForm| key.prefix.as_ref().is_some_and(|prefix| secret.expose().starts_with(prefix.as_bytes()));
-    let claimed = || profile.keys().any(|key| key.only_prefixed && has_prefix(key));
+    let claims = |key: &KeyForm| key.only_prefixed && key.without_prefix(secret.expose()).is_some();
+    let claimed = || profile.keys().any(claims);
     let meant = token.key.only_prefixed || !claimed();
     meant && auth::key_bytes(&token.key, secret).is_ok_and(|bytes| bytes.len() < SHORT)
 }
@@ -63,8 +63,9 @@ fn is_taken_raw(scheme: &Scheme, secret: &Secret) -> bool {
     let Scheme::Signature(signature) = scheme else { return false };
     let raw = matches!(signature.verifier, Verifier::Hmac(_))
         && matches!(signature.key.encoding, None | Some(KeyEncoding::Text))
-        && signature.key.prefix.is_none();
-    let behind = secret.expose().strip_prefix(b"whsec_").filter(|_| raw);
+        && signature.key.prefix.is_empty();
+    let text = secret.expose().strip_prefix(b"v1,").unwrap_or_else(|| secret.expose());
+    let behind = text.strip_prefix(b"whsec_").filter(|_| raw);
     let key = behind.and_then(|text| base64::engine::general_purpose::STANDARD.decode(text).ok());
     key.is_some_and(|key| (24..=64).contains(&key.len()))
 }

@@ -230,7 +230,7 @@ impl PrivateKey {
             (Some(KeyEncoding::Base64), Kind::Ed25519) => base64::engine::general_purpose::STANDARD.encode(raw),
             _ => base64::engine::general_purpose::STANDARD.encode(self.pair.subject_public_key_info()),
         };
-        format!("{}{text}", form.prefix.as_deref().unwrap_or_default())
+        format!("{}{text}", form.prefix.first().map(String::as_str).unwrap_or_default())
     }
 
     fn key_set(&self, algorithm: Algorithm) -> Result<String, String> {

@@ -88,6 +88,10 @@ fn explained(case: &Case) -> (Explanation, Option<Cause>) {
     })
 }
 
+fn accepted(case: &Case) -> bool {
+    matches!(explained(case).0.verdict, Ok(Taken::Event { .. }))
+}
+
 /// Asserts that the request is refused for this reason, because of exactly this mistake.
 #[track_caller]
 fn assert_cause(case: &Case, reason: &str, says: &str) {
@@ -217,6 +221,53 @@ fn secrets_that_are_misread_are_found_out() {
         let mut case = signed(&own(USUAL), secret, &[], None);
         case.profile = own(&format!("key = {{ encoding = \"{encoding}\" }}\n{USUAL}"));
         assert_cause(&case, "signature_mismatch", "as the text that it is");
+    }
+}
+
+#[test]
+fn a_secret_is_the_same_with_and_without_any_of_its_prefixes() {
+    let bare = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+    let (usual, versioned) = (format!("whsec_{bare}"), format!("v1,whsec_{bare}"));
+    for name in ["standard-webhooks", "svix", "clerk", "resend", "openai", "gitlab"] {
+        for (sender, ours) in [(&usual, &versioned), (&versioned, &usual), (&versioned, &versioned)] {
+            let mut case = shipped(name, sender);
+            case.secrets = secrets(&[ours]);
+            assert!(accepted(&case), "{name}: signed with {sender}, configured as {ours}");
+        }
+        let mut case = shipped(name, &usual);
+        case.secrets = secrets(&[&versioned.replace('M', "N")]);
+        assert!(!accepted(&case), "{name}");
+    }
+}
+
+#[test]
+fn a_secret_that_may_be_decoded_or_a_text_is_tried_as_both() {
+    let either = own(&format!("key = {{ encoding = \"base64\", prefix = \"whsec_\", or_text = true }}\n{USUAL}"));
+    let decoded = own(&format!("key = {{ encoding = \"base64\", prefix = \"whsec_\" }}\n{USUAL}"));
+    let hex = own(&format!("key = {{ encoding = \"hex\", prefix = \"whsec_\" }}\n{USUAL}"));
+    let (text, both) = ("a secret that is no base64", "whsec_00112233445566778899aabbccddeeff");
+    for (sender, secret, right) in [
+        (&decoded, both, true),
+        (&own(USUAL), both, true),
+        (&own(USUAL), text, true),
+        (&hex, both, false),
+        (&own(USUAL), "00112233445566778899aabbccddeeff", false),
+    ] {
+        let mut case = signed(sender, secret, &[], None);
+        case.profile = either.clone();
+        case.secrets = secrets(&[if secret == text { text } else { both }]);
+        assert_eq!(accepted(&case), right, "{secret} as {:?}", sender.keys().next());
+        // Whichever of the secrets it is, its position is told.
+        case.secrets = secrets(&["another secret", both, text]);
+        let at = if secret == text { 2 } else { 1 };
+        let position = match explained(&case).0.verdict {
+            Ok(Taken::Event { secret, .. }) => secret,
+            _ => None,
+        };
+        assert_eq!(position, right.then_some(at), "{secret}");
+    }
+    for secret in [text, both] {
+        assert!(accepted(&signed(&either, secret, &[], None)), "what is signed here is accepted here: {secret}");
     }
 }
 

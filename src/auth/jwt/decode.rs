@@ -11,6 +11,7 @@ use crate::auth::keys;
 use crate::profile;
 use crate::profile::Algorithm;
 use crate::profile::KeyEncoding;
+use crate::profile::KeyForm;
 
 /// The header of a token, as far as it decides anything.
 #[derive(Deserialize)]
@@ -21,9 +22,9 @@ pub(super) struct Header {
 }
 
 /// Keys from the text of one secret: a shared key, a public key in PEM, a JWK or a JWK set.
-pub(super) fn configured(said: &profile::Jwt, text: &[u8]) -> Result<KeySet, String> {
+pub(super) fn configured(said: &profile::Jwt, form: &KeyForm, text: &[u8]) -> Result<KeySet, String> {
     if said.algorithm.is_symmetric() {
-        return Ok(KeySet::of(DecodingKey::from_secret(&keys::bytes(&said.key, KeyEncoding::Text, text)?)));
+        return Ok(KeySet::of(DecodingKey::from_secret(&keys::bytes(form, KeyEncoding::Text, text)?)));
     }
     if !text.trim_ascii_start().starts_with(b"-----BEGIN") {
         return KeySet::parse(text, said.algorithm, 0);

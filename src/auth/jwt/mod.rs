@@ -88,7 +88,7 @@ impl Jwt {
     pub fn new(said: &profile::Jwt, material: &mut Material<'_>) -> Result<Self, Misfit> {
         let keys = match material.jwks(said.algorithm)? {
             Some(jwks) => Keys::Fetched(jwks),
-            None => Keys::Configured(material.keys(&said.key, |text| configured(said, text).map(Arc::new))),
+            None => Keys::Configured(material.keys(&said.key, |form, text| configured(said, form, text).map(Arc::new))),
         };
         let bearer = Place { holder: Holder::Header(vec![header::AUTHORIZATION]), item: None };
         let place = said.from.as_ref().map_or(&bearer, |from| &from.place);

@@ -153,7 +153,9 @@ fn form(scheme: &Scheme, key: &KeyForm) -> String {
         KeyEncoding::Hex => "decoded from hexadecimal",
         KeyEncoding::Spki => "in PEM, or the base64 in it",
     };
-    let prefix = key.prefix.as_ref().map(|prefix| format!(" without its {prefix}")).unwrap_or_default();
+    let prefix =
+        if key.prefix.is_empty() { String::new() } else { format!(" without its {}", key.prefix.join(" or ")) };
+    let text = if key.or_text { ", or used as it stands, whichever matches" } else { "" };
     let derive = key.derive.map(|hash: Hash| format!("; the key is its {}", hash.title())).unwrap_or_default();
-    format!("{written}{prefix}{derive}")
+    format!("{written}{prefix}{derive}{text}")
 }

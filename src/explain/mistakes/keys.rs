@@ -102,7 +102,7 @@ fn forms(case: &Case) -> Vec<Undone> {
         }
         let is = form.encoding.unwrap_or(KeyEncoding::Text);
         for encoding in [KeyEncoding::Text, KeyEncoding::Base64, KeyEncoding::Hex] {
-            for prefix in [form.prefix.clone(), None, Some("whsec_".to_owned())] {
+            for prefix in [form.prefix.clone(), Vec::new(), vec!["whsec_".to_owned()]] {
                 let said = KeyForm { encoding: Some(encoding), prefix: prefix.clone(), ..form.clone() };
                 let same = encoding == is && prefix == form.prefix;
                 if same {
@@ -112,9 +112,9 @@ fn forms(case: &Case) -> Vec<Undone> {
                     "the sender takes the secret {}{}, and this profile {}{}. If the profile is yours, set encoding and \
                      prefix under key; if not, the sender has to change.",
                     read(encoding),
-                    without(prefix.as_deref()),
+                    without(&prefix),
                     read(is),
-                    without(form.prefix.as_deref()),
+                    without(&form.prefix),
                 );
                 all.push(Undone::new(words, with_form(case, at, said)));
             }
@@ -133,8 +133,8 @@ fn read(encoding: KeyEncoding) -> &'static str {
     }
 }
 
-fn without(prefix: Option<&str>) -> String {
-    prefix.map(|prefix| format!(" without {prefix}")).unwrap_or_default()
+fn without(prefix: &[String]) -> String {
+    if prefix.is_empty() { String::new() } else { format!(" without {}", prefix.join(" or ")) }
 }
 
 /// Base64 in the alphabet of addresses, for a key in the usual one.

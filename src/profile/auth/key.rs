@@ -1,8 +1,10 @@
 //! How the text of secrets becomes keys.
 
 use serde::Deserialize;
+use serde::de::Deserializer;
 
 use crate::profile::hash::Hash;
+use crate::profile::read;
 
 /// How the text of a secret becomes key bytes.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -12,13 +14,31 @@ pub struct KeyForm {
     pub about: Option<String>,
     /// The encoding; what is usual for the scheme unless said otherwise.
     pub encoding: Option<KeyEncoding>,
-    /// Dropped from the front when it is there, before decoding (`whsec_` at Standard Webhooks).
-    pub prefix: Option<String>,
-    /// Secrets without the prefix are not for this scheme, and those with it for no other.
+    /// The first of these that is there is dropped from the front, before decoding (`whsec_` at Standard Webhooks).
+    #[serde(default, deserialize_with = "prefixes")]
+    pub prefix: Vec<String>,
+    /// Secrets without a prefix are not for this scheme, and those with one for no other.
     #[serde(default)]
     pub only_prefixed: bool,
+    /// The whole text is tried as the key, too (Polar, which decodes newer secrets only).
+    #[serde(default)]
+    pub or_text: bool,
     /// The key is this digest of what was decoded (Braintree).
     pub derive: Option<Hash>,
+}
+
+impl KeyForm {
+    /// The text of a secret without its prefix; `None` when it has none.
+    pub fn without_prefix<'t>(&self, text: &'t [u8]) -> Option<&'t [u8]> {
+        self.prefix.iter().find_map(|prefix| text.strip_prefix(prefix.as_bytes()))
+    }
+}
+
+fn prefixes<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<String>, D::Error> {
+    read::texts(input, "a prefix such as \"whsec_\", or a list of them", |text| match text {
+        "" => Err("is empty, and would stand before every secret; write a prefix such as \"whsec_\"".to_owned()),
+        text => Ok(text.to_owned()),
+    })
 }
 
 /// What the text of a secret is.

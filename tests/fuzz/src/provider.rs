@@ -82,7 +82,7 @@ impl Provider {
                     Some(KeyEncoding::Hex) => const_hex::encode(SECRET),
                     Some(KeyEncoding::Text | KeyEncoding::Spki) | None => SECRET.to_owned(),
                 };
-                form.prefix.clone().unwrap_or_default() + &text
+                form.prefix.first().cloned().unwrap_or_default() + &text
             }));
         }
         match key.map(|key| key.public(&profile)).transpose()? {

@@ -225,7 +225,7 @@ fn secret(scheme: &Scheme) -> String {
         (_, Some(KeyEncoding::Base64)) => "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
         _ => "throw-away-secret-1",
     };
-    format!("{}{text}", prefix.as_deref().unwrap_or_default())
+    format!("{}{text}", prefix.first().map_or("", String::as_str))
 }
 
 /// The secret with one byte changed, in the same form.
