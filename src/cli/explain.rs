@@ -13,6 +13,7 @@ use super::provider::ProviderOptions;
 use super::provider::secret;
 use super::runtime;
 use super::say;
+use super::say_json;
 use crate::explain;
 use crate::explain::Capture;
 use crate::explain::Case;
@@ -71,7 +72,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     match explained {
         Ok((case, notes, explanation, cause)) => {
             if arguments.json {
-                say(&describe(&notes, &explanation, cause.as_ref()));
+                say_json(&describe(&notes, &explanation, cause.as_ref()));
             } else {
                 show(&case, &notes, &explanation, cause.as_ref());
             }

@@ -17,7 +17,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::Subcommand;
+use serde_json::Value;
 
+use crate::escape;
 use crate::problem::Problems;
 use crate::settings::Settings;
 
@@ -103,14 +105,24 @@ fn runtime() -> Result<tokio::runtime::Runtime, ExitCode> {
     })
 }
 
-/// Writes a line for whoever started the command. Nobody may be reading it any more.
-fn say(line: &(impl Display + ?Sized)) {
-    drop(writeln!(std::io::stdout().lock(), "{line}"));
+/// Writes text for whoever started the command: others may have written some of it. Nobody may be reading it any more.
+fn say(text: &(impl Display + ?Sized)) {
+    say_as_it_is(&escape::lines(&text.to_string()));
 }
 
-/// Writes a line about what is wrong.
-fn complain(line: &(impl Display + ?Sized)) {
-    drop(writeln!(std::io::stderr().lock(), "{line}"));
+/// Writes what goes on to another program byte for byte.
+fn say_as_it_is(text: &(impl Display + ?Sized)) {
+    drop(writeln!(std::io::stdout().lock(), "{text}"));
+}
+
+/// Writes JSON, which says the same to programs and does no harm on a terminal.
+fn say_json(value: &Value) {
+    say_as_it_is(&escape::json(&value.to_string()));
+}
+
+/// Writes text about what is wrong.
+fn complain(text: &(impl Display + ?Sized)) {
+    drop(writeln!(std::io::stderr().lock(), "{}", escape::lines(&text.to_string())));
 }
 
 /// Warnings, each on a line.

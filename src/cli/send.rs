@@ -9,6 +9,7 @@ use serde_json::json;
 use super::complain;
 use super::runtime;
 use super::say;
+use super::say_json;
 use super::sign::EventOptions;
 use crate::sign::Request;
 
@@ -70,13 +71,13 @@ async fn send(arguments: &Arguments) -> Result<bool, String> {
     let text = String::from_utf8_lossy(&body);
     if arguments.event.json {
         let sent = json!({ "method": signed.request.method.as_str(), "url": url.as_str(), "id": signed.request.id });
-        say(&json!({ "request": sent, "status": status.as_u16(), "body": text, "public": signed.public() }));
+        say_json(&json!({ "request": sent, "status": status.as_u16(), "body": text, "public": signed.public() }));
     } else {
         say(&format_args!("{} {url}", signed.request.method));
         say(&format_args!("id {}\n", signed.request.id));
         say(&status);
         if !text.is_empty() {
-            say(text.trim_end());
+            say(&text.lines().collect::<Vec<_>>().join("\n").trim_end());
         }
         signed.explain();
     }

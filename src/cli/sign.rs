@@ -11,6 +11,8 @@ use serde_json::json;
 use super::complain;
 use super::provider::ProviderOptions;
 use super::say;
+use super::say_as_it_is;
+use super::say_json;
 use crate::profile::Profile;
 use crate::profile::Scheme;
 use crate::profile::Verifier;
@@ -71,7 +73,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     match arguments.event.signed(None) {
         Ok(signed) => {
             if arguments.event.json {
-                say(&signed.describe());
+                say_json(&signed.describe());
             } else {
                 signed.show();
             }
@@ -188,10 +190,10 @@ fn certificate(profile: &Profile) -> bool {
 impl Signed {
     /// Headers alone on standard output when the body is the caller's own, so that they can be piped into `curl -H @-`.
     fn show(&self) {
-        self.headers().for_each(|(name, value)| say(&format_args!("{name}: {value}")));
+        self.headers().for_each(|(name, value)| say_as_it_is(&format_args!("{name}: {value}")));
         if self.body_is_new {
             say("");
-            say(&String::from_utf8_lossy(&self.request.body));
+            say_as_it_is(&String::from_utf8_lossy(&self.request.body));
         }
         if let Some(query) = &self.request.query {
             complain(&format_args!("the address has to end with ?{query}"));

@@ -75,4 +75,5 @@ mod sign_send;
 mod slow;
 mod sqlite;
 mod stream;
+mod terminal;
 mod upstreams;

@@ -18,10 +18,12 @@ use http::StatusCode;
 use http::header;
 use http_body_util::Full;
 use hyper::body::Incoming;
+use serde_json::Value;
 
 use crate::body;
 use crate::body::Budget;
 use crate::body::Limits;
+use crate::escape;
 use crate::refusal::Refusal;
 use crate::reply;
 use crate::reply::Answers;
@@ -166,29 +168,29 @@ impl Api {
             Place::Events => {
                 let asked = asked::query(request.uri().query().unwrap_or_default()).map_err(bad)?;
                 let page = ledger.list(&asked.filter, asked.cursor.as_deref(), asked.limit).await?;
-                Ok(json(told::page(&page).to_string()))
+                Ok(told(&told::page(&page)))
             }
             Place::Event(source, number) => {
                 let details = ledger.show(source, parse(number)?).await?;
-                Ok(json(told::details(&details).to_string()))
+                Ok(told(&told::details(&details)))
             }
             Place::EventReplay(source, number) => {
                 let number = parse(number)?;
                 ledger.replay(source, number).await?;
                 tracing::info!(%peer, source, %number, "replayed through the API");
-                Ok(json(told::done(&Done { events: 1, next: None }).to_string()))
+                Ok(told(&told::done(&Done { events: 1, next: None })))
             }
             Place::Replay => {
                 let asked = self.read(request).await?;
                 let done = ledger.replay_all(&asked.filter, asked.cursor.as_deref(), asked.limit).await?;
                 record("replayed through the API", peer, &asked.filter, &done);
-                Ok(json(told::done(&done).to_string()))
+                Ok(told(&told::done(&done)))
             }
             Place::Purge => {
                 let asked = self.read(request).await?;
                 let done = ledger.purge(&asked.filter, asked.cursor.as_deref(), asked.limit).await?;
                 record("purged through the API", peer, &asked.filter, &done);
-                Ok(json(told::done(&done).to_string()))
+                Ok(told(&told::done(&done)))
             }
         }
     }
@@ -257,6 +259,11 @@ fn problem(status: StatusCode, detail: impl Display) -> Response<Full<Bytes>> {
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, reply::PROBLEM);
     response
+}
+
+/// What others wrote may be in it, and a terminal be where it ends.
+fn told(value: &Value) -> Response<Full<Bytes>> {
+    json(escape::json(&value.to_string()).into_owned())
 }
 
 /// What senders and upstreams wrote may be in it: no browser shall take it for a page, and no cache keep it.
