@@ -35,8 +35,8 @@ pub struct Source {
     pub authenticator: Authenticator,
     /// The probes that it answers.
     pub handshakes: Handshakes,
-    /// How many secrets it may be proved with.
-    pub secrets: usize,
+    /// What the secrets are called that it may be proved with; see [`crate::secret::SecretRef::label`].
+    pub secrets: Vec<String>,
     /// Where events carry their id and type.
     pub identity: Identity,
     /// Which types are delivered.

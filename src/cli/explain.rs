@@ -10,7 +10,7 @@ use serde_json::json;
 use super::complain;
 use super::profiles::wrapped;
 use super::provider::ProviderOptions;
-use super::provider::secret;
+use super::provider::secrets;
 use super::runtime;
 use super::say;
 use super::say_json;
@@ -106,14 +106,14 @@ impl Arguments {
             );
         }
         let params = self.provider.params(profile, capture.address.as_deref())?;
-        let secrets = self.provider.secrets()?;
-        if secrets.is_empty() && profile.needs_secrets() {
+        let current = self.provider.secrets(profile)?;
+        if current.is_empty() && profile.needs_secrets() {
             return Err(ProviderOptions::about_secrets(profile));
         }
-        let old_secrets = self.old_secret.iter().map(|text| secret("--old-secret", text)).collect::<Result<_, _>>()?;
+        let old_secrets = secrets("--old-secret", &self.old_secret, profile)?;
         let case = Case {
             profile: profile.clone(),
-            secrets,
+            secrets: current,
             old_secrets,
             params,
             method: capture.method,
@@ -181,7 +181,9 @@ fn reason(refusal: &Refusal) -> &'static str {
 
 fn describe(notes: &[String], explanation: &Explanation, cause: Option<&Cause>) -> Value {
     let (outcome, event) = match &explanation.verdict {
-        Ok(Taken::Event { id, kind, secret }) => ("accepted", json!({ "id": id, "type": kind, "secret": secret })),
+        Ok(Taken::Event { id, kind, secret }) => {
+            ("accepted", json!({ "id": id, "type": kind, "secret": secret.map(|at| at + 1) }))
+        }
         Ok(Taken::Handshake(_)) => ("answered", Value::Null),
         Err(_) => ("refused", Value::Null),
     };

@@ -142,7 +142,7 @@ impl EventOptions {
                     .to_owned(),
             );
         }
-        self.provider.secrets()
+        self.provider.secrets(profile)
     }
 
     /// The private key; a new one where every scheme of the profile needs one.
