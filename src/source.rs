@@ -12,6 +12,7 @@ use crate::event::Event;
 use crate::event::Identity;
 use crate::handshake::Handshakes;
 use crate::origin::Allowlist;
+use crate::profile::Credentials;
 use crate::queue::Policy;
 use crate::reply::Answers;
 use crate::store::Keyspace;
@@ -37,6 +38,8 @@ pub struct Source {
     pub handshakes: Handshakes,
     /// What the secrets are called that it may be proved with; see [`crate::secret::SecretRef::label`].
     pub secrets: Vec<String>,
+    /// What of its requests nobody but an upstream may see.
+    pub credentials: Credentials,
     /// Where events carry their id and type.
     pub identity: Identity,
     /// Which types are delivered.

@@ -14,6 +14,7 @@ use super::provider::secrets;
 use super::runtime;
 use super::say;
 use super::say_json;
+use super::shown_address;
 use crate::explain;
 use crate::explain::Capture;
 use crate::explain::Case;
@@ -94,7 +95,7 @@ impl Arguments {
         let capture = Capture::parse(&self.read().map_err(named)?).map_err(named)?;
         let mut notes = capture.notes;
         if let Some(address) = capture.address.as_ref().filter(|_| self.provider.lacks_url(profile)) {
-            let bare = address.split('?').next().unwrap_or(address);
+            let bare = shown_address(address.split('?').next().unwrap_or(address), &[]);
             notes.push(format!(
                 "the parameter url is taken to be {bare}, from the capture; name another with --param url=…"
             ));

@@ -125,6 +125,23 @@ fn complain(text: &(impl Display + ?Sized)) {
     drop(writeln!(std::io::stderr().lock(), "{}", escape::lines(&text.to_string())));
 }
 
+/// An address as it is shown: without user and password, and without the values of these parameters of its query.
+fn shown_address(address: &str, secret: &[String]) -> String {
+    let (scheme, rest) = address.split_once("://").unwrap_or(("", address));
+    let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let host = authority.rsplit_once('@').map_or_else(|| authority.to_owned(), |(_, host)| format!("***@{host}"));
+    let colon = if scheme.is_empty() { "" } else { "://" };
+    let (path, query) = rest.split_once('?').map_or((rest, None), |(path, query)| (path, Some(query)));
+    let pair = |pair: &str| match form_urlencoded::parse(pair.as_bytes()).next() {
+        Some((name, _)) if secret.iter().any(|secret| *secret == name) => {
+            format!("{}=***", pair.split('=').next().unwrap_or_default())
+        }
+        _ => pair.to_owned(),
+    };
+    let query = query.map(|query| format!("?{}", query.split('&').map(pair).collect::<Vec<_>>().join("&")));
+    format!("{scheme}{colon}{host}{path}{}", query.unwrap_or_default())
+}
+
 /// Warnings, each on a line.
 fn warn(warnings: &Problems) {
     warnings.iter().for_each(complain);
@@ -132,4 +149,23 @@ fn warn(warnings: &Problems) {
 
 fn count(number: usize, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_shown_without_what_is_secret_in_it() {
+        for (address, shown) in [
+            ("https://hooks.example/a?code=hush&b=1#c", "https://hooks.example/a?code=***&b=1#c"),
+            ("https://user:hush@hooks.example:8080/a", "https://***@hooks.example:8080/a"),
+            ("http://user:hush@[::1]?c%6fde=hush", "http://***@[::1]?c%6fde=***"),
+            ("http://hooks.example/a@b?b=code", "http://hooks.example/a@b?b=code"),
+            ("user:hush@hooks.example", "***@hooks.example"),
+            ("", ""),
+        ] {
+            assert_eq!(shown_address(address, &["code".to_owned()]), shown);
+        }
+    }
 }

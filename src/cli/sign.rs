@@ -13,6 +13,8 @@ use super::provider::ProviderOptions;
 use super::say;
 use super::say_as_it_is;
 use super::say_json;
+use crate::profile::Credentials;
+use crate::profile::Holder;
 use crate::profile::Profile;
 use crate::profile::Scheme;
 use crate::profile::Verifier;
@@ -65,6 +67,8 @@ pub(super) struct EventOptions {
 pub(super) struct Signed {
     pub(super) request: Request,
     public: Option<Public>,
+    /// The parameters of its query that are secrets.
+    pub(super) secret: Vec<String>,
     /// Whether the body is another than the one that was given.
     body_is_new: bool,
 }
@@ -122,7 +126,9 @@ impl EventOptions {
         })?;
         let body_is_new = body.as_ref() != Some(&request.body);
         let public = key.map(|key| key.public(profile)).transpose()?;
-        Ok(Signed { request, public, body_is_new })
+        let places = Credentials::of(profile).places.into_iter();
+        let secret = places.filter_map(|place| if let Holder::Query(name) = place.holder { Some(name) } else { None });
+        Ok(Signed { request, public, secret: secret.collect(), body_is_new })
     }
 
     fn secrets(&self, profile: &Profile) -> Result<Vec<Secret>, String> {

@@ -7,6 +7,7 @@
 mod answers;
 mod auth;
 mod condition;
+mod credentials;
 mod duration;
 mod event;
 mod handshake;
@@ -53,6 +54,7 @@ pub use auth::Token;
 pub use auth::Verifier;
 pub use condition::Condition;
 pub use condition::Test;
+pub use credentials::Credentials;
 pub use duration::Tolerance;
 pub use event::Event;
 pub use event::Reference;

@@ -242,10 +242,11 @@ fn delivery(source: &Arc<Source>, redis: Option<&Redis>, shared: &Shared) -> Opt
         }
         Destination::Queue(_) => {
             let queue = shared.queues().position(|(queued, _)| Arc::ptr_eq(queued, source))?;
-            Some(Delivery::Queue(Queue::new(shared.backlog(redis)?, queue, name)))
+            Some(Delivery::Queue(Queue::new(shared.backlog(redis)?, queue, name, source.credentials.clone())))
         }
         Destination::RedisStream(stream) => {
-            Some(Delivery::RedisStream(RedisStream::new(redis?.clone(), stream.clone(), name)))
+            let credentials = source.credentials.clone();
+            Some(Delivery::RedisStream(RedisStream::new(redis?.clone(), stream.clone(), name, credentials)))
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::deliver::Target;
 use crate::origin::Allowlist;
 use crate::origin::Networks;
 use crate::problem::closest;
+use crate::profile::Credentials;
 use crate::profile::Place;
 use crate::profile::Profile;
 use crate::profile::Profiles;
@@ -125,6 +126,7 @@ impl<'s> Surroundings<'s> {
             authenticator: judge.authenticator,
             handshakes: judge.handshakes,
             secrets: labels?,
+            credentials: Credentials::of(profile?),
             identity: judge.identity,
             wanted: Wanted::new(events),
             observe: observe == Some(true),

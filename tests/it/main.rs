@@ -25,6 +25,7 @@ mod captures;
 mod certificates;
 mod cli;
 mod clock;
+mod credentials;
 mod damage;
 mod disk;
 mod documents;

@@ -3,6 +3,7 @@
 
 mod asked;
 mod told;
+mod withheld;
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -28,6 +29,7 @@ use crate::refusal::Refusal;
 use crate::reply;
 use crate::reply::Answers;
 use crate::secret::Secret;
+use crate::source::Source;
 use crate::store::Denied;
 use crate::store::Ledger;
 use crate::store::queued::Done;
@@ -35,6 +37,7 @@ use crate::store::queued::Filter;
 use crate::store::queued::Number;
 
 use self::asked::Asked;
+use self::withheld::Withheld;
 
 /// What all its paths begin with.
 pub(super) const ROOT: &str = "/api/";
@@ -53,6 +56,7 @@ const DESCRIPTION: &str = include_str!("../../../config/openapi.json");
 pub(super) struct Api {
     ledger: Option<Ledger>,
     token: Option<Secret>,
+    withheld: Withheld,
     limits: Limits,
 }
 
@@ -101,9 +105,9 @@ enum No {
 }
 
 impl Api {
-    pub(super) fn new(ledger: Option<Ledger>, token: Option<Secret>) -> Self {
+    pub(super) fn new(ledger: Option<Ledger>, token: Option<Secret>, sources: &[Arc<Source>]) -> Self {
         let limits = Limits { max_body: MAX_BODY, body_timeout: PATIENCE, budget: Arc::new(Budget::new(MAX_BODIES)) };
-        Self { ledger, token, limits }
+        Self { ledger, token, withheld: Withheld::of_sources(sources), limits }
     }
 
     pub(super) async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
@@ -172,7 +176,7 @@ impl Api {
             }
             Place::Event(source, number) => {
                 let details = ledger.show(source, parse(number)?).await?;
-                Ok(told(&told::details(&details)))
+                Ok(told(&told::details(&details, self.withheld.of(source))))
             }
             Place::EventReplay(source, number) => {
                 let number = parse(number)?;
