@@ -142,6 +142,13 @@ fn shown_address(address: &str, secret: &[String]) -> String {
     format!("{scheme}{colon}{host}{path}{}", query.unwrap_or_default())
 }
 
+/// Warns of a secret that stands in the arguments themselves.
+fn warn_of_text(option: &str) {
+    complain(&format_args!(
+        "warning: {option}: the list of processes and the shell's history show the text; write env:NAME or file:PATH"
+    ));
+}
+
 /// Warnings, each on a line.
 fn warn(warnings: &Problems) {
     warnings.iter().for_each(complain);

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::complain;
 use super::profiles;
+use super::warn_of_text;
 use crate::params;
 use crate::params::Params;
 use crate::profile::Profile;
@@ -20,7 +20,7 @@ pub(super) struct ProviderOptions {
     /// of processes and the shell's history show.
     #[arg(long, value_name = "SECRET")]
     pub(super) secret: Vec<String>,
-    /// A parameter as in `params` of the source.
+    /// A parameter as in `params` of the source; for one that is secret, `env:NAME` or `file:PATH` as its value.
     #[arg(long = "param", value_name = "NAME=VALUE", value_parser = param)]
     params: Vec<(String, String)>,
     /// A directory with more profiles, as `profiles` in the configuration.
@@ -106,9 +106,7 @@ pub(super) fn secrets(option: &str, texts: &[String], profile: &Profile) -> Resu
         secrets.push(secret.map_err(|message| format!("{option}: {message}"))?);
     }
     if seen && !profile.keys_are_public() {
-        complain(&format_args!(
-            "warning: {option}: the list of processes and the shell's history show the text; write env:NAME or file:PATH"
-        ));
+        warn_of_text(option);
     }
     Ok(secrets)
 }

@@ -216,6 +216,11 @@ fn a_secret_that_others_can_see_is_warned_of() {
         assert!(warned("hush-hush-hush-1") && warned("plain:hush-hush-hush-1"), "{arguments:?}");
         assert!(!warned("env:SECRET") && !warned(&file), "{arguments:?}");
     }
+    for (token, expected) in [("plain:hush-hush-hush-1", true), ("env:SECRET", false)] {
+        let mut command = doorward();
+        command.args(["events", "list", "--url", &nowhere, "--token", token]).env("SECRET", "hush-hush-hush-1");
+        assert_eq!(text(&run(&mut command).stderr).contains("warning: --token: "), expected, "{token}");
+    }
     let mut command = doorward();
     command.args(["explain", "--profile", "discord", &capture, "--secret", "plain:aGFyZGx5IGEga2V5"]);
     assert!(!text(&run(&mut command).stderr).contains("warning"), "a public key is no secret");

@@ -16,6 +16,7 @@ use reqwest::Url;
 use serde_json::Value;
 
 use crate::cli::shown_address;
+use crate::cli::warn_of_text;
 use crate::secret::Secret;
 use crate::secret::SecretRef;
 use crate::settings::Admin;
@@ -52,7 +53,11 @@ impl Client {
         let Gateway { config, url, token } = gateway;
         let url = url.as_deref().map(base).transpose()?;
         let token = token.as_deref().map(|text| {
-            SecretRef::parse(text).and_then(|written| written.load()).map_err(|message| format!("--token {message}"))
+            let written = SecretRef::parse(text);
+            if matches!(written, Ok(SecretRef::Plain(_))) {
+                warn_of_text("--token");
+            }
+            written.and_then(|written| written.load()).map_err(|message| format!("--token {message}"))
         });
         let (base, token) = match (url, token.transpose()?) {
             (Some(url), Some(token)) => (url, token),
