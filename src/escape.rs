@@ -23,7 +23,7 @@ pub fn line(text: &str) -> Cow<'_, str> {
     )
 }
 
-/// Text of several lines for people, each as in [`line`].
+/// Text of several lines for people, each like one alone.
 pub fn lines(text: &str) -> Cow<'_, str> {
     escaped(
         text,
