@@ -9,7 +9,7 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_BYTES: usize = 256 * 1024;
 
 /// An address that may be asked: `https`, or `http` on this very machine.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Address(reqwest::Url);
 
 /// An answer with status 200.
@@ -96,9 +96,18 @@ impl Address {
     }
 }
 
+/// Without its query, which may have a secret in it.
 impl std::fmt::Display for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
+        let mut shown = self.0.clone();
+        shown.set_query(None);
+        shown.fmt(f)
+    }
+}
+
+impl std::fmt::Debug for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Address({self})")
     }
 }
 

@@ -10,6 +10,7 @@
 // Leaves.
 pub mod problem;
 pub mod time;
+pub mod escape;
 pub mod secret;
 pub mod json;
 

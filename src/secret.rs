@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use zeroize::Zeroizing;
 
+use crate::escape;
+
 /// Bytes that only authenticators may see: never printed, wiped when dropped, not comparable.
 #[derive(Clone)]
 pub struct Secret(Zeroizing<Vec<u8>>);
@@ -26,6 +28,18 @@ impl Secret {
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
+}
+
+/// What stands at an end of a text and hardly belongs to it: shells, editors and files of variables put it there.
+pub fn stray_end(text: &str) -> Option<&'static str> {
+    let stray = |end: char| match end {
+        '\n' | '\r' => Some("a line break"),
+        '"' | '\'' | '`' | '\u{201c}'..='\u{201e}' | '\u{2018}'..='\u{201a}' => Some("a quotation mark"),
+        end if end.is_whitespace() => Some("white space"),
+        end if escape::is_hidden(end) => Some("a character that is not seen"),
+        _ => None,
+    };
+    [text.chars().next_back(), text.chars().next()].into_iter().flatten().find_map(stray)
 }
 
 impl fmt::Debug for Secret {
@@ -71,6 +85,16 @@ impl SecretRef {
         }
     }
 
+    /// What the secret with this number, counted from 1, is called where others may look: as it is written, or
+    /// `plain#2`, which does not repeat the text.
+    pub fn label(&self, number: usize) -> String {
+        match self {
+            Self::Env(name) => format!("env:{name}"),
+            Self::File(path) => format!("file:{}", path.display()),
+            Self::Plain(_) => format!("plain#{number}"),
+        }
+    }
+
     /// Fetches the secret.
     ///
     /// # Errors
@@ -111,6 +135,34 @@ mod tests {
         let written = SecretRef::parse("plain:hush").expect("a form");
         assert!(!format!("{secret:?}{written:?}").contains("hush"));
         assert!(!SecretRef::parse("hush-hush").expect_err("no form").contains("hush"));
+    }
+
+    #[test]
+    fn what_hardly_belongs_to_a_text_is_seen() {
+        for (text, stray) in [
+            ("hush\n", "a line break"),
+            ("hush\r", "a line break"),
+            ("\"hush\"", "a quotation mark"),
+            ("\u{201c}hush", "a quotation mark"),
+            ("hush ", "white space"),
+            ("\thush", "white space"),
+            ("hush\u{a0}", "white space"),
+            ("\u{feff}hush", "a character that is not seen"),
+            ("hush\0", "a character that is not seen"),
+        ] {
+            assert_eq!(stray_end(text), Some(stray), "{text:?}");
+        }
+        for text in ["", "hush", "It's a \"Secret\" to", "whsec_MfKQ9r8GKYqrTwjU==", "p\u{e4}ss"] {
+            assert_eq!(stray_end(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_label_does_not_repeat_a_plain_text() {
+        let label = |text: &str| SecretRef::parse(text).expect("a form").label(2);
+        assert_eq!(label("env:STRIPE_SECRET"), "env:STRIPE_SECRET");
+        assert_eq!(label("file:/run/secrets/a"), "file:/run/secrets/a");
+        assert_eq!(label("plain:hush"), "plain#2");
     }
 
     #[test]

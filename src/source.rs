@@ -12,6 +12,7 @@ use crate::event::Event;
 use crate::event::Identity;
 use crate::handshake::Handshakes;
 use crate::origin::Allowlist;
+use crate::profile::Credentials;
 use crate::queue::Policy;
 use crate::reply::Answers;
 use crate::store::Keyspace;
@@ -35,8 +36,10 @@ pub struct Source {
     pub authenticator: Authenticator,
     /// The probes that it answers.
     pub handshakes: Handshakes,
-    /// How many secrets it may be proved with.
-    pub secrets: usize,
+    /// What the secrets are called that it may be proved with; see [`crate::secret::SecretRef::label`].
+    pub secrets: Vec<String>,
+    /// What of its requests nobody but an upstream may see.
+    pub credentials: Credentials,
     /// Where events carry their id and type.
     pub identity: Identity,
     /// Which types are delivered.

@@ -10,9 +10,11 @@ use serde_json::json;
 use super::complain;
 use super::profiles::wrapped;
 use super::provider::ProviderOptions;
-use super::provider::secret;
+use super::provider::secrets;
 use super::runtime;
 use super::say;
+use super::say_json;
+use super::shown_address;
 use crate::explain;
 use crate::explain::Capture;
 use crate::explain::Case;
@@ -71,7 +73,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     match explained {
         Ok((case, notes, explanation, cause)) => {
             if arguments.json {
-                say(&describe(&notes, &explanation, cause.as_ref()));
+                say_json(&describe(&notes, &explanation, cause.as_ref()));
             } else {
                 show(&case, &notes, &explanation, cause.as_ref());
             }
@@ -93,7 +95,7 @@ impl Arguments {
         let capture = Capture::parse(&self.read().map_err(named)?).map_err(named)?;
         let mut notes = capture.notes;
         if let Some(address) = capture.address.as_ref().filter(|_| self.provider.lacks_url(profile)) {
-            let bare = address.split('?').next().unwrap_or(address);
+            let bare = shown_address(address.split('?').next().unwrap_or(address), &[]);
             notes.push(format!(
                 "the parameter url is taken to be {bare}, from the capture; name another with --param url=…"
             ));
@@ -105,14 +107,14 @@ impl Arguments {
             );
         }
         let params = self.provider.params(profile, capture.address.as_deref())?;
-        let secrets = self.provider.secrets()?;
-        if secrets.is_empty() && profile.needs_secrets() {
+        let current = self.provider.secrets(profile)?;
+        if current.is_empty() && profile.needs_secrets() {
             return Err(ProviderOptions::about_secrets(profile));
         }
-        let old_secrets = self.old_secret.iter().map(|text| secret("--old-secret", text)).collect::<Result<_, _>>()?;
+        let old_secrets = secrets("--old-secret", &self.old_secret, profile)?;
         let case = Case {
             profile: profile.clone(),
-            secrets,
+            secrets: current,
             old_secrets,
             params,
             method: capture.method,
@@ -180,7 +182,9 @@ fn reason(refusal: &Refusal) -> &'static str {
 
 fn describe(notes: &[String], explanation: &Explanation, cause: Option<&Cause>) -> Value {
     let (outcome, event) = match &explanation.verdict {
-        Ok(Taken::Event { id, kind, secret }) => ("accepted", json!({ "id": id, "type": kind, "secret": secret })),
+        Ok(Taken::Event { id, kind, secret }) => {
+            ("accepted", json!({ "id": id, "type": kind, "secret": secret.map(|at| at + 1) }))
+        }
         Ok(Taken::Handshake(_)) => ("answered", Value::Null),
         Err(_) => ("refused", Value::Null),
     };

@@ -17,7 +17,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::Subcommand;
+use serde_json::Value;
 
+use crate::escape;
 use crate::problem::Problems;
 use crate::settings::Settings;
 
@@ -103,14 +105,48 @@ fn runtime() -> Result<tokio::runtime::Runtime, ExitCode> {
     })
 }
 
-/// Writes a line for whoever started the command. Nobody may be reading it any more.
-fn say(line: &(impl Display + ?Sized)) {
-    drop(writeln!(std::io::stdout().lock(), "{line}"));
+/// Writes text for whoever started the command: others may have written some of it. Nobody may be reading it any more.
+fn say(text: &(impl Display + ?Sized)) {
+    say_as_it_is(&escape::lines(&text.to_string()));
 }
 
-/// Writes a line about what is wrong.
-fn complain(line: &(impl Display + ?Sized)) {
-    drop(writeln!(std::io::stderr().lock(), "{line}"));
+/// Writes what goes on to another program byte for byte.
+fn say_as_it_is(text: &(impl Display + ?Sized)) {
+    drop(writeln!(std::io::stdout().lock(), "{text}"));
+}
+
+/// Writes JSON, which says the same to programs and does no harm on a terminal.
+fn say_json(value: &Value) {
+    say_as_it_is(&escape::json(&value.to_string()));
+}
+
+/// Writes text about what is wrong.
+fn complain(text: &(impl Display + ?Sized)) {
+    drop(writeln!(std::io::stderr().lock(), "{}", escape::lines(&text.to_string())));
+}
+
+/// An address as it is shown: without user and password, and without the values of these parameters of its query.
+fn shown_address(address: &str, secret: &[String]) -> String {
+    let (scheme, rest) = address.split_once("://").unwrap_or(("", address));
+    let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let host = authority.rsplit_once('@').map_or_else(|| authority.to_owned(), |(_, host)| format!("***@{host}"));
+    let colon = if scheme.is_empty() { "" } else { "://" };
+    let (path, query) = rest.split_once('?').map_or((rest, None), |(path, query)| (path, Some(query)));
+    let pair = |pair: &str| match form_urlencoded::parse(pair.as_bytes()).next() {
+        Some((name, _)) if secret.iter().any(|secret| *secret == name) => {
+            format!("{}=***", pair.split('=').next().unwrap_or_default())
+        }
+        _ => pair.to_owned(),
+    };
+    let query = query.map(|query| format!("?{}", query.split('&').map(pair).collect::<Vec<_>>().join("&")));
+    format!("{scheme}{colon}{host}{path}{}", query.unwrap_or_default())
+}
+
+/// Warns of a secret that stands in the arguments themselves.
+fn warn_of_text(option: &str) {
+    complain(&format_args!(
+        "warning: {option}: the list of processes and the shell's history show the text; write env:NAME or file:PATH"
+    ));
 }
 
 /// Warnings, each on a line.
@@ -120,4 +156,23 @@ fn warn(warnings: &Problems) {
 
 fn count(number: usize, thing: &str) -> String {
     format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_shown_without_what_is_secret_in_it() {
+        for (address, shown) in [
+            ("https://hooks.example/a?code=hush&b=1#c", "https://hooks.example/a?code=***&b=1#c"),
+            ("https://user:hush@hooks.example:8080/a", "https://***@hooks.example:8080/a"),
+            ("http://user:hush@[::1]?c%6fde=hush", "http://***@[::1]?c%6fde=***"),
+            ("http://hooks.example/a@b?b=code", "http://hooks.example/a@b?b=code"),
+            ("user:hush@hooks.example", "***@hooks.example"),
+            ("", ""),
+        ] {
+            assert_eq!(shown_address(address, &["code".to_owned()]), shown);
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::profiles;
+use super::warn_of_text;
 use crate::params;
 use crate::params::Params;
 use crate::profile::Profile;
@@ -15,10 +16,11 @@ pub(super) struct ProviderOptions {
     /// The provider, as `doorward profiles` lists it.
     #[arg(long, value_name = "NAME")]
     profile: String,
-    /// A secret as in `secrets` of the source: `env:NAME`, `file:PATH`, or the text itself.
+    /// A secret as in `secrets` of the source: `env:NAME` or `file:PATH`; or, for trials, the text itself, which the list
+    /// of processes and the shell's history show.
     #[arg(long, value_name = "SECRET")]
     pub(super) secret: Vec<String>,
-    /// A parameter as in `params` of the source.
+    /// A parameter as in `params` of the source; for one that is secret, `env:NAME` or `file:PATH` as its value.
     #[arg(long = "param", value_name = "NAME=VALUE", value_parser = param)]
     params: Vec<(String, String)>,
     /// A directory with more profiles, as `profiles` in the configuration.
@@ -75,26 +77,36 @@ impl ProviderOptions {
     ///
     /// # Errors
     /// What cannot be read, or is empty.
-    pub(super) fn secrets(&self) -> Result<Vec<Secret>, String> {
-        self.secret.iter().map(|text| secret("--secret", text)).collect()
+    pub(super) fn secrets(&self, profile: &Profile) -> Result<Vec<Secret>, String> {
+        secrets("--secret", &self.secret, profile)
     }
 
     /// What the profile's secrets are, for the message that they are missing.
     pub(super) fn about_secrets(profile: &Profile) -> String {
         let mut about: Vec<_> = profile.keys().filter_map(|key| key.about.as_deref()).collect();
         about.dedup();
-        format!("--secret is missing: {}; write --secret env:NAME, file:PATH, or the text itself", about.join(", or "))
+        format!("--secret is missing: {}; write --secret env:NAME or file:PATH", about.join(", or "))
     }
 }
 
-/// A secret as an option gives it.
+/// The secrets that an option gives. Warns of those that others can see, unless they are public.
 ///
 /// # Errors
 /// What cannot be read, or is empty.
-pub(super) fn secret(option: &str, text: &str) -> Result<Secret, String> {
-    let secret = match SecretRef::parse(text) {
-        Ok(reference) => reference.load(),
-        Err(_text_itself) => Secret::new(text.as_bytes()),
-    };
-    secret.map_err(|message| format!("{option}: {message}"))
+pub(super) fn secrets(option: &str, texts: &[String], profile: &Profile) -> Result<Vec<Secret>, String> {
+    let mut secrets = Vec::with_capacity(texts.len());
+    let mut seen = false;
+    for text in texts {
+        let reference = SecretRef::parse(text);
+        seen |= !matches!(reference, Ok(SecretRef::Env(_) | SecretRef::File(_)));
+        let secret = match reference {
+            Ok(reference) => reference.load(),
+            Err(_text_itself) => Secret::new(text.as_bytes()),
+        };
+        secrets.push(secret.map_err(|message| format!("{option}: {message}"))?);
+    }
+    if seen && !profile.keys_are_public() {
+        warn_of_text(option);
+    }
+    Ok(secrets)
 }

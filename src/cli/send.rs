@@ -9,6 +9,8 @@ use serde_json::json;
 use super::complain;
 use super::runtime;
 use super::say;
+use super::say_json;
+use super::shown_address;
 use super::sign::EventOptions;
 use crate::sign::Request;
 
@@ -43,12 +45,16 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 
 /// Sends it and shows the answer; whether that is a good one.
 async fn send(arguments: &Arguments) -> Result<bool, String> {
-    let to =
-        reqwest::Url::parse(&arguments.to).ok().filter(|url| matches!(url.scheme(), "http" | "https")).ok_or_else(
-            || format!("--to {}: write an address such as http://127.0.0.1:8080/webhooks/stripe", arguments.to),
-        )?;
+    let to = reqwest::Url::parse(&arguments.to)
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https"))
+        .ok_or_else(|| {
+            let to = shown_address(&arguments.to, &[]);
+            format!("--to {to}: write an address such as http://127.0.0.1:8080/webhooks/stripe")
+        })?;
     let signed = arguments.event.signed(Some(&arguments.to))?;
     let url = address(to, &signed.request);
+    let shown = shown_address(url.as_str(), &signed.secret);
     let client = reqwest::Client::builder()
         .timeout(PATIENCE)
         .redirect(reqwest::redirect::Policy::none())
@@ -58,10 +64,10 @@ async fn send(arguments: &Arguments) -> Result<bool, String> {
         .request(signed.request.method.clone(), url.clone())
         .headers(signed.request.headers.clone())
         .body(signed.request.body.clone());
-    let mut response = request.send().await.map_err(|error| unanswered(&arguments.to, &error))?;
+    let mut response = request.send().await.map_err(|error| unanswered(&shown, &error))?;
     let status = response.status();
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| unanswered(&arguments.to, &error))? {
+    while let Some(chunk) = response.chunk().await.map_err(|error| unanswered(&shown, &error))? {
         body.extend_from_slice(&chunk);
         if body.len() > MAX_ANSWER {
             break;
@@ -69,14 +75,14 @@ async fn send(arguments: &Arguments) -> Result<bool, String> {
     }
     let text = String::from_utf8_lossy(&body);
     if arguments.event.json {
-        let sent = json!({ "method": signed.request.method.as_str(), "url": url.as_str(), "id": signed.request.id });
-        say(&json!({ "request": sent, "status": status.as_u16(), "body": text, "public": signed.public() }));
+        let sent = json!({ "method": signed.request.method.as_str(), "url": shown, "id": signed.request.id });
+        say_json(&json!({ "request": sent, "status": status.as_u16(), "body": text, "public": signed.public() }));
     } else {
-        say(&format_args!("{} {url}", signed.request.method));
+        say(&format_args!("{} {shown}", signed.request.method));
         say(&format_args!("id {}\n", signed.request.id));
         say(&status);
         if !text.is_empty() {
-            say(text.trim_end());
+            say(&text.lines().collect::<Vec<_>>().join("\n").trim_end());
         }
         signed.explain();
     }
@@ -91,11 +97,11 @@ fn address(mut to: reqwest::Url, request: &Request) -> reqwest::Url {
     to
 }
 
-fn unanswered(to: &str, error: &reqwest::Error) -> String {
+fn unanswered(shown: &str, error: &reqwest::Error) -> String {
     let mut cause: &dyn Error = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;
     }
     let hint = if error.is_connect() { "; is the gateway running there? `doorward serve` starts it" } else { "" };
-    format!("there is no answer from {to}: {cause}{hint}")
+    format!("there is no answer from {shown}: {cause}{hint}")
 }

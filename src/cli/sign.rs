@@ -11,6 +11,10 @@ use serde_json::json;
 use super::complain;
 use super::provider::ProviderOptions;
 use super::say;
+use super::say_as_it_is;
+use super::say_json;
+use crate::profile::Credentials;
+use crate::profile::Holder;
 use crate::profile::Profile;
 use crate::profile::Scheme;
 use crate::profile::Verifier;
@@ -63,6 +67,8 @@ pub(super) struct EventOptions {
 pub(super) struct Signed {
     pub(super) request: Request,
     public: Option<Public>,
+    /// The parameters of its query that are secrets.
+    pub(super) secret: Vec<String>,
     /// Whether the body is another than the one that was given.
     body_is_new: bool,
 }
@@ -71,7 +77,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     match arguments.event.signed(None) {
         Ok(signed) => {
             if arguments.event.json {
-                say(&signed.describe());
+                say_json(&signed.describe());
             } else {
                 signed.show();
             }
@@ -120,7 +126,9 @@ impl EventOptions {
         })?;
         let body_is_new = body.as_ref() != Some(&request.body);
         let public = key.map(|key| key.public(profile)).transpose()?;
-        Ok(Signed { request, public, body_is_new })
+        let places = Credentials::of(profile).places.into_iter();
+        let secret = places.filter_map(|place| if let Holder::Query(name) = place.holder { Some(name) } else { None });
+        Ok(Signed { request, public, secret: secret.collect(), body_is_new })
     }
 
     fn secrets(&self, profile: &Profile) -> Result<Vec<Secret>, String> {
@@ -140,7 +148,7 @@ impl EventOptions {
                     .to_owned(),
             );
         }
-        self.provider.secrets()
+        self.provider.secrets(profile)
     }
 
     /// The private key; a new one where every scheme of the profile needs one.
@@ -188,10 +196,10 @@ fn certificate(profile: &Profile) -> bool {
 impl Signed {
     /// Headers alone on standard output when the body is the caller's own, so that they can be piped into `curl -H @-`.
     fn show(&self) {
-        self.headers().for_each(|(name, value)| say(&format_args!("{name}: {value}")));
+        self.headers().for_each(|(name, value)| say_as_it_is(&format_args!("{name}: {value}")));
         if self.body_is_new {
             say("");
-            say(&String::from_utf8_lossy(&self.request.body));
+            say_as_it_is(&String::from_utf8_lossy(&self.request.body));
         }
         if let Some(query) = &self.request.query {
             complain(&format_args!("the address has to end with ?{query}"));

@@ -6,6 +6,7 @@ use http::HeaderValue;
 use http::header;
 
 use crate::event::Event;
+use crate::profile::Credentials;
 use crate::store::queued::QueuedEvent;
 
 const SOURCE: HeaderName = HeaderName::from_static("doorward-source");
@@ -23,7 +24,7 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 ///
 /// What `Connection` names is dropped here, before anything is added, so that no sender can strip the gateway's own
 /// headers that way (RFC 9110 section 7.6.1).
-pub(super) fn end_to_end(inbound: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+fn end_to_end(inbound: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
     // Most requests have none.
     let connection = inbound.contains_key(header::CONNECTION);
     inbound.iter().filter(move |(name, _)| !(is_dropped(name) || connection && is_named_by_connection(name, inbound)))
@@ -33,15 +34,25 @@ pub(super) fn end_to_end(inbound: &HeaderMap) -> impl Iterator<Item = (&HeaderNa
 pub(super) fn of_delivery(event: &Event, source: &HeaderValue, host: &HeaderValue, deduplicated: bool) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(event.inbound().headers().len() + 12);
     headers.insert(header::HOST, host.clone());
+    copy(end_to_end(event.inbound().headers()), &mut headers);
     of_event(event, source, deduplicated, &mut headers);
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(event.inbound().body().len()));
     headers.insert(ATTEMPT, HeaderValue::from_static("1"));
     headers
 }
 
-/// What is kept of a queued event's headers: all but those of one attempt.
-pub(super) fn to_keep(event: &Event, source: &HeaderValue) -> HeaderMap {
+/// The sender's headers that may lie somewhere: the end-to-end ones without credentials.
+pub(super) fn to_store<'h>(
+    inbound: &'h HeaderMap,
+    credentials: &Credentials,
+) -> impl Iterator<Item = (&'h HeaderName, &'h HeaderValue)> {
+    end_to_end(inbound).filter(|(name, _)| !credentials.is_header(name))
+}
+
+/// What is kept of a queued event's headers: all but credentials and those of one attempt.
+pub(super) fn to_keep(event: &Event, source: &HeaderValue, credentials: &Credentials) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(event.inbound().headers().len() + 12);
+    copy(to_store(event.inbound().headers(), credentials), &mut headers);
     of_event(event, source, true, &mut headers);
     headers
 }
@@ -55,11 +66,14 @@ pub(super) fn of_attempt(event: &QueuedEvent, attempt: u32, host: &HeaderValue) 
     headers
 }
 
-fn of_event(event: &Event, source: &HeaderValue, deduplicated: bool, headers: &mut HeaderMap) {
-    let inbound = event.inbound();
-    for (name, value) in end_to_end(inbound.headers()) {
+fn copy<'h>(sent: impl Iterator<Item = (&'h HeaderName, &'h HeaderValue)>, headers: &mut HeaderMap) {
+    for (name, value) in sent {
         headers.append(name, value.clone());
     }
+}
+
+fn of_event(event: &Event, source: &HeaderValue, deduplicated: bool, headers: &mut HeaderMap) {
+    let inbound = event.inbound();
     headers.insert(SOURCE, source.clone());
     if event.is_verified() {
         headers.insert(EVENT_ID, event.id().clone());

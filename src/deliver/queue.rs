@@ -8,6 +8,7 @@ use http::HeaderValue;
 
 use super::headers;
 use crate::event::Event;
+use crate::profile::Credentials;
 use crate::store::Backlog;
 use crate::store::Keys;
 use crate::store::Published;
@@ -22,12 +23,13 @@ pub struct Queue {
     /// Which of the backlog's queues.
     queue: usize,
     source: HeaderValue,
+    credentials: Credentials,
 }
 
 impl Queue {
-    /// Puts the events of `source` on the `queue`th queue.
-    pub fn new(backlog: Backlog, queue: usize, source: HeaderValue) -> Self {
-        Self { backlog, queue, source }
+    /// Puts the events of `source` on the `queue`th queue, without the headers that are its credentials.
+    pub fn new(backlog: Backlog, queue: usize, source: HeaderValue, credentials: Credentials) -> Self {
+        Self { backlog, queue, source, credentials }
     }
 
     /// Puts an event on the queue, unless one with these keys is there or was finished.
@@ -46,7 +48,7 @@ impl Queue {
             kind: event.kind().cloned(),
             received_at: inbound.received_at(),
             method: inbound.method().clone(),
-            headers: headers::to_keep(event, &self.source),
+            headers: headers::to_keep(event, &self.source, &self.credentials),
             body: inbound.body().clone(),
             lane: event.lane(),
         };

@@ -4,6 +4,7 @@ use http::HeaderValue;
 
 use super::headers;
 use crate::event::Event;
+use crate::profile::Credentials;
 use crate::store::Keys;
 use crate::store::Published;
 use crate::store::Redis;
@@ -18,12 +19,13 @@ pub struct RedisStream {
     redis: Redis,
     stream: Stream,
     source: HeaderValue,
+    credentials: Credentials,
 }
 
 impl RedisStream {
-    /// Publishes the events of `source` to `stream`.
-    pub fn new(redis: Redis, stream: Stream, source: HeaderValue) -> Self {
-        Self { redis, stream, source }
+    /// Publishes the events of `source` to `stream`, without the headers that are its credentials.
+    pub fn new(redis: Redis, stream: Stream, source: HeaderValue, credentials: Credentials) -> Self {
+        Self { redis, stream, source, credentials }
     }
 
     /// Appends an event unless one with these keys is there already.
@@ -41,7 +43,7 @@ impl RedisStream {
     ) -> Result<Published, Unavailable> {
         let inbound = event.inbound();
         let received_at = inbound.received_at().rfc3339().to_string();
-        let sent = pairs::to_json(headers::end_to_end(inbound.headers()));
+        let sent = pairs::to_json(headers::to_store(inbound.headers(), &self.credentials));
         let fields: [(&str, &[u8]); 8] = [
             ("source", self.source.as_bytes()),
             ("id", event.id().as_bytes()),

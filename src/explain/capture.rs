@@ -55,12 +55,14 @@ impl Capture {
 
     fn new(method: &str, url: &str, headers: HeaderMap, body: Vec<u8>) -> Result<Self, String> {
         let method = method.parse().map_err(|_bad| format!("has a method that is none: {method:?}"))?;
-        let bad = |_bad| format!("has an address that is none: {url:?}");
-        let url: Uri = url.split('#').next().unwrap_or(url).parse().map_err(bad)?;
-        let target = url.path_and_query().map_or("/", |target| target.as_str());
+        // A query may have a secret in it.
+        let shown = url.split(['?', '#']).next().unwrap_or_default();
+        let bad = |_bad| format!("has an address that is none: {shown:?}");
+        let uri: Uri = url.split('#').next().unwrap_or(url).parse().map_err(bad)?;
+        let target = uri.path_and_query().map_or("/", |target| target.as_str());
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-        let address = match (url.scheme(), host) {
-            (Some(_), _) => Some(url.to_string()),
+        let address = match (uri.scheme(), host) {
+            (Some(_), _) => Some(uri.to_string()),
             (None, Some(host)) => {
                 let scheme = headers.get("x-forwarded-proto").and_then(|scheme| scheme.to_str().ok());
                 Some(format!("{}://{host}{target}", scheme.unwrap_or("https")))

@@ -115,7 +115,7 @@ impl Exchange {
                     event_id = self.facts.event.as_ref().map(|(id, _)| readable(id)).as_deref(),
                     event_type = self.facts.event.as_ref().and_then(|(_, kind)| kind.as_ref()).map(readable).as_deref(),
                     client = self.facts.client.map(tracing::field::display),
-                    secret = self.facts.secret,
+                    secret = self.facts.secret.map(|at| at + 1),
                     skew_s = self.facts.skew,
                     upstream_ms = self.facts.upstream.map(milliseconds),
                     took_ms = milliseconds(took),

@@ -54,7 +54,8 @@ struct Watched {
 impl Admin {
     pub(super) fn new(shared: Arc<Shared>, pulses: Vec<Pulse>) -> Self {
         let watched = |pulse| Watched { pulse, last: AtomicU64::new(0), misses: AtomicU64::new(0) };
-        let api = Api::new(shared.ledger(), shared.settings.admin.token.clone());
+        let settings = &shared.settings;
+        let api = Api::new(shared.ledger(), settings.admin.token.clone(), &settings.sources);
         Self { shared, workers: pulses.into_iter().map(watched).collect(), api }
     }
 

@@ -101,7 +101,7 @@ impl Worker {
         let shared = &self.shared;
         let endpoints = shared.settings.sources.iter().filter_map(|source| {
             let delivery = delivery(source, redis.as_ref(), shared)?;
-            let metrics = shared.metrics.of(source.name.as_str(), source.secrets);
+            let metrics = shared.metrics.of(source.name.as_str(), &source.secrets);
             Some((source.path.clone(), Arc::new(Endpoint { source: Some((Arc::clone(source), delivery)), metrics })))
         });
         let gateway = Gateway {
@@ -109,7 +109,7 @@ impl Worker {
             proxies: shared.settings.server.trusted_proxies.clone(),
             dedup: Dedup::new(Arc::clone(&shared.flights), store.clone(), shared.settings.store.terms),
             metrics: Arc::clone(&shared.metrics),
-            nowhere: Arc::new(Endpoint { source: None, metrics: shared.metrics.of("", 0) }),
+            nowhere: Arc::new(Endpoint { source: None, metrics: shared.metrics.of("", &[]) }),
         };
         Ok((Arc::new(gateway), listener, Pulse { beats: Arc::default(), store }))
     }
@@ -242,10 +242,11 @@ fn delivery(source: &Arc<Source>, redis: Option<&Redis>, shared: &Shared) -> Opt
         }
         Destination::Queue(_) => {
             let queue = shared.queues().position(|(queued, _)| Arc::ptr_eq(queued, source))?;
-            Some(Delivery::Queue(Queue::new(shared.backlog(redis)?, queue, name)))
+            Some(Delivery::Queue(Queue::new(shared.backlog(redis)?, queue, name, source.credentials.clone())))
         }
         Destination::RedisStream(stream) => {
-            Some(Delivery::RedisStream(RedisStream::new(redis?.clone(), stream.clone(), name)))
+            let credentials = source.credentials.clone();
+            Some(Delivery::RedisStream(RedisStream::new(redis?.clone(), stream.clone(), name, credentials)))
         }
     }
 }

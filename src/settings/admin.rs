@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 
 use super::address;
 use super::lint::SHORT;
+use super::lint::stray_words;
 use super::section::Section;
 use crate::secret::Secret;
 use crate::secret::SecretRef;
+use crate::secret::stray_end;
 
 /// `[admin]`.
 #[derive(Debug)]
@@ -28,6 +30,10 @@ impl Admin {
                     "has less than {SHORT} bytes, which can be guessed by whoever reaches the port; choose a longer one"
                 ),
             );
+        }
+        let text = token.iter().flatten().find_map(|token| std::str::from_utf8(token.expose()).ok());
+        if let Some(stray) = text.and_then(stray_end) {
+            section.warning("token", stray_words(stray));
         }
         section.finish();
         Some(Self { listen: listen?, token: token? })

@@ -16,6 +16,7 @@ use crate::profile::Reference;
 use crate::profile::Scheme;
 use crate::profile::Verifier;
 use crate::secret::Secret;
+use crate::secret::stray_end;
 
 /// Shorter static secrets can be guessed, in bytes.
 pub(super) const SHORT: usize = 16;
@@ -36,6 +37,11 @@ pub(super) fn secrets(section: &Section<'_>, profile: &Profile, secrets: &[Secre
                 ),
             );
         }
+        // PEM ends with a line break.
+        let text = std::str::from_utf8(secret.expose()).ok().filter(|text| !text.starts_with("-----BEGIN "));
+        if let Some(stray) = text.filter(|_| !profile.keys_are_public()).and_then(stray_end) {
+            section.warning("secrets", format!("number {number}: {}", stray_words(stray)));
+        }
         if own && profile.schemes().any(|scheme| is_taken_raw(scheme, secret)) {
             section.warning(
                 "secrets",
@@ -47,6 +53,14 @@ pub(super) fn secrets(section: &Section<'_>, profile: &Profile, secrets: &[Secre
             );
         }
     }
+}
+
+/// What is said of [`stray_end`].
+pub(super) fn stray_words(stray: &str) -> String {
+    format!(
+        "begins or ends with {stray}, which becomes part of it: does it belong there? `echo`, files of variables and quotation \
+         marks that no shell takes away leave such things"
+    )
 }
 
 /// Whether the secret is sent along by the provider, and is short.
@@ -72,6 +86,11 @@ fn is_taken_raw(scheme: &Scheme, secret: &Secret) -> bool {
 
 /// The complete parameters of a source.
 pub(super) fn params(section: &Section<'_>, profile: &Profile, params: &Params) {
+    for name in profile.params.keys() {
+        if let Some(stray) = params.get(name).and_then(|value| stray_end(value)) {
+            section.warning(&format!("params.{name}"), stray_words(stray));
+        }
+    }
     let Some(url) = params.get("url") else { return };
     let parsed = url.parse::<Uri>().ok();
     let web = parsed.filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some());

@@ -22,6 +22,7 @@ use crate::deliver::Target;
 use crate::origin::Allowlist;
 use crate::origin::Networks;
 use crate::problem::closest;
+use crate::profile::Credentials;
 use crate::profile::Place;
 use crate::profile::Profile;
 use crate::profile::Profiles;
@@ -93,9 +94,7 @@ impl<'s> Surroundings<'s> {
         }
         let allow = section.list("allow", Networks::parse);
         let events: Vec<String> = section.list("events", |pattern| Ok(pattern.to_owned()));
-        let secrets =
-            secrets(&mut section, profile.is_some_and(|profile| profile.needs_secrets() && profile.keys_are_public()));
-        let count = secrets.as_ref().map_or(0, Vec::len);
+        let (labels, secrets) = secrets(&mut section, profile).unzip();
         let observe = section.may("verify", word(&[("enforce", false), ("observe", true)]));
         if observe == Some(true) {
             section.warning("verify", "is \"observe\": what cannot be verified is delivered all the same");
@@ -126,7 +125,8 @@ impl<'s> Surroundings<'s> {
             limits: limits(self.limits, profile?),
             authenticator: judge.authenticator,
             handshakes: judge.handshakes,
-            secrets: count,
+            secrets: labels?,
+            credentials: Credentials::of(profile?),
             identity: judge.identity,
             wanted: Wanted::new(events),
             observe: observe == Some(true),
@@ -267,27 +267,28 @@ fn limits(limits: &Limits, profile: &Profile) -> Limits {
     Limits { max_body: largest.map_or(limits.max_body, |largest| largest.min(limits.max_body)), ..limits.clone() }
 }
 
-/// The secrets; `None` when one of them cannot be had.
-/// `public` keys may stand in the configuration.
-fn secrets(section: &mut Section<'_>, public: bool) -> Option<Vec<Secret>> {
+/// What each of the secrets is called, and the secrets; `None` when one of them cannot be had.
+fn secrets(section: &mut Section<'_>, profile: Option<&Profile>) -> Option<(Vec<String>, Vec<Secret>)> {
+    // Public keys may stand in the configuration.
+    let public = profile.is_some_and(|profile| profile.needs_secrets() && profile.keys_are_public());
     let references = section.list("secrets", |text| Ok(SecretRef::parse(text)));
     let mut secrets = Vec::with_capacity(references.len());
     let mut complete = true;
-    for (position, reference) in references.into_iter().enumerate() {
+    for (number, reference) in (1..).zip(references) {
         if let Ok(SecretRef::Plain(_)) = reference
             && !public
         {
-            section.warning("secrets", format!("number {}: a plain secret is for local trials only", position + 1));
+            section.warning("secrets", format!("number {number}: a plain secret is for local trials only"));
         }
-        match reference.and_then(|reference| reference.load()) {
+        match reference.and_then(|reference| Ok((reference.label(number), reference.load()?))) {
             Ok(secret) => secrets.push(secret),
             Err(message) => {
-                section.error("secrets", format!("number {}: {message}", position + 1));
+                section.error("secrets", format!("number {number}: {message}"));
                 complete = false;
             }
         }
     }
-    complete.then_some(secrets)
+    complete.then(|| secrets.into_iter().unzip())
 }
 
 fn judge(

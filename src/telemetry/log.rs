@@ -1,16 +1,23 @@
 //! The log: one event a line on standard error, as JSON or for people.
 
+use std::fmt::Debug;
+use std::io;
 use std::io::BufWriter;
 use std::io::IsTerminal as _;
+use std::io::Write;
 
+use tracing::field::Field;
 use tracing_appender::non_blocking::NonBlockingBuilder;
 use tracing_appender::non_blocking::WorkerGuard;
+use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt;
+use tracing_subscriber::fmt::format;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use crate::escape;
 use crate::settings::Log;
 use crate::settings::LogFormat;
 
@@ -29,7 +36,7 @@ pub fn start_log(log: &Log) -> Guard {
     let (writer, guard) = NonBlockingBuilder::default()
         .buffered_lines_limit(MAX_LINES)
         .thread_name("doorward-log")
-        .finish(BufWriter::with_capacity(64 * 1024, std::io::stderr()));
+        .finish(BufWriter::with_capacity(64 * 1024, io::stderr()));
     let level = LevelFilter::from_level(log.level);
     // Other crates' chatter is for those who ask for debug.
     let others = level.min(LevelFilter::WARN);
@@ -37,17 +44,50 @@ pub fn start_log(log: &Log) -> Guard {
     let json = match log.format {
         LogFormat::Json => true,
         LogFormat::Text => false,
-        LogFormat::Auto => !std::io::stderr().is_terminal(),
+        LogFormat::Auto => !io::stderr().is_terminal(),
     };
-    let layer = fmt::layer().with_writer(writer).with_target(false);
     let registry = tracing_subscriber::registry().with(filter);
     let started = if json {
+        let layer = fmt::layer().with_writer(move || Json(writer.clone())).with_target(false);
         registry.with(layer.json().flatten_event(true).with_current_span(false).with_span_list(false)).try_init()
     } else {
-        registry.with(layer.with_ansi(std::io::stderr().is_terminal())).try_init()
+        let fields = format::debug_fn(for_people).delimited(" ");
+        let layer = fmt::layer().fmt_fields(fields).with_writer(writer).with_target(false);
+        registry.with(layer.with_ansi(io::stderr().is_terminal())).try_init()
     };
     if let Err(error) = started {
         tracing::warn!(%error, "another log is running already");
     }
     Guard(guard)
+}
+
+/// One field of a line for people: others may have written its value.
+fn for_people(writer: &mut format::Writer<'_>, field: &Field, value: &dyn Debug) -> std::fmt::Result {
+    let value = format!("{value:?}");
+    let value = escape::line(&value);
+    match field.name() {
+        "message" => write!(writer, "{value}"),
+        name if writer.has_ansi_escapes() => write!(writer, "\u{1b}[3m{name}\u{1b}[0m\u{1b}[2m=\u{1b}[0m{value}"),
+        name => write!(writer, "{name}={value}"),
+    }
+}
+
+/// Writes events in JSON, each of which comes in one piece.
+struct Json<W>(W);
+
+impl<W: Write> Write for Json<W> {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        // Nearly all events are ASCII, in which JSON itself leaves nothing to escape but DEL.
+        let plain = event.iter().fold(true, |plain, byte| plain & (*byte < 0x7f));
+        let text = (!plain).then(|| String::from_utf8_lossy(event));
+        match text.as_deref().map(escape::json) {
+            None => self.0.write_all(event)?,
+            Some(text) => self.0.write_all(text.as_bytes())?,
+        }
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }

@@ -88,7 +88,7 @@ pub struct SourceMetrics {
     pub upstream_duration: Histogram,
     /// From the request's own time to ours, in seconds.
     pub skew: Histogram,
-    /// Requests that each secret proved, by its position.
+    /// Requests that each secret proved, in the order of the secrets.
     pub secrets: Vec<IntCounter>,
     refusals: IntCounterVec,
     unverified: IntCounterVec,
@@ -150,7 +150,7 @@ impl Metrics {
             request_duration: histogram(&registry, "request_duration_seconds", "Head to answer.", SECONDS)?,
             upstream_duration: histogram(&registry, "upstream_duration_seconds", "Deliveries to upstreams.", SECONDS)?,
             skew: histogram(&registry, "timestamp_skew_seconds", "Age of requests by their own time.", SKEW)?,
-            secrets: counters(&registry, "secret_matches_total", "Proofs by secret position.", &["source", "secret"])?,
+            secrets: counters(&registry, "secret_matches_total", "Proofs by secret.", &["source", "secret"])?,
             deliveries: counters(&registry, "deliveries_total", "Attempts from queues.", &["source", "outcome"])?,
             queue_events: registered(&registry, IntGaugeVec::new(queue_events, &["source", "state"])?)?,
             queue_oldest: registered(&registry, GaugeVec::new(queue_oldest, &["source"])?)?,
@@ -171,8 +171,8 @@ impl Metrics {
         Ok(metrics)
     }
 
-    /// The handles of one source; requests to paths of no source count under `""`.
-    pub fn of(&self, source: &str, secrets: usize) -> SourceMetrics {
+    /// The handles of one source with the names of its secrets; requests to paths of no source count under `""`.
+    pub fn of(&self, source: &str, secrets: &[String]) -> SourceMetrics {
         let outcome = |outcome: &str| self.requests.with_label_values(&[source, outcome]);
         SourceMetrics {
             delivered: outcome("delivered"),
@@ -185,7 +185,7 @@ impl Metrics {
             request_duration: self.request_duration.with_label_values(&[source]),
             upstream_duration: self.upstream_duration.with_label_values(&[source]),
             skew: self.skew.with_label_values(&[source]),
-            secrets: (0..secrets).map(|at| self.secrets.with_label_values(&[source, &at.to_string()])).collect(),
+            secrets: secrets.iter().map(|secret| self.secrets.with_label_values(&[source, secret])).collect(),
             refusals: self.refusals.clone(),
             unverified: self.unverified.clone(),
             source: source.to_owned(),

@@ -8,6 +8,7 @@ use doorward::refusal::Refusal;
 
 use crate::harness::Gateway;
 use crate::harness::Github;
+use crate::harness::SECRET;
 use crate::harness::Upstream;
 
 const README: &str = include_str!("../../README.md");
@@ -76,7 +77,8 @@ fn the_table_of_metrics_is_complete() {
 fn the_quick_start_proves_what_it_says() {
     let upstream = Upstream::start();
     let source = fenced("toml").replace("http://127.0.0.1:3000/", &upstream.url());
-    let gateway = Gateway::start(&source);
+    let folder = tempfile::tempdir().expect("a folder");
+    let gateway = Gateway::spawn(folder.path(), &source, &[("GITHUB_SECRET", SECRET)]);
     let curl = README.split("```sh").find(|block| block.trim_start().starts_with("curl -i")).expect("the proof");
     let curl = curl.split("```").next().expect("its end").replace("127.0.0.1:8080", &gateway.address().to_string());
     let run = |script: &str| {
@@ -93,9 +95,10 @@ fn the_quick_start_proves_what_it_says() {
 #[test]
 fn the_commands_that_sign_and_send_work_as_they_are_written() {
     let upstream = Upstream::start();
-    let gateway = Gateway::start(&fenced("toml").replace("http://127.0.0.1:3000/", &upstream.url()));
-    let section = README.split("## Signing and sending").nth(1).and_then(|rest| rest.split("\n## ").next());
     let folder = tempfile::tempdir().expect("a folder");
+    let source = fenced("toml").replace("http://127.0.0.1:3000/", &upstream.url());
+    let gateway = Gateway::spawn(folder.path(), &source, &[("GITHUB_SECRET", SECRET)]);
+    let section = README.split("## Signing and sending").nth(1).and_then(|rest| rest.split("\n## ").next());
     let mut printed = String::new();
     for block in section.expect("the section").split("```sh").skip(1) {
         let script = block.split("```").next().expect("its end");
@@ -103,7 +106,8 @@ fn the_commands_that_sign_and_send_work_as_they_are_written() {
             script.replace("cargo run -q --", "cargo run --").replace("cargo run --", env!("CARGO_BIN_EXE_doorward"));
         let script = script.replace("127.0.0.1:8080", &gateway.address().to_string());
         let mut bash = std::process::Command::new("bash");
-        let output = bash.args(["-e", "-o", "pipefail", "-c", &script]).current_dir(&folder);
+        let output =
+            bash.args(["-e", "-o", "pipefail", "-c", &script]).current_dir(&folder).env("GITHUB_SECRET", SECRET);
         let output = output.output().expect("bash, curl and openssl");
         assert!(output.status.success(), "{script}{}", String::from_utf8_lossy(&output.stderr));
         printed.push_str(&String::from_utf8_lossy(&[output.stdout, output.stderr].concat()));
@@ -122,7 +126,8 @@ fn the_explanation_in_the_readme_is_what_is_said() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut bash = std::process::Command::new("bash");
     let script = script.replace("cargo run -q --", env!("CARGO_BIN_EXE_doorward"));
-    let output = bash.args(["-e", "-c", &script]).current_dir(&folder).output().expect("bash");
+    let output = bash.args(["-e", "-c", &script]).current_dir(&folder).env("GITHUB_SECRET", SECRET).output();
+    let output = output.expect("bash");
     let printed = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(printed.contains(expected.trim_matches('\n')), "{printed}");
 }

@@ -43,7 +43,7 @@ fn a_delivered_event_is_logged_with_what_is_known_of_it() {
     assert_eq!(event["source"], "offergrid");
     assert_eq!((&event["outcome"], &event["status"]), (&json!("delivered"), &json!(200)));
     assert_eq!((&event["event_id"], &event["event_type"]), (&json!("evt_1"), &json!("order.created")));
-    assert_eq!((&event["client"], &event["secret"]), (&json!("127.0.0.1"), &json!(0)));
+    assert_eq!((&event["client"], &event["secret"]), (&json!("127.0.0.1"), &json!(1)));
     let skew = event["skew_s"].as_i64().expect("a skew");
     assert!((60..80).contains(&skew), "{skew}");
     let (upstream, took) = (event["upstream_ms"].as_f64(), event["took_ms"].as_f64());

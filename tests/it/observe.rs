@@ -66,7 +66,7 @@ fn the_reason_is_counted_and_logged() {
     }
     assert_eq!((gateway.outcomes("github", "delivered"), gateway.outcomes("github", "refused")), (3.0, 0.0));
     assert_eq!(gateway.refusals("github", "signature_mismatch"), 0.0);
-    assert_eq!(gateway.metric(r#"doorward_secret_matches_total{secret="0",source="github"}"#), 0.0);
+    assert_eq!(gateway.metric(r#"doorward_secret_matches_total{secret="plain#1",source="github"}"#), 0.0);
 }
 
 #[test]

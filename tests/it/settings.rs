@@ -41,6 +41,35 @@ fn no_secret_is_ever_printed() {
     assert!(told.is_empty(), "{told:#?}");
 }
 
+/// What is printed for developers may end in a log as well.
+#[test]
+fn no_secret_is_in_what_the_settings_print_of_themselves() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("doorward.toml");
+    for url in
+        ["redis://user:hush-hush@127.0.0.1", "redis-sentinel://:hush-hush@127.0.0.1/m?sentinel-password=hush-hush"]
+    {
+        let file = format!(
+            "[store]\nurl = \"{url}\"\n[admin]\ntoken = \"plain:hush-hush-hush-hush\"\n\
+             [sources.meta]\nprofile = \"meta\"\npath = \"/m\"\nsecrets = [\"plain:hush-hush\"]\n\
+             params = {{ verify_token = \"hush-hush\" }}\ndeliver.upstream = {{ url = \"http://127.0.0.1:9/\" }}\n\
+             [sources.zoom]\nprofile = \"zoom\"\npath = \"/z\"\nsecrets = [\"plain:hush-hush\"]\n\
+             deliver.redis-stream = {{ key = \"z\" }}\n\
+             [sources.telegram]\nprofile = \"telegram\"\npath = \"/t\"\nsecrets = [\"plain:hush-hush\"]\n\
+             deliver.queue = {{ url = \"http://127.0.0.1:9/\" }}\n\
+             [sources.pubsub]\nprofile = \"pitchpoint\"\npath = \"/p\"\n\
+             params = {{ issuer = \"i\", audience = \"a\", jwks_url = \"https://127.0.0.1/?key=hush-hush\" }}\n\
+             deliver.upstream = {{ url = \"http://127.0.0.1:9/\" }}\n",
+        );
+        std::fs::write(&config, file).expect("written");
+        let settings = doorward::settings::Settings::load(&config).unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!(settings.sources.len(), 4);
+        let printed = format!("{settings:?}");
+        let bytes = HUSH.bytes().map(|byte| byte.to_string()).collect::<Vec<_>>().join(", ");
+        assert!(!printed.contains(HUSH) && !printed.contains(&bytes), "{printed}");
+    }
+}
+
 #[test]
 fn problems_come_in_the_same_order_every_time() {
     for config in fixtures() {
@@ -69,6 +98,45 @@ fn a_file_that_is_no_text_is_a_problem() {
         assert_eq!(output.status.code(), Some(78), "{path}");
         assert!(String::from_utf8_lossy(&output.stderr).starts_with(path), "{path}");
     }
+}
+
+#[test]
+fn what_hardly_belongs_to_a_secret_is_warned_of() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = folder.path().join("doorward.toml");
+    let warned = |file: &str, secret: &str| {
+        std::fs::write(&config, file).expect("written");
+        std::fs::write(folder.path().join("secret"), secret).expect("written");
+        let variables = [("DOORWARD_TESTS_SECRET", secret), ("DOORWARD_TESTS_OTHER", "hush-hush-hush-2")];
+        let output = check(folder.path(), &config, &variables);
+        let said = String::from_utf8(output.stderr).expect("UTF-8");
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        assert!(!said.contains("hush"), "{said}");
+        said.lines().any(|line| line.starts_with("warning") && line.contains(" or ends with "))
+    };
+    let source = |secret: &str| {
+        let own = Github::source("http://127.0.0.1:9/").replace(&format!("plain:{SECRET}"), secret);
+        format!("{own}[store]\nurl = \"memory:\"\n")
+    };
+    let (variable, file) = (source("env:DOORWARD_TESTS_SECRET"), source("file:secret"));
+    for stray in
+        ["hush-hush-hush-1\n", "hush-hush-hush-1\r", "\"hush-hush-hush-1\"", "hush-hush-hush-1 ", "\thush", "'hush"]
+    {
+        assert!(warned(&variable, stray), "{stray:?}");
+    }
+    assert!(!warned(&variable, "hush-hush \"hush\"-1"));
+    // One line break at the end of a file is dropped.
+    for (content, expected) in
+        [("hush-hush-hush-1\n", false), ("hush-hush-hush-1\r\n", false), ("hush-hush-hush-1\n\n", true)]
+    {
+        assert_eq!(warned(&file, content), expected, "{content:?}");
+    }
+    let meta = "[sources.meta]\nprofile = \"meta\"\npath = \"/m\"\nsecrets = [\"env:DOORWARD_TESTS_OTHER\"]\n\
+                params = { verify_token = \"env:DOORWARD_TESTS_SECRET\" }\n\
+                deliver.upstream = { url = \"http://127.0.0.1:9/\" }\n";
+    assert!(warned(meta, "hush-hush-hush-1\n") && !warned(meta, "hush-hush-hush-1"), "of a parameter");
+    let admin = format!("{}[admin]\ntoken = \"env:DOORWARD_TESTS_SECRET\"\n", source("env:DOORWARD_TESTS_OTHER"));
+    assert!(warned(&admin, "\"hush-hush-hush-1\"") && !warned(&admin, "hush-hush-hush-1"), "of the API's token");
 }
 
 #[test]
@@ -149,7 +217,7 @@ fn variables_of_the_environment_go_over_the_file() {
     let other = Github::delivery("3", "{}").set("X-GitHub-Event", "issues");
     assert_eq!(other.send(gateway.address()).text(), r#"{"received":true,"ignored":true}"#);
     assert_eq!(upstream.ids(), ["1"]);
-    assert_eq!(gateway.metric(r#"doorward_secret_matches_total{secret="1",source="github"}"#), 2.0);
+    assert_eq!(gateway.metric(r#"doorward_secret_matches_total{secret="plain#2",source="github"}"#), 2.0);
 }
 
 #[test]

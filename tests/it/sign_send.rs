@@ -193,6 +193,41 @@ fn times_that_no_date_can_say_are_not_signed() {
 }
 
 #[test]
+fn a_secret_that_others_can_see_is_warned_of() {
+    let folder = folder();
+    let file = folder.path().join("secret");
+    std::fs::write(&file, "hush-hush-hush-1\n").expect("written");
+    let file = format!("file:{}", file.display());
+    let capture = folder.path().join("request.txt");
+    std::fs::write(&capture, Github::delivery("1", "{}").bytes()).expect("written");
+    let capture = capture.display().to_string();
+    let nowhere = format!("http://{}/", Upstream::nowhere());
+    let commands = [
+        (vec!["sign"], "--secret"),
+        (vec!["send", "--to", &nowhere], "--secret"),
+        (vec!["explain", &capture], "--secret"),
+        (vec!["explain", &capture, "--secret", "env:SECRET"], "--old-secret"),
+    ];
+    for (arguments, option) in commands {
+        let warned = |secret: &str| {
+            let mut command = doorward();
+            command.args(&arguments).args(["--profile", "github", option, secret]).env("SECRET", "hush-hush-hush-1");
+            text(&run(&mut command).stderr).contains(&format!("warning: {option}: the list of processes"))
+        };
+        assert!(warned("hush-hush-hush-1") && warned("plain:hush-hush-hush-1"), "{arguments:?}");
+        assert!(!warned("env:SECRET") && !warned(&file), "{arguments:?}");
+    }
+    for (token, expected) in [("plain:hush-hush-hush-1", true), ("env:SECRET", false)] {
+        let mut command = doorward();
+        command.args(["events", "list", "--url", &nowhere, "--token", token]).env("SECRET", "hush-hush-hush-1");
+        assert_eq!(text(&run(&mut command).stderr).contains("warning: --token: "), expected, "{token}");
+    }
+    let mut command = doorward();
+    command.args(["explain", "--profile", "discord", &capture, "--secret", "plain:aGFyZGx5IGEga2V5"]);
+    assert!(!text(&run(&mut command).stderr).contains("warning"), "a public key is no secret");
+}
+
+#[test]
 fn a_query_that_is_part_of_the_proof_is_named() {
     let output = run(doorward().args(["sign", "--profile", "azure-event-grid", "--secret", "a b"]));
     assert!(text(&output.stderr).contains("the address has to end with ?code=a+b"), "{}", text(&output.stderr));

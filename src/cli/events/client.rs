@@ -15,6 +15,8 @@ use http::header;
 use reqwest::Url;
 use serde_json::Value;
 
+use crate::cli::shown_address;
+use crate::cli::warn_of_text;
 use crate::secret::Secret;
 use crate::secret::SecretRef;
 use crate::settings::Admin;
@@ -51,7 +53,11 @@ impl Client {
         let Gateway { config, url, token } = gateway;
         let url = url.as_deref().map(base).transpose()?;
         let token = token.as_deref().map(|text| {
-            SecretRef::parse(text).and_then(|written| written.load()).map_err(|message| format!("--token {message}"))
+            let written = SecretRef::parse(text);
+            if matches!(written, Ok(SecretRef::Plain(_))) {
+                warn_of_text("--token");
+            }
+            written.and_then(|written| written.load()).map_err(|message| format!("--token {message}"))
         });
         let (base, token) = match (url, token.transpose()?) {
             (Some(url), Some(token)) => (url, token),
@@ -93,7 +99,7 @@ impl Client {
     }
 
     async fn ask(&self, method: Method, url: Url, body: String) -> Result<Value, String> {
-        let base = &self.base;
+        let base = &shown_address(self.base.as_str(), &[]);
         let request = self.http.request(method, url).header(header::AUTHORIZATION, self.authorization.clone());
         let request = request.header(header::CONTENT_TYPE, "application/json").body(body);
         let mut response = request.send().await.map_err(|error| unanswered(base, &error))?;
@@ -117,10 +123,14 @@ impl Client {
 }
 
 fn base(text: &str) -> Result<Url, String> {
-    Url::parse(text)
-        .ok()
-        .filter(|url| matches!(url.scheme(), "http" | "https") && url.query().is_none())
-        .ok_or_else(|| format!("--url {text}: write the address of the admin port, such as http://127.0.0.1:9090"))
+    Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.query().is_none()).ok_or_else(
+        || {
+            format!(
+                "--url {}: write the address of the admin port, such as http://127.0.0.1:9090",
+                shown_address(text, &[])
+            )
+        },
+    )
 }
 
 fn load(config: &Path) -> Result<Admin, String> {
@@ -155,7 +165,7 @@ fn configured(admin: &Admin, config: &Path) -> Result<Secret, String> {
     })
 }
 
-fn unanswered(base: &Url, error: &reqwest::Error) -> String {
+fn unanswered(base: &str, error: &reqwest::Error) -> String {
     let mut cause: &dyn Error = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;

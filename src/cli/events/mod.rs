@@ -16,6 +16,7 @@ use super::complain;
 use super::count;
 use super::runtime;
 use super::say;
+use super::say_json;
 use crate::store::queued::MAX_PART;
 use crate::store::queued::State;
 use crate::time::Format;
@@ -222,7 +223,7 @@ async fn list(list: &List) -> Result<(), String> {
         }
     };
     if list.json {
-        say(&Value::Array(events));
+        say_json(&Value::Array(events));
         return Ok(());
     }
     if events.is_empty() {
@@ -239,7 +240,7 @@ async fn list(list: &List) -> Result<(), String> {
 async fn show(show: &Show) -> Result<(), String> {
     let event = Client::of(&show.gateway)?.get(&show.event.path(), &[]).await?;
     if show.json {
-        say(&event);
+        say_json(&event);
     } else {
         say(&words::event(&event));
     }
@@ -291,7 +292,7 @@ fn stopped(message: &str, events: u64, verb: &str) -> String {
 
 fn tell(done: &str, events: u64, json: bool) {
     if json {
-        say(&json!({ "events": events }));
+        say_json(&json!({ "events": events }));
     } else {
         say(&format_args!("{done} {}", counted(events)));
     }

@@ -3,6 +3,8 @@
 use base64::Engine as _;
 use serde_json::Value;
 
+use crate::escape;
+
 /// One line for each event.
 pub(super) fn table(events: &[Value]) -> String {
     let head = ["SOURCE", "NUMBER", "STATE", "TYPE", "ID", "ATTEMPTS", "RECEIVED", "REASON"].map(str::to_owned);
@@ -43,7 +45,7 @@ pub(super) fn event(event: &Value) -> String {
         }
     }
     let answer = event.pointer("/answer/body").and_then(Value::as_str).unwrap_or_default();
-    lines.extend(answer.lines().map(|line| format!("{:<14}{}", "", clean(line))));
+    lines.extend(answer.lines().map(|line| format!("{:<14}{line}", "")));
     lines.push(String::new());
     let Some(request) = event.get("request").filter(|request| !request.is_null()) else {
         lines.push("What is to be delivered was damaged on disk; it is kept, but cannot be delivered.".to_owned());
@@ -55,7 +57,8 @@ pub(super) fn event(event: &Value) -> String {
     }
     lines.push(String::new());
     match (request.get("body").and_then(Value::as_str), request.get("body_base64").and_then(Value::as_str)) {
-        (Some(body), _) => lines.extend(body.lines().map(clean)),
+        (Some(body), _) => lines.extend(body.lines().map(str::to_owned)),
+        (None, None) => lines.push("(not shown: nobody can tell where in it the provider's secret is)".to_owned()),
         (None, binary) => {
             let bytes = binary.and_then(|text| base64::engine::general_purpose::STANDARD.decode(text).ok());
             lines.push(format!("({} bytes that are no text; --json has them)", bytes.unwrap_or_default().len()));
@@ -67,18 +70,7 @@ pub(super) fn event(event: &Value) -> String {
 fn text(value: Option<&Value>) -> String {
     match value {
         None | Some(Value::Null) => "-".to_owned(),
-        Some(Value::String(text)) => clean(text),
+        Some(Value::String(text)) => escape::line(text).into_owned(),
         Some(other @ (Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_))) => other.to_string(),
     }
-}
-
-/// Without what would move the cursor of a terminal, or worse: others wrote it.
-fn clean(text: &str) -> String {
-    text.chars()
-        .flat_map(|character| {
-            let harmless = !character.is_control() || character == '\t';
-            let escaped = (!harmless).then(|| character.escape_default()).into_iter().flatten();
-            escaped.chain(harmless.then_some(character))
-        })
-        .collect()
 }

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::complain;
 use super::say;
+use super::say_json;
 use super::warn;
 use crate::problem::Problems;
 use crate::problem::closest;
@@ -45,7 +46,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     };
     let Some(name) = &arguments.name else {
         if arguments.json {
-            say(&profiles.iter().map(|(name, profile)| describe(name, profile)).collect::<Value>());
+            say_json(&profiles.iter().map(|(name, profile)| describe(name, profile)).collect::<Value>());
         } else {
             say(&list(&profiles));
         }
@@ -56,7 +57,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         return ExitCode::FAILURE;
     };
     if arguments.json {
-        say(&describe(name, profile));
+        say_json(&describe(name, profile));
     } else {
         say(&show(name, profile, profiles.text(name).unwrap_or_default()));
     }

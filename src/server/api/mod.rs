@@ -3,6 +3,7 @@
 
 mod asked;
 mod told;
+mod withheld;
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -18,14 +19,17 @@ use http::StatusCode;
 use http::header;
 use http_body_util::Full;
 use hyper::body::Incoming;
+use serde_json::Value;
 
 use crate::body;
 use crate::body::Budget;
 use crate::body::Limits;
+use crate::escape;
 use crate::refusal::Refusal;
 use crate::reply;
 use crate::reply::Answers;
 use crate::secret::Secret;
+use crate::source::Source;
 use crate::store::Denied;
 use crate::store::Ledger;
 use crate::store::queued::Done;
@@ -33,6 +37,7 @@ use crate::store::queued::Filter;
 use crate::store::queued::Number;
 
 use self::asked::Asked;
+use self::withheld::Withheld;
 
 /// What all its paths begin with.
 pub(super) const ROOT: &str = "/api/";
@@ -51,6 +56,7 @@ const DESCRIPTION: &str = include_str!("../../../config/openapi.json");
 pub(super) struct Api {
     ledger: Option<Ledger>,
     token: Option<Secret>,
+    withheld: Withheld,
     limits: Limits,
 }
 
@@ -99,9 +105,9 @@ enum No {
 }
 
 impl Api {
-    pub(super) fn new(ledger: Option<Ledger>, token: Option<Secret>) -> Self {
+    pub(super) fn new(ledger: Option<Ledger>, token: Option<Secret>, sources: &[Arc<Source>]) -> Self {
         let limits = Limits { max_body: MAX_BODY, body_timeout: PATIENCE, budget: Arc::new(Budget::new(MAX_BODIES)) };
-        Self { ledger, token, limits }
+        Self { ledger, token, withheld: Withheld::of_sources(sources), limits }
     }
 
     pub(super) async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
@@ -166,29 +172,29 @@ impl Api {
             Place::Events => {
                 let asked = asked::query(request.uri().query().unwrap_or_default()).map_err(bad)?;
                 let page = ledger.list(&asked.filter, asked.cursor.as_deref(), asked.limit).await?;
-                Ok(json(told::page(&page).to_string()))
+                Ok(told(&told::page(&page)))
             }
             Place::Event(source, number) => {
                 let details = ledger.show(source, parse(number)?).await?;
-                Ok(json(told::details(&details).to_string()))
+                Ok(told(&told::details(&details, self.withheld.of(source))))
             }
             Place::EventReplay(source, number) => {
                 let number = parse(number)?;
                 ledger.replay(source, number).await?;
                 tracing::info!(%peer, source, %number, "replayed through the API");
-                Ok(json(told::done(&Done { events: 1, next: None }).to_string()))
+                Ok(told(&told::done(&Done { events: 1, next: None })))
             }
             Place::Replay => {
                 let asked = self.read(request).await?;
                 let done = ledger.replay_all(&asked.filter, asked.cursor.as_deref(), asked.limit).await?;
                 record("replayed through the API", peer, &asked.filter, &done);
-                Ok(json(told::done(&done).to_string()))
+                Ok(told(&told::done(&done)))
             }
             Place::Purge => {
                 let asked = self.read(request).await?;
                 let done = ledger.purge(&asked.filter, asked.cursor.as_deref(), asked.limit).await?;
                 record("purged through the API", peer, &asked.filter, &done);
-                Ok(json(told::done(&done).to_string()))
+                Ok(told(&told::done(&done)))
             }
         }
     }
@@ -257,6 +263,11 @@ fn problem(status: StatusCode, detail: impl Display) -> Response<Full<Bytes>> {
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, reply::PROBLEM);
     response
+}
+
+/// What others wrote may be in it, and a terminal be where it ends.
+fn told(value: &Value) -> Response<Full<Bytes>> {
+    json(escape::json(&value.to_string()).into_owned())
 }
 
 /// What senders and upstreams wrote may be in it: no browser shall take it for a page, and no cache keep it.

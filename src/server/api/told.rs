@@ -4,6 +4,7 @@ use base64::Engine as _;
 use serde_json::Value;
 use serde_json::json;
 
+use super::withheld::Places;
 use crate::store::pairs;
 use crate::store::queued::Details;
 use crate::store::queued::Done;
@@ -23,10 +24,13 @@ pub(super) fn done(done: &Done) -> Value {
 }
 
 /// An event whole.
-pub(super) fn details(details: &Details) -> Value {
+pub(super) fn details(details: &Details, withheld: &Places) -> Value {
     let mut told = summary(&details.summary);
     if let Value::Object(members) = &mut told {
-        members.insert("request".to_owned(), details.event.as_deref().map_or(Value::Null, request));
+        members.insert(
+            "request".to_owned(),
+            details.event.as_deref().map_or(Value::Null, |event| request(event, withheld)),
+        );
     }
     told
 }
@@ -49,16 +53,20 @@ fn summary(event: &Summary) -> Value {
 }
 
 /// What is delivered.
-fn request(event: &QueuedEvent) -> Value {
-    let headers: Vec<_> =
-        event.headers.iter().map(|(name, value)| [name.as_str().to_owned(), pairs::text(value)]).collect();
+fn request(event: &QueuedEvent, withheld: &Places) -> Value {
+    let shown = event.headers.iter().filter(|(name, _)| !withheld.is_header(name));
+    let headers: Vec<_> = shown.map(|(name, value)| [name.as_str().to_owned(), pairs::text(value)]).collect();
     let mut told = json!({ "method": event.method.as_str(), "headers": headers });
     if let Value::Object(members) = &mut told {
-        let (name, body) = match std::str::from_utf8(&event.body) {
-            Ok(text) => ("body", text.to_owned()),
-            Err(_) => ("body_base64", base64::engine::general_purpose::STANDARD.encode(&event.body)),
+        let body = withheld.body(event);
+        let (name, body) = match body.as_deref().map(|body| (std::str::from_utf8(body), body)) {
+            None => ("body", Value::Null),
+            Some((Ok(text), _)) => ("body", Value::from(text)),
+            Some((Err(_), bytes)) => {
+                ("body_base64", Value::from(base64::engine::general_purpose::STANDARD.encode(bytes)))
+            }
         };
-        members.insert(name.to_owned(), Value::from(body));
+        members.insert(name.to_owned(), body);
     }
     told
 }

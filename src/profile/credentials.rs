@@ -1,0 +1,124 @@
+//! Which parts of a request are credentials: secrets that are sent along, so that whoever reads them can send anything.
+
+use http::HeaderName;
+use http::header;
+
+use super::Holder;
+use super::Place;
+use super::Profile;
+use super::Scheme;
+
+/// Headers in which proxies hand on the address that was asked for, and clients the one that they come from.
+const ADDRESSES: [HeaderName; 5] = [
+    header::REFERER,
+    HeaderName::from_static("x-envoy-original-path"),
+    HeaderName::from_static("x-original-uri"),
+    HeaderName::from_static("x-original-url"),
+    HeaderName::from_static("x-rewrite-url"),
+];
+
+/// The credentials of one provider's requests.
+#[derive(Debug, Clone)]
+pub struct Credentials {
+    headers: Vec<HeaderName>,
+    numbered: Vec<HeaderName>,
+    /// Those that stand in the query or in the body, which is delivered as it was signed.
+    pub places: Vec<Place>,
+}
+
+impl Default for Credentials {
+    /// Those of which nothing is known but what HTTP says: user and password, bearer tokens, cookies.
+    fn default() -> Self {
+        Self { headers: vec![header::AUTHORIZATION, header::COOKIE], numbered: Vec::new(), places: Vec::new() }
+    }
+}
+
+impl Credentials {
+    /// Those of a profile, whether a source has a secret for them or not. Signatures are none: they are good for the bytes
+    /// that they are over, and whoever gets an event may verify them again.
+    pub fn of(profile: &Profile) -> Self {
+        let (sent, signatures): (Vec<_>, Vec<_>) = profile.schemes().partition(|scheme| is_sent_along(scheme));
+        let signed = |name: &HeaderName| {
+            let holds =
+                |scheme: &&Scheme| matches!(scheme.proof().holder, Holder::Header(names) if names.contains(name));
+            signatures.iter().any(holds)
+        };
+        let mut all = Self::default();
+        all.headers.retain(|name| !signed(name));
+        for place in sent.into_iter().map(Scheme::proof) {
+            match place.holder {
+                Holder::Header(names) => all.headers.extend(names),
+                Holder::Numbered(family) => all.numbered.push(family),
+                Holder::Query(_) => {
+                    all.headers.extend(ADDRESSES);
+                    all.places.push(place);
+                }
+                Holder::Json(_) | Holder::Form(_) => all.places.push(place),
+            }
+        }
+        all
+    }
+
+    /// Whether a header is one, or may have one in it.
+    pub fn is_header(&self, name: &HeaderName) -> bool {
+        let of_family = |family: &HeaderName| {
+            let number = name.as_str().strip_prefix(family.as_str()).and_then(|rest| rest.strip_prefix('-'));
+            number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+        };
+        self.headers.contains(name) || self.numbered.iter().any(of_family)
+    }
+}
+
+/// Whether the proof is good for any request, and not for the bytes of one.
+fn is_sent_along(scheme: &Scheme) -> bool {
+    match scheme {
+        Scheme::Token(_) | Scheme::Basic(_) => true,
+        Scheme::Jwt(jwt) => jwt.body.is_none(),
+        Scheme::Signature(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::Profiles;
+
+    #[test]
+    fn what_is_sent_along_is_a_credential_and_signatures_are_none() {
+        let profiles = Profiles::shipped();
+        let of = |name: &str| Credentials::of(profiles.get(name).expect("a profile"));
+        let is = |name: &str, header: &'static str| of(name).is_header(&HeaderName::from_static(header));
+        for (name, header) in [
+            ("gitlab", "x-gitlab-token"),
+            ("telegram", "x-telegram-bot-api-secret-token"),
+            ("azure-devops", "authorization"),
+            ("adyen", "authorization"),
+            ("google-pubsub", "authorization"),
+            ("github", "authorization"),
+            ("github", "cookie"),
+            ("azure-event-grid", "x-original-uri"),
+        ] {
+            assert!(is(name, header), "{name} {header}");
+        }
+        for (name, header) in
+            [("github", "x-hub-signature-256"), ("plaid", "plaid-verification"), ("gitlab", "webhook-signature")]
+        {
+            assert!(!is(name, header), "{name} {header}");
+        }
+        assert_eq!(of("microsoft-graph").places.len(), 1);
+    }
+
+    #[test]
+    fn a_header_that_holds_a_signature_stays() {
+        let profile =
+            |scheme: &str| Profile::parse(&format!("title = \"Own\"\n{scheme}[event]\nid = {{ unique = true }}\n"));
+        let of = |scheme: &str| Credentials::of(&profile(scheme).unwrap_or_else(|wrong| panic!("{wrong}")));
+        let hmac =
+            of("[auth.hmac]\nsignature = { header = \"Authorization\", prefix = \"HMAC \", encoding = \"hex\" }\n\
+                       signed = \"{body}\"\n");
+        assert!(!hmac.is_header(&header::AUTHORIZATION) && hmac.is_header(&header::COOKIE));
+        let token = of("[auth.token]\nfrom = { header = \"X-Part\", numbered = true }\n");
+        let is = |name| token.is_header(&HeaderName::from_static(name));
+        assert!(is("x-part-1") && is("x-part-20") && !is("x-part-a") && !is("x-part"));
+    }
+}

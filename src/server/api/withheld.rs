@@ -1,0 +1,163 @@
+//! What of an event is not shown, even to those who have the token: the credentials of its provider.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::HeaderName;
+use http::Uri;
+
+use crate::body::Inbound;
+use crate::field::Field;
+use crate::field::Wants;
+use crate::profile::Credentials;
+use crate::source::Source;
+use crate::store::queued::QueuedEvent;
+
+/// Most different credentials that are looked for in one body.
+const MAX_TEXTS: usize = 16;
+/// Stands for a credential.
+const MASK: &str = "***";
+
+/// The credentials of all sources.
+#[derive(Debug, Default)]
+pub(super) struct Withheld {
+    sources: HashMap<String, Places>,
+    others: Places,
+}
+
+/// The credentials of one source.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    credentials: Credentials,
+    wants: Wants,
+    fields: Vec<Field>,
+}
+
+impl Withheld {
+    pub(super) fn of_sources(sources: &[Arc<Source>]) -> Self {
+        let named = |source: &Arc<Source>| (source.name.as_str().to_owned(), Places::new(source.credentials.clone()));
+        Self { sources: sources.iter().map(named).collect(), others: Places::default() }
+    }
+
+    /// Those of a source, which may be configured no more.
+    pub(super) fn of(&self, source: &str) -> &Places {
+        self.sources.get(source).unwrap_or(&self.others)
+    }
+}
+
+impl Places {
+    fn new(credentials: Credentials) -> Self {
+        let mut wants = Wants::default();
+        let in_body = credentials.places.iter().filter(|place| place.is_in_body());
+        let fields = in_body.map(|place| Field::new(place, &mut wants)).collect();
+        Self { credentials, wants, fields }
+    }
+
+    /// Whether a header is not shown: what earlier versions kept may have it.
+    pub(super) fn is_header(&self, name: &HeaderName) -> bool {
+        self.credentials.is_header(name)
+    }
+
+    /// The body as it is shown, in which credentials are masked; `None` when they cannot be told from the rest.
+    pub(super) fn body<'e>(&self, event: &'e QueuedEvent) -> Option<Cow<'e, [u8]>> {
+        if self.fields.is_empty() {
+            return Some(Cow::Borrowed(&event.body));
+        }
+        let mut text = std::str::from_utf8(&event.body).ok()?.to_owned();
+        for secret in self.texts(event, event.body.clone())? {
+            let in_json = serde_json::Value::from(secret.as_str()).to_string();
+            let in_form: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+            let in_json = in_json.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(&secret);
+            for written in [secret.as_str(), in_json, &in_form] {
+                text = text.replace(written, MASK);
+            }
+        }
+        // What was written in yet another way is still there.
+        let masked = Bytes::from(text);
+        let rest = self.texts(event, masked.clone())?;
+        rest.iter().all(|text| text == MASK).then(|| Cow::Owned(masked.to_vec()))
+    }
+
+    /// What stands in a body where credentials stand; each text once.
+    fn texts(&self, event: &QueuedEvent, body: Bytes) -> Option<Vec<String>> {
+        let inbound =
+            Inbound::recorded(event.method.clone(), Uri::default(), HeaderMap::new(), body, event.received_at);
+        let mut values = self.wants.read(&inbound).ok()?;
+        self.wants.read_json(&inbound, &mut values, false).ok()?;
+        let mut all = Vec::new();
+        for field in &self.fields {
+            let texts = field.texts(&inbound, &values).ok()?.into_iter().flatten();
+            all.extend(texts.filter(|text| !text.is_empty()).map(str::to_owned));
+        }
+        all.sort_unstable();
+        all.dedup();
+        (all.len() <= MAX_TEXTS).then_some(all)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use http::Method;
+
+    use super::*;
+    use crate::profile::Profile;
+    use crate::time::Moment;
+
+    fn shown(from: &str, body: &str) -> Option<String> {
+        let profile = format!("title = \"Own\"\n[auth.token]\nfrom = {from}\n[event]\nid = {{ unique = true }}\n");
+        let profile = Profile::parse(&profile).unwrap_or_else(|wrong| panic!("{wrong}"));
+        let event = QueuedEvent {
+            id: HeaderValue::from_static("1"),
+            kind: None,
+            received_at: Moment::from_unix(0),
+            method: Method::POST,
+            headers: HeaderMap::new(),
+            body: Bytes::copy_from_slice(body.as_bytes()),
+            lane: None,
+        };
+        let body = Places::new(Credentials::of(&profile)).body(&event)?;
+        Some(String::from_utf8(body.into_owned()).expect("text"))
+    }
+
+    #[test]
+    fn a_credential_in_a_body_is_masked_however_it_is_written() {
+        let json = "{ json = \"/value/*/state\" }";
+        for (from, body, masked) in [
+            (
+                json,
+                r#"{"value":[{"state":"hush","a": 1},{"state":"hush"}]}"#,
+                r#"{"value":[{"state":"***","a": 1},{"state":"***"}]}"#,
+            ),
+            (json, r#"{"value":[{"state":"hu\"sh\\"}]}"#, r#"{"value":[{"state":"***"}]}"#),
+            (json, r#"{"value":[{"state":""}]}"#, r#"{"value":[{"state":""}]}"#),
+            ("{ form = \"token\" }", "token=hu%26sh+1&a=b", "token=***&a=b"),
+            ("{ form = \"token\" }", "a=b", "a=b"),
+            ("{ header = \"X-Token\" }", "hush", "hush"),
+        ] {
+            assert_eq!(shown(from, body).as_deref(), Some(masked), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_body_whose_credential_cannot_be_found_is_not_shown() {
+        let json = "{ json = \"/state\" }";
+        let each = |number| format!("{{\"state\":\"s{number}\"}}");
+        let many = format!("[{}]", (0..=MAX_TEXTS).map(each).collect::<Vec<_>>().join(","));
+        for (from, body) in [
+            (json, r#"{"state":"h\u0075sh"}"#),
+            (json, r#"{"state":"hush""#),
+            (json, r#"{"state":["hush"]}"#),
+            (json, r#"{"state":12345}"#),
+            (json, "state=hush"),
+            ("{ form = \"token\" }", "token=h%75sh"),
+            ("{ form = \"token\" }", "token=a&token=b"),
+            ("{ json = \"/*/state\" }", &many),
+        ] {
+            assert_eq!(shown(from, body), None, "{body}");
+        }
+    }
+}
