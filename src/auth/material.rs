@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::CertificateTerms;
 use super::Jwks;
 use super::keys;
 use crate::fetch::Address;
@@ -31,6 +32,8 @@ pub struct Material<'m> {
     pub wants: &'m mut Wants,
     /// The key sets of all sources.
     pub key_sets: &'m mut KeySets,
+    /// What fetching certificates may cost.
+    pub certificates: CertificateTerms,
     /// Prefixes of secrets that are for one scheme only.
     claimed: Vec<&'m str>,
     used: BTreeSet<usize>,
@@ -47,7 +50,16 @@ impl<'m> Material<'m> {
         key_sets: &'m mut KeySets,
     ) -> Self {
         let claimed = forms.filter(|form| form.only_prefixed).filter_map(|form| form.prefix.as_deref()).collect();
-        Self { secrets, params, wants, key_sets, claimed, used: BTreeSet::new(), wrong: BTreeMap::new() }
+        Self {
+            secrets,
+            params,
+            wants,
+            key_sets,
+            certificates: CertificateTerms::default(),
+            claimed,
+            used: BTreeSet::new(),
+            wrong: BTreeMap::new(),
+        }
     }
 
     /// The keys that the secrets are for one scheme, with their positions.

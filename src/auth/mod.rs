@@ -25,6 +25,7 @@ use crate::profile;
 use crate::profile::Combination;
 use crate::time::Moment;
 
+pub use certificate::Terms as CertificateTerms;
 pub use failure::Failure;
 pub use freshness::Freshness;
 pub use freshness::Stamp;

@@ -23,6 +23,7 @@ mod bodies_framing;
 mod bodies_json;
 mod captures;
 mod certificates;
+mod certificates_kept;
 mod cli;
 mod clock;
 mod damage;
