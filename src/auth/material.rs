@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::CertificateTerms;
 use super::Jwks;
+use super::JwksTerms;
 use super::keys;
 use crate::fetch::Address;
 use crate::field::Wants;
@@ -84,7 +85,7 @@ impl<'m> Material<'m> {
     pub(super) fn jwks(&mut self, algorithm: Algorithm) -> Result<Option<Arc<Jwks>>, Misfit> {
         let Some(url) = self.params.get("jwks_url").filter(|_| !algorithm.is_symmetric()) else { return Ok(None) };
         let url = Address::parse(url).map_err(|message| ("params.jwks_url".to_owned(), message))?;
-        let made = || Arc::new(Jwks::new(url.clone(), algorithm));
+        let made = || Arc::new(Jwks::new(url.clone(), algorithm, JwksTerms::default()));
         Ok(Some(Arc::clone(self.key_sets.entry((url.clone(), algorithm)).or_insert_with(made))))
     }
 

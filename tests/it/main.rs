@@ -43,6 +43,7 @@ mod journey_headers;
 mod journey_log;
 mod journey_paths;
 mod keys;
+mod keys_kept;
 mod kill;
 mod layering;
 mod limits;
