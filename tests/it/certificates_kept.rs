@@ -244,3 +244,12 @@ fn as_many_certificates_are_kept_as_may_be() {
         assert_eq!(kept.asked(), asked, "{most}");
     }
 }
+
+#[test]
+fn as_many_requests_wait_as_may_and_what_the_others_name_is_asked_all_the_same() {
+    let kept = Kept::with(CertificateTerms { held: 0, ..terms() });
+    assert_eq!(kept.named("a"), UNAVAILABLE, "it does not wait");
+    wait_until("the certificate", || kept.asked() == 1 && kept.named("a") == Ok(()));
+    assert_eq!(kept.asked(), 1);
+    assert_eq!(Kept::with(CertificateTerms { held: 1, ..terms() }).named("a"), Ok(()));
+}

@@ -143,3 +143,11 @@ fn a_request_waits_for_keys_as_long_as_it_may() {
     assert_eq!(kept.refreshed(), Err(Failure::KeysUnavailable));
     assert_eq!(kept.keys(), Ok(()));
 }
+
+#[test]
+fn as_many_requests_wait_for_keys_as_may() {
+    let kept = Kept::with(JwksTerms { held: 0, ..terms() }, "");
+    assert_eq!(kept.keys(), Err(Failure::KeysUnavailable), "it does not wait");
+    kept.wait_until("the keys", |kept| kept.keys() == Ok(()));
+    assert_eq!(Kept::with(JwksTerms { held: 1, ..terms() }, "").keys(), Ok(()));
+}

@@ -52,6 +52,8 @@ pub struct Terms {
     pub interval: Duration,
     /// Longest that a request waits.
     pub patience: Duration,
+    /// Most requests that wait; others are asked to come again, and the address that they name is asked meanwhile.
+    pub held: usize,
 }
 
 impl Default for Terms {
@@ -68,6 +70,7 @@ impl Default for Terms {
             burst: 50,
             interval: Duration::from_millis(100),
             patience: Duration::from_secs(10),
+            held: 256,
         }
     }
 }
@@ -81,6 +84,8 @@ pub(super) struct Store {
     asking: Semaphore,
     /// For the others.
     renewing: Semaphore,
+    /// For requests that wait.
+    held: Semaphore,
 }
 
 struct State {
@@ -123,6 +128,7 @@ impl Store {
             state: Mutex::new(state),
             asking: Semaphore::new(terms.at_once),
             renewing: Semaphore::new(1),
+            held: Semaphore::new(terms.held),
         }
     }
 
@@ -139,6 +145,7 @@ impl Store {
             }
             self.begin(&mut state, address, network)?
         };
+        let Ok(_held) = self.held.try_acquire() else { return Err(Failure::KeysUnavailable) };
         let _closed_or_late = tokio::time::timeout(self.terms.patience, over.changed()).await;
         let state = self.state();
         match (state.known.get(address), state.refusal(address)) {

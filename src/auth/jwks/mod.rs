@@ -18,6 +18,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
+use tokio::sync::Semaphore;
 use tokio::sync::watch;
 
 use super::Failure;
@@ -43,6 +44,8 @@ pub struct Terms {
     pub per_minute: usize,
     /// Longest a request waits for keys.
     pub patience: Duration,
+    /// Most requests that wait; others are asked to come again.
+    pub held: usize,
 }
 
 impl Default for Terms {
@@ -54,6 +57,7 @@ impl Default for Terms {
             cooldown: Duration::from_secs(30),
             per_minute: 5,
             patience: Duration::from_secs(3),
+            held: 1024,
         }
     }
 }
@@ -72,6 +76,7 @@ pub struct Jwks {
     /// Whether the last fetch failed.
     failing: AtomicBool,
     attempts: watch::Sender<u64>,
+    held: Semaphore,
     last_asked: Mutex<Option<Instant>>,
     succeeded: AtomicU64,
     failed: AtomicU64,
@@ -96,6 +101,7 @@ impl Jwks {
             fetching: AtomicBool::new(true),
             failing: AtomicBool::new(false),
             attempts: watch::Sender::new(0),
+            held: Semaphore::new(terms.held),
             last_asked: Mutex::new(None),
             succeeded: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -148,6 +154,7 @@ impl Jwks {
     }
 
     async fn wait(&self) {
+        let Ok(_held) = self.held.try_acquire() else { return };
         let mut attempts = self.attempts.subscribe();
         if self.fetching.load(Ordering::Acquire) {
             // Running out of patience and running out of keys are the same to the one who asks.
