@@ -1,12 +1,26 @@
 //! Fetches documents that authentication needs from addresses that the operator or the profile allows, and from no other.
 
+use std::io::Read as _;
 use std::net::IpAddr;
+use std::sync::LazyLock;
 use std::time::Duration;
+
+use reqwest::header;
 
 /// Longest one fetch may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Largest answer that is read, in bytes.
+/// Largest answer that is read, in bytes, packed and unpacked.
 const MAX_BYTES: usize = 256 * 1024;
+
+/// Reading the certificates that this machine trusts takes long, and is done once. Connections are not kept: they would
+/// belong to the thread that made them.
+static CLIENT: LazyLock<Result<reqwest::Client, String>> = LazyLock::new(|| {
+    let client = reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .timeout(TIMEOUT)
+        .pool_max_idle_per_host(0);
+    client.build().map_err(|error| error.to_string())
+});
 
 /// An address that may be asked: `https`, or `http` on this very machine.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -68,12 +82,9 @@ impl Address {
     /// [`Unfetched`] says whether asking again may help.
     pub async fn fetch(&self) -> Result<Document, Unfetched> {
         let failed = |error: reqwest::Error| Unfetched::Unavailable(error.without_url().to_string());
-        let client = reqwest::Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .timeout(TIMEOUT)
-            .build()
-            .map_err(failed)?;
-        let mut response = client.get(self.0.clone()).send().await.map_err(failed)?;
+        let client = CLIENT.as_ref().map_err(|error| Unfetched::Unavailable(error.clone()))?;
+        let request = client.get(self.0.clone()).header(header::ACCEPT_ENCODING, "identity");
+        let mut response = request.send().await.map_err(failed)?;
         let status = response.status();
         if status != reqwest::StatusCode::OK {
             let gone = status.is_client_error() && status != reqwest::StatusCode::TOO_MANY_REQUESTS;
@@ -83,15 +94,25 @@ impl Address {
                 Unfetched::Unavailable(format!("the answer was {status}"))
             });
         }
-        let max_age =
-            response.headers().get(reqwest::header::CACHE_CONTROL).and_then(|value| max_age(value.to_str().ok()?));
+        let said = |name| response.headers().get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
+        let max_age = said(header::CACHE_CONTROL).and_then(max_age);
+        let coding = said(header::CONTENT_ENCODING).unwrap_or("identity").trim().to_ascii_lowercase();
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(failed)? {
-            if bytes.len() + chunk.len() > MAX_BYTES {
-                return Err(Unfetched::Unavailable(format!("the answer is longer than {MAX_BYTES} bytes")));
-            }
             bytes.extend_from_slice(&chunk);
+            if bytes.len() > MAX_BYTES {
+                return Err(Unfetched::too_long());
+            }
         }
+        let bytes = match coding.as_str() {
+            "identity" | "" => bytes,
+            // Files that are stored packed are served packed, whatever is asked for.
+            "gzip" | "x-gzip" => unpacked(&bytes)?,
+            other => {
+                let message = format!("the answer comes in the content coding {other:?}, which was not asked for");
+                return Err(Unfetched::Unavailable(message));
+            }
+        };
         Ok(Document { bytes, max_age })
     }
 }
@@ -111,67 +132,113 @@ impl std::fmt::Debug for Address {
     }
 }
 
-/// Hosts that may be asked, as patterns in which `*` stands for one label, or for a part of one.
+impl Unfetched {
+    fn too_long() -> Self {
+        Self::Unavailable(format!("the answer is longer than {MAX_BYTES} bytes"))
+    }
+}
+
+fn unpacked(gzip: &[u8]) -> Result<Vec<u8>, Unfetched> {
+    let mut bytes = Vec::new();
+    let limit = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX).saturating_add(1);
+    flate2::read::MultiGzDecoder::new(gzip)
+        .take(limit)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Unfetched::Unavailable(format!("the answer cannot be unpacked: {error}")))?;
+    if bytes.len() > MAX_BYTES { Err(Unfetched::too_long()) } else { Ok(bytes) }
+}
+
+/// Stands for a label of a host that is the name of a region of AWS.
+const REGION: &str = "<region>";
+
+/// Hosts that may be asked, each by its name, in which a label may be `<region>`.
+///
+/// There is no pattern for other labels: what stands before the name of a cloud service is often a name that anybody can
+/// have. `sns.s3.us-west-2.amazonaws.com` is a bucket of S3.
 #[derive(Debug, Clone)]
 pub struct Hosts(Vec<String>);
 
 impl Hosts {
-    /// Reads patterns separated by spaces.
+    /// Reads names separated by spaces.
     ///
     /// # Errors
-    /// What would be right, when there is none or one would allow every host of a top-level domain.
+    /// What would be right, when there is none or one is not the name of a host.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let patterns: Vec<_> = text.split_ascii_whitespace().map(str::to_ascii_lowercase).collect();
-        let open = |pattern: &&String| {
-            !is_loopback(host_of(pattern).0) && pattern.rsplit('.').take(2).any(|label| label.contains('*'))
-        };
-        match patterns.iter().find(open) {
-            Some(pattern) => {
-                Err(format!("{pattern:?} allows every host of a domain; write it as \"sns.*.example.com\""))
+        let names: Vec<_> = text.split_ascii_whitespace().map(str::to_ascii_lowercase).collect();
+        match names.iter().find(|name| !is_host(name)) {
+            Some(name) if name.contains('*') => Err(format!(
+                "{name:?} allows hosts that anybody can have, such as buckets of S3; write each host with its whole name, \
+                 where a region of AWS may be <region>: sns.<region>.amazonaws.com"
+            )),
+            Some(name) => {
+                Err(format!("{name:?} is not the name of a host; write it as api.example.com, or api.example.com:8443"))
             }
-            None if patterns.is_empty() => Err("names no host".to_owned()),
-            None => Ok(Self(patterns)),
+            None if names.is_empty() => Err("names no host".to_owned()),
+            None => Ok(Self(names)),
         }
     }
 
-    /// The address, if it may be asked: on one of the hosts and at the usual port, unless the pattern says another.
+    /// The address, if it may be asked: on one of the hosts and at the usual port, unless another is said with it.
     pub fn admit(&self, text: &str) -> Option<Address> {
         let address = Address::parse(text).ok()?;
         let host = address.0.host_str()?;
-        let allowed = self.0.iter().any(|pattern| {
-            let (name, port) = host_of(pattern);
-            address.0.port().map(|port| port.to_string()).as_deref() == port && matches_labels(name, host)
+        let allowed = self.0.iter().any(|name| {
+            let (name, port) = host_of(name);
+            address.0.port().map(|port| port.to_string()).as_deref() == port && is_named(name, host)
         });
         allowed.then_some(address)
     }
 }
 
-/// Whether a name fits a pattern in which `*` stands for at least one character within a label.
-fn matches_labels(pattern: &str, name: &str) -> bool {
-    let (mut pattern, mut name) = (pattern.split('.'), name.split('.'));
+/// Whether a name may stand among the hosts.
+fn is_host(text: &str) -> bool {
+    let (name, port) = host_of(text);
+    let bare = name.replace(REGION, "region");
+    let url = format!("https://{bare}/");
+    // A name that the parser of addresses would write otherwise is never the host of one.
+    let written = reqwest::Url::parse(&url).is_ok_and(|url| url.host_str() == Some(bare.as_str()));
+    let labelled = name.split('.').all(|label| label == REGION || !label.contains(['<', '>', '*']));
+    written && labelled && port.is_none_or(|port| port.parse::<u16>().is_ok())
+}
+
+fn is_named(name: &str, host: &str) -> bool {
+    let (mut name, mut host) = (name.split('.'), host.split('.'));
     loop {
-        match (pattern.next(), name.next()) {
+        match (name.next(), host.next()) {
             (None, None) => return true,
-            (Some(pattern), Some(label)) => {
-                let fits = match pattern.split_once('*') {
-                    None => pattern.eq_ignore_ascii_case(label),
-                    Some((before, after)) => {
-                        let inner = label.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
-                        inner.is_some_and(|inner| !inner.is_empty())
-                    }
-                };
-                if !fits {
-                    return false;
-                }
-            }
+            (Some(name), Some(label)) if name == label || (name == REGION && is_region(label)) => {}
             _ => return false,
         }
     }
 }
 
-/// Host and port of a pattern.
-fn host_of(pattern: &str) -> (&str, Option<&str>) {
-    pattern.rsplit_once(':').map_or((pattern, None), |(host, port)| (host, Some(port)))
+/// Whether a label is written as regions of AWS are: `us-east-1`, `us-gov-west-1`, `eusc-de-east-1`. No service is: those
+/// of S3 (`s3-us-west-2`) have a digit in front.
+fn is_region(label: &str) -> bool {
+    let mut parts = label.split('-');
+    let letters = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase());
+    let first = parts.next().is_some_and(|part| (2..=4).contains(&part.len()) && letters(part));
+    let digits = |part: &str| (1..=2).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit());
+    let last = parts.next_back().is_some_and(digits);
+    let mut between = parts.peekable();
+    first && last && between.peek().is_some() && between.all(letters)
+}
+
+/// Whether a text fits a pattern in which `*` stands for one or more letters, digits, `-` and `_`: for one step of a path,
+/// or one label of a name.
+pub fn fits(pattern: &str, text: &str) -> bool {
+    let Some((before, after)) = pattern.split_once('*') else { return pattern == text };
+    let Some(rest) = text.strip_prefix(before) else { return false };
+    let inner = rest.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')).count();
+    (1..=inner).any(|length| rest.get(length..).is_some_and(|rest| fits(after, rest)))
+}
+
+/// Host and port of a name.
+fn host_of(name: &str) -> (&str, Option<&str>) {
+    match name.rsplit_once(':') {
+        Some((host, port)) if !name.ends_with(']') => (host, Some(port)),
+        _ => (name, None),
+    }
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -186,6 +253,8 @@ fn max_age(value: &str) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     #[test]
@@ -209,16 +278,25 @@ mod tests {
 
     #[test]
     fn only_allowed_hosts_are_asked() {
-        let hosts = Hosts::parse("sns.*.amazonaws.com sns.*.amazonaws.com.cn").expect("patterns");
-        assert!(hosts.admit("https://sns.us-east-1.amazonaws.com/SimpleNotificationService-1.pem").is_some());
-        assert!(hosts.admit("https://sns.cn-north-1.amazonaws.com.cn/x.pem").is_some());
+        let hosts = Hosts::parse("sns.<region>.amazonaws.com sns.<region>.amazonaws.com.cn").expect("names");
+        for good in [
+            "https://sns.us-east-1.amazonaws.com/SimpleNotificationService-1.pem",
+            "https://SNS.us-gov-west-1.amazonaws.com/x.pem",
+            "https://sns.ap-southeast-10.amazonaws.com/x.pem",
+            "https://sns.eusc-de-east-1.amazonaws.com:443/x.pem",
+            "https://sns.cn-north-1.amazonaws.com.cn/x.pem",
+        ] {
+            assert!(hosts.admit(good).is_some(), "{good}");
+        }
         for bad in [
             "http://sns.us-east-1.amazonaws.com/x.pem",
             "https://sns.us-east-1.amazonaws.com:444/x.pem",
             "https://sns.us-east-1.amazonaws.com.evil.example/x.pem",
+            "https://sns.us-east-1.amazonaws.com./x.pem",
             "https://sns.amazonaws.com/x.pem",
             "https://sns.a.b.amazonaws.com/x.pem",
             "https://sns..amazonaws.com/x.pem",
+            "https://sns.<region>.amazonaws.com/x.pem",
             "https://evil.example/sns.us-east-1.amazonaws.com/x.pem",
             "https://evil.example#sns.us-east-1.amazonaws.com",
             "https://user@sns.us-east-1.amazonaws.com/x.pem",
@@ -227,6 +305,89 @@ mod tests {
             assert!(hosts.admit(bad).is_none(), "{bad}");
         }
         assert!(Hosts::parse("127.0.0.1:81").expect("a host").admit("http://127.0.0.1:81/x").is_some());
-        assert!(Hosts::parse("*.com").is_err() && Hosts::parse("").is_err());
+        assert!(Hosts::parse("[::1]:81").expect("a host").admit("http://[::1]:81/x").is_some());
+    }
+
+    #[test]
+    fn no_bucket_is_a_region() {
+        let hosts = Hosts::parse("sns.<region>.amazonaws.com").expect("names");
+        for label in [
+            "s3",
+            "s3-us-west-2",
+            "s3.us-west-2",
+            "s3-external-1",
+            "s3-website-us-east-1",
+            "s3-accelerate",
+            "s3-fips-us-gov-west-1",
+            "s3express-use1-az5.us-east-1",
+            "s3-accesspoint.us-east-1",
+            "compute-1",
+            "us-east-1.elb",
+            "elb",
+            "us-east",
+            "us--1",
+            "-us-east-1",
+            "us-east-1-",
+            "us-east-+1",
+            "us-east-999",
+            "us-east2-1",
+        ] {
+            let address = format!("https://sns.{label}.amazonaws.com/x.pem");
+            assert!(hosts.admit(&address).is_none(), "{address}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_whole_names() {
+        for bad in [
+            "",
+            "*.com",
+            "sns.*.amazonaws.com",
+            "*.paypal.com",
+            "api*.example.com",
+            "https://api.example.com",
+            "api.example.com/path",
+            "api.example.com:x",
+            "x<region>.example.com",
+            "<regions>.example.com",
+            "user@api.example.com",
+        ] {
+            assert!(Hosts::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_star_stays_within_its_step() {
+        for (pattern, text, expected) in [
+            ("/certs/*", "/certs/CERT-1", true),
+            ("/certs/*", "/certs/", false),
+            ("/certs/*", "/certs/a/b", false),
+            ("/certs/*", "/certs/a.pem", false),
+            ("/certs/*", "/certs/a%2fb", false),
+            ("/S-*.pem", "/S-f3ecfb7224.pem", true),
+            ("/S-*.pem", "/bucket/S-f3ecfb7224.pem", false),
+            ("/S-*.pem", "/S-f3ecfb7224.pem.txt", false),
+            ("sns-signing.*.example.com", "sns-signing.us-east-1.example.com", true),
+            ("sns-signing.*.example.com", "sns-signing.a.b.example.com", false),
+            ("/*-*.pem", "/a-b-c.pem", true),
+            ("/exact", "/exact", true),
+            ("/exact", "/exactly", false),
+        ] {
+            assert_eq!(fits(pattern, text), expected, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn what_is_packed_is_unpacked_within_the_limit() {
+        let packed = |bytes: &[u8]| {
+            let mut out = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            out.write_all(bytes).expect("memory");
+            out.finish().expect("memory")
+        };
+        assert_eq!(unpacked(&packed(b"{}")).expect("the document"), b"{}");
+        assert_eq!(unpacked(&packed(&vec![0; MAX_BYTES])).expect("the document").len(), MAX_BYTES);
+        assert!(unpacked(&packed(&vec![0; MAX_BYTES + 1])).is_err(), "too long");
+        assert!(unpacked(&packed(b"{}")[..12]).is_err(), "cut");
+        assert!(unpacked(b"{}").is_err(), "not packed");
     }
 }

@@ -109,7 +109,9 @@ impl Refusal {
             Self::Unauthenticated(auth::Failure::BodyMalformed) => {
                 malformed("the body is not what the provider sends", "body_malformed")
             }
-            Self::Unauthenticated(auth::Failure::KeysUnavailable) => gateway("keys_unavailable"),
+            Self::Unauthenticated(failure @ (auth::Failure::KeysUnavailable | auth::Failure::KeysCoolingDown)) => {
+                gateway(failure.label())
+            }
             Self::Unauthenticated(failure) => Row {
                 status: StatusKind::Unauthenticated,
                 detail: UNAUTHENTICATED,
@@ -168,6 +170,7 @@ impl Refusal {
         "token_algorithm",
         "token_unknown_key",
         "token_key_use",
+        "token_key_unusable",
         "token_signature",
         "token_issuer",
         "token_audience",
@@ -182,6 +185,7 @@ impl Refusal {
         "certificate_invalid",
         "condition_unmet",
         "keys_unavailable",
+        "keys_cooling_down",
         "handshake_refused",
         "handshake_unavailable",
         "event_id_missing",
@@ -263,6 +267,7 @@ impl auth::Failure {
             Self::TokenAlgorithm => "token_algorithm",
             Self::TokenUnknownKey => "token_unknown_key",
             Self::TokenKeyUse => "token_key_use",
+            Self::TokenKeyUnusable(_) => "token_key_unusable",
             Self::TokenSignature => "token_signature",
             Self::TokenIssuer => "token_issuer",
             Self::TokenAudience => "token_audience",
@@ -277,6 +282,7 @@ impl auth::Failure {
             Self::CertificateInvalid => "certificate_invalid",
             Self::ConditionUnmet => "condition_unmet",
             Self::KeysUnavailable => "keys_unavailable",
+            Self::KeysCoolingDown => "keys_cooling_down",
             Self::BodyMalformed => "body_malformed",
         }
     }

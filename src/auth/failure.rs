@@ -1,5 +1,6 @@
 //! Everything that is wrong with requests that are not accepted.
 
+use super::LeftOut;
 use crate::json::Malformed;
 
 /// Why a request is not accepted. Senders are told the same for all of them but two; see [`crate::refusal`].
@@ -30,6 +31,8 @@ pub enum Failure {
     TokenUnknownKey,
     #[error("the token's key is not for verifying signatures")]
     TokenKeyUse,
+    #[error("the key that the token names is not used: it is {0}")]
+    TokenKeyUnusable(LeftOut),
     #[error("the token's signature is wrong")]
     TokenSignature,
     #[error("the token is from another issuer")]
@@ -58,6 +61,8 @@ pub enum Failure {
     ConditionUnmet,
     #[error("the issuer's keys are not available")]
     KeysUnavailable,
+    #[error("the token names a key that may be newer than the issuer's keys at hand, which were fetched a moment ago")]
+    KeysCoolingDown,
     #[error("the body is not JSON that everybody reads alike")]
     BodyMalformed,
 }

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::CertificateTerms;
 use super::Jwks;
+use super::JwksTerms;
 use super::keys;
 use crate::fetch::Address;
 use crate::field::Wants;
@@ -31,6 +33,8 @@ pub struct Material<'m> {
     pub wants: &'m mut Wants,
     /// The key sets of all sources.
     pub key_sets: &'m mut KeySets,
+    /// What fetching certificates may cost.
+    pub certificates: CertificateTerms,
     /// Prefixes of secrets that are for one scheme only.
     claimed: Vec<&'m str>,
     used: BTreeSet<usize>,
@@ -48,7 +52,16 @@ impl<'m> Material<'m> {
     ) -> Self {
         let claimed =
             forms.filter(|form| form.only_prefixed).flat_map(|form| &form.prefix).map(String::as_str).collect();
-        Self { secrets, params, wants, key_sets, claimed, used: BTreeSet::new(), wrong: BTreeMap::new() }
+        Self {
+            secrets,
+            params,
+            wants,
+            key_sets,
+            certificates: CertificateTerms::default(),
+            claimed,
+            used: BTreeSet::new(),
+            wrong: BTreeMap::new(),
+        }
     }
 
     /// The keys that the secrets are for one scheme, with their positions.
@@ -80,7 +93,7 @@ impl<'m> Material<'m> {
     pub(super) fn jwks(&mut self, algorithm: Algorithm) -> Result<Option<Arc<Jwks>>, Misfit> {
         let Some(url) = self.params.get("jwks_url").filter(|_| !algorithm.is_symmetric()) else { return Ok(None) };
         let url = Address::parse(url).map_err(|message| ("params.jwks_url".to_owned(), message))?;
-        let made = || Arc::new(Jwks::new(url.clone(), algorithm));
+        let made = || Arc::new(Jwks::new(url.clone(), algorithm, JwksTerms::default()));
         Ok(Some(Arc::clone(self.key_sets.entry((url.clone(), algorithm)).or_insert_with(made))))
     }
 

@@ -25,12 +25,14 @@ use crate::profile;
 use crate::profile::Combination;
 use crate::time::Moment;
 
+pub use certificate::Terms as CertificateTerms;
 pub use failure::Failure;
 pub use freshness::Freshness;
 pub use freshness::Stamp;
 pub use jwks::Jwks;
-pub use jwks::Key;
 pub use jwks::KeySet;
+pub use jwks::LeftOut;
+pub use jwks::Terms as JwksTerms;
 pub use jwt::Jwt;
 pub use keys::key_bytes;
 pub use material::KeySets;

@@ -174,7 +174,7 @@ impl Signature {
             .ok_or(Failure::SignatureMissing)?;
         let presented = self.read(presented)?;
         let certificate = match &self.keys {
-            Keys::Certificates(certificates) => Some(certificates.key(inbound, values, now).await?),
+            Keys::Certificates(certificates) => Some(certificates.named(inbound, values, now).await?),
             Keys::Hmac(_) | Keys::Public(..) => None,
         };
         for signed in self.signed(inbound, values, timestamp) {
@@ -188,8 +188,8 @@ impl Signature {
                     let message = signed.whole();
                     keys.iter().find(|(_, key)| key.verifies(&message, signatures)).map(|(at, _)| Some(*at))
                 }
-                (Keys::Certificates(_), Presented::Signatures(signatures), Some(key)) => {
-                    key.verifies(&signed.whole(), signatures).then_some(None)
+                (Keys::Certificates(_), Presented::Signatures(signatures), Some(certificate)) => {
+                    certificate.verifies(&signed.whole(), signatures).then_some(None)
                 }
                 _ => None,
             };

@@ -72,7 +72,7 @@ impl Verb {
 pub struct Visit {
     /// Where the address is.
     pub from: Place,
-    /// The hosts that may be asked, separated by spaces; `*` is one label, `{name}` a parameter of the source.
+    /// The hosts that may be asked, separated by spaces; `<region>` is a region of AWS, `{name}` a parameter of the source.
     pub hosts: String,
 }
 

@@ -56,6 +56,7 @@ impl Profile {
         let members = members.filter_map(|(at, member)| scheme(at, &member.scheme));
         members
             .chain(self.ambiguities())
+            .chain(self.any_file())
             .chain(self.uncovered_time())
             .chain(self.identity())
             .chain(self.oracles())
@@ -78,6 +79,25 @@ impl Profile {
             let why = signature.ambiguous.as_ref()?;
             let trail = Trail::member(at, member.scheme.table()).key("ambiguous");
             Some(Lint::new(trail, format!("is said: what is signed can be read in more than one way; {why}")))
+        })
+    }
+
+    /// Certificates that may be anything that somebody has put on an allowed host.
+    fn any_file(&self) -> impl Iterator<Item = Lint> {
+        self.auth.members.iter().enumerate().filter_map(|(at, member)| match &member.scheme {
+            Scheme::Signature(said) => match &said.verifier {
+                Verifier::Certificate(_, certificate) if certificate.path.is_none() => Some(Lint::new(
+                    Trail::member(at, "rsa").key("certificate"),
+                    "says no path: any file on its hosts will do, and whoever can put one there signs as the provider; write \
+                     path = \"/certificates/*\"",
+                )),
+                Verifier::Certificate(..)
+                | Verifier::Hmac(_)
+                | Verifier::Ed25519
+                | Verifier::Ecdsa(_)
+                | Verifier::Rsa(_) => None,
+            },
+            Scheme::Token(_) | Scheme::Basic(_) | Scheme::Jwt(_) => None,
         })
     }
 
@@ -377,6 +397,18 @@ mod tests {
         only(&lints(&beside.replace("all", "first"), ID, ""), "auth.basic is a secret");
         let bound = "[auth.jwt]\nalgorithm = \"RS256\"\nbody = { claim = \"digest\", encoding = \"hex\" }";
         assert_eq!(lints(bound, "{ digest = \"body\" }", ""), [""; 0]);
+    }
+
+    #[test]
+    fn certificates_that_may_be_any_file_are_to_be_looked_at() {
+        let certificate = |path: &str| {
+            format!(
+                "{}\ncertificate = {{ header = \"X-C\", hosts = \"example.com\"{path} }}",
+                HMAC.replace("hmac", "rsa")
+            )
+        };
+        only(&lints(&certificate(""), ID, ""), "auth.rsa.certificate says no path");
+        assert_eq!(lints(&certificate(", path = \"/certificates/*.pem\""), ID, ""), [""; 0]);
     }
 
     #[test]

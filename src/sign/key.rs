@@ -246,7 +246,8 @@ impl PrivateKey {
     fn certificate(&self, said: &profile::Certificate) -> Result<String, String> {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
-        let name = said.subject.as_deref().unwrap_or("doorward").replace('*', "doorward");
+        let subject = said.subject.as_deref().and_then(|names| names.split_ascii_whitespace().next());
+        let name = subject.unwrap_or("doorward").replace('*', "doorward");
         params.distinguished_name.push(DnType::CommonName, name);
         let certificate = params.self_signed(&self.pair).map_err(|error| error.to_string())?;
         Ok(certificate.pem())

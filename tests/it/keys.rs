@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::SystemTime;
 
+use base64::Engine as _;
 use serde_json::Value;
 use serde_json::json;
 
@@ -48,7 +49,9 @@ fn tokens_with_unknown_keys_make_the_keys_be_fetched_once_and_not_for_each() {
     let (upstream, issuer) = (Upstream::start(), Issuer::publishing(&set(&["a"])));
     let gateway = Gateway::start(&source("pitchpoint", &issuer.url(), &upstream));
     for number in 0..50 {
-        let token = Issuer::token("pitchpoint-forger", &format!("unknown-{number}"), &claims(number, &issuer.url()));
+        let mut claims = claims(number, &issuer.url());
+        claims["iat"] = json!(now() - 60);
+        let token = Issuer::token("pitchpoint-forger", &format!("unknown-{number}"), &claims);
         let answer = delivery(number, &token).send(gateway.address());
         assert_eq!(answer.status, 403, "{answer:?}");
     }
@@ -58,10 +61,169 @@ fn tokens_with_unknown_keys_make_the_keys_be_fetched_once_and_not_for_each() {
 }
 
 #[test]
+fn a_key_that_may_be_newer_than_the_keys_at_hand_is_not_the_senders_fault() {
+    let (upstream, issuer) = (Upstream::start(), Issuer::publishing(&set(&["a"])));
+    let gateway = Gateway::start(&source("pitchpoint", &issuer.url(), &upstream));
+    let unknown = |issued: Value| {
+        let mut claims = claims(0, &issuer.url());
+        claims["iat"] = issued;
+        let token = Issuer::token("pitchpoint-forger", "unknown", &claims);
+        delivery(0, &token).send(gateway.address())
+    };
+    // The keys are fetched for the first of them, so it is certain.
+    assert_eq!(unknown(json!(now())).status, 403);
+    for issued in [json!(now()), json!(now() + 3600), json!(i64::MAX), Value::Null, json!("today")] {
+        let answer = unknown(issued.clone());
+        assert!(answer.asks_to_come_again(), "{issued}: {answer:?}");
+    }
+    // Those were issued before the keys were fetched, whatever the clocks are apart.
+    for issued in [json!(now() - 60), json!(0), json!(-1), json!(i64::MIN)] {
+        assert_eq!(unknown(issued.clone()).status, 403, "{issued}");
+    }
+    assert_eq!(gateway.refusals("pitchpoint", "keys_cooling_down"), 5.0);
+    assert_eq!((issuer.fetches(), upstream.connections()), (2, 0));
+}
+
+#[test]
+fn of_keys_with_one_name_all_that_fit_are_tried() {
+    let other = |key: &str, member: &str, value: &str| {
+        let mut key = named(key, "same");
+        key[member] = json!(value);
+        key
+    };
+    let ec = other_kinds()["keys"][0].clone();
+    for (what, keys) in [
+        ("another algorithm first", vec![other("b", "alg", "PS256"), named("b", "same")]),
+        ("another algorithm last", vec![named("b", "same"), other("b", "alg", "PS256")]),
+        ("for encryption first", vec![other("a", "use", "enc"), named("b", "same")]),
+        ("for encryption last", vec![named("b", "same"), other("a", "use", "enc")]),
+        ("another kind", vec![renamed(ec.clone(), "same"), named("b", "same"), renamed(ec, "same")]),
+        ("another key first", vec![named("a", "same"), named("b", "same")]),
+        ("another key last", vec![named("b", "same"), named("a", "same")]),
+    ] {
+        let (upstream, issuer) = (Upstream::start(), Issuer::publishing(&json!({ "keys": keys })));
+        let gateway = Gateway::start(&source("pitchpoint", &issuer.url(), &upstream));
+        let token = |key: &str| Issuer::token(&format!("pitchpoint-{key}"), "same", &claims(1, &issuer.url()));
+        assert_eq!(delivery(1, &token("b")).send(gateway.address()).status, 200, "{what}");
+        assert_eq!(delivery(2, &token("forger")).send(gateway.address()).status, 403, "{what}");
+        assert_eq!(gateway.refusals("pitchpoint", "token_signature"), 1.0, "{what}");
+    }
+}
+
+#[test]
+fn four_keys_with_one_name_are_tried_and_no_more() {
+    for (alike, status) in [(3, 200), (4, 403)] {
+        let keys: Vec<_> = (0..alike).map(|_| named("a", "same")).chain([named("b", "same")]).collect();
+        let (upstream, issuer) = (Upstream::start(), Issuer::publishing(&json!({ "keys": keys })));
+        let gateway = Gateway::start(&source("pitchpoint", &issuer.url(), &upstream));
+        let token = Issuer::token("pitchpoint-b", "same", &claims(1, &issuer.url()));
+        assert_eq!(delivery(1, &token).send(gateway.address()).status, status, "{alike}");
+        wait_until("the log", || left_out(&gateway, "same").len() == usize::from(status == 403));
+    }
+}
+
+#[test]
+fn sixty_four_keys_are_taken_and_no_more() {
+    for (others, status) in [(63, 200), (64, 403)] {
+        // What is of no use does not count.
+        let useless = other_kinds()["keys"].as_array().expect("keys").clone();
+        let others = (0..others).map(|number| named("a", &format!("other-{number}")));
+        let keys: Vec<_> = useless.into_iter().chain(others).chain([named("b", "pps-2024-b")]).collect();
+        let (upstream, issuer) = (Upstream::start(), Issuer::publishing(&json!({ "keys": keys })));
+        let gateway = Gateway::start(&source("pitchpoint", &issuer.url(), &upstream));
+        assert_eq!(event(1, "b", &issuer.url()).send(gateway.address()).status, status);
+        assert_eq!(gateway.refusals("pitchpoint", "token_key_unusable"), if status == 403 { 1.0 } else { 0.0 });
+    }
+}
+
+#[test]
+fn a_key_that_is_left_out_is_logged_at_each_fetch_and_its_tokens_are_refused_for_that() {
+    let modulus = |length: usize| {
+        let mut key = named("b", &format!("rsa-{length}"));
+        key["n"] = json!(base64url(&vec![0xc5; length]));
+        key
+    };
+    let written = |kid: &str, change: fn(&str) -> String| {
+        let mut key = named("b", kid);
+        key["n"] = json!(change(key["n"].as_str().expect("a modulus")));
+        key
+    };
+    let keys = json!({ "keys": [
+        named("a", "pps-2024-a"),
+        modulus(255), modulus(256), modulus(1024), modulus(1025),
+        written("padded", |n| format!("{n}==")),
+        written("spaced", |n| format!(" {n}")),
+        { "kid": "unreadable", "kty": "RSA", "n": 5 },
+        { "kty": "RSA", "n": named("b", "")["n"], "e": "AQAB" },
+    ] });
+    let (upstream, issuer) = (Upstream::start(), Issuer::publishing(&keys));
+    let gateway = Gateway::start(&source("pitchpoint", &issuer.url(), &upstream));
+    let refused = |kid: &str| {
+        let token = Issuer::token("pitchpoint-b", kid, &claims(1, &issuer.url()));
+        let answer = delivery(1, &token).send(gateway.address());
+        assert_eq!(answer.status, 403, "{kid}");
+        answer.text()
+    };
+    let outside = refused("rsa-256");
+    for kid in ["rsa-255", "rsa-1025", "padded", "spaced", "unreadable"] {
+        assert_eq!(refused(kid), outside, "{kid}: outside all are alike");
+    }
+    assert_eq!(refused("rsa-1024"), outside);
+    let request = gateway.logged("the cause", |event| event["reason"] == "token_key_unusable");
+    assert!(request.to_string().contains("too short: RSA has 2048 bits"), "{request}");
+    assert_eq!(gateway.refusals("pitchpoint", "token_key_unusable"), 5.0);
+    for (kid, reason) in [
+        ("rsa-255", "too short"),
+        ("rsa-1025", "too long"),
+        ("padded", "base64url"),
+        ("spaced", "base64url"),
+        ("unreadable", "no JWK"),
+        ("", "without a kid"),
+    ] {
+        wait_until(kid, || !left_out(&gateway, kid).is_empty());
+        let lines = left_out(&gateway, kid);
+        assert!(lines.len() == 1 && lines[0].contains(reason), "{kid}: {lines:?}");
+    }
+    // A key that is not there at all makes the keys be fetched again.
+    assert_eq!(refused("nobody's"), outside);
+    assert_eq!(issuer.fetches(), 2);
+    wait_until("it to be logged again", || left_out(&gateway, "rsa-255").len() == 2);
+}
+
+#[test]
+fn keys_are_asked_for_as_they_are_and_read_when_they_come_packed() {
+    use std::io::Write as _;
+    let body = set(&["a"]).to_string();
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    packed.write_all(body.as_bytes()).expect("memory");
+    let packed = packed.finish().expect("memory");
+    let coded = |coding: &str, body: &[u8]| {
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-encoding: {coding}\r\ncontent-length: {}\r\n\r\n", body.len());
+        Reply::Raw([head.as_bytes(), body].concat())
+    };
+    for (reply, status) in [
+        (coded("gzip", &packed), 200),
+        (coded("GZIP", &packed), 200),
+        (coded("identity", body.as_bytes()), 200),
+        (coded("br", body.as_bytes()), 503),
+        (coded("gzip", body.as_bytes()), 503),
+        (coded("gzip", &packed[..packed.len() - 9]), 503),
+    ] {
+        let (upstream, issuer) = (Upstream::start(), Issuer::publishing(&set(&[])));
+        issuer.reply(reply.clone());
+        let gateway = Gateway::start(&source("pitchpoint", &issuer.url(), &upstream));
+        assert_eq!(event(1, "a", &issuer.url()).send(gateway.address()).status, status, "{reply:?}");
+        assert_eq!(issuer.asked()[0].header("accept-encoding"), Some("identity"));
+    }
+}
+
+#[test]
 fn a_new_key_is_accepted_at_once_and_a_withdrawn_one_no_more() {
     let (upstream, issuer) = (Upstream::start(), Issuer::publishing(&set(&["a"])));
     let gateway = Gateway::start(&source("pitchpoint", &issuer.url(), &upstream));
-    let old = Issuer::token("pitchpoint-a", "pps-2024-a", &claims(0, &issuer.url()));
+    let mut before = claims(0, &issuer.url());
+    before["iat"] = json!(now() - 60);
+    let old = Issuer::token("pitchpoint-a", "pps-2024-a", &before);
     assert_eq!(delivery(1, &old).send(gateway.address()).status, 200);
     issuer.publish(&set(&["b"]));
     assert_eq!(event(2, "b", &issuer.url()).send(gateway.address()).status, 200);
@@ -223,8 +385,32 @@ fn delivery(number: usize, token: &str) -> Delivery {
 }
 
 fn claims(number: usize, issuer: &str) -> Value {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs();
-    json!({ "iss": issuer, "aud": "test-tenant", "exp": now + 3600, "jti": number })
+    json!({ "iss": issuer, "aud": "test-tenant", "exp": now() + 3600, "jti": number })
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+    since.as_secs().try_into().expect("before the end")
+}
+
+/// A key that a recorded delivery was verified with, under another name.
+fn named(key: &str, kid: &str) -> Value {
+    renamed(set(&[key])["keys"][0].clone(), kid)
+}
+
+fn renamed(mut key: Value, kid: &str) -> Value {
+    key["kid"] = json!(kid);
+    key
+}
+
+fn base64url(bytes: &[u8]) -> String {
+    base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// What was logged of the keys with this name that are not taken.
+fn left_out(gateway: &Gateway, kid: &str) -> Vec<String> {
+    let lines = gateway.log().into_iter().filter(|event| event["message"] == "a key of the issuer is left out");
+    lines.filter(|event| event["kid"] == kid).map(|event| event["reason"].to_string()).collect()
 }
 
 /// A JWK set with some of the keys that a recorded delivery was verified with.

@@ -67,6 +67,22 @@ pub(super) fn signature_only(algorithm: Algorithm) -> jsonwebtoken::Validation {
     validation
 }
 
+/// When a token says that it was issued; whether that is true is not known yet.
+pub(super) fn issued(token: &str) -> Option<i64> {
+    let claims = token.split('.').nth(1)?;
+    let json = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(claims).ok()?;
+    numeric_date(serde_json::from_slice::<Value>(&json).ok()?.get("iat")?)
+}
+
+/// Seconds since 1970, perhaps with a fraction (RFC 7519 section 2, `NumericDate`).
+pub(super) fn numeric_date(value: &Value) -> Option<i64> {
+    value.as_i64().or_else(|| {
+        let seconds = value.as_f64().filter(|seconds| (0.0..1e12).contains(seconds))?;
+        #[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "the range was checked above")]
+        Some(seconds as i64)
+    })
+}
+
 /// The header of a token in the compact form (RFC 7515 section 7.1).
 pub(super) fn read_header(token: &str) -> Result<Header, Failure> {
     let mut parts = token.split('.');

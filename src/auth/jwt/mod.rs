@@ -32,6 +32,8 @@ use crate::profile::Place;
 use crate::time::Moment;
 
 use self::decode::configured;
+use self::decode::issued;
+use self::decode::numeric_date;
 use self::decode::read_header;
 use self::decode::signature_only;
 
@@ -179,7 +181,7 @@ impl Jwt {
         let known = known.filter(|known| known.generation == generation);
         let validity = match known {
             Some(known) => known,
-            None => self.decode(token, fetched, inbound).await?,
+            None => self.decode(token, fetched, inbound, now).await?,
         };
         self.hold(validity, now)?;
         if let Some(fingerprint) = fingerprint.filter(|_| known.is_none()) {
@@ -219,21 +221,37 @@ impl Jwt {
         Ok(header)
     }
 
-    async fn decode(&self, token: &str, fetched: Option<Arc<KeySet>>, inbound: &Inbound) -> Result<Known, Failure> {
+    async fn decode(
+        &self,
+        token: &str,
+        fetched: Option<Arc<KeySet>>,
+        inbound: &Inbound,
+        now: Moment,
+    ) -> Result<Known, Failure> {
         let header = self.header(token)?;
         let kid = header.kid.as_deref();
         match (&self.keys, fetched) {
             (Keys::Fetched(jwks), Some(mut keys)) => {
-                if keys.find(kid).is_none() {
+                if keys.find(kid).is_err_and(|failure| failure == Failure::TokenUnknownKey) {
                     keys = jwks.refreshed().await?;
                 }
-                self.decode_with(token, kid, inbound, (&keys, None))
+                match self.decode_with(token, kid, inbound, (&keys, None)) {
+                    Err(Failure::TokenUnknownKey) if !self.is_younger(&keys, token, now) => {
+                        Err(Failure::KeysCoolingDown)
+                    }
+                    decided => decided,
+                }
             }
             (Keys::Configured(sets), _) => {
                 let mut failure = Failure::TokenUnknownKey;
                 for (at, keys) in sets {
                     match self.decode_with(token, kid, inbound, (keys, Some(*at))) {
-                        Err(wrong @ (Failure::TokenUnknownKey | Failure::TokenSignature)) => failure = wrong,
+                        Err(
+                            wrong @ (Failure::TokenUnknownKey
+                            | Failure::TokenKeyUse
+                            | Failure::TokenKeyUnusable(_)
+                            | Failure::TokenSignature),
+                        ) => failure = wrong,
                         decided => return decided,
                     }
                 }
@@ -241,6 +259,13 @@ impl Jwt {
             }
             (Keys::Fetched(_), None) => Err(Failure::KeysUnavailable),
         }
+    }
+
+    /// Whether a set was asked for after a token had been issued, so that a key that is not in it is none of the issuer's.
+    /// A token that does not say when, or says a time ahead of now, may have been issued now.
+    fn is_younger(&self, keys: &KeySet, token: &str, now: Moment) -> bool {
+        let issued = issued(token).map(|seconds| Moment::from_unix(seconds.saturating_add(self.leeway)));
+        keys.began() >= issued.map_or(now, |issued| issued.min(now))
     }
 
     /// The keys come with the position of the secret that they are, if they were configured.
@@ -251,18 +276,20 @@ impl Jwt {
         inbound: &Inbound,
         (keys, secret): (&KeySet, Option<usize>),
     ) -> Result<Known, Failure> {
-        let key = keys.find(kid).ok_or(Failure::TokenUnknownKey)?;
-        if !key.verifies {
-            return Err(Failure::TokenKeyUse);
+        let mut failure = Failure::TokenUnknownKey;
+        for key in keys.find(kid)? {
+            match jsonwebtoken::decode::<Claims>(token, key, &self.signature) {
+                Ok(decoded) => {
+                    self.judge(&decoded.claims, inbound)?;
+                    return self.validity(&decoded.claims, keys.generation, secret);
+                }
+                Err(error) => {
+                    let forged = matches!(error.kind(), jsonwebtoken::errors::ErrorKind::InvalidSignature);
+                    failure = if forged { Failure::TokenSignature } else { Failure::TokenMalformed };
+                }
+            }
         }
-        let claims = jsonwebtoken::decode::<Claims>(token, &key.key, &self.signature)
-            .map_err(|error| {
-                let forged = matches!(error.kind(), jsonwebtoken::errors::ErrorKind::InvalidSignature);
-                if forged { Failure::TokenSignature } else { Failure::TokenMalformed }
-            })?
-            .claims;
-        self.judge(&claims, inbound)?;
-        self.validity(&claims, keys.generation, secret)
+        Err(failure)
     }
 
     /// The claims that do not depend on the time.
@@ -344,13 +371,4 @@ impl Jwt {
     fn remembered(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], Known>> {
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Seconds since 1970, perhaps with a fraction (RFC 7519 section 2, `NumericDate`).
-fn numeric_date(value: &Value) -> Option<i64> {
-    value.as_i64().or_else(|| {
-        let seconds = value.as_f64().filter(|seconds| (0.0..1e12).contains(seconds))?;
-        #[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "the range was checked above")]
-        Some(seconds as i64)
-    })
 }

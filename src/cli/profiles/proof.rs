@@ -119,8 +119,11 @@ fn key(profile: &Profile, scheme: &Scheme) -> String {
         return match scheme {
             Scheme::Signature(signature) => match &signature.verifier {
                 Verifier::Certificate(_, said) => {
+                    let path = said.path.as_deref().map(|path| format!(", with the path {path}")).unwrap_or_default();
+                    let subject =
+                        said.subject.as_deref().map(|names| format!("; it is of {names}")).unwrap_or_default();
                     format!(
-                        "none to set: the certificate is fetched from the address in {}, on the hosts {}",
+                        "none to set: the certificate is fetched from the address in {}, on the hosts {}{path}{subject}",
                         said.from, said.hosts
                     )
                 }

@@ -102,6 +102,7 @@ fn doubtful(refusal: &Refusal) -> Option<&Failure> {
         Failure::TokenAlgorithm
         | Failure::TokenUnknownKey
         | Failure::TokenKeyUse
+        | Failure::TokenKeyUnusable(_)
         | Failure::TokenIssuer
         | Failure::TokenAudience
         | Failure::TokenExpired
@@ -111,6 +112,7 @@ fn doubtful(refusal: &Refusal) -> Option<&Failure> {
         | Failure::CertificateInvalid
         | Failure::ConditionUnmet
         | Failure::KeysUnavailable
+        | Failure::KeysCoolingDown
         | Failure::BodyMalformed => None,
     }
 }

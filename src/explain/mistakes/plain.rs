@@ -66,6 +66,9 @@ fn members(case: &Case) -> String {
 /// What is wrong with a token or certificate, or with anything else that is not a matter of trying.
 #[expect(clippy::wildcard_enum_match_arm, reason = "what has no words of its own says what it is")]
 fn token(case: &Case, failure: &Failure) -> String {
+    if let Some(words) = fetched(failure) {
+        return words;
+    }
     let claims = claims(case);
     let claim = |name: &str| claims.as_ref().and_then(|(_, claims)| claims.get(name)).map(ToString::to_string);
     let says = |name: &str| claim(name).unwrap_or_else(|| "not said".to_owned());
@@ -87,6 +90,18 @@ fn token(case: &Case, failure: &Failure) -> String {
             let profile = algorithms(case);
             format!("the token is signed with {}, and the profile takes {profile}.", algorithm.unwrap_or_default())
         }
+        Failure::BodyMalformed => {
+            "the body is not what the provider sends: no JSON, or no form, that every parser reads alike. The last step says why."
+                .to_owned()
+        }
+        other => format!("{other}; the steps say which."),
+    }
+}
+
+/// What is wrong with a key or certificate that was to be fetched.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the rest has nothing to do with what is fetched")]
+fn fetched(failure: &Failure) -> Option<String> {
+    Some(match failure {
         Failure::TokenUnknownKey => "the token names a key that is not among those of the source: it is from another issuer or \
                                      environment, or the key was replaced."
             .to_owned(),
@@ -98,18 +113,23 @@ fn token(case: &Case, failure: &Failure) -> String {
             "the request names a certificate at an address that this profile does not allow. Requests of the provider never do."
                 .to_owned()
         }
+        Failure::TokenKeyUnusable(why) => format!(
+            "the issuer publishes the key that the token names, but it is {why}. That is for the issuer to mend; the log says \
+             so at each fetch."
+        ),
+        Failure::KeysCoolingDown => {
+            "the token names a key that is not among those that were fetched a moment ago. It may be a newer one: they are \
+             fetched for that once in 30 s, and the request may come again."
+                .to_owned()
+        }
         Failure::TokenKeyUse => "the issuer publishes the key that the token names, but not for signatures.".to_owned(),
         Failure::CertificateInvalid => {
             "the certificate at the address that the request names cannot be used: it is not readable, not valid now, or of \
              another subject than the provider's. Is this machine's clock right?"
                 .to_owned()
         }
-        Failure::BodyMalformed => {
-            "the body is not what the provider sends: no JSON, or no form, that every parser reads alike. The last step says why."
-                .to_owned()
-        }
-        other => format!("{other}; the steps say which."),
-    }
+        _ => return None,
+    })
 }
 
 fn claims(case: &Case) -> Option<(serde_json::Value, serde_json::Value)> {

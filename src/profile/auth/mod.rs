@@ -113,11 +113,11 @@ pub enum EcdsaFormat {
 pub struct Certificate {
     /// Where the address is.
     pub from: Place,
-    /// The hosts that may be asked, separated by spaces; `*` is one label, `{name}` a parameter of the source.
+    /// The hosts that may be asked, separated by spaces; `<region>` is a region of AWS, `{name}` a parameter of the source.
     pub hosts: String,
-    /// What the path has to look like; `*` is anything.
+    /// What the path has to look like; `*` is one or more letters, digits, `-` and `_`.
     pub path: Option<String>,
-    /// What the certificate's common name has to look like; `*` is anything.
+    /// What the certificate's common name has to look like: patterns as of the path, separated by spaces.
     pub subject: Option<String>,
 }
 

@@ -200,6 +200,9 @@ impl TryFrom<CertificateTable> for Certificate {
     fn try_from(mut table: CertificateTable) -> Result<Self, String> {
         let from = table.spot().plain()?;
         let hosts = table.hosts.ok_or("says no hosts; write hosts = \"certificates.example.com\"")?;
+        if let Some(path) = table.path.as_ref().filter(|path| !path.starts_with('/')) {
+            return Err(format!("has the path {path:?}, which begins with no /; write path = \"/certificates/*\""));
+        }
         Ok(Self { from, hosts, path: table.path, subject: table.subject })
     }
 }

@@ -87,7 +87,7 @@ impl Provider {
         }
         match key.map(|key| key.public(&profile)).transpose()? {
             Some(Public::Secret(text)) => texts.push(text),
-            Some(Public::Certificate(pem)) => certificate = Some(SERVER.publish(&profile.title, pem)),
+            Some(Public::Certificate(pem)) => certificate = Some(SERVER.publish(&profile, pem)),
             Some(Public::KeySet(_)) | None => {}
         }
         let secrets = texts.into_iter().map(Secret::new).collect::<Result<Vec<_>, _>>()?;
@@ -212,8 +212,16 @@ impl Server {
         Self { address, files }
     }
 
-    fn publish(&self, title: &str, pem: String) -> String {
-        let path = format!("/{}.pem", const_hex::encode(title));
+    fn publish(&self, profile: &Profile, pem: String) -> String {
+        let path = profile.schemes().find_map(|scheme| match scheme {
+            Scheme::Signature(said) => match &said.verifier {
+                Verifier::Certificate(_, said) => said.path.clone(),
+                _ => None,
+            },
+            _ => None,
+        });
+        let name = const_hex::encode(&profile.title);
+        let path = path.unwrap_or_else(|| "/*.pem".to_owned()).replace('*', &name);
         self.files.lock().expect("not poisoned").insert(path.clone(), pem);
         format!("http://{}{path}", self.address)
     }

@@ -8,6 +8,7 @@ use jsonwebtoken::EncodingKey;
 use jsonwebtoken::Header;
 use serde_json::Value;
 
+use super::Message;
 use super::Reply;
 use super::Upstream;
 
@@ -42,6 +43,11 @@ impl Issuer {
     /// How often the keys were fetched.
     pub fn fetches(&self) -> usize {
         self.server.received().len()
+    }
+
+    /// What it was asked.
+    pub fn asked(&self) -> Vec<Message> {
+        self.server.received()
     }
 
     /// The key set of the recorded deliveries: `pps-2024-a` and `-b` verify tokens, `-enc` and `-wrap` must not.

@@ -90,9 +90,10 @@ impl Keyed {
                 keyed._issuer = Some(issuer);
             }
             Some(Public::Certificate(pem)) => {
-                let files = Files::serving([("/doorward.pem".to_owned(), pem)].into_iter().collect());
+                let path = certificate_path(profile);
+                let files = Files::serving([(path.clone(), pem)].into_iter().collect());
                 keyed.params.insert("certificate_hosts".to_owned(), files.address());
-                keyed.certificate_url = Some(format!("http://{}/doorward.pem", files.address()));
+                keyed.certificate_url = Some(format!("http://{}{path}", files.address()));
                 keyed._files = Some(files);
             }
             None => {}
@@ -232,4 +233,16 @@ fn secret(scheme: &Scheme) -> String {
 fn other(secret: &str) -> String {
     let at = secret.rfind('1').expect("every secret has one");
     format!("{}2{}", &secret[..at], &secret[at + 1..])
+}
+
+/// A path that the profile takes certificates from.
+fn certificate_path(profile: &Profile) -> String {
+    let paths = profile.schemes().filter_map(|scheme| match scheme {
+        Scheme::Signature(said) => match &said.verifier {
+            Verifier::Certificate(_, said) => said.path.clone(),
+            Verifier::Hmac(_) | Verifier::Ed25519 | Verifier::Ecdsa(_) | Verifier::Rsa(_) => None,
+        },
+        Scheme::Token(_) | Scheme::Basic(_) | Scheme::Jwt(_) => None,
+    });
+    paths.into_iter().next().map_or_else(|| "/doorward.pem".to_owned(), |path| path.replace('*', "doorward"))
 }

@@ -292,7 +292,7 @@ pub const ALL: &[Scheme] = &[
 
             [auth.rsa]
             hash        = "sha256"
-            certificate = { header = "X-Certificate", hosts = "{certificate_hosts}", path = "*.pem" }
+            certificate = { header = "X-Certificate", hosts = "{certificate_hosts}", path = "/*.pem" }
             signature   = { header = "X-Signature", encoding = "base64" }
             signed      = "{body}"
         "#,

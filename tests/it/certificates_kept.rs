@@ -1,0 +1,255 @@
+//! How long certificates are used and what fetching them may cost, each limit from both sides.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use doorward::auth::CertificateTerms;
+use doorward::auth::Failure;
+use doorward::auth::KeySets;
+use doorward::auth::Material;
+use doorward::auth::Signature;
+use doorward::body::Inbound;
+use doorward::field::Wants;
+use doorward::params;
+use doorward::profile::Profiles;
+use doorward::profile::Scheme;
+use doorward::time::Moment;
+use http::HeaderMap;
+use http::HeaderName;
+use http::Method;
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+use crate::harness::Reply;
+use crate::harness::Upstream;
+use crate::harness::wait_until;
+
+/// A server with a certificate at every address that is not to be held, as long as it works.
+struct Host {
+    server: Upstream,
+    works: Arc<AtomicBool>,
+}
+
+/// What verifies a provider's signatures with certificates on that host.
+struct Kept {
+    signature: Signature,
+    wants: Wants,
+    host: Host,
+    runtime: Runtime,
+    recorded: Value,
+}
+
+const LONG: Duration = Duration::from_hours(1);
+
+/// Everything is as large as it need be for none of it to matter.
+fn terms() -> CertificateTerms {
+    CertificateTerms { pause: Duration::ZERO, patience: LONG, ..CertificateTerms::default() }
+}
+
+impl Kept {
+    fn with(terms: CertificateTerms) -> Self {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/providers/paypal/accepted-sale-completed.json");
+        let recorded: Value = serde_json::from_slice(&std::fs::read(path).expect("a fixture")).expect("JSON");
+        let pem =
+            recorded["files"].as_object().and_then(|files| files.values().next()?.as_str()).expect("a certificate");
+        let certificate = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{pem}", pem.len()).into_bytes();
+        let works = Arc::new(AtomicBool::new(true));
+        let working = Arc::clone(&works);
+        let server = Upstream::with(move |_, request| {
+            if request.start.contains("held") {
+                Reply::Hold
+            } else if !working.load(Ordering::SeqCst) {
+                Reply::Status(500, "")
+            } else if request.start.contains("missing") {
+                Reply::Status(404, "")
+            } else {
+                Reply::Raw(certificate.clone())
+            }
+        });
+        let profile = Profiles::shipped().get("paypal").expect("a profile").clone();
+        let Some(Scheme::Signature(said)) = profile.schemes().next() else { panic!("PayPal signs") };
+        let webhook = recorded["params"]["webhook_id"].as_str().expect("an id").to_owned();
+        let given = [("webhook_id", webhook), ("certificate_hosts", server.address().to_string())];
+        let params = params::complete(&profile, &given).expect("parameters");
+        let (mut wants, mut key_sets) = (Wants::default(), KeySets::new());
+        let mut material = Material::new(&[], &params, std::iter::empty(), &mut wants, &mut key_sets);
+        material.certificates = terms;
+        let signature = Signature::new(said, &mut material).expect("a scheme");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        Self { signature, wants, host: Host { server, works }, runtime, recorded }
+    }
+
+    /// What becomes of a genuine request that names this certificate.
+    fn named(&self, name: &str) -> Result<(), Failure> {
+        self.verify(name, self.recorded["request"]["body"].as_str().expect("a body"))
+    }
+
+    /// What becomes of one that somebody has made up.
+    fn made_up(&self, name: &str) -> Result<(), Failure> {
+        self.verify(name, "{}")
+    }
+
+    fn verify(&self, name: &str, body: &str) -> Result<(), Failure> {
+        let mut headers = HeaderMap::new();
+        for pair in self.recorded["request"]["headers"].as_array().expect("headers") {
+            let text = |at: usize| pair[at].as_str().expect("text");
+            headers.insert(text(0).parse::<HeaderName>().expect("a name"), text(1).parse().expect("a value"));
+        }
+        let address = format!("http://{}/v1/notifications/certs/{name}", self.host.server.address());
+        headers.insert("paypal-cert-url", address.parse().expect("a value"));
+        let time = headers["paypal-transmission-time"].to_str().expect("text").to_owned();
+        let (now, body) = (Moment::now(), Bytes::copy_from_slice(body.as_bytes()));
+        let inbound = Inbound::recorded(Method::POST, "/".parse().expect("a target"), headers, body, now);
+        let values = self.wants.read(&inbound).expect("values");
+        self.runtime.block_on(self.signature.verify(&inbound, &values, Some(&time), now)).map(drop)
+    }
+
+    /// How often the host was asked, after what goes on in the background had a moment to go on.
+    fn asked(&self) -> usize {
+        self.runtime.block_on(async { tokio::time::sleep(Duration::from_millis(1)).await });
+        self.host.server.received().len()
+    }
+
+    fn asked_for(&self, name: &str) -> usize {
+        self.asked();
+        let asked = self.host.server.received();
+        asked.iter().filter(|request| request.start.contains(&format!("/certs/{name} "))).count()
+    }
+
+    fn works(&self, works: bool) {
+        self.host.works.store(works, Ordering::SeqCst);
+    }
+}
+
+const UNAVAILABLE: Result<(), Failure> = Err(Failure::KeysUnavailable);
+
+#[test]
+fn a_certificate_is_fetched_again_ahead_of_its_age_while_the_old_one_is_used() {
+    let kept = Kept::with(CertificateTerms { fresh: Duration::ZERO, stale: LONG, ..terms() });
+    assert_eq!(kept.named("a"), Ok(()));
+    kept.works(false);
+    for tries in 2..5 {
+        wait_until("one more try", || kept.named("a") == Ok(()) && kept.asked() >= tries);
+    }
+}
+
+#[test]
+fn a_fresh_certificate_is_not_fetched_again() {
+    let kept = Kept::with(terms());
+    for _ in 0..20 {
+        assert_eq!(kept.named("a"), Ok(()));
+    }
+    assert_eq!(kept.asked(), 1);
+}
+
+#[test]
+fn tries_to_fetch_one_again_are_a_pause_apart() {
+    let kept = Kept::with(CertificateTerms { fresh: Duration::ZERO, stale: LONG, pause: LONG, ..terms() });
+    for _ in 0..20 {
+        assert_eq!(kept.named("a"), Ok(()));
+    }
+    assert_eq!(kept.asked(), 1);
+}
+
+#[test]
+fn a_certificate_that_cannot_be_fetched_again_is_used_no_longer_than_it_may_be() {
+    let stale = Duration::from_millis(50);
+    let kept = Kept::with(CertificateTerms { fresh: Duration::ZERO, stale, ..terms() });
+    assert_eq!(kept.named("a"), Ok(()));
+    kept.works(false);
+    wait_until("it to be too old", || kept.named("a") == UNAVAILABLE);
+    kept.works(true);
+    assert_eq!(kept.named("a"), Ok(()));
+}
+
+#[test]
+fn what_requests_make_up_delays_nothing_that_a_signature_was_right_by() {
+    let terms = CertificateTerms { fresh: Duration::ZERO, stale: LONG, patience: Duration::from_millis(20), ..terms() };
+    let kept = Kept::with(CertificateTerms { waiting: 1, at_once: 1, burst: 2, interval: LONG, ..terms });
+    wait_until("a certificate", || kept.named("a").is_ok());
+    // One that is there, but has signed nothing, has no place outside of the line.
+    wait_until("another", || kept.made_up("other") == Err(Failure::SignatureMismatch));
+    assert_eq!(kept.made_up("held"), UNAVAILABLE);
+    assert_eq!(kept.named("b"), UNAVAILABLE, "the line is full");
+    let others = |kept: &Kept| kept.asked_for("other");
+    assert_eq!(others(&kept), 1);
+    for tries in 2..5 {
+        wait_until("one more try", || kept.named("a") == Ok(()) && kept.asked_for("a") >= tries);
+        assert_eq!(kept.made_up("other"), Err(Failure::SignatureMismatch));
+    }
+    assert_eq!(others(&kept), 1);
+}
+
+#[test]
+fn a_burst_is_asked_at_once_and_no_more() {
+    let terms = CertificateTerms { burst: 3, interval: LONG, patience: Duration::from_secs(5), ..terms() };
+    let kept = Kept::with(terms);
+    for name in ["a", "b", "c"] {
+        assert_eq!(kept.named(name), Ok(()), "{name}");
+    }
+    let kept = Kept::with(CertificateTerms { patience: Duration::from_millis(50), burst: 1, ..terms });
+    wait_until("the first", || kept.named("a").is_ok());
+    assert_eq!(kept.named("b"), UNAVAILABLE);
+    assert_eq!(kept.asked(), 1);
+}
+
+#[test]
+fn an_interval_after_the_burst_comes_the_next() {
+    let kept = Kept::with(CertificateTerms { burst: 1, interval: Duration::from_millis(20), ..terms() });
+    for name in ["a", "b", "c", "d"] {
+        assert_eq!(kept.named(name), Ok(()), "{name}");
+    }
+}
+
+#[test]
+fn an_address_without_a_certificate_is_asked_again_after_its_time() {
+    for (refused, asked) in [(LONG, 1), (Duration::ZERO, 3)] {
+        let kept = Kept::with(CertificateTerms { refused, ..terms() });
+        for _ in 0..3 {
+            assert_eq!(kept.named("missing"), UNAVAILABLE);
+        }
+        assert_eq!(kept.asked(), asked, "{refused:?}");
+    }
+}
+
+#[test]
+fn as_many_addresses_without_a_certificate_are_remembered_as_may_be() {
+    for (most_refused, asked) in [(2, 2), (1, 3)] {
+        let kept = Kept::with(CertificateTerms { most_refused, ..terms() });
+        for name in ["missing-1", "missing-2", "missing-1"] {
+            assert_eq!(kept.named(name), UNAVAILABLE);
+        }
+        assert_eq!(kept.asked(), asked, "{most_refused}");
+    }
+}
+
+#[test]
+fn as_many_certificates_are_kept_as_may_be() {
+    // Of those that signed nothing as many as of the others, and those cannot push these out.
+    for (most, asked) in [(2, 2), (1, 3)] {
+        let kept = Kept::with(CertificateTerms { kept: most, ..terms() });
+        for name in ["a", "b", "a"] {
+            assert_eq!(kept.made_up(name), Err(Failure::SignatureMismatch));
+        }
+        assert_eq!(kept.asked(), asked, "{most}");
+    }
+    for (most, asked) in [(2, 3), (1, 4)] {
+        let kept = Kept::with(CertificateTerms { kept: most, ..terms() });
+        for name in ["a", "b", "c", "a"] {
+            assert_eq!(kept.named(name), Ok(()));
+        }
+        assert_eq!(kept.asked(), asked, "{most}");
+    }
+}
+
+#[test]
+fn as_many_requests_wait_as_may_and_what_the_others_name_is_asked_all_the_same() {
+    let kept = Kept::with(CertificateTerms { held: 0, ..terms() });
+    assert_eq!(kept.named("a"), UNAVAILABLE, "it does not wait");
+    wait_until("the certificate", || kept.asked() == 1 && kept.named("a") == Ok(()));
+    assert_eq!(kept.asked(), 1);
+    assert_eq!(Kept::with(CertificateTerms { held: 1, ..terms() }).named("a"), Ok(()));
+}
