@@ -250,7 +250,7 @@ impl Sqlite {
         Ok(Counts { oldest, ..known.lock().counts })
     }
 
-    /// Waits until everything that was handed over so far is safe.
+    /// Waits until everything that was settled so far is safe.
     ///
     /// # Errors
     /// [`Unavailable`] when it is not.

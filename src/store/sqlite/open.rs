@@ -16,6 +16,7 @@ use super::Lines;
 use super::Options;
 use super::Sqlite;
 use super::inbox::Inbox;
+use super::keeper::Limits;
 use super::line::Line;
 use super::lines;
 use super::retention::Retention;
@@ -50,6 +51,11 @@ impl Sqlite {
     /// # Errors
     /// What keeps the file from being used, for the operator.
     pub fn open(options: &Options<'_>) -> Result<Self, String> {
+        Self::open_with(options, Limits::default())
+    }
+
+    /// The same with other limits of the log.
+    pub(super) fn open_with(options: &Options<'_>, limits: Limits) -> Result<Self, String> {
         let path = options.path.as_path();
         let mut owned = salvage::where_needed(path, own(path)?)?;
         let opened = match Opened::new(options) {
@@ -59,11 +65,13 @@ impl Sqlite {
             }
             opened => opened,
         };
-        let Opened { connection, remembered, sources, lines, last_row } =
+        let Opened { mut connection, remembered, sources, lines, last_row } =
             opened.map_err(|failure| failure.explain(path))?;
         let failed = |error: rusqlite::Error| Failure::Sqlite(error).explain(path);
         let keep = options.queues.iter().filter_map(|queue| Some((*sources.get(&queue.source)?, queue.keep))).collect();
-        let (inbox, keeper) = (Arc::new(Inbox::new(path.to_owned())), Arc::new(Keeper::default()));
+        let (inbox, keeper) = (Arc::new(Inbox::new(path.to_owned(), limits.batch)), Arc::new(Keeper::new(limits)));
+        keeper.watch(&mut connection).map_err(failed)?;
+        let retention = Retention::new(&connection, keep).map_err(failed)?;
         let writer = Writer {
             connection,
             path: path.to_owned(),
@@ -71,7 +79,7 @@ impl Sqlite {
             remembered: Arc::clone(&remembered),
             lines: Arc::clone(&lines),
             keeper: Arc::clone(&keeper),
-            retention: Retention::new(keep),
+            retention,
             min_free: options.min_free,
             last_row,
         };
