@@ -9,6 +9,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use rusqlite::Connection;
+use rusqlite::InterruptHandle;
 
 use super::inbox::Inbox;
 use super::salvage;
@@ -24,8 +25,8 @@ pub(super) struct Limits {
     /// From so many on, the writer pauses until all are moved and nobody reads them, so that the log begins anew: 32 MiB.
     /// Without that, a log that is never idle would grow for ever.
     pub(super) restart: u32,
-    /// From so many on, no more events are taken until the log has begun anew: 52 MiB. Less than 64 MiB, the default of
-    /// `store.min_free`, by more than a batch may have: recording deliveries must not fill the disk.
+    /// From so many on, no more events are taken until the log has begun anew: 44 MiB. Less than 64 MiB, the default of
+    /// `store.min_free`, by more than what is in flight may add: recording deliveries must not fill the disk.
     pub(super) refuse: u32,
     /// How long that pause may take because somebody reads. It is tried again after as many frames as in `eager`.
     pub(super) pause: Duration,
@@ -38,7 +39,7 @@ impl Default for Limits {
         Self {
             eager: 2048,
             restart: 8 * 1024,
-            refuse: 13 * 1024,
+            refuse: 11 * 1024,
             pause: Duration::from_millis(100),
             batch: 8 * 1024 * 1024,
         }
@@ -53,6 +54,16 @@ pub(super) struct Keeper {
     more: Condvar,
     /// Held during a checkpoint: SQLite refuses a second one at the same time.
     alone: Mutex<()>,
+    long_reads: Mutex<Vec<LongRead>>,
+}
+
+/// A read that may take long, and can be given up.
+struct LongRead(InterruptHandle);
+
+impl std::fmt::Debug for LongRead {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LongRead")
+    }
 }
 
 #[derive(Debug, Default)]
@@ -67,7 +78,13 @@ struct State {
 
 impl Keeper {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, state: Mutex::default(), more: Condvar::new(), alone: Mutex::default() }
+        Self {
+            limits,
+            state: Mutex::default(),
+            more: Condvar::new(),
+            alone: Mutex::default(),
+            long_reads: Mutex::default(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -87,6 +104,12 @@ impl Keeper {
             keeper.committed(u32::try_from(frames).unwrap_or(0));
             Ok(())
         }))
+    }
+
+    /// What this connection reads is given up when it keeps the log from beginning anew.
+    pub(super) fn may_interrupt(&self, reader: &Connection) {
+        let read = LongRead(reader.get_interrupt_handle());
+        self.long_reads.lock().unwrap_or_else(PoisonError::into_inner).push(read);
     }
 
     fn committed(&self, frames: u32) {
@@ -138,6 +161,11 @@ impl Keeper {
         writer.busy_timeout(self.limits.pause)?;
         let busy: bool = writer.query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get(0))?;
         writer.busy_timeout(PATIENCE)?;
+        if busy {
+            // They are done by the next time.
+            let reads = self.long_reads.lock().unwrap_or_else(PoisonError::into_inner);
+            reads.iter().for_each(|LongRead(read)| read.interrupt());
+        }
         let mut state = self.lock();
         (state.frames, state.moved, state.tried) = if busy { (frames, frames, frames) } else { (0, 0, 0) };
         Ok(state.frames < self.limits.refuse)
@@ -281,6 +309,26 @@ mod tests {
         reader.execute_batch("COMMIT").expect("done");
         wait_until("the log to begin anew", || sqlite.healthy().is_ok()).await;
         sqlite.enqueue(0, event(10), None, HOUR).await.expect("there is room again");
+    }
+
+    #[tokio::test]
+    async fn a_long_read_of_the_gateway_itself_is_given_up_for_the_log() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (sqlite, path) = open(&folder, limits(10, 20, 100));
+        // Counts for ever.
+        let endless =
+            "WITH RECURSIVE n(i) AS (SELECT count(*) FROM finished UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n";
+        let reader = Connection::open(&path).expect("a file");
+        sqlite.keeper.may_interrupt(&reader);
+        let reading = std::thread::spawn(move || reader.query_row(endless, [], |_row| Ok(())));
+        for number in 0..10_000 {
+            if reading.is_finished() {
+                break;
+            }
+            commit(&sqlite, number).await;
+        }
+        assert!(reading.join().expect("no panic").is_err(), "it was given up");
+        assert!(frames(&path) < 100, "{} frames", frames(&path));
     }
 
     #[tokio::test]

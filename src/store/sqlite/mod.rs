@@ -12,6 +12,7 @@ mod line;
 mod lines;
 mod open;
 mod pages;
+mod private;
 mod retention;
 mod rows;
 mod salvage;

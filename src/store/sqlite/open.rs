@@ -19,6 +19,7 @@ use super::inbox::Inbox;
 use super::keeper::Limits;
 use super::line::Line;
 use super::lines;
+use super::private;
 use super::retention::Retention;
 use super::rows;
 use super::salvage;
@@ -93,6 +94,7 @@ impl Sqlite {
             })?,
             spawn("doorward-sqlite", move || writer.run())?,
         ];
+        keeper.may_interrupt(&searching);
         // It only reads, so nobody has to wait for it.
         let finds = Arc::clone(&inbox);
         drop(spawn("doorward-search", move || search_for_damage(&searching, &finds))?);
@@ -136,6 +138,11 @@ fn search_for_damage(connection: &Connection, inbox: &Inbox) {
             Ok(found) if found == "ok" => {}
             Ok(found) => return inbox.fail(&found, true),
             Err(error) if salvage::is_damage(&error) => return inbox.fail(&error, true),
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
+                return tracing::info!(
+                    "too much is written to look for damage at the same time; the next start does again"
+                );
+            }
             // Whoever needs what cannot be read now will say so.
             Err(_passing) => return,
         }
@@ -151,11 +158,14 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<std::thread:
 
 /// Takes the file for this process, until it is closed.
 fn own(path: &Path) -> Result<File, String> {
-    let file = File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(|error| {
+    let file = private::open(path).map_err(|error| {
         format!("{} cannot be opened ({error}); its folder must exist and be writable", path.display())
     })?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => {
+            private::narrow(path);
+            Ok(file)
+        }
         Err(TryLockError::WouldBlock) => Err(format!(
             "{} is in use by another process; one gateway owns its file, several share a Redis",
             path.display()
