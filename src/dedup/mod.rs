@@ -147,6 +147,11 @@ impl Dedup {
                 lease.keys.iter().for_each(|key| remembered.insert(key, self.terms.ttl));
                 Ok(())
             }
+            // Without room for more, what is delivered nevertheless must not fill it either.
+            Store::Sqlite(sqlite) if !lease.stored => {
+                lease.keys.iter().for_each(|key| sqlite.remembered().insert(key, self.terms.ttl));
+                Ok(())
+            }
             Store::Sqlite(sqlite) => sqlite.commit(lease.keys, self.terms.ttl).await,
             Store::Redis(redis) => redis.commit(&lease.space, lease.keys, lease.token, self.terms.ttl).await,
         };

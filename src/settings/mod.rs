@@ -8,6 +8,7 @@ mod lint;
 mod queue;
 mod section;
 mod source;
+mod volatile;
 
 use std::net::SocketAddr;
 use std::path::Path;

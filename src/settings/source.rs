@@ -15,6 +15,7 @@ use super::section::Section;
 use super::section::count;
 use super::section::duration;
 use super::section::word;
+use super::volatile;
 use crate::auth::Jwks;
 use crate::auth::KeySets;
 use crate::body::Limits;
@@ -215,7 +216,19 @@ impl<'s> Surroundings<'s> {
                 );
             }
             Some(StoreKind::Redis(_)) => self.warn_of_loss(&section),
-            Some(StoreKind::Sqlite(_)) | None => {}
+            Some(StoreKind::Sqlite(path)) => {
+                if let Some(why) = volatile::of(path) {
+                    section.warning(
+                        "",
+                        format!(
+                            "keeps events that were acknowledged in {}, which is on {why}; set store.url to a file on a \
+                             disk that stays, such as a PersistentVolumeClaim, or to redis://HOST:PORT",
+                            path.display()
+                        ),
+                    );
+                }
+            }
+            None => {}
         }
         // Only others on the same store could take over.
         let lease = self.store.filter(|store| matches!(store.kind, StoreKind::Redis(_))).map(|store| store.terms.lease);

@@ -62,8 +62,8 @@ fn a_log_that_cannot_be_moved_into_the_file_is_kept() {
     faults.fail_syncs("store.db");
     let body = "x".repeat(200_000);
     let mut acknowledged = Vec::new();
-    // The log is moved after 4 MiB.
-    let refused = (0..100).find(|number| {
+    // The log is moved after 8 MiB, and the writer waits for that after 32 MiB at the latest.
+    let refused = (0..300).find(|number| {
         let answer = Github::delivery(&number.to_string(), format!("{number}{body}")).send(gateway.address());
         match answer.text() == QUEUED {
             true => acknowledged.push(number.to_string()),

@@ -34,6 +34,7 @@ mod drain;
 mod events;
 mod explain;
 mod fixtures;
+mod growth;
 mod handshakes;
 mod handshakes_oracle;
 mod handshakes_refused;

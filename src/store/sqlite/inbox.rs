@@ -35,8 +35,12 @@ pub(super) struct Inbox {
     more: Condvar,
     /// Why nothing is written any more.
     poisoned: OnceLock<String>,
+    /// Bytes of events that are written together at most, so that one batch cannot make the log a long one.
+    max_batch: usize,
     /// Whether there is too little room on the disk for more events.
     full: AtomicBool,
+    /// Whether the log is too long for more events.
+    long: AtomicBool,
 }
 
 /// What is written together.
@@ -64,6 +68,13 @@ pub(super) struct Arrival {
     /// The event as it is written, made by whoever hands it over: the writer has enough to do.
     pub(super) columns: Columns,
     pub(super) reply: Reply<Published>,
+}
+
+impl Arrival {
+    /// About how many bytes it takes on disk.
+    pub(super) fn bytes(&self) -> usize {
+        self.columns.bytes() + self.event.body.len()
+    }
 }
 
 /// What an attempt came to.
@@ -165,13 +176,15 @@ impl Batch {
 
 impl Inbox {
     /// For this file.
-    pub(super) fn new(path: PathBuf) -> Self {
+    pub(super) fn new(path: PathBuf, max_batch: usize) -> Self {
         Self {
             path,
+            max_batch,
             pending: Mutex::default(),
             more: Condvar::new(),
             poisoned: OnceLock::new(),
             full: AtomicBool::new(false),
+            long: AtomicBool::new(false),
         }
     }
 
@@ -200,7 +213,16 @@ impl Inbox {
             return None;
         }
         let closed = pending.closed;
-        Some(std::mem::replace(&mut pending, Batch { closed, ..Batch::default() }))
+        let mut batch = std::mem::replace(&mut *pending, Batch { closed, ..Batch::default() });
+        let mut bytes = 0;
+        let too_many = batch.arrivals.iter().position(|arrival| {
+            bytes += arrival.bytes();
+            bytes > self.max_batch
+        });
+        if let Some(fit) = too_many {
+            pending.arrivals = batch.arrivals.split_off(fit.max(1));
+        }
+        Some(batch)
     }
 
     /// Lets the writer end when everything is written.
@@ -258,11 +280,62 @@ impl Inbox {
         if self.full.load(Ordering::Relaxed) {
             return Err(Unavailable("the disk of the SQLite file has less than store.min_free left".to_owned()));
         }
+        if self.long.load(Ordering::Relaxed) {
+            return Err(Unavailable(
+                "somebody reads the SQLite file for so long that its log gets too long".to_owned(),
+            ));
+        }
         Ok(())
     }
 
     /// Notes whether there is too little room; whether that is news.
     pub(super) fn set_full(&self, full: bool) -> bool {
         self.full.swap(full, Ordering::Relaxed) != full
+    }
+
+    /// Notes whether the log is too long; whether that is news.
+    pub(super) fn set_long(&self, long: bool) -> bool {
+        self.long.swap(long, Ordering::Relaxed) != long
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::HeaderMap;
+    use http::HeaderValue;
+    use http::Method;
+
+    use super::*;
+    use crate::time::Moment;
+
+    const BODY: usize = 1000;
+
+    /// How many of three events of [`BODY`] bytes are in each batch.
+    fn batches(max_batch: usize) -> Vec<usize> {
+        let inbox = Inbox::new(PathBuf::from("store.db"), max_batch);
+        let event = Arc::new(QueuedEvent {
+            id: HeaderValue::from_static("1"),
+            kind: None,
+            received_at: Moment::now(),
+            method: Method::POST,
+            headers: HeaderMap::new(),
+            body: Bytes::from_static(&[b'x'; BODY]),
+            lane: None,
+        });
+        for _ in 0..3 {
+            let (event, columns) = (Arc::clone(&event), Columns::of(&event));
+            let arrival = Arrival { queue: 0, keys: None, until: 0, event, columns, reply: Reply::new().0 };
+            inbox.submit(|batch| batch.arrivals.push(arrival)).expect("taken");
+        }
+        inbox.close();
+        std::iter::from_fn(|| inbox.next(Duration::ZERO)).map(|batch| batch.arrivals.len()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_batch_has_no_more_bytes_than_it_may_and_at_least_one_event() {
+        assert_eq!(batches(4 * BODY), [3]);
+        assert_eq!(batches(3 * BODY), [2, 1], "an event is more than its body");
+        assert_eq!(batches(BODY), [1, 1, 1]);
     }
 }

@@ -1,81 +1,174 @@
-//! Moves what was written from the log into the file (a checkpoint), on a thread and a connection of its own: the writer
-//! goes on meanwhile.
+//! Keeps the log short: moves what was written from it into the file (a checkpoint), on a thread and a connection of its
+//! own while the writer goes on, and has the writer pause where that is not enough.
 
 use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use rusqlite::Connection;
+use rusqlite::InterruptHandle;
 
 use super::inbox::Inbox;
 use super::salvage;
 
-/// Pages that are written before they are moved: 8 MiB.
-const EAGER: usize = 2048;
-/// Pages in the log from which on the writer makes a pause for the last of them, so that the log begins anew: 48 MiB. Less
-/// than `store.min_free` by default: recording deliveries must not fill the disk.
-const LONG: i64 = 12 * 1024;
+/// How long whoever wants to write waits for another connection, unless the log is to begin anew.
+const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Counts what was written, and when to move it.
-#[derive(Debug, Default)]
+/// Lengths of the log in frames, which are a page (4 KiB) and a few bytes each, as SQLite itself counts them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// So many more than at the last checkpoint are moved while the writer goes on: 8 MiB.
+    pub(super) eager: u32,
+    /// From so many on, the writer pauses until all are moved and nobody reads them, so that the log begins anew: 32 MiB.
+    /// Without that, a log that is never idle would grow for ever.
+    pub(super) restart: u32,
+    /// From so many on, no more events are taken until the log has begun anew: 44 MiB. Less than 64 MiB, the default of
+    /// `store.min_free`, by more than what is in flight may add: recording deliveries must not fill the disk.
+    pub(super) refuse: u32,
+    /// How long that pause may take because somebody reads. It is tried again after as many frames as in `eager`.
+    pub(super) pause: Duration,
+    /// Bytes of events that are written together.
+    pub(super) batch: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            eager: 2048,
+            restart: 8 * 1024,
+            refuse: 11 * 1024,
+            pause: Duration::from_millis(100),
+            batch: 8 * 1024 * 1024,
+        }
+    }
+}
+
+/// Knows how long the log is, and when to do something about it.
+#[derive(Debug)]
 pub(super) struct Keeper {
+    limits: Limits,
     state: Mutex<State>,
     more: Condvar,
-    quiet: AtomicBool,
+    /// Held during a checkpoint: SQLite refuses a second one at the same time.
+    alone: Mutex<()>,
+    long_reads: Mutex<Vec<LongRead>>,
+}
+
+/// A read that may take long, and can be given up.
+struct LongRead(InterruptHandle);
+
+impl std::fmt::Debug for LongRead {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LongRead")
+    }
 }
 
 #[derive(Debug, Default)]
 struct State {
-    pages: usize,
+    /// How many frames are in the log.
+    frames: u32,
+    /// How many there were at the last checkpoint, and when the log was last meant to begin anew.
+    moved: u32,
+    tried: u32,
     closed: bool,
 }
 
 impl Keeper {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            state: Mutex::default(),
+            more: Condvar::new(),
+            alone: Mutex::default(),
+            long_reads: Mutex::default(),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// About this many pages were written.
-    pub(super) fn written(&self, pages: usize) {
+    fn alone(&self) -> MutexGuard<'_, ()> {
+        self.alone.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Follows the log of the writer's connection.
+    pub(super) fn watch(self: &Arc<Self>, writer: &mut Connection) -> rusqlite::Result<()> {
+        // What is left of the longest log is given back when it begins anew.
+        writer.pragma_update(None, "journal_size_limit", i64::from(self.limits.restart) * 4096)?;
+        let keeper = Arc::clone(self);
+        writer.wal_hook(Some(move |_log: &mut rusqlite::hooks::Wal, frames| {
+            keeper.committed(u32::try_from(frames).unwrap_or(0));
+            Ok(())
+        }))
+    }
+
+    /// What this connection reads is given up when it keeps the log from beginning anew.
+    pub(super) fn may_interrupt(&self, reader: &Connection) {
+        let read = LongRead(reader.get_interrupt_handle());
+        self.long_reads.lock().unwrap_or_else(PoisonError::into_inner).push(read);
+    }
+
+    fn committed(&self, frames: u32) {
         let mut state = self.lock();
-        state.pages += pages;
-        if state.pages >= EAGER {
+        if frames < state.frames {
+            // It has begun anew.
+            (state.moved, state.tried) = (0, 0);
+        }
+        state.frames = frames;
+        if frames.saturating_sub(state.moved) >= self.limits.eager {
             self.more.notify_one();
         }
     }
 
     /// Moves pages until it is closed.
-    pub(super) fn run(&self, connection: &Connection, inbox: &Arc<Inbox>) {
+    pub(super) fn run(&self, connection: &Connection, inbox: &Inbox) {
         loop {
             {
-                let idle = |state: &mut State| state.pages < EAGER && !state.closed;
+                let idle =
+                    |state: &mut State| state.frames.saturating_sub(state.moved) < self.limits.eager && !state.closed;
                 let mut state = self.more.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
                 if state.closed {
                     return;
                 }
-                state.pages = 0;
+                state.moved = state.frames;
             }
-            match checkpoint(connection) {
-                // More was written meanwhile: without a pause, a log that is never idle would grow for ever.
-                Ok(log) => self.quiet.store(log > LONG, Ordering::Relaxed),
-                Err(error) => return inbox.fail(&error, salvage::is_damage(&error)),
+            let _alone = self.alone();
+            if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_moved| Ok(())) {
+                return inbox.fail(&error, salvage::is_damage(&error));
             }
         }
     }
 
-    /// Whether the writer should make a pause for a checkpoint.
-    pub(super) fn wants_quiet(&self) -> bool {
-        self.quiet.load(Ordering::Relaxed)
-    }
-
-    /// The writer's own checkpoint: nothing is written meanwhile, so that the log can begin anew.
-    pub(super) fn checkpoint(&self, connection: &Connection) -> rusqlite::Result<()> {
-        self.quiet.store(false, Ordering::Relaxed);
-        checkpoint(connection).map(drop)
+    /// The writer's part: has the log begin anew when it is long. Whether events may be taken.
+    pub(super) fn restart(&self, writer: &Connection, inbox: &Inbox) -> rusqlite::Result<bool> {
+        let frames = {
+            let state = self.lock();
+            let due = state.frames >= self.limits.restart && state.frames - state.tried >= self.limits.eager;
+            if !due && state.frames < self.limits.refuse {
+                return Ok(true);
+            }
+            state.frames
+        };
+        let _alone = self.alone();
+        if inbox.sound().is_err() {
+            // The other checkpoint failed; a second one could succeed without what the first one lost.
+            return Ok(true);
+        }
+        writer.busy_timeout(self.limits.pause)?;
+        let busy: bool = writer.query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get(0))?;
+        writer.busy_timeout(PATIENCE)?;
+        if busy {
+            // They are done by the next time.
+            let reads = self.long_reads.lock().unwrap_or_else(PoisonError::into_inner);
+            reads.iter().for_each(|LongRead(read)| read.interrupt());
+        }
+        let mut state = self.lock();
+        (state.frames, state.moved, state.tried) = if busy { (frames, frames, frames) } else { (0, 0, 0) };
+        Ok(state.frames < self.limits.refuse)
     }
 
     /// Ends it.
@@ -85,59 +178,176 @@ impl Keeper {
     }
 }
 
-/// Moves what can be moved without making anybody wait; how many pages were in the log.
-fn checkpoint(connection: &Connection) -> rusqlite::Result<i64> {
-    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(1))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::path::PathBuf;
+
     use bytes::Bytes;
     use http::HeaderMap;
     use http::HeaderValue;
     use http::Method;
+    use tempfile::TempDir;
 
     use super::super::Options;
     use super::super::Sqlite;
     use super::*;
+    use crate::event::Key;
+    use crate::store::Keys;
     use crate::store::queued::Queue;
     use crate::store::queued::QueuedEvent;
     use crate::time::Moment;
 
-    #[test]
-    fn the_log_does_not_grow_for_ever_under_load_that_never_ceases() {
-        const BODY: usize = 128 * 1024;
-        const SENDERS: usize = 8;
-        const EACH: usize = 200;
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("queue.db");
-        let hour = std::time::Duration::from_secs(3600);
-        let queues = [Queue { source: "shop".to_owned(), ordered: false, keep: hour }];
+    const HOUR: Duration = Duration::from_secs(3600);
+    const NEVER: u32 = u32::MAX;
+    /// Bytes of a frame, and of what stands before the first one.
+    const FRAME: u64 = 4096 + 24;
+    const HEADER: u64 = 32;
+
+    fn open(folder: &TempDir, limits: Limits) -> (Arc<Sqlite>, PathBuf) {
+        let path = folder.path().join("store.db");
+        let queues = [Queue { source: "shop".to_owned(), ordered: false, keep: HOUR }];
         let options = Options { path: path.clone(), max_events: 10, min_free: 0, queues: &queues };
-        let sqlite = Arc::new(Sqlite::open(&options).expect("a store"));
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let event = Arc::new(QueuedEvent {
+        (Arc::new(Sqlite::open_with(&options, limits).expect("a store")), path)
+    }
+
+    fn limits(eager: u32, restart: u32, refuse: u32) -> Limits {
+        Limits { eager, restart, refuse, pause: Duration::from_millis(1), ..Limits::default() }
+    }
+
+    /// Remembers an event, which writes a frame.
+    async fn commit(sqlite: &Sqlite, number: u64) {
+        let mut key = Key([0xa5; 16]);
+        key.0[..8].copy_from_slice(&number.to_be_bytes());
+        sqlite.commit(Keys { id: key, guard: None }, HOUR).await.expect("remembered");
+    }
+
+    fn event(bytes: usize) -> Arc<QueuedEvent> {
+        Arc::new(QueuedEvent {
             id: HeaderValue::from_static("1"),
             kind: None,
             received_at: Moment::now(),
             method: Method::POST,
             headers: HeaderMap::new(),
-            body: Bytes::from(vec![b'x'; BODY]),
+            body: Bytes::from(vec![b'x'; bytes]),
             lane: None,
-        });
-        runtime.block_on(async {
-            let mut senders = tokio::task::JoinSet::new();
-            for _ in 0..SENDERS {
-                let (sqlite, event) = (Arc::clone(&sqlite), Arc::clone(&event));
-                let _sender = senders.spawn(async move {
-                    for _ in 0..EACH {
-                        sqlite.enqueue(0, Arc::clone(&event), None, hour).await.expect("queued");
-                    }
-                });
+        })
+    }
+
+    fn log(path: &Path) -> u64 {
+        std::fs::metadata(path.with_extension("db-wal")).expect("a log").len()
+    }
+
+    fn frames(path: &Path) -> u64 {
+        (log(path) - HEADER) / FRAME
+    }
+
+    /// Whether the file itself has an id.
+    fn is_moved(path: &Path) -> bool {
+        std::fs::read(path).expect("a file").windows(8).any(|bytes| bytes == [0xa5; 8])
+    }
+
+    async fn wait_until(what: &str, condition: impl Fn() -> bool) {
+        for _ in 0..1000 {
+            if condition() {
+                return;
             }
-            drop(senders.join_all().await);
-        });
-        let log = std::fs::metadata(path.with_extension("db-wal")).expect("a log").len();
-        assert!(log < 100 * 1024 * 1024, "of 200 MiB that were written, the log has {log} bytes");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("waited in vain for {what}");
+    }
+
+    #[tokio::test]
+    async fn as_many_frames_as_the_limit_says_are_moved_into_the_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (sqlite, path) = open(&folder, limits(50, NEVER, NEVER));
+        for number in 0..45 {
+            commit(&sqlite, number).await;
+        }
+        assert!(!is_moved(&path));
+        for number in 45..55 {
+            commit(&sqlite, number).await;
+        }
+        wait_until("a checkpoint", || is_moved(&path)).await;
+    }
+
+    #[tokio::test]
+    async fn a_log_that_is_never_idle_begins_anew_when_it_is_as_long_as_the_limit_says() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (sqlite, path) = open(&folder, limits(10, 100, NEVER));
+        for number in 0..1000 {
+            commit(&sqlite, number).await;
+        }
+        let frames = frames(&path);
+        assert!((10..=110).contains(&frames), "{frames} frames");
+        let folder = tempfile::tempdir().expect("a folder");
+        let (sqlite, path) = open(&folder, limits(NEVER, NEVER, NEVER));
+        for number in 0..300 {
+            commit(&sqlite, number).await;
+        }
+        assert!(self::frames(&path) >= 300, "nobody else does it");
+    }
+
+    #[tokio::test]
+    async fn a_log_that_somebody_keeps_from_beginning_anew_takes_no_more_events_until_they_are_done() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (sqlite, path) = open(&folder, limits(10, 20, 100));
+        let reader = Connection::open(&path).expect("a file");
+        reader.execute_batch("BEGIN; SELECT count(*) FROM finished").expect("read");
+        for number in 0..90 {
+            commit(&sqlite, number).await;
+        }
+        sqlite.enqueue(0, event(10), None, HOUR).await.expect("the log has room");
+        for number in 90..110 {
+            // What was delivered meanwhile is remembered nevertheless.
+            commit(&sqlite, number).await;
+        }
+        wait_until("the log to be too long", || sqlite.healthy().is_err()).await;
+        let refused = sqlite.enqueue(0, event(10), None, HOUR).await.expect_err("no room");
+        assert!(refused.to_string().contains("its log gets too long"), "{refused}");
+        assert_eq!(sqlite.sound().map_err(|error| error.to_string()), Ok(()), "a restart is not needed");
+        reader.execute_batch("COMMIT").expect("done");
+        wait_until("the log to begin anew", || sqlite.healthy().is_ok()).await;
+        sqlite.enqueue(0, event(10), None, HOUR).await.expect("there is room again");
+    }
+
+    #[tokio::test]
+    async fn a_long_read_of_the_gateway_itself_is_given_up_for_the_log() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (sqlite, path) = open(&folder, limits(10, 20, 100));
+        // Counts for ever.
+        let endless =
+            "WITH RECURSIVE n(i) AS (SELECT count(*) FROM finished UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n";
+        let reader = Connection::open(&path).expect("a file");
+        sqlite.keeper.may_interrupt(&reader);
+        let reading = std::thread::spawn(move || reader.query_row(endless, [], |_row| Ok(())));
+        for number in 0..10_000 {
+            if reading.is_finished() {
+                break;
+            }
+            commit(&sqlite, number).await;
+        }
+        assert!(reading.join().expect("no panic").is_err(), "it was given up");
+        assert!(frames(&path) < 100, "{} frames", frames(&path));
+    }
+
+    #[tokio::test]
+    async fn under_load_that_never_ceases_the_log_stays_within_64_mib() {
+        const BODY: usize = 128 * 1024;
+        const SENDERS: usize = 64;
+        const EACH: usize = 25;
+        let folder = tempfile::tempdir().expect("a folder");
+        let (sqlite, path) = open(&folder, Limits::default());
+        let mut senders = tokio::task::JoinSet::new();
+        for _ in 0..SENDERS {
+            let (sqlite, event) = (Arc::clone(&sqlite), event(BODY));
+            let _sender = senders.spawn(async move {
+                for _ in 0..EACH {
+                    sqlite.enqueue(0, Arc::clone(&event), None, HOUR).await.expect("queued");
+                }
+            });
+        }
+        drop(senders.join_all().await);
+        assert!(log(&path) < 64 * 1024 * 1024, "of 200 MiB that were written, the log has {} bytes", log(&path));
     }
 }

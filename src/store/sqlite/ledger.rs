@@ -155,12 +155,8 @@ impl Sqlite {
             }
             Ok(changed)
         };
-        let (lines, keeper) = (Arc::clone(&self.lines), Arc::clone(&self.keeper));
-        let changed = self.order_and(act, move |changed: &Vec<Changed>| {
-            lines.changed(changed);
-            // Each with an entry of an index, and perhaps a body.
-            keeper.written(3 * changed.len());
-        });
+        let lines = Arc::clone(&self.lines);
+        let changed = self.order_and(act, move |changed: &Vec<Changed>| lines.changed(changed));
         Ok(u64::try_from(changed.await?.len()).unwrap_or(u64::MAX))
     }
 

@@ -12,6 +12,7 @@ mod line;
 mod lines;
 mod open;
 mod pages;
+mod private;
 mod retention;
 mod rows;
 mod salvage;
@@ -250,7 +251,7 @@ impl Sqlite {
         Ok(Counts { oldest, ..known.lock().counts })
     }
 
-    /// Waits until everything that was handed over so far is safe.
+    /// Waits until everything that was settled so far is safe.
     ///
     /// # Errors
     /// [`Unavailable`] when it is not.

@@ -16,8 +16,10 @@ use super::Lines;
 use super::Options;
 use super::Sqlite;
 use super::inbox::Inbox;
+use super::keeper::Limits;
 use super::line::Line;
 use super::lines;
+use super::private;
 use super::retention::Retention;
 use super::rows;
 use super::salvage;
@@ -50,6 +52,11 @@ impl Sqlite {
     /// # Errors
     /// What keeps the file from being used, for the operator.
     pub fn open(options: &Options<'_>) -> Result<Self, String> {
+        Self::open_with(options, Limits::default())
+    }
+
+    /// The same with other limits of the log.
+    pub(super) fn open_with(options: &Options<'_>, limits: Limits) -> Result<Self, String> {
         let path = options.path.as_path();
         let mut owned = salvage::where_needed(path, own(path)?)?;
         let opened = match Opened::new(options) {
@@ -59,11 +66,13 @@ impl Sqlite {
             }
             opened => opened,
         };
-        let Opened { connection, remembered, sources, lines, last_row } =
+        let Opened { mut connection, remembered, sources, lines, last_row } =
             opened.map_err(|failure| failure.explain(path))?;
         let failed = |error: rusqlite::Error| Failure::Sqlite(error).explain(path);
         let keep = options.queues.iter().filter_map(|queue| Some((*sources.get(&queue.source)?, queue.keep))).collect();
-        let (inbox, keeper) = (Arc::new(Inbox::new(path.to_owned())), Arc::new(Keeper::default()));
+        let (inbox, keeper) = (Arc::new(Inbox::new(path.to_owned(), limits.batch)), Arc::new(Keeper::new(limits)));
+        keeper.watch(&mut connection).map_err(failed)?;
+        let retention = Retention::new(&connection, keep).map_err(failed)?;
         let writer = Writer {
             connection,
             path: path.to_owned(),
@@ -71,7 +80,7 @@ impl Sqlite {
             remembered: Arc::clone(&remembered),
             lines: Arc::clone(&lines),
             keeper: Arc::clone(&keeper),
-            retention: Retention::new(keep),
+            retention,
             min_free: options.min_free,
             last_row,
         };
@@ -85,6 +94,7 @@ impl Sqlite {
             })?,
             spawn("doorward-sqlite", move || writer.run())?,
         ];
+        keeper.may_interrupt(&searching);
         // It only reads, so nobody has to wait for it.
         let finds = Arc::clone(&inbox);
         drop(spawn("doorward-search", move || search_for_damage(&searching, &finds))?);
@@ -128,6 +138,11 @@ fn search_for_damage(connection: &Connection, inbox: &Inbox) {
             Ok(found) if found == "ok" => {}
             Ok(found) => return inbox.fail(&found, true),
             Err(error) if salvage::is_damage(&error) => return inbox.fail(&error, true),
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted) => {
+                return tracing::info!(
+                    "too much is written to look for damage at the same time; the next start does again"
+                );
+            }
             // Whoever needs what cannot be read now will say so.
             Err(_passing) => return,
         }
@@ -143,11 +158,14 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<std::thread:
 
 /// Takes the file for this process, until it is closed.
 fn own(path: &Path) -> Result<File, String> {
-    let file = File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(|error| {
+    let file = private::open(path).map_err(|error| {
         format!("{} cannot be opened ({error}); its folder must exist and be writable", path.display())
     })?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => {
+            private::narrow(path);
+            Ok(file)
+        }
         Err(TryLockError::WouldBlock) => Err(format!(
             "{} is in use by another process; one gateway owns its file, several share a Redis",
             path.display()

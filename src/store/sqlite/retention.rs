@@ -1,80 +1,189 @@
-//! Forgets what is past its time: finished events' ids, and delivered events.
+//! Forgets what is past its time: finished events' ids, and delivered events. Both in proportion to what is written, so that
+//! the file does not grow, and in small parts, so that nobody waits for long.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use rusqlite::Connection;
+use rusqlite::OptionalExtension as _;
 
 use super::rows;
 use crate::store::queued::State;
 use crate::time::Moment;
 
-/// How often it begins anew.
+/// Bytes of ids after which twice as many may be deleted, and how many while nothing is written.
+const IDS: i64 = 8 * 1024;
+const IDS_IDLE: i64 = 256 * 1024;
+/// Bytes of a row in `finished` besides the ids.
+const ROW: i64 = 15;
+/// How many seconds later than those behind it a row of ids may end and still be in order.
+const DISORDER: u32 = 60;
+/// How often it looks for delivered events at least, and after how many bytes of new ones.
 const EVERY: Duration = Duration::from_secs(30);
-/// Most rows that are looked at, or deleted, in one transaction, so that nobody waits for long.
+const EVENTS: usize = 8 * 1024 * 1024;
+/// Most events that are looked at in one transaction, and about how many bytes of theirs are deleted.
 const PART: i64 = 500;
+const PART_BYTES: i64 = 8 * 1024 * 1024;
 /// How long delivered events of sources are kept that are not configured any more.
 const USUAL: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[derive(Debug)]
 pub(super) struct Retention {
+    ids: Ids,
+    events: Events,
+}
+
+/// Finished events' ids: rows are in the order of their time, so that only the first ones have to be looked at.
+#[derive(Debug, Default)]
+struct Ids {
+    /// Bytes that were written since the last deletion, and those of the last batch.
+    written: i64,
+    added: i64,
+    /// The row that was written last, and when it ends.
+    last: (i64, u32),
+    /// Rows up to this one may end later than those behind it, because `store.ttl` was longer or the clock ahead: both
+    /// sides have first rows of their own.
+    fold: i64,
+    /// Before this time, none ends.
+    next: i64,
+}
+
+/// Delivered events: all that are old enough are looked at, one part after the other.
+#[derive(Debug)]
+struct Events {
     /// How long delivered events are kept, by number of the source.
     keep: HashMap<i64, Duration>,
+    /// Bytes that were written since the last round began.
+    written: usize,
     next: Moment,
     /// Rows up to this one have been looked at.
     seen: i64,
 }
 
 impl Retention {
-    pub(super) fn new(keep: HashMap<i64, Duration>) -> Self {
-        Self { keep, next: Moment::now(), seen: 0 }
+    /// For a file with these sources.
+    pub(super) fn new(connection: &Connection, keep: HashMap<i64, Duration>) -> rusqlite::Result<Self> {
+        let last = connection
+            .query_row("SELECT batch, until FROM finished ORDER BY batch DESC LIMIT 1", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .optional()?;
+        let ids = Ids { last: last.unwrap_or_default(), ..Ids::default() };
+        Ok(Self { ids, events: Events { keep, written: 0, next: Moment::now(), seen: 0 } })
     }
 
-    pub(super) fn is_due(&self, now: Moment) -> bool {
+    /// The ids of a batch were written, the last of them in this row.
+    pub(super) fn remembered(&mut self, row: i64, until: u32, bytes: usize) {
+        let ids = &mut self.ids;
+        if until.saturating_add(DISORDER) < ids.last.1 {
+            ids.fold = ids.last.0;
+        }
+        ids.last = (row, until);
+        ids.next = ids.next.min(until.into());
+        ids.added = ROW + rows::limit_of(bytes);
+        ids.written += ids.added;
+    }
+
+    /// An event was written.
+    pub(super) fn queued(&mut self, bytes: usize) {
+        self.events.written += bytes;
+    }
+
+    /// Whether to delete something with this batch; it is `idle` when there is nothing else to write.
+    pub(super) fn is_due(&self, now: Moment, idle: bool) -> bool {
+        self.ids.are_due(now, idle) || self.events.are_due(now)
+    }
+
+    /// Deletes a part of what is past its time.
+    pub(super) fn purge(&mut self, connection: &Connection, now: Moment, idle: bool) -> rusqlite::Result<()> {
+        if self.ids.are_due(now, idle) {
+            self.ids.purge(connection, now, idle)?;
+        }
+        if self.events.are_due(now) {
+            self.events.purge(connection, now)?;
+        }
+        Ok(())
+    }
+}
+
+impl Ids {
+    fn are_due(&self, now: Moment, idle: bool) -> bool {
+        (idle || self.written >= IDS) && now.unix() >= self.next
+    }
+
+    fn purge(&mut self, connection: &Connection, now: Moment, idle: bool) -> rusqlite::Result<()> {
+        // All that was written before anything was past its time does not have to go at once.
+        let mut budget = if idle { IDS_IDLE } else { 2 * self.written.min(IDS + self.added) };
+        (self.written, self.next) = (0, i64::MAX);
+        for (from, to) in [(0, self.fold), (self.fold + 1, i64::MAX)] {
+            let mut statement = connection.prepare_cached(
+                "SELECT batch, until, length(keys) FROM finished WHERE batch BETWEEN ?1 AND ?2 ORDER BY batch",
+            )?;
+            let mut rows = statement.query([from, to])?;
+            let mut ended = None;
+            while let Some(row) = rows.next()? {
+                let (batch, until, bytes): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                if until > now.unix() || budget <= 0 {
+                    self.next = self.next.min(until);
+                    break;
+                }
+                ended = Some(batch);
+                budget -= ROW + bytes;
+            }
+            if let Some(last) = ended {
+                connection
+                    .prepare_cached("DELETE FROM finished WHERE batch BETWEEN ?1 AND ?2")?
+                    .execute([from, last])?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Events {
+    fn are_due(&self, now: Moment) -> bool {
         // A clock that was put back does not stop it.
-        now >= self.next || self.next > now.after(EVERY)
+        self.seen > 0 || self.written >= EVENTS || now >= self.next || self.next > now.after(EVERY)
     }
 
-    /// Deletes a part of what is past its time; about how many pages that wrote.
-    pub(super) fn purge(&mut self, connection: &Connection, now: Moment) -> rusqlite::Result<usize> {
-        // Rows are in the order of their time: everything before the first that still holds can go.
-        let forgotten = connection
-            .prepare_cached(
-                "DELETE FROM finished WHERE batch IN (
-                     SELECT batch FROM finished
-                     WHERE batch < (SELECT batch FROM finished WHERE until > ?1 ORDER BY batch LIMIT 1)
-                     ORDER BY batch LIMIT ?2)",
-            )?
-            .execute([now.unix(), PART])?;
-        let (looked_at, deleted) = self.delivered(connection, now)?;
-        if looked_at < PART {
+    fn purge(&mut self, connection: &Connection, now: Moment) -> rusqlite::Result<()> {
+        if self.seen == 0 {
+            self.written = 0;
+        }
+        if !self.part(connection, now)? {
             self.seen = 0;
             self.next = now.after(EVERY);
         }
-        Ok(forgotten + 2 * deleted)
+        Ok(())
     }
 
-    fn delivered(&mut self, connection: &Connection, now: Moment) -> rusqlite::Result<(i64, usize)> {
+    /// Looks at a part; whether there may be more.
+    fn part(&mut self, connection: &Connection, now: Moment) -> rusqlite::Result<bool> {
         let shortest = self.keep.values().copied().min().unwrap_or(USUAL).min(USUAL);
         let newest = rows::first_of(Moment::from_millis(now.millis().saturating_sub(millis(shortest))));
         let mut statement = connection.prepare_cached(
             "SELECT event, source, state, settled FROM events WHERE event > ?1 AND event < ?2 ORDER BY event LIMIT ?3",
         )?;
+        let mut size = connection.prepare_cached("SELECT length(body) FROM payloads WHERE event = ?1")?;
         let mut found = statement.query([self.seen, newest, PART])?;
-        let mut looked_at = 0;
+        let (mut looked_at, mut bytes) = (0, 0);
         let mut expired = Vec::new();
-        while let Some(row) = found.next()? {
+        while looked_at < PART
+            && bytes < PART_BYTES
+            && let Some(row) = found.next()?
+        {
             looked_at += 1;
             let (event, source, state, settled): (i64, i64, i64, i64) =
                 (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
             self.seen = event;
             let keep = millis(self.keep.get(&source).copied().unwrap_or(USUAL));
             if state == rows::state(State::Delivered) && settled.saturating_add(keep) <= now.millis() {
+                bytes += size.query_row([event], |row| row.get::<_, i64>(0)).optional()?.unwrap_or(0);
                 expired.push(event);
             }
         }
         rows::delete(connection, &expired)?;
-        Ok((looked_at, expired.len()))
+        Ok(looked_at == PART || bytes >= PART_BYTES)
     }
 }
 
@@ -89,10 +198,110 @@ mod tests {
 
     const HOUR: i64 = 60 * 60 * 1000;
 
-    #[test]
-    fn delivered_events_go_after_their_time_and_no_others() {
+    fn file() -> Connection {
         let mut file = Connection::open_in_memory().expect("a file");
         schema::migrate(&mut file, 0).expect("a layout");
+        file
+    }
+
+    fn count(file: &Connection, table: &str) -> i64 {
+        file.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).expect("a count")
+    }
+
+    /// A gateway that writes one id after the other.
+    struct Ids {
+        file: Connection,
+        retention: Retention,
+    }
+
+    impl Ids {
+        fn new() -> Self {
+            Self::of(file())
+        }
+
+        fn of(file: Connection) -> Self {
+            let mut retention = Retention::new(&file, HashMap::new()).expect("a store");
+            // Only ids are looked at.
+            retention.events.next = Moment::from_millis(i64::MAX / 2);
+            Self { file, retention }
+        }
+
+        fn write(&mut self, second: i64, ttl: i64) {
+            let now = Moment::from_millis(second * 1000);
+            let until = u32::try_from(second + ttl).expect("small");
+            self.file.execute("INSERT INTO finished (until, keys) VALUES (?1, zeroblob(16))", [until]).expect("a row");
+            self.retention.remembered(self.file.last_insert_rowid(), until, 16);
+            self.purge(now, false);
+        }
+
+        fn purge(&mut self, now: Moment, idle: bool) {
+            if self.retention.ids.are_due(now, idle) {
+                self.retention.ids.purge(&self.file, now, idle).expect("purged");
+            }
+        }
+
+        fn count(&self) -> i64 {
+            count(&self.file, "finished")
+        }
+    }
+
+    /// Rows that are written between two deletions.
+    const BETWEEN: i64 = IDS / (ROW + 16) + 1;
+
+    #[test]
+    fn ids_go_as_fast_as_they_come_after_their_time_and_not_before() {
+        for ttl in [8, 4 * 24 * 60 * 60] {
+            let mut ids = Ids::new();
+            let rate = 500;
+            for second in 0..20 {
+                (0..rate).for_each(|_| ids.write(1000 + second, ttl));
+            }
+            if ttl > 20 {
+                assert_eq!(ids.count(), 20 * rate, "none is past its time");
+            } else {
+                assert!((ttl * rate..=(ttl + 1) * rate + BETWEEN).contains(&ids.count()), "{}", ids.count());
+            }
+            for second in 0..20 {
+                (0..rate).for_each(|_| ids.write(1000 + ttl + second, ttl));
+            }
+            let most = 20.max(ttl.min(20) + 1) * rate + BETWEEN;
+            assert!(ids.count() <= most, "{} of {most}", ids.count());
+        }
+    }
+
+    #[test]
+    fn a_deletion_is_in_proportion_to_what_was_written() {
+        let mut ids = Ids::new();
+        (0..50_000).for_each(|_| ids.write(1000, 10));
+        assert_eq!(ids.count(), 50_000);
+        (0..BETWEEN).for_each(|_| ids.write(2000, 10));
+        let left = 50_000 + BETWEEN - ids.count();
+        assert!((BETWEEN..=2 * BETWEEN + 2).contains(&left), "{left} were deleted");
+        ids.purge(Moment::from_millis(2000 * 1000), true);
+        let idle = 50_000 + BETWEEN - ids.count() - left;
+        assert_eq!(idle, IDS_IDLE / (ROW + 16) + 1, "while nothing is written, more at once");
+    }
+
+    #[test]
+    fn ids_that_were_written_with_a_longer_ttl_do_not_keep_later_ones() {
+        let mut ids = Ids::new();
+        (0..1000).for_each(|_| ids.write(1000, 100_000));
+        let mut ids = Ids::of(ids.file);
+        for second in 0..100 {
+            (0..BETWEEN).for_each(|_| ids.write(1000 + second, 8));
+        }
+        let (most, count) = (1000 + 11 * BETWEEN, ids.count());
+        assert!((1000 + 8 * BETWEEN..=most).contains(&count), "{count} of {most}");
+        // And those go in their time too.
+        for second in 0..20 {
+            (0..BETWEEN).for_each(|_| ids.write(102_000 + second, 8));
+        }
+        assert!(ids.count() <= 11 * BETWEEN, "{}", ids.count());
+    }
+
+    #[test]
+    fn delivered_events_go_after_their_time_and_no_others() {
+        let file = file();
         let now = Moment::from_millis(1_000 * HOUR);
         let insert = |millis: i64, source: i64, state: State| {
             let row = rows::first_of(Moment::from_millis(millis));
@@ -114,20 +323,45 @@ mod tests {
         insert(990 * HOUR, 1, State::Delivered);
         insert(990 * HOUR + 1, 2, State::Delivered);
         let keep = HashMap::from([(1, Duration::from_secs(5 * 3600)), (2, Duration::from_secs(20 * 3600))]);
-        let mut retention = Retention::new(keep);
+        let mut retention = Retention::new(&file, keep).expect("a store");
         let mut parts = 0;
-        retention.next = now;
-        while retention.is_due(now) {
-            retention.purge(&file, now).expect("purged");
+        retention.events.next = now;
+        while retention.events.are_due(now) {
+            retention.purge(&file, now, false).expect("purged");
             parts += 1;
         }
         assert!(parts >= 3, "{parts}");
-        for table in ["events", "payloads"] {
-            let left: i64 =
-                file.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).expect("a count");
-            assert_eq!(left, 4, "{table}");
+        assert_eq!((count(&file, "events"), count(&file, "payloads")), (4, 4));
+        retention.queued(EVENTS - 1);
+        assert!(!retention.events.are_due(now));
+        retention.queued(1);
+        assert!(retention.events.are_due(now), "it begins anew when much was written");
+        retention.purge(&file, now, false).expect("purged");
+        assert!(!retention.events.are_due(now));
+        assert!(retention.events.are_due(now.after(EVERY)), "or after a while");
+        assert!(retention.events.are_due(Moment::from_millis(0)), "also when the clock was put back");
+    }
+
+    #[test]
+    fn large_events_are_deleted_a_few_at_a_time() {
+        let file = file();
+        for row in 1..=20 {
+            file.execute(
+                "INSERT INTO events (event, source, state, attempts, spent, received, settled, checksum, id)
+                 VALUES (?1, 1, 4, 1, 0, 0, 0, 0, 'x')",
+                [row],
+            )
+            .expect("a row");
+            file.execute("INSERT INTO payloads VALUES (?1, 'POST', '[]', zeroblob(?2))", [row, PART_BYTES / 4])
+                .expect("a payload");
         }
-        assert!(retention.is_due(now.after(EVERY)), "it begins anew");
-        assert!(retention.is_due(Moment::from_millis(0)), "also when the clock was put back");
+        let now = Moment::from_millis(1_000 * HOUR);
+        let mut retention = Retention::new(&file, HashMap::new()).expect("a store");
+        let mut left = Vec::new();
+        while left.len() < 5 {
+            retention.purge(&file, now, false).expect("purged");
+            left.push(count(&file, "events"));
+        }
+        assert_eq!(left, [16, 12, 8, 4, 0]);
     }
 }

@@ -81,6 +81,11 @@ impl Columns {
         let checksum = checksum(event.method.as_str(), &headers, &event.body);
         Self { id: pairs::text(&event.id), kind: event.kind.as_ref().map(pairs::text), headers, checksum }
     }
+
+    /// About how many bytes they take on disk.
+    pub(super) fn bytes(&self) -> usize {
+        self.id.len() + self.headers.len() + 150
+    }
 }
 
 /// Statements that are used for each event.

@@ -20,6 +20,7 @@ use rusqlite::types::Value;
 
 use super::pages::Pages;
 use super::pages::Record;
+use super::private;
 use super::rows;
 use super::rows::DAMAGED;
 use super::schema;
@@ -59,7 +60,7 @@ pub(super) fn is_damage(error: &rusqlite::Error) -> bool {
 
 /// Has the next start salvage a file.
 pub(super) fn mark(path: &Path) {
-    if let Err(error) = File::create(beside(path, "-suspect")) {
+    if let Err(error) = private::open(&beside(path, "-suspect")) {
         tracing::error!(%error, "the damaged file cannot be marked");
     }
 }
@@ -174,6 +175,7 @@ impl Saved {
         if new.exists() {
             fs::remove_file(new)?;
         }
+        drop(private::open(new)?);
         let mut file = Connection::open(new)?;
         // Whatever interrupts this, it is begun again.
         file.pragma_update(None, "journal_mode", "OFF")?;

@@ -18,7 +18,6 @@ use super::inbox::Inbox;
 use super::inbox::Waiting;
 use super::keeper::Keeper;
 use super::lines::Lines;
-use super::pages::PAGE;
 use super::retention::Retention;
 use super::rows;
 use super::rows::Writing;
@@ -38,6 +37,8 @@ const IDLE: Duration = Duration::from_secs(1);
 /// larger ones leave the disk and the processor more time for everything else.
 const MANY: usize = 5;
 const PACE: Duration = Duration::from_millis(1);
+/// Most ids in a row: four such rows fill a page, and longer ones would leave up to half of each empty.
+const ROW: usize = 60;
 
 pub(super) struct Writer {
     pub(super) connection: Connection,
@@ -60,8 +61,6 @@ struct Effects {
     arrived: Vec<(usize, i64, Arc<QueuedEvent>)>,
     settled: Vec<Settled>,
     completions: Vec<Completion>,
-    /// About how many pages were written.
-    pages: usize,
 }
 
 /// An attempt as it was written: its line is told after the commit.
@@ -75,12 +74,13 @@ impl Writer {
         self.look_at_room();
         while let Some(mut batch) = self.inbox.next(IDLE) {
             let begun = Instant::now();
+            let shortened = self.keep_log_short();
             // Others find out too that the file is not well.
             if self.inbox.sound().is_err() {
                 break;
             }
             self.look_at_room();
-            match self.write(&mut batch) {
+            match shortened.and_then(|()| self.write(&mut batch)) {
                 Ok(effects) => {
                     let many = effects.arrived.len() + effects.settled.len() >= MANY;
                     self.conclude(effects, batch);
@@ -105,6 +105,22 @@ impl Writer {
         self.keeper.close();
     }
 
+    fn keep_log_short(&self) -> rusqlite::Result<()> {
+        let short = self.keeper.restart(&self.connection, &self.inbox)?;
+        if self.inbox.set_long(!short) {
+            if short {
+                tracing::info!("the log of the store's file has begun anew: events are taken again");
+            } else {
+                tracing::error!(
+                    path = %self.path.display(),
+                    "somebody has been reading the store's file for so long that its log cannot begin anew: no more \
+                     events are taken until they have finished"
+                );
+            }
+        }
+        Ok(())
+    }
+
     /// New events are refused before the disk is full, so that there is room to record what becomes of the others.
     fn look_at_room(&self) {
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -124,12 +140,10 @@ impl Writer {
     fn write(&mut self, batch: &mut Batch) -> rusqlite::Result<Effects> {
         let mut effects = Effects::default();
         let now = Moment::now();
-        let forget = self.retention.is_due(now);
-        if batch.is_empty() && !forget {
+        let idle = batch.is_empty();
+        let forget = self.retention.is_due(now, idle);
+        if idle && !forget {
             return Ok(effects);
-        }
-        if self.keeper.wants_quiet() {
-            self.keeper.checkpoint(&self.connection)?;
         }
         if self.inbox.healthy().is_err() {
             // Their senders are told by the dropped replies.
@@ -141,20 +155,24 @@ impl Writer {
             settle(&mut writing, &self.lines, batch, &mut effects)?;
             for (row, arrival) in admit(batch, &self.remembered, &mut self.last_row, now) {
                 writing.insert(row, self.lines.source(arrival.queue), &arrival)?;
+                self.retention.queued(arrival.bytes());
                 effects.arrived(row, arrival, batch);
             }
         }
         for order in std::mem::take(&mut batch.orders) {
             effects.completions.push((order.0)(&transaction)?);
         }
-        if !batch.finished.is_empty() {
-            let keys: Vec<u8> = batch.finished.iter().flat_map(|key| key.0).collect();
+        for keys in batch.finished.chunks(ROW) {
+            let keys: Vec<u8> = keys.iter().flat_map(|key| key.0).collect();
             transaction
                 .prepare_cached("INSERT INTO finished (until, keys) VALUES (?1, ?2)")?
                 .execute(params![batch.until, keys])?;
         }
+        if !batch.finished.is_empty() {
+            self.retention.remembered(transaction.last_insert_rowid(), batch.until, size_of_val(&*batch.finished));
+        }
         if forget {
-            effects.pages += self.retention.purge(&transaction, now)?;
+            self.retention.purge(&transaction, now, idle)?;
         }
         transaction.commit()?;
         Ok(effects)
@@ -172,7 +190,6 @@ impl Writer {
         }
         batch.waiting.into_iter().for_each(Waiting::wake);
         effects.completions.into_iter().for_each(|complete| complete());
-        self.keeper.written(effects.pages);
     }
 }
 
@@ -185,7 +202,6 @@ impl Effects {
         }
         batch.until = batch.until.max(until);
         batch.wait_queued(reply, Published::Appended);
-        self.pages += 2 + event.body.len() / PAGE;
         self.arrived.push((queue, row, event));
     }
 }
@@ -198,7 +214,6 @@ fn settle(writing: &mut Writing<'_>, lines: &Lines, batch: &mut Batch, effects: 
             Verdict::Delivered | Verdict::Dead => None,
         };
         writing.settle(attempt.row, &attempt.settlement, due)?;
-        effects.pages += 1;
         effects.settled.push(Settled { attempt, due });
     }
     Ok(())

@@ -7,6 +7,7 @@ use std::io::Read;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 use std::time::Duration;
 use std::time::Instant;
 use std::time::SystemTime;
@@ -83,6 +84,9 @@ pub struct Options {
     round: u32,
     #[arg(long)]
     remembered: Option<u64>,
+    /// For the report: a file of the proxy's, whose bytes on disk are counted with those beside it.
+    #[arg(long)]
+    store: Option<PathBuf>,
     /// Requests that are due each second, whether earlier ones are answered or not; an answer's time counts from when its
     /// request was due. Without it, each connection sends its next request when the last one is answered.
     #[arg(long)]
@@ -413,6 +417,7 @@ pub fn run(options: &Options) -> Result<Line> {
         disk_p99_us: options.disk_p99,
         delivered_per_second: options.queued.then(|| answered as f64 / (elapsed + drained).as_secs_f64()),
         cpu_us: cpu.as_secs_f64() * 1e6 / count as f64,
+        store_bytes: options.store.as_deref().map(crate::disk::bytes).transpose()?,
         rss_before_kib,
         rss_after_kib: process::memory_kib(options.pid, "VmRSS")?,
         rss_peak_kib: process::memory_kib(options.pid, "VmHWM")?,

@@ -1,6 +1,7 @@
 //! What the disk itself takes for what a durable store asks of it.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::io::Write;
 use std::path::Path;
 use std::time::Instant;
@@ -13,6 +14,21 @@ use hdrhistogram::Histogram;
 const WRITES: usize = 2000;
 /// Bytes of one write: about what some tens of small events are together.
 const BYTES: usize = 64 * 1024;
+
+/// Bytes of a SQLite file and of those beside it.
+pub fn bytes(store: &Path) -> Result<u64> {
+    let mut sum = 0;
+    for ending in ["", "-wal", "-shm"] {
+        let mut path = store.as_os_str().to_owned();
+        path.push(ending);
+        match std::fs::metadata(&path) {
+            Ok(file) => sum += file.len(),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("cannot look at {}", path.display())),
+        }
+    }
+    Ok(sum)
+}
 
 /// The 50th and 99th percentile of appending and `fdatasync` in this folder, in microseconds.
 pub fn sync(folder: &Path) -> Result<(f64, f64)> {

@@ -36,6 +36,8 @@ pub struct Line {
     pub disk_p99_us: Option<f64>,
     /// CPU time of the proxy per request.
     pub cpu_us: f64,
+    /// Bytes of the proxy's store on disk, where it has files.
+    pub store_bytes: Option<u64>,
     pub rss_before_kib: u64,
     pub rss_after_kib: u64,
     pub rss_peak_kib: u64,
@@ -146,8 +148,10 @@ fn print_flat(all: &[Line]) {
         let line = cell.lines[0];
         if index == 0 {
             println!("\n### By remembered ids ({}, {} connections)\n", size(line.body), line.connections);
-            println!("| proxy | ids at start | at end | CPU µs/request | × {BASELINE} | (rounds) | RSS MiB |");
-            println!("|---|--:|--:|--:|--:|:-:|--:|");
+            println!(
+                "| proxy | ids at start | at end | CPU µs/request | × {BASELINE} | (rounds) | RSS MiB | disk MiB |"
+            );
+            println!("|---|--:|--:|--:|--:|:-:|--:|--:|");
         }
         if line.proxy == BASELINE {
             continue;
@@ -155,13 +159,20 @@ fn print_flat(all: &[Line]) {
         let ratios = cell.ratios();
         let start = line.remembered.unwrap_or_default();
         println!(
-            "| {} | {start} | {} | {:.1} | {:.2} | {} | {:.1} |",
+            "| {} | {start} | {} | {:.1} | {:.2} | {} | {:.1} | {} |",
             line.proxy,
             start + line.requests,
             cell.median(|line| line.cpu_us),
             median(ratios.clone()),
             range(&ratios),
             cell.mib(|line| line.rss_after_kib, |values| values.last().copied()),
+            match line.store_bytes {
+                Some(_) => format!(
+                    "{:.1}",
+                    cell.mib(|line| line.store_bytes.unwrap_or(0) / 1024, |values| values.into_iter().max())
+                ),
+                None => String::new(),
+            },
         );
     }
     if !all.is_empty() {

@@ -1,0 +1,164 @@
+//! How large a store's files get, and who may read them.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use crate::harness::Gateway;
+use crate::harness::Github;
+use crate::harness::Upstream;
+use crate::harness::connect;
+use crate::harness::doorward;
+use crate::harness::wait_until;
+use crate::queue::QUEUED;
+use crate::queue::queued;
+
+const EVENTS: usize = 30_000;
+const SENDERS: usize = 4;
+/// Bytes of a record on disk; an event of GitHub's, whose id is not signed, has two.
+const RECORD: u64 = 24;
+const MIB: u64 = 1024 * 1024;
+
+#[test]
+fn the_default_store_moves_its_log_into_its_file_and_keeps_both_small() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, "");
+    send(&gateway, EVENTS);
+    let records = 2 * EVENTS as u64 * RECORD;
+    let (file, log) = (bytes(&gateway, ""), bytes(&gateway, "-wal"));
+    assert!(file > records / 4, "of {records} bytes, the file has {file}, and the log {log}");
+    assert!(file + log + bytes(&gateway, "-shm") < records + 64 * MIB, "the file has {file}, the log {log}");
+}
+
+#[test]
+fn finished_events_go_from_the_default_store_soon_after_their_time() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, "lease = \"1s\"\nttl = \"1s\"");
+    send(&gateway, EVENTS / 10);
+    wait_until("nothing to be left", || rows(gateway.folder()) == 0);
+}
+
+#[test]
+fn what_is_delivered_while_the_store_takes_nothing_does_not_fill_it() {
+    let upstream = Upstream::start();
+    for (min_free, expected) in [("1KiB", 1), ("1PiB", 0)] {
+        let gateway = gateway(&upstream, &format!("on_outage = \"accept\"\nmin_free = \"{min_free}\""));
+        assert_eq!(Github::delivery(min_free, min_free).send(gateway.address()).status, 200);
+        gateway.signal("TERM");
+        let folder = gateway.wait().folder.expect("its folder");
+        assert_eq!(rows(folder.path()), expected, "{min_free}");
+    }
+    assert_eq!(upstream.received().len(), 2);
+}
+
+#[test]
+fn the_files_are_for_their_owner_alone_whatever_the_umask() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let sections = "server.listen = \"127.0.0.1:0\"\nadmin.listen = \"127.0.0.1:0\"\nstore.url = \"sqlite:store.db\"\n";
+    std::fs::write(folder.path().join("doorward.toml"), sections).expect("a configuration");
+    for umask in ["022", "000"] {
+        let mut gateway = Command::new("sh")
+            .args(["-c", &format!("umask {umask} && exec \"$0\" serve"), env!("CARGO_BIN_EXE_doorward")])
+            .current_dir(folder.path())
+            .spawn()
+            .expect("it starts");
+        wait_until("its files", || modes(folder.path()).len() == 3);
+        assert_eq!(modes(folder.path()), [0o600; 3], "umask {umask}");
+        gateway.kill().expect("it runs");
+        gateway.wait().expect("it ends");
+        for ending in ["", "-wal", "-shm"] {
+            std::fs::remove_file(folder.path().join(format!("store.db{ending}"))).expect("a file");
+        }
+    }
+}
+
+#[test]
+fn files_that_others_could_read_are_narrowed_and_so_are_those_of_a_salvage() {
+    let sections = queued("http://127.0.0.1:1/app", "");
+    let gateway = Gateway::start(&sections);
+    assert_eq!(Github::delivery("1", "1").send(gateway.address()).text(), QUEUED);
+    let folder = gateway.kill().folder.expect("its folder");
+    let widen = || {
+        for entry in std::fs::read_dir(folder.path()).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).expect("a mode");
+        }
+    };
+    widen();
+    let gateway = Gateway::spawn(folder.path(), &sections, &[]);
+    assert_eq!(modes(folder.path()), [0o600; 3]);
+    gateway.logged("that they could be read", |event| {
+        event["level"] == "WARN"
+            && event["mode"] == "666"
+            && event["message"].as_str().is_some_and(|it| it.contains("others"))
+    });
+    drop(gateway);
+    widen();
+    // As a gateway does that meets damage.
+    std::fs::write(folder.path().join("store.db-suspect"), "").expect("a mark");
+    let _gateway = Gateway::spawn(folder.path(), &sections, &[]);
+    let modes = modes(folder.path());
+    assert!(modes.len() > 3, "the damaged file is kept");
+    assert!(modes.iter().all(|mode| *mode == 0o600), "{modes:?}");
+}
+
+#[test]
+fn a_queue_that_is_lost_with_the_machine_is_warned_of() {
+    let folder = tempfile::Builder::new().prefix("doorward").tempdir_in("/dev/shm").expect("Linux has memory there");
+    let source = Github::delivering("queue = { url = \"http://127.0.0.1:1/app\" }");
+    let sections = format!("{source}[store]\nurl = \"sqlite:{}/store.db\"\n", folder.path().display());
+    let gateway = Gateway::start(&sections);
+    gateway.logged("a warning", |event| {
+        event["level"] == "WARN" && event["message"].as_str().is_some_and(|it| it.contains("on memory (tmpfs)"))
+    });
+    let checked = |sections: &str| {
+        std::fs::write(folder.path().join("doorward.toml"), sections).expect("a configuration");
+        let output = doorward().arg("check").current_dir(folder.path()).output().expect("it ends");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (code, said) = checked(&sections);
+    assert!(code == Some(0) && said.contains("on memory (tmpfs)"), "{said}");
+    // An upstream has the event before it is acknowledged.
+    let source = Github::source("http://127.0.0.1:1/app");
+    let (code, said) = checked(&format!("{source}[store]\nurl = \"sqlite:store.db\"\n"));
+    assert!(code == Some(0) && !said.contains("tmpfs"), "{said}");
+}
+
+/// The modes of the store's files.
+fn modes(folder: &Path) -> Vec<u32> {
+    let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry"));
+    let ours = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("store.db"));
+    ours.map(|entry| entry.metadata().expect("a file").permissions().mode() & 0o777).collect()
+}
+
+fn gateway(upstream: &Upstream, store: &str) -> Gateway {
+    let source = Github::delivering(&format!("upstream = {{ url = \"{}\", timeout = \"900ms\" }}", upstream.url()));
+    Gateway::start(&format!("{source}[store]\nurl = \"sqlite:store.db\"\n{store}\n"))
+}
+
+/// Sends events on a few connections, so that most of them are written alone.
+fn send(gateway: &Gateway, events: usize) {
+    std::thread::scope(|scope| {
+        for sender in 0..SENDERS {
+            scope.spawn(move || {
+                let connection = connect(gateway.address());
+                for number in 0..events / SENDERS {
+                    let id = format!("{sender}-{number}");
+                    let answer = Github::delivery(&id, id.as_str()).send_on(&connection);
+                    assert_eq!(answer.status, 200, "{answer:?}");
+                }
+            });
+        }
+    });
+}
+
+fn bytes(gateway: &Gateway, ending: &str) -> u64 {
+    std::fs::metadata(gateway.folder().join(format!("store.db{ending}"))).expect("a file").len()
+}
+
+/// How many rows of ids there are.
+fn rows(folder: &Path) -> i64 {
+    rusqlite::Connection::open_with_flags(folder.join("store.db"), rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)
+        .and_then(|file| file.query_row("SELECT count(*) FROM finished", [], |row| row.get(0)))
+        .expect("a count")
+}
