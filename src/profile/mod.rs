@@ -56,6 +56,7 @@ pub use condition::Test;
 pub use duration::Tolerance;
 pub use event::Event;
 pub use event::Reference;
+pub use event::ReplayGuard;
 pub use handshake::Handshake;
 pub use handshake::Json;
 pub use handshake::Reply;
@@ -146,7 +147,7 @@ pub enum TimestampPolicy {
     /// It must be there, be readable and lie within the tolerance.
     #[default]
     Enforce,
-    /// Its distance from now is measured, and that is all.
+    /// Its distance from now is measured; where it is signed, it may be as old as events are remembered, and no older.
     Record,
 }
 

@@ -38,6 +38,7 @@ use self::section::word;
 
 pub use admin::Admin;
 pub use judge::Judge;
+pub use judge::Replays;
 
 /// Everything the gateway needs to know.
 #[derive(Debug)]
@@ -303,6 +304,14 @@ impl Log {
         section.finish();
         Some(Self { format: format?, level: level? })
     }
+}
+
+/// What `store.ttl` is when nobody sets it.
+///
+/// # Errors
+/// Only when the embedded defaults have none, which is a bug.
+pub fn usual_ttl() -> Result<Duration, String> {
+    duration(&layers::usual("store", "ttl")?)
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
