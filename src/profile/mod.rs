@@ -269,6 +269,13 @@ impl Profile {
         self.schemes().flat_map(Scheme::signed).flat_map(Template::walk).any(|piece| *piece == Piece::Query)
     }
 
+    /// Whether everything that is signed has the address of the endpoint in it.
+    pub fn signs_address(&self) -> bool {
+        let address =
+            |signed: &Template| signed.certain().any(|piece| matches!(piece, Piece::Url | Piece::UrlWithPort));
+        self.schemes().all(|scheme| !scheme.signed().is_empty() && scheme.signed().iter().all(address))
+    }
+
     /// Whether the timestamp is under any member's signature.
     pub fn signs_timestamp(&self) -> bool {
         self.timestamp

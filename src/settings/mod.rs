@@ -7,6 +7,7 @@ mod layers;
 mod lint;
 mod queue;
 mod section;
+mod shared;
 mod source;
 
 use std::net::SocketAddr;

@@ -16,6 +16,7 @@ use super::section::Section;
 use super::section::count;
 use super::section::duration;
 use super::section::word;
+use super::shared::Holdings;
 use crate::auth::Jwks;
 use crate::auth::KeySets;
 use crate::body::Limits;
@@ -50,11 +51,12 @@ pub(super) struct Surroundings<'s> {
     store: Option<&'s Store>,
     /// The profiles that sources have.
     used: RefCell<BTreeSet<String>>,
+    holdings: Holdings,
 }
 
 impl<'s> Surroundings<'s> {
     pub(super) fn new(profiles: &'s Profiles, limits: &'s Limits, store: Option<&'s Store>) -> Self {
-        Self { profiles, limits, store, used: RefCell::default() }
+        Self { profiles, limits, store, used: RefCell::default(), holdings: Holdings::default() }
     }
 
     /// The names of the profiles that sources have.
@@ -161,6 +163,9 @@ impl<'s> Surroundings<'s> {
     ) -> Option<Judge> {
         let secrets = secrets?;
         let judge = judge(profile, section, (secrets, params), replays, key_sets);
+        if profile.needs_secrets() {
+            self.holdings.add(section, profile, secrets, params);
+        }
         judge.inspect(|judge| lint::replays(section, profile, judge, replays))
     }
 
