@@ -1,6 +1,7 @@
 //! Gives a verified request its identity: event id, type and the key it is remembered under.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use http::HeaderName;
 use http::HeaderValue;
@@ -18,6 +19,7 @@ use crate::params::Params;
 use crate::profile;
 use crate::profile::Hash;
 use crate::profile::Place;
+use crate::profile::ReplayGuard;
 
 /// Longest event id, in bytes.
 pub const MAX_ID: usize = 512;
@@ -33,6 +35,9 @@ pub struct Identity {
     id: Reference,
     kind: Option<Reference>,
     nonce: Option<Field>,
+    guard: ReplayGuard,
+    /// Whether events of types that are not wanted are known again, when they come as another type.
+    notes_ignored: bool,
     /// What events have in common that are delivered in order.
     order: Option<Field>,
 }
@@ -58,7 +63,18 @@ pub struct Event {
     /// Absent when it is not verified.
     key: Option<Key>,
     guard: Option<Key>,
+    ignored: Option<Ignored>,
+    ahead: Option<Duration>,
     lane: Option<Lane>,
+}
+
+/// What an event is remembered under when its type is not wanted, and the type is not signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ignored {
+    /// What is signed of it, whatever its type.
+    pub any: Key,
+    /// The same with its type.
+    pub typed: Key,
 }
 
 /// What events have in common that are delivered one after the other: a hash of the value.
@@ -67,7 +83,7 @@ pub struct Lane(pub u64);
 
 impl Lane {
     fn new(source: &str, value: &str) -> Self {
-        let Key([a, b, c, d, e, f, g, h, ..]) = Key::new(source, b"lane", value.as_bytes());
+        let Key([a, b, c, d, e, f, g, h, ..]) = Key::new(source, b"lane", &[value.as_bytes()]);
         Self(u64::from_le_bytes([a, b, c, d, e, f, g, h]))
     }
 }
@@ -98,14 +114,32 @@ pub struct Nameless {
 }
 
 impl Identity {
-    /// Takes the profile at its word; `proofs` are where those of its schemes stand.
-    pub fn new(said: &profile::Event, proofs: &[Place], params: &Params, wants: &mut Wants) -> Self {
+    /// Takes the profile at its word, but for its guard; `proofs` are where those of its schemes stand.
+    pub fn new(
+        said: &profile::Event,
+        guard: ReplayGuard,
+        proofs: &[Place],
+        params: &Params,
+        wants: &mut Wants,
+    ) -> Self {
         Self {
             id: Reference::new(&said.id, proofs, params, wants),
             kind: said.kind.as_ref().map(|kind| Reference::new(kind, proofs, params, wants)),
             nonce: said.nonce.as_ref().map(|nonce| Field::new(nonce, wants).with_params(params)),
+            guard,
+            notes_ignored: false,
             order: None,
         }
+    }
+
+    /// Whether events are known again whose type is not wanted.
+    pub fn note_ignored(&mut self, notes: bool) {
+        self.notes_ignored = notes;
+    }
+
+    /// By what an event is known again under another id.
+    pub fn guard_name(&self) -> &'static str {
+        if self.nonce.is_some() { "nonce" } else { self.guard.name() }
     }
 
     /// Events in which this reads the same are delivered in order.
@@ -135,12 +169,25 @@ impl Identity {
         let kind = kind.and_then(|kind| value(&kind.replace(JOINT, "."), MAX_KIND));
         let nonce = self.nonce.as_ref().and_then(|nonce| nonce.text(inbound, values).ok().flatten());
         let guard = match nonce {
-            Some(nonce) => Some(Key::new(source, b"nonce", nonce.as_bytes())),
-            None => verified.guard().map(|digest| Key::new(source, b"guard", digest)),
+            Some(nonce) => Some(Key::new(source, b"nonce", &[nonce.as_bytes()])),
+            None => verified.guard().and_then(|digest| self.guard(source, digest, kind.as_ref())),
         };
+        let ignored = self.notes_ignored.then(|| Ignored::new(source, guard.unwrap_or(key), kind.as_ref()));
+        let ahead = verified.ahead();
         let order = self.order.as_ref().and_then(|order| order.text(inbound, values).ok().flatten());
         let lane = order.map(|order| Lane::new(source, order));
-        Ok(Event { id, kind, key: Some(key), guard, lane, inbound: verified.into_inbound() })
+        Ok(Event { id, kind, key: Some(key), guard, ignored, ahead, lane, inbound: verified.into_inbound() })
+    }
+
+    fn guard(&self, source: &str, digest: &[u8; 32], kind: Option<&HeaderValue>) -> Option<Key> {
+        match self.guard {
+            ReplayGuard::Content => Some(Key::new(source, b"guard", &[digest])),
+            ReplayGuard::ContentAndType => {
+                let kind = kind.map(HeaderValue::as_bytes).unwrap_or_default();
+                Some(Key::new(source, b"guard+type", &[digest, kind]))
+            }
+            ReplayGuard::Off => None,
+        }
     }
 
     /// Reads the id alone, as it is shown.
@@ -157,7 +204,7 @@ impl Identity {
         let id = id.ok_or(Unidentified::Missing)?;
         let joined = matches!(id, Cow::Owned(_)) && id.contains(JOINT);
         let shown = if joined { value(&id.replace(JOINT, ":"), MAX_ID) } else { value(&id, MAX_ID) };
-        Ok((shown.ok_or(Unidentified::Invalid)?, Key::new(source, b"id", id.as_bytes())))
+        Ok((shown.ok_or(Unidentified::Invalid)?, Key::new(source, b"id", &[id.as_bytes()])))
     }
 }
 
@@ -239,21 +286,36 @@ fn value(text: &str, max: usize) -> Option<HeaderValue> {
     HeaderValue::from_bytes(text.as_bytes()).ok()
 }
 
+impl Ignored {
+    /// Both.
+    pub fn iter(self) -> impl Iterator<Item = Key> + Clone {
+        [self.any, self.typed].into_iter()
+    }
+
+    fn new(source: &str, Key(content): Key, kind: Option<&HeaderValue>) -> Self {
+        let kind = kind.map(HeaderValue::as_bytes).unwrap_or_default();
+        // A hash of its own would say no more.
+        let any = Key(content.map(|byte| !byte));
+        Self { any, typed: Key::new(source, b"type", &[&any.0, kind]) }
+    }
+}
+
 impl Key {
-    fn new(source: &str, what: &[u8], bytes: &[u8]) -> Self {
+    /// All parts but the last are of one length.
+    fn new(source: &str, what: &[u8], parts: &[&[u8]]) -> Self {
         let mut hash = Sha256::new();
         hash.update(source.as_bytes());
         hash.update([0]);
         hash.update(what);
         hash.update([0]);
-        hash.update(bytes);
+        parts.iter().for_each(|part| hash.update(part));
         let digest: [u8; 32] = hash.finalize().into();
         Self(std::array::from_fn(|at| digest.get(at).copied().unwrap_or_default()))
     }
 
     /// Of an event's id, as it is shown; one of several parts is shown otherwise than it is remembered.
     pub fn of_id(source: &str, shown: &str) -> Self {
-        Self::new(source, b"id", shown.as_bytes())
+        Self::new(source, b"id", &[shown.as_bytes()])
     }
 
     /// In hexadecimal, for stores that want text.
@@ -265,7 +327,8 @@ impl Key {
 impl Event {
     /// A request that nobody could verify or identify, for a source that only observes.
     pub fn unverified(inbound: Inbound) -> Self {
-        Self { inbound, id: HeaderValue::from_static(""), kind: None, key: None, guard: None, lane: None }
+        let id = HeaderValue::from_static("");
+        Self { inbound, id, kind: None, key: None, guard: None, ignored: None, ahead: None, lane: None }
     }
 
     /// Whether it is proven to come from the provider.
@@ -301,5 +364,15 @@ impl Event {
     /// What it is remembered under as well, when its id is not signed: a digest of what is.
     pub fn guard(&self) -> Option<Key> {
         self.guard
+    }
+
+    /// What it is remembered under when its type is not wanted; nothing where nobody but the provider could change that.
+    pub fn ignored(&self) -> Option<Ignored> {
+        self.ignored
+    }
+
+    /// How far ahead of now its signed time is, if at all; nothing where no time is signed.
+    pub fn ahead(&self) -> Option<Duration> {
+        self.ahead
     }
 }

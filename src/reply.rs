@@ -23,8 +23,8 @@ pub enum Outcome {
     Delivered(Answer),
     /// The broker has it.
     Published,
-    /// It was finished before.
-    Duplicate,
+    /// It was finished before: under this id, or under another one when this names by what it was known again.
+    Duplicate(Option<&'static str>),
     /// The source does not want events of this type.
     Ignored,
     /// It was a probe, and is answered with this.
@@ -86,12 +86,12 @@ impl Answers {
     }
 
     /// The answer for an event that was taken without an upstream's own.
-    fn accepted(&self, usual: &'static [u8]) -> Response<Full<Bytes>> {
+    fn accepted(&self, usual: impl Into<Bytes>) -> Response<Full<Bytes>> {
         match &self.body {
             Some((_, body)) if body.is_empty() => bodiless(self.accepted),
             Some((content_type, body)) => whole(self.accepted, content_type.clone(), body.clone()),
             None if self.accepted == StatusCode::NO_CONTENT => bodiless(self.accepted),
-            None => whole(self.accepted, JSON, Bytes::from_static(usual)),
+            None => whole(self.accepted, JSON, usual.into()),
         }
     }
 }
@@ -106,9 +106,12 @@ pub const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+j
 pub fn accepted(outcome: Outcome, answers: &Answers) -> Response<Full<Bytes>> {
     match outcome {
         Outcome::Delivered(answer) => relay(answer, br#"{"received":true}"#),
-        Outcome::Published => answers.accepted(br#"{"received":true}"#),
-        Outcome::Duplicate => answers.accepted(br#"{"received":true,"duplicate":true}"#),
-        Outcome::Ignored => answers.accepted(br#"{"received":true,"ignored":true}"#),
+        Outcome::Published => answers.accepted(r#"{"received":true}"#),
+        Outcome::Duplicate(None) => answers.accepted(r#"{"received":true,"duplicate":true}"#),
+        Outcome::Duplicate(Some(guard)) => {
+            answers.accepted(format!(r#"{{"received":true,"duplicate":true,"replay_guard":"{guard}"}}"#))
+        }
+        Outcome::Ignored => answers.accepted(r#"{"received":true,"ignored":true}"#),
         Outcome::Handshake(answer) => shaken(answer),
     }
 }

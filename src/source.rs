@@ -91,17 +91,32 @@ impl SourceName {
 #[derive(Debug, Default)]
 pub struct Wanted(Vec<WildMatch>);
 
+/// Whether an event is to be delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// It is.
+    Wanted,
+    /// Its type is not among those that are.
+    Unwanted,
+    /// Its type should say so, and cannot be read.
+    Untyped,
+}
+
 impl Wanted {
     /// Wants what one of the patterns matches; everything when there is none.
     pub fn new(patterns: impl IntoIterator<Item = String>) -> Self {
         Self(patterns.into_iter().map(|pattern| WildMatch::new(&pattern)).collect())
     }
 
-    /// Whether an event is to be delivered. One without a type is: nobody said that it is not wanted.
-    pub fn contains(&self, event: &Event) -> bool {
-        let Some(kind) = event.kind() else { return true };
-        self.0.is_empty()
-            || std::str::from_utf8(kind.as_bytes()).is_ok_and(|kind| self.0.iter().any(|pattern| pattern.matches(kind)))
+    /// Whether an event is to be delivered. What could not be verified is: nobody could read its type.
+    pub fn judge(&self, event: &Event) -> Want {
+        if self.0.is_empty() || !event.is_verified() {
+            return Want::Wanted;
+        }
+        let Some(kind) = event.kind() else { return Want::Untyped };
+        let wanted =
+            std::str::from_utf8(kind.as_bytes()).is_ok_and(|kind| self.0.iter().any(|pattern| pattern.matches(kind)));
+        if wanted { Want::Wanted } else { Want::Unwanted }
     }
 }
 

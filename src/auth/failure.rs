@@ -17,9 +17,9 @@ pub enum Failure {
     TimestampMissing,
     #[error("the timestamp is not written the way the profile says")]
     TimestampMalformed,
-    #[error("the timestamp is older than the tolerance")]
+    #[error("the timestamp is older than the tolerance, or than events are remembered")]
     TimestampStale,
-    #[error("the timestamp lies further ahead than the tolerance")]
+    #[error("the timestamp lies further ahead than the tolerance, or than events are remembered")]
     TimestampFuture,
     #[error("there is no bearer token")]
     TokenMissing,

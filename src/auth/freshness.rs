@@ -22,6 +22,9 @@ pub struct Freshness {
     /// Whole seconds into the past and into the future, where there is a limit.
     past: Option<i64>,
     future: Option<i64>,
+    /// How long events are remembered, in whole seconds, where the time is signed: a request that is older than that would
+    /// be as good as new, because nothing may be left of the first one.
+    remembered: Option<i64>,
     /// Whether it has to be there and readable: it decides something, or it is signed.
     required: bool,
 }
@@ -35,16 +38,17 @@ pub struct Stamp<'r> {
 }
 
 impl Freshness {
-    /// Takes the profile at its word; `signed` when the time is part of what is signed.
-    pub fn new(said: &profile::Timestamp, signed: bool, wants: &mut Wants) -> Self {
+    /// Takes the profile at its word; `signed` when the time is part of what is signed, with how long events are remembered.
+    pub fn new(said: &profile::Timestamp, signed: Option<Duration>, wants: &mut Wants) -> Self {
         let tolerance = said.tolerance.filter(|_| said.policy == TimestampPolicy::Enforce);
-        let seconds = |limit: Duration| i64::try_from(limit.as_secs()).unwrap_or(i64::MAX);
         Self {
             from: Field::new(&said.from, wants),
             format: said.format,
-            required: signed || tolerance.is_some(),
-            past: tolerance.and_then(|tolerance| tolerance.past).map(seconds),
-            future: tolerance.and_then(|tolerance| tolerance.future).map(seconds),
+            // What comes at once is never too old.
+            remembered: signed.map(|remembered| whole_seconds(remembered).max(1)),
+            required: signed.is_some() || tolerance.is_some(),
+            past: tolerance.and_then(|tolerance| tolerance.past).map(whole_seconds),
+            future: tolerance.and_then(|tolerance| tolerance.future).map(whole_seconds),
         }
     }
 
@@ -66,17 +70,26 @@ impl Freshness {
     /// Compares the time with now; the seconds from it to now.
     ///
     /// # Errors
-    /// [`Failure::TimestampStale`] or [`Failure::TimestampFuture`] beyond the tolerance, where it is enforced.
+    /// [`Failure::TimestampStale`] or [`Failure::TimestampFuture`] beyond the tolerance, where it is enforced, and for a
+    /// signed time that is as far from now as events are remembered, whatever the profile says.
     pub fn judge(&self, stamp: &Stamp<'_>, now: Moment) -> Result<Option<i64>, Failure> {
         let Some(moment) = stamp.moment else { return Ok(None) };
         let age = now.seconds_since(moment);
-        if self.past.is_some_and(|limit| age > limit) {
+        // What is remembered in whole seconds may be forgotten within the last of them.
+        if self.past.is_some_and(|limit| age > limit) || self.remembered.is_some_and(|limit| age >= limit) {
             return Err(Failure::TimestampStale);
         }
-        if self.future.is_some_and(|limit| age < -limit) {
+        if self.future.is_some_and(|limit| age < -limit) || self.remembered.is_some_and(|limit| age <= -limit) {
             return Err(Failure::TimestampFuture);
         }
         Ok(Some(age))
+    }
+
+    /// How far ahead of now a signed time of this age is: its event has to be remembered for longer by as much. Nothing where
+    /// the time is not signed.
+    pub fn ahead(&self, age: Option<i64>) -> Option<Duration> {
+        let ahead = age.filter(|_| self.remembered.is_some())?.saturating_neg();
+        Some(Duration::from_secs(u64::try_from(ahead).unwrap_or(0)))
     }
 
     /// Where the time stands.
@@ -93,4 +106,8 @@ impl Freshness {
     pub fn reads_json(&self) -> bool {
         self.from.is_json()
     }
+}
+
+fn whole_seconds(limit: Duration) -> i64 {
+    i64::try_from(limit.as_secs()).unwrap_or(i64::MAX)
 }

@@ -13,6 +13,7 @@ mod signature;
 mod token;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderName;
 
@@ -94,6 +95,7 @@ pub struct Verified {
     values: Values,
     secret: Option<usize>,
     skew: Option<i64>,
+    ahead: Option<Duration>,
     guard: Option<[u8; 32]>,
 }
 
@@ -127,6 +129,11 @@ impl Verified {
         self.skew
     }
 
+    /// How far ahead of now the request's signed time is, if at all; nothing where no time is signed.
+    pub fn ahead(&self) -> Option<Duration> {
+        self.ahead
+    }
+
     /// SHA-256 of the signed bytes when they do not include the event id.
     pub fn guard(&self) -> Option<&[u8; 32]> {
         self.guard.as_ref()
@@ -145,7 +152,9 @@ impl Authenticator {
     /// The first [`Failure`] found; the order is the same for every request of a profile.
     pub async fn verify(&self, inbound: Inbound, now: Moment) -> Result<Verified, Box<Rejected>> {
         match self.judge(&inbound, now).await {
-            Ok(Proven { values, secret, skew, guard }) => Ok(Verified { inbound, values, secret, skew, guard }),
+            Ok(Proven { values, secret, skew, ahead, guard }) => {
+                Ok(Verified { inbound, values, secret, skew, ahead, guard })
+            }
             Err(failure) => Err(Box::new(Rejected { failure, inbound })),
         }
     }
@@ -166,7 +175,7 @@ impl Authenticator {
         let freshness = self.freshness.as_ref().filter(|_| timed);
         let stamp = freshness.map(|freshness| freshness.read(inbound, &values)).transpose()?;
         let timestamp = stamp.as_ref().and_then(|stamp| stamp.text);
-        let mut proven = Proven { values: Values::default(), secret: None, skew: None, guard: None };
+        let mut proven = Proven::default();
         for member in members {
             if !member.check.iter().all(|condition| condition.holds(inbound, &values)) {
                 return Err(Failure::SignatureMismatch);
@@ -174,13 +183,17 @@ impl Authenticator {
             let signed = match &member.scheme {
                 Scheme::Signature(signature) => signature.verify(inbound, &values, timestamp, now).await?,
                 Scheme::Token(token) => Signed { secret: Some(token.verify(inbound, &values)?), digest: None },
-                Scheme::Jwt(jwt) => jwt.verify(inbound, &values, now).await?,
+                Scheme::Jwt(jwt) => {
+                    proven.ahead = jwt.issued_within.map(|_| Duration::ZERO);
+                    jwt.verify(inbound, &values, now).await?
+                }
             };
             proven.guard = proven.guard.or(signed.digest);
             proven.secret = proven.secret.or(signed.secret);
         }
         if let (Some(freshness), Some(stamp)) = (freshness, stamp) {
             proven.skew = freshness.judge(&stamp, now)?;
+            proven.ahead = freshness.ahead(proven.skew).or(proven.ahead);
         }
         // Bodies are parsed once they are known to be genuine, unless something inside is needed to tell.
         if !self.json_first {
@@ -247,10 +260,12 @@ impl Authenticator {
 }
 
 /// What a request was proven to be.
+#[derive(Default)]
 struct Proven {
     values: Values,
     secret: Option<usize>,
     skew: Option<i64>,
+    ahead: Option<Duration>,
     guard: Option<[u8; 32]>,
 }
 

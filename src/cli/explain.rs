@@ -3,6 +3,7 @@
 use std::io::Read as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use serde_json::Value;
 use serde_json::json;
@@ -22,6 +23,7 @@ use crate::explain::Cause;
 use crate::explain::Explanation;
 use crate::explain::Taken;
 use crate::refusal::Refusal;
+use crate::settings::usual_ttl;
 use crate::time::Format;
 use crate::time::Moment;
 
@@ -44,6 +46,9 @@ pub(super) struct Arguments {
     /// When it was received, in Unix seconds or RFC 3339; what the capture says, or else now, when absent.
     #[arg(long, value_name = "TIME", value_parser = moment)]
     at: Option<Moment>,
+    /// How long the gateway remembers events, as `store.ttl` in its configuration; its default when absent.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    ttl: Option<Duration>,
     /// Write JSON.
     #[arg(long)]
     json: bool,
@@ -117,6 +122,7 @@ impl Arguments {
             secrets: current,
             old_secrets,
             params,
+            ttl: self.ttl.map_or_else(usual_ttl, Ok)?,
             method: capture.method,
             target: capture.target,
             headers: capture.headers,

@@ -35,8 +35,8 @@ enum State<W> {
 pub(super) enum Entry {
     /// Nobody is at it: go on.
     Lead(Holder),
-    /// Somebody is; the one who waits will be told.
-    Follow,
+    /// Somebody is; the one who waits will be told. Whether the same id is, or only the same content.
+    Follow { same_id: bool },
     /// Come back after this time.
     Busy(Duration),
 }
@@ -68,7 +68,7 @@ impl<W> Claims<W> {
                         return Entry::Busy(until.duration_since(now));
                     }
                     waiting.push(wait());
-                    return Entry::Follow;
+                    return Entry::Follow { same_id: key == keys.id };
                 }
                 Some(State::Held { until }) if now < *until => return Entry::Busy(until.duration_since(now)),
                 // A lease that has run out, or a hold that is over, is no claim any more.
@@ -150,7 +150,7 @@ mod tests {
     }
 
     fn keys(id: u8, guard: Option<u8>) -> Keys {
-        Keys { id: Key([id; 16]), guard: guard.map(|guard| Key([100 + guard; 16])) }
+        Keys { id: Key([id; 16]), guard: guard.map(|guard| Key([100 + guard; 16])), ignored: None }
     }
 
     proptest! {
@@ -180,8 +180,10 @@ mod tests {
                                 }
                                 flights.push((keys, holder));
                             }
-                            Entry::Follow => {
+                            Entry::Follow { same_id } => {
                                 prop_assert!(blocked);
+                                let id = held.get(&keys.id);
+                                prop_assert_eq!(same_id, id.is_some_and(|(_, until)| now < *until));
                                 waiters += 1;
                             }
                             Entry::Busy(remaining) => {

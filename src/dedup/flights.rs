@@ -41,8 +41,8 @@ pub struct Flight {
 pub(super) enum Entered {
     /// Nobody is at it: go on.
     Lead(Flight),
-    /// Somebody is: this tells whether it was finished.
-    Follow(oneshot::Receiver<bool>),
+    /// Somebody is: this tells whether it was finished. Whether the same id is, or only the same content.
+    Follow { outcome: oneshot::Receiver<bool>, same_id: bool },
     /// Come back after this time.
     Busy(Duration),
 }
@@ -71,10 +71,10 @@ impl Flights {
             (Entry::Lead(holder), _) => {
                 Entered::Lead(Flight { flights: Arc::clone(self), keys, holder, landed: false })
             }
-            (Entry::Follow, Some(outcome)) => Entered::Follow(outcome),
+            (Entry::Follow { same_id }, Some(outcome)) => Entered::Follow { outcome, same_id },
             (Entry::Busy(remaining), _) => Entered::Busy(remaining),
             // Whoever follows has a channel.
-            (Entry::Follow, None) => Entered::Busy(lease),
+            (Entry::Follow { .. }, None) => Entered::Busy(lease),
         }
     }
 

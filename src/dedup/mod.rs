@@ -6,20 +6,28 @@
 //! duplicate, never a loss.
 
 mod claims;
+mod firsts;
 mod flights;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::firsts::First;
+pub use self::firsts::Firsts;
 use self::flights::Entered;
 pub use self::flights::Flight;
 pub use self::flights::Flights;
+use crate::event::Event;
+use crate::event::Ignored;
 use crate::store::Answer;
 use crate::store::Keys;
 use crate::store::Keyspace;
+use crate::store::Known;
+use crate::store::Noted;
 use crate::store::Store;
 use crate::store::Token;
 use crate::store::Unavailable;
+use crate::time::Moment;
 
 /// What happens while the store does not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +59,7 @@ pub enum Claim {
     /// Deliver it.
     Fresh(Lease),
     /// It was finished before, or just now while this request waited.
-    Finished,
+    Finished(Known),
     /// Somebody else is at it, or it may have been delivered a moment ago: ask again after this time.
     InFlight(Duration),
 }
@@ -60,6 +68,7 @@ pub enum Claim {
 #[derive(Debug)]
 pub struct Dedup {
     flights: Arc<Flights>,
+    firsts: Arc<Firsts>,
     store: Store,
     terms: Terms,
 }
@@ -73,6 +82,8 @@ pub struct Lease {
     space: Keyspace,
     keys: Keys,
     token: Token,
+    /// How long it is remembered when it is finished.
+    ttl: Duration,
     /// `false` when the store was out and the event is delivered without deduplication.
     stored: bool,
 }
@@ -86,8 +97,8 @@ impl Lease {
 
 impl Dedup {
     /// Deduplication over this store; `flights` is shared by all workers of the process.
-    pub fn new(flights: Arc<Flights>, store: Store, terms: Terms) -> Self {
-        Self { flights, store, terms }
+    pub fn new(flights: Arc<Flights>, firsts: Arc<Firsts>, store: Store, terms: Terms) -> Self {
+        Self { flights, firsts, store, terms }
     }
 
     /// The store.
@@ -95,17 +106,25 @@ impl Dedup {
         &self.store
     }
 
-    /// Asks to deliver an event. Waits while the same event is in flight in this process.
+    /// How long an event is remembered, whose signed time is `ahead` of now: until every request with this time is refused.
+    /// One may have been judged just before that, and take as long as an attempt until it is looked up.
+    fn kept(&self, ahead: Option<Duration>) -> Duration {
+        let longer = ahead.map_or(Duration::ZERO, |ahead| ahead.saturating_add(self.terms.lease));
+        self.terms.ttl.saturating_add(longer)
+    }
+
+    /// Asks to deliver an event, whose signed time is `ahead` of now. Waits while the same event is in flight in this process.
     ///
     /// # Errors
     /// [`Unavailable`] when the store does not answer and the settings say to refuse then.
-    pub async fn claim(&self, space: &Keyspace, keys: Keys) -> Result<Claim, Unavailable> {
+    pub async fn claim(&self, space: &Keyspace, keys: Keys, ahead: Option<Duration>) -> Result<Claim, Unavailable> {
         let flight = match self.enter(keys).await {
             Ok(flight) => flight,
             Err(claim) => return Ok(claim),
         };
         let token = self.flights.token();
-        let lease = |flight, stored| Claim::Fresh(Lease { flight, space: space.clone(), keys, token, stored });
+        let ttl = self.kept(ahead);
+        let lease = |flight, stored| Claim::Fresh(Lease { flight, space: space.clone(), keys, token, ttl, stored });
         let answer = match &self.store {
             Store::Memory(remembered) => Ok(remembered.answer(keys)),
             Store::Sqlite(sqlite) => sqlite.healthy().map(|()| sqlite.remembered().answer(keys)),
@@ -113,9 +132,9 @@ impl Dedup {
         };
         match answer {
             Ok(Answer::Fresh) => Ok(lease(flight, true)),
-            Ok(Answer::Finished) => {
+            Ok(Answer::Finished(known)) => {
                 flight.land(true);
-                Ok(Claim::Finished)
+                Ok(Claim::Finished(known))
             }
             Ok(Answer::InFlight(remaining)) => Ok(Claim::InFlight(remaining)),
             Err(_) if self.terms.on_outage == OnOutage::Accept => Ok(lease(flight, false)),
@@ -131,8 +150,9 @@ impl Dedup {
         match self.flights.enter(keys, self.terms.lease) {
             Entered::Lead(flight) => Ok(flight),
             Entered::Busy(remaining) => Err(Claim::InFlight(remaining)),
-            Entered::Follow(landing) => Err(match tokio::time::timeout(self.terms.lease, landing).await {
-                Ok(Ok(true)) => Claim::Finished,
+            Entered::Follow { outcome, same_id } => Err(match tokio::time::timeout(self.terms.lease, outcome).await {
+                Ok(Ok(true)) if same_id => Claim::Finished(Known::Id),
+                Ok(Ok(true)) => Claim::Finished(Known::Content(Duration::MAX)),
                 // The first attempt failed or is gone: the provider's next one is welcome.
                 _ => Claim::InFlight(Duration::from_secs(1)),
             }),
@@ -144,16 +164,16 @@ impl Dedup {
     pub async fn commit(&self, lease: Lease) {
         let stored = match &self.store {
             Store::Memory(remembered) => {
-                lease.keys.iter().for_each(|key| remembered.insert(key, self.terms.ttl));
+                lease.keys.iter().for_each(|key| remembered.insert(key, lease.ttl));
                 Ok(())
             }
             // Without room for more, what is delivered nevertheless must not fill it either.
             Store::Sqlite(sqlite) if !lease.stored => {
-                lease.keys.iter().for_each(|key| sqlite.remembered().insert(key, self.terms.ttl));
+                lease.keys.iter().for_each(|key| sqlite.remembered().insert(key, lease.ttl));
                 Ok(())
             }
-            Store::Sqlite(sqlite) => sqlite.commit(lease.keys, self.terms.ttl).await,
-            Store::Redis(redis) => redis.commit(&lease.space, lease.keys, lease.token, self.terms.ttl).await,
+            Store::Sqlite(sqlite) => sqlite.commit(lease.keys.iter(), lease.ttl).await,
+            Store::Redis(redis) => redis.commit(&lease.space, lease.keys, lease.token, lease.ttl).await,
         };
         if let Err(error) = stored {
             tracing::error!(%error, "an event was delivered but could not be remembered; a retry of it would be \
@@ -182,8 +202,56 @@ impl Dedup {
         lease.flight.hold(AMBIGUOUS);
     }
 
-    /// The token and time for an event that is published and remembered in one step.
-    pub fn publication(&self) -> (Token, Duration) {
-        (self.flights.token(), self.terms.ttl)
+    /// The token and time for an event that is published and remembered in one step; `ahead` as for a claim.
+    pub fn publication(&self, ahead: Option<Duration>) -> (Token, Duration) {
+        (self.flights.token(), self.kept(ahead))
+    }
+
+    /// Remembers an event whose type is not wanted, so that nobody can bring it again as another type: one step of the store.
+    /// While the store does not answer, and the settings say to accept then, it is not remembered.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when the store does not answer and the settings say to refuse then.
+    pub async fn ignore(
+        &self,
+        space: &Keyspace,
+        ignored: Ignored,
+        ahead: Option<Duration>,
+    ) -> Result<Noted, Unavailable> {
+        let ttl = self.kept(ahead);
+        let noted = match &self.store {
+            Store::Memory(remembered) => {
+                let noted = remembered.note(ignored);
+                if noted == Noted::New {
+                    ignored.iter().for_each(|key| remembered.insert(key, ttl));
+                }
+                Ok(noted)
+            }
+            Store::Sqlite(sqlite) => match sqlite.healthy().map(|()| sqlite.remembered().note(ignored)) {
+                Ok(Noted::New) => sqlite.commit(ignored.iter(), ttl).await.map(|()| Noted::New),
+                noted => noted,
+            },
+            Store::Redis(redis) => redis.ignore(space, ignored, ttl).await,
+        };
+        match noted {
+            Err(_) if self.terms.on_outage == OnOutage::Accept => Ok(Noted::New),
+            noted => noted,
+        }
+    }
+
+    /// Notes under which id and as which type an event came first.
+    pub fn note(&self, keys: Keys, event: &Event) {
+        if let Some(content) = keys.content() {
+            self.firsts.note(content, event);
+        }
+    }
+
+    /// How an event came first that is remembered by its content for this much longer than now.
+    pub fn first(&self, keys: Keys, event: &Event, remaining: Duration, now: Moment) -> First {
+        let known = keys.content().and_then(|content| self.firsts.get(content));
+        known.unwrap_or_else(|| First {
+            named: None,
+            at: now.before(self.kept(event.ahead()).saturating_sub(remaining)),
+        })
     }
 }

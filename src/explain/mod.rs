@@ -29,6 +29,7 @@ use crate::profile::Scheme;
 use crate::refusal::Refusal;
 use crate::secret::Secret;
 use crate::settings::Judge;
+use crate::settings::Replays;
 use crate::time::Moment;
 
 pub use capture::Capture;
@@ -50,6 +51,8 @@ pub struct Case {
     pub old_secrets: Vec<Secret>,
     /// The parameters of its source, complete.
     pub params: Params,
+    /// How long the gateway remembers events.
+    pub ttl: Duration,
     /// The method.
     pub method: Method,
     /// Path and query.
@@ -116,7 +119,8 @@ impl Explanation {
 
 impl Case {
     fn judge(&self, key_sets: &mut KeySets) -> Result<Judge, String> {
-        Judge::new(&self.profile, &self.secrets, &self.params, key_sets).map_err(|misfits| {
+        let replays = Replays { ttl: self.ttl, guard: None, selects: false };
+        Judge::new(&self.profile, &self.secrets, &self.params, replays, key_sets).map_err(|misfits| {
             let line = |(key, message): &(String, String)| format!("{key} {message}");
             misfits.iter().map(line).collect::<Vec<_>>().join("\n")
         })

@@ -16,6 +16,7 @@ use prometheus::IntGauge;
 use super::Endpoint;
 use super::Gateway;
 use crate::body::Inbound;
+use crate::dedup::First;
 use crate::event::Event;
 use crate::refusal::Blame;
 use crate::refusal::Refusal;
@@ -40,6 +41,11 @@ pub(super) struct Facts {
     pub(super) skew: Option<i64>,
     pub(super) upstream: Option<Duration>,
     pub(super) unverified: Option<Refusal>,
+    /// How an event came first that was known by its content alone.
+    first: Option<First>,
+    /// By what it was known.
+    guard: Option<&'static str>,
+    untyped: bool,
 }
 
 /// The answers of paths that no source has.
@@ -72,6 +78,20 @@ impl Exchange {
         Event::unverified(inbound)
     }
 
+    /// Notes that an event is a duplicate only because its content is known; what becomes of it.
+    pub(super) fn guarded(&mut self, first: First) -> Outcome {
+        self.endpoint.metrics.guarded.inc();
+        let guard = self.endpoint.source.as_ref().map(|(source, _)| source.identity.guard_name());
+        (self.facts.first, self.facts.guard) = (Some(first), guard);
+        Outcome::Duplicate(guard)
+    }
+
+    /// Notes that nobody can tell whether an event is wanted.
+    pub(super) fn untyped(&mut self) {
+        self.endpoint.metrics.untyped.inc();
+        self.facts.untyped = true;
+    }
+
     pub(super) fn end(self, result: Result<Outcome, Refusal>) -> Response<Full<Bytes>> {
         let took = self.begun.elapsed();
         let metrics = &self.endpoint.metrics;
@@ -83,7 +103,7 @@ impl Exchange {
                 let (counter, label) = match outcome {
                     Outcome::Delivered(_) => (&metrics.delivered, "delivered"),
                     Outcome::Published => (&metrics.queued, "queued"),
-                    Outcome::Duplicate => (&metrics.duplicate, "duplicate"),
+                    Outcome::Duplicate(_) => (&metrics.duplicate, "duplicate"),
                     Outcome::Ignored => (&metrics.ignored, "ignored"),
                     Outcome::Handshake(_) => (&metrics.handshake, "handshake"),
                 };
@@ -104,6 +124,8 @@ impl Exchange {
 
     fn log(&self, took: Duration, status: u16, outcome: &str, refusal: Option<&Refusal>) {
         let row = refusal.map(Refusal::row);
+        let first = self.facts.first.as_ref();
+        let named = first.and_then(|first| first.named.as_ref());
         macro_rules! write {
             ($level:expr, $words:literal) => {
                 tracing::event!(
@@ -119,6 +141,10 @@ impl Exchange {
                     skew_s = self.facts.skew,
                     upstream_ms = self.facts.upstream.map(milliseconds),
                     took_ms = milliseconds(took),
+                    replay_guard = self.facts.guard,
+                    first_event_id = named.map(|(id, _)| readable(id)).as_deref(),
+                    first_event_type = named.and_then(|(_, kind)| kind.as_ref()).map(readable).as_deref(),
+                    first_at = first.map(|first| tracing::field::display(first.at.rfc3339())),
                     unverified = self.facts.unverified.as_ref().map(|refusal| refusal.row().reason),
                     cause = refusal.or(self.facts.unverified.as_ref()).map(tracing::field::display),
                     $words
@@ -127,6 +153,10 @@ impl Exchange {
         }
         match row.map(|row| row.blame) {
             None if self.facts.unverified.is_some() => write!(tracing::Level::WARN, "taken, but not verified"),
+            None if self.facts.untyped => write!(tracing::Level::WARN, "ignored, because its type cannot be read"),
+            None if first.is_some() => {
+                write!(tracing::Level::WARN, "taken for a replay, because of its content alone");
+            }
             None => write!(tracing::Level::INFO, "taken"),
             Some(Blame::Sender) => write!(tracing::Level::WARN, "refused"),
             Some(Blame::Gateway | Blame::Upstream) => write!(tracing::Level::ERROR, "not taken"),

@@ -29,8 +29,11 @@ use crate::refusal::Refusal;
 use crate::reply::Outcome;
 use crate::route::Routes;
 use crate::source::Source;
+use crate::source::Want;
 use crate::store::Keys;
 use crate::store::Keyspace;
+use crate::store::Known;
+use crate::store::Noted;
 use crate::store::Published;
 use crate::store::Token;
 use crate::store::Unavailable;
@@ -131,20 +134,51 @@ impl Gateway {
     async fn forward(&self, event: &Event, exchange: &mut Exchange) -> Result<Outcome, Refusal> {
         let endpoint = Arc::clone(&exchange.endpoint);
         let (source, delivery) = endpoint.source.as_ref().ok_or(Refusal::NotFound)?;
-        if !source.wanted.contains(event) {
-            return Ok(Outcome::Ignored);
+        match source.wanted.judge(event) {
+            Want::Wanted => {}
+            Want::Unwanted => return self.ignore(&source.keyspace, event, exchange).await,
+            Want::Untyped => {
+                let outcome = self.ignore(&source.keyspace, event, exchange).await?;
+                if matches!(outcome, Outcome::Ignored) {
+                    exchange.untyped();
+                }
+                return Ok(outcome);
+            }
         }
         match delivery {
             Delivery::Upstream(upstream) => self.pass_on((upstream, &source.keyspace), event, exchange).await,
             Delivery::Queue(queue) => {
                 let put = |keys, attempt| queue.publish(event, keys, attempt);
-                self.publish(event, &self.metrics.store.enqueue, put).await
+                self.publish((event, &self.metrics.store.enqueue), exchange, put).await
             }
             Delivery::RedisStream(stream) => {
                 let put = |keys, attempt| stream.publish(event, keys, attempt);
-                self.publish(event, &self.metrics.store.publish, put).await
+                self.publish((event, &self.metrics.store.publish), exchange, put).await
             }
         }
+    }
+
+    /// Lets go of an event whose type is not wanted. Where the type is not signed, it is remembered, so that the event cannot
+    /// come again as one that is.
+    async fn ignore(&self, space: &Keyspace, event: &Event, exchange: &mut Exchange) -> Result<Outcome, Refusal> {
+        let Some((keys, ignored)) = Keys::of(event).and_then(|keys| Some((keys, keys.ignored?))) else {
+            return Ok(Outcome::Ignored);
+        };
+        let mut watch = Stopwatch::start();
+        let noted = self.dedup.ignore(space, ignored, event.ahead()).await;
+        watch.lap(&self.metrics.store.ignore);
+        match noted? {
+            Noted::New => self.dedup.note(keys, event),
+            Noted::Again => {}
+            Noted::OtherType(remaining) => return Ok(self.duplicate(event, keys, Known::Content(remaining), exchange)),
+        }
+        Ok(Outcome::Ignored)
+    }
+
+    /// What becomes of an event that was finished before, or ignored as another type.
+    fn duplicate(&self, event: &Event, keys: Keys, known: Known, exchange: &mut Exchange) -> Outcome {
+        let Known::Content(remaining) = known else { return Outcome::Duplicate(None) };
+        exchange.guarded(self.dedup.first(keys, event, remaining, Moment::now()))
     }
 
     async fn pass_on(
@@ -160,11 +194,11 @@ impl Gateway {
             exchange.facts.upstream = Some(watch.lap(&exchange.endpoint.metrics.upstream_duration));
             return Ok(Outcome::Delivered(delivered?));
         };
-        let claim = self.dedup.claim(space, keys).await;
+        let claim = self.dedup.claim(space, keys, event.ahead()).await;
         watch.lap(&store.claim);
         let lease = match claim? {
             Claim::Fresh(lease) => lease,
-            Claim::Finished => return Ok(Outcome::Duplicate),
+            Claim::Finished(known) => return Ok(self.duplicate(event, keys, known, exchange)),
             Claim::InFlight(remaining) => return Err(Refusal::InFlight(remaining)),
         };
         if !lease.is_stored() {
@@ -173,7 +207,10 @@ impl Gateway {
         let delivered = upstream.deliver(event, lease.is_stored()).await;
         exchange.facts.upstream = Some(watch.lap(&exchange.endpoint.metrics.upstream_duration));
         match &delivered {
-            Ok(_) => self.dedup.commit(lease).await,
+            Ok(_) => {
+                self.dedup.note(keys, event);
+                self.dedup.commit(lease).await;
+            }
             Err(failure) if failure.is_ambiguous() => self.dedup.hold(lease).await,
             Err(_) => self.dedup.release(lease).await,
         }
@@ -184,8 +221,8 @@ impl Gateway {
     /// Puts an event where it is safe, together with what keeps it from being put there twice.
     async fn publish<P>(
         &self,
-        event: &Event,
-        duration: &Histogram,
+        (event, duration): (&Event, &Histogram),
+        exchange: &mut Exchange,
         put: impl FnOnce(Option<Keys>, (Token, Duration)) -> P,
     ) -> Result<Outcome, Refusal>
     where
@@ -196,20 +233,25 @@ impl Gateway {
             Some(keys) => match self.dedup.enter(keys).await {
                 Ok(flight) => Some(flight),
                 Err(Claim::InFlight(remaining)) => return Err(Refusal::InFlight(remaining)),
-                Err(Claim::Finished | Claim::Fresh(_)) => return Ok(Outcome::Duplicate),
+                Err(Claim::Finished(known)) => return Ok(self.duplicate(event, keys, known, exchange)),
+                Err(Claim::Fresh(_)) => return Ok(Outcome::Duplicate(None)),
             },
             None => None,
         };
         let mut watch = Stopwatch::start();
-        let published = put(keys, self.dedup.publication()).await;
+        let published = put(keys, self.dedup.publication(event.ahead())).await;
         watch.lap(duration);
-        if let Some(flight) = flight {
-            flight.land(matches!(published, Ok(Published::Appended | Published::Finished)));
+        if let (Some(keys), Ok(Published::Appended)) = (keys, &published) {
+            self.dedup.note(keys, event);
         }
-        match published? {
-            Published::Appended => Ok(Outcome::Published),
-            Published::Finished => Ok(Outcome::Duplicate),
-            Published::InFlight(remaining) => Err(Refusal::InFlight(remaining)),
+        if let Some(flight) = flight {
+            flight.land(matches!(published, Ok(Published::Appended | Published::Finished(_))));
+        }
+        match (published?, keys) {
+            (Published::Appended, _) => Ok(Outcome::Published),
+            (Published::Finished(known), Some(keys)) => Ok(self.duplicate(event, keys, known, exchange)),
+            (Published::Finished(_), None) => Ok(Outcome::Duplicate(None)),
+            (Published::InFlight(remaining), _) => Err(Refusal::InFlight(remaining)),
         }
     }
 }

@@ -17,6 +17,38 @@ pub struct Event {
     pub kind: Option<Reference>,
     /// A value that is good for one event only, whatever its id.
     pub nonce: Option<Place>,
+    /// What of an event is known again, where the signature does not cover its id.
+    #[serde(default)]
+    pub replay_guard: ReplayGuard,
+}
+
+/// What of an event tells it from others under an id that the signature does not cover.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+pub enum ReplayGuard {
+    /// What is signed: the same under another id is a replay.
+    #[default]
+    #[serde(rename = "content")]
+    Content,
+    /// What is signed and the type: the same under another id is a replay, unless it comes as another type.
+    #[serde(rename = "content+type")]
+    ContentAndType,
+    /// Nothing: the id alone counts.
+    #[serde(rename = "off")]
+    Off,
+}
+
+impl ReplayGuard {
+    /// Every one of them.
+    pub const ALL: [Self; 3] = [Self::Content, Self::ContentAndType, Self::Off];
+
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Content => "content",
+            Self::ContentAndType => "content+type",
+            Self::Off => "off",
+        }
+    }
 }
 
 /// What an event is known by.
@@ -49,6 +81,16 @@ impl Reference {
         match self {
             Self::Place(_) | Self::Unique => false,
             Self::All(references) | Self::First(references) => references.iter().any(Self::may_be_digest),
+            Self::BodyDigest => true,
+        }
+    }
+
+    /// Whether the body's digest is in it, whatever it is read from.
+    pub fn is_digest(&self) -> bool {
+        match self {
+            Self::Place(_) | Self::Unique => false,
+            Self::All(references) => references.iter().any(Self::is_digest),
+            Self::First(references) => references.iter().all(Self::is_digest),
             Self::BodyDigest => true,
         }
     }

@@ -129,7 +129,7 @@ impl Profile {
                  it with another body. What is signed is let through once, whatever its id; set allow as well",
             ));
         }
-        if self.event.id.places().is_empty()
+        if (self.event.id == Reference::Unique || self.event.id.is_digest())
             && self.auth.members.iter().any(|member| self.is_replayable(&member.scheme))
         {
             lints.push(Lint::new(
@@ -137,9 +137,11 @@ impl Profile {
                 if self.event.id == Reference::Unique {
                     "is another one for each request, and no signed time is enforced: a captured request is delivered each \
                      time that somebody sends it again"
+                } else if self.signs_timestamp() {
+                    "is a digest of the body: two events with the same bytes count as one"
                 } else {
-                    "is a digest of the body, and no signed time is enforced: two events with the same bytes count as one, \
-                     and a captured request is delivered again once store.ttl has passed"
+                    "is a digest of the body, and no time is signed: two events with the same bytes count as one, and a \
+                     captured request is delivered again once store.ttl has passed"
                 },
             ));
         }
@@ -365,6 +367,16 @@ mod tests {
     #[test]
     fn requests_that_can_be_sent_again_are_to_be_looked_at() {
         only(&lints(HMAC, "{ digest = \"body\" }", ""), "once store.ttl has passed");
+        only(&lints(HMAC, "{ all = [{ header = \"X-T\" }, { digest = \"body\" }] }", ""), "once store.ttl has passed");
+        only(
+            &lints(HMAC, "{ first = [{ digest = \"body\" }, { digest = \"body\" }] }", ""),
+            "once store.ttl has passed",
+        );
+        assert_eq!(lints(HMAC, "{ first = [{ header = \"X-I\" }, { digest = \"body\" }] }", ""), [""; 0]);
+        let recorded = TIME.replace("tolerance = \"5m\"", "policy = \"record\"");
+        let lints_of_recorded = lints(TIMED, "{ digest = \"body\" }", &recorded);
+        only(&lints_of_recorded, "two events with the same bytes count as one");
+        assert!(!lints_of_recorded.concat().contains("store.ttl"), "its time says how old it is");
         only(&lints(HMAC, "{ unique = true }", ""), "each time that somebody sends it again");
         only(&lints(TIMED, "{ unique = true }", &TIME.replace("\"5m\"", "{ future = \"5m\" }")), "sends it again");
         only(&lints(TIMED, "{ unique = true }", &TIME.replace("tolerance = \"5m\"", "policy = \"record\"")), "again");

@@ -59,6 +59,7 @@ pub use credentials::Credentials;
 pub use duration::Tolerance;
 pub use event::Event;
 pub use event::Reference;
+pub use event::ReplayGuard;
 pub use handshake::Handshake;
 pub use handshake::Json;
 pub use handshake::Reply;
@@ -149,7 +150,7 @@ pub enum TimestampPolicy {
     /// It must be there, be readable and lie within the tolerance.
     #[default]
     Enforce,
-    /// Its distance from now is measured, and that is all.
+    /// Its distance from now is measured; where it is signed, it may be as old as events are remembered, and no older.
     Record,
 }
 
@@ -271,6 +272,13 @@ impl Profile {
     /// Whether the query of requests is signed, as something of its own.
     pub fn signs_query(&self) -> bool {
         self.schemes().flat_map(Scheme::signed).flat_map(Template::walk).any(|piece| *piece == Piece::Query)
+    }
+
+    /// Whether everything that is signed has the address of the endpoint in it.
+    pub fn signs_address(&self) -> bool {
+        let address =
+            |signed: &Template| signed.certain().any(|piece| matches!(piece, Piece::Url | Piece::UrlWithPort));
+        self.schemes().all(|scheme| !scheme.signed().is_empty() && scheme.signed().iter().all(address))
     }
 
     /// Whether the timestamp is under any member's signature.

@@ -23,6 +23,7 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
 
+use crate::dedup::Firsts;
 use crate::dedup::Flights;
 use crate::settings::Settings;
 use crate::settings::StoreKind;
@@ -47,6 +48,8 @@ use self::worker::Worker;
 
 /// Connections that the kernel holds for each worker until it accepts them.
 const BACKLOG: i32 = 4096;
+/// Most events of which is known how they came first, for the log.
+const MAX_FIRSTS: usize = 10_000;
 
 /// What all threads of the gateway share.
 #[derive(Debug)]
@@ -54,6 +57,7 @@ struct Shared {
     settings: Settings,
     metrics: Arc<Metrics>,
     flights: Arc<Flights>,
+    firsts: Arc<Firsts>,
     /// The store of all workers; each has its own when it is Redis.
     local_store: Option<Store>,
     /// What all threads know of the queues in Redis.
@@ -162,6 +166,7 @@ impl Server {
         let listen = address(listeners.first().map_or_else(|| Ok(settings.server.listen), TcpListener::local_addr))?;
         let shared = Arc::new(Shared {
             metrics: Arc::new(Metrics::new(&settings.sources).map_err(|error| system(&error))?),
+            firsts: Arc::new(Firsts::new(MAX_FIRSTS)),
             flights: Arc::new(Flights::new(getrandom::u64().map_err(|error| system(&error))?)),
             local_store: open(&settings).map_err(Failure::Store)?,
             redis_queues: Arc::new(redis_queues(&settings).map_err(|error| system(&error))?),

@@ -107,7 +107,12 @@ impl Worker {
         let gateway = Gateway {
             routes: endpoints.collect(),
             proxies: shared.settings.server.trusted_proxies.clone(),
-            dedup: Dedup::new(Arc::clone(&shared.flights), store.clone(), shared.settings.store.terms),
+            dedup: Dedup::new(
+                Arc::clone(&shared.flights),
+                Arc::clone(&shared.firsts),
+                store.clone(),
+                shared.settings.store.terms,
+            ),
             metrics: Arc::clone(&shared.metrics),
             nowhere: Arc::new(Endpoint { source: None, metrics: shared.metrics.of("", &[]) }),
         };

@@ -1,5 +1,7 @@
 //! Joins what a profile asks for with the secrets and parameters of a source.
 
+use std::time::Duration;
+
 use super::section::Section;
 use crate::auth::Authenticator;
 use crate::auth::Freshness;
@@ -19,6 +21,8 @@ use crate::profile;
 use crate::profile::Combination;
 use crate::profile::Place;
 use crate::profile::Profile;
+use crate::profile::Reference;
+use crate::profile::ReplayGuard;
 use crate::secret::Secret;
 use crate::template::Context;
 
@@ -33,6 +37,21 @@ pub struct Judge {
     pub identity: Identity,
     /// The headers that all of them read, each of which may be there once.
     pub single_headers: Vec<http::HeaderName>,
+    /// Whether the replay guard decides anything: what is signed does not have the event's id.
+    pub guarded: bool,
+    /// Whether somebody else than the provider can change an event's type.
+    pub type_unsigned: bool,
+}
+
+/// How replays are told from new events.
+#[derive(Debug, Clone, Copy)]
+pub struct Replays {
+    /// How long events are remembered.
+    pub ttl: Duration,
+    /// By what an event is known again; as the profile says when absent.
+    pub guard: Option<ReplayGuard>,
+    /// Whether only some types are delivered.
+    pub selects: bool,
 }
 
 impl Judge {
@@ -44,12 +63,18 @@ impl Judge {
         profile: &Profile,
         secrets: &[Secret],
         params: &Params,
+        replays: Replays,
         key_sets: &mut KeySets,
     ) -> Result<Self, Vec<Misfit>> {
+        let guard = replays.guard.unwrap_or(profile.event.replay_guard);
         let mut wants = Wants::default();
         wants.json_optional = profile.event.id.works_without_json();
         wants.json_only = profile.limits.json;
-        let members = members(profile, Material::new(secrets, params, profile.keys(), &mut wants, key_sets))?;
+        let material = Material::new(secrets, params, profile.keys(), &mut wants, key_sets);
+        let mut members = members(profile, material)?;
+        let guarded = remember(profile, &mut members, guard, replays.ttl) && profile.event.nonce.is_none();
+        let kind = profile.event.kind.as_ref();
+        let type_unsigned = kind.is_some_and(|kind| uncovered(profile, &members, kind).contains(&true));
         let context = Context { params, signature: None, key: secrets.first().map(Secret::expose) };
         let timed = timed(profile, &members);
         let alone = alone(&members);
@@ -72,7 +97,7 @@ impl Judge {
             freshness: profile
                 .timestamp
                 .as_ref()
-                .map(|said| Freshness::new(said, profile.signs_timestamp(), &mut wants)),
+                .map(|said| Freshness::new(said, profile.signs_timestamp().then_some(replays.ttl), &mut wants)),
             wants: Wants::default(),
             json_first: false,
         };
@@ -81,15 +106,16 @@ impl Judge {
         let handshakes = Handshakes::new(&profile.handshakes, context, &mut wants)
             .map_err(|message| vec![("params".to_owned(), message)])?;
         let proofs: Vec<_> = profile.schemes().map(profile::Scheme::proof).collect();
-        let identity = Identity::new(&profile.event, &proofs, params, &mut wants);
+        let mut identity = Identity::new(&profile.event, guard, &proofs, params, &mut wants);
+        // As another type it is another event where the type is part of what is known again.
+        let known = profile.event.id != Reference::Unique && (!guarded || guard == ReplayGuard::Content);
+        identity.note_ignored(replays.selects && type_unsigned && known);
         let json_first = authenticator.reads_json();
         let authenticator = Authenticator { wants, json_first, ..authenticator };
-        let mut single_headers = authenticator.headers();
-        single_headers.extend(identity.headers());
-        single_headers.extend(handshakes.headers());
-        single_headers.sort_by(|one, other| one.as_str().cmp(other.as_str()));
-        single_headers.dedup();
-        Ok(Self { authenticator, handshakes, identity, single_headers })
+        let single_headers = [authenticator.headers(), identity.headers(), handshakes.headers()].concat();
+        let mut judge = Self { authenticator, handshakes, identity, single_headers, guarded, type_unsigned };
+        judge.sort_headers();
+        Ok(judge)
     }
 }
 
@@ -99,10 +125,14 @@ impl Judge {
     pub fn ordered(mut self, order: &Place) -> Self {
         let order = Field::new(order, &mut self.authenticator.wants);
         self.single_headers.extend(order.headers());
-        self.single_headers.sort_by(|one, other| one.as_str().cmp(other.as_str()));
-        self.single_headers.dedup();
+        self.sort_headers();
         self.identity.set_order(order);
         self
+    }
+
+    fn sort_headers(&mut self) {
+        self.single_headers.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+        self.single_headers.dedup();
     }
 }
 
@@ -125,21 +155,38 @@ fn members<'p>(
     if !misfits.is_empty() {
         return Err(misfits);
     }
-    let mut members = working(profile, members)?;
-    let covered = members.iter().any(|(said, _)| profile.covers_all(&said.scheme, &profile.event.id));
-    let guarded = |said: &profile::Member| match profile.auth.combination {
-        Combination::All => !covered,
-        Combination::First => !profile.covers_all(&said.scheme, &profile.event.id),
-    };
-    for (said, scheme) in &mut members {
+    working(profile, members)
+}
+
+/// Has the members say what is known again of a request, where their signature does not cover the event's id; whether there
+/// are any.
+fn remember(profile: &Profile, members: &mut [(&profile::Member, Scheme)], guard: ReplayGuard, ttl: Duration) -> bool {
+    let unguarded = uncovered(profile, members, &profile.event.id);
+    for ((_, scheme), unguarded) in members.iter_mut().zip(&unguarded) {
+        let digest = *unguarded && guard != ReplayGuard::Off;
         match scheme {
-            Scheme::Signature(signature) => signature.digest_signed = guarded(said),
-            Scheme::Jwt(jwt) => jwt.digest_signed = jwt.binds_body() && guarded(said),
+            Scheme::Signature(signature) => signature.digest_signed = digest,
+            Scheme::Jwt(jwt) if jwt.binds_body() => {
+                jwt.digest_signed = digest;
+                jwt.issued_within = Some(i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX));
+            }
             // Whoever has seen the secret can send anything under any id.
-            Scheme::Token(_) => {}
+            Scheme::Jwt(_) | Scheme::Token(_) => {}
         }
     }
-    Ok(members)
+    unguarded.contains(&true)
+}
+
+/// Which members prove what is sent, but not this of it.
+fn uncovered(profile: &Profile, members: &[(&profile::Member, Scheme)], reference: &Reference) -> Vec<bool> {
+    let covers = |said: &profile::Member| profile.covers_all(&said.scheme, reference);
+    let covered = profile.auth.combination == Combination::All && members.iter().any(|(said, _)| covers(said));
+    let proves = |scheme: &Scheme| match scheme {
+        Scheme::Signature(_) => true,
+        Scheme::Jwt(jwt) => jwt.binds_body(),
+        Scheme::Token(_) => false,
+    };
+    members.iter().map(|(said, scheme)| proves(scheme) && !covered && !covers(said)).collect()
 }
 
 /// The members that there are keys for.

@@ -19,6 +19,13 @@ const DEFAULTS: &str = include_str!("../../config/doorward.toml");
 const PREFIX: &str = "DOORWARD";
 const SEPARATOR: &str = "__";
 
+/// The text that the embedded defaults have at a key of a section.
+pub(super) fn usual(section: &str, key: &str) -> Result<String, String> {
+    let defaults: toml::Table = DEFAULTS.parse().map_err(|error| format!("the defaults cannot be read: {error}"))?;
+    let value = defaults.get(section).and_then(|section| section.get(key)).and_then(toml::Value::as_str);
+    value.map(str::to_owned).ok_or_else(|| format!("the defaults have no {section}.{key}"))
+}
+
 /// All layers in one, and the file to look for lines in.
 pub(super) struct Layers {
     root: Map<String, Value>,

@@ -5,6 +5,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use http::Uri;
 
+use super::judge::Judge;
+use super::judge::Replays;
 use super::section::Section;
 use crate::auth;
 use crate::params::Params;
@@ -13,7 +15,9 @@ use crate::profile::KeyForm;
 use crate::profile::Piece;
 use crate::profile::Profile;
 use crate::profile::Reference;
+use crate::profile::ReplayGuard;
 use crate::profile::Scheme;
+use crate::profile::TimestampPolicy;
 use crate::profile::Verifier;
 use crate::secret::Secret;
 use crate::secret::stray_end;
@@ -119,18 +123,50 @@ pub(super) fn events(section: &Section<'_>, profile: &Profile, events: &[String]
     }
 }
 
+/// How replays are told from new events.
+pub(super) fn replays(section: &Section<'_>, profile: &Profile, judge: &Judge, replays: Replays) {
+    let guard = replays.guard.unwrap_or(profile.event.replay_guard);
+    if !judge.guarded {
+        if replays.guard.is_some() {
+            section.warning(
+                "replay_guard",
+                "decides nothing with this profile: it is for those whose signature covers something, but not the event's id",
+            );
+        }
+        return;
+    }
+    match guard {
+        ReplayGuard::Off => section.warning(
+            "replay_guard",
+            "is \"off\": the event's id is not signed, so that whoever captures a request can have it delivered again, under \
+             as many other ids as they like",
+        ),
+        ReplayGuard::ContentAndType if judge.type_unsigned && !replays.selects => section.warning(
+            "events",
+            "is empty, and with replay_guard = \"content+type\" what was captured can be delivered once more under each type \
+             that somebody makes up, since types are not signed: list those that the app takes",
+        ),
+        ReplayGuard::ContentAndType | ReplayGuard::Content => {}
+    }
+}
+
 /// How long ids are remembered.
 pub(super) fn horizon(section: &Section<'_>, profile: &Profile, ttl: Duration) {
     let Some(horizon) = profile.facts.horizon.filter(|horizon| *horizon > ttl) else { return };
-    if profile.event.id != Reference::Unique {
-        section.warning(
-            "profile",
-            format!(
-                "means a provider that tries again for up to {}, longer than store.ttl ({}): an event may be forgotten and \
-                 delivered twice",
-                humantime::format_duration(horizon),
-                humantime::format_duration(ttl)
-            ),
-        );
-    }
+    let afresh = profile.timestamp.as_ref().is_none_or(|timestamp| timestamp.policy == TimestampPolicy::Enforce);
+    let consequence = if !afresh && profile.signs_timestamp() {
+        "an attempt whose signed time is older than that is refused"
+    } else if profile.event.id != Reference::Unique {
+        "an event may be forgotten and delivered twice"
+    } else {
+        return;
+    };
+    section.warning(
+        "profile",
+        format!(
+            "means a provider that tries again for up to {}, longer than store.ttl ({}): {consequence}",
+            humantime::format_duration(horizon),
+            humantime::format_duration(ttl)
+        ),
+    );
 }

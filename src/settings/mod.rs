@@ -7,6 +7,7 @@ mod layers;
 mod lint;
 mod queue;
 mod section;
+mod shared;
 mod source;
 mod volatile;
 
@@ -39,6 +40,7 @@ use self::section::word;
 
 pub use admin::Admin;
 pub use judge::Judge;
+pub use judge::Replays;
 
 /// Everything the gateway needs to know.
 #[derive(Debug)]
@@ -304,6 +306,14 @@ impl Log {
         section.finish();
         Some(Self { format: format?, level: level? })
     }
+}
+
+/// What `store.ttl` is when nobody sets it.
+///
+/// # Errors
+/// Only when the embedded defaults have none, which is a bug.
+pub fn usual_ttl() -> Result<Duration, String> {
+    duration(&layers::usual("store", "ttl")?)
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {

@@ -149,6 +149,11 @@ impl<'l> Section<'l> {
         understood.collect()
     }
 
+    /// Its own key, from the top.
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+
     /// Whether there is anything at `key`.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.contains_key(key)

@@ -9,12 +9,14 @@ use std::time::Duration;
 use super::Store;
 use super::StoreKind;
 use super::judge::Judge;
+use super::judge::Replays;
 use super::judge::complete;
 use super::lint;
 use super::section::Section;
 use super::section::count;
 use super::section::duration;
 use super::section::word;
+use super::shared::Holdings;
 use super::volatile;
 use crate::auth::Jwks;
 use crate::auth::KeySets;
@@ -27,6 +29,7 @@ use crate::profile::Credentials;
 use crate::profile::Place;
 use crate::profile::Profile;
 use crate::profile::Profiles;
+use crate::profile::ReplayGuard;
 use crate::reply::Answers;
 use crate::secret::Secret;
 use crate::secret::SecretRef;
@@ -50,11 +53,12 @@ pub(super) struct Surroundings<'s> {
     store: Option<&'s Store>,
     /// The profiles that sources have.
     used: RefCell<BTreeSet<String>>,
+    holdings: Holdings,
 }
 
 impl<'s> Surroundings<'s> {
     pub(super) fn new(profiles: &'s Profiles, limits: &'s Limits, store: Option<&'s Store>) -> Self {
-        Self { profiles, limits, store, used: RefCell::default() }
+        Self { profiles, limits, store, used: RefCell::default(), holdings: Holdings::default() }
     }
 
     /// The names of the profiles that sources have.
@@ -95,24 +99,23 @@ impl<'s> Surroundings<'s> {
         }
         let allow = section.list("allow", Networks::parse);
         let events: Vec<String> = section.list("events", |pattern| Ok(pattern.to_owned()));
+        let guard = section.may("replay_guard", word(&ReplayGuard::ALL.map(|guard| (guard.name(), guard))));
         let (labels, secrets) = secrets(&mut section, profile).unzip();
         let observe = section.may("verify", word(&[("enforce", false), ("observe", true)]));
         if observe == Some(true) {
             section.warning("verify", "is \"observe\": what cannot be verified is delivered all the same");
         }
         if let (Some(profile), Some(name)) = (profile, profile_name) {
-            if let Some(secrets) = &secrets {
-                lint::secrets(&section, profile, secrets, !self.profiles.is_shipped(&name));
-            }
-            if let Some(store) = self.store {
-                lint::horizon(&section, profile, store.terms.ttl);
-            }
-            lint::events(&section, profile, &events);
+            self.lint(&section, (profile, &name), secrets.as_deref(), &events);
             self.used.borrow_mut().insert(name);
         }
         let params = section.subsection("params").map(Section::texts).unwrap_or_default();
         let destination = self.destination(&mut section, profile);
-        let judge = profile.and_then(|profile| judge(profile, &section, &secrets?, &params, key_sets));
+        // Where something is wrong with the store, the configuration is not used.
+        let ttl = self.store.map_or(Duration::MAX, |store| store.terms.ttl);
+        let replays = Replays { ttl, guard, selects: !events.is_empty() };
+        let given = (secrets.as_deref(), params.as_slice());
+        let judge = profile.and_then(|profile| self.judge((&section, profile), given, replays, key_sets));
         section.finish();
         let (destination, order) = destination?;
         let (judge, source_name) = (order.iter().fold(judge?, Judge::ordered), source_name?);
@@ -129,10 +132,42 @@ impl<'s> Surroundings<'s> {
             secrets: labels?,
             credentials: Credentials::of(profile?),
             identity: judge.identity,
-            wanted: Wanted::new(events),
+            wanted: wanted(events, profile?),
             observe: observe == Some(true),
             destination,
         })
+    }
+
+    /// What should be looked at before anything is made of it.
+    fn lint(
+        &self,
+        section: &Section<'_>,
+        (profile, name): (&Profile, &str),
+        secrets: Option<&[Secret]>,
+        events: &[String],
+    ) {
+        if let Some(secrets) = secrets {
+            lint::secrets(section, profile, secrets, !self.profiles.is_shipped(name));
+        }
+        if let Some(store) = self.store {
+            lint::horizon(section, profile, store.terms.ttl);
+        }
+        lint::events(section, profile, events);
+    }
+
+    fn judge(
+        &self,
+        (section, profile): (&Section<'_>, &Profile),
+        (secrets, params): (Option<&[Secret]>, &[(&str, String)]),
+        replays: Replays,
+        key_sets: &mut KeySets,
+    ) -> Option<Judge> {
+        let secrets = secrets?;
+        let judge = judge(profile, section, (secrets, params), replays, key_sets);
+        if profile.needs_secrets() {
+            self.holdings.add(section, profile, secrets, params);
+        }
+        judge.inspect(|judge| lint::replays(section, profile, judge, replays))
     }
 
     fn profile(&self, name: &str) -> Result<&Profile, String> {
@@ -274,6 +309,11 @@ fn path(text: &str) -> Result<String, String> {
     Err(format!("{text:?} is not a path such as \"/webhooks/github\", without query and without spaces"))
 }
 
+/// The types that are delivered; where there are none, nothing can be chosen by them.
+fn wanted(events: Vec<String>, profile: &Profile) -> Wanted {
+    Wanted::new(events.into_iter().filter(|_| profile.event.kind.is_some()))
+}
+
 /// What one request may cost: no more than the provider sends.
 fn limits(limits: &Limits, profile: &Profile) -> Limits {
     let largest = profile.limits.max_body.and_then(|size| usize::try_from(size.as_u64()).ok());
@@ -307,8 +347,8 @@ fn secrets(section: &mut Section<'_>, profile: Option<&Profile>) -> Option<(Vec<
 fn judge(
     profile: &Profile,
     section: &Section<'_>,
-    secrets: &[Secret],
-    params: &[(&str, String)],
+    (secrets, params): (&[Secret], &[(&str, String)]),
+    replays: Replays,
     key_sets: &mut KeySets,
 ) -> Option<Judge> {
     let params = complete(profile, section, params);
@@ -325,7 +365,7 @@ fn judge(
     if profile.needs_secrets() == secrets.is_empty() {
         return None;
     }
-    let misfits = match Judge::new(profile, secrets, &params?, key_sets) {
+    let misfits = match Judge::new(profile, secrets, &params?, replays, key_sets) {
         Ok(judge) => return Some(judge),
         Err(misfits) => misfits,
     };

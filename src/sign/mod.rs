@@ -170,7 +170,7 @@ impl<'o> Signer<'o> {
             .map(|(said, scheme)| Member { said, scheme, when: ready(&said.when), check: ready(&said.check) })
             .collect();
         let require = ready(&profile.require);
-        let time = profile.timestamp.as_ref().map(|said| Freshness::new(said, false, &mut wants));
+        let time = profile.timestamp.as_ref().map(|said| Freshness::new(said, None, &mut wants));
         Ok(Self { order, members, require, time, wants })
     }
 

@@ -29,6 +29,7 @@ pub use self::remembered::Remembered;
 pub use self::sqlite::Options;
 pub use self::sqlite::Sqlite;
 use crate::event::Event;
+use crate::event::Ignored;
 use crate::event::Key;
 
 /// Where finished events are remembered.
@@ -49,16 +50,23 @@ pub struct Keys {
     pub id: Key,
     /// By what is signed.
     pub guard: Option<Key>,
+    /// As one whose type was not wanted: looked up with the others, and written when this one is not wanted either.
+    pub ignored: Option<Ignored>,
 }
 
 impl Keys {
     /// The keys of an event; `None` when it is not verified, since a forged event could take a genuine one's place.
     pub fn of(event: &Event) -> Option<Self> {
-        event.key().map(|id| Self { id, guard: event.guard() })
+        event.key().map(|id| Self { id, guard: event.guard(), ignored: event.ignored() })
     }
 
-    /// Both.
-    pub fn iter(self) -> impl Iterator<Item = Key> {
+    /// What it is known by under another id, or as another type.
+    pub fn content(self) -> Option<Key> {
+        self.guard.or_else(|| self.ignored.map(|_| self.id))
+    }
+
+    /// Those that an event is finished under.
+    pub fn iter(self) -> impl Iterator<Item = Key> + Clone {
         std::iter::once(self.id).chain(self.guard)
     }
 }
@@ -67,13 +75,22 @@ impl Keys {
 #[derive(Debug, Clone, Copy)]
 pub struct Token(pub u128);
 
+/// By what an event is known that came before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// Its id.
+    Id,
+    /// What is signed of it alone, under another id or as another type; that is remembered for this much longer.
+    Content(Duration),
+}
+
 /// What a store says to a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// Nobody has it.
     Fresh,
     /// It was finished before.
-    Finished,
+    Finished(Known),
     /// Another attempt holds it for this long.
     InFlight(Duration),
 }
@@ -84,9 +101,20 @@ pub enum Published {
     /// The event is there, put there by this attempt.
     Appended,
     /// It was finished before.
-    Finished,
+    Finished(Known),
     /// Another attempt holds it for this long.
     InFlight(Duration),
+}
+
+/// What becomes of an event whose type is not wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Noted {
+    /// It is remembered from now on.
+    New,
+    /// It was remembered before, with this type.
+    Again,
+    /// It came before as another type, which is remembered for this much longer.
+    OtherType(Duration),
 }
 
 /// The store does not answer.

@@ -8,6 +8,9 @@ use std::time::Duration;
 use super::Answer;
 use super::KeyMap;
 use super::Keys;
+use super::Known;
+use super::Noted;
+use crate::event::Ignored;
 use crate::event::Key;
 use crate::time::Moment;
 
@@ -38,13 +41,41 @@ impl Remembered {
 
     /// Whether the key is remembered now.
     pub fn contains(&self, key: Key) -> bool {
+        self.remaining(key).is_some()
+    }
+
+    /// For how much longer the key is remembered.
+    fn remaining(&self, key: Key) -> Option<Duration> {
         let now = seconds(Moment::now());
-        self.shard(key).keys.get(&key).is_some_and(|until| now < *until)
+        let until = self.shard(key).keys.get(&key).copied().filter(|until| now < *until)?;
+        Some(Duration::from_secs((until - now).into()))
     }
 
     /// What it says to a claim.
     pub(crate) fn answer(&self, keys: Keys) -> Answer {
-        if keys.iter().any(|key| self.contains(key)) { Answer::Finished } else { Answer::Fresh }
+        self.known(keys).map_or(Answer::Fresh, Answer::Finished)
+    }
+
+    /// By what of an event it is finished, or was not wanted as another type.
+    pub(crate) fn known(&self, keys: Keys) -> Option<Known> {
+        if self.contains(keys.id) {
+            return Some(Known::Id);
+        }
+        let finished = keys.guard.and_then(|guard| self.remaining(guard));
+        let remaining = finished.or_else(|| match self.note(keys.ignored?) {
+            Noted::OtherType(remaining) => Some(remaining),
+            Noted::New | Noted::Again => None,
+        });
+        remaining.map(Known::Content)
+    }
+
+    /// What it says to an event whose type is not wanted.
+    pub(crate) fn note(&self, ignored: Ignored) -> Noted {
+        match self.remaining(ignored.any) {
+            None => Noted::New,
+            Some(_) if self.contains(ignored.typed) => Noted::Again,
+            Some(remaining) => Noted::OtherType(remaining),
+        }
     }
 
     /// Remembers a key for this long.
@@ -93,7 +124,7 @@ impl Shard {
 }
 
 /// Seconds since 1970 in 32 bits, which last until 2106.
-fn seconds(moment: Moment) -> u32 {
+pub(super) fn seconds(moment: Moment) -> u32 {
     u32::try_from(moment.unix()).unwrap_or(u32::MAX)
 }
 

@@ -39,6 +39,8 @@ pub struct Metrics {
     refusals: IntCounterVec,
     unverified: IntCounterVec,
     undeduplicated: IntCounterVec,
+    guarded: IntCounterVec,
+    untyped: IntCounterVec,
     request_duration: HistogramVec,
     upstream_duration: HistogramVec,
     skew: HistogramVec,
@@ -59,6 +61,7 @@ pub struct Metrics {
 #[expect(missing_docs, reason = "each is the operation of its name")]
 pub struct StoreMetrics {
     pub claim: Histogram,
+    pub ignore: Histogram,
     pub commit: Histogram,
     pub release: Histogram,
     pub enqueue: Histogram,
@@ -82,6 +85,10 @@ pub struct SourceMetrics {
     pub refused: IntCounter,
     /// Events that were delivered although the store could not be asked.
     pub undeduplicated: IntCounter,
+    /// Duplicates that were known by their content alone.
+    pub guarded: IntCounter,
+    /// Events that were ignored because their type could not be read.
+    pub untyped: IntCounter,
     /// From the head of a request to its answer, in seconds.
     pub request_duration: Histogram,
     /// Of a delivery to the upstream, in seconds.
@@ -147,6 +154,8 @@ impl Metrics {
             refusals: counters(&registry, "refusals_total", "Refused requests by reason.", &["source", "reason"])?,
             unverified: counters(&registry, "unverified_total", "Unverified deliveries.", &["source", "reason"])?,
             undeduplicated: counters(&registry, "undeduplicated_total", "Deliveries without a store.", &["source"])?,
+            guarded: counters(&registry, "guarded_total", "Duplicates known by content alone.", &["source"])?,
+            untyped: counters(&registry, "untyped_total", "Ignored events without a readable type.", &["source"])?,
             request_duration: histogram(&registry, "request_duration_seconds", "Head to answer.", SECONDS)?,
             upstream_duration: histogram(&registry, "upstream_duration_seconds", "Deliveries to upstreams.", SECONDS)?,
             skew: histogram(&registry, "timestamp_skew_seconds", "Age of requests by their own time.", SKEW)?,
@@ -156,6 +165,7 @@ impl Metrics {
             queue_oldest: registered(&registry, GaugeVec::new(queue_oldest, &["source"])?)?,
             store: StoreMetrics {
                 claim: store.with_label_values(&["claim"]),
+                ignore: store.with_label_values(&["ignore"]),
                 commit: store.with_label_values(&["commit"]),
                 release: store.with_label_values(&["release"]),
                 enqueue: store.with_label_values(&["enqueue"]),
@@ -182,6 +192,8 @@ impl Metrics {
             handshake: outcome("handshake"),
             refused: outcome("refused"),
             undeduplicated: self.undeduplicated.with_label_values(&[source]),
+            guarded: self.guarded.with_label_values(&[source]),
+            untyped: self.untyped.with_label_values(&[source]),
             request_duration: self.request_duration.with_label_values(&[source]),
             upstream_duration: self.upstream_duration.with_label_values(&[source]),
             skew: self.skew.with_label_values(&[source]),

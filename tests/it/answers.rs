@@ -104,8 +104,9 @@ fn xero_and_adyen_and_discord_are_given_what_they_want() {
     let key = signing::ed25519("ed25519-a");
     let public = const_hex::encode(aws_lc_rs::signature::KeyPair::public_key(&key).as_ref());
     let (gateway, _upstream) = shipped("discord", &format!("secrets = [\"plain:{public}\"]"));
-    let signature = const_hex::encode(key.sign(b"1767348000{\"type\":1}"));
-    let headers = [("X-Signature-Ed25519", signature.as_str()), ("X-Signature-Timestamp", "1767348000")];
+    let now = doorward::time::Moment::now().unix().to_string();
+    let signature = const_hex::encode(key.sign(format!("{now}{{\"type\":1}}").as_bytes()));
+    let headers = [("X-Signature-Ed25519", signature.as_str()), ("X-Signature-Timestamp", &now)];
     let event = request("POST", "/discord", &headers, "{\"type\":1}");
     event.send(gateway.address());
     assert_answer(&event.send(gateway.address()), 204, None, "");
@@ -266,9 +267,9 @@ fn zendesk(url: &str) -> Gateway {
 }
 
 fn zendesk_event() -> Delivery {
-    let time = "2026-01-02T10:00:00Z";
+    let time = doorward::time::Moment::now().rfc3339().to_string();
     let signature = signing::base64(signing::hmac_sha256(SECRET.as_bytes(), format!("{time}{{}}").as_bytes()));
     let headers =
-        [("X-Zendesk-Webhook-Signature", signature.as_str()), ("X-Zendesk-Webhook-Signature-Timestamp", time)];
+        [("X-Zendesk-Webhook-Signature", signature.as_str()), ("X-Zendesk-Webhook-Signature-Timestamp", &time)];
     request("POST", "/z", &headers, "{}")
 }

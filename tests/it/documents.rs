@@ -150,7 +150,7 @@ fn the_grammar_in_the_readme_is_complete() {
     let words: BTreeSet<_> = spans
         .iter()
         .flat_map(|cell| cell.split('`').skip(1).step_by(2))
-        .flat_map(|span| span.split(|character: char| !character.is_ascii_alphanumeric() && !"_-".contains(character)))
+        .flat_map(|span| span.split(|character: char| !character.is_ascii_alphanumeric() && !"_-+".contains(character)))
         .collect();
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/profiles");
     let mut seen = 0;

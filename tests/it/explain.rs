@@ -1,5 +1,7 @@
 //! `explain` names the mistake that somebody made, for every usual one, and tells no secret.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use doorward::explain::Case;
 use doorward::explain::Cause;
@@ -47,6 +49,7 @@ fn signed(profile: &Profile, secret: &str, params: &[(&str, &str)], body: Option
         profile: profile.clone(),
         secrets: secrets(&[secret]),
         old_secrets: Vec::new(),
+        ttl: Duration::from_secs(96 * 3600),
         params,
         method: request.method,
         target: format!("/{query}").parse().expect("a target"),

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine as _;
 use bytes::Bytes;
@@ -150,6 +151,7 @@ fn explained(profile: &str, fixture: &Fixture) -> Explanation {
         profile,
         secrets: fixture.secrets.iter().map(|text| Secret::new(text.as_bytes()).expect("a secret")).collect(),
         old_secrets: Vec::new(),
+        ttl: Duration::from_secs(96 * 3600),
         method: fixture.request.method.parse().expect("a method"),
         target,
         headers,

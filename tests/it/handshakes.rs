@@ -38,9 +38,10 @@ fn slacks_challenge_is_given_back_when_it_is_signed() {
 fn zooms_token_is_given_back_with_its_hash() {
     let (gateway, upstream) = shipped("zoom", &keyed(""));
     let body = r#"{"payload":{"plainToken":"qgg8vlvZRS6UYooatFL8Aw"},"event_ts":1654503849680,"event":"endpoint.url_validation"}"#;
-    let signature = signing::hmac_sha256(SECRET.as_bytes(), format!("v0:1654503849:{body}").as_bytes());
+    let time = doorward::time::Moment::now().unix().to_string();
+    let signature = signing::hmac_sha256(SECRET.as_bytes(), format!("v0:{time}:{body}").as_bytes());
     let signature = format!("v0={}", const_hex::encode(signature));
-    let headers = [("x-zm-signature", signature.as_str()), ("x-zm-request-timestamp", "1654503849")];
+    let headers = [("x-zm-signature", signature.as_str()), ("x-zm-request-timestamp", &time)];
     let hash = const_hex::encode(signing::hmac_sha256(SECRET.as_bytes(), b"qgg8vlvZRS6UYooatFL8Aw"));
     let expected = format!(r#"{{"encryptedToken":"{hash}","plainToken":"qgg8vlvZRS6UYooatFL8Aw"}}"#);
     assert_answer(&request("POST", "/zoom", &headers, body).send(gateway.address()), 200, &[JSON], &expected);
@@ -73,12 +74,14 @@ fn discords_ping_is_answered_without_a_body() {
     let key = signing::ed25519("ed25519-a");
     let (gateway, upstream) = shipped("discord", &format!("secrets = [\"plain:{}\"]", public(&key)));
     let body = r#"{"version":1,"application_id":"1234560123453231555","type":0}"#;
-    let signature = const_hex::encode(key.sign(format!("1767348000{body}").as_bytes()));
-    let headers = [("X-Signature-Ed25519", signature.as_str()), ("X-Signature-Timestamp", "1767348000")];
+    let now = doorward::time::Moment::now().unix();
+    let (time, another) = (now.to_string(), (now + 1).to_string());
+    let signature = const_hex::encode(key.sign(format!("{time}{body}").as_bytes()));
+    let headers = [("X-Signature-Ed25519", signature.as_str()), ("X-Signature-Timestamp", &time)];
     let ping = request("POST", "/discord", &headers, body);
     assert_bodiless(&gateway, &ping, "HTTP/1.1 204 No Content", &[]);
     assert_shaken(&gateway, &upstream, "discord", 1);
-    let wrong = ping.set("X-Signature-Timestamp", "1767348001").send(gateway.address());
+    let wrong = ping.set("X-Signature-Timestamp", &another).send(gateway.address());
     assert_eq!((wrong.status, wrong.header("content-type")), (401, Some("application/problem+json")));
 }
 

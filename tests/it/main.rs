@@ -67,6 +67,8 @@ mod redis_sentinel;
 mod redis_tls;
 mod refusals;
 mod refusals_tokens;
+mod replays;
+mod replays_times;
 mod replicas;
 mod restart;
 mod schemes_canonical;

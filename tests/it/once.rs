@@ -35,10 +35,8 @@ over_every_store! {
     an_event_whose_upstream_was_not_there_is_delivered_at_the_next_attempt
     an_event_whose_upstream_closed_without_an_answer_is_held_for_a_while
     an_event_whose_upstream_was_too_slow_is_held_for_a_while
-    the_same_signed_body_under_another_id_is_a_duplicate
     another_body_under_a_known_id_is_a_duplicate
     the_same_id_at_two_sources_is_two_events
-    an_event_that_was_ignored_is_not_remembered
     an_event_is_forgotten_after_its_ttl
     what_the_profile_says_is_unique_is_delivered_every_time
 }
@@ -148,14 +146,6 @@ fn assert_held(gateway: &Gateway, upstream: &Upstream, status: u16) {
     assert_eq!(upstream.ids(), ["one", "one"]);
 }
 
-fn the_same_signed_body_under_another_id_is_a_duplicate(store: &Store) {
-    let upstream = Upstream::start();
-    let gateway = store.gateway(&Github::source(&upstream.url()));
-    assert_eq!(Github::delivery("one", "{}").send(gateway.address()).text(), r#"{"ok":true}"#);
-    assert_eq!(Github::delivery("two", "{}").send(gateway.address()).text(), DUPLICATE);
-    assert_eq!(upstream.ids(), ["one"]);
-}
-
 fn another_body_under_a_known_id_is_a_duplicate(store: &Store) {
     let upstream = Upstream::start();
     let gateway = store.gateway(&Github::source(&upstream.url()));
@@ -176,18 +166,6 @@ fn the_same_id_at_two_sources_is_two_events(store: &Store) {
     let sources: Vec<_> =
         upstream.received().iter().map(|it| it.header("doorward-source").map(str::to_owned)).collect();
     assert_eq!(sources, [Some("github".to_owned()), Some("second".to_owned())]);
-}
-
-fn an_event_that_was_ignored_is_not_remembered(store: &Store) {
-    let upstream = Upstream::start();
-    let gateway = store.gateway(&(Github::source(&upstream.url()) + "events = [\"push\"]\n"));
-    // GitHub does not sign the type, so that the same event can come as another one.
-    let delivery = Github::delivery("one", "{}");
-    let ignored = delivery.clone().set("X-GitHub-Event", "ping").send(gateway.address());
-    assert_eq!((ignored.status, ignored.text().as_str()), (200, r#"{"received":true,"ignored":true}"#));
-    assert!(upstream.ids().is_empty());
-    assert_eq!(delivery.send(gateway.address()).text(), r#"{"ok":true}"#);
-    assert_eq!(upstream.ids(), ["one"]);
 }
 
 fn an_event_is_forgotten_after_its_ttl(store: &Store) {

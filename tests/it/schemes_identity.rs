@@ -14,6 +14,7 @@ use crate::harness::request;
 use crate::harness::signing;
 
 const DUPLICATE: &str = r#"{"received":true,"duplicate":true}"#;
+const BY_CONTENT: &str = r#"{"received":true,"duplicate":true,"replay_guard":"content"}"#;
 const DELIVERED: &str = r#"{"ok":true}"#;
 const ID: &str = "[event]\nid = { header = \"X-Id\" }\n";
 
@@ -29,8 +30,9 @@ fn a_nonce_is_good_for_one_event() {
         request("POST", "/own", &headers, body).send(gateway.address()).text()
     };
     assert_eq!(send("1", "n1", "{}"), DELIVERED);
-    assert_eq!(send("2", "n1", "{}"), DUPLICATE, "the nonce under another id");
-    assert_eq!(send("2", "n1", "[]"), DUPLICATE, "with another body");
+    let by_nonce = BY_CONTENT.replace("content", "nonce");
+    assert_eq!(send("2", "n1", "{}"), by_nonce, "the nonce under another id");
+    assert_eq!(send("2", "n1", "[]"), by_nonce, "with another body");
     assert_eq!(send("1", "n2", "{}"), DUPLICATE, "the id with another nonce");
     assert_eq!(send("2", "n3", "{}"), DELIVERED, "a nonce of its own");
     assert_eq!(send("n4", "n4", "{}"), DELIVERED);
@@ -91,7 +93,7 @@ fn a_captured_request_is_not_taken_again_under_another_id() {
         let send = |id: &str| {
             request("POST", "/own", &[("X-Sig", &signature), ("X-Id", id)], "{}").send(gateway.address()).text()
         };
-        assert_eq!([send("1"), send("2")], [DELIVERED, DUPLICATE], "{scheme}");
+        assert_eq!([send("1"), send("2")], [DELIVERED, BY_CONTENT], "{scheme}");
         assert_eq!(upstream.ids(), ["1"], "{scheme}");
     }
 }
@@ -108,7 +110,7 @@ fn an_ecdsa_signature_that_somebody_negated_is_the_same_event() {
         request("POST", "/own", &[("X-Id", &const_hex::encode(signature))], "{}").send(gateway.address()).text()
     };
     assert_eq!(send(&signature), DELIVERED);
-    assert_eq!(send(&signing::negated(&signature)), DUPLICATE);
+    assert_eq!(send(&signing::negated(&signature)), BY_CONTENT);
     assert_eq!(upstream.received().len(), 1);
 }
 
@@ -121,7 +123,7 @@ fn a_captured_token_that_binds_the_body_is_not_taken_again_under_another_id() {
         let headers = [("X-Id", id), ("Authorization", &format!("Bearer {token}"))];
         request("POST", "/own", &headers, "{}").send(gateway.address()).text()
     };
-    assert_eq!([send("1"), send("1"), send("2")], [DELIVERED, DUPLICATE, DUPLICATE]);
+    assert_eq!([send("1"), send("1"), send("2")], [DELIVERED, DUPLICATE, BY_CONTENT]);
     assert_eq!(upstream.ids(), ["1"]);
 }
 
@@ -143,7 +145,7 @@ fn plaids_token_is_the_same_event_when_somebody_negated_its_signature() {
     };
     assert_eq!(
         [send(&signature), send(&signature), send(&signing::negated(&signature))],
-        [DELIVERED, DUPLICATE, DUPLICATE]
+        [DELIVERED, DUPLICATE, BY_CONTENT]
     );
     assert_eq!(upstream.received().len(), 1);
 }
@@ -165,13 +167,16 @@ fn a_digit_moved_from_the_time_to_the_body_makes_no_new_event() {
                    [timestamp]\nfrom = { header = \"X-Time\" }\nformat = \"unix\"\npolicy = \"record\"\n";
     for id in ["{ digest = \"body\" }", "{ first = [{ json = \"/id\" }, { digest = \"body\" }] }"] {
         let (gateway, upstream) = own(&format!("{profile}[event]\nid = {id}\n"), &keyed());
-        let signature = hmac_hex(SECRET, &[b"1767348000{}"]);
+        let now = doorward::time::Moment::now().unix().to_string();
+        let signature = hmac_hex(SECRET, &[now.as_bytes(), b"{}"]);
         let send = |time: &str, body: &str| {
-            request("POST", "/own", &[("X-Sig", &signature), ("X-Time", time)], body).send(gateway.address()).text()
+            request("POST", "/own", &[("X-Sig", &signature), ("X-Time", time)], body).send(gateway.address())
         };
-        assert_eq!(send("1767348000", "{}"), DELIVERED);
-        for (time, body) in [("176734800", "0{}"), ("17673480", "00{}"), ("1", "767348000{}")] {
-            assert_eq!(send(time, body), DUPLICATE, "{time} {body}");
+        assert_eq!(send(&now, "{}").text(), DELIVERED);
+        for digits in [9, 8, 1] {
+            let (time, moved) = now.split_at(digits);
+            // A time of long ago.
+            assert_eq!(send(time, &format!("{moved}{{}}")).status, 401, "{time}");
         }
         assert_eq!(upstream.received().len(), 1);
     }
@@ -184,7 +189,7 @@ fn discord_and_sendgrid_take_no_digit_of_the_time_for_the_bodys() {
     let (gateway, upstream) = crate::harness::shipped("discord", &format!("secrets = [\"plain:{public}\"]"));
     let signature = const_hex::encode(key.sign(b"1767348000{\"type\":1}"));
     let headers = [("X-Signature-Ed25519", signature.as_str()), ("X-Signature-Timestamp", "176734800")];
-    assert_eq!(request("POST", "/discord", &headers, "0{\"type\":1}").send(gateway.address()).status, 400);
+    assert_eq!(request("POST", "/discord", &headers, "0{\"type\":1}").send(gateway.address()).status, 401);
     assert_eq!(upstream.connections(), 0);
 
     let key = signing::p256("p256-a");
@@ -196,7 +201,7 @@ fn discord_and_sendgrid_take_no_digit_of_the_time_for_the_bodys() {
         ("X-Twilio-Email-Event-Webhook-Signature", signature.as_str()),
         ("X-Twilio-Email-Event-Webhook-Timestamp", "176734800"),
     ];
-    assert_eq!(request("POST", "/sendgrid", &headers, "0[{}]").send(gateway.address()).status, 400);
+    assert_eq!(request("POST", "/sendgrid", &headers, "0[{}]").send(gateway.address()).status, 401);
     assert_eq!(upstream.connections(), 0);
 }
 

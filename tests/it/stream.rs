@@ -51,7 +51,8 @@ fn a_duplicate_is_acknowledged_and_not_published_again() {
     let gateway = Gateway::start(&sections(&redis, ""));
     assert_eq!(Github::delivery("one", "{}").send(gateway.address()).text(), RECEIVED);
     assert_eq!(Github::delivery("one", "{}").send(gateway.address()).text(), DUPLICATE);
-    assert_eq!(Github::delivery("two", "{}").send(gateway.address()).text(), DUPLICATE, "by its signed body");
+    let by_content = r#"{"received":true,"duplicate":true,"replay_guard":"content"}"#;
+    assert_eq!(Github::delivery("two", "{}").send(gateway.address()).text(), by_content, "by its signed body");
     assert_eq!(ids(&redis), ["one"]);
     assert_eq!(gateway.metric(r#"doorward_requests_total{outcome="queued",source="github"}"#), 1.0);
     assert_eq!(gateway.metric(r#"doorward_requests_total{outcome="duplicate",source="github"}"#), 2.0);

@@ -61,6 +61,9 @@ pub struct Jwt {
     /// Whether the digest of what was signed is wanted, because the token is bound to a body that does not cover the
     /// event's id.
     pub digest_signed: bool,
+    /// How long events are remembered, in whole seconds: a token for one body that was issued before that would be as good
+    /// as new.
+    pub issued_within: Option<i64>,
     remembered: Mutex<HashMap<[u8; 32], Known>>,
 }
 
@@ -120,6 +123,7 @@ impl Jwt {
             field: Field::new(place, material.wants),
             keys,
             digest_signed: false,
+            issued_within: None,
             remembered: Mutex::default(),
         })
     }
@@ -337,8 +341,12 @@ impl Jwt {
             Some(value) => Some(numeric_date(value).ok_or(Failure::TokenNotYetValid)?),
             None => None,
         };
+        let issued = claims.get("iat").and_then(numeric_date);
+        let forgotten = issued.zip(self.issued_within).map(|(issued, within)| issued.saturating_add(within));
+        // The leeway is for clocks, which have nothing to do with it.
+        let expires = forgotten.map_or(expires, |end| expires.min(end.saturating_sub(self.leeway)));
         let Some(max_age) = self.max_age else { return Ok(Known { not_before, expires, generation, secret }) };
-        let issued = claims.get("iat").and_then(numeric_date).ok_or(Failure::TokenExpired)?;
+        let issued = issued.ok_or(Failure::TokenExpired)?;
         Ok(Known {
             not_before: Some(not_before.unwrap_or(issued).max(issued)),
             expires: expires.min(issued.saturating_add(max_age).saturating_add(1)),

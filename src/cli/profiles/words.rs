@@ -11,6 +11,7 @@ use crate::profile::Handshake;
 use crate::profile::Json;
 use crate::profile::Profile;
 use crate::profile::Reference;
+use crate::profile::ReplayGuard;
 use crate::profile::Reply;
 use crate::profile::Scheme;
 use crate::profile::Status;
@@ -79,6 +80,9 @@ fn time(profile: &Profile) -> Option<String> {
     };
     let signed = if profile.signs_timestamp() { "signed" } else { "not signed" };
     let judged = match (timestamp.policy, timestamp.tolerance) {
+        (TimestampPolicy::Record, _) | (_, None) if profile.signs_timestamp() => {
+            "recorded, and not taken once it is as old as store.ttl".to_owned()
+        }
         (TimestampPolicy::Record, _) | (_, None) => "recorded, not enforced".to_owned(),
         (TimestampPolicy::Enforce, Some(tolerance)) => {
             let side = |side: Option<Duration>| side.map_or_else(|| "any time".to_owned(), duration);
@@ -95,10 +99,13 @@ fn event_id(profile: &Profile) -> String {
     }
     let guarded = |scheme: &Scheme| matches!(scheme, Scheme::Signature(_)) && !profile.covers_all(scheme, id);
     let covered = covered(profile, id);
-    let guard = if covered != SIGNED && profile.schemes().any(guarded) {
-        ", so that what is signed is let through once, whatever its id"
-    } else {
-        ""
+    let is_guarded = covered != SIGNED && profile.schemes().any(guarded) && profile.event.nonce.is_none();
+    let guard = match profile.event.replay_guard {
+        ReplayGuard::Content if is_guarded => ", so that what is signed is let through once, whatever its id",
+        ReplayGuard::ContentAndType if is_guarded => {
+            ", so that what is signed is let through once as each type, whatever its id"
+        }
+        ReplayGuard::Content | ReplayGuard::ContentAndType | ReplayGuard::Off => "",
     };
     format!("{id}; {covered}{guard}")
 }

@@ -177,7 +177,7 @@ pub(super) fn unexplained(case: &Case, failure: &Failure, tried: usize) -> Strin
         _ => format!(" {tried} variations of the usual mistakes were tried, and none explains it."),
     };
     match failure {
-        Failure::TimestampStale => "the request is older than the profile allows. If it was captured earlier, name the moment with \
+        Failure::TimestampStale => "the request is older than the profile allows, or than events are remembered. If it was captured earlier, name the moment with \
                                     --at; if not, it is a replay, it was held up on the way, or one of the clocks is wrong."
             .to_owned(),
         Failure::TimestampFuture => {

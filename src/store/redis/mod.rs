@@ -1,6 +1,7 @@
 //! Claims and finished events in Redis, shared by all gateways that use the same server.
 //!
-//! A key holds `P` and the token of the attempt that claims it, or `D` and the token of the attempt that finished it.
+//! A key holds `P` and the token of the attempt that claims it, or `D` and the token of the attempt that finished it. That of
+//! an event whose type was not wanted, and is not signed, holds `I` and what stands for the type.
 //! Redis keeps the time, so gateways need no common clock. Every verb may be repeated by the same attempt: a reply that
 //! was lost does no harm.
 
@@ -8,12 +9,12 @@ mod connection;
 mod durable;
 mod queue;
 mod script;
+mod scripts;
 mod seek;
 mod url;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::LazyLock;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
@@ -28,65 +29,21 @@ use self::durable::Durable;
 pub use self::queue::Queues;
 pub use self::queue::RedisBacklog;
 use self::script::Call;
-use self::script::Script;
+use self::scripts::CLAIM;
+use self::scripts::IGNORE;
+use self::scripts::PUBLISH;
+use self::scripts::RELEASE;
 pub use self::url::RedisUrl;
 use self::url::Topology;
 use super::Answer;
 use super::Keys;
 use super::Keyspace;
+use super::Known;
+use super::Noted;
 use super::Published;
 use super::Token;
 use super::Unavailable;
-
-/// `-1` when a key is done, the remaining milliseconds when another attempt holds it, or `0` and both are claimed.
-static CLAIM: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "for _, key in ipairs(KEYS) do
-           local state = redis.call('GET', key)
-           if state then
-             if string.sub(state, 1, 1) == 'D' then return -1 end
-             if state ~= 'P' .. ARGV[1] then return math.max(redis.call('PTTL', key), 1) end
-           end
-         end
-         for _, key in ipairs(KEYS) do redis.call('SET', key, 'P' .. ARGV[1], 'PX', ARGV[2]) end
-         return 0",
-    )
-});
-
-/// Lets go of the keys that this attempt holds: at once, or after some milliseconds.
-static RELEASE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "for _, key in ipairs(KEYS) do
-           if redis.call('GET', key) == 'P' .. ARGV[1] then redis.call('PEXPIRE', key, ARGV[2]) end
-         end
-         return 0",
-    )
-});
-
-/// Checks, appends and marks done in one step; the last key is the stream. As for a claim, or `1` when this very attempt
-/// has published before. What is found done is marked again: only what a connection has written can be confirmed to it.
-static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "for i = 1, #KEYS - 1 do
-           local state = redis.call('GET', KEYS[i])
-           if state and string.sub(state, 1, 1) == 'D' then
-             redis.call('PEXPIRE', KEYS[i], ARGV[2])
-             if state == 'D' .. ARGV[1] then return 1 end
-             return -1
-           end
-           if state then return math.max(redis.call('PTTL', KEYS[i]), 1) + 1 end
-         end
-         local entry = {'XADD', KEYS[#KEYS]}
-         if ARGV[3] ~= '0' then
-           table.insert(entry, 'MAXLEN') table.insert(entry, '~') table.insert(entry, ARGV[3])
-         end
-         table.insert(entry, '*')
-         for i = 4, #ARGV do table.insert(entry, ARGV[i]) end
-         redis.call(unpack(entry))
-         for i = 1, #KEYS - 1 do redis.call('SET', KEYS[i], 'D' .. ARGV[1], 'PX', ARGV[2]) end
-         return 0",
-    )
-});
+use crate::event::Ignored;
 
 /// Most claims and marks that are tried again in the background at one time.
 const MAX_ORPHANS: usize = 4096;
@@ -194,10 +151,13 @@ impl Redis {
         token: Token,
         lease: Duration,
     ) -> Result<Answer, Unavailable> {
-        let call = CLAIM.call(names(space, keys)).argument(token.text()).argument(millis(lease).to_string());
+        let ignored = keys.ignored.map(|ignored| space.name(ignored.any));
+        let call = CLAIM.call(names(space, keys).chain(ignored));
+        let call = call.argument(token.text()).argument(millis(lease).to_string());
+        let call = keys.ignored.into_iter().fold(call, |call, ignored| call.argument(ignored.typed.hex()));
         match self.call::<i64>(space, &call).await {
             Ok(0) => Ok(Answer::Fresh),
-            Ok(-1) => Ok(Answer::Finished),
+            Ok(before @ ..0) => Ok(Answer::Finished(known(before))),
             Ok(remaining) => Ok(Answer::InFlight(Duration::from_millis(remaining.unsigned_abs()))),
             Err(failed) => {
                 if failed.perhaps_done {
@@ -211,6 +171,19 @@ impl Redis {
                 }
                 Err(failed.error)
             }
+        }
+    }
+
+    /// Remembers an event whose type is not wanted.
+    pub(crate) async fn ignore(&self, space: &Keyspace, ignored: Ignored, ttl: Duration) -> Result<Noted, Unavailable> {
+        let call = IGNORE.call([space.name(ignored.any)]);
+        let call = call.argument(ignored.typed.hex()).argument(millis(ttl).to_string());
+        match self.call::<i64>(space, &call).await.map_err(|failed| failed.error)? {
+            0.. => Ok(Noted::New),
+            before => Ok(match known(before) {
+                Known::Id => Noted::Again,
+                Known::Content(remaining) => Noted::OtherType(remaining),
+            }),
         }
     }
 
@@ -287,16 +260,27 @@ impl Redis {
         fields: &[(&str, &[u8])],
     ) -> Result<Published, Unavailable> {
         let space = &stream.keyspace;
+        let ignored = keys.and_then(|keys| keys.ignored);
         let marks = keys.into_iter().flat_map(|keys| names(space, keys));
+        let marks = marks.chain(ignored.map(|ignored| space.name(ignored.any)));
         let call = PUBLISH.call(marks.chain([stream.key.clone()]));
         let call = call.argument(token.text()).argument(millis(ttl).to_string());
         let call = call.argument(stream.maxlen.unwrap_or(0).to_string());
+        let call = call.argument(ignored.map(|ignored| ignored.typed.hex()).unwrap_or_default());
         let call = fields.iter().fold(call, |call, (name, value)| call.argument(*name).argument(*value));
         match self.durable(space, call).await.map_err(|failed| failed.error)? {
             0 | 1 => Ok(Published::Appended),
-            -1 => Ok(Published::Finished),
+            before @ ..0 => Ok(Published::Finished(known(before))),
             remaining => Ok(Published::InFlight(Duration::from_millis(remaining.unsigned_abs()))),
         }
+    }
+}
+
+/// What a script says of an event that came before.
+fn known(before: i64) -> Known {
+    match before {
+        -1 => Known::Id,
+        _ => Known::Content(Duration::from_millis(before.saturating_add(2).unsigned_abs())),
     }
 }
 

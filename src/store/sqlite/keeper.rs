@@ -193,7 +193,6 @@ mod tests {
     use super::super::Sqlite;
     use super::*;
     use crate::event::Key;
-    use crate::store::Keys;
     use crate::store::queued::Queue;
     use crate::store::queued::QueuedEvent;
     use crate::time::Moment;
@@ -219,7 +218,7 @@ mod tests {
     async fn commit(sqlite: &Sqlite, number: u64) {
         let mut key = Key([0xa5; 16]);
         key.0[..8].copy_from_slice(&number.to_be_bytes());
-        sqlite.commit(Keys { id: key, guard: None }, HOUR).await.expect("remembered");
+        sqlite.commit(std::iter::once(key), HOUR).await.expect("remembered");
     }
 
     fn event(bytes: usize) -> Arc<QueuedEvent> {

@@ -52,6 +52,7 @@ use super::queued::QueuedEvent;
 use super::queued::Settlement;
 use super::queued::Taken;
 use super::queued::Verdict;
+use crate::event::Key;
 use crate::time::Moment;
 
 /// How long an answer waits for the file. The event is delivered already, so a slower disk can only risk a duplicate.
@@ -110,16 +111,16 @@ impl Sqlite {
         self.inbox.sound()
     }
 
-    /// Remembers an event; answers when it is safe on disk.
+    /// Remembers keys; answers when they are safe on disk.
     ///
     /// # Errors
-    /// [`Unavailable`] when that takes too long or cannot be done; the event is still remembered in memory.
-    pub async fn commit(&self, keys: Keys, ttl: Duration) -> Result<(), Unavailable> {
+    /// [`Unavailable`] when that takes too long or cannot be done; they are still remembered in memory.
+    pub async fn commit(&self, keys: impl Iterator<Item = Key> + Clone, ttl: Duration) -> Result<(), Unavailable> {
         let until = until(ttl);
-        keys.iter().for_each(|key| self.remembered.insert(key, ttl));
+        keys.clone().for_each(|key| self.remembered.insert(key, ttl));
         let (reply, written) = Reply::new();
         self.inbox.submit(|batch| {
-            batch.finished.extend(keys.iter());
+            batch.finished.extend(keys);
             batch.until = batch.until.max(until);
             batch.wait_finished(reply);
         })?;

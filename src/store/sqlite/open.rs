@@ -292,10 +292,10 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("store.db");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
-        let keys = Keys { id: Key([7; 16]), guard: Some(Key([9; 16])) };
+        let keys = Keys { id: Key([7; 16]), guard: Some(Key([9; 16])), ignored: None };
         let first = open(&path).expect("a store");
         assert!(open(&path).expect_err("it is owned").contains("another process"));
-        runtime.block_on(first.commit(keys, Duration::from_secs(60))).expect("written");
+        runtime.block_on(first.commit(keys.iter(), Duration::from_secs(60))).expect("written");
         drop(first);
         let again = open(&path).expect("the first one let go");
         assert!(keys.iter().all(|key| again.remembered().contains(key)));

@@ -25,10 +25,12 @@ use super::salvage;
 use crate::event::Key;
 use crate::store::KeyMap;
 use crate::store::Keys;
+use crate::store::Known;
 use crate::store::Published;
 use crate::store::Remembered;
 use crate::store::queued::QueuedEvent;
 use crate::store::queued::Verdict;
+use crate::store::remembered::seconds;
 use crate::time::Moment;
 
 /// How long the writer waits for work before it looks at the room on the disk and at what is past its time.
@@ -225,12 +227,16 @@ fn admit(batch: &mut Batch, remembered: &Remembered, last_row: &mut i64, now: Mo
     let mut new: KeyMap<()> = KeyMap::default();
     let mut admitted = Vec::with_capacity(batch.arrivals.len());
     for arrival in std::mem::take(&mut batch.arrivals) {
-        let keys = || arrival.keys.into_iter().flat_map(Keys::iter);
-        if keys().any(|key| new.contains_key(&key) || remembered.contains(key)) {
-            batch.wait_queued(arrival.reply, Published::Finished);
-            continue;
+        if let Some(keys) = arrival.keys {
+            let ttl = Duration::from_secs(arrival.until.saturating_sub(seconds(now)).into());
+            let in_batch = keys.iter().position(|key| new.contains_key(&key));
+            let in_batch = in_batch.map(|at| if at == 0 { Known::Id } else { Known::Content(ttl) });
+            if let Some(known) = in_batch.or_else(|| remembered.known(keys)) {
+                batch.wait_queued(arrival.reply, Published::Finished(known));
+                continue;
+            }
+            new.extend(keys.iter().map(|key| (key, ())));
         }
-        new.extend(keys().map(|key| (key, ())));
         *last_row = (*last_row + 1).max(rows::first_of(now));
         admitted.push((*last_row, arrival));
     }

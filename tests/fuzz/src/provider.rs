@@ -29,6 +29,7 @@ use doorward::profile::Verifier;
 use doorward::refusal::Refusal;
 use doorward::secret::Secret;
 use doorward::settings::Judge;
+use doorward::settings::Replays;
 use doorward::sign::Id;
 use doorward::sign::Kind;
 use doorward::sign::Order;
@@ -91,7 +92,8 @@ impl Provider {
             Some(Public::KeySet(_)) | None => {}
         }
         let secrets = texts.into_iter().map(Secret::new).collect::<Result<Vec<_>, _>>()?;
-        let judge = Judge::new(&profile, &secrets, &params, &mut KeySets::new());
+        let replays = Replays { ttl: Duration::from_secs(96 * 3600), guard: None, selects: false };
+        let judge = Judge::new(&profile, &secrets, &params, replays, &mut KeySets::new());
         let judge = judge.map_err(|misfits| format!("{misfits:?}"))?;
         let max_body = profile.limits.max_body.map_or(1 << 20, |size| size.as_u64().try_into().unwrap_or(usize::MAX));
         let limits = Limits { max_body, body_timeout: Duration::ZERO, budget: Arc::new(Budget::new(0)) };
@@ -128,7 +130,7 @@ impl Provider {
     }
 
     async fn journey(&self, parts: Parts, now: Moment) -> Result<Taken, Refusal> {
-        let Judge { authenticator, handshakes, identity, single_headers } = &self.judge;
+        let Judge { authenticator, handshakes, identity, single_headers, .. } = &self.judge;
         let Parts { method, target, headers, body } = parts;
         let event = method == Method::POST;
         if !event && !handshakes.methods().any(|known| *known == method) {

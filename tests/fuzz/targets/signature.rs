@@ -2,6 +2,7 @@
 #![no_main]
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use bytes::Bytes;
 use doorward::auth::KeySets;
@@ -14,6 +15,7 @@ use doorward::profile::Item;
 use doorward::profile::Profile;
 use doorward::secret::Secret;
 use doorward::settings::Judge;
+use doorward::settings::Replays;
 use doorward_fuzz::cut;
 use doorward_fuzz::now;
 use http::HeaderMap;
@@ -61,7 +63,8 @@ fn judge(number: usize) -> Judge {
     );
     let profile = Profile::parse(&text).unwrap_or_else(|wrong| panic!("{wrong}"));
     let secrets = [Secret::new(SECRET).expect("a secret")];
-    Judge::new(&profile, &secrets, &Params::new(), &mut KeySets::new()).expect("everything fits")
+    let replays = Replays { ttl: Duration::MAX, guard: None, selects: false };
+    Judge::new(&profile, &secrets, &Params::new(), replays, &mut KeySets::new()).expect("everything fits")
 }
 
 // What is chosen; three headers, one a line, in which the first control characters stand for the signature in several

@@ -23,6 +23,8 @@ use libfuzzer_sys::fuzz_target;
 
 const FORMATS: [Format; 6] =
     [Format::Unix, Format::UnixMs, Format::UnixFloat, Format::Rfc3339, Format::Rfc3339Lenient, Format::HttpDate];
+/// For how many seconds events are remembered: a signed time further from now is refused.
+const REMEMBERED: i64 = 96 * 3600;
 const NAME: HeaderName = HeaderName::from_static("x-time");
 
 // The format, the tolerance, the present, and a text.
@@ -49,7 +51,7 @@ fn judge(format: Format, (past, future): (u64, u64), now: Moment, (value, found)
     let tolerance = Some(Tolerance { past: limit(past), future: limit(future) });
     let said = Timestamp { from: Place::header(NAME), format, tolerance, policy: TimestampPolicy::Enforce };
     let mut wants = Wants::default();
-    let freshness = Freshness::new(&said, true, &mut wants);
+    let freshness = Freshness::new(&said, Some(Duration::from_secs(REMEMBERED.unsigned_abs())), &mut wants);
     let headers = HeaderMap::from_iter([(NAME, value)]);
     let inbound = Inbound::recorded(Method::POST, Uri::from_static("/"), headers, Bytes::new(), now);
     let values = wants.read(&inbound).expect("nothing is wanted");
@@ -57,8 +59,8 @@ fn judge(format: Format, (past, future): (u64, u64), now: Moment, (value, found)
     let age = found.map(|moment| i128::from(now.unix()) - i128::from(moment.unix()));
     let expected = match age {
         None => Err(Failure::TimestampMalformed),
-        Some(age) if age > i128::from(past) => Err(Failure::TimestampStale),
-        Some(age) if -age > i128::from(future) => Err(Failure::TimestampFuture),
+        Some(age) if age > i128::from(past) || age >= i128::from(REMEMBERED) => Err(Failure::TimestampStale),
+        Some(age) if -age > i128::from(future) || -age >= i128::from(REMEMBERED) => Err(Failure::TimestampFuture),
         Some(age) => Ok(i64::try_from(age).ok()),
     };
     assert_eq!(judged, expected, "{format:?} {found:?} at {now:?}");

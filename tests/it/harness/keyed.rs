@@ -1,6 +1,7 @@
 //! A source for any profile, with throw-away keys, and the provider that has the other halves.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use doorward::explain::Case;
@@ -160,6 +161,7 @@ impl Keyed {
             profile: self.profile.clone(),
             secrets: secrets(&self.known),
             old_secrets: Vec::new(),
+            ttl: Duration::from_secs(96 * 3600),
             params: self.complete().expect("parameters"),
             method: request.method.clone(),
             target: format!("/{query}").parse().expect("a target"),

@@ -1,5 +1,6 @@
 //! AWS SNS as its subscribers see it: signed messages, a certificate to verify them with, an address to visit.
 
+use doorward::time::Moment;
 use serde_json::Value;
 use serde_json::json;
 
@@ -71,7 +72,7 @@ impl Sns {
 
     fn signed(&self, mut message: Value, names: &[&str], certificate: &str) -> Value {
         message["TopicArn"] = json!(TOPIC);
-        message["Timestamp"] = json!("2026-01-02T09:59:56.135Z");
+        message["Timestamp"] = json!(Moment::now().rfc3339().to_string());
         message["SignatureVersion"] = json!("2");
         message["SigningCertURL"] = json!(format!("http://{}{certificate}", self.0.address()));
         let text = |name: &&str| format!("{name}\n{}\n", message[*name].as_str().expect("text"));

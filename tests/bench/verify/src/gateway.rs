@@ -10,6 +10,7 @@ use doorward::auth::KeySets;
 use doorward::auth::Rejected;
 use doorward::body::Inbound;
 use doorward::settings::Judge;
+use doorward::settings::Replays;
 use http::Uri;
 use tokio::runtime::Runtime;
 
@@ -82,7 +83,8 @@ fn refused(rejected: Box<Rejected>) -> anyhow::Error {
 }
 
 fn authenticator(event: &Event) -> Result<Authenticator> {
-    let judge = Judge::new(&event.profile, &event.secrets, &event.params, &mut KeySets::new());
+    let replays = Replays { ttl: Duration::from_secs(96 * 3600), guard: None, selects: false };
+    let judge = Judge::new(&event.profile, &event.secrets, &event.params, replays, &mut KeySets::new());
     Ok(judge.map_err(|misfits| anyhow!("{misfits:?}"))?.authenticator)
 }
 

@@ -1,0 +1,53 @@
+//! Secrets that several sources have: what is signed for one of them is good for the others as well.
+
+use std::cell::RefCell;
+
+use sha2::Digest as _;
+use sha2::Sha256;
+
+use super::section::Section;
+use crate::profile::Profile;
+use crate::secret::Secret;
+
+/// The secrets of the sources that were looked at.
+#[derive(Debug, Default)]
+pub(super) struct Holdings(RefCell<Vec<Holding>>);
+
+#[derive(Debug)]
+struct Holding {
+    digest: [u8; 32],
+    /// Its key, `sources.NAME`.
+    source: String,
+    /// Its position among the secrets of that source, from 1.
+    number: usize,
+    /// The address that is signed with everything, where one is.
+    address: Option<String>,
+}
+
+impl Holdings {
+    /// Notes the secrets of a source, and reports those that another one has.
+    pub(super) fn add(&self, section: &Section<'_>, profile: &Profile, secrets: &[Secret], params: &[(&str, String)]) {
+        let url = params.iter().find(|(name, _)| *name == "url").map(|(_, url)| url);
+        let address = url.filter(|_| profile.signs_address());
+        let mut known = self.0.borrow_mut();
+        for (at, secret) in secrets.iter().enumerate() {
+            let number = at + 1;
+            let digest: [u8; 32] = Sha256::digest(secret.expose()).into();
+            let is_good = |other: &&Holding| {
+                let elsewhere = other.address.as_ref().zip(address).is_some_and(|(one, other)| one != other);
+                other.digest == digest && other.source != section.key() && !elsewhere
+            };
+            if let Some(other) = known.iter().find(is_good) {
+                section.warning(
+                    "secrets",
+                    format!(
+                        "number {number}: is the secret of {} (number {}) too: whoever captures a request to one of \
+                         them can send it to the other, where it is new; give each a secret of its own",
+                        other.source, other.number
+                    ),
+                );
+            }
+            known.push(Holding { digest, source: section.key().to_owned(), number, address: address.cloned() });
+        }
+    }
+}
