@@ -285,7 +285,7 @@ impl Profile {
     pub fn signs_timestamp(&self) -> bool {
         self.timestamp
             .as_ref()
-            .is_some_and(|timestamp| self.schemes().any(|scheme| self.covers(scheme, &timestamp.from)))
+            .is_some_and(|timestamp| self.schemes().any(|scheme| self.signs(scheme, &timestamp.from)))
     }
 
     /// Whether everything that the reference may be read from is covered.
@@ -298,13 +298,20 @@ impl Profile {
 
     /// Whether the scheme's signature covers what `place` holds, so that nobody but the provider can change it.
     pub fn covers(&self, scheme: &Scheme, place: &Place) -> bool {
+        let one_reading = if let Scheme::Signature(signature) = scheme { signature.one_reading } else { true };
+        one_reading && self.signs(scheme, place)
+    }
+
+    /// Whether what the scheme signs has in it what `place` holds; where that can be read in more than one way, somebody
+    /// may have cut it out of other values.
+    pub fn signs(&self, scheme: &Scheme, place: &Place) -> bool {
         let timestamp = self.timestamp.as_ref().map(|timestamp| &timestamp.from);
         match scheme {
-            // A value is covered when every variant of what is signed has it, and in one way.
+            // Every variant of what is signed has to have it.
             Scheme::Signature(signature) => {
                 let list = &signature.place.place.holder;
                 let covered = |piece: &Piece| piece.covers(place, timestamp, list);
-                signature.one_reading && signature.signed.iter().all(|signed| signed.certain().any(covered))
+                signature.signed.iter().all(|signed| signed.certain().any(covered))
             }
             Scheme::Jwt(jwt) => jwt.body.is_some() && place.is_in_body(),
             Scheme::Token(_) | Scheme::Basic(_) => false,

@@ -213,7 +213,7 @@ fn working<'p>(
 /// Which members' requests have to be fresh: those that sign the time, or all when none does.
 fn timed(profile: &Profile, members: &[(&profile::Member, Scheme)]) -> Vec<bool> {
     let signs = |said: &profile::Member| {
-        profile.timestamp.as_ref().is_some_and(|timestamp| profile.covers(&said.scheme, &timestamp.from))
+        profile.timestamp.as_ref().is_some_and(|timestamp| profile.signs(&said.scheme, &timestamp.from))
     };
     let signs: Vec<_> = profile.auth.members.iter().map(signs).zip(&profile.auth.members).collect();
     let any = signs.iter().any(|(signs, _)| *signs);

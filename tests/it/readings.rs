@@ -56,7 +56,6 @@ fn what_profiles_require_of_their_values_is_what_keeps_other_cuts_out() {
         "aws-sns",
         "clerk",
         "gitlab",
-        "mailgun",
         "openai",
         "polar",
         "resend",

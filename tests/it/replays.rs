@@ -220,7 +220,8 @@ fn only_a_type_that_is_not_signed_has_an_ignored_event_remembered() {
 /// An id that is signed says as well what was ignored, and so does a nonce.
 #[test]
 fn what_was_ignored_is_known_by_whatever_is_signed_of_it() {
-    let signed = "signature = { header = \"X-Mac\", encoding = \"hex\" }\nsigned = \"{header:X-Id}.{body}\"";
+    let signed = "signature = { header = \"X-Mac\", encoding = \"hex\" }\nsigned = \"{header:X-Id}.{body}\"\n\
+                  [[require]]\nheader = \"X-Id\"\nwithout = \".\"";
     let event = "type = { header = \"X-Type\" }\n";
     for (id, guard) in [
         ("id = { header = \"X-Id\" }", "content"),

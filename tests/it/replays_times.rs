@@ -31,11 +31,11 @@ const TTL: i64 = 3600;
 fn a_signed_time_of_any_format_counts_though_it_is_only_recorded() {
     for format in ["unix", "unix-ms", "unix-float", "rfc3339", "rfc3339-lenient", "http-date"] {
         let place = "header = \"X-Time\"";
-        let gateway = gateway(&profile("{timestamp}.{body}", place, format, "policy = \"record\""));
+        let gateway = gateway(&profile("{timestamp}|{body}", place, format, "policy = \"record\""));
         let format: Format = serde_json::from_value(json!(format)).expect("a format");
         let statuses = ages().map(|age| {
             let time = format.write(Moment::from_unix(Moment::now().unix() - age));
-            let mac = hmac_hex(SECRET, &[time.as_bytes(), b".{}"]);
+            let mac = hmac_hex(SECRET, &[time.as_bytes(), b"|{}"]);
             let id = age.to_string();
             request("POST", "/own", &[("X-Mac", &mac), ("X-Time", &time), ("X-Id", &id)], "{}")
                 .send(gateway.address())
