@@ -51,18 +51,9 @@ fn no_other_cut_of_a_signed_text_is_accepted() {
 /// Without what a profile requires of its values, the other cuts are there and are found.
 #[test]
 fn what_profiles_require_of_their_values_is_what_keeps_other_cuts_out() {
-    for name in [
-        "adyen",
-        "aws-sns",
-        "clerk",
-        "gitlab",
-        "openai",
-        "polar",
-        "resend",
-        "standard-webhooks",
-        "svix",
-        "twitch",
-    ] {
+    for name in
+        ["adyen", "aws-sns", "clerk", "gitlab", "openai", "polar", "resend", "standard-webhooks", "svix", "twitch"]
+    {
         let text = Profiles::shipped().text(name).expect("a text").to_owned();
         let careless = careless(&text);
         assert!(Profile::parse(&careless).is_err(), "{name} is taken without what it requires");

@@ -6,31 +6,23 @@
 //! contain. A profile whose texts have two readings is refused, unless it says so.
 
 mod automaton;
+mod reader;
 
-use automaton::Automaton;
-use automaton::Class;
-use automaton::Language;
-use automaton::Owner;
+use reader::Reader;
 
 use super::Combination;
 use super::Condition;
-use super::Encoding;
 use super::Function;
-use super::Hash;
 use super::Holder;
 use super::Member;
-use super::Part;
 use super::Piece;
-use super::Place;
 use super::Profile;
 use super::Scheme;
 use super::Signature;
 use super::Template;
-use super::Test;
 use super::Trail;
 use super::Verifier;
 use super::validate::Wrong;
-use crate::time::Format;
 
 /// What whoever knows better has to write.
 const SAY: &str = "write ambiguous = \"why that does no harm\" under the scheme";
@@ -145,7 +137,7 @@ fn weakness(piece: &Piece) -> Option<String> {
 
 /// What could be read as part of another value in what these members sign together.
 fn dispute(profile: &Profile, members: &[&Member]) -> Option<String> {
-    let mut reader = Reader { profile, automaton: Automaton::new(), owners: Vec::new(), constants: Vec::new() };
+    let mut reader = Reader::new(profile);
     for member in members {
         let Some(signature) = signature(member) else { continue };
         let conditions: Vec<_> = profile.require.iter().chain(&member.when).chain(&member.check).collect();
@@ -163,7 +155,7 @@ fn dispute(profile: &Profile, members: &[&Member]) -> Option<String> {
             }
         }
     }
-    reader.automaton.dispute().map(|(one, other)| reader.told(one, other))
+    reader.dispute()
 }
 
 /// The same for what a function is computed of.
@@ -173,229 +165,16 @@ fn arguments_dispute(
     signature: &Signature,
     conditions: &[&Condition],
 ) -> Option<String> {
-    let mut reader = Reader { profile, automaton: Automaton::new(), owners: Vec::new(), constants: Vec::new() };
+    let mut reader = Reader::new(profile);
     let ends = reader.pieces(reader.automaton.start(), arguments, signature, conditions);
     reader.automaton.accept(&ends);
-    reader.automaton.dispute().map(|(one, other)| reader.told(one, other))
-}
-
-/// Reads templates into an automaton.
-struct Reader<'p> {
-    profile: &'p Profile,
-    automaton: Automaton,
-    /// The values, by number.
-    owners: Vec<Piece>,
-    /// What is the same in all requests, by number.
-    constants: Vec<Piece>,
-}
-
-impl Reader<'_> {
-    /// Who may have a symbol, in words.
-    fn told(&self, one: Owner, other: Owner) -> String {
-        let name = |owner: Owner| owner.and_then(|owner| self.owners.get(owner)).map(ToString::to_string);
-        match (name(one), name(other)) {
-            (Some(one), Some(other)) => format!("nothing tells what belongs to {one} from what belongs to {other}"),
-            (Some(one), None) | (None, Some(one)) => format!("{one} may contain the text that stands beside it"),
-            (None, None) => "two of its forms are alike".to_owned(),
-        }
-    }
-
-    fn part(&mut self, from: Vec<usize>, part: &Part, signature: &Signature, conditions: &[&Condition]) -> Vec<usize> {
-        let ends = self.pieces(from.clone(), part.pieces(), signature, conditions);
-        if part.is_optional() { from.into_iter().chain(ends).collect() } else { ends }
-    }
-
-    fn pieces(
-        &mut self,
-        from: Vec<usize>,
-        pieces: &[Piece],
-        signature: &Signature,
-        conditions: &[&Condition],
-    ) -> Vec<usize> {
-        let mut ends = from;
-        for (at, piece) in pieces.iter().enumerate() {
-            let beside = |at: Option<usize>| at.and_then(|at| pieces.get(at)).is_some_and(|piece| !is_fixed(piece));
-            // Between two values, an unknown text may look like a part of either.
-            if is_constant(piece) && beside(at.checked_sub(1)) && beside(at.checked_add(1)) {
-                continue;
-            }
-            let language = self.language(piece, signature, conditions);
-            let owner = (!is_fixed(piece)).then(|| number(&mut self.owners, piece));
-            ends = self.automaton.append(ends, &language, owner);
-        }
-        ends
-    }
-
-    fn language(&mut self, piece: &Piece, signature: &Signature, conditions: &[&Condition]) -> Language {
-        match piece {
-            Piece::Literal(text) => Language::literal(text),
-            Piece::Method | Piece::Url | Piece::UrlWithPort | Piece::Param(_) => self.constant(piece),
-            Piece::Body if self.profile.limits.json => json(),
-            Piece::Body | Piece::SortedForm => any(),
-            Piece::Query => {
-                let query = Language::Sequence(vec![Language::literal("?"), any()]);
-                Language::Choice(vec![Language::nothing(), query])
-            }
-            Piece::Timestamp => self.timestamp(conditions),
-            Piece::Item(_) => {
-                let separator = signature.place.place.item.as_ref().map(|item| item.separator);
-                let without = separator.into_iter().filter_map(|separator| u8::try_from(separator).ok());
-                Language::Repeat(text(&signature.place.place).and(Class::without(without)), 0, usize::MAX)
-            }
-            Piece::Place(place) => {
-                let value = self.value(place, conditions);
-                let may_be_absent = !about(place, conditions).any(|condition| condition.needs_a_value());
-                if may_be_absent { Language::Choice(vec![Language::nothing(), value]) } else { value }
-            }
-            Piece::Optional(place) => self.value(place, conditions),
-            Piece::Call(Function::Crc32, _) => Language::Repeat(digits(), 1, 10),
-            Piece::Call(Function::Digest(hash, encoding) | Function::Hmac(hash, encoding), _) => {
-                digest(*hash, *encoding)
-            }
-        }
-    }
-
-    fn constant(&mut self, piece: &Piece) -> Language {
-        Language::One(Class::constant(number(&mut self.constants, piece)))
-    }
-
-    /// What may stand at a place where something stands.
-    fn value(&mut self, place: &Place, conditions: &[&Condition]) -> Language {
-        let (mut class, mut min, mut max) = (text(place), 0, usize::MAX);
-        for condition in about(place, conditions) {
-            match &condition.test {
-                Test::Equals(template) if template.pieces().all(is_fixed) => {
-                    let fixed = template.pieces().map(|piece| {
-                        if let Piece::Literal(text) = piece { Language::literal(text) } else { self.constant(piece) }
-                    });
-                    return Language::Sequence(fixed.collect());
-                }
-                Test::Without(characters) => class = class.and(Class::without(ascii(characters))),
-                Test::Length(least, most) => (min, max) = (min.max(*least), max.min(*most)),
-                Test::Equals(_) | Test::Present | Test::Absent => {}
-            }
-        }
-        Language::Repeat(class, min, max)
-    }
-
-    /// A signed time, which is refused when it is not written in the profile's format.
-    fn timestamp(&self, conditions: &[&Condition]) -> Language {
-        let Some(timestamp) = &self.profile.timestamp else { return any() };
-        let digits = |min, max| Language::Repeat(digits(), min, max);
-        match timestamp.format {
-            Format::Unix | Format::UnixMs => {
-                let (mut min, mut max) = (1, 15);
-                for condition in about(&timestamp.from, conditions) {
-                    if let Test::Length(least, most) = condition.test {
-                        (min, max) = (min.max(least), max.min(most));
-                    }
-                }
-                digits(min, max)
-            }
-            Format::UnixFloat => {
-                let decimals = Language::Sequence(vec![Language::literal("."), digits(1, 9)]);
-                Language::Sequence(vec![digits(1, 15), Language::Choice(vec![Language::nothing(), decimals])])
-            }
-            Format::Rfc3339 => rfc3339(2),
-            Format::Rfc3339Lenient => rfc3339(1),
-            Format::HttpDate => {
-                let letters = (b'A'..=b'Z').chain(b'a'..=b'z').chain(*b" ,:").chain(b'0'..=b'9');
-                Language::Repeat(Class::of(letters), 29, 29)
-            }
-        }
-    }
-}
-
-/// The number of a piece among these, where it stands now.
-fn number(known: &mut Vec<Piece>, piece: &Piece) -> usize {
-    known.iter().position(|known| known == piece).unwrap_or_else(|| {
-        known.push(piece.clone());
-        known.len() - 1
-    })
-}
-
-/// Whether it is the same in all requests of a source.
-fn is_constant(piece: &Piece) -> bool {
-    matches!(piece, Piece::Method | Piece::Url | Piece::UrlWithPort | Piece::Param(_))
-}
-
-fn is_fixed(piece: &Piece) -> bool {
-    is_constant(piece) || matches!(piece, Piece::Literal(_))
-}
-
-/// The conditions that have to hold of this place.
-fn about<'c>(place: &'c Place, conditions: &'c [&'c Condition]) -> impl Iterator<Item = &'c Condition> {
-    conditions.iter().copied().filter(move |condition| condition.place == *place)
-}
-
-/// The characters that are one byte wherever they stand.
-fn ascii(characters: &str) -> impl Iterator<Item = u8> {
-    characters.bytes().filter(u8::is_ascii)
-}
-
-fn any() -> Language {
-    Language::Repeat(Class::any(), 0, usize::MAX)
-}
-
-fn digits() -> Class {
-    Class::of(b'0'..=b'9')
-}
-
-/// What texts at this place are made of: values of headers are visible ASCII, blanks and tabs.
-fn text(place: &Place) -> Class {
-    let class = match place.holder {
-        Holder::Header(_) | Holder::Numbered(_) => {
-            Class::without((0..b' ').filter(|byte| *byte != b'\t').chain(127..=255))
-        }
-        Holder::Json(_) | Holder::Form(_) | Holder::Query(_) => Class::any(),
-    };
-    let separator = place.item.as_ref().and_then(|item| u8::try_from(item.separator).ok());
-    class.and(Class::without(separator))
-}
-
-/// A JSON object or array (RFC 8259) with white space around it.
-fn json() -> Language {
-    let blank = || Language::Repeat(Class::of(*b" \t\r\n"), 0, usize::MAX);
-    let one = |of: &[u8]| Language::One(Class::of(of.iter().copied()));
-    Language::Sequence(vec![blank(), one(b"{["), any(), one(b"}]"), blank()])
-}
-
-/// RFC 3339 section 5.6, with at least so many digits in a month and a day.
-fn rfc3339(shortest: usize) -> Language {
-    let digits = |min, max| Language::Repeat(digits(), min, max);
-    let mark = |mark: &str| Language::One(Class::of(mark.bytes()));
-    let fraction = Language::Sequence(vec![mark("."), digits(1, 9)]);
-    let offset = Language::Sequence(vec![mark("+-"), digits(2, 2), mark(":"), digits(2, 2)]);
-    Language::Sequence(vec![
-        digits(4, 4),
-        mark("-"),
-        digits(shortest, 2),
-        mark("-"),
-        digits(shortest, 2),
-        mark("T"),
-        digits(2, 2),
-        mark(":"),
-        digits(2, 2),
-        mark(":"),
-        digits(2, 2),
-        Language::Choice(vec![Language::nothing(), fraction]),
-        Language::Choice(vec![mark("Zz"), offset]),
-    ])
-}
-
-fn digest(hash: Hash, encoding: Encoding) -> Language {
-    let bytes = hash.length();
-    let alphabet = (b'0'..=b'9').chain(b'a'..=b'z').chain(b'A'..=b'Z').chain(*b"+/=-_");
-    let length = match encoding {
-        Encoding::Hex => bytes * 2,
-        Encoding::Base64 | Encoding::Base64url => bytes.div_ceil(3) * 4,
-    };
-    Language::Repeat(Class::of(alphabet), length, length)
+    reader.dispute()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::Format;
     use crate::time::Moment;
 
     const SIGNATURE: &str = "signature = { header = \"X-S\", encoding = \"hex\" }";

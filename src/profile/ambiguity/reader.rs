@@ -1,0 +1,253 @@
+//! Reads the templates of a profile into an automaton: what may stand at each place, as far as the profile, the format or
+//! the protocol says.
+
+use super::automaton::Automaton;
+use super::automaton::Class;
+use super::automaton::Language;
+use super::automaton::Owner;
+use crate::profile::Condition;
+use crate::profile::Encoding;
+use crate::profile::Function;
+use crate::profile::Hash;
+use crate::profile::Holder;
+use crate::profile::Part;
+use crate::profile::Piece;
+use crate::profile::Place;
+use crate::profile::Profile;
+use crate::profile::Signature;
+use crate::profile::Test;
+use crate::profile::Timestamp;
+use crate::profile::TimestampPolicy;
+use crate::time::Format;
+
+/// Reads templates into an automaton.
+pub(super) struct Reader<'p> {
+    profile: &'p Profile,
+    pub(super) automaton: Automaton,
+    /// The values, by number.
+    owners: Vec<Piece>,
+    /// What is the same in all requests, by number.
+    constants: Vec<Piece>,
+}
+
+impl<'p> Reader<'p> {
+    pub(super) fn new(profile: &'p Profile) -> Self {
+        Self { profile, automaton: Automaton::new(), owners: Vec::new(), constants: Vec::new() }
+    }
+
+    /// What could be read as part of another value in the texts that were read.
+    pub(super) fn dispute(&self) -> Option<String> {
+        self.automaton.dispute().map(|(one, other)| self.told(one, other))
+    }
+
+    /// Who may have a symbol, in words.
+    fn told(&self, one: Owner, other: Owner) -> String {
+        let name = |owner: Owner| owner.and_then(|owner| self.owners.get(owner)).map(ToString::to_string);
+        match (name(one), name(other)) {
+            (Some(one), Some(other)) => format!("nothing tells what belongs to {one} from what belongs to {other}"),
+            (Some(one), None) | (None, Some(one)) => format!("{one} may contain the text that stands beside it"),
+            (None, None) => "two of its forms are alike".to_owned(),
+        }
+    }
+
+    /// Goes on from these states with a part of a template, in which these conditions hold; the states after it.
+    pub(super) fn part(
+        &mut self,
+        from: Vec<usize>,
+        part: &Part,
+        signature: &Signature,
+        conditions: &[&Condition],
+    ) -> Vec<usize> {
+        let ends = self.pieces(from.clone(), part.pieces(), signature, conditions);
+        if part.is_optional() { from.into_iter().chain(ends).collect() } else { ends }
+    }
+
+    pub(super) fn pieces(
+        &mut self,
+        from: Vec<usize>,
+        pieces: &[Piece],
+        signature: &Signature,
+        conditions: &[&Condition],
+    ) -> Vec<usize> {
+        let mut ends = from;
+        for (at, piece) in pieces.iter().enumerate() {
+            let beside = |at: Option<usize>| at.and_then(|at| pieces.get(at)).is_some_and(|piece| !is_fixed(piece));
+            // Between two values, an unknown text may look like a part of either.
+            if is_constant(piece) && beside(at.checked_sub(1)) && beside(at.checked_add(1)) {
+                continue;
+            }
+            let language = self.language(piece, signature, conditions);
+            let owner = (!is_fixed(piece)).then(|| number(&mut self.owners, piece));
+            ends = self.automaton.append(ends, &language, owner);
+        }
+        ends
+    }
+
+    fn language(&mut self, piece: &Piece, signature: &Signature, conditions: &[&Condition]) -> Language {
+        match piece {
+            Piece::Literal(text) => Language::literal(text),
+            Piece::Method | Piece::Url | Piece::UrlWithPort | Piece::Param(_) => self.constant(piece),
+            Piece::Body if self.profile.limits.json => json(),
+            Piece::Body | Piece::SortedForm => any(),
+            Piece::Query => {
+                let query = Language::Sequence(vec![Language::literal("?"), any()]);
+                Language::Choice(vec![Language::nothing(), query])
+            }
+            Piece::Timestamp => self.timestamp(conditions),
+            Piece::Item(_) => {
+                let separator = signature.place.place.item.as_ref().map(|item| item.separator);
+                let without = separator.into_iter().filter_map(|separator| u8::try_from(separator).ok());
+                Language::Repeat(text(&signature.place.place).and(Class::without(without)), 0, usize::MAX)
+            }
+            Piece::Place(place) => {
+                let value = self.value(place, conditions);
+                let may_be_absent = !about(place, conditions).any(|condition| condition.needs_a_value());
+                if may_be_absent { Language::Choice(vec![Language::nothing(), value]) } else { value }
+            }
+            Piece::Optional(place) => self.value(place, conditions),
+            Piece::Call(Function::Crc32, _) => Language::Repeat(digits(), 1, 10),
+            Piece::Call(Function::Digest(hash, encoding) | Function::Hmac(hash, encoding), _) => {
+                digest(*hash, *encoding)
+            }
+        }
+    }
+
+    fn constant(&mut self, piece: &Piece) -> Language {
+        Language::One(Class::constant(number(&mut self.constants, piece)))
+    }
+
+    /// What may stand at a place where something stands.
+    fn value(&mut self, place: &Place, conditions: &[&Condition]) -> Language {
+        let (mut class, mut min, mut max) = (text(place), 0, usize::MAX);
+        for condition in about(place, conditions) {
+            match &condition.test {
+                Test::Equals(template) if template.pieces().all(is_fixed) => {
+                    let fixed = template.pieces().map(|piece| {
+                        if let Piece::Literal(text) = piece { Language::literal(text) } else { self.constant(piece) }
+                    });
+                    return Language::Sequence(fixed.collect());
+                }
+                Test::Without(characters) => class = class.and(Class::without(ascii(characters))),
+                Test::Length(least, most) => (min, max) = (min.max(*least), max.min(*most)),
+                Test::Equals(_) | Test::Present | Test::Absent => {}
+            }
+        }
+        Language::Repeat(class, min, max)
+    }
+
+    /// A signed time, which is refused when it is not written in the profile's format.
+    fn timestamp(&self, conditions: &[&Condition]) -> Language {
+        let read =
+            |timestamp: &&Timestamp| timestamp.policy == TimestampPolicy::Enforce || self.profile.signs_timestamp();
+        let Some(timestamp) = self.profile.timestamp.as_ref().filter(read) else { return any() };
+        let digits = |min, max| Language::Repeat(digits(), min, max);
+        match timestamp.format {
+            Format::Unix | Format::UnixMs => {
+                let (mut min, mut max) = (1, 15);
+                for condition in about(&timestamp.from, conditions) {
+                    if let Test::Length(least, most) = condition.test {
+                        (min, max) = (min.max(least), max.min(most));
+                    }
+                }
+                digits(min, max)
+            }
+            Format::UnixFloat => {
+                let decimals = Language::Sequence(vec![Language::literal("."), digits(1, 9)]);
+                Language::Sequence(vec![digits(1, 15), Language::Choice(vec![Language::nothing(), decimals])])
+            }
+            Format::Rfc3339 => rfc3339(2),
+            Format::Rfc3339Lenient => rfc3339(1),
+            Format::HttpDate => {
+                let letters = (b'A'..=b'Z').chain(b'a'..=b'z').chain(*b" ,:").chain(b'0'..=b'9');
+                Language::Repeat(Class::of(letters), 29, 29)
+            }
+        }
+    }
+}
+
+/// The number of a piece among these, where it stands now.
+fn number(known: &mut Vec<Piece>, piece: &Piece) -> usize {
+    known.iter().position(|known| known == piece).unwrap_or_else(|| {
+        known.push(piece.clone());
+        known.len() - 1
+    })
+}
+
+/// Whether it is the same in all requests of a source.
+fn is_constant(piece: &Piece) -> bool {
+    matches!(piece, Piece::Method | Piece::Url | Piece::UrlWithPort | Piece::Param(_))
+}
+
+fn is_fixed(piece: &Piece) -> bool {
+    is_constant(piece) || matches!(piece, Piece::Literal(_))
+}
+
+/// The conditions that have to hold of this place.
+fn about<'c>(place: &'c Place, conditions: &'c [&'c Condition]) -> impl Iterator<Item = &'c Condition> {
+    conditions.iter().copied().filter(move |condition| condition.place == *place)
+}
+
+/// The characters that are one byte wherever they stand.
+fn ascii(characters: &str) -> impl Iterator<Item = u8> {
+    characters.bytes().filter(u8::is_ascii)
+}
+
+fn any() -> Language {
+    Language::Repeat(Class::any(), 0, usize::MAX)
+}
+
+fn digits() -> Class {
+    Class::of(b'0'..=b'9')
+}
+
+/// What texts at this place are made of: values of headers are visible ASCII, blanks and tabs.
+fn text(place: &Place) -> Class {
+    let class = match place.holder {
+        Holder::Header(_) | Holder::Numbered(_) => {
+            Class::without((0..b' ').filter(|byte| *byte != b'\t').chain(127..=255))
+        }
+        Holder::Json(_) | Holder::Form(_) | Holder::Query(_) => Class::any(),
+    };
+    let separator = place.item.as_ref().and_then(|item| u8::try_from(item.separator).ok());
+    class.and(Class::without(separator))
+}
+
+/// A JSON object or array (RFC 8259) with white space around it.
+fn json() -> Language {
+    let blank = || Language::Repeat(Class::of(*b" \t\r\n"), 0, usize::MAX);
+    let one = |of: &[u8]| Language::One(Class::of(of.iter().copied()));
+    Language::Sequence(vec![blank(), one(b"{["), any(), one(b"}]"), blank()])
+}
+
+/// RFC 3339 section 5.6, with at least so many digits in a month and a day.
+fn rfc3339(shortest: usize) -> Language {
+    let digits = |min, max| Language::Repeat(digits(), min, max);
+    let mark = |mark: &str| Language::One(Class::of(mark.bytes()));
+    let fraction = Language::Sequence(vec![mark("."), digits(1, 9)]);
+    let offset = Language::Sequence(vec![mark("+-"), digits(2, 2), mark(":"), digits(2, 2)]);
+    Language::Sequence(vec![
+        digits(4, 4),
+        mark("-"),
+        digits(shortest, 2),
+        mark("-"),
+        digits(shortest, 2),
+        mark("T"),
+        digits(2, 2),
+        mark(":"),
+        digits(2, 2),
+        mark(":"),
+        digits(2, 2),
+        Language::Choice(vec![Language::nothing(), fraction]),
+        Language::Choice(vec![mark("Zz"), offset]),
+    ])
+}
+
+fn digest(hash: Hash, encoding: Encoding) -> Language {
+    let bytes = hash.length();
+    let alphabet = (b'0'..=b'9').chain(b'a'..=b'z').chain(b'A'..=b'Z').chain(*b"+/=-_");
+    let length = match encoding {
+        Encoding::Hex => bytes * 2,
+        Encoding::Base64 | Encoding::Base64url => bytes.div_ceil(3) * 4,
+    };
+    Language::Repeat(Class::of(alphabet), length, length)
+}
