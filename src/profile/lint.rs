@@ -55,7 +55,7 @@ impl Profile {
         let members = self.auth.members.iter().enumerate().filter(|(_, member)| self.may_decide(member));
         let members = members.filter_map(|(at, member)| scheme(at, &member.scheme));
         members
-            .chain(self.ambiguities())
+            .chain(self.several_readings())
             .chain(self.any_file())
             .chain(self.uncovered_time())
             .chain(self.identity())
@@ -73,12 +73,15 @@ impl Profile {
     }
 
     /// What the profile says of texts that can be read in more than one way.
-    fn ambiguities(&self) -> impl Iterator<Item = Lint> {
+    fn several_readings(&self) -> impl Iterator<Item = Lint> {
         self.auth.members.iter().enumerate().filter_map(|(at, member)| {
             let Scheme::Signature(signature) = &member.scheme else { return None };
             let why = signature.ambiguous.as_ref()?;
             let trail = Trail::member(at, member.scheme.table()).key("ambiguous");
-            Some(Lint::new(trail, format!("is said: what is signed can be read in more than one way; {why}")))
+            Some(Lint::new(
+                trail,
+                format!("says why it does no harm that what is signed can be read in more than one way: {why}"),
+            ))
         })
     }
 
@@ -357,7 +360,7 @@ mod tests {
         let first = format!("{}\nambiguous = \"it is\"", both.replace("all", "first"));
         let said = lints(&first, ID, "");
         assert!(said.iter().any(|lint| lint.contains("event.id stands in the body")), "{said:?}");
-        assert!(said.iter().any(|lint| lint.ends_with("in more than one way; it is")), "{said:?}");
+        assert!(said.iter().any(|lint| lint.ends_with("in more than one way: it is")), "{said:?}");
     }
 
     fn all(scheme: &str) -> String {

@@ -288,6 +288,14 @@ impl Profile {
             .is_some_and(|timestamp| self.schemes().any(|scheme| self.signs(scheme, &timestamp.from)))
     }
 
+    /// Why it does no harm that what is signed can be read in more than one way, scheme by scheme.
+    pub fn ambiguities(&self) -> impl Iterator<Item = &str> {
+        self.schemes().filter_map(|scheme| match scheme {
+            Scheme::Signature(signature) => signature.ambiguous.as_deref(),
+            Scheme::Token(_) | Scheme::Basic(_) | Scheme::Jwt(_) => None,
+        })
+    }
+
     /// Whether everything that the reference may be read from is covered.
     pub fn covers_all(&self, scheme: &Scheme, reference: &Reference) -> bool {
         let covers = |place| self.covers(scheme, place);

@@ -25,6 +25,16 @@ use crate::secret::stray_end;
 /// Shorter static secrets can be guessed, in bytes.
 pub(super) const SHORT: usize = 16;
 
+/// A profile that says why its provider's signed texts may have more than one reading.
+pub(super) fn readings(section: &Section<'_>, profile: &Profile) {
+    let mut said: Vec<_> = profile.ambiguities().collect();
+    said.dedup();
+    for why in said {
+        section
+            .warning("profile", format!("means a provider whose signed texts can be read in more than one way: {why}"));
+    }
+}
+
 /// The secrets of a source. `own` is whether the profile is the operator's, so that it may be wrong about them.
 pub(super) fn secrets(section: &Section<'_>, profile: &Profile, secrets: &[Secret], own: bool) {
     for (at, secret) in secrets.iter().enumerate() {

@@ -152,6 +152,10 @@ impl<'s> Surroundings<'s> {
         if let Some(store) = self.store {
             lint::horizon(section, profile, store.terms.ttl);
         }
+        // Of the operator's own profiles all lints are reported.
+        if self.profiles.is_shipped(name) {
+            lint::readings(section, profile);
+        }
         lint::events(section, profile, events);
     }
 

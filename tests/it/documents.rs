@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use doorward::profile::Profiles;
-use doorward::profile::Scheme;
 use doorward::refusal::Refusal;
 
 use crate::harness::Gateway;
@@ -27,10 +26,7 @@ fn the_table_of_providers_is_complete() {
         let row = row.unwrap_or_else(|| panic!("{name} is not in the README's table of providers"));
         assert_eq!(row[1], profile.title);
         assert_eq!(row[3].contains("`secrets`"), profile.needs_secrets(), "{name}");
-        let ambiguous = profile.schemes().find_map(|scheme| match scheme {
-            Scheme::Signature(signature) => signature.ambiguous.as_deref(),
-            Scheme::Token(_) | Scheme::Basic(_) | Scheme::Jwt(_) => None,
-        });
+        let ambiguous = profile.ambiguities().next();
         let ambiguous = ambiguous.map(|why| format!("; ambiguous: {why}")).unwrap_or_default();
         assert_eq!(row[2], format!("{}{ambiguous}", profile.auth.scheme()));
         for (param, _) in profile.params.iter().filter(|(_, param)| param.default.is_none()) {
