@@ -50,7 +50,7 @@ impl Condition {
         }
         match &self.test {
             Test::Present => self.field.has_entry(inbound, values),
-            Test::Absent => !self.field.has_entry(inbound, values),
+            Test::Absent => self.field.is_absent(inbound, values),
             Test::Length(min, max) => {
                 let text = self.field.text(inbound, values).ok().flatten();
                 text.is_some_and(|text| (*min..=*max).contains(&text.len()))

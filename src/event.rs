@@ -165,7 +165,8 @@ impl Identity {
             Ok(known) => known,
             Err(why) => return Err(Box::new(Nameless { why, inbound: verified.into_inbound() })),
         };
-        let kind = self.kind.as_ref().and_then(|kind| kind.text(inbound, values).ok().flatten());
+        let kind = self.kind.as_ref().filter(|kind| kind.agrees(inbound));
+        let kind = kind.and_then(|kind| kind.text(inbound, values).ok().flatten());
         let kind = kind.and_then(|kind| value(&kind.replace(JOINT, "."), MAX_KIND));
         let nonce = self.nonce.as_ref().and_then(|nonce| nonce.text(inbound, values).ok().flatten());
         let guard = match nonce {
@@ -233,6 +234,15 @@ impl Reference {
             Self::Field(field) | Self::Proof(field) => field.headers(),
             Self::All(several) | Self::First(several) => several.iter().flat_map(Self::headers).collect(),
             Self::BodyDigest | Self::Unique => Vec::new(),
+        }
+    }
+
+    /// Whether no header that it may be read from contradicts another one.
+    fn agrees(&self, inbound: &Inbound) -> bool {
+        match self {
+            Self::Field(field) | Self::Proof(field) => field.agrees(inbound),
+            Self::All(several) | Self::First(several) => several.iter().all(|one| one.agrees(inbound)),
+            Self::BodyDigest | Self::Unique => true,
         }
     }
 

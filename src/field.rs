@@ -209,6 +209,20 @@ impl Field {
         !matches!(self.wholes(inbound, values), Ok((None, many)) if many.is_empty())
     }
 
+    /// Whether nothing stands there, not even `null`, or not the entry that is looked for.
+    pub fn is_absent(&self, inbound: &Inbound, values: &Values) -> bool {
+        let null = matches!(&self.holder, Ready::Json(slot) if *values.fields.get(*slot) == Value::Null);
+        !null && !self.has_entry(inbound, values)
+    }
+
+    /// Whether all headers that it may be read from say the same, so that whoever reads another one finds no other value.
+    pub fn agrees(&self, inbound: &Inbound) -> bool {
+        let Ready::Header(names) = &self.holder else { return true };
+        let mut there = names.iter().filter_map(|name| inbound.headers().get(name));
+        let first = there.next();
+        there.all(|other| Some(other) == first)
+    }
+
     /// Whether what stands there has the entry that is looked for.
     pub fn has_entry(&self, inbound: &Inbound, values: &Values) -> bool {
         match self.texts(inbound, values) {
@@ -259,13 +273,13 @@ impl Field {
                 Ok((None, many))
             }
             Ready::Json(slot) => match values.fields.get(*slot) {
-                Value::Absent => Ok((None, Vec::new())),
+                Value::Absent | Value::Null => Ok((None, Vec::new())),
                 Value::Text(text) => Ok((Some(std::str::from_utf8(text).map_err(|_bytes| NotText)?), Vec::new())),
                 Value::Each(items) if items.is_empty() => Err(NotText),
                 Value::Each(items) => {
                     let text = |item: &'r Value| match item {
                         Value::Text(text) => std::str::from_utf8(text).map_err(|_bytes| NotText),
-                        Value::Absent | Value::Other | Value::Each(_) => Err(NotText),
+                        Value::Absent | Value::Null | Value::Other | Value::Each(_) => Err(NotText),
                     };
                     Ok((None, items.iter().map(text).collect::<Result<_, _>>()?))
                 }

@@ -20,7 +20,8 @@ pub const MAX_DEPTH: usize = 64;
 /// The token of a pointer that stands for every item of an array.
 const EACH: &str = "*";
 
-/// A JSON pointer (RFC 6901), split into its reference tokens. In an array, the token `*` stands for every item.
+/// A JSON pointer (RFC 6901), split into its reference tokens. In an array, the token `*` stands for every item. A number
+/// is a position in an array and no name in an object, which a sender could put in the place of an array otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
 #[serde(try_from = "String")]
 pub struct Pointer(Vec<String>);
@@ -46,6 +47,11 @@ impl Pointer {
     /// Whether it leads to something in every item of an array.
     pub fn is_each(&self) -> bool {
         self.0.iter().any(|token| token == EACH)
+    }
+
+    /// Whether the token is a position in an array.
+    fn is_index(token: &str) -> bool {
+        !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_digit())
     }
 
     /// The reference tokens, unescaped.
@@ -163,8 +169,10 @@ impl Malformed {
 /// What a pointer found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
-    /// Nothing, or `null`.
+    /// Nothing.
     Absent,
+    /// `null`, which to most readers is nothing too.
+    Null,
     /// A string, unescaped; or an integer, which has one way to be written.
     Text(Bytes),
     /// A number with a fraction or an exponent, `true` or `false`, an array or an object.
@@ -272,6 +280,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
     }
 
     fn visit_unit<E>(self) -> Result<(), E> {
+        self.keep(|_| Value::Null);
         Ok(())
     }
 
@@ -314,7 +323,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
             for (slot, found) in slots.iter().zip(&mut found) {
                 match self.take(*slot) {
                     Value::Each(inner) => found.extend(inner),
-                    value @ (Value::Absent | Value::Text(_) | Value::Other) => found.push(value),
+                    value @ (Value::Absent | Value::Null | Value::Text(_) | Value::Other) => found.push(value),
                 }
             }
             index += 1;
@@ -348,7 +357,7 @@ impl Visitor<'_> for Key<'_> {
     }
 
     fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
-        Ok(self.0.iter().position(|(name, _)| name == key))
+        Ok(self.0.iter().position(|(name, _)| name == key && !Pointer::is_index(key)))
     }
 }
 
@@ -372,7 +381,8 @@ mod tests {
         assert_eq!(find("/id", r#"{"id":-17}"#).expect("json"), text("-17"));
         assert_eq!(find("/id", r#"{"id":true}"#).expect("json"), Value::Other);
         assert_eq!(find("/id", r#"{"id":17.0}"#).expect("json"), Value::Other);
-        assert_eq!(find("/id", r#"{"id":null}"#).expect("json"), Value::Absent);
+        assert_eq!(find("/id", r#"{"id":null}"#).expect("json"), Value::Null);
+        assert_eq!(find("/a/0", r#"{"a":{"0":"x"}}"#).expect("json"), Value::Absent, "an object is no array");
         assert_eq!(find("/id", r#"{"id":{"id":"x"}}"#).expect("json"), Value::Other);
         assert_eq!(find("/id", r#"["id"]"#).expect("json"), Value::Absent);
     }

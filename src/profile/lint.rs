@@ -4,6 +4,7 @@
 use http::HeaderName;
 
 use super::Combination;
+use super::Condition;
 use super::Function;
 use super::Handshake;
 use super::Hash;
@@ -17,6 +18,7 @@ use super::Reference;
 use super::Scheme;
 use super::Status;
 use super::Template;
+use super::Test;
 use super::TimestampPolicy;
 use super::Trail;
 use super::Verifier;
@@ -185,15 +187,16 @@ impl Profile {
                 said.reply.text.iter().chain(json).chain(said.reply.headers.values()).flat_map(Template::walk);
             pieces.any(|piece| matches!(piece, Piece::Call(Function::Hmac(..), _)))
         };
+        let limits = |check: &Condition| matches!(check.test, Test::Equals(_) | Test::Length(..) | Test::Without(_));
         let open = self
             .handshakes
             .iter()
             .enumerate()
-            .filter(move |(_, said)| !said.is_signed() && said.check.is_empty() && signs(said));
+            .filter(move |(_, said)| !said.is_signed() && !said.check.iter().any(limits) && signs(said));
         open.map(|(at, _)| {
             Lint::new(
                 Trail::to(["handshake"]).item(at).key("check"),
-                "is empty, and the reply is signed: anybody can have a signature made over a text of theirs, perhaps an event; \
+                "says nothing of what the text may be, and the reply is signed: anybody can have a signature made over a text of theirs, perhaps an event; \
                  write a check that lets no event's body pass, such as without = \"{[\" or max_length",
             )
         })
@@ -357,7 +360,8 @@ mod tests {
         assert_eq!(lints(&part, "{ header = \"X-Id\" }", ""), [""; 0]);
         let both = format!("{}\n{}", all(&HMAC.replace("X-S", "X-A")), all(&part));
         assert_eq!(lints(&both, ID, ""), [""; 0], "the other signature covers it");
-        let first = format!("{}\nambiguous = \"it is\"", both.replace("all", "first"));
+        let ambiguous = |scheme: &str| all(&format!("{scheme}\nambiguous = \"it is\"")).replace("all", "first");
+        let first = format!("{}\n{}", ambiguous(&HMAC.replace("X-S", "X-A")), ambiguous(&part));
         let said = lints(&first, ID, "");
         assert!(said.iter().any(|lint| lint.contains("event.id stands in the body")), "{said:?}");
         assert!(said.iter().any(|lint| lint.ends_with("in more than one way: it is")), "{said:?}");
@@ -394,8 +398,9 @@ mod tests {
             lints(HMAC, ID, &rest)
         };
         let signed = "{ json = { token = \"{hmac_sha256_hex:query:c}\" } }";
-        only(&handshake("", signed), "handshake[0].check is empty, and the reply is signed");
+        only(&handshake("", signed), "handshake[0].check says nothing of what the text may be");
         only(&handshake("", "{ text = \"{hmac_sha1_hex:query:c}\" }"), "the reply is signed");
+        only(&handshake("check = [{ query = \"c\", present = true }]", signed), "the reply is signed");
         assert_eq!(handshake("check = [{ query = \"c\", without = \"{[\" }]", signed), [""; 0]);
         assert_eq!(handshake("", "{ text = \"{query:c}\" }"), [""; 0]);
     }

@@ -205,6 +205,58 @@ fn discord_and_sendgrid_take_no_digit_of_the_time_for_the_bodys() {
     assert_eq!(upstream.connections(), 0);
 }
 
+/// Neither `null` nor an object in the place of the list hides a second item, of which no signature is verified.
+#[test]
+fn adyen_takes_no_more_than_the_item_that_is_signed() {
+    let key = "ab".repeat(16);
+    let (gateway, upstream) = crate::harness::shipped("adyen", &format!("secrets = [\"plain:{key}\"]"));
+    let item = |reference: &str| {
+        let signed = format!("{reference}::M:R:1:EUR:AUTHORISATION:true");
+        let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &[0xab; 16]);
+        let signature = signing::base64(aws_lc_rs::hmac::sign(&key, signed.as_bytes()));
+        json!({ "NotificationRequestItem": {
+            "pspReference": reference, "merchantAccountCode": "M", "merchantReference": "R",
+            "amount": { "value": 1, "currency": "EUR" }, "eventCode": "AUTHORISATION", "success": "true",
+            "additionalData": { "hmacSignature": signature },
+        } })
+    };
+    let send = |items: serde_json::Value| {
+        let body = json!({ "live": "false", "notificationItems": items }).to_string();
+        request("POST", "/adyen", &[("Content-Type", "application/json")], body).send(gateway.address()).status
+    };
+    let (genuine, mut forged) = (item("P1"), item("P2"));
+    forged["NotificationRequestItem"]["amount"]["value"] = json!(1000);
+    for items in [
+        json!([genuine, forged]),
+        json!([genuine, null]),
+        json!([genuine, null, forged]),
+        json!({ "0": genuine, "x": forged }),
+        json!({ "x": forged, "0": genuine }),
+    ] {
+        assert_eq!(send(items.clone()), 401, "{items}");
+    }
+    assert_eq!(upstream.connections(), 0);
+    assert_eq!(send(json!([genuine])), 200);
+}
+
+/// Two names of one header that say different types are none: the app may read the other one.
+#[test]
+fn a_type_under_two_names_is_the_same_under_both() {
+    let lines = format!("{}\nevents = [\"push\"]", keyed());
+    let (gateway, upstream) = crate::harness::shipped("gitea", &lines);
+    let send = |id: &str, types: &[(&str, &str)]| {
+        let body = format!("{{\"id\":{id}}}");
+        let mac = hmac_hex(SECRET, &[body.as_bytes()]);
+        let headers = [&[("X-Gitea-Signature", mac.as_str()), ("X-Gitea-Delivery", id)], types].concat();
+        request("POST", "/gitea", &headers, body).send(gateway.address()).text()
+    };
+    let ignored = r#"{"received":true,"ignored":true}"#;
+    assert_eq!(send("1", &[("X-Gitea-Event", "push"), ("X-Gogs-Event", "delete")]), ignored);
+    assert_eq!(send("2", &[("X-Gitea-Event", "delete"), ("X-Gogs-Event", "push")]), ignored);
+    assert_eq!(send("3", &[("X-Gitea-Event", "push"), ("X-Gogs-Event", "push")]), DELIVERED);
+    assert_eq!(upstream.ids(), ["3"]);
+}
+
 fn keyed() -> String {
     format!("secrets = [\"plain:{SECRET}\"]")
 }

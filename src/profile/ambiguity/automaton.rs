@@ -111,16 +111,24 @@ pub(super) struct Automaton {
     /// The steps out of each state; texts begin at the first.
     steps: Vec<Vec<Step>>,
     accepting: Vec<bool>,
+    /// Which branch each state belongs to, and the one that grows.
+    branches: Vec<usize>,
+    branch: usize,
 }
 
 impl Automaton {
     pub(super) fn new() -> Self {
-        Self { steps: vec![Vec::new()], accepting: vec![false] }
+        Self { steps: vec![Vec::new()], accepting: vec![false], branches: vec![0], branch: 0 }
     }
 
     /// Where texts begin.
     pub(super) fn start(&self) -> Vec<State> {
         vec![0]
+    }
+
+    /// Texts that are appended from the start belong to this branch now.
+    pub(super) fn set_branch(&mut self, branch: usize) {
+        self.branch = branch;
     }
 
     /// Goes on from these states with a text of the language; the states in which it may end.
@@ -146,6 +154,7 @@ impl Automaton {
         let to = self.steps.len();
         self.steps.push(Vec::new());
         self.accepting.push(false);
+        self.branches.push(self.branch);
         for state in from {
             self.link(*state, Step { class, owner, to });
         }
@@ -178,9 +187,9 @@ impl Automaton {
         ends.into_iter().chain(more).collect()
     }
 
-    /// The owners between which the first symbol can be disputed in a text that has two readings; `None` when every text
-    /// has one.
-    pub(super) fn dispute(&self) -> Option<(Owner, Owner)> {
+    /// The owners between which the first symbol can be disputed in a text that has two readings, in two branches where it
+    /// is looked for `across` them; `None` when every text has one.
+    pub(super) fn dispute(&self, across: bool) -> Option<(Owner, Owner)> {
         // Where two runs over the same text stand, and whose the first symbol was that they gave to different owners.
         let mut seen = HashSet::from([(0, 0, false)]);
         let mut queue = VecDeque::from([(0, 0, None)]);
@@ -191,7 +200,9 @@ impl Automaton {
             }
             for left in self.steps.get(one).into_iter().flatten() {
                 for right in self.steps.get(other).into_iter().flatten() {
-                    if left.class.and(right.class).is_empty() {
+                    let branch = |state: State| self.branches.get(state);
+                    let apart = branch(left.to) != branch(right.to);
+                    if left.class.and(right.class).is_empty() || across && !apart {
                         continue;
                     }
                     let differ = left.owner != right.owner;
@@ -218,7 +229,7 @@ mod tests {
         let ends =
             values.iter().fold(automaton.start(), |from, (language, owner)| automaton.append(from, language, *owner));
         automaton.accept(&ends);
-        automaton.dispute()
+        automaton.dispute(false)
     }
 
     fn any() -> Language {

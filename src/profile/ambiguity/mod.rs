@@ -36,9 +36,8 @@ pub(super) fn prove(profile: &mut Profile) -> Result<(), Wrong> {
             continue;
         };
         let trail = Trail::member(at, member.scheme.table());
-        let dispute = dispute(profile, &[member]);
+        let dispute = dispute(profile, &[member], Vec::new()).or_else(|| shared(profile, at));
         proven.push(dispute.is_none());
-        let dispute = dispute.or_else(|| shared(profile, at));
         let weakness = signature.signed.iter().flat_map(Template::walk).find_map(weakness);
         match (signature.ambiguous.as_deref().map(str::trim), weakness, dispute) {
             (Some(""), ..) => {
@@ -85,13 +84,10 @@ fn shared(profile: &Profile, at: usize) -> Option<String> {
     let own = signature(member)?;
     before.iter().chain(after).find_map(|other| {
         let theirs = signature(other)?;
-        // Each pair is judged once, at its later member, unless the earlier one says something of it.
-        let later = after.iter().any(|after| std::ptr::eq(after, other));
-        let said = theirs.ambiguous.is_some() || later && own.ambiguous.is_none();
-        if said || !same_key(&own.verifier, &theirs.verifier) || same_shape(&own.signed, &theirs.signed) {
+        if !same_key(&own.verifier, &theirs.verifier) {
             return None;
         }
-        let dispute = dispute(profile, &[member, other])?;
+        let dispute = dispute(profile, &[member, other], renamed(&own.signed, &theirs.signed))?;
         Some(format!("the same text may be signed for another scheme of the profile, where {dispute}"))
     })
 }
@@ -111,17 +107,17 @@ fn same_key(one: &Verifier, other: &Verifier) -> bool {
     }
 }
 
-/// Whether the two differ in the names of headers alone, so that the same text means the same values.
-fn same_shape(one: &[Template], other: &[Template]) -> bool {
-    let same = |(one, other): (&Piece, &Piece)| {
-        let header = |piece: &Piece| piece.place().is_some_and(|place| matches!(place.holder, Holder::Header(_)));
-        one == other || header(one) && header(other)
-    };
-    let shape = |templates: &[Template]| -> Vec<Vec<usize>> {
-        templates.iter().map(|one| one.parts().iter().map(|part| part.pieces().len()).collect()).collect()
-    };
-    let pieces = |templates: &'_ [Template]| templates.iter().flat_map(Template::pieces).cloned().collect::<Vec<_>>();
-    shape(one) == shape(other) && pieces(one).iter().zip(pieces(other).iter()).all(same)
+/// Headers that mean the same in two schemes which differ in the names of headers alone: those of the other scheme, with
+/// ours. Only names that stand in one of the two can.
+fn renamed(own: &[Template], theirs: &[Template]) -> Vec<(Piece, Piece)> {
+    let pieces = |templates: &[Template]| templates.iter().flat_map(Template::pieces).cloned().collect::<Vec<_>>();
+    let (own, theirs) = (pieces(own), pieces(theirs));
+    let header = |piece: &Piece| piece.place().is_some_and(|place| matches!(place.holder, Holder::Header(_)));
+    let pairs = theirs.iter().zip(&own).filter(|(one, other)| one != other);
+    let pairs: Vec<_> = pairs.map(|(one, other)| (one.clone(), other.clone())).collect();
+    let apart =
+        |(one, other): &(Piece, Piece)| header(one) && header(other) && !own.contains(one) && !theirs.contains(other);
+    if own.len() == theirs.len() && pairs.iter().all(apart) { pairs } else { Vec::new() }
 }
 
 /// Why another text with the same signature is easily made, whatever stands around this piece.
@@ -135,11 +131,13 @@ fn weakness(piece: &Piece) -> Option<String> {
     }
 }
 
-/// What could be read as part of another value in what these members sign together.
-fn dispute(profile: &Profile, members: &[&Member]) -> Option<String> {
-    let mut reader = Reader::new(profile);
-    for member in members {
+/// What could be read as part of another value in what a member signs, or in what two of them do: one text, read by each. The first of each pair in `renamed` is
+/// the same value as the second.
+fn dispute(profile: &Profile, members: &[&Member], renamed: Vec<(Piece, Piece)>) -> Option<String> {
+    let mut reader = Reader::new(profile, renamed);
+    for (branch, member) in members.iter().enumerate() {
         let Some(signature) = signature(member) else { continue };
+        reader.automaton.set_branch(branch);
         let conditions: Vec<_> = profile.require.iter().chain(&member.when).chain(&member.check).collect();
         for template in &signature.signed {
             let mut ends = reader.automaton.start();
@@ -147,6 +145,9 @@ fn dispute(profile: &Profile, members: &[&Member]) -> Option<String> {
                 ends = reader.part(ends, part, signature, &conditions);
             }
             reader.automaton.accept(&ends);
+            if members.len() > 1 {
+                continue;
+            }
             for piece in template.walk() {
                 let Piece::Call(_, arguments) = piece else { continue };
                 if let Some(inside) = arguments_dispute(profile, arguments, signature, &conditions) {
@@ -155,7 +156,7 @@ fn dispute(profile: &Profile, members: &[&Member]) -> Option<String> {
             }
         }
     }
-    reader.dispute()
+    reader.dispute(members.len() > 1)
 }
 
 /// The same for what a function is computed of.
@@ -165,10 +166,10 @@ fn arguments_dispute(
     signature: &Signature,
     conditions: &[&Condition],
 ) -> Option<String> {
-    let mut reader = Reader::new(profile);
+    let mut reader = Reader::new(profile, Vec::new());
     let ends = reader.pieces(reader.automaton.start(), arguments, signature, conditions);
     reader.automaton.accept(&ends);
-    reader.dispute()
+    reader.dispute(false)
 }
 
 #[cfg(test)]
@@ -227,6 +228,32 @@ mod tests {
         assert!(is_ambiguous(signed, "unix", &format!("{b}{letter}")), "that is not what ends it");
         let given = format!("{b}[[require]]\njson = \"/c\"\nequals = \"x\\ny\"");
         assert!(!is_ambiguous(signed, "unix", &given), "it is always the same");
+    }
+
+    #[test]
+    fn schemes_with_one_key_do_not_sign_the_same_text_for_other_values() {
+        let scheme = |name: &str, signed: &str, check: &str| {
+            format!(
+                "[[auth.first]]\ncheck = [{{ header = \"{check}\", without = \".|\" }}]\n[auth.first.hmac]\n\
+                 signature = {{ header = \"{name}\", encoding = \"hex\" }}\nsigned = \"{signed}\"\n"
+            )
+        };
+        let is_ambiguous = |one: &str, other: &str| {
+            let text = format!("title = \"X\"\n{one}{other}[event]\nid = {{ digest = \"body\" }}\n");
+            Profile::parse(&text).is_err_and(|said| {
+                assert!(said.contains("may be signed for another scheme"), "{said}");
+                true
+            })
+        };
+        let (a, b) = (scheme("X-A", "{header:A-Id}.{body}", "A-Id"), scheme("X-B", "{header:B-Id}.{body}", "B-Id"));
+        assert!(!is_ambiguous(&a, &b), "they differ in the name of a header alone");
+        let c = b.replace("without = \".|\"", "min_length = 8, max_length = 8");
+        assert!(is_ambiguous(&a, &c), "their ids end elsewhere");
+        let (one, other) = ("{header:A-Id}|{header:B-Id}", "{header:B-Id}|{header:A-Id}");
+        assert!(is_ambiguous(&scheme("X-A", one, "A-Id"), &scheme("X-B", other, "B-Id")), "they change places");
+        let timed = scheme("X-C", "{header:C-Id}.{body}", "C-Id")
+            .replace("[auth.first.hmac]", "[auth.first.hmac]\nhash = \"sha512\"");
+        assert!(!is_ambiguous(&c, &timed), "a signature of the one hash is none of the other");
     }
 
     #[test]

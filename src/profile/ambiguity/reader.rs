@@ -28,16 +28,18 @@ pub(super) struct Reader<'p> {
     owners: Vec<Piece>,
     /// What is the same in all requests, by number.
     constants: Vec<Piece>,
+    /// Values that have another name in one of several schemes, and the name that they have here.
+    renamed: Vec<(Piece, Piece)>,
 }
 
 impl<'p> Reader<'p> {
-    pub(super) fn new(profile: &'p Profile) -> Self {
-        Self { profile, automaton: Automaton::new(), owners: Vec::new(), constants: Vec::new() }
+    pub(super) fn new(profile: &'p Profile, renamed: Vec<(Piece, Piece)>) -> Self {
+        Self { profile, automaton: Automaton::new(), owners: Vec::new(), constants: Vec::new(), renamed }
     }
 
-    /// What could be read as part of another value in the texts that were read.
-    pub(super) fn dispute(&self) -> Option<String> {
-        self.automaton.dispute().map(|(one, other)| self.told(one, other))
+    /// What could be read as part of another value in the texts that were read; `across` branches only, or within them.
+    pub(super) fn dispute(&self, across: bool) -> Option<String> {
+        self.automaton.dispute(across).map(|(one, other)| self.told(one, other))
     }
 
     /// Who may have a symbol, in words.
@@ -77,7 +79,8 @@ impl<'p> Reader<'p> {
                 continue;
             }
             let language = self.language(piece, signature, conditions);
-            let owner = (!is_fixed(piece)).then(|| number(&mut self.owners, piece));
+            let known = self.renamed.iter().find(|(other, _)| other == piece).map_or(piece, |(_, known)| known);
+            let owner = (!is_fixed(piece)).then(|| number(&mut self.owners, known));
             ends = self.automaton.append(ends, &language, owner);
         }
         ends

@@ -41,7 +41,7 @@ fuzz_target!(|input: &[u8]| {
 fn found(value: &Json, tokens: &[String]) -> Result<Value, Twice> {
     let Some((token, rest)) = tokens.split_first() else {
         return Ok(match value {
-            Json::Null => Value::Absent,
+            Json::Null => Value::Null,
             Json::Text(text) => Value::Text(Bytes::copy_from_slice(text.as_bytes())),
             Json::Integer(text) => Value::Text(Bytes::copy_from_slice(text.as_bytes())),
             Json::Other | Json::Array(_) | Json::Object(_) => Value::Other,
@@ -62,6 +62,8 @@ fn found(value: &Json, tokens: &[String]) -> Result<Value, Twice> {
             let item = items.iter().enumerate().find(|(index, _)| index.to_string() == *token);
             item.map_or(Ok(Value::Absent), |(_, item)| found(item, rest))
         }
+        // A number is a position in an array and nothing else.
+        Json::Object(_) if !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_digit()) => Ok(Value::Absent),
         Json::Object(_) => value.member(token)?.map_or(Ok(Value::Absent), |member| found(member, rest)),
         Json::Null | Json::Text(_) | Json::Integer(_) | Json::Other => Ok(Value::Absent),
     }
