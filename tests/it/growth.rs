@@ -19,6 +19,30 @@ const SENDERS: usize = 4;
 const RECORD: u64 = 24;
 const MIB: u64 = 1024 * 1024;
 
+/// What is named by mistake keeps its mode, and a link is followed to where the store is.
+#[test]
+fn only_a_store_is_made_private_and_a_link_leads_to_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let notes = folder.path().join("notes.txt");
+    std::fs::write(&notes, "remember the milk").expect("a file");
+    std::fs::set_permissions(&notes, std::fs::Permissions::from_mode(0o644)).expect("a mode");
+    let said = Gateway::refused(folder.path(), "[store]\nurl = \"sqlite:notes.txt\"\n");
+    assert!(said.contains("notes.txt"), "{said}");
+    assert_eq!(mode(&notes), 0o644);
+
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let link = folder.path().join("linked.db");
+    std::os::unix::fs::symlink(elsewhere.path().join("store.db"), &link).expect("a link");
+    let upstream = Upstream::start();
+    let sections = format!("{}[store]\nurl = \"sqlite:linked.db\"\n", Github::source(&upstream.url()));
+    let gateway = Gateway::spawn(folder.path(), &sections, &[]);
+    assert_eq!(Github::delivery("1", "{}").send(gateway.address()).status, 200);
+    for name in ["store.db", "store.db-wal", "store.db-shm"] {
+        assert_eq!(mode(&elsewhere.path().join(name)), 0o600, "{name}");
+    }
+    assert!(link.is_symlink());
+}
+
 #[test]
 fn the_default_store_moves_its_log_into_its_file_and_keeps_both_small() {
     let upstream = Upstream::start();
@@ -125,6 +149,10 @@ fn a_queue_that_is_lost_with_the_machine_is_warned_of() {
 }
 
 /// The modes of the store's files.
+fn mode(file: &Path) -> u32 {
+    std::fs::metadata(file).expect("a file").permissions().mode() & 0o777
+}
+
 fn modes(folder: &Path) -> Vec<u32> {
     let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry"));
     let ours = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("store.db"));

@@ -25,6 +25,7 @@ const MASK: &str = "***";
 #[derive(Debug, Default)]
 pub(super) struct Withheld {
     sources: HashMap<String, Places>,
+    /// Those of sources that are configured no more: nobody knows where they are.
     others: Places,
 }
 
@@ -34,6 +35,8 @@ pub(super) struct Places {
     credentials: Credentials,
     wants: Wants,
     fields: Vec<Field>,
+    /// Whether all of them are known.
+    known: bool,
 }
 
 impl Withheld {
@@ -53,7 +56,7 @@ impl Places {
         let mut wants = Wants::default();
         let in_body = credentials.places.iter().filter(|place| place.is_in_body());
         let fields = in_body.map(|place| Field::new(place, &mut wants)).collect();
-        Self { credentials, wants, fields }
+        Self { credentials, wants, fields, known: true }
     }
 
     /// Whether a header is not shown: what earlier versions kept may have it.
@@ -63,6 +66,9 @@ impl Places {
 
     /// The body as it is shown, in which credentials are masked; `None` when they cannot be told from the rest.
     pub(super) fn body<'e>(&self, event: &'e QueuedEvent) -> Option<Cow<'e, [u8]>> {
+        if !self.known {
+            return None;
+        }
         if self.fields.is_empty() {
             return Some(Cow::Borrowed(&event.body));
         }

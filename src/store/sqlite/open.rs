@@ -57,8 +57,11 @@ impl Sqlite {
 
     /// The same with other limits of the log.
     pub(super) fn open_with(options: &Options<'_>, limits: Limits) -> Result<Self, String> {
-        let path = options.path.as_path();
-        let mut owned = salvage::where_needed(path, own(path)?)?;
+        let mut owned = own(&options.path)?;
+        // A link to a file elsewhere is followed once: what is beside the file, and the room on its disk, are there.
+        let path = std::fs::canonicalize(&options.path).unwrap_or_else(|_unknown| options.path.clone());
+        let (path, options) = (path.as_path(), &Options { path: path.clone(), ..options.clone() });
+        owned = salvage::where_needed(path, owned)?;
         let opened = match Opened::new(options) {
             Err(Failure::Sqlite(error)) if salvage::is_damage(&error) && salvage::is_possible(path) => {
                 owned = salvage::salvage(path, owned)?;
@@ -68,6 +71,8 @@ impl Sqlite {
         };
         let Opened { mut connection, remembered, sources, lines, last_row } =
             opened.map_err(|failure| failure.explain(path))?;
+        // Only now it is known to be a store, and nobody else's file.
+        private::narrow(path);
         let failed = |error: rusqlite::Error| Failure::Sqlite(error).explain(path);
         let keep = options.queues.iter().filter_map(|queue| Some((*sources.get(&queue.source)?, queue.keep))).collect();
         let (inbox, keeper) = (Arc::new(Inbox::new(path.to_owned(), limits.batch)), Arc::new(Keeper::new(limits)));
@@ -162,10 +167,7 @@ fn own(path: &Path) -> Result<File, String> {
         format!("{} cannot be opened ({error}); its folder must exist and be writable", path.display())
     })?;
     match file.try_lock() {
-        Ok(()) => {
-            private::narrow(path);
-            Ok(file)
-        }
+        Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(format!(
             "{} is in use by another process; one gateway owns its file, several share a Redis",
             path.display()
