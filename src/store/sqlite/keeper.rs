@@ -159,8 +159,9 @@ impl Keeper {
             return Ok(true);
         }
         writer.busy_timeout(self.limits.pause)?;
-        let busy: bool = writer.query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get(0))?;
+        let busy = writer.query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get::<_, bool>(0));
         writer.busy_timeout(PATIENCE)?;
+        let busy = busy?;
         if busy {
             // They are done by the next time.
             let reads = self.long_reads.lock().unwrap_or_else(PoisonError::into_inner);
