@@ -24,9 +24,10 @@ pub(super) fn text<'s>(form: &KeyForm, secret: &'s Secret, claimed: &[&str]) -> 
 /// # Errors
 /// What the secret is not, for the operator.
 pub fn key_bytes(form: &KeyForm, secret: &Secret) -> Result<Zeroizing<Vec<u8>>, String> {
-    match bytes(form, KeyEncoding::Text, text(form, secret, &[]).ok_or("is not for this scheme")?) {
-        Err(_) if form.or_text => bytes(&KeyForm::default(), KeyEncoding::Text, secret.expose()),
-        read => read,
+    let read = bytes(form, KeyEncoding::Text, text(form, secret, &[]).ok_or("is not for this scheme")?);
+    match form.as_text() {
+        Some(form) if read.is_err() => bytes(&form, KeyEncoding::Text, secret.expose()),
+        _ => read,
     }
 }
 

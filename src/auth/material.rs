@@ -70,10 +70,10 @@ impl<'m> Material<'m> {
         form: &KeyForm,
         read: impl Fn(&KeyForm, &[u8]) -> Result<K, String>,
     ) -> Vec<(usize, K)> {
-        let text = KeyForm { derive: form.derive, ..KeyForm::default() };
+        let text = form.as_text();
         let mut found = Vec::new();
         for (at, secret) in self.secrets.iter().enumerate() {
-            for form in std::iter::once(form).chain(form.or_text.then_some(&text)) {
+            for form in std::iter::once(form).chain(&text) {
                 match keys::text(form, secret, &self.claimed).map(|text| read(form, text)) {
                     None => {}
                     Some(Ok(key)) => {

@@ -78,7 +78,7 @@ struct Json<W>(W);
 impl<W: Write> Write for Json<W> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         // Nearly all events are ASCII, in which JSON itself leaves nothing to escape but DEL.
-        let plain = event.iter().fold(true, |plain, byte| plain & (*byte < 0x7f));
+        let plain = event.is_ascii() && !event.contains(&0x7f);
         let text = (!plain).then(|| String::from_utf8_lossy(event));
         match text.as_deref().map(escape::json) {
             None => self.0.write_all(event)?,

@@ -127,25 +127,36 @@ fn files_that_others_could_read_are_narrowed_and_so_are_those_of_a_salvage() {
 }
 
 #[test]
-fn a_queue_that_is_lost_with_the_machine_is_warned_of() {
-    let folder = tempfile::Builder::new().prefix("doorward").tempdir_in("/dev/shm").expect("Linux has memory there");
-    let source = Github::delivering("queue = { url = \"http://127.0.0.1:1/app\" }");
-    let sections = format!("{source}[store]\nurl = \"sqlite:{}/store.db\"\n", folder.path().display());
-    let gateway = Gateway::start(&sections);
-    gateway.logged("a warning", |event| {
-        event["level"] == "WARN" && event["message"].as_str().is_some_and(|it| it.contains("on memory (tmpfs)"))
-    });
-    let checked = |sections: &str| {
-        std::fs::write(folder.path().join("doorward.toml"), sections).expect("a configuration");
-        let output = doorward().arg("check").current_dir(folder.path()).output().expect("it ends");
-        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
-    };
-    let (code, said) = checked(&sections);
-    assert!(code == Some(0) && said.contains("on memory (tmpfs)"), "{said}");
-    // An upstream has the event before it is acknowledged.
-    let source = Github::source("http://127.0.0.1:1/app");
-    let (code, said) = checked(&format!("{source}[store]\nurl = \"sqlite:store.db\"\n"));
-    assert!(code == Some(0) && !said.contains("tmpfs"), "{said}");
+fn a_queue_is_warned_of_where_it_is_lost_with_the_machine() {
+    // In memory on most machines, and on a disk on some.
+    for place in [Path::new("/dev/shm"), &std::env::temp_dir()] {
+        let Ok(folder) = tempfile::Builder::new().prefix("doorward").tempdir_in(place) else { continue };
+        let in_memory = kind_of_file_system(folder.path()) == "tmpfs";
+        let source = Github::delivering("queue = { url = \"http://127.0.0.1:1/app\" }");
+        let sections = format!("{source}[store]\nurl = \"sqlite:{}/store.db\"\n", folder.path().display());
+        let gateway = Gateway::start(&sections);
+        if in_memory {
+            gateway.logged("a warning", |event| {
+                event["level"] == "WARN" && event["message"].as_str().is_some_and(|it| it.contains("on memory (tmpfs)"))
+            });
+        }
+        let checked = |sections: &str| {
+            std::fs::write(folder.path().join("doorward.toml"), sections).expect("a configuration");
+            let output = doorward().arg("check").current_dir(folder.path()).output().expect("it ends");
+            (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+        };
+        let (code, said) = checked(&sections);
+        assert_eq!((code, said.contains("on memory (tmpfs)")), (Some(0), in_memory), "{}: {said}", place.display());
+        // An upstream has the event before it is acknowledged.
+        let source = Github::source("http://127.0.0.1:1/app");
+        let (code, said) = checked(&format!("{source}[store]\nurl = \"sqlite:store.db\"\n"));
+        assert!(code == Some(0) && !said.contains("tmpfs"), "{said}");
+    }
+}
+
+fn kind_of_file_system(folder: &Path) -> String {
+    let output = Command::new("stat").args(["-f", "-c", "%T"]).arg(folder).output().expect("coreutils have it");
+    String::from_utf8(output.stdout).expect("text").trim().to_owned()
 }
 
 /// The modes of the store's files.

@@ -125,6 +125,23 @@ fn every_profile_verifies_what_is_signed_for_it_under_the_id_that_was_asked_for(
 }
 
 #[test]
+fn a_secret_that_is_a_key_as_its_text_only_is_derived_from_by_both_sides() {
+    for auth in [
+        "[auth.jwt]\nalgorithm = \"HS256\"\nbody = { claim = \"b\", encoding = \"hex\" }\n",
+        "[auth.hmac]\nsignature = { header = \"X-S\", encoding = \"hex\" }\nsigned = \"{body}\"\n",
+    ] {
+        let auth = format!("{auth}key = {{ encoding = \"base64\", or_text = true, derive = \"sha256\" }}\n");
+        let profile = own("derived", &auth);
+        let parsed = Profile::parse(&profile).expect("a profile");
+        for secret in ["no base64, 1", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="] {
+            let keyed = Keyed::with_secret("derived", &parsed, secret);
+            let receiver = Receiver::new(keyed, &[("derived".to_owned(), profile.clone())]);
+            receiver.accepted(&receiver.sign(Id::Fresh(1)));
+        }
+    }
+}
+
+#[test]
 fn events_with_other_ids_are_other_events_and_those_with_the_same_id_the_same() {
     for receiver in all() {
         let [one, same, other] =

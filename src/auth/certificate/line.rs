@@ -5,8 +5,8 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 use std::net::IpAddr;
 
+use tokio::sync::oneshot;
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
 
 use crate::fetch::Address;
 
@@ -43,9 +43,10 @@ pub(super) struct Entry {
     pub(super) again: bool,
     /// Closed when it is over.
     pub(super) over: watch::Receiver<()>,
-    pub(super) task: AbortHandle,
     /// Grows from entry to entry.
     pub(super) number: u64,
+    /// Ends the fetch when the entry is gone.
+    pub(super) _entered: oneshot::Sender<()>,
 }
 
 /// Fingerprints of addresses, each at its own place, where a later one may take it.
@@ -104,10 +105,8 @@ impl Line {
             self.turned_away.remember(address);
             return None;
         };
-        if let Some(gone) = self.entries.remove(&last) {
-            self.turned_away.remember(&last);
-            gone.task.abort();
-        }
+        self.entries.remove(&last);
+        self.turned_away.remember(&last);
         Some(again)
     }
 

@@ -132,9 +132,13 @@ impl Certificate {
     pub(super) fn verifies(&self, message: &[u8], signatures: &[Vec<u8>]) -> bool {
         let right = self.key.verifies(message, signatures);
         if right {
-            self.proven.store(true, Ordering::Relaxed);
+            self.mark_proven();
         }
         right
+    }
+
+    fn mark_proven(&self) {
+        self.proven.store(true, Ordering::Relaxed);
     }
 
     fn is_proven(&self) -> bool {

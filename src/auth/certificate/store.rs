@@ -15,6 +15,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use tokio::sync::Semaphore;
+use tokio::sync::oneshot;
 use tokio::sync::watch;
 
 use super::Certificate;
@@ -109,7 +110,17 @@ struct Fetch {
     store: Arc<Store>,
     address: Address,
     number: u64,
+    proven: bool,
+    /// Closed when the entry is gone.
+    evicted: oneshot::Receiver<()>,
     _over: watch::Sender<()>,
+}
+
+/// What is known of an address.
+enum Found {
+    Certificate(Arc<Certificate>),
+    /// It is being asked; this is closed when that is over.
+    Awaited(watch::Receiver<()>),
 }
 
 impl Drop for Fetch {
@@ -138,12 +149,13 @@ impl Store {
         address: &Address,
         network: Option<Network>,
     ) -> Result<Arc<Certificate>, Failure> {
-        let mut over = {
-            let mut state = self.state();
-            if let Some(found) = self.found(&mut state, address, network) {
-                return found;
-            }
-            self.begin(&mut state, address, network)?
+        let (found, fetch) = self.find(&mut self.state(), address, network)?;
+        if let Some(fetch) = fetch {
+            fetch.spawn();
+        }
+        let mut over = match found {
+            Found::Certificate(certificate) => return Ok(certificate),
+            Found::Awaited(over) => over,
         };
         let Ok(_held) = self.held.try_acquire() else { return Err(Failure::KeysUnavailable) };
         let _closed_or_late = tokio::time::timeout(self.terms.patience, over.changed()).await;
@@ -155,53 +167,60 @@ impl Store {
         }
     }
 
-    /// What is known of an address without asking it. One that grows old is asked again meanwhile.
-    fn found(
+    /// What is known of an address without asking it, and the fetch that is to begin. One that grows old is asked again
+    /// meanwhile.
+    fn find(
         self: &Arc<Self>,
         state: &mut State,
         address: &Address,
         network: Option<Network>,
-    ) -> Option<Result<Arc<Certificate>, Failure>> {
-        let Some(known) = state.known.get_mut(address) else { return state.refusal(address).map(Err) };
-        let good = self.is_good(known);
-        let certificate = Arc::clone(&known.certificate);
-        let due = known.fetched.elapsed() >= self.terms.fresh * 4 / 5;
-        if due && known.tried.elapsed() >= self.terms.pause {
+    ) -> Result<(Found, Option<Fetch>), Failure> {
+        let Some(known) = state.known.get_mut(address) else {
+            return match state.refusal(address) {
+                Some(failure) => Err(failure),
+                None => self.ask(state, address, network),
+            };
+        };
+        let good = self.is_good(known).then(|| Arc::clone(&known.certificate));
+        let due = known.fetched.elapsed() >= self.terms.fresh * 4 / 5 && known.tried.elapsed() >= self.terms.pause;
+        if due {
             known.tried = Instant::now();
-            let begun = self.begin(state, address, network);
-            if !good {
-                return begun.err().map(Err);
-            }
-        } else if !good && state.line.over(address).is_none() {
-            return Some(Err(Failure::KeysUnavailable));
         }
-        good.then_some(Ok(certificate))
+        match good {
+            Some(certificate) => {
+                let asked = due.then(|| self.ask(state, address, network));
+                let fetch = asked.and_then(Result::ok).and_then(|(_, fetch)| fetch);
+                Ok((Found::Certificate(certificate), fetch))
+            }
+            None if due || state.line.over(address).is_some() => self.ask(state, address, network),
+            None => Err(Failure::KeysUnavailable),
+        }
     }
 
     fn is_good(&self, known: &Known) -> bool {
         known.fetched.elapsed() < self.terms.fresh + self.terms.stale
     }
 
-    /// Has an address asked, unless it is already; what is given is closed when that is over.
-    fn begin(
+    /// Has an address asked, unless it is already.
+    fn ask(
         self: &Arc<Self>,
         state: &mut State,
         address: &Address,
         network: Option<Network>,
-    ) -> Result<watch::Receiver<()>, Failure> {
+    ) -> Result<(Found, Option<Fetch>), Failure> {
         if let Some(over) = state.line.over(address) {
-            return Ok(over);
+            return Ok((Found::Awaited(over), None));
         }
         let proven = state.known.get(address).is_some_and(|known| known.certificate.is_proven());
         let room = if proven { Some(false) } else { state.line.make_room(address, network, self.terms.waiting) };
         let again = room.ok_or(Failure::KeysUnavailable)?;
         let number = state.line.next();
-        let (sender, over) = watch::channel(());
-        let fetch = Fetch { store: Arc::clone(self), address: address.clone(), number, _over: sender };
-        // A sender that hangs up does not end it.
-        let task = tokio::spawn(async move { fetch.run(proven).await }).abort_handle();
-        state.line.insert(address, Entry { network, proven, again, over: over.clone(), task, number });
-        Ok(over)
+        let (over_when_dropped, over) = watch::channel(());
+        let (entered, evicted) = oneshot::channel();
+        state.line.insert(address, Entry { network, proven, again, over: over.clone(), number, _entered: entered });
+        let store = Arc::clone(self);
+        let fetch = Fetch { store, address: address.clone(), number, proven, evicted, _over: over_when_dropped };
+        Ok((Found::Awaited(over), Some(fetch)))
     }
 
     /// When the next address of the line may be asked.
@@ -256,15 +275,27 @@ impl Store {
 }
 
 impl Fetch {
-    async fn run(self, proven: bool) {
-        let places = if proven { &self.store.renewing } else { &self.store.asking };
-        let Ok(_place) = places.acquire().await else { return };
-        if !proven {
-            tokio::time::sleep_until(self.store.turn().into()).await;
-        }
-        let answer = Box::pin(self.address.fetch()).await;
-        self.store.keep(&self.address, answer);
+    /// Begins; a sender that hangs up does not end it. Not while the state is locked: a runtime that is ending drops the fetch
+    /// at once, which locks it too.
+    fn spawn(mut self) {
+        drop(tokio::spawn(async move {
+            tokio::select! {
+                // Nothing is ever sent.
+                _evicted = &mut self.evicted => {}
+                () = run(&self.store, &self.address, self.proven) => {}
+            }
+        }));
     }
+}
+
+async fn run(store: &Store, address: &Address, proven: bool) {
+    let places = if proven { &store.renewing } else { &store.asking };
+    let Ok(_place) = places.acquire().await else { return };
+    if !proven {
+        tokio::time::sleep_until(store.turn().into()).await;
+    }
+    let answer = Box::pin(address.fetch()).await;
+    store.keep(address, answer);
 }
 
 impl State {
@@ -281,7 +312,7 @@ impl State {
             && earlier.certificate.is_proven()
             && let Some(known) = self.known.get(address)
         {
-            known.certificate.proven.store(true, std::sync::atomic::Ordering::Relaxed);
+            known.certificate.mark_proven();
         }
         for proven in [true, false] {
             let such = |known: &Known| known.certificate.is_proven() == proven;
@@ -292,5 +323,25 @@ impl State {
                 self.known.remove(&oldest);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::Hash;
+
+    #[test]
+    fn a_fetch_that_a_runtime_drops_because_it_is_ending_takes_its_entry_out() {
+        let store = Arc::new(Store::new(Reader { hash: Hash::Sha256, subjects: Vec::new() }, Terms::default()));
+        let address = Address::parse("https://example.com/certificate").expect("an address");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let handle = runtime.handle().clone();
+        drop(runtime);
+        let _entered = handle.enter();
+        let mut asked = std::pin::pin!(store.certificate(&address, None));
+        let polled = asked.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
+        assert!(matches!(polled, std::task::Poll::Ready(Err(Failure::KeysUnavailable))), "{polled:?}");
+        assert!(store.state().line.over(&address).is_none());
     }
 }

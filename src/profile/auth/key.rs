@@ -32,6 +32,11 @@ impl KeyForm {
     pub fn without_prefix<'t>(&self, text: &'t [u8]) -> Option<&'t [u8]> {
         self.prefix.iter().find_map(|prefix| text.strip_prefix(prefix.as_bytes()))
     }
+
+    /// How the whole text becomes a key, where it is tried, too.
+    pub fn as_text(&self) -> Option<Self> {
+        self.or_text.then(|| Self { derive: self.derive, ..Self::default() })
+    }
 }
 
 fn prefixes<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<String>, D::Error> {

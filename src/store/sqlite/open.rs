@@ -77,7 +77,7 @@ impl Sqlite {
         let keep = options.queues.iter().filter_map(|queue| Some((*sources.get(&queue.source)?, queue.keep))).collect();
         let (inbox, keeper) = (Arc::new(Inbox::new(path.to_owned(), limits.batch)), Arc::new(Keeper::new(limits)));
         keeper.watch(&mut connection).map_err(failed)?;
-        let retention = Retention::new(&connection, keep).map_err(failed)?;
+        let retention = Retention::new(&connection, keep, Moment::now()).map_err(failed)?;
         let writer = Writer {
             connection,
             path: path.to_owned(),

@@ -16,8 +16,10 @@ const IDS: i64 = 8 * 1024;
 const IDS_IDLE: i64 = 256 * 1024;
 /// Bytes of a row in `finished` besides the ids.
 const ROW: i64 = 15;
-/// How many seconds later than those behind it a row of ids may end and still be in order.
-const DISORDER: u32 = 60;
+/// How many times as far from now as those behind it a row of ids may end, and how many seconds later, to be one of the same
+/// `store.ttl`: to that are added, where a time is signed, what it is ahead, which is less, and `store.lease`, which is not more.
+const SPREAD: i64 = 3;
+const JITTER: i64 = 60;
 /// How often it looks for delivered events at least, and after how many bytes of new ones.
 const EVERY: Duration = Duration::from_secs(30);
 const EVENTS: usize = 8 * 1024 * 1024;
@@ -33,17 +35,18 @@ pub(super) struct Retention {
     events: Events,
 }
 
-/// Finished events' ids: rows are in the order of their time, so that only the first ones have to be looked at.
+/// Finished events' ids: rows are about in the order of their time, so that only the first ones have to be looked at. One goes
+/// later than its time by as much at most as those before it end later: by what signed times are ahead, and `store.lease`.
 #[derive(Debug, Default)]
 struct Ids {
     /// Bytes that were written since the last deletion, and those of the last batch.
     written: i64,
     added: i64,
     /// The row that was written last, and when it ends.
-    last: (i64, u32),
-    /// Rows up to this one may end later than those behind it, because `store.ttl` was longer or the clock ahead: both
-    /// sides have first rows of their own.
-    fold: i64,
+    last: (i64, i64),
+    /// The last row that ends much later than those behind it, because `store.ttl` was longer or the clock ahead: both sides
+    /// have first rows of their own.
+    last_longer: i64,
     /// Before this time, none ends.
     next: i64,
 }
@@ -62,24 +65,30 @@ struct Events {
 
 impl Retention {
     /// For a file with these sources.
-    pub(super) fn new(connection: &Connection, keep: HashMap<i64, Duration>) -> rusqlite::Result<Self> {
+    pub(super) fn new(connection: &Connection, keep: HashMap<i64, Duration>, now: Moment) -> rusqlite::Result<Self> {
         let last = connection
             .query_row("SELECT batch, until FROM finished ORDER BY batch DESC LIMIT 1", [], |row| {
                 Ok((row.get(0)?, row.get(1)?))
             })
-            .optional()?;
-        let ids = Ids { last: last.unwrap_or_default(), ..Ids::default() };
-        Ok(Self { ids, events: Events { keep, written: 0, next: Moment::now(), seen: 0 } })
+            .optional()?
+            .unwrap_or_default();
+        let last_longer = connection.query_row(
+            "SELECT ifnull(max(batch), 0) FROM finished WHERE until > ?1",
+            [latest_beside(last.1, now)],
+            |row| row.get(0),
+        )?;
+        let ids = Ids { last, last_longer, ..Ids::default() };
+        Ok(Self { ids, events: Events { keep, written: 0, next: now, seen: 0 } })
     }
 
     /// The ids of a batch were written, the last of them in this row.
-    pub(super) fn remembered(&mut self, row: i64, until: u32, bytes: usize) {
-        let ids = &mut self.ids;
-        if until.saturating_add(DISORDER) < ids.last.1 {
-            ids.fold = ids.last.0;
+    pub(super) fn remembered(&mut self, row: i64, until: u32, bytes: usize, now: Moment) {
+        let (ids, until) = (&mut self.ids, i64::from(until));
+        if ids.last.1 > latest_beside(until, now) {
+            ids.last_longer = ids.last.0;
         }
         ids.last = (row, until);
-        ids.next = ids.next.min(until.into());
+        ids.next = ids.next.min(until);
         ids.added = ROW + rows::limit_of(bytes);
         ids.written += ids.added;
     }
@@ -115,7 +124,7 @@ impl Ids {
         // All that was written before anything was past its time does not have to go at once.
         let mut budget = if idle { IDS_IDLE } else { 2 * self.written.min(IDS + self.added) };
         (self.written, self.next) = (0, i64::MAX);
-        for (from, to) in [(0, self.fold), (self.fold + 1, i64::MAX)] {
+        for (from, to) in [(0, self.last_longer), (self.last_longer + 1, i64::MAX)] {
             let mut statement = connection.prepare_cached(
                 "SELECT batch, until, length(keys) FROM finished WHERE batch BETWEEN ?1 AND ?2 ORDER BY batch",
             )?;
@@ -187,6 +196,11 @@ impl Events {
     }
 }
 
+/// How late a row may end before one that ends then, and be in order.
+fn latest_beside(until: i64, now: Moment) -> i64 {
+    now.unix().saturating_add((until - now.unix()).max(0).saturating_mul(SPREAD)).saturating_add(JITTER)
+}
+
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
@@ -216,11 +230,13 @@ mod tests {
 
     impl Ids {
         fn new() -> Self {
-            Self::of(file())
+            Self::of(file(), 0)
         }
 
-        fn of(file: Connection) -> Self {
-            let mut retention = Retention::new(&file, HashMap::new()).expect("a store");
+        /// One that is started at this second.
+        fn of(file: Connection, second: i64) -> Self {
+            let now = Moment::from_millis(second * 1000);
+            let mut retention = Retention::new(&file, HashMap::new(), now).expect("a store");
             // Only ids are looked at.
             retention.events.next = Moment::from_millis(i64::MAX / 2);
             Self { file, retention }
@@ -230,7 +246,7 @@ mod tests {
             let now = Moment::from_millis(second * 1000);
             let until = u32::try_from(second + ttl).expect("small");
             self.file.execute("INSERT INTO finished (until, keys) VALUES (?1, zeroblob(16))", [until]).expect("a row");
-            self.retention.remembered(self.file.last_insert_rowid(), until, 16);
+            self.retention.remembered(self.file.last_insert_rowid(), until, 16, now);
             self.purge(now, false);
         }
 
@@ -286,8 +302,10 @@ mod tests {
     fn ids_that_were_written_with_a_longer_ttl_do_not_keep_later_ones() {
         let mut ids = Ids::new();
         (0..1000).for_each(|_| ids.write(1000, 100_000));
-        let mut ids = Ids::of(ids.file);
         for second in 0..100 {
+            if second % 25 == 0 {
+                ids = Ids::of(ids.file, 1000 + second);
+            }
             (0..BETWEEN).for_each(|_| ids.write(1000 + second, 8));
         }
         let (most, count) = (1000 + 11 * BETWEEN, ids.count());
@@ -297,6 +315,22 @@ mod tests {
             (0..BETWEEN).for_each(|_| ids.write(102_000 + second, 8));
         }
         assert!(ids.count() <= 11 * BETWEEN, "{}", ids.count());
+    }
+
+    #[test]
+    fn ids_of_signed_times_delay_others_by_no_more_than_they_are_kept_for_longer() {
+        const TTL: i64 = 400;
+        // A time that is five minutes ahead, and `store.lease`.
+        const LONGER: i64 = 300 + 90;
+        let mut ids = Ids::new();
+        (0..1000).for_each(|_| ids.write(1000, 1_000_000));
+        for second in 0..4 * TTL {
+            (0..10).for_each(|_| ids.write(1000 + second, TTL));
+            (0..10).for_each(|_| ids.write(1000 + second, TTL + LONGER));
+            let (least, most) = (10 * (TTL + TTL + LONGER), 20 * (TTL + LONGER + 1) + BETWEEN);
+            let count = ids.count() - 1000;
+            assert!(second < TTL + LONGER || (least..=most).contains(&count), "{second}: {count} of {most}");
+        }
     }
 
     #[test]
@@ -323,7 +357,7 @@ mod tests {
         insert(990 * HOUR, 1, State::Delivered);
         insert(990 * HOUR + 1, 2, State::Delivered);
         let keep = HashMap::from([(1, Duration::from_secs(5 * 3600)), (2, Duration::from_secs(20 * 3600))]);
-        let mut retention = Retention::new(&file, keep).expect("a store");
+        let mut retention = Retention::new(&file, keep, now).expect("a store");
         let mut parts = 0;
         retention.events.next = now;
         while retention.events.are_due(now) {
@@ -356,7 +390,7 @@ mod tests {
                 .expect("a payload");
         }
         let now = Moment::from_millis(1_000 * HOUR);
-        let mut retention = Retention::new(&file, HashMap::new()).expect("a store");
+        let mut retention = Retention::new(&file, HashMap::new(), now).expect("a store");
         let mut left = Vec::new();
         while left.len() < 5 {
             retention.purge(&file, now, false).expect("purged");

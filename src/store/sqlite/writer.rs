@@ -171,7 +171,8 @@ impl Writer {
                 .execute(params![batch.until, keys])?;
         }
         if !batch.finished.is_empty() {
-            self.retention.remembered(transaction.last_insert_rowid(), batch.until, size_of_val(&*batch.finished));
+            let bytes = size_of_val(&*batch.finished);
+            self.retention.remembered(transaction.last_insert_rowid(), batch.until, bytes, now);
         }
         if forget {
             self.retention.purge(&transaction, now, idle)?;
