@@ -16,9 +16,11 @@ use crate::time::Moment;
 /// How an event came first.
 #[derive(Debug, Clone)]
 pub struct First {
-    /// Its id, and its type where it had one; absent when another process took it, or too many came since.
-    pub named: Option<(HeaderValue, Option<HeaderValue>)>,
-    /// When it was taken; about then, when it has no name any more.
+    /// Its id.
+    pub id: HeaderValue,
+    /// Its type, where it had one.
+    pub kind: Option<HeaderValue>,
+    /// When it came.
     pub at: Moment,
 }
 
@@ -44,8 +46,8 @@ impl Firsts {
 
     /// Notes an event.
     pub(super) fn note(&self, content: Key, event: &Event) {
-        let named = Some((event.id().clone(), event.kind().cloned()));
-        self.insert(content, First { named, at: event.inbound().received_at() });
+        let (id, kind) = (event.id().clone(), event.kind().cloned());
+        self.insert(content, First { id, kind, at: event.inbound().received_at() });
     }
 
     fn insert(&self, content: Key, first: First) {
@@ -76,13 +78,13 @@ mod tests {
     use super::*;
 
     fn first(id: &'static str) -> First {
-        First { named: Some((HeaderValue::from_static(id), None)), at: Moment::from_unix(1) }
+        First { id: HeaderValue::from_static(id), kind: None, at: Moment::from_unix(1) }
     }
 
     #[test]
     fn the_oldest_is_forgotten_when_there_are_too_many() {
         let firsts = Firsts::new(2);
-        let id = |number| firsts.get(Key([number; 16])).and_then(|first| first.named).map(|(id, _)| id);
+        let id = |number| firsts.get(Key([number; 16])).map(|first| first.id);
         firsts.insert(Key([1; 16]), first("one"));
         firsts.insert(Key([2; 16]), first("two"));
         assert_eq!((id(1).as_deref_str(), id(2).as_deref_str()), (Some("one"), Some("two")));

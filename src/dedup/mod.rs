@@ -27,7 +27,6 @@ use crate::store::Noted;
 use crate::store::Store;
 use crate::store::Token;
 use crate::store::Unavailable;
-use crate::time::Moment;
 
 /// What happens while the store does not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,7 +151,7 @@ impl Dedup {
             Entered::Busy(remaining) => Err(Claim::InFlight(remaining)),
             Entered::Follow { outcome, same_id } => Err(match tokio::time::timeout(self.terms.lease, outcome).await {
                 Ok(Ok(true)) if same_id => Claim::Finished(Known::Id),
-                Ok(Ok(true)) => Claim::Finished(Known::Content(Duration::MAX)),
+                Ok(Ok(true)) => Claim::Finished(Known::Content),
                 // The first attempt failed or is gone: the provider's next one is welcome.
                 _ => Claim::InFlight(Duration::from_secs(1)),
             }),
@@ -240,18 +239,14 @@ impl Dedup {
     }
 
     /// Notes under which id and as which type an event came first.
-    pub fn note(&self, keys: Keys, event: &Event) {
-        if let Some(content) = keys.content() {
+    pub fn note(&self, event: &Event) {
+        if let Some(content) = Keys::of(event).and_then(Keys::content) {
             self.firsts.note(content, event);
         }
     }
 
-    /// How an event came first that is remembered by its content for this much longer than now.
-    pub fn first(&self, keys: Keys, event: &Event, remaining: Duration, now: Moment) -> First {
-        let known = keys.content().and_then(|content| self.firsts.get(content));
-        known.unwrap_or_else(|| First {
-            named: None,
-            at: now.before(self.kept(event.ahead()).saturating_sub(remaining)),
-        })
+    /// How an event came first that is known by its content; nothing when another process took it, or too many came since.
+    pub fn first(&self, event: &Event) -> Option<First> {
+        self.firsts.get(Keys::of(event)?.content()?)
     }
 }

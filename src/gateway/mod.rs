@@ -161,24 +161,24 @@ impl Gateway {
     /// Lets go of an event whose type is not wanted. Where the type is not signed, it is remembered, so that the event cannot
     /// come again as one that is.
     async fn ignore(&self, space: &Keyspace, event: &Event, exchange: &mut Exchange) -> Result<Outcome, Refusal> {
-        let Some((keys, ignored)) = Keys::of(event).and_then(|keys| Some((keys, keys.ignored?))) else {
-            return Ok(Outcome::Ignored);
-        };
+        let Some(ignored) = Keys::of(event).and_then(|keys| keys.ignored) else { return Ok(Outcome::Ignored) };
         let mut watch = Stopwatch::start();
         let noted = self.dedup.ignore(space, ignored, event.ahead()).await;
         watch.lap(&self.metrics.store.ignore);
         match noted? {
-            Noted::New => self.dedup.note(keys, event),
+            Noted::New => self.dedup.note(event),
             Noted::Again => {}
-            Noted::OtherType(remaining) => return Ok(self.duplicate(event, keys, Known::Content(remaining), exchange)),
+            Noted::OtherType => return Ok(self.duplicate(event, Known::Content, exchange)),
         }
         Ok(Outcome::Ignored)
     }
 
     /// What becomes of an event that was finished before, or ignored as another type.
-    fn duplicate(&self, event: &Event, keys: Keys, known: Known, exchange: &mut Exchange) -> Outcome {
-        let Known::Content(remaining) = known else { return Outcome::Duplicate(None) };
-        exchange.guarded(self.dedup.first(keys, event, remaining, Moment::now()))
+    fn duplicate(&self, event: &Event, known: Known, exchange: &mut Exchange) -> Outcome {
+        match known {
+            Known::Id => Outcome::Duplicate(None),
+            Known::Content => exchange.guarded(self.dedup.first(event)),
+        }
     }
 
     async fn pass_on(
@@ -198,7 +198,7 @@ impl Gateway {
         watch.lap(&store.claim);
         let lease = match claim? {
             Claim::Fresh(lease) => lease,
-            Claim::Finished(known) => return Ok(self.duplicate(event, keys, known, exchange)),
+            Claim::Finished(known) => return Ok(self.duplicate(event, known, exchange)),
             Claim::InFlight(remaining) => return Err(Refusal::InFlight(remaining)),
         };
         if !lease.is_stored() {
@@ -208,7 +208,7 @@ impl Gateway {
         exchange.facts.upstream = Some(watch.lap(&exchange.endpoint.metrics.upstream_duration));
         match &delivered {
             Ok(_) => {
-                self.dedup.note(keys, event);
+                self.dedup.note(event);
                 self.dedup.commit(lease).await;
             }
             Err(failure) if failure.is_ambiguous() => self.dedup.hold(lease).await,
@@ -233,7 +233,7 @@ impl Gateway {
             Some(keys) => match self.dedup.enter(keys).await {
                 Ok(flight) => Some(flight),
                 Err(Claim::InFlight(remaining)) => return Err(Refusal::InFlight(remaining)),
-                Err(Claim::Finished(known)) => return Ok(self.duplicate(event, keys, known, exchange)),
+                Err(Claim::Finished(known)) => return Ok(self.duplicate(event, known, exchange)),
                 Err(Claim::Fresh(_)) => return Ok(Outcome::Duplicate(None)),
             },
             None => None,
@@ -241,17 +241,16 @@ impl Gateway {
         let mut watch = Stopwatch::start();
         let published = put(keys, self.dedup.publication(event.ahead())).await;
         watch.lap(duration);
-        if let (Some(keys), Ok(Published::Appended)) = (keys, &published) {
-            self.dedup.note(keys, event);
+        if let Ok(Published::Appended) = published {
+            self.dedup.note(event);
         }
         if let Some(flight) = flight {
             flight.land(matches!(published, Ok(Published::Appended | Published::Finished(_))));
         }
-        match (published?, keys) {
-            (Published::Appended, _) => Ok(Outcome::Published),
-            (Published::Finished(known), Some(keys)) => Ok(self.duplicate(event, keys, known, exchange)),
-            (Published::Finished(_), None) => Ok(Outcome::Duplicate(None)),
-            (Published::InFlight(remaining), _) => Err(Refusal::InFlight(remaining)),
+        match published? {
+            Published::Appended => Ok(Outcome::Published),
+            Published::Finished(known) => Ok(self.duplicate(event, known, exchange)),
+            Published::InFlight(remaining) => Err(Refusal::InFlight(remaining)),
         }
     }
 }

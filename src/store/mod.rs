@@ -80,8 +80,8 @@ pub struct Token(pub u128);
 pub enum Known {
     /// Its id.
     Id,
-    /// What is signed of it alone, under another id or as another type; that is remembered for this much longer.
-    Content(Duration),
+    /// What is signed of it alone, under another id or as another type.
+    Content,
 }
 
 /// What a store says to a claim.
@@ -113,8 +113,8 @@ pub enum Noted {
     New,
     /// It was remembered before, with this type.
     Again,
-    /// It came before as another type, which is remembered for this much longer.
-    OtherType(Duration),
+    /// It came before as another type.
+    OtherType,
 }
 
 /// The store does not answer.

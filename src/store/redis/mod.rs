@@ -182,7 +182,7 @@ impl Redis {
             0.. => Ok(Noted::New),
             before => Ok(match known(before) {
                 Known::Id => Noted::Again,
-                Known::Content(remaining) => Noted::OtherType(remaining),
+                Known::Content => Noted::OtherType,
             }),
         }
     }
@@ -280,7 +280,7 @@ impl Redis {
 fn known(before: i64) -> Known {
     match before {
         -1 => Known::Id,
-        _ => Known::Content(Duration::from_millis(before.saturating_add(2).unsigned_abs())),
+        _ => Known::Content,
     }
 }
 

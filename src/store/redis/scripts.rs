@@ -4,8 +4,8 @@ use std::sync::LazyLock;
 
 use super::script::Script;
 
-/// `-1` when the first key is done, and `-2` less the milliseconds for which that is remembered when another one is, or when the
-/// event was ignored as another type; the remaining milliseconds when another attempt holds a key, or `0` and all are claimed.
+/// `-1` when the first key is done, and `-2` when another one is, or when the event was ignored as another type; the remaining
+/// milliseconds when another attempt holds a key, or `0` and all are claimed.
 /// With a third argument, the type, the last key is that of an ignored event.
 pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
@@ -14,15 +14,14 @@ pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| {
            local state = redis.call('GET', KEYS[i])
            if state then
              if string.sub(state, 1, 1) == 'D' then
-               if i == 1 then return -1 end
-               return -2 - math.max(redis.call('PTTL', KEYS[i]), 0)
+               return i == 1 and -1 or -2
              end
              if state ~= 'P' .. ARGV[1] then return math.max(redis.call('PTTL', KEYS[i]), 1) end
            end
          end
          if last < #KEYS then
            local ignored = redis.call('GET', KEYS[#KEYS])
-           if ignored and ignored ~= 'I' .. ARGV[3] then return -2 - math.max(redis.call('PTTL', KEYS[#KEYS]), 0) end
+           if ignored and ignored ~= 'I' .. ARGV[3] then return -2 end
          end
          for i = 1, last do redis.call('SET', KEYS[i], 'P' .. ARGV[1], 'PX', ARGV[2]) end
          return 0",
@@ -30,7 +29,7 @@ pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| {
 });
 
 /// Remembers an event that was ignored, with its type, for some milliseconds: `0` when it is new, `-1` when it was there with
-/// this type, and `-2` less the milliseconds for which it is remembered as another type.
+/// this type, and `-2` as another one.
 pub(super) static IGNORE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local ignored = redis.call('GET', KEYS[1])
@@ -38,8 +37,7 @@ pub(super) static IGNORE: LazyLock<Script> = LazyLock::new(|| {
            redis.call('SET', KEYS[1], 'I' .. ARGV[1], 'PX', ARGV[2])
            return 0
          end
-         if ignored == 'I' .. ARGV[1] then return -1 end
-         return -2 - math.max(redis.call('PTTL', KEYS[1]), 0)",
+         return ignored == 'I' .. ARGV[1] and -1 or -2",
     )
 });
 
@@ -62,17 +60,15 @@ pub(super) static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
          for i = 1, last do
            local state = redis.call('GET', KEYS[i])
            if state and string.sub(state, 1, 1) == 'D' then
-             local remaining = math.max(redis.call('PTTL', KEYS[i]), 0)
              redis.call('PEXPIRE', KEYS[i], ARGV[2])
              if state == 'D' .. ARGV[1] then return 1 end
-             if i == 1 then return -1 end
-             return -2 - remaining
+             return i == 1 and -1 or -2
            end
            if state then return math.max(redis.call('PTTL', KEYS[i]), 1) + 1 end
          end
          if last < #KEYS - 1 then
            local ignored = redis.call('GET', KEYS[last + 1])
-           if ignored and ignored ~= 'I' .. ARGV[4] then return -2 - math.max(redis.call('PTTL', KEYS[last + 1]), 0) end
+           if ignored and ignored ~= 'I' .. ARGV[4] then return -2 end
          end
          local entry = {'XADD', KEYS[#KEYS]}
          if ARGV[3] ~= '0' then

@@ -30,7 +30,6 @@ use crate::store::Published;
 use crate::store::Remembered;
 use crate::store::queued::QueuedEvent;
 use crate::store::queued::Verdict;
-use crate::store::remembered::seconds;
 use crate::time::Moment;
 
 /// How long the writer waits for work before it looks at the room on the disk and at what is past its time.
@@ -228,9 +227,8 @@ fn admit(batch: &mut Batch, remembered: &Remembered, last_row: &mut i64, now: Mo
     let mut admitted = Vec::with_capacity(batch.arrivals.len());
     for arrival in std::mem::take(&mut batch.arrivals) {
         if let Some(keys) = arrival.keys {
-            let ttl = Duration::from_secs(arrival.until.saturating_sub(seconds(now)).into());
             let in_batch = keys.iter().position(|key| new.contains_key(&key));
-            let in_batch = in_batch.map(|at| if at == 0 { Known::Id } else { Known::Content(ttl) });
+            let in_batch = in_batch.map(|at| if at == 0 { Known::Id } else { Known::Content });
             if let Some(known) = in_batch.or_else(|| remembered.known(keys)) {
                 batch.wait_queued(arrival.reply, Published::Finished(known));
                 continue;
