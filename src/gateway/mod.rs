@@ -30,6 +30,7 @@ use crate::reply::Outcome;
 use crate::route::Routes;
 use crate::source::Source;
 use crate::source::Want;
+use crate::store::Earlier;
 use crate::store::Keys;
 use crate::store::Keyspace;
 use crate::store::Known;
@@ -173,7 +174,15 @@ impl Gateway {
         Ok(Outcome::Ignored)
     }
 
-    /// What becomes of an event that was finished before, or ignored as another type.
+    /// What becomes of an event that came earlier.
+    fn earlier(&self, event: &Event, earlier: Earlier, exchange: &mut Exchange) -> Result<Outcome, Refusal> {
+        match earlier {
+            Earlier::Finished(known) => Ok(self.duplicate(event, known, exchange)),
+            Earlier::InFlight(remaining) => Err(Refusal::InFlight(remaining)),
+        }
+    }
+
+    /// What becomes of an event that is finished, or was ignored as another type.
     fn duplicate(&self, event: &Event, known: Known, exchange: &mut Exchange) -> Outcome {
         match known {
             Known::Id => Outcome::Duplicate(None),
@@ -198,8 +207,7 @@ impl Gateway {
         watch.lap(&store.claim);
         let lease = match claim? {
             Claim::Fresh(lease) => lease,
-            Claim::Finished(known) => return Ok(self.duplicate(event, known, exchange)),
-            Claim::InFlight(remaining) => return Err(Refusal::InFlight(remaining)),
+            Claim::Earlier(earlier) => return self.earlier(event, earlier, exchange),
         };
         if !lease.is_stored() {
             exchange.endpoint.metrics.undeduplicated.inc();
@@ -232,9 +240,7 @@ impl Gateway {
         let flight = match keys {
             Some(keys) => match self.dedup.enter(keys).await {
                 Ok(flight) => Some(flight),
-                Err(Claim::InFlight(remaining)) => return Err(Refusal::InFlight(remaining)),
-                Err(Claim::Finished(known)) => return Ok(self.duplicate(event, known, exchange)),
-                Err(Claim::Fresh(_)) => return Ok(Outcome::Duplicate(None)),
+                Err(earlier) => return self.earlier(event, earlier, exchange),
             },
             None => None,
         };
@@ -245,12 +251,11 @@ impl Gateway {
             self.dedup.note(event);
         }
         if let Some(flight) = flight {
-            flight.land(matches!(published, Ok(Published::Appended | Published::Finished(_))));
+            flight.land(matches!(published, Ok(Published::Appended | Published::Earlier(Earlier::Finished(_)))));
         }
         match published? {
             Published::Appended => Ok(Outcome::Published),
-            Published::Finished(known) => Ok(self.duplicate(event, known, exchange)),
-            Published::InFlight(remaining) => Err(Refusal::InFlight(remaining)),
+            Published::Earlier(earlier) => self.earlier(event, earlier, exchange),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use super::Answer;
+use super::Earlier;
 use super::KeyMap;
 use super::Keys;
 use super::Known;
@@ -45,19 +45,14 @@ impl Remembered {
         self.shard(key).keys.get(&key).is_some_and(|until| now < *until)
     }
 
-    /// What it says to a claim.
-    pub(crate) fn answer(&self, keys: Keys) -> Answer {
-        self.known(keys).map_or(Answer::Fresh, Answer::Finished)
-    }
-
-    /// By what of an event it is finished, or was not wanted as another type.
-    pub(crate) fn known(&self, keys: Keys) -> Option<Known> {
+    /// What it says to a claim: whether the event is finished, or was not wanted as another type.
+    pub(crate) fn earlier(&self, keys: Keys) -> Option<Earlier> {
         if self.contains(keys.id) {
-            return Some(Known::Id);
+            return Some(Earlier::Finished(Known::Id));
         }
         let finished = keys.guard.is_some_and(|guard| self.contains(guard));
         let other_type = || keys.ignored.is_some_and(|ignored| self.note(ignored) == Noted::OtherType);
-        (finished || other_type()).then_some(Known::Content)
+        (finished || other_type()).then_some(Earlier::Finished(Known::Content))
     }
 
     /// What it says to an event whose type is not wanted.
