@@ -153,8 +153,7 @@ impl Redis {
     ) -> Result<Option<Earlier>, Unavailable> {
         let ignored = keys.ignored.map(|ignored| space.name(ignored.any));
         let call = CLAIM.call(names(space, keys).chain(ignored));
-        let call = call.argument(token.text()).argument(millis(lease).to_string());
-        let call = keys.ignored.into_iter().fold(call, |call, ignored| call.argument(ignored.typed.hex()));
+        let call = call.argument(token.text()).argument(millis(lease).to_string()).argument(kind(keys.ignored));
         match self.call::<i64>(space, &call).await {
             Ok(0) => Ok(None),
             Ok(answer) => Ok(Some(earlier(answer))),
@@ -261,9 +260,8 @@ impl Redis {
         let marks = keys.into_iter().flat_map(|keys| names(space, keys));
         let marks = marks.chain(ignored.map(|ignored| space.name(ignored.any)));
         let call = PUBLISH.call(marks.chain([stream.key.clone()]));
-        let call = call.argument(token.text()).argument(millis(ttl).to_string());
+        let call = call.argument(token.text()).argument(millis(ttl).to_string()).argument(kind(ignored));
         let call = call.argument(stream.maxlen.unwrap_or(0).to_string());
-        let call = call.argument(ignored.map(|ignored| ignored.typed.hex()).unwrap_or_default());
         let call = fields.iter().fold(call, |call, (name, value)| call.argument(*name).argument(*value));
         match self.durable(space, call).await.map_err(|failed| failed.error)? {
             0 | 1 => Ok(Published::Appended),
@@ -279,6 +277,11 @@ fn earlier(answer: i64) -> Earlier {
         ..0 => Earlier::Finished(Known::Content),
         remaining => Earlier::InFlight(Duration::from_millis(remaining.unsigned_abs())),
     }
+}
+
+/// The type for a script that looks for an ignored event; nothing where none is remembered.
+fn kind(ignored: Option<Ignored>) -> String {
+    ignored.map(|ignored| ignored.typed.hex()).unwrap_or_default()
 }
 
 /// Lets go of a claim after some time.
