@@ -304,9 +304,8 @@ impl Ignored {
 
     fn new(source: &str, Key(content): Key, kind: Option<&HeaderValue>) -> Self {
         let kind = kind.map(HeaderValue::as_bytes).unwrap_or_default();
-        // A hash of its own would say no more.
-        let any = Key(content.map(|byte| !byte));
-        Self { any, typed: Key::new(source, b"type", &[&any.0, kind]) }
+        let any = Key::new(source, b"ignored", &[&content]);
+        Self { any, typed: Key::new(source, b"ignored+type", &[&content, kind]) }
     }
 }
 

@@ -10,64 +10,65 @@ use http::HeaderValue;
 
 use crate::event::Event;
 use crate::event::Key;
-use crate::store::KeyMap;
 use crate::time::Moment;
 
 /// How an event came first.
 #[derive(Debug, Clone)]
 pub struct First {
-    /// Its id, and its type where it had one; absent when another process took it, or too many came since.
-    pub named: Option<(HeaderValue, Option<HeaderValue>)>,
-    /// When it was taken; about then, when it has no name any more.
+    /// Its id.
+    pub id: HeaderValue,
+    /// Its type, where it had one.
+    pub kind: Option<HeaderValue>,
+    /// When it came.
     pub at: Moment,
 }
+
+/// Parts of the map, each with its own lock, so that no worker waits for another one.
+const SHARDS: usize = 64;
+/// Most events of a part: some 10,000 in all.
+const MAX_PER_SHARD: usize = 160;
 
 /// Events by their content, the oldest forgotten first. Takes about 250 bytes an event.
 #[derive(Debug)]
 pub struct Firsts {
-    known: Mutex<Known>,
-    max: usize,
+    shards: [Mutex<Shard>; SHARDS],
 }
 
-#[derive(Debug, Default)]
-struct Known {
-    by_content: KeyMap<First>,
-    /// In the order in which they came.
-    order: VecDeque<Key>,
+/// In the order in which they came: most events are never asked for, so that noting one has to be cheap, not finding it.
+type Shard = VecDeque<(Key, First)>;
+
+impl Default for Firsts {
+    fn default() -> Self {
+        Self { shards: std::array::from_fn(|_| Mutex::default()) }
+    }
 }
 
 impl Firsts {
-    /// Knows at most this many.
-    pub fn new(max: usize) -> Self {
-        Self { known: Mutex::default(), max }
-    }
-
     /// Notes an event.
     pub(super) fn note(&self, content: Key, event: &Event) {
-        let named = Some((event.id().clone(), event.kind().cloned()));
-        self.insert(content, First { named, at: event.inbound().received_at() });
+        let (id, kind) = (event.id().clone(), event.kind().cloned());
+        self.insert(content, First { id, kind, at: event.inbound().received_at() });
     }
 
     fn insert(&self, content: Key, first: First) {
-        let mut known = self.lock();
-        if known.by_content.insert(content, first).is_some() {
-            return;
-        }
-        known.order.push_back(content);
-        if known.order.len() > self.max
-            && let Some(oldest) = known.order.pop_front()
-        {
-            known.by_content.remove(&oldest);
-        }
+        let mut shard = self.shard(content);
+        let oldest = if shard.len() < MAX_PER_SHARD { None } else { shard.pop_front() };
+        shard.push_back((content, first));
+        drop(shard);
+        drop(oldest);
     }
 
-    /// How the event of this content came first.
+    /// How the event of this content came first; the last time, where it came again after it was forgotten.
     pub(super) fn get(&self, content: Key) -> Option<First> {
-        self.lock().by_content.get(&content).cloned()
+        let shard = self.shard(content);
+        shard.iter().rev().find(|(known, _)| *known == content).map(|(_, first)| first.clone())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn shard(&self, content: Key) -> MutexGuard<'_, Shard> {
+        let [first, ..] = content.0;
+        #[expect(clippy::indexing_slicing, reason = "the remainder is less than the number of shards")]
+        let shard = &self.shards[usize::from(first) % SHARDS];
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -75,35 +76,38 @@ impl Firsts {
 mod tests {
     use super::*;
 
-    fn first(id: &'static str) -> First {
-        First { named: Some((HeaderValue::from_static(id), None)), at: Moment::from_unix(1) }
+    /// The key with this number in a shard.
+    fn key(shard: u8, number: usize) -> Key {
+        let mut bytes = [shard; 16];
+        bytes[8..].copy_from_slice(&u64::try_from(number).expect("small").to_le_bytes());
+        Key(bytes)
+    }
+
+    fn first(id: &str) -> First {
+        First { id: HeaderValue::from_str(id).expect("an id"), kind: None, at: Moment::from_unix(1) }
+    }
+
+    fn id(firsts: &Firsts, key: Key) -> Option<HeaderValue> {
+        firsts.get(key).map(|first| first.id)
     }
 
     #[test]
     fn the_oldest_is_forgotten_when_there_are_too_many() {
-        let firsts = Firsts::new(2);
-        let id = |number| firsts.get(Key([number; 16])).and_then(|first| first.named).map(|(id, _)| id);
-        firsts.insert(Key([1; 16]), first("one"));
-        firsts.insert(Key([2; 16]), first("two"));
-        assert_eq!((id(1).as_deref_str(), id(2).as_deref_str()), (Some("one"), Some("two")));
-        firsts.insert(Key([1; 16]), first("one again"));
-        assert_eq!(
-            (id(1).as_deref_str(), id(2).as_deref_str()),
-            (Some("one again"), Some("two")),
-            "it takes no more room"
-        );
-        firsts.insert(Key([3; 16]), first("three"));
-        assert_eq!((id(1).as_deref_str(), id(2).as_deref_str()), (None, Some("two")));
-        assert_eq!(id(3).as_deref_str(), Some("three"));
+        let firsts = Firsts::default();
+        (0..MAX_PER_SHARD).for_each(|number| firsts.insert(key(1, number), first(&number.to_string())));
+        firsts.insert(key(2, 0), first("another shard"));
+        assert_eq!(id(&firsts, key(1, 0)).expect("the oldest"), "0");
+        firsts.insert(key(1, MAX_PER_SHARD), first("one more"));
+        assert_eq!(id(&firsts, key(1, 0)), None);
+        assert_eq!(id(&firsts, key(1, 1)).expect("the next"), "1");
+        assert_eq!(id(&firsts, key(1, MAX_PER_SHARD)).expect("the last"), "one more");
+        assert_eq!(id(&firsts, key(2, 0)).expect("what others do not crowd out"), "another shard");
     }
 
-    trait Text {
-        fn as_deref_str(&self) -> Option<&str>;
-    }
-
-    impl Text for Option<HeaderValue> {
-        fn as_deref_str(&self) -> Option<&str> {
-            self.as_ref().and_then(|value| value.to_str().ok())
-        }
+    #[test]
+    fn what_comes_anew_after_it_was_forgotten_is_known_as_it_came_then() {
+        let firsts = Firsts::default();
+        ["one", "two"].iter().for_each(|id| firsts.insert(key(1, 0), first(id)));
+        assert_eq!(id(&firsts, key(1, 0)).expect("there"), "two");
     }
 }

@@ -19,7 +19,7 @@ pub use self::flights::Flight;
 pub use self::flights::Flights;
 use crate::event::Event;
 use crate::event::Ignored;
-use crate::store::Answer;
+use crate::store::Earlier;
 use crate::store::Keys;
 use crate::store::Keyspace;
 use crate::store::Known;
@@ -27,7 +27,6 @@ use crate::store::Noted;
 use crate::store::Store;
 use crate::store::Token;
 use crate::store::Unavailable;
-use crate::time::Moment;
 
 /// What happens while the store does not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,10 +57,8 @@ pub const AMBIGUOUS: Duration = Duration::from_secs(2);
 pub enum Claim {
     /// Deliver it.
     Fresh(Lease),
-    /// It was finished before, or just now while this request waited.
-    Finished(Known),
-    /// Somebody else is at it, or it may have been delivered a moment ago: ask again after this time.
-    InFlight(Duration),
+    /// It came earlier.
+    Earlier(Earlier),
 }
 
 /// Deduplication as one worker sees it.
@@ -120,23 +117,22 @@ impl Dedup {
     pub async fn claim(&self, space: &Keyspace, keys: Keys, ahead: Option<Duration>) -> Result<Claim, Unavailable> {
         let flight = match self.enter(keys).await {
             Ok(flight) => flight,
-            Err(claim) => return Ok(claim),
+            Err(earlier) => return Ok(Claim::Earlier(earlier)),
         };
         let token = self.flights.token();
         let ttl = self.kept(ahead);
         let lease = |flight, stored| Claim::Fresh(Lease { flight, space: space.clone(), keys, token, ttl, stored });
         let answer = match &self.store {
-            Store::Memory(remembered) => Ok(remembered.answer(keys)),
-            Store::Sqlite(sqlite) => sqlite.healthy().map(|()| sqlite.remembered().answer(keys)),
+            Store::Memory(remembered) => Ok(remembered.earlier(keys)),
+            Store::Sqlite(sqlite) => sqlite.healthy().map(|()| sqlite.remembered().earlier(keys)),
             Store::Redis(redis) => redis.claim(space, keys, token, self.terms.lease).await,
         };
         match answer {
-            Ok(Answer::Fresh) => Ok(lease(flight, true)),
-            Ok(Answer::Finished(known)) => {
-                flight.land(true);
-                Ok(Claim::Finished(known))
+            Ok(None) => Ok(lease(flight, true)),
+            Ok(Some(earlier)) => {
+                flight.land(matches!(earlier, Earlier::Finished(_)));
+                Ok(Claim::Earlier(earlier))
             }
-            Ok(Answer::InFlight(remaining)) => Ok(Claim::InFlight(remaining)),
             Err(_) if self.terms.on_outage == OnOutage::Accept => Ok(lease(flight, false)),
             Err(error) => Err(error),
         }
@@ -145,16 +141,16 @@ impl Dedup {
     /// Takes the place of the one who handles an event in this process, without asking the store.
     ///
     /// # Errors
-    /// The claim's answer when somebody else has it.
-    pub async fn enter(&self, keys: Keys) -> Result<Flight, Claim> {
+    /// What became of it when somebody else has it, or had it until now.
+    pub async fn enter(&self, keys: Keys) -> Result<Flight, Earlier> {
         match self.flights.enter(keys, self.terms.lease) {
             Entered::Lead(flight) => Ok(flight),
-            Entered::Busy(remaining) => Err(Claim::InFlight(remaining)),
+            Entered::Busy(remaining) => Err(Earlier::InFlight(remaining)),
             Entered::Follow { outcome, same_id } => Err(match tokio::time::timeout(self.terms.lease, outcome).await {
-                Ok(Ok(true)) if same_id => Claim::Finished(Known::Id),
-                Ok(Ok(true)) => Claim::Finished(Known::Content(Duration::MAX)),
+                Ok(Ok(true)) if same_id => Earlier::Finished(Known::Id),
+                Ok(Ok(true)) => Earlier::Finished(Known::Content),
                 // The first attempt failed or is gone: the provider's next one is welcome.
-                _ => Claim::InFlight(Duration::from_secs(1)),
+                _ => Earlier::InFlight(Duration::from_secs(1)),
             }),
         }
     }
@@ -240,18 +236,14 @@ impl Dedup {
     }
 
     /// Notes under which id and as which type an event came first.
-    pub fn note(&self, keys: Keys, event: &Event) {
-        if let Some(content) = keys.content() {
+    pub fn note(&self, event: &Event) {
+        if let Some(content) = Keys::of(event).and_then(Keys::content) {
             self.firsts.note(content, event);
         }
     }
 
-    /// How an event came first that is remembered by its content for this much longer than now.
-    pub fn first(&self, keys: Keys, event: &Event, remaining: Duration, now: Moment) -> First {
-        let known = keys.content().and_then(|content| self.firsts.get(content));
-        known.unwrap_or_else(|| First {
-            named: None,
-            at: now.before(self.kept(event.ahead()).saturating_sub(remaining)),
-        })
+    /// How an event came first that is known by its content; nothing when another process took it, or too many came since.
+    pub fn first(&self, event: &Event) -> Option<First> {
+        self.firsts.get(Keys::of(event)?.content()?)
     }
 }

@@ -41,10 +41,10 @@ pub(super) struct Facts {
     pub(super) skew: Option<i64>,
     pub(super) upstream: Option<Duration>,
     pub(super) unverified: Option<Refusal>,
-    /// How an event came first that was known by its content alone.
-    first: Option<First>,
-    /// By what it was known.
+    /// By what an event was known that is a duplicate because of its content alone.
     guard: Option<&'static str>,
+    /// How that came first.
+    first: Option<First>,
     untyped: bool,
 }
 
@@ -79,10 +79,10 @@ impl Exchange {
     }
 
     /// Notes that an event is a duplicate only because its content is known; what becomes of it.
-    pub(super) fn guarded(&mut self, first: First) -> Outcome {
+    pub(super) fn guarded(&mut self, first: Option<First>) -> Outcome {
         self.endpoint.metrics.guarded.inc();
         let guard = self.endpoint.source.as_ref().map(|(source, _)| source.identity.guard_name());
-        (self.facts.first, self.facts.guard) = (Some(first), guard);
+        (self.facts.guard, self.facts.first) = (guard, first);
         Outcome::Duplicate(guard)
     }
 
@@ -125,7 +125,6 @@ impl Exchange {
     fn log(&self, took: Duration, status: u16, outcome: &str, refusal: Option<&Refusal>) {
         let row = refusal.map(Refusal::row);
         let first = self.facts.first.as_ref();
-        let named = first.and_then(|first| first.named.as_ref());
         macro_rules! write {
             ($level:expr, $words:literal) => {
                 tracing::event!(
@@ -142,8 +141,8 @@ impl Exchange {
                     upstream_ms = self.facts.upstream.map(milliseconds),
                     took_ms = milliseconds(took),
                     replay_guard = self.facts.guard,
-                    first_event_id = named.map(|(id, _)| readable(id)).as_deref(),
-                    first_event_type = named.and_then(|(_, kind)| kind.as_ref()).map(readable).as_deref(),
+                    first_event_id = first.map(|first| readable(&first.id)).as_deref(),
+                    first_event_type = first.and_then(|first| first.kind.as_ref()).map(readable).as_deref(),
                     first_at = first.map(|first| tracing::field::display(first.at.rfc3339())),
                     unverified = self.facts.unverified.as_ref().map(|refusal| refusal.row().reason),
                     cause = refusal.or(self.facts.unverified.as_ref()).map(tracing::field::display),
@@ -154,7 +153,7 @@ impl Exchange {
         match row.map(|row| row.blame) {
             None if self.facts.unverified.is_some() => write!(tracing::Level::WARN, "taken, but not verified"),
             None if self.facts.untyped => write!(tracing::Level::WARN, "ignored, because its type cannot be read"),
-            None if first.is_some() => {
+            None if self.facts.guard.is_some() => {
                 write!(tracing::Level::WARN, "taken for a replay, because of its content alone");
             }
             None => write!(tracing::Level::INFO, "taken"),

@@ -30,6 +30,7 @@ use crate::reply::Outcome;
 use crate::route::Routes;
 use crate::source::Source;
 use crate::source::Want;
+use crate::store::Earlier;
 use crate::store::Keys;
 use crate::store::Keyspace;
 use crate::store::Known;
@@ -161,24 +162,32 @@ impl Gateway {
     /// Lets go of an event whose type is not wanted. Where the type is not signed, it is remembered, so that the event cannot
     /// come again as one that is.
     async fn ignore(&self, space: &Keyspace, event: &Event, exchange: &mut Exchange) -> Result<Outcome, Refusal> {
-        let Some((keys, ignored)) = Keys::of(event).and_then(|keys| Some((keys, keys.ignored?))) else {
-            return Ok(Outcome::Ignored);
-        };
+        let Some(ignored) = Keys::of(event).and_then(|keys| keys.ignored) else { return Ok(Outcome::Ignored) };
         let mut watch = Stopwatch::start();
         let noted = self.dedup.ignore(space, ignored, event.ahead()).await;
         watch.lap(&self.metrics.store.ignore);
         match noted? {
-            Noted::New => self.dedup.note(keys, event),
+            Noted::New => self.dedup.note(event),
             Noted::Again => {}
-            Noted::OtherType(remaining) => return Ok(self.duplicate(event, keys, Known::Content(remaining), exchange)),
+            Noted::OtherType => return Ok(self.duplicate(event, Known::Content, exchange)),
         }
         Ok(Outcome::Ignored)
     }
 
-    /// What becomes of an event that was finished before, or ignored as another type.
-    fn duplicate(&self, event: &Event, keys: Keys, known: Known, exchange: &mut Exchange) -> Outcome {
-        let Known::Content(remaining) = known else { return Outcome::Duplicate(None) };
-        exchange.guarded(self.dedup.first(keys, event, remaining, Moment::now()))
+    /// What becomes of an event that came earlier.
+    fn earlier(&self, event: &Event, earlier: Earlier, exchange: &mut Exchange) -> Result<Outcome, Refusal> {
+        match earlier {
+            Earlier::Finished(known) => Ok(self.duplicate(event, known, exchange)),
+            Earlier::InFlight(remaining) => Err(Refusal::InFlight(remaining)),
+        }
+    }
+
+    /// What becomes of an event that is finished, or was ignored as another type.
+    fn duplicate(&self, event: &Event, known: Known, exchange: &mut Exchange) -> Outcome {
+        match known {
+            Known::Id => Outcome::Duplicate(None),
+            Known::Content => exchange.guarded(self.dedup.first(event)),
+        }
     }
 
     async fn pass_on(
@@ -198,8 +207,7 @@ impl Gateway {
         watch.lap(&store.claim);
         let lease = match claim? {
             Claim::Fresh(lease) => lease,
-            Claim::Finished(known) => return Ok(self.duplicate(event, keys, known, exchange)),
-            Claim::InFlight(remaining) => return Err(Refusal::InFlight(remaining)),
+            Claim::Earlier(earlier) => return self.earlier(event, earlier, exchange),
         };
         if !lease.is_stored() {
             exchange.endpoint.metrics.undeduplicated.inc();
@@ -208,7 +216,7 @@ impl Gateway {
         exchange.facts.upstream = Some(watch.lap(&exchange.endpoint.metrics.upstream_duration));
         match &delivered {
             Ok(_) => {
-                self.dedup.note(keys, event);
+                self.dedup.note(event);
                 self.dedup.commit(lease).await;
             }
             Err(failure) if failure.is_ambiguous() => self.dedup.hold(lease).await,
@@ -232,26 +240,22 @@ impl Gateway {
         let flight = match keys {
             Some(keys) => match self.dedup.enter(keys).await {
                 Ok(flight) => Some(flight),
-                Err(Claim::InFlight(remaining)) => return Err(Refusal::InFlight(remaining)),
-                Err(Claim::Finished(known)) => return Ok(self.duplicate(event, keys, known, exchange)),
-                Err(Claim::Fresh(_)) => return Ok(Outcome::Duplicate(None)),
+                Err(earlier) => return self.earlier(event, earlier, exchange),
             },
             None => None,
         };
         let mut watch = Stopwatch::start();
         let published = put(keys, self.dedup.publication(event.ahead())).await;
         watch.lap(duration);
-        if let (Some(keys), Ok(Published::Appended)) = (keys, &published) {
-            self.dedup.note(keys, event);
+        if let Ok(Published::Appended) = published {
+            self.dedup.note(event);
         }
         if let Some(flight) = flight {
-            flight.land(matches!(published, Ok(Published::Appended | Published::Finished(_))));
+            flight.land(matches!(published, Ok(Published::Appended | Published::Earlier(Earlier::Finished(_)))));
         }
-        match (published?, keys) {
-            (Published::Appended, _) => Ok(Outcome::Published),
-            (Published::Finished(known), Some(keys)) => Ok(self.duplicate(event, keys, known, exchange)),
-            (Published::Finished(_), None) => Ok(Outcome::Duplicate(None)),
-            (Published::InFlight(remaining), _) => Err(Refusal::InFlight(remaining)),
+        match published? {
+            Published::Appended => Ok(Outcome::Published),
+            Published::Earlier(earlier) => self.earlier(event, earlier, exchange),
         }
     }
 }

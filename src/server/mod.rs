@@ -48,8 +48,6 @@ use self::worker::Worker;
 
 /// Connections that the kernel holds for each worker until it accepts them.
 const BACKLOG: i32 = 4096;
-/// Most events of which is known how they came first, for the log.
-const MAX_FIRSTS: usize = 10_000;
 
 /// What all threads of the gateway share.
 #[derive(Debug)]
@@ -166,7 +164,7 @@ impl Server {
         let listen = address(listeners.first().map_or_else(|| Ok(settings.server.listen), TcpListener::local_addr))?;
         let shared = Arc::new(Shared {
             metrics: Arc::new(Metrics::new(&settings.sources).map_err(|error| system(&error))?),
-            firsts: Arc::new(Firsts::new(MAX_FIRSTS)),
+            firsts: Arc::default(),
             flights: Arc::new(Flights::new(getrandom::u64().map_err(|error| system(&error))?)),
             local_store: open(&settings).map_err(Failure::Store)?,
             redis_queues: Arc::new(redis_queues(&settings).map_err(|error| system(&error))?),

@@ -2,20 +2,16 @@
 
 use std::cell::RefCell;
 
-use sha2::Digest as _;
-use sha2::Sha256;
-
 use super::section::Section;
 use crate::profile::Profile;
 use crate::secret::Secret;
 
 /// The secrets of the sources that were looked at.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Holdings(RefCell<Vec<Holding>>);
 
-#[derive(Debug)]
 struct Holding {
-    digest: [u8; 32],
+    secret: Secret,
     /// Its key, `sources.NAME`.
     source: String,
     /// Its position among the secrets of that source, from 1.
@@ -32,12 +28,11 @@ impl Holdings {
         let mut known = self.0.borrow_mut();
         for (at, secret) in secrets.iter().enumerate() {
             let number = at + 1;
-            let digest: [u8; 32] = Sha256::digest(secret.expose()).into();
-            let is_good = |other: &&Holding| {
+            let shares = |other: &&Holding| {
                 let elsewhere = other.address.as_ref().zip(address).is_some_and(|(one, other)| one != other);
-                other.digest == digest && other.source != section.key() && !elsewhere
+                other.secret.expose() == secret.expose() && other.source != section.key() && !elsewhere
             };
-            if let Some(other) = known.iter().find(is_good) {
+            if let Some(other) = known.iter().find(shares) {
                 section.warning(
                     "secrets",
                     format!(
@@ -47,7 +42,12 @@ impl Holdings {
                     ),
                 );
             }
-            known.push(Holding { digest, source: section.key().to_owned(), number, address: address.cloned() });
+            known.push(Holding {
+                secret: secret.clone(),
+                source: section.key().to_owned(),
+                number,
+                address: address.cloned(),
+            });
         }
     }
 }

@@ -80,18 +80,16 @@ pub struct Token(pub u128);
 pub enum Known {
     /// Its id.
     Id,
-    /// What is signed of it alone, under another id or as another type; that is remembered for this much longer.
-    Content(Duration),
+    /// What is signed of it alone, under another id or as another type.
+    Content,
 }
 
-/// What a store says to a claim.
+/// What became of an event that came earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Answer {
-    /// Nobody has it.
-    Fresh,
-    /// It was finished before.
+pub enum Earlier {
+    /// It is finished.
     Finished(Known),
-    /// Another attempt holds it for this long.
+    /// Another attempt holds it, or it may have been delivered a moment ago: ask again after this time.
     InFlight(Duration),
 }
 
@@ -100,10 +98,8 @@ pub(crate) enum Answer {
 pub enum Published {
     /// The event is there, put there by this attempt.
     Appended,
-    /// It was finished before.
-    Finished(Known),
-    /// Another attempt holds it for this long.
-    InFlight(Duration),
+    /// It came earlier.
+    Earlier(Earlier),
 }
 
 /// What becomes of an event whose type is not wanted.
@@ -113,8 +109,8 @@ pub enum Noted {
     New,
     /// It was remembered before, with this type.
     Again,
-    /// It came before as another type, which is remembered for this much longer.
-    OtherType(Duration),
+    /// It came before as another type.
+    OtherType,
 }
 
 /// The store does not answer.

@@ -5,7 +5,7 @@ use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use super::Answer;
+use super::Earlier;
 use super::KeyMap;
 use super::Keys;
 use super::Known;
@@ -41,41 +41,26 @@ impl Remembered {
 
     /// Whether the key is remembered now.
     pub fn contains(&self, key: Key) -> bool {
-        self.remaining(key).is_some()
-    }
-
-    /// For how much longer the key is remembered.
-    fn remaining(&self, key: Key) -> Option<Duration> {
         let now = seconds(Moment::now());
-        let until = self.shard(key).keys.get(&key).copied().filter(|until| now < *until)?;
-        Some(Duration::from_secs((until - now).into()))
+        self.shard(key).keys.get(&key).is_some_and(|until| now < *until)
     }
 
-    /// What it says to a claim.
-    pub(crate) fn answer(&self, keys: Keys) -> Answer {
-        self.known(keys).map_or(Answer::Fresh, Answer::Finished)
-    }
-
-    /// By what of an event it is finished, or was not wanted as another type.
-    pub(crate) fn known(&self, keys: Keys) -> Option<Known> {
+    /// What it says to a claim: whether the event is finished, or was not wanted as another type.
+    pub(crate) fn earlier(&self, keys: Keys) -> Option<Earlier> {
         if self.contains(keys.id) {
-            return Some(Known::Id);
+            return Some(Earlier::Finished(Known::Id));
         }
-        let finished = keys.guard.and_then(|guard| self.remaining(guard));
-        let remaining = finished.or_else(|| match self.note(keys.ignored?) {
-            Noted::OtherType(remaining) => Some(remaining),
-            Noted::New | Noted::Again => None,
-        });
-        remaining.map(Known::Content)
+        let finished = keys.guard.is_some_and(|guard| self.contains(guard));
+        let other_type = || keys.ignored.is_some_and(|ignored| self.note(ignored) == Noted::OtherType);
+        (finished || other_type()).then_some(Earlier::Finished(Known::Content))
     }
 
     /// What it says to an event whose type is not wanted.
     pub(crate) fn note(&self, ignored: Ignored) -> Noted {
-        match self.remaining(ignored.any) {
-            None => Noted::New,
-            Some(_) if self.contains(ignored.typed) => Noted::Again,
-            Some(remaining) => Noted::OtherType(remaining),
+        if !self.contains(ignored.any) {
+            return Noted::New;
         }
+        if self.contains(ignored.typed) { Noted::Again } else { Noted::OtherType }
     }
 
     /// Remembers a key for this long.

@@ -35,7 +35,7 @@ use self::scripts::PUBLISH;
 use self::scripts::RELEASE;
 pub use self::url::RedisUrl;
 use self::url::Topology;
-use super::Answer;
+use super::Earlier;
 use super::Keys;
 use super::Keyspace;
 use super::Known;
@@ -150,15 +150,13 @@ impl Redis {
         keys: Keys,
         token: Token,
         lease: Duration,
-    ) -> Result<Answer, Unavailable> {
+    ) -> Result<Option<Earlier>, Unavailable> {
         let ignored = keys.ignored.map(|ignored| space.name(ignored.any));
         let call = CLAIM.call(names(space, keys).chain(ignored));
-        let call = call.argument(token.text()).argument(millis(lease).to_string());
-        let call = keys.ignored.into_iter().fold(call, |call, ignored| call.argument(ignored.typed.hex()));
+        let call = call.argument(token.text()).argument(millis(lease).to_string()).argument(kind(keys.ignored));
         match self.call::<i64>(space, &call).await {
-            Ok(0) => Ok(Answer::Fresh),
-            Ok(before @ ..0) => Ok(Answer::Finished(known(before))),
-            Ok(remaining) => Ok(Answer::InFlight(Duration::from_millis(remaining.unsigned_abs()))),
+            Ok(0) => Ok(None),
+            Ok(answer) => Ok(Some(earlier(answer))),
             Err(failed) => {
                 if failed.perhaps_done {
                     // Redis may have taken a claim whose answer never came, and that nobody will use. The provider's
@@ -180,10 +178,8 @@ impl Redis {
         let call = call.argument(ignored.typed.hex()).argument(millis(ttl).to_string());
         match self.call::<i64>(space, &call).await.map_err(|failed| failed.error)? {
             0.. => Ok(Noted::New),
-            before => Ok(match known(before) {
-                Known::Id => Noted::Again,
-                Known::Content(remaining) => Noted::OtherType(remaining),
-            }),
+            -1 => Ok(Noted::Again),
+            _ => Ok(Noted::OtherType),
         }
     }
 
@@ -264,24 +260,28 @@ impl Redis {
         let marks = keys.into_iter().flat_map(|keys| names(space, keys));
         let marks = marks.chain(ignored.map(|ignored| space.name(ignored.any)));
         let call = PUBLISH.call(marks.chain([stream.key.clone()]));
-        let call = call.argument(token.text()).argument(millis(ttl).to_string());
+        let call = call.argument(token.text()).argument(millis(ttl).to_string()).argument(kind(ignored));
         let call = call.argument(stream.maxlen.unwrap_or(0).to_string());
-        let call = call.argument(ignored.map(|ignored| ignored.typed.hex()).unwrap_or_default());
         let call = fields.iter().fold(call, |call, (name, value)| call.argument(*name).argument(*value));
         match self.durable(space, call).await.map_err(|failed| failed.error)? {
             0 | 1 => Ok(Published::Appended),
-            before @ ..0 => Ok(Published::Finished(known(before))),
-            remaining => Ok(Published::InFlight(Duration::from_millis(remaining.unsigned_abs()))),
+            answer => Ok(Published::Earlier(earlier(answer))),
         }
     }
 }
 
-/// What a script says of an event that came before.
-fn known(before: i64) -> Known {
-    match before {
-        -1 => Known::Id,
-        _ => Known::Content(Duration::from_millis(before.saturating_add(2).unsigned_abs())),
+/// What a script says of an event that came earlier.
+fn earlier(answer: i64) -> Earlier {
+    match answer {
+        -1 => Earlier::Finished(Known::Id),
+        ..0 => Earlier::Finished(Known::Content),
+        remaining => Earlier::InFlight(Duration::from_millis(remaining.unsigned_abs())),
     }
+}
+
+/// The type for a script that looks for an ignored event; nothing where none is remembered.
+fn kind(ignored: Option<Ignored>) -> String {
+    ignored.map(|ignored| ignored.typed.hex()).unwrap_or_default()
 }
 
 /// Lets go of a claim after some time.

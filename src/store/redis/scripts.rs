@@ -4,44 +4,50 @@ use std::sync::LazyLock;
 
 use super::script::Script;
 
-/// `-1` when the first key is done, and `-2` less the milliseconds for which that is remembered when another one is, or when the
-/// event was ignored as another type; the remaining milliseconds when another attempt holds a key, or `0` and all are claimed.
-/// With a third argument, the type, the last key is that of an ignored event.
-pub(super) static CLAIM: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "local last = ARGV[3] and #KEYS - 1 or #KEYS
-         for i = 1, last do
-           local state = redis.call('GET', KEYS[i])
-           if state then
-             if string.sub(state, 1, 1) == 'D' then
-               if i == 1 then return -1 end
-               return -2 - math.max(redis.call('PTTL', KEYS[i]), 0)
-             end
-             if state ~= 'P' .. ARGV[1] then return math.max(redis.call('PTTL', KEYS[i]), 1) end
-           end
-         end
-         if last < #KEYS then
-           local ignored = redis.call('GET', KEYS[#KEYS])
-           if ignored and ignored ~= 'I' .. ARGV[3] then return -2 - math.max(redis.call('PTTL', KEYS[#KEYS]), 0) end
-         end
-         for i = 1, last do redis.call('SET', KEYS[i], 'P' .. ARGV[1], 'PX', ARGV[2]) end
-         return 0",
-    )
-});
+/// A script that can ask for an event that was ignored: `-1` when it was as this type, `-2` as another one, or nothing.
+macro_rules! script {
+    ($text:literal) => {
+        LazyLock::new(|| {
+            Script::new(concat!(
+                "local function ignored(key, kind)
+                   local state = redis.call('GET', key)
+                   if state then return state == 'I' .. kind and -1 or -2 end
+                 end
+                 ",
+                $text
+            ))
+        })
+    };
+}
+
+/// Claims all keys of an event for some milliseconds. With a third argument that is not empty, the type, the last key is that
+/// of an ignored event.
+///
+/// `-1` when the first key is done, and `-2` when another one is, or when the event was ignored as another type; the remaining
+/// milliseconds when another attempt holds a key, or `0` and all are claimed.
+pub(super) static CLAIM: LazyLock<Script> = script!(
+    "local kind = ARGV[3]
+     local last = kind == '' and #KEYS or #KEYS - 1
+     for i = 1, last do
+       local state = redis.call('GET', KEYS[i])
+       if state then
+         if string.sub(state, 1, 1) == 'D' then return i == 1 and -1 or -2 end
+         if state ~= 'P' .. ARGV[1] then return math.max(redis.call('PTTL', KEYS[i]), 1) end
+       end
+     end
+     if kind ~= '' and ignored(KEYS[last + 1], kind) == -2 then return -2 end
+     for i = 1, last do redis.call('SET', KEYS[i], 'P' .. ARGV[1], 'PX', ARGV[2]) end
+     return 0"
+);
 
 /// Remembers an event that was ignored, with its type, for some milliseconds: `0` when it is new, `-1` when it was there with
-/// this type, and `-2` less the milliseconds for which it is remembered as another type.
-pub(super) static IGNORE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "local ignored = redis.call('GET', KEYS[1])
-         if not ignored then
-           redis.call('SET', KEYS[1], 'I' .. ARGV[1], 'PX', ARGV[2])
-           return 0
-         end
-         if ignored == 'I' .. ARGV[1] then return -1 end
-         return -2 - math.max(redis.call('PTTL', KEYS[1]), 0)",
-    )
-});
+/// this type, and `-2` as another one.
+pub(super) static IGNORE: LazyLock<Script> = script!(
+    "local before = ignored(KEYS[1], ARGV[1])
+     if before then return before end
+     redis.call('SET', KEYS[1], 'I' .. ARGV[1], 'PX', ARGV[2])
+     return 0"
+);
 
 /// Lets go of the keys that this attempt holds: at once, or after some milliseconds.
 pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
@@ -53,35 +59,31 @@ pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Checks, appends and marks done in one step; the last key is the stream. As for a claim, or `1` when this very attempt
-/// has published before. What is found done is marked again: only what a connection has written can be confirmed to it. With
-/// a fourth argument that is not empty, the type, the key before the stream is that of an ignored event.
-pub(super) static PUBLISH: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "local last = ARGV[4] == '' and #KEYS - 1 or #KEYS - 2
-         for i = 1, last do
-           local state = redis.call('GET', KEYS[i])
-           if state and string.sub(state, 1, 1) == 'D' then
-             local remaining = math.max(redis.call('PTTL', KEYS[i]), 0)
-             redis.call('PEXPIRE', KEYS[i], ARGV[2])
-             if state == 'D' .. ARGV[1] then return 1 end
-             if i == 1 then return -1 end
-             return -2 - remaining
-           end
-           if state then return math.max(redis.call('PTTL', KEYS[i]), 1) + 1 end
-         end
-         if last < #KEYS - 1 then
-           local ignored = redis.call('GET', KEYS[last + 1])
-           if ignored and ignored ~= 'I' .. ARGV[4] then return -2 - math.max(redis.call('PTTL', KEYS[last + 1]), 0) end
-         end
-         local entry = {'XADD', KEYS[#KEYS]}
-         if ARGV[3] ~= '0' then
-           table.insert(entry, 'MAXLEN') table.insert(entry, '~') table.insert(entry, ARGV[3])
-         end
-         table.insert(entry, '*')
-         for i = 5, #ARGV do table.insert(entry, ARGV[i]) end
-         redis.call(unpack(entry))
-         for i = 1, last do redis.call('SET', KEYS[i], 'D' .. ARGV[1], 'PX', ARGV[2]) end
-         return 0",
-    )
-});
+/// Checks, appends and marks done in one step. The last key is the stream; the one before it is that of an ignored event, with
+/// a third argument as for a claim. The fourth is the length of the stream, or `0`, and then come the fields.
+///
+/// The answers are those of a claim, or `1` when this very attempt has published before, which a wait of a millisecond is not.
+/// What is found done is marked again: only what a connection has written can be confirmed to it.
+pub(super) static PUBLISH: LazyLock<Script> = script!(
+    "local kind = ARGV[3]
+     local last = kind == '' and #KEYS - 1 or #KEYS - 2
+     for i = 1, last do
+       local state = redis.call('GET', KEYS[i])
+       if state and string.sub(state, 1, 1) == 'D' then
+         redis.call('PEXPIRE', KEYS[i], ARGV[2])
+         if state == 'D' .. ARGV[1] then return 1 end
+         return i == 1 and -1 or -2
+       end
+       if state then return math.max(redis.call('PTTL', KEYS[i]), 1) + 1 end
+     end
+     if kind ~= '' and ignored(KEYS[last + 1], kind) == -2 then return -2 end
+     local entry = {'XADD', KEYS[#KEYS]}
+     if ARGV[4] ~= '0' then
+       table.insert(entry, 'MAXLEN') table.insert(entry, '~') table.insert(entry, ARGV[4])
+     end
+     table.insert(entry, '*')
+     for i = 5, #ARGV do table.insert(entry, ARGV[i]) end
+     redis.call(unpack(entry))
+     for i = 1, last do redis.call('SET', KEYS[i], 'D' .. ARGV[1], 'PX', ARGV[2]) end
+     return 0"
+);

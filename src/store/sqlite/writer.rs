@@ -23,6 +23,7 @@ use super::rows;
 use super::rows::Writing;
 use super::salvage;
 use crate::event::Key;
+use crate::store::Earlier;
 use crate::store::KeyMap;
 use crate::store::Keys;
 use crate::store::Known;
@@ -30,7 +31,6 @@ use crate::store::Published;
 use crate::store::Remembered;
 use crate::store::queued::QueuedEvent;
 use crate::store::queued::Verdict;
-use crate::store::remembered::seconds;
 use crate::time::Moment;
 
 /// How long the writer waits for work before it looks at the room on the disk and at what is past its time.
@@ -229,11 +229,10 @@ fn admit(batch: &mut Batch, remembered: &Remembered, last_row: &mut i64, now: Mo
     let mut admitted = Vec::with_capacity(batch.arrivals.len());
     for arrival in std::mem::take(&mut batch.arrivals) {
         if let Some(keys) = arrival.keys {
-            let ttl = Duration::from_secs(arrival.until.saturating_sub(seconds(now)).into());
             let in_batch = keys.iter().position(|key| new.contains_key(&key));
-            let in_batch = in_batch.map(|at| if at == 0 { Known::Id } else { Known::Content(ttl) });
-            if let Some(known) = in_batch.or_else(|| remembered.known(keys)) {
-                batch.wait_queued(arrival.reply, Published::Finished(known));
+            let in_batch = in_batch.map(|at| Earlier::Finished(if at == 0 { Known::Id } else { Known::Content }));
+            if let Some(earlier) = in_batch.or_else(|| remembered.earlier(keys)) {
+                batch.wait_queued(arrival.reply, Published::Earlier(earlier));
                 continue;
             }
             new.extend(keys.iter().map(|key| (key, ())));

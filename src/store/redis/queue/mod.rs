@@ -86,7 +86,7 @@ impl RedisBacklog {
         match published {
             // It may be there without an answer.
             Ok(Published::Appended) | Err(_) => local.wake(),
-            Ok(Published::Finished(_) | Published::InFlight(_)) => {}
+            Ok(Published::Earlier(_)) => {}
         }
         published
     }
