@@ -19,13 +19,18 @@ pub(super) fn text<'s>(form: &KeyForm, secret: &'s Secret, claimed: &[&str]) -> 
     }
 }
 
+/// The form in which the secret as it stands may be the key instead; a prefix with nothing behind it is none.
+pub(super) fn as_text(form: &KeyForm, secret: &Secret) -> Option<KeyForm> {
+    form.as_text().filter(|_| form.without_prefix(secret.expose()).is_none_or(|bare| !bare.is_empty()))
+}
+
 /// The bytes of a secret as the key of a keyed hash.
 ///
 /// # Errors
 /// What the secret is not, for the operator.
 pub fn key_bytes(form: &KeyForm, secret: &Secret) -> Result<Zeroizing<Vec<u8>>, String> {
     let read = bytes(form, KeyEncoding::Text, text(form, secret, &[]).ok_or("is not for this scheme")?);
-    match form.as_text() {
+    match as_text(form, secret) {
         Some(form) if read.is_err() => bytes(&form, KeyEncoding::Text, secret.expose()),
         _ => read,
     }

@@ -70,9 +70,9 @@ impl<'m> Material<'m> {
         form: &KeyForm,
         read: impl Fn(&KeyForm, &[u8]) -> Result<K, String>,
     ) -> Vec<(usize, K)> {
-        let text = form.as_text();
         let mut found = Vec::new();
         for (at, secret) in self.secrets.iter().enumerate() {
+            let text = keys::as_text(form, secret);
             for form in std::iter::once(form).chain(&text) {
                 match keys::text(form, secret, &self.claimed).map(|text| read(form, text)) {
                     None => {}

@@ -52,6 +52,8 @@ pub struct Replays {
     pub guard: Option<ReplayGuard>,
     /// Whether only some types are delivered.
     pub selects: bool,
+    /// Whether it does by names alone, of which there are only so many.
+    pub names_types: bool,
 }
 
 impl Judge {

@@ -151,9 +151,9 @@ pub(super) fn replays(section: &Section<'_>, profile: &Profile, judge: &Judge, r
             "is \"off\": the event's id is not signed, so that whoever captures a request can have it delivered again, under \
              as many other ids as they like",
         ),
-        ReplayGuard::ContentAndType if judge.type_unsigned && !replays.selects => section.warning(
+        ReplayGuard::ContentAndType if judge.type_unsigned && !replays.names_types => section.warning(
             "events",
-            "is empty, and with replay_guard = \"content+type\" what was captured can be delivered once more under each type \
+            "is empty or has a pattern, and with replay_guard = \"content+type\" what was captured can be delivered once more under each type \
              that somebody makes up, since types are not signed: list those that the app takes",
         ),
         ReplayGuard::ContentAndType | ReplayGuard::Content => {}

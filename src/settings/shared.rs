@@ -2,7 +2,10 @@
 
 use std::cell::RefCell;
 
+use zeroize::Zeroizing;
+
 use super::section::Section;
+use crate::auth;
 use crate::profile::Profile;
 use crate::secret::Secret;
 
@@ -11,7 +14,8 @@ use crate::secret::Secret;
 pub(super) struct Holdings(RefCell<Vec<Holding>>);
 
 struct Holding {
-    secret: Secret,
+    /// The secret as text, and as the keys that it is.
+    keys: Vec<Zeroizing<Vec<u8>>>,
     /// Its key, `sources.NAME`.
     source: String,
     /// Its position among the secrets of that source, from 1.
@@ -24,30 +28,30 @@ impl Holdings {
     /// Notes the secrets of a source, and reports those that another one has.
     pub(super) fn add(&self, section: &Section<'_>, profile: &Profile, secrets: &[Secret], params: &[(&str, String)]) {
         let url = params.iter().find(|(name, _)| *name == "url").map(|(_, url)| url);
-        let address = url.filter(|_| profile.signs_address());
+        // Where signed texts have several readings, one address may be read as the beginning of another.
+        let address = url.filter(|_| profile.signs_address() && profile.ambiguities().next().is_none());
         let mut known = self.0.borrow_mut();
         for (at, secret) in secrets.iter().enumerate() {
             let number = at + 1;
+            let text = Zeroizing::new(secret.expose().to_vec());
+            let forms = profile.keys().filter_map(|form| auth::key_bytes(form, secret).ok());
+            let keys: Vec<_> = std::iter::once(text).chain(forms).collect();
             let shares = |other: &&Holding| {
                 let elsewhere = other.address.as_ref().zip(address).is_some_and(|(one, other)| one != other);
-                other.secret.expose() == secret.expose() && other.source != section.key() && !elsewhere
+                other.keys.iter().any(|key| keys.contains(key)) && other.source != section.key() && !elsewhere
             };
             if let Some(other) = known.iter().find(shares) {
                 section.warning(
                     "secrets",
                     format!(
                         "number {number}: is the secret of {} (number {}) too: whoever captures a request to one of \
-                         them can send it to the other, where it is new; give each a secret of its own",
+                         them can send it to the other, where it is new; give each a secret of its own where the \
+                         provider has one for each",
                         other.source, other.number
                     ),
                 );
             }
-            known.push(Holding {
-                secret: secret.clone(),
-                source: section.key().to_owned(),
-                number,
-                address: address.cloned(),
-            });
+            known.push(Holding { keys, source: section.key().to_owned(), number, address: address.cloned() });
         }
     }
 }

@@ -113,7 +113,12 @@ impl<'s> Surroundings<'s> {
         let destination = self.destination(&mut section, profile);
         // Where something is wrong with the store, the configuration is not used.
         let ttl = self.store.map_or(Duration::MAX, |store| store.terms.ttl);
-        let replays = Replays { ttl, guard, selects: !events.is_empty() };
+        let replays = Replays {
+            ttl,
+            guard,
+            selects: !events.is_empty(),
+            names_types: !events.is_empty() && !events.iter().any(|pattern| pattern.contains(['*', '?'])),
+        };
         let given = (secrets.as_deref(), params.as_slice());
         let judge = profile.and_then(|profile| self.judge((&section, profile), given, replays, key_sets));
         section.finish();
