@@ -129,7 +129,7 @@ impl<'s> Surroundings<'s> {
             limits: limits(self.limits, profile?),
             authenticator: judge.authenticator,
             handshakes: judge.handshakes,
-            secrets: labels?,
+            secret_labels: labels?,
             credentials: Credentials::of(profile?),
             identity: judge.identity,
             wanted: wanted(events, profile?),
