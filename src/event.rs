@@ -19,6 +19,7 @@ use crate::params::Params;
 use crate::profile;
 use crate::profile::Hash;
 use crate::profile::Place;
+use crate::profile::Profile;
 use crate::profile::ReplayGuard;
 
 /// Longest event id, in bytes.
@@ -114,32 +115,28 @@ pub struct Nameless {
 }
 
 impl Identity {
-    /// Takes the profile at its word, but for its guard; `proofs` are where those of its schemes stand.
-    pub fn new(
-        said: &profile::Event,
-        guard: ReplayGuard,
-        proofs: &[Place],
-        params: &Params,
-        wants: &mut Wants,
-    ) -> Self {
+    /// Takes the profile at its word, but for its guard; with `notes_ignored`, events are known again whose type is not wanted.
+    pub fn new(profile: &Profile, guard: ReplayGuard, notes_ignored: bool, params: &Params, wants: &mut Wants) -> Self {
+        let said = &profile.event;
+        let proofs: Vec<_> = profile.schemes().map(profile::Scheme::proof).collect();
         Self {
-            id: Reference::new(&said.id, proofs, params, wants),
-            kind: said.kind.as_ref().map(|kind| Reference::new(kind, proofs, params, wants)),
+            id: Reference::new(&said.id, &proofs, params, wants),
+            kind: said.kind.as_ref().map(|kind| Reference::new(kind, &proofs, params, wants)),
             nonce: said.nonce.as_ref().map(|nonce| Field::new(nonce, wants).with_params(params)),
             guard,
-            notes_ignored: false,
+            notes_ignored,
             order: None,
         }
     }
 
-    /// Whether events are known again whose type is not wanted.
-    pub fn note_ignored(&mut self, notes: bool) {
-        self.notes_ignored = notes;
-    }
-
-    /// By what an event is known again under another id.
+    /// By what an event is known again under another id or as another type.
     pub fn guard_name(&self) -> &'static str {
-        if self.nonce.is_some() { "nonce" } else { self.guard.name() }
+        match (&self.nonce, self.notes_ignored) {
+            (Some(_), _) => "nonce",
+            // Only where the content is the guard, or an id that is signed needs none.
+            (None, true) => ReplayGuard::Content.name(),
+            (None, false) => self.guard.name(),
+        }
     }
 
     /// Events in which this reads the same are delivered in order.

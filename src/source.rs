@@ -37,7 +37,7 @@ pub struct Source {
     /// The probes that it answers.
     pub handshakes: Handshakes,
     /// What the secrets are called that it may be proved with; see [`crate::secret::SecretRef::label`].
-    pub secrets: Vec<String>,
+    pub secret_labels: Vec<String>,
     /// What of its requests nobody but an upstream may see.
     pub credentials: Credentials,
     /// Where events carry their id and type.

@@ -119,7 +119,7 @@ impl Explanation {
 
 impl Case {
     fn judge(&self, key_sets: &mut KeySets) -> Result<Judge, String> {
-        let replays = Replays { ttl: self.ttl, guard: None, selects: false, names_types: false };
+        let replays = Replays::new(self.ttl, None, &[]);
         Judge::new(&self.profile, &self.secrets, &self.params, replays, key_sets).map_err(|misfits| {
             let line = |(key, message): &(String, String)| format!("{key} {message}");
             misfits.iter().map(line).collect::<Vec<_>>().join("\n")

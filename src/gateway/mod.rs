@@ -147,14 +147,14 @@ impl Gateway {
             }
         }
         match delivery {
-            Delivery::Upstream(upstream) => self.pass_on((upstream, &source.keyspace), event, exchange).await,
+            Delivery::Upstream(upstream) => self.pass_on(upstream, &source.keyspace, event, exchange).await,
             Delivery::Queue(queue) => {
                 let put = |keys, attempt| queue.publish(event, keys, attempt);
-                self.publish((event, &self.metrics.store.enqueue), exchange, put).await
+                self.publish(event, &self.metrics.store.enqueue, exchange, put).await
             }
             Delivery::RedisStream(stream) => {
                 let put = |keys, attempt| stream.publish(event, keys, attempt);
-                self.publish((event, &self.metrics.store.publish), exchange, put).await
+                self.publish(event, &self.metrics.store.publish, exchange, put).await
             }
         }
     }
@@ -192,7 +192,8 @@ impl Gateway {
 
     async fn pass_on(
         &self,
-        (upstream, space): (&Upstream, &Keyspace),
+        upstream: &Upstream,
+        space: &Keyspace,
         event: &Event,
         exchange: &mut Exchange,
     ) -> Result<Outcome, Refusal> {
@@ -229,7 +230,8 @@ impl Gateway {
     /// Puts an event where it is safe, together with what keeps it from being put there twice.
     async fn publish<P>(
         &self,
-        (event, duration): (&Event, &Histogram),
+        event: &Event,
+        duration: &Histogram,
         exchange: &mut Exchange,
         put: impl FnOnce(Option<Keys>, (Token, Duration)) -> P,
     ) -> Result<Outcome, Refusal>

@@ -86,11 +86,11 @@ impl Reference {
     }
 
     /// Whether the body's digest is in it, whatever it is read from.
-    pub fn is_digest(&self) -> bool {
+    pub fn always_has_digest(&self) -> bool {
         match self {
             Self::Place(_) | Self::Unique => false,
-            Self::All(references) => references.iter().any(Self::is_digest),
-            Self::First(references) => references.iter().all(Self::is_digest),
+            Self::All(references) => references.iter().any(Self::always_has_digest),
+            Self::First(references) => references.iter().all(Self::always_has_digest),
             Self::BodyDigest => true,
         }
     }

@@ -134,7 +134,7 @@ impl Profile {
                  it with another body. What is signed is let through once, whatever its id; set allow as well",
             ));
         }
-        if (self.event.id == Reference::Unique || self.event.id.is_digest())
+        if (self.event.id == Reference::Unique || self.event.id.always_has_digest())
             && self.auth.members.iter().any(|member| self.is_replayable(&member.scheme))
         {
             lints.push(Lint::new(

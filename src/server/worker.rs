@@ -101,7 +101,7 @@ impl Worker {
         let shared = &self.shared;
         let endpoints = shared.settings.sources.iter().filter_map(|source| {
             let delivery = delivery(source, redis.as_ref(), shared)?;
-            let metrics = shared.metrics.of(source.name.as_str(), &source.secrets);
+            let metrics = shared.metrics.of(source.name.as_str(), &source.secret_labels);
             Some((source.path.clone(), Arc::new(Endpoint { source: Some((Arc::clone(source), delivery)), metrics })))
         });
         let gateway = Gateway {

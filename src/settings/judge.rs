@@ -56,6 +56,14 @@ pub struct Replays {
     pub names_types: bool,
 }
 
+impl Replays {
+    /// For a source that delivers these types.
+    pub fn new(ttl: Duration, guard: Option<ReplayGuard>, events: &[String]) -> Self {
+        let pattern = |name: &String| name.contains(['*', '?']);
+        Self { ttl, guard, selects: !events.is_empty(), names_types: !events.is_empty() && !events.iter().any(pattern) }
+    }
+}
+
 impl Judge {
     /// Makes a profile ready with these secrets and complete parameters.
     ///
@@ -107,11 +115,10 @@ impl Judge {
         let context = Context { key: key.as_ref().map(|key| key.as_slice()), ..context };
         let handshakes = Handshakes::new(&profile.handshakes, context, &mut wants)
             .map_err(|message| vec![("params".to_owned(), message)])?;
-        let proofs: Vec<_> = profile.schemes().map(profile::Scheme::proof).collect();
-        let mut identity = Identity::new(&profile.event, guard, &proofs, params, &mut wants);
         // As another type it is another event where the type is part of what is known again.
         let known = profile.event.id != Reference::Unique && (!guarded || guard == ReplayGuard::Content);
-        identity.note_ignored(replays.selects && type_unsigned && known);
+        let notes_ignored = replays.selects && type_unsigned && known;
+        let identity = Identity::new(profile, guard, notes_ignored, params, &mut wants);
         let json_first = authenticator.reads_json();
         let authenticator = Authenticator { wants, json_first, ..authenticator };
         let single_headers = [authenticator.headers(), identity.headers(), handshakes.headers()].concat();

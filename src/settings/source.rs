@@ -56,6 +56,14 @@ pub(super) struct Surroundings<'s> {
     holdings: Holdings,
 }
 
+/// What a source verifies with.
+struct Given<'g> {
+    profile: &'g Profile,
+    /// Absent when one of them cannot be had.
+    secrets: Option<&'g [Secret]>,
+    params: &'g [(&'g str, String)],
+}
+
 impl<'s> Surroundings<'s> {
     pub(super) fn new(profiles: &'s Profiles, limits: &'s Limits, store: Option<&'s Store>) -> Self {
         Self { profiles, limits, store, used: RefCell::default(), holdings: Holdings::default() }
@@ -105,22 +113,17 @@ impl<'s> Surroundings<'s> {
         if observe == Some(true) {
             section.warning("verify", "is \"observe\": what cannot be verified is delivered all the same");
         }
-        if let (Some(profile), Some(name)) = (profile, profile_name) {
-            self.lint(&section, (profile, &name), secrets.as_deref(), &events);
+        let params = section.subsection("params").map(Section::texts).unwrap_or_default();
+        let given = profile.map(|profile| Given { profile, secrets: secrets.as_deref(), params: &params });
+        if let (Some(given), Some(name)) = (&given, profile_name) {
+            self.lint(&section, given, &name, &events);
             self.used.borrow_mut().insert(name);
         }
-        let params = section.subsection("params").map(Section::texts).unwrap_or_default();
         let destination = self.destination(&mut section, profile);
         // Where something is wrong with the store, the configuration is not used.
         let ttl = self.store.map_or(Duration::MAX, |store| store.terms.ttl);
-        let replays = Replays {
-            ttl,
-            guard,
-            selects: !events.is_empty(),
-            names_types: !events.is_empty() && !events.iter().any(|pattern| pattern.contains(['*', '?'])),
-        };
-        let given = (secrets.as_deref(), params.as_slice());
-        let judge = profile.and_then(|profile| self.judge((&section, profile), given, replays, key_sets));
+        let replays = Replays::new(ttl, guard, &events);
+        let judge = given.and_then(|given| self.judge(&section, &given, replays, key_sets));
         section.finish();
         let (destination, order) = destination?;
         let (judge, source_name) = (order.iter().fold(judge?, Judge::ordered), source_name?);
@@ -134,7 +137,7 @@ impl<'s> Surroundings<'s> {
             limits: limits(self.limits, profile?),
             authenticator: judge.authenticator,
             handshakes: judge.handshakes,
-            secrets: labels?,
+            secret_labels: labels?,
             credentials: Credentials::of(profile?),
             identity: judge.identity,
             wanted: wanted(events, profile?),
@@ -144,14 +147,9 @@ impl<'s> Surroundings<'s> {
     }
 
     /// What should be looked at before anything is made of it.
-    fn lint(
-        &self,
-        section: &Section<'_>,
-        (profile, name): (&Profile, &str),
-        secrets: Option<&[Secret]>,
-        events: &[String],
-    ) {
-        if let Some(secrets) = secrets {
+    fn lint(&self, section: &Section<'_>, given: &Given<'_>, name: &str, events: &[String]) {
+        let profile = given.profile;
+        if let Some(secrets) = given.secrets {
             lint::secrets(section, profile, secrets, !self.profiles.is_shipped(name));
         }
         if let Some(store) = self.store {
@@ -166,17 +164,38 @@ impl<'s> Surroundings<'s> {
 
     fn judge(
         &self,
-        (section, profile): (&Section<'_>, &Profile),
-        (secrets, params): (Option<&[Secret]>, &[(&str, String)]),
+        section: &Section<'_>,
+        given: &Given<'_>,
         replays: Replays,
         key_sets: &mut KeySets,
     ) -> Option<Judge> {
-        let secrets = secrets?;
-        let judge = judge(profile, section, (secrets, params), replays, key_sets);
-        if profile.needs_secrets() {
-            self.holdings.add(section, profile, secrets, params);
+        let (profile, secrets) = (given.profile, given.secrets?);
+        let params = complete(profile, section, given.params);
+        if let Some(params) = &params {
+            lint::params(section, profile, params);
         }
-        judge.inspect(|judge| lint::replays(section, profile, judge, replays))
+        match (profile.needs_secrets(), secrets.is_empty()) {
+            (true, false) => self.holdings.add(section, profile, secrets, given.params),
+            (false, true) => {}
+            (true, true) => {
+                section.error("secrets", "is missing: this profile verifies with a secret, such as [\"env:NAME\"]");
+                return None;
+            }
+            (false, false) => {
+                section.error("secrets", "is not used by this profile; remove it");
+                return None;
+            }
+        }
+        match Judge::new(profile, secrets, &params?, replays, key_sets) {
+            Ok(judge) => {
+                lint::replays(section, profile, &judge, replays);
+                Some(judge)
+            }
+            Err(misfits) => {
+                misfits.into_iter().for_each(|(key, message)| section.error(&key, message));
+                None
+            }
+        }
     }
 
     fn profile(&self, name: &str) -> Result<&Profile, String> {
@@ -351,33 +370,4 @@ fn secrets(section: &mut Section<'_>, profile: Option<&Profile>) -> Option<(Vec<
         }
     }
     complete.then(|| secrets.into_iter().unzip())
-}
-
-fn judge(
-    profile: &Profile,
-    section: &Section<'_>,
-    (secrets, params): (&[Secret], &[(&str, String)]),
-    replays: Replays,
-    key_sets: &mut KeySets,
-) -> Option<Judge> {
-    let params = complete(profile, section, params);
-    if let Some(params) = &params {
-        lint::params(section, profile, params);
-    }
-    match (profile.needs_secrets(), secrets.is_empty()) {
-        (true, true) => {
-            section.error("secrets", "is missing: this profile verifies with a secret, such as [\"env:NAME\"]");
-        }
-        (false, false) => section.error("secrets", "is not used by this profile; remove it"),
-        _ => {}
-    }
-    if profile.needs_secrets() == secrets.is_empty() {
-        return None;
-    }
-    let misfits = match Judge::new(profile, secrets, &params?, replays, key_sets) {
-        Ok(judge) => return Some(judge),
-        Err(misfits) => misfits,
-    };
-    misfits.into_iter().for_each(|(key, message)| section.error(&key, message));
-    None
 }

@@ -228,12 +228,13 @@ fn what_was_ignored_is_known_by_whatever_is_signed_of_it() {
     let signed = "signature = { header = \"X-Mac\", encoding = \"hex\" }\nsigned = \"{header:X-Id}.{body}\"\n\
                   [[require]]\nheader = \"X-Id\"\nwithout = \".\"";
     let event = "type = { header = \"X-Type\" }\n";
-    for (id, guard) in [
-        ("id = { header = \"X-Id\" }", "content"),
-        ("id = { header = \"X-Other\" }\nnonce = { header = \"X-Id\" }", "nonce"),
+    for (id, more, guard) in [
+        ("id = { header = \"X-Id\" }", "", "content"),
+        ("id = { header = \"X-Id\" }", "replay_guard = \"off\"", "content"),
+        ("id = { header = \"X-Other\" }\nnonce = { header = \"X-Id\" }", "", "nonce"),
     ] {
         let profile = format!("[auth.hmac]\n{signed}\n[event]\n{id}\n{event}");
-        let lines = format!("secrets = [\"plain:{SECRET}\"]\nevents = [\"wanted\"]");
+        let lines = format!("secrets = [\"plain:{SECRET}\"]\nevents = [\"wanted\"]\n{more}");
         let (gateway, _upstream) = own(&profile, &lines);
         let send = |kind: &str, body: &str| {
             let mac = hmac_hex(SECRET, &[b"one.", body.as_bytes()]);

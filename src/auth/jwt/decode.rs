@@ -68,7 +68,7 @@ pub(super) fn signature_only(algorithm: Algorithm) -> jsonwebtoken::Validation {
 }
 
 /// When a token says that it was issued; whether that is true is not known yet.
-pub(super) fn issued(token: &str) -> Option<i64> {
+pub(super) fn claimed_iat(token: &str) -> Option<i64> {
     let claims = token.split('.').nth(1)?;
     let json = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(claims).ok()?;
     numeric_date(serde_json::from_slice::<Value>(&json).ok()?.get("iat")?)

@@ -31,8 +31,8 @@ use crate::profile::Holder;
 use crate::profile::Place;
 use crate::time::Moment;
 
+use self::decode::claimed_iat;
 use self::decode::configured;
-use self::decode::issued;
 use self::decode::numeric_date;
 use self::decode::read_header;
 use self::decode::signature_only;
@@ -268,7 +268,7 @@ impl Jwt {
     /// Whether a set was asked for after a token had been issued, so that a key that is not in it is none of the issuer's.
     /// A token that does not say when, or says a time ahead of now, may have been issued now.
     fn is_younger(&self, keys: &KeySet, token: &str, now: Moment) -> bool {
-        let issued = issued(token).map(|seconds| Moment::from_unix(seconds.saturating_add(self.leeway)));
+        let issued = claimed_iat(token).map(|seconds| Moment::from_unix(seconds.saturating_add(self.leeway)));
         keys.began() >= issued.map_or(now, |issued| issued.min(now))
     }
 

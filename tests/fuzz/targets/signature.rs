@@ -63,7 +63,7 @@ fn judge(number: usize) -> Judge {
     );
     let profile = Profile::parse(&text).unwrap_or_else(|wrong| panic!("{wrong}"));
     let secrets = [Secret::new(SECRET).expect("a secret")];
-    let replays = Replays { ttl: Duration::MAX, guard: None, selects: false };
+    let replays = Replays::new(Duration::MAX, None, &[]);
     Judge::new(&profile, &secrets, &Params::new(), replays, &mut KeySets::new()).expect("everything fits")
 }
 

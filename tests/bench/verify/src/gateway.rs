@@ -83,7 +83,7 @@ fn refused(rejected: Box<Rejected>) -> anyhow::Error {
 }
 
 fn authenticator(event: &Event) -> Result<Authenticator> {
-    let replays = Replays { ttl: Duration::from_secs(96 * 3600), guard: None, selects: false };
+    let replays = Replays::new(Duration::from_secs(96 * 3600), None, &[]);
     let judge = Judge::new(&event.profile, &event.secrets, &event.params, replays, &mut KeySets::new());
     Ok(judge.map_err(|misfits| anyhow!("{misfits:?}"))?.authenticator)
 }
