@@ -80,8 +80,7 @@ impl Certificates {
     pub(super) fn new(hash: Hash, said: &profile::Certificate, material: &mut Material<'_>) -> Result<Self, Misfit> {
         let hosts = Hosts::parse(&params::fill(&said.hosts, material.params))
             .map_err(|message| ("params".to_owned(), message))?;
-        let subjects = said.subject.iter().flat_map(|names| names.split_ascii_whitespace());
-        let reader = Reader { hash, subjects: subjects.map(str::to_ascii_lowercase).collect() };
+        let reader = Reader { hash, subjects: said.subject.iter().map(|name| name.to_ascii_lowercase()).collect() };
         Ok(Self {
             from: Field::new(&said.from, material.wants),
             hosts,
