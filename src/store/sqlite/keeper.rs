@@ -351,7 +351,7 @@ mod tests {
         let usual = Limits::default();
         let folder = tempfile::tempdir().expect("a folder");
         let limits = Limits {
-            batch: usual.batch / SCALE as usize,
+            batch: usual.batch / usize::try_from(SCALE).expect("small"),
             pause: usual.pause,
             ..limits(usual.eager / SCALE, usual.restart / SCALE, usual.refuse / SCALE)
         };
