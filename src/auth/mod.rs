@@ -30,6 +30,7 @@ pub use certificate::Limits as CertificateLimits;
 pub use failure::Failure;
 pub use freshness::Freshness;
 pub use freshness::Stamp;
+pub use jwks::COOLDOWN as JWKS_COOLDOWN;
 pub use jwks::Jwks;
 pub use jwks::KeySet;
 pub use jwks::LeftOut;

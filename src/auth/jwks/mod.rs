@@ -54,7 +54,7 @@ impl Default for Limits {
             fresh: Duration::from_mins(15),
             fresh_within: (Duration::from_mins(5), Duration::from_hours(24)),
             stale: Duration::from_hours(24),
-            cooldown: Duration::from_secs(30),
+            cooldown: COOLDOWN,
             per_minute: 5,
             patience: Duration::from_secs(3),
             max_waiters: 1024,
@@ -62,6 +62,8 @@ impl Default for Limits {
     }
 }
 
+/// See [`Limits::cooldown`].
+pub const COOLDOWN: Duration = Duration::from_secs(30);
 /// Most keys of one set whose being left out is logged one by one.
 const MAX_TOLD: usize = 64;
 
