@@ -170,9 +170,10 @@ impl Hosts {
                 "{name:?} allows hosts that anybody can have, such as buckets of S3; write each host with its whole name, \
                  where a region of AWS may be <region>: sns.<region>.amazonaws.com"
             )),
-            Some(name) => {
-                Err(format!("{name:?} is not the name of a host; write it as api.example.com, or api.example.com:8443"))
-            }
+            Some(name) => Err(format!(
+                "{name:?} is not the name of a host; write it as api.example.com, or api.example.com:8443, and spaces \
+                     between several"
+            )),
             None if names.is_empty() => Err("names no host".to_owned()),
             None => Ok(Self(names)),
         }
@@ -197,7 +198,9 @@ fn is_host(text: &str) -> bool {
     let url = format!("https://{bare}/");
     // A name that the parser of addresses would write otherwise is never the host of one.
     let written = reqwest::Url::parse(&url).is_ok_and(|url| url.host_str() == Some(bare.as_str()));
-    let labelled = name.split('.').all(|label| label == REGION || !label.contains(['<', '>', '*']));
+    let label = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    // Parsers of addresses take other characters too, such as the comma of a list that is none.
+    let labelled = name.starts_with('[') || name.split('.').all(|text| text == REGION || label(text));
     written && labelled && port.is_none_or(|port| port.parse::<u16>().is_ok())
 }
 

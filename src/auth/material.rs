@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::CertificateTerms;
+use super::CertificateLimits;
 use super::Jwks;
-use super::JwksTerms;
+use super::JwksLimits;
 use super::keys;
 use crate::fetch::Address;
 use crate::field::Wants;
@@ -34,7 +34,7 @@ pub struct Material<'m> {
     /// The key sets of all sources.
     pub key_sets: &'m mut KeySets,
     /// What fetching certificates may cost.
-    pub certificates: CertificateTerms,
+    pub certificates: CertificateLimits,
     /// Prefixes of secrets that are for one scheme only.
     claimed: Vec<&'m str>,
     used: BTreeSet<usize>,
@@ -57,7 +57,7 @@ impl<'m> Material<'m> {
             params,
             wants,
             key_sets,
-            certificates: CertificateTerms::default(),
+            certificates: CertificateLimits::default(),
             claimed,
             used: BTreeSet::new(),
             wrong: BTreeMap::new(),
@@ -93,7 +93,7 @@ impl<'m> Material<'m> {
     pub(super) fn jwks(&mut self, algorithm: Algorithm) -> Result<Option<Arc<Jwks>>, Misfit> {
         let Some(url) = self.params.get("jwks_url").filter(|_| !algorithm.is_symmetric()) else { return Ok(None) };
         let url = Address::parse(url).map_err(|message| ("params.jwks_url".to_owned(), message))?;
-        let made = || Arc::new(Jwks::new(url.clone(), algorithm, JwksTerms::default()));
+        let made = || Arc::new(Jwks::new(url.clone(), algorithm, JwksLimits::default()));
         Ok(Some(Arc::clone(self.key_sets.entry((url.clone(), algorithm)).or_insert_with(made))))
     }
 

@@ -26,14 +26,15 @@ use crate::profile;
 use crate::profile::Combination;
 use crate::time::Moment;
 
-pub use certificate::Terms as CertificateTerms;
+pub use certificate::Limits as CertificateLimits;
 pub use failure::Failure;
 pub use freshness::Freshness;
 pub use freshness::Stamp;
+pub use jwks::COOLDOWN as JWKS_COOLDOWN;
 pub use jwks::Jwks;
 pub use jwks::KeySet;
 pub use jwks::LeftOut;
-pub use jwks::Terms as JwksTerms;
+pub use jwks::Limits as JwksLimits;
 pub use jwt::Jwt;
 pub use keys::key_bytes;
 pub use material::KeySets;

@@ -165,7 +165,7 @@ impl Dedup {
             }
             // Without room for more, what is delivered nevertheless must not fill it either.
             Store::Sqlite(sqlite) if !lease.stored => {
-                lease.keys.iter().for_each(|key| sqlite.remembered().insert(key, lease.ttl));
+                sqlite.remember(lease.keys.iter(), lease.ttl);
                 Ok(())
             }
             Store::Sqlite(sqlite) => sqlite.commit(lease.keys.iter(), lease.ttl).await,

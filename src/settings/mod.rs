@@ -9,7 +9,6 @@ mod queue;
 mod section;
 mod shared;
 mod source;
-mod volatile;
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -17,7 +17,6 @@ use super::section::count;
 use super::section::duration;
 use super::section::word;
 use super::shared::Holdings;
-use super::volatile;
 use crate::auth::Jwks;
 use crate::auth::KeySets;
 use crate::body::Limits;
@@ -39,6 +38,7 @@ use crate::source::SourceName;
 use crate::source::Wanted;
 use crate::store::Keyspace;
 use crate::store::Stream;
+use crate::store::why_volatile;
 
 /// Longest an upstream may take when neither the source nor the provider says.
 const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(10);
@@ -280,7 +280,7 @@ impl<'s> Surroundings<'s> {
             }
             Some(StoreKind::Redis(_)) => self.warn_of_loss(&section),
             Some(StoreKind::Sqlite(path)) => {
-                if let Some(why) = volatile::of(path) {
+                if let Some(why) = why_volatile(path) {
                     section.warning(
                         "",
                         format!(

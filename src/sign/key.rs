@@ -246,8 +246,7 @@ impl PrivateKey {
     fn certificate(&self, said: &profile::Certificate) -> Result<String, String> {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
-        let subject = said.subject.as_deref().and_then(|names| names.split_ascii_whitespace().next());
-        let name = subject.unwrap_or("doorward").replace('*', "doorward");
+        let name = said.subject.first().map_or("doorward", String::as_str).replace('*', "doorward");
         params.distinguished_name.push(DnType::CommonName, name);
         let certificate = params.self_signed(&self.pair).map_err(|error| error.to_string())?;
         Ok(certificate.pem())

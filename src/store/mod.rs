@@ -28,6 +28,7 @@ pub use self::redis::Stream;
 pub use self::remembered::Remembered;
 pub use self::sqlite::Options;
 pub use self::sqlite::Sqlite;
+pub use self::sqlite::why_volatile;
 use crate::event::Event;
 use crate::event::Ignored;
 use crate::event::Key;

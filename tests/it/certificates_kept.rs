@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use doorward::auth::CertificateTerms;
+use doorward::auth::CertificateLimits;
 use doorward::auth::Failure;
 use doorward::auth::KeySets;
 use doorward::auth::Material;
@@ -45,12 +45,12 @@ struct Kept {
 const LONG: Duration = Duration::from_hours(1);
 
 /// Everything is as large as it need be for none of it to matter.
-fn terms() -> CertificateTerms {
-    CertificateTerms { pause: Duration::ZERO, patience: LONG, ..CertificateTerms::default() }
+fn limits() -> CertificateLimits {
+    CertificateLimits { pause: Duration::ZERO, patience: LONG, ..CertificateLimits::default() }
 }
 
 impl Kept {
-    fn with(terms: CertificateTerms) -> Self {
+    fn with(limits: CertificateLimits) -> Self {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/providers/paypal/accepted-sale-completed.json");
         let recorded: Value = serde_json::from_slice(&std::fs::read(path).expect("a fixture")).expect("JSON");
         let pem =
@@ -76,7 +76,7 @@ impl Kept {
         let params = params::complete(&profile, &given).expect("parameters");
         let (mut wants, mut key_sets) = (Wants::default(), KeySets::new());
         let mut material = Material::new(&[], &params, std::iter::empty(), &mut wants, &mut key_sets);
-        material.certificates = terms;
+        material.certificates = limits;
         let signature = Signature::new(said, &mut material).expect("a scheme");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         Self { signature, wants, host: Host { server, works }, runtime, recorded }
@@ -128,7 +128,7 @@ const UNAVAILABLE: Result<(), Failure> = Err(Failure::KeysUnavailable);
 
 #[test]
 fn a_certificate_is_fetched_again_ahead_of_its_age_while_the_old_one_is_used() {
-    let kept = Kept::with(CertificateTerms { fresh: Duration::ZERO, stale: LONG, ..terms() });
+    let kept = Kept::with(CertificateLimits { fresh: Duration::ZERO, stale: LONG, ..limits() });
     assert_eq!(kept.named("a"), Ok(()));
     kept.works(false);
     for tries in 2..5 {
@@ -138,7 +138,7 @@ fn a_certificate_is_fetched_again_ahead_of_its_age_while_the_old_one_is_used() {
 
 #[test]
 fn a_fresh_certificate_is_not_fetched_again() {
-    let kept = Kept::with(terms());
+    let kept = Kept::with(limits());
     for _ in 0..20 {
         assert_eq!(kept.named("a"), Ok(()));
     }
@@ -147,7 +147,7 @@ fn a_fresh_certificate_is_not_fetched_again() {
 
 #[test]
 fn tries_to_fetch_one_again_are_a_pause_apart() {
-    let kept = Kept::with(CertificateTerms { fresh: Duration::ZERO, stale: LONG, pause: LONG, ..terms() });
+    let kept = Kept::with(CertificateLimits { fresh: Duration::ZERO, stale: LONG, pause: LONG, ..limits() });
     for _ in 0..20 {
         assert_eq!(kept.named("a"), Ok(()));
     }
@@ -157,7 +157,7 @@ fn tries_to_fetch_one_again_are_a_pause_apart() {
 #[test]
 fn a_certificate_that_cannot_be_fetched_again_is_used_no_longer_than_it_may_be() {
     let stale = Duration::from_millis(50);
-    let kept = Kept::with(CertificateTerms { fresh: Duration::ZERO, stale, ..terms() });
+    let kept = Kept::with(CertificateLimits { fresh: Duration::ZERO, stale, ..limits() });
     assert_eq!(kept.named("a"), Ok(()));
     kept.works(false);
     wait_until("it to be too old", || kept.named("a") == UNAVAILABLE);
@@ -167,8 +167,9 @@ fn a_certificate_that_cannot_be_fetched_again_is_used_no_longer_than_it_may_be()
 
 #[test]
 fn what_requests_make_up_delays_nothing_that_a_signature_was_right_by() {
-    let terms = CertificateTerms { fresh: Duration::ZERO, stale: LONG, patience: Duration::from_millis(20), ..terms() };
-    let kept = Kept::with(CertificateTerms { waiting: 1, at_once: 1, burst: 2, interval: LONG, ..terms });
+    let limits =
+        CertificateLimits { fresh: Duration::ZERO, stale: LONG, patience: Duration::from_millis(20), ..limits() };
+    let kept = Kept::with(CertificateLimits { max_queued: 1, at_once: 1, burst: 2, interval: LONG, ..limits });
     wait_until("a certificate", || kept.named("a").is_ok());
     // One that is there, but has signed nothing, has no place outside of the line.
     wait_until("another", || kept.made_up("other") == Err(Failure::SignatureMismatch));
@@ -185,12 +186,12 @@ fn what_requests_make_up_delays_nothing_that_a_signature_was_right_by() {
 
 #[test]
 fn a_burst_is_asked_at_once_and_no_more() {
-    let terms = CertificateTerms { burst: 3, interval: LONG, patience: Duration::from_secs(5), ..terms() };
-    let kept = Kept::with(terms);
+    let limits = CertificateLimits { burst: 3, interval: LONG, patience: Duration::from_secs(5), ..limits() };
+    let kept = Kept::with(limits);
     for name in ["a", "b", "c"] {
         assert_eq!(kept.named(name), Ok(()), "{name}");
     }
-    let kept = Kept::with(CertificateTerms { patience: Duration::from_millis(50), burst: 1, ..terms });
+    let kept = Kept::with(CertificateLimits { patience: Duration::from_millis(50), burst: 1, ..limits });
     wait_until("the first", || kept.named("a").is_ok());
     assert_eq!(kept.named("b"), UNAVAILABLE);
     assert_eq!(kept.asked(), 1);
@@ -198,7 +199,7 @@ fn a_burst_is_asked_at_once_and_no_more() {
 
 #[test]
 fn an_interval_after_the_burst_comes_the_next() {
-    let kept = Kept::with(CertificateTerms { burst: 1, interval: Duration::from_millis(20), ..terms() });
+    let kept = Kept::with(CertificateLimits { burst: 1, interval: Duration::from_millis(20), ..limits() });
     for name in ["a", "b", "c", "d"] {
         assert_eq!(kept.named(name), Ok(()), "{name}");
     }
@@ -206,23 +207,23 @@ fn an_interval_after_the_burst_comes_the_next() {
 
 #[test]
 fn an_address_without_a_certificate_is_asked_again_after_its_time() {
-    for (refused, asked) in [(LONG, 1), (Duration::ZERO, 3)] {
-        let kept = Kept::with(CertificateTerms { refused, ..terms() });
+    for (negative_ttl, asked) in [(LONG, 1), (Duration::ZERO, 3)] {
+        let kept = Kept::with(CertificateLimits { negative_ttl, ..limits() });
         for _ in 0..3 {
             assert_eq!(kept.named("missing"), UNAVAILABLE);
         }
-        assert_eq!(kept.asked(), asked, "{refused:?}");
+        assert_eq!(kept.asked(), asked, "{negative_ttl:?}");
     }
 }
 
 #[test]
 fn as_many_addresses_without_a_certificate_are_remembered_as_may_be() {
-    for (most_refused, asked) in [(2, 2), (1, 3)] {
-        let kept = Kept::with(CertificateTerms { most_refused, ..terms() });
+    for (max_negative, asked) in [(2, 2), (1, 3)] {
+        let kept = Kept::with(CertificateLimits { max_negative, ..limits() });
         for name in ["missing-1", "missing-2", "missing-1"] {
             assert_eq!(kept.named(name), UNAVAILABLE);
         }
-        assert_eq!(kept.asked(), asked, "{most_refused}");
+        assert_eq!(kept.asked(), asked, "{max_negative}");
     }
 }
 
@@ -230,14 +231,14 @@ fn as_many_addresses_without_a_certificate_are_remembered_as_may_be() {
 fn as_many_certificates_are_kept_as_may_be() {
     // Of those that signed nothing as many as of the others, and those cannot push these out.
     for (most, asked) in [(2, 2), (1, 3)] {
-        let kept = Kept::with(CertificateTerms { kept: most, ..terms() });
+        let kept = Kept::with(CertificateLimits { max_entries: most, ..limits() });
         for name in ["a", "b", "a"] {
             assert_eq!(kept.made_up(name), Err(Failure::SignatureMismatch));
         }
         assert_eq!(kept.asked(), asked, "{most}");
     }
     for (most, asked) in [(2, 3), (1, 4)] {
-        let kept = Kept::with(CertificateTerms { kept: most, ..terms() });
+        let kept = Kept::with(CertificateLimits { max_entries: most, ..limits() });
         for name in ["a", "b", "c", "a"] {
             assert_eq!(kept.named(name), Ok(()));
         }
@@ -247,9 +248,9 @@ fn as_many_certificates_are_kept_as_may_be() {
 
 #[test]
 fn as_many_requests_wait_as_may_and_what_the_others_name_is_asked_all_the_same() {
-    let kept = Kept::with(CertificateTerms { held: 0, ..terms() });
+    let kept = Kept::with(CertificateLimits { max_waiters: 0, ..limits() });
     assert_eq!(kept.named("a"), UNAVAILABLE, "it does not wait");
     wait_until("the certificate", || kept.asked() == 1 && kept.named("a") == Ok(()));
     assert_eq!(kept.asked(), 1);
-    assert_eq!(Kept::with(CertificateTerms { held: 1, ..terms() }).named("a"), Ok(()));
+    assert_eq!(Kept::with(CertificateLimits { max_waiters: 1, ..limits() }).named("a"), Ok(()));
 }

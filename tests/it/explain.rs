@@ -1,7 +1,5 @@
 //! `explain` names the mistake that somebody made, for every usual one, and tells no secret.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use doorward::explain::Case;
 use doorward::explain::Cause;
@@ -12,6 +10,7 @@ use doorward::params;
 use doorward::profile::Profile;
 use doorward::profile::Profiles;
 use doorward::secret::Secret;
+use doorward::settings::usual_ttl;
 use doorward::sign;
 use doorward::sign::Id;
 use doorward::sign::Order;
@@ -49,7 +48,7 @@ fn signed(profile: &Profile, secret: &str, params: &[(&str, &str)], body: Option
         profile: profile.clone(),
         secrets: secrets(&[secret]),
         old_secrets: Vec::new(),
-        ttl: Duration::from_secs(96 * 3600),
+        ttl: usual_ttl().expect("a default"),
         params,
         method: request.method,
         target: format!("/{query}").parse().expect("a target"),

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine as _;
 use bytes::Bytes;
@@ -22,6 +21,7 @@ use doorward::profile::Reference;
 use doorward::refusal::Refusal;
 use doorward::secret::Secret;
 use doorward::settings::Settings;
+use doorward::settings::usual_ttl;
 use doorward::source::Source;
 use doorward::time::Moment;
 use http::HeaderMap;
@@ -151,7 +151,7 @@ fn explained(profile: &str, fixture: &Fixture) -> Explanation {
         profile,
         secrets: fixture.secrets.iter().map(|text| Secret::new(text.as_bytes()).expect("a secret")).collect(),
         old_secrets: Vec::new(),
-        ttl: Duration::from_secs(96 * 3600),
+        ttl: usual_ttl().expect("a default"),
         method: fixture.request.method.parse().expect("a method"),
         target,
         headers,

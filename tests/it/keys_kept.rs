@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use doorward::auth::Failure;
 use doorward::auth::Jwks;
-use doorward::auth::JwksTerms;
+use doorward::auth::JwksLimits;
 use doorward::fetch::Address;
 use doorward::profile::Algorithm;
 use tokio::runtime::Runtime;
@@ -25,13 +25,13 @@ struct Kept {
 }
 
 /// An issuer may say anything, and everything is as large as it need be for none of it to matter.
-fn terms() -> JwksTerms {
-    JwksTerms { fresh: LONG, fresh_within: (Duration::ZERO, LONG), per_minute: 1000, ..JwksTerms::default() }
+fn limits() -> JwksLimits {
+    JwksLimits { fresh: LONG, fresh_within: (Duration::ZERO, LONG), per_minute: 1000, ..JwksLimits::default() }
 }
 
 impl Kept {
     /// With the answer of the issuer.
-    fn with(terms: JwksTerms, headers: &str) -> Self {
+    fn with(limits: JwksLimits, headers: &str) -> Self {
         let set = Issuer::fixture_keys();
         let issuer = Issuer::publishing(&set);
         let body = set.to_string();
@@ -39,7 +39,7 @@ impl Kept {
             format!("HTTP/1.1 200 OK\r\n{headers}content-length: {}\r\n\r\n{body}", body.len()).into_bytes(),
         ));
         let url = Address::parse(&issuer.url()).expect("an address");
-        let jwks = Arc::new(Jwks::new(url, Algorithm::Rs256, terms));
+        let jwks = Arc::new(Jwks::new(url, Algorithm::Rs256, limits));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let running = Arc::clone(&jwks);
         drop(runtime.spawn(async move { running.run().await }));
@@ -72,7 +72,7 @@ impl Kept {
 fn keys_whose_age_is_over_are_used_while_no_newer_ones_can_be_had() {
     // Whatever the issuer says, even more than the most that it may.
     for said in ["", "cache-control: max-age=86400\r\n", "cache-control: max-age=31536000\r\n"] {
-        let kept = Kept::with(JwksTerms { fresh: SHORT, fresh_within: (SHORT, SHORT), stale: LONG, ..terms() }, said);
+        let kept = Kept::with(JwksLimits { fresh: SHORT, fresh_within: (SHORT, SHORT), stale: LONG, ..limits() }, said);
         assert_eq!(kept.keys(), Ok(()));
         kept.issuer.reply(Reply::Status(500, ""));
         kept.wait_until("a fetch to fail", |kept| kept.failed() > 0);
@@ -83,7 +83,7 @@ fn keys_whose_age_is_over_are_used_while_no_newer_ones_can_be_had() {
 
 #[test]
 fn keys_are_used_no_longer_than_they_may_be() {
-    let kept = Kept::with(JwksTerms { fresh: SHORT, stale: SHORT, ..terms() }, "");
+    let kept = Kept::with(JwksLimits { fresh: SHORT, stale: SHORT, ..limits() }, "");
     assert_eq!(kept.keys(), Ok(()));
     kept.issuer.reply(Reply::Status(500, ""));
     kept.wait_until("them to be too old", |kept| kept.keys() == Err(Failure::KeysUnavailable));
@@ -91,9 +91,9 @@ fn keys_are_used_no_longer_than_they_may_be() {
 
 #[test]
 fn keys_are_fetched_again_before_their_age_is_over() {
-    let kept = Kept::with(JwksTerms { fresh: SHORT, ..terms() }, "");
+    let kept = Kept::with(JwksLimits { fresh: SHORT, ..limits() }, "");
     kept.wait_until("some fetches", |kept| kept.issuer.fetches() > 3);
-    let kept = Kept::with(terms(), "");
+    let kept = Kept::with(limits(), "");
     for _ in 0..20 {
         assert_eq!(kept.keys(), Ok(()));
     }
@@ -102,9 +102,9 @@ fn keys_are_fetched_again_before_their_age_is_over() {
 
 #[test]
 fn the_issuer_says_how_long_its_keys_are_fresh_within_bounds() {
-    let kept = Kept::with(terms(), "cache-control: max-age=0\r\n");
+    let kept = Kept::with(limits(), "cache-control: max-age=0\r\n");
     kept.wait_until("some fetches", |kept| kept.issuer.fetches() > 3);
-    let kept = Kept::with(JwksTerms { fresh_within: (LONG, LONG), ..terms() }, "cache-control: max-age=0\r\n");
+    let kept = Kept::with(JwksLimits { fresh_within: (LONG, LONG), ..limits() }, "cache-control: max-age=0\r\n");
     assert_eq!(kept.keys(), Ok(()));
     kept.wait_until("a moment", |kept| kept.jwks.age().is_some_and(|age| age > SHORT));
     assert_eq!(kept.issuer.fetches(), 1);
@@ -113,7 +113,7 @@ fn the_issuer_says_how_long_its_keys_are_fresh_within_bounds() {
 #[test]
 fn unknown_keys_cause_one_fetch_in_each_cooldown() {
     for (cooldown, fetches) in [(LONG, 2), (Duration::ZERO, 11)] {
-        let kept = Kept::with(JwksTerms { cooldown, ..terms() }, "");
+        let kept = Kept::with(JwksLimits { cooldown, ..limits() }, "");
         assert_eq!(kept.keys(), Ok(()));
         for _ in 0..10 {
             assert_eq!(kept.refreshed(), Ok(()));
@@ -124,8 +124,8 @@ fn unknown_keys_cause_one_fetch_in_each_cooldown() {
 
 #[test]
 fn as_many_fetches_a_minute_as_may_be() {
-    let terms = JwksTerms { cooldown: Duration::ZERO, per_minute: 3, patience: SHORT, ..terms() };
-    let kept = Kept::with(terms, "");
+    let limits = JwksLimits { cooldown: Duration::ZERO, per_minute: 3, patience: SHORT, ..limits() };
+    let kept = Kept::with(limits, "");
     kept.wait_until("the first keys", |kept| kept.keys().is_ok());
     for fetches in [2, 3] {
         kept.wait_until("one more fetch", |kept| kept.refreshed().is_ok());
@@ -137,7 +137,7 @@ fn as_many_fetches_a_minute_as_may_be() {
 
 #[test]
 fn a_request_waits_for_keys_as_long_as_it_may() {
-    let kept = Kept::with(JwksTerms { patience: SHORT, cooldown: Duration::ZERO, ..terms() }, "");
+    let kept = Kept::with(JwksLimits { patience: SHORT, cooldown: Duration::ZERO, ..limits() }, "");
     kept.wait_until("the first keys", |kept| kept.keys().is_ok());
     kept.issuer.reply(Reply::Hold);
     assert_eq!(kept.refreshed(), Err(Failure::KeysUnavailable));
@@ -146,8 +146,8 @@ fn a_request_waits_for_keys_as_long_as_it_may() {
 
 #[test]
 fn as_many_requests_wait_for_keys_as_may() {
-    let kept = Kept::with(JwksTerms { held: 0, ..terms() }, "");
+    let kept = Kept::with(JwksLimits { max_waiters: 0, ..limits() }, "");
     assert_eq!(kept.keys(), Err(Failure::KeysUnavailable), "it does not wait");
     kept.wait_until("the keys", |kept| kept.keys() == Ok(()));
-    assert_eq!(Kept::with(JwksTerms { held: 1, ..terms() }, "").keys(), Ok(()));
+    assert_eq!(Kept::with(JwksLimits { max_waiters: 1, ..limits() }, "").keys(), Ok(()));
 }

@@ -3,8 +3,8 @@
 //! The host is authenticated by TLS, which is what makes the certificate the provider's. Providers publish the certificate
 //! alone, without what it was issued by, so that nothing else could be followed to a root.
 
-mod line;
-mod store;
+mod cache;
+mod queue;
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -28,10 +28,10 @@ use crate::profile;
 use crate::profile::Hash;
 use crate::time::Moment;
 
-use self::line::Network;
-use self::store::Store;
+use self::cache::Cache;
+use self::queue::Network;
 
-pub use self::store::Terms;
+pub use self::cache::Limits;
 
 /// Longest address that is looked at, in bytes.
 const MAX_ADDRESS: usize = 512;
@@ -41,7 +41,7 @@ pub(super) struct Certificates {
     from: Field,
     hosts: Hosts,
     path: Option<String>,
-    store: Arc<Store>,
+    cache: Arc<Cache>,
 }
 
 /// A certificate that may verify signatures.
@@ -80,13 +80,12 @@ impl Certificates {
     pub(super) fn new(hash: Hash, said: &profile::Certificate, material: &mut Material<'_>) -> Result<Self, Misfit> {
         let hosts = Hosts::parse(&params::fill(&said.hosts, material.params))
             .map_err(|message| ("params".to_owned(), message))?;
-        let subjects = said.subject.iter().flat_map(|names| names.split_ascii_whitespace());
-        let reader = Reader { hash, subjects: subjects.map(str::to_ascii_lowercase).collect() };
+        let reader = Reader { hash, subjects: said.subject.iter().map(|name| name.to_ascii_lowercase()).collect() };
         Ok(Self {
             from: Field::new(&said.from, material.wants),
             hosts,
             path: said.path.clone(),
-            store: Arc::new(Store::new(reader, material.certificates)),
+            cache: Arc::new(Cache::new(reader, material.certificates)),
         })
     }
 
@@ -115,7 +114,7 @@ impl Certificates {
         let text = text.ok_or(Failure::SignatureMissing)?;
         let address = self.allowed(text).ok_or(Failure::CertificateNotAllowed)?;
         let network = inbound.client().and_then(|client| client.address()).map(Network::of);
-        let certificate = self.store.certificate(&address, network).await?;
+        let certificate = self.cache.certificate(&address, network).await?;
         if certificate.valid.contains(&now.unix()) { Ok(certificate) } else { Err(Failure::CertificateInvalid) }
     }
 

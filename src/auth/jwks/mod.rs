@@ -1,8 +1,8 @@
 //! The keys that an issuer publishes (RFC 7517), fetched from a configured address only, and kept.
 //!
-//! Refreshed in the background, and at once (but only once per [`Terms::cooldown`]) when a token names an unknown key. A
-//! good set is never replaced by an empty or unreadable one; it is served stale for [`Terms::stale`]. Never more than
-//! [`Terms::per_minute`] fetches a minute, whatever senders do.
+//! Refreshed in the background, and at once (but only once per [`Limits::cooldown`]) when a token names an unknown key. A
+//! good set is never replaced by an empty or unreadable one; it is served stale for [`Limits::stale`]. Never more than
+//! [`Limits::per_minute`] fetches a minute, whatever senders do.
 
 mod set;
 
@@ -31,7 +31,7 @@ pub use self::set::LeftOut;
 
 /// How long sets are used, and what fetching them may cost.
 #[derive(Debug, Clone, Copy)]
-pub struct Terms {
+pub struct Limits {
     /// How long a set is fresh when the issuer does not say. It is fetched again at four fifths of it.
     pub fresh: Duration,
     /// The least and the most that the issuer may say.
@@ -45,23 +45,25 @@ pub struct Terms {
     /// Longest a request waits for keys.
     pub patience: Duration,
     /// Most requests that wait; others are asked to come again.
-    pub held: usize,
+    pub max_waiters: usize,
 }
 
-impl Default for Terms {
+impl Default for Limits {
     fn default() -> Self {
         Self {
             fresh: Duration::from_mins(15),
             fresh_within: (Duration::from_mins(5), Duration::from_hours(24)),
             stale: Duration::from_hours(24),
-            cooldown: Duration::from_secs(30),
+            cooldown: COOLDOWN,
             per_minute: 5,
             patience: Duration::from_secs(3),
-            held: 1024,
+            max_waiters: 1024,
         }
     }
 }
 
+/// See [`Limits::cooldown`].
+pub const COOLDOWN: Duration = Duration::from_secs(30);
 /// Most keys of one set whose being left out is logged one by one.
 const MAX_TOLD: usize = 64;
 
@@ -69,14 +71,14 @@ const MAX_TOLD: usize = 64;
 pub struct Jwks {
     url: Address,
     algorithm: Algorithm,
-    terms: Terms,
+    limits: Limits,
     current: ArcSwapOption<KeySet>,
     wanted: Notify,
     fetching: AtomicBool,
     /// Whether the last fetch failed.
     failing: AtomicBool,
     attempts: watch::Sender<u64>,
-    held: Semaphore,
+    waiters: Semaphore,
     last_asked: Mutex<Option<Instant>>,
     succeeded: AtomicU64,
     failed: AtomicU64,
@@ -90,18 +92,18 @@ impl std::fmt::Debug for Jwks {
 
 impl Jwks {
     /// Keys from this address for this algorithm; none until [`Self::run`] runs.
-    pub fn new(url: Address, algorithm: Algorithm, terms: Terms) -> Self {
+    pub fn new(url: Address, algorithm: Algorithm, limits: Limits) -> Self {
         Self {
             url,
             algorithm,
-            terms,
+            limits,
             current: ArcSwapOption::empty(),
             wanted: Notify::new(),
             // The first fetch is due as soon as `run` does.
             fetching: AtomicBool::new(true),
             failing: AtomicBool::new(false),
             attempts: watch::Sender::new(0),
-            held: Semaphore::new(terms.held),
+            waiters: Semaphore::new(limits.max_waiters),
             last_asked: Mutex::new(None),
             succeeded: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -123,7 +125,7 @@ impl Jwks {
     /// # Errors
     /// [`Failure::KeysUnavailable`] when there is no set, or only one that is too old.
     pub async fn keys(&self) -> Result<Arc<KeySet>, Failure> {
-        let usable = || self.current.load_full().filter(|set| set.fetched.elapsed() < set.fresh + self.terms.stale);
+        let usable = || self.current.load_full().filter(|set| set.fetched.elapsed() < set.fresh + self.limits.stale);
         if let Some(set) = usable() {
             return Ok(set);
         }
@@ -154,18 +156,18 @@ impl Jwks {
     }
 
     async fn wait(&self) {
-        let Ok(_held) = self.held.try_acquire() else { return };
+        let Ok(_waiter) = self.waiters.try_acquire() else { return };
         let mut attempts = self.attempts.subscribe();
         if self.fetching.load(Ordering::Acquire) {
             // Running out of patience and running out of keys are the same to the one who asks.
-            let _late = tokio::time::timeout(self.terms.patience, attempts.changed()).await;
+            let _late = tokio::time::timeout(self.limits.patience, attempts.changed()).await;
         }
     }
 
     /// Once per cooldown; taken before the fetch, so that a failing one counts.
     fn take_slot(&self) -> bool {
         let mut last = self.last_asked.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = last.is_none_or(|last| last.elapsed() >= self.terms.cooldown);
+        let due = last.is_none_or(|last| last.elapsed() >= self.limits.cooldown);
         if due {
             *last = Some(Instant::now());
         }
@@ -177,7 +179,7 @@ impl Jwks {
         let mut recent: VecDeque<Instant> = VecDeque::new();
         let mut pause = Duration::from_secs(1);
         loop {
-            if recent.len() >= self.terms.per_minute
+            if recent.len() >= self.limits.per_minute
                 && let Some(earliest) = recent.pop_front()
             {
                 tokio::time::sleep_until((earliest + Duration::from_mins(1)).into()).await;
@@ -212,8 +214,8 @@ impl Jwks {
         let began = Moment::now();
         let document = self.url.fetch().await.map_err(|error| error.to_string())?;
         let generation = *self.attempts.borrow() + 1;
-        let (least, most) = self.terms.fresh_within;
-        let fresh = document.max_age.unwrap_or(self.terms.fresh).clamp(least, most);
+        let (least, most) = self.limits.fresh_within;
+        let fresh = document.max_age.unwrap_or(self.limits.fresh).clamp(least, most);
         let mut set = KeySet::parse(&document.bytes, self.algorithm, generation)?;
         if !set.has_keys() {
             return Err(set.nothing(self.algorithm));

@@ -1,6 +1,7 @@
 //! JWK sets (RFC 7517 section 5): which of their keys are taken, and why the others are not.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -22,6 +23,8 @@ use crate::time::Moment;
 const MAX_KEYS: usize = 64;
 /// Most keys that are taken of those with one name. Each costs a verification for each token with that name.
 const MAX_ALIKE: usize = 4;
+/// Bytes of the modulus of an RSA key: 2048 to 8192 bits.
+const RSA_BYTES: RangeInclusive<usize> = 256..=1024;
 /// Longest part of a key's name that is told, in characters.
 const MAX_NAME: usize = 64;
 
@@ -54,11 +57,11 @@ pub enum LeftOut {
     Use,
     #[error("not written in base64url without padding, or not of its algorithm's length")]
     Encoding,
-    #[error("too short: RSA has 2048 bits at least")]
+    #[error("too short: RSA has {} bits at least", RSA_BYTES.start() * 8)]
     Short,
-    #[error("too long: RSA has 8192 bits at most")]
+    #[error("too long: RSA has {} bits at most", RSA_BYTES.end() * 8)]
     Long,
-    #[error("one too many: a set has 64 keys at most, of which 4 with one kid")]
+    #[error("one too many: a set has {MAX_KEYS} keys at most, of which {MAX_ALIKE} with one kid")]
     TooMany,
     #[error("without a kid among others")]
     Nameless,
@@ -209,9 +212,9 @@ fn usable(value: Value, algorithm: Algorithm) -> Result<DecodingKey, LeftOut> {
             | Algorithm::Ps384
             | Algorithm::Ps512,
         ) => match decoded(&rsa.n)?.len() {
-            ..256 => return Err(LeftOut::Short),
-            256..=1024 => {}
-            1025.. => return Err(LeftOut::Long),
+            short if short < *RSA_BYTES.start() => return Err(LeftOut::Short),
+            long if long > *RSA_BYTES.end() => return Err(LeftOut::Long),
+            _ => {}
         },
         (AlgorithmParameters::EllipticCurve(ec), Algorithm::Es256) if ec.curve == EllipticCurve::P256 => {
             long(&ec.x, 32)?;

@@ -64,7 +64,7 @@ pub struct Jwt {
     /// How long events are remembered, in whole seconds: a token for one body that was issued before that would be as good
     /// as new.
     pub issued_within: Option<i64>,
-    remembered: Mutex<HashMap<[u8; 32], Known>>,
+    remembered: Mutex<HashMap<[u8; 32], Validity>>,
 }
 
 #[derive(Debug)]
@@ -75,7 +75,7 @@ enum Keys {
 
 /// A verified token: from when to when it holds, and which keys said so.
 #[derive(Debug, Clone, Copy)]
-struct Known {
+struct Validity {
     not_before: Option<i64>,
     expires: i64,
     generation: u64,
@@ -231,7 +231,7 @@ impl Jwt {
         fetched: Option<Arc<KeySet>>,
         inbound: &Inbound,
         now: Moment,
-    ) -> Result<Known, Failure> {
+    ) -> Result<Validity, Failure> {
         let header = self.header(token)?;
         let kid = header.kid.as_deref();
         match (&self.keys, fetched) {
@@ -279,7 +279,7 @@ impl Jwt {
         kid: Option<&str>,
         inbound: &Inbound,
         (keys, secret): (&KeySet, Option<usize>),
-    ) -> Result<Known, Failure> {
+    ) -> Result<Validity, Failure> {
         let mut failure = Failure::TokenUnknownKey;
         for key in keys.find(kid)? {
             match jsonwebtoken::decode::<Claims>(token, key, &self.signature) {
@@ -331,7 +331,7 @@ impl Jwt {
         Ok(())
     }
 
-    fn validity(&self, claims: &Claims, generation: u64, secret: Option<usize>) -> Result<Known, Failure> {
+    fn validity(&self, claims: &Claims, generation: u64, secret: Option<usize>) -> Result<Validity, Failure> {
         let expires = match (claims.get("exp"), self.max_age) {
             (Some(value), _) => numeric_date(value).ok_or(Failure::TokenExpired)?,
             (None, Some(_)) => i64::MAX,
@@ -345,9 +345,9 @@ impl Jwt {
         let forgotten = issued.zip(self.issued_within).map(|(issued, within)| issued.saturating_add(within));
         // The leeway is for clocks, which have nothing to do with it.
         let expires = forgotten.map_or(expires, |end| expires.min(end.saturating_sub(self.leeway)));
-        let Some(max_age) = self.max_age else { return Ok(Known { not_before, expires, generation, secret }) };
+        let Some(max_age) = self.max_age else { return Ok(Validity { not_before, expires, generation, secret }) };
         let issued = issued.ok_or(Failure::TokenExpired)?;
-        Ok(Known {
+        Ok(Validity {
             not_before: Some(not_before.unwrap_or(issued).max(issued)),
             expires: expires.min(issued.saturating_add(max_age).saturating_add(1)),
             generation,
@@ -355,28 +355,28 @@ impl Jwt {
         })
     }
 
-    fn hold(&self, known: Known, now: Moment) -> Result<(), Failure> {
-        if now.unix() >= known.expires.saturating_add(self.leeway) {
+    fn hold(&self, validity: Validity, now: Moment) -> Result<(), Failure> {
+        if now.unix() >= validity.expires.saturating_add(self.leeway) {
             return Err(Failure::TokenExpired);
         }
-        if known.not_before.is_some_and(|moment| now.unix() < moment.saturating_sub(self.leeway)) {
+        if validity.not_before.is_some_and(|moment| now.unix() < moment.saturating_sub(self.leeway)) {
             return Err(Failure::TokenNotYetValid);
         }
         Ok(())
     }
 
-    fn remember(&self, fingerprint: [u8; 32], known: Known, now: Moment) {
+    fn remember(&self, fingerprint: [u8; 32], validity: Validity, now: Moment) {
         let mut remembered = self.remembered();
         if remembered.len() >= MAX_REMEMBERED {
-            remembered.retain(|_, other| other.expires > now.unix() && other.generation == known.generation);
+            remembered.retain(|_, other| other.expires > now.unix() && other.generation == validity.generation);
             if remembered.len() >= MAX_REMEMBERED {
                 remembered.clear();
             }
         }
-        remembered.insert(fingerprint, known);
+        remembered.insert(fingerprint, validity);
     }
 
-    fn remembered(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], Known>> {
+    fn remembered(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], Validity>> {
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -120,8 +120,10 @@ fn key(profile: &Profile, scheme: &Scheme) -> String {
             Scheme::Signature(signature) => match &signature.verifier {
                 Verifier::Certificate(_, said) => {
                     let path = said.path.as_deref().map(|path| format!(", with the path {path}")).unwrap_or_default();
-                    let subject =
-                        said.subject.as_deref().map(|names| format!("; it is of {names}")).unwrap_or_default();
+                    let subject = match said.subject.join(" ") {
+                        names if names.is_empty() => names,
+                        names => format!("; it is of {names}"),
+                    };
                     format!(
                         "none to set: the certificate is fetched from the address in {}, on the hosts {}{path}{subject}",
                         said.from, said.hosts

@@ -1,6 +1,7 @@
 //! Causes that the refusal itself tells, and what is left when no mistake explains it.
 
 use crate::auth::Failure;
+use crate::auth::JWKS_COOLDOWN;
 use crate::body::Unreadable;
 use crate::event::Unidentified;
 use crate::explain::Case;
@@ -117,11 +118,11 @@ fn fetched(failure: &Failure) -> Option<String> {
             "the issuer publishes the key that the token names, but it is {why}. That is for the issuer to mend; the log says \
              so at each fetch."
         ),
-        Failure::KeysCoolingDown => {
+        Failure::KeysCoolingDown => format!(
             "the token names a key that is not among those that were fetched a moment ago. It may be a newer one: they are \
-             fetched for that once in 30 s, and the request may come again."
-                .to_owned()
-        }
+             fetched for that once in {} s, and the request may come again.",
+            JWKS_COOLDOWN.as_secs()
+        ),
         Failure::TokenKeyUse => "the issuer publishes the key that the token names, but not for signatures.".to_owned(),
         Failure::CertificateInvalid => {
             "the certificate at the address that the request names cannot be used: it is not readable, not valid now, or of \

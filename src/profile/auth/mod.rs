@@ -117,8 +117,8 @@ pub struct Certificate {
     pub hosts: String,
     /// What the path has to look like; `*` is one or more letters, digits, `-` and `_`.
     pub path: Option<String>,
-    /// What the certificate's common name has to look like: patterns as of the path, separated by spaces.
-    pub subject: Option<String>,
+    /// What the certificate's common name has to look like: one of these patterns, as of the path, if there are any.
+    pub subject: Vec<String>,
 }
 
 /// `[auth.token]`.

@@ -1,6 +1,7 @@
 //! `[auth]` as it is written: one scheme, or a list of several.
 
 use serde::Deserialize;
+use serde::de::Deserializer;
 
 use super::Auth;
 use super::Basic;
@@ -18,6 +19,7 @@ use crate::profile::condition::Condition;
 use crate::profile::hash::Hash;
 use crate::profile::place::SignaturePlace;
 use crate::profile::place::place_table;
+use crate::profile::read;
 use crate::profile::read::written_as;
 use crate::profile::template::Template;
 
@@ -185,7 +187,8 @@ impl TryFrom<MemberTable> for Member {
 place_table!(CertificateTable {
     hosts: Option<String>,
     path: Option<String>,
-    subject: Option<String>,
+    #[serde(default, deserialize_with = "subjects")]
+    subject: Vec<String>,
 });
 
 written_as!(
@@ -193,6 +196,17 @@ written_as!(
     CertificateTable,
     "a place with hosts, such as { header = \"X-Cert-Url\", hosts = \"certificates.example.com\" }"
 );
+
+fn subjects<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<String>, D::Error> {
+    read::texts(input, "a common name such as \"sns.amazonaws.com\", or a list of them", |text| {
+        let several = text.split_ascii_whitespace().collect::<Vec<_>>();
+        match several.as_slice() {
+            [one] if *one == text => Ok(text.to_owned()),
+            [] => Err("is empty, and no certificate has it; leave subject out when any name will do".to_owned()),
+            _ => Err(format!("has white space, which no such name has; write subject = {several:?}")),
+        }
+    })
+}
 
 impl TryFrom<CertificateTable> for Certificate {
     type Error = String;

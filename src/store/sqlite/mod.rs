@@ -18,6 +18,7 @@ mod rows;
 mod salvage;
 mod schema;
 mod search;
+mod volatile;
 mod wal;
 mod writer;
 
@@ -42,6 +43,7 @@ use self::line::Standing;
 use self::lines::Lines;
 use self::rows::Columns;
 use self::rows::Damaged;
+pub use self::volatile::why_volatile;
 use super::Keys;
 use super::Published;
 use super::Remembered;
@@ -111,13 +113,18 @@ impl Sqlite {
         self.inbox.sound()
     }
 
+    /// Remembers keys in memory alone.
+    pub fn remember(&self, keys: impl Iterator<Item = Key>, ttl: Duration) {
+        keys.for_each(|key| self.remembered.insert(key, ttl));
+    }
+
     /// Remembers keys; answers when they are safe on disk.
     ///
     /// # Errors
     /// [`Unavailable`] when that takes too long or cannot be done; they are still remembered in memory.
     pub async fn commit(&self, keys: impl Iterator<Item = Key> + Clone, ttl: Duration) -> Result<(), Unavailable> {
         let until = until(ttl);
-        keys.clone().for_each(|key| self.remembered.insert(key, ttl));
+        self.remember(keys.clone(), ttl);
         let (reply, written) = Reply::new();
         self.inbox.submit(|batch| {
             batch.finished.extend(keys);

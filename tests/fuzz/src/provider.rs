@@ -30,6 +30,7 @@ use doorward::refusal::Refusal;
 use doorward::secret::Secret;
 use doorward::settings::Judge;
 use doorward::settings::Replays;
+use doorward::settings::usual_ttl;
 use doorward::sign::Id;
 use doorward::sign::Kind;
 use doorward::sign::Order;
@@ -92,7 +93,7 @@ impl Provider {
             Some(Public::KeySet(_)) | None => {}
         }
         let secrets = texts.into_iter().map(Secret::new).collect::<Result<Vec<_>, _>>()?;
-        let replays = Replays::new(Duration::from_secs(96 * 3600), None, &[]);
+        let replays = Replays::new(usual_ttl()?, None, &[]);
         let judge = Judge::new(&profile, &secrets, &params, replays, &mut KeySets::new());
         let judge = judge.map_err(|misfits| format!("{misfits:?}"))?;
         let max_body = profile.limits.max_body.map_or(1 << 20, |size| size.as_u64().try_into().unwrap_or(usize::MAX));

@@ -1,7 +1,6 @@
 //! A source for any profile, with throw-away keys, and the provider that has the other halves.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use bytes::Bytes;
 use doorward::explain::Case;
@@ -16,6 +15,7 @@ use doorward::profile::Scheme;
 use doorward::profile::Signature;
 use doorward::profile::Verifier;
 use doorward::secret::Secret;
+use doorward::settings::usual_ttl;
 use doorward::sign;
 use doorward::sign::Id;
 use doorward::sign::Kind;
@@ -161,7 +161,7 @@ impl Keyed {
             profile: self.profile.clone(),
             secrets: secrets(&self.known),
             old_secrets: Vec::new(),
-            ttl: Duration::from_secs(96 * 3600),
+            ttl: usual_ttl().expect("a default"),
             params: self.complete().expect("parameters"),
             method: request.method.clone(),
             target: format!("/{query}").parse().expect("a target"),

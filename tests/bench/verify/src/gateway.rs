@@ -11,6 +11,7 @@ use doorward::auth::Rejected;
 use doorward::body::Inbound;
 use doorward::settings::Judge;
 use doorward::settings::Replays;
+use doorward::settings::usual_ttl;
 use http::Uri;
 use tokio::runtime::Runtime;
 
@@ -83,7 +84,7 @@ fn refused(rejected: Box<Rejected>) -> anyhow::Error {
 }
 
 fn authenticator(event: &Event) -> Result<Authenticator> {
-    let replays = Replays::new(Duration::from_secs(96 * 3600), None, &[]);
+    let replays = Replays::new(usual_ttl().map_err(|message| anyhow!(message))?, None, &[]);
     let judge = Judge::new(&event.profile, &event.secrets, &event.params, replays, &mut KeySets::new());
     Ok(judge.map_err(|misfits| anyhow!("{misfits:?}"))?.authenticator)
 }

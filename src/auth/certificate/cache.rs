@@ -1,9 +1,9 @@
-//! Fetches certificates, and keeps them.
+//! A cache of certificates, which it fetches itself: with negative entries, and a bounded queue of what is to be fetched.
 //!
 //! Whoever sends a request can name an address that was never heard of before, and until it has been asked nobody can tell
 //! whether there is a certificate. So what such requests cost is bounded, and it is theirs alone: certificates that a
 //! signature was right by are fetched again on an account of their own, and stay in use when that fails. Other addresses wait
-//! in a line, each one once however many requests name it; a request that does not wait so long finds the certificate when
+//! in a queue, each one once however many requests name it; a request that does not wait so long finds the certificate when
 //! it comes again.
 
 use std::collections::HashMap;
@@ -20,9 +20,9 @@ use tokio::sync::watch;
 
 use super::Certificate;
 use super::Reader;
-use super::line::Entry;
-use super::line::Line;
-use super::line::Network;
+use super::queue::Network;
+use super::queue::Pending;
+use super::queue::Queue;
 use crate::auth::Failure;
 use crate::fetch::Address;
 use crate::fetch::Document;
@@ -30,7 +30,7 @@ use crate::fetch::Unfetched;
 
 /// How long certificates are used, and what fetching them may cost.
 #[derive(Debug, Clone, Copy)]
-pub struct Terms {
+pub struct Limits {
     /// How old a certificate gets before it is fetched again; that begins at four fifths of it.
     pub fresh: Duration,
     /// How long beyond that it is used when it cannot be fetched again.
@@ -38,13 +38,13 @@ pub struct Terms {
     /// Least time between two tries to fetch one again.
     pub pause: Duration,
     /// Most certificates that are kept of those that signatures were right by, and most of the others.
-    pub kept: usize,
+    pub max_entries: usize,
     /// How long it is remembered that an address has no certificate.
-    pub refused: Duration,
+    pub negative_ttl: Duration,
     /// Most addresses of which that is remembered.
-    pub most_refused: usize,
+    pub max_negative: usize,
     /// Most addresses that wait.
-    pub waiting: usize,
+    pub max_queued: usize,
     /// Most of them that are asked at one time.
     pub at_once: usize,
     /// How many of them are asked as fast as they answer, before they are asked one per `interval`.
@@ -54,51 +54,51 @@ pub struct Terms {
     /// Longest that a request waits.
     pub patience: Duration,
     /// Most requests that wait; others are asked to come again, and the address that they name is asked meanwhile.
-    pub held: usize,
+    pub max_waiters: usize,
 }
 
-impl Default for Terms {
+impl Default for Limits {
     fn default() -> Self {
         Self {
             fresh: Duration::from_hours(24),
             stale: Duration::from_hours(7 * 24),
             pause: Duration::from_mins(1),
-            kept: 64,
-            refused: Duration::from_mins(1),
-            most_refused: 1024,
-            waiting: 50,
+            max_entries: 64,
+            negative_ttl: Duration::from_mins(1),
+            max_negative: 1024,
+            max_queued: 50,
             at_once: 8,
             burst: 50,
             interval: Duration::from_millis(100),
             patience: Duration::from_secs(10),
-            held: 256,
+            max_waiters: 256,
         }
     }
 }
 
 /// The certificates of one scheme.
-pub(super) struct Store {
+pub(super) struct Cache {
     reader: Reader,
-    terms: Terms,
+    limits: Limits,
     state: Mutex<State>,
     /// For addresses whose certificate no signature was right by.
     asking: Semaphore,
     /// For the others.
     renewing: Semaphore,
     /// For requests that wait.
-    held: Semaphore,
+    waiters: Semaphore,
 }
 
 struct State {
-    known: HashMap<Address, Known>,
+    entries: HashMap<Address, Entry>,
     /// Addresses without a certificate: why, and until when that counts.
-    refused: HashMap<Address, (Failure, Instant)>,
-    line: Line,
-    /// When the next address of the line would be asked if there were no burst (GCRA).
+    negative: HashMap<Address, (Failure, Instant)>,
+    queue: Queue,
+    /// When the next address of the queue would be asked if there were no burst (GCRA).
     turn: Instant,
 }
 
-struct Known {
+struct Entry {
     certificate: Arc<Certificate>,
     fetched: Instant,
     /// When it was last tried to fetch it again.
@@ -107,7 +107,7 @@ struct Known {
 
 /// The fetch of one address; its entry is taken out when it is over, however it ends.
 struct Fetch {
-    store: Arc<Store>,
+    cache: Arc<Cache>,
     address: Address,
     number: u64,
     proven: bool,
@@ -125,21 +125,21 @@ enum Found {
 
 impl Drop for Fetch {
     fn drop(&mut self) {
-        self.store.state().line.remove(&self.address, self.number);
+        self.cache.state().queue.remove(&self.address, self.number);
     }
 }
 
-impl Store {
-    pub(super) fn new(reader: Reader, terms: Terms) -> Self {
+impl Cache {
+    pub(super) fn new(reader: Reader, limits: Limits) -> Self {
         let state =
-            State { known: HashMap::new(), refused: HashMap::new(), line: Line::default(), turn: Instant::now() };
+            State { entries: HashMap::new(), negative: HashMap::new(), queue: Queue::default(), turn: Instant::now() };
         Self {
             reader,
-            terms,
+            limits,
             state: Mutex::new(state),
-            asking: Semaphore::new(terms.at_once),
+            asking: Semaphore::new(limits.at_once),
             renewing: Semaphore::new(1),
-            held: Semaphore::new(terms.held),
+            waiters: Semaphore::new(limits.max_waiters),
         }
     }
 
@@ -157,11 +157,11 @@ impl Store {
             Found::Certificate(certificate) => return Ok(certificate),
             Found::Awaited(over) => over,
         };
-        let Ok(_held) = self.held.try_acquire() else { return Err(Failure::KeysUnavailable) };
-        let _closed_or_late = tokio::time::timeout(self.terms.patience, over.changed()).await;
+        let Ok(_waiter) = self.waiters.try_acquire() else { return Err(Failure::KeysUnavailable) };
+        let _closed_or_late = tokio::time::timeout(self.limits.patience, over.changed()).await;
         let state = self.state();
-        match (state.known.get(address), state.refusal(address)) {
-            (Some(known), _) if self.is_good(known) => Ok(Arc::clone(&known.certificate)),
+        match (state.entries.get(address), state.refusal(address)) {
+            (Some(entry), _) if self.is_usable(entry) => Ok(Arc::clone(&entry.certificate)),
             (_, Some(failure)) => Err(failure),
             _ => Err(Failure::KeysUnavailable),
         }
@@ -175,30 +175,30 @@ impl Store {
         address: &Address,
         network: Option<Network>,
     ) -> Result<(Found, Option<Fetch>), Failure> {
-        let Some(known) = state.known.get_mut(address) else {
+        let Some(entry) = state.entries.get_mut(address) else {
             return match state.refusal(address) {
                 Some(failure) => Err(failure),
                 None => self.ask(state, address, network),
             };
         };
-        let good = self.is_good(known).then(|| Arc::clone(&known.certificate));
-        let due = known.fetched.elapsed() >= self.terms.fresh * 4 / 5 && known.tried.elapsed() >= self.terms.pause;
+        let usable = self.is_usable(entry).then(|| Arc::clone(&entry.certificate));
+        let due = entry.fetched.elapsed() >= self.limits.fresh * 4 / 5 && entry.tried.elapsed() >= self.limits.pause;
         if due {
-            known.tried = Instant::now();
+            entry.tried = Instant::now();
         }
-        match good {
+        match usable {
             Some(certificate) => {
                 let asked = due.then(|| self.ask(state, address, network));
                 let fetch = asked.and_then(Result::ok).and_then(|(_, fetch)| fetch);
                 Ok((Found::Certificate(certificate), fetch))
             }
-            None if due || state.line.over(address).is_some() => self.ask(state, address, network),
+            None if due || state.queue.over(address).is_some() => self.ask(state, address, network),
             None => Err(Failure::KeysUnavailable),
         }
     }
 
-    fn is_good(&self, known: &Known) -> bool {
-        known.fetched.elapsed() < self.terms.fresh + self.terms.stale
+    fn is_usable(&self, entry: &Entry) -> bool {
+        entry.fetched.elapsed() < self.limits.fresh + self.limits.stale
     }
 
     /// Has an address asked, unless it is already.
@@ -208,28 +208,28 @@ impl Store {
         address: &Address,
         network: Option<Network>,
     ) -> Result<(Found, Option<Fetch>), Failure> {
-        if let Some(over) = state.line.over(address) {
+        if let Some(over) = state.queue.over(address) {
             return Ok((Found::Awaited(over), None));
         }
-        let proven = state.known.get(address).is_some_and(|known| known.certificate.is_proven());
-        let room = if proven { Some(false) } else { state.line.make_room(address, network, self.terms.waiting) };
+        let proven = state.entries.get(address).is_some_and(|entry| entry.certificate.is_proven());
+        let room = if proven { Some(false) } else { state.queue.make_room(address, network, self.limits.max_queued) };
         let again = room.ok_or(Failure::KeysUnavailable)?;
-        let number = state.line.next();
+        let number = state.queue.next();
         let (over_when_dropped, over) = watch::channel(());
         let (entered, evicted) = oneshot::channel();
-        state.line.insert(address, Entry { network, proven, again, over: over.clone(), number, _entered: entered });
-        let store = Arc::clone(self);
-        let fetch = Fetch { store, address: address.clone(), number, proven, evicted, _over: over_when_dropped };
+        state.queue.insert(address, Pending { network, proven, again, over: over.clone(), number, _entered: entered });
+        let cache = Arc::clone(self);
+        let fetch = Fetch { cache, address: address.clone(), number, proven, evicted, _over: over_when_dropped };
         Ok((Found::Awaited(over), Some(fetch)))
     }
 
-    /// When the next address of the line may be asked.
+    /// When the next address of the queue may be asked.
     fn turn(&self) -> Instant {
         let now = Instant::now();
         let mut state = self.state();
         let turn = state.turn.max(now);
-        state.turn = turn + self.terms.interval;
-        turn.checked_sub(self.terms.interval * self.terms.burst.saturating_sub(1)).unwrap_or(now)
+        state.turn = turn + self.limits.interval;
+        turn.checked_sub(self.limits.interval * self.limits.burst.saturating_sub(1)).unwrap_or(now)
     }
 
     /// Keeps what an address answered.
@@ -238,8 +238,8 @@ impl Store {
         let failure = match answer {
             Ok(document) => match self.reader.read(&document.bytes) {
                 Some(certificate) => {
-                    let kept = Known { certificate: Arc::new(certificate), fetched: now, tried: now };
-                    self.state().insert(address, kept, self.terms.kept);
+                    let kept = Entry { certificate: Arc::new(certificate), fetched: now, tried: now };
+                    self.state().insert(address, kept, self.limits.max_entries);
                     return;
                 }
                 None => {
@@ -258,14 +258,14 @@ impl Store {
             }
         };
         let mut state = self.state();
-        if let Some(failure) = failure.filter(|_| !state.known.contains_key(address)) {
-            if state.refused.len() >= self.terms.most_refused {
-                state.refused.retain(|_, (_, until)| *until > now);
-                if state.refused.len() >= self.terms.most_refused {
-                    state.refused.clear();
+        if let Some(failure) = failure.filter(|_| !state.entries.contains_key(address)) {
+            if state.negative.len() >= self.limits.max_negative {
+                state.negative.retain(|_, (_, until)| *until > now);
+                if state.negative.len() >= self.limits.max_negative {
+                    state.negative.clear();
                 }
             }
-            state.refused.insert(address.clone(), (failure, now + self.terms.refused));
+            state.negative.insert(address.clone(), (failure, now + self.limits.negative_ttl));
         }
     }
 
@@ -282,45 +282,46 @@ impl Fetch {
             tokio::select! {
                 // Nothing is ever sent.
                 _evicted = &mut self.evicted => {}
-                () = run(&self.store, &self.address, self.proven) => {}
+                () = run(&self.cache, &self.address, self.proven) => {}
             }
         }));
     }
 }
 
-async fn run(store: &Store, address: &Address, proven: bool) {
-    let places = if proven { &store.renewing } else { &store.asking };
+async fn run(cache: &Cache, address: &Address, proven: bool) {
+    let places = if proven { &cache.renewing } else { &cache.asking };
     let Ok(_place) = places.acquire().await else { return };
     if !proven {
-        tokio::time::sleep_until(store.turn().into()).await;
+        tokio::time::sleep_until(cache.turn().into()).await;
     }
     let answer = Box::pin(address.fetch()).await;
-    store.keep(address, answer);
+    cache.keep(address, answer);
 }
 
 impl State {
     /// Why an address that was asked lately gave no certificate.
     fn refusal(&self, address: &Address) -> Option<Failure> {
-        let (failure, until) = self.refused.get(address)?;
+        let (failure, until) = self.negative.get(address)?;
         (*until > Instant::now()).then(|| failure.clone())
     }
 
     /// Keeps a certificate. Those that no signature was right by yet push out none of the others, and the other way round.
-    fn insert(&mut self, address: &Address, known: Known, most: usize) {
-        self.refused.remove(address);
-        if let Some(earlier) = self.known.insert(address.clone(), known)
+    fn insert(&mut self, address: &Address, entry: Entry, most: usize) {
+        self.negative.remove(address);
+        if let Some(earlier) = self.entries.insert(address.clone(), entry)
             && earlier.certificate.is_proven()
-            && let Some(known) = self.known.get(address)
+            && let Some(entry) = self.entries.get(address)
         {
-            known.certificate.mark_proven();
+            entry.certificate.mark_proven();
         }
         for proven in [true, false] {
-            let such = |known: &Known| known.certificate.is_proven() == proven;
-            while self.known.values().filter(|known| such(known)).count() > most {
+            let such = |entry: &Entry| entry.certificate.is_proven() == proven;
+            while self.entries.values().filter(|entry| such(entry)).count() > most {
                 // What is in use was fetched within a day.
-                let oldest = self.known.iter().filter(|(_, known)| such(known)).min_by_key(|(_, known)| known.fetched);
+                let oldest =
+                    self.entries.iter().filter(|(_, entry)| such(entry)).min_by_key(|(_, entry)| entry.fetched);
                 let Some(oldest) = oldest.map(|(address, _)| address.clone()) else { break };
-                self.known.remove(&oldest);
+                self.entries.remove(&oldest);
             }
         }
     }
@@ -333,15 +334,15 @@ mod tests {
 
     #[test]
     fn a_fetch_that_a_runtime_drops_because_it_is_ending_takes_its_entry_out() {
-        let store = Arc::new(Store::new(Reader { hash: Hash::Sha256, subjects: Vec::new() }, Terms::default()));
+        let cache = Arc::new(Cache::new(Reader { hash: Hash::Sha256, subjects: Vec::new() }, Limits::default()));
         let address = Address::parse("https://example.com/certificate").expect("an address");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let handle = runtime.handle().clone();
         drop(runtime);
         let _entered = handle.enter();
-        let mut asked = std::pin::pin!(store.certificate(&address, None));
+        let mut asked = std::pin::pin!(cache.certificate(&address, None));
         let polled = asked.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
         assert!(matches!(polled, std::task::Poll::Ready(Err(Failure::KeysUnavailable))), "{polled:?}");
-        assert!(store.state().line.over(&address).is_none());
+        assert!(cache.state().queue.over(&address).is_none());
     }
 }

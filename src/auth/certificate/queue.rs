@@ -1,4 +1,4 @@
-//! The line of addresses that wait to be asked, and who has to go when it is full.
+//! The queue of addresses that wait to be asked, and who has to go when it is full.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -28,16 +28,16 @@ impl Network {
 
 /// Addresses that are being asked, or wait for it.
 #[derive(Default)]
-pub(super) struct Line {
-    entries: HashMap<Address, Entry>,
+pub(super) struct Queue {
+    entries: HashMap<Address, Pending>,
     begun: u64,
     turned_away: TurnedAway,
 }
 
 /// An address that is being asked, or waits for it.
-pub(super) struct Entry {
+pub(super) struct Pending {
     pub(super) network: Option<Network>,
-    /// Whether it is outside of the line, because a signature was right by its certificate.
+    /// Whether it is outside of the queue, because a signature was right by its certificate.
     pub(super) proven: bool,
     /// Whether there was no room for it before.
     pub(super) again: bool,
@@ -56,7 +56,7 @@ struct TurnedAway {
     seen: Vec<u64>,
 }
 
-impl Line {
+impl Queue {
     /// What is closed when an address that waits was asked.
     pub(super) fn over(&self, address: &Address) -> Option<watch::Receiver<()>> {
         self.entries.get(address).map(|entry| entry.over.clone())
@@ -68,7 +68,7 @@ impl Line {
         self.begun
     }
 
-    pub(super) fn insert(&mut self, address: &Address, entry: Entry) {
+    pub(super) fn insert(&mut self, address: &Address, entry: Pending) {
         self.entries.insert(address.clone(), entry);
     }
 
@@ -110,9 +110,9 @@ impl Line {
         Some(again)
     }
 
-    fn last(&self, such: impl Fn(&Entry) -> bool) -> Option<Address> {
-        let of_line = self.entries.iter().filter(|(_, entry)| !entry.proven && such(entry));
-        of_line.max_by_key(|(_, entry)| entry.number).map(|(address, _)| address.clone())
+    fn last(&self, such: impl Fn(&Pending) -> bool) -> Option<Address> {
+        let queued = self.entries.iter().filter(|(_, entry)| !entry.proven && such(entry));
+        queued.max_by_key(|(_, entry)| entry.number).map(|(address, _)| address.clone())
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 /// Why the file at this path will be lost, if that can be told.
-pub(super) fn of(path: &Path) -> Option<&'static str> {
+pub fn why_volatile(path: &Path) -> Option<&'static str> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     judge(&fs::read_to_string("/proc/self/mountinfo").ok()?, &fs::canonicalize(folder).ok()?)
 }
@@ -70,7 +70,7 @@ not a mount
 
     #[test]
     fn a_file_of_this_machine_is_judged_by_its_folder() {
-        assert_eq!(of(Path::new("/proc/store.db")), None);
-        assert_eq!(of(Path::new("/no/such/folder/store.db")), None);
+        assert_eq!(why_volatile(Path::new("/proc/store.db")), None);
+        assert_eq!(why_volatile(Path::new("/no/such/folder/store.db")), None);
     }
 }
