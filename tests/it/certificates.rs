@@ -133,7 +133,7 @@ fn a_certificate_is_fetched_though_its_sender_has_hung_up() {
     wait_until("the next to wait", || gateway.metric("doorward_in_flight_requests") >= 1.0);
     sns.0.release();
     // What was held is no certificate, which both are told by one fetch.
-    assert_eq!(receive(&again).status, 401);
+    assert_eq!(receive(&again).status, 503);
     assert_eq!(sns.asked().len(), 1);
 }
 
@@ -231,7 +231,7 @@ fn a_slow_fetch_holds_up_nobody_whose_certificate_is_known() {
     assert_eq!(sns.notification("3", CERTIFICATE).send(gateway.address()).status, 200);
     sns.0.release();
     // What was held is no certificate.
-    assert_eq!(receive(&held).status, 401);
+    assert_eq!(receive(&held).status, 503);
 }
 
 #[test]
@@ -273,10 +273,10 @@ macro_rules! answers_that_are_no_certificate {
 }
 
 answers_that_are_no_certificate! {
-    nothing: raw(""), 401
-    garbage: raw("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), 401
-    a_page: raw("<html>"), 401
-    a_key: raw("-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE\n-----END PUBLIC KEY-----\n"), 401
+    nothing: raw(""), 503
+    garbage: raw("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), 503
+    a_page: raw("<html>"), 503
+    a_key: raw("-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE\n-----END PUBLIC KEY-----\n"), 503
     too_large: raw(&format!("{}{}", "\n".repeat(300_000), "x")), 503
     endless: Reply::Raw(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n-----BEGIN".to_vec()), 503
     late: Reply::Hold, 503

@@ -84,15 +84,19 @@ impl Kept {
 
     /// What becomes of a genuine request that names this certificate.
     fn named(&self, name: &str) -> Result<(), Failure> {
-        self.verify(name, self.recorded["request"]["body"].as_str().expect("a body"))
+        self.named_at(name, Moment::now())
+    }
+
+    fn named_at(&self, name: &str, now: Moment) -> Result<(), Failure> {
+        self.verify(name, self.recorded["request"]["body"].as_str().expect("a body"), now)
     }
 
     /// What becomes of one that somebody has made up.
     fn made_up(&self, name: &str) -> Result<(), Failure> {
-        self.verify(name, "{}")
+        self.verify(name, "{}", Moment::now())
     }
 
-    fn verify(&self, name: &str, body: &str) -> Result<(), Failure> {
+    fn verify(&self, name: &str, body: &str, now: Moment) -> Result<(), Failure> {
         let mut headers = HeaderMap::new();
         for pair in self.recorded["request"]["headers"].as_array().expect("headers") {
             let text = |at: usize| pair[at].as_str().expect("text");
@@ -101,7 +105,7 @@ impl Kept {
         let address = format!("http://{}/v1/notifications/certs/{name}", self.host.server.address());
         headers.insert("paypal-cert-url", address.parse().expect("a value"));
         let time = headers["paypal-transmission-time"].to_str().expect("text").to_owned();
-        let (now, body) = (Moment::now(), Bytes::copy_from_slice(body.as_bytes()));
+        let body = Bytes::copy_from_slice(body.as_bytes());
         let inbound = Inbound::recorded(Method::POST, "/".parse().expect("a target"), headers, body, now);
         let values = self.wants.read(&inbound).expect("values");
         self.runtime.block_on(self.signature.verify(&inbound, &values, Some(&time), now)).map(drop)
@@ -143,6 +147,19 @@ fn a_fresh_certificate_is_not_fetched_again() {
         assert_eq!(kept.named("a"), Ok(()));
     }
     assert_eq!(kept.asked(), 1);
+}
+
+/// Its host may have another one by now; what has just been fetched is what there is.
+#[test]
+fn a_certificate_that_has_ended_is_fetched_again_before_it_is_refused() {
+    let later = Moment::now().after(Duration::from_hours(100 * 365 * 24));
+    for (pause, fetches) in [(Duration::ZERO, 2), (LONG, 1)] {
+        let kept = Kept::with(CertificateLimits { pause, ..limits() });
+        assert_eq!(kept.named("a"), Ok(()));
+        assert_eq!(kept.named_at("a", later), Err(Failure::CertificateInvalid));
+        assert_eq!(kept.asked(), fetches);
+        assert_eq!(kept.named("a"), Ok(()), "it is not lost");
+    }
 }
 
 #[test]

@@ -27,6 +27,7 @@ use crate::auth::Failure;
 use crate::fetch::Address;
 use crate::fetch::Document;
 use crate::fetch::Unfetched;
+use crate::time::Moment;
 
 /// How long certificates are used, and what fetching them may cost.
 #[derive(Debug, Clone, Copy)]
@@ -148,8 +149,9 @@ impl Cache {
         self: &Arc<Self>,
         address: &Address,
         network: Option<Network>,
+        now: Moment,
     ) -> Result<Arc<Certificate>, Failure> {
-        let (found, fetch) = self.find(&mut self.state(), address, network)?;
+        let (found, fetch) = self.find(&mut self.state(), address, network, now)?;
         if let Some(fetch) = fetch {
             fetch.spawn();
         }
@@ -174,6 +176,7 @@ impl Cache {
         state: &mut State,
         address: &Address,
         network: Option<Network>,
+        now: Moment,
     ) -> Result<(Found, Option<Fetch>), Failure> {
         let Some(entry) = state.entries.get_mut(address) else {
             return match state.refusal(address) {
@@ -181,8 +184,11 @@ impl Cache {
                 None => self.ask(state, address, network),
             };
         };
-        let usable = self.is_usable(entry).then(|| Arc::clone(&entry.certificate));
-        let due = entry.fetched.elapsed() >= self.limits.fresh * 4 / 5 && entry.tried.elapsed() >= self.limits.pause;
+        // Another one may stand there by now: a request waits for it, and what has just been fetched is judged as it is.
+        let replaced = !entry.certificate.is_valid(now) && entry.fetched.elapsed() >= self.limits.pause;
+        let usable = (self.is_usable(entry) && !replaced).then(|| Arc::clone(&entry.certificate));
+        let old = replaced || entry.fetched.elapsed() >= self.limits.fresh * 4 / 5;
+        let due = old && entry.tried.elapsed() >= self.limits.pause;
         if due {
             entry.tried = Instant::now();
         }
@@ -237,15 +243,14 @@ impl Cache {
         let now = Instant::now();
         let failure = match answer {
             Ok(document) => match self.reader.read(&document.bytes) {
-                Some(certificate) => {
+                Ok(certificate) => {
                     let kept = Entry { certificate: Arc::new(certificate), fetched: now, tried: now };
                     self.state().insert(address, kept, self.limits.max_entries);
                     return;
                 }
-                None => {
+                Err(failure) => {
                     tracing::warn!(url = %address, "what was fetched is no certificate of this provider");
-                    // A host may serve something else by mistake, and mend that.
-                    Some(Failure::CertificateInvalid)
+                    Some(failure)
                 }
             },
             Err(error) => {
@@ -340,7 +345,7 @@ mod tests {
         let handle = runtime.handle().clone();
         drop(runtime);
         let _entered = handle.enter();
-        let mut asked = std::pin::pin!(cache.certificate(&address, None));
+        let mut asked = std::pin::pin!(cache.certificate(&address, None, Moment::now()));
         let polled = asked.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
         assert!(matches!(polled, std::task::Poll::Ready(Err(Failure::KeysUnavailable))), "{polled:?}");
         assert!(cache.state().queue.over(&address).is_none());

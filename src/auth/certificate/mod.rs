@@ -114,8 +114,8 @@ impl Certificates {
         let text = text.ok_or(Failure::SignatureMissing)?;
         let address = self.allowed(text).ok_or(Failure::CertificateNotAllowed)?;
         let network = inbound.client().and_then(|client| client.address()).map(Network::of);
-        let certificate = self.cache.certificate(&address, network).await?;
-        if certificate.valid.contains(&now.unix()) { Ok(certificate) } else { Err(Failure::CertificateInvalid) }
+        let certificate = self.cache.certificate(&address, network, now).await?;
+        if certificate.is_valid(now) { Ok(certificate) } else { Err(Failure::CertificateInvalid) }
     }
 
     fn allowed(&self, text: &str) -> Option<Address> {
@@ -136,6 +136,10 @@ impl Certificate {
         right
     }
 
+    fn is_valid(&self, now: Moment) -> bool {
+        self.valid.contains(&now.unix())
+    }
+
     fn mark_proven(&self) {
         self.proven.store(true, Ordering::Relaxed);
     }
@@ -147,18 +151,22 @@ impl Certificate {
 
 impl Reader {
     /// The first certificate in a PEM.
-    fn read(&self, pem: &[u8]) -> Option<Certificate> {
-        let (_, pem) = x509_parser::pem::parse_x509_pem(pem).ok()?;
-        let certificate = pem.parse_x509().ok()?;
-        if !self.subjects.is_empty() {
-            let name = certificate.subject().iter_common_name().next()?.as_str().ok()?.to_ascii_lowercase();
-            if !self.subjects.iter().any(|subject| fits(subject, &name)) {
-                return None;
-            }
+    ///
+    /// # Errors
+    /// [`Failure::KeysUnavailable`] when it is none: a host may serve something else by mistake, and mend that;
+    /// [`Failure::CertificateInvalid`] when it is one of somebody else.
+    fn read(&self, pem: &[u8]) -> Result<Certificate, Failure> {
+        let (_, pem) = x509_parser::pem::parse_x509_pem(pem).map_err(|_none| Failure::KeysUnavailable)?;
+        let certificate = pem.parse_x509().map_err(|_none| Failure::KeysUnavailable)?;
+        let name = certificate.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
+        let is_named = |name: &str| self.subjects.iter().any(|subject| fits(subject, &name.to_ascii_lowercase()));
+        if !self.subjects.is_empty() && !name.is_some_and(is_named) {
+            return Err(Failure::CertificateInvalid);
         }
-        let key = PublicKey::rsa(self.hash, certificate.public_key().raw).ok()?;
+        let key =
+            PublicKey::rsa(self.hash, certificate.public_key().raw).map_err(|_other| Failure::CertificateInvalid)?;
         let validity = certificate.validity();
         let valid = validity.not_before.timestamp()..=validity.not_after.timestamp();
-        Some(Certificate { key, valid, proven: AtomicBool::new(false) })
+        Ok(Certificate { key, valid, proven: AtomicBool::new(false) })
     }
 }
