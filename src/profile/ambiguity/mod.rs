@@ -16,7 +16,9 @@ use super::Function;
 use super::Holder;
 use super::Member;
 use super::Piece;
+use super::Place;
 use super::Profile;
+use super::Reference;
 use super::Scheme;
 use super::Signature;
 use super::Template;
@@ -87,7 +89,7 @@ fn shared(profile: &Profile, at: usize) -> Option<String> {
         if !same_key(&own.verifier, &theirs.verifier) {
             return None;
         }
-        let dispute = dispute(profile, &[member, other], renamed(&own.signed, &theirs.signed))?;
+        let dispute = dispute(profile, &[member, other], renamed(profile, &own.signed, &theirs.signed))?;
         Some(format!("the same text may be signed for another scheme of the profile, where {dispute}"))
     })
 }
@@ -108,15 +110,24 @@ fn same_key(one: &Verifier, other: &Verifier) -> bool {
 }
 
 /// Headers that mean the same in two schemes which differ in the names of headers alone: those of the other scheme, with
-/// ours. Only names that stand in one of the two can.
-fn renamed(own: &[Template], theirs: &[Template]) -> Vec<(Piece, Piece)> {
+/// ours. Only names that stand in one of the two can, and only those of which the event is told by both or by neither.
+fn renamed(profile: &Profile, own: &[Template], theirs: &[Template]) -> Vec<(Piece, Piece)> {
     let pieces = |templates: &[Template]| templates.iter().flat_map(Template::pieces).cloned().collect::<Vec<_>>();
     let (own, theirs) = (pieces(own), pieces(theirs));
     let header = |piece: &Piece| piece.place().is_some_and(|place| matches!(place.holder, Holder::Header(_)));
     let pairs = theirs.iter().zip(&own).filter(|(one, other)| one != other);
     let pairs: Vec<_> = pairs.map(|(one, other)| (one.clone(), other.clone())).collect();
-    let apart =
-        |(one, other): &(Piece, Piece)| header(one) && header(other) && !own.contains(one) && !theirs.contains(other);
+    let event = &profile.event;
+    let mut told: Vec<_> = std::iter::once(&event.id).chain(&event.kind).flat_map(Reference::places).collect();
+    told.extend(&event.nonce);
+    let tells = |by: &Place, piece: &Piece| match (&by.holder, piece.place().map(|place| &place.holder)) {
+        (Holder::Header(names), Some(Holder::Header(of))) => of.iter().any(|name| names.contains(name)),
+        _ => false,
+    };
+    let alike = |one: &Piece, other: &Piece| told.iter().all(|by| tells(by, one) == tells(by, other));
+    let apart = |(one, other): &(Piece, Piece)| {
+        header(one) && header(other) && alike(one, other) && !own.contains(one) && !theirs.contains(other)
+    };
     if own.len() == theirs.len() && pairs.iter().all(apart) { pairs } else { Vec::new() }
 }
 
@@ -247,6 +258,12 @@ mod tests {
         };
         let (a, b) = (scheme("X-A", "{header:A-Id}.{body}", "A-Id"), scheme("X-B", "{header:B-Id}.{body}", "B-Id"));
         assert!(!is_ambiguous(&a, &b), "they differ in the name of a header alone");
+        let id = |names: &str| {
+            let text = format!("title = \"X\"\n{a}{b}[event]\nid = {{ header = {names} }}\n");
+            Profile::parse(&text).is_err()
+        };
+        assert!(!id("[\"A-Id\", \"B-Id\"]"), "both are the id");
+        assert!(id("\"A-Id\""), "what is no id in the one is the id in the other");
         let c = b.replace("without = \".|\"", "min_length = 8, max_length = 8");
         assert!(is_ambiguous(&a, &c), "their ids end elsewhere");
         let (one, other) = ("{header:A-Id}|{header:B-Id}", "{header:B-Id}|{header:A-Id}");
