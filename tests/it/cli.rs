@@ -26,10 +26,10 @@ fn the_demo_shows_every_provider_as_it_should_be() {
         ("Offergrid", ["200 delivered", "200 duplicate", refused, refused, "1 event"]),
         ("OmniSales", ["200 delivered", "200 duplicate", refused, refused, "1 event"]),
         ("Pitchpoint Solutions", ["200 delivered", "200 duplicate", "403 refused", "403 refused", "1 event"]),
-        ("LocallyGrown", ["200 delivered", "200 duplicate", refused, "signs no time", "1 event"]),
+        ("LocallyGrown", ["200 delivered", "200 duplicate", refused, "no tolerance", "1 event"]),
         ("Stripe", ["200 delivered", "200 duplicate", refused, refused, "1 event"]),
-        ("Mailgun", ["200 delivered", "200 duplicate", refused, "signs no time", "1 event"]),
-        ("Cimplify", ["200 delivered", "200 duplicate", refused, "signs no time", "1 event"]),
+        ("Mailgun", ["200 delivered", "200 duplicate", refused, "no tolerance", "1 event"]),
+        ("Cimplify", ["200 delivered", "200 duplicate", refused, "no tolerance", "1 event"]),
     ];
     let table: Vec<Vec<_>> = text.lines().take(expected.len()).map(cells).collect();
     for (row, (provider, rest)) in table.iter().zip(&expected) {

@@ -91,7 +91,7 @@ impl Trial<'_> {
             && forged.is(refused, "refused")
             && stale.as_ref().is_none_or(|stale| stale.is(refused, "refused"))
             && got == [sample.id];
-        let stale = stale.map_or_else(|| "signs no time".to_owned(), |stale| stale.show());
+        let stale = stale.map_or_else(|| "no tolerance".to_owned(), |stale| stale.show());
         let events = crate::cli::count(got.len(), "event");
         Ok((row([&profile.title, &genuine.show(), &again.show(), &forged.show(), &stale, &events]), good))
     }
