@@ -196,8 +196,8 @@ impl Profile {
         open.map(|(at, _)| {
             Lint::new(
                 Trail::to(["handshake"]).item(at).key("check"),
-                "says nothing of what the text may be, and the reply is signed: anybody can have a signature made over a text of theirs, perhaps an event; \
-                 write a check that lets no event's body pass, such as without = \"{[\" or max_length",
+                "says nothing of what the text may be, and the reply is signed: anybody can have a signature made over a \
+                 text of theirs, perhaps an event; write a check that lets no event's body pass, such as without = \"{[\" or max_length",
             )
         })
     }

@@ -153,8 +153,8 @@ pub(super) fn replays(section: &Section<'_>, profile: &Profile, judge: &Judge, r
         ),
         ReplayGuard::ContentAndType if judge.type_unsigned && !replays.names_types => section.warning(
             "events",
-            "is empty or has a pattern, and with replay_guard = \"content+type\" what was captured can be delivered once more under each type \
-             that somebody makes up, since types are not signed: list those that the app takes",
+            "is empty or has a pattern, and with replay_guard = \"content+type\" what was captured can be delivered once \
+             more under each type that somebody makes up, since types are not signed: list those that the app takes",
         ),
         ReplayGuard::ContentAndType | ReplayGuard::Content => {}
     }

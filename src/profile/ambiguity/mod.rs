@@ -142,8 +142,8 @@ fn weakness(piece: &Piece) -> Option<String> {
     }
 }
 
-/// What could be read as part of another value in what a member signs, or in what two of them do: one text, read by each. The first of each pair in `renamed` is
-/// the same value as the second.
+/// What could be read as part of another value in what a member signs, or in what two of them do: one text, read by each.
+/// The first of each pair in `renamed` is the same value as the second.
 fn dispute(profile: &Profile, members: &[&Member], renamed: Vec<(Piece, Piece)>) -> Option<String> {
     let mut reader = Reader::new(profile, renamed);
     for (branch, member) in members.iter().enumerate() {
