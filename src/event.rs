@@ -11,9 +11,9 @@ use sha2::Sha256;
 use crate::auth::Verified;
 use crate::body::Inbound;
 use crate::field::Field;
-use crate::field::NotText;
 use crate::field::Values;
 use crate::field::Wants;
+use crate::form::NotText;
 use crate::mac;
 use crate::params::Params;
 use crate::profile;
@@ -100,8 +100,8 @@ pub enum Unidentified {
     /// There is no event id where the profile says.
     #[error("there is no event id")]
     Missing,
-    /// It is neither an integer nor a text of 1 to [`MAX_ID`] bytes without control characters.
-    #[error("the event id is neither an integer nor a text of 1 to {MAX_ID} bytes without control characters")]
+    /// It is neither a number nor a text of 1 to [`MAX_ID`] bytes without control characters.
+    #[error("the event id is neither a number nor a text of 1 to {MAX_ID} bytes without control characters")]
     Invalid,
 }
 

@@ -124,7 +124,7 @@ impl Handshakes {
             return Ok(None);
         }
         // What cannot be read is no handshake, and judged as an event.
-        let Ok(mut values) = self.wants.read(inbound) else { return Ok(None) };
+        let mut values = self.wants.read(inbound);
         if self.wants.read_json(inbound, &mut values, false).is_err() {
             return Ok(None);
         }

@@ -106,7 +106,7 @@ impl Refusal {
             Self::Denied(Denied::Address) => sender(StatusCode::FORBIDDEN, DENIED, "address_not_allowed"),
             Self::Denied(Denied::Unknown) => sender(StatusCode::FORBIDDEN, DENIED, "address_unknown"),
             Self::Unreadable(unreadable) => unreadable_row(*unreadable),
-            Self::Unauthenticated(auth::Failure::BodyMalformed) => {
+            Self::Unauthenticated(auth::Failure::BodyMalformed(_)) => {
                 malformed("the body is not what the provider sends", "body_malformed")
             }
             Self::Unauthenticated(failure @ (auth::Failure::KeysUnavailable | auth::Failure::KeysCoolingDown)) => {
@@ -283,7 +283,7 @@ impl auth::Failure {
             Self::ConditionUnmet => "condition_unmet",
             Self::KeysUnavailable => "keys_unavailable",
             Self::KeysCoolingDown => "keys_cooling_down",
-            Self::BodyMalformed => "body_malformed",
+            Self::BodyMalformed(_) => "body_malformed",
         }
     }
 }

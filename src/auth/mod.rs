@@ -161,7 +161,7 @@ impl Authenticator {
     }
 
     async fn judge(&self, inbound: &Inbound, now: Moment) -> Result<Proven, Failure> {
-        let mut values = self.wants.read(inbound)?;
+        let mut values = self.wants.read(inbound);
         if self.json_first {
             self.wants.read_json(inbound, &mut values, true)?;
         }

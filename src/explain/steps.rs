@@ -175,10 +175,7 @@ impl Walk<'_> {
     }
 
     fn read(&mut self, wants: &Wants, json: bool) -> ControlFlow<(), Values> {
-        let mut values = match wants.read(self.inbound) {
-            Ok(values) => values,
-            Err(why) => return self.unreadable(&why),
-        };
+        let mut values = wants.read(self.inbound);
         match json.then(|| wants.read_json(self.inbound, &mut values, true)) {
             Some(Err(why)) => self.unreadable(&why),
             _ => ControlFlow::Continue(values),
@@ -225,7 +222,7 @@ impl Walk<'_> {
                 (*said, all(&said.when), all(&said.check))
             })
             .collect();
-        let mut values = wants.read(self.inbound).unwrap_or_default();
+        let mut values = wants.read(self.inbound);
         let _unreadable = wants.read_json(self.inbound, &mut values, false).is_err();
         let holds = |condition: &Condition| condition.holds(self.inbound, &values);
         if let Some((said, _, check)) = rules.iter().find(|(_, when, _)| when.iter().all(holds)) {

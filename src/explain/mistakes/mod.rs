@@ -113,7 +113,7 @@ fn doubtful(refusal: &Refusal) -> Option<&Failure> {
         | Failure::ConditionUnmet
         | Failure::KeysUnavailable
         | Failure::KeysCoolingDown
-        | Failure::BodyMalformed => None,
+        | Failure::BodyMalformed(_) => None,
     }
 }
 

@@ -91,7 +91,7 @@ fn token(case: &Case, failure: &Failure) -> String {
             let profile = algorithms(case);
             format!("the token is signed with {}, and the profile takes {profile}.", algorithm.unwrap_or_default())
         }
-        Failure::BodyMalformed => {
+        Failure::BodyMalformed(_) => {
             "the body is not what the provider sends: no JSON, or no form, that every parser reads alike. The last step says why."
                 .to_owned()
         }
