@@ -143,12 +143,12 @@ fn json_of_twilio_is_not_judged_as_a_form() {
             request("POST", &target, &[("X-Twilio-Signature", &signature)], body).send(gateway.address()).status
         };
         assert_eq!(send(&body.replace("\"a\"", "\"b\"")), 401, "{body:.40}");
-        assert_eq!(send(body), 204, "{body:.40}");
+        assert_eq!(send(body), 200, "{body:.40}");
         assert_eq!(upstream.received().len(), count + 1);
         assert_eq!(upstream.received()[count].header("doorward-event-type"), Some("a"));
     }
     // As a form it is signed with its fields, and has to be one.
-    for (body, status) in [("MessageStatus=sent&Body=100%25", 204), ("MessageStatus=sent&Body=100%", 400)] {
+    for (body, status) in [("MessageStatus=sent&Body=100%25", 200), ("MessageStatus=sent&Body=100%", 400)] {
         let signature = mac(&format!("{address}Body100%MessageStatussent"));
         let form = request("POST", "/twilio", &[("X-Twilio-Signature", &signature)], body);
         assert_eq!(form.send(gateway.address()).status, status, "{body}");
@@ -197,8 +197,8 @@ fn a_parameter_of_the_query_is_decoded_and_there_once() {
     for target in ["/own?a=A+B&a=A+B", "/own?a=A+B&%61=x", "/own?a=A%2BB", "/own?A=A+B", "/own#a=A+B", "/own"] {
         assert_eq!(query(&gateway, target, "A B|").status, 401, "{target}");
     }
-    for target in ["/own?a=A+B&b=%", "/own?a=A+B&b=%ff", "/own?a=A%20B%"] {
-        assert_eq!(query(&gateway, target, "A B|").status, 400, "{target}");
+    for target in ["/own?a=A%20B%", "/own?a=A%20B%ff"] {
+        assert_eq!(query(&gateway, target, "A B|").status, 401, "{target}");
     }
     assert_eq!(upstream.received().len(), before);
 }
@@ -240,6 +240,9 @@ fn signed_json_values_have_one_meaning() {
         (r#"{"b":["x"],"a":1}"#, "1|x"),
         (r#"{"\u0061":"\u0031","b":["\u0078","y"]}"#, "1|x"),
         (r#"{"a":18446744073709551615}"#, "18446744073709551615|"),
+        (r#"{"a":18446744073709551616}"#, "18446744073709551616|"),
+        (r#"{"a":1.0}"#, "1.0|"),
+        (r#"{"a":1E+0,"b":[-0]}"#, "1E+0|-0"),
         (r#"{"a":-1,"b":{"0":"x"}}"#, "-1|"),
         (r#"{"a":null}"#, "|"),
         (r#"{"c":1,"c":2}"#, "|"),
@@ -250,12 +253,12 @@ fn signed_json_values_have_one_meaning() {
     let before = upstream.received().len();
     for (body, signed) in [
         (r#"{"a":1.0}"#, "1|"),
-        (r#"{"a":1.0}"#, "1.0|"),
         (r#"{"a":1e0}"#, "1|"),
         (r#"{"a":1E+0}"#, "1|"),
         (r#"{"a":-0}"#, "0|"),
-        (r#"{"a":-0}"#, "-0|"),
-        (r#"{"a":18446744073709551616}"#, "18446744073709551616|"),
+        (r#"{"a":"\ud800"}"#, "|"),
+        (r#"{"a":"\ud800"}"#, "\u{fffd}|"),
+        (r#"{"a":"\ud800"}"#, "\\ud800|"),
         (r#"{"a":18446744073709551616}"#, "18446744073709552000|"),
         (r#"{"a":true}"#, "true|"),
         (r#"{"a":[]}"#, "|"),
@@ -284,7 +287,6 @@ fn json_that_parsers_read_in_two_ways_is_refused_whatever_is_signed() {
         r#"{"a":0x1}"#,
         r#"{"a":1,}"#,
         r#"{"a":1}{"a":2}"#,
-        r#"{"a":"\ud800"}"#,
         "a=1",
         "",
     ] {
