@@ -72,7 +72,8 @@ impl Condition {
 
     /// Whether headers alone decide it.
     pub fn is_of_headers(&self) -> bool {
-        self.fields().into_iter().all(Field::is_header)
+        let fixed = if let Test::Equals(template) = &self.test { template.is_fixed() } else { true };
+        fixed && self.field.is_header()
     }
 
     /// The text that would make it hold, where only one does.

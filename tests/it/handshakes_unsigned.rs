@@ -6,6 +6,7 @@ use crate::harness::Delivery;
 use crate::harness::Gateway;
 use crate::harness::SECRET;
 use crate::harness::Upstream;
+use crate::harness::own;
 use crate::harness::request;
 use crate::harness::shipped;
 use crate::harness::signing;
@@ -116,6 +117,33 @@ fn an_allowlist_holds_for_unsigned_probes_too() {
     let (gateway, upstream) = shipped("slack", &keyed("allow = [\"192.0.2.1\"]"));
     assert_eq!(request("POST", "/slack", &[], CHECK).send(gateway.address()).status, 403);
     assert_eq!((gateway.outcomes("slack", "handshake"), upstream.connections()), (0.0, 0));
+}
+
+#[test]
+fn headers_are_compared_with_what_the_body_says_too() {
+    let profile = r#"
+[auth.hmac]
+signature = { header = "X-Sig", encoding = "hex" }
+signed = "{body}"
+[event]
+id = { digest = "body" }
+[[handshake]]
+signed = false
+when = [{ form = "a", present = true }, { header = "X-Sum", equals = "{sorted_form}" }, { header = "X-Sig", absent = true }]
+reply = { status = 202 }
+[[handshake]]
+signed = false
+when = [{ header = "X-Token", equals = "{json:/token}" }]
+reply = { status = 203 }
+"#;
+    let (gateway, upstream) = own(profile, &keyed(""));
+    let ask = |name: &str, value: &str, body: &str| {
+        request("POST", "/own", &[(name, value)], body).send(gateway.address()).status
+    };
+    assert_eq!((ask("X-Sum", "a1b2", "b=2&a=1"), ask("X-Sum", "b2a1", "b=2&a=1")), (202, 401));
+    let token = r#"{"token":"t"}"#;
+    assert_eq!((ask("X-Token", "t", token), ask("X-Token", "u", token)), (203, 401));
+    assert_eq!((gateway.outcomes("own", "handshake"), upstream.connections()), (2.0, 0));
 }
 
 /// So many were refused as what they are, events without a signature.
