@@ -137,6 +137,11 @@ impl Field {
         matches!(self.holder, Ready::Json(_))
     }
 
+    /// Whether it is read from headers.
+    pub fn is_header(&self) -> bool {
+        matches!(self.holder, Ready::Header(_) | Ready::Numbered(_))
+    }
+
     /// The headers of which each must not be there twice.
     pub fn headers(&self) -> Vec<HeaderName> {
         match &self.holder {

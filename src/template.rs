@@ -128,6 +128,11 @@ impl Template {
     pub fn fields(&self) -> Vec<&Field> {
         self.0.iter().flatten().flat_map(Part::fields).collect()
     }
+
+    /// Whether it makes the same text of every request.
+    pub fn is_fixed(&self) -> bool {
+        self.0.iter().flatten().all(|part| matches!(part, Part::Literal(_)))
+    }
 }
 
 fn ready(pieces: &[Piece], context: Context<'_>, wants: &mut Wants) -> Vec<Part> {

@@ -21,6 +21,7 @@ use super::Template;
 use super::Test;
 use super::TimestampPolicy;
 use super::Trail;
+use super::Verb;
 use super::Verifier;
 
 /// Something that somebody should look at.
@@ -62,6 +63,7 @@ impl Profile {
             .chain(self.uncovered_time())
             .chain(self.identity())
             .chain(self.oracles())
+            .chain(self.greedy())
             .chain(self.answers())
             .chain(self.retries())
             .collect()
@@ -199,6 +201,28 @@ impl Profile {
                 "says nothing of what the text may be, and the reply is signed: anybody can have a signature made over a \
                  text of theirs, perhaps an event; write a check that lets no event's body pass, such as without = \"{[\" or max_length",
             )
+        })
+    }
+
+    /// Unsigned handshakes that may take what is signed.
+    fn greedy(&self) -> impl Iterator<Item = Lint> {
+        let header = |place: &Place| matches!(place.holder, Holder::Header(_) | Holder::Numbered(_));
+        let unsigned =
+            self.handshakes.iter().enumerate().filter(|(_, said)| said.method == Verb::Post && !said.is_signed());
+        unsigned.filter_map(move |(at, said)| {
+            let leaves = |proof: &Place| {
+                let absent = said.when.iter().filter(|condition| condition.test == Test::Absent);
+                absent.into_iter().any(|condition| condition.place == Place { item: None, ..proof.clone() })
+            };
+            let taken = self.schemes().map(Scheme::proof).find(|proof| header(proof) && !leaves(proof))?;
+            Some(Lint::new(
+                Trail::to(["handshake"]).item(at).key("when"),
+                format!(
+                    "does not say that {} is absent: what is signed may be taken for the probe, answered and never \
+                     delivered; write a condition on it with absent = true",
+                    Place { item: None, ..taken }
+                ),
+            ))
         })
     }
 
@@ -406,6 +430,19 @@ mod tests {
     }
 
     #[test]
+    fn unsigned_handshakes_that_may_take_events_are_to_be_looked_at() {
+        let handshake = |auth: &str, method: &str, when: &str| {
+            lints(auth, ID, &format!("[[handshake]]\nmethod = \"{method}\"\nsigned = false\nwhen = [{when}]"))
+        };
+        let form = "{ form = \"test\", present = true }";
+        only(&handshake(HMAC, "POST", form), "handshake[0].when does not say that header x-s is absent");
+        only(&handshake(HMAC, "POST", "{ header = \"X-T\", absent = true }"), "header x-s is absent");
+        only(&handshake(HMAC, "POST", "{ header = \"X-S\", present = true }"), "header x-s is absent");
+        assert_eq!(handshake(HMAC, "POST", &format!("{form}, {{ header = \"X-S\", absent = true }}")), [""; 0]);
+        assert_eq!(handshake(HMAC, "GET", form), [""; 0]);
+    }
+
+    #[test]
     fn weak_schemes_are_to_be_looked_at() {
         only(&lints(&format!("{HMAC}\nhash = \"sha1\""), ID, ""), "auth.hmac.hash is SHA-1, which still holds");
         only(&lints(&format!("{}\nhash = \"sha1\"", HMAC.replace("hmac", "rsa")), ID, ""), "collisions");
@@ -456,6 +493,7 @@ mod tests {
     fn shipped_profiles_lose_nothing_that_they_could_keep() {
         for (name, profile) in Profiles::shipped().iter() {
             let lints = profile.lints();
+            assert!(!lints.iter().any(|lint| lint.message.contains("taken for the probe")), "{name}: {lints:#?}");
             let lost = lints.iter().filter(|lint| lint.trail.to_string().starts_with("answers"));
             assert_eq!(lost.count(), 0, "{name}: {lints:#?}");
             let none = profile.facts.retried.as_ref().is_some_and(super::super::Retried::is_nothing);

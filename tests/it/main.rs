@@ -38,6 +38,7 @@ mod growth;
 mod handshakes;
 mod handshakes_oracle;
 mod handshakes_refused;
+mod handshakes_unsigned;
 mod handshakes_visit;
 mod journey;
 mod journey_answers;
