@@ -18,6 +18,7 @@ mod harness;
 mod admin;
 mod answers;
 mod api;
+mod batches;
 mod bodies;
 mod bodies_framing;
 mod bodies_json;
