@@ -8,6 +8,7 @@ use http::StatusCode;
 use super::section::Section;
 use super::section::count;
 use super::section::duration;
+use crate::deliver::Forward;
 use crate::deliver::Target;
 use crate::json::Pointer;
 use crate::profile::Holder;
@@ -33,10 +34,14 @@ const KEEP: Duration = Duration::from_secs(24 * 60 * 60);
 /// What is left of a lease for recording the outcome of an attempt.
 const MARGIN: Duration = Duration::from_secs(5);
 
-/// Reads the table; also the place by which events are ordered. `lease` is how long another gateway waits before it takes
-/// over.
-pub(super) fn queue(mut section: Section<'_>, lease: Option<Duration>) -> Option<(QueueTerms, Option<Place>)> {
-    let target = section.want("url", Target::parse);
+/// Reads the rest of the table; also the place by which events are ordered. `lease` is how long another gateway waits before
+/// it takes over.
+pub(super) fn queue(
+    mut section: Section<'_>,
+    forward: Forward,
+    lease: Option<Duration>,
+) -> Option<(QueueTerms, Option<Place>)> {
+    let target = section.want("url", Target::parse).map(|target| target.forwarding(forward));
     let timeout = section.may("timeout", duration).unwrap_or(TIMEOUT);
     if let Some(lease) = lease.filter(|lease| timeout + MARGIN > *lease) {
         section.error(

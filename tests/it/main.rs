@@ -54,6 +54,7 @@ mod observe;
 mod once;
 mod origin;
 mod profiles;
+mod queries;
 mod queue;
 mod queue_redis;
 mod queue_redis_faults;
