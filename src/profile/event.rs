@@ -200,7 +200,7 @@ impl std::fmt::Display for Reference {
             Self::First(references) => f.write_str(&list(references).join(", or else ")),
             Self::Each(places) => {
                 let places: Vec<_> = places.iter().map(Place::to_string).collect();
-                write!(f, "the SHA-256 of all items' {}", places.join(" and "))
+                write!(f, "the SHA-256 of {} of all items", places.join(" and "))
             }
             Self::BodyDigest => f.write_str("the SHA-256 of the body"),
             Self::Unique => f.write_str("nothing: each request counts as one"),

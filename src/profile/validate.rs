@@ -80,13 +80,17 @@ pub(super) fn validate(profile: &Profile) -> Result<(), Wrong> {
 
 fn reference(profile: &Profile, said: &Reference, trail: &Trail) -> Result<(), Wrong> {
     match said {
-        Reference::Place(found) => match &found.holder {
-            Holder::Json(pointer) if pointer.is_each() => wrong(
-                trail,
-                format!("{pointer} leads to several values; an id of all of them is {{ each = \"{pointer}\" }}"),
-            ),
-            _ => entry(profile, found, trail),
-        },
+        Reference::Place(found) => {
+            if let Holder::Json(pointer) = &found.holder
+                && pointer.is_each()
+            {
+                return wrong(
+                    trail,
+                    format!("{pointer} leads to several values; an id of all of them is {{ each = \"{pointer}\" }}"),
+                );
+            }
+            entry(profile, found, trail)
+        }
         Reference::All(several) | Reference::First(several) => {
             several.iter().try_for_each(|one| reference(profile, one, trail))
         }
