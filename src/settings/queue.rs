@@ -23,12 +23,14 @@ const MAX_ATTEMPTS: usize = 30;
 const MAX_AGE: Duration = Duration::from_secs(72 * 60 * 60);
 const BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(60 * 60);
-const PERMANENT: [StatusCode; 5] = [
+const PERMANENT: [StatusCode; 7] = [
     StatusCode::BAD_REQUEST,
     StatusCode::GONE,
     StatusCode::PAYLOAD_TOO_LARGE,
+    StatusCode::URI_TOO_LONG,
     StatusCode::UNSUPPORTED_MEDIA_TYPE,
     StatusCode::UNPROCESSABLE_ENTITY,
+    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
 ];
 const KEEP: Duration = Duration::from_secs(24 * 60 * 60);
 /// What is left of a lease for recording the outcome of an attempt.
