@@ -48,6 +48,11 @@ impl Inbound {
         &self.0.method
     }
 
+    /// The path and the query of the request's target as sent, without scheme and host where it had them.
+    pub fn target(&self) -> &str {
+        self.0.target.path_and_query().map_or("/", http::uri::PathAndQuery::as_str)
+    }
+
     /// The query of the request's target as sent, without its question mark.
     pub fn query(&self) -> Option<&str> {
         self.0.target.query()

@@ -189,6 +189,22 @@ impl Field {
         if texts.next().is_some() { Err(NotText) } else { Ok(text) }
     }
 
+    /// The text in each item of a list; `None` when there is no list, nothing in it, or nothing in one of its items.
+    ///
+    /// # Errors
+    /// [`NotText`] when something else stands in an item.
+    pub fn each<'r>(&self, values: &'r Values) -> Result<Option<Vec<&'r str>>, NotText> {
+        let Ready::Json(slot) = &self.holder else { return Ok(None) };
+        let Value::Each(items) = values.fields.get(*slot) else { return Ok(None) };
+        let text = |item: &'r Value| match item {
+            Value::Absent | Value::Null => None,
+            Value::Text(text) if text.is_empty() => None,
+            Value::Text(text) => Some(std::str::from_utf8(text).map_err(|_bytes| NotText)),
+            Value::Other | Value::Each(_) => Some(Err(NotText)),
+        };
+        if items.is_empty() { Ok(None) } else { items.iter().map(text).collect::<Option<_>>().transpose() }
+    }
+
     /// Every text that stands there: the one, or each value of the list's key, of each header or item; `None` when there
     /// is nothing at all.
     ///

@@ -274,6 +274,18 @@ impl Profile {
         self.schemes().flat_map(Scheme::signed).flat_map(Template::walk).any(|piece| *piece == Piece::Query)
     }
 
+    /// Whether no verified request can have another query than the provider sent: whatever is enough to verify it signs the
+    /// query as a whole.
+    pub fn signs_whole_query(&self) -> bool {
+        // None of its parameters is called so.
+        let whole = Place { holder: Holder::Query(String::new()), item: None };
+        let signs = |member: &Member| self.signs(&member.scheme, &whole);
+        match self.auth.combination {
+            Combination::All => self.auth.members.iter().any(|member| !member.optional && signs(member)),
+            Combination::First => self.auth.members.iter().all(signs),
+        }
+    }
+
     /// Whether everything that is signed has the address of the endpoint in it.
     pub fn signs_address(&self) -> bool {
         let address =

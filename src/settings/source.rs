@@ -15,11 +15,13 @@ use super::lint;
 use super::section::Section;
 use super::section::count;
 use super::section::duration;
+use super::section::flag;
 use super::section::word;
 use super::shared::Holdings;
 use crate::auth::Jwks;
 use crate::auth::KeySets;
 use crate::body::Limits;
+use crate::deliver::Forward;
 use crate::deliver::Target;
 use crate::origin::Allowlist;
 use crate::origin::Networks;
@@ -29,6 +31,7 @@ use crate::profile::Place;
 use crate::profile::Profile;
 use crate::profile::Profiles;
 use crate::profile::ReplayGuard;
+use crate::profile::Scheme;
 use crate::reply::Answers;
 use crate::secret::Secret;
 use crate::secret::SecretRef;
@@ -227,7 +230,7 @@ impl<'s> Surroundings<'s> {
         };
         let upstream = deliver.subsection("upstream").map(|upstream| self.upstream(upstream, profile));
         let stream = deliver.subsection("redis-stream").map(|stream| self.stream(stream));
-        let queue = deliver.subsection("queue").map(|queue| self.queue(queue));
+        let queue = deliver.subsection("queue").map(|queue| self.queue(queue, profile));
         let unordered = |destination: Option<Destination>| Some((destination?, None));
         let destination = match (upstream, queue, stream) {
             (Some(upstream), None, None) => unordered(upstream),
@@ -266,11 +269,13 @@ impl<'s> Surroundings<'s> {
                 format!("is not shorter than store.lease ({lease:?}): the claim would end during the delivery"),
             );
         }
+        let forward = forward(&mut section, profile);
         section.finish();
-        Some(Destination::Upstream(target?, timeout))
+        Some(Destination::Upstream(target?.forwarding(forward), timeout))
     }
 
-    fn queue(&self, section: Section<'_>) -> Option<(Destination, Option<Place>)> {
+    fn queue(&self, mut section: Section<'_>, profile: Option<&Profile>) -> Option<(Destination, Option<Place>)> {
+        let forward = forward(&mut section, profile);
         match self.store.map(|store| &store.kind) {
             Some(StoreKind::Memory) => {
                 section.error(
@@ -295,7 +300,7 @@ impl<'s> Surroundings<'s> {
         }
         // Only others on the same store could take over.
         let lease = self.store.filter(|store| matches!(store.kind, StoreKind::Redis(_))).map(|store| store.terms.lease);
-        super::queue::queue(section, lease).map(|(terms, order)| (Destination::Queue(terms), order))
+        super::queue::queue(section, forward, lease).map(|(terms, order)| (Destination::Queue(terms), order))
     }
 
     fn warn_of_loss(&self, section: &Section<'_>) {
@@ -335,6 +340,25 @@ fn path(text: &str) -> Result<String, String> {
         return Ok(text.to_owned());
     }
     Err(format!("{text:?} is not a path such as \"/webhooks/github\", without query and without spaces"))
+}
+
+/// Of which requests the query goes on to the app: as the source says, or else of those whose query is signed.
+fn forward(section: &mut Section<'_>, profile: Option<&Profile>) -> Forward {
+    let signed = profile.is_some_and(Profile::signs_whole_query);
+    let said = section.may("forward_query", flag);
+    let signature = |scheme: &Scheme| matches!(scheme, Scheme::Signature(_));
+    if said == Some(true) && !signed && profile.is_some_and(|profile| profile.schemes().any(signature)) {
+        section.warning(
+            "forward_query",
+            "is true, and this profile's signatures do not cover the query: whoever has captured a request can send it with \
+             another one",
+        );
+    }
+    match said {
+        Some(true) => Forward::Always,
+        None if signed => Forward::Verified,
+        Some(false) | None => Forward::Never,
+    }
 }
 
 /// The types that are delivered; where there are none, nothing can be chosen by them.
