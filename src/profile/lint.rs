@@ -129,6 +129,7 @@ impl Profile {
             .filter_map(no_event_id)
             .map(|what| Lint::new(trail.clone(), what))
             .collect();
+        lints.extend(self.first_items().map(|message| Lint::new(trail.clone(), message)));
         if self.takes_uncovered_bodies() {
             lints.push(Lint::new(
                 trail.clone(),
@@ -153,6 +154,31 @@ impl Profile {
             ));
         }
         lints
+    }
+
+    /// Ids of one item of a list that may have others, which are lost with it.
+    fn first_items(&self) -> impl Iterator<Item = String> {
+        let places = self.event.id.places();
+        let pointers = places
+            .into_iter()
+            .filter_map(|place| if let Holder::Json(pointer) = &place.holder { Some(pointer.tokens()) } else { None });
+        let index = |token: &String| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_digit());
+        let mut lists: Vec<_> =
+            pointers.filter_map(|tokens| Some(tokens.split_at_checked(tokens.iter().position(index)?)?.0)).collect();
+        lists.dedup();
+        let alone = |list: &[String]| {
+            let second = [list, &["1".to_owned()]].concat();
+            let is_it = |place: &Place| matches!(&place.holder, Holder::Json(pointer) if *pointer.tokens() == *second);
+            self.require.iter().any(|said| matches!(said.test, Test::Absent) && is_it(&said.place))
+        };
+        lists.into_iter().filter(move |list| !alone(list)).map(|list| {
+            let list: String = list.iter().map(|token| format!("/{token}")).collect();
+            format!(
+                "is that of one item of a list: a batch that begins with an event which came before is dropped with the new ones \
+                 in it; write each = \"{list}/*/…\", or [[require]] with json = \"{list}/1\" and absent = true where there is \
+                 never another item"
+            )
+        })
     }
 
     /// Whether a signature that covers nothing of the body's ids is enough.
@@ -374,6 +400,20 @@ mod tests {
             only(&lints(HMAC, &fallback, ""), "event.id may be no event's id");
         }
         assert_eq!(lints(HMAC, "{ header = \"X-Pps-Webhook-Id\" }", ""), [""; 0]);
+    }
+
+    #[test]
+    fn ids_of_the_first_of_several_items_are_to_be_looked_at() {
+        only(&lints(HMAC, "{ json = \"/0/id\" }", ""), "event.id is that of one item of a list");
+        only(&lints(HMAC, "{ all = [{ json = \"/a/0/id\" }, { json = \"/a/0/time\" }] }", ""), "each = \"/a/*/…\"");
+        let require = |test: &str| lints(HMAC, "{ json = \"/a/0/id\" }", &format!("[[require]]\njson = {test}\n"));
+        assert_eq!(require("\"/a/1\"\nabsent = true"), [""; 0]);
+        only(&require("\"/a/0\"\nabsent = true"), "json = \"/a/1\"");
+        only(&require("\"/a/1\"\npresent = true"), "event.id is that of one item");
+        assert_eq!(lints(HMAC, "{ each = \"/a/*/id\" }", ""), [""; 0]);
+        for id in ["/a0/id", "/a//id"] {
+            assert_eq!(lints(HMAC, &format!("{{ json = \"{id}\" }}"), ""), [""; 0]);
+        }
     }
 
     #[test]

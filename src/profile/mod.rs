@@ -352,6 +352,13 @@ mod tests {
     }
 
     #[test]
+    fn only_twilio_signs_the_query_that_a_request_has() {
+        let profiles = Profiles::shipped();
+        let names = profiles.iter().filter(|(_, profile)| profile.signs_whole_query()).map(|(name, _)| name);
+        assert_eq!(names.collect::<Vec<_>>(), ["twilio"]);
+    }
+
+    #[test]
     fn every_shipped_profile_says_for_how_long_its_provider_tries_again() {
         for (name, profile) in Profiles::shipped().iter() {
             let facts = &profile.facts;
