@@ -67,6 +67,11 @@ impl TrustedProxies {
         Self(networks)
     }
 
+    /// Whether this is the address of one of them.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.contains(address.to_canonical())
+    }
+
     /// Peels trusted proxies off, from the peer inwards.
     pub fn client(&self, peer: &Peer, headers: &HeaderMap) -> Client {
         if !self.0.contains(peer.address) {
