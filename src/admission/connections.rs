@@ -184,7 +184,7 @@ impl Connections {
     /// # Errors
     /// [`Busy`] when its address has as many connections as it may, and none of them waits.
     pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Place, Busy> {
-        let origin = (!self.terms.shared_by_many.contains(address)).then(|| Origin::of(address));
+        let origin = self.origin(address);
         let mut state = self.state();
         let of_address = origin.and_then(|origin| state.addresses.get(&origin)).copied().unwrap_or(0);
         if of_address >= self.terms.max_per_address {
@@ -195,6 +195,19 @@ impl Connections {
         {
             state.displace(slot);
         }
+        Ok(self.insert(state, origin))
+    }
+
+    /// Takes a connection in although there may be too many, and closes none for it: the last ones before the end.
+    pub fn enter_last(self: &Arc<Self>, address: IpAddr) -> Place {
+        self.insert(self.state(), self.origin(address))
+    }
+
+    fn origin(&self, address: IpAddr) -> Option<Origin> {
+        (!self.terms.shared_by_many.contains(address)).then(|| Origin::of(address))
+    }
+
+    fn insert(self: &Arc<Self>, mut state: MutexGuard<'_, State>, origin: Option<Origin>) -> Place {
         let slot = state.free.pop().unwrap_or(state.nodes.len());
         let connection = Arc::new(Connection {
             all: Arc::clone(self),
@@ -214,7 +227,7 @@ impl Connections {
             *state.addresses.entry(origin).or_default() += 1;
         }
         state.queue(slot);
-        Ok(Place { connection, registered: false })
+        Place { connection, registered: false }
     }
 
     /// Asks all connections to end with the request that they are at.

@@ -30,6 +30,11 @@ impl Peer {
         let text = HeaderValue::try_from(address.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
         Self { address, text }
     }
+
+    /// Its address.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
 }
 
 /// Who the request is from, as far as addresses tell.
