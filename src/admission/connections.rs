@@ -100,6 +100,8 @@ struct State {
     /// become busy since, or wait somewhere further back.
     waiting: [VecDeque<(usize, u64)>; 2],
     turns: u64,
+    /// Those that cannot be closed for others yet, because what was sent with them has not been looked at.
+    fresh: usize,
     /// Somebody waits for a place, or for the last one to leave.
     awaited: bool,
 }
@@ -186,11 +188,15 @@ impl Connections {
     pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Place, Busy> {
         let origin = self.origin(address);
         let mut state = self.state();
-        let of_address = origin.and_then(|origin| state.addresses.get(&origin)).copied().unwrap_or(0);
-        if of_address >= self.terms.max_per_address {
-            let slot = state.longest_waiting(origin).ok_or(Busy)?;
-            state.displace(slot);
-        } else if state.counted >= self.terms.max
+        // There may be more than one too many: of those that came at once none can be closed yet.
+        while origin.is_some_and(|origin| state.of(origin) >= self.terms.max_per_address) {
+            match state.longest_waiting(origin) {
+                Some(slot) => state.displace(slot),
+                None if state.fresh > 0 => break,
+                None => return Err(Busy),
+            }
+        }
+        while state.counted >= self.terms.max
             && let Some(slot) = state.longest_waiting(None)
         {
             state.displace(slot);
@@ -223,6 +229,7 @@ impl Connections {
             None => state.nodes.push(Some(node)),
         }
         state.counted += 1;
+        state.fresh += 1;
         if let Some(origin) = origin {
             *state.addresses.entry(origin).or_default() += 1;
         }
@@ -259,6 +266,9 @@ impl Connections {
         state.uncount(slot);
         if let Some(node) = state.nodes.get_mut(slot).and_then(Option::take) {
             state.free.push(slot);
+            if node.waker.is_none() {
+                state.fresh -= 1;
+            }
             self.tell(state);
             drop(node);
         }
@@ -279,13 +289,20 @@ impl Connections {
 }
 
 impl State {
+    /// How many an address has.
+    fn of(&self, origin: Origin) -> usize {
+        self.addresses.get(&origin).copied().unwrap_or(0)
+    }
+
     /// The connection that has waited longest, of this address if there is one: strangers before others.
     fn longest_waiting(&mut self, origin: Option<Origin>) -> Option<usize> {
         let nodes = &self.nodes;
         let waits = |(slot, turn): &(usize, u64)| {
             nodes.get(*slot)?.as_ref().filter(|node| node.turn == *turn && node.connection.phase() != Phase::Busy)
         };
-        for queue in &mut self.waiting {
+        // A burst of strangers closes none that was verified: some of them can be closed in a moment.
+        let queues = if self.fresh > 0 { 1 } else { 2 };
+        for queue in self.waiting.iter_mut().take(queues) {
             // What does not wait any more is skipped once only; it queues again when it waits again.
             while queue.front().is_some_and(|entry| waits(entry).is_none()) {
                 queue.pop_front();
@@ -433,6 +450,7 @@ impl Place {
         let mut state = self.connection.all.state();
         if let Some(Some(node)) = state.nodes.get_mut(self.connection.slot) {
             node.waker = Some(waker.clone());
+            state.fresh -= 1;
         }
         state.queue(self.connection.slot);
         self.connection.all.tell(state);
@@ -534,8 +552,17 @@ mod tests {
         let second = enter(&all, "192.0.2.1");
         assert_eq!(verdicts(&[&first, &second]), [None, None], "one more than there may be");
         first.register(Waker::noop());
-        let _third = enter(&all, "192.0.2.1");
-        assert_eq!(verdicts(&[&first, &second]), [None, Some(Verdict::Displaced)]);
+        let third = enter(&all, "192.0.2.1");
+        let closed = Some(Verdict::Displaced);
+        assert_eq!(verdicts(&[&first, &second, &third]), [closed, closed, None], "as many as there may be");
+        serve(&third, true);
+        let fresh = all.enter("192.0.2.1".parse().expect("an address")).expect("a place");
+        assert_eq!(verdicts(&[&third]), [closed]);
+        drop((first, second, third));
+        let verified = enter(&all, "192.0.2.2");
+        serve(&verified, true);
+        let _fourth = enter(&all, "192.0.2.2");
+        assert_eq!(verdicts(&[&verified, &fresh]), [None, None], "strangers go first, as soon as they can");
     }
 
     #[test]
