@@ -212,21 +212,14 @@ impl Server {
                 .error("max_buffered", "is less than server.max_body, so that the largest bodies could never be read");
         }
         let max_per_address = section.want("max_buffered_per_address", size);
-        if let (Some(max_body), Some(max_per_address)) = (max_body, max_per_address)
-            && max_per_address < max_body
-        {
-            section.error(
-                "max_buffered_per_address",
-                "is less than server.max_body, so that the largest bodies could never be read",
-            );
-        }
         let max_in_flight = section.want("max_in_flight", count(1, 1_000_000));
         let percent = section.want("max_share", percent);
         let (max_buffered, max_in_flight) = (max_buffered.unwrap_or(1), max_in_flight.unwrap_or(1));
         let limits = Limits {
             max_body: max_body.unwrap_or(1),
             body_timeout: body_timeout.unwrap_or(Duration::from_secs(1)),
-            budget: Arc::new(Budget::with_address_limit(max_buffered, max_per_address.unwrap_or(1))),
+            // One body can always be read.
+            budget: Arc::new(Budget::with_address_limit(max_buffered, max_per_address.max(max_body).unwrap_or(1))),
         };
         let in_flight = Arc::new(Quota::new(max_in_flight));
         let shares = Shares { limits, max_buffered, in_flight, max_in_flight, percent: percent.unwrap_or(100) };
@@ -326,7 +319,7 @@ impl Log {
             ("debug", tracing::Level::DEBUG),
         ];
         let level = section.want("level", word(&levels));
-        let mut number = |key| section.want(key, count(0, 1_000_000)).and_then(|count| u32::try_from(count).ok());
+        let mut number = |key| section.want(key, count(1, 1_000_000)).and_then(|count| u32::try_from(count).ok());
         let (unverified_burst, unverified_rate) = (number("unverified_burst"), number("unverified_rate"));
         section.finish();
         Some(Self {
