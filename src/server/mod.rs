@@ -226,12 +226,13 @@ impl Server {
 /// The store, unless each worker has its own.
 fn open(settings: &Settings) -> Result<Option<Store>, String> {
     let max = settings.store.max_events;
+    let sources: Vec<_> = settings.sources.iter().map(|source| source.keyspace.clone()).collect();
     match &settings.store.kind {
-        StoreKind::Memory => Ok(Some(Store::Memory(Arc::new(Remembered::new(max))))),
+        StoreKind::Memory => Ok(Some(Store::Memory(Arc::new(Remembered::new(max, sources))))),
         StoreKind::Sqlite(path) => {
             let queues = queue_terms(settings);
             let min_free = settings.store.min_free;
-            let options = Options { path: path.clone(), max_events: max, min_free, queues: &queues };
+            let options = Options { path: path.clone(), max_events: max, sources: &sources, min_free, queues: &queues };
             Sqlite::open(&options).map(|sqlite| Some(Store::Sqlite(Arc::new(sqlite))))
         }
         StoreKind::Redis(_) => Ok(None),

@@ -77,6 +77,7 @@ mod schemes_identity;
 mod schemes_keys;
 mod schemes_tokens;
 mod settings;
+mod shares;
 mod sign;
 mod sign_send;
 mod slow;
