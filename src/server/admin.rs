@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use std::time::Instant;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http::HeaderValue;
 use http::Method;
 use http::Request;
@@ -24,14 +26,15 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use super::Shared;
+use super::access;
 use super::api;
 use super::api::Api;
 use super::worker::Pulse;
 
 /// Most connections at one time.
 const MAX_CONNECTIONS: usize = 64;
-/// How long a connection may lie idle.
-const IDLE: Duration = Duration::from_secs(75);
+/// How long a head may take, from the connection's begin or its last answer.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often pulses are taken, and how many times in a row one may be missing.
 const ROUND: Duration = Duration::from_secs(2);
 const MISSES: u64 = 5;
@@ -78,7 +81,7 @@ impl Admin {
             });
             let connection = http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(IDLE)
+                .header_read_timeout(HEAD_TIMEOUT)
                 .serve_connection(TokioIo::new(stream), service);
             drop(tokio::spawn(async move {
                 // Whoever hangs up early does not want the answer.
@@ -92,6 +95,9 @@ impl Admin {
     async fn watch(&self) {
         loop {
             tokio::time::sleep(ROUND).await;
+            if self.shared.end_drain(Instant::now()) {
+                tracing::warn!("nobody stopped the gateway after it was asked to drain: it is ready again");
+            }
             for worker in &self.workers {
                 let beats = worker.pulse.beats.load(Ordering::Relaxed);
                 if worker.last.swap(beats, Ordering::Relaxed) == beats {
@@ -104,6 +110,10 @@ impl Admin {
     }
 
     async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
+        if access::is_from_a_page(request.headers()) {
+            tracing::warn!(%peer, "the admin port was asked by a page on the web, and refused");
+            return text(StatusCode::FORBIDDEN, "no page on the web may ask the admin port\n");
+        }
         if request.uri().path().starts_with(api::ROOT) {
             return self.api.answer(request, peer).await;
         }
@@ -112,17 +122,29 @@ impl Admin {
             "/livez" if reads => verdict(self.live()),
             "/readyz" if reads => verdict(self.ready()),
             "/metrics" if reads => self.metrics(),
-            // The kubelet's preStop hook can only GET.
-            "/drain" if reads || request.method() == Method::POST => {
-                if !self.shared.draining.swap(true, Ordering::Relaxed) {
-                    tracing::info!("draining: not ready any more, and still taking what comes");
-                }
-                verdict(Ok(()))
-            }
+            "/drain" if request.method() == Method::POST => self.drain(request.headers(), peer),
             "/livez" | "/readyz" | "/metrics" => not_allowed("GET, HEAD"),
-            "/drain" => not_allowed("GET, HEAD, POST"),
+            "/drain" => not_allowed("POST"),
             _ => text(StatusCode::NOT_FOUND, "there are /livez, /readyz, /metrics, /drain and /api/v1\n"),
         }
+    }
+
+    /// Takes the gateway out of service for whoever is on this machine or has the token.
+    fn drain(&self, headers: &HeaderMap, peer: SocketAddr) -> Response<Full<Bytes>> {
+        let (shown, token) = (access::bearer(headers), self.shared.settings.admin.token.as_ref());
+        let has_token = || shown.zip(token).is_some_and(|(shown, token)| access::is_token(shown, token));
+        if !access::is_local(peer) && !has_token() {
+            tracing::warn!(%peer, "somebody without the token of admin.token asked to drain from another machine");
+            return refused(token.is_some());
+        }
+        let time = self.shared.settings.admin.max_drain;
+        let time_said = humantime::format_duration(time);
+        if self.shared.drain_for(time, Instant::now()) {
+            tracing::info!(%peer, time = %time_said, "draining: not ready any more, and still taking what comes");
+        } else {
+            tracing::info!(%peer, time = %time_said, "asked again to drain: the time begins anew");
+        }
+        verdict(Ok(()))
     }
 
     /// A worker that does nothing for seconds does not come back by itself, nor does a store that could not be written.
@@ -159,6 +181,18 @@ fn verdict(verdict: Result<(), String>) -> Response<Full<Bytes>> {
         Ok(()) => text(StatusCode::OK, "ok\n"),
         Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
+}
+
+/// The answer to somebody from elsewhere who may not drain; a token would change that, if there is one.
+fn refused(token: bool) -> Response<Full<Bytes>> {
+    if !token {
+        let how = "drain from this machine, as \"doorward drain\" does, or set admin.token and send it\n";
+        return text(StatusCode::FORBIDDEN, how);
+    }
+    let how = "drain from this machine, or send the token that admin.token names: \"Authorization: Bearer TOKEN\"\n";
+    let mut response = text(StatusCode::UNAUTHORIZED, how);
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
 }
 
 fn not_allowed(methods: &'static str) -> Response<Full<Bytes>> {

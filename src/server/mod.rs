@@ -1,8 +1,10 @@
 //! The running gateway: workers behind one address, the admin port beside them, and the way they stop.
 
+mod access;
 mod admin;
 mod api;
 mod dispatch;
+mod drain;
 mod edge;
 mod worker;
 
@@ -11,8 +13,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use socket2::Domain;
@@ -44,6 +46,7 @@ use crate::store::queued::Queue;
 use crate::telemetry::Metrics;
 
 use self::admin::Admin;
+use self::drain::Drain;
 use self::worker::Worker;
 
 /// Connections that the kernel holds for each worker until it accepts them.
@@ -63,6 +66,8 @@ struct Shared {
     in_flight: Arc<Semaphore>,
     /// Asks load balancers to send no more, while everything that comes is still taken.
     draining: AtomicBool,
+    /// Until when; whoever changes `draining` has it locked.
+    drain: Mutex<Drain>,
 }
 
 /// How far the gateway has come with stopping.
@@ -170,6 +175,7 @@ impl Server {
             redis_queues: Arc::new(redis_queues(&settings).map_err(|error| system(&error))?),
             in_flight: Arc::new(Semaphore::new(settings.server.max_in_flight)),
             draining: AtomicBool::new(false),
+            drain: Mutex::default(),
             settings,
         });
         let (phase, watching) = watch::channel(Phase::Running);
@@ -207,7 +213,7 @@ impl Server {
     /// # Errors
     /// [`Failure::Cut`] when some could not finish.
     pub async fn stop(mut self, hurry: impl Future<Output = ()>) -> Result<(), Failure> {
-        self.shared.draining.store(true, Ordering::Relaxed);
+        self.shared.stop_taking();
         self.phase.send_replace(Phase::Finishing);
         let drain_timeout = self.shared.settings.server.drain_timeout;
         tokio::select! {

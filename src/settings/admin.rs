@@ -1,11 +1,13 @@
 //! Understands `[admin]`.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::address;
 use super::lint::SHORT;
 use super::lint::stray_words;
 use super::section::Section;
+use super::section::duration;
 use crate::secret::Secret;
 use crate::secret::SecretRef;
 use crate::secret::stray_end;
@@ -15,14 +17,17 @@ use crate::secret::stray_end;
 pub struct Admin {
     /// Where probes, metrics, the drain switch and the API are.
     pub listen: SocketAddr,
-    /// Who knows it may use the API; nobody may when there is none.
+    /// Who knows it may use the API, and drain from elsewhere; nobody may when there is none.
     pub token: Option<Secret>,
+    /// How long the gateway is out of service after it was last asked to drain, unless it is stopped.
+    pub max_drain: Duration,
 }
 
 impl Admin {
     pub(super) fn understand(mut section: Section<'_>) -> Option<Self> {
         let listen = section.want("listen", address);
         let token = section.want("token", token);
+        let max_drain = section.want("max_drain", duration);
         if token.iter().flatten().any(|token| token.expose().len() < SHORT) {
             section.warning(
                 "token",
@@ -36,7 +41,7 @@ impl Admin {
             section.warning("token", stray_words(stray));
         }
         section.finish();
-        Some(Self { listen: listen?, token: token? })
+        Some(Self { listen: listen?, token: token?, max_drain: max_drain? })
     }
 }
 

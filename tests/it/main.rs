@@ -52,6 +52,7 @@ mod limits;
 mod observe;
 mod once;
 mod origin;
+mod probe;
 mod profiles;
 mod queue;
 mod queue_redis;
