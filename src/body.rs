@@ -1,8 +1,10 @@
 //! Reads a request whole: an [`Inbound`], untrusted. Refuses what cannot be read or would be read in two ways.
 
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,13 +13,19 @@ use http::HeaderMap;
 use http::HeaderName;
 use http::Method;
 use http::Uri;
+use http::Version;
 use http::header;
-use http_body_util::BodyExt as _;
+use hyper::body::Body as _;
 use hyper::body::Incoming;
 
+use crate::admission::Connection;
+use crate::admission::Full;
+use crate::admission::Reserved;
 use crate::origin::Admitted;
 use crate::origin::Client;
 use crate::time::Moment;
+
+pub use crate::admission::Budget;
 
 /// Most bytes of memory that are set aside for a body before they have come.
 const MAX_AHEAD: usize = 128 * 1024;
@@ -39,7 +47,8 @@ struct Request {
 
 impl Inbound {
     /// A recorded request, for looking at it again; it was admitted by nobody.
-    pub fn recorded(method: Method, target: Uri, headers: HeaderMap, body: Bytes, received_at: Moment) -> Self {
+    pub fn recorded(method: Method, target: Uri, mut headers: HeaderMap, body: Bytes, received_at: Moment) -> Self {
+        drop_underscored(&mut headers);
         Self(Box::new(Request { method, target, headers, body, client: None, received_at, _reserved: None }))
     }
 
@@ -53,7 +62,7 @@ impl Inbound {
         self.0.target.query()
     }
 
-    /// The headers as sent.
+    /// The headers as sent, but for those with `_` in their names, which are dropped.
     pub fn headers(&self) -> &HeaderMap {
         &self.0.headers
     }
@@ -92,43 +101,6 @@ impl Limits {
     }
 }
 
-/// Bytes that bodies may still take, over all connections.
-#[derive(Debug)]
-pub struct Budget(AtomicUsize);
-
-impl Budget {
-    /// A budget of this many bytes.
-    pub fn new(bytes: usize) -> Self {
-        Self(AtomicUsize::new(bytes))
-    }
-}
-
-/// A part of the [`Budget`], given back when dropped.
-#[derive(Debug)]
-struct Reserved {
-    bytes: usize,
-    budget: Arc<Budget>,
-}
-
-impl Reserved {
-    /// Takes more, so that it is this many bytes in all.
-    fn grow_to(&mut self, bytes: usize) -> Result<(), Unreadable> {
-        let more = bytes.saturating_sub(self.bytes);
-        self.budget
-            .0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(more))
-            .map_err(|_left| Unreadable::Overloaded)?;
-        self.bytes += more;
-        Ok(())
-    }
-}
-
-impl Drop for Reserved {
-    fn drop(&mut self) {
-        self.budget.0.fetch_add(self.bytes, Ordering::Relaxed);
-    }
-}
-
 /// Why a request could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
@@ -153,10 +125,43 @@ pub enum Unreadable {
     /// All bodies together are at their limit.
     #[error("too many bytes are in flight")]
     Overloaded,
+    /// The body had waited longest when another one needed its room, or its connection.
+    #[error("the body was not complete when its room was needed for others")]
+    Displaced,
+    /// A request of HTTP/1.1 that does not say which host it is for (RFC 9112 section 3.2).
+    #[error("there is no Host header, which HTTP/1.1 requires")]
+    HostMissing,
 }
 
-/// Reads a request of an admitted client. `single` names the headers that the source's profile reads: each may be there
-/// once.
+impl From<Full> for Unreadable {
+    fn from(full: Full) -> Self {
+        match full {
+            Full::Exhausted => Self::Overloaded,
+            Full::Displaced => Self::Displaced,
+        }
+    }
+}
+
+/// Whose body is read, as far as that is known before it is verified.
+#[derive(Debug, Clone, Copy)]
+pub struct Stranger<'s> {
+    /// The connection that it comes on.
+    pub connection: &'s Connection,
+    /// The client's address.
+    pub address: Option<IpAddr>,
+}
+
+/// Drops headers whose names have `_`: where a name becomes a variable, `X_Forwarded_For` would pass for
+/// `X-Forwarded-For`. nginx does the same.
+fn drop_underscored(headers: &mut HeaderMap) {
+    // There are hardly ever any, and looking for them allocates nothing.
+    while let Some(name) = headers.keys().find(|name| name.as_str().as_bytes().contains(&b'_')).cloned() {
+        headers.remove(name);
+    }
+}
+
+/// Reads a request of an admitted client that came on this connection. `single` names the headers that the source's profile
+/// reads: each may be there once.
 ///
 /// # Errors
 /// [`Unreadable`] says whose fault it is.
@@ -165,12 +170,19 @@ pub async fn read(
     admitted: Admitted,
     single: &[HeaderName],
     limits: &Limits,
+    connection: &Connection,
 ) -> Result<Inbound, Unreadable> {
     let received_at = Moment::now();
-    let (head, body) = request.into_parts();
-    let client = Some(admitted.into_client());
+    let (mut head, body) = request.into_parts();
+    let client = admitted.into_client();
+    if head.version >= Version::HTTP_11 && !head.headers.contains_key(header::HOST) {
+        return Err(Unreadable::HostMissing);
+    }
+    drop_underscored(&mut head.headers);
     let length = announced(&head.headers, single, limits)?;
-    let (body, reserved) = within(body, length, limits).await?;
+    let stranger = Stranger { connection, address: client.address() };
+    let (body, reserved) = within(body, length, limits, Some(stranger)).await?;
+    let client = Some(client);
     Ok(Inbound(Box::new(Request {
         method: head.method,
         target: head.uri,
@@ -188,15 +200,21 @@ pub async fn read(
 /// [`Unreadable`] for what cannot be read within the limits.
 pub async fn plain(request: http::Request<Incoming>, limits: &Limits) -> Result<Bytes, Unreadable> {
     let length = announced(request.headers(), &[], limits)?;
-    within(request.into_body(), length, limits).await.map(|(body, _reserved)| body)
+    within(request.into_body(), length, limits, None).await.map(|(body, _reserved)| body)
 }
 
-async fn within(body: Incoming, length: Option<usize>, limits: &Limits) -> Result<(Bytes, Reserved), Unreadable> {
+async fn within(
+    body: Incoming,
+    length: Option<usize>,
+    limits: &Limits,
+    stranger: Option<Stranger<'_>>,
+) -> Result<(Bytes, Reserved), Unreadable> {
     // Bytes count as they come: what is only announced takes no room from others.
-    let mut reserved = Reserved { bytes: 0, budget: Arc::clone(&limits.budget) };
-    let body = tokio::time::timeout(limits.body_timeout, collect(body, length, &mut reserved, limits))
+    let mut reserved = Reserved::new(&limits.budget);
+    let body = tokio::time::timeout(limits.body_timeout, collect(body, length, &mut reserved, limits, stranger))
         .await
         .map_err(|_elapsed| Unreadable::TimedOut)??;
+    reserved.complete()?;
     Ok((body, reserved))
 }
 
@@ -237,17 +255,32 @@ async fn collect(
     length: Option<usize>,
     reserved: &mut Reserved,
     limits: &Limits,
+    stranger: Option<Stranger<'_>>,
 ) -> Result<Bytes, Unreadable> {
     let mut whole = BytesMut::new();
     let mut first = Bytes::new();
-    while let Some(frame) = body.frame().await {
+    loop {
+        let next = poll_fn(|cx| {
+            let closed = stranger.is_some_and(|stranger| stranger.connection.verdict().is_some());
+            if closed || reserved.is_displaced() {
+                return Poll::Ready(Err(Unreadable::Displaced));
+            }
+            match Pin::new(&mut body).poll_frame(cx) {
+                Poll::Pending => {
+                    reserved.wait(stranger.and_then(|stranger| stranger.address), cx.waker())?;
+                    Poll::Pending
+                }
+                Poll::Ready(frame) => Poll::Ready(Ok(frame)),
+            }
+        });
+        let Some(frame) = next.await? else { break };
         // Trailers are read and dropped: nothing of them is signed.
         let Ok(data) = frame.map_err(|_broken| Unreadable::Incomplete)?.into_data() else { continue };
         let so_far = first.len() + whole.len() + data.len();
         if so_far > limits.max_body {
             return Err(Unreadable::TooLarge);
         }
-        reserved.grow_to(so_far)?;
+        reserved.grow(data.len())?;
         if first.is_empty() && whole.is_empty() {
             // A body that arrived in one piece is taken as it is, without a copy.
             first = data;

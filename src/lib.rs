@@ -21,6 +21,7 @@ pub mod mac;
 
 // The journey.
 pub mod origin;
+pub mod admission;
 pub mod body;
 pub mod field;
 pub mod template;

@@ -45,9 +45,76 @@ pub enum Refusal {
     /// The upstream did not take it.
     #[error(transparent)]
     Undelivered(#[from] Undelivered),
+    /// It is no request that could be served.
+    #[error(transparent)]
+    Unserved(#[from] Unserved),
     /// As many requests as allowed are in flight.
     #[error("too many requests are in flight")]
     Overloaded,
+}
+
+/// Why something that came on a connection is no request that could be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unserved {
+    /// It is no HTTP/1.
+    #[error("it is no request of HTTP/1")]
+    Malformed,
+    /// Its head is longer than any.
+    #[error("the head of the request is too large")]
+    TooLarge,
+    /// A load balancer speaks the PROXY protocol.
+    #[error(
+        "it begins with the PROXY protocol, which is not spoken here: switch it off in the load balancer, have that send \
+         X-Forwarded-For, and list its addresses in server.trusted_proxies"
+    )]
+    ProxyProtocol,
+    /// A proxy speaks HTTP/2 without having asked.
+    #[error("it begins with HTTP/2, which is not spoken here: set the proxy in front to HTTP/1.1 for this upstream")]
+    Http2,
+    /// A sender speaks TLS.
+    #[error(
+        "it begins with a TLS handshake, and this port speaks plain HTTP: let a proxy in front end TLS, and give senders \
+         its address"
+    )]
+    Tls,
+    /// Its head did not come in time.
+    #[error("the head of the request did not arrive in time")]
+    TimedOut,
+    /// It had waited longest when another connection needed its place.
+    #[error("nothing was complete when the place was needed for another connection")]
+    Displaced,
+}
+
+impl Unserved {
+    /// What hyper did not take, by how it begins.
+    pub fn of(start: &[u8], too_large: bool) -> Self {
+        const PROXY_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+        match start {
+            [0x16, 0x03, ..] => Self::Tls,
+            _ if start.starts_with(b"PROXY ") || start.starts_with(PROXY_V2) => Self::ProxyProtocol,
+            _ if start.starts_with(b"PRI * HTTP/2.0\r\n") => Self::Http2,
+            _ if too_large => Self::TooLarge,
+            _ => Self::Malformed,
+        }
+    }
+
+    fn row(self) -> Row {
+        let bad = |reason| sender(StatusCode::BAD_REQUEST, "this is no request of HTTP/1", reason);
+        match self {
+            Self::Malformed => bad("head_malformed"),
+            Self::TooLarge => {
+                let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+                sender(status, "the head of the request is too large", "head_too_large")
+            }
+            Self::ProxyProtocol => bad("proxy_protocol"),
+            Self::Http2 => bad("http2"),
+            Self::Tls => bad("tls"),
+            Self::TimedOut => {
+                sender(StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time", "head_timed_out")
+            }
+            Self::Displaced => displaced(),
+        }
+    }
 }
 
 /// Whose fault it is.
@@ -129,6 +196,7 @@ impl Refusal {
             Self::Unidentified(Unidentified::Invalid) => malformed("the event's id cannot be used", "event_id_invalid"),
             Self::InFlight(_) => gateway("in_flight"),
             Self::StoreUnavailable(_) => gateway("store_unavailable"),
+            Self::Unserved(unserved) => unserved.row(),
             Self::Overloaded => gateway("overloaded"),
             Self::Undelivered(undelivered) => undelivered_row(undelivered),
         }
@@ -157,7 +225,15 @@ impl Refusal {
         "body_incomplete",
         "body_timed_out",
         "header_repeated",
+        "host_missing",
         "framing",
+        "head_malformed",
+        "head_too_large",
+        "head_timed_out",
+        "proxy_protocol",
+        "http2",
+        "tls",
+        "displaced",
         "signature_missing",
         "signature_malformed",
         "signature_mismatch",
@@ -213,6 +289,10 @@ fn gateway(reason: &'static str) -> Row {
     Row { status: StatusKind::Retry, detail: TRY_AGAIN, reason, blame: Blame::Gateway }
 }
 
+fn displaced() -> Row {
+    sender(StatusCode::REQUEST_TIMEOUT, "the request was not complete when others needed its room", "displaced")
+}
+
 fn unreadable_row(unreadable: Unreadable) -> Row {
     match unreadable {
         Unreadable::TooLarge => Row {
@@ -233,6 +313,10 @@ fn unreadable_row(unreadable: Unreadable) -> Row {
             sender(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time", "body_timed_out")
         }
         Unreadable::Overloaded => gateway("overloaded"),
+        Unreadable::Displaced => displaced(),
+        Unreadable::HostMissing => {
+            sender(StatusCode::BAD_REQUEST, "a request of HTTP/1.1 says which host it is for", "host_missing")
+        }
     }
 }
 

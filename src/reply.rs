@@ -136,7 +136,12 @@ pub fn refused(refusal: Refusal, answers: &Answers) -> Response<Full<Bytes>> {
     let status = answers.of(row.status);
     let retry_after = refusal.retry_after();
     // What follows on the connection may be no request at all.
-    let ends = matches!(refusal, Refusal::Unreadable(Unreadable::Framing));
+    let ends = matches!(
+        refusal,
+        Refusal::Unreadable(
+            Unreadable::Framing | Unreadable::TimedOut | Unreadable::Displaced | Unreadable::HostMissing
+        )
+    );
     if let Refusal::Undelivered(Undelivered::Answered(answer)) = refusal
         && answer.status == status
     {

@@ -5,6 +5,7 @@ use http::HeaderValue;
 use std::time::Duration;
 use wildmatch::WildMatch;
 
+use crate::admission::InFlight;
 use crate::auth::Authenticator;
 use crate::body::Limits;
 use crate::deliver::Target;
@@ -32,6 +33,8 @@ pub struct Source {
     pub single_headers: Vec<HeaderName>,
     /// What one request may cost.
     pub limits: Limits,
+    /// Complete requests that it may have in flight.
+    pub in_flight: InFlight,
     /// How a request proves where it comes from.
     pub authenticator: Authenticator,
     /// The probes that it answers.

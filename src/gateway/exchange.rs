@@ -15,8 +15,10 @@ use prometheus::IntGauge;
 
 use super::Endpoint;
 use super::Gateway;
+use crate::admission::Permit;
 use crate::body::Inbound;
 use crate::dedup::First;
+use crate::escape;
 use crate::event::Event;
 use crate::refusal::Blame;
 use crate::refusal::Refusal;
@@ -29,6 +31,8 @@ pub(super) struct Exchange {
     pub(super) endpoint: Arc<Endpoint>,
     begun: Instant,
     pub(super) facts: Facts,
+    /// Held until the answer, once the request is complete.
+    pub(super) permit: Option<Permit>,
     in_flight: IntGauge,
 }
 
@@ -46,7 +50,16 @@ pub(super) struct Facts {
     /// How that came first.
     first: Option<First>,
     untyped: bool,
+    verified: bool,
+    /// Of what no source has; made safe for the log.
+    path: Option<String>,
 }
+
+/// Most characters of such a path that are logged.
+const MAX_PATH: usize = 128;
+
+/// The moment from which the times of all samplers are.
+static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// The answers of paths that no source has.
 static NO_ANSWERS: LazyLock<Answers> = LazyLock::new(Answers::default);
@@ -56,10 +69,21 @@ impl Exchange {
         gateway.metrics.in_flight.inc();
         let endpoint = Arc::clone(gateway.routes.at(target).unwrap_or(&gateway.nowhere));
         let in_flight = gateway.metrics.in_flight.clone();
-        Self { endpoint, begun: Instant::now(), facts: Facts::default(), in_flight }
+        let path = endpoint.source.is_none().then(|| shown(target.path()));
+        let facts = Facts { path, ..Facts::default() };
+        Self { endpoint, begun: Instant::now(), facts, permit: None, in_flight }
+    }
+
+    /// What came of something that is no request; its path is told if there is one.
+    pub(super) fn unserved(gateway: &Gateway, client: IpAddr, start: &[u8]) -> Self {
+        gateway.metrics.in_flight.inc();
+        let facts = Facts { client: Some(client), path: path_of(start), ..Facts::default() };
+        let (endpoint, in_flight) = (Arc::clone(&gateway.nowhere), gateway.metrics.in_flight.clone());
+        Self { endpoint, begun: Instant::now(), facts, permit: None, in_flight }
     }
 
     pub(super) fn verified(&mut self, secret: Option<usize>, skew: Option<i64>) {
+        self.facts.verified = true;
         self.facts.secret = secret;
         self.facts.skew = skew;
         if let Some(counter) = secret.and_then(|position| self.endpoint.metrics.secrets.get(position)) {
@@ -124,6 +148,11 @@ impl Exchange {
 
     fn log(&self, took: Duration, status: u16, outcome: &str, refusal: Option<&Refusal>) {
         let row = refusal.map(Refusal::row);
+        // Whatever nobody verified may come from a flood, which must not fill the log.
+        let sampled = !self.facts.verified && self.facts.unverified.is_none();
+        let left_out = if sampled { self.endpoint.sampler.admit(BEGUN.elapsed()) } else { Some(0) };
+        let Some(left_out) = left_out else { return };
+        let left_out = Some(left_out).filter(|left_out| *left_out > 0);
         let first = self.facts.first.as_ref();
         macro_rules! write {
             ($level:expr, $words:literal) => {
@@ -133,6 +162,7 @@ impl Exchange {
                     outcome,
                     reason = row.map(|row| row.reason),
                     status,
+                    path = self.facts.path.as_deref(),
                     event_id = self.facts.event.as_ref().map(|(id, _)| readable(id)).as_deref(),
                     event_type = self.facts.event.as_ref().and_then(|(_, kind)| kind.as_ref()).map(readable).as_deref(),
                     client = self.facts.client.map(tracing::field::display),
@@ -145,6 +175,7 @@ impl Exchange {
                     first_event_type = first.and_then(|first| first.kind.as_ref()).map(readable).as_deref(),
                     first_at = first.map(|first| tracing::field::display(first.at.rfc3339())),
                     unverified = self.facts.unverified.as_ref().map(|refusal| refusal.row().reason),
+                    left_out,
                     cause = refusal.or(self.facts.unverified.as_ref()).map(tracing::field::display),
                     $words
                 )
@@ -176,4 +207,47 @@ fn readable(value: &HeaderValue) -> String {
 /// In thousandths, which is as fine as anybody reads.
 fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// A path as it can be logged: nothing hidden, and not for ever.
+fn shown(path: &str) -> String {
+    let shown = escape::line(path);
+    match shown.char_indices().nth(MAX_PATH) {
+        Some((end, _)) => shown.get(..end).unwrap_or_default().to_owned() + "\u{2026}",
+        None => shown.into_owned(),
+    }
+}
+
+/// The path in a request line that may be cut or broken; never the query, in which a secret may be.
+fn path_of(start: &[u8]) -> Option<String> {
+    let line = start.trim_ascii_start().split(|byte| matches!(byte, b'\r' | b'\n')).next()?;
+    let mut words = line.split(|byte| *byte == b' ');
+    let method = words.next().filter(|method| !method.is_empty() && method.iter().all(u8::is_ascii_uppercase));
+    let path = words.find(|word| !word.is_empty())?.split(|byte| matches!(byte, b'?' | b'#')).next()?;
+    method.filter(|_| path.starts_with(b"/"))?;
+    Some(shown(&String::from_utf8_lossy(path)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_of_a_broken_request_is_told_without_its_query() {
+        let path = |start: &str| path_of(start.as_bytes());
+        let is = |path: &str| Some(path.to_owned());
+        assert_eq!(path("POST /a/b?token=secret HTTP/9.9\r\nhost: a\r\n"), is("/a/b"));
+        assert_eq!(path("\r\nPOST  /a#b"), is("/a"));
+        assert_eq!(path("GET /\u{1b}[2J\u{202e} HTTP/1.1\r\n"), is("/\\u{1b}[2J\\u{202e}"));
+        for none in ["", "POST", "POST ", "POST a", "post /a", "\u{16}\u{3} /a", "host: /a\r\nPOST /a HTTP/1.1"] {
+            assert_eq!(path(none), None, "{none:?}");
+        }
+    }
+
+    #[test]
+    fn a_long_path_is_cut() {
+        let path = |length| format!("/{}", "\u{e9}".repeat(length));
+        assert_eq!(shown(&path(MAX_PATH - 1)), path(MAX_PATH - 1));
+        assert_eq!(shown(&path(MAX_PATH)), path(MAX_PATH - 1) + "\u{2026}");
+    }
 }

@@ -2,6 +2,7 @@
 
 mod exchange;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
@@ -10,12 +11,12 @@ use bytes::Bytes;
 use http::Method;
 use http::Request;
 use http::Response;
-use http::Uri;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use prometheus::Histogram;
 
 use self::exchange::Exchange;
+use crate::admission::Connection;
 use crate::body;
 use crate::dedup::Claim;
 use crate::dedup::Dedup;
@@ -26,6 +27,7 @@ use crate::handshake;
 use crate::origin::Peer;
 use crate::origin::TrustedProxies;
 use crate::refusal::Refusal;
+use crate::refusal::Unserved;
 use crate::reply::Outcome;
 use crate::route::Routes;
 use crate::source::Source;
@@ -39,6 +41,7 @@ use crate::store::Published;
 use crate::store::Token;
 use crate::store::Unavailable;
 use crate::telemetry::Metrics;
+use crate::telemetry::Sampler;
 use crate::telemetry::SourceMetrics;
 use crate::time::Moment;
 
@@ -64,14 +67,25 @@ pub struct Endpoint {
     pub source: Option<(Arc<Source>, Delivery)>,
     /// Its metrics.
     pub metrics: SourceMetrics,
+    /// Chooses the lines of the log among those of requests that nobody verified.
+    pub sampler: Arc<Sampler>,
+}
+
+/// Where a request comes from.
+#[derive(Debug)]
+pub struct Caller {
+    /// The other end of the connection.
+    pub peer: Peer,
+    /// The connection.
+    pub connection: Arc<Connection>,
 }
 
 impl Gateway {
     /// Handles one request, whatever becomes of it. Must be polled to its end: a sender that hangs up does not interrupt
     /// the delivery of an event that is claimed.
-    pub async fn handle(self: Arc<Self>, peer: &Peer, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    pub async fn handle(self: Arc<Self>, caller: &Caller, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let mut exchange = Exchange::begin(&self, request.uri());
-        let result = match self.receive(peer, request, &mut exchange).await {
+        let result = match self.receive(caller, request, &mut exchange).await {
             Ok(Received::Event(event)) => self.forward(&event, &mut exchange).await,
             Ok(Received::Handshake(answer)) => Ok(Outcome::Handshake(answer)),
             Err(refusal) => Err(refusal),
@@ -79,27 +93,39 @@ impl Gateway {
         exchange.end(result)
     }
 
-    /// Refuses a request that came while too many others were being handled.
-    pub fn shed(&self, target: &Uri) -> Response<Full<Bytes>> {
-        Exchange::begin(self, target).end(Err(Refusal::Overloaded))
+    /// Notes what came from this address and is no request that could be served; `start` is the beginning of it, as far as
+    /// that is known.
+    pub fn unserved(&self, client: IpAddr, why: Unserved, start: &[u8]) {
+        Exchange::unserved(self, client, start).end(Err(why.into()));
+    }
+
+    /// Notes that a connection was turned away, because its address has too many that are busy.
+    pub fn turned_away(&self, client: IpAddr) {
+        Exchange::unserved(self, client, &[]).end(Err(Refusal::Overloaded));
     }
 
     async fn receive(
         &self,
-        peer: &Peer,
+        caller: &Caller,
         request: Request<Incoming>,
         exchange: &mut Exchange,
     ) -> Result<Received, Refusal> {
+        let connection = &caller.connection;
+        // The peer of a path that nobody has is told in the log, and no more of it is read.
+        exchange.facts.client = Some(caller.peer.address());
         let endpoint = Arc::clone(&exchange.endpoint);
         let (source, _) = endpoint.source.as_ref().ok_or(Refusal::NotFound)?;
         let event = request.method() == Method::POST;
         if !event && !source.handshakes.methods().any(|method| method == request.method()) {
             return Err(Refusal::MethodNotAllowed);
         }
-        let client = self.proxies.client(peer, request.headers());
+        let client = self.proxies.client(&caller.peer, request.headers());
         exchange.facts.client = client.address();
         let admitted = source.allowlist.admit(client)?;
-        let inbound = body::read(request, admitted, &source.single_headers, &source.limits).await?;
+        let inbound = body::read(request, admitted, &source.single_headers, &source.limits, connection).await?;
+        // What is complete is not closed for others any more, and counts until it is answered.
+        connection.complete();
+        exchange.permit = Some(source.in_flight.permit().ok_or(Refusal::Overloaded)?);
         if let Some(answer) = source.handshakes.before(&inbound).await? {
             return Ok(Received::Handshake(answer));
         }
@@ -114,6 +140,7 @@ impl Gateway {
             Err(rejected) => return Err(rejected.failure.into()),
         };
         exchange.verified(verified.secret(), verified.skew());
+        connection.verify();
         if let Some(answer) = source.handshakes.after(verified.inbound(), verified.values()).await? {
             return Ok(Received::Handshake(answer));
         }

@@ -30,6 +30,11 @@ impl Peer {
         let text = HeaderValue::try_from(address.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
         Self { address, text }
     }
+
+    /// Its address.
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
 }
 
 /// Who the request is from, as far as addresses tell.
@@ -65,6 +70,11 @@ impl TrustedProxies {
     /// Believes the proxies in these networks.
     pub fn new(networks: Networks) -> Self {
         Self(networks)
+    }
+
+    /// Whether this is the address of one of them.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.contains(address.to_canonical())
     }
 
     /// Peels trusted proxies off, from the peer inwards.

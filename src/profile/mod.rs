@@ -74,6 +74,7 @@ pub use place::Item;
 pub use place::Place;
 pub use place::PrefixedPlace;
 pub use place::SignaturePlace;
+pub use place::header_name;
 pub use retried::Retried;
 pub use template::Function;
 pub use template::Part;

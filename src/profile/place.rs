@@ -222,8 +222,21 @@ place_table!(
 );
 
 pub(super) fn headers<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Vec<HeaderName>>, D::Error> {
-    let name = |name: &str| HeaderName::try_from(name).map_err(|_bad| format!("{name:?} is not a header name"));
-    read::texts(input, "a header name, or a list of them", name).map(Some)
+    read::texts(input, "a header name, or a list of them", header_name).map(Some)
+}
+
+/// The name of a header that requests may have.
+///
+/// # Errors
+/// What is wrong with the name, or that such headers are dropped before anything reads them.
+pub fn header_name(name: &str) -> Result<HeaderName, String> {
+    if name.contains('_') {
+        return Err(format!(
+            "{name:?} has a \"_\": such headers are dropped from every request, because to many apps X_Name is X-Name; have \
+             the sender write \"-\""
+        ));
+    }
+    HeaderName::try_from(name).map_err(|_bad| format!("{name:?} is not a header name"))
 }
 
 impl Spot {

@@ -3,11 +3,13 @@
 mod access;
 mod admin;
 mod api;
+mod connection;
 mod dispatch;
 mod drain;
 mod edge;
 mod worker;
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -21,7 +23,6 @@ use socket2::Domain;
 use socket2::Protocol;
 use socket2::Socket;
 use socket2::Type;
-use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
 
@@ -44,6 +45,7 @@ use crate::store::Store;
 use crate::store::Token;
 use crate::store::queued::Queue;
 use crate::telemetry::Metrics;
+use crate::telemetry::Sampler;
 
 use self::admin::Admin;
 use self::drain::Drain;
@@ -63,7 +65,8 @@ struct Shared {
     local_store: Option<Store>,
     /// What all threads know of the queues in Redis.
     redis_queues: Arc<Queues>,
-    in_flight: Arc<Semaphore>,
+    /// By source; of what is no source's under `""`.
+    samplers: HashMap<String, Arc<Sampler>>,
     /// Asks load balancers to send no more, while everything that comes is still taken.
     draining: AtomicBool,
     /// Until when; whoever changes `draining` has it locked.
@@ -173,7 +176,7 @@ impl Server {
             flights: Arc::new(Flights::new(getrandom::u64().map_err(|error| system(&error))?)),
             local_store: open(&settings).map_err(Failure::Store)?,
             redis_queues: Arc::new(redis_queues(&settings).map_err(|error| system(&error))?),
-            in_flight: Arc::new(Semaphore::new(settings.server.max_in_flight)),
+            samplers: samplers(&settings),
             draining: AtomicBool::new(false),
             drain: Mutex::default(),
             settings,
@@ -243,6 +246,14 @@ fn open(settings: &Settings) -> Result<Option<Store>, String> {
         }
         StoreKind::Redis(_) => Ok(None),
     }
+}
+
+/// What keeps the lines of each source within limits.
+fn samplers(settings: &Settings) -> HashMap<String, Arc<Sampler>> {
+    let names = settings.sources.iter().map(|source| source.name.as_str());
+    let log = &settings.log;
+    let sampler = || Arc::new(Sampler::new(log.unverified_burst, log.unverified_rate));
+    names.chain([""]).map(|name| (name.to_owned(), sampler())).collect()
 }
 
 fn queue_terms(settings: &Settings) -> Vec<Queue> {

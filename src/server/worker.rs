@@ -6,35 +6,35 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::HeaderValue;
 use http::Response;
 use http::header;
 use http_body_util::Full;
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use hyper_util::rt::TokioTimer;
-use hyper_util::server::graceful::GracefulShutdown;
 #[cfg(target_os = "linux")]
 use socket2::SockRef;
 use tokio::net::TcpListener;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
-use tower::Service as _;
 
 use super::Failure;
 use super::Phase;
 use super::Shared;
-use super::edge::Limited;
+use super::connection;
+use super::edge::Persistent;
+use crate::admission::Connections;
+use crate::admission::Place;
+use crate::admission::Terms;
 use crate::dedup::Dedup;
 use crate::deliver::Delivery;
 use crate::deliver::Queue;
 use crate::deliver::RedisStream;
 use crate::deliver::Upstream;
+use crate::gateway::Caller;
 use crate::gateway::Endpoint;
 use crate::gateway::Gateway;
 use crate::origin::Peer;
@@ -42,9 +42,8 @@ use crate::source::Destination;
 use crate::source::Source;
 use crate::store::Redis;
 use crate::store::Store;
+use crate::telemetry::Sampler;
 
-/// Most bytes that the head of a request may take.
-const MAX_HEAD: usize = 64 * 1024;
 /// Pause after the system refused to accept a connection, because it is out of files or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often a worker shows that it is alive.
@@ -102,7 +101,9 @@ impl Worker {
         let endpoints = shared.settings.sources.iter().filter_map(|source| {
             let delivery = delivery(source, redis.as_ref(), shared)?;
             let metrics = shared.metrics.of(source.name.as_str(), &source.secret_labels);
-            Some((source.path.clone(), Arc::new(Endpoint { source: Some((Arc::clone(source), delivery)), metrics })))
+            let sampler = self.sampler(source.name.as_str());
+            let source = (Arc::clone(source), delivery);
+            Some((source.0.path.clone(), Arc::new(Endpoint { source: Some(source), metrics, sampler })))
         });
         let gateway = Gateway {
             routes: endpoints.collect(),
@@ -114,9 +115,17 @@ impl Worker {
                 shared.settings.store.terms,
             ),
             metrics: Arc::clone(&shared.metrics),
-            nowhere: Arc::new(Endpoint { source: None, metrics: shared.metrics.of("", &[]) }),
+            nowhere: Arc::new(Endpoint {
+                source: None,
+                metrics: shared.metrics.of("", &[]),
+                sampler: self.sampler(""),
+            }),
         };
         Ok((Arc::new(gateway), listener, Pulse { beats: Arc::default(), store }))
+    }
+
+    fn sampler(&self, source: &str) -> Arc<Sampler> {
+        self.shared.samplers.get(source).cloned().unwrap_or_else(|| Arc::new(Sampler::new(0, 0)))
     }
 
     /// The store as this worker sees it; a Redis connection lives on the runtime that makes it.
@@ -135,11 +144,20 @@ impl Worker {
                 tokio::time::sleep(PULSE).await;
             }
         }));
-        let connections = GracefulShutdown::new();
+        let connections = Connections::new(self.terms());
+        let swept = Arc::clone(&connections);
+        drop(tokio::spawn(async move {
+            let begun = Instant::now();
+            loop {
+                tokio::time::sleep(swept.period()).await;
+                swept.sweep(begun.elapsed());
+            }
+        }));
         self.accept(&gateway, listener, &connections).await;
         let in_flight = self.shared.metrics.in_flight.clone();
         let finish = async {
-            connections.shutdown().await;
+            connections.finish();
+            connections.emptied().await;
             // Deliveries whose sender is gone belong to no connection.
             while in_flight.get() > 0 {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -153,26 +171,42 @@ impl Worker {
         drop(self.alive);
     }
 
-    async fn accept(&mut self, gateway: &Arc<Gateway>, listener: TcpListener, connections: &GracefulShutdown) {
+    /// What this worker's share of the connections may take.
+    fn terms(&self) -> Terms {
         let server = &self.shared.settings.server;
-        let share = server.max_connections.div_ceil(server.workers.max(1));
-        let permits = Arc::new(Semaphore::new(share));
+        let workers = server.workers.max(1);
+        Terms {
+            max: server.max_connections.div_ceil(workers),
+            max_per_address: server.max_connections_per_address.div_ceil(workers),
+            shared_by_many: server.trusted_proxies.clone(),
+            header_timeout: server.header_timeout,
+            idle_timeout: server.idle_timeout,
+        }
+    }
+
+    async fn accept(&mut self, gateway: &Arc<Gateway>, listener: TcpListener, connections: &Arc<Connections>) {
         let mut phase = self.phase.clone();
         let mut failing = false;
         loop {
-            // Taken before accepting, so that those beyond the limit wait in the kernel's queue.
+            // While all are busy, new ones wait in the kernel's queue.
             let next = async {
-                let permit = Arc::clone(&permits).acquire_owned().await;
-                (permit, listener.accept().await)
+                connections.room().await;
+                listener.accept().await
             };
-            let (permit, accepted) = tokio::select! {
+            let accepted = tokio::select! {
                 next = next => next,
                 _stop = phase.wait_for(|phase| *phase > Phase::Running) => break,
             };
             match accepted {
                 Ok((stream, address)) => {
                     failing = false;
-                    self.serve(gateway, connections, (stream, address, permit.ok()));
+                    match connections.enter(address.ip()) {
+                        Ok(place) => self.serve(gateway, (stream, address, place)),
+                        Err(_busy) => {
+                            connection::turn_away(&stream);
+                            gateway.turned_away(address.ip().to_canonical());
+                        }
+                    }
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut failing, true) {
@@ -184,45 +218,46 @@ impl Worker {
         }
         // Those that the kernel has taken already would be cut off by closing the listener.
         while let Ok(Ok((stream, address))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
-            self.serve(gateway, connections, (stream, address, None));
+            self.serve(gateway, (stream, address, connections.enter_last(address.ip())));
         }
     }
 
-    fn serve(
-        &self,
-        gateway: &Arc<Gateway>,
-        connections: &GracefulShutdown,
-        (stream, address, permit): (TcpStream, SocketAddr, Option<tokio::sync::OwnedSemaphorePermit>),
-    ) {
+    fn serve(&self, gateway: &Arc<Gateway>, (stream, address, place): (TcpStream, SocketAddr, Place)) {
         // An answer is written at once, so waiting for more to send would only delay it.
         let _unset = stream.set_nodelay(true);
         // A sender that does not take its answer must not keep its place for ever.
         #[cfg(target_os = "linux")]
-        let _unset = SockRef::from(&stream).set_tcp_user_timeout(Some(self.shared.settings.server.header_timeout));
-        let peer = Arc::new(Peer::new(address));
-        let limited = Limited::new(Arc::clone(gateway), Arc::clone(&self.shared.in_flight));
+        let _unset = SockRef::from(&stream).set_tcp_user_timeout(Some(self.shared.settings.server.idle_timeout));
+        let caller = Arc::new(Caller { peer: Peer::new(address), connection: Arc::clone(place.connection()) });
+        let client = caller.peer.address();
+        let handler = Arc::clone(gateway);
         let shared = Arc::clone(&self.shared);
         let service = service_fn(move |request| {
+            caller.connection.begin();
+            let (gateway, handled) = (Arc::clone(&handler), Arc::clone(&caller));
             // Begun here and not when it is first polled: a sender that hangs up at once has sent its request all the same.
-            let answer = limited.clone().call((Arc::clone(&peer), request));
-            let shared = Arc::clone(&shared);
-            async move { answer.await.map(|response| shared.leave_taking(response)) }
-        });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.shared.settings.server.header_timeout)
-            .max_buf_size(MAX_HEAD)
-            .max_header_size(MAX_HEAD)
-            .serve_connection(TokioIo::new(stream), service);
-        let connection = connections.watch(connection);
-        let open = self.shared.metrics.open_connections.clone();
-        open.inc();
-        drop(tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection ended early");
+            let answer = Persistent::new(async move { gateway.handle(&handled, request).await });
+            let (shared, caller) = (Arc::clone(&shared), Arc::clone(&caller));
+            async move {
+                let response = shared.leave_taking(answer.await);
+                // This goes with the connection, unlike what is persistent.
+                caller.connection.rest();
+                Ok::<_, Infallible>(response)
             }
+        });
+        let open = self.shared.metrics.open_connections.clone();
+        let displaced = self.shared.metrics.displaced_connections.clone();
+        open.inc();
+        let gateway = Arc::clone(gateway);
+        drop(tokio::spawn(async move {
+            let end = connection::serve(stream, place, service).await;
             open.dec();
-            drop(permit);
+            if end.displaced {
+                displaced.inc();
+            }
+            if let Some((why, start)) = end.unserved {
+                gateway.unserved(client, why, &start);
+            }
         }));
     }
 }

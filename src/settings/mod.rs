@@ -16,6 +16,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::admission::InFlight;
+use crate::admission::Quota;
 use crate::auth::Jwks;
 use crate::body::Budget;
 use crate::body::Limits;
@@ -71,10 +73,12 @@ pub struct Server {
     pub trusted_proxies: TrustedProxies,
     /// Connections open at one time.
     pub max_connections: usize,
-    /// Requests being handled at one time.
-    pub max_in_flight: usize,
-    /// From a connection's last answer to the end of its next request's headers.
+    /// Of one IPv4 address or one /64 of IPv6 that is no trusted proxy's.
+    pub max_connections_per_address: usize,
+    /// From the beginning of a connection to the end of its first head, and from the first byte of a later head to its end.
     pub header_timeout: Duration,
+    /// From a connection's last answer to the first byte of its next request.
+    pub idle_timeout: Duration,
     /// How long requests in flight may take to finish when the gateway is told to stop.
     pub drain_timeout: Duration,
 }
@@ -114,6 +118,10 @@ pub struct Log {
     pub format: LogFormat,
     /// The least severe level that is written.
     pub level: tracing::Level,
+    /// Requests of a source that nobody verified of which each has a line in the log.
+    pub unverified_burst: u32,
+    /// The same a second, in the long run.
+    pub unverified_rate: u32,
 }
 
 /// `log.format`.
@@ -162,9 +170,9 @@ impl Settings {
         let store = root.section("store").map(Store::understand);
         let log = root.section("log").map(Log::understand);
         // Sources are looked at even when something above is wrong, so that every problem comes out in one run.
-        let (server, limits) = server.unwrap_or_else(|| (None, Limits::none()));
+        let (server, shares) = server.unwrap_or_else(|| (None, Shares::none()));
         let store = store.flatten();
-        let surroundings = source::Surroundings::new(&profiles, &limits, store.as_ref());
+        let surroundings = source::Surroundings::new(&profiles, &shares, store.as_ref());
         let understood = root.section("sources").map(|sources| surroundings.sources(&sources));
         report.with(|problems| surroundings.into_used().iter().for_each(|name| profiles.lint(name, problems)));
         root.finish();
@@ -193,7 +201,7 @@ fn profiles(root: &mut Section<'_>, report: &Report<'_>) -> Profiles {
 
 impl Server {
     /// The limits of one request stand in this section too, and are needed even when something else in it is wrong.
-    fn understand(mut section: Section<'_>) -> (Option<Self>, Limits) {
+    fn understand(mut section: Section<'_>) -> (Option<Self>, Shares) {
         let max_body = section.want("max_body", size);
         let body_timeout = section.want("body_timeout", duration);
         let max_buffered = section.want("max_buffered", size);
@@ -203,14 +211,28 @@ impl Server {
             section
                 .error("max_buffered", "is less than server.max_body, so that the largest bodies could never be read");
         }
+        let max_per_address = section.want("max_buffered_per_address", size);
+        if let (Some(max_body), Some(max_per_address)) = (max_body, max_per_address)
+            && max_per_address < max_body
+        {
+            section.error(
+                "max_buffered_per_address",
+                "is less than server.max_body, so that the largest bodies could never be read",
+            );
+        }
+        let max_in_flight = section.want("max_in_flight", count(1, 1_000_000));
+        let percent = section.want("max_share", percent);
+        let (max_buffered, max_in_flight) = (max_buffered.unwrap_or(1), max_in_flight.unwrap_or(1));
         let limits = Limits {
             max_body: max_body.unwrap_or(1),
             body_timeout: body_timeout.unwrap_or(Duration::from_secs(1)),
-            budget: Arc::new(Budget::new(max_buffered.unwrap_or(1))),
+            budget: Arc::new(Budget::with_address_limit(max_buffered, max_per_address.unwrap_or(1))),
         };
+        let in_flight = Arc::new(Quota::new(max_in_flight));
+        let shares = Shares { limits, max_buffered, in_flight, max_in_flight, percent: percent.unwrap_or(100) };
         let server = Self::rest(&mut section);
         section.finish();
-        (server, limits)
+        (server, shares)
     }
 
     fn rest(section: &mut Section<'_>) -> Option<Self> {
@@ -218,8 +240,9 @@ impl Server {
         let workers = section.want("workers", count(0, 1024));
         let trusted_proxies = section.list("trusted_proxies", Networks::parse);
         let max_connections = section.want("max_connections", count(1, 1_000_000));
-        let max_in_flight = section.want("max_in_flight", count(1, 1_000_000));
+        let max_per_address = section.want("max_connections_per_address", count(1, 1_000_000));
         let header_timeout = section.want("header_timeout", duration);
+        let idle_timeout = section.want("idle_timeout", duration);
         let drain_timeout = section.want("drain_timeout", duration);
         Some(Self {
             listen: listen?,
@@ -230,8 +253,9 @@ impl Server {
             },
             trusted_proxies: TrustedProxies::new(trusted_proxies.into_iter().collect()),
             max_connections: max_connections?,
-            max_in_flight: max_in_flight?,
+            max_connections_per_address: max_per_address?,
             header_timeout: header_timeout?,
+            idle_timeout: idle_timeout?,
             drain_timeout: drain_timeout?,
         })
     }
@@ -302,8 +326,15 @@ impl Log {
             ("debug", tracing::Level::DEBUG),
         ];
         let level = section.want("level", word(&levels));
+        let mut number = |key| section.want(key, count(0, 1_000_000)).and_then(|count| u32::try_from(count).ok());
+        let (unverified_burst, unverified_rate) = (number("unverified_burst"), number("unverified_rate"));
         section.finish();
-        Some(Self { format: format?, level: level? })
+        Some(Self {
+            format: format?,
+            level: level?,
+            unverified_burst: unverified_burst?,
+            unverified_rate: unverified_rate?,
+        })
     }
 }
 
@@ -313,6 +344,41 @@ impl Log {
 /// Only when the embedded defaults have none, which is a bug.
 pub fn usual_ttl() -> Result<Duration, String> {
     duration(&layers::usual("store", "ttl")?)
+}
+
+/// What all sources share, and how much of it one of them may have.
+#[derive(Debug)]
+struct Shares {
+    limits: Limits,
+    max_buffered: usize,
+    in_flight: Arc<Quota>,
+    max_in_flight: usize,
+    percent: usize,
+}
+
+impl Shares {
+    /// For looking at sources when it cannot be told.
+    fn none() -> Self {
+        let in_flight = Arc::new(Quota::new(0));
+        Self { limits: Limits::none(), max_buffered: 0, in_flight, max_in_flight: 0, percent: 100 }
+    }
+
+    /// What one of so many sources may have: a source that is alone has all.
+    fn of(&self, sources: usize) -> (Limits, InFlight) {
+        let percent = if sources > 1 { self.percent } else { 100 };
+        let share = |all: usize| all.saturating_mul(percent).div_ceil(100).min(all);
+        // The largest body can always be read.
+        let bytes = share(self.max_buffered).max(self.limits.max_body);
+        let limits = Limits { budget: Arc::new(self.limits.budget.share(bytes)), ..self.limits.clone() };
+        (limits, InFlight::new(Arc::clone(&self.in_flight), share(self.max_in_flight)))
+    }
+}
+
+fn percent(text: &str) -> Result<usize, String> {
+    text.strip_suffix('%')
+        .and_then(|number| number.parse().ok())
+        .filter(|percent| (1..=100).contains(percent))
+        .ok_or_else(|| format!("{text:?} is not a share from \"1%\" to \"100%\""))
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use http::HeaderName;
 use http::StatusCode;
 
 use super::section::Section;
@@ -12,6 +11,7 @@ use crate::deliver::Target;
 use crate::json::Pointer;
 use crate::profile::Holder;
 use crate::profile::Place;
+use crate::profile::header_name;
 use crate::queue::Policy;
 use crate::source::QueueTerms;
 
@@ -71,10 +71,7 @@ pub(super) fn queue(mut section: Section<'_>, lease: Option<Duration>) -> Option
 
 fn order_by(mut section: Section<'_>) -> Option<Place> {
     let json = section.may("json", |text| Pointer::parse(text).map(Holder::Json));
-    let header = section.may("header", |name| {
-        let name = HeaderName::try_from(name).map_err(|_bad| format!("{name:?} is not the name of a header"))?;
-        Ok(Holder::Header(vec![name]))
-    });
+    let header = section.may("header", |name| header_name(name).map(|name| Holder::Header(vec![name])));
     if section.has("json") == section.has("header") {
         section.error("", "takes one of json and header, such as { json = \"/order/id\" } or { header = \"X-Order\" }");
     }

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Shares;
 use super::Store;
 use super::StoreKind;
 use super::judge::Judge;
@@ -17,6 +18,7 @@ use super::section::count;
 use super::section::duration;
 use super::section::word;
 use super::shared::Holdings;
+use crate::admission::InFlight;
 use crate::auth::Jwks;
 use crate::auth::KeySets;
 use crate::body::Limits;
@@ -48,7 +50,7 @@ const MARGIN: Duration = Duration::from_secs(1);
 /// What is around all sources.
 pub(super) struct Surroundings<'s> {
     profiles: &'s Profiles,
-    limits: &'s Limits,
+    shares: &'s Shares,
     /// Absent when something is wrong with it.
     store: Option<&'s Store>,
     /// The profiles that sources have.
@@ -65,8 +67,8 @@ struct Given<'g> {
 }
 
 impl<'s> Surroundings<'s> {
-    pub(super) fn new(profiles: &'s Profiles, limits: &'s Limits, store: Option<&'s Store>) -> Self {
-        Self { profiles, limits, store, used: RefCell::default(), holdings: Holdings::default() }
+    pub(super) fn new(profiles: &'s Profiles, shares: &'s Shares, store: Option<&'s Store>) -> Self {
+        Self { profiles, shares, store, used: RefCell::default(), holdings: Holdings::default() }
     }
 
     /// The names of the profiles that sources have.
@@ -83,8 +85,10 @@ impl<'s> Surroundings<'s> {
         if named.is_empty() {
             sections.warning("", "there are none, so nothing can be received; `doorward profiles NAME` shows one");
         }
+        let count = named.len();
         for (name, section) in named {
-            sources.extend(self.source(name, section, &mut paths, &mut key_sets).map(Arc::new));
+            let share = self.shares.of(count);
+            sources.extend(self.source(name, section, share, &mut paths, &mut key_sets).map(Arc::new));
         }
         (sources, key_sets.into_values().collect())
     }
@@ -93,6 +97,7 @@ impl<'s> Surroundings<'s> {
         &self,
         name: &'n str,
         mut section: Section<'_>,
+        (usual, in_flight): (Limits, InFlight),
         paths: &mut BTreeMap<String, &'n str>,
         key_sets: &mut KeySets,
     ) -> Option<Source> {
@@ -134,7 +139,8 @@ impl<'s> Surroundings<'s> {
             path: path?,
             allowlist: Allowlist::new(allow.into_iter().collect()),
             single_headers: judge.single_headers,
-            limits: limits(self.limits, profile?),
+            limits: limits(usual, profile?),
+            in_flight,
             authenticator: judge.authenticator,
             handshakes: judge.handshakes,
             secret_labels: labels?,
@@ -343,9 +349,9 @@ fn wanted(events: Vec<String>, profile: &Profile) -> Wanted {
 }
 
 /// What one request may cost: no more than the provider sends.
-fn limits(limits: &Limits, profile: &Profile) -> Limits {
+fn limits(limits: Limits, profile: &Profile) -> Limits {
     let largest = profile.limits.max_body.and_then(|size| usize::try_from(size.as_u64()).ok());
-    Limits { max_body: largest.map_or(limits.max_body, |largest| largest.min(limits.max_body)), ..limits.clone() }
+    Limits { max_body: largest.map_or(limits.max_body, |largest| largest.min(limits.max_body)), ..limits }
 }
 
 /// What each of the secrets is called, and the secrets; `None` when one of them cannot be had.

@@ -52,6 +52,8 @@ pub struct Metrics {
     pub store: StoreMetrics,
     /// Connections that are open.
     pub open_connections: IntGauge,
+    /// Connections that were closed because another one needed their place.
+    pub displaced_connections: IntCounter,
     /// Requests that are being handled, and deliveries whose sender hung up.
     pub in_flight: IntGauge,
 }
@@ -172,6 +174,10 @@ impl Metrics {
                 publish: store.with_label_values(&["publish"]),
             },
             open_connections: gauge(&registry, "open_connections", "Connections of senders.")?,
+            displaced_connections: registered(
+                &registry,
+                IntCounter::new("doorward_displaced_connections_total", "Connections closed for others.")?,
+            )?,
             in_flight: gauge(&registry, "in_flight_requests", "Requests being handled.")?,
             registry: registry.clone(),
         };

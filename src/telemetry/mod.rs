@@ -2,6 +2,7 @@
 
 mod log;
 mod metrics;
+mod sampler;
 
 pub use log::Guard;
 pub use log::start_log;
@@ -9,3 +10,4 @@ pub use metrics::Metrics;
 pub use metrics::QueueMetrics;
 pub use metrics::SourceMetrics;
 pub use metrics::StoreMetrics;
+pub use sampler::Sampler;

@@ -73,7 +73,8 @@ async fn demonstrate(once: bool) -> Result<bool, String> {
         say("\nIt keeps serving, and logs every request here; end it with Ctrl-C. For example:\n");
         say(&format_args!("  curl -i -d '{{}}' http://{}/webhooks/offergrid", server.listen()));
         say(&format_args!("  curl -s http://{}/metrics | grep doorward_re\n", server.admin()));
-        let _log = telemetry::start_log(&Log { format: LogFormat::Text, level: tracing::Level::INFO });
+        let (format, level) = (LogFormat::Text, tracing::Level::INFO);
+        let _log = telemetry::start_log(&Log { format, level, unverified_burst: 0, unverified_rate: 0 });
         signals.next().await;
     }
     server.stop(signals.next()).await.map_err(|failure| failure.to_string())?;

@@ -10,6 +10,7 @@ use super::hash::Hash;
 use super::place::Encoding;
 use super::place::Holder;
 use super::place::Place;
+use super::place::header_name;
 use super::read;
 use crate::json::Pointer;
 use crate::problem::closest;
@@ -203,10 +204,7 @@ fn nested(name: &str, depth: usize) -> Result<Piece, String> {
     }
     let (argument, optional) = argument.strip_suffix('?').map_or((argument, false), |argument| (argument, true));
     let holder = match kind {
-        "header" => {
-            let name = |name| HeaderName::try_from(name).map_err(|_bad| format!("{name:?} is not a header name"));
-            Holder::Header(argument.split('|').map(name).collect::<Result<_, _>>()?)
-        }
+        "header" => Holder::Header(argument.split('|').map(header_name).collect::<Result<_, _>>()?),
         "json" => Holder::Json(Pointer::parse(argument)?),
         "form" if !argument.is_empty() => Holder::Form(argument.to_owned()),
         "query" if !argument.is_empty() => Holder::Query(argument.to_owned()),

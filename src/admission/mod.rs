@@ -1,0 +1,52 @@
+//! Who may use what there is only so much of: connections, bytes of bodies, and requests in flight.
+//!
+//! Whoever has not been verified may take what is free, and gives way when it is needed: of those that wait, the one that
+//! has waited longest is closed for the new one. What is complete never gives way, so that no work is lost.
+
+mod bytes;
+mod connections;
+mod quota;
+
+use std::net::IpAddr;
+
+pub use bytes::Budget;
+pub use bytes::Full;
+pub use bytes::Reserved;
+pub use connections::Busy;
+pub use connections::Connection;
+pub use connections::Connections;
+pub use connections::Phase;
+pub use connections::Place;
+pub use connections::Terms;
+pub use connections::Verdict;
+pub use quota::InFlight;
+pub use quota::Permit;
+pub use quota::Quota;
+
+/// What counts as one address: an IPv4 address, or the /64 of an IPv6 address, of which one customer has all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Origin(u128);
+
+impl Origin {
+    fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(address) => Self(u128::from(u32::from(address))),
+            IpAddr::V6(address) => Self(u128::from(address) >> 64 | 1 << 64),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_one_customer_are_one_origin() {
+        let origin = |text: &str| Origin::of(text.parse().expect("an address"));
+        assert_eq!(origin("2001:db8::1"), origin("2001:db8::ffff:0:0:2"));
+        assert_ne!(origin("2001:db8::1"), origin("2001:db8:0:1::1"));
+        assert_eq!(origin("192.0.2.1"), origin("::ffff:192.0.2.1"));
+        assert_ne!(origin("192.0.2.1"), origin("192.0.2.2"));
+        assert_ne!(origin("0.0.0.0"), origin("::"));
+    }
+}

@@ -1,0 +1,169 @@
+//! One connection: hyper speaks HTTP/1 on it for as long as it has its place, and what hyper cannot answer is answered here.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io;
+use std::io::IoSlice;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Context;
+use std::task::Poll;
+
+use bytes::Bytes;
+use http::Request;
+use http::Response;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::Service;
+use hyper_util::rt::TokioIo;
+use socket2::SockRef;
+use tokio::io::AsyncRead;
+use tokio::io::AsyncWrite;
+use tokio::io::ReadBuf;
+use tokio::net::TcpStream;
+
+use crate::admission::Connection;
+use crate::admission::Phase;
+use crate::admission::Place;
+use crate::admission::Verdict;
+use crate::refusal::Unserved;
+
+/// Most bytes that the head of a request may take.
+const MAX_HEAD: usize = 64 * 1024;
+/// Most bytes of a head that are kept for the log.
+const MAX_START: usize = 256;
+
+const TIMED_OUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+const BUSY: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n";
+
+/// What became of a connection.
+#[derive(Debug, Default)]
+pub(super) struct End {
+    /// It was closed because another one needed its place.
+    pub(super) displaced: bool,
+    /// Why its last request was none that could be served, with the beginning of what came of it.
+    pub(super) unserved: Option<(Unserved, Vec<u8>)>,
+}
+
+/// Serves a connection until it ends, or loses its place. The service says when a head is complete and when it has its
+/// answer ([`Connection::begin`], [`Connection::rest`]).
+pub(super) async fn serve<S>(stream: TcpStream, mut place: Place, service: S) -> End
+where
+    S: Service<Request<Incoming>, Response = Response<Full<Bytes>>, Error = Infallible>,
+{
+    let connection = Arc::clone(place.connection());
+    let tap = Tap { stream, connection: Arc::clone(&connection), start: Vec::with_capacity(MAX_START) };
+    // The time of heads is kept with the places.
+    let mut http = http1::Builder::new()
+        .header_read_timeout(None)
+        .max_buf_size(MAX_HEAD)
+        .max_header_size(MAX_HEAD)
+        .serve_connection(TokioIo::new(tap), service);
+    let mut finishing = false;
+    let ended = poll_fn(|cx| {
+        place.register(cx.waker());
+        if !finishing && place.is_finishing() {
+            finishing = true;
+            Pin::new(&mut http).graceful_shutdown();
+        }
+        let waits = || !matches!(connection.phase(), Phase::Body | Phase::Busy);
+        if connection.verdict().is_some() && waits() {
+            return Poll::Ready(None);
+        }
+        match Pin::new(&mut http).poll(cx) {
+            // A body that was being read has been answered by now.
+            Poll::Pending if connection.verdict().is_some() && waits() => Poll::Ready(None),
+            polled => polled.map(Some),
+        }
+    })
+    .await;
+    let tap = http.into_parts().io.into_inner();
+    let displaced = connection.verdict() == Some(Verdict::Displaced);
+    // What came in one piece with an earlier request is not known by its beginning.
+    let start = if connection.phase() == Phase::Head { tap.start } else { Vec::new() };
+    let unserved = match (ended, connection.phase()) {
+        (Some(Err(error)), _) => {
+            tracing::debug!(%error, "a connection ended early");
+            error.is_parse().then(|| Unserved::of(&start, error.is_parse_too_large()))
+        }
+        (None, Phase::Silent | Phase::Head) => {
+            answer(&tap.stream, TIMED_OUT);
+            Some(if displaced { Unserved::Displaced } else { Unserved::TimedOut })
+        }
+        // Between requests nobody waits for an answer.
+        _ => None,
+    };
+    End { displaced, unserved: unserved.map(|why| (why, start)) }
+}
+
+/// Turns a connection away whose address has as many as it may.
+pub(super) fn turn_away(stream: &TcpStream) {
+    answer(stream, BUSY);
+}
+
+/// Sends what fits into the socket's buffer, in which nothing waits. Whoever is gone does not want it.
+fn answer(stream: &TcpStream, bytes: &[u8]) {
+    let _gone = SockRef::from(stream).send(bytes);
+}
+
+/// The socket, which tells when bytes come.
+struct Tap {
+    stream: TcpStream,
+    connection: Arc<Connection>,
+    /// The beginning of the head that came last.
+    start: Vec<u8>,
+}
+
+impl Tap {
+    fn note(&mut self, bytes: &[u8]) {
+        match self.connection.phase() {
+            Phase::Silent | Phase::Idle => {
+                self.start.clear();
+                self.connection.read();
+            }
+            Phase::Head => {}
+            Phase::Body | Phase::Busy => return,
+        }
+        let room = MAX_START - self.start.len();
+        self.start.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
+    }
+}
+
+impl AsyncRead for Tap {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if let Some(new) = buffer.filled().get(before..).filter(|new| !new.is_empty()) {
+            self.note(new);
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Tap {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
