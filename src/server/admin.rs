@@ -18,23 +18,24 @@ use http::StatusCode;
 use http::header;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use hyper_util::rt::TokioTimer;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+
+use crate::admission::Connections;
+use crate::admission::Terms;
+use crate::origin::TrustedProxies;
 
 use super::Shared;
 use super::access;
 use super::api;
 use super::api::Api;
+use super::connection;
 use super::worker::Pulse;
 
-/// Most connections at one time.
-const MAX_CONNECTIONS: usize = 64;
-/// How long a head may take, from the connection's begin or its last answer.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection may lie idle between two requests, where nobody else needs its place.
+const IDLE: Duration = Duration::from_secs(75);
+/// How long to wait when connections cannot be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often pulses are taken, and how many times in a row one may be missing.
 const ROUND: Duration = Duration::from_secs(2);
 const MISSES: u64 = 5;
@@ -67,27 +68,49 @@ impl Admin {
         let admin = Arc::new(self);
         let watcher = Arc::clone(&admin);
         drop(tokio::spawn(async move { watcher.watch().await }));
-        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let connections = Connections::new(admin.terms());
+        let swept = Arc::clone(&connections);
+        drop(tokio::spawn(async move {
+            let begun = Instant::now();
+            loop {
+                tokio::time::sleep(swept.period()).await;
+                swept.sweep(begun.elapsed());
+            }
+        }));
         loop {
-            let permit = Arc::clone(&permits).acquire_owned().await;
+            connections.room().await;
             let Ok((stream, peer)) = listener.accept().await else {
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
-            let admin = Arc::clone(&admin);
+            // No address has fewer than all, so that none is turned away.
+            let Ok(place) = connections.enter(peer.ip()) else { continue };
+            let (admin, connection) = (Arc::clone(&admin), Arc::clone(place.connection()));
             let service = service_fn(move |request: Request<Incoming>| {
-                let admin = Arc::clone(&admin);
-                async move { Ok::<_, Infallible>(admin.answer(request, peer).await) }
+                // Only what comes with the token has its body read, so whoever is here need not give way.
+                connection.complete();
+                let (admin, connection) = (Arc::clone(&admin), Arc::clone(&connection));
+                async move {
+                    let response = admin.answer(request, peer).await;
+                    connection.rest();
+                    Ok::<_, Infallible>(response)
+                }
             });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT)
-                .serve_connection(TokioIo::new(stream), service);
             drop(tokio::spawn(async move {
                 // Whoever hangs up early does not want the answer.
-                let _early = connection.await;
-                drop(permit);
+                let _end = connection::serve(stream, place, service).await;
             }));
+        }
+    }
+
+    fn terms(&self) -> Terms {
+        let settings = &self.shared.settings.admin;
+        Terms {
+            max: settings.max_connections,
+            max_per_address: settings.max_connections,
+            shared_by_many: TrustedProxies::default(),
+            header_timeout: settings.header_timeout,
+            idle_timeout: IDLE,
         }
     }
 

@@ -10,8 +10,11 @@ use crate::event::Key;
 /// The names of the keys of one source: `doorward:{TAG}:…`. In a Redis cluster they are all on one node, because only
 /// the tag decides which.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Keyspace {
-    prefix: Arc<str>,
+pub struct Keyspace(Arc<Names>);
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Names {
+    prefix: String,
     tag: SourceTag,
 }
 
@@ -22,17 +25,17 @@ pub struct SourceTag(pub u64);
 impl Keyspace {
     /// The keys of a source of this name.
     pub fn of_source(name: &str) -> Self {
-        Self { prefix: format!("doorward:{{{name}}}:").into(), tag: SourceTag::of(name) }
+        Self(Arc::new(Names { prefix: format!("doorward:{{{name}}}:"), tag: SourceTag::of(name) }))
     }
 
     /// The source, or the tag of its stream.
     pub fn source(&self) -> &str {
-        hash_tag(&self.prefix).unwrap_or_default()
+        hash_tag(&self.0.prefix).unwrap_or_default()
     }
 
     /// Whose its keys are.
     pub fn tag(&self) -> SourceTag {
-        self.tag
+        self.0.tag
     }
 
     /// The keys that go with a stream, on the node where it is.
@@ -54,12 +57,12 @@ impl Keyspace {
 
     /// What an event is remembered under.
     pub fn name(&self, key: Key) -> String {
-        format!("{}{}", self.prefix, key.hex())
+        format!("{}{}", self.0.prefix, key.hex())
     }
 
     /// What all its names begin with.
     pub fn prefix(&self) -> &str {
-        &self.prefix
+        &self.0.prefix
     }
 }
 

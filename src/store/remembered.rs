@@ -158,7 +158,7 @@ impl Shard {
     }
 
     fn retain_all(&mut self, kept: impl Fn(u32) -> bool) {
-        self.parts.iter_mut().for_each(|keys| retain(keys, |until| kept(until)));
+        self.parts.iter_mut().for_each(|keys| retain(keys, &kept));
         self.count = self.parts.iter().map(KeyMap::len).sum();
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::net::UdpSocket;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::harness::connect;
 use crate::harness::exchange;
 use crate::harness::offergrid;
 use crate::harness::picky;
+use crate::harness::receive;
 use crate::harness::steerable;
 use crate::harness::wait_until;
 
@@ -121,6 +123,47 @@ fn another_machine_drains_with_the_token_alone() {
     let request = "POST /drain HTTP/1.1\r\nhost: admin\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
     assert_eq!(exchange(address, request.as_bytes()).status, 403, "without a token nobody may");
     assert_eq!(open.admin("/readyz").status, 200, "nothing was drained");
+}
+
+#[test]
+fn silent_connections_do_not_keep_probes_out() {
+    let upstream = Upstream::start();
+    let gateway =
+        Gateway::start(&(Github::source(&upstream.url()) + "[admin]\nmax_connections = 4\nheader_timeout = \"1h\"\n"));
+    let silent: Vec<_> = (0..4).map(|_| connect(gateway.admin_address())).collect();
+    let started = connect(gateway.admin_address());
+    (&started).write_all(b"GET /livez HTTP/1.1\r\nhost:").expect("sent");
+    assert_eq!(receive(&silent[0]).status, 408, "it was closed for the one above");
+    assert_eq!(ask(&gateway, "GET", "/livez").status, 200);
+    assert_eq!(receive(&silent[1]).status, 408, "and this one for the probe, which leaves a place");
+    for _ in 0..8 {
+        assert_eq!(ask(&gateway, "GET", "/livez").status, 200);
+    }
+    for stream in &silent[2..] {
+        (&mut &*stream).write_all(b"GET /livez HTTP/1.1\r\nhost: admin\r\n\r\n").expect("sent");
+        assert_eq!(receive(stream).status, 200, "there was room");
+    }
+}
+
+#[test]
+fn as_many_connections_as_may_be_are_left_alone() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&(Github::source(&upstream.url()) + "[admin]\nmax_connections = 4\n"));
+    let kept: Vec<_> = (0..3).map(|_| connect(gateway.admin_address())).collect();
+    assert_eq!(ask(&gateway, "GET", "/livez").status, 200);
+    for stream in &kept {
+        (&mut &*stream).write_all(b"GET /livez HTTP/1.1\r\nhost: admin\r\n\r\n").expect("sent");
+        assert_eq!(receive(stream).status, 200);
+    }
+}
+
+#[test]
+fn a_head_that_does_not_come_is_not_waited_for() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&(Github::source(&upstream.url()) + "[admin]\nheader_timeout = \"100ms\"\n"));
+    let started = connect(gateway.admin_address());
+    (&started).write_all(b"GET /livez HTTP/1.1\r\n").expect("sent");
+    assert_eq!(receive(&started).status, 408);
 }
 
 /// The admin port by an address of this machine that is not of its loopback, where it has one.
