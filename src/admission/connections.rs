@@ -226,7 +226,6 @@ impl Connections {
         if let Some(origin) = origin {
             *state.addresses.entry(origin).or_default() += 1;
         }
-        state.queue(slot);
         Place { connection, registered: false }
     }
 
@@ -426,7 +425,7 @@ impl Place {
     }
 
     /// Has the task of this waker woken when there is a verdict, or the end is asked for. It must be the same task with
-    /// every call.
+    /// every call. From the first one on the connection may be closed for another one: what was sent with it has its chance.
     pub fn register(&mut self, waker: &Waker) {
         if std::mem::replace(&mut self.registered, true) {
             return;
@@ -435,6 +434,8 @@ impl Place {
         if let Some(Some(node)) = state.nodes.get_mut(self.connection.slot) {
             node.waker = Some(waker.clone());
         }
+        state.queue(self.connection.slot);
+        self.connection.all.tell(state);
     }
 
     /// Whether the connection is to end with the request that it is at.
@@ -472,7 +473,9 @@ mod tests {
 
     #[track_caller]
     fn enter(all: &Arc<Connections>, address: &str) -> Place {
-        all.enter(address.parse().expect("an address")).expect("a place")
+        let mut place = all.enter(address.parse().expect("an address")).expect("a place");
+        place.register(Waker::noop());
+        place
     }
 
     fn verdicts(places: &[&Place]) -> Vec<Option<Verdict>> {
@@ -521,6 +524,18 @@ mod tests {
         drop((second, third));
         let _sixth = enter(&all, "192.0.2.1");
         assert_eq!(verdicts(&[&first, &fourth]), [Some(Verdict::Displaced), None]);
+    }
+
+    #[test]
+    fn whoever_had_no_chance_yet_is_not_closed() {
+        let all = connections(1, 10);
+        let mut first = all.enter("192.0.2.1".parse().expect("an address")).expect("a place");
+        assert!(!has_room(&all));
+        let second = enter(&all, "192.0.2.1");
+        assert_eq!(verdicts(&[&first, &second]), [None, None], "one more than there may be");
+        first.register(Waker::noop());
+        let _third = enter(&all, "192.0.2.1");
+        assert_eq!(verdicts(&[&first, &second]), [None, Some(Verdict::Displaced)]);
     }
 
     #[test]

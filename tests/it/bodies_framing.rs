@@ -139,7 +139,7 @@ fn a_sender_that_stops_in_mid_headers_is_cut_off() {
 
 #[test]
 fn a_connection_that_lies_idle_is_closed() {
-    let (gateway, upstream) = started("[server]\nheader_timeout = \"300ms\"\n");
+    let (gateway, upstream) = started("[server]\nidle_timeout = \"300ms\"\n");
     let mut stream = connect(gateway.address());
     assert_eq!(Github::delivery("1", "{}").send_on(&stream).status, 200);
     assert_ended(&mut stream, "HTTP/1.1 4");

@@ -83,6 +83,7 @@ mod sign;
 mod sign_send;
 mod slow;
 mod sqlite;
+mod strangers;
 mod stream;
 mod terminal;
 mod upstreams;

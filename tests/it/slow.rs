@@ -16,8 +16,8 @@ use crate::harness::connect;
 use crate::harness::receive;
 
 /// There is one place, and it is lost to a slow sender after half a second.
-const HURRIED: &str =
-    "[server]\nworkers = 1\nmax_connections = 1\nheader_timeout = \"500ms\"\nbody_timeout = \"500ms\"\n";
+const HURRIED: &str = "[server]\nworkers = 1\nmax_connections = 1\nheader_timeout = \"500ms\"\nidle_timeout = \"500ms\"\n\
+     body_timeout = \"500ms\"\n";
 
 #[test]
 fn a_sender_that_says_nothing_loses_its_place() {
