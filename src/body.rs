@@ -14,13 +14,26 @@ use http::Uri;
 use http::header;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use tokio::sync::Semaphore;
 
+use crate::content_coding::Coding;
+use crate::content_coding::Decoder;
+use crate::content_coding::Garbled;
+use crate::content_coding::SLICE;
+use crate::content_coding::Unsupported;
 use crate::origin::Admitted;
 use crate::origin::Client;
+use crate::profile::ContentEncoding;
 use crate::time::Moment;
 
 /// Most bytes of memory that are set aside for a body before they have come.
 const MAX_AHEAD: usize = 128 * 1024;
+
+thread_local! {
+    /// Held while a body is decompressed, which anybody can ask for: a worker does it for one request at a time, and serves
+    /// the others between its slices.
+    static DECOMPRESSING: Arc<Semaphore> = Arc::new(Semaphore::new(1));
+}
 
 /// A request read whole, not yet believed. It goes through many hands, so it is moved as one pointer.
 #[derive(Debug)]
@@ -31,16 +44,38 @@ struct Request {
     method: Method,
     target: Uri,
     headers: HeaderMap,
-    body: Bytes,
+    /// As sent.
+    sent: Bytes,
+    /// Before its compression, where it is compressed.
+    plain: Option<Bytes>,
+    signed: ContentEncoding,
     client: Option<Client>,
     received_at: Moment,
     _reserved: Option<Reserved>,
 }
 
 impl Inbound {
-    /// A recorded request, for looking at it again; it was admitted by nobody.
+    /// A recorded request, for looking at it again; it was admitted by nobody. Its body is read as it is, whatever the
+    /// headers say; see [`Self::compressed`].
     pub fn recorded(method: Method, target: Uri, headers: HeaderMap, body: Bytes, received_at: Moment) -> Self {
-        Self(Box::new(Request { method, target, headers, body, client: None, received_at, _reserved: None }))
+        Self(Box::new(Request {
+            method,
+            target,
+            headers,
+            sent: body,
+            plain: None,
+            signed: ContentEncoding::SignedPlain,
+            client: None,
+            received_at,
+            _reserved: None,
+        }))
+    }
+
+    /// The same with what its body was before its compression.
+    #[must_use]
+    pub fn compressed(mut self, plain: Bytes) -> Self {
+        self.0.plain = Some(plain);
+        self
     }
 
     /// The method as sent.
@@ -58,9 +93,37 @@ impl Inbound {
         &self.0.headers
     }
 
-    /// The body, byte for byte.
+    /// The body as sent, byte for byte: what is delivered.
+    pub fn sent(&self) -> &Bytes {
+        &self.0.sent
+    }
+
+    /// The body before its compression: what is read.
     pub fn body(&self) -> &Bytes {
-        &self.0.body
+        self.0.plain.as_ref().unwrap_or(&self.0.sent)
+    }
+
+    /// The body as it is signed: as sent, or before its compression.
+    pub fn signed(&self) -> &Bytes {
+        match self.0.signed {
+            ContentEncoding::SignedPlain => self.body(),
+            ContentEncoding::SignedAsSent => self.sent(),
+        }
+    }
+
+    /// Whether the body is compressed, so that it may be signed in two ways.
+    pub fn is_compressed(&self) -> bool {
+        self.0.plain.is_some()
+    }
+
+    /// In which way the body is taken for signed.
+    pub fn signed_as(&self) -> ContentEncoding {
+        self.0.signed
+    }
+
+    /// Takes the body for signed in this way; unless this is said, before its compression.
+    pub fn take_as(&mut self, signed: ContentEncoding) {
+        self.0.signed = signed;
     }
 
     /// The admitted client; `None` in a recorded request.
@@ -135,9 +198,12 @@ pub enum Unreadable {
     /// The body is longer than allowed.
     #[error("the body is larger than the limit")]
     TooLarge,
-    /// The body is compressed; what is signed could not be told.
-    #[error("the body has a content encoding")]
-    Encoded,
+    /// The body has another content encoding than those that are taken, or several.
+    #[error(transparent)]
+    Encoded(#[from] Unsupported),
+    /// The body is not what its content encoding says.
+    #[error(transparent)]
+    Garbled(#[from] Garbled),
     /// A header that may stand once stands twice.
     #[error("a header that may be there once is there twice")]
     HeaderRepeated,
@@ -169,13 +235,20 @@ pub async fn read(
     let received_at = Moment::now();
     let (head, body) = request.into_parts();
     let client = Some(admitted.into_client());
-    let length = announced(&head.headers, single, limits)?;
-    let (body, reserved) = within(body, length, limits).await?;
+    let Announced { length, coding } = announced(&head.headers, single, limits)?;
+    let (sent, mut reserved) = within(body, length, limits).await?;
+    let plain = match coding {
+        // Rare and large: it stays out of the way of all other requests.
+        Some(coding) => Some(Box::pin(decompressed(coding, &sent, &mut reserved, limits.max_body)).await?),
+        None => None,
+    };
     Ok(Inbound(Box::new(Request {
         method: head.method,
         target: head.uri,
         headers: head.headers,
-        body,
+        sent,
+        plain,
+        signed: ContentEncoding::SignedPlain,
         client,
         received_at,
         _reserved: Some(reserved),
@@ -187,7 +260,10 @@ pub async fn read(
 /// # Errors
 /// [`Unreadable`] for what cannot be read within the limits.
 pub async fn plain(request: http::Request<Incoming>, limits: &Limits) -> Result<Bytes, Unreadable> {
-    let length = announced(request.headers(), &[], limits)?;
+    let Announced { length, coding } = announced(request.headers(), &[], limits)?;
+    if coding.is_some() {
+        return Err(Unsupported.into());
+    }
     within(request.into_body(), length, limits).await.map(|(body, _reserved)| body)
 }
 
@@ -200,27 +276,57 @@ async fn within(body: Incoming, length: Option<usize>, limits: &Limits) -> Resul
     Ok((body, reserved))
 }
 
-/// Judges the head of a request; the length of the body that it announces, if any.
+/// The body before its compression, which counts like one that is sent.
+async fn decompressed(
+    coding: Coding,
+    sent: &Bytes,
+    reserved: &mut Reserved,
+    max_body: usize,
+) -> Result<Bytes, Unreadable> {
+    let turn = DECOMPRESSING.with(Arc::clone);
+    // Never closed.
+    let _turn = turn.acquire().await.ok();
+    let mut decoder = Decoder::new(coding, sent)?;
+    let mut plain = BytesMut::new();
+    let mut slice = vec![0; SLICE];
+    while let Some(next) = decoder.next(&mut slice)? {
+        if plain.len() + next.len() > max_body {
+            return Err(Unreadable::TooLarge);
+        }
+        reserved.grow_to(sent.len() + plain.len() + next.len())?;
+        plain.extend_from_slice(next);
+        tokio::task::yield_now().await;
+    }
+    Ok(plain.freeze())
+}
+
+/// What the head of a request says of its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Announced {
+    /// Its bytes as sent, where that is said.
+    pub length: Option<usize>,
+    /// What it is compressed with.
+    pub coding: Option<Coding>,
+}
+
+/// Judges the head of a request.
 ///
 /// # Errors
 /// [`Unreadable`] for what would be read in two ways, cannot be read, or is too large.
-pub fn announced(headers: &HeaderMap, single: &[HeaderName], limits: &Limits) -> Result<Option<usize>, Unreadable> {
+pub fn announced(headers: &HeaderMap, single: &[HeaderName], limits: &Limits) -> Result<Announced, Unreadable> {
     // Fewer names than values: only then is there anything to look for.
     let repeated = headers.keys_len() < headers.len();
     let twice = |name: &HeaderName| repeated && headers.get_all(name).iter().nth(1).is_some();
     if single.iter().any(twice) || twice(&header::HOST) || twice(&header::CONTENT_TYPE) {
         return Err(Unreadable::HeaderRepeated);
     }
-    if headers.get_all(header::CONTENT_ENCODING).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
-    {
-        return Err(Unreadable::Encoded);
-    }
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next() {
+    let coding = Coding::of(headers)?;
+    let mut transfer = headers.get_all(header::TRANSFER_ENCODING).iter();
+    if let Some(transferred) = transfer.next() {
         // Anything else than `chunked` alone would be read in two ways, or not at all (RFC 9112 section 6.1).
-        let chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
+        let chunked = transferred.as_bytes().eq_ignore_ascii_case(b"chunked") && transfer.next().is_none();
         return if chunked && !headers.contains_key(header::CONTENT_LENGTH) {
-            Ok(None)
+            Ok(Announced { length: None, coding })
         } else {
             Err(Unreadable::Framing)
         };
@@ -228,7 +334,7 @@ pub fn announced(headers: &HeaderMap, single: &[HeaderName], limits: &Limits) ->
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     match length {
         Some(length) if length > limits.max_body => Err(Unreadable::TooLarge),
-        _ => Ok(length),
+        _ => Ok(Announced { length, coding }),
     }
 }
 

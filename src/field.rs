@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use http::HeaderName;
 
 use crate::body::Inbound;
+use crate::content_coding::looks_compressed;
 use crate::json::Fields;
 use crate::json::Malformed;
 use crate::json::Pointers;
@@ -74,6 +75,11 @@ impl Wants {
     /// [`Malformed`] when it is not strict JSON; a body that does not look like JSON may be something else where
     /// that is good enough, and not `needed`.
     pub fn read_json(&self, inbound: &Inbound, values: &mut Values, needed: bool) -> Result<(), Malformed> {
+        // Its Content-Encoding, which nobody has signed, was taken away, or another one laid over it: it would be an event
+        // without what stands in it.
+        if self.json() && looks_compressed(inbound.body()) {
+            return Err(Malformed::new("it is compressed, and its Content-Encoding does not say so"));
+        }
         if self.json_only || self.json() && (is_json(inbound.body()) || needed || !self.json_optional) {
             values.fields = self.pointers.extract(inbound.body())?;
         }

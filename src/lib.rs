@@ -13,6 +13,7 @@ pub mod time;
 pub mod escape;
 pub mod secret;
 pub mod json;
+pub mod content_coding;
 
 // What a profile file says, and means.
 pub mod profile;

@@ -24,6 +24,7 @@ use crate::field::Values;
 use crate::field::Wants;
 use crate::profile;
 use crate::profile::Combination;
+use crate::profile::ContentEncoding;
 use crate::time::Moment;
 
 pub use certificate::Limits as CertificateLimits;
@@ -87,6 +88,8 @@ pub struct Authenticator {
     pub wants: Wants,
     /// Whether JSON has to be parsed before the request is known to be genuine; see [`Self::reads_json`].
     pub json_first: bool,
+    /// In which ways a compressed body may be signed, in the order in which they are tried.
+    pub compressed: Vec<ContentEncoding>,
 }
 
 /// An inbound that an authenticator accepted. Born in [`Authenticator::verify`] only.
@@ -151,13 +154,33 @@ impl Authenticator {
     ///
     /// # Errors
     /// The first [`Failure`] found; the order is the same for every request of a profile.
-    pub async fn verify(&self, inbound: Inbound, now: Moment) -> Result<Verified, Box<Rejected>> {
-        match self.judge(&inbound, now).await {
+    pub async fn verify(&self, mut inbound: Inbound, now: Moment) -> Result<Verified, Box<Rejected>> {
+        let judged = match inbound.is_compressed() {
+            false => self.judge(&inbound, now).await,
+            // Rare and large: it stays out of the way of all other requests.
+            true => Box::pin(self.judge_compressed(&mut inbound, now)).await,
+        };
+        match judged {
             Ok(Proven { values, secret, skew, ahead, guard }) => {
                 Ok(Verified { inbound, values, secret, skew, ahead, guard })
             }
             Err(failure) => Err(Box::new(Rejected { failure, inbound })),
         }
+    }
+
+    /// Takes the body for signed in one way after the other. What else is wrong would be so in each.
+    async fn judge_compressed(&self, inbound: &mut Inbound, now: Moment) -> Result<Proven, Failure> {
+        let mut failure = Failure::SignatureMismatch;
+        for signed in &self.compressed {
+            inbound.take_as(*signed);
+            match self.judge(inbound, now).await {
+                Err(other @ (Failure::SignatureMismatch | Failure::TokenBody | Failure::ConditionUnmet)) => {
+                    failure = other
+                }
+                judged => return judged,
+            }
+        }
+        Err(failure)
     }
 
     async fn judge(&self, inbound: &Inbound, now: Moment) -> Result<Proven, Failure> {

@@ -51,7 +51,7 @@ impl RedisStream {
             ("received_at", received_at.as_bytes()),
             ("method", inbound.method().as_str().as_bytes()),
             ("headers", sent.as_bytes()),
-            ("body", inbound.body()),
+            ("body", inbound.sent()),
             ("verified", if event.is_verified() { b"true" } else { b"false" }),
         ];
         self.redis.publish(keys, attempt, &self.stream, &fields).await

@@ -212,7 +212,7 @@ impl Upstream {
 
     fn request(&self, event: &Event, deduplicated: bool) -> Outgoing {
         let headers = headers::of_delivery(event, &self.source, &self.target.authority, deduplicated);
-        self.carry(event.inbound().method(), headers, event.inbound().body())
+        self.carry(event.inbound().method(), headers, event.inbound().sent())
     }
 
     fn carry(&self, method: &Method, headers: HeaderMap, body: &Bytes) -> Outgoing {

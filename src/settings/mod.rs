@@ -162,9 +162,9 @@ impl Settings {
         let store = root.section("store").map(Store::understand);
         let log = root.section("log").map(Log::understand);
         // Sources are looked at even when something above is wrong, so that every problem comes out in one run.
-        let (server, limits) = server.unwrap_or_else(|| (None, Limits::none()));
+        let (server, limits, max_buffered) = server.unwrap_or_else(|| (None, Limits::none(), usize::MAX));
         let store = store.flatten();
-        let surroundings = source::Surroundings::new(&profiles, &limits, store.as_ref());
+        let surroundings = source::Surroundings::new(&profiles, (&limits, max_buffered), store.as_ref());
         let understood = root.section("sources").map(|sources| surroundings.sources(&sources));
         report.with(|problems| surroundings.into_used().iter().for_each(|name| profiles.lint(name, problems)));
         root.finish();
@@ -192,8 +192,9 @@ fn profiles(root: &mut Section<'_>, report: &Report<'_>) -> Profiles {
 }
 
 impl Server {
-    /// The limits of one request stand in this section too, and are needed even when something else in it is wrong.
-    fn understand(mut section: Section<'_>) -> (Option<Self>, Limits) {
+    /// The limits of one request, and of the bytes of all, stand in this section too, and are needed even when something
+    /// else in it is wrong.
+    fn understand(mut section: Section<'_>) -> (Option<Self>, Limits, usize) {
         let max_body = section.want("max_body", size);
         let body_timeout = section.want("body_timeout", duration);
         let max_buffered = section.want("max_buffered", size);
@@ -210,7 +211,7 @@ impl Server {
         };
         let server = Self::rest(&mut section);
         section.finish();
-        (server, limits)
+        (server, limits, max_buffered.unwrap_or(usize::MAX))
     }
 
     fn rest(section: &mut Section<'_>) -> Option<Self> {

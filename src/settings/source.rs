@@ -15,6 +15,7 @@ use super::lint;
 use super::section::Section;
 use super::section::count;
 use super::section::duration;
+use super::section::size;
 use super::section::word;
 use super::shared::Holdings;
 use crate::auth::Jwks;
@@ -49,6 +50,8 @@ const MARGIN: Duration = Duration::from_secs(1);
 pub(super) struct Surroundings<'s> {
     profiles: &'s Profiles,
     limits: &'s Limits,
+    /// Bytes of all bodies at one time.
+    max_buffered: usize,
     /// Absent when something is wrong with it.
     store: Option<&'s Store>,
     /// The profiles that sources have.
@@ -65,8 +68,12 @@ struct Given<'g> {
 }
 
 impl<'s> Surroundings<'s> {
-    pub(super) fn new(profiles: &'s Profiles, limits: &'s Limits, store: Option<&'s Store>) -> Self {
-        Self { profiles, limits, store, used: RefCell::default(), holdings: Holdings::default() }
+    pub(super) fn new(
+        profiles: &'s Profiles,
+        (limits, max_buffered): (&'s Limits, usize),
+        store: Option<&'s Store>,
+    ) -> Self {
+        Self { profiles, limits, max_buffered, store, used: RefCell::default(), holdings: Holdings::default() }
     }
 
     /// The names of the profiles that sources have.
@@ -109,6 +116,7 @@ impl<'s> Surroundings<'s> {
         let events: Vec<String> = section.list("events", |pattern| Ok(pattern.to_owned()));
         let guard = section.may("replay_guard", word(&ReplayGuard::ALL.map(|guard| (guard.name(), guard))));
         let (labels, secrets) = secrets(&mut section, profile).unzip();
+        let max_body = self.max_body(&mut section, profile);
         let observe = section.may("verify", word(&[("enforce", false), ("observe", true)]));
         if observe == Some(true) {
             section.warning("verify", "is \"observe\": what cannot be verified is delivered all the same");
@@ -134,7 +142,7 @@ impl<'s> Surroundings<'s> {
             path: path?,
             allowlist: Allowlist::new(allow.into_iter().collect()),
             single_headers: judge.single_headers,
-            limits: limits(self.limits, profile?),
+            limits: Limits { max_body, ..self.limits.clone() },
             authenticator: judge.authenticator,
             handshakes: judge.handshakes,
             secret_labels: labels?,
@@ -144,6 +152,20 @@ impl<'s> Surroundings<'s> {
             observe: observe == Some(true),
             destination,
         })
+    }
+
+    /// The largest body that is taken: what the source says or else the server, and no more than the provider sends.
+    fn max_body(&self, section: &mut Section<'_>, profile: Option<&Profile>) -> usize {
+        let said = section.may("max_body", size);
+        if said.is_some_and(|said| said > self.max_buffered) {
+            section
+                .error("max_body", "is more than server.max_buffered, so that the largest bodies could never be read");
+        }
+        let max_body = said.unwrap_or(self.limits.max_body);
+        let Some(profile) = profile else { return max_body };
+        lint::largest_body(section, profile, max_body);
+        let largest = profile.limits.max_body.and_then(|size| usize::try_from(size.as_u64()).ok());
+        largest.map_or(max_body, |largest| largest.min(max_body))
     }
 
     /// What should be looked at before anything is made of it.
@@ -340,12 +362,6 @@ fn path(text: &str) -> Result<String, String> {
 /// The types that are delivered; where there are none, nothing can be chosen by them.
 fn wanted(events: Vec<String>, profile: &Profile) -> Wanted {
     Wanted::new(events.into_iter().filter(|_| profile.event.kind.is_some()))
-}
-
-/// What one request may cost: no more than the provider sends.
-fn limits(limits: &Limits, profile: &Profile) -> Limits {
-    let largest = profile.limits.max_body.and_then(|size| usize::try_from(size.as_u64()).ok());
-    Limits { max_body: largest.map_or(limits.max_body, |largest| largest.min(limits.max_body)), ..limits.clone() }
 }
 
 /// What each of the secrets is called, and the secrets; `None` when one of them cannot be had.
