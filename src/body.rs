@@ -46,12 +46,13 @@ struct Request {
     headers: HeaderMap,
     /// As sent.
     sent: Bytes,
-    /// Before its compression, where it is compressed.
+    coding: Option<Coding>,
+    /// Before its compression, once it is decompressed.
     plain: Option<Bytes>,
     signed: ContentEncoding,
     client: Option<Client>,
     received_at: Moment,
-    _reserved: Option<Reserved>,
+    reserved: Option<Reserved>,
 }
 
 impl Inbound {
@@ -63,11 +64,12 @@ impl Inbound {
             target,
             headers,
             sent: body,
+            coding: None,
             plain: None,
             signed: ContentEncoding::SignedPlain,
             client: None,
             received_at,
-            _reserved: None,
+            reserved: None,
         }))
     }
 
@@ -111,9 +113,41 @@ impl Inbound {
         }
     }
 
-    /// Whether the body is compressed, so that it may be signed in two ways.
+    /// Whether the body is compressed, so that it may be signed in two ways, and decompressed.
     pub fn is_compressed(&self) -> bool {
         self.0.plain.is_some()
+    }
+
+    /// Whether the body is compressed and still has to be decompressed, before anything of it is read.
+    pub fn is_packed(&self) -> bool {
+        self.0.coding.is_some() && self.0.plain.is_none()
+    }
+
+    /// Decompresses the body. What it was before its compression counts like bytes that are sent.
+    ///
+    /// # Errors
+    /// [`Unreadable`] for what is too large, or not what its coding makes.
+    pub async fn decompress(&mut self, limits: &Limits) -> Result<(), Unreadable> {
+        let Some(coding) = self.0.coding else { return Ok(()) };
+        let turn = DECOMPRESSING.with(Arc::clone);
+        // Never closed.
+        let _turn = turn.acquire().await.ok();
+        let mut decoder = Decoder::new(coding, &self.0.sent)?;
+        let mut plain = BytesMut::new();
+        let mut slice = vec![0; SLICE];
+        while let Some(next) = decoder.next(&mut slice)? {
+            let length = plain.len() + next.len();
+            if length > limits.max_body {
+                return Err(Unreadable::TooLarge);
+            }
+            if let Some(reserved) = &mut self.0.reserved {
+                reserved.grow_to(self.0.sent.len() + length)?;
+            }
+            plain.extend_from_slice(next);
+            tokio::task::yield_now().await;
+        }
+        self.0.plain = Some(plain.freeze());
+        Ok(())
     }
 
     /// In which way the body is taken for signed.
@@ -221,7 +255,7 @@ pub enum Unreadable {
     Overloaded,
 }
 
-/// Reads a request of an admitted client. `single` names the headers that the source's profile reads: each may be there
+/// Reads a request of an admitted client; a compressed body is not decompressed yet. `single` names the headers that the source's profile reads: each may be there
 /// once.
 ///
 /// # Errors
@@ -236,22 +270,18 @@ pub async fn read(
     let (head, body) = request.into_parts();
     let client = Some(admitted.into_client());
     let Announced { length, coding } = announced(&head.headers, single, limits)?;
-    let (sent, mut reserved) = within(body, length, limits).await?;
-    let plain = match coding {
-        // Rare and large: it stays out of the way of all other requests.
-        Some(coding) => Some(Box::pin(decompressed(coding, &sent, &mut reserved, limits.max_body)).await?),
-        None => None,
-    };
+    let (sent, reserved) = within(body, length, limits).await?;
     Ok(Inbound(Box::new(Request {
         method: head.method,
         target: head.uri,
         headers: head.headers,
         sent,
-        plain,
+        coding,
+        plain: None,
         signed: ContentEncoding::SignedPlain,
         client,
         received_at,
-        _reserved: Some(reserved),
+        reserved: Some(reserved),
     })))
 }
 
@@ -274,30 +304,6 @@ async fn within(body: Incoming, length: Option<usize>, limits: &Limits) -> Resul
         .await
         .map_err(|_elapsed| Unreadable::TimedOut)??;
     Ok((body, reserved))
-}
-
-/// The body before its compression, which counts like one that is sent.
-async fn decompressed(
-    coding: Coding,
-    sent: &Bytes,
-    reserved: &mut Reserved,
-    max_body: usize,
-) -> Result<Bytes, Unreadable> {
-    let turn = DECOMPRESSING.with(Arc::clone);
-    // Never closed.
-    let _turn = turn.acquire().await.ok();
-    let mut decoder = Decoder::new(coding, sent)?;
-    let mut plain = BytesMut::new();
-    let mut slice = vec![0; SLICE];
-    while let Some(next) = decoder.next(&mut slice)? {
-        if plain.len() + next.len() > max_body {
-            return Err(Unreadable::TooLarge);
-        }
-        reserved.grow_to(sent.len() + plain.len() + next.len())?;
-        plain.extend_from_slice(next);
-        tokio::task::yield_now().await;
-    }
-    Ok(plain.freeze())
 }
 
 /// What the head of a request says of its body.

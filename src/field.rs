@@ -51,6 +51,11 @@ impl Wants {
         self.any_form = true;
     }
 
+    /// Whether the body may be read as a form.
+    pub fn form(&self) -> bool {
+        self.form || self.any_form
+    }
+
     /// Whether the body has to be parsed as JSON for anybody.
     pub fn json(&self) -> bool {
         !self.pointers.is_empty()

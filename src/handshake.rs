@@ -105,6 +105,11 @@ impl Handshakes {
         self.rules.iter().map(|rule| &rule.method)
     }
 
+    /// Whether all of them have to be authentic.
+    pub fn are_signed(&self) -> bool {
+        self.rules.iter().all(|rule| rule.signed)
+    }
+
     /// Whether a request with this method can be a handshake that has to be authentic.
     pub fn take_signed(&self, method: &Method) -> bool {
         self.rules.iter().any(|rule| rule.signed && rule.method == *method)
@@ -120,7 +125,7 @@ impl Handshakes {
     /// # Errors
     /// [`Unanswered`] when it is one, but not a good one.
     pub async fn before(&self, inbound: &Inbound) -> Result<Option<Answer>, Unanswered> {
-        if self.rules.iter().all(|rule| rule.signed) {
+        if self.are_signed() {
             return Ok(None);
         }
         // What cannot be read is no handshake, and judged as an event.

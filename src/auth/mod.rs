@@ -183,33 +183,62 @@ impl Authenticator {
         Err(failure)
     }
 
+    /// Whether a compressed body proves itself as it was sent, or has to be decompressed before that can be told: what only
+    /// genuine requests need is not done for strangers.
+    pub async fn is_worth_decompressing(&self, inbound: &Inbound, now: Moment) -> bool {
+        let first = self.compressed == [ContentEncoding::SignedAsSent] && !self.json_first && !self.wants.form();
+        let Some(values) = first.then(|| self.wants.read(inbound).ok()).flatten() else { return true };
+        // What may be judged otherwise a moment later is left to that.
+        !matches!(
+            self.prove(inbound, &values, now).await,
+            Err(Failure::SignatureMissing
+                | Failure::SignatureMalformed
+                | Failure::SignatureMismatch
+                | Failure::TokenMissing
+                | Failure::TokenMalformed
+                | Failure::TokenSignature
+                | Failure::TokenBody)
+        )
+    }
+
     async fn judge(&self, inbound: &Inbound, now: Moment) -> Result<Proven, Failure> {
         let mut values = self.wants.read(inbound)?;
         if self.json_first {
             self.wants.read_json(inbound, &mut values, true)?;
         }
-        if !self.require.iter().all(|condition| condition.holds(inbound, &values)) {
+        let mut proven = self.prove(inbound, &values, now).await?;
+        // Bodies are parsed once they are known to be genuine, unless something inside is needed to tell.
+        if !self.json_first {
+            self.wants.read_json(inbound, &mut values, false)?;
+        }
+        proven.values = values;
+        Ok(proven)
+    }
+
+    /// Whether the request is genuine; the values of what it proves are left out.
+    async fn prove(&self, inbound: &Inbound, values: &Values, now: Moment) -> Result<Proven, Failure> {
+        if !self.require.iter().all(|condition| condition.holds(inbound, values)) {
             return Err(Failure::ConditionUnmet);
         }
-        let members = self.applying(inbound, &values)?;
+        let members = self.applying(inbound, values)?;
         for member in members {
-            member.scheme.presented(inbound, &values)?;
+            member.scheme.presented(inbound, values)?;
         }
         let timed = members.iter().any(|member| member.timed);
         let freshness = self.freshness.as_ref().filter(|_| timed);
-        let stamp = freshness.map(|freshness| freshness.read(inbound, &values)).transpose()?;
+        let stamp = freshness.map(|freshness| freshness.read(inbound, values)).transpose()?;
         let timestamp = stamp.as_ref().and_then(|stamp| stamp.text);
         let mut proven = Proven::default();
         for member in members {
-            if !member.check.iter().all(|condition| condition.holds(inbound, &values)) {
+            if !member.check.iter().all(|condition| condition.holds(inbound, values)) {
                 return Err(Failure::SignatureMismatch);
             }
             let signed = match &member.scheme {
-                Scheme::Signature(signature) => signature.verify(inbound, &values, timestamp, now).await?,
-                Scheme::Token(token) => Signed { secret: Some(token.verify(inbound, &values)?), digest: None },
+                Scheme::Signature(signature) => signature.verify(inbound, values, timestamp, now).await?,
+                Scheme::Token(token) => Signed { secret: Some(token.verify(inbound, values)?), digest: None },
                 Scheme::Jwt(jwt) => {
                     proven.ahead = jwt.issued_within.map(|_| Duration::ZERO);
-                    jwt.verify(inbound, &values, now).await?
+                    jwt.verify(inbound, values, now).await?
                 }
             };
             proven.guard = proven.guard.or(signed.digest);
@@ -219,11 +248,6 @@ impl Authenticator {
             proven.skew = freshness.judge(&stamp, now)?;
             proven.ahead = freshness.ahead(proven.skew).or(proven.ahead);
         }
-        // Bodies are parsed once they are known to be genuine, unless something inside is needed to tell.
-        if !self.json_first {
-            self.wants.read_json(inbound, &mut values, false)?;
-        }
-        proven.values = values;
         Ok(proven)
     }
 

@@ -99,7 +99,11 @@ impl Gateway {
         let client = self.proxies.client(peer, request.headers());
         exchange.facts.client = client.address();
         let admitted = source.allowlist.admit(client)?;
-        let inbound = body::read(request, admitted, &source.single_headers, &source.limits).await?;
+        let mut inbound = body::read(request, admitted, &source.single_headers, &source.limits).await?;
+        if inbound.is_packed() {
+            // Rare and large: it stays out of the way of all other requests.
+            Box::pin(source.decompress(&mut inbound)).await?;
+        }
         if let Some(answer) = source.handshakes.before(&inbound).await? {
             return Ok(Received::Handshake(answer));
         }

@@ -171,7 +171,7 @@ pub(super) fn largest_body(section: &Section<'_>, profile: &Profile, max_body: u
         "max_body",
         format!(
             "is {max_body}, as much as is taken here, and the provider sends up to {largest}: larger events are refused with \
-             413 and lost; write max_body = \"{right}\""
+             413 and lost; write max_body = \"{right}\", or less if that is enough"
         ),
     );
 }

@@ -205,7 +205,7 @@ impl Server {
                 .error("max_buffered", "is less than server.max_body, so that the largest bodies could never be read");
         }
         let limits = Limits {
-            max_body: max_body.unwrap_or(1),
+            max_body: max_body.unwrap_or(usize::MAX),
             body_timeout: body_timeout.unwrap_or(Duration::from_secs(1)),
             budget: Arc::new(Budget::new(max_buffered.unwrap_or(1))),
         };

@@ -163,7 +163,10 @@ impl<'s> Surroundings<'s> {
         }
         let max_body = said.unwrap_or(self.limits.max_body);
         let Some(profile) = profile else { return max_body };
-        lint::largest_body(section, profile, max_body);
+        // Whoever has said how much is taken has decided.
+        if said.is_none() {
+            lint::largest_body(section, profile, max_body);
+        }
         let largest = profile.limits.max_body.and_then(|size| usize::try_from(size.as_u64()).ok());
         largest.map_or(max_body, |largest| largest.min(max_body))
     }

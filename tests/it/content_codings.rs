@@ -201,6 +201,27 @@ fn a_body_is_as_large_as_allowed_before_and_after_its_compression() {
 }
 
 #[test]
+fn nothing_is_decompressed_for_strangers_where_the_signature_is_over_what_is_sent() {
+    let bomb = gzip(&vec![b' '; 1 << 24]);
+    let cut = &gzip(EVENT)[..40];
+    let json_first = "[timestamp]\nfrom = { json = \"/time\" }\nformat = \"unix\"\npolicy = \"record\"\n";
+    for (said, bombed, garbled) in [
+        (format!("content_encoding = \"signed-as-sent\"\n{HMAC}{BY_JSON}"), 401, 401),
+        (format!("content_encoding = \"signed-as-sent\"\n{HMAC}{BY_JSON}{json_first}"), 413, 400),
+        (format!("content_encoding = \"signed-plain\"\n{HMAC}{BY_JSON}"), 413, 400),
+        (format!("{HMAC}{BY_JSON}"), 413, 400),
+    ] {
+        let (gateway, upstream) = started(&said);
+        assert_status(&gateway, &signed(b"another", Some("gzip"), &bomb), bombed);
+        assert_status(&gateway, &signed(b"another", Some("gzip"), cut), garbled);
+        // Of the provider's own, it shows.
+        assert_status(&gateway, &signed(&bomb, Some("gzip"), &bomb), 413);
+        assert_status(&gateway, &signed(cut, Some("gzip"), cut), 400);
+        assert_eq!(upstream.connections(), 0);
+    }
+}
+
+#[test]
 fn compressed_bodies_of_many_senders_are_all_taken() {
     let (gateway, upstream) = started(&format!("{HMAC}{BY_DIGEST}"));
     let bodies: Vec<_> = (0..16).map(|number| format!("{number}{}", " ".repeat(900_000)).into_bytes()).collect();

@@ -83,7 +83,8 @@ fn signed_challenges_are_not_answered_without_a_signature() {
             .with("Twitch-Eventsub-Message-Type", "webhook_callback_verification")
             .with("aeg-event-type", "SubscriptionValidation")
             .send(gateway.address());
-        assert_eq!((answer.status, answer.header("content-type")), (401, Some("application/problem+json")), "{name}");
+        let content_type = Some("application/problem+json").filter(|_| name != "xero");
+        assert_eq!((answer.status, answer.header("content-type")), (401, content_type), "{name}");
         assert_eq!((gateway.outcomes(name, "handshake"), upstream.connections()), (0.0, 0), "{name}");
     }
 }
