@@ -175,7 +175,7 @@ impl Authenticator {
             inbound.take_as(*signed);
             match self.judge(inbound, now).await {
                 Err(other @ (Failure::SignatureMismatch | Failure::TokenBody | Failure::ConditionUnmet)) => {
-                    failure = other
+                    failure = other;
                 }
                 judged => return judged,
             }

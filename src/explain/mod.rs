@@ -158,7 +158,7 @@ impl Case {
     /// The largest body that is looked at, in bytes, compressed or not.
     fn max_body(&self) -> usize {
         let said = self.profile.limits.max_body.and_then(|size| usize::try_from(size.as_u64()).ok());
-        said.unwrap_or(MAX_PLAIN.max(self.body.len()))
+        said.unwrap_or_else(|| MAX_PLAIN.max(self.body.len()))
     }
 
     /// What every request has to keep to, of whatever provider.
