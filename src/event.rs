@@ -277,7 +277,7 @@ impl Reference {
                 Ok(Some(Cow::Owned(texts.join(JOINT))))
             }
             Self::Each(fields) => Ok(each(fields, values)?.map(Cow::Owned)),
-            Self::BodyDigest => Ok(Some(Cow::Owned(digest(inbound.body())))),
+            Self::BodyDigest => Ok(Some(Cow::Owned(digest(inbound.signed())))),
             Self::Unique => {
                 let mut random = [0_u8; 16];
                 getrandom::fill(&mut random).map_err(|_unavailable| NotText)?;

@@ -3,6 +3,7 @@
 use http::HeaderName;
 
 use crate::body::Inbound;
+use crate::content_coding::looks_compressed;
 use crate::form;
 use crate::form::Found;
 use crate::form::Names;
@@ -40,6 +41,11 @@ pub struct Values {
 }
 
 impl Wants {
+    /// Whether the body may be read as a form.
+    pub fn form(&self) -> bool {
+        !self.form.is_empty()
+    }
+
     /// Whether the body has to be parsed as JSON for anybody.
     pub fn json(&self) -> bool {
         !self.pointers.is_empty()
@@ -62,6 +68,11 @@ impl Wants {
     /// [`Malformed`] when it is not strict JSON; a body that does not look like JSON may be something else where
     /// that is good enough, and not `needed`.
     pub fn read_json(&self, inbound: &Inbound, values: &mut Values, needed: bool) -> Result<(), Malformed> {
+        // Its Content-Encoding, which nobody has signed, was taken away, or another one laid over it: it would be an event
+        // without what stands in it.
+        if self.json() && looks_compressed(inbound.body()) {
+            return Err(Malformed::new("it is compressed, and its Content-Encoding does not say so"));
+        }
         if self.json_only || self.json() && (is_json(inbound.body()) || needed || !self.json_optional) {
             values.fields = self.pointers.extract(inbound.body())?;
         }

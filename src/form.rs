@@ -28,6 +28,11 @@ impl Names {
         })
     }
 
+    /// Whether nothing was asked for.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The value of each name. It is [`NotText`] when it is there twice or cannot be decoded, when another name could be
     /// taken for it, or when there are more than [`MAX_PAIRS`].
     pub fn read(&self, text: &[u8]) -> Vec<Found> {

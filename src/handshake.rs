@@ -107,6 +107,11 @@ impl Handshakes {
         self.rules.iter().map(|rule| &rule.method)
     }
 
+    /// Whether all of them have to be authentic.
+    pub fn are_signed(&self) -> bool {
+        self.rules.iter().all(|rule| rule.signed)
+    }
+
     /// Whether a request with this method can be a handshake that has to be authentic.
     pub fn take_signed(&self, method: &Method) -> bool {
         self.rules.iter().any(|rule| rule.signed && rule.method == *method)

@@ -14,6 +14,7 @@ pub mod escape;
 pub mod secret;
 pub mod json;
 pub mod form;
+pub mod content_coding;
 
 // What a profile file says, and means.
 pub mod profile;

@@ -301,9 +301,12 @@ fn unreadable_row(unreadable: Unreadable) -> Row {
             reason: "body_too_large",
             blame: Blame::Sender,
         },
-        Unreadable::Encoded => {
-            sender(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send the body without content encoding", "body_encoded")
-        }
+        Unreadable::Encoded(_) => sender(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "send the body without content encoding, or with gzip or deflate alone",
+            "body_encoded",
+        ),
+        Unreadable::Garbled(_) => malformed("the body is not what its content encoding says", "body_malformed"),
         Unreadable::HeaderRepeated => malformed("a header that may be there once is there twice", "header_repeated"),
         Unreadable::Framing => {
             sender(StatusCode::BAD_REQUEST, "the length of the body is given in two ways", "framing")

@@ -209,7 +209,7 @@ impl Part {
         };
         Ok(match self {
             Self::Literal(text) => Some(Cow::Borrowed(text)),
-            Self::Body => Some(Cow::Borrowed(inbound.body())),
+            Self::Body => Some(Cow::Borrowed(inbound.signed())),
             Self::Timestamp => borrowed(timestamp.ok_or(Unfilled::NoTimestamp)?),
             Self::Method => borrowed(inbound.method().as_str()),
             Self::Query => Some(match inbound.query() {

@@ -49,7 +49,7 @@ pub(super) fn of_delivery(
     headers.insert(header::HOST, host.clone());
     copy(end_to_end(event.inbound().headers()), &mut headers);
     of_event(event, source, secrets, deduplicated, &mut headers);
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(event.inbound().body().len()));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(event.inbound().sent().len()));
     headers.insert(ATTEMPT, HeaderValue::from_static("1"));
     headers
 }

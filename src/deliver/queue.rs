@@ -52,7 +52,7 @@ impl Queue {
             received_at: inbound.received_at(),
             method: inbound.method().clone(),
             headers: headers::to_keep(event, &self.source, &self.credentials, &self.secrets),
-            body: inbound.body().clone(),
+            body: inbound.sent().clone(),
             lane: event.lane(),
         };
         self.backlog.enqueue(self.queue, Arc::new(queued), keys, attempt).await

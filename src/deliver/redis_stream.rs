@@ -56,7 +56,7 @@ impl RedisStream {
             ("method", inbound.method().as_str().as_bytes()),
             ("target", target.as_bytes()),
             ("headers", sent.as_bytes()),
-            ("body", inbound.body()),
+            ("body", inbound.sent()),
             ("verified", if event.is_verified() { b"true" } else { b"false" }),
         ];
         self.redis.publish(keys, attempt, &self.stream, &fields).await

@@ -275,7 +275,7 @@ impl Upstream {
     fn request(&self, event: &Event, deduplicated: bool) -> Result<Outgoing, Undelivered> {
         let host = &self.target.authority;
         let headers = headers::of_delivery(event, &self.source, host, &self.secrets, deduplicated);
-        self.carry(event.inbound().method(), headers, event.inbound().body())
+        self.carry(event.inbound().method(), headers, event.inbound().sent())
     }
 
     fn carry(&self, method: &Method, headers: HeaderMap, body: &Bytes) -> Result<Outgoing, Undelivered> {

@@ -254,7 +254,7 @@ impl Profile {
 
     fn answers(&self) -> Vec<Lint> {
         let statuses = [
-            ("refused", self.answers.refused),
+            ("refused", self.answers.refused.status),
             ("malformed", self.answers.malformed),
             ("too_large", self.answers.too_large),
         ];

@@ -55,6 +55,18 @@ pub(super) fn validate(profile: &Profile) -> Result<(), Wrong> {
         );
     }
     timestamp(profile)?;
+    if profile.facts.max_body.is_some() && profile.limits.max_body.is_some() {
+        return wrong(
+            &Trail::to(["facts", "max_body"]),
+            "facts.max_body is what the provider is known to send, and limits.max_body what it never sends more than: write one",
+        );
+    }
+    if profile.content_encoding.is_some() && !profile.signs_bytes_of_body() {
+        return wrong(
+            &Trail::to(["content_encoding"]),
+            "content_encoding says which bytes of a compressed body are signed, and this profile signs none of them; remove it",
+        );
+    }
     for (at, member) in profile.auth.members.iter().enumerate() {
         scheme(profile, &member.scheme, &Trail::member(at, member.scheme.table()))?;
         for (key, conditions) in [("when", &member.when), ("check", &member.check)] {

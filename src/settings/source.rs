@@ -17,12 +17,11 @@ use super::section::Section;
 use super::section::count;
 use super::section::duration;
 use super::section::flag;
+use super::section::size;
 use super::section::word;
 use super::shared::Holdings;
-use crate::admission::InFlight;
 use crate::auth::Jwks;
 use crate::auth::KeySets;
-use crate::body::Limits;
 use crate::deliver::Forward;
 use crate::deliver::Target;
 use crate::origin::Allowlist;
@@ -90,8 +89,7 @@ impl<'s> Surroundings<'s> {
         }
         let count = named.len();
         for (name, section) in named {
-            let share = self.shares.of(count);
-            sources.extend(self.source(name, section, share, &mut paths, &mut key_sets).map(Arc::new));
+            sources.extend(self.source(name, section, count, &mut paths, &mut key_sets).map(Arc::new));
         }
         (sources, key_sets.into_values().collect())
     }
@@ -100,7 +98,7 @@ impl<'s> Surroundings<'s> {
         &self,
         name: &'n str,
         mut section: Section<'_>,
-        (usual, in_flight): (Limits, InFlight),
+        count: usize,
         paths: &mut BTreeMap<String, &'n str>,
         key_sets: &mut KeySets,
     ) -> Option<Source> {
@@ -117,6 +115,7 @@ impl<'s> Surroundings<'s> {
         let events: Vec<String> = section.list("events", |pattern| Ok(pattern.to_owned()));
         let guard = section.may("replay_guard", word(&ReplayGuard::ALL.map(|guard| (guard.name(), guard))));
         let (labels, secrets) = secrets(&mut section, profile).unzip();
+        let (limits, in_flight) = self.shares.of(count, self.max_body(&mut section, profile));
         let observe = section.may("verify", word(&[("enforce", false), ("observe", true)]));
         if observe == Some(true) {
             section.warning("verify", "is \"observe\": what cannot be verified is delivered all the same");
@@ -142,7 +141,7 @@ impl<'s> Surroundings<'s> {
             path: path?,
             allowlist: Allowlist::new(allow.into_iter().collect()),
             single_headers: judge.single_headers,
-            limits: limits(usual, profile?),
+            limits,
             in_flight,
             authenticator: judge.authenticator,
             handshakes: judge.handshakes,
@@ -153,6 +152,23 @@ impl<'s> Surroundings<'s> {
             observe: observe == Some(true),
             destination,
         })
+    }
+
+    /// The largest body that is taken: what the source says or else the server, and no more than the provider sends.
+    fn max_body(&self, section: &mut Section<'_>, profile: Option<&Profile>) -> usize {
+        let said = section.may("max_body", size);
+        if said.is_some_and(|said| said > self.shares.max_buffered) {
+            section
+                .error("max_body", "is more than server.max_buffered, so that the largest bodies could never be read");
+        }
+        let max_body = said.unwrap_or(self.shares.limits.max_body);
+        let Some(profile) = profile else { return max_body };
+        // Whoever has said how much is taken has decided.
+        if said.is_none() {
+            lint::largest_body(section, profile, max_body);
+        }
+        let largest = profile.limits.max_body.and_then(|size| usize::try_from(size.as_u64()).ok());
+        largest.map_or(max_body, |largest| largest.min(max_body))
     }
 
     /// What should be looked at before anything is made of it.
@@ -370,12 +386,6 @@ fn forward(section: &mut Section<'_>, profile: Option<&Profile>) -> Forward {
 /// The types that are delivered; where there are none, nothing can be chosen by them.
 fn wanted(events: Vec<String>, profile: &Profile) -> Wanted {
     Wanted::new(events.into_iter().filter(|_| profile.event.kind.is_some()))
-}
-
-/// What one request may cost: no more than the provider sends.
-fn limits(limits: Limits, profile: &Profile) -> Limits {
-    let largest = profile.limits.max_body.and_then(|size| usize::try_from(size.as_u64()).ok());
-    Limits { max_body: largest.map_or(limits.max_body, |largest| largest.min(limits.max_body)), ..limits }
 }
 
 /// What each of the secrets is called, and the secrets; `None` when one of them cannot be had.

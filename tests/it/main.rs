@@ -27,6 +27,7 @@ mod certificates;
 mod certificates_kept;
 mod cli;
 mod clock;
+mod content_codings;
 mod credentials;
 mod damage;
 mod disk;
