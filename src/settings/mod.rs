@@ -3,6 +3,7 @@
 
 mod admin;
 mod judge;
+mod judged;
 mod layers;
 mod lint;
 mod queue;
@@ -40,6 +41,7 @@ use self::section::word;
 pub use admin::Admin;
 pub use judge::Judge;
 pub use judge::Replays;
+pub use judged::Judged;
 
 /// Everything the gateway needs to know.
 #[derive(Debug)]

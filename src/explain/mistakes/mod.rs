@@ -2,9 +2,12 @@
 
 mod address;
 mod body;
+mod compressed;
+mod form;
 mod keys;
 mod place;
 mod plain;
+mod text;
 mod time;
 
 use bytes::Bytes;
@@ -13,6 +16,7 @@ use super::Case;
 use super::Taken;
 use crate::auth::Failure;
 use crate::auth::KeySets;
+use crate::body::Unreadable;
 use crate::profile::Scheme;
 use crate::profile::Verifier;
 use crate::refusal::Refusal;
@@ -45,6 +49,11 @@ impl Undone {
         Self { words: words.into(), case, request: false }
     }
 
+    /// Another request.
+    fn request(words: impl Into<String>, case: Case) -> Self {
+        Self { words: words.into(), case, request: true }
+    }
+
     /// Another body.
     fn body(words: String, body: Bytes, case: &Case) -> Self {
         Self { words, case: Case { body, ..case.clone() }, request: true }
@@ -53,6 +62,13 @@ impl Undone {
 
 /// The likeliest cause of a refusal.
 pub(super) async fn cause(case: &Case, judge: &Judge, refusal: &Refusal, key_sets: &mut KeySets) -> Cause {
+    if let Refusal::Unreadable(Unreadable::Encoded) = refusal {
+        for undone in compressed::undone(case) {
+            if proves(&undone.case, judge, &Failure::SignatureMismatch).await {
+                return Cause { words: undone.words, proven: true };
+            }
+        }
+    }
     let Some(failure) = doubtful(refusal) else {
         return Cause { words: plain::told(case, refusal), proven: false };
     };
@@ -134,14 +150,18 @@ fn candidates<'c>(case: &'c Case, failure: &Failure) -> Box<dyn Iterator<Item = 
     let first = elsewhere().take(if missing { usize::MAX } else { 0 });
     let last = elsewhere().take(if missing { 0 } else { usize::MAX });
     let bodies = case.covers_body().then(|| body::altered(case)).into_iter().flatten();
+    let orders = case.covers_body().then(|| body::ordered(case)).into_iter().flatten();
     let all = first
         .chain(lazily(case, keys::older))
         .chain(lazily(case, keys::misread))
         .chain(lazily(case, address::spelled))
+        .chain(lazily(case, address::query_spelled))
+        .chain(lazily(case, compressed::undone))
         .chain(bodies)
         .chain(lazily(case, time::scaled))
         .chain(last)
-        .chain(lazily(case, place::signs_otherwise));
+        .chain(lazily(case, place::signs_otherwise))
+        .chain(orders);
     Box::new(all)
 }
 
