@@ -155,7 +155,7 @@ fn a_query_that_is_encoded_otherwise_is_found_out() {
          [event]\nid = { json = \"/id\" }\n"
             .to_owned(),
     );
-    let digest = hmac_sha256(SECRET.as_bytes(), b"to=x%3ay+z\n{\"id\":\"1\"}");
+    let digest = hmac_sha256(SECRET.as_bytes(), b"?to=x%3ay+z\n{\"id\":\"1\"}");
     let digits: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     let request = |query: &str| format!("POST /hook?{query} HTTP/1.1\nX-Signature: {digits}\n\n{{\"id\":\"1\"}}");
     for (query, secret, proven) in [
