@@ -71,7 +71,7 @@ fn like(node: &Node, sample: &Node) -> Node {
                 items.iter().map(|item| known.map_or_else(|| item.clone(), |known| like(item, known))).collect(),
             )
         }
-        (other, _) => other.clone(),
+        (_, _) => node.clone(),
     }
 }
 
@@ -83,7 +83,7 @@ fn id_first(node: &Node) -> Node {
             Node::Object(members)
         }
         Node::Array(items) => Node::Array(items.iter().map(id_first).collect()),
-        other => other.clone(),
+        Node::Word(_) | Node::Text(_) => node.clone(),
     }
 }
 
