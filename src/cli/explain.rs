@@ -172,7 +172,7 @@ impl Arguments {
 
     /// What the configuration says of the source of this name.
     fn configured(&self, name: &str) -> Result<(Basis, Capture), String> {
-        let file = self.config.as_deref().unwrap_or(Path::new(CONFIG));
+        let file = self.config.as_deref().unwrap_or_else(|| Path::new(CONFIG));
         let judged = Settings::load_source(file, name).map_err(|problems| problems.to_string())?;
         let capture = self.capture()?;
         let mut notes = Vec::new();

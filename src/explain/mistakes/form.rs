@@ -63,15 +63,17 @@ impl Writer {
 
 /// The form in other ways; where the body is JSON and the request says that it is a form, the form that the JSON was taken
 /// from.
-pub(super) fn written(headers: &HeaderMap, body: &[u8]) -> Ways {
-    let Some(text) = std::str::from_utf8(body).ok().filter(|text| text.len() <= MAX_BODY) else { return Vec::new() };
+pub(super) fn written(headers: &HeaderMap, body: &[u8]) -> Box<dyn Iterator<Item = (String, Vec<u8>)>> {
+    let Some(text) = std::str::from_utf8(body).ok().filter(|text| text.len() <= MAX_BODY) else {
+        return Box::new(std::iter::empty());
+    };
     if !text.trim_start().starts_with(['{', '[']) {
-        return respelled(text);
+        return Box::new(respelled(text).into_iter());
     }
     let form = headers
         .get(header::CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().to_ascii_lowercase().starts_with(b"application/x-www-form-urlencoded"));
-    if form { taken_apart(text) } else { Vec::new() }
+    if form { Box::new(fields(text).into_iter().chain(payload(text))) } else { Box::new(std::iter::empty()) }
 }
 
 fn respelled(text: &str) -> Ways {
@@ -91,25 +93,29 @@ fn respelled(text: &str) -> Ways {
     ways
 }
 
-/// The form of which a capture shows the one JSON value, or the fields as an object.
-fn taken_apart(text: &str) -> Ways {
-    let mut ways = Vec::new();
+/// The form of which a capture shows the fields as a JSON object.
+fn fields(text: &str) -> Ways {
+    let words = "the request says that its body is a form, and the capture shows its fields as JSON: what was signed is the \
+                 form. Capture and verify the bytes as they came.";
     let members = serde_json::from_str(text).ok().map(|Members(members)| members).unwrap_or_default();
     let field = |(name, value): (String, &RawValue)| Some((name, serde_json::from_str(value.get()).ok()?));
-    if let Some(fields) = members.into_iter().map(field).collect::<Option<Vec<(String, String)>>>() {
-        let words = "the request says that its body is a form, and the capture shows its fields as JSON: what was signed is \
-                     the form. Capture and verify the bytes as they came.";
-        ways.extend(writers().map(|writer| (words.to_owned(), writer.pairs(&fields))));
+    let fields: Vec<(String, String)> = members.into_iter().map(field).collect::<Option<_>>().unwrap_or_default();
+    if fields.is_empty() {
+        return Vec::new();
     }
+    writers().map(|writer| (words.to_owned(), writer.pairs(&fields))).collect()
+}
+
+/// The form of which a capture shows the JSON in the field `payload`, made one after the other.
+fn payload(text: &str) -> impl Iterator<Item = (String, Vec<u8>)> + use<> {
     let words = "the request says that its body is a form, and the capture shows the JSON in its field payload, as GitHub's page \
                  of recent deliveries does: what was signed is payload=… with the JSON percent-encoded. The request itself is \
                  genuine; capture the bytes as they came, or choose application/json for the webhook.";
-    for json in std::iter::once(text.as_bytes().to_vec()).chain(plainly(text.as_bytes())) {
-        let Ok(json) = String::from_utf8(json) else { continue };
+    let written = std::iter::once(text.as_bytes().to_vec()).chain(plainly(text.as_bytes()));
+    written.filter_map(|json| String::from_utf8(json).ok()).flat_map(move |json| {
         let pair = [("payload".to_owned(), json)];
-        ways.extend(writers().map(|writer| (words.to_owned(), writer.pairs(&pair))));
-    }
-    ways
+        writers().map(move |writer| (words.to_owned(), writer.pairs(&pair)))
+    })
 }
 
 /// A percent-encoded text in the ways in which it is commonly written.

@@ -91,7 +91,8 @@ fn narrowed(text: &str) -> Ways {
 
 /// Bytes that are no UTF-8, read with one character for each.
 fn widened(body: &[u8]) -> Ways {
-    let windows = |byte: u8| WINDOWS.iter().find(|(known, _)| *known == byte).map_or(char::from(byte), |(_, is)| *is);
+    let windows =
+        |byte: u8| WINDOWS.iter().find(|(known, _)| *known == byte).map_or_else(|| char::from(byte), |(_, is)| *is);
     let latin: String = body.iter().copied().map(char::from).collect();
     let windows: String = body.iter().copied().map(windows).collect();
     let words = |name: &str| {
