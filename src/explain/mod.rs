@@ -3,6 +3,7 @@
 
 mod capture;
 mod mistakes;
+mod order;
 mod rewritten;
 mod steps;
 mod token;

@@ -115,6 +115,9 @@ mod tests {
             key = { about = "the key\r\nin = [two lines" }
             signature = { header = "X-S", encoding = "hex" }
             signed = "{body}"
+            [[require]]
+            header = "X-P"
+            equals = "{one}{two}"
             [event]
             id = { json = "/id" }
         "#;
