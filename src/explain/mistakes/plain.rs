@@ -53,7 +53,7 @@ pub(super) fn told(case: &Case, refusal: &Refusal) -> String {
             members(case)
         ),
         Refusal::Unidentified(Unidentified::Invalid) => format!(
-            "the request is genuine, but what stands at {} cannot be an event id: it is empty, too long, or neither an integer \
+            "the request is genuine, but what stands at {} cannot be an event id: it is empty, too long, or neither a number \
              nor a text.",
             case.profile.event.id
         ),
