@@ -154,10 +154,16 @@ pub struct Stranger<'s> {
 /// Drops headers whose names have `_`: where a name becomes a variable, `X_Forwarded_For` would pass for
 /// `X-Forwarded-For`. nginx does the same.
 fn drop_underscored(headers: &mut HeaderMap) {
-    // There are hardly ever any, and looking for them allocates nothing.
-    while let Some(name) = headers.keys().find(|name| name.as_str().as_bytes().contains(&b'_')).cloned() {
-        headers.remove(name);
+    let dropped = |name: &HeaderName| name.as_str().as_bytes().contains(&b'_');
+    if !headers.keys().any(dropped) {
+        return;
     }
+    // Removing one by one would not keep the order of the others.
+    let mut kept = HeaderMap::new();
+    for (name, value) in headers.iter().filter(|(name, _)| !dropped(name)) {
+        kept.append(name.clone(), value.clone());
+    }
+    *headers = kept;
 }
 
 /// Reads a request of an admitted client that came on this connection. `single` names the headers that the source's profile
