@@ -47,8 +47,7 @@ struct Request {
 
 impl Inbound {
     /// A recorded request, for looking at it again; it was admitted by nobody.
-    pub fn recorded(method: Method, target: Uri, mut headers: HeaderMap, body: Bytes, received_at: Moment) -> Self {
-        drop_underscored(&mut headers);
+    pub fn recorded(method: Method, target: Uri, headers: HeaderMap, body: Bytes, received_at: Moment) -> Self {
         Self(Box::new(Request { method, target, headers, body, client: None, received_at, _reserved: None }))
     }
 
@@ -62,7 +61,7 @@ impl Inbound {
         self.0.target.query()
     }
 
-    /// The headers as sent, but for those with `_` in their names, which are dropped.
+    /// The headers as sent, but for those with `_` in their names, which only a recorded request has: no profile reads them.
     pub fn headers(&self) -> &HeaderMap {
         &self.0.headers
     }
