@@ -66,8 +66,7 @@ struct Request {
 impl Inbound {
     /// A recorded request, for looking at it again; it was admitted by nobody. Its body is read as it is, whatever the
     /// headers say; see [`Self::compressed`].
-    pub fn recorded(method: Method, target: Uri, mut headers: HeaderMap, body: Bytes, received_at: Moment) -> Self {
-        drop_underscored(&mut headers);
+    pub fn recorded(method: Method, target: Uri, headers: HeaderMap, body: Bytes, received_at: Moment) -> Self {
         Self(Box::new(Request {
             method,
             target,
@@ -104,7 +103,7 @@ impl Inbound {
         self.0.target.query()
     }
 
-    /// The headers as sent, but for those with `_` in their names, which are dropped.
+    /// The headers as sent, but for those with `_` in their names, which only a recorded request has: no profile reads them.
     pub fn headers(&self) -> &HeaderMap {
         &self.0.headers
     }
@@ -259,10 +258,16 @@ pub struct Stranger<'s> {
 /// Drops headers whose names have `_`: where a name becomes a variable, `X_Forwarded_For` would pass for
 /// `X-Forwarded-For`. nginx does the same.
 fn drop_underscored(headers: &mut HeaderMap) {
-    // There are hardly ever any, and looking for them allocates nothing.
-    while let Some(name) = headers.keys().find(|name| name.as_str().as_bytes().contains(&b'_')).cloned() {
-        headers.remove(name);
+    let dropped = |name: &HeaderName| name.as_str().as_bytes().contains(&b'_');
+    if !headers.keys().any(dropped) {
+        return;
     }
+    // Removing one by one would not keep the order of the others.
+    let mut kept = HeaderMap::new();
+    for (name, value) in headers.iter().filter(|(name, _)| !dropped(name)) {
+        kept.append(name.clone(), value.clone());
+    }
+    *headers = kept;
 }
 
 /// Reads a request of an admitted client that came on this connection; a compressed body is not decompressed yet. `single`

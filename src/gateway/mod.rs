@@ -111,16 +111,14 @@ impl Gateway {
         exchange: &mut Exchange,
     ) -> Result<Received, Refusal> {
         let connection = &caller.connection;
-        // The peer of a path that nobody has is told in the log, and no more of it is read.
-        exchange.facts.client = Some(caller.peer.address());
+        let client = self.proxies.client(&caller.peer, request.headers());
+        exchange.facts.client = client.address();
         let endpoint = Arc::clone(&exchange.endpoint);
         let (source, _) = endpoint.source.as_ref().ok_or(Refusal::NotFound)?;
         let event = request.method() == Method::POST;
         if !event && !source.handshakes.methods().any(|method| method == request.method()) {
             return Err(Refusal::MethodNotAllowed);
         }
-        let client = self.proxies.client(&caller.peer, request.headers());
-        exchange.facts.client = client.address();
         let admitted = source.allowlist.admit(client)?;
         let mut inbound = body::read(request, admitted, &source.single_headers, &source.limits, connection).await?;
         // What is complete is not closed for others any more, and counts until it is answered.

@@ -72,11 +72,10 @@ where
         if connection.verdict().is_some() && waits() {
             return Poll::Ready(None);
         }
-        match Pin::new(&mut http).poll(cx) {
-            // A body that was being read has been answered by now.
-            Poll::Pending if connection.verdict().is_some() && waits() => Poll::Ready(None),
-            polled => polled.map(Some),
-        }
+        let polled = Pin::new(&mut http).poll(cx).map(Some);
+        // A body that was being read has been answered by now.
+        let is_over = polled.is_pending() && connection.verdict().is_some() && waits();
+        if is_over { Poll::Ready(None) } else { polled }
     })
     .await;
     let tap = http.into_parts().io.into_inner();

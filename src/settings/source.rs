@@ -89,7 +89,7 @@ impl<'s> Surroundings<'s> {
         }
         let count = named.len();
         for (name, section) in named {
-            sources.extend(self.source(name, section, count, &mut paths, &mut key_sets).map(Arc::new));
+            sources.extend(self.source(name, section, count, (&mut paths, &mut key_sets)).map(Arc::new));
         }
         (sources, key_sets.into_values().collect())
     }
@@ -99,8 +99,7 @@ impl<'s> Surroundings<'s> {
         name: &'n str,
         mut section: Section<'_>,
         count: usize,
-        paths: &mut BTreeMap<String, &'n str>,
-        key_sets: &mut KeySets,
+        (paths, key_sets): (&mut BTreeMap<String, &'n str>, &mut KeySets),
     ) -> Option<Source> {
         let source_name = SourceName::parse(name).map_err(|message| section.error("", message)).ok();
         let named = section.want("profile", |name| self.profile(name).map(|profile| (name.to_owned(), profile)));

@@ -161,13 +161,7 @@ fn an_address_has_its_part_of_the_bytes_by_whatever_proxy_it_comes() {
 #[test]
 fn a_source_leaves_others_their_share_of_what_is_in_flight() {
     let upstream = Upstream::with(|number, _| if number < 2 { Reply::Hold } else { Reply::Status(200, "{}") });
-    let two = |share: &str| {
-        let other =
-            Github::source(&upstream.url()).replace("sources.github", "sources.other").replace("/github", "/other");
-        let server = format!("[server]\nmax_in_flight = 4\nmax_share = \"{share}\"\n");
-        Gateway::start(&(Github::source(&upstream.url()) + &other + &server))
-    };
-    let gateway = two("50%");
+    let gateway = two_sources(&upstream, "max_in_flight = 4\nmax_share = \"50%\"");
     let held = ["one", "two"].map(|id| delivery(id).begin(gateway.address()));
     upstream.wait_for(2);
     assert!(delivery("three").send(gateway.address()).asks_to_come_again());
@@ -175,6 +169,21 @@ fn a_source_leaves_others_their_share_of_what_is_in_flight() {
     upstream.release();
     assert!(held.iter().all(|sender| receive(sender).status == 200));
     assert_eq!(delivery("three").send(gateway.address()).status, 200);
+}
+
+#[test]
+fn a_source_leaves_others_their_share_of_what_is_buffered() {
+    let upstream = Upstream::with(|number, _| if number < 1 { Reply::Hold } else { Reply::Status(200, "{}") });
+    let gateway = two_sources(&upstream, "max_body = \"40KiB\"\nmax_buffered = \"100KiB\"\nmax_share = \"50%\"");
+    let large = |id: &str| Github::delivery(id, "x".repeat(40_000));
+    let held = large("one").begin(gateway.address());
+    upstream.wait_for(1);
+    assert!(large("two").send(gateway.address()).asks_to_come_again());
+    assert_eq!(Github::delivery("three", "x".repeat(10_000)).send(gateway.address()).status, 200, "up to its share");
+    assert_eq!(large("four").to("/webhooks/other").send(gateway.address()).status, 200);
+    upstream.release();
+    assert_eq!(receive(&held).status, 200);
+    assert_eq!(large("two").send(gateway.address()).status, 200);
 }
 
 #[test]
@@ -186,7 +195,10 @@ fn names_with_underscores_are_dropped_before_anything_reads_them() {
     assert_eq!(spoofed.with("X-Dashed", "7").send(gateway.address()).status, 200);
     let received = upstream.received();
     assert!(received[0].headers.iter().all(|(name, _)| !name.contains('_')), "{:?}", received[0].headers);
-    assert_eq!(received[0].header("x-dashed"), Some("7"));
+    let order = ["x-github-event", "x-github-delivery", "x-hub-signature-256", "x-dashed"];
+    let kept = received[0].headers.iter().map(|(name, _)| name.as_str()).filter(|name| order.contains(name));
+    assert_eq!(kept.collect::<Vec<_>>(), order);
+    assert_eq!((received[0].header("x-github-event"), received[0].header("x-dashed")), (Some("push"), Some("7")));
     // Nor is one of them the signature.
     let mut unsigned = delivery("two");
     for (name, _) in &mut unsigned.headers {
@@ -285,6 +297,13 @@ fn a_flood_does_not_fill_the_log() {
 #[track_caller]
 fn gateway(upstream: &Upstream, server: &str) -> Gateway {
     Gateway::start(&format!("{}[server]\n{server}\n", Github::source(&upstream.url())))
+}
+
+/// A second source that is like the first but for its path.
+fn two_sources(upstream: &Upstream, server: &str) -> Gateway {
+    let one = Github::source(&upstream.url());
+    let other = one.replace("sources.github", "sources.other").replace("/webhooks/github", "/webhooks/other");
+    Gateway::start(&format!("{one}{other}[server]\n{server}\n"))
 }
 
 fn delivery(id: &str) -> Delivery {
