@@ -86,7 +86,7 @@ impl Admin {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
-            // No address has fewer than all, so that none is turned away.
+            // No address has a limit of its own, so that none is turned away.
             let Ok(place) = connections.enter(peer.ip()) else { continue };
             let (admin, connection) = (Arc::clone(&admin), Arc::clone(place.connection()));
             let service = service_fn(move |request: Request<Incoming>| {
@@ -110,7 +110,7 @@ impl Admin {
         let settings = &self.shared.settings.admin;
         Terms {
             max: settings.max_connections,
-            max_per_address: settings.max_connections,
+            max_per_address: usize::MAX,
             shared_by_many: TrustedProxies::default(),
             header_timeout: settings.header_timeout,
             idle_timeout: IDLE,
