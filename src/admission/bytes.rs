@@ -345,9 +345,15 @@ mod tests {
         assert!(!first.is_displaced(), "up to the limit");
         second.grow(1).expect("the room of the first");
         assert!(first.is_displaced() && !others.is_displaced());
-        second.grow(19).expect("up to the limit");
-        assert_eq!(second.grow(1), Err(Full::Exhausted), "one body alone has no more than its address");
+        second.grow(20).expect("one body alone can always be read");
+        let younger = waiting(&budget, "2001:db8::3", 1);
+        assert!(second.is_displaced() && !others.is_displaced(), "the oldest gives way once there are two");
+        drop(younger);
+        let mut second = waiting(&budget, "2001:db8::2", 20);
+        let younger = waiting(&budget, "2001:db8::3", 20);
+        assert!(!second.is_displaced(), "up to the limit");
         second.complete().expect("it was not displaced");
+        drop(younger);
         let _third = waiting(&budget, "2001:db8::3", 40);
         assert!(!others.is_displaced(), "what is complete counts no more for its address");
     }
