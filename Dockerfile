@@ -61,6 +61,10 @@ USER 65532:65532
 # Webhooks, and the administration's probes and metrics.
 EXPOSE 8080 9090
 
-# There is no HEALTHCHECK: it would need a client in the image. Probe /livez and /readyz from outside.
+# For Docker; Kubernetes has probes of its own. Whether it lives, not whether it is ready: orchestrators that restart what is
+# unhealthy must not do so because a store is out of reach.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+    CMD ["/usr/local/bin/doorward", "healthcheck", "--live", "--config", "/etc/doorward/doorward.toml"]
+
 ENTRYPOINT ["/usr/local/bin/doorward"]
 CMD ["serve", "--config", "/etc/doorward/doorward.toml"]

@@ -17,18 +17,31 @@ use http::Version;
 use http::header;
 use hyper::body::Body as _;
 use hyper::body::Incoming;
+use tokio::sync::Semaphore;
 
 use crate::admission::Connection;
 use crate::admission::Full;
 use crate::admission::Reserved;
+use crate::content_coding::Coding;
+use crate::content_coding::Decoder;
+use crate::content_coding::Garbled;
+use crate::content_coding::SLICE;
+use crate::content_coding::Unsupported;
 use crate::origin::Admitted;
 use crate::origin::Client;
+use crate::profile::ContentEncoding;
 use crate::time::Moment;
 
 pub use crate::admission::Budget;
 
 /// Most bytes of memory that are set aside for a body before they have come.
 const MAX_AHEAD: usize = 128 * 1024;
+
+thread_local! {
+    /// Held while a body is decompressed, which anybody can ask for: a worker does it for one request at a time, and serves
+    /// the others between its slices.
+    static DECOMPRESSING: Arc<Semaphore> = Arc::new(Semaphore::new(1));
+}
 
 /// A request read whole, not yet believed. It goes through many hands, so it is moved as one pointer.
 #[derive(Debug)]
@@ -39,21 +52,50 @@ struct Request {
     method: Method,
     target: Uri,
     headers: HeaderMap,
-    body: Bytes,
+    /// As sent.
+    sent: Bytes,
+    coding: Option<Coding>,
+    /// Before its compression, once it is decompressed.
+    plain: Option<Bytes>,
+    signed: ContentEncoding,
     client: Option<Client>,
     received_at: Moment,
-    _reserved: Option<Reserved>,
+    reserved: Option<Reserved>,
 }
 
 impl Inbound {
-    /// A recorded request, for looking at it again; it was admitted by nobody.
+    /// A recorded request, for looking at it again; it was admitted by nobody. Its body is read as it is, whatever the
+    /// headers say; see [`Self::compressed`].
     pub fn recorded(method: Method, target: Uri, headers: HeaderMap, body: Bytes, received_at: Moment) -> Self {
-        Self(Box::new(Request { method, target, headers, body, client: None, received_at, _reserved: None }))
+        Self(Box::new(Request {
+            method,
+            target,
+            headers,
+            sent: body,
+            coding: None,
+            plain: None,
+            signed: ContentEncoding::SignedPlain,
+            client: None,
+            received_at,
+            reserved: None,
+        }))
+    }
+
+    /// The same with what its body was before its compression.
+    #[must_use]
+    pub fn compressed(mut self, plain: Bytes) -> Self {
+        self.0.plain = Some(plain);
+        self
     }
 
     /// The method as sent.
     pub fn method(&self) -> &Method {
         &self.0.method
+    }
+
+    /// The path and the query of the request's target as sent, without scheme and host where it had them.
+    pub fn target(&self) -> &str {
+        self.0.target.path_and_query().map_or("/", http::uri::PathAndQuery::as_str)
     }
 
     /// The query of the request's target as sent, without its question mark.
@@ -66,9 +108,69 @@ impl Inbound {
         &self.0.headers
     }
 
-    /// The body, byte for byte.
+    /// The body as sent, byte for byte: what is delivered.
+    pub fn sent(&self) -> &Bytes {
+        &self.0.sent
+    }
+
+    /// The body before its compression: what is read.
     pub fn body(&self) -> &Bytes {
-        &self.0.body
+        self.0.plain.as_ref().unwrap_or(&self.0.sent)
+    }
+
+    /// The body as it is signed: as sent, or before its compression.
+    pub fn signed(&self) -> &Bytes {
+        match self.0.signed {
+            ContentEncoding::SignedPlain => self.body(),
+            ContentEncoding::SignedAsSent => self.sent(),
+        }
+    }
+
+    /// Whether the body is compressed, so that it may be signed in two ways, and decompressed.
+    pub fn is_compressed(&self) -> bool {
+        self.0.plain.is_some()
+    }
+
+    /// Whether the body is compressed and still has to be decompressed, before anything of it is read.
+    pub fn is_packed(&self) -> bool {
+        self.0.coding.is_some() && self.0.plain.is_none()
+    }
+
+    /// Decompresses the body. What it was before its compression counts like bytes that are sent.
+    ///
+    /// # Errors
+    /// [`Unreadable`] for what is too large, or not what its coding makes.
+    pub async fn decompress(&mut self, limits: &Limits) -> Result<(), Unreadable> {
+        let Some(coding) = self.0.coding else { return Ok(()) };
+        let turn = DECOMPRESSING.with(Arc::clone);
+        // Never closed.
+        let _turn = turn.acquire().await.ok();
+        let mut decoder = Decoder::new(coding, &self.0.sent)?;
+        let mut plain = BytesMut::new();
+        let mut slice = vec![0; SLICE];
+        while let Some(next) = decoder.next(&mut slice)? {
+            let length = plain.len() + next.len();
+            if length > limits.max_body {
+                return Err(Unreadable::TooLarge);
+            }
+            if let Some(reserved) = &mut self.0.reserved {
+                reserved.grow(next.len())?;
+            }
+            plain.extend_from_slice(next);
+            tokio::task::yield_now().await;
+        }
+        self.0.plain = Some(plain.freeze());
+        Ok(())
+    }
+
+    /// In which way the body is taken for signed.
+    pub fn signed_as(&self) -> ContentEncoding {
+        self.0.signed
+    }
+
+    /// Takes the body for signed in this way; unless this is said, before its compression.
+    pub fn take_as(&mut self, signed: ContentEncoding) {
+        self.0.signed = signed;
     }
 
     /// The admitted client; `None` in a recorded request.
@@ -106,9 +208,12 @@ pub enum Unreadable {
     /// The body is longer than allowed.
     #[error("the body is larger than the limit")]
     TooLarge,
-    /// The body is compressed; what is signed could not be told.
-    #[error("the body has a content encoding")]
-    Encoded,
+    /// The body has another content encoding than those that are taken, or several.
+    #[error(transparent)]
+    Encoded(#[from] Unsupported),
+    /// The body is not what its content encoding says.
+    #[error(transparent)]
+    Garbled(#[from] Garbled),
     /// A header that may stand once stands twice.
     #[error("a header that may be there once is there twice")]
     HeaderRepeated,
@@ -165,8 +270,8 @@ fn drop_underscored(headers: &mut HeaderMap) {
     *headers = kept;
 }
 
-/// Reads a request of an admitted client that came on this connection. `single` names the headers that the source's profile
-/// reads: each may be there once.
+/// Reads a request of an admitted client that came on this connection; a compressed body is not decompressed yet. `single`
+/// names the headers that the source's profile reads: each may be there once.
 ///
 /// # Errors
 /// [`Unreadable`] says whose fault it is.
@@ -184,18 +289,21 @@ pub async fn read(
         return Err(Unreadable::HostMissing);
     }
     drop_underscored(&mut head.headers);
-    let length = announced(&head.headers, single, limits)?;
+    let Announced { length, coding } = announced(&head.headers, single, limits)?;
     let stranger = Stranger { connection, address: client.address() };
-    let (body, reserved) = within(body, length, limits, Some(stranger)).await?;
+    let (sent, reserved) = within(body, length, limits, Some(stranger)).await?;
     let client = Some(client);
     Ok(Inbound(Box::new(Request {
         method: head.method,
         target: head.uri,
         headers: head.headers,
-        body,
+        sent,
+        coding,
+        plain: None,
+        signed: ContentEncoding::SignedPlain,
         client,
         received_at,
-        _reserved: Some(reserved),
+        reserved: Some(reserved),
     })))
 }
 
@@ -204,7 +312,10 @@ pub async fn read(
 /// # Errors
 /// [`Unreadable`] for what cannot be read within the limits.
 pub async fn plain(request: http::Request<Incoming>, limits: &Limits) -> Result<Bytes, Unreadable> {
-    let length = announced(request.headers(), &[], limits)?;
+    let Announced { length, coding } = announced(request.headers(), &[], limits)?;
+    if coding.is_some() {
+        return Err(Unsupported.into());
+    }
     within(request.into_body(), length, limits, None).await.map(|(body, _reserved)| body)
 }
 
@@ -223,27 +334,33 @@ async fn within(
     Ok((body, reserved))
 }
 
-/// Judges the head of a request; the length of the body that it announces, if any.
+/// What the head of a request says of its body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Announced {
+    /// Its bytes as sent, where that is said.
+    pub length: Option<usize>,
+    /// What it is compressed with.
+    pub coding: Option<Coding>,
+}
+
+/// Judges the head of a request.
 ///
 /// # Errors
 /// [`Unreadable`] for what would be read in two ways, cannot be read, or is too large.
-pub fn announced(headers: &HeaderMap, single: &[HeaderName], limits: &Limits) -> Result<Option<usize>, Unreadable> {
+pub fn announced(headers: &HeaderMap, single: &[HeaderName], limits: &Limits) -> Result<Announced, Unreadable> {
     // Fewer names than values: only then is there anything to look for.
     let repeated = headers.keys_len() < headers.len();
     let twice = |name: &HeaderName| repeated && headers.get_all(name).iter().nth(1).is_some();
     if single.iter().any(twice) || twice(&header::HOST) || twice(&header::CONTENT_TYPE) {
         return Err(Unreadable::HeaderRepeated);
     }
-    if headers.get_all(header::CONTENT_ENCODING).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
-    {
-        return Err(Unreadable::Encoded);
-    }
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next() {
+    let coding = Coding::of(headers)?;
+    let mut transfer = headers.get_all(header::TRANSFER_ENCODING).iter();
+    if let Some(transferred) = transfer.next() {
         // Anything else than `chunked` alone would be read in two ways, or not at all (RFC 9112 section 6.1).
-        let chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked") && codings.next().is_none();
+        let chunked = transferred.as_bytes().eq_ignore_ascii_case(b"chunked") && transfer.next().is_none();
         return if chunked && !headers.contains_key(header::CONTENT_LENGTH) {
-            Ok(None)
+            Ok(Announced { length: None, coding })
         } else {
             Err(Unreadable::Framing)
         };
@@ -251,7 +368,7 @@ pub fn announced(headers: &HeaderMap, single: &[HeaderName], limits: &Limits) ->
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     match length {
         Some(length) if length > limits.max_body => Err(Unreadable::TooLarge),
-        _ => Ok(length),
+        _ => Ok(Announced { length, coding }),
     }
 }
 

@@ -70,6 +70,12 @@ impl Condition {
         }
     }
 
+    /// Whether headers alone decide it.
+    pub fn is_of_headers(&self) -> bool {
+        let fixed = if let Test::Equals(template) = &self.test { template.is_fixed() } else { true };
+        fixed && self.field.is_header()
+    }
+
     /// The text that would make it hold, where only one does.
     pub fn expected(&self, inbound: &Inbound, values: &Values) -> Option<String> {
         let Test::Equals(template) = &self.test else { return None };

@@ -11,9 +11,9 @@ use sha2::Sha256;
 use crate::auth::Verified;
 use crate::body::Inbound;
 use crate::field::Field;
-use crate::field::NotText;
 use crate::field::Values;
 use crate::field::Wants;
+use crate::form::NotText;
 use crate::mac;
 use crate::params::Params;
 use crate::profile;
@@ -51,6 +51,8 @@ enum Reference {
     Proof(Field),
     All(Vec<Self>),
     First(Vec<Self>),
+    /// The SHA-256 of what stands there in each item of a list.
+    Each(Vec<Field>),
     BodyDigest,
     Unique,
 }
@@ -100,8 +102,8 @@ pub enum Unidentified {
     /// There is no event id where the profile says.
     #[error("there is no event id")]
     Missing,
-    /// It is neither an integer nor a text of 1 to [`MAX_ID`] bytes without control characters.
-    #[error("the event id is neither an integer nor a text of 1 to {MAX_ID} bytes without control characters")]
+    /// It is neither a number nor a text of 1 to [`MAX_ID`] bytes without control characters.
+    #[error("the event id is neither a number nor a text of 1 to {MAX_ID} bytes without control characters")]
     Invalid,
 }
 
@@ -221,6 +223,9 @@ impl Reference {
                 let proof = proofs.iter().any(is_proof);
                 if proof { Self::Proof(field) } else { Self::Field(field) }
             }
+            profile::Reference::Each(places) => {
+                Self::Each(places.iter().map(|place| Field::new(place, wants)).collect())
+            }
             profile::Reference::BodyDigest => Self::BodyDigest,
             profile::Reference::Unique => Self::Unique,
         }
@@ -230,7 +235,7 @@ impl Reference {
         match self {
             Self::Field(field) | Self::Proof(field) => field.headers(),
             Self::All(several) | Self::First(several) => several.iter().flat_map(Self::headers).collect(),
-            Self::BodyDigest | Self::Unique => Vec::new(),
+            Self::Each(_) | Self::BodyDigest | Self::Unique => Vec::new(),
         }
     }
 
@@ -239,7 +244,7 @@ impl Reference {
         match self {
             Self::Field(field) | Self::Proof(field) => field.agrees(inbound),
             Self::All(several) | Self::First(several) => several.iter().all(|one| one.agrees(inbound)),
-            Self::BodyDigest | Self::Unique => true,
+            Self::Each(_) | Self::BodyDigest | Self::Unique => true,
         }
     }
 
@@ -271,7 +276,8 @@ impl Reference {
                 }
                 Ok(Some(Cow::Owned(texts.join(JOINT))))
             }
-            Self::BodyDigest => Ok(Some(Cow::Owned(digest(inbound.body())))),
+            Self::Each(fields) => Ok(each(fields, values)?.map(Cow::Owned)),
+            Self::BodyDigest => Ok(Some(Cow::Owned(digest(inbound.signed())))),
             Self::Unique => {
                 let mut random = [0_u8; 16];
                 getrandom::fill(&mut random).map_err(|_unavailable| NotText)?;
@@ -279,6 +285,24 @@ impl Reference {
             }
         }
     }
+}
+
+/// The SHA-256 of what all items of a list say, in whatever order they are; `None` when one of them says nothing.
+fn each(fields: &[Field], values: &Values) -> Result<Option<String>, NotText> {
+    let mut items: Vec<Vec<&str>> = Vec::new();
+    for field in fields {
+        let Some(texts) = field.each(values)? else { return Ok(None) };
+        items.resize_with(texts.len(), Vec::new);
+        items.iter_mut().zip(texts).for_each(|(item, text)| item.push(text));
+    }
+    items.sort_unstable();
+    let mut hash = Sha256::new();
+    for text in items.into_iter().flatten() {
+        // Each is told where it ends by its length, so that no other texts give the same bytes.
+        hash.update(u64::try_from(text.len()).unwrap_or(u64::MAX).to_le_bytes());
+        hash.update(text);
+    }
+    Ok(Some(const_hex::encode(hash.finalize())))
 }
 
 fn digest(bytes: &[u8]) -> String {

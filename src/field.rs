@@ -1,10 +1,14 @@
 //! The places of a profile, made ready to be read from requests.
 
-use std::borrow::Cow;
-
 use http::HeaderName;
 
 use crate::body::Inbound;
+use crate::content_coding::looks_compressed;
+use crate::form;
+use crate::form::Found;
+use crate::form::Names;
+use crate::form::NotText;
+use crate::json;
 use crate::json::Fields;
 use crate::json::Malformed;
 use crate::json::Pointers;
@@ -16,17 +20,12 @@ use crate::profile::Holder;
 use crate::profile::Item;
 use crate::profile::Place;
 
-/// Most fields of a form or parameters of a query that are read.
-const MAX_PAIRS: usize = 1000;
-
 /// Everything that somebody wants to read from a request's body and query.
 #[derive(Debug, Clone, Default)]
 pub struct Wants {
     pointers: Pointers,
-    form: bool,
-    /// Whether a body that looks like JSON is read as a form all the same.
-    any_form: bool,
-    query: bool,
+    form: Names,
+    query: Names,
     /// Whether a body that is not JSON at all is refused.
     pub json_only: bool,
     /// Whether a body that is no JSON is good enough.
@@ -37,17 +36,14 @@ pub struct Wants {
 #[derive(Debug, Clone, Default)]
 pub struct Values {
     fields: Fields,
-    form: Pairs,
-    query: Pairs,
+    form: Vec<Found>,
+    query: Vec<Found>,
 }
 
-/// Names with values, decoded, in their order.
-type Pairs = Vec<(String, String)>;
-
 impl Wants {
-    /// Asks for all fields of a form, because they are signed.
-    pub fn whole_form(&mut self) {
-        self.any_form = true;
+    /// Whether the body may be read as a form.
+    pub fn form(&self) -> bool {
+        !self.form.is_empty()
     }
 
     /// Whether the body has to be parsed as JSON for anybody.
@@ -55,17 +51,15 @@ impl Wants {
         !self.pointers.is_empty()
     }
 
-    /// Reads what can be had without parsing JSON.
-    ///
-    /// # Errors
-    /// [`Malformed`] when a form or query would be read in two ways.
-    pub fn read(&self, inbound: &Inbound) -> Result<Values, Malformed> {
-        let form = self.any_form || self.form && !is_json(inbound.body());
-        Ok(Values {
+    /// Reads what can be had without parsing JSON: the parameters and the fields of a form that are wanted. What nobody
+    /// wants of them is not judged, nor is a body that looks like JSON read as a form.
+    pub fn read(&self, inbound: &Inbound) -> Values {
+        let form = if is_json(inbound.body()) { &[][..] } else { inbound.body() };
+        Values {
             fields: Fields::default(),
-            form: if form { pairs(inbound.body())? } else { Pairs::new() },
-            query: if self.query { pairs(inbound.query().unwrap_or_default().as_bytes())? } else { Pairs::new() },
-        })
+            form: self.form.read(form),
+            query: self.query.read(inbound.query().unwrap_or_default().as_bytes()),
+        }
     }
 
     /// Parses the JSON body as well.
@@ -74,6 +68,11 @@ impl Wants {
     /// [`Malformed`] when it is not strict JSON; a body that does not look like JSON may be something else where
     /// that is good enough, and not `needed`.
     pub fn read_json(&self, inbound: &Inbound, values: &mut Values, needed: bool) -> Result<(), Malformed> {
+        // Its Content-Encoding, which nobody has signed, was taken away, or another one laid over it: it would be an event
+        // without what stands in it.
+        if self.json() && looks_compressed(inbound.body()) {
+            return Err(Malformed::new("it is compressed, and its Content-Encoding does not say so"));
+        }
         if self.json_only || self.json() && (is_json(inbound.body()) || needed || !self.json_optional) {
             values.fields = self.pointers.extract(inbound.body())?;
         }
@@ -84,47 +83,11 @@ impl Wants {
     }
 }
 
-impl Values {
-    /// The fields of the form.
-    pub fn form(&self) -> &[(String, String)] {
-        &self.form
-    }
-}
-
 /// Whether the body is meant to be a JSON object or array. What the sender says of its type is not signed, and decides
 /// nothing.
 fn is_json(body: &[u8]) -> bool {
+    let body = body.strip_prefix(json::BYTE_ORDER_MARK).unwrap_or(body);
     matches!(body.trim_ascii_start().first(), Some(b'{' | b'['))
-}
-
-/// Reads `application/x-www-form-urlencoded`, where a percent sign is followed by two hexadecimal digits and the result
-/// is UTF-8: in everything else parsers differ.
-fn pairs(bytes: &[u8]) -> Result<Pairs, Malformed> {
-    let hex = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_hexdigit);
-    let percent = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'%');
-    if percent.into_iter().any(|(at, _)| !(hex(at + 1) && hex(at + 2))) {
-        return Err(Malformed::new("a percent sign in it is followed by something else than two hexadecimal digits"));
-    }
-    let mut pairs = Pairs::new();
-    for pair in bytes.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()).take(MAX_PAIRS + 1) {
-        let mut halves = pair.splitn(2, |byte| *byte == b'=');
-        let mut half = || decoded(halves.next().unwrap_or_default());
-        pairs.push((half()?, half()?));
-    }
-    if pairs.len() > MAX_PAIRS {
-        return Err(Malformed::new("it has too many fields"));
-    }
-    Ok(pairs)
-}
-
-/// A name or value of a form as text.
-fn decoded(text: &[u8]) -> Result<String, Malformed> {
-    let spaced: Vec<u8> = text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
-    let escaped = match Cow::from(percent_encoding::percent_decode(&spaced)) {
-        Cow::Owned(bytes) => Some(bytes),
-        Cow::Borrowed(_) => None,
-    };
-    String::from_utf8(escaped.unwrap_or(spaced)).map_err(|_bad| Malformed::new("its text is not UTF-8"))
 }
 
 /// Where to read one text.
@@ -139,13 +102,9 @@ enum Ready {
     Header(Vec<HeaderName>),
     Numbered(HeaderName),
     Json(Slot),
-    Form(String),
-    Query(String),
+    Form(usize),
+    Query(usize),
 }
-
-/// What stands there is not one text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NotText;
 
 /// Most headers of a numbered family that are read.
 const MAX_NUMBERED: usize = 100;
@@ -157,14 +116,8 @@ impl Field {
             Holder::Header(names) => Ready::Header(names.clone()),
             Holder::Numbered(name) => Ready::Numbered(name.clone()),
             Holder::Json(pointer) => Ready::Json(wants.pointers.want(pointer)),
-            Holder::Form(field) => {
-                wants.form = true;
-                Ready::Form(field.clone())
-            }
-            Holder::Query(name) => {
-                wants.query = true;
-                Ready::Query(name.clone())
-            }
+            Holder::Form(field) => Ready::Form(wants.form.want(field)),
+            Holder::Query(name) => Ready::Query(wants.query.want(name)),
         };
         Self { holder, item: place.item.clone() }
     }
@@ -193,6 +146,11 @@ impl Field {
     /// Whether the body has to be parsed as JSON before this can be read.
     pub fn is_json(&self) -> bool {
         matches!(self.holder, Ready::Json(_))
+    }
+
+    /// Whether it is read from headers.
+    pub fn is_header(&self) -> bool {
+        matches!(self.holder, Ready::Header(_) | Ready::Numbered(_))
     }
 
     /// The headers of which each must not be there twice.
@@ -242,6 +200,22 @@ impl Field {
         if texts.next().is_some() { Err(NotText) } else { Ok(text) }
     }
 
+    /// The text in each item of a list; `None` when there is no list, nothing in it, or nothing in one of its items.
+    ///
+    /// # Errors
+    /// [`NotText`] when something else stands in an item.
+    pub fn each<'r>(&self, values: &'r Values) -> Result<Option<Vec<&'r str>>, NotText> {
+        let Ready::Json(slot) = &self.holder else { return Ok(None) };
+        let Value::Each(items) = values.fields.get(*slot) else { return Ok(None) };
+        let text = |item: &'r Value| match item {
+            Value::Absent | Value::Null => None,
+            Value::Text(text) if text.is_empty() => None,
+            Value::Text(text) => Some(std::str::from_utf8(text).map_err(|_bytes| NotText)),
+            Value::Other | Value::Each(_) => Some(Err(NotText)),
+        };
+        if items.is_empty() { Ok(None) } else { items.iter().map(text).collect::<Option<_>>().transpose() }
+    }
+
     /// Every text that stands there: the one, or each value of the list's key, of each header or item; `None` when there
     /// is nothing at all.
     ///
@@ -285,8 +259,8 @@ impl Field {
                 }
                 Value::Other => Err(NotText),
             },
-            Ready::Form(name) => Ok((only(&values.form, name)?, Vec::new())),
-            Ready::Query(name) => Ok((only(&values.query, name)?, Vec::new())),
+            Ready::Form(at) => Ok((form::one(&values.form, *at)?, Vec::new())),
+            Ready::Query(at) => Ok((form::one(&values.query, *at)?, Vec::new())),
         }
     }
 }
@@ -319,31 +293,4 @@ impl<'r> Iterator for Texts<'r> {
 /// The header of a numbered family with this number.
 fn numbered(family: &HeaderName, number: usize) -> Option<HeaderName> {
     HeaderName::try_from(format!("{family}-{number}")).ok()
-}
-
-/// The value of the pair with this name, of which there may be one.
-fn only<'p>(pairs: &'p [(String, String)], name: &str) -> Result<Option<&'p str>, NotText> {
-    let mut values = pairs.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_str());
-    let value = values.next();
-    if values.next().is_some() { Err(NotText) } else { Ok(value) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn forms_are_read_as_every_parser_reads_them() {
-        for text in ["", "a=1&b=2", "&&a&", "a==b&=&=c", "a+b=c%2Bd+%20", "%C3%A9=%26%3d&\u{e9}=\u{1f600}", "a=1&a=2"] {
-            let expected: Pairs = form_urlencoded::parse(text.as_bytes()).into_owned().collect();
-            assert_eq!(pairs(text.as_bytes()).expect(text), expected, "{text}");
-        }
-        for bad in
-            [&b"a=%"[..], b"a=%4", b"a=%4&1", b"%zz=1", b"a=%C3", b"%C3&%A9", b"a=%C3=%A9", b"a=\xff", b"\xc3&\xa9"]
-        {
-            assert!(pairs(bad).is_err(), "{}", bad.escape_ascii());
-        }
-        let many = |count| "a&".repeat(count);
-        assert!(pairs(many(MAX_PAIRS).as_bytes()).is_ok() && pairs(many(MAX_PAIRS + 1).as_bytes()).is_err());
-    }
 }

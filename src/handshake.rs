@@ -34,6 +34,8 @@ pub struct Handshakes {
 struct Rule {
     method: Method,
     signed: bool,
+    /// Those conditions for it to apply that headers alone decide.
+    heads: Vec<Condition>,
     when: Vec<Condition>,
     check: Vec<Condition>,
     visit: Option<(Field, Hosts)>,
@@ -105,6 +107,11 @@ impl Handshakes {
         self.rules.iter().map(|rule| &rule.method)
     }
 
+    /// Whether all of them have to be authentic.
+    pub fn are_signed(&self) -> bool {
+        self.rules.iter().all(|rule| rule.signed)
+    }
+
     /// Whether a request with this method can be a handshake that has to be authentic.
     pub fn take_signed(&self, method: &Method) -> bool {
         self.rules.iter().any(|rule| rule.signed && rule.method == *method)
@@ -120,11 +127,12 @@ impl Handshakes {
     /// # Errors
     /// [`Unanswered`] when it is one, but not a good one.
     pub async fn before(&self, inbound: &Inbound) -> Result<Option<Answer>, Unanswered> {
-        if self.rules.iter().all(|rule| rule.signed) {
+        // The body of a stranger is not parsed where the headers tell that this is no handshake, such as by a signature.
+        if !self.rules.iter().any(|rule| rule.may_apply(false, inbound)) {
             return Ok(None);
         }
         // What cannot be read is no handshake, and judged as an event.
-        let Ok(mut values) = self.wants.read(inbound) else { return Ok(None) };
+        let mut values = self.wants.read(inbound);
         if self.wants.read_json(inbound, &mut values, false).is_err() {
             return Ok(None);
         }
@@ -141,8 +149,8 @@ impl Handshakes {
 
     async fn answer(&self, signed: bool, inbound: &Inbound, values: &Values) -> Result<Option<Answer>, Unanswered> {
         let hold = |conditions: &[Condition]| conditions.iter().all(|condition| condition.holds(inbound, values));
-        let rule = self.rules.iter().filter(|rule| rule.signed == signed && rule.method == *inbound.method());
-        let Some(rule) = rule.into_iter().find(|rule| hold(&rule.when)) else { return Ok(None) };
+        let mut rules = self.rules.iter().filter(|rule| rule.may_apply(signed, inbound));
+        let Some(rule) = rules.find(|rule| hold(&rule.when)) else { return Ok(None) };
         if !hold(&rule.check) {
             return Err(Unanswered::Refused);
         }
@@ -167,18 +175,28 @@ impl Rule {
             }
             None => None,
         };
+        let when = Condition::all(&said.when, context, wants);
+        let (heads, when) = when.into_iter().partition(Condition::is_of_headers);
         Ok(Self {
             method: said.method.method(),
             signed: said.is_signed(),
-            when: Condition::all(&said.when, context, wants),
+            heads,
+            when,
             check: Condition::all(&said.check, context, wants),
             visit,
             reply: Reply::new(&said.reply, context, wants),
         })
     }
 
+    /// Whether it is for such a request, as far as method and headers tell.
+    fn may_apply(&self, signed: bool, inbound: &Inbound) -> bool {
+        self.signed == signed
+            && self.method == *inbound.method()
+            && self.heads.iter().all(|condition| condition.holds(inbound, &Values::default()))
+    }
+
     fn fields(&self) -> Vec<&Field> {
-        let conditions = self.when.iter().chain(&self.check).flat_map(Condition::fields);
+        let conditions = self.heads.iter().chain(&self.when).chain(&self.check).flat_map(Condition::fields);
         conditions.chain(self.visit.iter().map(|(field, _)| field)).chain(self.reply.fields()).collect()
     }
 }

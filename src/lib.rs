@@ -13,6 +13,8 @@ pub mod time;
 pub mod escape;
 pub mod secret;
 pub mod json;
+pub mod form;
+pub mod content_coding;
 
 // What a profile file says, and means.
 pub mod profile;

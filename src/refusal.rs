@@ -173,7 +173,7 @@ impl Refusal {
             Self::Denied(Denied::Address) => sender(StatusCode::FORBIDDEN, DENIED, "address_not_allowed"),
             Self::Denied(Denied::Unknown) => sender(StatusCode::FORBIDDEN, DENIED, "address_unknown"),
             Self::Unreadable(unreadable) => unreadable_row(*unreadable),
-            Self::Unauthenticated(auth::Failure::BodyMalformed) => {
+            Self::Unauthenticated(auth::Failure::BodyMalformed(_)) => {
                 malformed("the body is not what the provider sends", "body_malformed")
             }
             Self::Unauthenticated(failure @ (auth::Failure::KeysUnavailable | auth::Failure::KeysCoolingDown)) => {
@@ -301,9 +301,12 @@ fn unreadable_row(unreadable: Unreadable) -> Row {
             reason: "body_too_large",
             blame: Blame::Sender,
         },
-        Unreadable::Encoded => {
-            sender(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send the body without content encoding", "body_encoded")
-        }
+        Unreadable::Encoded(_) => sender(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "send the body without content encoding, or with gzip or deflate alone",
+            "body_encoded",
+        ),
+        Unreadable::Garbled(_) => malformed("the body is not what its content encoding says", "body_malformed"),
         Unreadable::HeaderRepeated => malformed("a header that may be there once is there twice", "header_repeated"),
         Unreadable::Framing => {
             sender(StatusCode::BAD_REQUEST, "the length of the body is given in two ways", "framing")
@@ -367,7 +370,7 @@ impl auth::Failure {
             Self::ConditionUnmet => "condition_unmet",
             Self::KeysUnavailable => "keys_unavailable",
             Self::KeysCoolingDown => "keys_cooling_down",
-            Self::BodyMalformed => "body_malformed",
+            Self::BodyMalformed(_) => "body_malformed",
         }
     }
 }

@@ -31,12 +31,16 @@ pub enum Outcome {
     Handshake(handshake::Answer),
 }
 
+/// A body with its type, where it is not the usual one.
+type Body = Option<(HeaderValue, Bytes)>;
+
 /// The answers that one provider understands.
 #[derive(Debug, Clone)]
 pub struct Answers {
     accepted: StatusCode,
-    body: Option<(HeaderValue, Bytes)>,
+    body: Body,
     unauthenticated: StatusCode,
+    unauthenticated_body: Body,
     malformed: StatusCode,
     too_large: StatusCode,
     retry: Option<StatusCode>,
@@ -53,10 +57,10 @@ impl Answers {
     /// What the profile says, and what is usual for the rest; `methods` are those of its handshakes.
     pub fn new(said: &profile::Answers, methods: &[Method]) -> Self {
         let status = |code: Option<u16>, usual| code.and_then(|code| StatusCode::from_u16(code).ok()).unwrap_or(usual);
-        let body = said.accepted.body.as_ref().map(|body| match body {
-            profile::AcceptedBody::Text(text) => (TEXT, Bytes::from(text.clone())),
-            profile::AcceptedBody::Json(json) => (JSON, Bytes::from(json.clone())),
-        });
+        let body = |body: &profile::AnswerBody| match body {
+            profile::AnswerBody::Text(text) => (TEXT, Bytes::from(text.clone())),
+            profile::AnswerBody::Json(json) => (JSON, Bytes::from(json.clone())),
+        };
         let mut allow = vec!["POST"];
         methods.iter().map(Method::as_str).for_each(|method| {
             if !allow.contains(&method) {
@@ -65,8 +69,9 @@ impl Answers {
         });
         Self {
             accepted: status(said.accepted.status.map(profile::Status::code), StatusCode::OK),
-            body,
-            unauthenticated: status(said.refused.map(profile::Status::code), StatusCode::UNAUTHORIZED),
+            body: said.accepted.body.as_ref().map(body),
+            unauthenticated: status(said.refused.status.map(profile::Status::code), StatusCode::UNAUTHORIZED),
+            unauthenticated_body: said.refused.body.as_ref().map(body),
             malformed: status(said.malformed.map(profile::Status::code), StatusCode::BAD_REQUEST),
             too_large: status(said.too_large.map(profile::Status::code), StatusCode::PAYLOAD_TOO_LARGE),
             retry: said.retry.and_then(|retry| StatusCode::from_u16(retry.code()).ok()),
@@ -88,7 +93,6 @@ impl Answers {
     /// The answer for an event that was taken without an upstream's own.
     fn accepted(&self, usual: impl Into<Bytes>) -> Response<Full<Bytes>> {
         match &self.body {
-            Some((_, body)) if body.is_empty() => bodiless(self.accepted),
             Some((content_type, body)) => whole(self.accepted, content_type.clone(), body.clone()),
             None if self.accepted == StatusCode::NO_CONTENT => bodiless(self.accepted),
             None => whole(self.accepted, JSON, usual.into()),
@@ -147,9 +151,12 @@ pub fn refused(refusal: Refusal, answers: &Answers) -> Response<Full<Bytes>> {
     {
         return relay(answer, &problem(status, row.detail));
     }
-    let mut response = Response::new(Full::from(problem(status, row.detail)));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, PROBLEM);
+    let mut response = match &answers.unauthenticated_body {
+        Some((content_type, body)) if row.status == StatusKind::Unauthenticated => {
+            whole(status, content_type.clone(), body.clone())
+        }
+        _ => whole(status, PROBLEM, problem(status, row.detail).into()),
+    };
     if ends {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -175,7 +182,11 @@ fn relay(answer: Answer, instead: &[u8]) -> Response<Full<Bytes>> {
     response
 }
 
+/// An answer with this body; an empty one has no type.
 fn whole(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Response<Full<Bytes>> {
+    if body.is_empty() {
+        return bodiless(status);
+    }
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);

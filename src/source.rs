@@ -7,7 +7,9 @@ use wildmatch::WildMatch;
 
 use crate::admission::InFlight;
 use crate::auth::Authenticator;
+use crate::body::Inbound;
 use crate::body::Limits;
+use crate::body::Unreadable;
 use crate::deliver::Target;
 use crate::event::Event;
 use crate::event::Identity;
@@ -19,6 +21,7 @@ use crate::reply::Answers;
 use crate::store::Keyspace;
 use crate::store::Stream;
 use crate::store::queued::Queue;
+use crate::time::Moment;
 
 /// One configured endpoint.
 #[derive(Debug)]
@@ -55,6 +58,20 @@ pub struct Source {
     pub destination: Destination,
     /// What they are remembered under.
     pub keyspace: Keyspace,
+}
+
+impl Source {
+    /// Decompresses the body, unless it is signed as sent and not genuine.
+    ///
+    /// # Errors
+    /// [`Unreadable`] for what is too large, or not what its coding makes.
+    pub async fn decompress(&self, inbound: &mut Inbound) -> Result<(), Unreadable> {
+        let probe = !self.handshakes.are_signed();
+        if probe || self.authenticator.is_worth_decompressing(inbound, Moment::now()).await {
+            inbound.decompress(&self.limits).await?;
+        }
+        Ok(())
+    }
 }
 
 /// A name of ASCII lower-case letters, digits, `-` and `_`, so that it can stand in a header, a label and a key.

@@ -4,9 +4,11 @@ use std::borrow::Cow;
 
 use crate::body::Inbound;
 use crate::field::Field;
-use crate::field::NotText;
 use crate::field::Values;
 use crate::field::Wants;
+use crate::form;
+use crate::form::NotText;
+use crate::json::Malformed;
 use crate::mac;
 use crate::mac::Key;
 use crate::params::Params;
@@ -73,12 +75,14 @@ impl Filled<'_> {
 }
 
 /// Why a template could not be filled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unfilled {
     /// It has the timestamp in it, and there is none.
     NoTimestamp,
     /// Something in it is not one text.
     NotText,
+    /// It has the fields of the form in it, and the body is none.
+    NoForm(Malformed),
 }
 
 impl From<NotText> for Unfilled {
@@ -124,6 +128,11 @@ impl Template {
     pub fn fields(&self) -> Vec<&Field> {
         self.0.iter().flatten().flat_map(Part::fields).collect()
     }
+
+    /// Whether it makes the same text of every request.
+    pub fn is_fixed(&self) -> bool {
+        self.0.iter().flatten().all(|part| matches!(part, Part::Literal(_)))
+    }
 }
 
 fn ready(pieces: &[Piece], context: Context<'_>, wants: &mut Wants) -> Vec<Part> {
@@ -135,10 +144,7 @@ fn ready(pieces: &[Piece], context: Context<'_>, wants: &mut Wants) -> Vec<Part>
             Piece::Timestamp => Part::Timestamp,
             Piece::Method => Part::Method,
             Piece::Query => Part::Query,
-            Piece::SortedForm => {
-                wants.whole_form();
-                Part::SortedForm
-            }
+            Piece::SortedForm => Part::SortedForm,
             Piece::Url => literal(param(context.params, "url")),
             Piece::UrlWithPort => literal(&with_port(param(context.params, "url"))),
             Piece::Param(name) => literal(param(context.params, name)),
@@ -203,14 +209,14 @@ impl Part {
         };
         Ok(match self {
             Self::Literal(text) => Some(Cow::Borrowed(text)),
-            Self::Body => Some(Cow::Borrowed(inbound.body())),
+            Self::Body => Some(Cow::Borrowed(inbound.signed())),
             Self::Timestamp => borrowed(timestamp.ok_or(Unfilled::NoTimestamp)?),
             Self::Method => borrowed(inbound.method().as_str()),
             Self::Query => Some(match inbound.query() {
                 Some(query) => Cow::Owned(format!("?{query}").into_bytes()),
                 None => Cow::Borrowed(&[]),
             }),
-            Self::SortedForm => Some(Cow::Owned(sorted(values.form()))),
+            Self::SortedForm => Some(Cow::Owned(sorted(form::whole(inbound.body()).map_err(Unfilled::NoForm)?))),
             Self::Field(field) => borrowed(field.text(inbound, values)?.unwrap_or_default()),
             Self::Optional(field) => field.text(inbound, values)?.and_then(borrowed),
             Self::Digest(hash, encoding, inner) => {
@@ -244,8 +250,7 @@ impl Part {
 
 /// The fields of a form as Twilio signs them: names sorted, each followed by its value; of a repeated name every value
 /// once, sorted.
-fn sorted(form: &[(String, String)]) -> Vec<u8> {
-    let mut pairs: Vec<_> = form.iter().collect();
+fn sorted(mut pairs: Vec<(String, String)>) -> Vec<u8> {
     pairs.sort();
     pairs.dedup();
     let mut signed = Vec::with_capacity(pairs.iter().map(|(name, value)| name.len() + value.len()).sum());

@@ -144,6 +144,13 @@ impl Unfinished {
         Some(body)
     }
 
+    /// Whether an address would have more than `max` bytes with so many more for a body that has its `own` among them. One body
+    /// alone can always be read.
+    fn is_beyond(&self, origin: Origin, own: usize, more: usize, max: usize) -> bool {
+        let all = self.addresses.get(&origin).copied().unwrap_or(0);
+        all > own && all.saturating_add(more) > max
+    }
+
     fn count(&mut self, origin: Option<Origin>, change: impl FnOnce(usize) -> usize) {
         let Some(origin) = origin else { return };
         let bytes = change(self.addresses.get(&origin).copied().unwrap_or(0));
@@ -187,9 +194,9 @@ impl Reserved {
     fn grow_unfinished(&self, age: u64, bytes: usize) -> Result<(), Full> {
         let pool = &self.budget.pool;
         let mut unfinished = pool.unfinished();
-        let origin = unfinished.bodies.get(&age).ok_or(Full::Displaced)?.origin;
+        let Body { origin, bytes: own, .. } = *unfinished.bodies.get(&age).ok_or(Full::Displaced)?;
         if let Some(origin) = origin {
-            while unfinished.addresses.get(&origin).copied().unwrap_or(0).saturating_add(bytes) > pool.max_per_address {
+            while unfinished.is_beyond(origin, own, bytes, pool.max_per_address) {
                 unfinished.displace(&self.budget, Scope::Address(origin), Some(age))?;
             }
         }
@@ -213,9 +220,7 @@ impl Reserved {
         let mut unfinished = pool.unfinished();
         let origin = address.map(Origin::of);
         if let Some(origin) = origin {
-            while unfinished.addresses.get(&origin).copied().unwrap_or(0).saturating_add(self.bytes)
-                > pool.max_per_address
-            {
+            while unfinished.is_beyond(origin, 0, self.bytes, pool.max_per_address) {
                 unfinished.displace(&self.budget, Scope::Address(origin), None)?;
             }
         }
@@ -341,9 +346,14 @@ mod tests {
         second.grow(1).expect("the room of the first");
         assert!(first.is_displaced() && !others.is_displaced());
         second.grow(19).expect("up to the limit");
-        assert_eq!(second.grow(1), Err(Full::Exhausted), "one body alone has no more than its address");
-        second.complete().expect("it was not displaced");
-        let _third = waiting(&budget, "2001:db8::3", 40);
+        second.grow(1).expect("one body alone may be as large as bodies are");
+        let mut third = Reserved::new(&budget);
+        third.grow(1).expect("room");
+        third.wait(Some("2001:db8::3".parse().expect("an address")), Waker::noop()).expect("the room of the second");
+        assert!(second.is_displaced());
+        third.grow(39).expect("up to the limit");
+        third.complete().expect("it was not displaced");
+        let _fourth = waiting(&budget, "2001:db8::4", 40);
         assert!(!others.is_displaced(), "what is complete counts no more for its address");
     }
 }

@@ -63,12 +63,12 @@ pub enum Failure {
     KeysUnavailable,
     #[error("the token names a key that may be newer than the issuer's keys at hand, which were fetched a moment ago")]
     KeysCoolingDown,
-    #[error("the body is not JSON that everybody reads alike")]
-    BodyMalformed,
+    #[error("the body cannot be read: {0}")]
+    BodyMalformed(Malformed),
 }
 
 impl From<Malformed> for Failure {
-    fn from(_: Malformed) -> Self {
-        Self::BodyMalformed
+    fn from(why: Malformed) -> Self {
+        Self::BodyMalformed(why)
     }
 }

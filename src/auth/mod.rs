@@ -24,6 +24,7 @@ use crate::field::Values;
 use crate::field::Wants;
 use crate::profile;
 use crate::profile::Combination;
+use crate::profile::ContentEncoding;
 use crate::time::Moment;
 
 pub use certificate::Limits as CertificateLimits;
@@ -87,6 +88,8 @@ pub struct Authenticator {
     pub wants: Wants,
     /// Whether JSON has to be parsed before the request is known to be genuine; see [`Self::reads_json`].
     pub json_first: bool,
+    /// In which ways a compressed body may be signed, in the order in which they are tried.
+    pub compressed: Vec<ContentEncoding>,
 }
 
 /// An inbound that an authenticator accepted. Born in [`Authenticator::verify`] only.
@@ -151,8 +154,13 @@ impl Authenticator {
     ///
     /// # Errors
     /// The first [`Failure`] found; the order is the same for every request of a profile.
-    pub async fn verify(&self, inbound: Inbound, now: Moment) -> Result<Verified, Box<Rejected>> {
-        match self.judge(&inbound, now).await {
+    pub async fn verify(&self, mut inbound: Inbound, now: Moment) -> Result<Verified, Box<Rejected>> {
+        let judged = match inbound.is_compressed() {
+            false => self.judge(&inbound, now).await,
+            // Rare and large: it stays out of the way of all other requests.
+            true => Box::pin(self.judge_compressed(&mut inbound, now)).await,
+        };
+        match judged {
             Ok(Proven { values, secret, skew, ahead, guard }) => {
                 Ok(Verified { inbound, values, secret, skew, ahead, guard })
             }
@@ -160,33 +168,80 @@ impl Authenticator {
         }
     }
 
+    /// Takes the body for signed in one way after the other. What else is wrong would be so in each.
+    async fn judge_compressed(&self, inbound: &mut Inbound, now: Moment) -> Result<Proven, Failure> {
+        let mut failure = Failure::SignatureMismatch;
+        for signed in &self.compressed {
+            inbound.take_as(*signed);
+            match self.judge(inbound, now).await {
+                Err(other @ (Failure::SignatureMismatch | Failure::TokenBody | Failure::ConditionUnmet)) => {
+                    failure = other;
+                }
+                judged => return judged,
+            }
+        }
+        Err(failure)
+    }
+
+    /// Whether a compressed body proves itself as it was sent, or has to be decompressed before that can be told: what only
+    /// genuine requests need is not done for strangers.
+    pub async fn is_worth_decompressing(&self, inbound: &Inbound, now: Moment) -> bool {
+        let first = self.compressed == [ContentEncoding::SignedAsSent] && !self.json_first && !self.wants.form();
+        if !first {
+            return true;
+        }
+        let values = self.wants.read(inbound);
+        // What may be judged otherwise a moment later is left to that.
+        !matches!(
+            self.prove(inbound, &values, now).await,
+            Err(Failure::SignatureMissing
+                | Failure::SignatureMalformed
+                | Failure::SignatureMismatch
+                | Failure::TokenMissing
+                | Failure::TokenMalformed
+                | Failure::TokenSignature
+                | Failure::TokenBody)
+        )
+    }
+
     async fn judge(&self, inbound: &Inbound, now: Moment) -> Result<Proven, Failure> {
-        let mut values = self.wants.read(inbound)?;
+        let mut values = self.wants.read(inbound);
         if self.json_first {
             self.wants.read_json(inbound, &mut values, true)?;
         }
-        if !self.require.iter().all(|condition| condition.holds(inbound, &values)) {
+        let mut proven = self.prove(inbound, &values, now).await?;
+        // Bodies are parsed once they are known to be genuine, unless something inside is needed to tell.
+        if !self.json_first {
+            self.wants.read_json(inbound, &mut values, false)?;
+        }
+        proven.values = values;
+        Ok(proven)
+    }
+
+    /// Whether the request is genuine; the values of what it proves are left out.
+    async fn prove(&self, inbound: &Inbound, values: &Values, now: Moment) -> Result<Proven, Failure> {
+        if !self.require.iter().all(|condition| condition.holds(inbound, values)) {
             return Err(Failure::ConditionUnmet);
         }
-        let members = self.applying(inbound, &values)?;
+        let members = self.applying(inbound, values)?;
         for member in members {
-            member.scheme.presented(inbound, &values)?;
+            member.scheme.presented(inbound, values)?;
         }
         let timed = members.iter().any(|member| member.timed);
         let freshness = self.freshness.as_ref().filter(|_| timed);
-        let stamp = freshness.map(|freshness| freshness.read(inbound, &values)).transpose()?;
+        let stamp = freshness.map(|freshness| freshness.read(inbound, values)).transpose()?;
         let timestamp = stamp.as_ref().and_then(|stamp| stamp.text);
         let mut proven = Proven::default();
         for member in members {
-            if !member.check.iter().all(|condition| condition.holds(inbound, &values)) {
+            if !member.check.iter().all(|condition| condition.holds(inbound, values)) {
                 return Err(Failure::SignatureMismatch);
             }
             let signed = match &member.scheme {
-                Scheme::Signature(signature) => signature.verify(inbound, &values, timestamp, now).await?,
-                Scheme::Token(token) => Signed { secret: Some(token.verify(inbound, &values)?), digest: None },
+                Scheme::Signature(signature) => signature.verify(inbound, values, timestamp, now).await?,
+                Scheme::Token(token) => Signed { secret: Some(token.verify(inbound, values)?), digest: None },
                 Scheme::Jwt(jwt) => {
                     proven.ahead = jwt.issued_within.map(|_| Duration::ZERO);
-                    jwt.verify(inbound, &values, now).await?
+                    jwt.verify(inbound, values, now).await?
                 }
             };
             proven.guard = proven.guard.or(signed.digest);
@@ -196,11 +251,6 @@ impl Authenticator {
             proven.skew = freshness.judge(&stamp, now)?;
             proven.ahead = freshness.ahead(proven.skew).or(proven.ahead);
         }
-        // Bodies are parsed once they are known to be genuine, unless something inside is needed to tell.
-        if !self.json_first {
-            self.wants.read_json(inbound, &mut values, false)?;
-        }
-        proven.values = values;
         Ok(proven)
     }
 

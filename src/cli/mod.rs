@@ -4,6 +4,7 @@ mod check;
 mod demo;
 mod events;
 mod explain;
+mod probe;
 pub mod profiles;
 mod provider;
 mod send;
@@ -53,6 +54,10 @@ enum Command {
     Explain(explain::Arguments),
     /// Look at the queued events and dead letters of a running gateway, replay them, purge them.
     Events(events::Arguments),
+    /// Take a running gateway out of service: not ready any more, it goes on taking what comes; exit with 0 if it does so.
+    Drain(probe::Drain),
+    /// Ask a running gateway whether it can be sent events; exit with 0 if it can.
+    Healthcheck(probe::Healthcheck),
 }
 
 #[derive(Debug, clap::Args)]
@@ -94,6 +99,8 @@ pub fn run() -> ExitCode {
         Command::Send(arguments) => send::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Events(arguments) => events::run(&arguments),
+        Command::Drain(arguments) => probe::drain(&arguments),
+        Command::Healthcheck(arguments) => probe::healthcheck(&arguments),
     }
 }
 

@@ -1,5 +1,5 @@
 //! Under which ids and as which types events came first, as far as this process still knows: for people only, nothing is
-//! decided by it.
+//! decided by it. So a busy source may crowd out what is known of another one.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;

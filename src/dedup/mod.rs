@@ -123,8 +123,8 @@ impl Dedup {
         let ttl = self.kept(ahead);
         let lease = |flight, stored| Claim::Fresh(Lease { flight, space: space.clone(), keys, token, ttl, stored });
         let answer = match &self.store {
-            Store::Memory(remembered) => Ok(remembered.earlier(keys)),
-            Store::Sqlite(sqlite) => sqlite.healthy().map(|()| sqlite.remembered().earlier(keys)),
+            Store::Memory(remembered) => Ok(remembered.earlier(space.tag(), keys)),
+            Store::Sqlite(sqlite) => sqlite.healthy().map(|()| sqlite.remembered().earlier(space.tag(), keys)),
             Store::Redis(redis) => redis.claim(space, keys, token, self.terms.lease).await,
         };
         match answer {
@@ -160,15 +160,15 @@ impl Dedup {
     pub async fn commit(&self, lease: Lease) {
         let stored = match &self.store {
             Store::Memory(remembered) => {
-                lease.keys.iter().for_each(|key| remembered.insert(key, lease.ttl));
+                lease.keys.iter().for_each(|key| remembered.insert(lease.space.tag(), key, lease.ttl));
                 Ok(())
             }
             // Without room for more, what is delivered nevertheless must not fill it either.
             Store::Sqlite(sqlite) if !lease.stored => {
-                sqlite.remember(lease.keys.iter(), lease.ttl);
+                sqlite.remember(lease.space.tag(), lease.keys.iter(), lease.ttl);
                 Ok(())
             }
-            Store::Sqlite(sqlite) => sqlite.commit(lease.keys.iter(), lease.ttl).await,
+            Store::Sqlite(sqlite) => sqlite.commit(lease.space.tag(), lease.keys.iter(), lease.ttl).await,
             Store::Redis(redis) => redis.commit(&lease.space, lease.keys, lease.token, lease.ttl).await,
         };
         if let Err(error) = stored {
@@ -217,14 +217,14 @@ impl Dedup {
         let ttl = self.kept(ahead);
         let noted = match &self.store {
             Store::Memory(remembered) => {
-                let noted = remembered.note(ignored);
+                let noted = remembered.note(space.tag(), ignored);
                 if noted == Noted::New {
-                    ignored.iter().for_each(|key| remembered.insert(key, ttl));
+                    ignored.iter().for_each(|key| remembered.insert(space.tag(), key, ttl));
                 }
                 Ok(noted)
             }
-            Store::Sqlite(sqlite) => match sqlite.healthy().map(|()| sqlite.remembered().note(ignored)) {
-                Ok(Noted::New) => sqlite.commit(ignored.iter(), ttl).await.map(|()| Noted::New),
+            Store::Sqlite(sqlite) => match sqlite.healthy().map(|()| sqlite.remembered().note(space.tag(), ignored)) {
+                Ok(Noted::New) => sqlite.commit(space.tag(), ignored.iter(), ttl).await.map(|()| Noted::New),
                 noted => noted,
             },
             Store::Redis(redis) => redis.ignore(space, ignored, ttl).await,

@@ -1,10 +1,14 @@
 //! The headers that an upstream receives: the sender's end-to-end headers as sent, then the gateway's own.
 
+use std::borrow::Cow;
+
 use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
 use http::header;
 
+use super::query::Names;
+use crate::body::Inbound;
 use crate::event::Event;
 use crate::profile::Credentials;
 use crate::store::queued::QueuedEvent;
@@ -14,7 +18,10 @@ const EVENT_ID: HeaderName = HeaderName::from_static("doorward-event-id");
 const EVENT_TYPE: HeaderName = HeaderName::from_static("doorward-event-type");
 const RECEIVED_AT: HeaderName = HeaderName::from_static("doorward-received-at");
 const ATTEMPT: HeaderName = HeaderName::from_static("doorward-attempt");
-const VERIFIED: HeaderName = HeaderName::from_static("doorward-verified");
+/// Path and query of the sender's request.
+pub(super) const TARGET: HeaderName = HeaderName::from_static("doorward-target");
+/// Not there on what is verified.
+pub(super) const VERIFIED: HeaderName = HeaderName::from_static("doorward-verified");
 const DEDUPLICATED: HeaderName = HeaderName::from_static("doorward-deduplicated");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -31,12 +38,18 @@ fn end_to_end(inbound: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &Header
 }
 
 /// All headers of the only attempt to deliver an event.
-pub(super) fn of_delivery(event: &Event, source: &HeaderValue, host: &HeaderValue, deduplicated: bool) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(event.inbound().headers().len() + 12);
+pub(super) fn of_delivery(
+    event: &Event,
+    source: &HeaderValue,
+    host: &HeaderValue,
+    secrets: &Names,
+    deduplicated: bool,
+) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(event.inbound().headers().len() + 13);
     headers.insert(header::HOST, host.clone());
     copy(end_to_end(event.inbound().headers()), &mut headers);
-    of_event(event, source, deduplicated, &mut headers);
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(event.inbound().body().len()));
+    of_event(event, source, secrets, deduplicated, &mut headers);
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(event.inbound().sent().len()));
     headers.insert(ATTEMPT, HeaderValue::from_static("1"));
     headers
 }
@@ -50,10 +63,10 @@ pub(super) fn to_store<'h>(
 }
 
 /// What is kept of a queued event's headers: all but credentials and those of one attempt.
-pub(super) fn to_keep(event: &Event, source: &HeaderValue, credentials: &Credentials) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(event.inbound().headers().len() + 12);
+pub(super) fn to_keep(event: &Event, source: &HeaderValue, credentials: &Credentials, secrets: &Names) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(event.inbound().headers().len() + 13);
     copy(to_store(event.inbound().headers(), credentials), &mut headers);
-    of_event(event, source, true, &mut headers);
+    of_event(event, source, secrets, true, &mut headers);
     headers
 }
 
@@ -72,9 +85,23 @@ fn copy<'h>(sent: impl Iterator<Item = (&'h HeaderName, &'h HeaderValue)>, heade
     }
 }
 
-fn of_event(event: &Event, source: &HeaderValue, deduplicated: bool, headers: &mut HeaderMap) {
+/// Path and query of a request as sent, but the parameters that are secrets.
+pub(super) fn target<'r>(inbound: &'r Inbound, secrets: &Names) -> Cow<'r, str> {
+    let target = inbound.target();
+    let Some((path, query)) = target.split_once('?') else { return Cow::Borrowed(target) };
+    match secrets.left_out_of(query) {
+        Cow::Borrowed(_) => Cow::Borrowed(target),
+        Cow::Owned(rest) if rest.is_empty() => Cow::Borrowed(path),
+        Cow::Owned(rest) => Cow::Owned(format!("{path}?{rest}")),
+    }
+}
+
+fn of_event(event: &Event, source: &HeaderValue, secrets: &Names, deduplicated: bool, headers: &mut HeaderMap) {
     let inbound = event.inbound();
     headers.insert(SOURCE, source.clone());
+    if let Ok(target) = HeaderValue::from_bytes(target(inbound, secrets).as_bytes()) {
+        headers.insert(TARGET, target);
+    }
     if event.is_verified() {
         headers.insert(EVENT_ID, event.id().clone());
     } else {

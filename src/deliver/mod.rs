@@ -1,6 +1,7 @@
 //! Hands events on: to an upstream that answers, or to a queue or stream that keeps them.
 
 mod headers;
+mod query;
 mod queue;
 mod redis_stream;
 mod tls;
@@ -12,6 +13,7 @@ use http::StatusCode;
 
 pub use queue::Queue;
 pub use redis_stream::RedisStream;
+pub use upstream::Forward;
 pub use upstream::Target;
 pub use upstream::Upstream;
 

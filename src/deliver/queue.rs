@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::HeaderValue;
 
 use super::headers;
+use super::query::Names;
 use crate::event::Event;
 use crate::profile::Credentials;
 use crate::store::Backlog;
@@ -24,12 +25,14 @@ pub struct Queue {
     queue: usize,
     source: HeaderValue,
     credentials: Credentials,
+    secrets: Names,
 }
 
 impl Queue {
-    /// Puts the events of `source` on the `queue`th queue, without the headers that are its credentials.
+    /// Puts the events of `source` on the `queue`th queue, without its credentials in headers and query.
     pub fn new(backlog: Backlog, queue: usize, source: HeaderValue, credentials: Credentials) -> Self {
-        Self { backlog, queue, source, credentials }
+        let secrets = Names::of_secrets(&credentials);
+        Self { backlog, queue, source, credentials, secrets }
     }
 
     /// Puts an event on the queue, unless one with these keys is there or was finished.
@@ -48,8 +51,8 @@ impl Queue {
             kind: event.kind().cloned(),
             received_at: inbound.received_at(),
             method: inbound.method().clone(),
-            headers: headers::to_keep(event, &self.source, &self.credentials),
-            body: inbound.body().clone(),
+            headers: headers::to_keep(event, &self.source, &self.credentials, &self.secrets),
+            body: inbound.sent().clone(),
             lane: event.lane(),
         };
         self.backlog.enqueue(self.queue, Arc::new(queued), keys, attempt).await

@@ -33,9 +33,11 @@ use tokio::net::TcpStream;
 use super::Answer;
 use super::Undelivered;
 use super::headers;
+use super::query::Names;
 use super::tls::Stream;
 use super::tls::Tls;
 use crate::event::Event;
+use crate::profile::Credentials;
 use crate::store::queued::QueuedEvent;
 
 /// What an answer is granted beyond its time: a gateway that was stopped for a while sees that the time is up before it
@@ -48,12 +50,27 @@ const CONNECT_TIMEOUT: Duration = Duration::from_millis(2500);
 /// Most connections that are kept while idle.
 const MAX_KEPT: usize = 1024;
 
+/// Of which requests the query is appended to the address that their event is delivered to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Forward {
+    /// Of none.
+    #[default]
+    Never,
+    /// Of verified ones: the query is signed.
+    Verified,
+    /// Of all, whoever may have written the query.
+    Always,
+}
+
 /// Where a source delivers to.
 #[derive(Debug, Clone)]
 pub struct Target {
     host: String,
     port: u16,
     path: Uri,
+    /// The parameters of its own query, which no sender can give another value.
+    own: Names,
+    forward: Forward,
     authority: HeaderValue,
     tls: Option<Tls>,
 }
@@ -93,9 +110,40 @@ impl Target {
             host: host.trim_matches(['[', ']']).to_owned(),
             port,
             path: path.parse().map_err(|_bad| wrong())?,
+            own: uri.query().map(Names::of_query).unwrap_or_default(),
+            forward: Forward::default(),
             authority: HeaderValue::from_str(authority.as_str()).map_err(|_bad| wrong())?,
             tls: if secure { Some(Tls::new(host)?) } else { None },
         })
+    }
+}
+
+impl Target {
+    /// The same with the queries of these requests.
+    #[must_use]
+    pub fn forwarding(mut self, forward: Forward) -> Self {
+        self.forward = forward;
+        self
+    }
+
+    /// The address for an event that is delivered with these headers.
+    fn address(&self, headers: &HeaderMap) -> Result<Uri, Undelivered> {
+        let goes_on = match self.forward {
+            Forward::Never => false,
+            Forward::Verified => !headers.contains_key(headers::VERIFIED),
+            Forward::Always => true,
+        };
+        let target = headers.get(headers::TARGET).filter(|_| goes_on);
+        let target = target.and_then(|target| std::str::from_utf8(target.as_bytes()).ok());
+        let query = target.and_then(|target| target.split_once('?')).map(|(_, query)| self.own.left_out_of(query));
+        let Some(query) = query.filter(|query| !query.is_empty()) else { return Ok(self.path.clone()) };
+        let joint = match self.path.query() {
+            None => "?",
+            Some(own) if own.is_empty() || own.ends_with('&') => "",
+            Some(_) => "&",
+        };
+        let address = format!("{}{joint}{query}", self.path).parse();
+        address.map_err(|_long| Undelivered::Unreachable("its address is too long with the query".to_owned()))
     }
 }
 
@@ -104,6 +152,7 @@ impl Target {
 pub struct Upstream {
     target: Target,
     source: HeaderValue,
+    secrets: Names,
     timeout: Duration,
     max_answer: usize,
     idle: Mutex<Vec<Idle>>,
@@ -142,7 +191,14 @@ impl Upstream {
     /// Delivers the events of `source` to `target`. One delivery may take `timeout`; an answer is relayed up to
     /// `max_answer` bytes.
     pub fn new(target: Target, source: HeaderValue, timeout: Duration, max_answer: usize) -> Self {
-        Self { target, source, timeout, max_answer, idle: Mutex::default() }
+        Self { target, source, secrets: Names::default(), timeout, max_answer, idle: Mutex::default() }
+    }
+
+    /// The same for events whose query may have these in it.
+    #[must_use]
+    pub fn without(mut self, credentials: &Credentials) -> Self {
+        self.secrets = Names::of_secrets(credentials);
+        self
     }
 
     /// Delivers an event and waits for the answer. `deduplicated` is `false` when the store could not be asked.
@@ -163,7 +219,7 @@ impl Upstream {
     }
 
     /// Sends a request, which may have to be made twice.
-    async fn send(&self, request: impl Fn() -> Outgoing) -> Result<Answer, Undelivered> {
+    async fn send(&self, request: impl Fn() -> Result<Outgoing, Undelivered>) -> Result<Answer, Undelivered> {
         let mut sent = false;
         let answered = {
             let mut exchange = pin!(self.exchange(request, &mut sent));
@@ -181,10 +237,15 @@ impl Upstream {
         }
     }
 
-    async fn exchange(&self, request: impl Fn() -> Outgoing, sent: &mut bool) -> Result<Answer, Undelivered> {
+    async fn exchange(
+        &self,
+        request: impl Fn() -> Result<Outgoing, Undelivered>,
+        sent: &mut bool,
+    ) -> Result<Answer, Undelivered> {
         while let Some(connection) = self.take_idle() {
+            let request = request()?;
             *sent = true;
-            match self.attempt(connection, request()).await {
+            match self.attempt(connection, request).await {
                 Ok(answer) => return Ok(answer),
                 // It was closed while it lay idle: the next one may be open.
                 Err(Fault::Unsent) => {}
@@ -193,9 +254,10 @@ impl Upstream {
                 Err(Fault::BrokenOff(error)) => return Err(Undelivered::Broken(error.to_string())),
             }
         }
+        let request = request()?;
         let fresh = self.connect().await?;
         *sent = true;
-        self.attempt(fresh, request()).await.map_err(|fault| match fault {
+        self.attempt(fresh, request).await.map_err(|fault| match fault {
             Fault::Unsent => Undelivered::Unreachable("the connection was closed at once".to_owned()),
             Fault::Unanswered(error) | Fault::BrokenOff(error) => Undelivered::Broken(error.to_string()),
         })
@@ -210,17 +272,18 @@ impl Upstream {
         Ok(answer)
     }
 
-    fn request(&self, event: &Event, deduplicated: bool) -> Outgoing {
-        let headers = headers::of_delivery(event, &self.source, &self.target.authority, deduplicated);
-        self.carry(event.inbound().method(), headers, event.inbound().body())
+    fn request(&self, event: &Event, deduplicated: bool) -> Result<Outgoing, Undelivered> {
+        let host = &self.target.authority;
+        let headers = headers::of_delivery(event, &self.source, host, &self.secrets, deduplicated);
+        self.carry(event.inbound().method(), headers, event.inbound().sent())
     }
 
-    fn carry(&self, method: &Method, headers: HeaderMap, body: &Bytes) -> Outgoing {
+    fn carry(&self, method: &Method, headers: HeaderMap, body: &Bytes) -> Result<Outgoing, Undelivered> {
         let mut request = Request::new(Full::new(body.clone()));
         *request.method_mut() = method.clone();
-        *request.uri_mut() = self.target.path.clone();
+        *request.uri_mut() = self.target.address(&headers)?;
         *request.headers_mut() = headers;
-        request
+        Ok(request)
     }
 
     async fn connect(&self) -> Result<Connection, Undelivered> {
@@ -354,5 +417,34 @@ mod tests {
         for bad in ["", "127.0.0.1:3000", "/hook", "ftp://app/x", "http://", "http://a:b@app/", "http://app:99999/"] {
             assert!(Target::parse(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_query_is_joined_to_the_address_and_does_not_take_the_place_of_its_own() {
+        let address = |url: &str, target: &str| {
+            let headers = HeaderMap::from_iter([(headers::TARGET, HeaderValue::from_str(target).expect("a value"))]);
+            let target = Target::parse(url).expect("a target").forwarding(Forward::Always);
+            target.address(&headers).map(|address| address.to_string())
+        };
+        for (url, target, expected) in [
+            ("http://app/hook", "/in?a=1&b=%2f+&c", "/hook?a=1&b=%2f+&c"),
+            ("http://app", "/in?a", "/?a"),
+            ("http://app/hook?x=1", "/in?a=?&b", "/hook?x=1&a=?&b"),
+            ("http://app/hook?x=1", "/in?X=2&a=1&x", "/hook?x=1&a=1"),
+            ("http://app/hook?x=1", "/in?x=2", "/hook?x=1"),
+            ("http://app/hook?", "/in?a=1", "/hook?a=1"),
+            ("http://app/hook?x&", "/in?a=1", "/hook?x&a=1"),
+            ("http://app/hook?x=1", "/in?", "/hook?x=1"),
+            ("http://app/hook", "/in", "/hook"),
+        ] {
+            assert_eq!(address(url, target).expect(url), expected, "{url} {target}");
+        }
+        let room = usize::from(u16::MAX) - 1 - "/hook?".len();
+        assert!(address("http://app/hook", &format!("/in?{}", "a".repeat(room))).is_ok());
+        let long = address("http://app/hook", &format!("/in?{}", "a".repeat(room + 1)));
+        assert_eq!(
+            long.expect_err("too long").to_string(),
+            "the upstream cannot be reached: its address is too long with the query"
+        );
     }
 }

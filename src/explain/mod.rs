@@ -22,6 +22,7 @@ use crate::body::Budget;
 use crate::body::Inbound;
 use crate::body::Limits;
 use crate::body::Unreadable;
+use crate::content_coding::Coding;
 use crate::handshake::Answer;
 use crate::params::Params;
 use crate::profile::Profile;
@@ -39,6 +40,8 @@ pub use steps::Step;
 
 /// The name that the source goes by.
 const SOURCE: &str = "explain";
+/// Most bytes that a body is looked at with before its compression, where no profile says what its provider sends.
+const MAX_PLAIN: usize = 64 * 1024 * 1024;
 
 /// A request, and what it is judged by.
 #[derive(Debug, Clone)]
@@ -135,16 +138,33 @@ impl Case {
         })
     }
 
+    /// The request as the gateway has read it; compressed where it can be.
     fn inbound(&self) -> Inbound {
         let (method, target) = (self.method.clone(), self.target.clone());
-        Inbound::recorded(method, target, self.headers.clone(), self.body.clone(), self.at)
+        let inbound = Inbound::recorded(method, target, self.headers.clone(), self.body.clone(), self.at);
+        match self.plain(self.max_body()) {
+            Ok(Some(plain)) => inbound.compressed(plain),
+            Ok(None) | Err(_) => inbound,
+        }
+    }
+
+    /// The body before its compression, where it is compressed.
+    fn plain(&self, max: usize) -> Result<Option<Bytes>, Unreadable> {
+        let Some(coding) = Coding::of(&self.headers)? else { return Ok(None) };
+        let plain = coding.plain(&self.body, max)?.ok_or(Unreadable::TooLarge)?;
+        Ok(Some(plain.into()))
+    }
+
+    /// The largest body that is looked at, in bytes, compressed or not.
+    fn max_body(&self) -> usize {
+        let said = self.profile.limits.max_body.and_then(|size| usize::try_from(size.as_u64()).ok());
+        said.unwrap_or_else(|| MAX_PLAIN.max(self.body.len()))
     }
 
     /// What every request has to keep to, of whatever provider.
     fn readable(&self, judge: &Judge) -> Result<(), Unreadable> {
-        let max_body = self.profile.limits.max_body.and_then(|size| usize::try_from(size.as_u64()).ok());
         let limits = Limits {
-            max_body: max_body.unwrap_or(usize::MAX),
+            max_body: self.max_body(),
             body_timeout: Duration::ZERO,
             budget: Arc::new(Budget::new(usize::MAX)),
         };
@@ -152,6 +172,7 @@ impl Case {
         if self.body.len() > limits.max_body {
             return Err(Unreadable::TooLarge);
         }
+        self.plain(limits.max_body)?;
         Ok(())
     }
 

@@ -21,12 +21,14 @@ use crate::auth::Scheme;
 use crate::body::Inbound;
 use crate::body::Unreadable;
 use crate::condition::Condition;
+use crate::content_coding::Coding;
 use crate::field::Field;
 use crate::field::Values;
 use crate::field::Wants;
 
 use crate::profile;
 use crate::profile::Combination;
+use crate::profile::ContentEncoding;
 use crate::profile::Handshake;
 use crate::profile::Reference;
 use crate::settings::Judge;
@@ -78,7 +80,14 @@ const ON: Going = ControlFlow::Continue(());
 
 /// Walks to where the request is refused, or to its end.
 pub(super) async fn walk(case: &Case, judge: &Judge) -> Vec<Step> {
-    let inbound = case.inbound();
+    let mut inbound = case.inbound();
+    if inbound.is_compressed() {
+        // Over which bytes it is signed; before its compression, where it is not signed rightly at all.
+        inbound = match judge.authenticator.verify(inbound, case.at).await {
+            Ok(verified) => verified.into_inbound(),
+            Err(rejected) => rejected.inbound,
+        };
+    }
     let mut walk = Walk { case, judge, inbound: &inbound, steps: Vec::new() };
     let _end: Going = walk.through().await;
     walk.steps
@@ -160,12 +169,50 @@ impl Walk<'_> {
             return self.fail(Kind::Found, format!("the header {name} more than once"));
         }
         match (self.case.readable(self.judge), headers.get(header::CONTENT_ENCODING)) {
-            (Ok(()), _) => ON,
-            (Err(Unreadable::Encoded), Some(coding)) => {
+            (Ok(()), _) => {
+                self.compressed();
+                ON
+            }
+            (Err(Unreadable::Encoded(_) | Unreadable::Garbled(_)), Some(coding)) => {
                 let coding = String::from_utf8_lossy(coding.as_bytes());
                 self.fail(Kind::Found, format!("a body with Content-Encoding {coding}"))
             }
             (Err(why), _) => self.fail(Kind::Found, why.to_string()),
+        }
+    }
+
+    /// What a compressed body is, and which of its bytes may be signed.
+    fn compressed(&mut self) {
+        let inbound = self.inbound;
+        let Some(coding) = Coding::of(&self.case.headers).ok().flatten().filter(|_| inbound.is_compressed()) else {
+            return;
+        };
+        let signed = match self.case.profile.signed_when_compressed().as_slice() {
+            [ContentEncoding::SignedPlain] => "signed are those before it",
+            [ContentEncoding::SignedAsSent] => "signed are those that are sent",
+            _ => "the profile does not say which of them are signed, so both are tried",
+        };
+        let (sent, plain) = (bytes(inbound.sent().len()), bytes(inbound.body().len()));
+        self.note(
+            Kind::Found,
+            format!(
+                "a body compressed with {}: {sent} as sent, {plain} before its compression; {signed}",
+                coding.name()
+            ),
+        );
+    }
+
+    /// Which bytes of a compressed body those were that were signed, behind what says how many they are.
+    fn signed_how(&self, said: &profile::Template, right: bool) -> &'static str {
+        let body = said.walk().any(|piece| *piece == profile::Piece::Body) && self.inbound.is_compressed();
+        match (body, self.inbound.signed_as(), right) {
+            (false, ..) => "",
+            (true, ContentEncoding::SignedPlain, true) => {
+                ", before compression, because the signature is right over these"
+            }
+            (true, ContentEncoding::SignedPlain, false) => ", before compression",
+            (true, ContentEncoding::SignedAsSent, true) => ", as sent, because the signature is right over these",
+            (true, ContentEncoding::SignedAsSent, false) => ", as sent",
         }
     }
 
@@ -175,10 +222,7 @@ impl Walk<'_> {
     }
 
     fn read(&mut self, wants: &Wants, json: bool) -> ControlFlow<(), Values> {
-        let mut values = match wants.read(self.inbound) {
-            Ok(values) => values,
-            Err(why) => return self.unreadable(&why),
-        };
+        let mut values = wants.read(self.inbound);
         match json.then(|| wants.read_json(self.inbound, &mut values, true)) {
             Some(Err(why)) => self.unreadable(&why),
             _ => ControlFlow::Continue(values),
@@ -225,7 +269,7 @@ impl Walk<'_> {
                 (*said, all(&said.when), all(&said.check))
             })
             .collect();
-        let mut values = wants.read(self.inbound).unwrap_or_default();
+        let mut values = wants.read(self.inbound);
         let _unreadable = wants.read_json(self.inbound, &mut values, false).is_err();
         let holds = |condition: &Condition| condition.holds(self.inbound, &values);
         if let Some((said, _, check)) = rules.iter().find(|(_, when, _)| when.iter().all(holds)) {
@@ -301,15 +345,17 @@ impl Walk<'_> {
                 let texts: Vec<_> = texts.map(|text| cut(text, &prefix)).collect();
                 let found = if texts.is_empty() { "no such entry".to_owned() } else { texts.join(", ") };
                 self.note(Kind::Found, found);
+                let verified = ready.verify(self.inbound, values, time, self.case.at).await;
                 for (filled, said) in ready.signed(self.inbound, values, time).zip(&said.signed) {
                     let Ok(filled) = filled else { continue };
-                    self.note(Kind::Signed, signed(said, &filled));
+                    let how = self.signed_how(said, verified.is_ok());
+                    self.note(Kind::Signed, format!("{}{how}", signed(said, &filled)));
                     for (at, digest) in ready.computed(&filled) {
                         let digest = cut(&digest, &prefix);
                         self.note(Kind::Computed, format!("{digest} with {}", secret(at)));
                     }
                 }
-                match ready.verify(self.inbound, values, time, self.case.at).await {
+                match verified {
                     Ok(proven) => self.equal(proven.secret),
                     Err(failure) => self.fail(Kind::Compared, failure.to_string()),
                 }

@@ -120,10 +120,14 @@ impl Gateway {
             return Err(Refusal::MethodNotAllowed);
         }
         let admitted = source.allowlist.admit(client)?;
-        let inbound = body::read(request, admitted, &source.single_headers, &source.limits, connection).await?;
+        let mut inbound = body::read(request, admitted, &source.single_headers, &source.limits, connection).await?;
         // What is complete is not closed for others any more, and counts until it is answered.
         connection.complete();
         exchange.permit = Some(source.in_flight.permit().ok_or(Refusal::Overloaded)?);
+        if inbound.is_packed() {
+            // Rare and large: it stays out of the way of all other requests.
+            Box::pin(source.decompress(&mut inbound)).await?;
+        }
         if let Some(answer) = source.handshakes.before(&inbound).await? {
             return Ok(Received::Handshake(answer));
         }

@@ -12,11 +12,12 @@ use super::read;
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "the table [answers]")]
 pub struct Answers {
-    /// For events that were taken without an upstream's own answer; 200 unless said otherwise.
+    /// For events that were taken without an upstream's own answer; 200 and `{"received":true}` unless said otherwise.
     #[serde(default)]
-    pub accepted: Accepted,
-    /// For requests that could not be authenticated; 401 unless said otherwise.
-    pub refused: Option<Status<400, 499>>,
+    pub accepted: Answer<200, 299>,
+    /// For requests that could not be authenticated; 401 and a problem in words unless said otherwise.
+    #[serde(default)]
+    pub refused: Answer<400, 499>,
     /// For requests that cannot be read or have no event id; 400 unless said otherwise.
     pub malformed: Option<Status<400, 499>>,
     /// For bodies over the limit; 413 unless said otherwise.
@@ -25,31 +26,28 @@ pub struct Answers {
     pub retry: Option<Status<400, 599>>,
 }
 
-/// The answer for an event that was taken.
+/// A status, a body, or both; the rest is as usual.
 #[derive(Debug, Clone, Default, Deserialize)]
-#[serde(try_from = "AcceptedForm")]
-pub struct Accepted {
+#[serde(try_from = "AnswerForm")]
+pub struct Answer<const MIN: u16, const MAX: u16> {
     /// The status.
-    pub status: Option<Status<200, 299>>,
-    /// The body; `{"received":true}` unless said otherwise.
-    pub body: Option<AcceptedBody>,
+    pub status: Option<Status<MIN, MAX>>,
+    /// The body.
+    pub body: Option<AnswerBody>,
 }
 
-/// The body of such an answer.
+/// The body of an answer.
 #[derive(Debug, Clone)]
-pub enum AcceptedBody {
-    /// In `text/plain`.
+pub enum AnswerBody {
+    /// In `text/plain`; none when it is empty.
     Text(String),
     /// In JSON.
     Json(String),
 }
 
 #[derive(Deserialize)]
-#[serde(
-    untagged,
-    expecting = "write a status such as 200, or a table of status and text or json, such as { status = 200, text = \"…\" }"
-)]
-enum AcceptedForm {
+#[serde(untagged, expecting = "write a status, or a table of status and text or json, such as { text = \"…\" }")]
+enum AnswerForm {
     Status(i64),
     Whole(Whole),
 }
@@ -62,19 +60,19 @@ struct Whole {
     json: Option<BTreeMap<String, serde_json::Value>>,
 }
 
-impl TryFrom<AcceptedForm> for Accepted {
+impl<const MIN: u16, const MAX: u16> TryFrom<AnswerForm> for Answer<MIN, MAX> {
     type Error = String;
 
-    fn try_from(form: AcceptedForm) -> Result<Self, String> {
+    fn try_from(form: AnswerForm) -> Result<Self, String> {
         match form {
-            AcceptedForm::Status(status) => Ok(Self { status: Some(status.try_into()?), body: None }),
-            AcceptedForm::Whole(Whole { text: Some(_), json: Some(_), .. }) => {
-                Err("accepted has both text and json; it has one body".to_owned())
+            AnswerForm::Status(status) => Ok(Self { status: Some(status.try_into()?), body: None }),
+            AnswerForm::Whole(Whole { text: Some(_), json: Some(_), .. }) => {
+                Err("has both text and json; an answer has one body".to_owned())
             }
-            AcceptedForm::Whole(Whole { status, text, json }) => {
+            AnswerForm::Whole(Whole { status, text, json }) => {
                 let status = status.map(Status::try_from).transpose()?;
                 let json = json.map(|members| serde_json::json!(members).to_string());
-                Ok(Self { status, body: text.map(AcceptedBody::Text).or_else(|| json.map(AcceptedBody::Json)) })
+                Ok(Self { status, body: text.map(AnswerBody::Text).or_else(|| json.map(AnswerBody::Json)) })
             }
         }
     }

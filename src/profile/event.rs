@@ -1,10 +1,14 @@
 //! `[event]`: where the identity of an event is.
 
 use serde::Deserialize;
+use serde::Deserializer;
 
+use super::place::Holder;
 use super::place::Place;
 use super::place::place_table;
+use super::read;
 use super::read::written_as;
+use crate::json::Pointer;
 
 /// `[event]`.
 #[derive(Debug, Clone, Deserialize)]
@@ -60,6 +64,9 @@ pub enum Reference {
     All(Vec<Self>),
     /// The first that there is.
     First(Vec<Self>),
+    /// What stands in every item of a list in the body: one value, or several that belong together. Known by the SHA-256 of
+    /// all of them, in whatever order the items are.
+    Each(Vec<Place>),
     /// The SHA-256 of the body, where the provider gives nothing better.
     BodyDigest,
     /// Nothing: every request is an event of its own, because the provider's cannot be told apart.
@@ -71,6 +78,7 @@ impl Reference {
     pub fn places(&self) -> Vec<&Place> {
         match self {
             Self::Place(place) => vec![place],
+            Self::Each(places) => places.iter().collect(),
             Self::All(references) | Self::First(references) => references.iter().flat_map(Self::places).collect(),
             Self::BodyDigest | Self::Unique => Vec::new(),
         }
@@ -79,7 +87,7 @@ impl Reference {
     /// Whether the body's digest is among what it may be.
     pub fn may_be_digest(&self) -> bool {
         match self {
-            Self::Place(_) | Self::Unique => false,
+            Self::Place(_) | Self::Each(_) | Self::Unique => false,
             Self::All(references) | Self::First(references) => references.iter().any(Self::may_be_digest),
             Self::BodyDigest => true,
         }
@@ -88,7 +96,7 @@ impl Reference {
     /// Whether the body's digest is in it, whatever it is read from.
     pub fn always_has_digest(&self) -> bool {
         match self {
-            Self::Place(_) | Self::Unique => false,
+            Self::Place(_) | Self::Each(_) | Self::Unique => false,
             Self::All(references) => references.iter().any(Self::always_has_digest),
             Self::First(references) => references.iter().all(Self::always_has_digest),
             Self::BodyDigest => true,
@@ -100,13 +108,14 @@ impl Reference {
         match self {
             Self::Place(_) => false,
             Self::All(references) | Self::First(references) => references.iter().any(Self::may_be_made_up),
-            Self::BodyDigest | Self::Unique => true,
+            Self::Each(_) | Self::BodyDigest | Self::Unique => true,
         }
     }
 
     /// Whether it can be had from a body that is no JSON.
     pub fn works_without_json(&self) -> bool {
         match self {
+            Self::Each(_) => false,
             Self::Place(place) => !place.is_json(),
             Self::All(references) => references.iter().all(Self::works_without_json),
             Self::First(references) => references.iter().any(Self::works_without_json),
@@ -118,31 +127,65 @@ impl Reference {
 place_table!(ReferenceTable {
     all: Option<Vec<Reference>>,
     first: Option<Vec<Reference>>,
+    #[serde(default, deserialize_with = "pointers")]
+    each: Option<Vec<Pointer>>,
     digest: Option<String>,
     unique: Option<bool>,
 });
 
 written_as!(Reference, ReferenceTable, "a place such as { json = \"/id\" }, or { first = [ … ] }");
 
+fn pointers<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Vec<Pointer>>, D::Error> {
+    read::texts(input, "a pointer such as \"/*/id\", or a list of them", Pointer::parse).map(Some)
+}
+
+/// Where the list is into whose items the pointer leads; `None` when it leads into none, or into lists inside items.
+fn list(pointer: &Pointer) -> Option<&[String]> {
+    let mut around = pointer.tokens().split(|token| token == "*");
+    let list = around.next()?;
+    (around.next().is_some() && around.next().is_none()).then_some(list)
+}
+
+/// Pointers into the items of one list.
+fn each(pointers: Vec<Pointer>) -> Result<Reference, String> {
+    let lists: Option<Vec<_>> = pointers.iter().map(list).collect();
+    match lists.as_deref() {
+        None => {
+            Err("each leads into every item of one list, with one * for the item, as in each = \"/items/*/id\""
+                .to_owned())
+        }
+        Some([]) => Err("each names nothing; write each = \"/*/id\"".to_owned()),
+        Some([first, others @ ..]) if others.iter().all(|other| other == first) => {
+            let place = |pointer| Place { holder: Holder::Json(pointer), item: None };
+            Ok(Reference::Each(pointers.into_iter().map(place).collect()))
+        }
+        Some(_) => {
+            Err("each takes several values of the same items; these pointers lead into different lists".to_owned())
+        }
+    }
+}
+
 impl TryFrom<ReferenceTable> for Reference {
     type Error = String;
 
     fn try_from(mut table: ReferenceTable) -> Result<Self, String> {
-        const FORMS: &str = "is one of a place, all = [ … ], first = [ … ], digest = \"body\" and unique = true";
+        const FORMS: &str =
+            "is one of a place, all = [ … ], first = [ … ], each = \"/*/id\", digest = \"body\" and unique = true";
         let several = |references: Vec<Self>, key: &str| match references.len() {
             0 | 1 => Err(format!("{key} joins at least two values")),
             _ => Ok(references),
         };
         let spot = table.spot();
-        match (table.all, table.first, table.digest.as_deref(), table.unique) {
-            (None, None, None, None) => spot.plain().map(Self::Place),
+        match (table.all, table.first, table.each, table.digest.as_deref(), table.unique) {
+            (None, None, None, None, None) => spot.plain().map(Self::Place),
             _ if spot.is_said() => Err(FORMS.to_owned()),
-            (Some(references), None, None, None) => several(references, "all").map(Self::All),
-            (None, Some(references), None, None) => several(references, "first").map(Self::First),
-            (None, None, Some("body"), None) => Ok(Self::BodyDigest),
-            (None, None, Some(of), None) => Err(format!("digest = {of:?} is not known; write digest = \"body\"")),
-            (None, None, None, Some(true)) => Ok(Self::Unique),
-            (None, None, None, Some(false)) => Err("unique is true, or left out".to_owned()),
+            (Some(references), None, None, None, None) => several(references, "all").map(Self::All),
+            (None, Some(references), None, None, None) => several(references, "first").map(Self::First),
+            (None, None, Some(pointers), None, None) => each(pointers),
+            (None, None, None, Some("body"), None) => Ok(Self::BodyDigest),
+            (None, None, None, Some(of), None) => Err(format!("digest = {of:?} is not known; write digest = \"body\"")),
+            (None, None, None, None, Some(true)) => Ok(Self::Unique),
+            (None, None, None, None, Some(false)) => Err("unique is true, or left out".to_owned()),
             _ => Err(FORMS.to_owned()),
         }
     }
@@ -155,6 +198,10 @@ impl std::fmt::Display for Reference {
             Self::Place(place) => place.fmt(f),
             Self::All(references) => f.write_str(&list(references).join(" and ")),
             Self::First(references) => f.write_str(&list(references).join(", or else ")),
+            Self::Each(places) => {
+                let places: Vec<_> = places.iter().map(Place::to_string).collect();
+                write!(f, "the SHA-256 of {} of all items", places.join(" and "))
+            }
             Self::BodyDigest => f.write_str("the SHA-256 of the body"),
             Self::Unique => f.write_str("nothing: each request counts as one"),
         }

@@ -21,6 +21,7 @@ use super::Template;
 use super::Test;
 use super::TimestampPolicy;
 use super::Trail;
+use super::Verb;
 use super::Verifier;
 
 /// Something that somebody should look at.
@@ -62,6 +63,7 @@ impl Profile {
             .chain(self.uncovered_time())
             .chain(self.identity())
             .chain(self.oracles())
+            .chain(self.greedy())
             .chain(self.answers())
             .chain(self.retries())
             .collect()
@@ -127,6 +129,7 @@ impl Profile {
             .filter_map(no_event_id)
             .map(|what| Lint::new(trail.clone(), what))
             .collect();
+        lints.extend(self.first_items().map(|message| Lint::new(trail.clone(), message)));
         if self.takes_uncovered_bodies() {
             lints.push(Lint::new(
                 trail.clone(),
@@ -151,6 +154,31 @@ impl Profile {
             ));
         }
         lints
+    }
+
+    /// Ids of one item of a list that may have others, which are lost with it.
+    fn first_items(&self) -> impl Iterator<Item = String> {
+        let places = self.event.id.places();
+        let pointers = places
+            .into_iter()
+            .filter_map(|place| if let Holder::Json(pointer) = &place.holder { Some(pointer.tokens()) } else { None });
+        let index = |token: &String| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_digit());
+        let mut lists: Vec<_> =
+            pointers.filter_map(|tokens| Some(tokens.split_at_checked(tokens.iter().position(index)?)?.0)).collect();
+        lists.dedup();
+        let alone = |list: &[String]| {
+            let second = [list, &["1".to_owned()]].concat();
+            let is_it = |place: &Place| matches!(&place.holder, Holder::Json(pointer) if *pointer.tokens() == *second);
+            self.require.iter().any(|said| matches!(said.test, Test::Absent) && is_it(&said.place))
+        };
+        lists.into_iter().filter(move |list| !alone(list)).map(|list| {
+            let list: String = list.iter().map(|token| format!("/{token}")).collect();
+            format!(
+                "is that of one item of a list: a batch that begins with an event which came before is dropped with the new ones \
+                 in it; write each = \"{list}/*/…\", or [[require]] with json = \"{list}/1\" and absent = true where there is \
+                 never another item"
+            )
+        })
     }
 
     /// Whether a signature that covers nothing of the body's ids is enough.
@@ -202,9 +230,31 @@ impl Profile {
         })
     }
 
+    /// Unsigned handshakes that may take what is signed.
+    fn greedy(&self) -> impl Iterator<Item = Lint> {
+        let header = |place: &Place| matches!(place.holder, Holder::Header(_) | Holder::Numbered(_));
+        let unsigned =
+            self.handshakes.iter().enumerate().filter(|(_, said)| said.method == Verb::Post && !said.is_signed());
+        unsigned.filter_map(move |(at, said)| {
+            let leaves = |proof: &Place| {
+                let absent = said.when.iter().filter(|condition| condition.test == Test::Absent);
+                absent.into_iter().any(|condition| condition.place == Place { item: None, ..proof.clone() })
+            };
+            let taken = self.schemes().map(Scheme::proof).find(|proof| header(proof) && !leaves(proof))?;
+            Some(Lint::new(
+                Trail::to(["handshake"]).item(at).key("when"),
+                format!(
+                    "does not say that {} is absent: what is signed may be taken for the probe, answered and never \
+                     delivered; write a condition on it with absent = true",
+                    Place { item: None, ..taken }
+                ),
+            ))
+        })
+    }
+
     fn answers(&self) -> Vec<Lint> {
         let statuses = [
-            ("refused", self.answers.refused),
+            ("refused", self.answers.refused.status),
             ("malformed", self.answers.malformed),
             ("too_large", self.answers.too_large),
         ];
@@ -353,6 +403,20 @@ mod tests {
     }
 
     #[test]
+    fn ids_of_the_first_of_several_items_are_to_be_looked_at() {
+        only(&lints(HMAC, "{ json = \"/0/id\" }", ""), "event.id is that of one item of a list");
+        only(&lints(HMAC, "{ all = [{ json = \"/a/0/id\" }, { json = \"/a/0/time\" }] }", ""), "each = \"/a/*/…\"");
+        let require = |test: &str| lints(HMAC, "{ json = \"/a/0/id\" }", &format!("[[require]]\njson = {test}\n"));
+        assert_eq!(require("\"/a/1\"\nabsent = true"), [""; 0]);
+        only(&require("\"/a/0\"\nabsent = true"), "json = \"/a/1\"");
+        only(&require("\"/a/1\"\npresent = true"), "event.id is that of one item");
+        assert_eq!(lints(HMAC, "{ each = \"/a/*/id\" }", ""), [""; 0]);
+        for id in ["/a0/id", "/a//id"] {
+            assert_eq!(lints(HMAC, &format!("{{ json = \"{id}\" }}"), ""), [""; 0]);
+        }
+    }
+
+    #[test]
     fn ids_beside_what_is_signed_are_to_be_looked_at() {
         let part = HMAC.replace("{body}", "{json:/token}");
         only(&lints(&part, ID, ""), "event.id stands in the body");
@@ -406,6 +470,19 @@ mod tests {
     }
 
     #[test]
+    fn unsigned_handshakes_that_may_take_events_are_to_be_looked_at() {
+        let handshake = |auth: &str, method: &str, when: &str| {
+            lints(auth, ID, &format!("[[handshake]]\nmethod = \"{method}\"\nsigned = false\nwhen = [{when}]"))
+        };
+        let form = "{ form = \"test\", present = true }";
+        only(&handshake(HMAC, "POST", form), "handshake[0].when does not say that header x-s is absent");
+        only(&handshake(HMAC, "POST", "{ header = \"X-T\", absent = true }"), "header x-s is absent");
+        only(&handshake(HMAC, "POST", "{ header = \"X-S\", present = true }"), "header x-s is absent");
+        assert_eq!(handshake(HMAC, "POST", &format!("{form}, {{ header = \"X-S\", absent = true }}")), [""; 0]);
+        assert_eq!(handshake(HMAC, "GET", form), [""; 0]);
+    }
+
+    #[test]
     fn weak_schemes_are_to_be_looked_at() {
         only(&lints(&format!("{HMAC}\nhash = \"sha1\""), ID, ""), "auth.hmac.hash is SHA-1, which still holds");
         only(&lints(&format!("{}\nhash = \"sha1\"", HMAC.replace("hmac", "rsa")), ID, ""), "collisions");
@@ -456,6 +533,7 @@ mod tests {
     fn shipped_profiles_lose_nothing_that_they_could_keep() {
         for (name, profile) in Profiles::shipped().iter() {
             let lints = profile.lints();
+            assert!(!lints.iter().any(|lint| lint.message.contains("taken for the probe")), "{name}: {lints:#?}");
             let lost = lints.iter().filter(|lint| lint.trail.to_string().starts_with("answers"));
             assert_eq!(lost.count(), 0, "{name}: {lints:#?}");
             let none = profile.facts.retried.as_ref().is_some_and(super::super::Retried::is_nothing);

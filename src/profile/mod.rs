@@ -34,8 +34,8 @@ use serde::Deserializer;
 
 use crate::time::Format;
 
-pub use answers::Accepted;
-pub use answers::AcceptedBody;
+pub use answers::Answer;
+pub use answers::AnswerBody;
 pub use answers::Answers;
 pub use answers::Status;
 pub use auth::Algorithm;
@@ -93,6 +93,8 @@ pub struct Profile {
     /// What a source must set under `params`, and what for.
     #[serde(default)]
     pub params: BTreeMap<String, Param>,
+    /// Which bytes of a compressed body are signed; either may be when absent.
+    pub content_encoding: Option<ContentEncoding>,
     /// How a request proves that it comes from the provider.
     pub auth: Auth,
     /// What has to hold besides.
@@ -117,6 +119,26 @@ pub struct Profile {
     /// An event as the provider documents it, for trials.
     #[serde(default)]
     pub sample: Sample,
+}
+
+/// Which bytes a signature over the body is made of, where the body is compressed (RFC 9110 section 8.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ContentEncoding {
+    /// Those before its compression.
+    SignedPlain,
+    /// Those that are sent.
+    SignedAsSent,
+}
+
+impl ContentEncoding {
+    /// How it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SignedPlain => "signed-plain",
+            Self::SignedAsSent => "signed-as-sent",
+        }
+    }
 }
 
 /// A parameter that the profile takes from its source.
@@ -186,6 +208,9 @@ pub struct Facts {
     pub retries: Option<String>,
     /// The answers that it tries again on.
     pub retried: Option<Retried>,
+    /// The largest body that it is known to send, where it keeps to no limit that a gateway could.
+    #[serde(default, deserialize_with = "size")]
+    pub max_body: Option<ByteSize>,
     /// Where its requests come from, where it publishes a fixed list.
     #[serde(default)]
     pub addresses: Vec<Network>,
@@ -270,9 +295,52 @@ impl Profile {
         self.schemes().all(Scheme::is_asymmetric)
     }
 
+    /// Whether anything is made of the bytes of the body, so that they have to be the signed ones.
+    pub fn signs_bytes_of_body(&self) -> bool {
+        let members = &self.auth.members;
+        let conditions =
+            self.require.iter().chain(members.iter().flat_map(|member| member.when.iter().chain(&member.check)));
+        let expected = conditions
+            .filter_map(|condition| if let Test::Equals(template) = &condition.test { Some(template) } else { None });
+        let bound = |scheme: &Scheme| matches!(scheme, Scheme::Jwt(jwt) if jwt.body.is_some());
+        self.schemes()
+            .flat_map(Scheme::signed)
+            .chain(expected)
+            .flat_map(Template::walk)
+            .any(|piece| *piece == Piece::Body)
+            || self.schemes().any(bound)
+    }
+
+    /// In which ways a compressed body may be signed, in the order in which they are tried. Where the signature is over
+    /// values of the body and not over its bytes, anybody can compress it in another way: then only what is read counts.
+    pub fn signed_when_compressed(&self) -> Vec<ContentEncoding> {
+        match self.content_encoding {
+            Some(said) => vec![said],
+            None if self.signs_bytes_of_body() => vec![ContentEncoding::SignedAsSent, ContentEncoding::SignedPlain],
+            None => vec![ContentEncoding::SignedPlain],
+        }
+    }
+
+    /// The largest body that the provider sends, as far as it is known.
+    pub fn largest_body(&self) -> Option<ByteSize> {
+        self.facts.max_body.or(self.limits.max_body)
+    }
+
     /// Whether the query of requests is signed, as something of its own.
     pub fn signs_query(&self) -> bool {
         self.schemes().flat_map(Scheme::signed).flat_map(Template::walk).any(|piece| *piece == Piece::Query)
+    }
+
+    /// Whether no verified request can have another query than the provider sent: whatever is enough to verify it signs the
+    /// query as a whole.
+    pub fn signs_whole_query(&self) -> bool {
+        // None of its parameters is called so.
+        let whole = Place { holder: Holder::Query(String::new()), item: None };
+        let signs = |member: &Member| self.signs(&member.scheme, &whole);
+        match self.auth.combination {
+            Combination::All => self.auth.members.iter().any(|member| !member.optional && signs(member)),
+            Combination::First => self.auth.members.iter().all(signs),
+        }
     }
 
     /// Whether everything that is signed has the address of the endpoint in it.
@@ -338,6 +406,13 @@ mod tests {
             shipped::FILES.iter().filter_map(|(name, text)| Some(format!("{name}: {}", Profile::parse(text).err()?)));
         assert_eq!(wrong.collect::<Vec<_>>().join("\n"), "");
         assert_eq!(Profiles::shipped().iter().count(), shipped::FILES.len());
+    }
+
+    #[test]
+    fn only_twilio_signs_the_query_that_a_request_has() {
+        let profiles = Profiles::shipped();
+        let names = profiles.iter().filter(|(_, profile)| profile.signs_whole_query()).map(|(name, _)| name);
+        assert_eq!(names.collect::<Vec<_>>(), ["twilio"]);
     }
 
     #[test]

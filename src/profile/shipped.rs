@@ -63,6 +63,7 @@ pub(super) const FILES: &[(&str, &str)] = shipped![
     "slack",
     "square",
     "standard-webhooks",
+    "stream-chat",
     "stripe",
     "svix",
     "tebex",

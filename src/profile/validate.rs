@@ -55,6 +55,18 @@ pub(super) fn validate(profile: &Profile) -> Result<(), Wrong> {
         );
     }
     timestamp(profile)?;
+    if profile.facts.max_body.is_some() && profile.limits.max_body.is_some() {
+        return wrong(
+            &Trail::to(["facts", "max_body"]),
+            "facts.max_body is what the provider is known to send, and limits.max_body what it never sends more than: write one",
+        );
+    }
+    if profile.content_encoding.is_some() && !profile.signs_bytes_of_body() {
+        return wrong(
+            &Trail::to(["content_encoding"]),
+            "content_encoding says which bytes of a compressed body are signed, and this profile signs none of them; remove it",
+        );
+    }
     for (at, member) in profile.auth.members.iter().enumerate() {
         scheme(profile, &member.scheme, &Trail::member(at, member.scheme.table()))?;
         for (key, conditions) in [("when", &member.when), ("check", &member.check)] {
@@ -68,7 +80,7 @@ pub(super) fn validate(profile: &Profile) -> Result<(), Wrong> {
         let trail = Trail::to(["event", "type"]);
         reference(profile, kind, &trail)?;
         if kind.may_be_made_up() {
-            return wrong(&trail, "a type is read from places; digest and unique tell no types apart");
+            return wrong(&trail, "a type is read from places; each, digest and unique tell no types apart");
         }
     }
     if let Some(found) = &profile.event.nonce {
@@ -79,11 +91,23 @@ pub(super) fn validate(profile: &Profile) -> Result<(), Wrong> {
 }
 
 fn reference(profile: &Profile, said: &Reference, trail: &Trail) -> Result<(), Wrong> {
-    for found in said.places() {
-        place(found, trail, false)?;
-        entry(profile, found, trail)?;
+    match said {
+        Reference::Place(found) => {
+            if let Holder::Json(pointer) = &found.holder
+                && pointer.is_each()
+            {
+                return wrong(
+                    trail,
+                    format!("{pointer} leads to several values; an id of all of them is {{ each = \"{pointer}\" }}"),
+                );
+            }
+            entry(profile, found, trail)
+        }
+        Reference::All(several) | Reference::First(several) => {
+            several.iter().try_for_each(|one| reference(profile, one, trail))
+        }
+        Reference::Each(_) | Reference::BodyDigest | Reference::Unique => Ok(()),
     }
-    Ok(())
 }
 
 /// Whether public keys and shared secrets can be told apart, where a profile takes both.

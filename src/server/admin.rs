@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use std::time::Instant;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http::HeaderValue;
 use http::Method;
 use http::Request;
@@ -16,22 +18,24 @@ use http::StatusCode;
 use http::header;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use hyper_util::rt::TokioTimer;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+
+use crate::admission::Connections;
+use crate::admission::Terms;
+use crate::origin::TrustedProxies;
 
 use super::Shared;
+use super::access;
 use super::api;
 use super::api::Api;
+use super::connection;
 use super::worker::Pulse;
 
-/// Most connections at one time.
-const MAX_CONNECTIONS: usize = 64;
-/// How long a connection may lie idle.
+/// How long a connection may lie idle between two requests, where nobody else needs its place.
 const IDLE: Duration = Duration::from_secs(75);
+/// How long to wait when connections cannot be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often pulses are taken, and how many times in a row one may be missing.
 const ROUND: Duration = Duration::from_secs(2);
 const MISSES: u64 = 5;
@@ -64,27 +68,49 @@ impl Admin {
         let admin = Arc::new(self);
         let watcher = Arc::clone(&admin);
         drop(tokio::spawn(async move { watcher.watch().await }));
-        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let connections = Connections::new(admin.terms());
+        let swept = Arc::clone(&connections);
+        drop(tokio::spawn(async move {
+            let begun = Instant::now();
+            loop {
+                tokio::time::sleep(swept.period()).await;
+                swept.sweep(begun.elapsed());
+            }
+        }));
         loop {
-            let permit = Arc::clone(&permits).acquire_owned().await;
+            connections.room().await;
             let Ok((stream, peer)) = listener.accept().await else {
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
-            let admin = Arc::clone(&admin);
+            // No address has fewer than all, so that none is turned away.
+            let Ok(place) = connections.enter(peer.ip()) else { continue };
+            let (admin, connection) = (Arc::clone(&admin), Arc::clone(place.connection()));
             let service = service_fn(move |request: Request<Incoming>| {
-                let admin = Arc::clone(&admin);
-                async move { Ok::<_, Infallible>(admin.answer(request, peer).await) }
+                // Only what comes with the token has its body read, so whoever is here need not give way.
+                connection.complete();
+                let (admin, connection) = (Arc::clone(&admin), Arc::clone(&connection));
+                async move {
+                    let response = admin.answer(request, peer).await;
+                    connection.rest();
+                    Ok::<_, Infallible>(response)
+                }
             });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(IDLE)
-                .serve_connection(TokioIo::new(stream), service);
             drop(tokio::spawn(async move {
                 // Whoever hangs up early does not want the answer.
-                let _early = connection.await;
-                drop(permit);
+                let _end = connection::serve(stream, place, service).await;
             }));
+        }
+    }
+
+    fn terms(&self) -> Terms {
+        let settings = &self.shared.settings.admin;
+        Terms {
+            max: settings.max_connections,
+            max_per_address: settings.max_connections,
+            shared_by_many: TrustedProxies::default(),
+            header_timeout: settings.header_timeout,
+            idle_timeout: IDLE,
         }
     }
 
@@ -92,6 +118,9 @@ impl Admin {
     async fn watch(&self) {
         loop {
             tokio::time::sleep(ROUND).await;
+            if self.shared.end_drain(Instant::now()) {
+                tracing::warn!("nobody stopped the gateway after it was asked to drain: it is ready again");
+            }
             for worker in &self.workers {
                 let beats = worker.pulse.beats.load(Ordering::Relaxed);
                 if worker.last.swap(beats, Ordering::Relaxed) == beats {
@@ -104,6 +133,10 @@ impl Admin {
     }
 
     async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
+        if access::is_from_a_page(request.headers()) {
+            tracing::warn!(%peer, "the admin port was asked by a page on the web, and refused");
+            return text(StatusCode::FORBIDDEN, "no page on the web may ask the admin port\n");
+        }
         if request.uri().path().starts_with(api::ROOT) {
             return self.api.answer(request, peer).await;
         }
@@ -112,17 +145,29 @@ impl Admin {
             "/livez" if reads => verdict(self.live()),
             "/readyz" if reads => verdict(self.ready()),
             "/metrics" if reads => self.metrics(),
-            // The kubelet's preStop hook can only GET.
-            "/drain" if reads || request.method() == Method::POST => {
-                if !self.shared.draining.swap(true, Ordering::Relaxed) {
-                    tracing::info!("draining: not ready any more, and still taking what comes");
-                }
-                verdict(Ok(()))
-            }
+            "/drain" if request.method() == Method::POST => self.drain(request.headers(), peer),
             "/livez" | "/readyz" | "/metrics" => not_allowed("GET, HEAD"),
-            "/drain" => not_allowed("GET, HEAD, POST"),
+            "/drain" => not_allowed("POST"),
             _ => text(StatusCode::NOT_FOUND, "there are /livez, /readyz, /metrics, /drain and /api/v1\n"),
         }
+    }
+
+    /// Takes the gateway out of service for whoever is on this machine or has the token.
+    fn drain(&self, headers: &HeaderMap, peer: SocketAddr) -> Response<Full<Bytes>> {
+        let (shown, token) = (access::bearer(headers), self.shared.settings.admin.token.as_ref());
+        let has_token = || shown.zip(token).is_some_and(|(shown, token)| access::is_token(shown, token));
+        if !access::is_local(peer) && !has_token() {
+            tracing::warn!(%peer, "somebody without the token of admin.token asked to drain from another machine");
+            return refused(token.is_some());
+        }
+        let time = self.shared.settings.admin.max_drain;
+        let time_said = humantime::format_duration(time);
+        if self.shared.drain_for(time, Instant::now()) {
+            tracing::info!(%peer, time = %time_said, "draining: not ready any more, and still taking what comes");
+        } else {
+            tracing::info!(%peer, time = %time_said, "asked again to drain: the time begins anew");
+        }
+        verdict(Ok(()))
     }
 
     /// A worker that does nothing for seconds does not come back by itself, nor does a store that could not be written.
@@ -159,6 +204,18 @@ fn verdict(verdict: Result<(), String>) -> Response<Full<Bytes>> {
         Ok(()) => text(StatusCode::OK, "ok\n"),
         Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
+}
+
+/// The answer to somebody from elsewhere who may not drain; a token would change that, if there is one.
+fn refused(token: bool) -> Response<Full<Bytes>> {
+    if !token {
+        let how = "drain from this machine, as \"doorward drain\" does, or set admin.token and send it\n";
+        return text(StatusCode::FORBIDDEN, how);
+    }
+    let how = "drain from this machine, or send the token that admin.token names: \"Authorization: Bearer TOKEN\"\n";
+    let mut response = text(StatusCode::UNAUTHORIZED, how);
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
 }
 
 fn not_allowed(methods: &'static str) -> Response<Full<Bytes>> {

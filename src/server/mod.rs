@@ -1,9 +1,11 @@
 //! The running gateway: workers behind one address, the admin port beside them, and the way they stop.
 
+mod access;
 mod admin;
 mod api;
 mod connection;
 mod dispatch;
+mod drain;
 mod edge;
 mod worker;
 
@@ -13,8 +15,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use socket2::Domain;
@@ -46,6 +48,7 @@ use crate::telemetry::Metrics;
 use crate::telemetry::Sampler;
 
 use self::admin::Admin;
+use self::drain::Drain;
 use self::worker::Worker;
 
 /// Connections that the kernel holds for each worker until it accepts them.
@@ -66,6 +69,8 @@ struct Shared {
     samplers: HashMap<String, Arc<Sampler>>,
     /// Asks load balancers to send no more, while everything that comes is still taken.
     draining: AtomicBool,
+    /// Until when; whoever changes `draining` has it locked.
+    drain: Mutex<Drain>,
 }
 
 /// How far the gateway has come with stopping.
@@ -173,6 +178,7 @@ impl Server {
             redis_queues: Arc::new(redis_queues(&settings).map_err(|error| system(&error))?),
             samplers: samplers(&settings),
             draining: AtomicBool::new(false),
+            drain: Mutex::default(),
             settings,
         });
         let (phase, watching) = watch::channel(Phase::Running);
@@ -210,7 +216,7 @@ impl Server {
     /// # Errors
     /// [`Failure::Cut`] when some could not finish.
     pub async fn stop(mut self, hurry: impl Future<Output = ()>) -> Result<(), Failure> {
-        self.shared.draining.store(true, Ordering::Relaxed);
+        self.shared.stop_taking();
         self.phase.send_replace(Phase::Finishing);
         let drain_timeout = self.shared.settings.server.drain_timeout;
         tokio::select! {
@@ -229,12 +235,13 @@ impl Server {
 /// The store, unless each worker has its own.
 fn open(settings: &Settings) -> Result<Option<Store>, String> {
     let max = settings.store.max_events;
+    let sources: Vec<_> = settings.sources.iter().map(|source| source.keyspace.clone()).collect();
     match &settings.store.kind {
-        StoreKind::Memory => Ok(Some(Store::Memory(Arc::new(Remembered::new(max))))),
+        StoreKind::Memory => Ok(Some(Store::Memory(Arc::new(Remembered::new(max, sources))))),
         StoreKind::Sqlite(path) => {
             let queues = queue_terms(settings);
             let min_free = settings.store.min_free;
-            let options = Options { path: path.clone(), max_events: max, min_free, queues: &queues };
+            let options = Options { path: path.clone(), max_events: max, sources: &sources, min_free, queues: &queues };
             Sqlite::open(&options).map(|sqlite| Some(Store::Sqlite(Arc::new(sqlite))))
         }
         StoreKind::Redis(_) => Ok(None),

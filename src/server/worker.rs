@@ -278,7 +278,8 @@ fn delivery(source: &Arc<Source>, redis: Option<&Redis>, shared: &Shared) -> Opt
     let name = source.name.header().clone();
     match &source.destination {
         Destination::Upstream(target, timeout) => {
-            Some(Delivery::Upstream(Upstream::new(target.clone(), name, *timeout, source.limits.max_body)))
+            let upstream = Upstream::new(target.clone(), name, *timeout, source.limits.max_body);
+            Some(Delivery::Upstream(upstream.without(&source.credentials)))
         }
         Destination::Queue(_) => {
             let queue = shared.queues().position(|(queued, _)| Arc::ptr_eq(queued, source))?;

@@ -1,11 +1,14 @@
 //! Understands `[admin]`.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::address;
 use super::lint::SHORT;
 use super::lint::stray_words;
 use super::section::Section;
+use super::section::count;
+use super::section::duration;
 use crate::secret::Secret;
 use crate::secret::SecretRef;
 use crate::secret::stray_end;
@@ -15,14 +18,23 @@ use crate::secret::stray_end;
 pub struct Admin {
     /// Where probes, metrics, the drain switch and the API are.
     pub listen: SocketAddr,
-    /// Who knows it may use the API; nobody may when there is none.
+    /// Who knows it may use the API, and drain from elsewhere; nobody may when there is none.
     pub token: Option<Secret>,
+    /// Connections open at one time; one more takes the place of the one that has waited longest.
+    pub max_connections: usize,
+    /// From the beginning of a connection, and then of each request, to the end of its headers.
+    pub header_timeout: Duration,
+    /// How long the gateway is out of service after it was last asked to drain, unless it is stopped.
+    pub max_drain: Duration,
 }
 
 impl Admin {
     pub(super) fn understand(mut section: Section<'_>) -> Option<Self> {
         let listen = section.want("listen", address);
         let token = section.want("token", token);
+        let max_connections = section.want("max_connections", count(1, 10_000));
+        let header_timeout = section.want("header_timeout", duration);
+        let max_drain = section.want("max_drain", duration);
         if token.iter().flatten().any(|token| token.expose().len() < SHORT) {
             section.warning(
                 "token",
@@ -36,7 +48,13 @@ impl Admin {
             section.warning("token", stray_words(stray));
         }
         section.finish();
-        Some(Self { listen: listen?, token: token? })
+        Some(Self {
+            listen: listen?,
+            token: token?,
+            max_connections: max_connections?,
+            header_timeout: header_timeout?,
+            max_drain: max_drain?,
+        })
     }
 }
 

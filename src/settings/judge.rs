@@ -110,6 +110,7 @@ impl Judge {
                 .map(|said| Freshness::new(said, profile.signs_timestamp().then_some(replays.ttl), &mut wants)),
             wants: Wants::default(),
             json_first: false,
+            compressed: profile.signed_when_compressed(),
         };
         let key = handshake_key(profile, secrets);
         let context = Context { key: key.as_ref().map(|key| key.as_slice()), ..context };

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use base64::Engine as _;
+use bytesize::ByteSize;
 use http::Uri;
 
 use super::judge::Judge;
@@ -158,6 +159,21 @@ pub(super) fn replays(section: &Section<'_>, profile: &Profile, judge: &Judge, r
         ),
         ReplayGuard::ContentAndType | ReplayGuard::Content => {}
     }
+}
+
+/// The largest body that is taken, against what the provider is known to send.
+pub(super) fn largest_body(section: &Section<'_>, profile: &Profile, max_body: usize) {
+    let max_body = ByteSize(u64::try_from(max_body).unwrap_or(u64::MAX));
+    let Some(largest) = profile.largest_body().filter(|largest| *largest > max_body) else { return };
+    let [max_body, largest] = [max_body, largest].map(|size| size.to_string().replace(".0 ", " "));
+    let right = largest.replace(' ', "");
+    section.warning(
+        "max_body",
+        format!(
+            "is {max_body}, as much as is taken here, and the provider sends up to {largest}: larger events are refused with \
+             413 and lost; write max_body = \"{right}\", or less if that is enough"
+        ),
+    );
 }
 
 /// How long ids are remembered.

@@ -216,10 +216,9 @@ impl Server {
         let percent = section.want("max_share", percent);
         let (max_buffered, max_in_flight) = (max_buffered.unwrap_or(1), max_in_flight.unwrap_or(1));
         let limits = Limits {
-            max_body: max_body.unwrap_or(1),
+            max_body: max_body.unwrap_or(usize::MAX),
             body_timeout: body_timeout.unwrap_or(Duration::from_secs(1)),
-            // One body can always be read.
-            budget: Arc::new(Budget::with_address_limit(max_buffered, max_per_address.max(max_body).unwrap_or(1))),
+            budget: Arc::new(Budget::with_address_limit(max_buffered, max_per_address.unwrap_or(1))),
         };
         let in_flight = Arc::new(Quota::new(max_in_flight));
         let shares = Shares { limits, max_buffered, in_flight, max_in_flight, percent: percent.unwrap_or(100) };
@@ -356,13 +355,13 @@ impl Shares {
         Self { limits: Limits::none(), max_buffered: 0, in_flight, max_in_flight: 0, percent: 100 }
     }
 
-    /// What one of so many sources may have: a source that is alone has all.
-    fn of(&self, sources: usize) -> (Limits, InFlight) {
+    /// What one of so many sources may have, whose bodies have at most so many bytes: a source that is alone has all.
+    fn of(&self, sources: usize, max_body: usize) -> (Limits, InFlight) {
         let percent = if sources > 1 { self.percent } else { 100 };
         let share = |all: usize| all.saturating_mul(percent).div_ceil(100).min(all);
-        // The largest body can always be read.
-        let bytes = share(self.max_buffered).max(self.limits.max_body);
-        let limits = Limits { budget: Arc::new(self.limits.budget.share(bytes)), ..self.limits.clone() };
+        // The largest body can always be read, as it was sent and before its compression.
+        let bytes = share(self.max_buffered).max(max_body.saturating_mul(2)).min(self.max_buffered);
+        let limits = Limits { max_body, budget: Arc::new(self.limits.budget.share(bytes)), ..self.limits.clone() };
         (limits, InFlight::new(Arc::clone(&self.in_flight), share(self.max_in_flight)))
     }
 }

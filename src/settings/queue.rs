@@ -7,6 +7,7 @@ use http::StatusCode;
 use super::section::Section;
 use super::section::count;
 use super::section::duration;
+use crate::deliver::Forward;
 use crate::deliver::Target;
 use crate::json::Pointer;
 use crate::profile::Holder;
@@ -22,21 +23,27 @@ const MAX_ATTEMPTS: usize = 30;
 const MAX_AGE: Duration = Duration::from_secs(72 * 60 * 60);
 const BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(60 * 60);
-const PERMANENT: [StatusCode; 5] = [
+const PERMANENT: [StatusCode; 7] = [
     StatusCode::BAD_REQUEST,
     StatusCode::GONE,
     StatusCode::PAYLOAD_TOO_LARGE,
+    StatusCode::URI_TOO_LONG,
     StatusCode::UNSUPPORTED_MEDIA_TYPE,
     StatusCode::UNPROCESSABLE_ENTITY,
+    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
 ];
 const KEEP: Duration = Duration::from_secs(24 * 60 * 60);
 /// What is left of a lease for recording the outcome of an attempt.
 const MARGIN: Duration = Duration::from_secs(5);
 
-/// Reads the table; also the place by which events are ordered. `lease` is how long another gateway waits before it takes
-/// over.
-pub(super) fn queue(mut section: Section<'_>, lease: Option<Duration>) -> Option<(QueueTerms, Option<Place>)> {
-    let target = section.want("url", Target::parse);
+/// Reads the rest of the table; also the place by which events are ordered. `lease` is how long another gateway waits before
+/// it takes over.
+pub(super) fn queue(
+    mut section: Section<'_>,
+    forward: Forward,
+    lease: Option<Duration>,
+) -> Option<(QueueTerms, Option<Place>)> {
+    let target = section.want("url", Target::parse).map(|target| target.forwarding(forward));
     let timeout = section.may("timeout", duration).unwrap_or(TIMEOUT);
     if let Some(lease) = lease.filter(|lease| timeout + MARGIN > *lease) {
         section.error(

@@ -223,6 +223,11 @@ pub(super) fn size(text: &str) -> Result<usize, String> {
     }
 }
 
+/// Yes or no.
+pub(super) fn flag(text: &str) -> Result<bool, String> {
+    word(&[("true", true), ("false", false)])(text)
+}
+
 /// A whole number from `min` to `max`.
 pub(super) fn count(min: usize, max: usize) -> impl Fn(&str) -> Result<usize, String> {
     move |text| match text.parse() {

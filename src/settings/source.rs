@@ -16,12 +16,13 @@ use super::lint;
 use super::section::Section;
 use super::section::count;
 use super::section::duration;
+use super::section::flag;
+use super::section::size;
 use super::section::word;
 use super::shared::Holdings;
-use crate::admission::InFlight;
 use crate::auth::Jwks;
 use crate::auth::KeySets;
-use crate::body::Limits;
+use crate::deliver::Forward;
 use crate::deliver::Target;
 use crate::origin::Allowlist;
 use crate::origin::Networks;
@@ -31,6 +32,7 @@ use crate::profile::Place;
 use crate::profile::Profile;
 use crate::profile::Profiles;
 use crate::profile::ReplayGuard;
+use crate::profile::Scheme;
 use crate::reply::Answers;
 use crate::secret::Secret;
 use crate::secret::SecretRef;
@@ -87,8 +89,7 @@ impl<'s> Surroundings<'s> {
         }
         let count = named.len();
         for (name, section) in named {
-            let share = self.shares.of(count);
-            sources.extend(self.source(name, section, share, (&mut paths, &mut key_sets)).map(Arc::new));
+            sources.extend(self.source(name, section, count, (&mut paths, &mut key_sets)).map(Arc::new));
         }
         (sources, key_sets.into_values().collect())
     }
@@ -97,7 +98,7 @@ impl<'s> Surroundings<'s> {
         &self,
         name: &'n str,
         mut section: Section<'_>,
-        (usual, in_flight): (Limits, InFlight),
+        count: usize,
         (paths, key_sets): (&mut BTreeMap<String, &'n str>, &mut KeySets),
     ) -> Option<Source> {
         let source_name = SourceName::parse(name).map_err(|message| section.error("", message)).ok();
@@ -113,6 +114,7 @@ impl<'s> Surroundings<'s> {
         let events: Vec<String> = section.list("events", |pattern| Ok(pattern.to_owned()));
         let guard = section.may("replay_guard", word(&ReplayGuard::ALL.map(|guard| (guard.name(), guard))));
         let (labels, secrets) = secrets(&mut section, profile).unzip();
+        let (limits, in_flight) = self.shares.of(count, self.max_body(&mut section, profile));
         let observe = section.may("verify", word(&[("enforce", false), ("observe", true)]));
         if observe == Some(true) {
             section.warning("verify", "is \"observe\": what cannot be verified is delivered all the same");
@@ -138,7 +140,7 @@ impl<'s> Surroundings<'s> {
             path: path?,
             allowlist: Allowlist::new(allow.into_iter().collect()),
             single_headers: judge.single_headers,
-            limits: limits(usual, profile?),
+            limits,
             in_flight,
             authenticator: judge.authenticator,
             handshakes: judge.handshakes,
@@ -149,6 +151,23 @@ impl<'s> Surroundings<'s> {
             observe: observe == Some(true),
             destination,
         })
+    }
+
+    /// The largest body that is taken: what the source says or else the server, and no more than the provider sends.
+    fn max_body(&self, section: &mut Section<'_>, profile: Option<&Profile>) -> usize {
+        let said = section.may("max_body", size);
+        if said.is_some_and(|said| said > self.shares.max_buffered) {
+            section
+                .error("max_body", "is more than server.max_buffered, so that the largest bodies could never be read");
+        }
+        let max_body = said.unwrap_or(self.shares.limits.max_body);
+        let Some(profile) = profile else { return max_body };
+        // Whoever has said how much is taken has decided.
+        if said.is_none() {
+            lint::largest_body(section, profile, max_body);
+        }
+        let largest = profile.limits.max_body.and_then(|size| usize::try_from(size.as_u64()).ok());
+        largest.map_or(max_body, |largest| largest.min(max_body))
     }
 
     /// What should be looked at before anything is made of it.
@@ -232,7 +251,7 @@ impl<'s> Surroundings<'s> {
         };
         let upstream = deliver.subsection("upstream").map(|upstream| self.upstream(upstream, profile));
         let stream = deliver.subsection("redis-stream").map(|stream| self.stream(stream));
-        let queue = deliver.subsection("queue").map(|queue| self.queue(queue));
+        let queue = deliver.subsection("queue").map(|queue| self.queue(queue, profile));
         let unordered = |destination: Option<Destination>| Some((destination?, None));
         let destination = match (upstream, queue, stream) {
             (Some(upstream), None, None) => unordered(upstream),
@@ -271,11 +290,13 @@ impl<'s> Surroundings<'s> {
                 format!("is not shorter than store.lease ({lease:?}): the claim would end during the delivery"),
             );
         }
+        let forward = forward(&mut section, profile);
         section.finish();
-        Some(Destination::Upstream(target?, timeout))
+        Some(Destination::Upstream(target?.forwarding(forward), timeout))
     }
 
-    fn queue(&self, section: Section<'_>) -> Option<(Destination, Option<Place>)> {
+    fn queue(&self, mut section: Section<'_>, profile: Option<&Profile>) -> Option<(Destination, Option<Place>)> {
+        let forward = forward(&mut section, profile);
         match self.store.map(|store| &store.kind) {
             Some(StoreKind::Memory) => {
                 section.error(
@@ -300,7 +321,7 @@ impl<'s> Surroundings<'s> {
         }
         // Only others on the same store could take over.
         let lease = self.store.filter(|store| matches!(store.kind, StoreKind::Redis(_))).map(|store| store.terms.lease);
-        super::queue::queue(section, lease).map(|(terms, order)| (Destination::Queue(terms), order))
+        super::queue::queue(section, forward, lease).map(|(terms, order)| (Destination::Queue(terms), order))
     }
 
     fn warn_of_loss(&self, section: &Section<'_>) {
@@ -342,15 +363,28 @@ fn path(text: &str) -> Result<String, String> {
     Err(format!("{text:?} is not a path such as \"/webhooks/github\", without query and without spaces"))
 }
 
+/// Of which requests the query goes on to the app: as the source says, or else of those whose query is signed.
+fn forward(section: &mut Section<'_>, profile: Option<&Profile>) -> Forward {
+    let signed = profile.is_some_and(Profile::signs_whole_query);
+    let said = section.may("forward_query", flag);
+    let signature = |scheme: &Scheme| matches!(scheme, Scheme::Signature(_));
+    if said == Some(true) && !signed && profile.is_some_and(|profile| profile.schemes().any(signature)) {
+        section.warning(
+            "forward_query",
+            "is true, and this profile's signatures do not cover the query: whoever has captured a request can send it with \
+             another one",
+        );
+    }
+    match said {
+        Some(true) => Forward::Always,
+        None if signed => Forward::Verified,
+        Some(false) | None => Forward::Never,
+    }
+}
+
 /// The types that are delivered; where there are none, nothing can be chosen by them.
 fn wanted(events: Vec<String>, profile: &Profile) -> Wanted {
     Wanted::new(events.into_iter().filter(|_| profile.event.kind.is_some()))
-}
-
-/// What one request may cost: no more than the provider sends.
-fn limits(limits: Limits, profile: &Profile) -> Limits {
-    let largest = profile.limits.max_body.and_then(|size| usize::try_from(size.as_u64()).ok());
-    Limits { max_body: largest.map_or(limits.max_body, |largest| largest.min(limits.max_body)), ..limits }
 }
 
 /// What each of the secrets is called, and the secrets; `None` when one of them cannot be had.

@@ -310,7 +310,7 @@ impl<'o> Signer<'o> {
     /// What the gateway will see.
     fn look(&self, draft: &Draft<'_>) -> Result<Seen, String> {
         let inbound = draft.inbound(self.order.at)?;
-        let mut values = self.wants.read(&inbound).map_err(|why| format!("the body cannot be read: {why}"))?;
+        let mut values = self.wants.read(&inbound);
         self.wants.read_json(&inbound, &mut values, false).map_err(|why| format!("the body cannot be read: {why}"))?;
         Ok(Seen { inbound, values })
     }

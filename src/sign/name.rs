@@ -91,6 +91,7 @@ fn set_kind(draft: &mut Draft<'_>, order: &Order<'_>, kind: &str) -> Result<(), 
 fn parts<'r>(reference: &'r Reference, draft: &Draft<'_>) -> Vec<&'r Place> {
     match reference {
         Reference::Place(place) => vec![place],
+        Reference::Each(places) => places.iter().collect(),
         Reference::All(several) => several.iter().flat_map(|one| parts(one, draft)).collect(),
         Reference::First(several) => {
             let there = several.iter().find(|one| stands(one, draft));
@@ -103,6 +104,7 @@ fn parts<'r>(reference: &'r Reference, draft: &Draft<'_>) -> Vec<&'r Place> {
 fn stands(reference: &Reference, draft: &Draft<'_>) -> bool {
     match reference {
         Reference::Place(place) => draft.has(place),
+        Reference::Each(places) => places.iter().all(|place| draft.has(place)),
         Reference::All(several) => several.iter().all(|one| stands(one, draft)),
         Reference::First(several) => several.iter().any(|one| stands(one, draft)),
         Reference::BodyDigest | Reference::Unique => false,

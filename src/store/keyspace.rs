@@ -2,17 +2,40 @@
 
 use std::sync::Arc;
 
+use sha2::Digest as _;
+use sha2::Sha256;
+
 use crate::event::Key;
 
 /// The names of the keys of one source: `doorward:{TAG}:…`. In a Redis cluster they are all on one node, because only
 /// the tag decides which.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Keyspace(Arc<str>);
+pub struct Keyspace(Arc<Names>);
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Names {
+    prefix: String,
+    tag: SourceTag,
+}
+
+/// Tells whose an id is, where only ids are kept: 64 bits of SHA-256 over the name of the source, the same at every start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SourceTag(pub u64);
 
 impl Keyspace {
     /// The keys of a source of this name.
     pub fn of_source(name: &str) -> Self {
-        Self(format!("doorward:{{{name}}}:").into())
+        Self(Arc::new(Names { prefix: format!("doorward:{{{name}}}:"), tag: SourceTag::of(name) }))
+    }
+
+    /// The source, or the tag of its stream.
+    pub fn source(&self) -> &str {
+        hash_tag(&self.0.prefix).unwrap_or_default()
+    }
+
+    /// Whose its keys are.
+    pub fn tag(&self) -> SourceTag {
+        self.0.tag
     }
 
     /// The keys that go with a stream, on the node where it is.
@@ -34,12 +57,20 @@ impl Keyspace {
 
     /// What an event is remembered under.
     pub fn name(&self, key: Key) -> String {
-        format!("{}{}", self.0, key.hex())
+        format!("{}{}", self.0.prefix, key.hex())
     }
 
     /// What all its names begin with.
     pub fn prefix(&self) -> &str {
-        &self.0
+        &self.0.prefix
+    }
+}
+
+impl SourceTag {
+    fn of(name: &str) -> Self {
+        let digest: [u8; 32] = Sha256::digest(name.as_bytes()).into();
+        let [a, b, c, d, e, f, g, h, ..] = digest;
+        Self(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
     }
 }
 

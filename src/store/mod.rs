@@ -16,6 +16,7 @@ use std::time::Duration;
 pub use self::backlog::Backlog;
 pub(crate) use self::key_map::KeyMap;
 pub use self::keyspace::Keyspace;
+pub use self::keyspace::SourceTag;
 pub use self::ledger::Denied;
 pub use self::ledger::Ledger;
 use self::ledger::Part;

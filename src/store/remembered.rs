@@ -1,4 +1,4 @@
-//! Finished events in memory: a bounded set of keys that forget themselves.
+//! Finished events in memory: a bounded set of keys that forget themselves, in which no source crowds out another.
 
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -8,104 +8,186 @@ use std::time::Duration;
 use super::Earlier;
 use super::KeyMap;
 use super::Keys;
+use super::Keyspace;
 use super::Known;
 use super::Noted;
+use super::SourceTag;
+use super::key_map::Seeded;
 use crate::event::Ignored;
 use crate::event::Key;
 use crate::time::Moment;
 
-/// Parts of the set, each with its own lock, so that growing one part stops nobody for long.
-const SHARDS: usize = 64;
-/// Share of the remembered time that is forgotten at once when a part is full.
+/// Most shards, each with its own lock, so that growing one stops nobody for long.
+const MAX_SHARDS: usize = 64;
+/// Keys of each source that a shard has room for at least: with fewer, chance would decide how many of a source fit.
+const MIN_SHARE: usize = 1024;
+/// Share of the remembered time after which a full shard is searched for what is past its time, and of the keys of a source
+/// that are forgotten at once when there is nothing.
 const EVICTED: u32 = 8;
 
-/// Keys with the second at which each is forgotten. Takes 24 to 48 bytes a key.
+/// Keys of some sources with the second at which each is forgotten. Takes 24 to 48 bytes a key.
+///
+/// When it is full, the source that has most keys forgets its own oldest. So a source may use what others leave, and keeps
+/// at least seven eighths of an equal share whatever they do.
 #[derive(Debug)]
 pub struct Remembered {
+    /// Sorted by their tags.
+    sources: Vec<Keyspace>,
+    seeded: Seeded,
     shards: Vec<Mutex<Shard>>,
     max_per_shard: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shard {
-    keys: KeyMap<u32>,
+    /// The keys of each source, and behind them those of nobody that is known.
+    parts: Vec<KeyMap<u32>>,
+    /// Of all of them.
+    count: usize,
     sweep_at: u32,
 }
 
 impl Remembered {
-    /// Remembers at most this many keys; the oldest go first.
-    pub fn new(max: usize) -> Self {
-        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { shards, max_per_shard: (max / SHARDS).max(1) }
+    /// Remembers at most this many keys of these sources; each has an equal share.
+    pub fn new(max: usize, sources: impl IntoIterator<Item = Keyspace>) -> Self {
+        let mut sources: Vec<_> = sources.into_iter().collect();
+        sources.sort_unstable_by_key(Keyspace::tag);
+        sources.dedup();
+        let parts = sources.len() + 1;
+        let shards = (max / (parts * MIN_SHARE)).clamp(1, MAX_SHARDS);
+        Self {
+            sources,
+            seeded: Seeded::default(),
+            shards: (0..shards).map(|_| Mutex::new(Shard::new(parts))).collect(),
+            max_per_shard: (max / shards).max(1),
+        }
     }
 
-    /// Whether the key is remembered now.
-    pub fn contains(&self, key: Key) -> bool {
+    /// Whether the key of a source is remembered now.
+    pub fn contains(&self, source: SourceTag, key: Key) -> bool {
         let now = seconds(Moment::now());
-        self.shard(key).keys.get(&key).is_some_and(|until| now < *until)
+        let part = self.part(source);
+        let shard = self.shard(key);
+        let until = |part: Option<&KeyMap<u32>>| part.and_then(|keys| keys.get(&key).copied());
+        let until = until(shard.parts.get(part)).or_else(|| until(shard.parts.last()));
+        until.is_some_and(|until| now < until)
     }
 
     /// What it says to a claim: whether the event is finished, or was not wanted as another type.
-    pub(crate) fn earlier(&self, keys: Keys) -> Option<Earlier> {
-        if self.contains(keys.id) {
+    pub(crate) fn earlier(&self, source: SourceTag, keys: Keys) -> Option<Earlier> {
+        if self.contains(source, keys.id) {
             return Some(Earlier::Finished(Known::Id));
         }
-        let finished = keys.guard.is_some_and(|guard| self.contains(guard));
-        let other_type = || keys.ignored.is_some_and(|ignored| self.note(ignored) == Noted::OtherType);
+        let finished = keys.guard.is_some_and(|guard| self.contains(source, guard));
+        let other_type = || keys.ignored.is_some_and(|ignored| self.note(source, ignored) == Noted::OtherType);
         (finished || other_type()).then_some(Earlier::Finished(Known::Content))
     }
 
     /// What it says to an event whose type is not wanted.
-    pub(crate) fn note(&self, ignored: Ignored) -> Noted {
-        if !self.contains(ignored.any) {
+    pub(crate) fn note(&self, source: SourceTag, ignored: Ignored) -> Noted {
+        if !self.contains(source, ignored.any) {
             return Noted::New;
         }
-        if self.contains(ignored.typed) { Noted::Again } else { Noted::OtherType }
+        if self.contains(source, ignored.typed) { Noted::Again } else { Noted::OtherType }
     }
 
-    /// Remembers a key for this long.
-    pub fn insert(&self, key: Key, ttl: Duration) {
+    /// Remembers a key of a source for this long.
+    pub fn insert(&self, source: SourceTag, key: Key, ttl: Duration) {
         let now = Moment::now();
         let ttl = u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX);
-        self.insert_until(key, seconds(now).saturating_add(ttl), now);
+        self.insert_until(Some(source), key, seconds(now).saturating_add(ttl), now);
     }
 
-    /// Remembers a key until a second since 1970.
-    pub fn insert_until(&self, key: Key, until: u32, now: Moment) {
+    /// Remembers a key until a second since 1970. What nobody has any more who is known is one more share.
+    pub fn insert_until(&self, source: Option<SourceTag>, key: Key, until: u32, now: Moment) {
         let now = seconds(now);
+        let part = source.map_or(self.sources.len(), |source| self.part(source));
         let mut shard = self.shard(key);
-        if shard.keys.len() == shard.keys.capacity() && now >= shard.sweep_at {
-            // About to grow: first see whether forgetting is enough. At most once in a part of the remembered time, so
-            // that each key is looked at a bounded number of times.
-            shard.keys.retain(|_, until| now < *until);
+        if let Some(known) = shard.parts.get_mut(part).and_then(|keys| keys.get_mut(&key)) {
+            *known = until;
+            return;
+        }
+        let full = shard.count >= self.max_per_shard;
+        let grows = shard.parts.get(part).is_some_and(|keys| keys.len() == keys.capacity());
+        if (full || grows) && now >= shard.sweep_at {
+            // First see whether forgetting is enough. At most once in a part of the remembered time, so that each key is
+            // looked at a bounded number of times.
+            shard.retain_all(|until| now < until);
             shard.sweep_at = now.saturating_add(until.saturating_sub(now) / EVICTED);
         }
-        if shard.keys.len() >= self.max_per_shard {
-            shard.evict();
+        if shard.count >= self.max_per_shard
+            && let Some(part) = shard.evict()
+        {
+            let source = self.sources.get(part).map_or("", Keyspace::source);
+            drop(shard);
+            tracing::warn!(
+                source,
+                "the store is full: the oldest finished events of the source that has most are forgotten before their \
+                 ttl; raise store.max_events or use Redis"
+            );
+            shard = self.shard(key);
         }
-        shard.keys.insert(key, until);
+        shard.insert(part, key, until);
+    }
+
+    /// Where the keys of a source are; those of one that is not known are with those of nobody.
+    fn part(&self, source: SourceTag) -> usize {
+        self.sources.binary_search_by_key(&source, Keyspace::tag).unwrap_or(self.sources.len())
     }
 
     fn shard(&self, key: Key) -> MutexGuard<'_, Shard> {
-        let [first, ..] = key.0;
+        // By other bits than those by which a map finds it.
+        let hash = usize::try_from(self.seeded.of(key) >> 32).unwrap_or_default();
         #[expect(clippy::indexing_slicing, reason = "the remainder is less than the number of shards")]
-        let shard = &self.shards[usize::from(first) % SHARDS];
+        let shard = &self.shards[hash % self.shards.len()];
         shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Shard {
-    /// Forgets the oldest part of what is remembered.
-    fn evict(&mut self) {
-        let oldest = self.keys.values().copied().min().unwrap_or_default();
-        let newest = self.keys.values().copied().max().unwrap_or_default();
-        let until = oldest.saturating_add((newest - oldest) / EVICTED);
-        self.keys.retain(|_, end| *end > until);
-        tracing::warn!(
-            "the store is full: the oldest finished events are forgotten before their ttl; raise \
-                        store.max_events or use Redis"
-        );
+    fn new(parts: usize) -> Self {
+        Self { parts: vec![KeyMap::default(); parts], count: 0, sweep_at: 0 }
     }
+
+    fn insert(&mut self, part: usize, key: Key, until: u32) {
+        if let Some(keys) = self.parts.get_mut(part)
+            && keys.insert(key, until).is_none()
+        {
+            self.count += 1;
+        }
+    }
+
+    fn retain_all(&mut self, kept: impl Fn(u32) -> bool) {
+        self.parts.iter_mut().for_each(|keys| retain(keys, &kept));
+        self.count = self.parts.iter().map(KeyMap::len).sum();
+    }
+
+    /// The source that has most forgets an eighth of its keys, the oldest; which one it was.
+    fn evict(&mut self) -> Option<usize> {
+        let (part, keys) = self.parts.iter_mut().enumerate().max_by_key(|(_, keys)| keys.len())?;
+        let evicted = (keys.len() / usize::try_from(EVICTED).ok()?).max(1);
+        if keys.is_empty() {
+            return None;
+        }
+        let mut ends: Vec<u32> = keys.values().copied().collect();
+        let (older, last, _) = ends.select_nth_unstable(evicted - 1);
+        // Many may end in the same second: no more of them than have to.
+        let (last, mut also) = (*last, evicted - older.iter().filter(|end| **end < *last).count());
+        let before = keys.len();
+        retain(keys, |until| {
+            let goes = until < last || until == last && also > 0;
+            also -= usize::from(goes && until == last);
+            !goes
+        });
+        self.count -= before - keys.len();
+        Some(part)
+    }
+}
+
+/// Keeps some keys, and no more room than they need: what one source has let go of, another may take.
+fn retain(keys: &mut KeyMap<u32>, mut kept: impl FnMut(u32) -> bool) {
+    keys.retain(|_, until| kept(*until));
+    keys.shrink_to(keys.len() / 7 * 8);
 }
 
 /// Seconds since 1970 in 32 bits, which last until 2106.
@@ -115,6 +197,8 @@ pub(super) fn seconds(moment: Moment) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn key(number: u64) -> Key {
@@ -124,27 +208,110 @@ mod tests {
         Key(bytes)
     }
 
+    fn sources<const N: usize>(names: [&str; N]) -> ([SourceTag; N], [Keyspace; N]) {
+        let spaces = names.map(Keyspace::of_source);
+        (spaces.each_ref().map(Keyspace::tag), spaces)
+    }
+
     #[test]
     fn keys_are_remembered_until_their_time() {
-        let remembered = Remembered::new(1000);
+        let ([source], spaces) = sources(["one"]);
+        let remembered = Remembered::new(1000, spaces);
         let now = Moment::now();
-        remembered.insert(key(1), Duration::from_secs(60));
-        remembered.insert_until(key(2), seconds(now), now);
-        assert!(remembered.contains(key(1)));
-        assert!(!remembered.contains(key(2)), "its time is over");
-        assert!(!remembered.contains(key(3)));
+        remembered.insert(source, key(1), Duration::from_secs(60));
+        remembered.insert_until(Some(source), key(2), seconds(now), now);
+        assert!(remembered.contains(source, key(1)));
+        assert!(!remembered.contains(source, key(2)), "its time is over");
+        assert!(!remembered.contains(source, key(3)));
     }
 
     #[test]
     fn a_full_set_forgets_the_oldest_first() {
-        let remembered = Remembered::new(64 * SHARDS);
+        const MAX: usize = 8 * MIN_SHARE;
+        let ([source], spaces) = sources(["one"]);
+        let remembered = Remembered::new(MAX, spaces);
         let now = Moment::now();
         let until = |number: u64| seconds(now) + 1000 + u32::try_from(number / 64).expect("small");
-        (0..20_000).for_each(|number| remembered.insert_until(key(number), until(number), now));
-        let kept = (0..20_000).filter(|number| remembered.contains(key(*number))).count();
-        assert!(kept <= 64 * SHARDS, "{kept}");
-        assert!(kept >= 32 * SHARDS, "{kept}");
-        assert!((19_900..20_000).all(|number| remembered.contains(key(number))), "the newest are there");
-        assert!(!remembered.contains(key(0)));
+        (0..50_000).for_each(|number| remembered.insert_until(Some(source), key(number), until(number), now));
+        let kept = (0..50_000).filter(|number| remembered.contains(source, key(*number))).count();
+        assert!(kept <= MAX && kept >= MAX / 8 * 7, "{kept}");
+        assert!((49_900..50_000).all(|number| remembered.contains(source, key(number))), "the newest are there");
+        assert!(!remembered.contains(source, key(0)));
+    }
+
+    #[test]
+    fn as_many_keys_are_kept_as_may_be_and_one_more_is_too_many() {
+        let ([source], spaces) = sources(["one"]);
+        let remembered = Remembered::new(80, spaces);
+        let kept = || (0..=80).filter(|number| remembered.contains(source, key(*number))).count();
+        (0..80).for_each(|number| remembered.insert(source, key(number), Duration::from_secs(60)));
+        assert_eq!(kept(), 80);
+        remembered.insert(source, key(0), Duration::from_secs(90));
+        assert_eq!(kept(), 80, "it was there");
+        remembered.insert(source, key(80), Duration::from_secs(60));
+        assert_eq!(kept(), 80 - 10 + 1);
+        assert!(remembered.contains(source, key(0)) && remembered.contains(source, key(80)));
+    }
+
+    #[test]
+    fn what_is_past_its_time_makes_room_whosever_it_was() {
+        let ([busy, idle], spaces) = sources(["busy", "idle"]);
+        let remembered = Remembered::new(100, spaces);
+        let then = Moment::from_unix(Moment::now().unix() - 1000);
+        (0..100).for_each(|number| remembered.insert_until(Some(idle), key(number), seconds(then) + 10, then));
+        (100..200).for_each(|number| remembered.insert(busy, key(number), Duration::from_secs(60)));
+        assert!((100..200).all(|number| remembered.contains(busy, key(number))));
+    }
+
+    #[test]
+    fn keys_of_nobody_that_is_known_are_found_by_everybody_and_are_one_more_share() {
+        let ([one, gone], [space, _]) = sources(["one", "gone"]);
+        let remembered = Remembered::new(100, [space]);
+        let now = Moment::now();
+        let until = seconds(now) + 60;
+        remembered.insert_until(None, key(1), until, now);
+        remembered.insert_until(Some(gone), key(2), until, now);
+        assert!(remembered.contains(one, key(1)) && remembered.contains(one, key(2)));
+        (100..1100).for_each(|number| remembered.insert(one, key(number), Duration::from_secs(60)));
+        assert!(remembered.contains(one, key(1)) && remembered.contains(one, key(2)), "they have a share");
+    }
+
+    #[test]
+    fn room_that_a_source_has_let_go_of_is_given_back() {
+        let names: Vec<String> = (0..16).map(|number| number.to_string()).collect();
+        let spaces: Vec<_> = names.iter().map(|name| Keyspace::of_source(name)).collect();
+        let remembered = Remembered::new(16_000, spaces.clone());
+        let mut numbers = 0..;
+        for space in &spaces {
+            // Each fills the whole set once.
+            numbers.by_ref().take(40_000).for_each(|n| remembered.insert(space.tag(), key(n), Duration::from_secs(60)));
+        }
+        let shard = remembered.shards[0].lock().expect("a shard");
+        let room: usize = shard.parts.iter().map(KeyMap::capacity).sum();
+        assert!(shard.count <= 16_000 && room <= 3 * 16_000, "{room} for {}", shard.count);
+    }
+
+    proptest! {
+        #[test]
+        fn a_source_keeps_its_share_whatever_others_do(
+            max in 40_usize..400,
+            floods in proptest::collection::vec((0..4_usize, 1..600_u64, 0..40_u32), 1..20),
+        ) {
+            let (tags, spaces) = sources(["a", "b", "c", "d", "e"]);
+            let remembered = Remembered::new(max, spaces);
+            let (now, quiet) = (Moment::now(), tags[4]);
+            // Five sources, and those of nobody.
+            let share = u64::try_from(max / 6 / 8 * 7).expect("small");
+            (0..share).for_each(|number| remembered.insert_until(Some(quiet), key(number), seconds(now) + 50, now));
+            let mut numbers = 1000..;
+            for (who, many, age) in floods {
+                for number in numbers.by_ref().take(usize::try_from(many).expect("small")) {
+                    remembered.insert_until(Some(tags[who]), key(number), seconds(now) + 90 - age, now);
+                }
+                let kept: usize = remembered.shards.iter().map(|shard| shard.lock().expect("a shard").count).sum();
+                prop_assert!(kept <= max);
+            }
+            prop_assert!((0..share).all(|number| remembered.contains(quiet, key(number))));
+        }
     }
 }

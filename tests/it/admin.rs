@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::net::UdpSocket;
 use std::time::Duration;
 use std::time::SystemTime;
 
@@ -10,10 +13,14 @@ use crate::harness::Gateway;
 use crate::harness::Github;
 use crate::harness::Issuer;
 use crate::harness::Redis;
+use crate::harness::TOKEN;
 use crate::harness::Upstream;
 use crate::harness::connect;
 use crate::harness::exchange;
 use crate::harness::offergrid;
+use crate::harness::picky;
+use crate::harness::receive;
+use crate::harness::steerable;
 use crate::harness::wait_until;
 
 #[test]
@@ -47,17 +54,125 @@ fn other_methods_are_refused_with_those_that_are_allowed() {
             assert_eq!((answer.status, answer.header("allow")), (405, Some(allowed)), "{method} {path}");
         }
     }
-    assert_eq!(ask(&gateway, "DELETE", "/drain").status, 405);
+    for method in ["GET", "DELETE"] {
+        let answer = ask(&gateway, method, "/drain");
+        assert_eq!((answer.status, answer.header("allow")), (405, Some("POST")), "{method}");
+    }
     assert_eq!(ask(&gateway, "GET", "/readyz").status, 200, "nothing was drained");
 }
 
 #[test]
-fn the_drain_switch_says_that_it_takes_posts() {
+fn pages_on_the_web_are_refused_on_every_path() {
+    let upstream = picky();
+    let gateway = Gateway::start(&steerable(&upstream.url()));
+    let bearer = format!("Authorization: Bearer {TOKEN}\r\n");
+    for page in [
+        "Origin: https://pages.example\r\n",
+        "Origin: null\r\n",
+        "Sec-Fetch-Site: cross-site\r\n",
+        "Sec-Fetch-Site: same-site\r\n",
+    ] {
+        let headers = format!("{bearer}{page}");
+        for (method, path) in [
+            ("GET", "/livez"),
+            ("GET", "/readyz"),
+            ("GET", "/metrics"),
+            ("GET", "/drain"),
+            ("POST", "/drain"),
+            ("GET", "/api/v1/events"),
+            ("POST", "/api/v1/events/purge"),
+            ("GET", "/nowhere"),
+        ] {
+            assert_eq!(gateway.api_with(method, path, &headers, "").status, 403, "{page}{method} {path}");
+        }
+    }
+    assert_eq!(gateway.admin("/readyz").status, 200, "nothing was drained");
+    // Whoever types an address into a browser is no page.
+    for site in ["none", "same-origin"] {
+        let headers = format!("Sec-Fetch-Site: {site}\r\n");
+        assert_eq!(gateway.api_with("GET", "/metrics", &headers, "").status, 200, "{site}");
+    }
+}
+
+#[test]
+fn another_machine_drains_with_the_token_alone() {
+    let upstream = picky();
+    let everywhere = |sections: &str| format!("{sections}listen = \"0.0.0.0:0\"\n");
+    let gateway = Gateway::start(&everywhere(&steerable(&upstream.url())));
+    let Some(address) = elsewhere(&gateway) else { return };
+    let ask = |headers: &str| {
+        let request =
+            format!("POST /drain HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n{headers}content-length: 0\r\n\r\n");
+        exchange(address, request.as_bytes())
+    };
+    for headers in [
+        "",
+        "Authorization: Bearer another-token\r\n",
+        "Authorization: Basic Og==\r\n",
+        "X-Forwarded-For: 127.0.0.1\r\nForwarded: for=127.0.0.1\r\n",
+    ] {
+        let answer = ask(headers);
+        assert_eq!((answer.status, answer.header("www-authenticate")), (401, Some("Bearer")), "{headers}");
+    }
+    assert_eq!(gateway.admin("/readyz").status, 200, "nothing was drained");
+    assert_eq!(ask(&format!("Authorization: Bearer {TOKEN}\r\n")).status, 200);
+    assert_eq!(gateway.admin("/readyz").status, 503);
+
+    let open = Gateway::start(&everywhere(&format!("{}[admin]\n", Github::source(&upstream.url()))));
+    let address = elsewhere(&open).expect("the same address");
+    let request = "POST /drain HTTP/1.1\r\nhost: admin\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    assert_eq!(exchange(address, request.as_bytes()).status, 403, "without a token nobody may");
+    assert_eq!(open.admin("/readyz").status, 200, "nothing was drained");
+}
+
+#[test]
+fn silent_connections_do_not_keep_probes_out() {
     let upstream = Upstream::start();
-    let gateway = Gateway::start(&Github::source(&upstream.url()));
-    let answer = ask(&gateway, "DELETE", "/drain");
-    let allowed: BTreeSet<_> = answer.header("allow").expect("methods").split(", ").collect();
-    assert!(allowed.contains("POST") && allowed.contains("GET"), "{allowed:?}");
+    let gateway =
+        Gateway::start(&(Github::source(&upstream.url()) + "[admin]\nmax_connections = 4\nheader_timeout = \"1h\"\n"));
+    let silent: Vec<_> = (0..4).map(|_| connect(gateway.admin_address())).collect();
+    let started = connect(gateway.admin_address());
+    (&started).write_all(b"GET /livez HTTP/1.1\r\nhost:").expect("sent");
+    assert_eq!(receive(&silent[0]).status, 408, "it was closed for the one above");
+    assert_eq!(ask(&gateway, "GET", "/livez").status, 200);
+    assert_eq!(receive(&silent[1]).status, 408, "and this one for the probe, which leaves a place");
+    for _ in 0..8 {
+        assert_eq!(ask(&gateway, "GET", "/livez").status, 200);
+    }
+    for stream in &silent[2..] {
+        (&mut &*stream).write_all(b"GET /livez HTTP/1.1\r\nhost: admin\r\n\r\n").expect("sent");
+        assert_eq!(receive(stream).status, 200, "there was room");
+    }
+}
+
+#[test]
+fn as_many_connections_as_may_be_are_left_alone() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&(Github::source(&upstream.url()) + "[admin]\nmax_connections = 4\n"));
+    let kept: Vec<_> = (0..3).map(|_| connect(gateway.admin_address())).collect();
+    assert_eq!(ask(&gateway, "GET", "/livez").status, 200);
+    for stream in &kept {
+        (&mut &*stream).write_all(b"GET /livez HTTP/1.1\r\nhost: admin\r\n\r\n").expect("sent");
+        assert_eq!(receive(stream).status, 200);
+    }
+}
+
+#[test]
+fn a_head_that_does_not_come_is_not_waited_for() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&(Github::source(&upstream.url()) + "[admin]\nheader_timeout = \"100ms\"\n"));
+    let started = connect(gateway.admin_address());
+    (&started).write_all(b"GET /livez HTTP/1.1\r\n").expect("sent");
+    assert_eq!(receive(&started).status, 408);
+}
+
+/// The admin port by an address of this machine that is not of its loopback, where it has one.
+fn elsewhere(gateway: &Gateway) -> Option<SocketAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    // Nothing is sent; the kernel chooses the address that it would send from.
+    socket.connect("192.0.2.1:9").ok()?;
+    let ip = socket.local_addr().ok()?.ip();
+    (!ip.is_loopback()).then(|| SocketAddr::from((ip, gateway.admin_address().port())))
 }
 
 #[test]

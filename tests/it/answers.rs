@@ -87,6 +87,12 @@ fn xero_and_adyen_and_discord_are_given_what_they_want() {
     let event = request("POST", "/xero", &[("x-xero-signature", &signature)], body);
     event.send(gateway.address());
     assert_answer(&event.send(gateway.address()), 200, None, "");
+    // Those of its probes that are wrongly signed, and any other.
+    for wrong in [event.clone().set("x-xero-signature", &signing::base64([0; 32])), event.without("x-xero-signature")] {
+        let answer = wrong.send(gateway.address());
+        assert_answer(&answer, 401, None, "");
+        assert_eq!((answer.header("content-length"), answer.header("set-cookie")), (Some("0"), None));
+    }
 
     let (gateway, _upstream) = shipped("adyen", "secrets = [\"plain:00ff\"]");
     let signed = "p:o:m:r:1130:EUR:AUTHORISATION:true";
@@ -126,6 +132,20 @@ fn refusals_have_the_statuses_of_the_profile() {
     assert_answer_problem(&send(signed("1", "t", &format!("[{}]", " ".repeat(99)))), 400);
     assert_eq!(upstream.connections(), 0);
     assert_eq!(send(signed("1", "t", &format!("[{}]", " ".repeat(98)))).status, 200);
+}
+
+#[test]
+fn what_is_not_authentic_is_answered_with_the_body_of_the_profile() {
+    for (said, status, content_type, body) in [
+        ("refused = { text = \"\" }", 401, None, ""),
+        ("refused = { status = 403, text = \"no\" }", 403, Some("text/plain"), "no"),
+        ("refused = { json = { ok = false } }", 401, Some("application/json"), "{\"ok\":false}"),
+    ] {
+        let (gateway, _upstream) = own(&answering(said), &keyed(""));
+        assert_answer(&delivery("1", "t").without("X-Sig").send(gateway.address()), status, content_type, body);
+        // Other refusals say what is wrong.
+        assert_answer_problem(&delivery("1", "t").without("X-Id").send(gateway.address()), 400);
+    }
 }
 
 #[test]

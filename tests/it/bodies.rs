@@ -58,13 +58,13 @@ fn a_body_of_exactly_the_limit_is_taken() {
 }
 
 #[test]
-fn encoded_bodies_are_refused_and_identity_is_none() {
+fn bodies_in_other_codings_are_refused_and_identity_is_none() {
     let (gateway, upstream) = started("");
-    for encoding in ["gzip", "br", "deflate", "zstd", "x-gzip", "aes128gcm", "identity, gzip"] {
+    for encoding in ["br", "zstd", "aes128gcm", "identity, gzip"] {
         let answer = Github::delivery("1", "{}").with("Content-Encoding", encoding).send(gateway.address());
         assert_eq!(answer.status, 415, "{encoding}");
     }
-    assert_eq!(refusals(&gateway, "body_encoded"), 7.0);
+    assert_eq!(refusals(&gateway, "body_encoded"), 4.0);
     assert_eq!(upstream.connections(), 0);
     for encoding in ["identity", "Identity"] {
         let answer = Github::delivery(encoding, encoding).with("Content-Encoding", encoding).send(gateway.address());

@@ -12,7 +12,6 @@ use crate::harness::Github;
 use crate::harness::Reply;
 use crate::harness::Upstream;
 use crate::harness::connect;
-use crate::harness::exchange;
 use crate::harness::receive;
 use crate::harness::wait_until;
 
@@ -157,26 +156,56 @@ fn connections_that_wait_for_a_free_place_are_served_although_the_gateway_was_to
 
 #[test]
 fn a_drained_gateway_is_not_ready_and_sends_senders_elsewhere_while_it_serves() {
-    for method in ["GET", "POST"] {
-        let upstream = Upstream::start();
-        let gateway = Gateway::start(&Github::source(&upstream.url()));
-        let before = connect(gateway.address());
-        let kept = Github::delivery("before", "0").send_on(&before);
-        assert_eq!((kept.status, kept.header("connection")), (200, None));
-        assert_eq!(admin(&gateway, method, "/drain").status, 200);
-        assert_eq!(gateway.admin("/readyz").status, 503);
-        assert_eq!(gateway.admin("/livez").status, 200);
-        let last = Github::delivery("after", "1").send_on(&before);
-        assert_eq!((last.status, last.header("connection")), (200, Some("close")));
-        assert_eq!((&before).read(&mut [0]).expect("its end"), 0);
-        let fresh = connect(gateway.address());
-        let refused = Github::delivery("new", "2").without("X-Hub-Signature-256").send_on(&fresh);
-        assert_eq!((refused.status, refused.header("connection")), (401, Some("close")));
-        assert_eq!(admin(&gateway, method, "/drain").status, 200, "twice is as good as once");
-        gateway.signal("TERM");
-        assert_eq!(gateway.wait().status.code(), Some(0));
-        assert_eq!(upstream.ids(), ["before", "after"]);
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&Github::source(&upstream.url()));
+    let before = connect(gateway.address());
+    let kept = Github::delivery("before", "0").send_on(&before);
+    assert_eq!((kept.status, kept.header("connection")), (200, None));
+    assert_eq!(drain(&gateway, "").status, 200);
+    assert_eq!(gateway.admin("/readyz").status, 503);
+    assert_eq!(gateway.admin("/livez").status, 200);
+    let last = Github::delivery("after", "1").send_on(&before);
+    assert_eq!((last.status, last.header("connection")), (200, Some("close")));
+    assert_eq!((&before).read(&mut [0]).expect("its end"), 0);
+    let fresh = connect(gateway.address());
+    let refused = Github::delivery("new", "2").without("X-Hub-Signature-256").send_on(&fresh);
+    assert_eq!((refused.status, refused.header("connection")), (401, Some("close")));
+    assert_eq!(drain(&gateway, "").status, 200, "twice is as good as once");
+    gateway.signal("TERM");
+    assert_eq!(gateway.wait().status.code(), Some(0));
+    assert_eq!(upstream.ids(), ["before", "after"]);
+}
+
+#[test]
+fn a_drain_that_nobody_follows_up_ends_and_can_be_asked_for_again() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&(Github::source(&upstream.url()) + "[admin]\nmax_drain = \"50ms\"\n"));
+    for times in 1..=2 {
+        assert_eq!(drain(&gateway, "").status, 200);
+        wait_until("the drain to be over", || {
+            gateway.log().iter().filter(|event| said(event, "nobody stopped the gateway")).count() == times
+        });
+        assert_eq!(gateway.admin("/readyz").status, 200);
+        let taken = Github::delivery(&times.to_string(), times.to_string()).send_on(&connect(gateway.address()));
+        assert_eq!((taken.status, taken.header("connection")), (200, None));
     }
+}
+
+#[test]
+fn the_end_of_a_drain_does_not_make_a_stopping_gateway_ready() {
+    let upstream = Upstream::with(|_, _| Reply::Hold);
+    let gateway = Gateway::start(&(Github::source(&upstream.url()) + "[admin]\nmax_drain = \"1ms\"\n"));
+    let sender = send("one", gateway.address());
+    upstream.wait_for(1);
+    assert_eq!(drain(&gateway, "").status, 200);
+    gateway.signal("TERM");
+    gateway.logged("the signal", |event| said(event, "stopping"));
+    assert_eq!(drain(&gateway, "").status, 200, "asked again, it is still not ready");
+    assert_eq!(gateway.admin("/readyz").status, 503);
+    assert!(gateway.log().iter().all(|event| !said(event, "nobody stopped the gateway")));
+    upstream.release();
+    assert_eq!(receive(&sender).status, 200);
+    assert_eq!(gateway.wait().status.code(), Some(0));
 }
 
 /// Sends an event and does not wait for the answer.
@@ -185,9 +214,10 @@ fn send(id: &str, gateway: SocketAddr) -> TcpStream {
     Github::delivery(id, id).begin(gateway)
 }
 
-fn admin(gateway: &Gateway, method: &str, path: &str) -> Answer {
-    let request = format!("{method} {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
-    exchange(gateway.admin_address(), request.as_bytes())
+/// Asks to drain, with these lines of headers.
+#[track_caller]
+fn drain(gateway: &Gateway, headers: &str) -> Answer {
+    gateway.api_with("POST", "/drain", headers, "")
 }
 
 fn said(event: &serde_json::Value, words: &str) -> bool {

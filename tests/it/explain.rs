@@ -1,5 +1,7 @@
 //! `explain` names the mistake that somebody made, for every usual one, and tells no secret.
 
+use std::io::Write as _;
+
 use bytes::Bytes;
 use doorward::explain::Case;
 use doorward::explain::Cause;
@@ -7,6 +9,7 @@ use doorward::explain::Explanation;
 use doorward::explain::Taken;
 use doorward::explain::explain;
 use doorward::params;
+use doorward::profile::ContentEncoding;
 use doorward::profile::Profile;
 use doorward::profile::Profiles;
 use doorward::secret::Secret;
@@ -439,4 +442,40 @@ fn what_no_mistake_explains_is_said_so() {
     let (explanation, cause) = explained(&case);
     assert!(explanation.steps.last().is_some_and(|step| step.words.contains("gzip")), "{:?}", explanation.steps);
     assert!(cause.expect("a cause").words.contains("compressed"));
+}
+
+#[test]
+fn a_compressed_body_is_tried_as_sent_and_before_its_compression() {
+    let plain = ours(USUAL);
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(&plain.body).expect("memory");
+    let sent: Bytes = encoder.finish().expect("memory").into();
+    let compressed = |signed: &Bytes, said: Option<ContentEncoding>| {
+        let mut profile = plain.profile.clone();
+        profile.content_encoding = said;
+        let text = [b"1767348000.", &signed[..]].concat();
+        let mut case = Case { profile, body: sent.clone(), ..plain.clone() };
+        let signature = const_hex::encode(crate::harness::signing::hmac_sha256(SECRET.as_bytes(), &text));
+        header(&mut case, "x-signature", &format!("v1={signature}"));
+        header(&mut case, "content-encoding", "gzip");
+        case
+    };
+    let (as_sent, before) = (ContentEncoding::SignedAsSent, ContentEncoding::SignedPlain);
+    for (signed, is, other, how) in
+        [(&plain.body, before, as_sent, ", before compression"), (&sent, as_sent, before, ", as sent")]
+    {
+        for said in [None, Some(is)] {
+            let (explanation, cause) = explained(&compressed(signed, said));
+            assert!(explanation.verdict.is_ok() && cause.is_none(), "{:?}", explanation.verdict);
+            let told =
+                explanation.steps.iter().any(|step| step.words.contains(&format!("{how}, because the signature")));
+            assert!(told, "{:?}", explanation.steps);
+        }
+        let right = format!("Write content_encoding = \"{}\".", is.name());
+        assert_cause(&compressed(signed, Some(other)), "signature_mismatch", &right);
+    }
+    let mut cut = compressed(&plain.body, None);
+    cut.body.truncate(cut.body.len() - 1);
+    let cause = explained(&cut).1.expect("a cause");
+    assert!(!cause.proven && cause.words.contains("only a part of it is there"), "{}", cause.words);
 }

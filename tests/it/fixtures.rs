@@ -10,6 +10,7 @@ use base64::Engine as _;
 use bytes::Bytes;
 use doorward::body;
 use doorward::body::Inbound;
+use doorward::body::Unreadable;
 use doorward::explain::Case;
 use doorward::explain::Explanation;
 use doorward::explain::Taken;
@@ -254,8 +255,14 @@ async fn receive(source: &Source, profile: &str, fixture: &Fixture, server: Opti
     if !event && !source.handshakes.methods().any(|known| known == method) {
         return Err(Refusal::MethodNotAllowed);
     }
-    body::announced(&headers, &source.single_headers, &source.limits)?;
+    let announced = body::announced(&headers, &source.single_headers, &source.limits)?;
+    let plain = announced.coding.map(|coding| coding.plain(&body, source.limits.max_body)).transpose();
+    let plain = plain.map_err(Unreadable::from)?.flatten();
     let inbound = Inbound::recorded(method, target, headers, body, now);
+    let inbound = match plain {
+        Some(plain) => inbound.compressed(plain.into()),
+        None => inbound,
+    };
     if let Some(answer) = source.handshakes.before(&inbound).await? {
         return Ok(answered(&answer));
     }

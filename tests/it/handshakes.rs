@@ -163,6 +163,24 @@ fn woocommerces_ping_is_answered_without_a_signature() {
 }
 
 #[test]
+fn slacks_check_of_the_certificate_is_answered_without_a_signature() {
+    let (gateway, upstream) = shipped("slack", &keyed(""));
+    let check = request("POST", "/slack", &[], "ssl_check=1&token=Xdyb2LdSvq5eQhUOcM6WjSzk");
+    assert_bodiless(&gateway, &check, "HTTP/1.1 200 OK", &[]);
+    assert_shaken(&gateway, &upstream, "slack", 1);
+}
+
+#[test]
+fn bitbuckets_test_of_the_connection_is_answered_without_a_signature() {
+    let (gateway, upstream) = shipped("bitbucket", &keyed(""));
+    let headers = [("X-Request-Id", "d872ad25-24fe-4278-a73a-2a10ed6b653d"), ("X-Event-Key", "diagnostics:ping")];
+    for body in [r#"{"test": true}"#, "{}", ""] {
+        assert_bodiless(&gateway, &request("POST", "/bitbucket", &headers, body), "HTTP/1.1 200 OK", &[]);
+    }
+    assert_shaken(&gateway, &upstream, "bitbucket", 3);
+}
+
+#[test]
 fn xeros_empty_deliveries_are_answered_by_their_signatures() {
     let (gateway, upstream) = shipped("xero", &keyed(""));
     let body = r#"{"events":[],"firstEventSequence":0,"lastEventSequence":0,"entropy":"S0m3r4Nd0mt3xt"}"#;

@@ -83,7 +83,8 @@ fn signed_challenges_are_not_answered_without_a_signature() {
             .with("Twitch-Eventsub-Message-Type", "webhook_callback_verification")
             .with("aeg-event-type", "SubscriptionValidation")
             .send(gateway.address());
-        assert_eq!((answer.status, answer.header("content-type")), (401, Some("application/problem+json")), "{name}");
+        let content_type = Some("application/problem+json").filter(|_| name != "xero");
+        assert_eq!((answer.status, answer.header("content-type")), (401, content_type), "{name}");
         assert_eq!((gateway.outcomes(name, "handshake"), upstream.connections()), (0.0, 0), "{name}");
     }
 }
@@ -169,7 +170,7 @@ fn a_handshake_with_a_body_is_read_like_any_other_request() {
     assert_eq!(with("{\"hub.mode\":").send(gateway.address()).text(), "4711");
     assert_eq!(with("x").chunked(1).send(gateway.address()).text(), "4711");
     assert_eq!(with(&"x".repeat(2 << 20)).send(gateway.address()).status, 413);
-    assert_eq!(right().with("Content-Encoding", "gzip").send(gateway.address()).status, 415);
+    assert_eq!(right().with("Content-Encoding", "br").send(gateway.address()).status, 415);
     let twice = right().with("X-Hub-Signature-256", "a").with("X-Hub-Signature-256", "b");
     assert_eq!(twice.send(gateway.address()).status, 400);
 }

@@ -14,6 +14,7 @@ use crate::harness::Reply;
 use crate::harness::SECRET;
 use crate::harness::Upstream;
 use crate::harness::offergrid;
+use crate::harness::offergrid_signed;
 use crate::harness::offergrid_source;
 use crate::harness::wait_for;
 
@@ -65,6 +66,30 @@ fn a_refused_request_is_logged_with_its_reason_and_without_its_words() {
     assert!(event["cause"].as_str().is_some_and(|cause| cause.contains("signature")), "{event}");
     assert_eq!((event.get("event_id"), event.get("upstream_ms")), (None, None));
     assert!(!whole_log(&gateway).contains("spoken"), "nothing that an unverified sender wrote");
+}
+
+#[test]
+fn a_body_that_cannot_be_read_is_logged_with_what_is_wrong_and_where() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&offergrid_source(&upstream.url()));
+    let bodies = [
+        ("{\"id\": \"spoken\"\n \"spoken\": 1}", "at byte 18 (line 2, column 2): expected a comma or a closing brace"),
+        (
+            "{\"id\":\"spoken\"",
+            "at byte 15 (line 1, column 15), where the body ends: expected a comma or a closing brace",
+        ),
+        ("{\"id\":\"spoken\",\"id\":0}", "at byte 16 (line 1, column 16): the name \"id\" is there twice"),
+        ("spoken", "at byte 1 (line 1, column 1): expected a value"),
+    ];
+    for (body, _) in bodies {
+        assert_eq!(offergrid_signed(body, SystemTime::now()).send(gateway.address()).status, 400, "{body}");
+    }
+    let events = requests(&gateway, bodies.len());
+    for (event, (_, why)) in events.iter().zip(bodies) {
+        assert_eq!(event["reason"], "body_malformed", "{event}");
+        assert_eq!(event["cause"], format!("the body cannot be read: {why}"));
+    }
+    assert!(!whole_log(&gateway).contains("spoken"), "nothing of the body");
 }
 
 #[test]

@@ -96,11 +96,12 @@ impl Receiver {
         self.receive_now(request).unwrap_or_else(|refusal| panic!("{}: {refusal} {request:#?}", self.name()))
     }
 
-    /// Whether the id of its events is one that a provider gives: neither a digest nor the token itself.
+    /// Whether the id of its events is one that a provider gives: neither a digest, as of a batch, nor the token itself.
     fn has_ids(&self) -> bool {
         let reference = &self.keyed.profile().event.id;
         let proofs: Vec<_> = self.keyed.profile().schemes().filter_map(Scheme::place).collect();
-        !matches!(reference, Reference::BodyDigest | Reference::Unique)
+        let first = if let Reference::First(several) = reference { several.first() } else { Some(reference) };
+        !matches!(first, Some(Reference::Each(_) | Reference::BodyDigest | Reference::Unique))
             && !reference.places().iter().any(|place| proofs.contains(place))
     }
 }

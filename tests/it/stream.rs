@@ -19,6 +19,7 @@ fn an_event_is_on_the_stream_with_all_of_it() {
     let gateway = Gateway::start(&sections(&redis, ""));
     let body: Vec<u8> = (0..=255).collect();
     let delivery = Github::delivery("72d3162e", body.clone())
+        .to("/webhooks/github?a=%2f&;b")
         .with("X-Note", "caf\u{e9}")
         .with("X-Note", "twice")
         .with("Connection", "X-Hop")
@@ -31,9 +32,10 @@ fn an_event_is_on_the_stream_with_all_of_it() {
     let text = |field: &str| String::from_utf8(entry[field].clone()).expect("text");
     let mut fields: Vec<_> = entry.keys().map(String::as_str).collect();
     fields.sort_unstable();
-    assert_eq!(fields, ["body", "headers", "id", "method", "received_at", "source", "type", "verified"]);
+    assert_eq!(fields, ["body", "headers", "id", "method", "received_at", "source", "target", "type", "verified"]);
     assert_eq!(entry["body"], body);
     assert_eq!(text("verified"), "true");
+    assert_eq!(text("target"), "/webhooks/github?a=%2f&;b");
     assert_eq!([text("source"), text("id"), text("type"), text("method")], ["github", "72d3162e", "push", "POST"]);
     let received_at = text("received_at");
     assert!(received_at.len() == "2026-01-01T00:00:00.000Z".len() && received_at.ends_with('Z'), "{received_at}");

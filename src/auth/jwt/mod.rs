@@ -323,7 +323,7 @@ impl Jwt {
             let mut digest = [0; 32];
             let text = claims.get(&bound.claim).and_then(Value::as_str).ok_or(Failure::TokenBody)?;
             let right = bound.encoding.decode(text.as_bytes(), &mut digest);
-            let computed: [u8; 32] = Sha256::digest(inbound.body()).into();
+            let computed: [u8; 32] = Sha256::digest(inbound.signed()).into();
             if !right || aws_lc_rs::constant_time::verify_slices_are_equal(&digest, &computed).is_err() {
                 return Err(Failure::TokenBody);
             }

@@ -72,7 +72,7 @@ impl Trial<'_> {
     }
 
     async fn play(&self, client: &reqwest::Client, name: &str, profile: &Profile) -> Result<(String, bool), String> {
-        let refused = profile.answers.refused.map_or(401, crate::profile::Status::code);
+        let refused = profile.answers.refused.status.map_or(401, crate::profile::Status::code);
         let refused = StatusCode::from_u16(refused).map_err(|error| error.to_string())?;
         let now = Moment::now();
         let sample = self.make(name, profile, now, true)?;

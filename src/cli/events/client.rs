@@ -29,7 +29,7 @@ const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
 /// Which gateway is meant.
 #[derive(Debug, clap::Args)]
-pub(super) struct Gateway {
+pub(in crate::cli) struct Gateway {
     /// The configuration of the gateway, whose `admin.listen` and `admin.token` are used.
     #[arg(long, value_name = "FILE", default_value = "doorward.toml")]
     config: PathBuf,
@@ -41,16 +41,11 @@ pub(super) struct Gateway {
     token: Option<String>,
 }
 
-/// A way to one gateway.
-pub(super) struct Client {
-    http: reqwest::Client,
-    base: Url,
-    authorization: HeaderValue,
-}
-
-impl Client {
-    pub(super) fn of(gateway: &Gateway) -> Result<Self, String> {
-        let Gateway { config, url, token } = gateway;
+impl Gateway {
+    /// Its address, and the header with its token. Without `with_token`, there need not be one, and the configuration is not
+    /// read where the address is named.
+    pub(in crate::cli) fn find(&self, with_token: bool) -> Result<(Url, Option<HeaderValue>), String> {
+        let Self { config, url, token } = self;
         let url = url.as_deref().map(base).transpose()?;
         let token = token.as_deref().map(|text| {
             let written = SecretRef::parse(text);
@@ -60,24 +55,52 @@ impl Client {
             written.and_then(|written| written.load()).map_err(|message| format!("--token {message}"))
         });
         let (base, token) = match (url, token.transpose()?) {
-            (Some(url), Some(token)) => (url, token),
+            (Some(url), token) if token.is_some() || !with_token => (url, token),
             (url, token) => {
                 let admin = load(config)?;
                 let url = url.map_or_else(|| reachable(admin.listen, config), Ok)?;
-                (url, token.map_or_else(|| configured(&admin, config), Ok)?)
+                let token = match token {
+                    None if with_token => Some(configured(&admin, config)?),
+                    None => admin.token,
+                    token => token,
+                };
+                (url, token)
             }
         };
-        let mut authorization = HeaderValue::from_bytes(&[b"Bearer ", token.expose()].concat())
-            .map_err(|_bad| "the token has characters that no header can carry".to_owned())?;
-        authorization.set_sensitive(true);
-        // No proxy of the environment's is to see the token.
-        let http = reqwest::Client::builder()
-            .timeout(PATIENCE)
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .build()
-            .map_err(|error| error.to_string())?;
-        Ok(Self { http, base, authorization })
+        Ok((base, token.as_ref().map(bearer).transpose()?))
+    }
+}
+
+fn bearer(token: &Secret) -> Result<HeaderValue, String> {
+    let mut authorization = HeaderValue::from_bytes(&[b"Bearer ", token.expose()].concat())
+        .map_err(|_bad| "the token has characters that no header can carry".to_owned())?;
+    authorization.set_sensitive(true);
+    Ok(authorization)
+}
+
+/// A client that waits for this long for an answer.
+pub(in crate::cli) fn http_client(patience: Duration) -> Result<reqwest::Client, String> {
+    // No proxy of the environment's is to see the token.
+    reqwest::Client::builder()
+        .timeout(patience)
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .build()
+        .map_err(|error| error.to_string())
+}
+
+/// A way to one gateway.
+pub(super) struct Client {
+    http: reqwest::Client,
+    base: Url,
+    authorization: HeaderValue,
+}
+
+impl Client {
+    pub(super) fn of(gateway: &Gateway) -> Result<Self, String> {
+        let (base, authorization) = gateway.find(true)?;
+        let authorization = authorization.ok_or("there is no token")?;
+        Ok(Self { http: http_client(PATIENCE)?, base, authorization })
     }
 
     pub(super) async fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Value, String> {
@@ -165,7 +188,7 @@ fn configured(admin: &Admin, config: &Path) -> Result<Secret, String> {
     })
 }
 
-fn unanswered(base: &str, error: &reqwest::Error) -> String {
+pub(in crate::cli) fn unanswered(base: &str, error: &reqwest::Error) -> String {
     let mut cause: &dyn Error = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;

@@ -1,6 +1,6 @@
 //! `doorward events`: looks at the queued events of a running gateway, replays them and purges them.
 
-mod client;
+pub(super) mod client;
 mod words;
 
 use std::process::ExitCode;

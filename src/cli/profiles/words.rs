@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::proof;
-use crate::profile::AcceptedBody;
+use crate::profile::AnswerBody;
 use crate::profile::Answers;
 use crate::profile::Combination;
 use crate::profile::Condition;
+use crate::profile::ContentEncoding;
 use crate::profile::Handshake;
 use crate::profile::Json;
 use crate::profile::Profile;
@@ -174,19 +175,22 @@ fn reply(said: &Reply) -> String {
 fn answers(profile: &Profile) -> Vec<String> {
     let Answers { accepted, refused, malformed, too_large, retry } = &profile.answers;
     let mut lines = Vec::new();
-    let body = accepted.body.as_ref().map(|body| match body {
-        AcceptedBody::Text(text) if text.is_empty() => " without a body".to_owned(),
-        AcceptedBody::Text(text) | AcceptedBody::Json(text) => format!(" and {text}"),
-    });
-    if accepted.status.is_some() || body.is_some() {
-        let status = accepted.status.map_or(200, Status::code);
-        lines.push(format!("{status}{} for an event that is taken", body.unwrap_or_default()));
-    }
-    for (status, what) in [
-        (refused, "for a request that is not authentic"),
-        (malformed, "for a request that cannot be read"),
-        (too_large, "for a body that is too large"),
+    let body = |body: &AnswerBody| match body {
+        AnswerBody::Text(text) if text.is_empty() => " without a body".to_owned(),
+        AnswerBody::Text(text) | AnswerBody::Json(text) => format!(" and {text}"),
+    };
+    for (status, said, usual, what) in [
+        (accepted.status.map(Status::code), &accepted.body, 200, "for an event that is taken"),
+        (refused.status.map(Status::code), &refused.body, 401, "for a request that is not authentic"),
     ] {
+        if status.is_some() || said.is_some() {
+            let body = said.as_ref().map(body).unwrap_or_default();
+            lines.push(format!("{}{body} {what}", status.unwrap_or(usual)));
+        }
+    }
+    for (status, what) in
+        [(malformed, "for a request that cannot be read"), (too_large, "for a body that is too large")]
+    {
         lines.extend(status.map(|status| format!("{} {what}", status.code())));
     }
     lines.extend(retry.map(|status| format!("{} for what is to be sent again", status.code())));
@@ -203,8 +207,13 @@ fn answers(profile: &Profile) -> Vec<String> {
 
 fn limits(profile: &Profile) -> Vec<String> {
     let size = profile.limits.max_body.map(|size| format!("bodies of at most {size}"));
+    let known = profile.facts.max_body.map(|size| format!("bodies of up to {size}"));
+    let coding = profile.content_encoding.map(|signed| match signed {
+        ContentEncoding::SignedPlain => "compressed bodies are signed before their compression".to_owned(),
+        ContentEncoding::SignedAsSent => "compressed bodies are signed as sent".to_owned(),
+    });
     let json = profile.limits.json.then(|| "bodies are JSON objects or arrays".to_owned());
-    size.into_iter().chain(json).collect()
+    size.into_iter().chain(known).chain(coding).chain(json).collect()
 }
 
 fn facts(profile: &Profile) -> Vec<(&'static str, String)> {

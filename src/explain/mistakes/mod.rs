@@ -13,6 +13,7 @@ use super::Case;
 use super::Taken;
 use crate::auth::Failure;
 use crate::auth::KeySets;
+use crate::profile::ContentEncoding;
 use crate::profile::Scheme;
 use crate::profile::Verifier;
 use crate::refusal::Refusal;
@@ -113,7 +114,7 @@ fn doubtful(refusal: &Refusal) -> Option<&Failure> {
         | Failure::ConditionUnmet
         | Failure::KeysUnavailable
         | Failure::KeysCoolingDown
-        | Failure::BodyMalformed => None,
+        | Failure::BodyMalformed(_) => None,
     }
 }
 
@@ -137,12 +138,31 @@ fn candidates<'c>(case: &'c Case, failure: &Failure) -> Box<dyn Iterator<Item = 
     let all = first
         .chain(lazily(case, keys::older))
         .chain(lazily(case, keys::misread))
+        .chain(lazily(case, compressed_otherwise))
         .chain(lazily(case, address::spelled))
         .chain(bodies)
         .chain(lazily(case, time::scaled))
         .chain(last)
         .chain(lazily(case, place::signs_otherwise));
     Box::new(all)
+}
+
+/// The same request with the other bytes of its compressed body signed.
+fn compressed_otherwise(case: &Case) -> Vec<Undone> {
+    let Some(said) = case.profile.content_encoding else { return Vec::new() };
+    let (which, other) = match said {
+        ContentEncoding::SignedPlain => ("as sent", ContentEncoding::SignedAsSent),
+        ContentEncoding::SignedAsSent => ("before its compression", ContentEncoding::SignedPlain),
+    };
+    let words = format!(
+        "the signature is right over the body {which}, and the profile says content_encoding = \"{}\". Write \
+         content_encoding = \"{}\".",
+        said.name(),
+        other.name()
+    );
+    let mut case = case.clone();
+    case.profile.content_encoding = Some(other);
+    vec![Undone::new(words, case)]
 }
 
 /// The mistakes of one kind, made when they are asked for.

@@ -21,9 +21,15 @@ pub(super) fn told(case: &Case, refusal: &Refusal) -> String {
              the way may add its own."
                 .to_owned()
         }
-        Refusal::Unreadable(Unreadable::Encoded) => {
-            "the request says that its body is compressed. Signatures are over what the provider sent; something on the way \
-             compresses it, or the capture has kept the header and not the bytes."
+        Refusal::Unreadable(Unreadable::Encoded(_)) => {
+            "the request says that its body is compressed in a way that is not taken: gzip is, and deflate, one of them and \
+             once. Something on the way compresses it, or the sender has to be told to use one of these."
+                .to_owned()
+        }
+        Refusal::Unreadable(Unreadable::Garbled(_)) => {
+            "the request says that its body is compressed, and it is not, or only a part of it is there. Something on the way \
+             decompresses it and leaves the header, or the capture has kept the header and not the bytes: judge it without \
+             Content-Encoding."
                 .to_owned()
         }
         Refusal::Unreadable(Unreadable::TooLarge) => {
@@ -91,7 +97,7 @@ fn token(case: &Case, failure: &Failure) -> String {
             let profile = algorithms(case);
             format!("the token is signed with {}, and the profile takes {profile}.", algorithm.unwrap_or_default())
         }
-        Failure::BodyMalformed => {
+        Failure::BodyMalformed(_) => {
             "the body is not what the provider sends: no JSON, or no form, that every parser reads alike. The last step says why."
                 .to_owned()
         }

@@ -74,7 +74,7 @@ fn time(case: &Case) -> Option<(&Timestamp, String)> {
     let mut wants = crate::field::Wants::default();
     let field = crate::field::Field::new(&said.from, &mut wants);
     let inbound = case.inbound();
-    let mut values = wants.read(&inbound).ok()?;
+    let mut values = wants.read(&inbound);
     if said.from.is_json() {
         wants.read_json(&inbound, &mut values, true).ok()?;
     }

@@ -215,11 +215,12 @@ fn text(place: &Place) -> Class {
     class.and(Class::without(separator))
 }
 
-/// A JSON object or array (RFC 8259) with white space around it.
+/// A JSON object or array (RFC 8259) with white space around it, and perhaps a byte order mark.
 fn json() -> Language {
     let blank = || Language::Repeat(Class::of(*b" \t\r\n"), 0, usize::MAX);
     let one = |of: &[u8]| Language::One(Class::of(of.iter().copied()));
-    Language::Sequence(vec![blank(), one(b"{["), any(), one(b"}]"), blank()])
+    let mark = Language::Choice(vec![Language::nothing(), Language::literal("\u{feff}")]);
+    Language::Sequence(vec![mark, blank(), one(b"{["), any(), one(b"}]"), blank()])
 }
 
 /// RFC 3339 section 5.6, with at least so many digits in a month and a day.

@@ -10,7 +10,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::constant_time::verify_slices_are_equal;
 use bytes::Bytes;
 use http::HeaderValue;
 use http::Request;
@@ -38,6 +37,7 @@ use crate::store::queued::Number;
 
 use self::asked::Asked;
 use self::withheld::Withheld;
+use super::access;
 
 /// What all its paths begin with.
 pub(super) const ROOT: &str = "/api/";
@@ -143,11 +143,8 @@ impl Api {
                 "the API is off; set admin.token to a secret, such as \"env:DOORWARD_TOKEN\", and restart the gateway";
             return Some(problem(StatusCode::FORBIDDEN, how));
         };
-        let shown = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-        let bearer = shown
-            .and_then(|shown| shown.split_at_checked(7))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
-        if bearer.is_some_and(|(_, shown)| verify_slices_are_equal(shown, token.expose()).is_ok()) {
+        let bearer = access::bearer(request.headers());
+        if bearer.is_some_and(|shown| access::is_token(shown, token)) {
             return None;
         }
         tracing::warn!(%peer, "the API was asked without the token of admin.token, or with another");

@@ -21,6 +21,7 @@ use crate::event::Key;
 use crate::event::Lane;
 use crate::store::Keys;
 use crate::store::Published;
+use crate::store::SourceTag;
 use crate::store::Unavailable;
 use crate::store::queued::QueuedEvent;
 use crate::store::queued::Settlement;
@@ -47,7 +48,7 @@ pub(super) struct Inbox {
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     /// Events that were finished, remembered until the latest of their times.
-    pub(super) finished: Vec<Key>,
+    pub(super) finished: Vec<(SourceTag, Key)>,
     pub(super) until: u32,
     pub(super) arrivals: Vec<Arrival>,
     pub(super) attempts: Vec<Attempt>,

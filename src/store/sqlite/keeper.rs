@@ -197,6 +197,7 @@ mod tests {
     use super::super::until;
     use super::*;
     use crate::event::Key;
+    use crate::store::SourceTag;
     use crate::store::queued::Queue;
     use crate::store::queued::QueuedEvent;
     use crate::time::Moment;
@@ -210,7 +211,7 @@ mod tests {
     fn open(folder: &TempDir, limits: Limits) -> (Arc<Sqlite>, PathBuf) {
         let path = folder.path().join("store.db");
         let queues = [Queue { source: "shop".to_owned(), ordered: false, keep: HOUR }];
-        let options = Options { path: path.clone(), max_events: 10, min_free: 0, queues: &queues };
+        let options = Options { path: path.clone(), max_events: 10, sources: &[], min_free: 0, queues: &queues };
         (Arc::new(Sqlite::open_with(&options, limits).expect("a store")), path)
     }
 
@@ -224,7 +225,7 @@ mod tests {
         key.0[..8].copy_from_slice(&number.to_be_bytes());
         let (reply, written) = Reply::new();
         let put = |batch: &mut Batch| {
-            batch.finished.push(key);
+            batch.finished.push((SourceTag(0), key));
             batch.until = until(HOUR);
             batch.wait_finished(reply);
         };

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 
 use super::inbox::Attempt;
 use super::line::Line;
+use crate::store::SourceTag;
 use crate::store::queued::Counts;
 use crate::store::queued::QueuedEvent;
 use crate::store::queued::State;
@@ -22,6 +23,7 @@ pub(super) struct Lines(Vec<Queue>);
 pub(super) struct Queue {
     /// The number of its source in the file.
     pub(super) source: i64,
+    tag: SourceTag,
     line: Mutex<Tallied>,
     /// Somebody may take more.
     pub(super) more: Notify,
@@ -50,8 +52,8 @@ impl Tallied {
 }
 
 impl Queue {
-    pub(super) fn new(source: i64, line: Line, counts: Counts) -> Self {
-        Self { source, line: Mutex::new(Tallied { line, counts }), more: Notify::new() }
+    pub(super) fn new((source, tag): (i64, SourceTag), line: Line, counts: Counts) -> Self {
+        Self { source, tag, line: Mutex::new(Tallied { line, counts }), more: Notify::new() }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Tallied> {
@@ -71,6 +73,11 @@ impl Lines {
     /// The number of a queue's source.
     pub(super) fn source(&self, queue: usize) -> i64 {
         self.get(queue).map_or(0, |queue| queue.source)
+    }
+
+    /// Whose the ids of a queue's events are.
+    pub(super) fn tag(&self, queue: usize) -> SourceTag {
+        self.get(queue).map_or(SourceTag(0), |queue| queue.tag)
     }
 
     /// When an event can be tried again that is asked for at `due`.

@@ -5,6 +5,7 @@
 //! takes nothing more until the gateway is started again. The file is locked for this process alone. One that is damaged
 //! is replaced by what can be read of it.
 
+mod ids;
 mod inbox;
 mod keeper;
 mod ledger;
@@ -45,8 +46,10 @@ use self::rows::Columns;
 use self::rows::Damaged;
 pub use self::volatile::why_volatile;
 use super::Keys;
+use super::Keyspace;
 use super::Published;
 use super::Remembered;
+use super::SourceTag;
 use super::Unavailable;
 use super::queued::Counts;
 use super::queued::Queue;
@@ -69,6 +72,8 @@ pub struct Options<'o> {
     pub path: PathBuf,
     /// Most ids of finished events that are remembered.
     pub max_events: usize,
+    /// All sources: each has a share of them.
+    pub sources: &'o [Keyspace],
     /// Bytes that stay free on its disk.
     pub min_free: u64,
     /// The sources whose events are queued.
@@ -113,21 +118,26 @@ impl Sqlite {
         self.inbox.sound()
     }
 
-    /// Remembers keys in memory alone.
-    pub fn remember(&self, keys: impl Iterator<Item = Key>, ttl: Duration) {
-        keys.for_each(|key| self.remembered.insert(key, ttl));
+    /// Remembers keys of a source in memory alone.
+    pub fn remember(&self, source: SourceTag, keys: impl Iterator<Item = Key>, ttl: Duration) {
+        keys.for_each(|key| self.remembered.insert(source, key, ttl));
     }
 
-    /// Remembers keys; answers when they are safe on disk.
+    /// Remembers keys of a source; answers when they are safe on disk.
     ///
     /// # Errors
     /// [`Unavailable`] when that takes too long or cannot be done; they are still remembered in memory.
-    pub async fn commit(&self, keys: impl Iterator<Item = Key> + Clone, ttl: Duration) -> Result<(), Unavailable> {
+    pub async fn commit(
+        &self,
+        source: SourceTag,
+        keys: impl Iterator<Item = Key> + Clone,
+        ttl: Duration,
+    ) -> Result<(), Unavailable> {
         let until = until(ttl);
-        self.remember(keys.clone(), ttl);
+        self.remember(source, keys.clone(), ttl);
         let (reply, written) = Reply::new();
         self.inbox.submit(|batch| {
-            batch.finished.extend(keys);
+            batch.finished.extend(keys.map(|key| (source, key)));
             batch.until = batch.until.max(until);
             batch.wait_finished(reply);
         })?;

@@ -15,6 +15,7 @@ use super::Keeper;
 use super::Lines;
 use super::Options;
 use super::Sqlite;
+use super::ids;
 use super::inbox::Inbox;
 use super::keeper::Limits;
 use super::line::Line;
@@ -25,7 +26,7 @@ use super::rows;
 use super::salvage;
 use super::schema;
 use super::writer::Writer;
-use crate::event::Key;
+use crate::store::Keyspace;
 use crate::store::Remembered;
 use crate::store::queued::Queue;
 use crate::time::Moment;
@@ -118,7 +119,7 @@ impl Opened {
         }
         schema::migrate(&mut connection, version)?;
         forgive_clock(&connection, Moment::now())?;
-        let remembered = Arc::new(Remembered::new(options.max_events));
+        let remembered = Arc::new(Remembered::new(options.max_events, options.sources.iter().cloned()));
         load(&connection, &remembered)?;
         let sources = sources(&connection, options.queues)?;
         let lines = Arc::new(lines(&connection, options.queues, &sources)?);
@@ -215,8 +216,8 @@ fn load(connection: &Connection, remembered: &Remembered) -> rusqlite::Result<()
     let mut rows = statement.query([now.unix()])?;
     while let Some(row) = rows.next()? {
         let until: u32 = row.get(0)?;
-        let (keys, _torn) = row.get_ref(1)?.as_blob()?.as_chunks::<16>();
-        keys.iter().for_each(|key| remembered.insert_until(Key(*key), until, now));
+        let (source, keys) = ids::from_blob(row.get_ref(1)?.as_blob()?);
+        keys.for_each(|key| remembered.insert_until(source, key, until, now));
     }
     Ok(())
 }
@@ -247,8 +248,13 @@ fn lines(connection: &Connection, queues: &[Queue], sources: &HashMap<String, i6
     for queue in queues {
         // One that was just inserted and is not there was damaged.
         let source = *sources.get(&queue.source).ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+        let tag = Keyspace::of_source(&queue.source).tag();
         let retrying = if queue.ordered { rows::retrying(connection, source)? } else { Vec::new() };
-        lines.push(lines::Queue::new(source, Line::new(queue.ordered, retrying), rows::counts(connection, source)?));
+        lines.push(lines::Queue::new(
+            (source, tag),
+            Line::new(queue.ordered, retrying),
+            rows::counts(connection, source)?,
+        ));
     }
     Ok(Lines::new(lines))
 }
@@ -283,10 +289,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::event::Key;
     use crate::store::Keys;
+    use crate::store::SourceTag;
+
+    const SOURCE: SourceTag = SourceTag(7);
 
     fn open(path: &Path) -> Result<Sqlite, String> {
-        Sqlite::open(&Options { path: path.to_owned(), max_events: 1000, min_free: 0, queues: &[] })
+        Sqlite::open(&Options { path: path.to_owned(), max_events: 1000, sources: &[], min_free: 0, queues: &[] })
     }
 
     #[test]
@@ -297,10 +307,10 @@ mod tests {
         let keys = Keys { id: Key([7; 16]), guard: Some(Key([9; 16])), ignored: None };
         let first = open(&path).expect("a store");
         assert!(open(&path).expect_err("it is owned").contains("another process"));
-        runtime.block_on(first.commit(keys.iter(), Duration::from_secs(60))).expect("written");
+        runtime.block_on(first.commit(SOURCE, keys.iter(), Duration::from_secs(60))).expect("written");
         drop(first);
         let again = open(&path).expect("the first one let go");
-        assert!(keys.iter().all(|key| again.remembered().contains(key)));
+        assert!(keys.iter().all(|key| again.remembered().contains(SOURCE, key)));
     }
 
     #[test]
@@ -335,6 +345,6 @@ mod tests {
         .expect("a file as the first version wrote it");
         drop(old);
         let store = open(&path).expect("a store");
-        assert!(store.remembered().contains(Key([1; 16])));
+        assert!(store.remembered().contains(SOURCE, Key([1; 16])));
     }
 }

@@ -5,8 +5,9 @@ use rusqlite::Connection;
 /// The steps from an empty file to the present layout; a file says how many it has behind it. Never change one that was
 /// released: add another.
 const STEPS: &[&str] = &[
-    // Keys are random, and a random key in a B-tree writes a page of its own; so finished events stand in batches, one row
-    // for whatever was finished while the previous batch was written.
+    // Keys are random, and a random key in a B-tree writes a page of its own; so finished events stand in batches, a row for
+    // whatever of one source was finished while the previous batch was written: its keys, and behind them the tag of the
+    // source, which earlier versions neither write nor read.
     "CREATE TABLE IF NOT EXISTS finished (
          batch INTEGER PRIMARY KEY,
          until INTEGER NOT NULL,

@@ -10,6 +10,7 @@ use rusqlite::TransactionBehavior;
 use rusqlite::config::DbConfig;
 use rusqlite::params;
 
+use super::ids;
 use super::inbox::Arrival;
 use super::inbox::Attempt;
 use super::inbox::Batch;
@@ -29,6 +30,7 @@ use crate::store::Keys;
 use crate::store::Known;
 use crate::store::Published;
 use crate::store::Remembered;
+use crate::store::SourceTag;
 use crate::store::queued::QueuedEvent;
 use crate::store::queued::Verdict;
 use crate::time::Moment;
@@ -59,7 +61,7 @@ pub(super) struct Writer {
 /// What happens when a batch is safe.
 #[derive(Default)]
 struct Effects {
-    remembered: Vec<(Key, u32)>,
+    remembered: Vec<(SourceTag, Key, u32)>,
     arrived: Vec<(usize, i64, Arc<QueuedEvent>)>,
     settled: Vec<Settled>,
     completions: Vec<Completion>,
@@ -155,23 +157,25 @@ impl Writer {
         {
             let mut writing = Writing::new(&transaction)?;
             settle(&mut writing, &self.lines, batch, &mut effects)?;
-            for (row, arrival) in admit(batch, &self.remembered, &mut self.last_row, now) {
+            for (row, arrival) in admit(batch, &self.remembered, &self.lines, &mut self.last_row, now) {
                 writing.insert(row, self.lines.source(arrival.queue), &arrival)?;
                 self.retention.queued(arrival.bytes());
-                effects.arrived(row, arrival, batch);
+                effects.arrived(row, self.lines.tag(arrival.queue), arrival, batch);
             }
         }
         for order in std::mem::take(&mut batch.orders) {
             effects.completions.push((order.0)(&transaction)?);
         }
-        for keys in batch.finished.chunks(ROW) {
-            let keys: Vec<u8> = keys.iter().flat_map(|key| key.0).collect();
+        batch.finished.sort_by_key(|(source, _)| *source);
+        let of_one_source = batch.finished.chunk_by(|(one, _), (other, _)| one == other);
+        for keys in of_one_source.flat_map(|keys| keys.chunks(ROW)) {
+            let keys = ids::to_blob(keys);
             transaction
                 .prepare_cached("INSERT INTO finished (until, keys) VALUES (?1, ?2)")?
                 .execute(params![batch.until, keys])?;
         }
         if !batch.finished.is_empty() {
-            let bytes = size_of_val(&*batch.finished);
+            let bytes = batch.finished.len() * size_of::<Key>();
             self.retention.remembered(transaction.last_insert_rowid(), batch.until, bytes, now);
         }
         if forget {
@@ -184,8 +188,8 @@ impl Writer {
     /// The batch is safe.
     fn conclude(&self, effects: Effects, batch: Batch) {
         let now = Moment::now();
-        for (key, until) in effects.remembered {
-            self.remembered.insert_until(key, until, now);
+        for (source, key, until) in effects.remembered {
+            self.remembered.insert_until(Some(source), key, until, now);
         }
         self.lines.arrived(&effects.arrived);
         for settled in &effects.settled {
@@ -197,11 +201,11 @@ impl Writer {
 }
 
 impl Effects {
-    fn arrived(&mut self, row: i64, arrival: Arrival, batch: &mut Batch) {
+    fn arrived(&mut self, row: i64, source: SourceTag, arrival: Arrival, batch: &mut Batch) {
         let Arrival { queue, keys, until, event, reply, .. } = arrival;
         for key in keys.into_iter().flat_map(Keys::iter) {
-            batch.finished.push(key);
-            self.remembered.push((key, until));
+            batch.finished.push((source, key));
+            self.remembered.push((source, key, until));
         }
         batch.until = batch.until.max(until);
         batch.wait_queued(reply, Published::Appended);
@@ -224,14 +228,20 @@ fn settle(writing: &mut Writing<'_>, lines: &Lines, batch: &mut Batch, effects: 
 
 /// The events of a batch that are neither remembered nor there twice, with their rows; the senders of the others are told
 /// with the batch, because the first of two may be in it.
-fn admit(batch: &mut Batch, remembered: &Remembered, last_row: &mut i64, now: Moment) -> Vec<(i64, Arrival)> {
+fn admit(
+    batch: &mut Batch,
+    remembered: &Remembered,
+    lines: &Lines,
+    last_row: &mut i64,
+    now: Moment,
+) -> Vec<(i64, Arrival)> {
     let mut new: KeyMap<()> = KeyMap::default();
     let mut admitted = Vec::with_capacity(batch.arrivals.len());
     for arrival in std::mem::take(&mut batch.arrivals) {
         if let Some(keys) = arrival.keys {
             let in_batch = keys.iter().position(|key| new.contains_key(&key));
             let in_batch = in_batch.map(|at| Earlier::Finished(if at == 0 { Known::Id } else { Known::Content }));
-            if let Some(earlier) = in_batch.or_else(|| remembered.earlier(keys)) {
+            if let Some(earlier) = in_batch.or_else(|| remembered.earlier(lines.tag(arrival.queue), keys)) {
                 batch.wait_queued(arrival.reply, Published::Earlier(earlier));
                 continue;
             }

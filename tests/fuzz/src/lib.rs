@@ -1,5 +1,6 @@
 //! What the targets share.
 
+pub mod parsers;
 pub mod provider;
 
 use doorward::time::Moment;
@@ -62,10 +63,12 @@ pub enum Json {
     Null,
     /// A string.
     Text(String),
-    /// A number without fraction and exponent that fits into 64 bits.
+    /// A number without fraction and exponent that fits into 64 bits, as it is written.
     Integer(String),
-    /// Another number, `true` or `false`.
-    Other,
+    /// Another number, not as it is written.
+    Float(String),
+    /// `true` or `false`.
+    Bool,
     /// An array.
     Array(Vec<Self>),
     /// An object.
@@ -85,12 +88,13 @@ impl Json {
         if found.next().is_some() { Err(Twice) } else { Ok(first.map(|(_, value)| value)) }
     }
 
-    /// How deep arrays and objects are nested.
-    pub fn depth(&self) -> usize {
+    /// Whether there is a number in it of which it is not known how it is written.
+    pub fn has_floats(&self) -> bool {
         match self {
-            Self::Array(items) => 1 + items.iter().map(Self::depth).max().unwrap_or_default(),
-            Self::Object(members) => 1 + members.iter().map(|(_, value)| value.depth()).max().unwrap_or_default(),
-            Self::Null | Self::Text(_) | Self::Integer(_) | Self::Other => 0,
+            Self::Array(items) => items.iter().any(Self::has_floats),
+            Self::Object(members) => members.iter().any(|(_, value)| value.has_floats()),
+            Self::Float(_) => true,
+            Self::Null | Self::Text(_) | Self::Integer(_) | Self::Bool => false,
         }
     }
 }
@@ -115,11 +119,11 @@ impl<'de> Visitor<'de> for Reader {
     }
 
     fn visit_bool<E>(self, _: bool) -> Result<Json, E> {
-        Ok(Json::Other)
+        Ok(Json::Bool)
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Json, E> {
-        Ok(Json::Other)
+    fn visit_f64<E>(self, number: f64) -> Result<Json, E> {
+        Ok(Json::Float(number.to_string()))
     }
 
     fn visit_i64<E>(self, number: i64) -> Result<Json, E> {

@@ -1,20 +1,71 @@
-//! What is read out of a JSON body is what every other parser finds there.
+//! What is read out of a JSON body is what other parsers find there. Where at least two of three that are widely used take
+//! a body, and all that take it agree on what is wanted, so do we; and what we find, all find that take it.
 #![no_main]
 
+use std::cell::RefCell;
+
 use bytes::Bytes;
-use doorward::json::MAX_DEPTH;
 use doorward::json::Pointer;
 use doorward::json::Pointers;
-use doorward::json::Value;
-use doorward_fuzz::Json;
-use doorward_fuzz::Twice;
 use doorward_fuzz::cut;
+use doorward_fuzz::parsers;
+use doorward_fuzz::parsers::Answer;
+use doorward_fuzz::parsers::Found;
+use doorward_fuzz::parsers::Parser;
 use libfuzzer_sys::fuzz_target;
 
-// Pointers, one a line; an empty line; the document.
+thread_local! {
+    static OTHERS: RefCell<[Parser; 2]> =
+        RefCell::new([Parser::start("python3", "find.py"), Parser::start("node", "find.js")]);
+}
+
+// Pointers, one a line, an empty line and the document; or a `g` and what a document is made by.
 fuzz_target!(|input: &[u8]| {
-    let mut rest = input;
+    let (wanted, body) = input.strip_prefix(b"g").map_or_else(|| written(input), parsers::document);
+    // Where bytes are no UTF-8, Node reads this character.
+    if wanted.iter().flat_map(Pointer::tokens).any(|token| token.contains('\u{fffd}')) {
+        return;
+    }
     let mut pointers = Pointers::default();
+    let slots: Vec<_> = wanted.iter().map(|pointer| pointers.want(pointer)).collect();
+    let ours =
+        pointers.extract(&body).map(|fields| slots.iter().map(|slot| fields.get(*slot).clone()).collect::<Vec<_>>());
+    let [python, node] = OTHERS.with_borrow_mut(|others| {
+        others.iter_mut().for_each(|parser| parser.ask(&wanted, &body));
+        others.each_mut().map(Parser::answer)
+    });
+    let told = format!("{wanted:?} {ours:?} {python:?} {node:?}");
+    assert!(ours.is_err() || node.is_some(), "nobody else takes it: {told}");
+    // How numbers are written, Python says.
+    let answers = [(python, true), (node, false), (parsers::serde(&wanted, &body), false)];
+    let answers: Vec<_> = answers.into_iter().filter_map(|(answer, exact)| Some((answer?, exact))).collect();
+    if answers.iter().any(|(answer, _)| *answer == Answer::Twice) {
+        assert!(ours.is_err(), "a name on the way is there twice: {told}");
+        return;
+    }
+    let all: Vec<(&[Found], bool)> = answers
+        .iter()
+        .filter_map(|(answer, exact)| if let Answer::Found(all) = answer { Some((&all[..], *exact)) } else { None })
+        .collect();
+    let same = |pair: &[(&[Found], bool)]| pair[0].0.iter().zip(pair[1].0).all(|(one, other)| one.agrees(other));
+    let agree = all.len() >= 2 && all.windows(2).all(same);
+    if agree {
+        assert!(ours.is_ok(), "others take it: {told}");
+    }
+    let Ok(ours) = &ours else { return };
+    for (found, exact) in all {
+        for (ours, found) in ours.iter().zip(found) {
+            if agree {
+                assert!(found.is(ours, exact), "others find {found:?}, not {ours:?}: {told}");
+            } else {
+                assert!(found.is_or_unusable(ours, exact), "one finds {found:?}, not {ours:?}: {told}");
+            }
+        }
+    }
+});
+
+fn written(input: &[u8]) -> (Vec<Pointer>, Bytes) {
+    let mut rest = input;
     let mut wanted = Vec::new();
     while let Some((line, after)) = cut(rest, b'\n') {
         rest = after;
@@ -24,47 +75,8 @@ fuzz_target!(|input: &[u8]| {
         }
         if let Ok(pointer) = Pointer::parse(text) {
             assert_eq!(Pointer::parse(&pointer.to_string()).as_ref(), Ok(&pointer));
-            wanted.push((pointers.want(&pointer), pointer));
+            wanted.push(pointer);
         }
     }
-    let ours = pointers.extract(&Bytes::copy_from_slice(rest)).ok();
-    let document = serde_json::from_slice::<Json>(rest).ok().filter(|document| document.depth() <= MAX_DEPTH);
-    let theirs = document.and_then(|document| {
-        let values = wanted.iter().map(|(_, pointer)| found(&document, pointer.tokens()));
-        values.collect::<Result<Vec<_>, Twice>>().ok()
-    });
-    let ours = ours.map(|fields| wanted.iter().map(|(slot, _)| fields.get(*slot).clone()).collect::<Vec<_>>());
-    assert_eq!(ours, theirs, "{wanted:?}");
-});
-
-/// What stands where the tokens lead.
-fn found(value: &Json, tokens: &[String]) -> Result<Value, Twice> {
-    let Some((token, rest)) = tokens.split_first() else {
-        return Ok(match value {
-            Json::Null => Value::Null,
-            Json::Text(text) => Value::Text(Bytes::copy_from_slice(text.as_bytes())),
-            Json::Integer(text) => Value::Text(Bytes::copy_from_slice(text.as_bytes())),
-            Json::Other | Json::Array(_) | Json::Object(_) => Value::Other,
-        });
-    };
-    match value {
-        Json::Array(items) if token == "*" => {
-            let mut each = Vec::new();
-            for item in items {
-                match found(item, rest)? {
-                    Value::Each(inner) => each.extend(inner),
-                    one => each.push(one),
-                }
-            }
-            Ok(Value::Each(each))
-        }
-        Json::Array(items) => {
-            let item = items.iter().enumerate().find(|(index, _)| index.to_string() == *token);
-            item.map_or(Ok(Value::Absent), |(_, item)| found(item, rest))
-        }
-        // A number is a position in an array and nothing else.
-        Json::Object(_) if !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_digit()) => Ok(Value::Absent),
-        Json::Object(_) => value.member(token)?.map_or(Ok(Value::Absent), |member| found(member, rest)),
-        Json::Null | Json::Text(_) | Json::Integer(_) | Json::Other => Ok(Value::Absent),
-    }
+    (wanted, Bytes::copy_from_slice(rest))
 }

@@ -101,7 +101,7 @@ fn signed(provider: &Provider, request: &Request<'_>, at: usize, change: u8) {
 fn is_excused(taken: &Result<Taken, Refusal>, fits: bool) -> bool {
     match taken {
         Ok(_) | Err(Refusal::Unreadable(_) | Refusal::Unidentified(_) | Refusal::Unanswered(_)) => true,
-        Err(Refusal::Unauthenticated(Failure::BodyMalformed)) => true,
+        Err(Refusal::Unauthenticated(Failure::BodyMalformed(_))) => true,
         Err(Refusal::Unauthenticated(
             Failure::TimestampMissing
             | Failure::TimestampMalformed

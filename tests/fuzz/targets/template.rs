@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use doorward::body::Inbound;
 use doorward::field::Wants;
+use doorward::form;
+use doorward::json::BYTE_ORDER_MARK;
 use doorward::params::Params;
 use doorward::profile::Encoding;
 use doorward::profile::Function;
@@ -58,14 +60,25 @@ fn fill(said: &Template, params: &Params, time: Option<&str>, request: &Request<
     let body = Bytes::copy_from_slice(request.body);
     let (method, target) = (request.method.clone(), request.target.clone());
     let inbound = Inbound::recorded(method, target, request.headers.clone(), body, Moment::from_unix(0));
-    let read = wants.read(&inbound).and_then(|mut values| {
-        wants.read_json(&inbound, &mut values, true)?;
-        Ok(values)
-    });
-    let Ok(values) = read else { return };
+    let mut values = wants.read(&inbound);
+    if wants.read_json(&inbound, &mut values, true).is_err() {
+        return;
+    }
     let filled = ready.fill(&inbound, &values, time).map(|filled| filled.pieces().concat());
-    let whole_form = said.walk().any(|piece| *piece == Piece::SortedForm);
-    let naive = Naive { params, time, request, whole_form };
+    // What others read otherwise or not at all has tests of its own: JSON with such numbers or names, forms and queries
+    // with what cannot be decoded.
+    let document = serde_json::from_slice::<Json>(request.body).ok().filter(|document| !document.has_floats());
+    let query = request.target.query().unwrap_or_default().as_bytes();
+    let skipped = said.walk().filter_map(Piece::place).any(|place| match &place.holder {
+        Holder::Json(_) => document.is_none(),
+        Holder::Form(_) => pairs(request.body).is_none(),
+        Holder::Query(_) => pairs(query).is_none(),
+        Holder::Header(_) | Holder::Numbered(_) => false,
+    });
+    if skipped {
+        return;
+    }
+    let naive = Naive { params, time, request };
     let mut expected = Ok(Vec::new());
     for part in said.parts() {
         expected = expected.and_then(|mut all: Vec<u8>| {
@@ -81,7 +94,6 @@ struct Naive<'n> {
     params: &'n Params,
     time: Option<&'n str>,
     request: &'n Request<'n>,
-    whole_form: bool,
 }
 
 impl Naive<'_> {
@@ -110,7 +122,11 @@ impl Naive<'_> {
                 self.request.target.query().map(|query| format!("?{query}")).unwrap_or_default().into_bytes()
             }
             Piece::SortedForm => {
-                let form: BTreeSet<_> = pairs(self.request.body).into_iter().collect();
+                let form = pairs(self.request.body).filter(|form| form.len() <= form::MAX_PAIRS);
+                let Some(form) = form else {
+                    return Err(Unfilled::NoForm(form::whole(self.request.body).expect_err("it is none")));
+                };
+                let form: BTreeSet<_> = form.into_iter().collect();
                 form.into_iter().map(|(name, value)| name + &value).collect::<String>().into_bytes()
             }
             Piece::Param(name) => param(name),
@@ -128,7 +144,11 @@ impl Naive<'_> {
     }
 
     fn place(&self, place: &Place) -> Result<Option<String>, Unfilled> {
-        let one = |pairs: Vec<(String, String)>, name: &str| {
+        let one = |pairs: Option<Vec<(String, String)>>, name: &str| {
+            let pairs = pairs.expect("it can be decoded");
+            if pairs.len() > form::MAX_PAIRS {
+                return Err(Unfilled::NotText);
+            }
             let mut values: Vec<_> = pairs.into_iter().filter(|(known, _)| known == name).collect();
             let value = values.pop().map(|(_, value)| value);
             if values.is_empty() { Ok(value) } else { Err(Unfilled::NotText) }
@@ -141,9 +161,9 @@ impl Naive<'_> {
             Holder::Numbered(_) => unreachable!("templates have none"),
             Holder::Json(pointer) => json(self.request.body, pointer.tokens()),
             Holder::Form(name) => {
-                let first = self.request.body.trim_ascii_start().first();
-                let is_json = matches!(first, Some(b'{' | b'['));
-                if is_json && !self.whole_form { Ok(None) } else { one(pairs(self.request.body), name) }
+                let body = self.request.body;
+                let first = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body).trim_ascii_start().first();
+                if matches!(first, Some(b'{' | b'[')) { Ok(None) } else { one(pairs(body), name) }
             }
             Holder::Query(name) => one(pairs(self.request.target.query().unwrap_or_default().as_bytes()), name),
         }
@@ -164,13 +184,13 @@ fn json(body: &[u8], tokens: &[String]) -> Result<Option<String>, Unfilled> {
     }
     match value {
         Some(Json::Text(text) | Json::Integer(text)) => Ok(Some(text.clone())),
-        Some(Json::Other | Json::Array(_) | Json::Object(_)) => Err(Unfilled::NotText),
+        Some(Json::Bool | Json::Float(_) | Json::Array(_) | Json::Object(_)) => Err(Unfilled::NotText),
         Some(Json::Null) | None => Ok(None),
     }
 }
 
-/// Names and values of a form or query, decoded.
-fn pairs(bytes: &[u8]) -> Vec<(String, String)> {
+/// Names and values of a form or query, decoded; nothing when one of them cannot be.
+fn pairs(bytes: &[u8]) -> Option<Vec<(String, String)>> {
     let decoded = |text: &[u8]| {
         let mut out = Vec::new();
         let mut at = 0;
@@ -178,21 +198,21 @@ fn pairs(bytes: &[u8]) -> Vec<(String, String)> {
             match text[at] {
                 b'+' => out.push(b' '),
                 b'%' => {
-                    let digits = std::str::from_utf8(&text[at + 1..at + 3]).expect("two digits");
-                    out.push(u8::from_str_radix(digits, 16).expect("two digits"));
+                    let digits = text.get(at + 1..at + 3).filter(|digits| digits.iter().all(u8::is_ascii_hexdigit))?;
+                    out.push(u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?);
                     at += 2;
                 }
                 byte => out.push(byte),
             }
             at += 1;
         }
-        String::from_utf8(out).expect("text")
+        String::from_utf8(out).ok()
     };
     let filled = bytes.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
     filled
         .map(|pair| {
             let (name, value) = cut(pair, b'=').unwrap_or((pair, b""));
-            (decoded(name), decoded(value))
+            Some((decoded(name)?, decoded(value)?))
         })
         .collect()
 }

@@ -1,0 +1,470 @@
+//! Reads a few values out of a JSON body in one pass, and judges nothing else.
+//!
+//! The event id we read must be the one every other parser reads, so a document is refused when it is not one complete
+//! JSON value, or has a key on the way to a wanted value twice (RFC 8259 section 4 leaves the meaning of repeated names
+//! open). What nobody wants is skipped as it stands: half a surrogate pair, a number that no machine holds, bytes that
+//! are no UTF-8 or any depth in it change nothing of what is read.
+
+mod scanner;
+
+use std::fmt;
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use scanner::Quoted;
+use scanner::Scalar;
+use scanner::Scanner;
+
+pub use scanner::BYTE_ORDER_MARK;
+
+/// Most reference tokens of a pointer.
+pub const MAX_TOKENS: usize = 64;
+
+/// The token of a pointer that stands for every item of an array.
+const EACH: &str = "*";
+
+/// A JSON pointer (RFC 6901), split into its reference tokens. In an array, the token `*` stands for every item. A number
+/// is a position in an array and no name in an object, which a sender could put in the place of an array otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(try_from = "String")]
+pub struct Pointer(Vec<String>);
+
+impl Pointer {
+    /// Reads `/a/b`; at least one token.
+    ///
+    /// # Errors
+    /// A message for whoever wrote the pointer.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let Some(tokens) = text.strip_prefix('/') else {
+            return Err(format!("{text:?} is not a JSON pointer; it starts with a slash, such as \"/data/id\""));
+        };
+        let tokens: Vec<_> = tokens.split('/').map(|token| token.replace("~1", "/").replace("~0", "~")).collect();
+        if tokens.len() > MAX_TOKENS {
+            return Err(format!("{text:?} is deeper than {MAX_TOKENS} levels"));
+        }
+        Ok(Self(tokens))
+    }
+}
+
+impl Pointer {
+    /// Whether it leads to something in every item of an array.
+    pub fn is_each(&self) -> bool {
+        self.0.iter().any(|token| token == EACH)
+    }
+
+    /// Whether the token is a position in an array.
+    fn is_index(token: &str) -> bool {
+        !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_digit())
+    }
+
+    /// The reference tokens, unescaped.
+    pub fn tokens(&self) -> &[String] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Pointer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|token| write!(f, "/{}", token.replace('~', "~0").replace('/', "~1")))
+    }
+}
+
+impl TryFrom<String> for Pointer {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text)
+    }
+}
+
+/// Where [`Pointers::extract`] puts the value of one pointer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Slot(usize);
+
+/// The pointers that one profile wants, merged into a tree.
+#[derive(Debug, Clone, Default)]
+pub struct Pointers {
+    root: Node,
+    slots: usize,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Node {
+    slots: Vec<usize>,
+    children: Vec<(String, Self)>,
+}
+
+impl Node {
+    /// The slots here and below.
+    fn all_slots(&self) -> Vec<usize> {
+        let below = self.children.iter().flat_map(|(_, node)| node.all_slots());
+        self.slots.iter().copied().chain(below).collect()
+    }
+
+    /// What both want.
+    fn merged(&self, other: &Self) -> Self {
+        let mut both = self.clone();
+        both.slots.extend(&other.slots);
+        for (name, child) in &other.children {
+            match both.children.iter_mut().find(|(known, _)| known == name) {
+                Some((_, known)) => *known = known.merged(child),
+                None => both.children.push((name.clone(), child.clone())),
+            }
+        }
+        both
+    }
+}
+
+impl Pointers {
+    /// Asks for one more pointer; the same pointer twice shares its slot.
+    pub fn want(&mut self, pointer: &Pointer) -> Slot {
+        let mut node = &mut self.root;
+        for token in &pointer.0 {
+            let position = node.children.iter().position(|(name, _)| name == token).unwrap_or_else(|| {
+                node.children.push((token.clone(), Node::default()));
+                node.children.len() - 1
+            });
+            #[expect(clippy::indexing_slicing, reason = "the position was found or made on the line above")]
+            let (_, child) = &mut node.children[position];
+            node = child;
+        }
+        if node.slots.is_empty() {
+            node.slots.push(self.slots);
+        }
+        let slot = node.slots.first().copied().unwrap_or_default();
+        self.slots = self.slots.max(slot + 1);
+        Slot(slot)
+    }
+
+    /// Whether nothing was asked for, so that a body need not be JSON at all.
+    pub fn is_empty(&self) -> bool {
+        self.slots == 0
+    }
+
+    /// Reads the whole of `body` once and keeps what was asked for.
+    ///
+    /// # Errors
+    /// [`Malformed`] when the document is refused; see the module.
+    pub fn extract(&self, body: &Bytes) -> Result<Fields, Malformed> {
+        let mut walk = Walk { scanner: Scanner::new(body), body, fields: vec![Value::Absent; self.slots] };
+        walk.value(&self.root)?;
+        walk.scanner.end()?;
+        Ok(Fields(walk.fields))
+    }
+}
+
+/// What cannot be read, or would not be read alike by everybody: what is wrong, and where. It quotes nothing of the
+/// sender's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Malformed(String);
+
+impl Malformed {
+    /// What is wrong with it.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self(message.into())
+    }
+}
+
+/// What a pointer found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// Nothing.
+    Absent,
+    /// `null`, which to most readers is nothing too.
+    Null,
+    /// A string, unescaped; or a number as it is written, so that one of thirty digits is no other number. `12` and `12.0`
+    /// are different texts, of which a sender who means the same writes one.
+    Text(Bytes),
+    /// A string that is no Unicode text, which parsers read in different ways or not at all; `true` or `false`; an array
+    /// or an object.
+    Other,
+    /// What a pointer with `*` found in each item of an array.
+    Each(Vec<Self>),
+}
+
+/// What the pointers of a profile found in one body.
+#[derive(Debug, Clone, Default)]
+pub struct Fields(Vec<Value>);
+
+impl Fields {
+    /// What was found for the pointer with this slot.
+    pub fn get(&self, slot: Slot) -> &Value {
+        self.0.get(slot.0).unwrap_or(&Value::Absent)
+    }
+}
+
+/// A document on the way through it. What is wanted is walked along with at most [`MAX_TOKENS`] calls of each other; all
+/// else is skipped.
+struct Walk<'w> {
+    scanner: Scanner<'w>,
+    body: &'w Bytes,
+    fields: Vec<Value>,
+}
+
+impl Walk<'_> {
+    /// Reads a value, of which `node` says what is wanted inside.
+    fn value(&mut self, node: &Node) -> Result<(), Malformed> {
+        match self.scanner.peek() {
+            Some(b'{' | b'[') if node.children.is_empty() => {
+                self.scanner.skip()?;
+                self.keep(node, &Value::Other);
+            }
+            Some(b'{') => self.object(node)?,
+            Some(b'[') => self.array(node)?,
+            _ => {
+                let scalar = self.scanner.scalar()?;
+                if !node.slots.is_empty() {
+                    self.keep(node, &self.scalar(scalar));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn object(&mut self, node: &Node) -> Result<(), Malformed> {
+        let mut seen = vec![false; node.children.len()];
+        let mut more = self.scanner.take(b'{') && !self.scanner.take(b'}');
+        while more {
+            let quoted = self.scanner.name()?;
+            let child = self.child(node, &quoted);
+            match child.and_then(|position| node.children.get(position).zip(seen.get_mut(position))) {
+                Some(((name, _), true)) => {
+                    let place = self.scanner.place(quoted.inner.start.saturating_sub(1));
+                    return Err(Malformed(format!("{place}: the name {name:?} is there twice")));
+                }
+                Some(((_, child), seen)) => {
+                    *seen = true;
+                    self.value(child)?;
+                }
+                None => self.scanner.skip()?,
+            }
+            more = self.scanner.goes_on(b'}')?;
+        }
+        self.keep(node, &Value::Other);
+        Ok(())
+    }
+
+    fn array(&mut self, node: &Node) -> Result<(), Malformed> {
+        let each = node.children.iter().find(|(name, _)| name == EACH).map(|(_, node)| node);
+        let slots = each.map(Node::all_slots).unwrap_or_default();
+        let mut found = vec![Vec::new(); slots.len()];
+        let mut index = 0_usize;
+        let mut more = self.scanner.take(b'[') && !self.scanner.take(b']');
+        while more {
+            let wanted = index.to_string();
+            let child = node.children.iter().find(|(name, _)| *name == wanted).map(|(_, node)| node);
+            let both = each.zip(child).map(|(each, child)| each.merged(child));
+            match both.as_ref().or(each).or(child) {
+                Some(child) => self.value(child)?,
+                None => self.scanner.skip()?,
+            }
+            for (slot, found) in slots.iter().zip(&mut found) {
+                match self.taken(*slot) {
+                    Value::Each(inner) => found.extend(inner),
+                    value @ (Value::Absent | Value::Null | Value::Text(_) | Value::Other) => found.push(value),
+                }
+            }
+            index += 1;
+            more = self.scanner.goes_on(b']')?;
+        }
+        for (slot, found) in slots.into_iter().zip(found) {
+            if let Some(field) = self.fields.get_mut(slot) {
+                *field = Value::Each(found);
+            }
+        }
+        self.keep(node, &Value::Other);
+        Ok(())
+    }
+
+    /// The position of the child that has this name. A name that is no Unicode text is nobody's.
+    fn child(&self, node: &Node, quoted: &Quoted) -> Option<usize> {
+        let written = self.scanner.text(quoted.inner.clone());
+        let decoded = quoted.escaped.then(|| self.decoded(quoted));
+        let name = match &decoded {
+            Some(decoded) => decoded.as_ref()?.as_bytes(),
+            None => written,
+        };
+        let is_it = |(known, _): &(String, Node)| known.as_bytes() == name && !Pointer::is_index(known);
+        node.children.iter().position(is_it)
+    }
+
+    fn scalar(&self, scalar: Scalar) -> Value {
+        match scalar {
+            Scalar::Null => Value::Null,
+            Scalar::Bool => Value::Other,
+            // The body's own bytes are shared.
+            Scalar::Number(written) => Value::Text(self.body.slice(written)),
+            Scalar::String(quoted) if quoted.escaped => {
+                self.decoded(&quoted).map_or(Value::Other, |text| Value::Text(text.into()))
+            }
+            Scalar::String(Quoted { inner, .. }) => match std::str::from_utf8(self.scanner.text(inner.clone())) {
+                Ok(_) => Value::Text(self.body.slice(inner)),
+                Err(_) => Value::Other,
+            },
+        }
+    }
+
+    /// A string without its escapes; `None` when it is no Unicode text.
+    fn decoded(&self, quoted: &Quoted) -> Option<String> {
+        let Range { start, end } = quoted.inner;
+        serde_json::from_slice(self.scanner.text(start.saturating_sub(1)..end + 1)).ok()
+    }
+
+    fn keep(&mut self, node: &Node, value: &Value) {
+        for slot in &node.slots {
+            if let Some(field) = self.fields.get_mut(*slot) {
+                *field = value.clone();
+            }
+        }
+    }
+
+    fn taken(&mut self, slot: usize) -> Value {
+        self.fields.get_mut(slot).map_or(Value::Absent, |field| std::mem::replace(field, Value::Absent))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(pointer: &str, body: &str) -> Result<Value, Malformed> {
+        let mut pointers = Pointers::default();
+        let slot = pointers.want(&Pointer::parse(pointer).expect("a pointer"));
+        pointers.extract(&Bytes::copy_from_slice(body.as_bytes())).map(|fields| fields.get(slot).clone())
+    }
+
+    #[test]
+    fn values_are_found_wherever_they_stand() {
+        let text = |text: &'static str| Value::Text(Bytes::from_static(text.as_bytes()));
+        assert_eq!(find("/id", r#"{"a":[{"id":"no"}],"id":"yes"}"#).expect("json"), text("yes"));
+        assert_eq!(find("/a/b", r#"{"a":{"b":"\u00e9"}}"#).expect("json"), text("é"));
+        assert_eq!(find("/a/1/b", r#"{"a":[0,{"b":"x"}]}"#).expect("json"), text("x"));
+        assert_eq!(find("/id", r#"{"id":true}"#).expect("json"), Value::Other);
+        assert_eq!(find("/id", r#"{"id":null}"#).expect("json"), Value::Null);
+        assert_eq!(find("/a/0", r#"{"a":{"0":"x"}}"#).expect("json"), Value::Absent, "an object is no array");
+        assert_eq!(find("/id", r#"{"id":{"id":"x"}}"#).expect("json"), Value::Other);
+        assert_eq!(find("/id", r#"["id"]"#).expect("json"), Value::Absent);
+    }
+
+    #[test]
+    fn a_star_finds_the_value_of_every_item() {
+        let text = |text: &'static str| Value::Text(Bytes::from_static(text.as_bytes()));
+        let each = |body| find("/a/*/b", body).expect("json");
+        assert_eq!(
+            each(r#"{"a":[{"b":"x"},{"c":1},{"b":"y"}]}"#),
+            Value::Each(vec![text("x"), Value::Absent, text("y")])
+        );
+        assert_eq!(each(r#"{"a":[]}"#), Value::Each(Vec::new()));
+        assert_eq!(each(r#"{"a":{"b":"x"}}"#), Value::Absent);
+        assert_eq!(each("{}"), Value::Absent);
+        assert_eq!(
+            find("/*/b/*", r#"[{"b":["x","y"]},{"b":["z"]}]"#).expect("json"),
+            Value::Each(vec![text("x"), text("y"), text("z")])
+        );
+    }
+
+    #[test]
+    fn numbers_are_read_as_they_are_written() {
+        let digits = "123456789012345678901234567890";
+        for number in
+            ["0", "17", "-17", "-0", "12.0", "1e3", "1E+3", "1e400", "-1e-400", digits, "18446744073709551616"]
+        {
+            let text = Value::Text(Bytes::copy_from_slice(number.as_bytes()));
+            assert_eq!(find("/id", &format!("{{\"id\": {number} }}")).expect("json"), text);
+            assert_eq!(find("/*", &format!("[{number}]")).expect("json"), Value::Each(vec![text]));
+        }
+    }
+
+    #[test]
+    fn documents_that_parsers_read_differently_are_refused() {
+        for bad in [
+            "",
+            "{",
+            "{}x",
+            r#"{"id":"a","id":"b"}"#,
+            r#"{"id":"a","id":"a"}"#,
+            r#"{"id":"a","\u0069d":"b"}"#,
+            r#"{"\u0069d":"a","i\u0064":"b"}"#,
+            r#"{"id":"a",}"#,
+        ] {
+            assert!(find("/id", bad).is_err(), "{bad}");
+        }
+        for bad in [
+            r#"{"a":{"b":1},"a":{"b":1}}"#,
+            r#"{"a":1,"a":2}"#,
+            r#"{"a":{"b":1,"c":0,"b":1}}"#,
+            r#"{"a":[{"b":1},{"b":1,"b":2}]}"#,
+        ] {
+            assert!(find("/a/*/b", bad).is_err() || find("/a/b", bad).is_err(), "{bad}");
+        }
+        let twice = find("/id", "{\n\"id\":1,\n  \"id\":2}").expect_err("twice");
+        assert_eq!(twice.to_string(), "at byte 13 (line 3, column 3): the name \"id\" is there twice");
+    }
+
+    #[test]
+    fn what_nobody_wants_is_not_judged() {
+        let text = |text: &'static str| Value::Text(Bytes::from_static(text.as_bytes()));
+        let deep = format!("{}0{}", "[{\"a\":".repeat(50_000), "}]".repeat(50_000));
+        for other in [
+            r#""\ud800""#,
+            r#""\udc00\ud800""#,
+            "1e400",
+            "-1e-400",
+            r#"{"id":1,"id":2}"#,
+            r#"{"\ud800":1,"\ud800":2}"#,
+            &deep,
+        ] {
+            for body in [
+                format!("{{\"x\":{other},\"id\":\"a\"}}"),
+                format!("{{\"id\":\"a\",\"x\":[{other}],\"x\":{other}}}"),
+                format!("\u{feff}{{\"y\":{{\"id\":{other}}},\"id\":\"a\",\"\\udfff\":0}}"),
+            ] {
+                assert_eq!(find("/id", &body).expect("json"), text("a"), "{body:.80}");
+            }
+            assert_eq!(find("/id/x", &format!("{{\"id\":{other}}}")).expect("json"), Value::Absent, "{other:.80}");
+        }
+        for bytes in [&b"{\"x\":\"\xff\",\"id\":\"a\"}"[..], b"{\"\xed\xa0\x80\":0,\"id\":\"a\"}"] {
+            let mut pointers = Pointers::default();
+            let slot = pointers.want(&Pointer::parse("/id").expect("a pointer"));
+            let fields = pointers.extract(&Bytes::from_static(bytes)).expect("json");
+            assert_eq!(*fields.get(slot), text("a"));
+        }
+    }
+
+    #[test]
+    fn a_wanted_string_that_is_no_text_is_no_value() {
+        for bytes in [
+            &br#"{"id":"\ud800"}"#[..],
+            br#"{"id":"a\udc00b"}"#,
+            br#"{"id":"\ud83d\u0041"}"#,
+            b"{\"id\":\"\xff\"}",
+            b"{\"id\":\"\\n\xc3\"}",
+            b"{\"id\":\"\xed\xa0\x80\"}",
+        ] {
+            let mut pointers = Pointers::default();
+            let slot = pointers.want(&Pointer::parse("/id").expect("a pointer"));
+            let fields = pointers.extract(&Bytes::from_static(bytes)).expect("json");
+            assert_eq!(*fields.get(slot), Value::Other, "{}", bytes.escape_ascii());
+        }
+        assert_eq!(find("/id", r#"{"id":"\ud83d\ude00"}"#).expect("json"), Value::Text("😀".into()));
+    }
+
+    #[test]
+    fn wanted_values_are_found_at_the_depth_that_a_pointer_may_have() {
+        for (open, close, token) in [("[", "]", "/0"), ("{\"a\":", "}", "/a"), ("[", "]", "/*")] {
+            let nested = |depth| format!("{}17{}", open.repeat(depth), close.repeat(depth));
+            let pointer = token.repeat(MAX_TOKENS);
+            let found = find(&pointer, &nested(MAX_TOKENS)).expect("json");
+            let number = Value::Text(Bytes::from_static(b"17"));
+            assert_eq!(found, if token == "/*" { Value::Each(vec![number]) } else { number });
+            assert!(Pointer::parse(&token.repeat(MAX_TOKENS + 1)).is_err());
+        }
+    }
+
+    #[test]
+    fn keys_off_the_path_may_repeat() {
+        assert!(find("/id", r#"{"id":"a","x":1,"x":2}"#).is_ok());
+    }
+}
