@@ -1,13 +1,16 @@
 //! `doorward explain`: why a captured request verifies or does not, step by step.
 
 use std::io::Read as _;
+use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use serde_json::Value;
 use serde_json::json;
 
+use super::CONFIG;
 use super::complain;
 use super::profiles::wrapped;
 use super::provider::ProviderOptions;
@@ -22,7 +25,11 @@ use crate::explain::Case;
 use crate::explain::Cause;
 use crate::explain::Explanation;
 use crate::explain::Taken;
+use crate::params::Params;
+use crate::profile::Profile;
 use crate::refusal::Refusal;
+use crate::secret::Secret;
+use crate::settings::Settings;
 use crate::settings::usual_ttl;
 use crate::time::Format;
 use crate::time::Moment;
@@ -31,15 +38,24 @@ use crate::time::Moment;
 const UNREADABLE: u8 = 2;
 /// What `server.max_body` is unless it is set, in bytes.
 const USUAL_BODY: usize = 1024 * 1024;
+/// The options whose values a source of the configuration has.
+const SAID_BY_SOURCE: [&str; 5] = ["profile", "secret", "params", "directory", "ttl"];
 /// Longest line, in characters.
 const WIDTH: usize = 110;
 /// Widest label.
 const LABEL: usize = 10;
 
 #[derive(Debug, clap::Args)]
+#[command(mut_arg("profile", |profile| profile.required(false).required_unless_present("source")))]
 pub(super) struct Arguments {
     #[command(flatten)]
     provider: ProviderOptions,
+    /// A source of the configuration, from which profile, secrets, parameters and limits are taken as `serve` takes them.
+    #[arg(long, value_name = "NAME", conflicts_with_all = SAID_BY_SOURCE)]
+    source: Option<String>,
+    /// The configuration that has the source; `doorward.toml` when absent.
+    #[arg(long, value_name = "FILE", requires = "source", conflicts_with_all = SAID_BY_SOURCE)]
+    config: Option<PathBuf>,
     /// A secret that the source had earlier, written like `--secret`.
     #[arg(long, value_name = "SECRET")]
     old_secret: Vec<String>,
@@ -49,11 +65,15 @@ pub(super) struct Arguments {
     /// How long the gateway remembers events, as `store.ttl` in its configuration; its default when absent.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     ttl: Option<Duration>,
+    /// The body, byte for byte, where the captured request is without it, as the output of `curl -v` is.
+    #[arg(long, value_name = "FILE")]
+    body: Option<PathBuf>,
     /// Write JSON.
     #[arg(long)]
     json: bool,
-    /// The captured request: raw HTTP, or JSON with `method`, `url`, `headers` and `body` or `body_base64`, or an HTTP
-    /// archive (HAR); `-` reads standard input.
+    /// The captured request: raw HTTP, the output of `curl -v` or `curl --trace-ascii -`, or JSON: an object with `method`,
+    /// `url`, `headers` and `body` or `body_base64`, an HTTP archive (HAR), an AWS Lambda event, or the export of a request
+    /// inspector; `-` reads standard input.
     #[arg(value_name = "REQUEST-FILE")]
     file: PathBuf,
 }
@@ -91,14 +111,44 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
+/// What the requests of a source are judged by, and what the reader should know of it.
+struct Basis {
+    profile: Profile,
+    secrets: Vec<Secret>,
+    params: Params,
+    ttl: Duration,
+    notes: Vec<String>,
+}
+
 impl Arguments {
     /// What is to be explained, and what the reader should know of it.
     fn case(&self) -> Result<(Case, Vec<String>), String> {
+        let (basis, capture) = match &self.source {
+            Some(name) => self.configured(name)?,
+            None => self.given()?,
+        };
+        let old_secrets = secrets("--old-secret", &self.old_secret, &basis.profile)?;
+        let case = Case {
+            profile: basis.profile,
+            secrets: basis.secrets,
+            old_secrets,
+            params: basis.params,
+            ttl: basis.ttl,
+            method: capture.method,
+            target: capture.target,
+            headers: capture.headers,
+            body: capture.body,
+            at: self.at.or(capture.at).unwrap_or_else(Moment::now),
+        };
+        Ok((case, [capture.notes, basis.notes].concat()))
+    }
+
+    /// What the options say.
+    fn given(&self) -> Result<(Basis, Capture), String> {
         let profiles = self.provider.profiles()?;
         let profile = self.provider.profile(&profiles)?;
-        let named = |message: String| format!("{}: {message}", self.file.display());
-        let capture = Capture::parse(&self.read().map_err(named)?).map_err(named)?;
-        let mut notes = capture.notes;
+        let capture = self.capture()?;
+        let mut notes = Vec::new();
         if let Some(address) = capture.address.as_ref().filter(|_| self.provider.lacks_url(profile)) {
             let bare = shown_address(address.split('?').next().unwrap_or(address), &[]);
             notes.push(format!(
@@ -116,30 +166,63 @@ impl Arguments {
         if current.is_empty() && profile.needs_secrets() {
             return Err(ProviderOptions::about_secrets(profile));
         }
-        let old_secrets = secrets("--old-secret", &self.old_secret, profile)?;
-        let case = Case {
-            profile: profile.clone(),
-            secrets: current,
-            old_secrets,
-            params,
-            ttl: self.ttl.map_or_else(usual_ttl, Ok)?,
-            method: capture.method,
-            target: capture.target,
-            headers: capture.headers,
-            body: capture.body,
-            at: self.at.or(capture.at).unwrap_or_else(Moment::now),
-        };
-        Ok((case, notes))
+        let ttl = self.ttl.map_or_else(usual_ttl, Ok)?;
+        Ok((Basis { profile: profile.clone(), secrets: current, params, ttl, notes }, capture))
     }
 
-    fn read(&self) -> Result<Vec<u8>, String> {
-        if self.file.as_os_str() != "-" {
-            return std::fs::read(&self.file).map_err(|error| error.to_string());
+    /// What the configuration says of the source of this name.
+    fn configured(&self, name: &str) -> Result<(Basis, Capture), String> {
+        let file = self.config.as_deref().unwrap_or_else(|| Path::new(CONFIG));
+        let judged = Settings::load_source(file, name).map_err(|problems| problems.to_string())?;
+        let capture = self.capture()?;
+        let mut notes = Vec::new();
+        if capture.has_address && capture.target.path() != judged.path {
+            notes.push(format!(
+                "the source's path is {}, and the request went to {}: unless a proxy changes it, it is another source's, or \
+                 nobody's",
+                judged.path,
+                capture.target.path()
+            ));
         }
-        let mut bytes = Vec::new();
-        std::io::stdin().read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-        Ok(bytes)
+        if judged.observe {
+            notes
+                .push("the source has verify = \"observe\": what is refused here is delivered all the same".to_owned());
+        }
+        let mut profile = judged.profile;
+        let own = profile.limits.max_body.map_or(u64::MAX, |size| size.as_u64());
+        profile.limits.max_body = Some(ByteSize(own.min(u64::try_from(judged.max_body).unwrap_or(u64::MAX))));
+        Ok((Basis { profile, secrets: judged.secrets, params: judged.params, ttl: judged.ttl, notes }, capture))
     }
+
+    fn capture(&self) -> Result<Capture, String> {
+        let named = |file: &Path| {
+            let shown = file.display().to_string();
+            move |message: String| format!("{shown}: {message}")
+        };
+        let mut capture = Capture::parse(&read(&self.file).map_err(named(&self.file))?).map_err(named(&self.file))?;
+        match &self.body {
+            Some(file) => capture.body = read(file).map_err(named(file))?.into(),
+            None if capture.lacks_body => {
+                return Err(named(&self.file)(
+                    "is without the request's body, of which curl -v says no more than that it was sent; name the file that \
+                     was sent with --body FILE, or capture with curl --trace-ascii FILE"
+                        .to_owned(),
+                ));
+            }
+            None => {}
+        }
+        Ok(capture)
+    }
+}
+
+/// The bytes of a file, or of standard input.
+fn read(file: &Path) -> Result<Vec<u8>, String> {
+    if file.as_os_str() != "-" {
+        return std::fs::read(file).map_err(|error| error.to_string());
+    }
+    let mut bytes = Vec::new();
+    std::io::stdin().read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    Ok(bytes)
 }
 
 fn show(case: &Case, notes: &[String], explanation: &Explanation, cause: Option<&Cause>) {

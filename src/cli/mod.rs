@@ -26,6 +26,8 @@ use crate::settings::Settings;
 
 /// A bad configuration; `EX_CONFIG` of sysexits.h.
 const EX_CONFIG: u8 = 78;
+/// The configuration when none is named.
+const CONFIG: &str = "doorward.toml";
 
 /// A receiving gateway for webhooks: verifies that each one comes from its provider, lets each event through once, and
 /// hands it on.
@@ -63,7 +65,7 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct ConfigFile {
     /// The configuration; variables `DOORWARD__SECTION__KEY` override it.
-    #[arg(long, value_name = "FILE", default_value = "doorward.toml")]
+    #[arg(long, value_name = "FILE", default_value = CONFIG)]
     config: PathBuf,
 }
 

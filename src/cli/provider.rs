@@ -14,8 +14,9 @@ use crate::secret::SecretRef;
 #[derive(Debug, clap::Args)]
 pub(super) struct ProviderOptions {
     /// The provider, as `doorward profiles` lists it.
-    #[arg(long, value_name = "NAME")]
-    profile: String,
+    // `explain` does without it where a source has one.
+    #[arg(long, value_name = "NAME", required = true)]
+    profile: Option<String>,
     /// A secret as in `secrets` of the source: `env:NAME` or `file:PATH`; or, for trials, the text itself, which the list
     /// of processes and the shell's history show.
     #[arg(long, value_name = "SECRET")]
@@ -47,7 +48,8 @@ impl ProviderOptions {
     /// # Errors
     /// That there is none, and which may be meant.
     pub(super) fn profile<'p>(&self, profiles: &'p Profiles) -> Result<&'p Profile, String> {
-        profiles.get(&self.profile).ok_or_else(|| profiles::unknown(&self.profile, profiles))
+        let name = self.profile.as_deref().unwrap_or_default();
+        profiles.get(name).ok_or_else(|| profiles::unknown(name, profiles))
     }
 
     /// All parameters; where the address is signed and none is given, `address` is it.

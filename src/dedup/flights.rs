@@ -18,7 +18,7 @@ use super::claims::Holder;
 use crate::store::Keys;
 use crate::store::Token;
 
-/// All flights of the process.
+/// All flights of the process. None is given up for another, so that no source crowds out another one.
 #[derive(Debug)]
 pub struct Flights {
     claims: Mutex<Claims<oneshot::Sender<bool>>>,

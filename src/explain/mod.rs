@@ -3,6 +3,7 @@
 
 mod capture;
 mod mistakes;
+mod order;
 mod rewritten;
 mod steps;
 mod token;
@@ -162,7 +163,7 @@ impl Case {
     }
 
     /// What every request has to keep to, of whatever provider.
-    fn readable(&self, judge: &Judge) -> Result<(), Unreadable> {
+    async fn readable(&self, judge: &Judge) -> Result<(), Unreadable> {
         let limits = Limits {
             max_body: self.max_body(),
             body_timeout: Duration::ZERO,
@@ -172,8 +173,10 @@ impl Case {
         if self.body.len() > limits.max_body {
             return Err(Unreadable::TooLarge);
         }
-        self.plain(limits.max_body)?;
-        Ok(())
+        let Err(why) = self.plain(limits.max_body) else { return Ok(()) };
+        let needed = !judge.handshakes.are_signed()
+            || judge.authenticator.is_worth_decompressing(&self.inbound(), self.at).await;
+        if needed { Err(why) } else { Ok(()) }
     }
 
     /// The steps of the gateway, from the head of a request to its event.
@@ -183,7 +186,7 @@ impl Case {
         if !event && !handshakes.methods().any(|known| *known == self.method) {
             return Err(Refusal::MethodNotAllowed);
         }
-        self.readable(judge)?;
+        self.readable(judge).await?;
         let inbound = self.inbound();
         if let Some(answer) = handshakes.before(&inbound).await? {
             return Ok(Taken::Handshake(answer));

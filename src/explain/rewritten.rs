@@ -58,6 +58,9 @@ const LINES: Style = Style { separators: (",", ": "), ..COMPACT };
 const TWO: Option<&str> = Some("  ");
 const FOUR: Option<&str> = Some("    ");
 
+/// How many of the writers are those of most bodies; they stand first.
+const USUAL: usize = 6;
+
 /// The writers with how they are named to people.
 const STYLES: [(&str, Style); 14] = [
     ("without blanks, as JavaScript's JSON.stringify writes it", Style { numbers: Numbers::Whole, ..COMPACT }),
@@ -97,8 +100,28 @@ pub(super) fn rewritten(body: &[u8]) -> impl Iterator<Item = (String, Vec<u8>)> 
     })
 }
 
+/// The same JSON as writers write it that keep its members and numbers.
+pub(super) fn plainly(body: &[u8]) -> impl Iterator<Item = Vec<u8>> + use<> {
+    rewritten(body).take(STYLES.len()).map(|(_, bytes)| bytes)
+}
+
+/// A value as the most usual writers write it.
+pub(super) fn usual(node: &Node) -> impl Iterator<Item = Vec<u8>> + use<> {
+    let written: Vec<_> = STYLES
+        .iter()
+        .take(USUAL)
+        .map(|(_, style)| {
+            let mut out = String::new();
+            node.write(&mut out, *style, 0);
+            out.into_bytes()
+        })
+        .collect();
+    written.into_iter()
+}
+
 /// A JSON value in the order of its text.
-enum Node {
+#[derive(Debug, Clone)]
+pub(super) enum Node {
     /// A number, `true`, `false` or `null` as it is written.
     Word(String),
     Text(String),
@@ -108,7 +131,7 @@ enum Node {
 
 impl Node {
     /// Reads a value, which `serde_json` has found to be JSON, no deeper than it reads.
-    fn read(value: &RawValue) -> Option<Self> {
+    pub(super) fn read(value: &RawValue) -> Option<Self> {
         let text = value.get();
         Some(match text.as_bytes().first()? {
             b'"' => Self::Text(serde_json::from_str(text).ok()?),
@@ -149,7 +172,7 @@ impl Node {
 }
 
 /// The members of an object in their order, those that are there twice included.
-struct Members<'j>(Vec<(String, &'j RawValue)>);
+pub(super) struct Members<'j>(pub(super) Vec<(String, &'j RawValue)>);
 
 impl<'de> serde::Deserialize<'de> for Members<'de> {
     fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {

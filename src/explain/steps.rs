@@ -111,7 +111,7 @@ impl Walk<'_> {
     }
 
     async fn through(&mut self) -> Going {
-        self.head()?;
+        self.head().await?;
         let (judge, inbound) = (self.judge, self.inbound);
         let profile = &self.case.profile;
         self.handshake_before().await?;
@@ -157,7 +157,7 @@ impl Walk<'_> {
     }
 
     /// What every request has to keep to.
-    fn head(&mut self) -> Going {
+    async fn head(&mut self) -> Going {
         let headers = &self.case.headers;
         if self.case.method != Method::POST && !self.judge.handshakes.methods().any(|known| *known == self.case.method)
         {
@@ -168,7 +168,7 @@ impl Walk<'_> {
         if let Some(name) = self.judge.single_headers.iter().chain(&always).find(twice) {
             return self.fail(Kind::Found, format!("the header {name} more than once"));
         }
-        match (self.case.readable(self.judge), headers.get(header::CONTENT_ENCODING)) {
+        match (self.case.readable(self.judge).await, headers.get(header::CONTENT_ENCODING)) {
             (Ok(()), _) => {
                 self.compressed();
                 ON

@@ -69,8 +69,18 @@ impl TryFrom<ConditionTable> for Condition {
             (Some(min), Some(max)) if min > max => {
                 return Err(format!("no text has at least {min} and at most {max} bytes"));
             }
+            (Some(0), None) => {
+                return Err(
+                    "min_length = 0 says nothing: every text has as many bytes; write present = true".to_owned()
+                );
+            }
             (min, max) => Some(Test::Length(min.unwrap_or(0), max.unwrap_or(usize::MAX))),
         };
+        if table.without.as_deref() == Some("") {
+            return Err(
+                "without names no character; write those that must not stand there, such as without = \".\"".to_owned()
+            );
+        }
         let without = table.without.map(Test::Without);
         let mut tests: Vec<_> = equals.into_iter().chain(present).chain(absent).chain(length).chain(without).collect();
         match (tests.pop(), tests.is_empty()) {

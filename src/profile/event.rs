@@ -103,6 +103,16 @@ impl Reference {
         }
     }
 
+    /// Whether every request has it.
+    fn is_always_there(&self) -> bool {
+        match self {
+            Self::Place(_) | Self::Each(_) => false,
+            Self::All(references) => references.iter().all(Self::is_always_there),
+            Self::First(references) => references.iter().any(Self::is_always_there),
+            Self::BodyDigest | Self::Unique => true,
+        }
+    }
+
     /// Whether it may be something else than a value of the request: a digest, or nothing that the provider says.
     pub fn may_be_made_up(&self) -> bool {
         match self {
@@ -179,8 +189,8 @@ impl TryFrom<ReferenceTable> for Reference {
         match (table.all, table.first, table.each, table.digest.as_deref(), table.unique) {
             (None, None, None, None, None) => spot.plain().map(Self::Place),
             _ if spot.is_said() => Err(FORMS.to_owned()),
-            (Some(references), None, None, None, None) => several(references, "all").map(Self::All),
-            (None, Some(references), None, None, None) => several(references, "first").map(Self::First),
+            (Some(references), None, None, None, None) => several(references, "all").and_then(together),
+            (None, Some(references), None, None, None) => several(references, "first").and_then(first),
             (None, None, Some(pointers), None, None) => each(pointers),
             (None, None, None, Some("body"), None) => Ok(Self::BodyDigest),
             (None, None, None, Some(of), None) => Err(format!("digest = {of:?} is not known; write digest = \"body\"")),
@@ -188,6 +198,35 @@ impl TryFrom<ReferenceTable> for Reference {
             (None, None, None, None, Some(false)) => Err("unique is true, or left out".to_owned()),
             _ => Err(FORMS.to_owned()),
         }
+    }
+}
+
+/// Several values together, each of which tells something.
+fn together(references: Vec<Reference>) -> Result<Reference, String> {
+    if references.contains(&Reference::Unique) {
+        return Err("all with unique = true is another id for each request, whatever else stands there; write { unique = true } \
+                    alone"
+            .to_owned());
+    }
+    once(&references, "all")?;
+    Ok(Reference::All(references))
+}
+
+/// The first value that there is, where each may be the first.
+fn first(references: Vec<Reference>) -> Result<Reference, String> {
+    once(&references, "first")?;
+    let before_last = references.split_last().map(|(_, before)| before).unwrap_or_default();
+    if let Some(always) = before_last.iter().find(|reference| reference.is_always_there()) {
+        return Err(format!("of first, nothing is read after {always}, which is always there; write that last"));
+    }
+    Ok(Reference::First(references))
+}
+
+fn once(references: &[Reference], key: &str) -> Result<(), String> {
+    let twice = |(at, said): (usize, &Reference)| references.iter().take(at).any(|earlier| earlier == said);
+    match references.iter().enumerate().position(twice).and_then(|at| references.get(at)) {
+        Some(said) => Err(format!("{key} has {said} twice; leave one out")),
+        None => Ok(()),
     }
 }
 

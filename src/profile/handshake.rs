@@ -41,6 +41,13 @@ impl Handshake {
     pub fn is_signed(&self) -> bool {
         self.signed.unwrap_or(self.method == Verb::Post)
     }
+
+    /// The templates of its reply.
+    pub(super) fn templates(&self) -> impl Iterator<Item = &Template> {
+        let json = self.reply.json.iter().flat_map(|members| members.values());
+        let json = json.filter_map(|value| if let Json::Text(template) = value { Some(template) } else { None });
+        self.reply.text.iter().chain(json).chain(self.reply.headers.values())
+    }
 }
 
 /// The methods of handshakes.

@@ -9,7 +9,6 @@ use super::Function;
 use super::Handshake;
 use super::Hash;
 use super::Holder;
-use super::Json;
 use super::Member;
 use super::Piece;
 use super::Place;
@@ -209,11 +208,7 @@ impl Profile {
     /// Handshakes in which anybody gets a signature over anything.
     fn oracles(&self) -> impl Iterator<Item = Lint> {
         let signs = |said: &Handshake| {
-            let json = said.reply.json.iter().flat_map(|members| members.values());
-            let json = json.filter_map(|value| if let Json::Text(template) = value { Some(template) } else { None });
-            let mut pieces =
-                said.reply.text.iter().chain(json).chain(said.reply.headers.values()).flat_map(Template::walk);
-            pieces.any(|piece| matches!(piece, Piece::Call(Function::Hmac(..), _)))
+            said.templates().flat_map(Template::walk).any(|piece| matches!(piece, Piece::Call(Function::Hmac(..), _)))
         };
         let limits = |check: &Condition| matches!(check.test, Test::Equals(_) | Test::Length(..) | Test::Without(_));
         let open = self
@@ -440,7 +435,11 @@ mod tests {
         only(&lints(HMAC, "{ digest = \"body\" }", ""), "once store.ttl has passed");
         only(&lints(HMAC, "{ all = [{ header = \"X-T\" }, { digest = \"body\" }] }", ""), "once store.ttl has passed");
         only(
-            &lints(HMAC, "{ first = [{ digest = \"body\" }, { digest = \"body\" }] }", ""),
+            &lints(
+                HMAC,
+                "{ first = [{ all = [{ json = \"/id\" }, { digest = \"body\" }] }, { digest = \"body\" }] }",
+                "",
+            ),
             "once store.ttl has passed",
         );
         assert_eq!(lints(HMAC, "{ first = [{ header = \"X-I\" }, { digest = \"body\" }] }", ""), [""; 0]);

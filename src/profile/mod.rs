@@ -13,6 +13,7 @@ mod duration;
 mod event;
 mod handshake;
 mod hash;
+mod idle;
 mod library;
 mod lint;
 mod place;
@@ -265,6 +266,7 @@ impl Profile {
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut profile: Self = toml::from_str(text).map_err(|error| read::explained(text, &error))?;
         validate::validate(&profile)
+            .and_then(|()| idle::refuse(&profile))
             .and_then(|()| ambiguity::prove(&mut profile))
             .map_err(|wrong| wrong.shown_in(text))?;
         Ok(profile)

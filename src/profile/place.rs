@@ -44,6 +44,32 @@ pub struct Item {
 }
 
 impl Item {
+    /// The same where an entry can have its key.
+    fn findable(self) -> Result<Self, String> {
+        let Self { key, separator, assign } = &self;
+        if key.is_empty() {
+            return Err(
+                "item is empty, and no entry of a list has such a key; write item = \"v1\", or leave it out where the \
+                        value stands alone"
+                    .to_owned(),
+            );
+        }
+        if separator == assign {
+            return Err(format!(
+                "separator and assign are both {assign:?}, so that no entry has a key; name what stands between two entries, \
+                 and what between key and value"
+            ));
+        }
+        // A parameter in it is filled in later.
+        if let Some(ends) = key.chars().find(|character| character == separator || character == assign) {
+            let what = if ends == *separator { "separator" } else { "assign" };
+            return Err(format!(
+                "item {key:?} has {ends:?} in it, which ends a key in such a list ({what}): none is ever found"
+            ));
+        }
+        Ok(self)
+    }
+
     /// The value of one entry of the list, if it is for this key; blanks around the entry do not count.
     pub fn value<'v>(&self, entry: &'v str) -> Option<&'v str> {
         let (key, value) = entry.trim_matches(' ').split_once(self.assign)?;
@@ -256,7 +282,7 @@ impl Spot {
     fn place(self) -> Result<Place, String> {
         let item = match (self.item, self.separator, self.assign) {
             (Some(key), separator, assign) => {
-                Some(Item { key, separator: separator.unwrap_or(','), assign: assign.unwrap_or('=') })
+                Some(Item { key, separator: separator.unwrap_or(','), assign: assign.unwrap_or('=') }.findable()?)
             }
             (None, None, None) => None,
             (None, _, _) => return Err("separator and assign go with item, the key to look for in a list".to_owned()),
@@ -268,8 +294,8 @@ impl Spot {
             return Err("numbered goes with header".to_owned());
         }
         holders.extend(self.json.map(Holder::Json));
-        holders.extend(self.form.map(Holder::Form));
-        holders.extend(self.query.map(Holder::Query));
+        holders.extend(self.form.map(|name| named("form", name).map(Holder::Form)).transpose()?);
+        holders.extend(self.query.map(|name| named("query", name).map(Holder::Query)).transpose()?);
         match (holders.pop(), holders.is_empty()) {
             (Some(holder), true) => Ok(Place { holder, item }),
             (Some(_), false) => Err("a value has one place: header, json, form or query".to_owned()),
@@ -282,7 +308,19 @@ impl Spot {
     }
 }
 
+fn named(key: &str, name: String) -> Result<String, String> {
+    if name.is_empty() {
+        return Err(format!("{key} is empty; write {key} = \"name\""));
+    }
+    Ok(name)
+}
+
 fn header(mut names: Vec<HeaderName>, numbered: bool) -> Result<Holder, String> {
+    let twice = |(at, name): (usize, &HeaderName)| names.iter().take(at).any(|earlier| earlier == name);
+    if let Some(at) = names.iter().enumerate().position(twice) {
+        let name = names.get(at).map(HeaderName::as_str).unwrap_or_default();
+        return Err(format!("header names {name} twice, of which the second is never read; leave it out"));
+    }
     match (names.len(), numbered) {
         (0, _) => Err("header names none; write header = \"X-Name\"".to_owned()),
         (1, true) => names.pop().map(Holder::Numbered).ok_or_else(|| "header names none".to_owned()),
@@ -310,8 +348,16 @@ impl TryFrom<PlaceTable> for PrefixedPlace {
         if table.encoding.is_some() {
             return Err("encoding belongs to a signature; this value is compared as it stands".to_owned());
         }
-        let prefix = table.prefix.take().unwrap_or_default();
+        let prefix = prefix(table.prefix.take())?;
         Ok(Self { place: table.spot().place()?, prefix })
+    }
+}
+
+/// What stands before a value; nothing when it is not said.
+fn prefix(said: Option<String>) -> Result<String, String> {
+    match said.as_deref() {
+        Some("") => Err("prefix is empty; leave it out where nothing stands before the value".to_owned()),
+        _ => Ok(said.unwrap_or_default()),
     }
 }
 
@@ -321,7 +367,7 @@ impl TryFrom<PlaceTable> for SignaturePlace {
     fn try_from(mut table: PlaceTable) -> Result<Self, String> {
         let encoding =
             table.encoding.ok_or("says no encoding; write encoding = \"hex\", \"base64\" or \"base64url\"")?;
-        let prefix = table.prefix.take().unwrap_or_default();
+        let prefix = prefix(table.prefix.take())?;
         Ok(Self { place: table.spot().place()?, prefix, encoding })
     }
 }

@@ -1,6 +1,7 @@
 //! Who may do what on the admin port.
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use http::HeaderMap;
@@ -9,9 +10,32 @@ use http::HeaderValue;
 use http::header;
 
 use crate::secret::Secret;
+use crate::settings::Log;
+use crate::telemetry::Sampler;
 
 /// What browsers say of where a request comes from.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Logs whom the admin port refuses, so many lines and no more.
+#[derive(Debug)]
+pub(super) struct Refusals {
+    sampler: Sampler,
+    begun: Instant,
+}
+
+impl Refusals {
+    pub(super) fn new(log: &Log) -> Self {
+        Self { sampler: Sampler::new(log.unverified_burst, log.unverified_rate), begun: Instant::now() }
+    }
+
+    /// Says what somebody there did.
+    pub(super) fn note(&self, peer: SocketAddr, what: &str) {
+        if let Some(left_out) = self.sampler.admit(self.begun.elapsed()) {
+            let left_out = Some(left_out).filter(|left_out| *left_out > 0);
+            tracing::warn!(%peer, left_out, "{what}");
+        }
+    }
+}
 
 /// Whether a page on the web may have sent it. Operators open an address themselves, if at all; probes and commands say
 /// nothing of the kind.

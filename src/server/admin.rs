@@ -27,6 +27,7 @@ use crate::origin::TrustedProxies;
 
 use super::Shared;
 use super::access;
+use super::access::Refusals;
 use super::api;
 use super::api::Api;
 use super::connection;
@@ -46,6 +47,7 @@ pub(super) struct Admin {
     shared: Arc<Shared>,
     workers: Vec<Watched>,
     api: Api,
+    refusals: Arc<Refusals>,
 }
 
 #[derive(Debug)]
@@ -59,8 +61,9 @@ impl Admin {
     pub(super) fn new(shared: Arc<Shared>, pulses: Vec<Pulse>) -> Self {
         let watched = |pulse| Watched { pulse, last: AtomicU64::new(0), misses: AtomicU64::new(0) };
         let settings = &shared.settings;
-        let api = Api::new(shared.ledger(), settings.admin.token.clone(), &settings.sources);
-        Self { shared, workers: pulses.into_iter().map(watched).collect(), api }
+        let refusals = Arc::new(Refusals::new(&settings.log));
+        let api = Api::new(shared.ledger(), settings.admin.token.clone(), Arc::clone(&refusals), &settings.sources);
+        Self { shared, workers: pulses.into_iter().map(watched).collect(), api, refusals }
     }
 
     /// Answers until the runtime ends.
@@ -83,7 +86,7 @@ impl Admin {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
-            // No address has fewer than all, so that none is turned away.
+            // No address has a limit of its own, so that none is turned away.
             let Ok(place) = connections.enter(peer.ip()) else { continue };
             let (admin, connection) = (Arc::clone(&admin), Arc::clone(place.connection()));
             let service = service_fn(move |request: Request<Incoming>| {
@@ -107,7 +110,7 @@ impl Admin {
         let settings = &self.shared.settings.admin;
         Terms {
             max: settings.max_connections,
-            max_per_address: settings.max_connections,
+            max_per_address: usize::MAX,
             shared_by_many: TrustedProxies::default(),
             header_timeout: settings.header_timeout,
             idle_timeout: IDLE,
@@ -134,7 +137,7 @@ impl Admin {
 
     async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
         if access::is_from_a_page(request.headers()) {
-            tracing::warn!(%peer, "the admin port was asked by a page on the web, and refused");
+            self.refusals.note(peer, "the admin port was asked by a page on the web, and refused");
             return text(StatusCode::FORBIDDEN, "no page on the web may ask the admin port\n");
         }
         if request.uri().path().starts_with(api::ROOT) {
@@ -157,7 +160,7 @@ impl Admin {
         let (shown, token) = (access::bearer(headers), self.shared.settings.admin.token.as_ref());
         let has_token = || shown.zip(token).is_some_and(|(shown, token)| access::is_token(shown, token));
         if !access::is_local(peer) && !has_token() {
-            tracing::warn!(%peer, "somebody without the token of admin.token asked to drain from another machine");
+            self.refusals.note(peer, "somebody without the token of admin.token asked to drain from another machine");
             return refused(token.is_some());
         }
         let time = self.shared.settings.admin.max_drain;

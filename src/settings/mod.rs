@@ -3,6 +3,7 @@
 
 mod admin;
 mod judge;
+mod judged;
 mod layers;
 mod lint;
 mod queue;
@@ -42,6 +43,7 @@ use self::section::word;
 pub use admin::Admin;
 pub use judge::Judge;
 pub use judge::Replays;
+pub use judged::Judged;
 
 /// Everything the gateway needs to know.
 #[derive(Debug)]
@@ -170,7 +172,7 @@ impl Settings {
         let store = root.section("store").map(Store::understand);
         let log = root.section("log").map(Log::understand);
         // Sources are looked at even when something above is wrong, so that every problem comes out in one run.
-        let (server, shares) = server.unwrap_or_else(|| (None, Shares::none()));
+        let (server, shares) = server.unwrap_or_else(|| (None, Shares::of_bodies(usize::MAX)));
         let store = store.flatten();
         let surroundings = source::Surroundings::new(&profiles, &shares, store.as_ref());
         let understood = root.section("sources").map(|sources| surroundings.sources(&sources));
@@ -349,10 +351,10 @@ struct Shares {
 }
 
 impl Shares {
-    /// For looking at sources when it cannot be told.
-    fn none() -> Self {
-        let in_flight = Arc::new(Quota::new(0));
-        Self { limits: Limits::none(), max_buffered: 0, in_flight, max_in_flight: 0, percent: 100 }
+    /// For looking at sources when only the size of bodies can be told.
+    fn of_bodies(max_body: usize) -> Self {
+        let limits = Limits { max_body, ..Limits::none() };
+        Self { limits, max_buffered: usize::MAX, in_flight: Arc::new(Quota::new(0)), max_in_flight: 0, percent: 100 }
     }
 
     /// What one of so many sources may have, whose bodies have at most so many bytes: a source that is alone has all.

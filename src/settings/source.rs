@@ -154,7 +154,7 @@ impl<'s> Surroundings<'s> {
     }
 
     /// The largest body that is taken: what the source says or else the server, and no more than the provider sends.
-    fn max_body(&self, section: &mut Section<'_>, profile: Option<&Profile>) -> usize {
+    pub(super) fn max_body(&self, section: &mut Section<'_>, profile: Option<&Profile>) -> usize {
         let said = section.may("max_body", size);
         if said.is_some_and(|said| said > self.shares.max_buffered) {
             section
@@ -222,7 +222,8 @@ impl<'s> Surroundings<'s> {
         }
     }
 
-    fn profile(&self, name: &str) -> Result<&Profile, String> {
+    /// The profile of this name.
+    pub(super) fn profile(&self, name: &str) -> Result<&'s Profile, String> {
         self.profiles.get(name).ok_or_else(|| {
             if self.profiles.is_broken(name) {
                 return "cannot be used: its file has a problem, which is reported there".to_owned();
@@ -355,7 +356,7 @@ impl<'s> Surroundings<'s> {
 }
 
 /// A path as it stands in a request line.
-fn path(text: &str) -> Result<String, String> {
+pub(super) fn path(text: &str) -> Result<String, String> {
     let sendable = text.parse::<http::Uri>().is_ok_and(|uri| uri.authority().is_none() && uri.path() == text);
     if text.starts_with('/') && sendable {
         return Ok(text.to_owned());
@@ -388,7 +389,7 @@ fn wanted(events: Vec<String>, profile: &Profile) -> Wanted {
 }
 
 /// What each of the secrets is called, and the secrets; `None` when one of them cannot be had.
-fn secrets(section: &mut Section<'_>, profile: Option<&Profile>) -> Option<(Vec<String>, Vec<Secret>)> {
+pub(super) fn secrets(section: &mut Section<'_>, profile: Option<&Profile>) -> Option<(Vec<String>, Vec<Secret>)> {
     // Public keys may stand in the configuration.
     let public = profile.is_some_and(|profile| profile.needs_secrets() && profile.keys_are_public());
     let references = section.list("secrets", |text| Ok(SecretRef::parse(text)));

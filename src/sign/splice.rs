@@ -6,6 +6,7 @@ use std::ops::Range;
 use serde::de::DeserializeOwned;
 use serde::de::IgnoredAny;
 use serde_json::Deserializer;
+use serde_json::Number;
 use serde_json::Value;
 
 /// The token of a pointer that stands for every item of an array.
@@ -60,7 +61,7 @@ pub(super) fn json(document: &str, tokens: &[String], text: &str) -> Result<Stri
 
 /// The text as JSON, in place of `before`.
 fn scalar(before: &str, text: &str) -> String {
-    let number = |text: &str| text.trim().parse::<i64>().is_ok();
+    let number = |text: &str| serde_json::from_str::<Number>(text).is_ok();
     if number(before) && number(text) { text.to_owned() } else { Value::from(text).to_string() }
 }
 
@@ -155,6 +156,8 @@ mod tests {
         for (document, pointer, after) in [
             (r#"{ "b" : 1.0e3, "id":"x"}"#, "/id", r#"{ "b" : 1.0e3, "id":"7"}"#),
             (r#"{"id" : 12 ,"b":[ ]}"#, "/id", r#"{"id" : 7 ,"b":[ ]}"#),
+            (r#"{"id":12.0}"#, "/id", r#"{"id":7}"#),
+            (r#"{"id":123456789012345678901234567890}"#, "/id", r#"{"id":7}"#),
             (r#"{"a":[{"id":null},{"id":"\/\u00e9"}]}"#, "/a/1/id", r#"{"a":[{"id":null},{"id":"7"}]}"#),
             (r#"{"a":[{"id":""},{}]}"#, "/a/*/id", r#"{"a":[{"id":"7"},{"id":"7"}]}"#),
             ("{}", "/a/id", r#"{"a":{"id":"7"}}"#),

@@ -97,7 +97,7 @@ mod tests {
         for shift in [0, 16, 32, 57] {
             let mut filled = [0_u32; 64];
             (0..6400).for_each(|number| {
-                filled[usize::try_from(seeded.of(alike(number)) >> shift & 63).expect("small")] += 1
+                filled[usize::try_from(seeded.of(alike(number)) >> shift & 63).expect("small")] += 1;
             });
             assert!(filled.iter().all(|count| (10..400).contains(count)), "{shift}: {filled:?}");
         }

@@ -95,6 +95,23 @@ fn pages_on_the_web_are_refused_on_every_path() {
 }
 
 #[test]
+fn whom_the_port_refuses_cannot_fill_the_log() {
+    let upstream = Upstream::start();
+    let log = "[log]\nunverified_burst = 2\nunverified_rate = 1\n";
+    let gateway = Gateway::start(&(Github::source(&upstream.url()) + log));
+    let mut sent = 0;
+    wait_until("lines to be left out", || {
+        for _ in 0..20 {
+            assert_eq!(gateway.api_with("GET", "/livez", "Origin: null\r\n", "").status, 403);
+        }
+        sent += 20;
+        gateway.log().iter().any(|event| event["left_out"].as_u64().is_some())
+    });
+    let lines = gateway.log().iter().filter(|event| event["peer"].is_string()).count();
+    assert!(lines > 2 && lines < sent, "{lines} of {sent}");
+}
+
+#[test]
 fn another_machine_drains_with_the_token_alone() {
     let upstream = picky();
     let everywhere = |sections: &str| format!("{sections}listen = \"0.0.0.0:0\"\n");

@@ -213,6 +213,25 @@ fn a_profile_can_make_the_largest_body_smaller_and_not_larger() {
 }
 
 #[test]
+fn a_source_takes_more_or_less_than_others_and_no_more_than_the_provider_sends() {
+    let large = |length: usize| signed("1", "t", &format!("[{}]", " ".repeat(length - 2)));
+    for (said, limits, fits) in
+        [("5KiB", "", 5 << 10), ("30KiB", "", 30 << 10), ("30KiB", "[limits]\nmax_body = \"20KiB\"\n", 20 << 10)]
+    {
+        let upstream = Upstream::start();
+        let sections = format!(
+            "profiles = \"profiles\"\n[server]\nmax_body = \"10KiB\"\n[sources.own]\nprofile = \"own\"\npath = \"/own\"\n\
+             max_body = \"{said}\"\n{}\ndeliver.upstream = {{ url = \"{}\" }}\n",
+            keyed(""),
+            upstream.url()
+        );
+        let gateway = Gateway::start_in(with_profile(&format!("{OWN}{limits}")), &sections);
+        assert_eq!(large(fits + 1).send(gateway.address()).status, 413, "{said} {limits}");
+        assert_eq!(large(fits).send(gateway.address()).status, 200, "{said} {limits}");
+    }
+}
+
+#[test]
 fn a_body_that_has_to_be_json_is_an_object_or_an_array() {
     let (gateway, upstream) = own(&format!("{OWN}[limits]\njson = true\n"), &keyed(""));
     let bad = [

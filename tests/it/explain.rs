@@ -478,4 +478,10 @@ fn a_compressed_body_is_tried_as_sent_and_before_its_compression() {
     cut.body.truncate(cut.body.len() - 1);
     let cause = explained(&cut).1.expect("a cause");
     assert!(!cause.proven && cause.words.contains("only a part of it is there"), "{}", cause.words);
+    // As at the gateway, which decompresses nothing for strangers.
+    for (said, reason) in [(as_sent, "signature_mismatch"), (before, "body_malformed")] {
+        let mut cut = compressed(&plain.body, Some(said));
+        cut.body.truncate(cut.body.len() - 1);
+        assert_eq!(explained(&cut).0.verdict.expect_err("refused").row().reason, reason);
+    }
 }

@@ -19,6 +19,10 @@ pub(super) fn source(name: &str, profile: &Profile) -> String {
         out.push_str(&format!("{comment}params.{param} = {value}   # {}\n", line(&said.about)));
     }
     out.push_str(&allow(profile));
+    if let Some(largest) = profile.largest_body() {
+        let largest = largest.to_string().replace(".0 ", "");
+        out.push_str(&format!("max_body = {}   # it sends as much\n", quoted(&largest)));
+    }
     out.push_str("deliver.upstream = { url = \"http://127.0.0.1:3000/\" }\n");
     out
 }
@@ -115,6 +119,9 @@ mod tests {
             key = { about = "the key\r\nin = [two lines" }
             signature = { header = "X-S", encoding = "hex" }
             signed = "{body}"
+            [[require]]
+            header = "X-P"
+            equals = "{one}{two}"
             [event]
             id = { json = "/id" }
         "#;

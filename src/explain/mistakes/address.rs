@@ -4,6 +4,7 @@ use http::Uri;
 use http::header;
 
 use super::Undone;
+use super::form::spellings as spellings_of;
 use crate::explain::Case;
 
 /// The parameter that holds the address as it was registered.
@@ -32,6 +33,18 @@ pub(super) fn spelled(case: &Case) -> Vec<Undone> {
         }
     }
     all
+}
+
+/// The same request with every spelling of its query.
+pub(super) fn query_spelled(case: &Case) -> Vec<Undone> {
+    let Some(query) = case.target.query().filter(|query| query.contains(['%', '+'])) else { return Vec::new() };
+    let words = "the query is the same as the one that was signed, but its percent-encoding is another (%3a for %3A, + for %20 or \
+                 the like): something parses it and writes it again. Pass on the address as it came.";
+    let other = |spelled: String| {
+        let target = format!("{}?{spelled}", case.target.path()).parse().ok()?;
+        (target != case.target).then(|| Undone::request(words, Case { target, ..case.clone() }))
+    };
+    spellings_of(query).into_iter().filter_map(other).collect()
 }
 
 /// The address as the request itself has it.

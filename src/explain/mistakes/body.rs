@@ -2,11 +2,13 @@
 
 use std::collections::HashSet;
 
-use base64::Engine as _;
 use bytes::Bytes;
 
 use super::Undone;
+use super::form;
+use super::text;
 use crate::explain::Case;
+use crate::explain::order::reordered;
 use crate::explain::rewritten::rewritten;
 use crate::mac;
 use crate::profile::Hash;
@@ -15,9 +17,22 @@ use crate::profile::Hash;
 pub(super) fn altered(case: &Case) -> impl Iterator<Item = Undone> {
     let body = &case.body;
     let mut seen = HashSet::from([digest(body)]);
-    let ways = ends(body).into_iter().chain(lines(body)).chain(encodings(body)).chain(forms(body)).chain(json(body));
+    let ways = ends(body).into_iter().chain(lines(body)).chain(text::encoded(body));
+    let ways = ways.chain(form::written(&case.headers, body)).chain(json(body));
     ways.filter_map(move |(words, bytes)| {
         seen.insert(digest(&bytes)).then(|| Undone::body(words, Bytes::from(bytes), case))
+    })
+}
+
+/// The same request with its members in every order that they may have had, where they stand sorted.
+pub(super) fn ordered(case: &Case) -> impl Iterator<Item = Undone> {
+    let sample = case.profile.sample.body.as_deref().unwrap_or_default();
+    reordered(&case.body, sample).map(|(order, bytes)| {
+        let words = format!(
+            "the members of the body are sorted by name, and those that were signed stand {order}: something has sorted them, \
+             such as the tool that captured it. Pass on and verify the bytes as they came."
+        );
+        Undone::body(words, Bytes::from(bytes), case)
     })
 }
 
@@ -25,7 +40,8 @@ fn digest(bytes: &[u8]) -> Vec<u8> {
     mac::hash(Hash::Sha256, &[bytes])
 }
 
-type Ways = Vec<(String, Vec<u8>)>;
+/// Bodies, each with the words for what became of it.
+pub(super) type Ways = Vec<(String, Vec<u8>)>;
 
 fn ends(body: &[u8]) -> Ways {
     let added = |end: &str, name: &str| {
@@ -66,28 +82,6 @@ fn lines(body: &[u8]) -> Ways {
     ]
 }
 
-fn encodings(body: &[u8]) -> Ways {
-    let mut ways = Vec::new();
-    let compact: Vec<u8> = body.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
-    if let Ok(bytes) = base64::engine::general_purpose::STANDARD.decode(compact) {
-        let words = "the body is still base64, as some platforms hand it over (AWS Lambda says isBase64Encoded). Decode it \
-                     first.";
-        ways.push((words.to_owned(), bytes));
-    }
-    if let Some(bytes) = body.strip_prefix(b"\xef\xbb\xbf") {
-        ways.push(("the body begins with a byte order mark that was not signed.".to_owned(), bytes.to_vec()));
-    }
-    let Ok(text) = std::str::from_utf8(body) else { return ways };
-    let latin: Option<Vec<u8>> = text.chars().map(|character| u8::try_from(character).ok()).collect();
-    if let Some(bytes) = latin {
-        let words = "the body's text was encoded twice: its UTF-8 was taken for ISO 8859-1 and encoded again.";
-        ways.push((words.to_owned(), bytes));
-    }
-    let ascii: String = text.chars().filter(char::is_ascii).collect();
-    ways.push(("the body has characters beyond ASCII that were not signed.".to_owned(), ascii.into_bytes()));
-    ways
-}
-
 fn json(body: &[u8]) -> impl Iterator<Item = (String, Vec<u8>)> + use<> {
     let words = |way: &str| {
         format!(
@@ -105,42 +99,4 @@ fn json(body: &[u8]) -> impl Iterator<Item = (String, Vec<u8>)> + use<> {
         [(words(&way), bytes), (words(&way), with_end)]
     });
     string.into_iter().chain(ways)
-}
-
-fn forms(body: &[u8]) -> Ways {
-    let Ok(text) = std::str::from_utf8(body) else { return Vec::new() };
-    if text.starts_with(['{', '[']) {
-        return Vec::new();
-    }
-    let words = "the body is the same form as the one that was signed, but its percent-encoding is another: something parses it \
-                 and writes it again. Pass on and verify the bytes as they came.";
-    let upper = hex_digits(text, |digit| digit.to_ascii_uppercase());
-    let lower = hex_digits(text, |digit| digit.to_ascii_lowercase());
-    let mut ways = Vec::new();
-    for text in [text, &upper, &lower] {
-        for text in [text.to_owned(), text.replace('+', "%20"), text.replace("%20", "+"), text.replace("%7E", "~")] {
-            ways.push((words.to_owned(), text.into_bytes()));
-        }
-    }
-    let parsed = form_urlencoded::parse(body);
-    let mut pairs: Vec<_> = parsed.into_owned().collect();
-    pairs.sort();
-    let sorted = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
-    ways.push((words.to_owned(), sorted.into_bytes()));
-    ways
-}
-
-/// The text with the two digits after each percent sign changed.
-fn hex_digits(text: &str, change: impl Fn(char) -> char) -> String {
-    let mut left = 0;
-    let digit = |character: char| {
-        if character == '%' {
-            left = 2;
-            return character;
-        }
-        let inside = left > 0;
-        left = i32::max(left - 1, 0);
-        if inside { change(character) } else { character }
-    };
-    text.chars().map(digit).collect()
 }

@@ -2,9 +2,12 @@
 
 mod address;
 mod body;
+mod compressed;
+mod form;
 mod keys;
 mod place;
 mod plain;
+mod text;
 mod time;
 
 use bytes::Bytes;
@@ -13,7 +16,7 @@ use super::Case;
 use super::Taken;
 use crate::auth::Failure;
 use crate::auth::KeySets;
-use crate::profile::ContentEncoding;
+use crate::body::Unreadable;
 use crate::profile::Scheme;
 use crate::profile::Verifier;
 use crate::refusal::Refusal;
@@ -46,6 +49,11 @@ impl Undone {
         Self { words: words.into(), case, request: false }
     }
 
+    /// Another request.
+    fn request(words: impl Into<String>, case: Case) -> Self {
+        Self { words: words.into(), case, request: true }
+    }
+
     /// Another body.
     fn body(words: String, body: Bytes, case: &Case) -> Self {
         Self { words, case: Case { body, ..case.clone() }, request: true }
@@ -54,6 +62,13 @@ impl Undone {
 
 /// The likeliest cause of a refusal.
 pub(super) async fn cause(case: &Case, judge: &Judge, refusal: &Refusal, key_sets: &mut KeySets) -> Cause {
+    if let Refusal::Unreadable(Unreadable::Garbled(_)) = refusal {
+        for undone in compressed::undone(case) {
+            if proves(&undone.case, judge, &Failure::SignatureMismatch).await {
+                return Cause { words: undone.words, proven: true };
+            }
+        }
+    }
     let Some(failure) = doubtful(refusal) else {
         return Cause { words: plain::told(case, refusal), proven: false };
     };
@@ -135,34 +150,19 @@ fn candidates<'c>(case: &'c Case, failure: &Failure) -> Box<dyn Iterator<Item = 
     let first = elsewhere().take(if missing { usize::MAX } else { 0 });
     let last = elsewhere().take(if missing { 0 } else { usize::MAX });
     let bodies = case.covers_body().then(|| body::altered(case)).into_iter().flatten();
+    let orders = case.covers_body().then(|| body::ordered(case)).into_iter().flatten();
     let all = first
         .chain(lazily(case, keys::older))
         .chain(lazily(case, keys::misread))
-        .chain(lazily(case, compressed_otherwise))
         .chain(lazily(case, address::spelled))
+        .chain(lazily(case, address::query_spelled))
+        .chain(lazily(case, compressed::undone))
         .chain(bodies)
         .chain(lazily(case, time::scaled))
         .chain(last)
-        .chain(lazily(case, place::signs_otherwise));
+        .chain(lazily(case, place::signs_otherwise))
+        .chain(orders);
     Box::new(all)
-}
-
-/// The same request with the other bytes of its compressed body signed.
-fn compressed_otherwise(case: &Case) -> Vec<Undone> {
-    let Some(said) = case.profile.content_encoding else { return Vec::new() };
-    let (which, other) = match said {
-        ContentEncoding::SignedPlain => ("as sent", ContentEncoding::SignedAsSent),
-        ContentEncoding::SignedAsSent => ("before its compression", ContentEncoding::SignedPlain),
-    };
-    let words = format!(
-        "the signature is right over the body {which}, and the profile says content_encoding = \"{}\". Write \
-         content_encoding = \"{}\".",
-        said.name(),
-        other.name()
-    );
-    let mut case = case.clone();
-    case.profile.content_encoding = Some(other);
-    vec![Undone::new(words, case)]
 }
 
 /// The mistakes of one kind, made when they are asked for.

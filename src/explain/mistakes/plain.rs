@@ -5,6 +5,7 @@ use crate::auth::JWKS_COOLDOWN;
 use crate::body::Unreadable;
 use crate::event::Unidentified;
 use crate::explain::Case;
+use crate::explain::order::sorted;
 use crate::explain::rewritten::MAX_BODY;
 use crate::explain::token;
 use crate::params;
@@ -33,7 +34,9 @@ pub(super) fn told(case: &Case, refusal: &Refusal) -> String {
                 .to_owned()
         }
         Refusal::Unreadable(Unreadable::TooLarge) => {
-            "the body is larger than this provider's ever are (max_body of the profile).".to_owned()
+            "the body is larger than the gateway takes: larger than server.max_body, or than this provider's ever are \
+             (limits.max_body of the profile)."
+                .to_owned()
         }
         Refusal::Unreadable(Unreadable::Framing) => {
             "the request says in two ways where its body ends. A proxy on the way writes Transfer-Encoding or \
@@ -50,7 +53,7 @@ pub(super) fn told(case: &Case, refusal: &Refusal) -> String {
             members(case)
         ),
         Refusal::Unidentified(Unidentified::Invalid) => format!(
-            "the request is genuine, but what stands at {} cannot be an event id: it is empty, too long, or neither an integer \
+            "the request is genuine, but what stands at {} cannot be an event id: it is empty, too long, or neither a number \
              nor a text.",
             case.profile.event.id
         ),
@@ -247,8 +250,20 @@ fn other_key_or_body(case: &Case, failure: &Failure, tried: &str) -> String {
     } else {
         ""
     };
+    let sorted = if sorted(&case.body) {
+        " The members of the body are sorted by name: if a tool has sorted them, the order that was signed is lost, and \
+         nothing can be said of the signature from this capture."
+    } else {
+        ""
+    };
+    let replaced = if case.body.windows(3).any(|bytes| bytes == "\u{fffd}".as_bytes()) {
+        " The body has the character U+FFFD, which stands for bytes that could not be read as text: they may have been lost on \
+         the way."
+    } else {
+        ""
+    };
     format!(
         "{failure}. The {key} is that of another endpoint, environment or account, or was replaced{url}, or the body was really \
-         changed.{hint}{tried}{large}"
+         changed.{hint}{tried}{large}{sorted}{replaced}"
     )
 }

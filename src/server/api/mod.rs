@@ -38,6 +38,7 @@ use crate::store::queued::Number;
 use self::asked::Asked;
 use self::withheld::Withheld;
 use super::access;
+use super::access::Refusals;
 
 /// What all its paths begin with.
 pub(super) const ROOT: &str = "/api/";
@@ -56,6 +57,7 @@ const DESCRIPTION: &str = include_str!("../../../config/openapi.json");
 pub(super) struct Api {
     ledger: Option<Ledger>,
     token: Option<Secret>,
+    refusals: Arc<Refusals>,
     withheld: Withheld,
     limits: Limits,
 }
@@ -105,9 +107,14 @@ enum No {
 }
 
 impl Api {
-    pub(super) fn new(ledger: Option<Ledger>, token: Option<Secret>, sources: &[Arc<Source>]) -> Self {
+    pub(super) fn new(
+        ledger: Option<Ledger>,
+        token: Option<Secret>,
+        refusals: Arc<Refusals>,
+        sources: &[Arc<Source>],
+    ) -> Self {
         let limits = Limits { max_body: MAX_BODY, body_timeout: PATIENCE, budget: Arc::new(Budget::new(MAX_BODIES)) };
-        Self { ledger, token, withheld: Withheld::of_sources(sources), limits }
+        Self { ledger, token, refusals, withheld: Withheld::of_sources(sources), limits }
     }
 
     pub(super) async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
@@ -147,7 +154,7 @@ impl Api {
         if bearer.is_some_and(|shown| access::is_token(shown, token)) {
             return None;
         }
-        tracing::warn!(%peer, "the API was asked without the token of admin.token, or with another");
+        self.refusals.note(peer, "the API was asked without the token of admin.token, or with another");
         let detail = match bearer {
             Some(_) => "this is not the token that admin.token names",
             None => "send the token that admin.token names, in the header \"Authorization: Bearer TOKEN\"",

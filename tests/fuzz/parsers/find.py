@@ -47,7 +47,7 @@ def found(value, tokens):
             one = found(item, rest)
             each.extend(one["each"] if "each" in one else [one])
         return {"each": each}
-    if isinstance(value, list) and is_index and token == str(int(token)) and int(token) < len(value):
+    if isinstance(value, list) and is_index and token in map(str, range(len(value))):
         return found(value[int(token)], rest)
     return "absent"
 

@@ -54,9 +54,10 @@ fn judge(number: usize) -> Judge {
     let (numbered, prefix, item) = SHAPES[shape];
     let item = item
         .map(|(key, separator, assign)| format!(r#", item = "{key}", separator = "{separator}", assign = "{assign}""#));
+    let prefix = if prefix.is_empty() { String::new() } else { format!(r#", prefix = "{prefix}""#) };
     let text = format!(
         "title = \"X\"\n[auth.hmac]\nhash = \"{}\"\nsigned = \"{{body}}\"\nsignature = {{ header = \"X-S\", \
-         numbered = {numbered}, encoding = \"{}\", prefix = \"{prefix}\"{} }}\n[event]\nid = {{ unique = true }}\n",
+         numbered = {numbered}, encoding = \"{}\"{prefix}{} }}\n[event]\nid = {{ unique = true }}\n",
         HASHES[hash].1,
         ["hex", "base64", "base64url"][encoding],
         item.unwrap_or_default()

@@ -1,0 +1,57 @@
+//! Bodies that are compressed, or are said to be.
+
+use bytes::Bytes;
+use http::header;
+
+use super::Undone;
+use crate::content_coding::Coding;
+use crate::explain::Case;
+use crate::explain::rewritten::MAX_BODY;
+use crate::profile::ContentEncoding;
+
+/// The same request with the bytes before and after compression, and without a header that says which they are.
+pub(super) fn undone(case: &Case) -> Vec<Undone> {
+    match Coding::of(&case.headers) {
+        Ok(Some(coding)) if plain(coding, &case.body).is_some() => signed_otherwise(case),
+        Ok(Some(_)) => vec![not_compressed(case)],
+        Ok(None) => [Coding::Gzip, Coding::Deflate].into_iter().filter_map(|coding| unsaid(case, coding)).collect(),
+        Err(_unsupported) => Vec::new(),
+    }
+}
+
+/// The other bytes of the compressed body signed, where the profile says which are.
+fn signed_otherwise(case: &Case) -> Vec<Undone> {
+    let Some(said) = case.profile.content_encoding else { return Vec::new() };
+    let (which, other) = match said {
+        ContentEncoding::SignedPlain => ("as sent", ContentEncoding::SignedAsSent),
+        ContentEncoding::SignedAsSent => ("before its compression", ContentEncoding::SignedPlain),
+    };
+    let words = format!(
+        "the signature is right over the body {which}, and the profile says content_encoding = \"{}\". Write \
+         content_encoding = \"{}\".",
+        said.name(),
+        other.name()
+    );
+    let mut case = case.clone();
+    case.profile.content_encoding = Some(other);
+    vec![Undone::new(words, case)]
+}
+
+fn not_compressed(case: &Case) -> Undone {
+    let mut case = case.clone();
+    case.headers.remove(header::CONTENT_ENCODING);
+    let words = "the request says that its body is compressed, and it is not: something decompresses it and leaves \
+                 Content-Encoding, or the capture shows it so. The signature belongs to the body before it was compressed.";
+    Undone::request(words, case)
+}
+
+fn unsaid(case: &Case, coding: Coding) -> Option<Undone> {
+    let words = "the body is compressed, and the request does not say so: something on the way compresses it, or has lost \
+                 Content-Encoding. The signature belongs to the body before it was compressed.";
+    Some(Undone::body(words.to_owned(), plain(coding, &case.body)?, case))
+}
+
+/// What was compressed, no more than [`MAX_BODY`].
+fn plain(coding: Coding, body: &Bytes) -> Option<Bytes> {
+    coding.plain(body, MAX_BODY).ok().flatten().map(Bytes::from)
+}

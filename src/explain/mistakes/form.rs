@@ -1,0 +1,145 @@
+//! Forms that are written in another way than the one that was signed.
+
+use http::HeaderMap;
+use http::header;
+use serde_json::value::RawValue;
+
+use super::body::Ways;
+use crate::explain::rewritten::MAX_BODY;
+use crate::explain::rewritten::Members;
+use crate::explain::rewritten::plainly;
+
+/// What libraries leave as it is besides letters and digits: browsers and Java, RFC 3986 with Python, Go and Ruby, PHP,
+/// JavaScript, .NET.
+const KEPT: [&str; 5] = ["*-._", "-._~", "-._", "!'()*-._~", "!()*-._"];
+
+/// How a library writes names and values.
+#[derive(Debug, Clone, Copy)]
+struct Writer {
+    kept: &'static str,
+    /// What a space becomes.
+    space: &'static str,
+    /// Whether the digits `a` to `f` are lower case.
+    lower: bool,
+}
+
+/// The writers with upper-case digits.
+fn writers() -> impl Iterator<Item = Writer> {
+    let spaces = ["+", "%20"].into_iter();
+    spaces.flat_map(|space| KEPT.into_iter().map(move |kept| Writer { kept, space, lower: false }))
+}
+
+impl Writer {
+    fn write(self, text: &str, out: &mut String) {
+        const UPPER: &[u8; 16] = b"0123456789ABCDEF";
+        const LOWER: &[u8; 16] = b"0123456789abcdef";
+        let digits = if self.lower { LOWER } else { UPPER };
+        let digit = |value: u8| digits.get(usize::from(value)).map_or('0', |digit| char::from(*digit));
+        for byte in text.bytes() {
+            let character = char::from(byte);
+            if character == ' ' {
+                out.push_str(self.space);
+            } else if character.is_ascii_alphanumeric() || self.kept.contains(character) && byte.is_ascii() {
+                out.push(character);
+            } else {
+                out.extend(['%', digit(byte >> 4), digit(byte & 15)]);
+            }
+        }
+    }
+
+    fn pairs(self, pairs: &[(String, String)]) -> Vec<u8> {
+        let mut out = String::new();
+        for (name, value) in pairs {
+            if !out.is_empty() {
+                out.push('&');
+            }
+            self.write(name, &mut out);
+            out.push('=');
+            self.write(value, &mut out);
+        }
+        out.into_bytes()
+    }
+}
+
+/// The form in other ways; where the body is JSON and the request says that it is a form, the form that the JSON was taken
+/// from.
+pub(super) fn written(headers: &HeaderMap, body: &[u8]) -> Box<dyn Iterator<Item = (String, Vec<u8>)>> {
+    let Some(text) = std::str::from_utf8(body).ok().filter(|text| text.len() <= MAX_BODY) else {
+        return Box::new(std::iter::empty());
+    };
+    if !text.trim_start().starts_with(['{', '[']) {
+        return Box::new(respelled(text).into_iter());
+    }
+    let form = headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().to_ascii_lowercase().starts_with(b"application/x-www-form-urlencoded"));
+    if form { Box::new(fields(text).into_iter().chain(payload(text))) } else { Box::new(std::iter::empty()) }
+}
+
+fn respelled(text: &str) -> Ways {
+    let words = "the body is the same form as the one that was signed, but its percent-encoding is another (%3a for %3A, + for \
+                 %20 or the like): something parses it and writes it again. Pass on and verify the bytes as they came.";
+    let mut ways: Ways = spellings(text).into_iter().map(|text| (words.to_owned(), text.into_bytes())).collect();
+    let pairs: Vec<(String, String)> = form_urlencoded::parse(text.as_bytes()).into_owned().collect();
+    let mut sorted = pairs.clone();
+    sorted.sort();
+    for writer in writers() {
+        for lower in [false, true] {
+            let writer = Writer { lower, ..writer };
+            ways.push((words.to_owned(), writer.pairs(&pairs)));
+            ways.push((words.to_owned(), writer.pairs(&sorted)));
+        }
+    }
+    ways
+}
+
+/// The form of which a capture shows the fields as a JSON object.
+fn fields(text: &str) -> Ways {
+    let words = "the request says that its body is a form, and the capture shows its fields as JSON: what was signed is the \
+                 form. Capture and verify the bytes as they came.";
+    let members = serde_json::from_str(text).ok().map(|Members(members)| members).unwrap_or_default();
+    let field = |(name, value): (String, &RawValue)| Some((name, serde_json::from_str(value.get()).ok()?));
+    let fields: Vec<(String, String)> = members.into_iter().map(field).collect::<Option<_>>().unwrap_or_default();
+    if fields.is_empty() {
+        return Vec::new();
+    }
+    writers().map(|writer| (words.to_owned(), writer.pairs(&fields))).collect()
+}
+
+/// The form of which a capture shows the JSON in the field `payload`, made one after the other.
+fn payload(text: &str) -> impl Iterator<Item = (String, Vec<u8>)> + use<> {
+    let words = "the request says that its body is a form, and the capture shows the JSON in its field payload, as GitHub's page \
+                 of recent deliveries does: what was signed is payload=… with the JSON percent-encoded. The request itself is \
+                 genuine; capture the bytes as they came, or choose application/json for the webhook.";
+    let written = std::iter::once(text.as_bytes().to_vec()).chain(plainly(text.as_bytes()));
+    written.filter_map(|json| String::from_utf8(json).ok()).flat_map(move |json| {
+        let pair = [("payload".to_owned(), json)];
+        writers().map(move |writer| (words.to_owned(), writer.pairs(&pair)))
+    })
+}
+
+/// A percent-encoded text in the ways in which it is commonly written.
+pub(super) fn spellings(text: &str) -> Vec<String> {
+    let upper = hex_digits(text, |digit| digit.to_ascii_uppercase());
+    let lower = hex_digits(text, |digit| digit.to_ascii_lowercase());
+    let mut all = Vec::new();
+    for text in [text, &upper, &lower] {
+        all.extend([text.to_owned(), text.replace('+', "%20"), text.replace("%20", "+"), text.replace("%7E", "~")]);
+    }
+    all
+}
+
+/// The text with the two digits after each percent sign changed.
+fn hex_digits(text: &str, change: impl Fn(char) -> char) -> String {
+    let mut left = 0;
+    let digit = |character: char| {
+        if character == '%' {
+            left = 2;
+            return character;
+        }
+        let inside = left > 0;
+        left = i32::max(left - 1, 0);
+        if inside { change(character) } else { character }
+    };
+    text.chars().map(digit).collect()
+}

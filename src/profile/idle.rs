@@ -1,0 +1,210 @@
+//! Keys that the grammar takes and that would decide nothing: whoever wrote one meant something, which would not happen.
+
+use super::Auth;
+use super::Combination;
+use super::Handshake;
+use super::Jwt;
+use super::KeyForm;
+use super::Piece;
+use super::Profile;
+use super::Reference;
+use super::Scheme;
+use super::Signature;
+use super::Template;
+use super::Test;
+use super::TimestampPolicy;
+use super::Trail;
+use super::Verifier;
+use super::validate::Wrong;
+
+/// Refuses the first key that decides nothing.
+pub(super) fn refuse(profile: &Profile) -> Result<(), Wrong> {
+    if profile.title.trim().is_empty() {
+        return wrong(&Trail::to(["title"]), "title is empty; write the provider's name");
+    }
+    if profile.limits.max_body.is_some_and(|size| size.as_u64() == 0) {
+        return wrong(&Trail::to(["limits", "max_body"]), "max_body is zero, and every event has a body; leave it out");
+    }
+    if let Some(timestamp) = &profile.timestamp
+        && timestamp.policy == TimestampPolicy::Record
+        && timestamp.tolerance.is_some()
+    {
+        return wrong(
+            &Trail::to(["timestamp", "tolerance"]),
+            "tolerance decides nothing with policy = \"record\", which only measures the time; leave one of them out",
+        );
+    }
+    members(&profile.auth, profile.fetches_keys())?;
+    for (at, member) in profile.auth.members.iter().enumerate() {
+        let trail = Trail::member(at, member.scheme.table());
+        match &member.scheme {
+            Scheme::Signature(said) => signature(said, &trail)?,
+            Scheme::Jwt(said) => jwt(said, profile.fetches_keys(), &trail)?,
+            Scheme::Token(said) => sent_along(&said.key, &trail)?,
+            Scheme::Basic(said) => sent_along(&said.key, &trail)?,
+        }
+    }
+    let handshakes = Trail::to(["handshake"]);
+    for (at, said) in profile.handshakes.iter().enumerate() {
+        if let Some(visit) = &said.visit {
+            hosts(&visit.hosts, &handshakes.item(at).key("visit").key("hosts"))?;
+        }
+    }
+    params(profile)
+}
+
+fn wrong(trail: &Trail, message: impl Into<String>) -> Result<(), Wrong> {
+    Err(Wrong::new(trail, message))
+}
+
+fn members(auth: &Auth, fetched: bool) -> Result<(), Wrong> {
+    for (at, member) in auth.members.iter().enumerate().filter(|(_, member)| member.optional) {
+        let trail = Trail::member(at, "optional");
+        if auth.combination == Combination::First {
+            return wrong(
+                &trail,
+                "optional goes with [[auth.all]]: of [[auth.first]], a scheme for which a source has no secret never counts",
+            );
+        }
+        if member.scheme.key(fetched).is_none() {
+            return wrong(
+                &trail,
+                "optional is for a scheme that takes a secret, which a source may not have; this takes none",
+            );
+        }
+    }
+    Ok(())
+}
+
+fn signature(said: &Signature, trail: &Trail) -> Result<(), Wrong> {
+    if let Verifier::Certificate(_, certificate) = &said.verifier {
+        if is_said(&said.key) {
+            return wrong(
+                &trail.key("key"),
+                "key decides nothing beside certificate, which has the key in it; leave it out",
+            );
+        }
+        hosts(&certificate.hosts, &trail.key("certificate").key("hosts"))?;
+    }
+    for (at, template) in said.signed.iter().enumerate().skip(1) {
+        if said.signed.iter().take(at).any(|earlier| earlier == template) {
+            return wrong(
+                &trail.key("or_signed").item(at - 1),
+                format!("{:?} is said before, so that it never decides; leave it out", template.to_string()),
+            );
+        }
+    }
+    Ok(())
+}
+
+fn jwt(said: &Jwt, fetched: bool, trail: &Trail) -> Result<(), Wrong> {
+    if fetched && !said.algorithm.is_symmetric() && is_said(&said.key) {
+        return wrong(
+            &trail.key("key"),
+            "key decides nothing beside the parameter jwks_url, from which the keys come; leave it out",
+        );
+    }
+    for (name, texts) in [("issuer", &said.issuer), ("audience", &said.audience)] {
+        if texts.iter().any(|text| text.trim().is_empty()) {
+            return wrong(
+                &trail.key(name),
+                format!("{name} is empty, and no token has it; write what the claim has to be"),
+            );
+        }
+    }
+    if said.body.as_ref().is_some_and(|body| body.claim.is_empty()) {
+        return wrong(
+            &trail.key("body").key("claim"),
+            "claim is empty; write the name of the claim that has the digest",
+        );
+    }
+    Ok(())
+}
+
+fn sent_along(key: &KeyForm, trail: &Trail) -> Result<(), Wrong> {
+    if key.derive.is_some() {
+        return wrong(
+            &trail.key("key").key("derive"),
+            "derive makes the key of an HMAC from the secret; a secret that is sent along is compared as it stands",
+        );
+    }
+    Ok(())
+}
+
+fn is_said(key: &KeyForm) -> bool {
+    let KeyForm { about, encoding, prefix, only_prefixed, or_text, derive } = key;
+    about.is_some() || encoding.is_some() || !prefix.is_empty() || *only_prefixed || *or_text || derive.is_some()
+}
+
+fn hosts(said: &str, trail: &Trail) -> Result<(), Wrong> {
+    if said.trim().is_empty() {
+        return wrong(trail, "hosts names none, so that nothing could be fetched; write hosts = \"api.example.com\"");
+    }
+    Ok(())
+}
+
+/// Parameters that a source would have to set for nothing.
+fn params(profile: &Profile) -> Result<(), Wrong> {
+    let jwts = || profile.schemes().filter_map(|scheme| if let Scheme::Jwt(said) = scheme { Some(said) } else { None });
+    let by_name = |name: &str| match name {
+        "jwks_url" => jwts().any(|said| !said.algorithm.is_symmetric()),
+        "issuer" => jwts().any(|said| said.issuer.is_empty()),
+        "audience" => jwts().any(|said| said.audience.is_empty()),
+        _ => false,
+    };
+    let named = |name: &str| texts(profile).iter().any(|text| text.contains(&format!("{{{name}}}")));
+    let written = |name: &str| {
+        templates(profile).into_iter().flat_map(Template::walk).any(|piece| match piece {
+            Piece::Param(known) => known == name,
+            Piece::Url | Piece::UrlWithPort => name == "url",
+            Piece::Literal(_) | Piece::Body | Piece::Timestamp | Piece::Method | Piece::Query | Piece::SortedForm => {
+                false
+            }
+            Piece::Place(_) | Piece::Optional(_) | Piece::Item(_) | Piece::Call(..) => false,
+        })
+    };
+    match profile.params.keys().find(|name| !by_name(name) && !named(name) && !written(name)) {
+        Some(name) => wrong(
+            &Trail::to(["params", name]),
+            format!(
+                "nothing reads this parameter, so that a source would set it for nothing; write {{{name}}} where it is wanted"
+            ),
+        ),
+        None => Ok(()),
+    }
+}
+
+/// Every text in which a parameter may stand.
+fn texts(profile: &Profile) -> Vec<&str> {
+    let mut texts: Vec<&str> = profile.params.values().filter_map(|param| param.default.as_deref()).collect();
+    for scheme in profile.schemes() {
+        match scheme {
+            Scheme::Signature(said) => {
+                texts.extend(said.place.place.item.iter().map(|item| item.key.as_str()));
+                if let Verifier::Certificate(_, certificate) = &said.verifier {
+                    texts.push(&certificate.hosts);
+                }
+            }
+            Scheme::Jwt(said) => {
+                texts.extend(said.issuer.iter().chain(&said.audience).map(String::as_str));
+                texts.extend(said.claims.values().filter_map(toml::Value::as_str));
+            }
+            Scheme::Token(_) | Scheme::Basic(_) => {}
+        }
+    }
+    let references = [Some(&profile.event.id), profile.event.kind.as_ref()];
+    let places = references.into_iter().flatten().flat_map(Reference::places);
+    texts.extend(places.filter_map(|place| place.item.as_ref()).map(|item| item.key.as_str()));
+    texts.extend(profile.handshakes.iter().filter_map(|said| said.visit.as_ref()).map(|visit| visit.hosts.as_str()));
+    texts
+}
+
+fn templates(profile: &Profile) -> Vec<&Template> {
+    let members = profile.auth.members.iter().flat_map(|member| member.when.iter().chain(&member.check));
+    let handshakes = profile.handshakes.iter().flat_map(|said| said.when.iter().chain(&said.check));
+    let conditions = profile.require.iter().chain(members).chain(handshakes);
+    let compared =
+        conditions.filter_map(|condition| if let Test::Equals(said) = &condition.test { Some(said) } else { None });
+    let replies = profile.handshakes.iter().flat_map(Handshake::templates);
+    profile.schemes().flat_map(Scheme::signed).chain(compared).chain(replies).collect()
+}
