@@ -24,6 +24,8 @@ fn what_is_not_quite_slacks_check_is_refused() {
         "ssl_check=&token=T",
         "ssl_check=true&token=T",
         "ssl_check=1+&token=T",
+        "ssl_check=1%zz&token=T",
+        "ssl_check=1&%zz=T",
         "SSL_CHECK=1&token=T",
         "ssl_check=1&ssl_check=1&token=T",
         "ssl_check=1&ssl_check=0&token=T",
@@ -44,8 +46,6 @@ fn what_is_not_quite_slacks_check_is_refused() {
     let in_query = request("POST", &format!("/slack?{CHECK}"), &[], COMMAND);
     assert_eq!(in_query.send(gateway.address()).status, 401);
     assert_refused(&gateway, &upstream, "slack", changed.len() + 1);
-    let unreadable = request("POST", "/slack", &[], "ssl_check=1&token=%zz");
-    assert_eq!(unreadable.send(gateway.address()).status, 400);
     assert_eq!(request("GET", &format!("/slack?{CHECK}"), &[], "").send(gateway.address()).status, 405);
     assert_eq!((gateway.outcomes("slack", "handshake"), upstream.connections()), (0.0, 0));
 }
