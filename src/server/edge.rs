@@ -1,16 +1,51 @@
-//! Carrying on when a sender hangs up.
+//! Around the gateway, what knows nothing of webhooks: carrying on when a sender hangs up.
 
+use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::Context;
 use std::task::Poll;
 
+use bytes::Bytes;
+use http::Request;
+use http::Response;
+use http_body_util::Full;
+use hyper::body::Incoming;
 use tokio::runtime::Handle;
+use tower::Service;
+
+use crate::gateway::Caller;
+use crate::gateway::Gateway;
+
+/// The gateway as the requests of one connection reach it.
+#[derive(Clone)]
+pub(super) struct Handler {
+    pub(super) gateway: Arc<Gateway>,
+    pub(super) caller: Arc<Caller>,
+}
+
+impl Service<Request<Incoming>> for Handler {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Persistent<Result<Self::Response, Infallible>>;
+
+    /// Always: what is too much is refused by the gateway, which knows whose it is.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// Begins at once and not when it is first polled: a sender that hangs up has sent its request all the same.
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        let Self { gateway, caller } = self.clone();
+        Persistent::new(async move { Ok(gateway.handle(&caller, request).await) })
+    }
+}
 
 /// A future that is carried on in the background when the one who waits for it goes away.
 pub(super) struct Persistent<T: Send + 'static>(Option<Pin<Box<dyn Future<Output = T> + Send>>>);
 
 impl<T: Send + 'static> Persistent<T> {
-    pub(super) fn new(future: impl Future<Output = T> + Send + 'static) -> Self {
+    fn new(future: impl Future<Output = T> + Send + 'static) -> Self {
         Self(Some(Box::pin(future)))
     }
 }

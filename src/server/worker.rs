@@ -20,12 +20,13 @@ use tokio::net::TcpListener;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
+use tower::Service as _;
 
 use super::Failure;
 use super::Phase;
 use super::Shared;
 use super::connection;
-use super::edge::Persistent;
+use super::edge::Handler;
 use crate::admission::Connections;
 use crate::admission::Place;
 use crate::admission::Terms;
@@ -230,19 +231,17 @@ impl Worker {
         let _unset = SockRef::from(&stream).set_tcp_user_timeout(Some(self.shared.settings.server.idle_timeout));
         let caller = Arc::new(Caller { peer: Peer::new(address), connection: Arc::clone(place.connection()) });
         let client = caller.peer.address();
-        let handler = Arc::clone(gateway);
+        let handler = Handler { gateway: Arc::clone(gateway), caller: Arc::clone(&caller) };
         let shared = Arc::clone(&self.shared);
         let service = service_fn(move |request| {
             caller.connection.begin();
-            let (gateway, handled) = (Arc::clone(&handler), Arc::clone(&caller));
-            // Begun here and not when it is first polled: a sender that hangs up at once has sent its request all the same.
-            let answer = Persistent::new(async move { gateway.handle(&handled, request).await });
+            let answer = handler.clone().call(request);
             let (shared, caller) = (Arc::clone(&shared), Arc::clone(&caller));
             async move {
-                let response = shared.leave_taking(answer.await);
+                let response = answer.await.map(|response| shared.leave_taking(response));
                 // This goes with the connection, unlike what is persistent.
                 caller.connection.rest();
-                Ok::<_, Infallible>(response)
+                response
             }
         });
         let open = self.shared.metrics.open_connections.clone();
