@@ -108,13 +108,15 @@ fn pairs(text: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
 
 /// A name or value as far as it can be decoded: to the first percent sign that is not followed by two hexadecimal digits,
 /// and the first byte that is no UTF-8.
-struct Decoded<'t> {
-    text: Cow<'t, [u8]>,
-    whole: bool,
+#[derive(Debug)]
+pub(crate) struct Decoded<'t> {
+    pub(crate) text: Cow<'t, [u8]>,
+    /// Whether that is all of it, so that every parser decodes it so.
+    pub(crate) whole: bool,
 }
 
 impl<'t> Decoded<'t> {
-    fn of(written: &'t [u8]) -> Self {
+    pub(crate) fn of(written: &'t [u8]) -> Self {
         if written.iter().all(|byte| byte.is_ascii() && !matches!(byte, b'%' | b'+')) {
             return Self { text: Cow::Borrowed(written), whole: true };
         }

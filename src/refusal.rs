@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use crate::admission::Busy;
 use crate::auth;
 use crate::body::Unreadable;
 use crate::deliver::Undelivered;
@@ -83,6 +84,9 @@ pub enum Unserved {
     /// It had waited longest when another connection needed its place.
     #[error("nothing was complete when the place was needed for another connection")]
     Displaced,
+    /// Its address has as many connections as it may.
+    #[error(transparent)]
+    Busy(#[from] Busy),
 }
 
 impl Unserved {
@@ -113,6 +117,7 @@ impl Unserved {
                 sender(StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time", "head_timed_out")
             }
             Self::Displaced => displaced(),
+            Self::Busy(_) => gateway("overloaded"),
         }
     }
 }

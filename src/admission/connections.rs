@@ -1,8 +1,9 @@
-//! The connections of one listener. All of their state is in two words of each and in one short list, so that a request
-//! costs one lock and no timer.
+//! The connections of one listener. All of their state is in a few words of each and in one short list, so that a request
+//! costs one lock and no timer. One thread serves all of them, so its words need no order between each other.
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -14,6 +15,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Waker;
 use std::time::Duration;
+use std::time::Instant;
 
 use tokio::sync::Notify;
 
@@ -148,14 +150,22 @@ impl Connections {
         })
     }
 
-    /// How often [`Self::sweep`] is to be called.
-    pub fn period(&self) -> Duration {
+    /// Gives up connections whose time is up, for ever.
+    pub async fn keep_time(&self) -> Infallible {
+        let begun = Instant::now();
+        loop {
+            tokio::time::sleep(self.period()).await;
+            self.sweep(begun.elapsed());
+        }
+    }
+
+    fn period(&self) -> Duration {
         let shortest = self.terms.header_timeout.min(self.terms.idle_timeout);
         (shortest / 8).clamp(Duration::from_millis(5), Duration::from_secs(1))
     }
 
     /// Gives up those whose time is up. `now` is since any one moment; a time ends at most two periods late.
-    pub fn sweep(&self, now: Duration) {
+    fn sweep(&self, now: Duration) {
         let now = milliseconds(now);
         self.now.store(now, Relaxed);
         // A phase may have begun up to one period after the moment that was noted.

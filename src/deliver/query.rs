@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use crate::form::Decoded;
 use crate::profile::Credentials;
 use crate::profile::Holder;
 
@@ -25,7 +26,7 @@ impl Names {
 
     /// Those of a query.
     pub(super) fn of_query(query: &str) -> Self {
-        let all = query.split('&').flat_map(names).map(|name| common(decoded(name).0));
+        let all = query.split('&').flat_map(names).map(|name| common(Decoded::of(name.as_bytes()).text.into_owned()));
         Self(all.filter(|name| !name.is_empty()).collect())
     }
 
@@ -39,10 +40,10 @@ impl Names {
     }
 
     fn is_in(&self, parameter: &str) -> bool {
-        names(parameter).any(|name| match decoded(name) {
-            // Some read more in it than others.
-            (_, false) => true,
-            (name, true) => self.0.contains(&common(name)),
+        names(parameter).any(|name| {
+            let name = Decoded::of(name.as_bytes());
+            // Of one that cannot be decoded, some read more than others.
+            !name.whole || self.0.contains(&common(name.text.into_owned()))
         })
     }
 }
@@ -50,16 +51,6 @@ impl Names {
 /// What may be names in what stands between two `&`.
 fn names(parameter: &str) -> impl Iterator<Item = &str> {
     parameter.split(';').map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name))
-}
-
-/// A name decoded, and whether every parser decodes it so: all its escapes are complete, and it is UTF-8.
-fn decoded(name: &str) -> (Vec<u8>, bool) {
-    let spaced = name.replace('+', " ");
-    let bytes: Vec<u8> = percent_encoding::percent_decode_str(&spaced).collect();
-    let hex = |at: usize| spaced.as_bytes().get(at).is_some_and(u8::is_ascii_hexdigit);
-    let complete = spaced.match_indices('%').all(|(at, _)| hex(at + 1) && hex(at + 2));
-    let plain = complete && std::str::from_utf8(&bytes).is_ok();
-    (bytes, plain)
 }
 
 /// The form that all spellings of a name have which some parser takes for the same.

@@ -116,9 +116,7 @@ impl Target {
             tls: if secure { Some(Tls::new(host)?) } else { None },
         })
     }
-}
 
-impl Target {
     /// The same with the queries of these requests.
     #[must_use]
     pub fn forwarding(mut self, forward: Forward) -> Self {
@@ -128,12 +126,11 @@ impl Target {
 
     /// The address for an event that is delivered with these headers.
     fn address(&self, headers: &HeaderMap) -> Result<Uri, Undelivered> {
-        let goes_on = match self.forward {
-            Forward::Never => false,
-            Forward::Verified => !headers.contains_key(headers::VERIFIED),
-            Forward::Always => true,
+        let target = match self.forward {
+            Forward::Always => headers.get(headers::TARGET),
+            Forward::Verified if !headers.contains_key(headers::VERIFIED) => headers.get(headers::TARGET),
+            Forward::Verified | Forward::Never => None,
         };
-        let target = headers.get(headers::TARGET).filter(|_| goes_on);
         let target = target.and_then(|target| std::str::from_utf8(target.as_bytes()).ok());
         let query = target.and_then(|target| target.split_once('?')).map(|(_, query)| self.own.left_out_of(query));
         let Some(query) = query.filter(|query| !query.is_empty()) else { return Ok(self.path.clone()) };

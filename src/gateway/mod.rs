@@ -93,15 +93,10 @@ impl Gateway {
         exchange.end(result)
     }
 
-    /// Notes what came from this address and is no request that could be served; `start` is the beginning of it, as far as
+    /// Notes what came from this address and is no request that could be served, or was not read; `start` is the beginning of it, as far as
     /// that is known.
     pub fn unserved(&self, client: IpAddr, why: Unserved, start: &[u8]) {
         Exchange::unserved(self, client, start).end(Err(why.into()));
-    }
-
-    /// Notes that a connection was turned away, because its address has too many that are busy.
-    pub fn turned_away(&self, client: IpAddr) {
-        Exchange::unserved(self, client, &[]).end(Err(Refusal::Overloaded));
     }
 
     async fn receive(

@@ -72,14 +72,8 @@ impl Admin {
         let watcher = Arc::clone(&admin);
         drop(tokio::spawn(async move { watcher.watch().await }));
         let connections = Connections::new(admin.terms());
-        let swept = Arc::clone(&connections);
-        drop(tokio::spawn(async move {
-            let begun = Instant::now();
-            loop {
-                tokio::time::sleep(swept.period()).await;
-                swept.sweep(begun.elapsed());
-            }
-        }));
+        let timed = Arc::clone(&connections);
+        drop(tokio::spawn(async move { timed.keep_time().await }));
         loop {
             connections.room().await;
             let Ok((stream, peer)) = listener.accept().await else {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use std::time::Instant;
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -146,14 +145,8 @@ impl Worker {
             }
         }));
         let connections = Connections::new(self.terms());
-        let swept = Arc::clone(&connections);
-        drop(tokio::spawn(async move {
-            let begun = Instant::now();
-            loop {
-                tokio::time::sleep(swept.period()).await;
-                swept.sweep(begun.elapsed());
-            }
-        }));
+        let timed = Arc::clone(&connections);
+        drop(tokio::spawn(async move { timed.keep_time().await }));
         self.accept(&gateway, listener, &connections).await;
         let in_flight = self.shared.metrics.in_flight.clone();
         let finish = async {
@@ -203,9 +196,9 @@ impl Worker {
                     failing = false;
                     match connections.enter(address.ip()) {
                         Ok(place) => self.serve(gateway, (stream, address, place)),
-                        Err(_busy) => {
+                        Err(busy) => {
                             connection::turn_away(&stream);
-                            gateway.turned_away(address.ip().to_canonical());
+                            gateway.unserved(address.ip().to_canonical(), busy.into(), &[]);
                         }
                     }
                 }

@@ -133,6 +133,8 @@ fn an_address_whose_connections_are_all_busy_is_asked_to_come_again() {
     let first = delivery("one").begin(gateway.address());
     upstream.wait_for(1);
     assert!(read_all(connect(gateway.address())).starts_with("HTTP/1.1 503 "));
+    let line = gateway.logged("why", |event| event["reason"] == "overloaded");
+    assert_eq!(line["cause"], "all connections that one address may have are busy");
     let elsewhere = connect_from("127.0.0.3", gateway.address());
     assert_eq!(delivery("two").to("/nowhere").send_on(&elsewhere).status, 404);
     upstream.release();

@@ -13,6 +13,7 @@ use http::Method;
 use http::Uri;
 use http::header;
 
+use crate::json::BYTE_ORDER_MARK;
 use crate::time::Moment;
 
 /// A request that somebody captured.
@@ -46,7 +47,7 @@ impl Capture {
     /// # Errors
     /// What is wrong with it, and what it should look like.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+        let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
         match bytes.trim_ascii_start().first() {
             None => Err("is empty".to_owned()),
             Some(b'{' | b'[') => export::read(bytes),
