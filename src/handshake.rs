@@ -107,9 +107,9 @@ impl Handshakes {
         self.rules.iter().map(|rule| &rule.method)
     }
 
-    /// Whether all of them have to be authentic.
-    pub fn are_signed(&self) -> bool {
-        self.rules.iter().all(|rule| rule.signed)
+    /// Whether a request can be one that need not be authentic, as far as method and headers tell.
+    pub fn may_be_unsigned(&self, inbound: &Inbound) -> bool {
+        self.rules.iter().any(|rule| rule.may_apply(false, inbound))
     }
 
     /// Whether a request with this method can be a handshake that has to be authentic.
@@ -128,7 +128,7 @@ impl Handshakes {
     /// [`Unanswered`] when it is one, but not a good one.
     pub async fn before(&self, inbound: &Inbound) -> Result<Option<Answer>, Unanswered> {
         // The body of a stranger is not parsed where the headers tell that this is no handshake, such as by a signature.
-        if !self.rules.iter().any(|rule| rule.may_apply(false, inbound)) {
+        if !self.may_be_unsigned(inbound) {
             return Ok(None);
         }
         // What cannot be read is no handshake, and judged as an event.

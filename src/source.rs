@@ -66,7 +66,7 @@ impl Source {
     /// # Errors
     /// [`Unreadable`] for what is too large, or not what its coding makes.
     pub async fn decompress(&self, inbound: &mut Inbound) -> Result<(), Unreadable> {
-        let probe = !self.handshakes.are_signed();
+        let probe = self.handshakes.may_be_unsigned(inbound);
         if probe || self.authenticator.is_worth_decompressing(inbound, Moment::now()).await {
             inbound.decompress(&self.limits).await?;
         }

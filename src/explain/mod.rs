@@ -174,8 +174,9 @@ impl Case {
             return Err(Unreadable::TooLarge);
         }
         let Err(why) = self.plain(limits.max_body) else { return Ok(()) };
-        let needed = !judge.handshakes.are_signed()
-            || judge.authenticator.is_worth_decompressing(&self.inbound(), self.at).await;
+        let inbound = self.inbound();
+        let needed = judge.handshakes.may_be_unsigned(&inbound)
+            || judge.authenticator.is_worth_decompressing(&inbound, self.at).await;
         if needed { Err(why) } else { Ok(()) }
     }
 

@@ -205,8 +205,14 @@ fn nothing_is_decompressed_for_strangers_where_the_signature_is_over_what_is_sen
     let bomb = gzip(&vec![b' '; 1 << 24]);
     let cut = &gzip(EVENT)[..40];
     let json_first = "[timestamp]\nfrom = { json = \"/time\" }\nformat = \"unix\"\npolicy = \"record\"\n";
+    let probe = |of: &str| format!("[[handshake]]\nsigned = false\n{of}\nreply = {{ status = 200 }}\n");
+    let visited = probe("method = \"GET\"");
+    let unsigned = probe("when = [{ header = \"X-Sig\", absent = true }, { json = \"/a\", present = true }]");
+    let any = probe("when = [{ json = \"/a\", present = true }]");
     for (said, bombed, garbled) in [
         (format!("content_encoding = \"signed-as-sent\"\n{HMAC}{BY_JSON}"), 401, 401),
+        (format!("content_encoding = \"signed-as-sent\"\n{HMAC}{BY_JSON}{visited}{unsigned}"), 401, 401),
+        (format!("content_encoding = \"signed-as-sent\"\n{HMAC}{BY_JSON}{any}"), 413, 400),
         (format!("content_encoding = \"signed-as-sent\"\n{HMAC}{BY_JSON}{json_first}"), 413, 400),
         (format!("content_encoding = \"signed-plain\"\n{HMAC}{BY_JSON}"), 413, 400),
         (format!("{HMAC}{BY_JSON}"), 413, 400),
