@@ -248,13 +248,15 @@ impl Walk<'_> {
 
     fn array(&mut self, node: &Node) -> Result<(), Malformed> {
         let each = node.children.iter().find(|(name, _)| name == EACH).map(|(_, node)| node);
+        let position = |name: &String| name.parse().ok().filter(|position: &usize| position.to_string() == *name);
+        let numbered: Vec<(usize, &Node)> =
+            node.children.iter().filter_map(|(name, node)| Some((position(name)?, node))).collect();
         let slots = each.map(Node::all_slots).unwrap_or_default();
         let mut found = vec![Vec::new(); slots.len()];
         let mut index = 0_usize;
         let mut more = self.scanner.take(b'[') && !self.scanner.take(b']');
         while more {
-            let wanted = index.to_string();
-            let child = node.children.iter().find(|(name, _)| *name == wanted).map(|(_, node)| node);
+            let child = numbered.iter().find(|(position, _)| *position == index).map(|(_, node)| *node);
             let both = each.zip(child).map(|(each, child)| each.merged(child));
             match both.as_ref().or(each).or(child) {
                 Some(child) => self.value(child)?,
