@@ -90,40 +90,10 @@ mod tests {
     #[test]
     fn a_parameter_goes_in_whatever_spelling_a_parser_takes() {
         let own = Names::of_query("code=1&a.b;c+d=&e[]=2&&%66=3&[g]=4");
-        for gone in [
-            "code=x",
-            "code",
-            "CODE=x",
-            "%63ode=x",
-            "c%6Fd%45",
-            "+code=x",
-            "code+=x",
-            "code%00z=x",
-            "code[]=x",
-            "code[a][b]=x",
-            "code%5B%5D=x",
-            "[code]=x",
-            "%5bcode]=x",
-            "]code=x",
-            "code]=x",
-            "[code",
-            "x=1;code=2",
-            "x;code",
-            "%u0063ode=x",
-            "code%=x",
-            "c%C1%AFde=x",
-            "a.b=",
-            "a_b=",
-            "a%20b=",
-            "a[b=",
-            "c_d=",
-            "c+d=",
-            "e=1",
-            "e[1]=1",
-            "f=",
-            "F",
-            "g=1",
-        ] {
+        let all = "code=x code CODE=x %63ode=x c%6Fd%45 +code=x code+=x code%00z=x code[]=x code[a][b]=x \
+                   code%5B%5D=x [code]=x %5bcode]=x ]code=x code]=x [code x=1;code=2 x;code %u0063ode=x code%=x \
+                   c%C1%AFde=x a.b= a_b= a%20b= a[b= c_d= c+d= e=1 e[1]=1 f= F g=1";
+        for gone in all.split(' ') {
             assert_eq!(own.left_out_of(gone), "", "{gone}");
             assert_eq!(own.left_out_of(&format!("k=%20&{gone}&l+=%zz")), "k=%20&l+=%zz", "{gone}");
         }
