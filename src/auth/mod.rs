@@ -90,6 +90,8 @@ pub struct Authenticator {
     pub json_first: bool,
     /// In which ways a compressed body may be signed, in the order in which they are tried.
     pub compressed: Vec<ContentEncoding>,
+    /// Whether what a body was before its compression has to be known before the request is known to be genuine.
+    pub unpacks_first: bool,
 }
 
 /// An inbound that an authenticator accepted. Born in [`Authenticator::verify`] only.
@@ -186,8 +188,7 @@ impl Authenticator {
     /// Whether a compressed body proves itself as it was sent, or has to be decompressed before that can be told: what only
     /// genuine requests need is not done for strangers.
     pub async fn is_worth_decompressing(&self, inbound: &Inbound, now: Moment) -> bool {
-        let first = self.compressed == [ContentEncoding::SignedAsSent] && !self.json_first && !self.wants.form();
-        if !first {
+        if self.unpacks_first || self.json_first || self.wants.form() {
             return true;
         }
         let values = self.wants.read(inbound);
@@ -200,7 +201,10 @@ impl Authenticator {
                 | Failure::TokenMissing
                 | Failure::TokenMalformed
                 | Failure::TokenSignature
-                | Failure::TokenBody)
+                | Failure::TokenBody
+                | Failure::CredentialMissing
+                | Failure::CredentialMalformed
+                | Failure::CredentialMismatch)
         )
     }
 

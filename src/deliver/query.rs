@@ -1,8 +1,9 @@
 //! Parameters that are left out of a query which is handed on.
 //!
 //! Parsers differ in what they take for one name. So a parameter goes as soon as any common parser could read one of the
-//! names in it: those that split at `;` too, that ignore case (ASP.NET), that read `a[b]` as part of `a` (PHP, Rack, qs),
-//! that turn blanks and dots into `_` or end a name at a zero byte (PHP).
+//! names in it: those that split at `;` too, that ignore case (ASP.NET), that read `a[b]` as part of `a` (PHP, Rack, qs)
+//! and `[a]` as `a` (Rack, qs), that turn blanks, dots and a bracket which stays open into `_` or end a name at a zero byte
+//! (PHP).
 
 use std::borrow::Cow;
 
@@ -10,7 +11,7 @@ use crate::form::Decoded;
 use crate::profile::Credentials;
 use crate::profile::Holder;
 
-/// Names of parameters, each in the one form that all its spellings have.
+/// Names of parameters, each in the forms of which every spelling has one.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Names(Vec<Vec<u8>>);
 
@@ -18,16 +19,19 @@ impl Names {
     /// Those of which the profile reads a secret.
     pub(super) fn of_secrets(credentials: &Credentials) -> Self {
         let name = |place: &crate::profile::Place| match &place.holder {
-            Holder::Query(name) => Some(common(name.bytes().collect())),
+            Holder::Query(name) => Some(name.bytes().collect()),
             Holder::Header(_) | Holder::Numbered(_) | Holder::Json(_) | Holder::Form(_) => None,
         };
-        Self(credentials.places.iter().filter_map(name).collect())
+        Self::new(credentials.places.iter().filter_map(name))
     }
 
     /// Those of a query.
     pub(super) fn of_query(query: &str) -> Self {
-        let all = query.split('&').flat_map(names).map(|name| common(Decoded::of(name.as_bytes()).text.into_owned()));
-        Self(all.filter(|name| !name.is_empty()).collect())
+        Self::new(query.split('&').flat_map(names).map(|name| Decoded::of(name.as_bytes()).text.into_owned()))
+    }
+
+    fn new(names: impl Iterator<Item = Vec<u8>>) -> Self {
+        Self(names.flat_map(forms).filter(|name| !name.is_empty()).collect())
     }
 
     /// The query without the parameters of these names; all others stay byte for byte.
@@ -43,7 +47,7 @@ impl Names {
         names(parameter).any(|name| {
             let name = Decoded::of(name.as_bytes());
             // Of one that cannot be decoded, some read more than others.
-            !name.whole || self.0.contains(&common(name.text.into_owned()))
+            !name.whole || forms(name.text.into_owned()).iter().any(|form| self.0.contains(form))
         })
     }
 }
@@ -53,17 +57,21 @@ fn names(parameter: &str) -> impl Iterator<Item = &str> {
     parameter.split(';').map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name))
 }
 
-/// The form that all spellings of a name have which some parser takes for the same.
-fn common(mut name: Vec<u8>) -> Vec<u8> {
-    let end = name.iter().enumerate().position(|(at, byte)| *byte == 0 || *byte == b'[' && at > 0);
-    name.truncate(end.unwrap_or(name.len()));
-    let mut name = name.trim_ascii().to_ascii_lowercase();
-    for byte in &mut name {
-        if matches!(*byte, b' ' | b'.' | b'[') {
-            *byte = b'_';
+/// The forms of a name: what stands before or in its first brackets, and all of it. Of two names that some parser takes
+/// for the same, one form is the same.
+fn forms(mut name: Vec<u8>) -> [Vec<u8>; 2] {
+    name.truncate(name.iter().position(|byte| *byte == 0).unwrap_or(name.len()));
+    let bracket = |byte: &u8| matches!(byte, b'[' | b']');
+    let part = name.split(bracket).find(|part| !part.is_empty()).unwrap_or_default();
+    [part, &name].map(|name| {
+        let mut name = name.trim_ascii().to_ascii_lowercase();
+        for byte in &mut name {
+            if matches!(*byte, b' ' | b'.' | b'[') {
+                *byte = b'_';
+            }
         }
-    }
-    name
+        name
+    })
 }
 
 #[cfg(test)]
@@ -72,34 +80,11 @@ mod tests {
 
     #[test]
     fn a_parameter_goes_in_whatever_spelling_a_parser_takes() {
-        let own = Names::of_query("code=1&a.b;c+d=&e[]=2&&%66=3");
-        for gone in [
-            "code=x",
-            "code",
-            "CODE=x",
-            "%63ode=x",
-            "c%6Fd%45",
-            "+code=x",
-            "code+=x",
-            "code%00z=x",
-            "code[]=x",
-            "code[a][b]=x",
-            "code%5B%5D=x",
-            "x=1;code=2",
-            "x;code",
-            "%u0063ode=x",
-            "code%=x",
-            "c%C1%AFde=x",
-            "a.b=",
-            "a_b=",
-            "a%20b=",
-            "c_d=",
-            "c+d=",
-            "e=1",
-            "e[1]=1",
-            "f=",
-            "F",
-        ] {
+        let own = Names::of_query("code=1&a.b;c+d=&e[]=2&&%66=3&[g]=4");
+        let all = "code=x code CODE=x %63ode=x c%6Fd%45 +code=x code+=x code%00z=x code[]=x code[a][b]=x \
+                   code%5B%5D=x [code]=x %5bcode]=x ]code=x code]=x [code x=1;code=2 x;code %u0063ode=x code%=x \
+                   c%C1%AFde=x a.b= a_b= a%20b= a[b= c_d= c+d= e=1 e[1]=1 f= F g=1";
+        for gone in all.split(' ') {
             assert_eq!(own.left_out_of(gone), "", "{gone}");
             assert_eq!(own.left_out_of(&format!("k=%20&{gone}&l+=%zz")), "k=%20&l+=%zz", "{gone}");
         }
@@ -107,12 +92,13 @@ mod tests {
             "codes=x",
             "x=code",
             "xcode=1",
-            "[code]=1",
             "x[code]=1",
             "x=;y=code",
             "c%2563ode=x",
             "na%C3%AFve=1",
-            "g=%u0063",
+            "h=%u0063",
+            "h[]=1",
+            "[]=code",
         ] {
             assert_eq!(own.left_out_of(kept), kept);
         }

@@ -180,7 +180,7 @@ pub enum Value {
     /// A string that is no Unicode text, which parsers read in different ways or not at all; `true` or `false`; an array
     /// or an object.
     Other,
-    /// What a pointer with `*` found in each item of an array.
+    /// What a pointer with `*` found in each item of an array, up to the first that is no text.
     Each(Vec<Self>),
 }
 
@@ -263,9 +263,13 @@ impl Walk<'_> {
                 None => self.scanner.skip()?,
             }
             for (slot, found) in slots.iter().zip(&mut found) {
-                match self.taken(*slot) {
-                    Value::Each(inner) => found.extend(inner),
-                    value @ (Value::Absent | Value::Null | Value::Text(_) | Value::Other) => found.push(value),
+                let value = self.taken(*slot);
+                // A list of a million items that are nothing would take many times the memory of its text.
+                if found.last().is_none_or(|last| matches!(last, Value::Text(_))) {
+                    match value {
+                        Value::Each(inner) => found.extend(inner),
+                        value @ (Value::Absent | Value::Null | Value::Text(_) | Value::Other) => found.push(value),
+                    }
                 }
             }
             index += 1;
@@ -355,8 +359,14 @@ mod tests {
         let text = |text: &'static str| Value::Text(Bytes::from_static(text.as_bytes()));
         let each = |body| find("/a/*/b", body).expect("json");
         assert_eq!(
-            each(r#"{"a":[{"b":"x"},{"c":1},{"b":"y"}]}"#),
-            Value::Each(vec![text("x"), Value::Absent, text("y")])
+            each(r#"{"a":[{"b":"x"},{"b":"y"},{"b":"z"}]}"#),
+            Value::Each(vec![text("x"), text("y"), text("z")])
+        );
+        assert_eq!(each(r#"{"a":[{"b":"x"},{"c":1},{"b":"y"}]}"#), Value::Each(vec![text("x"), Value::Absent]));
+        assert_eq!(each(r#"{"a":[{"b":null},{"c":1},{"b":[]}]}"#), Value::Each(vec![Value::Null]));
+        assert_eq!(
+            find("/*/b/*", r#"[{"b":["x",{}]},{"b":["z"]}]"#).expect("json"),
+            Value::Each(vec![text("x"), Value::Other])
         );
         assert_eq!(each(r#"{"a":[]}"#), Value::Each(Vec::new()));
         assert_eq!(each(r#"{"a":{"b":"x"}}"#), Value::Absent);

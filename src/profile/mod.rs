@@ -299,18 +299,23 @@ impl Profile {
 
     /// Whether anything is made of the bytes of the body, so that they have to be the signed ones.
     pub fn signs_bytes_of_body(&self) -> bool {
+        self.signs_pieces(|piece| *piece == Piece::Body)
+            || self.schemes().any(|scheme| matches!(scheme, Scheme::Jwt(jwt) if jwt.body.is_some()))
+    }
+
+    fn signs_pieces(&self, of: impl Fn(&Piece) -> bool) -> bool {
         let members = &self.auth.members;
         let conditions =
             self.require.iter().chain(members.iter().flat_map(|member| member.when.iter().chain(&member.check)));
         let expected = conditions
             .filter_map(|condition| if let Test::Equals(template) = &condition.test { Some(template) } else { None });
-        let bound = |scheme: &Scheme| matches!(scheme, Scheme::Jwt(jwt) if jwt.body.is_some());
-        self.schemes()
-            .flat_map(Scheme::signed)
-            .chain(expected)
-            .flat_map(Template::walk)
-            .any(|piece| *piece == Piece::Body)
-            || self.schemes().any(bound)
+        self.schemes().flat_map(Scheme::signed).chain(expected).flat_map(Template::walk).any(of)
+    }
+
+    /// Whether a proof may be made of what a compressed body was before its compression, but for values of its JSON.
+    pub fn signs_before_compression(&self) -> bool {
+        let plain = self.signed_when_compressed().contains(&ContentEncoding::SignedPlain);
+        plain && (self.signs_bytes_of_body() || self.signs_pieces(|piece| *piece == Piece::SortedForm))
     }
 
     /// In which ways a compressed body may be signed, in the order in which they are tried. Where the signature is over

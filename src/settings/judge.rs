@@ -111,6 +111,7 @@ impl Judge {
             wants: Wants::default(),
             json_first: false,
             compressed: profile.signed_when_compressed(),
+            unpacks_first: profile.signs_before_compression(),
         };
         let key = handshake_key(profile, secrets);
         let context = Context { key: key.as_ref().map(|key| key.as_slice()), ..context };

@@ -228,6 +228,28 @@ fn nothing_is_decompressed_for_strangers_where_the_signature_is_over_what_is_sen
 }
 
 #[test]
+fn nothing_is_decompressed_for_strangers_whose_token_is_wrong() {
+    let bomb = gzip(&vec![b' '; 1 << 24]);
+    let header = "[auth.token]\nfrom = { header = \"X-Token\" }\n";
+    let form = "[auth.token]\nfrom = { form = \"token\" }\n";
+    for (said, token, status) in [
+        (format!("{header}{BY_DIGEST}"), "another", 401),
+        (format!("{header}{BY_DIGEST}"), "", 401),
+        (format!("{header}{BY_DIGEST}"), SECRET, 413),
+        (format!("{form}{BY_DIGEST}"), SECRET, 413),
+    ] {
+        let (gateway, upstream) = started(&said);
+        let event = request("POST", "/own", &[("X-Token", token), ("Content-Encoding", "gzip")], &bomb[..]);
+        assert_status(&gateway, &event, status);
+        assert_eq!(upstream.connections(), 0);
+    }
+    let (gateway, upstream) = started(&format!("{form}{BY_DIGEST}"));
+    let sent = gzip(format!("token={SECRET}").as_bytes());
+    assert_status(&gateway, &request("POST", "/own", &[("Content-Encoding", "gzip")], sent), 200);
+    assert_eq!(upstream.received().len(), 1);
+}
+
+#[test]
 fn compressed_bodies_of_many_senders_are_all_taken() {
     let (gateway, upstream) = started(&format!("{HMAC}{BY_DIGEST}"));
     let bodies: Vec<_> = (0..16).map(|number| format!("{number}{}", " ".repeat(900_000)).into_bytes()).collect();

@@ -68,7 +68,7 @@ impl Found {
                 std::str::from_utf8(ours).is_ok_and(|ours| is_same_number(text, ours))
             }
             (Self::Each(items), Value::Each(ours)) => {
-                items.len() == ours.len() && items.iter().zip(ours).all(|(item, ours)| item.is(ours, exact))
+                ends_alike(items, ours) && items.iter().zip(ours).all(|(item, ours)| item.is(ours, exact))
             }
             _ => false,
         }
@@ -79,11 +79,17 @@ impl Found {
         match (self, ours) {
             (_, Value::Other) => true,
             (Self::Each(items), Value::Each(ours)) => {
-                items.len() == ours.len() && items.iter().zip(ours).all(|(item, ours)| item.is_or_unusable(ours, exact))
+                ends_alike(items, ours) && items.iter().zip(ours).all(|(item, ours)| item.is_or_unusable(ours, exact))
             }
             _ => self.is(ours, exact),
         }
     }
+}
+
+/// Whether ours are all items, or those up to the first that is no text.
+fn ends_alike(items: &[Found], ours: &[Value]) -> bool {
+    let stopped = ours.last().is_some_and(|last| !matches!(last, Value::Text(_)));
+    ours.len() == items.len() || stopped && ours.len() < items.len()
 }
 
 /// Whether two texts are the same number in 64 bits; `serde_json` may be wrong in the last digit.
