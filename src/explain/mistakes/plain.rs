@@ -53,8 +53,8 @@ pub(super) fn told(case: &Case, refusal: &Refusal) -> String {
             members(case)
         ),
         Refusal::Unidentified(Unidentified::Invalid) => format!(
-            "the request is genuine, but what stands at {} cannot be an event id: it is empty, too long, or neither a number \
-             nor a text.",
+            "the request is genuine, but what stands at {} cannot be an event id: it is empty, too long, neither a number \
+             nor a text, or has control characters or half a surrogate pair.",
             case.profile.event.id
         ),
         Refusal::Unanswered(_) => {
