@@ -31,8 +31,19 @@ pub struct Unsupported;
 
 /// Not what the coding makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the body is not what its content encoding says")]
-pub struct Garbled;
+pub enum Garbled {
+    /// Another coding's, none's, or bare DEFLATE.
+    #[error(
+        "the body is not what its content encoding says: it does not begin as gzip does, or deflate in the form of zlib"
+    )]
+    Otherwise,
+    /// Its checksum is wrong, a byte cannot be, or the end is missing.
+    #[error("the body is not what its content encoding says: it is damaged, or cut short")]
+    Broken,
+    /// Several streams, or something that is none.
+    #[error("the body is not what its content encoding says: something stands behind the end of what is compressed")]
+    Behind,
+}
 
 impl Coding {
     /// What the headers say; `None` for a body that is not compressed.
@@ -122,8 +133,9 @@ impl<'b> Decoder<'b> {
         let stream = match (coding, sent) {
             (_, []) => Stream::Empty,
             (Coding::Gzip, [0x1f, 0x8b, ..]) => Stream::Gzip(Box::new(GzDecoder::new(sent))),
+            (Coding::Deflate, [0x1f, 0x8b, ..]) => return Err(Garbled::Otherwise),
             (Coding::Deflate, _) if looks_compressed(sent) && !is_bare(sent) => Stream::Zlib(ZlibDecoder::new(sent)),
-            _ => return Err(Garbled),
+            _ => return Err(Garbled::Otherwise),
         };
         Ok(Self(stream))
     }
@@ -140,8 +152,9 @@ impl<'b> Decoder<'b> {
         };
         match read {
             Ok(0) if self.is_at_end() => Ok(None),
-            Ok(count @ 1..) => slice.get(..count).map(Some).ok_or(Garbled),
-            Ok(_) | Err(_) => Err(Garbled),
+            Ok(count @ 1..) => slice.get(..count).map(Some).ok_or(Garbled::Broken),
+            Ok(_) => Err(Garbled::Behind),
+            Err(_) => Err(Garbled::Broken),
         }
     }
 
@@ -212,17 +225,18 @@ mod tests {
     fn nothing_but_one_whole_stream_is_taken() {
         for (coding, sent) in [(Coding::Gzip, gzip(TEXT)), (Coding::Deflate, zlib(TEXT, Compression::best()))] {
             for end in 1..sent.len() {
-                assert_eq!(plain(coding, &sent[..end]), Err(Garbled), "{coding:?} cut at {end}");
+                let cut = if end == 1 { Garbled::Otherwise } else { Garbled::Broken };
+                assert_eq!(plain(coding, &sent[..end]), Err(cut), "{coding:?} cut at {end}");
             }
             for extra in [&b"\0"[..], b"{}", &sent] {
-                assert_eq!(plain(coding, &[&sent, extra].concat()), Err(Garbled), "{coding:?} and {extra:?}");
+                assert_eq!(plain(coding, &[&sent, extra].concat()), Err(Garbled::Behind), "{coding:?} and {extra:?}");
             }
             // The checksum is at the end.
             for at in 1..=4 {
                 let mut wrong = sent.clone();
                 let at = wrong.len() - at;
                 wrong[at] ^= 1;
-                assert_eq!(plain(coding, &wrong), Err(Garbled), "{coding:?}, byte {at}");
+                assert_eq!(plain(coding, &wrong), Err(Garbled::Broken), "{coding:?}, byte {at}");
             }
         }
     }
@@ -233,10 +247,10 @@ mod tests {
         bare.write_all(TEXT).expect("memory");
         let bare = bare.finish().expect("memory");
         for sent in [&bare[..], TEXT, &gzip(TEXT), b"x^a=b", b"x"] {
-            assert_eq!(plain(Coding::Deflate, sent), Err(Garbled), "{}", sent.escape_ascii());
+            assert_eq!(plain(Coding::Deflate, sent), Err(Garbled::Otherwise), "{}", sent.escape_ascii());
         }
         for sent in [&bare[..], TEXT, &zlib(TEXT, Compression::best())] {
-            assert_eq!(plain(Coding::Gzip, sent), Err(Garbled), "{}", sent.escape_ascii());
+            assert_eq!(plain(Coding::Gzip, sent), Err(Garbled::Otherwise), "{}", sent.escape_ascii());
         }
     }
 
@@ -248,7 +262,7 @@ mod tests {
         assert!(!is_bare(&sent));
         sent[3] = !sent[1];
         sent[4] = !sent[2];
-        assert_eq!(Decoder::new(Coding::Deflate, &sent).err(), Some(Garbled));
+        assert_eq!(Decoder::new(Coding::Deflate, &sent).err(), Some(Garbled::Otherwise));
     }
 
     #[test]

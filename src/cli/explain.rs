@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::CONFIG;
 use super::complain;
+use super::duration;
 use super::profiles::wrapped;
 use super::provider::ProviderOptions;
 use super::provider::secrets;
@@ -46,7 +47,7 @@ const WIDTH: usize = 110;
 const LABEL: usize = 10;
 
 #[derive(Debug, clap::Args)]
-#[command(mut_arg("profile", |profile| profile.required(false).required_unless_present("source")))]
+#[command(mut_arg("profile", |profile| profile.required(false).required_unless_present_any(["source", "config"])))]
 pub(super) struct Arguments {
     #[command(flatten)]
     provider: ProviderOptions,
@@ -63,7 +64,7 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "TIME", value_parser = moment)]
     at: Option<Moment>,
     /// How long the gateway remembers events, as `store.ttl` in its configuration; its default when absent.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
     ttl: Option<Duration>,
     /// The body, byte for byte, where the captured request is without it, as the output of `curl -v` is.
     #[arg(long, value_name = "FILE")]
@@ -201,11 +202,16 @@ impl Arguments {
         };
         let mut capture = Capture::parse(&read(&self.file).map_err(named(&self.file))?).map_err(named(&self.file))?;
         match &self.body {
-            Some(file) => capture.body = read(file).map_err(named(file))?.into(),
+            Some(file) => {
+                if !capture.body.is_empty() {
+                    capture.notes.push(format!("the body is that of {}, not the one in the capture", file.display()));
+                }
+                capture.body = read(file).map_err(named(file))?.into();
+            }
             None if capture.lacks_body => {
                 return Err(named(&self.file)(
-                    "is without the request's body, of which curl -v says no more than that it was sent; name the file that \
-                     was sent with --body FILE, or capture with curl --trace-ascii FILE"
+                    "is without the request's body; name the file that was sent with --body FILE, or, with curl, capture with \
+                     --trace-ascii FILE, since -v leaves the body out"
                         .to_owned(),
                 ));
             }

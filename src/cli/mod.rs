@@ -15,6 +15,7 @@ use std::fmt::Display;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use clap::Subcommand;
@@ -104,6 +105,11 @@ pub fn run() -> ExitCode {
         Command::Drain(arguments) => probe::drain(&arguments),
         Command::Healthcheck(arguments) => probe::healthcheck(&arguments),
     }
+}
+
+/// An option that is a duration.
+fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|_bad| "write a duration such as 250ms, 5s or 96h".to_owned())
 }
 
 /// The runtime of the main thread.

@@ -4,10 +4,15 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use http::HeaderValue;
 use http::Method;
+use http::StatusCode;
 use http::header;
+use reqwest::Url;
 
 use super::complain;
+use super::duration;
+use super::events::client::Address;
 use super::events::client::Gateway;
 use super::events::client::http_client;
 use super::events::client::unanswered;
@@ -24,28 +29,29 @@ pub(super) struct Drain {
     gateway: Gateway,
     /// How long to go on waiting after the gateway has answered, so that load balancers notice before whoever called this
     /// goes on to stop it.
-    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
     wait: Duration,
     /// How long the gateway may take to answer.
-    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = duration)]
     timeout: Duration,
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Healthcheck {
     #[command(flatten)]
-    gateway: Gateway,
+    address: Address,
     /// Ask only whether it lives (`/livez`), not whether it can be sent events (`/readyz`).
     #[arg(long)]
     live: bool,
     /// How long the gateway may take to answer.
-    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = duration)]
     timeout: Duration,
 }
 
 pub(super) fn drain(drain: &Drain) -> ExitCode {
     run(async {
-        let answer = ask(&drain.gateway, Method::POST, "/drain", drain.timeout).await?;
+        let (url, authorization) = drain.gateway.find(false)?;
+        let answer = ask(url, Method::POST, "/drain", authorization, drain.timeout).await?;
         tokio::time::sleep(drain.wait).await;
         Ok(answer)
     })
@@ -53,7 +59,8 @@ pub(super) fn drain(drain: &Drain) -> ExitCode {
 
 pub(super) fn healthcheck(check: &Healthcheck) -> ExitCode {
     let path = if check.live { "/livez" } else { "/readyz" };
-    run(ask(&check.gateway, Method::GET, path, check.timeout))
+    // A probe needs no token, and shows it to nobody.
+    run(async { ask(check.address.find()?, Method::GET, path, None, check.timeout).await })
 }
 
 fn run(asked: impl Future<Output = Result<String, String>>) -> ExitCode {
@@ -77,12 +84,15 @@ fn run(asked: impl Future<Output = Result<String, String>>) -> ExitCode {
 ///
 /// # Errors
 /// Why it does not, or not with a 200.
-async fn ask(gateway: &Gateway, method: Method, path: &str, timeout: Duration) -> Result<String, String> {
-    let (mut url, authorization) = gateway.find(false)?;
+async fn ask(
+    mut url: Url,
+    method: Method,
+    path: &str,
+    authorization: Option<HeaderValue>,
+    timeout: Duration,
+) -> Result<String, String> {
     let base = shown_address(url.as_str(), &[]);
     url.set_path(&format!("{}{path}", url.path().trim_end_matches('/')));
-    // A probe needs no token, and shows it to nobody.
-    let authorization = authorization.filter(|_| method == Method::POST);
     let mut request = http_client(timeout)?.request(method, url);
     if let Some(authorization) = authorization {
         request = request.header(header::AUTHORIZATION, authorization);
@@ -97,5 +107,9 @@ async fn ask(gateway: &Gateway, method: Method, path: &str, timeout: Duration) -
     }
     answer.truncate(MAX_SHOWN);
     let answer = String::from_utf8_lossy(&answer).trim_end().to_owned();
-    if status == http::StatusCode::OK { Ok(answer) } else { Err(format!("{answer} ({} from {base})", status.as_u16())) }
+    match status {
+        StatusCode::OK => Ok(answer),
+        StatusCode::NOT_FOUND => Err(format!("{base} answers {path} with 404; is this the gateway's admin port?")),
+        _ => Err(format!("{answer} ({} from {base})", status.as_u16())),
+    }
 }

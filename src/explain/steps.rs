@@ -173,7 +173,7 @@ impl Walk<'_> {
                 self.compressed();
                 ON
             }
-            (Err(Unreadable::Encoded(_) | Unreadable::Garbled(_)), Some(coding)) => {
+            (Err(Unreadable::Encoded(_)), Some(coding)) => {
                 let coding = String::from_utf8_lossy(coding.as_bytes());
                 self.fail(Kind::Found, format!("a body with Content-Encoding {coding}"))
             }

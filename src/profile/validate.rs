@@ -18,6 +18,7 @@ use super::Template;
 use super::Test;
 use super::TimestampPolicy;
 use super::Trail;
+use super::Verb;
 use super::Verifier;
 use super::template::VARIABLES;
 use super::template::is_name;
@@ -290,6 +291,11 @@ fn checks(profile: &Profile, conditions: &[Condition], trail: &Trail) -> Result<
 }
 
 fn handshake(profile: &Profile, said: &Handshake, trail: &Trail) -> Result<(), Wrong> {
+    if said.method == Verb::Post && said.when.is_empty() {
+        let message = "when is missing: events come with POST, too, and all of them would be answered and never delivered; write \
+                       when = [{ json = \"/type\", equals = \"…\" }]";
+        return wrong(trail, message);
+    }
     checks(profile, &said.when, &trail.key("when"))?;
     checks(profile, &said.check, &trail.key("check"))?;
     if let Some(visit) = &said.visit {

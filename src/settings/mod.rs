@@ -165,6 +165,18 @@ impl Settings {
         admin.filter(|_| !problems.is_fatal()).ok_or(problems)
     }
 
+    /// Reads `admin.listen` alone, for commands that show nobody a token.
+    ///
+    /// # Errors
+    /// Why it cannot be read.
+    pub fn load_admin_address(path: &Path) -> Result<SocketAddr, Problems> {
+        let layers = Layers::read(path)?;
+        let report = Report::new(&layers);
+        let listen =
+            Section::root(layers.root(), &report).section("admin").and_then(|mut it| it.want("listen", address));
+        listen.ok_or_else(|| report.into_problems())
+    }
+
     fn understand(mut root: Section<'_>, report: &Report<'_>) -> Option<Self> {
         let profiles = profiles(&mut root, report);
         let server = root.section("server").map(Server::understand);

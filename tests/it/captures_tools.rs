@@ -232,6 +232,29 @@ fn what_curl_says_of_a_request_has_its_head_and_needs_its_body() {
 }
 
 #[test]
+fn a_body_that_is_named_is_told_to_stand_for_the_captured_one() {
+    let folder = TempDir::new().expect("a folder");
+    let body = folder.path().join("body");
+    std::fs::write(&body, BODY).expect("a body");
+    let more = ["--body", body.to_str().expect("a path")];
+    let request = format!("POST /hook HTTP/1.1\n{}\n", head(BODY));
+    let (code, words) = said(&request, &more);
+    assert!(code == Some(0) && !words.contains("not the one in the capture"), "{words}");
+    let (code, words) = said(&format!("{request}another"), &more);
+    assert!(code == Some(0) && words.contains("not the one in the capture"), "{words}");
+}
+
+#[test]
+fn a_signature_in_a_header_that_is_dropped_is_told_from_one_that_a_profile_may_name() {
+    let request = format!("POST /hook HTTP/1.1\n{}\n{BODY}", head(BODY));
+    let words = |name: &str| cause(&request.replace("x-hub-signature-256", name), &[])["words"].take().to_string();
+    assert!(words("x_hub_signature_256").contains("drops headers with _"), "{}", words("x_hub_signature_256"));
+    assert!(words("x-signature").contains("If the profile is yours, say so there"), "{}", words("x-signature"));
+    let (_, none) = said("POST /hook HTTP/1.1\n\n{}", &[]);
+    assert!(none.contains("no headers at all"), "{none}");
+}
+
+#[test]
 fn traces_of_curl_have_the_body() {
     let body = "{\"a\":\"x y\"}\r\n{\"b\":1}\r\n";
     let head = format!("POST /hook HTTP/1.1\r\nHost: hooks.example\r\n{}\r\n", head(body).replace('\n', "\r\n"));

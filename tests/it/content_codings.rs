@@ -250,6 +250,20 @@ fn nothing_is_decompressed_for_strangers_whose_token_is_wrong() {
 }
 
 #[test]
+fn the_log_says_why_a_body_is_not_what_its_coding_says() {
+    let (gateway, _upstream) = started(&format!("{HMAC}{BY_JSON}"));
+    let whole = gzip(EVENT);
+    for (sent, why) in [
+        (EVENT, "does not begin as gzip does"),
+        (&whole[..40], "damaged, or cut short"),
+        (&[&whole[..], &whole].concat(), "something stands behind the end"),
+    ] {
+        assert_status(&gateway, &signed(EVENT, Some("gzip"), sent), 400);
+        gateway.logged(why, |event| event["cause"].as_str().is_some_and(|cause| cause.contains(why)));
+    }
+}
+
+#[test]
 fn compressed_bodies_of_many_senders_are_all_taken() {
     let (gateway, upstream) = started(&format!("{HMAC}{BY_DIGEST}"));
     let bodies: Vec<_> = (0..16).map(|number| format!("{number}{}", " ".repeat(900_000)).into_bytes()).collect();

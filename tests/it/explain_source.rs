@@ -128,6 +128,9 @@ fn what_the_source_says_is_not_said_again() {
     }
     let output = explain(&folder, &["--config", "doorward.toml", "--profile", "github"], &[]);
     assert!(output.status.code() == Some(2) && text(&output).contains("cannot be used with"), "{}", text(&output));
+    let output = explain(&folder, &["--config", "doorward.toml"], &[]);
+    let (code, said) = (output.status.code(), text(&output));
+    assert!(code == Some(2) && said.contains("--source") && !said.contains("--profile"), "{said}");
     let output = explain(&folder, &[], &[]);
     assert!(output.status.code() == Some(2) && text(&output).contains("--profile"), "{}", text(&output));
 }

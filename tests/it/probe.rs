@@ -58,7 +58,28 @@ fn an_address_alone_needs_no_configuration() {
     let (status, said) = told(&run(nowhere.path(), &["healthcheck"]));
     assert_eq!((status, said.contains("--config FILE")), (1, true), "{said}");
     assert_eq!(told(&run(nowhere.path(), &["healthcheck", "--url", "nonsense"])).0, 1);
-    assert_eq!(run(nowhere.path(), &["drain", "--wait", "soon"]).status.code(), Some(2));
+    let (status, said) = told(&run(nowhere.path(), &["drain", "--wait", "soon"]));
+    assert_eq!((status, said.contains("write a duration such as")), (2, true), "{said}");
+    let url = format!("http://{}", gateway.address());
+    let (status, said) = told(&run(nowhere.path(), &["healthcheck", "--url", &url]));
+    assert_eq!((status, said.contains("is this the gateway's admin port?")), (1, true), "{said}");
+}
+
+#[test]
+fn a_probe_needs_no_token_and_a_drain_the_configured_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let silent = TcpListener::bind("127.0.0.1:0").expect("an address");
+    let port = silent.local_addr().expect("an address").port();
+    drop(silent);
+    let admin = format!("[admin]\nlisten = \"127.0.0.1:{port}\"\ntoken = \"env:NO_SUCH_TOKEN\"\n");
+    std::fs::write(folder.path().join("doorward.toml"), admin).expect("a configuration");
+    let (status, said) = told(&run(folder.path(), &["healthcheck"]));
+    assert_eq!((status, said.contains("is the gateway running")), (1, true), "{said}");
+    let (status, said) = told(&run(folder.path(), &["drain"]));
+    assert_eq!((status, said.contains("NO_SUCH_TOKEN is not set")), (1, true), "{said}");
+    std::fs::write(folder.path().join("doorward.toml"), "[admin]\nlisten = \"9090\"\n").expect("a configuration");
+    let (status, said) = told(&run(folder.path(), &["healthcheck"]));
+    assert_eq!((status, said.contains("admin.listen: \"9090\" is not an address")), (1, true), "{said}");
 }
 
 #[test]

@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use crate::cli::shown_address;
 use crate::cli::warn_of_text;
+use crate::problem::Problems;
 use crate::secret::Secret;
 use crate::secret::SecretRef;
 use crate::settings::Admin;
@@ -27,15 +28,33 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Most bytes of an answer: a thousand events, each with what its upstream answered.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
-/// Which gateway is meant.
+/// Where a gateway is.
 #[derive(Debug, clap::Args)]
-pub(in crate::cli) struct Gateway {
-    /// The configuration of the gateway, whose `admin.listen` and `admin.token` are used.
+pub(in crate::cli) struct Address {
+    /// The configuration of the gateway, which says what its admin port is.
     #[arg(long, value_name = "FILE", default_value = "doorward.toml")]
     config: PathBuf,
     /// The address of its admin port, when it is not `admin.listen`.
     #[arg(long, value_name = "URL")]
     url: Option<String>,
+}
+
+impl Address {
+    /// The address of its admin port; the configuration is not read where it is named, and its token never is.
+    pub(in crate::cli) fn find(&self) -> Result<Url, String> {
+        let Self { config, url } = self;
+        match url {
+            Some(url) => base(url),
+            None => reachable(Settings::load_admin_address(config).map_err(|problems| unread(&problems))?, config),
+        }
+    }
+}
+
+/// Which gateway is meant.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Gateway {
+    #[command(flatten)]
+    address: Address,
     /// The token, when it is not `admin.token`: `env:NAME` or `file:PATH`.
     #[arg(long, value_name = "SECRET")]
     token: Option<String>,
@@ -45,7 +64,7 @@ impl Gateway {
     /// Its address, and the header with its token. Without `with_token`, there need not be one, and the configuration is not
     /// read where the address is named.
     pub(in crate::cli) fn find(&self, with_token: bool) -> Result<(Url, Option<HeaderValue>), String> {
-        let Self { config, url, token } = self;
+        let Self { address: Address { config, url }, token } = self;
         let url = url.as_deref().map(base).transpose()?;
         let token = token.as_deref().map(|text| {
             let written = SecretRef::parse(text);
@@ -157,12 +176,14 @@ fn base(text: &str) -> Result<Url, String> {
 }
 
 fn load(config: &Path) -> Result<Admin, String> {
-    Settings::load_admin(config).map_err(|problems| {
-        format!(
-            "{problems}\nname the configuration of the gateway with --config FILE, or its admin port and token with --url \
-             and --token"
-        )
-    })
+    Settings::load_admin(config).map_err(|problems| unread(&problems))
+}
+
+fn unread(problems: &Problems) -> String {
+    format!(
+        "{problems}\nname the configuration of the gateway with --config FILE, or its admin port with --url and, where it \
+         is asked for, its token with --token"
+    )
 }
 
 /// Where a gateway can be reached that listens there.

@@ -85,11 +85,16 @@ fn read_from(case: &Case, at: usize, member: &Member, spot: &Spot) -> Vec<Undone
         }
         Scheme::Jwt(_) | Scheme::Basic(_) => return Vec::new(),
     };
+    let dropped =
+        matches!(&spot.place.holder, Holder::Header(names) if names.iter().any(|name| name.as_str().contains('_')));
+    let advice = if dropped {
+        "The gateway drops headers with _ in their names, so that no profile can read it there: have whatever sends or forwards \
+         it write - instead."
+    } else {
+        "If the profile is yours, say so there; if not, something on the way changes it, or the sender has to change."
+    };
     let undone = found.into_iter().map(|(words, scheme)| {
-        let words = format!(
-            "the {what} is right, but {words}. If the profile is yours, say so there; if not, something on the way changes it, or \
-             the sender has to change."
-        );
+        let words = format!("the {what} is right, but {words}. {advice}");
         let mut case = with(case, at, member, scheme);
         // The time may stand in the same list.
         if let (Some(time), Some(is)) = (&mut case.profile.timestamp, member.scheme.place())

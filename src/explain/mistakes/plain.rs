@@ -53,8 +53,8 @@ pub(super) fn told(case: &Case, refusal: &Refusal) -> String {
             members(case)
         ),
         Refusal::Unidentified(Unidentified::Invalid) => format!(
-            "the request is genuine, but what stands at {} cannot be an event id: it is empty, too long, or neither a number \
-             nor a text.",
+            "the request is genuine, but what stands at {} cannot be an event id: it is empty, too long, neither a number \
+             nor a text, or has control characters or half a surrogate pair.",
             case.profile.event.id
         ),
         Refusal::Unanswered(_) => {
@@ -198,10 +198,13 @@ pub(super) fn unexplained(case: &Case, failure: &Failure, tried: usize) -> Strin
         }
         Failure::SignatureMissing | Failure::CredentialMissing | Failure::TokenMissing => {
             let names: Vec<_> = case.headers.keys().map(http::HeaderName::as_str).collect();
+            let names = match names.as_slice() {
+                [] => "The capture has no headers at all.".to_owned(),
+                _ => format!("The request's headers are {}.", names.join(", ")),
+            };
             format!(
                 "the request does not carry the proof that the profile looks for. Is it from this provider, and is signing \
-                 switched on there?{tried} The request's headers are {}.",
-                names.join(", ")
+                 switched on there?{tried} {names}"
             )
         }
         Failure::SignatureMalformed => {
