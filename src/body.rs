@@ -382,18 +382,16 @@ async fn collect(
     let mut whole = BytesMut::new();
     let mut first = Bytes::new();
     loop {
-        let next = poll_fn(|cx| {
-            let closed = stranger.is_some_and(|stranger| stranger.connection.verdict().is_some());
-            if closed || reserved.is_displaced() {
-                return Poll::Ready(Err(Unreadable::Displaced));
-            }
-            match Pin::new(&mut body).poll_frame(cx) {
-                Poll::Pending => {
-                    reserved.wait(stranger.and_then(|stranger| stranger.address), cx.waker())?;
-                    Poll::Pending
+        let next = poll_fn(|cx| match Pin::new(&mut body).poll_frame(cx) {
+            Poll::Pending => {
+                let closed = stranger.is_some_and(|stranger| stranger.connection.verdict().is_some());
+                if closed || reserved.is_displaced() {
+                    return Poll::Ready(Err(Unreadable::Displaced));
                 }
-                Poll::Ready(frame) => Poll::Ready(Ok(frame)),
+                reserved.wait(stranger.and_then(|stranger| stranger.address), cx.waker())?;
+                Poll::Pending
             }
+            Poll::Ready(frame) => Poll::Ready(Ok(frame)),
         });
         let Some(frame) = next.await? else { break };
         // Trailers are read and dropped: nothing of them is signed.

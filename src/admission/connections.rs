@@ -22,6 +22,9 @@ use tokio::sync::Notify;
 use super::Origin;
 use crate::origin::TrustedProxies;
 
+/// Most connections that were accepted and not looked at yet.
+const MAX_FRESH: usize = 16;
+
 /// What the connections of a listener may take.
 #[derive(Debug, Clone)]
 pub struct Terms {
@@ -185,9 +188,11 @@ impl Connections {
         }
     }
 
-    /// Waits until a connection could be accepted: one is free, or waits and can be closed.
+    /// Waits until a connection could be accepted: one is free, or waits and can be closed; and most of those that came before
+    /// have been looked at, so that a flood of new ones keeps nobody from being served, or from ending.
     pub async fn room(&self) {
-        self.until(|state| state.counted < self.terms.max || state.longest_waiting(None).is_some()).await;
+        let is_free = |state: &mut State| state.counted < self.terms.max || state.longest_waiting(None).is_some();
+        self.until(|state| state.fresh < MAX_FRESH && is_free(state)).await;
     }
 
     /// Takes a connection in, in the place of another one where none is free; which may be one beyond the limit when all
@@ -573,6 +578,22 @@ mod tests {
         serve(&verified, true);
         let _fourth = enter(&all, "192.0.2.2");
         assert_eq!(verdicts(&[&verified, &fresh]), [None, None], "strangers go first, as soon as they can");
+    }
+
+    #[test]
+    fn no_more_are_accepted_than_are_looked_at() {
+        let all = connections(100, 100);
+        let accept = || all.enter("192.0.2.1".parse().expect("an address")).expect("a place");
+        let mut fresh: Vec<_> = (1..MAX_FRESH).map(|_| accept()).collect();
+        assert!(has_room(&all));
+        fresh.push(accept());
+        assert!(!has_room(&all));
+        fresh[0].register(Waker::noop());
+        assert!(has_room(&all));
+        fresh.push(accept());
+        assert!(!has_room(&all));
+        drop(fresh.pop());
+        assert!(has_room(&all));
     }
 
     #[test]

@@ -149,8 +149,7 @@ impl Exchange {
     fn log(&self, took: Duration, status: u16, outcome: &str, refusal: Option<&Refusal>) {
         let row = refusal.map(Refusal::row);
         // Whatever nobody verified may come from a flood, which must not fill the log.
-        let sampled = !self.facts.verified && self.facts.unverified.is_none();
-        let left_out = if sampled { self.endpoint.sampler.admit(BEGUN.elapsed()) } else { Some(0) };
+        let left_out = if self.facts.verified { Some(0) } else { self.endpoint.sampler.admit(BEGUN.elapsed()) };
         let Some(left_out) = left_out else { return };
         let left_out = Some(left_out).filter(|left_out| *left_out > 0);
         let first = self.facts.first.as_ref();

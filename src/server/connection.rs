@@ -68,12 +68,9 @@ where
             finishing = true;
             Pin::new(&mut http).graceful_shutdown();
         }
-        let waits = || !matches!(connection.phase(), Phase::Body | Phase::Busy);
-        if connection.verdict().is_some() && waits() {
-            return Poll::Ready(None);
-        }
+        // What has come by now has its chance first, and a body that was being read is answered.
         let polled = Pin::new(&mut http).poll(cx).map(Some);
-        // A body that was being read has been answered by now.
+        let waits = || !matches!(connection.phase(), Phase::Body | Phase::Busy);
         let is_over = polled.is_pending() && connection.verdict().is_some() && waits();
         if is_over { Poll::Ready(None) } else { polled }
     })

@@ -7,6 +7,7 @@ mod connection;
 mod dispatch;
 mod drain;
 mod edge;
+mod files;
 mod worker;
 
 use std::collections::HashMap;
@@ -160,7 +161,18 @@ impl Server {
     ///
     /// # Errors
     /// [`Failure`] says what is in the way.
-    pub fn start(settings: Settings) -> Result<Self, Failure> {
+    pub fn start(mut settings: Settings) -> Result<Self, Failure> {
+        let files = files::raise_limit();
+        let max_connections = files::suffice_for(files, settings.server.workers, settings.admin.max_connections);
+        if max_connections < settings.server.max_connections {
+            tracing::warn!(
+                files,
+                max_connections,
+                "the system lets this process open too few files for server.max_connections: fewer are taken; raise the limit \
+                 (ulimit -n, LimitNOFILE of systemd), or lower server.max_connections"
+            );
+            settings.server.max_connections = max_connections;
+        }
         let listeners = listen(settings.server.listen, settings.server.workers)
             .map_err(|error| Failure::Listen(settings.server.listen, error))?;
         let admin_socket = bind(settings.admin.listen, false)

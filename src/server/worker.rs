@@ -180,7 +180,7 @@ impl Worker {
 
     async fn accept(&mut self, gateway: &Arc<Gateway>, listener: TcpListener, connections: &Arc<Connections>) {
         let mut phase = self.phase.clone();
-        let mut failing = false;
+        let (complaints, begun) = (Sampler::new(1, 1), Instant::now());
         loop {
             // While all are busy, new ones wait in the kernel's queue.
             let next = async {
@@ -192,18 +192,15 @@ impl Worker {
                 _stop = phase.wait_for(|phase| *phase > Phase::Running) => break,
             };
             match accepted {
-                Ok((stream, address)) => {
-                    failing = false;
-                    match connections.enter(address.ip()) {
-                        Ok(place) => self.serve(gateway, (stream, address, place)),
-                        Err(busy) => {
-                            connection::turn_away(&stream);
-                            gateway.unserved(address.ip().to_canonical(), busy.into(), &[]);
-                        }
+                Ok((stream, address)) => match connections.enter(address.ip()) {
+                    Ok(place) => self.serve(gateway, (stream, address, place)),
+                    Err(busy) => {
+                        connection::turn_away(&stream);
+                        gateway.unserved(address.ip().to_canonical(), busy.into(), &[]);
                     }
-                }
+                },
                 Err(error) => {
-                    if !std::mem::replace(&mut failing, true) {
+                    if complaints.admit(begun.elapsed()).is_some() {
                         tracing::error!(%error, "connections cannot be accepted");
                     }
                     tokio::time::sleep(ACCEPT_PAUSE).await;

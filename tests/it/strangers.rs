@@ -39,6 +39,19 @@ fn silent_connections_make_room_the_oldest_first() {
 }
 
 #[test]
+fn where_few_files_may_be_open_fewer_connections_are_taken_and_the_oldest_make_room() {
+    let upstream = Upstream::start();
+    let gateway =
+        Gateway::start_with_files(256, &format!("{}[server]\nworkers = 1\n", Github::source(&upstream.url())));
+    let said = gateway.logged("a warning", |event| event["files"].is_u64());
+    let max = u32::try_from(said["max_connections"].as_u64().expect("a number")).expect("a small one");
+    let _silent: Vec<_> = (0..300).map(|_| connect(gateway.address())).collect();
+    assert_eq!(delivery("one").send(gateway.address()).status, 200);
+    assert_eq!(gateway.metric("doorward_displaced_connections_total"), f64::from(301 - max));
+    assert!(!gateway.log().iter().any(|event| event["message"] == "connections cannot be accepted"));
+}
+
+#[test]
 fn heads_that_do_not_end_make_room() {
     let upstream = Upstream::start();
     let gateway = gateway(&upstream, "workers = 1\nmax_connections = 2");
@@ -69,6 +82,23 @@ fn a_body_that_does_not_come_makes_room_for_a_connection() {
     assert_eq!(receive(&started).status, 408);
     assert_eq!(gateway.metric(r#"doorward_refusals_total{reason="displaced",source="github"}"#), 1.0);
     assert_eq!(upstream.ids(), ["two"]);
+}
+
+#[test]
+fn a_request_that_has_come_is_served_although_its_place_is_needed() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, "workers = 1\nmax_connections = 4");
+    let senders: Vec<_> = (0..4).map(|_| connect(gateway.address())).collect();
+    wait_until("them to be accepted", || gateway.metric("doorward_open_connections") == 4.0);
+    // All of this comes at once.
+    gateway.signal("STOP");
+    for (id, mut sender) in (0..).zip(&senders) {
+        sender.write_all(&delivery(&id.to_string()).bytes()).expect("sent");
+    }
+    let _new: Vec<_> = (0..8).map(|_| connect(gateway.address())).collect();
+    gateway.signal("CONT");
+    assert_eq!(senders.iter().map(|sender| receive(sender).status).collect::<Vec<_>>(), [200; 4]);
+    assert_eq!(upstream.received().len(), 4);
 }
 
 #[test]

@@ -23,7 +23,10 @@ use super::wait_for;
 
 /// The command under test, without the environment of whoever runs the tests.
 pub fn doorward() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_doorward"));
+    without_settings(Command::new(env!("CARGO_BIN_EXE_doorward")))
+}
+
+fn without_settings(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DOORWARD__")) {
         command.env_remove(name);
     }
@@ -64,10 +67,27 @@ impl Gateway {
     /// Starts it in this folder with variables in its environment.
     #[track_caller]
     pub fn spawn(folder: &Path, sections: &str, environment: &[(&str, &str)]) -> Self {
+        let mut command = doorward();
+        command.envs(environment.iter().copied());
+        Self::run(command, folder, sections)
+    }
+
+    /// Starts it where it may open so many files at most.
+    #[track_caller]
+    pub fn start_with_files(files: usize, sections: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut command = without_settings(Command::new("sh"));
+        command.args(["-c", "ulimit -n $0 && exec \"$@\"", &files.to_string(), env!("CARGO_BIN_EXE_doorward")]);
+        let mut gateway = Self::run(command, folder.path(), sections);
+        gateway.folder = Some(folder);
+        gateway
+    }
+
+    #[track_caller]
+    fn run(mut command: Command, folder: &Path, sections: &str) -> Self {
         let config = folder.join("doorward.toml");
         std::fs::write(&config, complete(sections)).expect("a configuration");
-        let mut command = doorward();
-        command.arg("serve").arg("--config").arg(&config).current_dir(folder).envs(environment.iter().copied());
+        command.arg("serve").arg("--config").arg(&config).current_dir(folder);
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the gateway starts");
         let log: Arc<Mutex<Vec<serde_json::Value>>> = Arc::default();
         let lines = BufReader::new(child.stderr.take().expect("a pipe")).lines();
