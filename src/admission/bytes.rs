@@ -45,6 +45,7 @@ struct Body {
     budget: Arc<Budget>,
     bytes: usize,
     origin: Option<Origin>,
+    /// Set before the waker is woken, which orders the two between threads.
     displaced: Arc<AtomicBool>,
     waker: Waker,
 }
