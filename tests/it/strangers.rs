@@ -326,6 +326,26 @@ fn a_flood_does_not_fill_the_log() {
     wait_until("all that were taken to be logged", || taken() == 20);
 }
 
+#[test]
+fn a_flood_at_a_source_that_only_observes_does_not_fill_the_log() {
+    let upstream = Upstream::start();
+    let log = "verify = \"observe\"\n[log]\nunverified_burst = 3\nunverified_rate = 1\n";
+    let gateway = Gateway::start(&(Github::source(&upstream.url()) + log));
+    let connection = connect(gateway.address());
+    let mut sent = 0;
+    wait_until("a line to say how many were left out", || {
+        for _ in 0..20 {
+            let unsigned = delivery(&sent.to_string()).without("X-Hub-Signature-256");
+            assert_eq!(unsigned.send_on(&connection).status, 200);
+            sent += 1;
+        }
+        gateway.log().iter().any(|event| event["left_out"].is_u64())
+    });
+    let lines = gateway.log().iter().filter(|event| event["unverified"].is_string()).count();
+    assert!(lines < sent / 2, "{lines} of {sent}");
+    assert_eq!(upstream.received().len(), sent);
+}
+
 #[track_caller]
 fn gateway(upstream: &Upstream, server: &str) -> Gateway {
     Gateway::start(&format!("{}[server]\n{server}\n", Github::source(&upstream.url())))
