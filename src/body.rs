@@ -4,6 +4,8 @@ use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -38,9 +40,31 @@ pub use crate::admission::Budget;
 const MAX_AHEAD: usize = 128 * 1024;
 
 thread_local! {
-    /// Held while a body is decompressed, which anybody can ask for: a worker does it for one request at a time, and serves
-    /// the others between its slices.
-    static DECOMPRESSING: Arc<Semaphore> = Arc::new(Semaphore::new(1));
+    static DECOMPRESSIONS: Arc<Decompressions> = Arc::new(Decompressions { turn: Semaphore::new(1), count: AtomicUsize::new(0) });
+}
+
+/// The bodies that a worker decompresses, which anybody can ask for: one at a time, with other requests between its slices.
+#[derive(Debug)]
+struct Decompressions {
+    turn: Semaphore,
+    /// The one whose turn it is, and those that wait.
+    count: AtomicUsize,
+}
+
+/// One of them, until it is dropped.
+struct Counted(Arc<Decompressions>);
+
+impl Counted {
+    fn new(max: usize) -> Result<Self, Unreadable> {
+        let counted = Self(DECOMPRESSIONS.with(Arc::clone));
+        if counted.0.count.fetch_add(1, Relaxed) < max { Ok(counted) } else { Err(Unreadable::Overloaded) }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.count.fetch_sub(1, Relaxed);
+    }
 }
 
 /// A request read whole, not yet believed. It goes through many hands, so it is moved as one pointer.
@@ -139,12 +163,12 @@ impl Inbound {
     /// Decompresses the body. What it was before its compression counts like bytes that are sent.
     ///
     /// # Errors
-    /// [`Unreadable`] for what is too large, or not what its coding makes.
+    /// [`Unreadable`] for what is too large, or not what its coding makes, and when too many wait for it.
     pub async fn decompress(&mut self, limits: &Limits) -> Result<(), Unreadable> {
         let Some(coding) = self.0.coding else { return Ok(()) };
-        let turn = DECOMPRESSING.with(Arc::clone);
+        let counted = Counted::new(limits.max_decompressions)?;
         // Never closed.
-        let _turn = turn.acquire().await.ok();
+        let _turn = counted.0.turn.acquire().await.ok();
         let mut decoder = Decoder::new(coding, &self.0.sent)?;
         let mut plain = BytesMut::new();
         let mut slice = vec![0; SLICE];
@@ -193,12 +217,14 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// Bytes of all bodies that are held at one time.
     pub budget: Arc<Budget>,
+    /// Compressed bodies that one worker decompresses, or that wait for it, at one time.
+    pub max_decompressions: usize,
 }
 
 impl Limits {
     /// Nothing is let through: for looking at sources when the limits themselves cannot be told.
     pub fn none() -> Self {
-        Self { max_body: 0, body_timeout: Duration::ZERO, budget: Arc::new(Budget::new(0)) }
+        Self { max_body: 0, body_timeout: Duration::ZERO, budget: Arc::new(Budget::new(0)), max_decompressions: 0 }
     }
 }
 

@@ -168,6 +168,7 @@ impl Case {
             max_body: self.max_body(),
             body_timeout: Duration::ZERO,
             budget: Arc::new(Budget::new(usize::MAX)),
+            ..Limits::none()
         };
         body::announced(&self.headers, &judge.single_headers, &limits)?;
         if self.body.len() > limits.max_body {

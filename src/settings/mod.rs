@@ -228,11 +228,13 @@ impl Server {
         let max_per_address = section.want("max_buffered_per_address", size);
         let max_in_flight = section.want("max_in_flight", count(1, 1_000_000));
         let percent = section.want("max_share", percent);
+        let max_decompressions = section.want("max_decompressions", count(1, 1_000_000));
         let (max_buffered, max_in_flight) = (max_buffered.unwrap_or(1), max_in_flight.unwrap_or(1));
         let limits = Limits {
             max_body: max_body.unwrap_or(usize::MAX),
             body_timeout: body_timeout.unwrap_or(Duration::from_secs(1)),
             budget: Arc::new(Budget::with_address_limit(max_buffered, max_per_address.unwrap_or(1))),
+            max_decompressions: max_decompressions.unwrap_or(1),
         };
         let in_flight = Arc::new(Quota::new(max_in_flight));
         let shares = Shares { limits, max_buffered, in_flight, max_in_flight, percent: percent.unwrap_or(100) };

@@ -12,9 +12,12 @@ use crate::harness::Delivery;
 use crate::harness::Gateway;
 use crate::harness::SECRET;
 use crate::harness::Upstream;
+use crate::harness::connect;
 use crate::harness::hmac_hex;
 use crate::harness::own;
+use crate::harness::receive;
 use crate::harness::request;
+use crate::harness::wait_until;
 use crate::harness::with_profile;
 
 const HMAC: &str = "[auth.hmac]\nsignature = { header = \"X-Sig\", encoding = \"hex\" }\nsigned = \"{body}\"\n";
@@ -228,6 +231,36 @@ fn nothing_is_decompressed_for_strangers_where_the_signature_is_over_what_is_sen
 }
 
 #[test]
+fn more_bodies_than_may_wait_to_be_decompressed_are_asked_to_come_again() {
+    let large = gzip(&vec![b' '; 24 << 20]);
+    for (max, overloaded) in [(1, true), (8, false)] {
+        let upstream = Upstream::start();
+        let sections = format!(
+            "profiles = \"profiles\"\n[server]\nmax_body = \"24MiB\"\nworkers = 1\nmax_decompressions = {max}\n[sources.own]\n\
+             profile = \"own\"\npath = \"/own\"\nsecrets = [\"plain:{SECRET}\"]\ndeliver.upstream = {{ url = \"{}\" }}\n",
+            upstream.url()
+        );
+        let gateway = Gateway::start_in(with_profile(&format!("{HMAC}{BY_JSON}")), &sections);
+        // All but the last byte of each, so that all are complete at about the same time.
+        let mut bombs: Vec<_> = (0..8)
+            .map(|_| {
+                let bytes = signed(EVENT, Some("gzip"), &large).bytes();
+                let mut stream = connect(gateway.address());
+                stream.write_all(&bytes[..bytes.len() - 1]).expect("sent");
+                (stream, bytes)
+            })
+            .collect();
+        wait_until("the heads to be read", || gateway.metric("doorward_in_flight_requests") == 8.0);
+        bombs.iter_mut().for_each(|(stream, bytes)| stream.write_all(&bytes[bytes.len() - 1..]).expect("sent"));
+        let statuses: Vec<_> = bombs.iter().map(|(stream, _)| receive(stream).status).collect();
+        assert_eq!(statuses.contains(&503), overloaded, "{max}: {statuses:?}");
+        assert!(statuses.contains(&401), "{statuses:?}");
+        // Nothing is left of them.
+        assert_status(&gateway, &signed(EVENT, Some("gzip"), &gzip(EVENT)), 200);
+    }
+}
+
+#[test]
 fn nothing_is_decompressed_for_strangers_whose_token_is_wrong() {
     let bomb = gzip(&vec![b' '; 1 << 24]);
     let header = "[auth.token]\nfrom = { header = \"X-Token\" }\n";
@@ -270,7 +303,7 @@ fn compressed_bodies_of_many_senders_are_all_taken() {
     let streams: Vec<_> =
         bodies.iter().map(|body| signed(body, Some("gzip"), &gzip(body)).begin(gateway.address())).collect();
     for stream in &streams {
-        assert_eq!(crate::harness::receive(stream).status, 200);
+        assert_eq!(receive(stream).status, 200);
     }
     assert_eq!(upstream.received().len(), bodies.len());
 }

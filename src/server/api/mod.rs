@@ -113,7 +113,12 @@ impl Api {
         refusals: Arc<Refusals>,
         sources: &[Arc<Source>],
     ) -> Self {
-        let limits = Limits { max_body: MAX_BODY, body_timeout: PATIENCE, budget: Arc::new(Budget::new(MAX_BODIES)) };
+        let limits = Limits {
+            max_body: MAX_BODY,
+            body_timeout: PATIENCE,
+            budget: Arc::new(Budget::new(MAX_BODIES)),
+            ..Limits::none()
+        };
         Self { ledger, token, refusals, withheld: Withheld::of_sources(sources), limits }
     }
 

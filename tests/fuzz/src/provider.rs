@@ -97,7 +97,7 @@ impl Provider {
         let judge = Judge::new(&profile, &secrets, &params, replays, &mut KeySets::new());
         let judge = judge.map_err(|misfits| format!("{misfits:?}"))?;
         let max_body = profile.limits.max_body.map_or(1 << 20, |size| size.as_u64().try_into().unwrap_or(usize::MAX));
-        let limits = Limits { max_body, body_timeout: Duration::ZERO, budget: Arc::new(Budget::new(0)) };
+        let limits = Limits { max_body, ..Limits::none() };
         Ok(Self { profile, params, secrets, key, certificate, judge, limits })
     }
 
