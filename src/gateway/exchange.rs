@@ -210,7 +210,9 @@ fn milliseconds(duration: Duration) -> f64 {
 
 /// A path as it can be logged: nothing hidden, and not for ever.
 fn shown(path: &str) -> String {
-    let shown = escape::line(path);
+    // Escapes make it longer, never shorter; and who knows how long it is.
+    let begun = path.char_indices().nth(MAX_PATH + 1).and_then(|(end, _)| path.get(..end)).unwrap_or(path);
+    let shown = escape::line(begun);
     match shown.char_indices().nth(MAX_PATH) {
         Some((end, _)) => shown.get(..end).unwrap_or_default().to_owned() + "\u{2026}",
         None => shown.into_owned(),
