@@ -10,6 +10,9 @@
 // Leaves.
 pub mod problem;
 pub mod time;
+pub mod clock;
+pub mod limits;
+pub mod supervisor;
 pub mod escape;
 pub mod secret;
 pub mod json;

@@ -1,7 +1,6 @@
 //! The clock and the ways providers write a time. The only module that reads the system clock.
 
 use std::time::Duration;
-use std::time::Instant;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
@@ -78,26 +77,6 @@ impl Moment {
     fn dated(self) -> SystemTime {
         let millis = u64::try_from(self.0.clamp(0, LAST)).unwrap_or(0);
         SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
-    }
-}
-
-/// A clock that goes on from the system's at one speed, whatever becomes of that: pauses measured with it are as long as
-/// they should be when somebody sets the clock.
-#[derive(Debug, Clone, Copy)]
-pub struct Steady {
-    began_at: Moment,
-    began: Instant,
-}
-
-impl Steady {
-    /// A clock that shows the system's time now.
-    pub fn start() -> Self {
-        Self { began_at: Moment::now(), began: Instant::now() }
-    }
-
-    /// What it shows now.
-    pub fn now(self) -> Moment {
-        self.began_at.after(self.began.elapsed())
     }
 }
 

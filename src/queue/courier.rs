@@ -17,13 +17,13 @@ use super::Attempted;
 use super::Breaker;
 use super::Policy;
 use super::breaker::Permit;
+use crate::clock::Steady;
 use crate::deliver::Upstream;
 use crate::store::Backlog;
 use crate::store::queued::Settlement;
 use crate::store::queued::Taken;
 use crate::store::queued::Verdict;
 use crate::time::Moment;
-use crate::time::Steady;
 
 /// Pause after the store did not answer.
 const STORE_PAUSE: Duration = Duration::from_secs(1);

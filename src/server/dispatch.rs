@@ -13,13 +13,13 @@ use tokio::task::JoinSet;
 use super::Failure;
 use super::Phase;
 use super::Shared;
+use crate::clock::Steady;
 use crate::deliver::Upstream;
 use crate::queue::Breaker;
 use crate::queue::Courier;
 use crate::queue::Gate;
 use crate::store::Backlog;
 use crate::telemetry::QueueMetrics;
-use crate::time::Steady;
 
 /// Most bytes of an upstream's answer that are read, so that the connection can be used again.
 const MAX_ANSWER: usize = 64 * 1024;
