@@ -113,6 +113,9 @@ impl Manual {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Context;
+    use std::task::Waker;
+
     use super::*;
 
     #[test]
@@ -126,19 +129,16 @@ mod tests {
         assert_eq!((clock.now(), clock.instant()), (Moment::from_unix(10), began + Duration::from_secs(5)));
     }
 
-    #[tokio::test]
-    async fn whoever_sleeps_on_a_manual_clock_wakes_when_it_has_gone_on_for_long_enough() {
+    #[test]
+    fn whoever_sleeps_on_a_manual_clock_wakes_when_it_has_gone_on_for_long_enough() {
         let (clock, hand) = Clock::manual(Moment::from_unix(1_000));
-        let sleeper = tokio::spawn({
-            let clock = clock.clone();
-            async move { clock.sleep(Duration::from_secs(60)).await }
-        });
-        tokio::task::yield_now().await;
+        let mut sleep = std::pin::pin!(clock.sleep(Duration::from_secs(60)));
+        let mut poll = || sleep.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(poll().is_pending());
         hand.advance(Duration::from_secs(59));
         hand.set(Moment::from_unix(9_000));
-        tokio::task::yield_now().await;
-        assert!(!sleeper.is_finished());
+        assert!(poll().is_pending());
         hand.advance(Duration::from_secs(1));
-        sleeper.await.expect("it woke");
+        assert!(poll().is_ready());
     }
 }

@@ -15,12 +15,14 @@ use std::sync::PoisonError;
 use std::sync::Weak;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use std::time::Instant;
 
 use prometheus::IntCounterVec;
 use prometheus::Opts;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::task::JoinSet;
@@ -61,11 +63,15 @@ pub enum Task {
     RedisRecorder,
     /// Asks Redis what others have left.
     RedisWatcher,
+    /// Serves one connection; it is not started again.
+    Connection,
+    /// One attempt to deliver a queued event; one that panics is one that failed.
+    Attempt,
 }
 
 impl Task {
     /// All kinds.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Worker,
         Self::Admin,
         Self::Drain,
@@ -81,6 +87,8 @@ impl Task {
         Self::RedisWriter,
         Self::RedisRecorder,
         Self::RedisWatcher,
+        Self::Connection,
+        Self::Attempt,
     ];
 
     /// Its name in metrics and in the log; that of a thread as the system shows it.
@@ -101,6 +109,8 @@ impl Task {
             Self::RedisWriter => "redis-writer",
             Self::RedisRecorder => "redis-recorder",
             Self::RedisWatcher => "redis-watcher",
+            Self::Connection => "connection",
+            Self::Attempt => "attempt",
         }
     }
 
@@ -181,17 +191,9 @@ impl Supervisor {
         let owned = tokio::spawn(async move {
             let mut lives = Lives::new(task, Arc::clone(&shared));
             loop {
-                // It runs as a task of its own, so that a panic ends that alone.
-                let mut life = JoinSet::new();
-                let _abort = life.spawn(injectable(task, Arc::clone(&shared), start()));
-                let why = match life.join_next().await {
-                    Some(Ok(Ok(()))) | None => return,
-                    Some(Ok(Err(Lost(why)))) => why,
-                    Some(Err(died)) => match died.try_into_panic() {
-                        Ok(panic) => text(&*panic),
-                        // The runtime is ending.
-                        Err(_cancelled) => return,
-                    },
+                let why = match caught(injectable(task, Arc::clone(&shared), start())).await {
+                    Ok(Ok(())) => return,
+                    Ok(Err(Lost(why))) | Err(why) => why,
                 };
                 if !lives.next(&why) {
                     return;
@@ -275,6 +277,11 @@ impl Supervisor {
         self.0.injected.send_modify(|injected| *injected |= task.bit());
     }
 
+    /// Panics if a test asked for that: called by what is no task of its own.
+    pub fn panic_if_injected(&self, task: Task) {
+        self.0.panic_if_injected(task);
+    }
+
     /// Whether a panic that was injected is still to come.
     pub fn is_injected(&self, task: Task) -> bool {
         *self.0.injected.borrow() & task.bit() != 0
@@ -283,6 +290,12 @@ impl Supervisor {
     /// Ends all tasks. Threads end when those who have something for them are gone.
     pub fn stop(&self) {
         self.0.tasks().drain(..).for_each(|task| task.abort());
+    }
+}
+
+impl Default for Supervisor {
+    fn default() -> Self {
+        Self::new(limits::Supervision::default(), Clock::System)
     }
 }
 
@@ -377,6 +390,63 @@ async fn injectable<F: Future>(task: Task, shared: Arc<Shared>, future: F) -> F:
     }
 }
 
+/// What a future comes to, or what it panicked with.
+///
+/// # Errors
+/// The words of the panic.
+pub async fn caught<F: Future>(future: F) -> Result<F::Output, String> {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|cx| {
+        // It is not polled again, so nobody sees what it leaves half done, but for what stands behind locks that do not mind.
+        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+            Ok(polled) => polled.map(Ok),
+            Err(panic) => Poll::Ready(Err(text(&*panic))),
+        }
+    })
+    .await
+}
+
+/// Tasks that end by themselves, such as connections: owned, so that they end with their owner.
+#[derive(Debug, Default)]
+pub struct Background(Mutex<JoinSet<()>>);
+
+impl Background {
+    /// Runs a task on the runtime that this is called on. A panic ends it alone, and is logged and counted.
+    pub fn spawn(&self, what: &'static str, future: impl Future<Output = ()> + Send + 'static) {
+        self.spawn_on(what, &Handle::current(), future);
+    }
+
+    /// The same on another runtime. One that has ended drops the task.
+    pub fn spawn_on(&self, what: &'static str, runtime: &Handle, future: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        let task = async move {
+            if let Err(why) = caught(future).await {
+                tracing::error!(what, why, "a task died");
+            }
+        };
+        let _abort = tasks.spawn_on(task, runtime);
+    }
+}
+
+/// How many panics there were in this process.
+static PANICS: AtomicU64 = AtomicU64::new(0);
+
+/// How many panics there were in this process since [`log_panics`] was called.
+pub fn panics() -> u64 {
+    PANICS.load(Ordering::Relaxed)
+}
+
+/// Has all panics of this process logged and counted.
+pub fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        PANICS.fetch_add(1, Ordering::Relaxed);
+        let place = panic.location().map(ToString::to_string);
+        let thread = std::thread::current();
+        tracing::error!(place, thread = thread.name(), why = text(panic.payload()), "a fault of the gateway: a panic");
+    }));
+}
+
 fn text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
@@ -424,7 +494,7 @@ mod tests {
             assert!(task.name().len() + 3 <= 17, "{task:?}");
             bits | task.bit()
         });
-        assert_eq!(bits.count_ones() as usize, Task::ALL.len());
+        assert_eq!(usize::try_from(bits.count_ones()).expect("small"), Task::ALL.len());
     }
 
     #[test]

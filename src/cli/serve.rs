@@ -10,8 +10,10 @@ use tokio::signal::unix::signal;
 use super::ConfigFile;
 use super::complain;
 use super::runtime;
+use crate::limits::Limits;
 use crate::server::Server;
 use crate::settings::Settings;
+use crate::supervisor;
 use crate::telemetry;
 
 pub(super) fn run(file: &ConfigFile) -> ExitCode {
@@ -20,6 +22,7 @@ pub(super) fn run(file: &ConfigFile) -> ExitCode {
         Err(code) => return code,
     };
     let log = telemetry::start_log(&settings.log);
+    supervisor::log_panics();
     for warning in settings.warnings.iter() {
         tracing::warn!(place = warning.place, key = warning.key, "{}", warning.message);
     }
@@ -38,7 +41,7 @@ pub(super) fn run(file: &ConfigFile) -> ExitCode {
 async fn serve(settings: Settings) -> Result<(), String> {
     let mut signals = Signals::new().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let sources = settings.sources.len();
-    let server = Server::start(settings).map_err(|failure| failure.to_string())?;
+    let server = Server::start(settings, Limits::default()).map_err(|failure| failure.to_string())?;
     tracing::info!(listen = %server.listen(), admin = %server.admin(), sources, "ready");
     signals.next().await;
     tracing::info!("stopping: requests in flight may finish");

@@ -32,6 +32,7 @@ use crate::refusal::Refusal;
 use crate::secret::Secret;
 use crate::settings::Judge;
 use crate::settings::Replays;
+use crate::supervisor::Background;
 use crate::time::Moment;
 
 pub use capture::Capture;
@@ -94,6 +95,8 @@ pub struct Explanation {
     pub verdict: Result<Taken, Refusal>,
     judge: Judge,
     key_sets: KeySets,
+    /// What keeps the key sets fresh.
+    _fetches: Background,
 }
 
 /// Explains what becomes of a request. Keys and certificates are fetched where the profile says so.
@@ -103,13 +106,14 @@ pub struct Explanation {
 pub async fn explain(case: &Case) -> Result<Explanation, String> {
     let mut key_sets = KeySets::new();
     let judge = case.judge(&mut key_sets)?;
+    let fetches = Background::default();
     for jwks in key_sets.values() {
         let jwks = Arc::clone(jwks);
-        drop(tokio::spawn(async move { jwks.run().await }));
+        fetches.spawn("key-set", async move { match jwks.run().await {} });
     }
     let verdict = case.verdict(&judge).await;
     let steps = steps::walk(case, &judge).await;
-    Ok(Explanation { steps, verdict, judge, key_sets })
+    Ok(Explanation { steps, verdict, judge, key_sets, _fetches: fetches })
 }
 
 impl Explanation {

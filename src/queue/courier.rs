@@ -23,6 +23,10 @@ use crate::store::Backlog;
 use crate::store::queued::Settlement;
 use crate::store::queued::Taken;
 use crate::store::queued::Verdict;
+use crate::supervisor::Background;
+use crate::supervisor::Supervisor;
+use crate::supervisor::Task;
+use crate::supervisor::caught;
 use crate::time::Moment;
 
 /// Pause after the store did not answer.
@@ -84,29 +88,106 @@ impl Gate {
     }
 }
 
+/// A courier at work: what outlives a death of the loop that takes.
+#[derive(Debug)]
+struct Running {
+    courier: Courier,
+    slots: Arc<Semaphore>,
+    attempts: Background,
+    supervisor: Supervisor,
+}
+
+/// The right to probe an upstream; given back when it is dropped without an outcome.
+#[derive(Debug)]
+struct Probe {
+    gate: Arc<Gate>,
+    spent: bool,
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        if !self.spent {
+            self.gate.lock().return_probe(Instant::now());
+            self.gate.changed.notify_waiters();
+        }
+    }
+}
+
+/// An event that was taken. It goes back to the queue when it is dropped unsettled: with a loop that died, with a runtime that
+/// ends.
+struct InHand {
+    running: Arc<Running>,
+    taken: Taken,
+    settled: bool,
+}
+
+impl InHand {
+    fn settle(&mut self, settlement: Settlement) {
+        self.settled = true;
+        let courier = &self.running.courier;
+        courier.backlog.settle(courier.queue, &self.taken, settlement);
+    }
+
+    /// Others may have it by now.
+    fn forget(&mut self) {
+        self.settled = true;
+        let courier = &self.running.courier;
+        courier.backlog.forget(courier.queue, &self.taken);
+    }
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        if !self.settled {
+            let (at, attempts) = (self.running.courier.clock.now(), self.taken.tries.attempts);
+            self.settle(Settlement { verdict: Verdict::Retry(at), attempts, at, reason: None, answer: None });
+        }
+    }
+}
+
 impl Courier {
-    /// Delivers until `end`, and until the last attempt is over and recorded.
-    pub async fn run(self, end: impl Future<Output = ()>) {
+    /// Delivers on the runtime that this is called on until the future ends that `end` makes, and until the last attempt is
+    /// over and recorded. `supervisor` starts it again when it dies; `end` is dropped when it has ended.
+    pub fn start<F>(self, supervisor: &Supervisor, end: impl Fn() -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let slots = Arc::new(Semaphore::new(self.concurrency));
-        let courier = Arc::new(self);
+        let (attempts, owner) = (Background::default(), supervisor.clone());
+        let running = Arc::new(Running { courier: self, slots, attempts, supervisor: owner });
+        supervisor.task(Task::Dispatcher, move || {
+            let (running, end) = (Arc::clone(&running), end());
+            async move {
+                running.run(end).await;
+                Ok(())
+            }
+        });
+    }
+}
+
+impl Running {
+    async fn run(self: Arc<Self>, end: impl Future<Output = ()>) {
         tokio::select! {
-            () = courier.work(&slots) => {}
+            () = self.work() => {}
             () = end => {}
         }
+        let courier = &self.courier;
         let all = u32::try_from(courier.concurrency).unwrap_or(u32::MAX);
-        let _all_back = slots.acquire_many(all).await;
+        let _all_back = self.slots.acquire_many(all).await;
         if let Err(error) = courier.backlog.finish(courier.queue).await {
             tracing::error!(source = courier.source, %error, "the last deliveries could not be recorded");
         }
     }
 
     /// Takes and tries for ever. May be dropped at any time: what was taken and is not under way is still in the store.
-    async fn work(self: &Arc<Self>, slots: &Arc<Semaphore>) {
+    async fn work(self: &Arc<Self>) {
+        let Self { courier, slots, .. } = &**self;
+        let Courier { gate, backlog, queue, clock, .. } = courier;
         loop {
             // A slot has to be free before anything is taken: what is taken is tried at once.
             let Ok(first) = Arc::clone(slots).acquire_owned().await else { return };
-            let changed = self.gate.changed.notified();
-            let permit = self.gate.lock().permit(Instant::now());
+            let changed = gate.changed.notified();
+            let permit = gate.lock().permit(Instant::now());
             let max = match permit {
                 Permit::Any => 1 + slots.available_permits(),
                 Permit::Probe => 1,
@@ -121,19 +202,15 @@ impl Courier {
                     continue;
                 }
             };
-            let probe = permit == Permit::Probe;
-            match self.backlog.take(self.queue, self.clock.now(), max).await {
-                Ok(taken) if !taken.is_empty() => self.send_off(taken, first, slots, probe),
+            let probe = (permit == Permit::Probe).then(|| Probe { gate: Arc::clone(gate), spent: false });
+            match backlog.take(*queue, clock.now(), max).await {
+                Ok(taken) if !taken.is_empty() => self.send_off(taken, first, probe),
                 nothing => {
-                    drop(first);
-                    if probe {
-                        self.gate.lock().return_probe(Instant::now());
-                        self.gate.changed.notify_waiters();
-                    }
+                    drop((first, probe));
                     match nothing {
-                        Ok(_none) => self.backlog.more(self.queue, self.clock.now()).await,
+                        Ok(_none) => backlog.more(*queue, clock.now()).await,
                         Err(error) => {
-                            tracing::debug!(source = self.source, %error, "nothing can be taken off the queue");
+                            tracing::debug!(source = courier.source, %error, "nothing can be taken off the queue");
                             tokio::time::sleep(STORE_PAUSE).await;
                         }
                     }
@@ -142,40 +219,64 @@ impl Courier {
         }
     }
 
-    fn send_off(self: &Arc<Self>, taken: Vec<Taken>, first: OwnedSemaphorePermit, slots: &Arc<Semaphore>, probe: bool) {
+    fn send_off(self: &Arc<Self>, taken: Vec<Taken>, first: OwnedSemaphorePermit, mut probe: Option<Probe>) {
         let mut slot = Some(first);
-        for taken in taken {
-            let slot = slot.take().or_else(|| Arc::clone(slots).try_acquire_owned().ok());
-            let courier = Arc::clone(self);
+        let in_hand = |taken| InHand { running: Arc::clone(self), taken, settled: false };
+        let taken: Vec<_> = taken.into_iter().map(in_hand).collect();
+        for mut in_hand in taken {
+            let slot = slot.take().or_else(|| Arc::clone(&self.slots).try_acquire_owned().ok());
+            let probe = probe.take();
             // In a box: it is large, and would be moved several times.
-            drop(tokio::spawn(Box::pin(async move {
-                courier.attempt(taken, probe).await;
-                drop(slot);
-            })));
+            self.attempts.spawn(
+                "attempt",
+                Box::pin(async move {
+                    attempt(&mut in_hand, probe).await;
+                    drop(slot);
+                }),
+            );
         }
     }
+}
 
-    async fn attempt(&self, taken: Taken, probe: bool) {
+/// One attempt; one that panics is one that failed.
+async fn attempt(in_hand: &mut InHand, probe: Option<Probe>) {
+    let running = Arc::clone(&in_hand.running);
+    let attempt = async {
+        running.supervisor.panic_if_injected(Task::Attempt);
+        running.courier.attempt(in_hand, probe).await;
+    };
+    if let Err(why) = caught(attempt).await {
+        let reason = Some(format!("the gateway could not make the attempt: {why}"));
+        let failed = Attempted { reason, answer: None, retry_after: None };
+        running.courier.conclude(in_hand, failed, getrandom::u64().unwrap_or_default());
+    }
+}
+
+impl Courier {
+    async fn attempt(&self, in_hand: &mut InHand, probe: Option<Probe>) {
+        let taken = &in_hand.taken;
         let attempts = taken.tries.attempts.saturating_add(1);
         let begun = Instant::now();
         if taken.lease_end.is_some_and(|end| begun + self.timeout > end) {
             // This process has slept, and somebody else delivers it, or will.
-            self.backlog.forget(self.queue, &taken);
-            if probe {
-                self.gate.lock().return_probe(begun);
-                self.gate.changed.notify_waiters();
-            }
+            in_hand.forget();
             return;
         }
         let delivered = self.upstream.deliver_queued(&taken.event, attempts).await;
         self.metrics.upstream_duration.observe(begun.elapsed().as_secs_f64());
-        let now = self.clock.now();
         // A date in an answer is one of the wall's clock.
         let attempted = Attempted::new(&delivered, Moment::now());
         let chance = getrandom::u64().unwrap_or_default();
         self.tell_breaker(&attempted, probe, chance);
-        let verdict = self.policy.judge(&attempted, &taken, now, chance);
-        self.log(&taken, attempts, verdict, &attempted);
+        self.conclude(in_hand, attempted, chance);
+    }
+
+    /// Records what an attempt came to.
+    fn conclude(&self, in_hand: &mut InHand, attempted: Attempted, chance: u64) {
+        let taken = &in_hand.taken;
+        let (now, attempts) = (self.clock.now(), taken.tries.attempts.saturating_add(1));
+        let verdict = self.policy.judge(&attempted, taken, now, chance);
+        self.log(taken, attempts, verdict, &attempted);
         match verdict {
             Verdict::Delivered => self.metrics.delivered.inc(),
             Verdict::Retry(_) => self.metrics.retried.inc(),
@@ -184,10 +285,14 @@ impl Courier {
         let (reason, answer) = (attempted.reason, attempted.answer);
         // What an upstream says to a delivery is not worth its room.
         let answer = answer.filter(|_| verdict != Verdict::Delivered);
-        self.backlog.settle(self.queue, &taken, Settlement { verdict, attempts, at: now, reason, answer });
+        in_hand.settle(Settlement { verdict, attempts, at: now, reason, answer });
     }
 
-    fn tell_breaker(&self, attempted: &Attempted, probe: bool, chance: u64) {
+    fn tell_breaker(&self, attempted: &Attempted, probe: Option<Probe>, chance: u64) {
+        let was_probe = probe.is_some();
+        if let Some(mut probe) = probe {
+            probe.spent = true;
+        }
         let works = attempted.is_delivered() || self.policy.is_permanent(attempted);
         let mut breaker = self.gate.lock();
         if works {
@@ -197,7 +302,7 @@ impl Courier {
             }
             return;
         }
-        if breaker.failed(probe, attempted.retry_after, Instant::now(), chance) {
+        if breaker.failed(was_probe, attempted.retry_after, Instant::now(), chance) {
             let reason = attempted.reason.as_deref();
             tracing::error!(
                 source = self.source,
@@ -205,7 +310,7 @@ impl Courier {
                 "the upstream fails: it is probed until it takes events again"
             );
         }
-        if probe {
+        if was_probe {
             self.gate.changed.notify_waiters();
         }
     }

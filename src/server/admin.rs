@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
@@ -24,6 +23,11 @@ use tokio::net::TcpListener;
 use crate::admission::Connections;
 use crate::admission::Terms;
 use crate::origin::TrustedProxies;
+use crate::store::Store;
+use crate::store::Unavailable;
+use crate::supervisor::Background;
+use crate::supervisor::Lost;
+use crate::supervisor::Task;
 
 use super::Shared;
 use super::access;
@@ -31,49 +35,56 @@ use super::access::Refusals;
 use super::api;
 use super::api::Api;
 use super::connection;
-use super::worker::Pulse;
+use super::worker::View;
 
 /// How long a connection may lie idle between two requests, where nobody else needs its place.
 const IDLE: Duration = Duration::from_secs(75);
 /// How long to wait when connections cannot be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How often pulses are taken, and how many times in a row one may be missing.
+/// How often it is looked whether a drain has lasted too long.
 const ROUND: Duration = Duration::from_secs(2);
-const MISSES: u64 = 5;
 
 /// What operators and the kubelet ask.
 #[derive(Debug)]
 pub(super) struct Admin {
     shared: Arc<Shared>,
-    workers: Vec<Watched>,
+    views: Vec<View>,
     api: Api,
     refusals: Arc<Refusals>,
 }
 
-#[derive(Debug)]
-struct Watched {
-    pulse: Pulse,
-    last: AtomicU64,
-    misses: AtomicU64,
-}
-
 impl Admin {
-    pub(super) fn new(shared: Arc<Shared>, pulses: Vec<Pulse>) -> Self {
-        let watched = |pulse| Watched { pulse, last: AtomicU64::new(0), misses: AtomicU64::new(0) };
+    pub(super) fn new(shared: Arc<Shared>, views: Vec<View>) -> Self {
         let settings = &shared.settings;
         let refusals = Arc::new(Refusals::new(&settings.log));
         let api = Api::new(shared.ledger(), settings.admin.token.clone(), Arc::clone(&refusals), &settings.sources);
-        Self { shared, workers: pulses.into_iter().map(watched).collect(), api, refusals }
+        Self { shared, views, api, refusals }
     }
 
-    /// Answers until the runtime ends.
-    pub(super) async fn serve(self, listener: TcpListener) {
-        let admin = Arc::new(self);
-        let watcher = Arc::clone(&admin);
-        drop(tokio::spawn(async move { watcher.watch().await }));
-        let connections = Connections::new(admin.terms());
-        let timed = Arc::clone(&connections);
-        drop(tokio::spawn(async move { timed.keep_time().await }));
+    /// Answers until the runtime ends that this is called on.
+    pub(super) fn start(self: Arc<Self>, listener: TcpListener) {
+        let (supervisor, listener) = (self.shared.supervisor.clone(), Arc::new(listener));
+        let admin = Arc::clone(&self);
+        supervisor.task(Task::Drain, move || {
+            let admin = Arc::clone(&admin);
+            async move { admin.watch().await }
+        });
+        supervisor.task(Task::Admin, move || {
+            let (admin, listener) = (Arc::clone(&self), Arc::clone(&listener));
+            async move { admin.serve(&listener).await }
+        });
+    }
+
+    async fn serve(self: Arc<Self>, listener: &TcpListener) -> Result<(), Lost> {
+        let connections = Connections::new(self.terms());
+        tokio::select! {
+            never = self.accept(listener, &connections) => match never {},
+            never = connections.keep_time() => match never {},
+        }
+    }
+
+    async fn accept(self: &Arc<Self>, listener: &TcpListener, connections: &Arc<Connections>) -> Infallible {
+        let tasks = Background::default();
         loop {
             connections.room().await;
             let Ok((stream, peer)) = listener.accept().await else {
@@ -82,7 +93,7 @@ impl Admin {
             };
             // No address has a limit of its own, so that none is turned away.
             let Ok(place) = connections.enter(peer.ip()) else { continue };
-            let (admin, connection) = (Arc::clone(&admin), Arc::clone(place.connection()));
+            let (admin, connection) = (Arc::clone(self), Arc::clone(place.connection()));
             let service = service_fn(move |request: Request<Incoming>| {
                 // Only what comes with the token has its body read, so whoever is here need not give way.
                 connection.complete();
@@ -93,10 +104,10 @@ impl Admin {
                     Ok::<_, Infallible>(response)
                 }
             });
-            drop(tokio::spawn(async move {
+            tasks.spawn("admin-connection", async move {
                 // Whoever hangs up early does not want the answer.
                 let _end = connection::serve(stream, place, service).await;
-            }));
+            });
         }
     }
 
@@ -111,20 +122,12 @@ impl Admin {
         }
     }
 
-    /// Takes the pulse of each worker for ever.
-    async fn watch(&self) {
+    /// Ends drains that last too long.
+    async fn watch(&self) -> Result<(), Lost> {
         loop {
             tokio::time::sleep(ROUND).await;
             if self.shared.end_drain(Instant::now()) {
                 tracing::warn!("nobody stopped the gateway after it was asked to drain: it is ready again");
-            }
-            for worker in &self.workers {
-                let beats = worker.pulse.beats.load(Ordering::Relaxed);
-                if worker.last.swap(beats, Ordering::Relaxed) == beats {
-                    worker.misses.fetch_add(1, Ordering::Relaxed);
-                } else {
-                    worker.misses.store(0, Ordering::Relaxed);
-                }
             }
         }
     }
@@ -167,20 +170,24 @@ impl Admin {
         verdict(Ok(()))
     }
 
-    /// A worker that does nothing for seconds does not come back by itself, nor does a store that could not be written.
+    /// A task that died twice does not come back by itself, nor does a store that could not be written.
     fn live(&self) -> Result<(), String> {
-        self.workers.iter().try_for_each(|worker| worker.pulse.store.sound()).map_err(|unavailable| unavailable.0)?;
-        match self.workers.iter().filter(|worker| worker.misses.load(Ordering::Relaxed) >= MISSES).count() {
-            0 => Ok(()),
-            stuck => Err(format!("{stuck} of {} workers are stuck", self.workers.len())),
-        }
+        self.shared.supervisor.alive()?;
+        self.of_stores(Store::sound)
     }
 
     fn ready(&self) -> Result<(), String> {
         if self.shared.draining.load(Ordering::Relaxed) {
             return Err("draining".to_owned());
         }
-        self.workers.iter().try_for_each(|worker| worker.pulse.store.ready()).map_err(|unavailable| unavailable.0)
+        self.shared.supervisor.prompt()?;
+        self.of_stores(Store::ready)
+    }
+
+    /// What the store says, as each worker sees it.
+    fn of_stores(&self, asked: fn(&Store) -> Result<(), Unavailable>) -> Result<(), String> {
+        let stores = self.views.iter().filter_map(|view| view.load_full());
+        stores.into_iter().try_for_each(|store| asked(&store)).map_err(|unavailable| unavailable.0)
     }
 
     fn metrics(&self) -> Response<Full<Bytes>> {

@@ -3,12 +3,11 @@
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 use super::Failure;
 use super::Phase;
@@ -19,76 +18,96 @@ use crate::queue::Breaker;
 use crate::queue::Courier;
 use crate::queue::Gate;
 use crate::store::Backlog;
+use crate::supervisor::Beat;
+use crate::supervisor::Lost;
+use crate::supervisor::Task;
 use crate::telemetry::QueueMetrics;
 
-/// Most bytes of an upstream's answer that are read, so that the connection can be used again.
-const MAX_ANSWER: usize = 64 * 1024;
-/// How often the metrics of queues are brought up to date.
-const SHOW: Duration = Duration::from_secs(1);
+/// How often the thread shows that it is alive.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// Starts the thread, which delivers until the gateway stops.
 pub(super) fn start(
     shared: &Arc<Shared>,
     phase: watch::Receiver<Phase>,
     alive: mpsc::Sender<Infallible>,
-) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::System(error.to_string());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    let shared = Arc::clone(shared);
-    let run = move || {
-        deliver(&runtime, &shared, phase);
-        drop(alive);
+) -> Result<JoinHandle<()>, Failure> {
+    let (supervisor, shared) = (shared.supervisor.clone(), Arc::clone(shared));
+    let run = move |beat: &Arc<Beat>| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Lost(error.to_string()))?;
+        // The thread holds it until it has ended.
+        let _alive = &alive;
+        runtime.block_on(deliver(&shared, phase.clone(), beat));
+        // A lookup that still runs is not waited for.
+        runtime.shutdown_background();
+        Ok(())
     };
-    // It is waited for by what it holds, with a deadline.
-    drop(std::thread::Builder::new().name("doorward-queue".to_owned()).spawn(run).map_err(failed)?);
-    Ok(())
+    supervisor.thread(Task::DispatchThread, run).map_err(|error| Failure::System(error.to_string()))
 }
 
-fn deliver(runtime: &Runtime, shared: &Shared, mut phase: watch::Receiver<Phase>) {
-    let clock = Steady::start();
-    runtime.block_on(async {
-        let Some(backlog) = shared.backlog(shared.redis().as_ref()) else { return };
-        backlog.tend();
-        let mut gates: HashMap<_, Arc<Gate>> = HashMap::new();
-        let mut couriers = JoinSet::new();
-        for (queue, (source, terms)) in shared.queues().enumerate() {
-            let name = source.name.as_str();
-            let metrics = shared.metrics.of_queue(name);
-            let target = terms.target.clone();
-            let gate = gates.entry(terms.target.endpoint()).or_insert_with(|| Gate::new(Breaker::default()));
-            let courier = Courier {
-                source: name.to_owned(),
-                backlog: backlog.clone(),
-                queue,
-                gate: Arc::clone(gate),
-                upstream: Upstream::new(target, source.name.header().clone(), terms.timeout, MAX_ANSWER),
-                policy: terms.policy.clone(),
-                timeout: terms.timeout,
-                concurrency: terms.concurrency,
-                clock,
-                metrics: metrics.attempts.clone(),
-            };
-            let mut phase = phase.clone();
-            let end = async move { drop(phase.wait_for(|phase| *phase > Phase::Running).await) };
-            drop(couriers.spawn(courier.run(end)));
-            drop(tokio::spawn(show(backlog.clone(), queue, metrics, clock)));
+async fn deliver(shared: &Shared, mut phase: watch::Receiver<Phase>, beat: &Beat) {
+    let (clock, supervisor) = (Steady::start(), &shared.supervisor);
+    let Some(backlog) = shared.backlog(shared.redis().as_ref()) else { return };
+    backlog.tend(supervisor);
+    let mut gates: HashMap<_, Arc<Gate>> = HashMap::new();
+    let (alive, mut couriers) = mpsc::channel::<Infallible>(1);
+    for (queue, (source, terms)) in shared.queues().enumerate() {
+        let name = source.name.as_str();
+        let metrics = shared.metrics.of_queue(name);
+        let target = terms.target.clone();
+        let gate = gates.entry(terms.target.endpoint()).or_insert_with(|| Gate::new(Breaker::default()));
+        let courier = Courier {
+            source: name.to_owned(),
+            backlog: backlog.clone(),
+            queue,
+            gate: Arc::clone(gate),
+            upstream: Upstream::new(
+                target,
+                source.name.header().clone(),
+                terms.timeout,
+                shared.limits.dispatch.max_answer,
+            ),
+            policy: terms.policy.clone(),
+            timeout: terms.timeout,
+            concurrency: terms.concurrency,
+            clock,
+            metrics: metrics.attempts.clone(),
+        };
+        let (phase, alive) = (phase.clone(), alive.clone());
+        courier.start(supervisor, move || {
+            let (mut phase, _alive) = (phase.clone(), &alive);
+            async move { drop(phase.wait_for(|phase| *phase > Phase::Running).await) }
+        });
+        let (backlog, every) = (backlog.clone(), shared.limits.dispatch.metrics_every);
+        supervisor.task(Task::QueueMetrics, move || show(backlog.clone(), queue, (metrics.clone(), every), clock));
+    }
+    drop(alive);
+    let beating = async {
+        loop {
+            beat.show();
+            tokio::time::sleep(BEAT).await;
         }
-        let all = async { while couriers.join_next().await.is_some() {} };
-        let cut = phase.wait_for(|phase| *phase >= Phase::Cut);
-        tokio::select! {
-            () = all => {}
-            _cut = cut => {}
-        }
-    });
+    };
+    tokio::select! {
+        _all_ended = couriers.recv() => {}
+        _cut = phase.wait_for(|phase| *phase >= Phase::Cut) => {}
+        () = beating => {}
+    }
 }
 
 /// Keeps the metrics of a queue up to date.
-async fn show(backlog: Backlog, queue: usize, metrics: QueueMetrics, clock: Steady) {
+async fn show(
+    backlog: Backlog,
+    queue: usize,
+    (metrics, every): (QueueMetrics, Duration),
+    clock: Steady,
+) -> Result<(), Lost> {
     loop {
         // A store that does not answer has said so elsewhere.
         if let Ok(counts) = backlog.counts(queue).await {
             metrics.show(counts, clock.now());
         }
-        tokio::time::sleep(SHOW).await;
+        tokio::time::sleep(every).await;
     }
 }

@@ -18,6 +18,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use socket2::Domain;
@@ -27,8 +28,10 @@ use socket2::Type;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
 
+use crate::clock::Clock;
 use crate::dedup::Firsts;
 use crate::dedup::Flights;
+use crate::limits::Limits;
 use crate::settings::Settings;
 use crate::settings::StoreKind;
 use crate::source::Destination;
@@ -45,6 +48,8 @@ use crate::store::Sqlite;
 use crate::store::Store;
 use crate::store::Token;
 use crate::store::queued::Queue;
+use crate::supervisor::Supervisor;
+use crate::supervisor::Task;
 use crate::telemetry::Metrics;
 use crate::telemetry::Sampler;
 
@@ -66,6 +71,8 @@ struct Shared {
     local_store: Option<Store>,
     /// What all threads know of the queues in Redis.
     redis_queues: Arc<Queues>,
+    limits: Limits,
+    supervisor: Supervisor,
     /// By source; of what is no source's under `""`.
     samplers: HashMap<String, Arc<Sampler>>,
     /// Asks load balancers to send no more, while everything that comes is still taken.
@@ -88,6 +95,8 @@ enum Phase {
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
+    /// Workers and the dispatch thread: they are waited for by what they hold, with a deadline.
+    _threads: Vec<JoinHandle<()>>,
     listen: SocketAddr,
     admin: SocketAddr,
     phase: watch::Sender<Phase>,
@@ -112,6 +121,26 @@ pub enum Failure {
 }
 
 impl Shared {
+    /// Opens the store.
+    fn new(settings: Settings, limits: Limits) -> Result<Self, Failure> {
+        let system = |error: &dyn std::fmt::Display| Failure::System(error.to_string());
+        let supervisor = Supervisor::new(limits.supervision.clone(), Clock::steady());
+        let metrics = Metrics::new(&settings.sources, &supervisor).map_err(|error| system(&error))?;
+        Ok(Self {
+            metrics: Arc::new(metrics),
+            firsts: Arc::default(),
+            flights: Arc::new(Flights::new(getrandom::u64().map_err(|error| system(&error))?)),
+            local_store: open(&settings, &supervisor).map_err(Failure::Store)?,
+            redis_queues: Arc::new(redis_queues(&settings).map_err(|error| system(&error))?),
+            samplers: samplers(&settings),
+            draining: AtomicBool::new(false),
+            drain: Mutex::default(),
+            limits,
+            supervisor,
+            settings,
+        })
+    }
+
     /// The sources whose events are queued, in the order of their queues.
     fn queues(&self) -> impl Iterator<Item = (&Arc<Source>, &QueueTerms)> {
         queues(&self.settings)
@@ -122,7 +151,7 @@ impl Shared {
         let store = &self.settings.store;
         let StoreKind::Redis(url) = &store.kind else { return None };
         let spaces = self.settings.sources.iter().map(|source| source.keyspace.clone());
-        Some(Redis::connect(url, store.timeout, store.durability, spaces))
+        Some(Redis::connect(url, store.timeout, store.durability, spaces, &self.supervisor))
     }
 
     /// The queues as the thread sees them that has this connection, where there is one; nothing when no source has a queue.
@@ -161,7 +190,7 @@ impl Server {
     ///
     /// # Errors
     /// [`Failure`] says what is in the way.
-    pub fn start(mut settings: Settings) -> Result<Self, Failure> {
+    pub fn start(mut settings: Settings, limits: Limits) -> Result<Self, Failure> {
         let files = files::raise_limit();
         let max_connections = files::suffice_for(files, settings.server.workers, settings.admin.max_connections);
         if max_connections < settings.server.max_connections {
@@ -178,38 +207,37 @@ impl Server {
         let admin_socket = bind(settings.admin.listen, false)
             .and_then(tokio::net::TcpListener::from_std)
             .map_err(|error| Failure::Listen(settings.admin.listen, error))?;
-        let system = |error: &dyn std::fmt::Display| Failure::System(error.to_string());
-        let address = |socket: io::Result<SocketAddr>| socket.map_err(|error| system(&error));
+        let address = |socket: io::Result<SocketAddr>| socket.map_err(|error| Failure::System(error.to_string()));
         let admin = address(admin_socket.local_addr())?;
         let listen = address(listeners.first().map_or_else(|| Ok(settings.server.listen), TcpListener::local_addr))?;
-        let shared = Arc::new(Shared {
-            metrics: Arc::new(Metrics::new(&settings.sources).map_err(|error| system(&error))?),
-            firsts: Arc::default(),
-            flights: Arc::new(Flights::new(getrandom::u64().map_err(|error| system(&error))?)),
-            local_store: open(&settings).map_err(Failure::Store)?,
-            redis_queues: Arc::new(redis_queues(&settings).map_err(|error| system(&error))?),
-            samplers: samplers(&settings),
-            draining: AtomicBool::new(false),
-            drain: Mutex::default(),
-            settings,
-        });
+        let shared = Arc::new(Shared::new(settings, limits)?);
         let (phase, watching) = watch::channel(Phase::Running);
         let (alive, workers) = mpsc::channel(1);
-        let mut pulses = Vec::new();
+        let (mut views, mut threads) = (Vec::new(), Vec::new());
         for listener in listeners {
             let (phase, alive) = (watching.clone(), alive.clone());
-            let worker = Worker { shared: Arc::clone(&shared), phase, alive };
-            pulses.push(worker.start(listener)?);
+            let worker = Worker { shared: Arc::clone(&shared), phase, _alive: alive };
+            let (view, thread) = worker.start(listener)?;
+            views.push(view);
+            threads.push(thread);
         }
         if shared.queues().next().is_some() {
-            dispatch::start(&shared, watching, alive)?;
+            threads.push(dispatch::start(&shared, watching, alive)?);
         }
         for jwks in &shared.settings.jwks {
             let jwks = Arc::clone(jwks);
-            drop(tokio::spawn(async move { jwks.run().await }));
+            shared.supervisor.task(Task::KeySet, move || {
+                let jwks = Arc::clone(&jwks);
+                async move { match jwks.run().await {} }
+            });
         }
-        drop(tokio::spawn(Admin::new(Arc::clone(&shared), pulses).serve(admin_socket)));
-        Ok(Self { shared, listen, admin, phase, workers })
+        Arc::new(Admin::new(Arc::clone(&shared), views)).start(admin_socket);
+        Ok(Self { shared, _threads: threads, listen, admin, phase, workers })
+    }
+
+    /// Its tasks and threads.
+    pub fn supervisor(&self) -> &Supervisor {
+        &self.shared.supervisor
     }
 
     /// Where providers reach it.
@@ -245,7 +273,7 @@ impl Server {
 }
 
 /// The store, unless each worker has its own.
-fn open(settings: &Settings) -> Result<Option<Store>, String> {
+fn open(settings: &Settings, supervisor: &Supervisor) -> Result<Option<Store>, String> {
     let max = settings.store.max_events;
     let sources: Vec<_> = settings.sources.iter().map(|source| source.keyspace.clone()).collect();
     match &settings.store.kind {
@@ -253,7 +281,8 @@ fn open(settings: &Settings) -> Result<Option<Store>, String> {
         StoreKind::Sqlite(path) => {
             let queues = queue_terms(settings);
             let min_free = settings.store.min_free;
-            let options = Options { path: path.clone(), max_events: max, sources: &sources, min_free, queues: &queues };
+            let (path, sources, queues) = (path.clone(), &sources, &queues);
+            let options = Options { path, max_events: max, sources, min_free, queues, supervisor };
             Sqlite::open(&options).map(|sqlite| Some(Store::Sqlite(Arc::new(sqlite))))
         }
         StoreKind::Redis(_) => Ok(None),

@@ -3,17 +3,19 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
 use std::time::Duration;
 use std::time::Instant;
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::HeaderValue;
 use http::Response;
 use http::header;
 use http_body_util::Full;
 use hyper::service::service_fn;
+use prometheus::IntGauge;
 #[cfg(target_os = "linux")]
 use socket2::SockRef;
 use tokio::net::TcpListener;
@@ -43,12 +45,16 @@ use crate::source::Destination;
 use crate::source::Source;
 use crate::store::Redis;
 use crate::store::Store;
+use crate::supervisor::Background;
+use crate::supervisor::Beat;
+use crate::supervisor::Lost;
+use crate::supervisor::Task;
 use crate::telemetry::Sampler;
 
 /// Pause after the system refused to accept a connection, because it is out of files or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often a worker shows that it is alive.
-const PULSE: Duration = Duration::from_secs(1);
+const BEAT: Duration = Duration::from_secs(1);
 
 /// What one worker is started with.
 #[derive(Debug)]
@@ -56,46 +62,61 @@ pub(super) struct Worker {
     pub(super) shared: Arc<Shared>,
     pub(super) phase: watch::Receiver<Phase>,
     /// Dropped when the worker has ended.
-    pub(super) alive: mpsc::Sender<Infallible>,
+    pub(super) _alive: mpsc::Sender<Infallible>,
 }
 
-/// What the admin port knows of a worker.
-#[derive(Debug)]
-pub(super) struct Pulse {
-    /// Grows every second.
-    pub(super) beats: Arc<AtomicU64>,
-    /// Its view of the store.
-    pub(super) store: Store,
+/// The store as a worker sees it, for those who ask how it is.
+pub(super) type View = Arc<ArcSwapOption<Store>>;
+
+/// What a worker is served with in one of its lives.
+struct Prepared {
+    gateway: Arc<Gateway>,
+    listener: TcpListener,
+    store: Store,
 }
 
 impl Worker {
-    /// Starts the thread, and waits until it is ready to accept.
-    pub(super) fn start(self, listener: std::net::TcpListener) -> Result<Pulse, Failure> {
+    /// Starts the thread, and waits until it is ready to accept. When it dies, requests under way are cut and it begins anew
+    /// with the same listener, which takes connections meanwhile.
+    pub(super) fn start(mut self, listener: std::net::TcpListener) -> Result<(View, JoinHandle<()>), Failure> {
         let (sender, ready) = std::sync::mpsc::channel();
-        let failed = |error: &dyn std::error::Error| Failure::System(error.to_string());
-        let spawned = std::thread::Builder::new().name("doorward-worker".to_owned()).spawn(move || {
-            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => runtime,
-                Err(error) => return drop(sender.send(Err(Failure::System(error.to_string())))),
-            };
-            runtime.block_on(async {
-                match self.prepare(listener) {
-                    Ok((gateway, listener, pulse)) => {
-                        let beats = Arc::clone(&pulse.beats);
-                        if sender.send(Ok(pulse)).is_ok() {
-                            self.run(gateway, listener, beats).await;
-                        }
+        let (mut sender, mut kept) = (Some(sender), Some(listener));
+        let view = View::default();
+        let shown = Arc::clone(&view);
+        let supervisor = self.shared.supervisor.clone();
+        let run = move |beat: &Arc<Beat>| {
+            let lost = |error: std::io::Error| Lost(error.to_string());
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(lost)?;
+            // Without one, it was told to stop.
+            let Some(listener) = &kept else { return Ok(()) };
+            let listener = listener.try_clone().map_err(lost)?;
+            let lived = runtime.block_on(async {
+                match (self.prepare(listener), sender.take()) {
+                    (Ok(prepared), waiting) => {
+                        shown.store(Some(Arc::new(prepared.store.clone())));
+                        drop(waiting.map(|waiting| waiting.send(Ok(()))));
+                        self.run(prepared, beat, &mut kept).await;
+                        Ok(())
                     }
-                    Err(failure) => drop(sender.send(Err(failure))),
+                    (Err(failure), Some(waiting)) => {
+                        // Whoever waits will not start at all.
+                        drop(waiting.send(Err(failure)));
+                        Ok(())
+                    }
+                    (Err(failure), None) => Err(Lost(failure.to_string())),
                 }
             });
-        });
-        // Workers are waited for by what they hold, with a deadline.
-        drop(spawned.map_err(|error| failed(&error))?);
-        ready.recv().map_err(|error| failed(&error))?
+            // A lookup that still runs is not waited for.
+            runtime.shutdown_background();
+            lived
+        };
+        let failed = |error: &dyn std::error::Error| Failure::System(error.to_string());
+        let thread = supervisor.thread(Task::Worker, run).map_err(|error| failed(&error))?;
+        ready.recv().map_err(|error| failed(&error))??;
+        Ok((view, thread))
     }
 
-    fn prepare(&self, listener: std::net::TcpListener) -> Result<(Arc<Gateway>, TcpListener, Pulse), Failure> {
+    fn prepare(&self, listener: std::net::TcpListener) -> Result<Prepared, Failure> {
         let listener = TcpListener::from_std(listener).map_err(|error| Failure::System(error.to_string()))?;
         let (store, redis) = self.store()?;
         let shared = &self.shared;
@@ -122,7 +143,7 @@ impl Worker {
                 sampler: self.sampler(""),
             }),
         };
-        Ok((Arc::new(gateway), listener, Pulse { beats: Arc::default(), store }))
+        Ok(Prepared { gateway: Arc::new(gateway), listener, store })
     }
 
     fn sampler(&self, source: &str) -> Arc<Sampler> {
@@ -138,32 +159,41 @@ impl Worker {
         }
     }
 
-    async fn run(mut self, gateway: Arc<Gateway>, listener: TcpListener, beats: Arc<AtomicU64>) {
-        drop(tokio::spawn(async move {
-            loop {
-                beats.fetch_add(1, Ordering::Relaxed);
-                tokio::time::sleep(PULSE).await;
-            }
-        }));
+    /// `kept` is the listener for another life, which there is not when it has stopped accepting.
+    async fn run(&mut self, prepared: Prepared, beat: &Beat, kept: &mut Option<std::net::TcpListener>) {
+        let Prepared { gateway, listener, .. } = prepared;
         let connections = Connections::new(self.terms());
-        let timed = Arc::clone(&connections);
-        drop(tokio::spawn(async move { timed.keep_time().await }));
-        self.accept(&gateway, listener, &connections).await;
-        let in_flight = self.shared.metrics.in_flight.clone();
-        let finish = async {
-            connections.finish();
-            connections.emptied().await;
-            // Deliveries whose sender is gone belong to no connection.
-            while in_flight.get() > 0 {
-                tokio::time::sleep(Duration::from_millis(5)).await;
+        let beating = async {
+            loop {
+                beat.show();
+                tokio::time::sleep(BEAT).await;
             }
         };
-        let cut = self.phase.wait_for(|phase| *phase >= Phase::Cut);
+        let serving = async {
+            let mut cut = self.phase.clone();
+            let tasks = Tasks::default();
+            self.accept(&gateway, listener, (&connections, &tasks)).await;
+            *kept = None;
+            tokio::select! {
+                () = self.finish(&connections) => {}
+                _cut = cut.wait_for(|phase| *phase >= Phase::Cut) => {}
+            }
+        };
         tokio::select! {
-            () = finish => {}
-            _cut = cut => {}
+            () = serving => {}
+            never = connections.keep_time() => match never {},
+            () = beating => {}
         }
-        drop(self.alive);
+    }
+
+    /// Waits until nothing is in flight any more.
+    async fn finish(&self, connections: &Connections) {
+        connections.finish();
+        connections.emptied().await;
+        // Deliveries whose sender is gone belong to no connection.
+        while self.shared.metrics.in_flight.get() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// What this worker's share of the connections may take.
@@ -179,7 +209,12 @@ impl Worker {
         }
     }
 
-    async fn accept(&mut self, gateway: &Arc<Gateway>, listener: TcpListener, connections: &Arc<Connections>) {
+    async fn accept(
+        &self,
+        gateway: &Arc<Gateway>,
+        listener: TcpListener,
+        (connections, tasks): (&Arc<Connections>, &Tasks),
+    ) {
         let mut phase = self.phase.clone();
         let (complaints, begun) = (Sampler::new(1, 1), Instant::now());
         loop {
@@ -194,7 +229,7 @@ impl Worker {
             };
             match accepted {
                 Ok((stream, address)) => match connections.enter(address.ip()) {
-                    Ok(place) => self.serve(gateway, (stream, address, place)),
+                    Ok(place) => self.serve(gateway, tasks, (stream, address, place)),
                     Err(busy) => {
                         connection::turn_away(&stream);
                         gateway.unserved(address.ip().to_canonical(), busy.into(), &[]);
@@ -210,11 +245,11 @@ impl Worker {
         }
         // Those that the kernel has taken already would be cut off by closing the listener.
         while let Ok(Ok((stream, address))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
-            self.serve(gateway, (stream, address, connections.enter_last(address.ip())));
+            self.serve(gateway, tasks, (stream, address, connections.enter_last(address.ip())));
         }
     }
 
-    fn serve(&self, gateway: &Arc<Gateway>, (stream, address, place): (TcpStream, SocketAddr, Place)) {
+    fn serve(&self, gateway: &Arc<Gateway>, tasks: &Tasks, (stream, address, place): (TcpStream, SocketAddr, Place)) {
         // An answer is written at once, so waiting for more to send would only delay it.
         let _unset = stream.set_nodelay(true);
         // A sender that does not take its answer must not keep its place for ever.
@@ -222,7 +257,8 @@ impl Worker {
         let _unset = SockRef::from(&stream).set_tcp_user_timeout(Some(self.shared.settings.server.idle_timeout));
         let caller = Arc::new(Caller { peer: Peer::new(address), connection: Arc::clone(place.connection()) });
         let client = caller.peer.address();
-        let handler = Handler { gateway: Arc::clone(gateway), caller: Arc::clone(&caller) };
+        let (gateway, orphans) = (Arc::clone(gateway), Arc::clone(&tasks.orphans));
+        let handler = Handler { gateway: Arc::clone(&gateway), caller: Arc::clone(&caller), orphans };
         let shared = Arc::clone(&self.shared);
         let service = service_fn(move |request| {
             caller.connection.begin();
@@ -235,20 +271,44 @@ impl Worker {
                 response
             }
         });
-        let open = self.shared.metrics.open_connections.clone();
+        let open = Open::new(self.shared.metrics.open_connections.clone());
         let displaced = self.shared.metrics.displaced_connections.clone();
-        open.inc();
-        let gateway = Arc::clone(gateway);
-        drop(tokio::spawn(async move {
+        let supervisor = self.shared.supervisor.clone();
+        tasks.connections.spawn("connection", async move {
+            // However it ends.
+            let _open = open;
+            supervisor.panic_if_injected(Task::Connection);
             let end = connection::serve(stream, place, service).await;
-            open.dec();
             if end.displaced {
                 displaced.inc();
             }
             if let Some((why, start)) = end.unserved {
                 gateway.unserved(client, why, &start);
             }
-        }));
+        });
+    }
+}
+
+/// What a worker has under way; it ends with its life.
+#[derive(Debug, Default)]
+struct Tasks {
+    connections: Background,
+    orphans: Arc<Background>,
+}
+
+/// A connection as it is counted.
+struct Open(IntGauge);
+
+impl Open {
+    fn new(gauge: IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

@@ -13,6 +13,7 @@ use super::queued::Counts;
 use super::queued::QueuedEvent;
 use super::queued::Settlement;
 use super::queued::Taken;
+use crate::supervisor::Supervisor;
 use crate::time::Moment;
 
 /// The queues of a store, by their position in the settings.
@@ -62,11 +63,11 @@ impl Backlog {
     }
 
     /// Does what has to be done beside taking, from now on and on the runtime that this is called on.
-    pub fn tend(&self) {
+    pub fn tend(&self, supervisor: &Supervisor) {
         match self {
             // The file has threads of its own.
             Self::Sqlite(_) => {}
-            Self::Redis(redis) => redis.tend(),
+            Self::Redis(redis) => redis.tend(supervisor),
         }
     }
 

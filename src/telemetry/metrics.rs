@@ -23,6 +23,8 @@ use crate::queue::CourierMetrics;
 use crate::source::Source;
 use crate::store::queued::Counts;
 use crate::store::queued::State;
+use crate::supervisor;
+use crate::supervisor::Supervisor;
 use crate::time::Moment;
 
 /// Upper bounds of duration buckets, in seconds.
@@ -144,7 +146,7 @@ impl Metrics {
     ///
     /// # Errors
     /// Only when two metrics have one name, which is a bug.
-    pub fn new(sources: &[Arc<Source>]) -> prometheus::Result<Self> {
+    pub fn new(sources: &[Arc<Source>], supervisor: &Supervisor) -> prometheus::Result<Self> {
         let registry = Registry::new();
         let build = IntGaugeVec::new(Opts::new("doorward_build_info", "The version that runs."), &["version"])?;
         let store = HistogramOpts::new("doorward_store_duration_seconds", "Time that the store took, by operation.");
@@ -183,6 +185,8 @@ impl Metrics {
         };
         registered(&registry, build)?.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         registry.register(Box::new(JwksMetrics::new(sources)?))?;
+        registry.register(Box::new(supervisor.restarts().clone()))?;
+        registry.register(Box::new(PanicMetrics::new()?))?;
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         Ok(metrics)
     }
@@ -234,6 +238,26 @@ impl Metrics {
     /// Only when a metric cannot be written down, which is a bug.
     pub fn text(&self) -> prometheus::Result<String> {
         TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+/// Panics, which the process counts.
+struct PanicMetrics(IntCounter);
+
+impl PanicMetrics {
+    fn new() -> prometheus::Result<Self> {
+        Ok(Self(IntCounter::new("doorward_panics_total", "Faults of the gateway, each of which ended one task.")?))
+    }
+}
+
+impl Collector for PanicMetrics {
+    fn desc(&self) -> Vec<&Desc> {
+        self.0.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.0.inc_by(supervisor::panics().saturating_sub(self.0.get()));
+        self.0.collect()
     }
 }
 

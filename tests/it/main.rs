@@ -92,5 +92,6 @@ mod slow;
 mod sqlite;
 mod strangers;
 mod stream;
+mod supervision;
 mod terminal;
 mod upstreams;

@@ -27,6 +27,7 @@ use crate::auth::Failure;
 use crate::fetch::Address;
 use crate::fetch::Document;
 use crate::fetch::Unfetched;
+use crate::supervisor::Background;
 use crate::time::Moment;
 
 /// How long certificates are used, and what fetching them may cost.
@@ -88,6 +89,7 @@ pub(super) struct Cache {
     renewing: Semaphore,
     /// For requests that wait.
     waiters: Semaphore,
+    fetches: Background,
 }
 
 struct State {
@@ -138,6 +140,7 @@ impl Cache {
             reader,
             limits,
             state: Mutex::new(state),
+            fetches: Background::default(),
             asking: Semaphore::new(limits.at_once),
             renewing: Semaphore::new(1),
             waiters: Semaphore::new(limits.max_waiters),
@@ -283,13 +286,14 @@ impl Fetch {
     /// Begins; a sender that hangs up does not end it. Not while the state is locked: a runtime that is ending drops the fetch
     /// at once, which locks it too.
     fn spawn(mut self) {
-        drop(tokio::spawn(async move {
+        let cache = Arc::clone(&self.cache);
+        cache.fetches.spawn("certificate-fetch", async move {
             tokio::select! {
                 // Nothing is ever sent.
                 _evicted = &mut self.evicted => {}
                 () = run(&self.cache, &self.address, self.proven) => {}
             }
-        }));
+        });
     }
 }
 

@@ -7,6 +7,7 @@
 mod set;
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -175,7 +176,7 @@ impl Jwks {
     }
 
     /// Fetches for ever: at once, then before the set grows old, sooner after a failure or when asked.
-    pub async fn run(&self) {
+    pub async fn run(&self) -> Infallible {
         let mut recent: VecDeque<Instant> = VecDeque::new();
         let mut pause = Duration::from_secs(1);
         loop {

@@ -16,10 +16,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
+use crate::supervisor::Background;
+
 /// The app behind the gateway.
 pub(super) struct App {
     address: SocketAddr,
     taken: Arc<Mutex<Vec<Taken>>>,
+    _server: Background,
 }
 
 /// An event as the app was given it.
@@ -33,8 +36,8 @@ impl App {
     pub(super) async fn start() -> Result<Self, String> {
         let taken = Arc::new(Mutex::default());
         let noting = Arc::clone(&taken);
-        let address = serve(move |request| note(&noting, request)).await?;
-        Ok(Self { address, taken })
+        let (address, server) = serve(move |request| note(&noting, request)).await?;
+        Ok(Self { address, taken, _server: server })
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -58,13 +61,14 @@ fn note(taken: &Mutex<Vec<Taken>>, request: &Request<Incoming>) -> Bytes {
     Bytes::from_static(b"{\"taken\":true}")
 }
 
-/// Serves JSON on a free port of this machine.
+/// Serves JSON on a free port of this machine, until what it returns is dropped.
 pub(super) async fn serve(
     answer: impl Fn(&Request<Incoming>) -> Bytes + Clone + Send + 'static,
-) -> Result<SocketAddr, String> {
+) -> Result<(SocketAddr, Background), String> {
     let listener = TcpListener::bind("127.0.0.1:0").await.map_err(|error| error.to_string())?;
     let address = listener.local_addr().map_err(|error| error.to_string())?;
-    drop(tokio::spawn(async move {
+    let (server, connections) = (Background::default(), Background::default());
+    server.spawn("demo-app", async move {
         while let Ok((stream, _peer)) = listener.accept().await {
             let answer = answer.clone();
             let service = service_fn(move |request| {
@@ -73,11 +77,11 @@ pub(super) async fn serve(
                 response.headers_mut().insert(http::header::CONTENT_TYPE, json);
                 async move { Ok::<_, Infallible>(response) }
             });
-            drop(tokio::spawn(async move {
+            connections.spawn("demo-app-connection", async move {
                 // Whoever hangs up early does not want the answer.
                 let _early = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
-            }));
+            });
         }
-    }));
-    Ok(address)
+    });
+    Ok((address, server))
 }

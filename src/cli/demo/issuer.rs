@@ -9,6 +9,7 @@ use crate::profile::Profile;
 use crate::sign::Kind;
 use crate::sign::PrivateKey;
 use crate::sign::Public;
+use crate::supervisor::Background;
 
 /// For whom its tokens are.
 pub(super) const AUDIENCE: &str = "demo";
@@ -17,6 +18,7 @@ pub(super) struct Issuer {
     address: SocketAddr,
     pub(super) genuine: PrivateKey,
     pub(super) forged: PrivateKey,
+    _server: Background,
 }
 
 impl Issuer {
@@ -27,8 +29,8 @@ impl Issuer {
             return Err("the demo shows tokens whose keys are fetched".to_owned());
         };
         let set = Bytes::from(set);
-        let address = app::serve(move |_request| set.clone()).await?;
-        Ok(Self { address, genuine, forged })
+        let (address, server) = app::serve(move |_request| set.clone()).await?;
+        Ok(Self { _server: server, address, genuine, forged })
     }
 
     /// The `iss` of its tokens, under which it publishes its keys.

@@ -1,6 +1,8 @@
 //! One connection to Redis for one worker, made again whenever it breaks or turns out to lead to a replica.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use redis::AsyncConnectionConfig;
@@ -14,6 +16,8 @@ use super::seek::Seeker;
 use super::url::RedisUrl;
 use crate::store::Keyspace;
 use crate::store::Unavailable;
+use crate::supervisor::Supervisor;
+use crate::supervisor::Task;
 
 /// Shortest pause between two attempts to connect.
 const MIN_PAUSE: Duration = Duration::from_millis(10);
@@ -58,7 +62,7 @@ pub(super) struct Failed {
 impl Connection {
     /// Keeps a connection on the runtime that this is called on; in a cluster, to the node where the keys of `space` are. A
     /// command may take `timeout`.
-    pub(super) fn keep(url: &RedisUrl, space: Option<&Keyspace>, timeout: Duration) -> Self {
+    pub(super) fn keep(url: &RedisUrl, space: Option<&Keyspace>, timeout: Duration, supervisor: &Supervisor) -> Self {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(timeout))
@@ -66,7 +70,15 @@ impl Connection {
         let seeker = Seeker::new(url.clone(), space.cloned(), config);
         let (sender, current) = watch::channel(None);
         let (broken, news) = watch::channel(0);
-        drop(tokio::spawn(reconnect(seeker, sender, news)));
+        let (sender, numbers) = (Arc::new(sender), Arc::new(AtomicU64::new(0)));
+        supervisor.task(Task::RedisConnection, move || {
+            let link = Link { sender: Arc::clone(&sender), numbers: Arc::clone(&numbers), broken: news.clone() };
+            let seeker = seeker.clone();
+            async move {
+                reconnect(seeker, link).await;
+                Ok(())
+            }
+        });
         Self { current, broken: Arc::new(broken), timeout }
     }
 
@@ -145,8 +157,16 @@ pub(super) fn leads_nowhere(error: &RedisError) -> bool {
     error.is_io_error() || error.is_unrecoverable_error() || takes_no_writes
 }
 
-async fn reconnect(mut seeker: Seeker, sender: watch::Sender<Option<Alive>>, mut broken: watch::Receiver<u64>) {
-    let mut number = 0;
+/// What a connection is told with.
+struct Link {
+    sender: Arc<watch::Sender<Option<Alive>>>,
+    /// The number of the newest connection; it outlives the task that makes them.
+    numbers: Arc<AtomicU64>,
+    broken: watch::Receiver<u64>,
+}
+
+async fn reconnect(mut seeker: Seeker, link: Link) {
+    let Link { sender, numbers, mut broken } = link;
     let address = seeker.address();
     let mut pause = MIN_PAUSE;
     let mut told = false;
@@ -156,7 +176,7 @@ async fn reconnect(mut seeker: Seeker, sender: watch::Sender<Option<Alive>>, mut
                 if std::mem::take(&mut told) {
                     tracing::info!(address, "Redis answers again");
                 }
-                number += 1;
+                let number = numbers.fetch_add(1, Ordering::Relaxed) + 1;
                 sender.send_replace(Some(Alive { connection, number }));
                 pause = MIN_PAUSE;
                 if broken.wait_for(|newest| *newest >= number).await.is_err() {

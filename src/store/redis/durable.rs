@@ -4,6 +4,7 @@
 //! their own, and go in groups: what arrives while one group is under way is the next one, and waits for one confirmation.
 //! A script that only finds what an earlier attempt has written must write too, or else its confirmation says nothing.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use redis::Cmd;
 use redis::RedisError;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
+use tokio::sync::Mutex;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 
@@ -24,6 +26,8 @@ use super::script::Script;
 use super::url::RedisUrl;
 use crate::store::Keyspace;
 use crate::store::Unavailable;
+use crate::supervisor::Supervisor;
+use crate::supervisor::Task;
 
 /// Most calls in one group, and most that wait for the next.
 const MAX_GROUP: usize = 1024;
@@ -65,11 +69,23 @@ type Answers = (Vec<Result<i64, RedisError>>, Result<(), String>);
 impl Durable {
     /// Keeps a connection for them on the runtime that this is called on. One group may take `timeout` to be written, and
     /// as long to be confirmed.
-    pub(super) fn keep(url: &RedisUrl, space: Option<&Keyspace>, timeout: Duration, durability: Durability) -> Self {
-        let connection = Connection::keep(url, space, timeout * 2);
-        let proof = Proof { durability, timeout, by_settings: AtomicBool::new(false) };
+    pub(super) fn keep(
+        url: &RedisUrl,
+        space: Option<&Keyspace>,
+        (timeout, durability): (Duration, Durability),
+        supervisor: &Supervisor,
+    ) -> Self {
+        let connection = Connection::keep(url, space, timeout * 2, supervisor);
+        let proof = Arc::new(Proof { durability, timeout, by_settings: AtomicBool::new(false) });
         let (jobs, waiting) = mpsc::channel(MAX_GROUP);
-        drop(tokio::spawn(write(connection, proof, waiting)));
+        let waiting = Arc::new(Mutex::new(waiting));
+        supervisor.task(Task::RedisWriter, move || {
+            let (connection, proof, waiting) = (connection.clone(), Arc::clone(&proof), Arc::clone(&waiting));
+            async move {
+                write(connection, &proof, &mut *waiting.lock().await).await;
+                Ok(())
+            }
+        });
         // One group before the own one.
         Self { jobs, patience: timeout * 4 }
     }
@@ -87,7 +103,7 @@ impl Durable {
     }
 }
 
-async fn write(connection: Connection, proof: Proof, mut waiting: mpsc::Receiver<Job>) {
+async fn write(connection: Connection, proof: &Proof, waiting: &mut mpsc::Receiver<Job>) {
     let mut group = Vec::new();
     while waiting.recv_many(&mut group, MAX_GROUP).await > 0 {
         // Whoever has given up will not acknowledge anything.
@@ -95,7 +111,7 @@ async fn write(connection: Connection, proof: Proof, mut waiting: mpsc::Receiver
         if group.is_empty() {
             continue;
         }
-        match connection.run(|link| attempt(link, &group, &proof)).await {
+        match connection.run(|link| attempt(link, &group, proof)).await {
             Ok((answers, safe)) => {
                 for (job, answer) in group.drain(..).zip(answers) {
                     let answer = match (answer, &safe) {

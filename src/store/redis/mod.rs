@@ -44,6 +44,8 @@ use super::Published;
 use super::Token;
 use super::Unavailable;
 use crate::event::Ignored;
+use crate::supervisor::Background;
+use crate::supervisor::Supervisor;
 
 /// Most claims and marks that are tried again in the background at one time.
 const MAX_ORPHANS: usize = 4096;
@@ -64,7 +66,10 @@ struct Shared {
     timeout: Duration,
     durability: Option<Durability>,
     ways: Ways,
+    /// Claims and marks that are tried again, and how many they are.
+    again: Background,
     orphans: AtomicUsize,
+    supervisor: Supervisor,
 }
 
 /// The ways to the keys.
@@ -91,9 +96,10 @@ impl Redis {
         timeout: Duration,
         durability: Option<Durability>,
         spaces: impl IntoIterator<Item = Keyspace>,
+        supervisor: &Supervisor,
     ) -> Self {
         let way = |space: Option<&Keyspace>| Way {
-            connection: Connection::keep(url, space, timeout),
+            connection: Connection::keep(url, space, timeout, supervisor),
             durable: OnceLock::new(),
         };
         let ways = match url.topology {
@@ -106,8 +112,9 @@ impl Redis {
                 Ways::Each(ways)
             }
         };
-        let orphans = AtomicUsize::new(0);
-        Self { shared: Arc::new(Shared { url: url.clone(), timeout, durability, ways, orphans }) }
+        let (again, orphans) = (Background::default(), AtomicUsize::new(0));
+        let (url, supervisor) = (url.clone(), supervisor.clone());
+        Self { shared: Arc::new(Shared { url, timeout, durability, ways, again, orphans, supervisor }) }
     }
 
     /// Whether Redis has answered at any time.
@@ -134,14 +141,14 @@ impl Redis {
 
     /// As [`call`](Self::call); what the script wrote is as safe as the settings want when there is an answer.
     async fn durable(&self, space: &Keyspace, call: Call) -> Result<i64, Failed> {
-        let Shared { url, timeout, durability, ways, .. } = &*self.shared;
+        let Shared { url, timeout, durability, ways, supervisor, .. } = &*self.shared;
         let Some(durability) = *durability else { return self.call(space, &call).await };
         let place = match ways {
             Ways::One(_) => None,
             Ways::Each(_) => Some(space),
         };
         let durable = &self.way(space)?.durable;
-        durable.get_or_init(|| Durable::keep(url, place, *timeout, durability)).run(call).await
+        durable.get_or_init(|| Durable::keep(url, place, (*timeout, durability), supervisor)).run(call).await
     }
 
     pub(crate) async fn claim(
@@ -227,20 +234,23 @@ impl Redis {
         F: Future<Output = Result<(), Failed>> + Send,
     {
         let Ok(way) = self.way(space) else { return };
-        let (shared, connection) = (Arc::clone(&self.shared), way.connection.clone());
-        if shared.orphans.fetch_add(1, Ordering::Relaxed) >= MAX_ORPHANS {
-            shared.orphans.fetch_sub(1, Ordering::Relaxed);
+        let connection = way.connection.clone();
+        if self.shared.orphans.fetch_add(1, Ordering::Relaxed) >= MAX_ORPHANS {
+            self.shared.orphans.fetch_sub(1, Ordering::Relaxed);
             return;
         }
-        drop(tokio::spawn(async move {
+        let shared = Arc::downgrade(&self.shared);
+        self.shared.again.spawn("redis-again", async move {
             let attempts = async {
                 while attempt(connection.clone()).await.is_err() {
                     tokio::time::sleep(ORPHAN_PAUSE).await;
                 }
             };
             let _late = tokio::time::timeout(patience, attempts).await;
-            shared.orphans.fetch_sub(1, Ordering::Relaxed);
-        }));
+            if let Some(shared) = shared.upgrade() {
+                shared.orphans.fetch_sub(1, Ordering::Relaxed);
+            }
+        });
     }
 
     /// Appends an event to a stream and marks it finished in one step, unless it is finished or claimed; without keys

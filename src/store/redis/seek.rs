@@ -21,7 +21,7 @@ const MAX_HOPS: usize = 8;
 const MAX_NODES: usize = 256;
 
 /// What is known about where the server is.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Seeker {
     url: RedisUrl,
     /// In a cluster: whose place is looked for, and the nodes that were there when it was last found.

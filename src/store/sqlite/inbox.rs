@@ -26,6 +26,7 @@ use crate::store::Unavailable;
 use crate::store::queued::QueuedEvent;
 use crate::store::queued::Settlement;
 use crate::store::queued::State;
+use crate::supervisor::Background;
 
 /// Between those who have something to write and the one who writes.
 #[derive(Debug)]
@@ -42,6 +43,8 @@ pub(super) struct Inbox {
     full: AtomicBool,
     /// Whether the log is too long for more events.
     long: AtomicBool,
+    /// Tasks that wake whoever waits.
+    wakes: Background,
 }
 
 /// What is written together.
@@ -127,22 +130,6 @@ pub(super) struct Waiting {
     queued: Vec<(oneshot::Sender<Published>, Published)>,
 }
 
-impl Waiting {
-    /// Wakes them.
-    pub(super) fn wake(self) {
-        let Self { runtime, finished, queued } = self;
-        drop(runtime.spawn(async move {
-            // Whoever stopped waiting does not need to know.
-            for sender in finished {
-                let _gone = sender.send(());
-            }
-            for (sender, published) in queued {
-                let _gone = sender.send(published);
-            }
-        }));
-    }
-}
-
 impl Batch {
     /// Whether there is nothing to write.
     pub(super) fn is_empty(&self) -> bool {
@@ -186,6 +173,7 @@ impl Inbox {
             poisoned: OnceLock::new(),
             full: AtomicBool::new(false),
             long: AtomicBool::new(false),
+            wakes: Background::default(),
         }
     }
 
@@ -224,6 +212,38 @@ impl Inbox {
             pending.arrivals = batch.arrivals.split_off(fit.max(1));
         }
         Some(batch)
+    }
+
+    /// Wakes those who wait for a batch that is safe.
+    pub(super) fn wake(&self, waiting: impl Iterator<Item = Waiting>) {
+        for Waiting { runtime, finished, queued } in waiting {
+            self.wakes.spawn_on("wake", &runtime, async move {
+                // Whoever stopped waiting does not need to know.
+                for sender in finished {
+                    let _gone = sender.send(());
+                }
+                for (sender, published) in queued {
+                    let _gone = sender.send(published);
+                }
+            });
+        }
+    }
+
+    /// Puts outcomes that were not written before all that came since.
+    pub(super) fn give_back(&self, mut outcomes: Vec<Attempt>) {
+        let mut pending = self.lock();
+        if self.sound().is_ok() {
+            outcomes.append(&mut pending.attempts);
+            pending.attempts = outcomes;
+        }
+    }
+
+    /// The writer is gone. Unless that was the end, nothing is written any more.
+    pub(super) fn abandon(&self) {
+        let closed = self.lock().closed;
+        if !closed && self.sound().is_ok() {
+            self.poison("the thread that writes the SQLite file died; restart the gateway".to_owned());
+        }
     }
 
     /// Lets the writer end when everything is written.

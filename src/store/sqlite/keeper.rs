@@ -13,6 +13,7 @@ use rusqlite::InterruptHandle;
 
 use super::inbox::Inbox;
 use super::salvage;
+use crate::supervisor::Beat;
 
 /// How long whoever wants to write waits for another connection, unless the log is to begin anew.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -125,8 +126,9 @@ impl Keeper {
     }
 
     /// Moves pages until it is closed.
-    pub(super) fn run(&self, connection: &Connection, inbox: &Inbox) {
+    pub(super) fn run(&self, connection: &Connection, inbox: &Inbox, beat: &Beat) {
         loop {
+            beat.rest();
             {
                 let idle =
                     |state: &mut State| state.frames.saturating_sub(state.moved) < self.limits.eager && !state.closed;
@@ -136,6 +138,7 @@ impl Keeper {
                 }
                 state.moved = state.frames;
             }
+            beat.show();
             let _alone = self.alone();
             if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_moved| Ok(())) {
                 return inbox.fail(&error, salvage::is_damage(&error));
@@ -200,6 +203,7 @@ mod tests {
     use crate::store::SourceTag;
     use crate::store::queued::Queue;
     use crate::store::queued::QueuedEvent;
+    use crate::supervisor::Supervisor;
     use crate::time::Moment;
 
     const HOUR: Duration = Duration::from_secs(3600);
@@ -211,7 +215,8 @@ mod tests {
     fn open(folder: &TempDir, limits: Limits) -> (Arc<Sqlite>, PathBuf) {
         let path = folder.path().join("store.db");
         let queues = [Queue { source: "shop".to_owned(), ordered: false, keep: HOUR }];
-        let options = Options { path: path.clone(), max_events: 10, sources: &[], min_free: 0, queues: &queues };
+        let (named, supervisor) = (path.clone(), &Supervisor::default());
+        let options = Options { path: named, max_events: 10, sources: &[], min_free: 0, queues: &queues, supervisor };
         (Arc::new(Sqlite::open_with(&options, limits).expect("a store")), path)
     }
 
@@ -331,6 +336,7 @@ mod tests {
             "WITH RECURSIVE n(i) AS (SELECT count(*) FROM finished UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n";
         let reader = Connection::open(&path).expect("a file");
         sqlite.keeper.may_interrupt(&reader);
+        #[expect(clippy::disallowed_methods, reason = "it is joined")]
         let reading = std::thread::spawn(move || reader.query_row(endless, [], |_row| Ok(())));
         for number in 0..10_000 {
             if reading.is_finished() {

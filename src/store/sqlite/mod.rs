@@ -58,6 +58,7 @@ use super::queued::Settlement;
 use super::queued::Taken;
 use super::queued::Verdict;
 use crate::event::Key;
+use crate::supervisor::Supervisor;
 use crate::time::Moment;
 
 /// How long an answer waits for the file. The event is delivered already, so a slower disk can only risk a duplicate.
@@ -78,6 +79,8 @@ pub struct Options<'o> {
     pub min_free: u64,
     /// The sources whose events are queued.
     pub queues: &'o [Queue],
+    /// Owns its threads.
+    pub supervisor: &'o Supervisor,
 }
 
 /// The file and what it says.

@@ -6,6 +6,7 @@ use std::fs::TryLockError;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::thread::JoinHandle;
 
 use rusqlite::Connection;
 use rusqlite::ErrorCode;
@@ -29,6 +30,9 @@ use super::writer::Writer;
 use crate::store::Keyspace;
 use crate::store::Remembered;
 use crate::store::queued::Queue;
+use crate::supervisor::Beat;
+use crate::supervisor::Supervisor;
+use crate::supervisor::Task;
 use crate::time::Moment;
 
 /// Why a file cannot be used.
@@ -93,19 +97,44 @@ impl Sqlite {
         let reader = || read_only(path).map(Mutex::new).map_err(failed);
         let (loader, viewer) = (reader()?, reader()?);
         let (keeping, searching) = (connect(path).map_err(failed)?, read_only(path).map_err(failed)?);
-        let threads = vec![
-            spawn("doorward-keeper", {
-                let (keeper, inbox) = (Arc::clone(&keeper), Arc::clone(&inbox));
-                move || keeper.run(&keeping, &inbox)
-            })?,
-            spawn("doorward-sqlite", move || writer.run())?,
-        ];
         keeper.may_interrupt(&searching);
-        // It only reads, so nobody has to wait for it.
-        let finds = Arc::clone(&inbox);
-        drop(spawn("doorward-search", move || search_for_damage(&searching, &finds))?);
+        let check = {
+            // It only reads, and is given up when the log has to begin anew.
+            let inbox = Arc::clone(&inbox);
+            move || search_for_damage(&searching, &inbox)
+        };
+        let checkpoint = {
+            let (keeper, inbox) = (Arc::clone(&keeper), Arc::clone(&inbox));
+            move |beat: &Beat| keeper.run(&keeping, &inbox, beat)
+        };
+        let threads = threads(options.supervisor, checkpoint, writer, check)?;
         Ok(Self { remembered, inbox, lines, keeper, loader, viewer, threads, _owned: owned })
     }
+}
+
+/// Starts the threads: the keeper is the first that has to end.
+fn threads(
+    supervisor: &Supervisor,
+    mut checkpoint: impl FnMut(&Beat) + Send + 'static,
+    mut writer: Writer,
+    mut check: impl FnMut() + Send + 'static,
+) -> Result<Vec<JoinHandle<()>>, String> {
+    let checkpointer = supervisor.thread(Task::SqliteCheckpointer, move |beat| {
+        checkpoint(beat);
+        Ok(())
+    });
+    let writing = supervisor.thread(Task::SqliteWriter, move |beat| {
+        writer.run(beat);
+        Ok(())
+    });
+    let checking = supervisor.thread(Task::SqliteCheck, move |beat| {
+        // One look takes as long as the file is large.
+        beat.rest();
+        check();
+        Ok(())
+    });
+    let threads = [checkpointer, writing, checking].into_iter().collect::<std::io::Result<_>>();
+    threads.map_err(|error| format!("cannot start a thread: {error}"))
 }
 
 impl Opened {
@@ -153,13 +182,6 @@ fn search_for_damage(connection: &Connection, inbox: &Inbox) {
             Err(_passing) => return,
         }
     }
-}
-
-fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>, String> {
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(run)
-        .map_err(|error| format!("cannot start the thread {name}: {error}"))
 }
 
 /// Takes the file for this process, until it is closed.
@@ -296,7 +318,14 @@ mod tests {
     const SOURCE: SourceTag = SourceTag(7);
 
     fn open(path: &Path) -> Result<Sqlite, String> {
-        Sqlite::open(&Options { path: path.to_owned(), max_events: 1000, sources: &[], min_free: 0, queues: &[] })
+        Sqlite::open(&Options {
+            path: path.to_owned(),
+            max_events: 1000,
+            sources: &[],
+            min_free: 0,
+            queues: &[],
+            supervisor: &Supervisor::default(),
+        })
     }
 
     #[test]

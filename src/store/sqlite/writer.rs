@@ -16,7 +16,6 @@ use super::inbox::Attempt;
 use super::inbox::Batch;
 use super::inbox::Completion;
 use super::inbox::Inbox;
-use super::inbox::Waiting;
 use super::keeper::Keeper;
 use super::lines::Lines;
 use super::retention::Retention;
@@ -33,6 +32,7 @@ use crate::store::Remembered;
 use crate::store::SourceTag;
 use crate::store::queued::QueuedEvent;
 use crate::store::queued::Verdict;
+use crate::supervisor::Beat;
 use crate::time::Moment;
 
 /// How long the writer waits for work before it looks at the room on the disk and at what is past its time.
@@ -58,6 +58,16 @@ pub(super) struct Writer {
     pub(super) last_row: i64,
 }
 
+/// A batch while it is written, and what is told when it is safe.
+struct Work {
+    inbox: Arc<Inbox>,
+    remembered: Arc<Remembered>,
+    lines: Arc<Lines>,
+    batch: Batch,
+    effects: Effects,
+    committed: bool,
+}
+
 /// What happens when a batch is safe.
 #[derive(Default)]
 struct Effects {
@@ -74,9 +84,12 @@ struct Settled {
 }
 
 impl Writer {
-    pub(super) fn run(mut self) {
+    /// Writes until there will be nothing more, or until the file cannot be written. After a panic it is called again.
+    pub(super) fn run(&mut self, beat: &Beat) {
         self.look_at_room();
-        while let Some(mut batch) = self.inbox.next(IDLE) {
+        while let Some(batch) = self.inbox.next(IDLE) {
+            let mut work = self.begin(batch);
+            beat.show();
             let begun = Instant::now();
             let shortened = self.keep_log_short();
             // Others find out too that the file is not well.
@@ -84,18 +97,15 @@ impl Writer {
                 break;
             }
             self.look_at_room();
-            match shortened.and_then(|()| self.write(&mut batch)) {
-                Ok(effects) => {
-                    let many = effects.arrived.len() + effects.settled.len() >= MANY;
-                    self.conclude(effects, batch);
-                    if many {
-                        std::thread::sleep(PACE.saturating_sub(begun.elapsed()));
-                    }
-                }
-                Err(error) => {
-                    self.inbox.fail(&error, salvage::is_damage(&error));
-                    break;
-                }
+            if let Err(error) = shortened.and_then(|()| self.write(&mut work)) {
+                self.inbox.fail(&error, salvage::is_damage(&error));
+                break;
+            }
+            let many = work.effects.arrived.len() + work.effects.settled.len() >= MANY;
+            work.committed = true;
+            drop(work);
+            if many {
+                std::thread::sleep(PACE.saturating_sub(begun.elapsed()));
             }
         }
         if self.inbox.sound().is_ok() {
@@ -107,6 +117,12 @@ impl Writer {
         // succeed without it. Closing the file must not sync it either.
         drop(self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true));
         self.keeper.close();
+    }
+
+    fn begin(&self, batch: Batch) -> Work {
+        let (inbox, remembered, lines) =
+            (Arc::clone(&self.inbox), Arc::clone(&self.remembered), Arc::clone(&self.lines));
+        Work { inbox, remembered, lines, batch, effects: Effects::default(), committed: false }
     }
 
     fn keep_log_short(&self) -> rusqlite::Result<()> {
@@ -141,13 +157,12 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, batch: &mut Batch) -> rusqlite::Result<Effects> {
-        let mut effects = Effects::default();
+    fn write(&mut self, Work { batch, effects, .. }: &mut Work) -> rusqlite::Result<()> {
         let now = Moment::now();
         let idle = batch.is_empty();
         let forget = self.retention.is_due(now, idle);
         if idle && !forget {
-            return Ok(effects);
+            return Ok(());
         }
         if self.inbox.healthy().is_err() {
             // Their senders are told by the dropped replies.
@@ -156,7 +171,7 @@ impl Writer {
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         {
             let mut writing = Writing::new(&transaction)?;
-            settle(&mut writing, &self.lines, batch, &mut effects)?;
+            settle(&mut writing, &self.lines, batch, effects)?;
             for (row, arrival) in admit(batch, &self.remembered, &self.lines, &mut self.last_row, now) {
                 writing.insert(row, self.lines.source(arrival.queue), &arrival)?;
                 self.retention.queued(arrival.bytes());
@@ -181,22 +196,43 @@ impl Writer {
         if forget {
             self.retention.purge(&transaction, now, idle)?;
         }
-        transaction.commit()?;
-        Ok(effects)
+        transaction.commit()
     }
+}
 
+impl Work {
     /// The batch is safe.
-    fn conclude(&self, effects: Effects, batch: Batch) {
+    fn conclude(&mut self) {
         let now = Moment::now();
-        for (source, key, until) in effects.remembered {
+        for (source, key, until) in self.effects.remembered.drain(..) {
             self.remembered.insert_until(Some(source), key, until, now);
         }
-        self.lines.arrived(&effects.arrived);
-        for settled in &effects.settled {
+        self.lines.arrived(&std::mem::take(&mut self.effects.arrived));
+        for settled in self.effects.settled.drain(..) {
             self.lines.settled(&settled.attempt, settled.due);
         }
-        batch.waiting.into_iter().for_each(Waiting::wake);
-        effects.completions.into_iter().for_each(|complete| complete());
+        self.inbox.wake(self.batch.waiting.drain(..));
+        self.effects.completions.drain(..).for_each(|complete| complete());
+    }
+}
+
+impl Drop for Work {
+    /// Whatever became of the writer: what is committed is told, and outcomes that are not are written with the next batch.
+    /// Those who wait for anything else learn that it was not written, when their replies are dropped.
+    fn drop(&mut self) {
+        if self.committed {
+            return self.conclude();
+        }
+        let written = self.effects.settled.drain(..).map(|settled| settled.attempt);
+        let outcomes: Vec<_> = written.chain(self.batch.attempts.drain(..)).collect();
+        self.inbox.give_back(outcomes);
+    }
+}
+
+impl Drop for Writer {
+    /// When it died for good, nobody shall wait for it.
+    fn drop(&mut self) {
+        self.inbox.abandon();
     }
 }
 

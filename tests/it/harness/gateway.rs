@@ -207,7 +207,7 @@ impl Drop for Gateway {
 }
 
 /// The sections with free addresses and the memory store where they name none.
-fn complete(sections: &str) -> String {
+pub(super) fn complete(sections: &str) -> String {
     let mut tables: toml::Table = toml::from_str(sections).unwrap_or_else(|error| panic!("{error}"));
     let mut usual = |section: &str, key: &str, value: &str| {
         let table = tables.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));

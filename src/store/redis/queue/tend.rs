@@ -11,6 +11,8 @@ use crate::store::Unavailable;
 use crate::store::queued::Counts;
 use crate::store::redis::connection::Failed;
 use crate::store::redis::millis;
+use crate::supervisor::Supervisor;
+use crate::supervisor::Task;
 use crate::time::Moment;
 
 /// Pause between two looks: at one idle queue after the other, and at all that are in use.
@@ -29,13 +31,25 @@ const QUIET: Duration = Duration::from_secs(60 * 60);
 
 impl RedisBacklog {
     /// Tends the queues from now on, on the runtime that this is called on. Each process does it once.
-    pub fn tend(&self) {
+    pub fn tend(&self, supervisor: &Supervisor) {
         for queue in 0..self.queues.queues.len() {
             let backlog = self.clone();
-            drop(tokio::spawn(async move { backlog.record(queue).await }));
+            supervisor.task(Task::RedisRecorder, move || {
+                let backlog = backlog.clone();
+                async move {
+                    backlog.record(queue).await;
+                    Ok(())
+                }
+            });
         }
         let backlog = self.clone();
-        drop(tokio::spawn(async move { backlog.watch().await }));
+        supervisor.task(Task::RedisWatcher, move || {
+            let backlog = backlog.clone();
+            async move {
+                backlog.watch().await;
+                Ok(())
+            }
+        });
     }
 
     /// Records attempts for ever, in their order.
