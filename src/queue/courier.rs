@@ -5,7 +5,6 @@ use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::time::Duration;
-use std::time::Instant;
 
 use prometheus::Histogram;
 use prometheus::IntCounter;
@@ -17,16 +16,14 @@ use super::Attempted;
 use super::Breaker;
 use super::Policy;
 use super::breaker::Permit;
-use crate::clock::Steady;
+use crate::clock::Clock;
 use crate::deliver::Upstream;
+use crate::limits;
 use crate::store::Backlog;
 use crate::store::queued::Settlement;
 use crate::store::queued::Taken;
 use crate::store::queued::Verdict;
 use crate::time::Moment;
-
-/// Pause after the store did not answer.
-const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 /// One source's deliveries.
 #[derive(Debug)]
@@ -47,8 +44,10 @@ pub struct Courier {
     pub concurrency: usize,
     /// Whether the upstream is worth trying; shared by all sources that deliver to it.
     pub gate: Arc<Gate>,
-    /// The clock.
-    pub clock: Steady,
+    /// The clock, a steady one.
+    pub clock: Clock,
+    /// How long it waits.
+    pub limits: limits::Dispatch,
     /// What is counted.
     pub metrics: CourierMetrics,
 }
@@ -106,13 +105,16 @@ impl Courier {
             // A slot has to be free before anything is taken: what is taken is tried at once.
             let Ok(first) = Arc::clone(slots).acquire_owned().await else { return };
             let changed = self.gate.changed.notified();
-            let permit = self.gate.lock().permit(Instant::now());
+            let permit = self.gate.lock().permit(self.clock.instant());
             let max = match permit {
                 Permit::Any => 1 + slots.available_permits(),
                 Permit::Probe => 1,
                 Permit::Not(until) => {
                     drop(first);
-                    drop(tokio::time::timeout_at(until.into(), changed).await);
+                    tokio::select! {
+                        () = changed => {}
+                        () = self.clock.sleep(until.saturating_duration_since(self.clock.instant())) => {}
+                    }
                     continue;
                 }
                 Permit::Wait => {
@@ -127,14 +129,14 @@ impl Courier {
                 nothing => {
                     drop(first);
                     if probe {
-                        self.gate.lock().return_probe(Instant::now());
+                        self.gate.lock().return_probe(self.clock.instant());
                         self.gate.changed.notify_waiters();
                     }
                     match nothing {
                         Ok(_none) => self.backlog.more(self.queue, self.clock.now()).await,
                         Err(error) => {
                             tracing::debug!(source = self.source, %error, "nothing can be taken off the queue");
-                            tokio::time::sleep(STORE_PAUSE).await;
+                            self.clock.sleep(self.limits.store_pause).await;
                         }
                     }
                 }
@@ -157,7 +159,7 @@ impl Courier {
 
     async fn attempt(&self, taken: Taken, probe: bool) {
         let attempts = taken.tries.attempts.saturating_add(1);
-        let begun = Instant::now();
+        let begun = self.clock.instant();
         if taken.lease_end.is_some_and(|end| begun + self.timeout > end) {
             // This process has slept, and somebody else delivers it, or will.
             self.backlog.forget(self.queue, &taken);
@@ -168,7 +170,7 @@ impl Courier {
             return;
         }
         let delivered = self.upstream.deliver_queued(&taken.event, attempts).await;
-        self.metrics.upstream_duration.observe(begun.elapsed().as_secs_f64());
+        self.metrics.upstream_duration.observe(self.clock.instant().saturating_duration_since(begun).as_secs_f64());
         let now = self.clock.now();
         // A date in an answer is one of the wall's clock.
         let attempted = Attempted::new(&delivered, Moment::now());
@@ -197,7 +199,7 @@ impl Courier {
             }
             return;
         }
-        if breaker.failed(probe, attempted.retry_after, Instant::now(), chance) {
+        if breaker.failed(probe, attempted.retry_after, self.clock.instant(), chance) {
             let reason = attempted.reason.as_deref();
             tracing::error!(
                 source = self.source,

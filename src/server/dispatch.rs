@@ -13,18 +13,14 @@ use tokio::task::JoinSet;
 use super::Failure;
 use super::Phase;
 use super::Shared;
-use crate::clock::Steady;
+use crate::clock::Clock;
 use crate::deliver::Upstream;
+use crate::limits::Limits;
 use crate::queue::Breaker;
 use crate::queue::Courier;
 use crate::queue::Gate;
 use crate::store::Backlog;
 use crate::telemetry::QueueMetrics;
-
-/// Most bytes of an upstream's answer that are read, so that the connection can be used again.
-const MAX_ANSWER: usize = 64 * 1024;
-/// How often the metrics of queues are brought up to date.
-const SHOW: Duration = Duration::from_secs(1);
 
 /// Starts the thread, which delivers until the gateway stops.
 pub(super) fn start(
@@ -45,7 +41,7 @@ pub(super) fn start(
 }
 
 fn deliver(runtime: &Runtime, shared: &Shared, mut phase: watch::Receiver<Phase>) {
-    let clock = Steady::start();
+    let (clock, limits) = (Clock::steady(), Limits::default().dispatch);
     runtime.block_on(async {
         let Some(backlog) = shared.backlog(shared.redis().as_ref()) else { return };
         backlog.tend();
@@ -55,23 +51,24 @@ fn deliver(runtime: &Runtime, shared: &Shared, mut phase: watch::Receiver<Phase>
             let name = source.name.as_str();
             let metrics = shared.metrics.of_queue(name);
             let target = terms.target.clone();
-            let gate = gates.entry(terms.target.endpoint()).or_insert_with(|| Gate::new(Breaker::default()));
+            let gate = gates.entry(terms.target.endpoint()).or_insert_with(|| Gate::new(Breaker::new(limits.clone())));
             let courier = Courier {
                 source: name.to_owned(),
                 backlog: backlog.clone(),
                 queue,
                 gate: Arc::clone(gate),
-                upstream: Upstream::new(target, source.name.header().clone(), terms.timeout, MAX_ANSWER),
+                upstream: Upstream::new(target, source.name.header().clone(), terms.timeout, limits.max_answer),
                 policy: terms.policy.clone(),
                 timeout: terms.timeout,
                 concurrency: terms.concurrency,
-                clock,
+                clock: clock.clone(),
+                limits: limits.clone(),
                 metrics: metrics.attempts.clone(),
             };
             let mut phase = phase.clone();
             let end = async move { drop(phase.wait_for(|phase| *phase > Phase::Running).await) };
             drop(couriers.spawn(courier.run(end)));
-            drop(tokio::spawn(show(backlog.clone(), queue, metrics, clock)));
+            drop(tokio::spawn(show(backlog.clone(), queue, metrics, clock.clone(), limits.metrics_every)));
         }
         let all = async { while couriers.join_next().await.is_some() {} };
         let cut = phase.wait_for(|phase| *phase >= Phase::Cut);
@@ -83,12 +80,12 @@ fn deliver(runtime: &Runtime, shared: &Shared, mut phase: watch::Receiver<Phase>
 }
 
 /// Keeps the metrics of a queue up to date.
-async fn show(backlog: Backlog, queue: usize, metrics: QueueMetrics, clock: Steady) {
+async fn show(backlog: Backlog, queue: usize, metrics: QueueMetrics, clock: Clock, every: Duration) {
     loop {
         // A store that does not answer has said so elsewhere.
         if let Ok(counts) = backlog.counts(queue).await {
             metrics.show(counts, clock.now());
         }
-        tokio::time::sleep(SHOW).await;
+        tokio::time::sleep(every).await;
     }
 }

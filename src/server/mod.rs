@@ -27,8 +27,10 @@ use socket2::Type;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
 
+use crate::clock::Clock;
 use crate::dedup::Firsts;
 use crate::dedup::Flights;
+use crate::limits::Limits;
 use crate::settings::Settings;
 use crate::settings::StoreKind;
 use crate::source::Destination;
@@ -253,7 +255,9 @@ fn open(settings: &Settings) -> Result<Option<Store>, String> {
         StoreKind::Sqlite(path) => {
             let queues = queue_terms(settings);
             let min_free = settings.store.min_free;
-            let options = Options { path: path.clone(), max_events: max, sources: &sources, min_free, queues: &queues };
+            let (path, limits, clock) = (path.clone(), Limits::default(), Clock::System);
+            let options =
+                Options { path, max_events: max, sources: &sources, min_free, queues: &queues, limits, clock };
             Sqlite::open(&options).map(|sqlite| Some(Store::Sqlite(Arc::new(sqlite))))
         }
         StoreKind::Redis(_) => Ok(None),
@@ -275,7 +279,7 @@ fn queue_terms(settings: &Settings) -> Vec<Queue> {
 /// What there is to know of queues in Redis, under a name that no other process has.
 fn redis_queues(settings: &Settings) -> Result<Queues, getrandom::Error> {
     let name = Token(u128::from(getrandom::u64()?) << 64 | u128::from(getrandom::u64()?));
-    Ok(Queues::new(&queue_terms(settings), settings.store.terms.lease, name))
+    Ok(Queues::new(&queue_terms(settings), settings.store.terms.lease, name, &Limits::default().redis, &Clock::System))
 }
 
 /// One listener for each worker, between which the kernel spreads connections.

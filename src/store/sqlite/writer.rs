@@ -23,6 +23,7 @@ use super::retention::Retention;
 use super::rows;
 use super::rows::Writing;
 use super::salvage;
+use crate::clock::Clock;
 use crate::event::Key;
 use crate::store::Earlier;
 use crate::store::KeyMap;
@@ -56,6 +57,7 @@ pub(super) struct Writer {
     pub(super) min_free: u64,
     /// The last row that was given out.
     pub(super) last_row: i64,
+    pub(super) clock: Clock,
 }
 
 /// What happens when a batch is safe.
@@ -143,7 +145,7 @@ impl Writer {
 
     fn write(&mut self, batch: &mut Batch) -> rusqlite::Result<Effects> {
         let mut effects = Effects::default();
-        let now = Moment::now();
+        let now = self.clock.now();
         let idle = batch.is_empty();
         let forget = self.retention.is_due(now, idle);
         if idle && !forget {
@@ -187,11 +189,12 @@ impl Writer {
 
     /// The batch is safe.
     fn conclude(&self, effects: Effects, batch: Batch) {
-        let now = Moment::now();
+        let now = self.clock.now();
         for (source, key, until) in effects.remembered {
             self.remembered.insert_until(Some(source), key, until, now);
         }
         self.lines.arrived(&effects.arrived);
+        self.inbox.recorded(effects.settled.len());
         for settled in &effects.settled {
             self.lines.settled(&settled.attempt, settled.due);
         }
