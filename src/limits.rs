@@ -112,8 +112,14 @@ pub struct Redis {
     pub trim: Duration,
     /// Events that are deleted by one call.
     pub trim_entries: i64,
-    /// Entries that a list looks at before it answers with a cursor.
+    /// Entries that a list, in all queues together, looks at before it answers with a cursor; one call's in any case.
     pub max_looks: usize,
+    /// Entries that one call lists.
+    pub list_page: usize,
+    /// Entries that it reads at a step.
+    pub list_step: usize,
+    /// Bytes after which it ends; one step in any case.
+    pub list_bytes: usize,
 }
 
 /// Delivery of queued events.
@@ -125,6 +131,8 @@ pub struct Dispatch {
     pub breaker_pause: Duration,
     /// How long it is left alone at most.
     pub breaker_max_pause: Duration,
+    /// How long it is left alone at most because it asks for that; single events wait as long as it says.
+    pub breaker_max_asked: Duration,
     /// Pause after the store did not answer.
     pub store_pause: Duration,
     /// Bytes of an upstream's answer that are read, so that the connection can be used again.
@@ -187,6 +195,9 @@ impl Default for Redis {
             trim: Duration::from_secs(30),
             trim_entries: 500,
             max_looks: 10_000,
+            list_page: 250,
+            list_step: 32,
+            list_bytes: 4 * 1024 * 1024,
         }
     }
 }
@@ -197,6 +208,7 @@ impl Default for Dispatch {
             breaker_threshold: 5,
             breaker_pause: Duration::from_secs(1),
             breaker_max_pause: Duration::from_mins(1),
+            breaker_max_asked: Duration::from_mins(5),
             store_pause: Duration::from_secs(1),
             max_answer: 64 * 1024,
             metrics_every: Duration::from_secs(1),

@@ -4,18 +4,12 @@
 use std::time::Duration;
 use std::time::Instant;
 
-/// Failures in a row from which on the upstream is left alone.
-const THRESHOLD: u32 = 5;
-/// How long it is left alone at first; doubled with each probe that fails.
-const FIRST: Duration = Duration::from_secs(1);
-/// How long at most.
-const LONGEST: Duration = Duration::from_secs(60);
-/// How long it is left alone at most because it asks for that; single events wait as long as it says.
-const LONGEST_ASKED: Duration = Duration::from_secs(300);
+use crate::limits;
 
 /// What is known of one upstream.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Breaker {
+    limits: limits::Dispatch,
     state: State,
     /// It asked not to be called before this time.
     quiet: Option<Instant>,
@@ -51,6 +45,11 @@ pub enum Permit {
 }
 
 impl Breaker {
+    /// That of an upstream that nothing is known of.
+    pub fn new(limits: limits::Dispatch) -> Self {
+        Self { limits, state: State::default(), quiet: None }
+    }
+
     /// Asks for a permit.
     pub fn permit(&mut self, now: Instant) -> Permit {
         if let Some(until) = self.quiet.filter(|until| now < *until) {
@@ -85,11 +84,11 @@ impl Breaker {
     /// now on. `chance` is any number.
     pub fn failed(&mut self, probe: bool, retry_after: Option<Duration>, now: Instant, chance: u64) -> bool {
         if let Some(asked) = retry_after {
-            self.quiet = Some(self.quiet.unwrap_or(now).max(now + asked.min(LONGEST_ASKED)));
+            self.quiet = Some(self.quiet.unwrap_or(now).max(now + asked.min(self.limits.breaker_max_asked)));
         }
         match self.state {
-            State::Closed { failures } if failures + 1 >= THRESHOLD => {
-                self.state = State::Open { until: now + pause(0, chance), probes: 0 };
+            State::Closed { failures } if failures + 1 >= self.limits.breaker_threshold => {
+                self.state = State::Open { until: now + self.pause(0, chance), probes: 0 };
                 true
             }
             State::Closed { failures } => {
@@ -97,20 +96,21 @@ impl Breaker {
                 false
             }
             State::Probing { probes } if probe => {
-                self.state = State::Open { until: now + pause(probes + 1, chance), probes: probes + 1 };
+                self.state = State::Open { until: now + self.pause(probes + 1, chance), probes: probes + 1 };
                 false
             }
             // Attempts that were under way when it was noticed tell nothing new.
             State::Open { .. } | State::Probing { .. } => false,
         }
     }
-}
 
-/// From half of the pause to all of it, so that several gateways do not probe together.
-fn pause(probes: u32, chance: u64) -> Duration {
-    let longest = FIRST.saturating_mul(1 << probes.min(16)).min(LONGEST);
-    let half = u64::try_from(longest.as_millis() / 2).unwrap_or(u64::MAX);
-    Duration::from_millis(half + chance % (half + 1))
+    /// From half of the pause to all of it, so that several gateways do not probe together.
+    fn pause(&self, probes: u32, chance: u64) -> Duration {
+        let limits::Dispatch { breaker_pause: first, breaker_max_pause: most, .. } = self.limits;
+        let longest = first.saturating_mul(1 << probes.min(16)).min(most);
+        let half = u64::try_from(longest.as_millis() / 2).unwrap_or(u64::MAX);
+        Duration::from_millis(half + chance % (half + 1))
+    }
 }
 
 #[cfg(test)]
@@ -143,7 +143,9 @@ mod tests {
         fn a_failing_upstream_gets_one_event_at_a_time_and_never_waits_for_longer_than_it_may(
             steps in proptest::collection::vec(step(), 0..200),
         ) {
-            let mut breaker = Breaker::default();
+            let limits = limits::Dispatch::default();
+            let (threshold, longest_asked) = (limits.breaker_threshold, limits.breaker_max_asked);
+            let mut breaker = Breaker::new(limits);
             let mut now = Instant::now();
             let mut attempts: Vec<bool> = Vec::new();
             let mut failed_in_a_row = 0;
@@ -152,14 +154,14 @@ mod tests {
                 match step {
                     Step::Ask => match breaker.permit(now) {
                         Permit::Any => {
-                            prop_assert!(failed_in_a_row < THRESHOLD, "it is hammered");
+                            prop_assert!(failed_in_a_row < threshold, "it is hammered");
                             attempts.push(false);
                         }
                         Permit::Probe => {
                             prop_assert!(!attempts.contains(&true), "two probes at a time");
                             attempts.push(true);
                         }
-                        Permit::Not(until) => prop_assert!(until > now && until <= now + LONGEST_ASKED),
+                        Permit::Not(until) => prop_assert!(until > now && until <= now + longest_asked),
                         Permit::Wait => prop_assert!(attempts.contains(&true), "nobody is probing"),
                     },
                     Step::Succeed(which) if !attempts.is_empty() => {
@@ -182,7 +184,7 @@ mod tests {
             for probe in attempts {
                 breaker.failed(probe, None, now, 0);
             }
-            now += LONGEST_ASKED;
+            now += longest_asked;
             prop_assert!(matches!(breaker.permit(now), Permit::Any | Permit::Probe));
         }
     }

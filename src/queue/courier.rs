@@ -5,7 +5,6 @@ use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::time::Duration;
-use std::time::Instant;
 
 use prometheus::Histogram;
 use prometheus::IntCounter;
@@ -17,8 +16,9 @@ use super::Attempted;
 use super::Breaker;
 use super::Policy;
 use super::breaker::Permit;
-use crate::clock::Steady;
+use crate::clock::Clock;
 use crate::deliver::Upstream;
+use crate::limits;
 use crate::store::Backlog;
 use crate::store::queued::Settlement;
 use crate::store::queued::Taken;
@@ -28,9 +28,6 @@ use crate::supervisor::Supervisor;
 use crate::supervisor::Task;
 use crate::supervisor::caught;
 use crate::time::Moment;
-
-/// Pause after the store did not answer.
-const STORE_PAUSE: Duration = Duration::from_secs(1);
 
 /// One source's deliveries.
 #[derive(Debug)]
@@ -51,8 +48,10 @@ pub struct Courier {
     pub concurrency: usize,
     /// Whether the upstream is worth trying; shared by all sources that deliver to it.
     pub gate: Arc<Gate>,
-    /// The clock.
-    pub clock: Steady,
+    /// The clock, a steady one.
+    pub clock: Clock,
+    /// How long it waits.
+    pub limits: limits::Dispatch,
     /// What is counted.
     pub metrics: CourierMetrics,
 }
@@ -101,13 +100,14 @@ struct Running {
 #[derive(Debug)]
 struct Probe {
     gate: Arc<Gate>,
+    clock: Clock,
     spent: bool,
 }
 
 impl Drop for Probe {
     fn drop(&mut self) {
         if !self.spent {
-            self.gate.lock().return_probe(Instant::now());
+            self.gate.lock().return_probe(self.clock.instant());
             self.gate.changed.notify_waiters();
         }
     }
@@ -187,13 +187,16 @@ impl Running {
             // A slot has to be free before anything is taken: what is taken is tried at once.
             let Ok(first) = Arc::clone(slots).acquire_owned().await else { return };
             let changed = gate.changed.notified();
-            let permit = gate.lock().permit(Instant::now());
+            let permit = gate.lock().permit(clock.instant());
             let max = match permit {
                 Permit::Any => 1 + slots.available_permits(),
                 Permit::Probe => 1,
                 Permit::Not(until) => {
                     drop(first);
-                    drop(tokio::time::timeout_at(until.into(), changed).await);
+                    tokio::select! {
+                        () = changed => {}
+                        () = clock.sleep(until.saturating_duration_since(clock.instant())) => {}
+                    }
                     continue;
                 }
                 Permit::Wait => {
@@ -202,7 +205,8 @@ impl Running {
                     continue;
                 }
             };
-            let probe = (permit == Permit::Probe).then(|| Probe { gate: Arc::clone(gate), spent: false });
+            let probe =
+                (permit == Permit::Probe).then(|| Probe { gate: Arc::clone(gate), clock: clock.clone(), spent: false });
             match backlog.take(*queue, clock.now(), max).await {
                 Ok(taken) if !taken.is_empty() => self.send_off(taken, first, probe),
                 nothing => {
@@ -211,7 +215,7 @@ impl Running {
                         Ok(_none) => backlog.more(*queue, clock.now()).await,
                         Err(error) => {
                             tracing::debug!(source = courier.source, %error, "nothing can be taken off the queue");
-                            tokio::time::sleep(STORE_PAUSE).await;
+                            clock.sleep(courier.limits.store_pause).await;
                         }
                     }
                 }
@@ -256,14 +260,14 @@ impl Courier {
     async fn attempt(&self, in_hand: &mut InHand, probe: Option<Probe>) {
         let taken = &in_hand.taken;
         let attempts = taken.tries.attempts.saturating_add(1);
-        let begun = Instant::now();
+        let begun = self.clock.instant();
         if taken.lease_end.is_some_and(|end| begun + self.timeout > end) {
             // This process has slept, and somebody else delivers it, or will.
             in_hand.forget();
             return;
         }
         let delivered = self.upstream.deliver_queued(&taken.event, attempts).await;
-        self.metrics.upstream_duration.observe(begun.elapsed().as_secs_f64());
+        self.metrics.upstream_duration.observe(self.clock.instant().saturating_duration_since(begun).as_secs_f64());
         // A date in an answer is one of the wall's clock.
         let attempted = Attempted::new(&delivered, Moment::now());
         let chance = getrandom::u64().unwrap_or_default();
@@ -302,7 +306,7 @@ impl Courier {
             }
             return;
         }
-        if breaker.failed(was_probe, attempted.retry_after, Instant::now(), chance) {
+        if breaker.failed(was_probe, attempted.retry_after, self.clock.instant(), chance) {
             let reason = attempted.reason.as_deref();
             tracing::error!(
                 source = self.source,

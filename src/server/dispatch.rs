@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::Failure;
 use super::Phase;
 use super::Shared;
-use crate::clock::Steady;
+use crate::clock::Clock;
 use crate::deliver::Upstream;
 use crate::queue::Breaker;
 use crate::queue::Courier;
@@ -47,7 +47,7 @@ pub(super) fn start(
 }
 
 async fn deliver(shared: &Shared, mut phase: watch::Receiver<Phase>, beat: &Beat) {
-    let (clock, supervisor) = (Steady::start(), &shared.supervisor);
+    let (clock, limits, supervisor) = (Clock::steady(), &shared.limits.dispatch, &shared.supervisor);
     let Some(backlog) = shared.backlog(shared.redis().as_ref()) else { return };
     backlog.tend(supervisor);
     let mut gates: HashMap<_, Arc<Gate>> = HashMap::new();
@@ -56,22 +56,18 @@ async fn deliver(shared: &Shared, mut phase: watch::Receiver<Phase>, beat: &Beat
         let name = source.name.as_str();
         let metrics = shared.metrics.of_queue(name);
         let target = terms.target.clone();
-        let gate = gates.entry(terms.target.endpoint()).or_insert_with(|| Gate::new(Breaker::default()));
+        let gate = gates.entry(terms.target.endpoint()).or_insert_with(|| Gate::new(Breaker::new(limits.clone())));
         let courier = Courier {
             source: name.to_owned(),
             backlog: backlog.clone(),
             queue,
             gate: Arc::clone(gate),
-            upstream: Upstream::new(
-                target,
-                source.name.header().clone(),
-                terms.timeout,
-                shared.limits.dispatch.max_answer,
-            ),
+            upstream: Upstream::new(target, source.name.header().clone(), terms.timeout, limits.max_answer),
             policy: terms.policy.clone(),
             timeout: terms.timeout,
             concurrency: terms.concurrency,
-            clock,
+            clock: clock.clone(),
+            limits: limits.clone(),
             metrics: metrics.attempts.clone(),
         };
         let (phase, alive) = (phase.clone(), alive.clone());
@@ -79,8 +75,9 @@ async fn deliver(shared: &Shared, mut phase: watch::Receiver<Phase>, beat: &Beat
             let (mut phase, _alive) = (phase.clone(), &alive);
             async move { drop(phase.wait_for(|phase| *phase > Phase::Running).await) }
         });
-        let (backlog, every) = (backlog.clone(), shared.limits.dispatch.metrics_every);
-        supervisor.task(Task::QueueMetrics, move || show(backlog.clone(), queue, (metrics.clone(), every), clock));
+        let (backlog, clock, every) = (backlog.clone(), clock.clone(), limits.metrics_every);
+        supervisor
+            .task(Task::QueueMetrics, move || show(backlog.clone(), queue, (metrics.clone(), every), clock.clone()));
     }
     drop(alive);
     let beating = async {
@@ -101,7 +98,7 @@ async fn show(
     backlog: Backlog,
     queue: usize,
     (metrics, every): (QueueMetrics, Duration),
-    clock: Steady,
+    clock: Clock,
 ) -> Result<(), Lost> {
     loop {
         // A store that does not answer has said so elsewhere.

@@ -130,7 +130,7 @@ impl Shared {
             metrics: Arc::new(metrics),
             firsts: Arc::default(),
             flights: Arc::new(Flights::new(getrandom::u64().map_err(|error| system(&error))?)),
-            local_store: open(&settings, &supervisor).map_err(Failure::Store)?,
+            local_store: open(&settings, &limits, &supervisor).map_err(Failure::Store)?,
             redis_queues: Arc::new(redis_queues(&settings).map_err(|error| system(&error))?),
             samplers: samplers(&settings),
             draining: AtomicBool::new(false),
@@ -273,7 +273,7 @@ impl Server {
 }
 
 /// The store, unless each worker has its own.
-fn open(settings: &Settings, supervisor: &Supervisor) -> Result<Option<Store>, String> {
+fn open(settings: &Settings, limits: &Limits, supervisor: &Supervisor) -> Result<Option<Store>, String> {
     let max = settings.store.max_events;
     let sources: Vec<_> = settings.sources.iter().map(|source| source.keyspace.clone()).collect();
     match &settings.store.kind {
@@ -282,7 +282,8 @@ fn open(settings: &Settings, supervisor: &Supervisor) -> Result<Option<Store>, S
             let queues = queue_terms(settings);
             let min_free = settings.store.min_free;
             let (path, sources, queues) = (path.clone(), &sources, &queues);
-            let options = Options { path, max_events: max, sources, min_free, queues, supervisor };
+            let (limits, clock) = (limits.clone(), Clock::System);
+            let options = Options { path, max_events: max, sources, min_free, queues, limits, clock, supervisor };
             Sqlite::open(&options).map(|sqlite| Some(Store::Sqlite(Arc::new(sqlite))))
         }
         StoreKind::Redis(_) => Ok(None),
@@ -304,7 +305,7 @@ fn queue_terms(settings: &Settings) -> Vec<Queue> {
 /// What there is to know of queues in Redis, under a name that no other process has.
 fn redis_queues(settings: &Settings) -> Result<Queues, getrandom::Error> {
     let name = Token(u128::from(getrandom::u64()?) << 64 | u128::from(getrandom::u64()?));
-    Ok(Queues::new(&queue_terms(settings), settings.store.terms.lease, name))
+    Ok(Queues::new(&queue_terms(settings), settings.store.terms.lease, name, &Limits::default().redis, &Clock::System))
 }
 
 /// One listener for each worker, between which the kernel spreads connections.

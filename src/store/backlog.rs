@@ -74,10 +74,7 @@ impl Backlog {
     /// Waits until there may be more to take, or until an event has to be tried again.
     pub async fn more(&self, queue: usize, now: Moment) {
         match self {
-            Self::Sqlite(sqlite) => match sqlite.next_due(queue) {
-                Some(due) => drop(tokio::time::timeout(due.since(now), sqlite.more(queue)).await),
-                None => sqlite.more(queue).await,
-            },
+            Self::Sqlite(sqlite) => sqlite.more(queue, now).await,
             Self::Redis(redis) => redis.more(queue).await,
         }
     }

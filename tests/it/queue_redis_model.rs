@@ -170,7 +170,8 @@ impl Queue {
         let finished: BTreeSet<_> = self.members("dead").into_iter().chain(self.members("done")).collect();
         let held = self.pending();
         let (name, max_text) = (by.to_string(), max.to_string());
-        let arguments = if silent { [&name, "0", &max_text, "1"] } else { [&name, HOUR, &max_text, "0"] };
+        let (lease, silence) = if silent { ("0", "1") } else { (HOUR, "0") };
+        let arguments = [&name, lease, &max_text, silence, "32", "4194304", "1024"];
         let (_more, _pause, taken): (i64, i64, Vec<Entry>) = self.call(TAKE, &arguments);
         assert!(taken.len() <= usize::from(max));
         let taken: Vec<_> = taken

@@ -8,6 +8,7 @@ use std::sync::MutexGuard;
 use std::sync::OnceLock;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -39,6 +40,8 @@ pub(super) struct Inbox {
     poisoned: OnceLock<String>,
     /// Bytes of events that are written together at most, so that one batch cannot make the log a long one.
     max_batch: usize,
+    /// Outcomes of attempts that are not written yet.
+    outcomes: AtomicUsize,
     /// Whether there is too little room on the disk for more events.
     full: AtomicBool,
     /// Whether the log is too long for more events.
@@ -171,6 +174,7 @@ impl Inbox {
             pending: Mutex::default(),
             more: Condvar::new(),
             poisoned: OnceLock::new(),
+            outcomes: AtomicUsize::new(0),
             full: AtomicBool::new(false),
             long: AtomicBool::new(false),
             wakes: Background::default(),
@@ -190,6 +194,24 @@ impl Inbox {
         }
         self.more.notify_one();
         Ok(())
+    }
+
+    /// Hands over what an attempt came to.
+    pub(super) fn record(&self, attempt: Attempt) -> Result<(), Unavailable> {
+        self.submit(|batch| {
+            self.outcomes.fetch_add(1, Ordering::Relaxed);
+            batch.attempts.push(attempt);
+        })
+    }
+
+    /// So many outcomes are written.
+    pub(super) fn recorded(&self, count: usize) {
+        self.outcomes.fetch_sub(count, Ordering::Relaxed);
+    }
+
+    /// How many outcomes are not written yet.
+    pub(super) fn outcomes(&self) -> usize {
+        self.outcomes.load(Ordering::Relaxed)
     }
 
     /// Waits for something to write, for at most this long; `None` when there will be nothing more.

@@ -13,39 +13,11 @@ use rusqlite::InterruptHandle;
 
 use super::inbox::Inbox;
 use super::salvage;
+use crate::limits::Sqlite as Limits;
 use crate::supervisor::Beat;
 
 /// How long whoever wants to write waits for another connection, unless the log is to begin anew.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Lengths of the log in frames, which are a page (4 KiB) and a few bytes each, as SQLite itself counts them.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
-    /// So many more than at the last checkpoint are moved while the writer goes on: 8 MiB.
-    pub(super) eager: u32,
-    /// From so many on, the writer pauses until all are moved and nobody reads them, so that the log begins anew: 32 MiB.
-    /// Without that, a log that is never idle would grow for ever.
-    pub(super) restart: u32,
-    /// From so many on, no more events are taken until the log has begun anew: 44 MiB. Less than 64 MiB, the default of
-    /// `store.min_free`, by more than what is in flight may add: recording deliveries must not fill the disk.
-    pub(super) refuse: u32,
-    /// How long that pause may take because somebody reads. It is tried again after as many frames as in `eager`.
-    pub(super) pause: Duration,
-    /// Bytes of events that are written together.
-    pub(super) batch: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            eager: 2048,
-            restart: 8 * 1024,
-            refuse: 11 * 1024,
-            pause: Duration::from_millis(100),
-            batch: 8 * 1024 * 1024,
-        }
-    }
-}
 
 /// Knows how long the log is, and when to do something about it.
 #[derive(Debug)]
@@ -120,7 +92,7 @@ impl Keeper {
             (state.moved, state.tried) = (0, 0);
         }
         state.frames = frames;
-        if frames.saturating_sub(state.moved) >= self.limits.eager {
+        if frames.saturating_sub(state.moved) >= self.limits.checkpoint {
             self.more.notify_one();
         }
     }
@@ -130,8 +102,9 @@ impl Keeper {
         loop {
             beat.rest();
             {
-                let idle =
-                    |state: &mut State| state.frames.saturating_sub(state.moved) < self.limits.eager && !state.closed;
+                let idle = |state: &mut State| {
+                    state.frames.saturating_sub(state.moved) < self.limits.checkpoint && !state.closed
+                };
                 let mut state = self.more.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
                 if state.closed {
                     return;
@@ -150,7 +123,7 @@ impl Keeper {
     pub(super) fn restart(&self, writer: &Connection, inbox: &Inbox) -> rusqlite::Result<bool> {
         let frames = {
             let state = self.lock();
-            let due = state.frames >= self.limits.restart && state.frames - state.tried >= self.limits.eager;
+            let due = state.frames >= self.limits.restart && state.frames - state.tried >= self.limits.checkpoint;
             if !due && state.frames < self.limits.refuse {
                 return Ok(true);
             }
@@ -197,8 +170,8 @@ mod tests {
     use super::super::Sqlite;
     use super::super::inbox::Batch;
     use super::super::inbox::Reply;
-    use super::super::until;
     use super::*;
+    use crate::clock::Clock;
     use crate::event::Key;
     use crate::store::SourceTag;
     use crate::store::queued::Queue;
@@ -215,13 +188,23 @@ mod tests {
     fn open(folder: &TempDir, limits: Limits) -> (Arc<Sqlite>, PathBuf) {
         let path = folder.path().join("store.db");
         let queues = [Queue { source: "shop".to_owned(), ordered: false, keep: HOUR }];
-        let (named, supervisor) = (path.clone(), &Supervisor::default());
-        let options = Options { path: named, max_events: 10, sources: &[], min_free: 0, queues: &queues, supervisor };
-        (Arc::new(Sqlite::open_with(&options, limits).expect("a store")), path)
+        let limits = crate::limits::Limits { sqlite: limits, ..crate::limits::Limits::default() };
+        let (path_too, clock) = (path.clone(), Clock::System);
+        let options = Options {
+            path: path_too,
+            max_events: 10,
+            sources: &[],
+            min_free: 0,
+            queues: &queues,
+            limits,
+            clock,
+            supervisor: &Supervisor::default(),
+        };
+        (Arc::new(Sqlite::open(&options).expect("a store")), path)
     }
 
-    fn limits(eager: u32, restart: u32, refuse: u32) -> Limits {
-        Limits { eager, restart, refuse, pause: Duration::from_millis(1), ..Limits::default() }
+    fn limits(checkpoint: u32, restart: u32, refuse: u32) -> Limits {
+        Limits { checkpoint, restart, refuse, pause: Duration::from_millis(1), ..Limits::default() }
     }
 
     /// Remembers an event, which writes a frame; however long that takes.
@@ -229,9 +212,10 @@ mod tests {
         let mut key = Key([0xa5; 16]);
         key.0[..8].copy_from_slice(&number.to_be_bytes());
         let (reply, written) = Reply::new();
+        let until = sqlite.until(HOUR);
         let put = |batch: &mut Batch| {
             batch.finished.push((SourceTag(0), key));
-            batch.until = until(HOUR);
+            batch.until = until;
             batch.wait_finished(reply);
         };
         sqlite.inbox.submit(put).expect("a sound store");
@@ -360,7 +344,7 @@ mod tests {
         let limits = Limits {
             batch: usual.batch / usize::try_from(SCALE).expect("small"),
             pause: usual.pause,
-            ..limits(usual.eager / SCALE, usual.restart / SCALE, usual.refuse / SCALE)
+            ..limits(usual.checkpoint / SCALE, usual.restart / SCALE, usual.refuse / SCALE)
         };
         let (sqlite, path) = open(&folder, limits);
         let mut senders = tokio::task::JoinSet::new();

@@ -12,8 +12,8 @@ use super::lines::Changed;
 use super::rows;
 use super::search::Direction;
 use super::search::Found;
-use super::search::MAX_LOOKS;
 use super::search::Search;
+use crate::limits;
 use crate::store::Denied;
 use crate::store::Part;
 use crate::store::queued::Details;
@@ -27,9 +27,10 @@ use crate::time::Moment;
 impl Sqlite {
     /// See [`crate::store::Ledger::list`].
     pub(in crate::store) async fn list(self: &Arc<Self>, part: Part) -> Result<Page, Denied> {
+        let limits = self.limits.clone();
         self.view(move |file| {
             let names = sources(file)?;
-            let search = match search(&part, Direction::NewestFirst, &names) {
+            let search = match search(&part, Direction::NewestFirst, &names, &limits) {
                 Ok(search) => search,
                 Err(denied) => return Ok(Err(denied)),
             };
@@ -105,9 +106,10 @@ impl Sqlite {
         part: Part,
         usable: impl Fn(i64) -> bool + Send + 'static,
     ) -> Result<(Vec<i64>, Option<String>), Denied> {
+        let limits = self.limits.clone();
         self.view(move |file| {
             let names = sources(file)?;
-            let search = match search(&part, Direction::OldestFirst, &names) {
+            let search = match search(&part, Direction::OldestFirst, &names, &limits) {
                 Ok(search) => search,
                 Err(denied) => return Ok(Err(denied)),
             };
@@ -125,12 +127,12 @@ impl Sqlite {
 
     /// Has events delivered again that are still in one of these states and whose sources have queues; how many.
     async fn reopen(self: &Arc<Self>, rows: Vec<i64>, states: Vec<State>) -> Result<u64, Denied> {
-        let lines = Arc::clone(&self.lines);
+        let (lines, clock) = (Arc::clone(&self.lines), self.clock.clone());
         self.change(rows, states, move |file, event| {
             let Some(queue) = lines.of(event.source) else { return Ok(None) };
             // At once, by the clock of those who deliver, which need not be the system's.
             let due = queue.lock().line.due(0);
-            reopen(file, event.row, Moment::now().millis(), due)?;
+            reopen(file, event.row, clock.now().millis(), due)?;
             Ok(Some(Changed { due: Some(due), ..event }))
         })
         .await
@@ -169,7 +171,12 @@ impl Sqlite {
     }
 }
 
-fn search<'p>(part: &'p Part, direction: Direction, names: &HashMap<i64, String>) -> Result<Search<'p>, Denied> {
+fn search<'p>(
+    part: &'p Part,
+    direction: Direction,
+    names: &HashMap<i64, String>,
+    limits: &limits::Sqlite,
+) -> Result<Search<'p>, Denied> {
     let Part { filter, states, behind, limit } = part;
     let number = |name: &String| {
         let known = names.iter().find(|(_, known)| *known == name).map(|(source, _)| *source);
@@ -188,7 +195,8 @@ fn search<'p>(part: &'p Part, direction: Direction, names: &HashMap<i64, String>
         direction,
         behind: behind.as_ref().map(row).transpose()?,
         limit: *limit,
-        looks: MAX_LOOKS,
+        looks: limits.max_looks,
+        sorted: limits.max_sorted,
     })
 }
 
@@ -261,6 +269,8 @@ mod tests {
     use http::Method;
 
     use super::*;
+    use crate::clock::Clock;
+    use crate::limits::Limits;
     use crate::store::Ledger;
     use crate::store::Options;
     use crate::store::queued::Counts;
@@ -276,7 +286,9 @@ mod tests {
             |source: &&str| Queue { source: (*source).to_owned(), ordered: false, keep: Duration::from_secs(3600) };
         let queues: Vec<_> = sources.iter().map(queue).collect();
         let (path, supervisor) = (path.to_owned(), &crate::supervisor::Supervisor::default());
-        let options = Options { path, max_events: 1000, sources: &[], min_free: 0, queues: &queues, supervisor };
+        let (limits, clock) = (Limits::default(), Clock::System);
+        let options =
+            Options { path, max_events: 1000, sources: &[], min_free: 0, queues: &queues, limits, clock, supervisor };
         let sqlite = Arc::new(Sqlite::open(&options).expect("a store"));
         (Arc::clone(&sqlite), Ledger::Sqlite(sqlite))
     }

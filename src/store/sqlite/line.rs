@@ -11,14 +11,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::event::Lane;
+use crate::limits;
 use crate::store::queued::QueuedEvent;
 use crate::store::queued::Tries;
-
-/// Most events that are kept in memory for a source, and about how many bytes they may take.
-const WINDOW: usize = 512;
-const WINDOW_BYTES: usize = 8 * 1024 * 1024;
-/// Most events that wait in memory, as numbers, for another one of their lane.
-const MAX_BEHIND: usize = 100_000;
 
 /// An event with its place in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +58,7 @@ struct Track {
 /// The line of one source.
 #[derive(Debug)]
 pub(super) struct Line {
+    limits: limits::Sqlite,
     ordered: bool,
     window: VecDeque<Standing>,
     weight: usize,
@@ -87,7 +83,11 @@ pub(super) struct Line {
 impl Line {
     /// The line of a source whose file has these retrying events, those that were replayed behind the others, and perhaps
     /// some that wait for their first attempt.
-    pub(super) fn new(ordered: bool, retrying: impl IntoIterator<Item = (i64, Option<Lane>)>) -> Self {
+    pub(super) fn new(
+        limits: &limits::Sqlite,
+        ordered: bool,
+        retrying: impl IntoIterator<Item = (i64, Option<Lane>)>,
+    ) -> Self {
         let mut tracks: HashMap<Lane, Track> = HashMap::new();
         if ordered {
             for (row, lane) in retrying {
@@ -96,6 +96,7 @@ impl Line {
             }
         }
         Self {
+            limits: limits.clone(),
             ordered,
             window: VecDeque::new(),
             weight: 0,
@@ -118,7 +119,7 @@ impl Line {
         if !self.caught_up || row < self.next {
             return;
         }
-        if self.window.len() >= WINDOW || self.weight >= WINDOW_BYTES {
+        if self.window.len() >= self.limits.window || self.weight >= self.limits.window_bytes {
             self.caught_up = false;
             return;
         }
@@ -134,7 +135,7 @@ impl Line {
     /// Takes at most `max` events.
     pub(super) fn take(&mut self, max: usize) -> Vec<Standing> {
         let mut taken = Vec::new();
-        while taken.len() < max && self.behind < MAX_BEHIND {
+        while taken.len() < max && self.behind < self.limits.max_behind {
             let Some(standing) = self.window.pop_front() else { break };
             self.weight = self.weight.saturating_sub(standing.event.weight());
             if self.may_go(standing.row, standing.event.lane) {
@@ -163,7 +164,7 @@ impl Line {
         if let Some((row, lane)) = self.freed.front() {
             return Some(Load::Row(*row, *lane));
         }
-        if self.behind >= MAX_BEHIND {
+        if self.behind >= self.limits.max_behind {
             return None;
         }
         if self.next_due.is_some_and(|due| due <= now) {
@@ -252,7 +253,7 @@ impl Line {
     /// When the next event is due, in milliseconds since 1970.
     pub(super) fn next_due(&self) -> Option<i64> {
         // While too many are behind others, nothing that is due can be taken.
-        self.next_due.filter(|_| self.behind < MAX_BEHIND)
+        self.next_due.filter(|_| self.behind < self.limits.max_behind)
     }
 }
 
@@ -325,7 +326,14 @@ mod tests {
     impl World {
         fn new(ordered: bool) -> Self {
             let (file, fresh) = (BTreeMap::new(), HashSet::new());
-            Self { ordered, line: Line::new(ordered, []), file, fresh, in_hand: Vec::new(), now: 1 }
+            Self {
+                ordered,
+                line: Line::new(&limits::Sqlite::default(), ordered, []),
+                file,
+                fresh,
+                in_hand: Vec::new(),
+                now: 1,
+            }
         }
 
         fn event(lane: Option<Lane>) -> Arc<QueuedEvent> {
@@ -455,7 +463,11 @@ mod tests {
             let replayed = |row| i64::from(!self.fresh.contains(&row));
             let mut retrying = self.rows(|row, state| matches!(state, State::Retrying(_)).then_some(replayed(row)));
             retrying.sort_unstable();
-            self.line = Line::new(self.ordered, retrying.into_iter().map(|(_, row)| (row, self.file[&row].1)));
+            self.line = Line::new(
+                &limits::Sqlite::default(),
+                self.ordered,
+                retrying.into_iter().map(|(_, row)| (row, self.file[&row].1)),
+            );
         }
 
         fn run(&mut self, step: &Step) {

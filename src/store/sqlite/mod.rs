@@ -44,6 +44,7 @@ use self::line::Standing;
 use self::lines::Lines;
 use self::rows::Columns;
 use self::rows::Damaged;
+use self::rows::Most;
 pub use self::volatile::why_volatile;
 use super::Keys;
 use super::Keyspace;
@@ -57,14 +58,15 @@ use super::queued::QueuedEvent;
 use super::queued::Settlement;
 use super::queued::Taken;
 use super::queued::Verdict;
+use crate::clock::Clock;
 use crate::event::Key;
+use crate::limits;
+use crate::limits::Limits;
 use crate::supervisor::Supervisor;
 use crate::time::Moment;
 
 /// How long an answer waits for the file. The event is delivered already, so a slower disk can only risk a duplicate.
 const COMMIT_PATIENCE: Duration = Duration::from_millis(250);
-/// Most events that are read at once.
-const MAX_LOAD: usize = 256;
 
 /// What a file is opened with.
 #[derive(Debug, Clone)]
@@ -81,6 +83,10 @@ pub struct Options<'o> {
     pub queues: &'o [Queue],
     /// Owns its threads.
     pub supervisor: &'o Supervisor,
+    /// Sizes, windows and thresholds.
+    pub limits: Limits,
+    /// The wall clock, and the steady one for pauses.
+    pub clock: Clock,
 }
 
 /// The file and what it says.
@@ -95,6 +101,8 @@ pub struct Sqlite {
     /// Reads what somebody wants to see, which may take longer.
     viewer: Mutex<Connection>,
     threads: Vec<JoinHandle<()>>,
+    limits: limits::Sqlite,
+    clock: Clock,
     /// Keeps the file locked.
     _owned: std::fs::File,
 }
@@ -136,7 +144,7 @@ impl Sqlite {
         keys: impl Iterator<Item = Key> + Clone,
         ttl: Duration,
     ) -> Result<(), Unavailable> {
-        let until = until(ttl);
+        let until = self.until(ttl);
         self.remember(source, keys.clone(), ttl);
         let (reply, written) = Reply::new();
         self.inbox.submit(|batch| {
@@ -163,12 +171,17 @@ impl Sqlite {
         ttl: Duration,
     ) -> Result<Published, Unavailable> {
         self.healthy()?;
-        let until = until(ttl);
+        let until = self.until(ttl);
         let columns = Columns::of(&event);
         let (reply, written) = Reply::new();
         let arrival = Arrival { queue, keys, until, event, columns, reply };
         self.inbox.submit(|batch| batch.arrivals.push(arrival))?;
         written.await.map_err(|_gone| self.gone())
+    }
+
+    fn until(&self, ttl: Duration) -> u32 {
+        let seconds = self.clock.now().unix().saturating_add(i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX));
+        u32::try_from(seconds).unwrap_or(u32::MAX)
     }
 
     fn gone(&self) -> Unavailable {
@@ -181,6 +194,9 @@ impl Sqlite {
     /// [`Unavailable`] when the file cannot be read or written.
     pub async fn take(self: &Arc<Self>, queue: usize, now: Moment, max: usize) -> Result<Vec<Taken>, Unavailable> {
         self.sound()?;
+        if self.inbox.outcomes() >= self.limits.max_outcomes {
+            return Err(Unavailable("the SQLite file does not take what was delivered fast enough".to_owned()));
+        }
         let Some(known) = self.lines.get(queue) else { return Ok(Vec::new()) };
         let mut taken = Vec::new();
         while taken.len() < max {
@@ -200,28 +216,36 @@ impl Sqlite {
         Ok(taken.into_iter().map(hand_out).collect())
     }
 
-    /// When the next event of a queue has to be tried again.
-    pub fn next_due(&self, queue: usize) -> Option<Moment> {
+    fn next_due(&self, queue: usize) -> Option<Moment> {
         self.lines.get(queue)?.lock().line.next_due().map(Moment::from_millis)
     }
 
-    /// Waits until there may be more to take.
-    pub async fn more(&self, queue: usize) {
-        if let Some(queue) = self.lines.get(queue) {
-            queue.more.notified().await;
+    /// Waits until there may be more to take at `now`, or the next event of the queue has to be tried again.
+    pub async fn more(&self, queue: usize, now: Moment) {
+        let Some(known) = self.lines.get(queue) else { return std::future::pending().await };
+        let due = self.next_due(queue);
+        let due = async {
+            match due {
+                Some(due) => self.clock.sleep(due.since(now)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = known.more.notified() => {}
+            () = due => {}
         }
     }
 
     async fn load(self: &Arc<Self>, queue: usize, load: Load, max: usize) -> Result<Vec<Standing>, Unavailable> {
         let Some(known) = self.lines.get(queue) else { return Ok(Vec::new()) };
         let source = known.source;
+        let most = |events: usize| Most { events, bytes: self.limits.max_read };
+        let (most, due_most) = (most(self.limits.max_load), most(max.min(self.limits.max_load)));
         let read = match load {
-            Load::Next { from } => self.read(move |file| rows::next(file, source, from, MAX_LOAD)).await,
+            Load::Next { from } => self.read(move |file| rows::next(file, source, from, most)).await,
             Load::Row(row, _) => self.read(move |file| rows::one(file, row)).await,
             // By the writer, so that nothing is written behind what is being read.
-            Load::Due { behind, now } => {
-                self.order(move |file| rows::due(file, source, behind, now, max.min(MAX_LOAD))).await
-            }
+            Load::Due { behind, now } => self.order(move |file| rows::due(file, source, behind, now, due_most)).await,
         };
         match read {
             Ok((loaded, damaged)) => {
@@ -246,13 +270,13 @@ impl Sqlite {
             let settlement = Settlement {
                 verdict: Verdict::Dead,
                 attempts: tries.attempts,
-                at: Moment::now(),
+                at: self.clock.now(),
                 reason: Some(rows::DAMAGED.to_owned()),
                 answer: None,
             };
             let attempt = Attempt { queue, row, lane, was: tries.state(), settlement };
             // A store that takes no more finds it again when it is opened.
-            let _unwritten = self.inbox.submit(|batch| batch.attempts.push(attempt));
+            let _unwritten = self.inbox.record(attempt);
         }
     }
 
@@ -261,7 +285,7 @@ impl Sqlite {
         let Some(row) = rows::row(taken.number) else { return };
         let attempt = Attempt { queue, row, lane: taken.event.lane, was: taken.tries.state(), settlement };
         // After a failed write nothing is recorded any more; the store has said so.
-        let _unwritten = self.inbox.submit(|batch| batch.attempts.push(attempt));
+        let _unwritten = self.inbox.record(attempt);
     }
 
     /// How much there is of a queue.
@@ -348,9 +372,4 @@ impl Drop for Sqlite {
 
 fn hand_out(standing: Standing) -> Taken {
     Taken { number: rows::number(standing.row), event: standing.event, tries: standing.tries, lease_end: None }
-}
-
-fn until(ttl: Duration) -> u32 {
-    let seconds = Moment::now().unix().saturating_add(i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX));
-    u32::try_from(seconds).unwrap_or(u32::MAX)
 }

@@ -18,7 +18,6 @@ use super::Options;
 use super::Sqlite;
 use super::ids;
 use super::inbox::Inbox;
-use super::keeper::Limits;
 use super::line::Line;
 use super::lines;
 use super::private;
@@ -57,11 +56,6 @@ impl Sqlite {
     /// # Errors
     /// What keeps the file from being used, for the operator.
     pub fn open(options: &Options<'_>) -> Result<Self, String> {
-        Self::open_with(options, Limits::default())
-    }
-
-    /// The same with other limits of the log.
-    pub(super) fn open_with(options: &Options<'_>, limits: Limits) -> Result<Self, String> {
         let mut owned = own(&options.path)?;
         // A link to a file elsewhere is followed once: what is beside the file, and the room on its disk, are there.
         let path = std::fs::canonicalize(&options.path).unwrap_or_else(|_unknown| options.path.clone());
@@ -80,9 +74,11 @@ impl Sqlite {
         private::narrow(path);
         let failed = |error: rusqlite::Error| Failure::Sqlite(error).explain(path);
         let keep = options.queues.iter().filter_map(|queue| Some((*sources.get(&queue.source)?, queue.keep))).collect();
-        let (inbox, keeper) = (Arc::new(Inbox::new(path.to_owned(), limits.batch)), Arc::new(Keeper::new(limits)));
+        let (limits, clock) = (options.limits.sqlite.clone(), options.clock.clone());
+        let (inbox, keeper) =
+            (Arc::new(Inbox::new(path.to_owned(), limits.batch)), Arc::new(Keeper::new(limits.clone())));
         keeper.watch(&mut connection).map_err(failed)?;
-        let retention = Retention::new(&connection, keep, Moment::now()).map_err(failed)?;
+        let retention = Retention::new(&connection, keep, clock.now(), &limits).map_err(failed)?;
         let writer = Writer {
             connection,
             path: path.to_owned(),
@@ -93,6 +89,7 @@ impl Sqlite {
             retention,
             min_free: options.min_free,
             last_row,
+            clock: clock.clone(),
         };
         let reader = || read_only(path).map(Mutex::new).map_err(failed);
         let (loader, viewer) = (reader()?, reader()?);
@@ -108,7 +105,7 @@ impl Sqlite {
             move |beat: &Beat| keeper.run(&keeping, &inbox, beat)
         };
         let threads = threads(options.supervisor, checkpoint, writer, check)?;
-        Ok(Self { remembered, inbox, lines, keeper, loader, viewer, threads, _owned: owned })
+        Ok(Self { remembered, inbox, lines, keeper, loader, viewer, threads, limits, clock, _owned: owned })
     }
 }
 
@@ -147,11 +144,12 @@ impl Opened {
             return Err(Failure::Newer(version));
         }
         schema::migrate(&mut connection, version)?;
-        forgive_clock(&connection, Moment::now())?;
+        let now = options.clock.now();
+        forgive_clock(&connection, now)?;
         let remembered = Arc::new(Remembered::new(options.max_events, options.sources.iter().cloned()));
-        load(&connection, &remembered)?;
+        load(&connection, &remembered, now)?;
         let sources = sources(&connection, options.queues)?;
-        let lines = Arc::new(lines(&connection, options.queues, &sources)?);
+        let lines = Arc::new(lines(&connection, options, &sources)?);
         let last_row = connection.query_row("SELECT coalesce(max(event), 0) FROM events", [], |row| row.get(0))?;
         empty_log(&connection)?;
         Ok(Self { connection, remembered, sources, lines, last_row })
@@ -232,8 +230,7 @@ fn forgive_clock(connection: &Connection, now: Moment) -> rusqlite::Result<()> {
 }
 
 /// Reads what is finished.
-fn load(connection: &Connection, remembered: &Remembered) -> rusqlite::Result<()> {
-    let now = Moment::now();
+fn load(connection: &Connection, remembered: &Remembered, now: Moment) -> rusqlite::Result<()> {
     let mut statement = connection.prepare("SELECT until, keys FROM finished WHERE until > ?1 ORDER BY batch")?;
     let mut rows = statement.query([now.unix()])?;
     while let Some(row) = rows.next()? {
@@ -265,7 +262,8 @@ fn sources(connection: &Connection, queues: &[Queue]) -> rusqlite::Result<HashMa
     Ok(sources)
 }
 
-fn lines(connection: &Connection, queues: &[Queue], sources: &HashMap<String, i64>) -> rusqlite::Result<Lines> {
+fn lines(connection: &Connection, options: &Options<'_>, sources: &HashMap<String, i64>) -> rusqlite::Result<Lines> {
+    let queues = options.queues;
     let mut lines = Vec::with_capacity(queues.len());
     for queue in queues {
         // One that was just inserted and is not there was damaged.
@@ -274,7 +272,7 @@ fn lines(connection: &Connection, queues: &[Queue], sources: &HashMap<String, i6
         let retrying = if queue.ordered { rows::retrying(connection, source)? } else { Vec::new() };
         lines.push(lines::Queue::new(
             (source, tag),
-            Line::new(queue.ordered, retrying),
+            Line::new(&options.limits.sqlite, queue.ordered, retrying),
             rows::counts(connection, source)?,
         ));
     }
@@ -311,7 +309,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::clock::Clock;
     use crate::event::Key;
+    use crate::limits::Limits;
     use crate::store::Keys;
     use crate::store::SourceTag;
 
@@ -324,6 +324,8 @@ mod tests {
             sources: &[],
             min_free: 0,
             queues: &[],
+            limits: Limits::default(),
+            clock: Clock::System,
             supervisor: &Supervisor::default(),
         })
     }

@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use rusqlite::OptionalExtension as _;
 
 use super::rows;
+use crate::limits;
 use crate::store::queued::State;
 use crate::time::Moment;
 
@@ -20,12 +21,6 @@ const ROW: i64 = 15;
 /// `store.ttl`: to that are added, where a time is signed, what it is ahead, which is less, and `store.lease`, which is not more.
 const SPREAD: i64 = 3;
 const JITTER: i64 = 60;
-/// How often it looks for delivered events at least, and after how many bytes of new ones.
-const EVERY: Duration = Duration::from_secs(30);
-const EVENTS: usize = 8 * 1024 * 1024;
-/// Most events that are looked at in one transaction, and about how many bytes of theirs are deleted.
-const PART: i64 = 500;
-const PART_BYTES: i64 = 8 * 1024 * 1024;
 /// How long delivered events of sources are kept that are not configured any more.
 const USUAL: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -54,6 +49,7 @@ struct Ids {
 /// Delivered events: all that are old enough are looked at, one part after the other.
 #[derive(Debug)]
 struct Events {
+    limits: limits::Sqlite,
     /// How long delivered events are kept, by number of the source.
     keep: HashMap<i64, Duration>,
     /// Bytes that were written since the last round began.
@@ -65,7 +61,12 @@ struct Events {
 
 impl Retention {
     /// For a file with these sources.
-    pub(super) fn new(connection: &Connection, keep: HashMap<i64, Duration>, now: Moment) -> rusqlite::Result<Self> {
+    pub(super) fn new(
+        connection: &Connection,
+        keep: HashMap<i64, Duration>,
+        now: Moment,
+        limits: &limits::Sqlite,
+    ) -> rusqlite::Result<Self> {
         let last = connection
             .query_row("SELECT batch, until FROM finished ORDER BY batch DESC LIMIT 1", [], |row| {
                 Ok((row.get(0)?, row.get(1)?))
@@ -78,7 +79,7 @@ impl Retention {
             |row| row.get(0),
         )?;
         let ids = Ids { last, last_longer, ..Ids::default() };
-        Ok(Self { ids, events: Events { keep, written: 0, next: now, seen: 0 } })
+        Ok(Self { ids, events: Events { limits: limits.clone(), keep, written: 0, next: now, seen: 0 } })
     }
 
     /// The ids of a batch were written, the last of them in this row.
@@ -152,7 +153,11 @@ impl Ids {
 impl Events {
     fn are_due(&self, now: Moment) -> bool {
         // A clock that was put back does not stop it.
-        self.seen > 0 || self.written >= EVENTS || now >= self.next || self.next > now.after(EVERY)
+        let every = self.limits.retention_every;
+        self.seen > 0
+            || self.written >= self.limits.retention_written
+            || now >= self.next
+            || self.next > now.after(every)
     }
 
     fn purge(&mut self, connection: &Connection, now: Moment) -> rusqlite::Result<()> {
@@ -161,24 +166,25 @@ impl Events {
         }
         if !self.part(connection, now)? {
             self.seen = 0;
-            self.next = now.after(EVERY);
+            self.next = now.after(self.limits.retention_every);
         }
         Ok(())
     }
 
     /// Looks at a part; whether there may be more.
     fn part(&mut self, connection: &Connection, now: Moment) -> rusqlite::Result<bool> {
+        let limits::Sqlite { retention_rows: part, retention_bytes: part_bytes, .. } = self.limits;
         let shortest = self.keep.values().copied().min().unwrap_or(USUAL).min(USUAL);
         let newest = rows::first_of(Moment::from_millis(now.millis().saturating_sub(millis(shortest))));
         let mut statement = connection.prepare_cached(
             "SELECT event, source, state, settled FROM events WHERE event > ?1 AND event < ?2 ORDER BY event LIMIT ?3",
         )?;
         let mut size = connection.prepare_cached("SELECT length(body) FROM payloads WHERE event = ?1")?;
-        let mut found = statement.query([self.seen, newest, PART])?;
+        let mut found = statement.query([self.seen, newest, part])?;
         let (mut looked_at, mut bytes) = (0, 0);
         let mut expired = Vec::new();
-        while looked_at < PART
-            && bytes < PART_BYTES
+        while looked_at < part
+            && bytes < part_bytes
             && let Some(row) = found.next()?
         {
             looked_at += 1;
@@ -192,7 +198,7 @@ impl Events {
             }
         }
         rows::delete(connection, &expired)?;
-        Ok(looked_at == PART || bytes >= PART_BYTES)
+        Ok(looked_at == part || bytes >= part_bytes)
     }
 }
 
@@ -211,6 +217,10 @@ mod tests {
     use super::*;
 
     const HOUR: i64 = 60 * 60 * 1000;
+
+    fn usual() -> limits::Sqlite {
+        limits::Sqlite::default()
+    }
 
     fn file() -> Connection {
         let mut file = Connection::open_in_memory().expect("a file");
@@ -236,7 +246,7 @@ mod tests {
         /// One that is started at this second.
         fn of(file: Connection, second: i64) -> Self {
             let now = Moment::from_millis(second * 1000);
-            let mut retention = Retention::new(&file, HashMap::new(), now).expect("a store");
+            let mut retention = Retention::new(&file, HashMap::new(), now, &usual()).expect("a store");
             // Only ids are looked at.
             retention.events.next = Moment::from_millis(i64::MAX / 2);
             Self { file, retention }
@@ -348,7 +358,7 @@ mod tests {
             file.execute("INSERT INTO payloads VALUES (?1, 'POST', '[]', x'')", [row]).expect("a payload");
         };
         // More than one part of old ones, with others between them.
-        for number in 0..2 * PART {
+        for number in 0..2 * usual().retention_rows {
             insert(900 * HOUR + number, 1, State::Delivered);
         }
         for (at, state) in [State::Queued, State::Retrying, State::Dead].into_iter().enumerate() {
@@ -357,7 +367,7 @@ mod tests {
         insert(990 * HOUR, 1, State::Delivered);
         insert(990 * HOUR + 1, 2, State::Delivered);
         let keep = HashMap::from([(1, Duration::from_secs(5 * 3600)), (2, Duration::from_secs(20 * 3600))]);
-        let mut retention = Retention::new(&file, keep, now).expect("a store");
+        let mut retention = Retention::new(&file, keep, now, &usual()).expect("a store");
         let mut parts = 0;
         retention.events.next = now;
         while retention.events.are_due(now) {
@@ -366,13 +376,13 @@ mod tests {
         }
         assert!(parts >= 3, "{parts}");
         assert_eq!((count(&file, "events"), count(&file, "payloads")), (4, 4));
-        retention.queued(EVENTS - 1);
+        retention.queued(usual().retention_written - 1);
         assert!(!retention.events.are_due(now));
         retention.queued(1);
         assert!(retention.events.are_due(now), "it begins anew when much was written");
         retention.purge(&file, now, false).expect("purged");
         assert!(!retention.events.are_due(now));
-        assert!(retention.events.are_due(now.after(EVERY)), "or after a while");
+        assert!(retention.events.are_due(now.after(usual().retention_every)), "or after a while");
         assert!(retention.events.are_due(Moment::from_millis(0)), "also when the clock was put back");
     }
 
@@ -386,11 +396,14 @@ mod tests {
                 [row],
             )
             .expect("a row");
-            file.execute("INSERT INTO payloads VALUES (?1, 'POST', '[]', zeroblob(?2))", [row, PART_BYTES / 4])
-                .expect("a payload");
+            file.execute(
+                "INSERT INTO payloads VALUES (?1, 'POST', '[]', zeroblob(?2))",
+                [row, usual().retention_bytes / 4],
+            )
+            .expect("a payload");
         }
         let now = Moment::from_millis(1_000 * HOUR);
-        let mut retention = Retention::new(&file, HashMap::new(), now).expect("a store");
+        let mut retention = Retention::new(&file, HashMap::new(), now, &usual()).expect("a store");
         let mut left = Vec::new();
         while left.len() < 5 {
             retention.purge(&file, now, false).expect("purged");

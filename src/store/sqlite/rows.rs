@@ -26,8 +26,6 @@ use crate::time::Moment;
 
 /// Rows of one millisecond.
 const PER_MILLISECOND: i64 = 4096;
-/// Most bytes of bodies that are read at once.
-const MAX_READ: usize = 4 * 1024 * 1024;
 
 /// How a state is written.
 pub(super) fn state(state: State) -> i64 {
@@ -147,37 +145,47 @@ pub(super) struct Damaged {
 /// Why such an event is given up.
 pub(super) const DAMAGED: &str = "damaged on disk";
 
+/// Most that is read at once.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Most {
+    /// Events.
+    pub(super) events: usize,
+    /// About so many bytes of bodies; one event in any case.
+    pub(super) bytes: usize,
+}
+
 const COLUMNS: &str =
     "events.event, attempts, spent, received, replayed, lane, checksum, id, type, method, headers, body";
 
-/// Reads at most `limit` events that wait for their first attempt, from this row on.
+/// Reads events that wait for their first attempt, from this row on.
 pub(super) fn next(
     connection: &Connection,
     source: i64,
     from: i64,
-    limit: usize,
+    most: Most,
 ) -> rusqlite::Result<(Loaded, Vec<Damaged>)> {
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {COLUMNS}, 0 FROM events INDEXED BY queued LEFT JOIN payloads ON payloads.event = events.event
          WHERE source = ?1 AND state = 2 AND events.event >= ?2 ORDER BY events.event LIMIT ?3"
     ))?;
-    read(&mut statement, params![source, from, limit_of(limit)], limit)
+    read(&mut statement, params![source, from, limit_of(most.events)], most)
 }
 
-/// Reads at most `limit` events that are due until `now`, behind this time and row.
+/// Reads events that are due until `now`, behind this time and row.
 pub(super) fn due(
     connection: &Connection,
     source: i64,
     behind: (i64, i64),
     now: i64,
-    limit: usize,
+    most: Most,
 ) -> rusqlite::Result<(Loaded, Vec<Damaged>)> {
     let mut statement = connection.prepare_cached(&format!(
         "SELECT {COLUMNS}, due FROM events INDEXED BY retrying LEFT JOIN payloads ON payloads.event = events.event
          WHERE source = ?1 AND state = 3 AND (due, events.event) > (?2, ?3) AND due <= ?4
          ORDER BY due, events.event LIMIT ?5"
     ))?;
-    let (mut loaded, damaged) = read(&mut statement, params![source, behind.0, behind.1, now, limit_of(limit)], limit)?;
+    let (mut loaded, damaged) =
+        read(&mut statement, params![source, behind.0, behind.1, now, limit_of(most.events)], most)?;
     loaded.next_due = connection
         .prepare_cached(
             "SELECT due FROM events INDEXED BY retrying WHERE source = ?1 AND state = 3 AND due > ?2 ORDER BY due LIMIT 1",
@@ -193,7 +201,7 @@ pub(super) fn one(connection: &Connection, row: i64) -> rusqlite::Result<(Loaded
         "SELECT {COLUMNS}, 0 FROM events LEFT JOIN payloads ON payloads.event = events.event
          WHERE events.event = ?1 AND state IN (2, 3)"
     ))?;
-    read(&mut statement, [row], 1)
+    read(&mut statement, [row], Most { events: 1, bytes: usize::MAX })
 }
 
 /// A limit as SQLite takes it.
@@ -204,7 +212,7 @@ pub(super) fn limit_of(limit: usize) -> i64 {
 fn read(
     statement: &mut CachedStatement<'_>,
     parameters: impl rusqlite::Params,
-    limit: usize,
+    most: Most,
 ) -> rusqlite::Result<(Loaded, Vec<Damaged>)> {
     let mut loaded = Loaded { events: Vec::new(), scanned: None, complete: true, next_due: None };
     let mut damaged = Vec::new();
@@ -228,12 +236,12 @@ fn read(
             }
             None => damaged.push(Damaged { row: number, lane, tries }),
         }
-        if bytes >= MAX_READ {
+        if bytes >= most.bytes {
             loaded.complete = false;
             break;
         }
     }
-    loaded.complete &= count < limit;
+    loaded.complete &= count < most.events;
     Ok((loaded, damaged))
 }
 

@@ -10,10 +10,6 @@ use crate::store::queued::Filter;
 use crate::store::queued::State;
 use crate::time::Moment;
 
-/// Most events that one search looks at.
-pub(super) const MAX_LOOKS: i64 = 20_000;
-/// Most retrying events that are put in the order of their rows; their index is in the order in which they are due.
-const MAX_SORTED: i64 = 10_000;
 /// How far apart, in milliseconds, an event's reception and its row may be: a slow body, or a clock that was put back.
 const SLACK: i64 = 5 * 60 * 1000;
 
@@ -34,6 +30,8 @@ pub(super) struct Search<'f> {
     pub(super) limit: usize,
     /// About as many are looked at.
     pub(super) looks: i64,
+    /// At most so many retrying events are put in the order of their rows; their index is in the order in which they are due.
+    pub(super) sorted: i64,
 }
 
 /// Which events are found first.
@@ -130,7 +128,7 @@ impl Search<'_> {
     }
 
     fn few_retry(&self, connection: &Connection) -> rusqlite::Result<bool> {
-        let mut left = MAX_SORTED;
+        let mut left = self.sorted;
         let mut statement = connection.prepare_cached(
             "SELECT count(*) FROM (SELECT 1 FROM events INDEXED BY retrying WHERE source = ?1 AND state = 3 LIMIT ?2)",
         )?;
@@ -209,6 +207,7 @@ mod tests {
     use super::super::ledger::summary;
     use super::super::schema;
     use super::*;
+    use crate::limits;
 
     /// Numbers that look random and are the same every time.
     struct Dice(u64);
@@ -225,6 +224,10 @@ mod tests {
     }
 
     const BEGIN: i64 = 1_700_000_000_000;
+
+    fn usual() -> limits::Sqlite {
+        limits::Sqlite::default()
+    }
 
     #[derive(Debug, Clone)]
     struct Kept {
@@ -310,6 +313,7 @@ mod tests {
                 behind: None,
                 limit: usize::try_from(1 + dice.below(20)).expect("small"),
                 looks: 1 + dice.below(60),
+                sorted: dice.below(60),
             };
             let mut expected: Vec<_> = kept
                 .iter()
@@ -344,7 +348,8 @@ mod tests {
             direction: Direction::NewestFirst,
             behind: None,
             limit: kept.len(),
-            looks: MAX_LOOKS,
+            looks: usual().max_looks,
+            sorted: usual().max_sorted,
         };
         let found = search.run(&file, "0", |_| Ok(())).expect("a search");
         assert_eq!((found.events.len(), found.next), (20, None));
@@ -399,8 +404,9 @@ mod tests {
 
     #[expect(clippy::print_stdout, reason = "the figures are what it is for")]
     fn measure(file: &Connection, what: &str, filter: &Filter, source: Option<i64>, states: &[State]) {
-        let (sources, direction, looks) = (vec![1, 2, 3], Direction::NewestFirst, MAX_LOOKS);
-        let mut search = Search { filter, source, sources, states, direction, behind: None, limit: 50, looks };
+        let (sources, direction) = (vec![1, 2, 3], Direction::NewestFirst);
+        let (looks, sorted) = (usual().max_looks, usual().max_sorted);
+        let mut search = Search { filter, source, sources, states, direction, behind: None, limit: 50, looks, sorted };
         let page = |search: &Search<'_>| {
             let begun = std::time::Instant::now();
             let found = search.run(file, SUMMARY, |row| summary(row, &[].into())).expect("a page");

@@ -22,6 +22,7 @@ use super::retention::Retention;
 use super::rows;
 use super::rows::Writing;
 use super::salvage;
+use crate::clock::Clock;
 use crate::event::Key;
 use crate::store::Earlier;
 use crate::store::KeyMap;
@@ -56,6 +57,7 @@ pub(super) struct Writer {
     pub(super) min_free: u64,
     /// The last row that was given out.
     pub(super) last_row: i64,
+    pub(super) clock: Clock,
 }
 
 /// A batch while it is written, and what is told when it is safe.
@@ -65,6 +67,7 @@ struct Work {
     lines: Arc<Lines>,
     batch: Batch,
     effects: Effects,
+    clock: Clock,
     committed: bool,
 }
 
@@ -122,7 +125,15 @@ impl Writer {
     fn begin(&self, batch: Batch) -> Work {
         let (inbox, remembered, lines) =
             (Arc::clone(&self.inbox), Arc::clone(&self.remembered), Arc::clone(&self.lines));
-        Work { inbox, remembered, lines, batch, effects: Effects::default(), committed: false }
+        Work {
+            inbox,
+            remembered,
+            lines,
+            batch,
+            effects: Effects::default(),
+            clock: self.clock.clone(),
+            committed: false,
+        }
     }
 
     fn keep_log_short(&self) -> rusqlite::Result<()> {
@@ -158,7 +169,7 @@ impl Writer {
     }
 
     fn write(&mut self, Work { batch, effects, .. }: &mut Work) -> rusqlite::Result<()> {
-        let now = Moment::now();
+        let now = self.clock.now();
         let idle = batch.is_empty();
         let forget = self.retention.is_due(now, idle);
         if idle && !forget {
@@ -203,11 +214,12 @@ impl Writer {
 impl Work {
     /// The batch is safe.
     fn conclude(&mut self) {
-        let now = Moment::now();
+        let now = self.clock.now();
         for (source, key, until) in self.effects.remembered.drain(..) {
             self.remembered.insert_until(Some(source), key, until, now);
         }
         self.lines.arrived(&std::mem::take(&mut self.effects.arrived));
+        self.inbox.recorded(self.effects.settled.len());
         for settled in self.effects.settled.drain(..) {
             self.lines.settled(&settled.attempt, settled.due);
         }

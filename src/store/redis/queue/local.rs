@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use super::entry;
 use super::record;
 use super::scripts;
+use crate::clock::Clock;
 use crate::event::Lane;
 use crate::store::Keyspace;
 use crate::store::Stream;
@@ -23,9 +24,6 @@ use crate::store::queued::Queue;
 use crate::store::queued::Settlement;
 use crate::store::queued::Tries;
 use crate::store::queued::Verdict;
-
-/// Most events that are in hand, or tried and not recorded: while Redis records nothing, nothing more is taken.
-const MAX_IN_HAND: usize = 16 * 1024;
 
 /// One queue, shared by those who fill it and the one who empties it.
 #[derive(Debug)]
@@ -40,6 +38,9 @@ pub(super) struct Local {
     pub(super) tried: Notify,
     /// Something was recorded.
     pub(super) recorded: Notify,
+    /// Most events that are in hand, or tried and not recorded: while Redis records nothing, nothing more is taken.
+    max_in_hand: usize,
+    clock: Clock,
     state: Mutex<State>,
 }
 
@@ -81,7 +82,13 @@ pub(super) struct Unrecorded {
 }
 
 impl Unrecorded {
-    pub(super) fn new(number: Number, lane: Option<Lane>, before: Tries, settlement: Settlement) -> Self {
+    pub(super) fn new(
+        number: Number,
+        lane: Option<Lane>,
+        before: Tries,
+        settlement: Settlement,
+        since: Instant,
+    ) -> Self {
         let (verdict, at) = (settlement.verdict, settlement.at);
         let pause = match verdict {
             Verdict::Retry(due) => due.since(at),
@@ -92,15 +99,15 @@ impl Unrecorded {
             before,
             letter: record::letter(verdict),
             pause,
-            since: Instant::now(),
+            since,
             lane: lane.map(entry::lane_name).unwrap_or_default(),
             record: record::after(settlement, before),
         }
     }
 
     /// As the script takes it.
-    pub(super) fn arguments(&self) -> [String; 7] {
-        let pause = self.pause.saturating_sub(self.since.elapsed());
+    pub(super) fn arguments(&self, now: Instant) -> [String; 7] {
+        let pause = self.pause.saturating_sub(now.saturating_duration_since(self.since));
         [
             self.number.to_string(),
             self.letter.to_owned(),
@@ -119,7 +126,7 @@ impl Unrecorded {
 }
 
 impl Local {
-    pub(super) fn new(queue: &Queue) -> Self {
+    pub(super) fn new(queue: &Queue, max_in_hand: usize, clock: Clock) -> Self {
         let space = Keyspace::of_source(&queue.source);
         let stream = Stream { key: scripts::stream(&space), keyspace: space.clone(), maxlen: None };
         let state = State {
@@ -134,7 +141,7 @@ impl Local {
         };
         let (more, tried, recorded) = (Notify::new(), Notify::new(), Notify::new());
         let (source, keep, state) = (queue.source.clone(), queue.keep, Mutex::new(state));
-        Self { source, space, stream, keep, more, tried, recorded, state }
+        Self { source, space, stream, keep, more, tried, recorded, max_in_hand, clock, state }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -151,11 +158,11 @@ impl Local {
     /// lost.
     pub(super) fn begin(&self) -> Result<Option<Asking>, Unavailable> {
         let mut state = self.lock();
-        let due = state.next_due.is_some_and(|due| due <= Instant::now());
+        let due = state.next_due.is_some_and(|due| due <= self.clock.instant());
         if !state.wanted && !due && !state.uncertain {
             return Ok(None);
         }
-        if state.in_hand.len() >= MAX_IN_HAND {
+        if state.in_hand.len() >= self.max_in_hand {
             return Err(Unavailable("Redis does not record what was delivered".to_owned()));
         }
         let asking = Asking { silent: state.silent, uncertain: state.uncertain };
@@ -254,7 +261,8 @@ mod tests {
     use super::*;
 
     fn local() -> Local {
-        Local::new(&Queue { source: "shop".to_owned(), ordered: false, keep: Duration::from_secs(3600) })
+        let queue = Queue { source: "shop".to_owned(), ordered: false, keep: Duration::from_secs(3600) };
+        Local::new(&queue, 10, Clock::System)
     }
 
     fn is_asked(local: &Local) -> bool {

@@ -27,6 +27,8 @@ use self::local::Unrecorded;
 use super::Redis;
 use super::connection::Failed;
 use super::millis;
+use crate::clock::Clock;
+use crate::limits;
 use crate::store::Keys;
 use crate::store::Published;
 use crate::store::Token;
@@ -37,7 +39,6 @@ use crate::store::queued::QueuedEvent;
 use crate::store::queued::Settlement;
 use crate::store::queued::Taken;
 use crate::store::queued::Verdict;
-use crate::time::Moment;
 
 /// What the threads of one process share of its queues.
 #[derive(Debug)]
@@ -46,12 +47,20 @@ pub struct Queues {
     /// The name under which this process takes events.
     consumer: String,
     lease: Duration,
+    limits: limits::Redis,
+    clock: Clock,
 }
 
 impl Queues {
     /// The queues of a process. Another one takes over what this one has in hand for longer than `lease`.
-    pub fn new(queues: &[Queue], lease: Duration, Token(name): Token) -> Self {
-        Self { queues: queues.iter().map(Local::new).collect(), consumer: format!("{name:032x}"), lease }
+    pub fn new(queues: &[Queue], lease: Duration, Token(name): Token, limits: &limits::Redis, clock: &Clock) -> Self {
+        Self {
+            queues: queues.iter().map(|queue| Local::new(queue, limits.max_in_hand, clock.clone())).collect(),
+            consumer: format!("{name:032x}"),
+            lease,
+            limits: limits.clone(),
+            clock: clock.clone(),
+        }
     }
 }
 
@@ -98,7 +107,7 @@ impl RedisBacklog {
         if asking.uncertain {
             self.release(local, false).await.map_err(|failed| failed.error)?;
         }
-        let asked = Instant::now();
+        let asked = self.queues.clock.instant();
         let sent = AtomicU32::new(0);
         let answer = match self.ask(local, asking, max, &sent).await {
             Err(failed) if failed.error.0.contains("NOGROUP") => {
@@ -115,14 +124,33 @@ impl RedisBacklog {
             return Err(no_answer());
         };
         let entries: Vec<_> = entries.into_iter().filter_map(Entry::read).collect();
-        let next_due = u64::try_from(pause).ok().map(|pause| Instant::now() + Duration::from_millis(pause));
+        let next_due =
+            u64::try_from(pause).ok().map(|pause| self.queues.clock.instant() + Duration::from_millis(pause));
         local.took(entries.iter().map(|entry| entry.number), more == 1, next_due);
         // What came from a take whose answer nobody heard is given back with the next one.
         if sent.load(Ordering::Relaxed) > 1 {
             local.doubt();
         }
         let lease_end = asked + self.queues.lease;
-        Ok(entries.into_iter().filter_map(|entry| hand_out(local, entry, lease_end)).collect())
+        Ok(entries.into_iter().filter_map(|entry| self.hand_out(local, entry, lease_end)).collect())
+    }
+
+    /// An event that cannot be read is given up.
+    fn hand_out(&self, local: &Local, entry: Entry, lease_end: Instant) -> Option<Taken> {
+        let Entry { number, tries, lane, event } = entry;
+        if let Some(event) = event {
+            return Some(Taken { number, event, tries, lease_end: Some(lease_end) });
+        }
+        tracing::error!(
+            source = local.source,
+            %number,
+            "a queued event is damaged in Redis and cannot be delivered; it is kept as a dead letter"
+        );
+        let (clock, reason) = (&self.queues.clock, Some("damaged in Redis".to_owned()));
+        let attempts = tries.attempts;
+        let settlement = Settlement { verdict: Verdict::Dead, attempts, at: clock.now(), reason, answer: None };
+        local.record(Unrecorded::new(number, lane, tries, settlement, clock.instant()));
+        None
     }
 
     async fn ask(&self, local: &Local, asking: Asking, max: usize, sent: &AtomicU32) -> Result<Value, Failed> {
@@ -131,6 +159,8 @@ impl RedisBacklog {
             .argument(millis(self.queues.lease).to_string())
             .argument(max.to_string())
             .argument(if asking.silent { "1" } else { "0" });
+        let limits::Redis { take_step, take_bytes, take_looks, .. } = self.queues.limits;
+        let call = [take_step, take_bytes, take_looks].iter().fold(call, |call, most| call.argument(most.to_string()));
         let call = &call;
         let way = self.redis.way(&local.space)?;
         way.connection
@@ -153,7 +183,8 @@ impl RedisBacklog {
 
     pub(in crate::store) fn settle(&self, queue: usize, taken: &Taken, settlement: Settlement) {
         if let Ok(local) = self.local(queue) {
-            local.record(Unrecorded::new(taken.number, taken.event.lane, taken.tries, settlement));
+            let since = self.queues.clock.instant();
+            local.record(Unrecorded::new(taken.number, taken.event.lane, taken.tries, settlement, since));
         }
     }
 
@@ -165,9 +196,18 @@ impl RedisBacklog {
 
     pub(in crate::store) async fn more(&self, queue: usize) {
         let Ok(local) = self.local(queue) else { return std::future::pending().await };
-        match local.next_due() {
-            Some(due) => drop(tokio::time::timeout_at(due.into(), local.more.notified()).await),
-            None => local.more.notified().await,
+        let due = async {
+            match local.next_due() {
+                Some(due) => {
+                    let clock = &self.queues.clock;
+                    clock.sleep(due.saturating_duration_since(clock.instant())).await;
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = local.more.notified() => {}
+            () = due => {}
         }
     }
 
@@ -195,21 +235,4 @@ fn error(failed: Failed) -> Unavailable {
 
 fn no_answer() -> Unavailable {
     Unavailable("Redis answers something else than what it was asked".to_owned())
-}
-
-/// An event that cannot be read is given up.
-fn hand_out(local: &Local, entry: Entry, lease_end: Instant) -> Option<Taken> {
-    let Entry { number, tries, lane, event } = entry;
-    if let Some(event) = event {
-        return Some(Taken { number, event, tries, lease_end: Some(lease_end) });
-    }
-    tracing::error!(
-        source = local.source,
-        %number,
-        "a queued event is damaged in Redis and cannot be delivered; it is kept as a dead letter"
-    );
-    let (reason, at) = (Some("damaged in Redis".to_owned()), Moment::now());
-    let settlement = Settlement { verdict: Verdict::Dead, attempts: tries.attempts, at, reason, answer: None };
-    local.record(Unrecorded::new(number, lane, tries, settlement));
-    None
 }

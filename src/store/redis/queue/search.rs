@@ -8,6 +8,7 @@ use super::entry;
 use super::ledger::error;
 use super::no_answer;
 use super::scripts;
+use crate::limits;
 use crate::store::Denied;
 use crate::store::ledger::Part;
 use crate::store::queued::Filter;
@@ -15,10 +16,6 @@ use crate::store::queued::Number;
 use crate::store::queued::State;
 use crate::store::queued::Summary;
 
-/// Most events that one search looks at, in all queues together.
-const MAX_LOOKS: usize = 10_000;
-/// As many are looked at in one step, so that nobody waits for long.
-const STEP: usize = 250;
 /// How far apart, in milliseconds, an event's reception and its number may be: a slow body, or clocks that differ.
 const SLACK: i64 = 5 * 60 * 1000;
 
@@ -77,7 +74,8 @@ impl RedisBacklog {
     pub(super) async fn search(&self, search: &Search) -> Result<Found, Denied> {
         let named = search.part.filter.source.as_ref().map(|source| self.of(source)).transpose()?;
         let queues: Vec<&Local> = named.map_or_else(|| self.queues.queues.iter().collect(), |local| vec![local]);
-        let looks = (MAX_LOOKS / queues.len().max(1)).max(STEP);
+        let limits = &self.queues.limits;
+        let looks = (limits.max_looks / queues.len().max(1)).max(limits.list_page);
         let mut found = Found::default();
         for local in queues {
             let Found { events, next } = self.walk(local, search, looks).await?;
@@ -105,12 +103,13 @@ impl RedisBacklog {
     }
 
     async fn walk(&self, local: &Local, search: &Search, looks: usize) -> Result<Found, Denied> {
+        let page = self.queues.limits.list_page.to_string();
         let (mut from, to) = search.bounds();
         let mut found = Found::default();
         let mut looked = 0;
         loop {
             let direction = if search.newest_first { "1" } else { "0" };
-            let arguments = [direction, &from, &to, &STEP.to_string(), search.index()];
+            let arguments = [direction, &from, &to, &page, search.index()];
             let (more, shown) = self.page(local, arguments).await?;
             looked += shown.len();
             let last = shown.last().map(|event| event.number);
@@ -132,6 +131,8 @@ impl RedisBacklog {
     async fn page(&self, local: &Local, arguments: [&str; 5]) -> Result<(bool, Vec<Summary>), Denied> {
         let call = scripts::call(&scripts::LIST, &local.space);
         let call = arguments.into_iter().fold(call, |call, argument| call.argument(argument));
+        let limits::Redis { list_step, list_bytes, .. } = self.queues.limits;
+        let call = [list_step, list_bytes].iter().fold(call, |call, most| call.argument(most.to_string()));
         let (more, shown): (i64, Vec<Value>) = self.redis.call(&local.space, &call).await.map_err(error)?;
         let shown: Option<Vec<_>> = shown.into_iter().map(|shown| entry::summary(&local.source, shown)).collect();
         Ok((more == 1, shown.ok_or_else(no_answer)?))

@@ -1,9 +1,10 @@
 -- Takes events: those whose gateway has gone silent, those that are due, and then new ones.
--- Arguments: the consumer, the lease in milliseconds, how many at most, and 1 to look for the silent.
+-- Arguments: the consumer, the lease in milliseconds, how many at most, 1 to look for the silent, how many at a step, after
+-- how many bytes it ends, and after how many entries that it has looked at.
 -- Answers with 1 when there may be more, in how many milliseconds the next one is due or -1, and the events: number,
 -- fields and record.
 local me, lease, max, silent = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
-local STEP, MOST_BYTES, MOST_SEEN = 32, 4 * 1024 * 1024, 1024
+local STEP, MOST_BYTES, MOST_SEEN = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local taken, bytes, seen = {}, 0, 0
 
 local function wants()

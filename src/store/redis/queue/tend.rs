@@ -15,17 +15,9 @@ use crate::supervisor::Supervisor;
 use crate::supervisor::Task;
 use crate::time::Moment;
 
-/// Pause between two looks: at one idle queue after the other, and at all that are in use.
-const LOOK: Duration = Duration::from_secs(2);
-/// Most attempts that are recorded at once.
-const MAX_BATCH: usize = 128;
 /// Pauses after attempts could not be recorded.
 const MIN_PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
-/// How often deleting begins anew.
-const TRIM: Duration = Duration::from_secs(30);
-/// Most events that are deleted at once, so that nobody waits for long.
-const PART: i64 = 500;
 /// How long a gateway is silent before its name is forgotten.
 const QUIET: Duration = Duration::from_secs(60 * 60);
 
@@ -57,13 +49,14 @@ impl RedisBacklog {
         let Ok(local) = self.local(queue) else { return };
         let mut pause = MIN_PAUSE;
         loop {
-            let batch = local.unrecorded(MAX_BATCH);
+            let batch = local.unrecorded(self.queues.limits.max_batch);
             if batch.is_empty() {
                 local.tried.notified().await;
                 continue;
             }
             let call = scripts::call(&scripts::SETTLE, &local.space).argument(self.queues.consumer.as_str());
-            let call = batch.iter().flat_map(|attempt| attempt.arguments()).fold(call, |call, it| call.argument(it));
+            let now = self.queues.clock.instant();
+            let call = batch.iter().flat_map(|attempt| attempt.arguments(now)).fold(call, |call, it| call.argument(it));
             match self.redis.call::<i64>(&local.space, &call).await {
                 Ok(recorded) => {
                     if pause > MIN_PAUSE {
@@ -84,6 +77,7 @@ impl RedisBacklog {
         }
     }
 
+    /// Looks at all queues that are in use, and at one idle one after the other.
     async fn watch(&self) {
         let queues = &self.queues.queues;
         let mut trimmed = vec![None; queues.len()];
@@ -100,7 +94,7 @@ impl RedisBacklog {
                 // Whoever takes or queues events says what is wrong.
                 let _unavailable = self.look(queue, trimmed).await;
             }
-            tokio::time::sleep(LOOK).await;
+            self.queues.clock.sleep(self.queues.limits.look).await;
         }
     }
 
@@ -115,20 +109,22 @@ impl RedisBacklog {
         let oldest = (oldest >= 0).then(|| Moment::from_millis(oldest));
         let counts = Counts { queued: count(queued), retrying: count(retrying), dead: count(dead), oldest };
         local.looked(counts, work > 0);
-        if old > 0 && trimmed.is_none_or(|last| last.elapsed() >= TRIM) {
-            *trimmed = Some(Instant::now());
+        let (now, limits) = (self.queues.clock.instant(), &self.queues.limits);
+        if old > 0 && trimmed.is_none_or(|last| now.saturating_duration_since(last) >= limits.trim) {
+            *trimmed = Some(now);
             self.trim(local).await?;
         }
         Ok(())
     }
 
     async fn trim(&self, local: &Local) -> Result<(), Failed> {
+        let part = self.queues.limits.trim_entries;
         let call = scripts::call(&scripts::TRIM, &local.space)
             .argument(self.queues.consumer.as_str())
             .argument(millis(local.keep).to_string())
             .argument(millis(QUIET).to_string())
-            .argument(PART.to_string());
-        while self.redis.call::<i64>(&local.space, &call).await? == PART {
+            .argument(part.to_string());
+        while self.redis.call::<i64>(&local.space, &call).await? == part {
             // Others want to be heard too.
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
