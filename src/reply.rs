@@ -138,7 +138,6 @@ fn shaken(answer: handshake::Answer) -> Response<Full<Bytes>> {
 pub fn refused(refusal: Refusal, answers: &Answers) -> Response<Full<Bytes>> {
     let row = refusal.row();
     let status = answers.of(row.status);
-    let retry_after = refusal.retry_after();
     // What follows on the connection may be no request at all.
     let ends = matches!(
         refusal,
@@ -146,10 +145,19 @@ pub fn refused(refusal: Refusal, answers: &Answers) -> Response<Full<Bytes>> {
             Unreadable::Framing | Unreadable::TimedOut | Unreadable::Displaced | Unreadable::HostMissing
         )
     );
-    if let Refusal::Undelivered(Undelivered::Answered(answer)) = refusal
-        && answer.status == status
-    {
-        return relay(answer, &problem(status, row.detail));
+    let mut retry_after = refusal.retry_after().map(HeaderValue::from);
+    if let Refusal::Undelivered(Undelivered::Answered(answer)) = refusal {
+        // An app that says when it wants to see it again knows best.
+        let asked = answer.retry_after.clone();
+        if answer.status == status {
+            let later = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
+            let mut response = relay(answer, &problem(status, row.detail));
+            if let Some(when) = asked.or(retry_after.filter(|_| later)) {
+                response.headers_mut().insert(header::RETRY_AFTER, when);
+            }
+            return response;
+        }
+        retry_after = asked.or(retry_after);
     }
     let mut response = match &answers.unauthenticated_body {
         Some((content_type, body)) if row.status == StatusKind::Unauthenticated => {
@@ -160,8 +168,8 @@ pub fn refused(refusal: Refusal, answers: &Answers) -> Response<Full<Bytes>> {
     if ends {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    if let Some(seconds) = retry_after {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    if let Some(when) = retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, when);
     }
     if status == StatusCode::METHOD_NOT_ALLOWED {
         response.headers_mut().insert(header::ALLOW, answers.allow.clone());

@@ -3,6 +3,7 @@
 use crate::harness::Answer;
 use crate::harness::Delivery;
 use crate::harness::Gateway;
+use crate::harness::Github;
 use crate::harness::Redis;
 use crate::harness::Reply;
 use crate::harness::SECRET;
@@ -319,4 +320,26 @@ fn zendesk_event() -> Delivery {
     let headers =
         [("X-Zendesk-Webhook-Signature", signature.as_str()), ("X-Zendesk-Webhook-Signature-Timestamp", &time)];
     request("POST", "/z", &headers, "{}")
+}
+
+#[test]
+fn the_app_says_when_it_wants_to_see_an_event_again_and_the_gateway_only_where_the_app_does_not() {
+    const ASKED: &str = "HTTP/1.1 503 Busy\r\nretry-after: 17\r\ncontent-length: 0\r\n\r\n";
+    let upstream = Upstream::with(|number, _| match number {
+        0 => Reply::Raw(ASKED.into()),
+        1 => Reply::Raw(ASKED.replace("503", "409").into()),
+        2 => Reply::Status(503, ""),
+        3 => Reply::Status(429, ""),
+        _ => Reply::Status(422, ""),
+    });
+    let gateway = Gateway::start(&Github::source(&upstream.url()));
+    let answers = ["0", "1", "2", "3", "4"].map(|id| {
+        let answer = Github::delivery(id, id).send(gateway.address());
+        (answer.status, answer.header("retry-after").map(str::to_owned))
+    });
+    let seconds = |seconds: &str| Some(seconds.to_owned());
+    assert_eq!(
+        answers,
+        [(503, seconds("17")), (409, seconds("17")), (503, seconds("1")), (429, seconds("1")), (422, None)]
+    );
 }

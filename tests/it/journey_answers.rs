@@ -60,6 +60,7 @@ fn other_headers_of_the_upstream_stay_inside() {
                        X-Internal: 10.0.0.1\r\nWWW-Authenticate: Basic\r\nLocation: http://10.0.0.1/\r\n\
                        Connection: X-Internal\r\nDoorward-Event-Id: 1\r\n";
         let mut names: Vec<_> = relayed(raw(status, headers, "x")).headers.into_iter().map(|(name, _)| name).collect();
+        names.retain(|name| name != "retry-after" || !status.starts_with("503"));
         names.sort_unstable();
         assert_eq!(names, ["connection", "content-length", "content-type", "date"], "{status}");
     }
