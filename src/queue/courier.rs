@@ -17,6 +17,7 @@ use super::Attempted;
 use super::Breaker;
 use super::Policy;
 use super::breaker::Permit;
+use crate::deliver::Attempt;
 use crate::deliver::Upstream;
 use crate::store::Backlog;
 use crate::store::queued::Settlement;
@@ -167,7 +168,8 @@ impl Courier {
             }
             return;
         }
-        let delivered = self.upstream.deliver_queued(&taken.event, attempts).await;
+        let attempt = Attempt { number: attempts, deduplicated: true, credentials: None };
+        let delivered = self.upstream.deliver(&taken.message, &attempt).await;
         self.metrics.upstream_duration.observe(begun.elapsed().as_secs_f64());
         let now = self.clock.now();
         // A date in an answer is one of the wall's clock.
@@ -217,7 +219,7 @@ impl Courier {
                     $level,
                     source = self.source,
                     number = %taken.number,
-                    event_id = String::from_utf8_lossy(taken.event.id.as_bytes()).as_ref(),
+                    event_id = String::from_utf8_lossy(taken.message.event_id.as_bytes()).as_ref(),
                     attempt,
                     status = attempted.answer.as_ref().map(|answer| answer.status),
                     cause = attempted.reason,

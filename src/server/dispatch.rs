@@ -61,7 +61,7 @@ fn deliver(runtime: &Runtime, shared: &Shared, mut phase: watch::Receiver<Phase>
                 backlog: backlog.clone(),
                 queue,
                 gate: Arc::clone(gate),
-                upstream: Upstream::new(target, source.name.header().clone(), terms.timeout, MAX_ANSWER),
+                upstream: Upstream::new(target, terms.timeout, MAX_ANSWER),
                 policy: terms.policy.clone(),
                 timeout: terms.timeout,
                 concurrency: terms.concurrency,

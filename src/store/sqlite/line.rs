@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::event::Lane;
-use crate::store::queued::QueuedEvent;
+use crate::message::Message;
 use crate::store::queued::Tries;
 
 /// Most events that are kept in memory for a source, and about how many bytes they may take.
@@ -24,7 +24,7 @@ const MAX_BEHIND: usize = 100_000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Standing {
     pub(super) row: i64,
-    pub(super) event: Arc<QueuedEvent>,
+    pub(super) event: Arc<Message>,
     pub(super) tries: Tries,
 }
 
@@ -113,7 +113,7 @@ impl Line {
     }
 
     /// An event has been written; rows come in their order.
-    pub(super) fn arrived(&mut self, row: i64, event: &Arc<QueuedEvent>) {
+    pub(super) fn arrived(&mut self, row: i64, event: &Arc<Message>) {
         self.written = self.written.max(row);
         if !self.caught_up || row < self.next {
             return;
@@ -260,14 +260,9 @@ impl Line {
 mod tests {
     use std::collections::BTreeMap;
 
-    use bytes::Bytes;
-    use http::HeaderMap;
-    use http::HeaderValue;
-    use http::Method;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::time::Moment;
 
     /// What may happen to a line.
     #[derive(Debug, Clone)]
@@ -328,16 +323,8 @@ mod tests {
             Self { ordered, line: Line::new(ordered, []), file, fresh, in_hand: Vec::new(), now: 1 }
         }
 
-        fn event(lane: Option<Lane>) -> Arc<QueuedEvent> {
-            Arc::new(QueuedEvent {
-                id: HeaderValue::from_static("1"),
-                kind: None,
-                received_at: Moment::from_unix(1),
-                method: Method::POST,
-                headers: HeaderMap::new(),
-                body: Bytes::new(),
-                lane,
-            })
+        fn event(lane: Option<Lane>) -> Arc<Message> {
+            Arc::new(Message { lane, ..Message::example() })
         }
 
         fn standing(&self, row: i64) -> Standing {

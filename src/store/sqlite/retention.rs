@@ -345,7 +345,8 @@ mod tests {
                 [row, source, rows::state(state), millis],
             )
             .expect("a row");
-            file.execute("INSERT INTO payloads VALUES (?1, 'POST', '[]', x'')", [row]).expect("a payload");
+            file.execute("INSERT INTO payloads VALUES (?1, 'a', 'x', NULL, 'POST', '/', NULL, 1, '[]', x'')", [row])
+                .expect("a payload");
         };
         // More than one part of old ones, with others between them.
         for number in 0..2 * PART {
@@ -386,8 +387,11 @@ mod tests {
                 [row],
             )
             .expect("a row");
-            file.execute("INSERT INTO payloads VALUES (?1, 'POST', '[]', zeroblob(?2))", [row, PART_BYTES / 4])
-                .expect("a payload");
+            file.execute(
+                "INSERT INTO payloads VALUES (?1, 'a', 'x', NULL, 'POST', '/', NULL, 1, '[]', zeroblob(?2))",
+                [row, PART_BYTES / 4],
+            )
+            .expect("a payload");
         }
         let now = Moment::from_millis(1_000 * HOUR);
         let mut retention = Retention::new(&file, HashMap::new(), now).expect("a store");
