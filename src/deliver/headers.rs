@@ -22,13 +22,13 @@ const VERIFIED: HeaderName = HeaderName::from_static("doorward-verified");
 const DEDUPLICATED: HeaderName = HeaderName::from_static("doorward-deduplicated");
 
 /// The headers that every attempt to deliver a message has.
-pub fn of_message(message: &Message) -> HeaderMap {
+pub fn headers_of(message: &Message) -> HeaderMap {
     let mut headers = message.headers.clone();
     if let Some(trace) = &message.trace {
         headers.append(&TRACEPARENT, trace.clone());
     }
     headers.insert(SOURCE, message.source.clone());
-    if let Ok(target) = HeaderValue::from_str(&message.target) {
+    if let Ok(target) = HeaderValue::from_bytes(message.target.as_bytes()) {
         headers.insert(TARGET, target);
     }
     if message.verified {
@@ -47,7 +47,7 @@ pub fn of_message(message: &Message) -> HeaderMap {
 
 /// All headers of one attempt.
 pub(super) fn of_attempt(message: &Message, attempt: &Attempt<'_>, host: &HeaderValue) -> HeaderMap {
-    let mut headers = of_message(message);
+    let mut headers = headers_of(message);
     for (name, value) in attempt.credentials.into_iter().flat_map(Credentials::iter) {
         headers.append(name, value.clone());
     }

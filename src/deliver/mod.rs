@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use http::StatusCode;
 
-pub use headers::of_message;
+pub use headers::headers_of;
 pub use redis_stream::RedisStream;
 pub use upstream::Forward;
 pub use upstream::Target;

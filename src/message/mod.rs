@@ -115,6 +115,44 @@ impl fmt::Debug for Credentials {
 
 #[cfg(test)]
 impl Message {
+    /// Any that a store can give back: without keys.
+    pub(crate) fn any() -> impl proptest::strategy::Strategy<Value = Self> {
+        use proptest::prelude::*;
+
+        let value = || {
+            proptest::collection::vec(any::<u8>(), 0..20)
+                .prop_filter_map("no value", |bytes| HeaderValue::from_bytes(&bytes).ok())
+        };
+        let name = "[a-z][a-z0-9-]{0,9}".prop_map(|name| HeaderName::try_from(name).expect("a name"));
+        let headers = proptest::collection::vec((name, value()), 0..9).prop_map(|pairs| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in pairs {
+                headers.append(name, value);
+            }
+            headers
+        });
+        let method =
+            proptest::sample::select(vec![Method::POST, Method::GET, Method::from_bytes(b"ODD-1").expect("a method")]);
+        let values = (value(), proptest::option::of(value()), proptest::option::of(value()));
+        let body = proptest::collection::vec(any::<u8>(), 0..50).prop_map(Bytes::from);
+        let rest = (any::<bool>(), proptest::option::of(any::<u64>()), any::<i64>(), ".{0,20}");
+        (values, method, headers, body, rest).prop_map(
+            |((event_id, kind, trace), method, headers, body, (verified, lane, received_at, target))| Self {
+                event_id,
+                kind,
+                received_at: Moment::from_millis(received_at),
+                method,
+                headers,
+                body,
+                target: target.into(),
+                trace,
+                verified,
+                lane: lane.map(Lane),
+                ..Self::example()
+            },
+        )
+    }
+
     /// One that nobody sent.
     pub(crate) fn example() -> Self {
         Self {

@@ -93,4 +93,5 @@ mod sqlite;
 mod strangers;
 mod stream;
 mod terminal;
+mod unreadable;
 mod upstreams;

@@ -55,7 +55,7 @@ fn summary(event: &Summary) -> Value {
 
 /// What is delivered.
 fn request(message: &Message, withheld: &Places) -> Value {
-    let headers = deliver::of_message(message);
+    let headers = deliver::headers_of(message);
     let shown = headers.iter().filter(|(name, _)| !withheld.is_header(name));
     let headers: Vec<_> = shown.map(|(name, value)| [name.as_str().to_owned(), codec::text(value)]).collect();
     let mut told = json!({ "method": message.method.as_str(), "headers": headers });

@@ -356,3 +356,66 @@ pub(super) fn retrying(connection: &Connection, source: i64) -> rusqlite::Result
     let rows = statement.query_map([source], |row| Ok((row.get(0)?, lane(row, 1))))?;
     rows.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rusqlite::types::Value;
+
+    use super::super::inbox::Reply;
+    use super::super::schema;
+    use super::*;
+
+    fn file() -> Connection {
+        let mut file = Connection::open_in_memory().expect("a file");
+        schema::migrate(&mut file, 0).expect("a layout");
+        file
+    }
+
+    /// A file with this message alone.
+    fn written(message: Message) -> Connection {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let _on_it = runtime.enter();
+        let (columns, (reply, _written)) = (Columns::of(&message), Reply::new());
+        let arrival = Arrival { queue: 0, keys: None, until: 0, event: Arc::new(message), columns, reply };
+        let file = file();
+        Writing::new(&file).and_then(|mut writing| writing.insert(1, 1, &arrival)).expect("written");
+        file
+    }
+
+    fn any_value() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            Just(Value::Null),
+            any::<i64>().prop_map(Value::Integer),
+            any::<f64>().prop_map(Value::Real),
+            ".{0,20}".prop_map(Value::Text),
+            proptest::collection::vec(any::<u8>(), 0..20).prop_map(Value::Blob),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn any_message_comes_back_as_it_was(message in Message::any()) {
+            let (loaded, damaged) = next(&written(message.clone()), 1, 1, 10).expect("it can be read");
+            prop_assert!(damaged.is_empty());
+            let read: Vec<_> = loaded.events.iter().map(|standing| &*standing.event).collect();
+            prop_assert_eq!(read, [&message]);
+        }
+
+        #[test]
+        fn whatever_stands_in_a_row_it_is_a_message_or_damaged(column in 0..20_usize, value in any_value()) {
+            let file = written(Message { lane: Some(Lane(7)), ..Message::example() });
+            let columns = "attempts spent received settled replayed lane checksum id type reason answer";
+            let of_events = columns.split(' ').map(|name| ("events", name));
+            let of_payloads = PAYLOAD.split(", ").map(|name| ("payloads", name));
+            let (table, name) = of_events.chain(of_payloads).nth(column).expect("a column");
+            // What must not be nothing cannot be.
+            let _refused = file.execute(&format!("UPDATE {table} SET {name} = ?1"), [value]);
+            let (loaded, damaged) = next(&file, 1, 1, 10).expect("it can be read");
+            prop_assert_eq!(loaded.events.len() + damaged.len(), 1);
+            prop_assert!(one(&file, 1).is_ok() && whole(&file, 1).is_ok() && oldest(&file, 1).is_ok());
+            file.execute_batch("UPDATE events SET state = 3, due = 0").expect("it retries");
+            prop_assert!(due(&file, 1, (0, 0), 10, 10).is_ok() && retrying(&file, 1).is_ok());
+        }
+    }
+}

@@ -182,8 +182,12 @@ fn header(value: Value) -> Option<HeaderValue> {
 #[cfg(test)]
 mod tests {
     use http::HeaderMap;
+    use proptest::prelude::*;
 
     use super::*;
+
+    const NAMES: [&str; 11] =
+        ["lane", "id", "type", "received_at", "method", "target", "trace", "verified", "headers", "body", "other"];
 
     fn bulk(text: impl Into<Vec<u8>>) -> Value {
         Value::BulkString(text.into())
@@ -235,5 +239,26 @@ mod tests {
         let read = Entry::read(SOURCE, entry(&message(lane), "no record")).expect("an entry");
         assert_eq!((read.message, read.lane), (None, lane));
         assert!(Entry::read(SOURCE, Value::Nil).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn any_message_comes_back_as_it_was(message in Message::any()) {
+            let read = Entry::read(SOURCE, entry(&message, "")).expect("an entry");
+            prop_assert_eq!(read.message.as_deref(), Some(&message));
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_a_panic(
+            names in proptest::collection::vec(proptest::sample::select(NAMES.to_vec()), 0..12),
+            values in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..30), 12),
+            record in proptest::collection::vec(any::<u8>(), 0..30),
+        ) {
+            let fields = || names.iter().zip(&values).flat_map(|(name, value)| [bulk(*name), bulk(value.clone())]).collect();
+            let entry = Value::Array(vec![bulk("12-3"), Value::Array(fields()), bulk(record.clone())]);
+            prop_assert!(Entry::read(SOURCE, entry).is_some());
+            let shown = Value::Array(vec![bulk("12-3"), bulk(record), bulk(""), Value::Array(fields())]);
+            prop_assert!(summary(SOURCE, shown).is_some());
+        }
     }
 }
