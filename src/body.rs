@@ -119,7 +119,7 @@ impl Inbound {
 
     /// The path and the query of the request's target as sent, without scheme and host where it had them.
     pub fn target(&self) -> &str {
-        self.0.target.path_and_query().map_or("/", http::uri::PathAndQuery::as_str)
+        path_and_query(&self.0.target)
     }
 
     /// The query of the request's target as sent, without its question mark.
@@ -206,6 +206,44 @@ impl Inbound {
     pub fn received_at(&self) -> Moment {
         self.0.received_at
     }
+
+    /// What its body takes of the budget, for whoever holds that until the answer; nothing when it was taken before.
+    pub fn take_reserved(&mut self) -> Option<Reserved> {
+        self.0.reserved.take()
+    }
+
+    /// Takes it apart. Its room in the budget is given back, unless it was taken.
+    pub fn into_parts(self) -> Parts {
+        let Request { method, target, headers, sent, client, received_at, .. } = *self.0;
+        Parts { method, target, headers, body: sent, client, received_at }
+    }
+}
+
+/// A request in parts.
+#[derive(Debug)]
+pub struct Parts {
+    /// The method as sent.
+    pub method: Method,
+    target: Uri,
+    /// The headers as sent.
+    pub headers: HeaderMap,
+    /// The body as sent, byte for byte.
+    pub body: Bytes,
+    /// The admitted client; `None` in a recorded request.
+    pub client: Option<Client>,
+    /// When its head had been read.
+    pub received_at: Moment,
+}
+
+impl Parts {
+    /// The path and the query of the request's target as sent.
+    pub fn target(&self) -> &str {
+        path_and_query(&self.target)
+    }
+}
+
+fn path_and_query(target: &Uri) -> &str {
+    target.path_and_query().map_or("/", http::uri::PathAndQuery::as_str)
 }
 
 /// What one request may cost.

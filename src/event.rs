@@ -57,18 +57,33 @@ enum Reference {
     Unique,
 }
 
-/// A verified request with its identity: what the gateway deduplicates and delivers.
+/// A verified request with its identity.
 #[derive(Debug)]
 pub struct Event {
-    inbound: Inbound,
-    id: HeaderValue,
-    kind: Option<HeaderValue>,
-    /// Absent when it is not verified.
-    key: Option<Key>,
-    guard: Option<Key>,
-    ignored: Option<Ignored>,
-    ahead: Option<Duration>,
-    lane: Option<Lane>,
+    /// The request as it came.
+    pub inbound: Inbound,
+    /// The provider's id of the event, of 1 to [`MAX_ID`] bytes.
+    pub id: HeaderValue,
+    /// Its type, where it has a usable one.
+    pub kind: Option<HeaderValue>,
+    /// What it is remembered under.
+    pub keys: Keys,
+    /// How far ahead of now its signed time is, if at all; nothing where no time is signed.
+    pub ahead: Option<Duration>,
+    /// What it has in common with events that are delivered before and after it.
+    pub lane: Option<Lane>,
+}
+
+/// What an event is remembered under: its id and, where the id is not signed, a digest of what is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keys {
+    /// By event id.
+    pub id: Key,
+    /// By what is signed.
+    pub guard: Option<Key>,
+    /// As one whose type was not wanted: looked up with the others, and written when this one is not wanted either. Nothing
+    /// where nobody but the provider could change the type.
+    pub ignored: Option<Ignored>,
 }
 
 /// What an event is remembered under when its type is not wanted, and the type is not signed.
@@ -176,7 +191,8 @@ impl Identity {
         let ahead = verified.ahead();
         let order = self.order.as_ref().and_then(|order| order.text(inbound, values).ok().flatten());
         let lane = order.map(|order| Lane::new(source, order));
-        Ok(Event { id, kind, key: Some(key), guard, ignored, ahead, lane, inbound: verified.into_inbound() })
+        let keys = Keys { id: key, guard, ignored };
+        Ok(Event { inbound: verified.into_inbound(), id, kind, keys, ahead, lane })
     }
 
     fn guard(&self, source: &str, digest: &[u8; 32], kind: Option<&HeaderValue>) -> Option<Key> {
@@ -354,55 +370,14 @@ impl Key {
     }
 }
 
-impl Event {
-    /// A request that nobody could verify or identify, for a source that only observes.
-    pub fn unverified(inbound: Inbound) -> Self {
-        let id = HeaderValue::from_static("");
-        Self { inbound, id, kind: None, key: None, guard: None, ignored: None, ahead: None, lane: None }
+impl Keys {
+    /// What it is known by under another id, or as another type.
+    pub fn content(self) -> Option<Key> {
+        self.guard.or_else(|| self.ignored.map(|_| self.id))
     }
 
-    /// Whether it is proven to come from the provider.
-    pub fn is_verified(&self) -> bool {
-        self.key.is_some()
-    }
-
-    /// The request as it came.
-    pub fn inbound(&self) -> &Inbound {
-        &self.inbound
-    }
-
-    /// The provider's id of the event; empty when it is not verified.
-    pub fn id(&self) -> &HeaderValue {
-        &self.id
-    }
-
-    /// The event's type, where it has a usable one.
-    pub fn kind(&self) -> Option<&HeaderValue> {
-        self.kind.as_ref()
-    }
-
-    /// What it is remembered under; nothing when it is not verified.
-    pub fn key(&self) -> Option<Key> {
-        self.key
-    }
-
-    /// What it has in common with events that are delivered before and after it.
-    pub fn lane(&self) -> Option<Lane> {
-        self.lane
-    }
-
-    /// What it is remembered under as well, when its id is not signed: a digest of what is.
-    pub fn guard(&self) -> Option<Key> {
-        self.guard
-    }
-
-    /// What it is remembered under when its type is not wanted; nothing where nobody but the provider could change that.
-    pub fn ignored(&self) -> Option<Ignored> {
-        self.ignored
-    }
-
-    /// How far ahead of now its signed time is, if at all; nothing where no time is signed.
-    pub fn ahead(&self) -> Option<Duration> {
-        self.ahead
+    /// Those that an event is finished under.
+    pub fn iter(self) -> impl Iterator<Item = Key> + Clone {
+        std::iter::once(self.id).chain(self.guard)
     }
 }

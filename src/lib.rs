@@ -17,6 +17,7 @@ pub mod escape;
 pub mod secret;
 pub mod json;
 pub mod form;
+pub mod query;
 pub mod content_coding;
 
 // What a profile file says, and means.
@@ -35,6 +36,7 @@ pub mod fetch;
 pub mod auth;
 pub mod handshake;
 pub mod event;
+pub mod message;
 pub mod sign;
 pub mod store;
 pub mod dedup;

@@ -152,7 +152,7 @@ pub fn refused(refusal: Refusal, answers: &Answers) -> Response<Full<Bytes>> {
         if answer.status == status {
             let later = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
             let mut response = relay(answer, &problem(status, row.detail));
-            if let Some(when) = asked.or(retry_after.filter(|_| later)) {
+            if let Some(when) = asked.or_else(|| retry_after.filter(|_| later)) {
                 response.headers_mut().insert(header::RETRY_AFTER, when);
             }
             return response;

@@ -11,9 +11,9 @@ use crate::body::Inbound;
 use crate::body::Limits;
 use crate::body::Unreadable;
 use crate::deliver::Target;
-use crate::event::Event;
 use crate::event::Identity;
 use crate::handshake::Handshakes;
+use crate::message::Message;
 use crate::origin::Allowlist;
 use crate::profile::Credentials;
 use crate::queue::Policy;
@@ -129,11 +129,11 @@ impl Wanted {
     }
 
     /// Whether an event is to be delivered. What could not be verified is: nobody could read its type.
-    pub fn judge(&self, event: &Event) -> Want {
-        if self.0.is_empty() || !event.is_verified() {
+    pub fn judge(&self, message: &Message) -> Want {
+        if self.0.is_empty() || !message.verified {
             return Want::Wanted;
         }
-        let Some(kind) = event.kind() else { return Want::Untyped };
+        let Some(kind) = &message.kind else { return Want::Untyped };
         let wanted =
             std::str::from_utf8(kind.as_bytes()).is_ok_and(|kind| self.0.iter().any(|pattern| pattern.matches(kind)));
         if wanted { Want::Wanted } else { Want::Unwanted }

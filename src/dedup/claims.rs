@@ -4,8 +4,8 @@ use std::time::Duration;
 use std::time::Instant;
 
 use crate::event::Key;
+use crate::message::Keys;
 use crate::store::KeyMap;
-use crate::store::Keys;
 
 /// Most who wait for the outcome of one event; more are told to come back.
 const MAX_WAITING: usize = 64;

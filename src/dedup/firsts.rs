@@ -8,8 +8,8 @@ use std::sync::PoisonError;
 
 use http::HeaderValue;
 
-use crate::event::Event;
 use crate::event::Key;
+use crate::message::Message;
 use crate::time::Moment;
 
 /// How an event came first.
@@ -45,9 +45,9 @@ impl Default for Firsts {
 
 impl Firsts {
     /// Notes an event.
-    pub(super) fn note(&self, content: Key, event: &Event) {
-        let (id, kind) = (event.id().clone(), event.kind().cloned());
-        self.insert(content, First { id, kind, at: event.inbound().received_at() });
+    pub(super) fn note(&self, content: Key, message: &Message) {
+        let (id, kind) = (message.event_id.clone(), message.kind.clone());
+        self.insert(content, First { id, kind, at: message.received_at });
     }
 
     fn insert(&self, content: Key, first: First) {

@@ -15,7 +15,7 @@ use super::claims::Claims;
 use super::claims::End;
 use super::claims::Entry;
 use super::claims::Holder;
-use crate::store::Keys;
+use crate::message::Keys;
 use crate::store::Token;
 
 /// All flights of the process. None is given up for another, so that no source crowds out another one.

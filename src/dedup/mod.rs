@@ -17,10 +17,10 @@ pub use self::firsts::Firsts;
 use self::flights::Entered;
 pub use self::flights::Flight;
 pub use self::flights::Flights;
-use crate::event::Event;
 use crate::event::Ignored;
+use crate::message::Keys;
+use crate::message::Message;
 use crate::store::Earlier;
-use crate::store::Keys;
 use crate::store::Keyspace;
 use crate::store::Known;
 use crate::store::Noted;
@@ -236,14 +236,14 @@ impl Dedup {
     }
 
     /// Notes under which id and as which type an event came first.
-    pub fn note(&self, event: &Event) {
-        if let Some(content) = Keys::of(event).and_then(Keys::content) {
-            self.firsts.note(content, event);
+    pub fn note(&self, message: &Message) {
+        if let Some(content) = message.keys.and_then(Keys::content) {
+            self.firsts.note(content, message);
         }
     }
 
     /// How an event came first that is known by its content; nothing when another process took it, or too many came since.
-    pub fn first(&self, event: &Event) -> Option<First> {
-        self.firsts.get(Keys::of(event)?.content()?)
+    pub fn first(&self, keys: Keys) -> Option<First> {
+        self.firsts.get(keys.content()?)
     }
 }

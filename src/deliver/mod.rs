@@ -1,8 +1,6 @@
-//! Hands events on: to an upstream that answers, or to a queue or stream that keeps them.
+//! Hands messages on: to an upstream that answers, or to a queue or stream that keeps them.
 
 mod headers;
-mod query;
-mod queue;
 mod redis_stream;
 mod tls;
 mod upstream;
@@ -11,21 +9,35 @@ use bytes::Bytes;
 use http::HeaderValue;
 use http::StatusCode;
 
-pub use queue::Queue;
+pub use headers::headers_of;
 pub use redis_stream::RedisStream;
 pub use upstream::Forward;
 pub use upstream::Target;
 pub use upstream::Upstream;
 
-/// How one source hands its events on.
+use crate::message::Credentials;
+use crate::store::Backlog;
+
+/// How one source hands its messages on.
 #[derive(Debug)]
 pub enum Delivery {
-    /// By a request to the consumer app, whose answer is the provider's.
+    /// By a request to the app, whose answer is the provider's.
     Upstream(Upstream),
-    /// By putting it on the queue, from which workers deliver it.
-    Queue(Queue),
+    /// By putting it on this one of the store's queues, from which it is delivered.
+    Queue(Backlog, usize),
     /// By an entry on a Redis stream.
     RedisStream(RedisStream),
+}
+
+/// One attempt to deliver a message.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt<'a> {
+    /// Which one, from 1.
+    pub number: u32,
+    /// Whether the store was asked if the message came before.
+    pub deduplicated: bool,
+    /// Those of the request, as long as it waits for an answer.
+    pub credentials: Option<&'a Credentials>,
 }
 
 /// What an upstream answered.

@@ -16,9 +16,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use bytes::BytesMut;
-use http::HeaderMap;
 use http::HeaderValue;
-use http::Method;
 use http::Request;
 use http::Response;
 use http::Uri;
@@ -31,14 +29,13 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::Answer;
+use super::Attempt;
 use super::Undelivered;
 use super::headers;
-use super::query::Names;
 use super::tls::Stream;
 use super::tls::Tls;
-use crate::event::Event;
-use crate::profile::Credentials;
-use crate::store::queued::QueuedEvent;
+use crate::message::Message;
+use crate::query::Names;
 
 /// What an answer is granted beyond its time: a gateway that was stopped for a while sees that the time is up before it
 /// sees the answer that came meanwhile, and would send the event again.
@@ -124,15 +121,14 @@ impl Target {
         self
     }
 
-    /// The address for an event that is delivered with these headers.
-    fn address(&self, headers: &HeaderMap) -> Result<Uri, Undelivered> {
-        let target = match self.forward {
-            Forward::Always => headers.get(headers::TARGET),
-            Forward::Verified if !headers.contains_key(headers::VERIFIED) => headers.get(headers::TARGET),
-            Forward::Verified | Forward::Never => None,
+    /// The address for a message.
+    fn address(&self, message: &Message) -> Result<Uri, Undelivered> {
+        let forwarded = match self.forward {
+            Forward::Always => true,
+            Forward::Verified => message.verified,
+            Forward::Never => false,
         };
-        let target = target.and_then(|target| std::str::from_utf8(target.as_bytes()).ok());
-        let query = target.and_then(|target| target.split_once('?')).map(|(_, query)| self.own.left_out_of(query));
+        let query = message.target.split_once('?').filter(|_| forwarded).map(|(_, query)| self.own.left_out_of(query));
         let Some(query) = query.filter(|query| !query.is_empty()) else { return Ok(self.path.clone()) };
         let joint = match self.path.query() {
             None => "?",
@@ -148,8 +144,6 @@ impl Target {
 #[derive(Debug)]
 pub struct Upstream {
     target: Target,
-    source: HeaderValue,
-    secrets: Names,
     timeout: Duration,
     max_answer: usize,
     idle: Mutex<Vec<Idle>>,
@@ -185,34 +179,17 @@ enum Fault {
 }
 
 impl Upstream {
-    /// Delivers the events of `source` to `target`. One delivery may take `timeout`; an answer is relayed up to
-    /// `max_answer` bytes.
-    pub fn new(target: Target, source: HeaderValue, timeout: Duration, max_answer: usize) -> Self {
-        Self { target, source, secrets: Names::default(), timeout, max_answer, idle: Mutex::default() }
+    /// Delivers to `target`. One delivery may take `timeout`; an answer is read up to `max_answer` bytes.
+    pub fn new(target: Target, timeout: Duration, max_answer: usize) -> Self {
+        Self { target, timeout, max_answer, idle: Mutex::default() }
     }
 
-    /// The same for events whose query may have these in it.
-    #[must_use]
-    pub fn without(mut self, credentials: &Credentials) -> Self {
-        self.secrets = Names::of_secrets(credentials);
-        self
-    }
-
-    /// Delivers an event and waits for the answer. `deduplicated` is `false` when the store could not be asked.
+    /// Delivers a message and waits for the answer.
     ///
     /// # Errors
-    /// [`Undelivered`], which tells whether the upstream may have taken the event all the same.
-    pub async fn deliver(&self, event: &Event, deduplicated: bool) -> Result<Answer, Undelivered> {
-        self.send(|| self.request(event, deduplicated)).await
-    }
-
-    /// Delivers a queued event, for the `attempt`th time, and waits for the answer.
-    ///
-    /// # Errors
-    /// [`Undelivered`], which tells why.
-    pub async fn deliver_queued(&self, event: &QueuedEvent, attempt: u32) -> Result<Answer, Undelivered> {
-        let headers = || headers::of_attempt(event, attempt, &self.target.authority);
-        self.send(|| self.carry(&event.method, headers(), &event.body)).await
+    /// [`Undelivered`], which tells whether the upstream may have taken the message all the same.
+    pub async fn deliver(&self, message: &Message, attempt: &Attempt<'_>) -> Result<Answer, Undelivered> {
+        self.send(|| self.request(message, attempt)).await
     }
 
     /// Sends a request, which may have to be made twice.
@@ -269,17 +246,11 @@ impl Upstream {
         Ok(answer)
     }
 
-    fn request(&self, event: &Event, deduplicated: bool) -> Result<Outgoing, Undelivered> {
-        let host = &self.target.authority;
-        let headers = headers::of_delivery(event, &self.source, host, &self.secrets, deduplicated);
-        self.carry(event.inbound().method(), headers, event.inbound().sent())
-    }
-
-    fn carry(&self, method: &Method, headers: HeaderMap, body: &Bytes) -> Result<Outgoing, Undelivered> {
-        let mut request = Request::new(Full::new(body.clone()));
-        *request.method_mut() = method.clone();
-        *request.uri_mut() = self.target.address(&headers)?;
-        *request.headers_mut() = headers;
+    fn request(&self, message: &Message, attempt: &Attempt<'_>) -> Result<Outgoing, Undelivered> {
+        let mut request = Request::new(Full::new(message.body.clone()));
+        *request.method_mut() = message.method.clone();
+        *request.uri_mut() = self.target.address(message)?;
+        *request.headers_mut() = headers::of_attempt(message, attempt, &self.target.authority);
         Ok(request)
     }
 
@@ -419,9 +390,9 @@ mod tests {
     #[test]
     fn a_query_is_joined_to_the_address_and_does_not_take_the_place_of_its_own() {
         let address = |url: &str, target: &str| {
-            let headers = HeaderMap::from_iter([(headers::TARGET, HeaderValue::from_str(target).expect("a value"))]);
+            let message = Message { target: target.into(), ..Message::example() };
             let target = Target::parse(url).expect("a target").forwarding(Forward::Always);
-            target.address(&headers).map(|address| address.to_string())
+            target.address(&message).map(|address| address.to_string())
         };
         for (url, target, expected) in [
             ("http://app/hook", "/in?a=1&b=%2f+&c", "/hook?a=1&b=%2f+&c"),

@@ -210,6 +210,6 @@ impl Case {
         let secret = verified.secret();
         let event = identity.identify(SOURCE, verified).map_err(|nameless| nameless.why)?;
         let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-        Ok(Taken::Event { id: text(event.id()), kind: event.kind().map(text), secret })
+        Ok(Taken::Event { id: text(&event.id), kind: event.kind.as_ref().map(text), secret })
     }
 }

@@ -13,18 +13,22 @@ use http::Uri;
 use http_body_util::Full;
 use prometheus::IntGauge;
 
+use super::Admitted;
 use super::Endpoint;
 use super::Gateway;
+use super::Received;
 use crate::admission::Permit;
+use crate::admission::Reserved;
 use crate::body::Inbound;
 use crate::dedup::First;
 use crate::escape;
-use crate::event::Event;
+use crate::message::Message;
 use crate::refusal::Blame;
 use crate::refusal::Refusal;
 use crate::reply;
 use crate::reply::Answers;
 use crate::reply::Outcome;
+use crate::source::Source;
 
 /// One request from its head to its answer: what the log and the metrics will say about it.
 pub(super) struct Exchange {
@@ -33,6 +37,8 @@ pub(super) struct Exchange {
     pub(super) facts: Facts,
     /// Held until the answer, once the request is complete.
     pub(super) permit: Option<Permit>,
+    /// Held until the answer, once there is a message.
+    pub(super) reserved: Option<Reserved>,
     in_flight: IntGauge,
 }
 
@@ -71,7 +77,7 @@ impl Exchange {
         let in_flight = gateway.metrics.in_flight.clone();
         let path = endpoint.source.is_none().then(|| shown(target.path()));
         let facts = Facts { path, ..Facts::default() };
-        Self { endpoint, begun: Instant::now(), facts, permit: None, in_flight }
+        Self { endpoint, begun: Instant::now(), facts, permit: None, reserved: None, in_flight }
     }
 
     /// What came of something that is no request; its path is told if there is one.
@@ -79,7 +85,7 @@ impl Exchange {
         gateway.metrics.in_flight.inc();
         let facts = Facts { client: Some(client), path: path_of(start), ..Facts::default() };
         let (endpoint, in_flight) = (Arc::clone(&gateway.nowhere), gateway.metrics.in_flight.clone());
-        Self { endpoint, begun: Instant::now(), facts, permit: None, in_flight }
+        Self { endpoint, begun: Instant::now(), facts, permit: None, reserved: None, in_flight }
     }
 
     pub(super) fn verified(&mut self, secret: Option<usize>, skew: Option<i64>) {
@@ -96,10 +102,12 @@ impl Exchange {
     }
 
     /// Notes why an event would be refused if the source did more than observe.
-    pub(super) fn unverified(&mut self, refusal: Refusal, inbound: Inbound) -> Event {
+    pub(super) fn unverified(&mut self, refusal: Refusal, mut inbound: Inbound, source: &Source) -> Received {
         self.endpoint.metrics.deliver_unverified(refusal.row().reason);
         self.facts.unverified = Some(refusal);
-        Event::unverified(inbound)
+        self.reserved = inbound.take_reserved();
+        let (message, credentials) = Message::observed(inbound, source.name.header(), &source.credentials);
+        Received::Event(Admitted { message, credentials, ahead: None })
     }
 
     /// Notes that an event is a duplicate only because its content is known; what becomes of it.

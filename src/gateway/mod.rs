@@ -20,10 +20,13 @@ use crate::admission::Connection;
 use crate::body;
 use crate::dedup::Claim;
 use crate::dedup::Dedup;
+use crate::deliver::Attempt;
 use crate::deliver::Delivery;
 use crate::deliver::Upstream;
-use crate::event::Event;
 use crate::handshake;
+use crate::message::Credentials;
+use crate::message::Keys;
+use crate::message::Message;
 use crate::origin::Peer;
 use crate::origin::TrustedProxies;
 use crate::refusal::Refusal;
@@ -33,7 +36,6 @@ use crate::route::Routes;
 use crate::source::Source;
 use crate::source::Want;
 use crate::store::Earlier;
-use crate::store::Keys;
 use crate::store::Keyspace;
 use crate::store::Known;
 use crate::store::Noted;
@@ -86,7 +88,7 @@ impl Gateway {
     pub async fn handle(self: Arc<Self>, caller: &Caller, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let mut exchange = Exchange::begin(&self, request.uri());
         let result = match self.receive(caller, request, &mut exchange).await {
-            Ok(Received::Event(event)) => self.forward(&event, &mut exchange).await,
+            Ok(Received::Event(received)) => self.forward(received, &mut exchange).await,
             Ok(Received::Handshake(answer)) => Ok(Outcome::Handshake(answer)),
             Err(refusal) => Err(refusal),
         };
@@ -132,7 +134,7 @@ impl Gateway {
         let verified = match source.authenticator.verify(inbound, Moment::now()).await {
             Ok(verified) => verified,
             Err(rejected) if source.observe && event => {
-                return Ok(Received::Event(exchange.unverified(rejected.failure.into(), rejected.inbound)));
+                return Ok(exchange.unverified(rejected.failure.into(), rejected.inbound, source));
             }
             Err(rejected) => return Err(rejected.failure.into()),
         };
@@ -145,25 +147,26 @@ impl Gateway {
             return Err(Refusal::MethodNotAllowed);
         }
         match source.identity.identify(source.name.as_str(), verified) {
-            Ok(event) => {
-                exchange.facts.event = Some((event.id().clone(), event.kind().cloned()));
-                Ok(Received::Event(event))
+            Ok(mut event) => {
+                exchange.facts.event = Some((event.id.clone(), event.kind.clone()));
+                exchange.reserved = event.inbound.take_reserved();
+                let ahead = event.ahead;
+                let (message, credentials) = Message::verified(event, source.name.header(), &source.credentials);
+                Ok(Received::Event(Admitted { message, credentials, ahead }))
             }
-            Err(nameless) if source.observe => {
-                Ok(Received::Event(exchange.unverified(nameless.why.into(), nameless.inbound)))
-            }
+            Err(nameless) if source.observe => Ok(exchange.unverified(nameless.why.into(), nameless.inbound, source)),
             Err(nameless) => Err(nameless.why.into()),
         }
     }
 
-    async fn forward(&self, event: &Event, exchange: &mut Exchange) -> Result<Outcome, Refusal> {
+    async fn forward(&self, received: Admitted, exchange: &mut Exchange) -> Result<Outcome, Refusal> {
         let endpoint = Arc::clone(&exchange.endpoint);
         let (source, delivery) = endpoint.source.as_ref().ok_or(Refusal::NotFound)?;
-        match source.wanted.judge(event) {
+        match source.wanted.judge(&received.message) {
             Want::Wanted => {}
-            Want::Unwanted => return self.ignore(&source.keyspace, event, exchange).await,
+            Want::Unwanted => return self.ignore(&source.keyspace, &received, exchange).await,
             Want::Untyped => {
-                let outcome = self.ignore(&source.keyspace, event, exchange).await?;
+                let outcome = self.ignore(&source.keyspace, &received, exchange).await?;
                 if matches!(outcome, Outcome::Ignored) {
                     exchange.untyped();
                 }
@@ -171,46 +174,49 @@ impl Gateway {
             }
         }
         match delivery {
-            Delivery::Upstream(upstream) => self.pass_on(upstream, &source.keyspace, event, exchange).await,
-            Delivery::Queue(queue) => {
-                let put = |keys, attempt| queue.publish(event, keys, attempt);
-                self.publish(event, &self.metrics.store.enqueue, exchange, put).await
+            Delivery::Upstream(upstream) => self.pass_on(upstream, &source.keyspace, &received, exchange).await,
+            Delivery::Queue(backlog, queue) => {
+                let message = Arc::new(received.message);
+                let put = |attempt| backlog.enqueue(*queue, Arc::clone(&message), attempt);
+                self.publish(&message, received.ahead, &self.metrics.store.enqueue, exchange, put).await
             }
             Delivery::RedisStream(stream) => {
-                let put = |keys, attempt| stream.publish(event, keys, attempt);
-                self.publish(event, &self.metrics.store.publish, exchange, put).await
+                let Admitted { message, ahead, .. } = &received;
+                let put = |attempt| stream.publish(message, attempt);
+                self.publish(message, *ahead, &self.metrics.store.publish, exchange, put).await
             }
         }
     }
 
     /// Lets go of an event whose type is not wanted. Where the type is not signed, it is remembered, so that the event cannot
     /// come again as one that is.
-    async fn ignore(&self, space: &Keyspace, event: &Event, exchange: &mut Exchange) -> Result<Outcome, Refusal> {
-        let Some(ignored) = Keys::of(event).and_then(|keys| keys.ignored) else { return Ok(Outcome::Ignored) };
+    async fn ignore(&self, space: &Keyspace, received: &Admitted, exchange: &mut Exchange) -> Result<Outcome, Refusal> {
+        let message = &received.message;
+        let Some(ignored) = message.keys.and_then(|keys| keys.ignored) else { return Ok(Outcome::Ignored) };
         let mut watch = Stopwatch::start();
-        let noted = self.dedup.ignore(space, ignored, event.ahead()).await;
+        let noted = self.dedup.ignore(space, ignored, received.ahead).await;
         watch.lap(&self.metrics.store.ignore);
         match noted? {
-            Noted::New => self.dedup.note(event),
+            Noted::New => self.dedup.note(message),
             Noted::Again => {}
-            Noted::OtherType => return Ok(self.duplicate(event, Known::Content, exchange)),
+            Noted::OtherType => return Ok(self.duplicate(message.keys, Known::Content, exchange)),
         }
         Ok(Outcome::Ignored)
     }
 
     /// What becomes of an event that came earlier.
-    fn earlier(&self, event: &Event, earlier: Earlier, exchange: &mut Exchange) -> Result<Outcome, Refusal> {
+    fn earlier(&self, keys: Option<Keys>, earlier: Earlier, exchange: &mut Exchange) -> Result<Outcome, Refusal> {
         match earlier {
-            Earlier::Finished(known) => Ok(self.duplicate(event, known, exchange)),
+            Earlier::Finished(known) => Ok(self.duplicate(keys, known, exchange)),
             Earlier::InFlight(remaining) => Err(Refusal::InFlight(remaining)),
         }
     }
 
     /// What becomes of an event that is finished, or was ignored as another type.
-    fn duplicate(&self, event: &Event, known: Known, exchange: &mut Exchange) -> Outcome {
+    fn duplicate(&self, keys: Option<Keys>, known: Known, exchange: &mut Exchange) -> Outcome {
         match known {
             Known::Id => Outcome::Duplicate(None),
-            Known::Content => exchange.guarded(self.dedup.first(event)),
+            Known::Content => exchange.guarded(keys.and_then(|keys| self.dedup.first(keys))),
         }
     }
 
@@ -218,30 +224,32 @@ impl Gateway {
         &self,
         upstream: &Upstream,
         space: &Keyspace,
-        event: &Event,
+        received: &Admitted,
         exchange: &mut Exchange,
     ) -> Result<Outcome, Refusal> {
         let store = &self.metrics.store;
+        let Admitted { message, credentials, ahead } = received;
+        let attempt = |deduplicated| Attempt { number: 1, deduplicated, credentials: Some(credentials) };
         let mut watch = Stopwatch::start();
-        let Some(keys) = Keys::of(event) else {
-            let delivered = upstream.deliver(event, false).await;
+        let Some(keys) = message.keys else {
+            let delivered = upstream.deliver(message, &attempt(false)).await;
             exchange.facts.upstream = Some(watch.lap(&exchange.endpoint.metrics.upstream_duration));
             return Ok(Outcome::Delivered(delivered?));
         };
-        let claim = self.dedup.claim(space, keys, event.ahead()).await;
+        let claim = self.dedup.claim(space, keys, *ahead).await;
         watch.lap(&store.claim);
         let lease = match claim? {
             Claim::Fresh(lease) => lease,
-            Claim::Earlier(earlier) => return self.earlier(event, earlier, exchange),
+            Claim::Earlier(earlier) => return self.earlier(message.keys, earlier, exchange),
         };
         if !lease.is_stored() {
             exchange.endpoint.metrics.undeduplicated.inc();
         }
-        let delivered = upstream.deliver(event, lease.is_stored()).await;
+        let delivered = upstream.deliver(message, &attempt(lease.is_stored())).await;
         exchange.facts.upstream = Some(watch.lap(&exchange.endpoint.metrics.upstream_duration));
         match &delivered {
             Ok(_) => {
-                self.dedup.note(event);
+                self.dedup.note(message);
                 self.dedup.commit(lease).await;
             }
             Err(failure) if failure.is_ambiguous() => self.dedup.hold(lease).await,
@@ -251,45 +259,53 @@ impl Gateway {
         Ok(Outcome::Delivered(delivered?))
     }
 
-    /// Puts an event where it is safe, together with what keeps it from being put there twice.
+    /// Puts a message where it is safe, together with what keeps it from being put there twice.
     async fn publish<P>(
         &self,
-        event: &Event,
+        message: &Message,
+        ahead: Option<Duration>,
         duration: &Histogram,
         exchange: &mut Exchange,
-        put: impl FnOnce(Option<Keys>, (Token, Duration)) -> P,
+        put: impl FnOnce((Token, Duration)) -> P,
     ) -> Result<Outcome, Refusal>
     where
         P: Future<Output = Result<Published, Unavailable>>,
     {
-        let keys = Keys::of(event);
-        let flight = match keys {
+        let flight = match message.keys {
             Some(keys) => match self.dedup.enter(keys).await {
                 Ok(flight) => Some(flight),
-                Err(earlier) => return self.earlier(event, earlier, exchange),
+                Err(earlier) => return self.earlier(message.keys, earlier, exchange),
             },
             None => None,
         };
         let mut watch = Stopwatch::start();
-        let published = put(keys, self.dedup.publication(event.ahead())).await;
+        let published = put(self.dedup.publication(ahead)).await;
         watch.lap(duration);
         if let Ok(Published::Appended) = published {
-            self.dedup.note(event);
+            self.dedup.note(message);
         }
         if let Some(flight) = flight {
             flight.land(matches!(published, Ok(Published::Appended | Published::Earlier(Earlier::Finished(_)))));
         }
         match published? {
             Published::Appended => Ok(Outcome::Published),
-            Published::Earlier(earlier) => self.earlier(event, earlier, exchange),
+            Published::Earlier(earlier) => self.earlier(message.keys, earlier, exchange),
         }
     }
 }
 
 /// What a request turned out to be.
 enum Received {
-    Event(Event),
+    Event(Admitted),
     Handshake(handshake::Answer),
+}
+
+/// A message that goes on.
+struct Admitted {
+    message: Message,
+    credentials: Credentials,
+    /// How far ahead of now its signed time is.
+    ahead: Option<Duration>,
 }
 
 /// Measures one step after the other.

@@ -1,5 +1,7 @@
 //! Which parts of a request are credentials: secrets that are sent along, so that whoever reads them can send anything.
 
+use std::borrow::Cow;
+
 use http::HeaderName;
 use http::header;
 
@@ -7,6 +9,7 @@ use super::Holder;
 use super::Place;
 use super::Profile;
 use super::Scheme;
+use crate::query::Names;
 
 /// Headers in which proxies hand on the address that was asked for, and clients the one that they come from.
 const ADDRESSES: [HeaderName; 5] = [
@@ -24,12 +27,19 @@ pub struct Credentials {
     numbered: Vec<HeaderName>,
     /// Those that stand in the query or in the body, which is delivered as it was signed.
     pub places: Vec<Place>,
+    /// The names of those in the query.
+    query: Names,
 }
 
 impl Default for Credentials {
     /// Those of which nothing is known but what HTTP says: user and password, bearer tokens, cookies.
     fn default() -> Self {
-        Self { headers: vec![header::AUTHORIZATION, header::COOKIE], numbered: Vec::new(), places: Vec::new() }
+        Self {
+            headers: vec![header::AUTHORIZATION, header::COOKIE],
+            numbered: Vec::new(),
+            places: Vec::new(),
+            query: Names::default(),
+        }
     }
 }
 
@@ -56,7 +66,22 @@ impl Credentials {
                 Holder::Json(_) | Holder::Form(_) => all.places.push(place),
             }
         }
+        let name = |place: &Place| match &place.holder {
+            Holder::Query(name) => Some(name.bytes().collect()),
+            Holder::Header(_) | Holder::Numbered(_) | Holder::Json(_) | Holder::Form(_) => None,
+        };
+        all.query = Names::new(all.places.iter().filter_map(name));
         all
+    }
+
+    /// Path and query of a request without the parameters that are credentials.
+    pub fn left_out_of<'t>(&self, target: &'t str) -> Cow<'t, str> {
+        let Some((path, query)) = target.split_once('?') else { return Cow::Borrowed(target) };
+        match self.query.left_out_of(query) {
+            Cow::Borrowed(_) => Cow::Borrowed(target),
+            Cow::Owned(rest) if rest.is_empty() => Cow::Borrowed(path),
+            Cow::Owned(rest) => Cow::Owned(format!("{path}?{rest}")),
+        }
     }
 
     /// Whether a header is one, or may have one in it.

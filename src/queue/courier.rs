@@ -17,6 +17,7 @@ use super::Breaker;
 use super::Policy;
 use super::breaker::Permit;
 use crate::clock::Clock;
+use crate::deliver::Attempt;
 use crate::deliver::Upstream;
 use crate::limits;
 use crate::store::Backlog;
@@ -266,7 +267,8 @@ impl Courier {
             in_hand.forget();
             return;
         }
-        let delivered = self.upstream.deliver_queued(&taken.event, attempts).await;
+        let attempt = Attempt { number: attempts, deduplicated: true, credentials: None };
+        let delivered = self.upstream.deliver(&taken.message, &attempt).await;
         self.metrics.upstream_duration.observe(self.clock.instant().saturating_duration_since(begun).as_secs_f64());
         // A date in an answer is one of the wall's clock.
         let attempted = Attempted::new(&delivered, Moment::now());
@@ -326,7 +328,7 @@ impl Courier {
                     $level,
                     source = self.source,
                     number = %taken.number,
-                    event_id = String::from_utf8_lossy(taken.event.id.as_bytes()).as_ref(),
+                    event_id = String::from_utf8_lossy(taken.message.event_id.as_bytes()).as_ref(),
                     attempt,
                     status = attempted.answer.as_ref().map(|answer| answer.status),
                     cause = attempted.reason,

@@ -86,7 +86,7 @@ impl Policy {
         }
         let tries = taken.tries;
         let attempts = tries.attempts.saturating_add(1).saturating_sub(tries.spent);
-        let age = now.since(tries.replayed_at.unwrap_or(taken.event.received_at));
+        let age = now.since(tries.replayed_at.unwrap_or(taken.message.received_at));
         if self.is_permanent(attempted) || attempts >= self.max_attempts || age >= self.max_age {
             return Verdict::Dead;
         }
@@ -108,14 +108,9 @@ impl Policy {
 mod tests {
     use std::sync::Arc;
 
-    use bytes::Bytes;
-    use http::HeaderMap;
-    use http::HeaderValue;
-    use http::Method;
-
     use super::*;
+    use crate::message::Message;
     use crate::store::queued::Number;
-    use crate::store::queued::QueuedEvent;
     use crate::store::queued::Tries;
 
     fn policy() -> Policy {
@@ -137,16 +132,8 @@ mod tests {
     }
 
     fn taken(tries: Tries) -> Taken {
-        let event = QueuedEvent {
-            id: HeaderValue::from_static("1"),
-            kind: None,
-            received_at: RECEIVED,
-            method: Method::POST,
-            headers: HeaderMap::new(),
-            body: Bytes::new(),
-            lane: None,
-        };
-        Taken { number: Number { millis: 1, sequence: 0 }, event: Arc::new(event), tries, lease_end: None }
+        let message = Message { received_at: RECEIVED, ..Message::example() };
+        Taken { number: Number { millis: 1, sequence: 0 }, message: Arc::new(message), tries, lease_end: None }
     }
 
     fn tried(attempts: u32, spent: u32) -> Tries {

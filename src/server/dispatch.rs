@@ -62,7 +62,7 @@ async fn deliver(shared: &Shared, mut phase: watch::Receiver<Phase>, beat: &Beat
             backlog: backlog.clone(),
             queue,
             gate: Arc::clone(gate),
-            upstream: Upstream::new(target, source.name.header().clone(), terms.timeout, limits.max_answer),
+            upstream: Upstream::new(target, terms.timeout, limits.max_answer),
             policy: terms.policy.clone(),
             timeout: terms.timeout,
             concurrency: terms.concurrency,

@@ -34,7 +34,6 @@ use crate::admission::Place;
 use crate::admission::Terms;
 use crate::dedup::Dedup;
 use crate::deliver::Delivery;
-use crate::deliver::Queue;
 use crate::deliver::RedisStream;
 use crate::deliver::Upstream;
 use crate::gateway::Caller;
@@ -325,19 +324,16 @@ impl Shared {
 /// The way of a source's events, for one worker. A stream without Redis is refused by the settings, and so is a queue
 /// without a store that has any.
 fn delivery(source: &Arc<Source>, redis: Option<&Redis>, shared: &Shared) -> Option<Delivery> {
-    let name = source.name.header().clone();
     match &source.destination {
         Destination::Upstream(target, timeout) => {
-            let upstream = Upstream::new(target.clone(), name, *timeout, source.limits.max_body);
-            Some(Delivery::Upstream(upstream.without(&source.credentials)))
+            Some(Delivery::Upstream(Upstream::new(target.clone(), *timeout, source.limits.max_body)))
         }
         Destination::Queue(_) => {
             let queue = shared.queues().position(|(queued, _)| Arc::ptr_eq(queued, source))?;
-            Some(Delivery::Queue(Queue::new(shared.backlog(redis)?, queue, name, source.credentials.clone())))
+            Some(Delivery::Queue(shared.backlog(redis)?, queue))
         }
         Destination::RedisStream(stream) => {
-            let credentials = source.credentials.clone();
-            Some(Delivery::RedisStream(RedisStream::new(redis?.clone(), stream.clone(), name, credentials)))
+            Some(Delivery::RedisStream(RedisStream::new(redis?.clone(), stream.clone())))
         }
     }
 }

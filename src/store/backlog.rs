@@ -3,16 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Keys;
 use super::Published;
 use super::RedisBacklog;
 use super::Sqlite;
 use super::Token;
 use super::Unavailable;
 use super::queued::Counts;
-use super::queued::QueuedEvent;
 use super::queued::Settlement;
 use super::queued::Taken;
+use crate::message::Message;
 use crate::supervisor::Supervisor;
 use crate::time::Moment;
 
@@ -26,20 +25,19 @@ pub enum Backlog {
 }
 
 impl Backlog {
-    /// Puts an event on a queue together with the marks of its keys, unless one of them is there.
+    /// Puts a message on a queue together with the marks of its keys, unless one of them is there.
     ///
     /// # Errors
-    /// [`Unavailable`] when the store did not say that it has the event.
+    /// [`Unavailable`] when the store did not say that it has the message.
     pub async fn enqueue(
         &self,
         queue: usize,
-        event: Arc<QueuedEvent>,
-        keys: Option<Keys>,
+        message: Arc<Message>,
         (token, ttl): (Token, Duration),
     ) -> Result<Published, Unavailable> {
         match self {
-            Self::Sqlite(sqlite) => sqlite.enqueue(queue, event, keys, ttl).await,
-            Self::Redis(redis) => redis.enqueue(queue, &event, keys, (token, ttl)).await,
+            Self::Sqlite(sqlite) => sqlite.enqueue(queue, message, ttl).await,
+            Self::Redis(redis) => redis.enqueue(queue, &message, (token, ttl)).await,
         }
     }
 

@@ -4,7 +4,6 @@ mod backlog;
 mod key_map;
 mod keyspace;
 mod ledger;
-pub(crate) mod pairs;
 pub mod queued;
 mod redis;
 mod remembered;
@@ -30,9 +29,7 @@ pub use self::remembered::Remembered;
 pub use self::sqlite::Options;
 pub use self::sqlite::Sqlite;
 pub use self::sqlite::why_volatile;
-use crate::event::Event;
-use crate::event::Ignored;
-use crate::event::Key;
+use crate::message::Keys;
 
 /// Where finished events are remembered.
 #[derive(Debug, Clone)]
@@ -43,34 +40,6 @@ pub enum Store {
     Sqlite(Arc<Sqlite>),
     /// In Redis, with the claims, for several processes.
     Redis(Redis),
-}
-
-/// What the events of one event are remembered under: its id and, where the id is not signed, a digest of what is.
-#[derive(Debug, Clone, Copy)]
-pub struct Keys {
-    /// By event id.
-    pub id: Key,
-    /// By what is signed.
-    pub guard: Option<Key>,
-    /// As one whose type was not wanted: looked up with the others, and written when this one is not wanted either.
-    pub ignored: Option<Ignored>,
-}
-
-impl Keys {
-    /// The keys of an event; `None` when it is not verified, since a forged event could take a genuine one's place.
-    pub fn of(event: &Event) -> Option<Self> {
-        event.key().map(|id| Self { id, guard: event.guard(), ignored: event.ignored() })
-    }
-
-    /// What it is known by under another id, or as another type.
-    pub fn content(self) -> Option<Key> {
-        self.guard.or_else(|| self.ignored.map(|_| self.id))
-    }
-
-    /// Those that an event is finished under.
-    pub fn iter(self) -> impl Iterator<Item = Key> + Clone {
-        std::iter::once(self.id).chain(self.guard)
-    }
 }
 
 /// Names one attempt, so that only the one who holds a claim can let go of it.

@@ -1,4 +1,4 @@
-//! Queued events as every store keeps them: what a delivery needs, how far it has come, and how they are asked for.
+//! Queued messages as every store keeps them: how far each has come, and how they are asked for.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,12 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
-use bytes::Bytes;
-use http::HeaderMap;
-use http::HeaderValue;
-use http::Method;
-
-use crate::event::Lane;
+use crate::message::Message;
 use crate::time::Moment;
 
 /// Most bytes of an upstream's answer that are kept with an event.
@@ -19,33 +14,6 @@ pub const MAX_KEPT_ANSWER: usize = 4 * 1024;
 
 /// Most events that are listed, replayed or purged at once.
 pub const MAX_PART: usize = 1000;
-
-/// What is kept of an event until it is delivered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QueuedEvent {
-    /// The provider's id of it; empty when it is not verified.
-    pub id: HeaderValue,
-    /// Its type, where it has one.
-    pub kind: Option<HeaderValue>,
-    /// When it was received.
-    pub received_at: Moment,
-    /// The method that it came with.
-    pub method: Method,
-    /// All headers that an upstream receives, but those of one attempt.
-    pub headers: HeaderMap,
-    /// The body, byte for byte.
-    pub body: Bytes,
-    /// Events with the same value are delivered one after the other.
-    pub lane: Option<Lane>,
-}
-
-impl QueuedEvent {
-    /// About how many bytes of memory it takes.
-    pub fn weight(&self) -> usize {
-        let headers: usize = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 64).sum();
-        self.body.len() + headers + 256
-    }
-}
 
 /// The number of a queued event: the millisecond in which it was queued and which of that millisecond it is, as Redis
 /// numbers the entries of streams. Later events have higher numbers, whatever the clock does.
@@ -132,8 +100,8 @@ impl Tries {
 pub struct Taken {
     /// Its number.
     pub number: Number,
-    /// The event.
-    pub event: Arc<QueuedEvent>,
+    /// What is delivered.
+    pub message: Arc<Message>,
     /// What was tried before.
     pub tries: Tries,
     /// When others may take it over; never when nobody else could.
@@ -226,7 +194,7 @@ pub struct Details {
     /// What a list shows of it.
     pub summary: Summary,
     /// What is delivered; nothing when it is damaged.
-    pub event: Option<Arc<QueuedEvent>>,
+    pub message: Option<Arc<Message>>,
 }
 
 /// A part of a list, newest first.

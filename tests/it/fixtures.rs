@@ -277,8 +277,8 @@ async fn receive(source: &Source, profile: &str, fixture: &Fixture, server: Opti
     let event = source.identity.identify(profile, verified).map_err(|nameless| nameless.why)?;
     let text = |value: &HeaderValue| String::from_utf8(value.as_bytes().to_vec()).expect("UTF-8");
     let unique = Profiles::shipped().get(profile).is_some_and(|profile| profile.event.id == Reference::Unique);
-    let id = (!unique).then(|| text(event.id()));
-    Ok(Expected::Accepted { id, kind: event.kind().map(text), secret })
+    let id = (!unique).then(|| text(&event.id));
+    Ok(Expected::Accepted { id, kind: event.kind.as_ref().map(text), secret })
 }
 
 fn answered(answer: &Answer) -> Expected {

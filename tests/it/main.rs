@@ -94,4 +94,5 @@ mod strangers;
 mod stream;
 mod supervision;
 mod terminal;
+mod unreadable;
 mod upstreams;

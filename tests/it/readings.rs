@@ -113,8 +113,7 @@ fn forgeries(receiver: &Receiver, tried: &mut usize) -> Vec<String> {
     let profile = keyed.profile();
     let now = Moment::from_unix(NOW);
     let genuine = keyed.sign(Id::Fresh(1), None, now).unwrap_or_else(|error| panic!("{}: {error}", profile.title));
-    let event = receiver.receive(&genuine, now).unwrap_or_else(|refusal| panic!("{}: {refusal}", profile.title));
-    assert!(event.is_verified());
+    drop(receiver.receive(&genuine, now).unwrap_or_else(|refusal| panic!("{}: {refusal}", profile.title)));
     // The one that it was signed with.
     let stands = |said: &&Signature| read(&genuine, &said.place.place).is_some();
     let Some(said) = signatures(profile).find(stands) else { return Vec::new() };
@@ -144,7 +143,7 @@ fn forgeries(receiver: &Receiver, tried: &mut usize) -> Vec<String> {
                 let Some(request) = presented(&genuine, &cut, said, &signature, profile) else { continue };
                 *tried += 1;
                 if let Ok(event) = receiver.receive(&request, now) {
-                    let id = String::from_utf8_lossy(event.id().as_bytes()).into_owned();
+                    let id = String::from_utf8_lossy(event.id.as_bytes()).into_owned();
                     let texts: Vec<_> = cut.iter().map(|value| format!("{}={:?}", value.piece, value.text)).collect();
                     found.insert(format!("{id}: {}", texts.join(" ")));
                 }

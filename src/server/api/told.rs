@@ -5,11 +5,12 @@ use serde_json::Value;
 use serde_json::json;
 
 use super::withheld::Places;
-use crate::store::pairs;
+use crate::deliver;
+use crate::message::Message;
+use crate::message::codec;
 use crate::store::queued::Details;
 use crate::store::queued::Done;
 use crate::store::queued::Page;
-use crate::store::queued::QueuedEvent;
 use crate::store::queued::Summary;
 use crate::time::Moment;
 
@@ -29,7 +30,7 @@ pub(super) fn details(details: &Details, withheld: &Places) -> Value {
     if let Value::Object(members) = &mut told {
         members.insert(
             "request".to_owned(),
-            details.event.as_deref().map_or(Value::Null, |event| request(event, withheld)),
+            details.message.as_deref().map_or(Value::Null, |message| request(message, withheld)),
         );
     }
     told
@@ -53,12 +54,13 @@ fn summary(event: &Summary) -> Value {
 }
 
 /// What is delivered.
-fn request(event: &QueuedEvent, withheld: &Places) -> Value {
-    let shown = event.headers.iter().filter(|(name, _)| !withheld.is_header(name));
-    let headers: Vec<_> = shown.map(|(name, value)| [name.as_str().to_owned(), pairs::text(value)]).collect();
-    let mut told = json!({ "method": event.method.as_str(), "headers": headers });
+fn request(message: &Message, withheld: &Places) -> Value {
+    let headers = deliver::headers_of(message);
+    let shown = headers.iter().filter(|(name, _)| !withheld.is_header(name));
+    let headers: Vec<_> = shown.map(|(name, value)| [name.as_str().to_owned(), codec::text(value)]).collect();
+    let mut told = json!({ "method": message.method.as_str(), "headers": headers });
     if let Value::Object(members) = &mut told {
-        let body = withheld.body(event);
+        let body = withheld.body(message);
         let (name, body) = match body.as_deref().map(|body| (std::str::from_utf8(body), body)) {
             None => ("body", Value::Null),
             Some((Ok(text), _)) => ("body", Value::from(text)),

@@ -13,9 +13,9 @@ use crate::body::Inbound;
 use crate::content_coding::Coding;
 use crate::field::Field;
 use crate::field::Wants;
+use crate::message::Message;
 use crate::profile::Credentials;
 use crate::source::Source;
-use crate::store::queued::QueuedEvent;
 
 /// Most different credentials that are looked for in one body.
 const MAX_TEXTS: usize = 16;
@@ -60,25 +60,25 @@ impl Places {
         Self { credentials, wants, fields, known: true }
     }
 
-    /// Whether a header is not shown: what earlier versions kept may have it.
+    /// Whether a header is not shown: it may have been kept under a profile that did not take it for a credential.
     pub(super) fn is_header(&self, name: &HeaderName) -> bool {
         self.credentials.is_header(name)
     }
 
     /// The body as it is shown, in which credentials are masked; `None` when they cannot be told from the rest.
-    pub(super) fn body<'e>(&self, event: &'e QueuedEvent) -> Option<Cow<'e, [u8]>> {
+    pub(super) fn body<'m>(&self, message: &'m Message) -> Option<Cow<'m, [u8]>> {
         if !self.known {
             return None;
         }
         if self.fields.is_empty() {
-            return Some(Cow::Borrowed(&event.body));
+            return Some(Cow::Borrowed(&message.body));
         }
         // What stands in a compressed body cannot be masked.
-        if Coding::of(&event.headers) != Ok(None) {
+        if Coding::of(&message.headers) != Ok(None) {
             return None;
         }
-        let mut text = std::str::from_utf8(&event.body).ok()?.to_owned();
-        for secret in self.texts(event, event.body.clone())? {
+        let mut text = std::str::from_utf8(&message.body).ok()?.to_owned();
+        for secret in self.texts(message, message.body.clone())? {
             let in_json = serde_json::Value::from(secret.as_str()).to_string();
             let in_form: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
             let in_json = in_json.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(&secret);
@@ -88,14 +88,14 @@ impl Places {
         }
         // What was written in yet another way is still there.
         let masked = Bytes::from(text);
-        let rest = self.texts(event, masked.clone())?;
+        let rest = self.texts(message, masked.clone())?;
         rest.iter().all(|text| text == MASK).then(|| Cow::Owned(masked.to_vec()))
     }
 
     /// What stands in a body where credentials stand; each text once.
-    fn texts(&self, event: &QueuedEvent, body: Bytes) -> Option<Vec<String>> {
+    fn texts(&self, message: &Message, body: Bytes) -> Option<Vec<String>> {
         let inbound =
-            Inbound::recorded(event.method.clone(), Uri::default(), HeaderMap::new(), body, event.received_at);
+            Inbound::recorded(message.method.clone(), Uri::default(), HeaderMap::new(), body, message.received_at);
         let mut values = self.wants.read(&inbound);
         self.wants.read_json(&inbound, &mut values, false).ok()?;
         let mut all = Vec::new();
@@ -112,11 +112,9 @@ impl Places {
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
-    use http::Method;
 
     use super::*;
     use crate::profile::Profile;
-    use crate::time::Moment;
 
     fn shown(from: &str, body: &str) -> Option<String> {
         coded(from, body, HeaderMap::new())
@@ -125,16 +123,8 @@ mod tests {
     fn coded(from: &str, body: &str, headers: HeaderMap) -> Option<String> {
         let profile = format!("title = \"Own\"\n[auth.token]\nfrom = {from}\n[event]\nid = {{ unique = true }}\n");
         let profile = Profile::parse(&profile).unwrap_or_else(|wrong| panic!("{wrong}"));
-        let event = QueuedEvent {
-            id: HeaderValue::from_static("1"),
-            kind: None,
-            received_at: Moment::from_unix(0),
-            method: Method::POST,
-            headers,
-            body: Bytes::copy_from_slice(body.as_bytes()),
-            lane: None,
-        };
-        let body = Places::new(Credentials::of(&profile)).body(&event)?;
+        let message = Message { headers, body: Bytes::copy_from_slice(body.as_bytes()), ..Message::example() };
+        let body = Places::new(Credentials::of(&profile)).body(&message)?;
         Some(String::from_utf8(body.into_owned()).expect("text"))
     }
 

@@ -20,11 +20,11 @@ use super::rows::Columns;
 use super::salvage;
 use crate::event::Key;
 use crate::event::Lane;
+use crate::message::Message;
 use crate::store::Keys;
 use crate::store::Published;
 use crate::store::SourceTag;
 use crate::store::Unavailable;
-use crate::store::queued::QueuedEvent;
 use crate::store::queued::Settlement;
 use crate::store::queued::State;
 use crate::supervisor::Background;
@@ -71,7 +71,7 @@ pub(super) struct Arrival {
     pub(super) queue: usize,
     pub(super) keys: Option<Keys>,
     pub(super) until: u32,
-    pub(super) event: Arc<QueuedEvent>,
+    pub(super) event: Arc<Message>,
     /// The event as it is written, made by whoever hands it over: the writer has enough to do.
     pub(super) columns: Columns,
     pub(super) reply: Reply<Published>,
@@ -345,27 +345,15 @@ impl Inbox {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use http::HeaderMap;
-    use http::HeaderValue;
-    use http::Method;
 
     use super::*;
-    use crate::time::Moment;
 
     const BODY: usize = 1000;
 
     /// How many of three events of [`BODY`] bytes are in each batch.
     fn batches(max_batch: usize) -> Vec<usize> {
         let inbox = Inbox::new(PathBuf::from("store.db"), max_batch);
-        let event = Arc::new(QueuedEvent {
-            id: HeaderValue::from_static("1"),
-            kind: None,
-            received_at: Moment::now(),
-            method: Method::POST,
-            headers: HeaderMap::new(),
-            body: Bytes::from_static(&[b'x'; BODY]),
-            lane: None,
-        });
+        let event = Arc::new(Message { body: Bytes::from_static(&[b'x'; BODY]), ..Message::example() });
         for _ in 0..3 {
             let (event, columns) = (Arc::clone(&event), Columns::of(&event));
             let arrival = Arrival { queue: 0, keys: None, until: 0, event, columns, reply: Reply::new().0 };

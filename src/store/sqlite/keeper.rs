@@ -161,9 +161,6 @@ mod tests {
     use std::path::PathBuf;
 
     use bytes::Bytes;
-    use http::HeaderMap;
-    use http::HeaderValue;
-    use http::Method;
     use tempfile::TempDir;
 
     use super::super::Options;
@@ -173,9 +170,9 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
     use crate::event::Key;
+    use crate::message::Message;
     use crate::store::SourceTag;
     use crate::store::queued::Queue;
-    use crate::store::queued::QueuedEvent;
     use crate::supervisor::Supervisor;
     use crate::time::Moment;
 
@@ -222,16 +219,9 @@ mod tests {
         written.await.expect("remembered");
     }
 
-    fn event(bytes: usize) -> Arc<QueuedEvent> {
-        Arc::new(QueuedEvent {
-            id: HeaderValue::from_static("1"),
-            kind: None,
-            received_at: Moment::now(),
-            method: Method::POST,
-            headers: HeaderMap::new(),
-            body: Bytes::from(vec![b'x'; bytes]),
-            lane: None,
-        })
+    fn event(bytes: usize) -> Arc<Message> {
+        let body = Bytes::from(vec![b'x'; bytes]);
+        Arc::new(Message { received_at: Moment::now(), body, ..Message::example() })
     }
 
     fn log(path: &Path) -> u64 {
@@ -297,18 +287,18 @@ mod tests {
         for number in 0..90 {
             commit(&sqlite, number).await;
         }
-        sqlite.enqueue(0, event(10), None, HOUR).await.expect("the log has room");
+        sqlite.enqueue(0, event(10), HOUR).await.expect("the log has room");
         for number in 90..110 {
             // What was delivered meanwhile is remembered nevertheless.
             commit(&sqlite, number).await;
         }
         wait_until("the log to be too long", || sqlite.healthy().is_err()).await;
-        let refused = sqlite.enqueue(0, event(10), None, HOUR).await.expect_err("no room");
+        let refused = sqlite.enqueue(0, event(10), HOUR).await.expect_err("no room");
         assert!(refused.to_string().contains("its log gets too long"), "{refused}");
         assert_eq!(sqlite.sound().map_err(|error| error.to_string()), Ok(()), "a restart is not needed");
         reader.execute_batch("COMMIT").expect("done");
         wait_until("the log to begin anew", || sqlite.healthy().is_ok()).await;
-        sqlite.enqueue(0, event(10), None, HOUR).await.expect("there is room again");
+        sqlite.enqueue(0, event(10), HOUR).await.expect("there is room again");
     }
 
     #[tokio::test]
@@ -352,7 +342,7 @@ mod tests {
             let (sqlite, event) = (Arc::clone(&sqlite), event(BODY));
             let _sender = senders.spawn(async move {
                 for _ in 0..EACH {
-                    sqlite.enqueue(0, Arc::clone(&event), None, HOUR).await.expect("queued");
+                    sqlite.enqueue(0, Arc::clone(&event), HOUR).await.expect("queued");
                 }
             });
         }

@@ -247,8 +247,8 @@ pub(super) fn summary(row: &Row<'_>, sources: &HashMap<i64, String>) -> rusqlite
 fn details(file: &Connection, row: i64, sources: &HashMap<i64, String>) -> rusqlite::Result<Option<Details>> {
     let mut statement = file.prepare_cached(&format!("SELECT 0, {SUMMARY} FROM events WHERE events.event = ?1"))?;
     let summary = statement.query_row([row], |columns| summary(columns, sources)).optional()?.flatten();
-    let event = rows::whole(file, row)?.map(Arc::new);
-    Ok(summary.map(|summary| Details { summary, event }))
+    let message = rows::whole(file, row)?.map(Arc::new);
+    Ok(summary.map(|summary| Details { summary, message }))
 }
 
 /// Has a finished event tried again at `due`.
@@ -264,20 +264,18 @@ mod tests {
     use std::time::Duration;
 
     use bytes::Bytes;
-    use http::HeaderMap;
     use http::HeaderValue;
-    use http::Method;
 
     use super::*;
     use crate::clock::Clock;
     use crate::limits::Limits;
+    use crate::message::Message;
     use crate::store::Ledger;
     use crate::store::Options;
     use crate::store::queued::Counts;
     use crate::store::queued::Filter;
     use crate::store::queued::LastAnswer;
     use crate::store::queued::Queue;
-    use crate::store::queued::QueuedEvent;
     use crate::store::queued::Settlement;
     use crate::store::queued::Verdict;
 
@@ -297,16 +295,14 @@ mod tests {
     async fn enqueue(sqlite: &Sqlite, queue: usize, count: usize) {
         for at in 0..count {
             let id = HeaderValue::from_str(&format!("{queue}-{at}")).expect("a value");
-            let event = QueuedEvent {
-                id,
+            let message = Message {
+                event_id: id,
                 kind: Some(HeaderValue::from_static(if at % 2 == 0 { "even" } else { "odd" })),
                 received_at: Moment::now(),
-                method: Method::POST,
-                headers: HeaderMap::from_iter([(http::header::HOST, HeaderValue::from_static("hooks.example"))]),
                 body: Bytes::from_static(b"{}"),
-                lane: None,
+                ..Message::example()
             };
-            sqlite.enqueue(queue, Arc::new(event), None, Duration::from_secs(60)).await.expect("queued");
+            sqlite.enqueue(queue, Arc::new(message), Duration::from_secs(60)).await.expect("queued");
         }
     }
 
@@ -362,7 +358,7 @@ mod tests {
         assert_eq!((details.summary.state, details.summary.attempts), (State::Dead, 1));
         assert_eq!(details.summary.reason.as_deref(), Some("the upstream answered 500"));
         assert_eq!(details.summary.answer.map(|answer| answer.status), Some(500));
-        assert_eq!(details.event.expect("it is whole").body, "{}");
+        assert_eq!(details.message.expect("it is whole").body, "{}");
         let other = ledger.show("a", number(&ledger, "1-0").await).await;
         assert!(matches!(other, Err(Denied::NoSuchEvent(..))), "{other:?}");
         let unknown = ledger.list(&of("c"), None, 1).await.expect_err("an unknown source");
@@ -387,7 +383,7 @@ mod tests {
         let counts = sqlite.counts(0).await.expect("counts");
         assert_eq!((counts.retrying, counts.dead), (4, 0));
         let taken = sqlite.take(0, Moment::now().after(Duration::from_secs(1)), 10).await.expect("events");
-        assert_eq!(taken.iter().map(|taken| &taken.event.id).collect::<Vec<_>>(), ["0-0", "0-1", "0-2", "0-3"]);
+        assert_eq!(taken.iter().map(|taken| &taken.message.event_id).collect::<Vec<_>>(), ["0-0", "0-1", "0-2", "0-3"]);
         assert!(taken.iter().all(|taken| (taken.tries.attempts, taken.tries.spent) == (1, 1)));
         assert!(taken.iter().all(|taken| taken.tries.replayed_at.is_some()));
         let again = ledger.replay("a", taken[0].number).await;
@@ -474,6 +470,6 @@ mod tests {
         let page = ledger.list(&of("a"), None, 9).await.expect("a page");
         assert_eq!(page.events.len(), 2);
         let details = ledger.show("a", page.events[1].number).await.expect("an event");
-        assert!(details.event.is_none() && details.summary.answer.is_none());
+        assert!(details.message.is_none() && details.summary.answer.is_none());
     }
 }

@@ -12,14 +12,14 @@ use std::sync::Arc;
 
 use crate::event::Lane;
 use crate::limits;
-use crate::store::queued::QueuedEvent;
+use crate::message::Message;
 use crate::store::queued::Tries;
 
 /// An event with its place in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Standing {
     pub(super) row: i64,
-    pub(super) event: Arc<QueuedEvent>,
+    pub(super) event: Arc<Message>,
     pub(super) tries: Tries,
 }
 
@@ -114,7 +114,7 @@ impl Line {
     }
 
     /// An event has been written; rows come in their order.
-    pub(super) fn arrived(&mut self, row: i64, event: &Arc<QueuedEvent>) {
+    pub(super) fn arrived(&mut self, row: i64, event: &Arc<Message>) {
         self.written = self.written.max(row);
         if !self.caught_up || row < self.next {
             return;
@@ -261,14 +261,9 @@ impl Line {
 mod tests {
     use std::collections::BTreeMap;
 
-    use bytes::Bytes;
-    use http::HeaderMap;
-    use http::HeaderValue;
-    use http::Method;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::time::Moment;
 
     /// What may happen to a line.
     #[derive(Debug, Clone)]
@@ -336,16 +331,8 @@ mod tests {
             }
         }
 
-        fn event(lane: Option<Lane>) -> Arc<QueuedEvent> {
-            Arc::new(QueuedEvent {
-                id: HeaderValue::from_static("1"),
-                kind: None,
-                received_at: Moment::from_unix(1),
-                method: Method::POST,
-                headers: HeaderMap::new(),
-                body: Bytes::new(),
-                lane,
-            })
+        fn event(lane: Option<Lane>) -> Arc<Message> {
+            Arc::new(Message { lane, ..Message::example() })
         }
 
         fn standing(&self, row: i64) -> Standing {

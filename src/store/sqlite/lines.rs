@@ -9,9 +9,9 @@ use tokio::sync::Notify;
 
 use super::inbox::Attempt;
 use super::line::Line;
+use crate::message::Message;
 use crate::store::SourceTag;
 use crate::store::queued::Counts;
-use crate::store::queued::QueuedEvent;
 use crate::store::queued::State;
 use crate::store::queued::Verdict;
 
@@ -91,7 +91,7 @@ impl Lines {
     }
 
     /// Events have been written.
-    pub(super) fn arrived(&self, events: &[(usize, i64, Arc<QueuedEvent>)]) {
+    pub(super) fn arrived(&self, events: &[(usize, i64, Arc<Message>)]) {
         for (at, queue) in self.0.iter().enumerate() {
             let mut those = events.iter().filter(|(queue, ..)| *queue == at).peekable();
             if those.peek().is_none() {

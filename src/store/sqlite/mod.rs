@@ -46,7 +46,6 @@ use self::rows::Columns;
 use self::rows::Damaged;
 use self::rows::Most;
 pub use self::volatile::why_volatile;
-use super::Keys;
 use super::Keyspace;
 use super::Published;
 use super::Remembered;
@@ -54,7 +53,6 @@ use super::SourceTag;
 use super::Unavailable;
 use super::queued::Counts;
 use super::queued::Queue;
-use super::queued::QueuedEvent;
 use super::queued::Settlement;
 use super::queued::Taken;
 use super::queued::Verdict;
@@ -62,6 +60,7 @@ use crate::clock::Clock;
 use crate::event::Key;
 use crate::limits;
 use crate::limits::Limits;
+use crate::message::Message;
 use crate::supervisor::Supervisor;
 use crate::time::Moment;
 
@@ -159,20 +158,14 @@ impl Sqlite {
         }
     }
 
-    /// Puts an event on a queue, unless one with these keys is there or was finished; answers when it is safe on disk.
+    /// Puts a message on a queue, unless one with its keys is there or was finished; answers when it is safe on disk.
     ///
     /// # Errors
     /// [`Unavailable`] when it is not.
-    pub async fn enqueue(
-        &self,
-        queue: usize,
-        event: Arc<QueuedEvent>,
-        keys: Option<Keys>,
-        ttl: Duration,
-    ) -> Result<Published, Unavailable> {
+    pub async fn enqueue(&self, queue: usize, event: Arc<Message>, ttl: Duration) -> Result<Published, Unavailable> {
         self.healthy()?;
         let until = self.until(ttl);
-        let columns = Columns::of(&event);
+        let (keys, columns) = (event.keys, Columns::of(&event));
         let (reply, written) = Reply::new();
         let arrival = Arrival { queue, keys, until, event, columns, reply };
         self.inbox.submit(|batch| batch.arrivals.push(arrival))?;
@@ -283,7 +276,7 @@ impl Sqlite {
     /// Records what an attempt came to. It is written soon; an event whose record is lost in a crash is tried again.
     pub fn settle(&self, queue: usize, taken: &Taken, settlement: Settlement) {
         let Some(row) = rows::row(taken.number) else { return };
-        let attempt = Attempt { queue, row, lane: taken.event.lane, was: taken.tries.state(), settlement };
+        let attempt = Attempt { queue, row, lane: taken.message.lane, was: taken.tries.state(), settlement };
         // After a failed write nothing is recorded any more; the store has said so.
         let _unwritten = self.inbox.record(attempt);
     }
@@ -371,5 +364,5 @@ impl Drop for Sqlite {
 }
 
 fn hand_out(standing: Standing) -> Taken {
-    Taken { number: rows::number(standing.row), event: standing.event, tries: standing.tries, lease_end: None }
+    Taken { number: rows::number(standing.row), message: standing.event, tries: standing.tries, lease_end: None }
 }

@@ -355,7 +355,8 @@ mod tests {
                 [row, source, rows::state(state), millis],
             )
             .expect("a row");
-            file.execute("INSERT INTO payloads VALUES (?1, 'POST', '[]', x'')", [row]).expect("a payload");
+            file.execute("INSERT INTO payloads VALUES (?1, 'a', 'x', NULL, 'POST', '/', NULL, 1, '[]', x'')", [row])
+                .expect("a payload");
         };
         // More than one part of old ones, with others between them.
         for number in 0..2 * usual().retention_rows {
@@ -397,7 +398,7 @@ mod tests {
             )
             .expect("a row");
             file.execute(
-                "INSERT INTO payloads VALUES (?1, 'POST', '[]', zeroblob(?2))",
+                "INSERT INTO payloads VALUES (?1, 'a', 'x', NULL, 'POST', '/', NULL, 1, '[]', zeroblob(?2))",
                 [row, usual().retention_bytes / 4],
             )
             .expect("a payload");

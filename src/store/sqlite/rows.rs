@@ -14,10 +14,10 @@ use super::inbox::Arrival;
 use super::line::Loaded;
 use super::line::Standing;
 use crate::event::Lane;
-use crate::store::pairs;
+use crate::message::Message;
+use crate::message::codec;
 use crate::store::queued::Counts;
 use crate::store::queued::Number;
-use crate::store::queued::QueuedEvent;
 use crate::store::queued::Settlement;
 use crate::store::queued::State;
 use crate::store::queued::Tries;
@@ -64,25 +64,33 @@ pub(super) fn row(number: Number) -> Option<i64> {
     i64::try_from(number.millis).ok()?.checked_mul(PER_MILLISECOND)?.checked_add(sequence)
 }
 
-/// What is written of an event besides what stands in it as it is.
+/// What is written of a message besides what stands in it as it is.
 #[derive(Debug)]
 pub(super) struct Columns {
+    source: String,
     id: String,
     kind: Option<String>,
+    trace: Option<String>,
     headers: String,
     checksum: i64,
 }
 
 impl Columns {
-    pub(super) fn of(event: &QueuedEvent) -> Self {
-        let headers = pairs::to_json(&event.headers);
-        let checksum = checksum(event.method.as_str(), &headers, &event.body);
-        Self { id: pairs::text(&event.id), kind: event.kind.as_ref().map(pairs::text), headers, checksum }
+    pub(super) fn of(message: &Message) -> Self {
+        let headers = codec::to_json(&message.headers);
+        Self {
+            source: codec::text(&message.source),
+            id: codec::text(&message.event_id),
+            kind: message.kind.as_ref().map(codec::text),
+            trace: message.trace.as_ref().map(codec::text),
+            checksum: checksum(message, &headers),
+            headers,
+        }
     }
 
     /// About how many bytes they take on disk.
     pub(super) fn bytes(&self) -> usize {
-        self.id.len() + self.headers.len() + 150
+        2 * self.id.len() + self.headers.len() + 250
     }
 }
 
@@ -101,8 +109,9 @@ impl<'c> Writing<'c> {
                      (event, source, state, attempts, spent, received, settled, lane, checksum, id, type)
                  VALUES (?1, ?2, 2, 0, 0, ?3, ?3, ?4, ?5, ?6, ?7)",
             )?,
-            payload: connection
-                .prepare_cached("INSERT INTO payloads (event, method, headers, body) VALUES (?1, ?2, ?3, ?4)")?,
+            payload: connection.prepare_cached(&format!(
+                "INSERT INTO payloads (event, {PAYLOAD}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
+            ))?,
             settle: connection.prepare_cached(
                 "UPDATE events SET state = ?2, attempts = ?3, settled = ?4, due = ?5, reason = ?6, answer = ?7
                  WHERE event = ?1",
@@ -112,11 +121,12 @@ impl<'c> Writing<'c> {
 
     /// Writes an event that waits for its first attempt.
     pub(super) fn insert(&mut self, row: i64, source: i64, arrival: &Arrival) -> rusqlite::Result<()> {
-        let Arrival { event, columns: Columns { id, kind, headers, checksum }, .. } = arrival;
-        let received = event.received_at.millis();
+        let Arrival { event, columns: Columns { source: name, id, kind, trace, headers, checksum }, .. } = arrival;
+        let (received, method) = (event.received_at.millis(), event.method.as_str());
         let lane = event.lane.map(|lane| lane.0.cast_signed());
         self.event.execute(params![row, source, received, lane, checksum, id, kind])?;
-        self.payload.execute(params![row, event.method.as_str(), headers, &event.body[..]])?;
+        let (target, verified, body) = (&*event.target, event.verified, &event.body[..]);
+        self.payload.execute(params![row, name, id, kind, method, target, trace, verified, headers, body])?;
         Ok(())
     }
 
@@ -154,8 +164,13 @@ pub(super) struct Most {
     pub(super) bytes: usize,
 }
 
-const COLUMNS: &str =
-    "events.event, attempts, spent, received, replayed, lane, checksum, id, type, method, headers, body";
+/// The columns of a message.
+pub(super) const PAYLOAD: &str = "source_name, event_id, event_type, method, target, trace, verified, headers, body";
+
+/// The columns of an event before those of its message.
+const EVENT: &str = "events.event, attempts, spent, received, replayed, lane, checksum";
+/// How many they are.
+const BEFORE: usize = 7;
 
 /// Reads events that wait for their first attempt, from this row on.
 pub(super) fn next(
@@ -165,7 +180,7 @@ pub(super) fn next(
     most: Most,
 ) -> rusqlite::Result<(Loaded, Vec<Damaged>)> {
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT {COLUMNS}, 0 FROM events INDEXED BY queued LEFT JOIN payloads ON payloads.event = events.event
+        "SELECT {EVENT}, {PAYLOAD}, 0 FROM events INDEXED BY queued LEFT JOIN payloads ON payloads.event = events.event
          WHERE source = ?1 AND state = 2 AND events.event >= ?2 ORDER BY events.event LIMIT ?3"
     ))?;
     read(&mut statement, params![source, from, limit_of(most.events)], most)
@@ -180,7 +195,7 @@ pub(super) fn due(
     most: Most,
 ) -> rusqlite::Result<(Loaded, Vec<Damaged>)> {
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT {COLUMNS}, due FROM events INDEXED BY retrying LEFT JOIN payloads ON payloads.event = events.event
+        "SELECT {EVENT}, {PAYLOAD}, due FROM events INDEXED BY retrying LEFT JOIN payloads ON payloads.event = events.event
          WHERE source = ?1 AND state = 3 AND (due, events.event) > (?2, ?3) AND due <= ?4
          ORDER BY due, events.event LIMIT ?5"
     ))?;
@@ -190,15 +205,16 @@ pub(super) fn due(
         .prepare_cached(
             "SELECT due FROM events INDEXED BY retrying WHERE source = ?1 AND state = 3 AND due > ?2 ORDER BY due LIMIT 1",
         )?
-        .query_row([source, now], |row| row.get(0))
-        .optional()?;
+        .query_row([source, now], |row| Ok(row.get_ref(0)?.as_i64().ok()))
+        .optional()?
+        .flatten();
     Ok((loaded, damaged))
 }
 
 /// Reads one event, if it waits for an attempt.
 pub(super) fn one(connection: &Connection, row: i64) -> rusqlite::Result<(Loaded, Vec<Damaged>)> {
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT {COLUMNS}, 0 FROM events LEFT JOIN payloads ON payloads.event = events.event
+        "SELECT {EVENT}, {PAYLOAD}, 0 FROM events LEFT JOIN payloads ON payloads.event = events.event
          WHERE events.event = ?1 AND state IN (2, 3)"
     ))?;
     read(&mut statement, [row], Most { events: 1, bytes: usize::MAX })
@@ -227,9 +243,9 @@ fn read(
             spent: row.get(2).unwrap_or_default(),
             replayed_at: row.get(4).ok().map(Moment::from_millis),
         };
-        let (number, lane) = (row.get(0)?, lane(row, 5).unwrap_or_default());
-        loaded.scanned = Some((row.get(12)?, number));
-        match event(row, number, lane)? {
+        let (number, lane) = (row.get(0)?, lane(row, 5));
+        loaded.scanned = Some((row.get(BEFORE + 9)?, number));
+        match whole_message(row, number, lane)? {
             Some(event) => {
                 bytes += event.weight();
                 loaded.events.push(Standing { row: number, event: Arc::new(event), tries });
@@ -245,32 +261,44 @@ fn read(
     Ok((loaded, damaged))
 }
 
-fn lane(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Lane>> {
-    Ok(row.get::<_, Option<i64>>(column)?.map(|lane| Lane(lane.cast_unsigned())))
+/// The lane in a column; nothing when it is damaged.
+fn lane(row: &Row<'_>, column: usize) -> Option<Lane> {
+    row.get(column).ok().map(|lane: i64| Lane(lane.cast_unsigned()))
 }
 
-/// The event of a row with [`COLUMNS`]; `None` when it is not what was written.
-fn event(row: &Row<'_>, at: i64, lane: Option<Lane>) -> rusqlite::Result<Option<QueuedEvent>> {
-    let texts = (text(row, 9)?, text(row, 10)?, text(row, 7)?);
-    let (Some(method), Some(headers), Some(id)) = texts else { return Ok(None) };
-    let Ok(body) = row.get_ref(11)?.as_blob() else { return Ok(None) };
-    if row.get_ref(6)?.as_i64() != Ok(checksum(method, headers, body)) {
+/// The message of a row with [`EVENT`] and [`PAYLOAD`]; `None` when it is not what was written.
+fn whole_message(row: &Row<'_>, at: i64, lane: Option<Lane>) -> rusqlite::Result<Option<Message>> {
+    let Some((message, headers)) = message(row, BEFORE)? else { return Ok(None) };
+    if row.get_ref(6)?.as_i64() != Ok(checksum(&message, headers)) {
         return Ok(None);
     }
-    let kind = text(row, 8)?.map(pairs::value);
-    let (Ok(method), Some(headers), Some(id)) = (method.parse::<Method>(), pairs::from_json(headers), pairs::value(id))
-    else {
-        return Ok(None);
-    };
-    Ok(Some(QueuedEvent {
-        id,
-        kind: kind.flatten(),
-        received_at: Moment::from_millis(row.get(3).unwrap_or_else(|_damaged| received(at))),
+    let received_at = Moment::from_millis(row.get(3).unwrap_or_else(|_damaged| received(at)));
+    Ok(Some(Message { received_at, lane, ..message }))
+}
+
+/// The message in the columns [`PAYLOAD`], which begin here, and how its headers are written; `None` when it is none.
+pub(super) fn message<'r>(row: &'r Row<'_>, begin: usize) -> rusqlite::Result<Option<(Message, &'r str)>> {
+    let part = |column: usize| text(row, begin + column);
+    let value = |column: usize| Ok::<_, rusqlite::Error>(part(column)?.and_then(codec::value));
+    let (Some(source), Some(event_id), Some(method)) = (value(0)?, value(1)?, part(3)?) else { return Ok(None) };
+    let (Some(target), Some(headers)) = (part(4)?, part(7)?) else { return Ok(None) };
+    let Ok(body) = row.get_ref(begin + 8)?.as_blob() else { return Ok(None) };
+    let (Ok(method), Some(map)) = (method.parse::<Method>(), codec::from_json(headers)) else { return Ok(None) };
+    let message = Message {
+        source,
+        event_id,
+        kind: value(2)?,
+        received_at: Moment::from_millis(0),
         method,
-        headers,
+        headers: map,
         body: Bytes::copy_from_slice(body),
-        lane,
-    }))
+        target: target.into(),
+        trace: value(5)?,
+        verified: row.get_ref(begin + 6)?.as_i64() == Ok(1),
+        keys: None,
+        lane: None,
+    };
+    Ok(Some((message, headers)))
 }
 
 /// The text in a column, if it is one.
@@ -279,20 +307,16 @@ pub(super) fn text<'r>(row: &'r Row<'_>, column: usize) -> rusqlite::Result<Opti
 }
 
 /// Tells whether what is read is what was written: SQLite does not notice a bit that has flipped in a body.
-pub(super) fn checksum(method: &str, headers: &str, body: &[u8]) -> i64 {
-    let mut hash = crc32fast::Hasher::new();
-    hash.update(method.as_bytes());
-    hash.update(headers.as_bytes());
-    hash.update(body);
-    i64::from(hash.finalize())
+pub(super) fn checksum(message: &Message, headers: &str) -> i64 {
+    i64::from(codec::checksum(message, headers))
 }
 
 /// Reads what is delivered of an event; `None` when it is not what was written.
-pub(super) fn whole(connection: &Connection, row: i64) -> rusqlite::Result<Option<QueuedEvent>> {
+pub(super) fn whole(connection: &Connection, row: i64) -> rusqlite::Result<Option<Message>> {
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM events LEFT JOIN payloads ON payloads.event = events.event WHERE events.event = ?1"
+        "SELECT {EVENT}, {PAYLOAD} FROM events LEFT JOIN payloads ON payloads.event = events.event WHERE events.event = ?1"
     ))?;
-    statement.query_row([row], |columns| event(columns, row, None)).optional().map(Option::flatten)
+    statement.query_row([row], |columns| whole_message(columns, row, None)).optional().map(Option::flatten)
 }
 
 /// Deletes events.
@@ -327,8 +351,8 @@ pub(super) fn oldest(connection: &Connection, source: i64) -> rusqlite::Result<O
              coalesce((SELECT min(event) FROM events INDEXED BY queued WHERE source = ?1 AND state = 2), 9e18),
              coalesce((SELECT min(event) FROM events INDEXED BY retrying WHERE source = ?1 AND state = 3), 9e18))",
     )?;
-    let received: Option<i64> = statement.query_row([source], |row| row.get(0)).optional()?;
-    Ok(received.map(Moment::from_millis))
+    let received = statement.query_row([source], |row| Ok(row.get_ref(0)?.as_i64().ok())).optional()?;
+    Ok(received.flatten().map(Moment::from_millis))
 }
 
 /// The retrying events of a source in their order, those that were replayed behind the others, with their lanes.
@@ -337,6 +361,71 @@ pub(super) fn retrying(connection: &Connection, source: i64) -> rusqlite::Result
         "SELECT event, lane FROM events INDEXED BY retrying WHERE source = ?1 AND state = 3
          ORDER BY replayed IS NOT NULL, event",
     )?;
-    let rows = statement.query_map([source], |row| Ok((row.get(0)?, lane(row, 1)?)))?;
+    let rows = statement.query_map([source], |row| Ok((row.get(0)?, lane(row, 1))))?;
     rows.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rusqlite::types::Value;
+
+    use super::super::inbox::Reply;
+    use super::super::schema;
+    use super::*;
+
+    const MOST: Most = Most { events: 10, bytes: usize::MAX };
+
+    fn file() -> Connection {
+        let mut file = Connection::open_in_memory().expect("a file");
+        schema::migrate(&mut file, 0).expect("a layout");
+        file
+    }
+
+    /// A file with this message alone.
+    fn written(message: Message) -> Connection {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let _on_it = runtime.enter();
+        let (columns, (reply, _written)) = (Columns::of(&message), Reply::new());
+        let arrival = Arrival { queue: 0, keys: None, until: 0, event: Arc::new(message), columns, reply };
+        let file = file();
+        Writing::new(&file).and_then(|mut writing| writing.insert(1, 1, &arrival)).expect("written");
+        file
+    }
+
+    fn any_value() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            Just(Value::Null),
+            any::<i64>().prop_map(Value::Integer),
+            any::<f64>().prop_map(Value::Real),
+            ".{0,20}".prop_map(Value::Text),
+            proptest::collection::vec(any::<u8>(), 0..20).prop_map(Value::Blob),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn any_message_comes_back_as_it_was(message in Message::any()) {
+            let (loaded, damaged) = next(&written(message.clone()), 1, 1, MOST).expect("it can be read");
+            prop_assert!(damaged.is_empty());
+            let read: Vec<_> = loaded.events.iter().map(|standing| &*standing.event).collect();
+            prop_assert_eq!(read, [&message]);
+        }
+
+        #[test]
+        fn whatever_stands_in_a_row_it_is_a_message_or_damaged(column in 0..20_usize, value in any_value()) {
+            let file = written(Message { lane: Some(Lane(7)), ..Message::example() });
+            let columns = "attempts spent received settled replayed lane checksum id type reason answer";
+            let of_events = columns.split(' ').map(|name| ("events", name));
+            let of_payloads = PAYLOAD.split(", ").map(|name| ("payloads", name));
+            let (table, name) = of_events.chain(of_payloads).nth(column).expect("a column");
+            // What must not be nothing cannot be.
+            let _refused = file.execute(&format!("UPDATE {table} SET {name} = ?1"), [value]);
+            let (loaded, damaged) = next(&file, 1, 1, MOST).expect("it can be read");
+            prop_assert_eq!(loaded.events.len() + damaged.len(), 1);
+            prop_assert!(one(&file, 1).is_ok() && whole(&file, 1).is_ok() && oldest(&file, 1).is_ok());
+            file.execute_batch("UPDATE events SET state = 3, due = 0").expect("it retries");
+            prop_assert!(due(&file, 1, (0, 0), 10, MOST).is_ok() && retrying(&file, 1).is_ok());
+        }
+    }
 }

@@ -16,6 +16,7 @@ use rusqlite::ErrorCode;
 use rusqlite::OptionalExtension as _;
 use rusqlite::ffi;
 use rusqlite::params;
+use rusqlite::params_from_iter;
 use rusqlite::types::Value;
 
 use super::pages::Pages;
@@ -25,7 +26,7 @@ use super::rows;
 use super::rows::DAMAGED;
 use super::schema;
 use crate::event::Key;
-use crate::store::pairs;
+use crate::message::codec;
 use crate::store::queued::State;
 use crate::time::Moment;
 
@@ -35,6 +36,8 @@ const USUAL_TTL: i64 = 96 * 60 * 60;
 const MARKS: usize = 16 * 500;
 /// How many columns an event has.
 const EVENT: usize = 15;
+/// How many columns its payload has besides its number.
+const PAYLOAD: usize = 9;
 /// What a dead letter says whose record is lost.
 const LOST: &str = "its record was lost in a damaged file, and whether it was delivered is not known";
 
@@ -204,9 +207,12 @@ fn keep(new: &Connection, record: &Record) -> rusqlite::Result<()> {
         [_, Value::Integer(until), Value::Blob(keys)] => new
             .prepare_cached("INSERT OR IGNORE INTO finished (batch, until, keys) VALUES (?1, ?2, ?3)")?
             .execute(params![row, (*until).clamp(0, u32::MAX.into()), keys]),
-        [_, Value::Text(method), Value::Text(headers), Value::Blob(body)] => new
-            .prepare_cached("INSERT OR IGNORE INTO payloads (event, method, headers, body) VALUES (?1, ?2, ?3, ?4)")?
-            .execute(params![row, method, headers, body]),
+        [_, payload @ ..] if payload.len() == PAYLOAD => new
+            .prepare_cached(&format!(
+                "INSERT OR IGNORE INTO payloads (event, {}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                rows::PAYLOAD
+            ))?
+            .execute(params_from_iter(std::iter::once(&Value::Integer(row)).chain(payload))),
         columns if columns.len() == EVENT => event(new, row, columns),
         _ => Ok(0),
     }?;
@@ -249,18 +255,16 @@ fn event(new: &Connection, row: i64, columns: &[Value]) -> rusqlite::Result<usiz
     ])
 }
 
-/// Sets right what can be told from the rest: every event's headers say whose it is and what its id is.
+/// Sets right what can be told from the rest: every payload says whose it is and what its id is.
 fn complete(new: &Connection) -> rusqlite::Result<()> {
     let mut sources: HashMap<String, i64> = HashMap::new();
     let mut marks = Vec::new();
-    let mut payloads = new.prepare("SELECT event, method, headers, body FROM payloads ORDER BY event")?;
+    let mut payloads = new.prepare(&format!("SELECT event, {} FROM payloads ORDER BY event", rows::PAYLOAD))?;
     let mut found = payloads.query([])?;
     while let Some(payload) = found.next()? {
-        let (row, headers): (i64, String) = (payload.get(0)?, payload.get(2)?);
-        let Some(said) = pairs::from_json(&headers) else { continue };
-        let header = |name| said.get(name).map(pairs::text);
-        let Some(name) = header("doorward-source") else { continue };
-        let id = header("doorward-event-id").unwrap_or_default();
+        let Some((message, headers)) = rows::message(payload, 1)? else { continue };
+        let (row, name, id): (i64, _, _) =
+            (payload.get(0)?, codec::text(&message.source), codec::text(&message.event_id));
         let source = match sources.get(&name) {
             Some(source) => *source,
             None => *sources.entry(name.clone()).or_insert(source(new, &name)?),
@@ -273,7 +277,6 @@ fn complete(new: &Connection) -> rusqlite::Result<()> {
             .query_row([row, source], |_row| Ok(()))
             .optional()?;
         if known.is_none() {
-            let checksum = rows::checksum(payload.get_ref(1)?.as_str()?, &headers, payload.get_ref(3)?.as_blob()?);
             new.prepare_cached(
                 "INSERT INTO events
                      (event, source, state, attempts, spent, received, settled, checksum, id, type, reason)
@@ -284,9 +287,9 @@ fn complete(new: &Connection) -> rusqlite::Result<()> {
                 source,
                 rows::state(State::Dead),
                 rows::received(row),
-                checksum,
+                rows::checksum(&message, headers),
                 id,
-                header("doorward-event-type"),
+                message.kind.as_ref().map(codec::text),
                 LOST
             ])?;
         }

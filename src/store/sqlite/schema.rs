@@ -15,8 +15,9 @@ const STEPS: &[&str] = &[
      );",
     // A row's number is the millisecond in which it was queued, times 4096, and which of that millisecond it is. States
     // are those of `rows::state`; 0 and 1 are not used, so that a change of state never changes the size of a row. Bodies
-    // stand apart, so that a change of state does not write them again. The indexes are partial, so that an event which is
-    // delivered costs one entry.
+    // stand apart, so that a change of state does not write them again, with all that belongs to their message: should the
+    // row of the event be lost, they say what it was. The indexes are partial, so that an event which is delivered costs
+    // one entry.
     "CREATE TABLE sources (
          source INTEGER PRIMARY KEY,
          name   TEXT NOT NULL UNIQUE
@@ -39,10 +40,16 @@ const STEPS: &[&str] = &[
          answer   TEXT
      );
      CREATE TABLE payloads (
-         event   INTEGER PRIMARY KEY,
-         method  TEXT NOT NULL,
-         headers TEXT NOT NULL,
-         body    BLOB NOT NULL
+         event       INTEGER PRIMARY KEY,
+         source_name TEXT NOT NULL,
+         event_id    TEXT NOT NULL,
+         event_type  TEXT,
+         method      TEXT NOT NULL,
+         target      TEXT NOT NULL,
+         trace       TEXT,
+         verified    INTEGER NOT NULL,
+         headers     TEXT NOT NULL,
+         body        BLOB NOT NULL
      );
      CREATE INDEX queued   ON events (source, event)      WHERE state = 2;
      CREATE INDEX retrying ON events (source, due, event) WHERE state = 3;
@@ -50,7 +57,7 @@ const STEPS: &[&str] = &[
 ];
 
 /// The number of the present layout.
-pub(super) const PRESENT: i64 = 2;
+pub(super) const PRESENT: i64 = 3;
 
 /// The layout of a file; 0 when it is empty.
 pub(super) fn version(connection: &Connection) -> rusqlite::Result<i64> {

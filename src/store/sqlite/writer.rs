@@ -24,6 +24,7 @@ use super::rows::Writing;
 use super::salvage;
 use crate::clock::Clock;
 use crate::event::Key;
+use crate::message::Message;
 use crate::store::Earlier;
 use crate::store::KeyMap;
 use crate::store::Keys;
@@ -31,7 +32,6 @@ use crate::store::Known;
 use crate::store::Published;
 use crate::store::Remembered;
 use crate::store::SourceTag;
-use crate::store::queued::QueuedEvent;
 use crate::store::queued::Verdict;
 use crate::supervisor::Beat;
 use crate::time::Moment;
@@ -75,7 +75,7 @@ struct Work {
 #[derive(Default)]
 struct Effects {
     remembered: Vec<(SourceTag, Key, u32)>,
-    arrived: Vec<(usize, i64, Arc<QueuedEvent>)>,
+    arrived: Vec<(usize, i64, Arc<Message>)>,
     settled: Vec<Settled>,
     completions: Vec<Completion>,
 }

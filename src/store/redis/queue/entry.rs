@@ -1,5 +1,6 @@
-//! Queued events as entries of a stream.
+//! Queued messages as entries of a stream.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,28 +10,33 @@ use redis::Value;
 
 use super::record::Record;
 use crate::event::Lane;
-use crate::store::pairs;
+use crate::message::Message;
+use crate::message::codec;
 use crate::store::queued::Number;
-use crate::store::queued::QueuedEvent;
 use crate::store::queued::State;
 use crate::store::queued::Summary;
 use crate::store::queued::Tries;
 use crate::time::Moment;
 
 /// The fields of an entry. The lane stands first, where the scripts look for it.
-pub(super) fn fields(event: &QueuedEvent) -> Vec<(&'static str, Vec<u8>)> {
-    let mut fields = Vec::with_capacity(7);
-    if let Some(lane) = event.lane {
-        fields.push(("lane", lane_name(lane).into_bytes()));
+pub(super) fn fields(message: &Message) -> Vec<(&'static str, Cow<'_, [u8]>)> {
+    let mut fields = Vec::with_capacity(10);
+    if let Some(lane) = message.lane {
+        fields.push(("lane", Cow::Owned(lane_name(lane).into_bytes())));
     }
-    fields.push(("id", event.id.as_bytes().to_vec()));
-    if let Some(kind) = &event.kind {
-        fields.push(("type", kind.as_bytes().to_vec()));
+    fields.push(("id", Cow::Borrowed(message.event_id.as_bytes())));
+    if let Some(kind) = &message.kind {
+        fields.push(("type", Cow::Borrowed(kind.as_bytes())));
     }
-    fields.push(("received_at", event.received_at.millis().to_string().into_bytes()));
-    fields.push(("method", event.method.as_str().as_bytes().to_vec()));
-    fields.push(("headers", pairs::to_json(&event.headers).into_bytes()));
-    fields.push(("body", event.body.to_vec()));
+    fields.push(("received_at", Cow::Owned(message.received_at.millis().to_string().into_bytes())));
+    fields.push(("method", Cow::Borrowed(message.method.as_str().as_bytes())));
+    fields.push(("target", Cow::Borrowed(message.target.as_bytes())));
+    if let Some(trace) = &message.trace {
+        fields.push(("trace", Cow::Borrowed(trace.as_bytes())));
+    }
+    fields.push(("verified", Cow::Borrowed(if message.verified { b"true" } else { b"false" })));
+    fields.push(("headers", Cow::Owned(codec::to_json(&message.headers).into_bytes())));
+    fields.push(("body", Cow::Borrowed(&message.body)));
     fields
 }
 
@@ -46,20 +52,20 @@ pub(super) struct Entry {
     pub(super) tries: Tries,
     pub(super) lane: Option<Lane>,
     /// Nothing when it is not what was written.
-    pub(super) event: Option<Arc<QueuedEvent>>,
+    pub(super) message: Option<Arc<Message>>,
 }
 
 impl Entry {
-    /// Reads number, fields and record; `None` when not even the number can be read.
-    pub(super) fn read(answer: Value) -> Option<Self> {
+    /// Reads number, fields and record of an entry of this source; `None` when not even the number can be read.
+    pub(super) fn read(source: &str, answer: Value) -> Option<Self> {
         let Value::Array(parts) = answer else { return None };
         let [number, fields, record]: [Value; 3] = parts.try_into().ok()?;
         let number = text(&number)?.parse().ok()?;
         let mut fields = Fields::read(fields)?;
         let lane = fields.lane.take().and_then(|lane| u64::from_str_radix(text(&lane)?, 16).ok().map(Lane));
         let tries = text(&record).and_then(Record::parse).map(|record| record.tries);
-        let event = tries.and_then(|_| fields.event(lane)).map(Arc::new);
-        Some(Self { number, tries: tries.unwrap_or_default(), lane, event })
+        let message = tries.and_then(|_| fields.message(source, lane)).map(Arc::new);
+        Some(Self { number, tries: tries.unwrap_or_default(), lane, message })
     }
 }
 
@@ -92,7 +98,7 @@ pub(super) fn summary(source: &str, answer: Value) -> Option<Summary> {
 }
 
 fn readable(value: Value) -> Option<String> {
-    header(value).as_ref().map(pairs::text)
+    header(value).as_ref().map(codec::text)
 }
 
 #[derive(Debug, Default)]
@@ -102,6 +108,9 @@ struct Fields {
     kind: Option<Value>,
     received_at: Option<Value>,
     method: Option<Value>,
+    target: Option<Value>,
+    trace: Option<Value>,
+    verified: Option<Value>,
     headers: Option<Value>,
     body: Option<Value>,
 }
@@ -118,6 +127,9 @@ impl Fields {
                 Some("type") => &mut fields.kind,
                 Some("received_at") => &mut fields.received_at,
                 Some("method") => &mut fields.method,
+                Some("target") => &mut fields.target,
+                Some("trace") => &mut fields.trace,
+                Some("verified") => &mut fields.verified,
                 Some("headers") => &mut fields.headers,
                 Some("body") => &mut fields.body,
                 _ => continue,
@@ -127,18 +139,27 @@ impl Fields {
         Some(fields)
     }
 
-    fn event(self, lane: Option<Lane>) -> Option<QueuedEvent> {
-        let kind = match self.kind {
-            Some(kind) => Some(header(kind)?),
-            None => None,
+    fn message(self, source: &str, lane: Option<Lane>) -> Option<Message> {
+        let optional = |field: Option<Value>| match field {
+            Some(value) => header(value).map(Some),
+            None => Some(None),
         };
-        Some(QueuedEvent {
-            id: header(self.id?)?,
-            kind,
+        Some(Message {
+            source: HeaderValue::from_str(source).ok()?,
+            event_id: header(self.id?)?,
+            kind: optional(self.kind)?,
             received_at: Moment::from_millis(text(&self.received_at?)?.parse().ok()?),
             method: Method::from_bytes(&bytes(self.method?)?).ok()?,
-            headers: pairs::from_json(text(&self.headers?)?)?,
+            headers: codec::from_json(text(&self.headers?)?)?,
             body: bytes(self.body?)?,
+            target: text(&self.target?)?.into(),
+            trace: optional(self.trace)?,
+            verified: match text(&self.verified?)? {
+                "true" => true,
+                "false" => false,
+                _ => return None,
+            },
+            keys: None,
             lane,
         })
     }
@@ -161,40 +182,49 @@ fn header(value: Value) -> Option<HeaderValue> {
 #[cfg(test)]
 mod tests {
     use http::HeaderMap;
+    use proptest::prelude::*;
 
     use super::*;
+
+    const NAMES: [&str; 11] =
+        ["lane", "id", "type", "received_at", "method", "target", "trace", "verified", "headers", "body", "other"];
 
     fn bulk(text: impl Into<Vec<u8>>) -> Value {
         Value::BulkString(text.into())
     }
 
-    fn entry(event: &QueuedEvent, record: &str) -> Value {
-        let fields = fields(event).into_iter().flat_map(|(name, value)| [bulk(name), bulk(value)]);
+    const SOURCE: &str = "shop";
+
+    fn entry(message: &Message, record: &str) -> Value {
+        let fields = fields(message).into_iter().flat_map(|(name, value)| [bulk(name), bulk(value.as_ref())]);
         Value::Array(vec![bulk("12-3"), Value::Array(fields.collect()), bulk(record)])
     }
 
-    fn event(lane: Option<Lane>) -> QueuedEvent {
+    fn message(lane: Option<Lane>) -> Message {
         let mut headers = HeaderMap::new();
         headers.append("x-a", HeaderValue::from_bytes(b"caf\xe9").expect("a value"));
-        QueuedEvent {
-            id: HeaderValue::from_bytes(b"\xe9-1").expect("a value"),
+        Message {
+            event_id: HeaderValue::from_bytes(b"\xe9-1").expect("a value"),
             kind: lane.map(|_| HeaderValue::from_static("push")),
             received_at: Moment::from_millis(1_700_000_000_123),
-            method: Method::POST,
             headers,
             body: Bytes::from_static(b"\0\xff"),
+            target: "/in?a=%2f".into(),
+            trace: lane.map(|_| HeaderValue::from_static("00-1")),
+            verified: lane.is_none(),
             lane,
+            ..Message::example()
         }
     }
 
     #[test]
     fn an_event_comes_back_as_it_was() {
         for lane in [None, Some(Lane(7)), Some(Lane(u64::MAX))] {
-            let event = event(lane);
-            let read = Entry::read(entry(&event, "R2,1;{\"replayed\":5}")).expect("an entry");
+            let message = message(lane);
+            let read = Entry::read(SOURCE, entry(&message, "R2,1;{\"replayed\":5}")).expect("an entry");
             assert_eq!(read.number, Number { millis: 12, sequence: 3 });
             assert_eq!(read.tries.attempts, 2);
-            assert_eq!(read.event.as_deref(), Some(&event));
+            assert_eq!(read.message.as_deref(), Some(&message));
             assert_eq!(read.lane, lane);
         }
     }
@@ -202,12 +232,33 @@ mod tests {
     #[test]
     fn what_is_damaged_still_has_its_number_and_lane() {
         let lane = Some(Lane(7));
-        let Value::Array(mut parts) = entry(&event(lane), "") else { panic!("an array") };
+        let Value::Array(mut parts) = entry(&message(lane), "") else { panic!("an array") };
         parts[1] = Value::Array(vec![bulk("lane"), bulk(lane_name(Lane(7))), bulk("id")]);
-        let read = Entry::read(Value::Array(parts)).expect("an entry");
-        assert_eq!((read.event, read.lane), (None, lane));
-        let read = Entry::read(entry(&event(lane), "no record")).expect("an entry");
-        assert_eq!((read.event, read.lane), (None, lane));
-        assert!(Entry::read(Value::Nil).is_none());
+        let read = Entry::read(SOURCE, Value::Array(parts)).expect("an entry");
+        assert_eq!((read.message, read.lane), (None, lane));
+        let read = Entry::read(SOURCE, entry(&message(lane), "no record")).expect("an entry");
+        assert_eq!((read.message, read.lane), (None, lane));
+        assert!(Entry::read(SOURCE, Value::Nil).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn any_message_comes_back_as_it_was(message in Message::any()) {
+            let read = Entry::read(SOURCE, entry(&message, "")).expect("an entry");
+            prop_assert_eq!(read.message.as_deref(), Some(&message));
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_a_panic(
+            names in proptest::collection::vec(proptest::sample::select(NAMES.to_vec()), 0..12),
+            values in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..30), 12),
+            record in proptest::collection::vec(any::<u8>(), 0..30),
+        ) {
+            let fields = || names.iter().zip(&values).flat_map(|(name, value)| [bulk(*name), bulk(value.clone())]).collect();
+            let entry = Value::Array(vec![bulk("12-3"), Value::Array(fields()), bulk(record.clone())]);
+            prop_assert!(Entry::read(SOURCE, entry).is_some());
+            let shown = Value::Array(vec![bulk("12-3"), bulk(record), bulk(""), Value::Array(fields())]);
+            prop_assert!(summary(SOURCE, shown).is_some());
+        }
     }
 }

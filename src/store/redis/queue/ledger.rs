@@ -36,8 +36,8 @@ impl RedisBacklog {
         let local = self.of(source)?;
         let Some(summary) = self.one(local, number).await? else { return Ok(None) };
         let call = scripts::call(&scripts::SHOW, &local.space).argument(number.to_string());
-        let entry = Entry::read(self.redis.call::<Value>(&local.space, &call).await.map_err(error)?);
-        Ok(Some(Details { summary, event: entry.and_then(|entry| entry.event) }))
+        let entry = Entry::read(&local.source, self.redis.call::<Value>(&local.space, &call).await.map_err(error)?);
+        Ok(Some(Details { summary, message: entry.and_then(|entry| entry.message) }))
     }
 
     /// See [`crate::store::Ledger::replay`].

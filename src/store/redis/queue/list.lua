@@ -1,12 +1,12 @@
 -- Shows entries in the order of their numbers, and changes nothing.
 -- Arguments: 1 for the newest first, where to begin and to end (a number, "(NUMBER" for behind it, a millisecond, "+" or
 -- "-"), how many at most, "dead" or "retrying" for those only, how many at a step, and after how many bytes it ends.
--- Answers with 1 when there may be more, and with number, record, due time or nothing, and fields of each, without headers
--- and body.
+-- Answers with 1 when there may be more, and with number, record, due time or nothing, and fields of each, without what takes
+-- much room.
 local newest_first, from, to, max = ARGV[1] == '1', ARGV[2], ARGV[3], tonumber(ARGV[4])
 local index = ({dead = dead, retrying = retrying})[ARGV[5]]
 local STEP, MOST_BYTES = tonumber(ARGV[6]), tonumber(ARGV[7])
-local HIDDEN = {headers = true, body = true}
+local HIDDEN = {target = true, trace = true, headers = true, body = true}
 local shown, bytes, more = {}, 0, 1
 
 local function show(entry)

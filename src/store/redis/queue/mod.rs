@@ -29,13 +29,12 @@ use super::connection::Failed;
 use super::millis;
 use crate::clock::Clock;
 use crate::limits;
-use crate::store::Keys;
+use crate::message::Message;
 use crate::store::Published;
 use crate::store::Token;
 use crate::store::Unavailable;
 use crate::store::queued::Counts;
 use crate::store::queued::Queue;
-use crate::store::queued::QueuedEvent;
 use crate::store::queued::Settlement;
 use crate::store::queued::Taken;
 use crate::store::queued::Verdict;
@@ -84,14 +83,13 @@ impl RedisBacklog {
     pub(in crate::store) async fn enqueue(
         &self,
         queue: usize,
-        event: &QueuedEvent,
-        keys: Option<Keys>,
+        message: &Message,
         attempt: (Token, Duration),
     ) -> Result<Published, Unavailable> {
         let local = self.local(queue)?;
-        let fields = entry::fields(event);
-        let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_slice())).collect();
-        let published = self.redis.publish(keys, attempt, &local.stream, &fields).await;
+        let fields = entry::fields(message);
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_ref())).collect();
+        let published = self.redis.publish(message.keys, attempt, &local.stream, &fields).await;
         match published {
             // It may be there without an answer.
             Ok(Published::Appended) | Err(_) => local.wake(),
@@ -123,7 +121,7 @@ impl RedisBacklog {
         let Ok([Value::Int(more), Value::Int(pause), Value::Array(entries)]) = <[Value; 3]>::try_from(parts) else {
             return Err(no_answer());
         };
-        let entries: Vec<_> = entries.into_iter().filter_map(Entry::read).collect();
+        let entries: Vec<_> = entries.into_iter().filter_map(|entry| Entry::read(&local.source, entry)).collect();
         let next_due =
             u64::try_from(pause).ok().map(|pause| self.queues.clock.instant() + Duration::from_millis(pause));
         local.took(entries.iter().map(|entry| entry.number), more == 1, next_due);
@@ -137,9 +135,9 @@ impl RedisBacklog {
 
     /// An event that cannot be read is given up.
     fn hand_out(&self, local: &Local, entry: Entry, lease_end: Instant) -> Option<Taken> {
-        let Entry { number, tries, lane, event } = entry;
-        if let Some(event) = event {
-            return Some(Taken { number, event, tries, lease_end: Some(lease_end) });
+        let Entry { number, tries, lane, message } = entry;
+        if let Some(message) = message {
+            return Some(Taken { number, message, tries, lease_end: Some(lease_end) });
         }
         tracing::error!(
             source = local.source,
@@ -184,7 +182,7 @@ impl RedisBacklog {
     pub(in crate::store) fn settle(&self, queue: usize, taken: &Taken, settlement: Settlement) {
         if let Ok(local) = self.local(queue) {
             let since = self.queues.clock.instant();
-            local.record(Unrecorded::new(taken.number, taken.event.lane, taken.tries, settlement, since));
+            local.record(Unrecorded::new(taken.number, taken.message.lane, taken.tries, settlement, since));
         }
     }
 

@@ -8,34 +8,24 @@
 use std::borrow::Cow;
 
 use crate::form::Decoded;
-use crate::profile::Credentials;
-use crate::profile::Holder;
 
 /// Names of parameters, each in the forms of which every spelling has one.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Names(Vec<Vec<u8>>);
+pub struct Names(Vec<Vec<u8>>);
 
 impl Names {
-    /// Those of which the profile reads a secret.
-    pub(super) fn of_secrets(credentials: &Credentials) -> Self {
-        let name = |place: &crate::profile::Place| match &place.holder {
-            Holder::Query(name) => Some(name.bytes().collect()),
-            Holder::Header(_) | Holder::Numbered(_) | Holder::Json(_) | Holder::Form(_) => None,
-        };
-        Self::new(credentials.places.iter().filter_map(name))
-    }
-
     /// Those of a query.
-    pub(super) fn of_query(query: &str) -> Self {
+    pub fn of_query(query: &str) -> Self {
         Self::new(query.split('&').flat_map(names).map(|name| Decoded::of(name.as_bytes()).text.into_owned()))
     }
 
-    fn new(names: impl Iterator<Item = Vec<u8>>) -> Self {
+    /// These, as they are when they are decoded.
+    pub fn new(names: impl Iterator<Item = Vec<u8>>) -> Self {
         Self(names.flat_map(forms).filter(|name| !name.is_empty()).collect())
     }
 
     /// The query without the parameters of these names; all others stay byte for byte.
-    pub(super) fn left_out_of<'q>(&self, query: &'q str) -> Cow<'q, str> {
+    pub fn left_out_of<'q>(&self, query: &'q str) -> Cow<'q, str> {
         let goes_on = |parameter: &&str| !self.is_in(parameter);
         if self.0.is_empty() || query.split('&').all(|parameter| goes_on(&parameter)) {
             return Cow::Borrowed(query);

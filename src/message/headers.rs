@@ -1,0 +1,217 @@
+//! Sorts the headers of a request: the sender's end-to-end ones, credentials, and what is dropped.
+
+use http::HeaderMap;
+use http::HeaderName;
+use http::HeaderValue;
+use http::header;
+
+use super::TRACEPARENT;
+use crate::origin::Client;
+use crate::profile;
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// Most headers that are added when a message is made and when it is delivered.
+const ADDED: usize = 14;
+
+/// The headers of a request.
+#[derive(Debug)]
+pub(super) struct Sorted {
+    /// The end-to-end ones, in their order, and `x-forwarded-*` behind them.
+    pub(super) headers: HeaderMap,
+    pub(super) credentials: HeaderMap,
+    pub(super) trace: Option<HeaderValue>,
+}
+
+impl Sorted {
+    /// Sorts the headers of a client's request, of which some are `known` to be credentials.
+    ///
+    /// What `Connection` names is dropped here, before anything is added, so that no sender can strip the gateway's own
+    /// headers that way (RFC 9110 section 7.6.1).
+    pub(super) fn new(sent: HeaderMap, client: Option<&Client>, known: &profile::Credentials) -> Self {
+        let forwarded = client.map(|client| Forwarded::new(client, &sent));
+        // Most requests have none.
+        let connection: Vec<_> = sent.get_all(header::CONNECTION).iter().cloned().collect();
+        let headers = HeaderMap::with_capacity(sent.len() + ADDED);
+        let mut sorted = Self { headers, credentials: HeaderMap::new(), trace: None };
+        let mut last = None;
+        for (name, value) in sent {
+            // Only the first value of a name comes with it.
+            if let Some(name) = name {
+                let kind = Kind::of(&name, &connection, known);
+                last = Some((name, kind));
+            }
+            let Some((name, kind)) = &last else { continue };
+            match kind {
+                Kind::Dropped => {}
+                Kind::Trace if sorted.trace.is_none() => sorted.trace = Some(value),
+                Kind::Trace | Kind::EndToEnd => {
+                    sorted.headers.append(name, value);
+                }
+                Kind::Credential => {
+                    sorted.credentials.append(name, value);
+                }
+            }
+        }
+        if let Some(forwarded) = forwarded {
+            forwarded.add_to(&mut sorted.headers);
+        }
+        sorted
+    }
+}
+
+/// What becomes of a header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    EndToEnd,
+    Credential,
+    Trace,
+    Dropped,
+}
+
+impl Kind {
+    fn of(name: &HeaderName, connection: &[HeaderValue], known: &profile::Credentials) -> Self {
+        if is_dropped(name) || is_named_by(connection, name) {
+            Self::Dropped
+        } else if known.is_header(name) {
+            Self::Credential
+        } else if *name == TRACEPARENT {
+            Self::Trace
+        } else {
+            Self::EndToEnd
+        }
+    }
+}
+
+/// `x-forwarded-*`: what trusted proxies said, or what the gateway saw itself.
+struct Forwarded {
+    chain: HeaderValue,
+    proto: HeaderValue,
+    host: Option<HeaderValue>,
+}
+
+impl Forwarded {
+    fn new(client: &Client, sent: &HeaderMap) -> Self {
+        let believed = |name: &HeaderName| client.by_trusted_proxy().then(|| sent.get(name).cloned()).flatten();
+        Self {
+            chain: client.chain().clone(),
+            proto: believed(&FORWARDED_PROTO).unwrap_or(HeaderValue::from_static("http")),
+            host: believed(&FORWARDED_HOST).or_else(|| sent.get(header::HOST).cloned()),
+        }
+    }
+
+    fn add_to(self, headers: &mut HeaderMap) {
+        headers.insert(FORWARDED_FOR, self.chain);
+        headers.insert(FORWARDED_PROTO, self.proto);
+        if let Some(host) = self.host {
+            headers.insert(FORWARDED_HOST, host);
+        }
+    }
+}
+
+/// Whether a header of a message is the gateway's: no such header of a sender comes this far.
+pub(super) fn is_forwarded(name: &HeaderName) -> bool {
+    [FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST].contains(name)
+}
+
+/// Hop-by-hop headers, framing, and names that only the gateway may set. Some servers read an underscore as a hyphen, so
+/// those spellings go too.
+fn is_dropped(name: &HeaderName) -> bool {
+    match name.as_str() {
+        "connection"
+        | "keep-alive"
+        | "proxy-connection"
+        | "proxy-authenticate"
+        | "proxy-authorization"
+        | "te"
+        | "trailer"
+        | "transfer-encoding"
+        | "upgrade"
+        | "expect"
+        | "host"
+        | "content-length"
+        | "forwarded"
+        | "x-real-ip" => true,
+        name => reserved(name, b"doorward") || reserved(name, b"x-forwarded"),
+    }
+}
+
+/// Whether a name is `prefix` alone or goes on with a hyphen or an underscore; both count as the same.
+fn reserved(name: &str, prefix: &[u8]) -> bool {
+    let Some((start, rest)) = name.as_bytes().split_at_checked(prefix.len()) else { return false };
+    let same = start.iter().zip(prefix).all(|(given, wanted)| given == wanted || (*given == b'_' && *wanted == b'-'));
+    same && matches!(rest.first(), None | Some(b'-' | b'_'))
+}
+
+/// Whether a value of `Connection` names a header.
+fn is_named_by(connection: &[HeaderValue], name: &HeaderName) -> bool {
+    connection.iter().any(|value| {
+        value
+            .as_bytes()
+            .split(|byte| *byte == b',')
+            .any(|token| token.trim_ascii().eq_ignore_ascii_case(name.as_str().as_bytes()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sorted(sent: &[(&'static str, &'static str)]) -> Sorted {
+        let mut headers = HeaderMap::new();
+        for (name, value) in sent {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        Sorted::new(headers, None, &profile::Credentials::default())
+    }
+
+    fn shown(headers: &HeaderMap) -> Vec<String> {
+        headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().expect("text"))).collect()
+    }
+
+    #[test]
+    fn names_of_the_gateway_are_dropped_in_every_spelling() {
+        for name in ["doorward-event-id", "doorward_event_id", "doorward", "x-forwarded-for", "x_forwarded-for", "te"] {
+            assert!(is_dropped(&HeaderName::from_static(name)), "{name}");
+        }
+        for name in ["doorwards", "x-forward", "content-type", "stripe-signature", "traceparent"] {
+            assert!(!is_dropped(&HeaderName::from_static(name)), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_connection_names_goes_no_further() {
+        let sorted = sorted(&[
+            ("connection", "close, X-Hop"),
+            ("x-hop", "1"),
+            ("x-end", "2"),
+            ("connection", "x-two"),
+            ("x-two", "3"),
+        ]);
+        assert_eq!(shown(&sorted.headers), ["x-end: 2"]);
+    }
+
+    #[test]
+    fn credentials_are_apart_and_what_is_left_keeps_its_order() {
+        let sorted = sorted(&[
+            ("host", "hooks.example"),
+            ("x-b", "1"),
+            ("cookie", "a"),
+            ("x-a", "2"),
+            ("x-b", "3"),
+            ("authorization", "Bearer b"),
+            ("cookie", "c"),
+        ]);
+        assert_eq!(shown(&sorted.headers), ["x-b: 1", "x-b: 3", "x-a: 2"]);
+        assert_eq!(shown(&sorted.credentials), ["cookie: a", "cookie: c", "authorization: Bearer b"]);
+    }
+
+    #[test]
+    fn of_several_traces_none_is_lost() {
+        let sorted = sorted(&[("traceparent", "00-1"), ("x-a", "1"), ("traceparent", "00-2")]);
+        assert_eq!(sorted.trace.as_ref().map(HeaderValue::as_bytes), Some(&b"00-1"[..]));
+        assert_eq!(shown(&sorted.headers), ["traceparent: 00-2", "x-a: 1"]);
+    }
+}

@@ -1,0 +1,202 @@
+//! A webhook as it is delivered and stored: a [`Message`], and the [`Credentials`] of its request, which are never stored.
+
+pub(crate) mod codec;
+mod headers;
+
+use std::fmt;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::HeaderName;
+use http::HeaderValue;
+use http::Method;
+
+use self::headers::Sorted;
+use crate::body::Inbound;
+use crate::event::Event;
+pub use crate::event::Keys;
+use crate::event::Lane;
+use crate::profile;
+use crate::time::Moment;
+
+/// The header of a request that says which trace it belongs to (W3C Trace Context).
+pub(crate) static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// A webhook as it is delivered and stored. It has no place for a credential but its body, which is delivered as it was
+/// signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// The name of its source.
+    pub source: HeaderValue,
+    /// The provider's id of the event; empty when it is not verified.
+    pub event_id: HeaderValue,
+    /// The type of the event, where it has a usable one.
+    pub kind: Option<HeaderValue>,
+    /// When the head of the request had been read.
+    pub received_at: Moment,
+    /// The method as sent.
+    pub method: Method,
+    /// The sender's end-to-end headers without credentials and without [`trace`](Self::trace), in their order, and then
+    /// `x-forwarded-*`.
+    pub headers: HeaderMap,
+    /// The body as sent, byte for byte.
+    pub body: Bytes,
+    /// Path and query as sent, without the parameters that are credentials.
+    pub target: Box<str>,
+    /// The sender's `traceparent`.
+    pub trace: Option<HeaderValue>,
+    /// Whether it is proven to come from the provider.
+    pub verified: bool,
+    /// What it is remembered under; nothing when it is not verified, or read from a store.
+    pub keys: Option<Keys>,
+    /// What it has in common with those that are delivered before and after it.
+    pub lane: Option<Lane>,
+}
+
+/// The headers of a request with which anybody could send another one. They live as long as the request.
+#[derive(Default)]
+pub struct Credentials(HeaderMap);
+
+impl Message {
+    /// The message of an event of the source of this name, and its credentials: the headers that are `known` to be some.
+    pub fn verified(event: Event, source: &HeaderValue, known: &profile::Credentials) -> (Self, Credentials) {
+        let Event { inbound, id, kind, keys, ahead: _, lane } = event;
+        let (message, credentials) = Self::observed(inbound, source, known);
+        (Self { event_id: id, kind, verified: true, keys: Some(keys), lane, ..message }, credentials)
+    }
+
+    /// The same for a request that nobody could verify or identify, of a source that only observes.
+    pub fn observed(inbound: Inbound, source: &HeaderValue, known: &profile::Credentials) -> (Self, Credentials) {
+        let parts = inbound.into_parts();
+        let target = known.left_out_of(parts.target()).into();
+        let Sorted { headers, credentials, trace } = Sorted::new(parts.headers, parts.client.as_ref(), known);
+        let message = Self {
+            source: source.clone(),
+            event_id: HeaderValue::from_static(""),
+            kind: None,
+            received_at: parts.received_at,
+            method: parts.method,
+            headers,
+            body: parts.body,
+            target,
+            trace,
+            verified: false,
+            keys: None,
+            lane: None,
+        };
+        (message, Credentials(credentials))
+    }
+
+    /// The headers that are the sender's, without credentials.
+    pub fn sent(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+        let sent = self.headers.iter().filter(|(name, _)| !headers::is_forwarded(name));
+        sent.chain(self.trace.iter().map(|trace| (&TRACEPARENT, trace)))
+    }
+
+    /// About how many bytes of memory it takes.
+    pub fn weight(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 64).sum();
+        self.body.len() + headers + self.target.len() + 256
+    }
+}
+
+impl Credentials {
+    /// Names and values.
+    pub fn iter(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+        self.0.iter()
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+#[cfg(test)]
+impl Message {
+    /// Any that a store can give back: without keys.
+    pub(crate) fn any() -> impl proptest::strategy::Strategy<Value = Self> {
+        use proptest::prelude::*;
+
+        let value = || {
+            proptest::collection::vec(any::<u8>(), 0..20)
+                .prop_filter_map("no value", |bytes| HeaderValue::from_bytes(&bytes).ok())
+        };
+        let name = "[a-z][a-z0-9-]{0,9}".prop_map(|name| HeaderName::try_from(name).expect("a name"));
+        let headers = proptest::collection::vec((name, value()), 0..9).prop_map(|pairs| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in pairs {
+                headers.append(name, value);
+            }
+            headers
+        });
+        let method =
+            proptest::sample::select(vec![Method::POST, Method::GET, Method::from_bytes(b"ODD-1").expect("a method")]);
+        let values = (value(), proptest::option::of(value()), proptest::option::of(value()));
+        let body = proptest::collection::vec(any::<u8>(), 0..50).prop_map(Bytes::from);
+        let rest = (any::<bool>(), proptest::option::of(any::<u64>()), any::<i64>(), ".{0,20}");
+        (values, method, headers, body, rest).prop_map(
+            |((event_id, kind, trace), method, headers, body, (verified, lane, received_at, target))| Self {
+                event_id,
+                kind,
+                received_at: Moment::from_millis(received_at),
+                method,
+                headers,
+                body,
+                target: target.into(),
+                trace,
+                verified,
+                lane: lane.map(Lane),
+                ..Self::example()
+            },
+        )
+    }
+
+    /// One that nobody sent.
+    pub(crate) fn example() -> Self {
+        Self {
+            source: HeaderValue::from_static("shop"),
+            event_id: HeaderValue::from_static("1"),
+            kind: None,
+            received_at: Moment::from_unix(0),
+            method: Method::POST,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            target: "/".into(),
+            trace: None,
+            verified: true,
+            keys: None,
+            lane: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::Profile;
+
+    fn request(target: &str, headers: &[(&'static str, &'static str)]) -> Inbound {
+        let headers =
+            headers.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        let (target, headers) = (target.parse().expect("a target"), headers.collect());
+        Inbound::recorded(Method::POST, target, headers, Bytes::from_static(b"{}"), Moment::from_unix(1))
+    }
+
+    #[test]
+    fn a_message_has_no_credential_of_its_request() {
+        let profile = "title = \"Own\"\n[auth.token]\nfrom = { query = \"code\" }\n[event]\nid = { unique = true }\n";
+        let profile = Profile::parse(profile).unwrap_or_else(|wrong| panic!("{wrong}"));
+        let known = profile::Credentials::of(&profile);
+        let sent = [("cookie", "hush"), ("x-kept", "1"), ("referer", "/?code=hush"), ("traceparent", "00-a-b-01")];
+        let inbound = request("/in?a=1&code=hush&b", &sent);
+        let (message, credentials) = Message::observed(inbound, &HeaderValue::from_static("own"), &known);
+        assert!(!format!("{message:?}").contains("hush"), "{message:?}");
+        assert_eq!((&*message.target, message.verified, message.keys), ("/in?a=1&b", false, None));
+        assert_eq!(message.sent().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["x-kept", "traceparent"]);
+        assert_eq!(format!("{credentials:?}"), r#"{"cookie", "referer"}"#);
+        let values: Vec<_> = credentials.iter().map(|(_, value)| value.as_bytes()).collect();
+        assert_eq!(values, [&b"hush"[..], b"/?code=hush"]);
+    }
+}

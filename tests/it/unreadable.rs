@@ -1,0 +1,98 @@
+//! Queued messages that cannot be read: each is a dead letter, and those behind it are delivered.
+
+use crate::harness::Gateway;
+use crate::harness::Github;
+use crate::harness::Redis;
+use crate::harness::Upstream;
+use crate::harness::wait_until;
+use crate::queue::QUEUED;
+use crate::queue_redis;
+use crate::queue_redis::count;
+
+/// More headers than a map of them can hold.
+fn headers() -> String {
+    format!("[{}]", vec![r#"["x-a","1"]"#; 33_000].join(","))
+}
+
+#[track_caller]
+fn assert_goes_on(gateway: &Gateway, upstream: &Upstream, dead: f64) {
+    wait_until("what cannot be read to be given up", || count(gateway, "dead") == dead);
+    let before = upstream.ids().len();
+    assert_eq!(Github::delivery("last", "last").send(gateway.address()).text(), QUEUED);
+    upstream.wait_for(before + 1);
+    assert_eq!(upstream.ids().last().map(String::as_str), Some("last"));
+}
+
+#[test]
+fn rows_that_cannot_be_read_are_dead_letters_and_the_others_are_delivered() {
+    let wrong: [(&str, &dyn rusqlite::ToSql); 8] = [
+        ("headers", &headers()),
+        ("headers", &"[[\"a\"]]"),
+        ("target", &b"\xff".to_vec()),
+        ("trace", &7),
+        ("verified", &"no"),
+        ("method", &"P T"),
+        ("source_name", &"a\nb"),
+        ("event_id", &"\u{20ac}"),
+    ];
+    let gateway = Gateway::start(&crate::queue::queued("http://127.0.0.1:1/app", ""));
+    for number in 0..=wrong.len() {
+        assert_eq!(Github::delivery(&number.to_string(), number.to_string()).send(gateway.address()).text(), QUEUED);
+    }
+    let folder = gateway.kill().folder.expect("its folder");
+    let file = rusqlite::Connection::open(folder.path().join("store.db")).expect("a file");
+    for (at, (column, value)) in wrong.iter().enumerate() {
+        let event = "SELECT event FROM events WHERE id = ?1";
+        let changed = file
+            .execute(
+                &format!("UPDATE payloads SET {column} = ?2 WHERE event = ({event})"),
+                rusqlite::params![at.to_string(), value],
+            )
+            .expect("changed");
+        assert_eq!(changed, 1, "{column}");
+    }
+    drop(file);
+    let upstream = Upstream::start();
+    let gateway = Gateway::start_in(folder, &crate::queue::queued(&upstream.url(), ""));
+    assert_goes_on(&gateway, &upstream, 8.0);
+    assert_eq!(upstream.ids(), ["8", "last"]);
+}
+
+#[test]
+fn entries_that_cannot_be_read_are_dead_letters_and_the_others_are_delivered() {
+    let (redis, upstream) = (Redis::start(), Upstream::start());
+    let gateway = Gateway::start(&queue_redis::queued(&upstream.url(), "", &redis.url()));
+    assert_eq!(Github::delivery("first", "first").send(gateway.address()).text(), QUEUED);
+    upstream.wait_for(1);
+    let streams: Vec<String> = redis.command(&["KEYS", "*stream"]);
+    let headers = headers();
+    let right = [
+        ("id", "1"),
+        ("received_at", "1767323045678"),
+        ("method", "POST"),
+        ("target", "/"),
+        ("verified", "true"),
+        ("headers", "[]"),
+        ("body", "{}"),
+    ];
+    let wrong = [
+        ("id", "\n"),
+        ("received_at", "soon"),
+        ("method", "P T"),
+        ("verified", "no"),
+        ("headers", headers.as_str()),
+        ("headers", "[[\"a\"]]"),
+    ];
+    let add = |changed: Option<(&str, &str)>| {
+        let fields = right.iter().flat_map(|(name, value)| {
+            let value = changed.filter(|(changed, _)| changed == name).map_or(*value, |(_, value)| value);
+            [*name, value]
+        });
+        let words: Vec<_> = ["XADD", &streams[0], "*"].into_iter().chain(fields).collect();
+        redis.command::<String>(&words);
+    };
+    wrong.iter().for_each(|wrong| add(Some(*wrong)));
+    add(None);
+    assert_goes_on(&gateway, &upstream, 6.0);
+    assert_eq!(upstream.ids(), ["first", "1", "last"]);
+}
