@@ -59,3 +59,52 @@ pub(super) fn of_attempt(message: &Message, attempt: &Attempt<'_>, host: &Header
     }
     headers
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(message: &Message, attempt: &Attempt<'_>) -> Vec<String> {
+        let headers = of_attempt(message, attempt, &HeaderValue::from_static("app"));
+        headers.iter().map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))).collect()
+    }
+
+    #[test]
+    fn an_attempt_tells_what_is_known_of_its_message() {
+        let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"))]);
+        let verified = Message {
+            kind: Some(HeaderValue::from_static("push")),
+            headers: headers.clone(),
+            target: "/caf\u{e9}?a".into(),
+            trace: Some(HeaderValue::from_static("00-1")),
+            ..Message::example()
+        };
+        let attempt = Attempt { number: 7, deduplicated: true, credentials: None };
+        let told = [
+            "content-type: text/plain",
+            "traceparent: 00-1",
+            "doorward-source: shop",
+            "doorward-target: /caf\u{e9}?a",
+            "doorward-event-id: 1",
+            "doorward-event-type: push",
+            "doorward-received-at: 1970-01-01T00:00:00.000Z",
+            "host: app",
+            "content-length: 0",
+            "doorward-attempt: 7",
+        ];
+        assert_eq!(shown(&verified, &attempt), told);
+        let observed = Message { verified: false, headers, ..Message::example() };
+        let told = [
+            "content-type: text/plain",
+            "doorward-source: shop",
+            "doorward-target: /",
+            "doorward-verified: false",
+            "doorward-received-at: 1970-01-01T00:00:00.000Z",
+            "host: app",
+            "content-length: 0",
+            "doorward-attempt: 1",
+            "doorward-deduplicated: false",
+        ];
+        assert_eq!(shown(&observed, &Attempt { number: 1, deduplicated: false, credentials: None }), told);
+    }
+}

@@ -22,7 +22,7 @@ use crate::store::Backlog;
 #[derive(Debug)]
 pub enum Delivery {
     /// By a request to the app, whose answer is the provider's.
-    Upstream(Upstream),
+    Upstream(Box<Upstream>),
     /// By putting it on this one of the store's queues, from which it is delivered.
     Queue(Backlog, usize),
     /// By an entry on a Redis stream.

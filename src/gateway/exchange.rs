@@ -107,7 +107,7 @@ impl Exchange {
         self.facts.unverified = Some(refusal);
         self.reserved = inbound.take_reserved();
         let (message, credentials) = Message::observed(inbound, source.name.header(), &source.credentials);
-        Received::Event(Admitted { message, credentials, ahead: None })
+        Received::Event(Admitted { message: Arc::new(message), credentials, ahead: None })
     }
 
     /// Notes that an event is a duplicate only because its content is known; what becomes of it.

@@ -152,7 +152,7 @@ impl Gateway {
                 exchange.reserved = event.inbound.take_reserved();
                 let ahead = event.ahead;
                 let (message, credentials) = Message::verified(event, source.name.header(), &source.credentials);
-                Ok(Received::Event(Admitted { message, credentials, ahead }))
+                Ok(Received::Event(Admitted { message: Arc::new(message), credentials, ahead }))
             }
             Err(nameless) if source.observe => Ok(exchange.unverified(nameless.why.into(), nameless.inbound, source)),
             Err(nameless) => Err(nameless.why.into()),
@@ -176,14 +176,12 @@ impl Gateway {
         match delivery {
             Delivery::Upstream(upstream) => self.pass_on(upstream, &source.keyspace, &received, exchange).await,
             Delivery::Queue(backlog, queue) => {
-                let message = Arc::new(received.message);
-                let put = |attempt| backlog.enqueue(*queue, Arc::clone(&message), attempt);
-                self.publish(&message, received.ahead, &self.metrics.store.enqueue, exchange, put).await
+                let put = |attempt| backlog.enqueue(*queue, Arc::clone(&received.message), attempt);
+                self.publish(&received, &self.metrics.store.enqueue, exchange, put).await
             }
             Delivery::RedisStream(stream) => {
-                let Admitted { message, ahead, .. } = &received;
-                let put = |attempt| stream.publish(message, attempt);
-                self.publish(message, *ahead, &self.metrics.store.publish, exchange, put).await
+                let put = |attempt| stream.publish(&received.message, attempt);
+                self.publish(&received, &self.metrics.store.publish, exchange, put).await
             }
         }
     }
@@ -262,8 +260,7 @@ impl Gateway {
     /// Puts a message where it is safe, together with what keeps it from being put there twice.
     async fn publish<P>(
         &self,
-        message: &Message,
-        ahead: Option<Duration>,
+        received: &Admitted,
         duration: &Histogram,
         exchange: &mut Exchange,
         put: impl FnOnce((Token, Duration)) -> P,
@@ -271,6 +268,7 @@ impl Gateway {
     where
         P: Future<Output = Result<Published, Unavailable>>,
     {
+        let message = &received.message;
         let flight = match message.keys {
             Some(keys) => match self.dedup.enter(keys).await {
                 Ok(flight) => Some(flight),
@@ -279,7 +277,7 @@ impl Gateway {
             None => None,
         };
         let mut watch = Stopwatch::start();
-        let published = put(self.dedup.publication(ahead)).await;
+        let published = put(self.dedup.publication(received.ahead)).await;
         watch.lap(duration);
         if let Ok(Published::Appended) = published {
             self.dedup.note(message);
@@ -302,7 +300,7 @@ enum Received {
 
 /// A message that goes on.
 struct Admitted {
-    message: Message,
+    message: Arc<Message>,
     credentials: Credentials,
     /// How far ahead of now its signed time is.
     ahead: Option<Duration>,

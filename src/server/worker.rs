@@ -326,7 +326,8 @@ impl Shared {
 fn delivery(source: &Arc<Source>, redis: Option<&Redis>, shared: &Shared) -> Option<Delivery> {
     match &source.destination {
         Destination::Upstream(target, timeout) => {
-            Some(Delivery::Upstream(Upstream::new(target.clone(), *timeout, source.limits.max_body)))
+            let upstream = Upstream::new(target.clone(), *timeout, source.limits.max_body);
+            Some(Delivery::Upstream(Box::new(upstream)))
         }
         Destination::Queue(_) => {
             let queue = shared.queues().position(|(queued, _)| Arc::ptr_eq(queued, source))?;
