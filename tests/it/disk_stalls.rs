@@ -1,10 +1,9 @@
-//! Disks that are late, which is not dead, and disks without room for the next write.
+//! Disks that are late, which is not dead.
 
 use std::time::Duration;
 use std::time::Instant;
 
 use crate::disk_errors::assert_no_panic;
-use crate::disk_power::STORE;
 use crate::disk_power::forgotten;
 use crate::harness::Disk;
 use crate::harness::Format;
@@ -28,7 +27,7 @@ fn a_disk_that_stalls_for_ten_seconds_costs_time_and_nothing_else() {
 
 fn stall(mode: Mode) {
     let (disk, sink, address) = (Disk::start(Format::Ext4), Sink::start(mode), Upstream::nowhere());
-    let gateway = Gateway::spawn(disk.path(), &(mode.sections(sink.address(), address) + STORE), &[]);
+    let gateway = Gateway::start(&(mode.sections(sink.address(), address) + &disk.store("1MiB")));
     let load = Load::start(address, "", 3);
     wait_until("some events", || load.count() > 20);
     disk.stall(STALL);

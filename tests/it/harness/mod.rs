@@ -39,6 +39,7 @@ pub use issuer::Issuer;
 pub use keyed::Keyed;
 pub use load::Acknowledged;
 pub use load::Arrival;
+pub use load::LARGE_EVENT;
 pub use load::Load;
 pub use load::Mode;
 pub use load::Sink;

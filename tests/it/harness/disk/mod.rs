@@ -27,6 +27,9 @@ pub enum Format {
     Xfs,
 }
 
+/// Nothing is left for the kernel to write in the background.
+const EAGER: &str = "-Enodiscard,lazy_itable_init=0,lazy_journal_init=0";
+
 /// A disk, mounted; it is unmounted when dropped. A gateway that uses it has to be dropped before.
 pub struct Disk {
     image: Arc<Image>,
@@ -57,7 +60,7 @@ impl Disk {
         let disk = Self { image, image_folder, serving: Some(serving), mounted };
         let file = disk.file();
         match format {
-            Format::Ext4 => run(Command::new("mkfs.ext4").args(["-q", "-F", "-m0", "-Enodiscard"]).arg(file)),
+            Format::Ext4 => run(Command::new("mkfs.ext4").args(["-q", "-F", "-m0", EAGER]).arg(file)),
             Format::Xfs => run(Command::new("mkfs.xfs").args(["-q", "-f", "-K"]).arg(file)),
         }
         disk.mount();
@@ -67,6 +70,12 @@ impl Disk {
     /// The folder in which the file system is.
     pub fn path(&self) -> &Path {
         self.mounted.path()
+    }
+
+    /// The section of a store on it, which leaves so much free.
+    pub fn store(&self, min_free: &str) -> String {
+        let path = self.path().join("store.db");
+        format!("[store]\nurl = \"sqlite:{}\"\nmin_free = \"{min_free}\"\n", path.display())
     }
 
     /// So many writes from now on fail with EIO.
