@@ -55,8 +55,9 @@ fn check(mode: Mode) {
         let well = gateway.ok().and_then(|gateway| {
             assert_no_panic(&gateway, &what);
             let lives = wait_for(&format!("it to be ready or to want a restart: {what}"), || {
-                let (ready, lives) = (gateway.admin("/readyz").status == 200, gateway.admin("/livez").status == 200);
-                (ready || !lives).then_some(lives)
+                let (ready, lives) = (gateway.admin("/readyz"), gateway.admin("/livez"));
+                assert!(lives.status == 200 || lives.text().contains("restart"), "{what}: {}", lives.text());
+                (ready.status == 200 || lives.status != 200).then_some(lives.status == 200)
             });
             lives.then_some(gateway)
         });

@@ -50,13 +50,14 @@ impl Disk {
     /// Makes a disk of so many MiB.
     pub fn of(format: Format, mib: usize) -> Self {
         require_root();
+        sweep();
         let image = Image::new(mib << 20);
-        let image_folder = tempfile::tempdir().expect("a folder");
+        let image_folder = folder();
         let mut options = fuser::Config::default();
         options.mount_options = vec![MountOption::FSName("doorward-tests".to_owned())];
         let serving = fuser::spawn_mount(Folder(Arc::clone(&image)), image_folder.path(), &options)
             .expect("FUSE: it takes root, /dev/fuse and a kernel that has it");
-        let mounted = tempfile::tempdir().expect("a folder");
+        let mounted = folder();
         let disk = Self { image, image_folder, serving: Some(serving), mounted };
         let file = disk.file();
         match format {
@@ -145,6 +146,25 @@ impl Drop for Disk {
         }
         if let Some(serving) = self.serving.take() {
             drop(serving.umount_and_join());
+        }
+    }
+}
+
+/// What the folders of disks are called, whose process follows.
+const NAME: &str = "doorward-disk-";
+
+fn folder() -> TempDir {
+    tempfile::Builder::new().prefix(&format!("{NAME}{}-", std::process::id())).tempdir().expect("a folder")
+}
+
+/// Unmounts the disks of test processes that were killed.
+fn sweep() {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").expect("Linux");
+    for mounted in mounts.lines().filter_map(|line| line.split(' ').nth(1)) {
+        let process = mounted.split_once(NAME).and_then(|(_, named)| named.split('-').next());
+        if process.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
+            drop(Command::new("umount").arg("--lazy").arg(mounted).status());
+            drop(std::fs::remove_dir(mounted));
         }
     }
 }
