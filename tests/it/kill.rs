@@ -2,86 +2,81 @@
 //! likes.
 
 use std::collections::HashMap;
-use std::collections::HashSet;
-use std::io::BufReader;
-use std::io::Write as _;
-use std::net::SocketAddr;
-use std::net::TcpStream;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
+use crate::disk_power::forgotten;
+use crate::harness::Acknowledged;
 use crate::harness::Gateway;
 use crate::harness::Github;
-use crate::harness::Message;
+use crate::harness::LARGE_EVENT;
+use crate::harness::Load;
+use crate::harness::Mode;
+use crate::harness::Random;
 use crate::harness::Reply;
+use crate::harness::Sink;
 use crate::harness::Upstream;
-use crate::harness::free_port;
-use crate::harness::raw_upstream;
+use crate::harness::event;
 use crate::harness::wait_until;
 use crate::queue::DUPLICATE;
 use crate::queue::QUEUED;
 use crate::queue::queued;
 
-const KILLS: u64 = 15;
+const KILLS: u64 = 12;
 const SENDERS: usize = 4;
+/// How long before a kill an event may have arrived that arrives again: as long as its answer may take.
+const IN_FLIGHT: Duration = Duration::from_secs(1);
+/// How long a gateway takes to start, at most; and how long a moment is at which it is killed.
+const START: Duration = Duration::from_millis(30);
+const MOMENT: Duration = Duration::from_millis(150);
+/// How long a checkpoint takes, at most.
+const CHECKPOINT: Duration = Duration::from_millis(10);
 
 #[test]
-fn a_gateway_that_is_killed_again_and_again_loses_nothing_and_repeats_nothing_that_was_recorded() {
+fn killed_again_and_again_a_queue_loses_nothing_and_repeats_nothing_that_was_recorded() {
+    kill_again_and_again(Mode::Queue);
+}
+
+#[test]
+fn killed_again_and_again_a_gateway_delivers_nothing_again_that_it_has_acknowledged() {
+    kill_again_and_again(Mode::Upstream);
+}
+
+fn kill_again_and_again(mode: Mode) {
     let kills = std::env::var("DOORWARD_TESTS_KILLS").map_or(KILLS, |kills| kills.parse().expect("a number"));
     let begun = Instant::now();
-    let arrivals: Arc<Mutex<Vec<String>>> = Arc::default();
-    let upstream = upstream(&arrivals);
-    let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-    let more = r#", keep = "2s", backoff = "20ms", max_backoff = "100ms""#;
-    let sections = format!("{}[server]\nlisten = \"{address}\"\n", queued(&format!("http://{upstream}/app"), more));
+    let (sink, address) = (Sink::start(mode), Upstream::nowhere());
+    let sections = mode.sections(sink.address(), address) + "[store]\nurl = \"sqlite:store.db\"\n";
     let folder = tempfile::tempdir().expect("a folder");
-    let stop = Arc::new(AtomicBool::new(false));
-    let senders: Vec<_> = (0..SENDERS)
-        .map(|sender| {
-            let stop = Arc::clone(&stop);
-            std::thread::spawn(move || send(sender, address, &stop))
-        })
-        .collect();
-    let recorded = kill(kills, folder.path(), &sections, &arrivals);
-    stop.store(true, Ordering::SeqCst);
-    let acknowledged: Vec<String> = senders.into_iter().flat_map(|sender| sender.join().expect("a sender")).collect();
+    let load = Load::start(address, "", SENDERS);
+    let Killed { at, recorded, moments, mut acknowledged } = kill(mode, kills, folder.path(), &sections, &sink);
+    acknowledged.extend(load.stop());
     let gateway = Gateway::spawn(folder.path(), &sections, &[]);
-    let missing = || {
-        let arrived: HashSet<String> = arrivals.lock().unwrap().iter().cloned().collect();
-        acknowledged.iter().filter(|id| !arrived.contains(*id)).count()
-    };
-    // However many there are, they come one after the other.
-    let mut left = missing();
-    eprintln!("{left} events were still queued after the last kill");
-    while left > 0 {
-        wait_until("what was acknowledged to arrive", || missing() < left);
-        left = missing();
-    }
-    drop(gateway);
-    let log = std::fs::metadata(folder.path().join("store.db-wal")).expect("a log").len();
+    sink.wait_for(&acknowledged);
+    assert_eq!(forgotten(&gateway, &acknowledged), Vec::<String>::new());
+    drop(gateway.kill());
+    let log = std::fs::metadata(folder.path().join("store.db-wal")).map_or(0, |log| log.len());
     assert!(log < 64 << 20, "the log has {log} bytes: it is never moved into the file");
-    let arrivals = arrivals.lock().unwrap().clone();
-    let repeated: Vec<_> = arrivals
+    let arrivals = sink.arrivals();
+    let again = arrivals
         .iter()
         .enumerate()
-        .filter(|(at, id)| recorded.get(*id).is_some_and(|recorded| at >= recorded))
-        .map(|(_, id)| id)
-        .collect();
-    assert!(repeated.is_empty(), "delivered again: {repeated:?}");
-    let twice = arrivals.len() - arrivals.iter().collect::<HashSet<_>>().len();
+        .filter(|(at, arrival)| recorded.get(&arrival.id).is_some_and(|recorded| at >= recorded));
+    assert_eq!(again.map(|(_, arrival)| &arrival.id).collect::<Vec<_>>(), Vec::<&String>::new(), "recorded before");
+    assert_eq!(sink.repeated(&at, IN_FLIGHT), Vec::<String>::new(), "far from any kill");
+    let mut ids: Vec<_> = arrivals.iter().map(|arrival| &arrival.id).collect();
+    ids.sort_unstable();
+    ids.dedup();
     eprintln!(
-        "{kills} kills in {:?}: {} events acknowledged, all of them arrived; {} recorded as delivered before a kill, none \
-         of them arrived again; {twice} arrived twice because a kill came before the record",
+        "{mode:?}: {kills} kills in {:?} ({moments:?}): {} events acknowledged, all of them arrived; {} recorded as \
+         delivered before a kill, none of them arrived again; {} arrived twice because a kill came before the record",
         begun.elapsed(),
         acknowledged.len(),
-        recorded.len()
+        recorded.len(),
+        arrivals.len() - ids.len()
     );
-    assert!(acknowledged.len() as u64 > kills && recorded.len() as u64 > kills / 2);
+    assert!(acknowledged.len() as u64 > kills && (mode == Mode::Upstream || recorded.len() as u64 > kills / 2));
 }
 
 #[test]
@@ -105,78 +100,79 @@ fn a_gateway_that_is_stopped_longer_than_an_attempt_may_take_goes_on_as_if_nothi
     assert_eq!(Github::delivery("5", "5").send(gateway.address()).text(), DUPLICATE);
 }
 
-/// Starts the gateway and kills it, so many times; what was delivered according to its file, with how many events had
-/// arrived then.
-fn kill(kills: u64, folder: &Path, sections: &str, arrivals: &Mutex<Vec<String>>) -> HashMap<String, usize> {
-    let mut recorded: HashMap<String, usize> = HashMap::new();
-    let mut random = 1_u64;
+/// What became of the kills.
+struct Killed {
+    at: Vec<Instant>,
+    /// What was delivered according to the file, with how many events had arrived then.
+    recorded: HashMap<String, usize>,
+    moments: Moments,
+    /// What was sent to have something to move.
+    acknowledged: Vec<Acknowledged>,
+}
+
+/// How many kills came when.
+#[derive(Debug, Default)]
+struct Moments {
+    start: u32,
+    checkpoint: u32,
+    any: u32,
+}
+
+/// Starts the gateway and kills it, so many times.
+fn kill(mode: Mode, kills: u64, folder: &Path, sections: &str, sink: &Sink) -> Killed {
+    let (mut random, mut moments) = (Random::new(4), Moments::default());
+    let (mut at, mut recorded, mut acknowledged) = (Vec::new(), HashMap::new(), Vec::new());
     for kill in 0..kills {
         if kill % 100 == 99 {
-            eprintln!("{kill} kills, {} events have arrived", arrivals.lock().unwrap().len());
+            eprintln!("{mode:?}: {kill} kills, {} events have arrived", sink.count());
         }
-        let gateway = Gateway::spawn(folder, sections, &[]);
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         // The moment is what is tried here; nothing is waited for.
-        std::thread::sleep(Duration::from_micros((random >> 33) % 150_000));
+        let mut within = |limit: Duration| Duration::from_micros(random.below(limit.as_micros() as u64));
+        let gateway = match kill % 8 {
+            1 | 5 => {
+                let gateway = Gateway::spawn_early(folder, sections);
+                std::thread::sleep(within(START));
+                moments.start += 1;
+                gateway
+            }
+            // What is delivered at once has no log to speak of.
+            3 if mode == Mode::Queue => {
+                let gateway = Gateway::spawn(folder, sections, &[]);
+                moments.checkpoint += 1;
+                acknowledged.extend(wait_for_checkpoint(&gateway, folder, kill));
+                std::thread::sleep(within(CHECKPOINT));
+                gateway
+            }
+            _ => {
+                let gateway = Gateway::spawn(folder, sections, &[]);
+                std::thread::sleep(within(MOMENT));
+                moments.any += 1;
+                gateway
+            }
+        };
         drop(gateway.kill());
-        let arrived = arrivals.lock().unwrap().len();
-        for id in delivered(folder) {
-            recorded.entry(id).or_insert(arrived);
+        at.push(Instant::now());
+        if mode == Mode::Queue {
+            let arrived = sink.count();
+            for id in delivered(folder) {
+                recorded.entry(id).or_insert(arrived);
+            }
         }
     }
-    recorded
+    Killed { at, recorded, moments, acknowledged }
 }
 
-/// Sends events one after the other, each until it is acknowledged, as a provider does; those that were.
-fn send(sender: usize, gateway: SocketAddr, stop: &AtomicBool) -> Vec<String> {
-    let mut acknowledged = Vec::new();
-    let mut connection: Option<TcpStream> = None;
-    for number in 0_u64.. {
-        let id = format!("{sender}-{number}");
-        let delivery = Github::delivery(&id, format!(r#"{{"id": "{id}"}}"#));
-        loop {
-            if stop.load(Ordering::SeqCst) {
-                return acknowledged;
-            }
-            let answer = connection.take().or_else(|| TcpStream::connect(gateway).ok()).and_then(|mut stream| {
-                stream.write_all(&delivery.bytes()).ok()?;
-                let answer = Message::read(&mut BufReader::new(&stream)).ok()??;
-                connection = Some(stream);
-                Some(answer)
-            });
-            let Some(answer) = answer else {
-                std::thread::sleep(Duration::from_millis(2));
-                continue;
-            };
-            let text = String::from_utf8_lossy(&answer.body).into_owned();
-            if text == QUEUED || text == DUPLICATE {
-                acknowledged.push(id);
-                break;
-            }
-            panic!("{} {text}", answer.start);
-        }
-    }
+/// Sends so much that the log begins to be moved into the file, which is not written otherwise.
+fn wait_for_checkpoint(gateway: &Gateway, folder: &Path, kill: u64) -> Vec<Acknowledged> {
+    let written = || std::fs::metadata(folder.join("store.db")).and_then(|file| file.modified()).expect("a file");
+    let (before, mut acknowledged) = (written(), Vec::new());
+    wait_until("a checkpoint", || {
+        let id = format!("{LARGE_EVENT}-{kill}-{}", acknowledged.len());
+        assert_eq!(event(&id).send(gateway.address()).text(), QUEUED);
+        acknowledged.push(Acknowledged { id, at: Instant::now() });
+        written() != before
+    });
     acknowledged
-}
-
-/// An upstream that notes what arrives, and takes every fifth event only when it comes again.
-fn upstream(arrivals: &Arc<Mutex<Vec<String>>>) -> SocketAddr {
-    let arrivals = Arc::clone(arrivals);
-    raw_upstream(move |_, stream| {
-        let mut reader = BufReader::new(&stream);
-        while let Ok(Some(message)) = Message::read(&mut reader) {
-            let id = message.header("doorward-event-id").expect("an id").to_owned();
-            assert_eq!(message.body, format!(r#"{{"id": "{id}"}}"#).into_bytes());
-            let refused = id.ends_with(['3', '8']) && message.header("doorward-attempt") == Some("1");
-            if !refused {
-                arrivals.lock().unwrap().push(id);
-            }
-            let status = if refused { "500 No" } else { "200 Yes" };
-            if write!(&stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").is_err() {
-                return;
-            }
-        }
-    })
 }
 
 /// The events whose delivery is recorded, read from a copy, so that the gateway finds its file as it left it.
@@ -186,6 +182,7 @@ fn delivered(folder: &Path) -> Vec<String> {
         drop(std::fs::copy(folder.join(name), copy.path().join(name)));
     }
     let file = rusqlite::Connection::open(copy.path().join("store.db")).expect("a file");
-    let mut ids = file.prepare("SELECT id FROM events WHERE state = 4").expect("a store");
+    // One that was killed before it had made its tables has recorded nothing.
+    let Ok(mut ids) = file.prepare("SELECT id FROM events WHERE state = 4") else { return Vec::new() };
     ids.query_map([], |row| row.get(0)).expect("events").map(|id| id.expect("an id")).collect()
 }

@@ -83,8 +83,25 @@ impl Gateway {
         gateway
     }
 
+    /// Starts it in this folder if it can; otherwise what it says.
     #[track_caller]
-    fn run(mut command: Command, folder: &Path, sections: &str) -> Self {
+    pub fn try_spawn(folder: &Path, sections: &str) -> Result<Self, String> {
+        Self::begin(doorward(), folder, sections).until_ready()
+    }
+
+    /// Starts it in this folder and does not wait until it is ready.
+    #[track_caller]
+    pub fn spawn_early(folder: &Path, sections: &str) -> Self {
+        Self::begin(doorward(), folder, sections)
+    }
+
+    #[track_caller]
+    fn run(command: Command, folder: &Path, sections: &str) -> Self {
+        Self::begin(command, folder, sections).until_ready().unwrap_or_else(|said| panic!("the gateway ended: {said}"))
+    }
+
+    #[track_caller]
+    fn begin(mut command: Command, folder: &Path, sections: &str) -> Self {
         let config = folder.join("doorward.toml");
         std::fs::write(&config, complete(sections)).expect("a configuration");
         command.arg("serve").arg("--config").arg(&config).current_dir(folder);
@@ -100,24 +117,45 @@ impl Gateway {
         });
         // From here on it is killed whatever happens.
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut gateway = Self { child, folder: None, listen: nowhere, admin: nowhere, log };
+        Self { child, folder: None, listen: nowhere, admin: nowhere, log }
+    }
+
+    /// Waits until it is ready; what it says when it ends instead.
+    #[track_caller]
+    fn until_ready(mut self) -> Result<Self, String> {
         let ready = wait_for("the gateway to be ready", || {
-            if let Ok(Some(status)) = gateway.child.try_wait() {
-                panic!("the gateway ended with {status}: {:#?}", gateway.log());
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Some(Err(status));
             }
-            gateway.log().into_iter().find(|event| event["message"] == "ready")
+            self.log().into_iter().find(|event| event["message"] == "ready").map(Ok)
         });
+        let ready = match ready {
+            Ok(ready) => ready,
+            Err(status) => return Err(format!("{status}: {:#?}", self.log())),
+        };
         let address = |key: &str| ready[key].as_str().expect("an address").parse().expect("an address");
-        (gateway.listen, gateway.admin) = (address("listen"), address("admin"));
-        gateway
+        (self.listen, self.admin) = (address("listen"), address("admin"));
+        Ok(self)
     }
 
     /// Starts it in a folder where it cannot start; what it says.
     #[track_caller]
     pub fn refused(folder: &Path, sections: &str) -> String {
+        Self::refused_as(doorward(), folder, sections)
+    }
+
+    /// The same as a user whom permissions stop, who root is not.
+    #[track_caller]
+    pub fn refused_without_privilege(folder: &Path, sections: &str) -> String {
+        let mut command = without_settings(Command::new("setpriv"));
+        command.args(["--bounding-set=-dac_override,-dac_read_search", env!("CARGO_BIN_EXE_doorward")]);
+        Self::refused_as(command, folder, sections)
+    }
+
+    #[track_caller]
+    fn refused_as(mut command: Command, folder: &Path, sections: &str) -> String {
         let config = folder.join("doorward.toml");
         std::fs::write(&config, complete(sections)).expect("a configuration");
-        let mut command = doorward();
         command.arg("serve").arg("--config").arg(&config).current_dir(folder);
         let output = command.output().expect("it ends");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -1,5 +1,6 @@
 //! What the tests are made of: the gateway as a process, senders, upstreams, issuers and Redis servers around it.
 
+mod disk;
 mod faults;
 mod files;
 mod gateway;
@@ -7,7 +8,9 @@ mod http;
 mod inside;
 mod issuer;
 mod keyed;
+mod load;
 mod operator;
+mod random;
 mod receiver;
 mod redis;
 mod redis_many;
@@ -23,6 +26,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
+pub use disk::Disk;
+pub use disk::Format;
+pub use disk::mount;
 pub use faults::Faults;
 pub use files::Files;
 pub use gateway::Exit;
@@ -33,9 +39,18 @@ pub use http::Message;
 pub use inside::Inside;
 pub use issuer::Issuer;
 pub use keyed::Keyed;
+pub use load::Acknowledged;
+pub use load::Arrival;
+pub use load::LARGE_EVENT;
+pub use load::Load;
+pub use load::Mode;
+pub use load::Sink;
+pub use load::event;
 pub use operator::TOKEN;
 pub use operator::picky;
 pub use operator::steerable;
+pub use random::Random;
+pub use random::rounds;
 pub use receiver::Receiver;
 pub use redis::Redis;
 pub use redis::stream_ids;

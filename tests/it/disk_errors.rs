@@ -1,0 +1,108 @@
+//! Disks that fail to write or to flush under load: what users see until it is repaired, and afterwards.
+
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::disk_power::WINDOW;
+use crate::disk_power::forgotten;
+use crate::harness::Disk;
+use crate::harness::Format;
+use crate::harness::Gateway;
+use crate::harness::Load;
+use crate::harness::Mode;
+use crate::harness::Sink;
+use crate::harness::Upstream;
+use crate::harness::event;
+use crate::harness::rounds;
+use crate::harness::wait_until;
+
+const SENDERS: usize = 3;
+/// How soon a fault that nobody noticed comes again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// What breaks, and how.
+const FAULTS: [(&str, fn(&Disk)); 3] = [
+    ("one write fails", |disk| disk.fail_writes(1)),
+    ("all writes fail", |disk| disk.fail_writes(u64::MAX)),
+    ("all flushes fail", Disk::fail_flushes),
+];
+
+#[test]
+fn a_queue_on_ext4_acknowledges_nothing_that_a_failing_disk_could_lose() {
+    check(Format::Ext4, Mode::Queue);
+}
+
+#[test]
+fn a_queue_on_xfs_acknowledges_nothing_that_a_failing_disk_could_lose() {
+    check(Format::Xfs, Mode::Queue);
+}
+
+#[test]
+fn events_are_not_delivered_when_a_failing_ext4_could_not_remember_them() {
+    check(Format::Ext4, Mode::Upstream);
+}
+
+#[test]
+fn events_are_not_delivered_when_a_failing_xfs_could_not_remember_them() {
+    check(Format::Xfs, Mode::Upstream);
+}
+
+fn check(format: Format, mode: Mode) {
+    let (disk, sink, address) = (Disk::start(format), Sink::start(mode), Upstream::nowhere());
+    let sections = mode.sections(sink.address(), address) + &disk.store("1MiB");
+    // The configuration is elsewhere: what fails is a write of the store.
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut all = Vec::new();
+    for round in 0..rounds(FAULTS.len() as u64) {
+        let (what, fail) = FAULTS[round as usize % FAULTS.len()];
+        let gateway = Gateway::spawn(folder.path(), &sections, &[]);
+        let load = Load::start(address, &format!("{round}-"), SENDERS);
+        let certain =
+            || load.acknowledged().into_iter().filter(|event| mode == Mode::Queue || event.at.elapsed() > WINDOW);
+        wait_until("some events", || certain().count() > 20);
+        let certain: Vec<_> = certain().collect();
+        let mut failed = None;
+        wait_until("a refusal", || {
+            // One write may be one of the file system's own, which nobody waits for.
+            if failed.is_none_or(|at: Instant| at.elapsed() > AGAIN) {
+                fail(&disk);
+                failed = Some(Instant::now());
+            }
+            load.refused() > 0
+        });
+        wait_until("a sign that a restart is needed", || gateway.admin("/livez").status == 503);
+        assert_eq!(gateway.admin("/readyz").status, 503, "{what}");
+        load.wait_until_refused();
+        let before = load.count();
+        load.wait_until_refused();
+        assert_eq!(load.count(), before, "{what}: an event was acknowledged after the store had failed");
+        let acknowledged = load.stop();
+        gateway.logged("what to do", |event| {
+            event["message"].as_str().is_some_and(|it| it.contains("see to the disk and restart the gateway"))
+        });
+        assert_no_panic(&gateway, what);
+        gateway.signal("TERM");
+        assert_eq!(gateway.wait().status.code(), Some(0), "{what}");
+        disk.repair();
+        let gateway = Gateway::spawn(folder.path(), &sections, &[]);
+        sink.wait_for(&acknowledged);
+        let known = if mode == Mode::Queue { &acknowledged } else { &certain };
+        assert_eq!(forgotten(&gateway, known), Vec::<String>::new(), "{what}");
+        all.extend(acknowledged);
+        // A provider whose event was refused comes again.
+        for sender in 0..SENDERS {
+            let own = format!("{round}-{sender}-");
+            let next = all.iter().filter(|event| event.id.starts_with(&own)).count();
+            let id = format!("{own}{next}");
+            assert_eq!(event(&id).send(gateway.address()).status, 200, "{what}: {id}");
+            wait_until("what was refused", || sink.arrivals().iter().any(|arrival| arrival.id == id));
+        }
+        gateway.signal("TERM");
+        assert_eq!(gateway.wait().status.code(), Some(0));
+    }
+    eprintln!("{format:?}, {mode:?}: {} events were acknowledged, {} arrived", all.len(), sink.count());
+}
+
+pub fn assert_no_panic(gateway: &Gateway, what: &str) {
+    let log = gateway.log();
+    assert!(!log.iter().any(|event| event.to_string().contains("panick")), "{what}: {log:#?}");
+}

@@ -1,0 +1,52 @@
+//! Disks that are late, which is not dead.
+
+use std::time::Duration;
+use std::time::Instant;
+
+use crate::disk_errors::assert_no_panic;
+use crate::disk_power::forgotten;
+use crate::harness::Disk;
+use crate::harness::Format;
+use crate::harness::Gateway;
+use crate::harness::Load;
+use crate::harness::Mode;
+use crate::harness::Sink;
+use crate::harness::Upstream;
+use crate::harness::wait_until;
+
+const STALL: Duration = Duration::from_secs(10);
+
+#[test]
+fn a_disk_that_stalls_for_ten_seconds_costs_time_and_nothing_else() {
+    std::thread::scope(|scope| {
+        for mode in [Mode::Queue, Mode::Upstream] {
+            scope.spawn(move || stall(mode));
+        }
+    });
+}
+
+fn stall(mode: Mode) {
+    let (disk, sink, address) = (Disk::start(Format::Ext4), Sink::start(mode), Upstream::nowhere());
+    let gateway = Gateway::start(&(mode.sections(sink.address(), address) + &disk.store("1MiB")));
+    let load = Load::start(address, "", 3);
+    wait_until("some events", || load.count() > 20);
+    disk.stall(STALL);
+    let begun = Instant::now();
+    let mut probes = 0;
+    while begun.elapsed() < STALL {
+        let asked = Instant::now();
+        assert_eq!(gateway.admin("/livez").status, 200, "{mode:?}: a restart would not help");
+        assert!(asked.elapsed() < Duration::from_secs(1), "{mode:?}: a probe took {:?}", asked.elapsed());
+        probes += 1;
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(probes > 20);
+    let before = load.count();
+    wait_until("it to go on", || load.count() > before + 20);
+    wait_until("it to be ready", || gateway.admin("/readyz").status == 200);
+    assert_no_panic(&gateway, "a stall");
+    let acknowledged = load.stop();
+    sink.wait_for(&acknowledged);
+    assert_eq!(forgotten(&gateway, &acknowledged), Vec::<String>::new());
+    eprintln!("{mode:?}: {} events were acknowledged, {before} of them before the stall was over", acknowledged.len());
+}
