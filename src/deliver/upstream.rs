@@ -123,12 +123,12 @@ impl Target {
 
     /// The address for a message.
     fn address(&self, message: &Message) -> Result<Uri, Undelivered> {
-        let forwarded = match self.forward {
-            Forward::Always => true,
-            Forward::Verified => message.verified,
-            Forward::Never => false,
+        let target = match self.forward {
+            Forward::Always => Some(&message.target),
+            Forward::Verified => Some(&message.target).filter(|_| message.verified),
+            Forward::Never => None,
         };
-        let query = message.target.split_once('?').filter(|_| forwarded).map(|(_, query)| self.own.left_out_of(query));
+        let query = target.and_then(|target| target.split_once('?')).map(|(_, query)| self.own.left_out_of(query));
         let Some(query) = query.filter(|query| !query.is_empty()) else { return Ok(self.path.clone()) };
         let joint = match self.path.query() {
             None => "?",

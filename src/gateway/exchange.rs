@@ -13,7 +13,6 @@ use http::Uri;
 use http_body_util::Full;
 use prometheus::IntGauge;
 
-use super::Admitted;
 use super::Endpoint;
 use super::Gateway;
 use super::Received;
@@ -22,13 +21,11 @@ use crate::admission::Reserved;
 use crate::body::Inbound;
 use crate::dedup::First;
 use crate::escape;
-use crate::message::Message;
 use crate::refusal::Blame;
 use crate::refusal::Refusal;
 use crate::reply;
 use crate::reply::Answers;
 use crate::reply::Outcome;
-use crate::source::Source;
 
 /// One request from its head to its answer: what the log and the metrics will say about it.
 pub(super) struct Exchange {
@@ -102,12 +99,11 @@ impl Exchange {
     }
 
     /// Notes why an event would be refused if the source did more than observe.
-    pub(super) fn unverified(&mut self, refusal: Refusal, mut inbound: Inbound, source: &Source) -> Received {
+    pub(super) fn unverified(&mut self, refusal: Refusal, mut inbound: Inbound) -> Received {
         self.endpoint.metrics.deliver_unverified(refusal.row().reason);
         self.facts.unverified = Some(refusal);
         self.reserved = inbound.take_reserved();
-        let (message, credentials) = Message::observed(inbound, source.name.header(), &source.credentials);
-        Received::Event(Admitted { message: Arc::new(message), credentials, ahead: None })
+        Received::Observed(inbound)
     }
 
     /// Notes that an event is a duplicate only because its content is known; what becomes of it.

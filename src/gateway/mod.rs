@@ -18,11 +18,13 @@ use prometheus::Histogram;
 use self::exchange::Exchange;
 use crate::admission::Connection;
 use crate::body;
+use crate::body::Inbound;
 use crate::dedup::Claim;
 use crate::dedup::Dedup;
 use crate::deliver::Attempt;
 use crate::deliver::Delivery;
 use crate::deliver::Upstream;
+use crate::event::Event;
 use crate::handshake;
 use crate::message::Credentials;
 use crate::message::Keys;
@@ -40,7 +42,6 @@ use crate::store::Keyspace;
 use crate::store::Known;
 use crate::store::Noted;
 use crate::store::Published;
-use crate::store::Token;
 use crate::store::Unavailable;
 use crate::telemetry::Metrics;
 use crate::telemetry::Sampler;
@@ -88,8 +89,7 @@ impl Gateway {
     pub async fn handle(self: Arc<Self>, caller: &Caller, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let mut exchange = Exchange::begin(&self, request.uri());
         let result = match self.receive(caller, request, &mut exchange).await {
-            Ok(Received::Event(received)) => self.forward(received, &mut exchange).await,
-            Ok(Received::Handshake(answer)) => Ok(Outcome::Handshake(answer)),
+            Ok(received) => self.forward(received, &mut exchange).await,
             Err(refusal) => Err(refusal),
         };
         exchange.end(result)
@@ -134,7 +134,7 @@ impl Gateway {
         let verified = match source.authenticator.verify(inbound, Moment::now()).await {
             Ok(verified) => verified,
             Err(rejected) if source.observe && event => {
-                return Ok(exchange.unverified(rejected.failure.into(), rejected.inbound, source));
+                return Ok(exchange.unverified(rejected.failure.into(), rejected.inbound));
             }
             Err(rejected) => return Err(rejected.failure.into()),
         };
@@ -150,18 +150,21 @@ impl Gateway {
             Ok(mut event) => {
                 exchange.facts.event = Some((event.id.clone(), event.kind.clone()));
                 exchange.reserved = event.inbound.take_reserved();
-                let ahead = event.ahead;
-                let (message, credentials) = Message::verified(event, source.name.header(), &source.credentials);
-                Ok(Received::Event(Admitted { message: Arc::new(message), credentials, ahead }))
+                Ok(Received::Event(event))
             }
-            Err(nameless) if source.observe => Ok(exchange.unverified(nameless.why.into(), nameless.inbound, source)),
+            Err(nameless) if source.observe => Ok(exchange.unverified(nameless.why.into(), nameless.inbound)),
             Err(nameless) => Err(nameless.why.into()),
         }
     }
 
-    async fn forward(&self, received: Admitted, exchange: &mut Exchange) -> Result<Outcome, Refusal> {
+    async fn forward(&self, received: Received, exchange: &mut Exchange) -> Result<Outcome, Refusal> {
         let endpoint = Arc::clone(&exchange.endpoint);
         let (source, delivery) = endpoint.source.as_ref().ok_or(Refusal::NotFound)?;
+        let received = match received {
+            Received::Event(event) => Admitted::event(event, source),
+            Received::Observed(inbound) => Admitted::observed(inbound, source),
+            Received::Handshake(answer) => return Ok(Outcome::Handshake(answer)),
+        };
         match source.wanted.judge(&received.message) {
             Want::Wanted => {}
             Want::Unwanted => return self.ignore(&source.keyspace, &received, exchange).await,
@@ -176,12 +179,13 @@ impl Gateway {
         match delivery {
             Delivery::Upstream(upstream) => self.pass_on(upstream, &source.keyspace, &received, exchange).await,
             Delivery::Queue(backlog, queue) => {
-                let put = |attempt| backlog.enqueue(*queue, Arc::clone(&received.message), attempt);
-                self.publish(&received, &self.metrics.store.enqueue, exchange, put).await
+                let message = Arc::new(received.message);
+                let put = backlog.enqueue(*queue, Arc::clone(&message), self.dedup.publication(received.ahead));
+                self.publish(&message, &self.metrics.store.enqueue, exchange, put).await
             }
             Delivery::RedisStream(stream) => {
-                let put = |attempt| stream.publish(&received.message, attempt);
-                self.publish(&received, &self.metrics.store.publish, exchange, put).await
+                let put = stream.publish(&received.message, self.dedup.publication(received.ahead));
+                self.publish(&received.message, &self.metrics.store.publish, exchange, put).await
             }
         }
     }
@@ -258,17 +262,13 @@ impl Gateway {
     }
 
     /// Puts a message where it is safe, together with what keeps it from being put there twice.
-    async fn publish<P>(
+    async fn publish(
         &self,
-        received: &Admitted,
+        message: &Message,
         duration: &Histogram,
         exchange: &mut Exchange,
-        put: impl FnOnce((Token, Duration)) -> P,
-    ) -> Result<Outcome, Refusal>
-    where
-        P: Future<Output = Result<Published, Unavailable>>,
-    {
-        let message = &received.message;
+        put: impl Future<Output = Result<Published, Unavailable>>,
+    ) -> Result<Outcome, Refusal> {
         let flight = match message.keys {
             Some(keys) => match self.dedup.enter(keys).await {
                 Ok(flight) => Some(flight),
@@ -277,7 +277,7 @@ impl Gateway {
             None => None,
         };
         let mut watch = Stopwatch::start();
-        let published = put(self.dedup.publication(received.ahead)).await;
+        let published = put.await;
         watch.lap(duration);
         if let Ok(Published::Appended) = published {
             self.dedup.note(message);
@@ -294,16 +294,31 @@ impl Gateway {
 
 /// What a request turned out to be.
 enum Received {
-    Event(Admitted),
+    Event(Event),
+    /// What could not be verified or identified, of a source that only observes.
+    Observed(Inbound),
     Handshake(handshake::Answer),
 }
 
 /// A message that goes on.
 struct Admitted {
-    message: Arc<Message>,
+    message: Message,
     credentials: Credentials,
     /// How far ahead of now its signed time is.
     ahead: Option<Duration>,
+}
+
+impl Admitted {
+    fn event(event: Event, source: &Source) -> Self {
+        let ahead = event.ahead;
+        let (message, credentials) = Message::verified(event, source.name.header(), &source.credentials);
+        Self { message, credentials, ahead }
+    }
+
+    fn observed(inbound: Inbound, source: &Source) -> Self {
+        let (message, credentials) = Message::observed(inbound, source.name.header(), &source.credentials);
+        Self { message, credentials, ahead: None }
+    }
 }
 
 /// Measures one step after the other.

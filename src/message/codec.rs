@@ -1,14 +1,19 @@
 //! Messages as stores write them: headers as JSON, an array of pairs of name and value, bytes beyond ASCII as the characters of
 //! the same number (ISO 8859-1); and a checksum.
 
-use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
 
+use super::Headers;
 use super::Message;
 
-/// Most headers of a message: more than any request may have, and fewer than a map can hold.
+/// Most headers of a message: more than any request may have, and fewer than the map of an attempt can hold.
 pub(crate) const MAX_HEADERS: usize = 1000;
+
+/// Names and values of headers.
+pub(crate) fn pairs(headers: &Headers) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+    headers.iter().map(|(name, value)| (name, value))
+}
 
 /// Writes headers.
 pub(crate) fn to_json<'h>(headers: impl IntoIterator<Item = (&'h HeaderName, &'h HeaderValue)>) -> String {
@@ -33,18 +38,12 @@ pub(crate) fn to_json<'h>(headers: impl IntoIterator<Item = (&'h HeaderName, &'h
 }
 
 /// Reads them again; `None` when they are no headers, or more than [`MAX_HEADERS`].
-pub(crate) fn from_json(json: &str) -> Option<HeaderMap> {
+pub(crate) fn from_json(json: &str) -> Option<Headers> {
     let pairs: Vec<(String, String)> = serde_json::from_str(json).ok()?;
     if pairs.len() > MAX_HEADERS {
         return None;
     }
-    // With room for those of an attempt.
-    let mut headers = HeaderMap::with_capacity(pairs.len() + 14);
-    for (name, value) in pairs {
-        let name = HeaderName::try_from(name).ok()?;
-        headers.try_append(name, self::value(&value)?).ok()?;
-    }
-    Some(headers)
+    pairs.into_iter().map(|(name, value)| Some((HeaderName::try_from(name).ok()?, self::value(&value)?))).collect()
 }
 
 /// A value as text.
@@ -85,16 +84,16 @@ mod tests {
 
     use super::*;
 
-    fn pairs(count: usize) -> String {
+    fn many(count: usize) -> String {
         let pairs: Vec<_> = (0..count).map(|number| format!("[\"x-{number}\",\"\"]")).collect();
         format!("[{}]", pairs.join(","))
     }
 
     #[test]
     fn as_many_headers_are_read_as_may_be_and_one_more_is_too_many() {
-        assert_eq!(from_json(&pairs(MAX_HEADERS)).map(|headers| headers.len()), Some(MAX_HEADERS));
-        for many in [MAX_HEADERS + 1, 33_000] {
-            assert_eq!(from_json(&pairs(many)), None, "{many}");
+        assert_eq!(from_json(&many(MAX_HEADERS)).map(|headers| headers.len()), Some(MAX_HEADERS));
+        for count in [MAX_HEADERS + 1, 33_000] {
+            assert_eq!(from_json(&many(count)), None, "{count}");
         }
     }
 
@@ -124,16 +123,19 @@ mod tests {
         assert_ne!(checksum(&message(), "[ ]"), whole);
     }
 
+    fn any_pairs() -> impl Strategy<Value = Vec<(String, Vec<u8>)>> {
+        let value = proptest::collection::vec(any::<u8>(), 0..40);
+        proptest::collection::vec(("[a-z][a-z0-9-]{0,20}", value), 0..40)
+    }
+
     proptest! {
         #[test]
-        fn any_headers_come_back_as_they_were(pairs in proptest::collection::vec(("[a-z][a-z0-9-]{0,20}", proptest::collection::vec(any::<u8>(), 0..40)), 0..40)) {
-            let mut headers = HeaderMap::new();
-            for (name, value) in &pairs {
-                if let Ok(value) = HeaderValue::from_bytes(value) {
-                    headers.append(HeaderName::try_from(name).expect("a name"), value);
-                }
-            }
-            prop_assert_eq!(from_json(&to_json(&headers)), Some(headers));
+        fn any_headers_come_back_as_they_were(said in any_pairs()) {
+            let header = |(name, value): (String, Vec<u8>)| {
+                Some((HeaderName::try_from(name).expect("a name"), HeaderValue::from_bytes(&value).ok()?))
+            };
+            let headers: Headers = said.into_iter().filter_map(header).collect();
+            prop_assert_eq!(from_json(&to_json(pairs(&headers))), Some(headers));
         }
 
         #[test]
@@ -146,17 +148,16 @@ mod tests {
 
     #[test]
     fn headers_come_back_as_they_were() {
-        let mut headers = HeaderMap::new();
-        headers.append("x-a", HeaderValue::from_bytes(b"caf\xc3\xa9 \"quoted\"").expect("a value"));
-        headers.append("x-a", HeaderValue::from_static("two"));
-        headers.append("x-b", HeaderValue::from_static(""));
-        headers.append("x-c", HeaderValue::from_static("a\tb\\"));
-        let json = to_json(&headers);
+        let odd = HeaderValue::from_bytes(b"caf\xc3\xa9 \"quoted\"").expect("a value");
+        let plain = [("x-a", "two"), ("x-b", ""), ("x-c", "a\tb\\")];
+        let plain = plain.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        let headers: Headers = [(HeaderName::from_static("x-a"), odd)].into_iter().chain(plain).collect();
+        let json = to_json(pairs(&headers));
         assert_eq!(
             json,
             "[[\"x-a\",\"caf\u{c3}\u{a9} \\\"quoted\\\"\"],[\"x-a\",\"two\"],[\"x-b\",\"\"],[\"x-c\",\"a\\tb\\\\\"]]"
         );
-        assert_eq!((to_json(&HeaderMap::new()).as_str(), from_json("[]")), ("[]", Some(HeaderMap::new())));
+        assert_eq!((to_json(pairs(&Headers::new())).as_str(), from_json("[]")), ("[]", Some(Headers::new())));
         assert_eq!(from_json(&json), Some(headers));
         for bad in ["", "{}", "[[\"a b\",\"\"]]", "[[\"a\",\"\\n\"]]", "[[\"a\",\"\u{20ac}\"]]"] {
             assert_eq!(from_json(bad), None, "{bad}");

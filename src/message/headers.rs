@@ -5,6 +5,7 @@ use http::HeaderName;
 use http::HeaderValue;
 use http::header;
 
+use super::Headers;
 use super::TRACEPARENT;
 use crate::origin::Client;
 use crate::profile;
@@ -13,15 +14,15 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// Most headers that are added when a message is made and when it is delivered.
-const ADDED: usize = 14;
+/// How many headers are added.
+const ADDED: usize = 3;
 
 /// The headers of a request.
 #[derive(Debug)]
 pub(super) struct Sorted {
     /// The end-to-end ones, in their order, and `x-forwarded-*` behind them.
-    pub(super) headers: HeaderMap,
-    pub(super) credentials: HeaderMap,
+    pub(super) headers: Headers,
+    pub(super) credentials: Headers,
     pub(super) trace: Option<HeaderValue>,
 }
 
@@ -34,31 +35,33 @@ impl Sorted {
         let forwarded = client.map(|client| Forwarded::new(client, &sent));
         // Most requests have none.
         let connection: Vec<_> = sent.get_all(header::CONNECTION).iter().cloned().collect();
-        let headers = HeaderMap::with_capacity(sent.len() + ADDED);
-        let mut sorted = Self { headers, credentials: HeaderMap::new(), trace: None };
-        let mut last = None;
+        let headers = Headers::with_capacity(sent.len() + ADDED);
+        let mut sorted = Self { headers, credentials: Headers::new(), trace: None };
+        let mut kind = Kind::Dropped;
         for (name, value) in sent {
             // Only the first value of a name comes with it.
-            if let Some(name) = name {
-                let kind = Kind::of(&name, &connection, known);
-                last = Some((name, kind));
+            if let Some(name) = &name {
+                kind = Kind::of(name, &connection, known);
             }
-            let Some((name, kind)) = &last else { continue };
             match kind {
                 Kind::Dropped => {}
                 Kind::Trace if sorted.trace.is_none() => sorted.trace = Some(value),
-                Kind::Trace | Kind::EndToEnd => {
-                    sorted.headers.append(name, value);
-                }
-                Kind::Credential => {
-                    sorted.credentials.append(name, value);
-                }
+                Kind::Trace => sorted.headers.push((TRACEPARENT.clone(), value)),
+                Kind::EndToEnd => push(&mut sorted.headers, name, value),
+                Kind::Credential => push(&mut sorted.credentials, name, value),
             }
         }
         if let Some(forwarded) = forwarded {
             forwarded.add_to(&mut sorted.headers);
         }
         sorted
+    }
+}
+
+/// Adds a value, of the last name where it comes without one.
+fn push(headers: &mut Headers, name: Option<HeaderName>, value: HeaderValue) {
+    if let Some(name) = name.or_else(|| headers.last().map(|(name, _)| name.clone())) {
+        headers.push((name, value));
     }
 }
 
@@ -102,12 +105,10 @@ impl Forwarded {
         }
     }
 
-    fn add_to(self, headers: &mut HeaderMap) {
-        headers.insert(FORWARDED_FOR, self.chain);
-        headers.insert(FORWARDED_PROTO, self.proto);
-        if let Some(host) = self.host {
-            headers.insert(FORWARDED_HOST, host);
-        }
+    fn add_to(self, headers: &mut Headers) {
+        headers.push((FORWARDED_FOR, self.chain));
+        headers.push((FORWARDED_PROTO, self.proto));
+        headers.extend(self.host.map(|host| (FORWARDED_HOST, host)));
     }
 }
 
@@ -167,7 +168,7 @@ mod tests {
         Sorted::new(headers, None, &profile::Credentials::default())
     }
 
-    fn shown(headers: &HeaderMap) -> Vec<String> {
+    fn shown(headers: &Headers) -> Vec<String> {
         headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().expect("text"))).collect()
     }
 

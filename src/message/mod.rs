@@ -6,7 +6,6 @@ mod headers;
 use std::fmt;
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
 use http::Method;
@@ -18,6 +17,9 @@ pub use crate::event::Keys;
 use crate::event::Lane;
 use crate::profile;
 use crate::time::Moment;
+
+/// Headers in their order. A list, and not a map: most are only handed on, and nobody looks for one.
+pub type Headers = Vec<(HeaderName, HeaderValue)>;
 
 /// The header of a request that says which trace it belongs to (W3C Trace Context).
 pub(crate) static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -38,7 +40,7 @@ pub struct Message {
     pub method: Method,
     /// The sender's end-to-end headers without credentials and without [`trace`](Self::trace), in their order, and then
     /// `x-forwarded-*`.
-    pub headers: HeaderMap,
+    pub headers: Headers,
     /// The body as sent, byte for byte.
     pub body: Bytes,
     /// Path and query as sent, without the parameters that are credentials.
@@ -55,14 +57,19 @@ pub struct Message {
 
 /// The headers of a request with which anybody could send another one. They live as long as the request.
 #[derive(Default)]
-pub struct Credentials(HeaderMap);
+pub struct Credentials(Headers);
 
 impl Message {
     /// The message of an event of the source of this name, and its credentials: the headers that are `known` to be some.
     pub fn verified(event: Event, source: &HeaderValue, known: &profile::Credentials) -> (Self, Credentials) {
         let Event { inbound, id, kind, keys, ahead: _, lane } = event;
-        let (message, credentials) = Self::observed(inbound, source, known);
-        (Self { event_id: id, kind, verified: true, keys: Some(keys), lane, ..message }, credentials)
+        let (mut message, credentials) = Self::observed(inbound, source, known);
+        message.event_id = id;
+        message.kind = kind;
+        message.verified = true;
+        message.keys = Some(keys);
+        message.lane = lane;
+        (message, credentials)
     }
 
     /// The same for a request that nobody could verify or identify, of a source that only observes.
@@ -89,7 +96,7 @@ impl Message {
 
     /// The headers that are the sender's, without credentials.
     pub fn sent(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
-        let sent = self.headers.iter().filter(|(name, _)| !headers::is_forwarded(name));
+        let sent = codec::pairs(&self.headers).filter(|(name, _)| !headers::is_forwarded(name));
         sent.chain(self.trace.iter().map(|trace| (&TRACEPARENT, trace)))
     }
 
@@ -103,13 +110,13 @@ impl Message {
 impl Credentials {
     /// Names and values.
     pub fn iter(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
-        self.0.iter()
+        codec::pairs(&self.0)
     }
 }
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
+        f.debug_set().entries(self.0.iter().map(|(name, _)| name)).finish()
     }
 }
 
@@ -124,13 +131,7 @@ impl Message {
                 .prop_filter_map("no value", |bytes| HeaderValue::from_bytes(&bytes).ok())
         };
         let name = "[a-z][a-z0-9-]{0,9}".prop_map(|name| HeaderName::try_from(name).expect("a name"));
-        let headers = proptest::collection::vec((name, value()), 0..9).prop_map(|pairs| {
-            let mut headers = HeaderMap::new();
-            for (name, value) in pairs {
-                headers.append(name, value);
-            }
-            headers
-        });
+        let headers = proptest::collection::vec((name, value()), 0..9);
         let method =
             proptest::sample::select(vec![Method::POST, Method::GET, Method::from_bytes(b"ODD-1").expect("a method")]);
         let values = (value(), proptest::option::of(value()), proptest::option::of(value()));
@@ -161,7 +162,7 @@ impl Message {
             kind: None,
             received_at: Moment::from_unix(0),
             method: Method::POST,
-            headers: HeaderMap::new(),
+            headers: Headers::new(),
             body: Bytes::new(),
             target: "/".into(),
             trace: None,

@@ -77,7 +77,7 @@ pub(super) struct Columns {
 
 impl Columns {
     pub(super) fn of(message: &Message) -> Self {
-        let headers = codec::to_json(&message.headers);
+        let headers = codec::to_json(codec::pairs(&message.headers));
         Self {
             source: codec::text(&message.source),
             id: codec::text(&message.event_id),
@@ -283,14 +283,14 @@ pub(super) fn message<'r>(row: &'r Row<'_>, begin: usize) -> rusqlite::Result<Op
     let (Some(source), Some(event_id), Some(method)) = (value(0)?, value(1)?, part(3)?) else { return Ok(None) };
     let (Some(target), Some(headers)) = (part(4)?, part(7)?) else { return Ok(None) };
     let Ok(body) = row.get_ref(begin + 8)?.as_blob() else { return Ok(None) };
-    let (Ok(method), Some(map)) = (method.parse::<Method>(), codec::from_json(headers)) else { return Ok(None) };
+    let (Ok(method), Some(pairs)) = (method.parse::<Method>(), codec::from_json(headers)) else { return Ok(None) };
     let message = Message {
         source,
         event_id,
         kind: value(2)?,
         received_at: Moment::from_millis(0),
         method,
-        headers: map,
+        headers: pairs,
         body: Bytes::copy_from_slice(body),
         target: target.into(),
         trace: value(5)?,

@@ -35,7 +35,7 @@ pub(super) fn fields(message: &Message) -> Vec<(&'static str, Cow<'_, [u8]>)> {
         fields.push(("trace", Cow::Borrowed(trace.as_bytes())));
     }
     fields.push(("verified", Cow::Borrowed(if message.verified { b"true" } else { b"false" })));
-    fields.push(("headers", Cow::Owned(codec::to_json(&message.headers).into_bytes())));
+    fields.push(("headers", Cow::Owned(codec::to_json(codec::pairs(&message.headers)).into_bytes())));
     fields.push(("body", Cow::Borrowed(&message.body)));
     fields
 }
@@ -181,7 +181,6 @@ fn header(value: Value) -> Option<HeaderValue> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderMap;
     use proptest::prelude::*;
 
     use super::*;
@@ -201,8 +200,8 @@ mod tests {
     }
 
     fn message(lane: Option<Lane>) -> Message {
-        let mut headers = HeaderMap::new();
-        headers.append("x-a", HeaderValue::from_bytes(b"caf\xe9").expect("a value"));
+        let odd = HeaderValue::from_bytes(b"caf\xe9").expect("a value");
+        let headers = vec![(http::HeaderName::from_static("x-a"), odd)];
         Message {
             event_id: HeaderValue::from_bytes(b"\xe9-1").expect("a value"),
             kind: lane.map(|_| HeaderValue::from_static("push")),
