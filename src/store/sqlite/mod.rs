@@ -5,6 +5,7 @@
 //! takes nothing more until the gateway is started again. The file is locked for this process alone. One that is damaged
 //! is replaced by what can be read of it.
 
+mod cache;
 mod ids;
 mod inbox;
 mod keeper;

@@ -16,6 +16,7 @@ use super::Keeper;
 use super::Lines;
 use super::Options;
 use super::Sqlite;
+use super::cache;
 use super::ids;
 use super::inbox::Inbox;
 use super::line::Line;
@@ -60,6 +61,9 @@ impl Sqlite {
         // A link to a file elsewhere is followed once: what is beside the file, and the room on its disk, are there.
         let path = std::fs::canonicalize(&options.path).unwrap_or_else(|_unknown| options.path.clone());
         let (path, options) = (path.as_path(), &Options { path: path.clone(), ..options.clone() });
+        for file in [path, salvage::beside(path, "-wal").as_path()] {
+            cache::forget(file).map_err(|error| format!("{} cannot be written: {error}", file.display()))?;
+        }
         owned = salvage::where_needed(path, owned)?;
         let opened = match Opened::new(options) {
             Err(Failure::Sqlite(error)) if salvage::is_damage(&error) && salvage::is_possible(path) => {

@@ -156,7 +156,7 @@ fn damaged_name(path: &Path) -> PathBuf {
     beside(path, &format!(".damaged-{}", Moment::now().rfc3339().to_string().replace(['-', ':'], "")))
 }
 
-fn beside(path: &Path, ending: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(ending);
     name.into()

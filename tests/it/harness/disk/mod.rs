@@ -90,6 +90,11 @@ impl Disk {
         self.image.fail_flushes();
     }
 
+    /// Everything succeeds again. What the file system has given up, it has.
+    pub fn heal(&self) {
+        self.image.heal();
+    }
+
     /// Nothing is read or written for so long.
     pub fn stall(&self, time: Duration) {
         self.image.stall(time);
