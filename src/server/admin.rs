@@ -23,6 +23,7 @@ use tokio::net::TcpListener;
 
 use crate::admission::Connections;
 use crate::admission::Terms;
+use crate::dedup::OnOutage;
 use crate::origin::TrustedProxies;
 
 use super::Shared;
@@ -169,6 +170,7 @@ impl Admin {
 
     /// A worker that does nothing for seconds does not come back by itself, nor does a store that could not be written.
     fn live(&self) -> Result<(), String> {
+        self.shared.tasks.alive()?;
         self.workers.iter().try_for_each(|worker| worker.pulse.store.sound()).map_err(|unavailable| unavailable.0)?;
         match self.workers.iter().filter(|worker| worker.misses.load(Ordering::Relaxed) >= MISSES).count() {
             0 => Ok(()),
@@ -180,7 +182,10 @@ impl Admin {
         if self.shared.draining.load(Ordering::Relaxed) {
             return Err("draining".to_owned());
         }
-        self.workers.iter().try_for_each(|worker| worker.pulse.store.ready()).map_err(|unavailable| unavailable.0)
+        // Where events are delivered all the same while they cannot be remembered, others would not do better.
+        let remembering = self.shared.settings.store.terms.on_outage == OnOutage::Reject;
+        let mut stores = self.workers.iter().map(|worker| &worker.pulse.store);
+        stores.try_for_each(|store| store.ready(remembering)).map_err(|unavailable| unavailable.0)
     }
 
     fn metrics(&self) -> Response<Full<Bytes>> {

@@ -27,24 +27,27 @@ use socket2::Type;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
 
+use crate::clock::Clock;
 use crate::dedup::Firsts;
 use crate::dedup::Flights;
+use crate::limits::Limits;
 use crate::settings::Settings;
 use crate::settings::StoreKind;
 use crate::source::Destination;
 use crate::source::QueueTerms;
 use crate::source::Source;
 use crate::store::Backlog;
+use crate::store::DedupeRecords;
 use crate::store::Ledger;
 use crate::store::Options;
 use crate::store::Queues;
 use crate::store::Redis;
 use crate::store::RedisBacklog;
-use crate::store::Remembered;
 use crate::store::Sqlite;
 use crate::store::Store;
 use crate::store::Token;
 use crate::store::queued::Queue;
+use crate::supervisor::Supervisor;
 use crate::telemetry::Metrics;
 use crate::telemetry::Sampler;
 
@@ -59,6 +62,8 @@ const BACKLOG: i32 = 4096;
 #[derive(Debug)]
 struct Shared {
     settings: Settings,
+    /// Keeps threads and tasks alive.
+    tasks: Supervisor,
     metrics: Arc<Metrics>,
     flights: Arc<Flights>,
     firsts: Arc<Firsts>,
@@ -182,11 +187,15 @@ impl Server {
         let address = |socket: io::Result<SocketAddr>| socket.map_err(|error| system(&error));
         let admin = address(admin_socket.local_addr())?;
         let listen = address(listeners.first().map_or_else(|| Ok(settings.server.listen), TcpListener::local_addr))?;
+        let tasks = Supervisor::new(Limits::default().supervision, Clock::System);
+        let local_store = open(&settings, &tasks).map_err(Failure::Store)?;
+        let metrics = Metrics::new(&settings.sources, local_store.as_ref()).map_err(|error| system(&error))?;
         let shared = Arc::new(Shared {
-            metrics: Arc::new(Metrics::new(&settings.sources).map_err(|error| system(&error))?),
+            tasks,
+            metrics: Arc::new(metrics),
             firsts: Arc::default(),
             flights: Arc::new(Flights::new(getrandom::u64().map_err(|error| system(&error))?)),
-            local_store: open(&settings).map_err(Failure::Store)?,
+            local_store,
             redis_queues: Arc::new(redis_queues(&settings).map_err(|error| system(&error))?),
             samplers: samplers(&settings),
             draining: AtomicBool::new(false),
@@ -245,15 +254,27 @@ impl Server {
 }
 
 /// The store, unless each worker has its own.
-fn open(settings: &Settings) -> Result<Option<Store>, String> {
+fn open(settings: &Settings, tasks: &Supervisor) -> Result<Option<Store>, String> {
     let max = settings.store.max_events;
     let sources: Vec<_> = settings.sources.iter().map(|source| source.keyspace.clone()).collect();
     match &settings.store.kind {
-        StoreKind::Memory => Ok(Some(Store::Memory(Arc::new(Remembered::new(max, sources))))),
+        StoreKind::Memory => Ok(Some(Store::Memory(Arc::new(DedupeRecords::new(max, sources, Clock::System))))),
         StoreKind::Sqlite(path) => {
             let queues = queue_terms(settings);
             let min_free = settings.store.min_free;
-            let options = Options { path: path.clone(), max_events: max, sources: &sources, min_free, queues: &queues };
+            let (path, limits, clock) = (path.clone(), Limits::default(), Clock::System);
+            let fsync = settings.store.fsync;
+            let options = Options {
+                path,
+                max_events: max,
+                sources: &sources,
+                min_free,
+                queues: &queues,
+                fsync,
+                limits,
+                clock,
+                tasks,
+            };
             Sqlite::open(&options).map(|sqlite| Some(Store::Sqlite(Arc::new(sqlite))))
         }
         StoreKind::Redis(_) => Ok(None),

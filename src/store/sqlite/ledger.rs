@@ -275,7 +275,7 @@ mod tests {
         let queue =
             |source: &&str| Queue { source: (*source).to_owned(), ordered: false, keep: Duration::from_secs(3600) };
         let queues: Vec<_> = sources.iter().map(queue).collect();
-        let options = Options { path: path.to_owned(), max_events: 1000, sources: &[], min_free: 0, queues: &queues };
+        let options = Options { queues: &queues, ..Options::for_tests(path) };
         let sqlite = Arc::new(Sqlite::open(&options).expect("a store"));
         (Arc::clone(&sqlite), Ledger::Sqlite(sqlite))
     }
