@@ -232,7 +232,7 @@ impl Dedup {
                     Ok(()) => sqlite.commit(space.tag(), ignored.iter(), ttl).await.map(|()| Noted::New),
                     Err(error) => Err(error),
                 },
-                noted => Ok(noted),
+                noted @ (Noted::Again | Noted::OtherType) => Ok(noted),
             },
             Store::Redis(redis) => redis.ignore(space, ignored, ttl).await,
         };

@@ -189,10 +189,10 @@ impl Server {
         let listen = address(listeners.first().map_or_else(|| Ok(settings.server.listen), TcpListener::local_addr))?;
         let tasks = Supervisor::new(Limits::default().supervision, Clock::System);
         let local_store = open(&settings, &tasks).map_err(Failure::Store)?;
-        let metrics = Metrics::new(&settings.sources, local_store.as_ref()).map_err(|error| system(&error))?;
+        let metrics = Metrics::new(&settings.sources, local_store.as_ref()).map(Arc::new);
         let shared = Arc::new(Shared {
             tasks,
-            metrics: Arc::new(metrics),
+            metrics: metrics.map_err(|error| system(&error))?,
             firsts: Arc::default(),
             flights: Arc::new(Flights::new(getrandom::u64().map_err(|error| system(&error))?)),
             local_store,

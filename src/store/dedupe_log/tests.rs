@@ -173,9 +173,10 @@ async fn a_panic_of_its_thread_costs_nothing() {
     let log = DedupeLog::open(&folder.path().join("store.db"), records, limits, Clock::System).expect("a log").0;
     let log = Arc::new(log);
     let tasks = Supervisor::new(limits::Supervision::default(), Clock::System);
-    tasks.inject_panic(Task::DedupeLog);
     let running = Arc::clone(&log);
     let thread = tasks.thread(Task::DedupeLog, move |beat| running.run(beat)).expect("a thread");
+    assert_eq!(log.sync().await, Ok(()), "it runs");
+    tasks.inject_panic(Task::DedupeLog);
     log.append([record(1, Moment::now())], Some(3)).expect("written");
     assert_eq!(log.sync().await, Ok(()));
     assert_eq!(tasks.restarts().with_label_values(&[Task::DedupeLog.name()]).get(), 1);
@@ -293,7 +294,7 @@ fn a_log_of_a_newer_version_is_left_alone() {
     bench.log = None;
     let records = Arc::new(DedupeRecords::new(10, [], Clock::System));
     let refused =
-        DedupeLog::open(&bench.path(), records, bench.limits.clone(), Clock::System).expect_err("it is newer");
+        DedupeLog::open(&bench.path(), records, limits::DedupeLog::default(), Clock::System).expect_err("it is newer");
     assert!(refused.contains("newer version of Doorward (format 2"), "{refused}");
 }
 
