@@ -359,11 +359,6 @@ impl Key {
         Self(std::array::from_fn(|at| digest.get(at).copied().unwrap_or_default()))
     }
 
-    /// Of an event's id, as it is shown; one of several parts is shown otherwise than it is remembered.
-    pub fn of_id(source: &str, shown: &str) -> Self {
-        Self::new(source, b"id", &[shown.as_bytes()])
-    }
-
     /// In hexadecimal, for stores that want text.
     pub fn hex(self) -> String {
         const_hex::encode(self.0)

@@ -45,12 +45,15 @@ pub struct Dedup {
 /// The dedupe log.
 #[derive(Debug, Clone)]
 pub struct DedupeLog {
-    /// Bytes that are appended at least before a snapshot replaces them.
+    /// Bytes of all files beyond those that are in proportion to the live records.
     pub slack: u64,
-    /// How many times as many bytes as the live records take are appended before a snapshot replaces them.
+    /// How many times as many bytes as the live records take may be appended, besides the slack, before a snapshot replaces
+    /// them: all files together have at most `factor + 1` times the live records and the slack.
     pub factor: u64,
     /// How often what was appended is synced to disk.
     pub sync_every: Duration,
+    /// How long it waits before it tries again to write a snapshot that failed.
+    pub retry_every: Duration,
 }
 
 /// Sizes of a SQLite file's log (WAL) are in frames: a page of 4 KiB and 24 bytes each.
@@ -155,7 +158,12 @@ impl Default for Dedup {
 
 impl Default for DedupeLog {
     fn default() -> Self {
-        Self { slack: 64 * 1024 * 1024, factor: 2, sync_every: Duration::from_secs(1) }
+        Self {
+            slack: 64 * 1024 * 1024,
+            factor: 2,
+            sync_every: Duration::from_secs(1),
+            retry_every: Duration::from_secs(5),
+        }
     }
 }
 

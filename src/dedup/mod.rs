@@ -123,8 +123,12 @@ impl Dedup {
         let ttl = self.kept(ahead);
         let lease = |flight, stored| Claim::Fresh(Lease { flight, space: space.clone(), keys, token, ttl, stored });
         let answer = match &self.store {
-            Store::Memory(remembered) => Ok(remembered.earlier(space.tag(), keys)),
-            Store::Sqlite(sqlite) => sqlite.healthy().map(|()| sqlite.remembered().earlier(space.tag(), keys)),
+            Store::Memory(records) => Ok(records.earlier(space.tag(), keys)),
+            // What is known is known, whether or not more can be remembered.
+            Store::Sqlite(sqlite) => match sqlite.records().earlier(space.tag(), keys) {
+                Some(earlier) => Ok(Some(earlier)),
+                None => sqlite.remembers().map(|()| None),
+            },
             Store::Redis(redis) => redis.claim(space, keys, token, self.terms.lease).await,
         };
         match answer {
@@ -159,8 +163,8 @@ impl Dedup {
     /// only, and does not wait for a slow store for long.
     pub async fn commit(&self, lease: Lease) {
         let stored = match &self.store {
-            Store::Memory(remembered) => {
-                lease.keys.iter().for_each(|key| remembered.insert(lease.space.tag(), key, lease.ttl));
+            Store::Memory(records) => {
+                lease.keys.iter().for_each(|key| records.insert(lease.space.tag(), key, lease.ttl));
                 Ok(())
             }
             // Without room for more, what is delivered nevertheless must not fill it either.
@@ -216,16 +220,19 @@ impl Dedup {
     ) -> Result<Noted, Unavailable> {
         let ttl = self.kept(ahead);
         let noted = match &self.store {
-            Store::Memory(remembered) => {
-                let noted = remembered.note(space.tag(), ignored);
+            Store::Memory(records) => {
+                let noted = records.note(space.tag(), ignored);
                 if noted == Noted::New {
-                    ignored.iter().for_each(|key| remembered.insert(space.tag(), key, ttl));
+                    ignored.iter().for_each(|key| records.insert(space.tag(), key, ttl));
                 }
                 Ok(noted)
             }
-            Store::Sqlite(sqlite) => match sqlite.healthy().map(|()| sqlite.remembered().note(space.tag(), ignored)) {
-                Ok(Noted::New) => sqlite.commit(space.tag(), ignored.iter(), ttl).await.map(|()| Noted::New),
-                noted => noted,
+            Store::Sqlite(sqlite) => match sqlite.records().note(space.tag(), ignored) {
+                Noted::New => match sqlite.remembers() {
+                    Ok(()) => sqlite.commit(space.tag(), ignored.iter(), ttl).await.map(|()| Noted::New),
+                    Err(error) => Err(error),
+                },
+                noted @ (Noted::Again | Noted::OtherType) => Ok(noted),
             },
             Store::Redis(redis) => redis.ignore(space, ignored, ttl).await,
         };

@@ -22,6 +22,7 @@ use tokio::net::TcpListener;
 
 use crate::admission::Connections;
 use crate::admission::Terms;
+use crate::dedup::OnOutage;
 use crate::origin::TrustedProxies;
 use crate::store::Store;
 use crate::store::Unavailable;
@@ -181,11 +182,13 @@ impl Admin {
             return Err("draining".to_owned());
         }
         self.shared.supervisor.prompt()?;
-        self.of_stores(Store::ready)
+        // Where events are delivered all the same while they cannot be remembered, others would not do better.
+        let remembering = self.shared.settings.store.terms.on_outage == OnOutage::Reject;
+        self.of_stores(|store| store.ready(remembering))
     }
 
     /// What the store says, as each worker sees it.
-    fn of_stores(&self, asked: fn(&Store) -> Result<(), Unavailable>) -> Result<(), String> {
+    fn of_stores(&self, asked: impl Fn(&Store) -> Result<(), Unavailable>) -> Result<(), String> {
         let stores = self.views.iter().filter_map(|view| view.load_full());
         stores.into_iter().try_for_each(|store| asked(&store)).map_err(|unavailable| unavailable.0)
     }

@@ -38,12 +38,12 @@ use crate::source::Destination;
 use crate::source::QueueTerms;
 use crate::source::Source;
 use crate::store::Backlog;
+use crate::store::DedupeRecords;
 use crate::store::Ledger;
 use crate::store::Options;
 use crate::store::Queues;
 use crate::store::Redis;
 use crate::store::RedisBacklog;
-use crate::store::Remembered;
 use crate::store::Sqlite;
 use crate::store::Store;
 use crate::store::Token;
@@ -125,12 +125,14 @@ impl Shared {
     fn new(settings: Settings, limits: Limits) -> Result<Self, Failure> {
         let system = |error: &dyn std::fmt::Display| Failure::System(error.to_string());
         let supervisor = Supervisor::new(limits.supervision.clone(), Clock::steady());
-        let metrics = Metrics::new(&settings.sources, &supervisor).map_err(|error| system(&error))?;
+        let local_store = open(&settings, &limits, &supervisor).map_err(Failure::Store)?;
+        let metrics = Metrics::new(&settings.sources, &supervisor, local_store.as_ref());
+        let metrics = metrics.map_err(|error| system(&error))?;
         Ok(Self {
             metrics: Arc::new(metrics),
             firsts: Arc::default(),
             flights: Arc::new(Flights::new(getrandom::u64().map_err(|error| system(&error))?)),
-            local_store: open(&settings, &limits, &supervisor).map_err(Failure::Store)?,
+            local_store,
             redis_queues: Arc::new(redis_queues(&settings).map_err(|error| system(&error))?),
             samplers: samplers(&settings),
             draining: AtomicBool::new(false),
@@ -277,13 +279,14 @@ fn open(settings: &Settings, limits: &Limits, supervisor: &Supervisor) -> Result
     let max = settings.store.max_events;
     let sources: Vec<_> = settings.sources.iter().map(|source| source.keyspace.clone()).collect();
     match &settings.store.kind {
-        StoreKind::Memory => Ok(Some(Store::Memory(Arc::new(Remembered::new(max, sources))))),
+        StoreKind::Memory => Ok(Some(Store::Memory(Arc::new(DedupeRecords::new(max, sources, Clock::System))))),
         StoreKind::Sqlite(path) => {
             let queues = queue_terms(settings);
             let min_free = settings.store.min_free;
             let (path, sources, queues) = (path.clone(), &sources, &queues);
-            let (limits, clock) = (limits.clone(), Clock::System);
-            let options = Options { path, max_events: max, sources, min_free, queues, limits, clock, supervisor };
+            let (fsync, limits, clock) = (settings.store.fsync, limits.clone(), Clock::System);
+            let options =
+                Options { path, max_events: max, sources, min_free, queues, fsync, limits, clock, supervisor };
             Sqlite::open(&options).map(|sqlite| Some(Store::Sqlite(Arc::new(sqlite))))
         }
         StoreKind::Redis(_) => Ok(None),

@@ -96,6 +96,8 @@ pub struct Store {
     pub timeout: Duration,
     /// What makes an event on a Redis stream safe; nothing is asked for when absent.
     pub durability: Option<Durability>,
+    /// Whether a SQLite store syncs what is finished to disk before the answer.
+    pub fsync: bool,
     /// Most ids that memory and SQLite remember.
     pub max_events: usize,
     /// Bytes that stay free on the disk of the SQLite file.
@@ -283,14 +285,24 @@ impl Store {
         {
             section.error("ttl", "is shorter than store.lease: an event would be forgotten while it is delivered");
         }
-        let durability = durability(&mut section);
-        if let (Some(StoreKind::Memory | StoreKind::Sqlite(_)), Some(Some(_))) = (&kind, durability) {
-            section.error("durability", "is for Redis: SQLite is always written to disk, memory never; remove it");
+        let safe = safe(&mut section);
+        match (&kind, safe) {
+            (Some(StoreKind::Memory), Some(Safe::Synced | Safe::InRedis(_))) => {
+                section.error("durability", "is for SQLite and Redis: memory is never written to disk; remove it");
+            }
+            (Some(StoreKind::Sqlite(_)), Some(Safe::InRedis(_))) => {
+                section.error("durability", "is one for Redis; a SQLite store takes \"none\" and \"fsync\"");
+            }
+            (Some(StoreKind::Redis(_)), Some(Safe::Synced)) => {
+                section.error("durability", "is one for SQLite; Redis takes \"none\", \"aof\" and { replicas = 1 }");
+            }
+            _ => {}
         }
         section.finish();
         let terms = Terms { ttl: ttl?, lease: lease?, on_outage: on_outage? };
-        let (kind, durability, min_free) = (kind?, durability?, min_free?);
-        Some(Self { kind, terms, timeout: timeout?, durability, max_events: max_events?, min_free })
+        let (kind, safe, timeout, max_events, min_free) = (kind?, safe?, timeout?, max_events?, min_free?);
+        let durability = if let Safe::InRedis(durability) = safe { Some(durability) } else { None };
+        Some(Self { kind, terms, timeout, durability, fsync: safe == Safe::Synced, max_events, min_free })
     }
 }
 
@@ -308,19 +320,32 @@ impl StoreKind {
     }
 }
 
+/// `store.durability`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Safe {
+    /// What is usual.
+    Usual,
+    /// Synced by the gateway.
+    Synced,
+    /// As Redis is asked for.
+    InRedis(Durability),
+}
+
 /// `store.durability`: a word, or a table with the number of replicas.
-fn durability(section: &mut Section<'_>) -> Option<Option<Durability>> {
+fn safe(section: &mut Section<'_>) -> Option<Safe> {
     if !section.is_table("durability") {
         return section.want("durability", |text| match text {
-            "none" => Ok(None),
-            "aof" => Ok(Some(Durability::Aof)),
-            _ => Err(format!("{text:?} is none of \"none\", \"aof\", {{ replicas = 1 }}")),
+            "none" => Ok(Safe::Usual),
+            "fsync" => Ok(Safe::Synced),
+            "aof" => Ok(Safe::InRedis(Durability::Aof)),
+            _ => Err(format!("{text:?} is none of \"none\", \"fsync\", \"aof\", {{ replicas = 1 }}")),
         });
     }
     let mut table = section.subsection("durability")?;
     let replicas = table.want("replicas", count(1, 1000));
     table.finish();
-    replicas.and_then(|replicas| u32::try_from(replicas).ok()).map(|replicas| Some(Durability::Replicas(replicas)))
+    let replicas = replicas.and_then(|replicas| u32::try_from(replicas).ok());
+    replicas.map(|replicas| Safe::InRedis(Durability::Replicas(replicas)))
 }
 
 impl Log {

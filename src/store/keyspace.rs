@@ -18,9 +18,10 @@ struct Names {
     tag: SourceTag,
 }
 
-/// Tells whose an id is, where only ids are kept: 64 bits of SHA-256 over the name of the source, the same at every start.
+/// Tells whose a key is, where only keys are kept: 32 bits of SHA-256 over the name of the source, the same at every start.
+/// Two sources with one tag share what is theirs; their keys differ all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SourceTag(pub u64);
+pub struct SourceTag(pub u32);
 
 impl Keyspace {
     /// The keys of a source of this name.
@@ -67,10 +68,13 @@ impl Keyspace {
 }
 
 impl SourceTag {
+    /// Of no source.
+    pub const NOBODY: Self = Self(0);
+
     fn of(name: &str) -> Self {
         let digest: [u8; 32] = Sha256::digest(name.as_bytes()).into();
-        let [a, b, c, d, e, f, g, h, ..] = digest;
-        Self(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
+        let [a, b, c, d, ..] = digest;
+        Self(u32::from_be_bytes([a, b, c, d]).max(1))
     }
 }
 

@@ -1,12 +1,13 @@
 //! Where event ids and queued events are remembered: memory, a SQLite file, Redis.
 
 mod backlog;
+pub mod dedupe_log;
 mod key_map;
 mod keyspace;
 mod ledger;
 pub mod queued;
+mod records;
 mod redis;
-mod remembered;
 mod sqlite;
 
 use std::sync::Arc;
@@ -19,13 +20,13 @@ pub use self::keyspace::SourceTag;
 pub use self::ledger::Denied;
 pub use self::ledger::Ledger;
 use self::ledger::Part;
+pub use self::records::DedupeRecords;
 pub use self::redis::Durability;
 pub use self::redis::Queues;
 pub use self::redis::Redis;
 pub use self::redis::RedisBacklog;
 pub use self::redis::RedisUrl;
 pub use self::redis::Stream;
-pub use self::remembered::Remembered;
 pub use self::sqlite::Options;
 pub use self::sqlite::Sqlite;
 pub use self::sqlite::why_volatile;
@@ -35,7 +36,7 @@ use crate::message::Keys;
 #[derive(Debug, Clone)]
 pub enum Store {
     /// In this process, until it ends.
-    Memory(Arc<Remembered>),
+    Memory(Arc<DedupeRecords>),
     /// In this process and in a file.
     Sqlite(Arc<Sqlite>),
     /// In Redis, with the claims, for several processes.
@@ -90,14 +91,16 @@ pub enum Noted {
 pub struct Unavailable(pub String);
 
 impl Store {
-    /// Whether a gateway with this store can be sent events.
+    /// Whether a gateway with this store can be sent events; with `remembering`, only if it knows after a crash what was
+    /// delivered.
     ///
     /// # Errors
     /// [`Unavailable`] when a file cannot be written, or a Redis has never answered. One that has answered before may
     /// come back at any time, and replicas that share it must not all stop being ready at once.
-    pub fn ready(&self) -> Result<(), Unavailable> {
+    pub fn ready(&self, remembering: bool) -> Result<(), Unavailable> {
         match self {
             Self::Memory(_) => Ok(()),
+            Self::Sqlite(sqlite) if remembering => sqlite.healthy().and_then(|()| sqlite.remembers()),
             Self::Sqlite(sqlite) => sqlite.healthy(),
             Self::Redis(redis) if redis.has_answered() => Ok(()),
             Self::Redis(_) => Err(Unavailable("Redis has not answered yet".to_owned())),

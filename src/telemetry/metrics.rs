@@ -21,6 +21,7 @@ use prometheus::proto::MetricFamily;
 use crate::auth::Jwks;
 use crate::queue::CourierMetrics;
 use crate::source::Source;
+use crate::store::Store;
 use crate::store::queued::Counts;
 use crate::store::queued::State;
 use crate::supervisor;
@@ -142,12 +143,15 @@ impl SourceMetrics {
 }
 
 impl Metrics {
-    /// Registers everything that can be seen of these sources.
+    /// Registers everything that can be seen of these sources and this store.
     ///
     /// # Errors
     /// Only when two metrics have one name, which is a bug.
-    pub fn new(sources: &[Arc<Source>], supervisor: &Supervisor) -> prometheus::Result<Self> {
+    pub fn new(sources: &[Arc<Source>], supervisor: &Supervisor, store: Option<&Store>) -> prometheus::Result<Self> {
         let registry = Registry::new();
+        if let Some(Store::Sqlite(sqlite)) = store {
+            registry.register(Box::new(sqlite.metrics()?))?;
+        }
         let build = IntGaugeVec::new(Opts::new("doorward_build_info", "The version that runs."), &["version"])?;
         let store = HistogramOpts::new("doorward_store_duration_seconds", "Time that the store took, by operation.");
         let store = registered(&registry, HistogramVec::new(store.buckets(SECONDS.to_vec()), &["operation"])?)?;

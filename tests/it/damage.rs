@@ -114,7 +114,7 @@ impl Base {
 
     fn copy(&self) -> TempDir {
         let folder = tempfile::tempdir().expect("a folder");
-        for ending in ["", "-wal"] {
+        for ending in ["", "-wal", "-dedupe.1"] {
             let name = format!("store.db{ending}");
             if self.0.path().join(&name).exists() {
                 std::fs::copy(self.0.path().join(&name), folder.path().join(&name)).expect("copied");

@@ -25,7 +25,7 @@ fn nothing_is_acknowledged_after_a_sync_that_failed_and_what_was_is_delivered_la
     let sections = queued(&format!("http://{nowhere}/app"), "");
     let gateway = faults.start(folder.path(), &sections);
     assert_eq!(Github::delivery("safe", "1").send(gateway.address()).text(), QUEUED);
-    faults.fail_syncs("");
+    faults.fail_syncs("-wal");
     let unsafe_one = Github::delivery("unsafe", "2");
     let answer = unsafe_one.send(gateway.address());
     assert!(answer.asks_to_come_again(), "{answer:?}");
@@ -40,7 +40,7 @@ fn nothing_is_acknowledged_after_a_sync_that_failed_and_what_was_is_delivered_la
     faults.heal();
     assert!(unsafe_one.send(gateway.address()).asks_to_come_again());
     assert!(Github::delivery("third", "3").send(gateway.address()).asks_to_come_again());
-    faults.fail_syncs("");
+    faults.fail_syncs("-wal");
     gateway.signal("TERM");
     assert_eq!(gateway.wait().status.code(), Some(0));
     assert_eq!(faults.failed_syncs(), 1, "a second one could succeed without what the first one lost");

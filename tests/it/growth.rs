@@ -7,17 +7,13 @@ use std::process::Command;
 use crate::harness::Gateway;
 use crate::harness::Github;
 use crate::harness::Upstream;
-use crate::harness::connect;
 use crate::harness::doorward;
 use crate::harness::wait_until;
 use crate::queue::QUEUED;
 use crate::queue::queued;
 
-const EVENTS: usize = 30_000;
-const SENDERS: usize = 4;
-/// Bytes of an event's records on disk: 16, and 16 for each of the two of GitHub's, whose id is not signed.
-const RECORDS: u64 = 16 + 2 * 16;
-const MIB: u64 = 1024 * 1024;
+/// Bytes of an entry of the dedupe log.
+const ENTRY: u64 = 28;
 
 /// What is named by mistake keeps its mode, and a link is followed to where the store is.
 #[test]
@@ -37,40 +33,23 @@ fn only_a_store_is_made_private_and_a_link_leads_to_it() {
     let sections = format!("{}[store]\nurl = \"sqlite:linked.db\"\n", Github::source(&upstream.url()));
     let gateway = Gateway::spawn(folder.path(), &sections, &[]);
     assert_eq!(Github::delivery("1", "{}").send(gateway.address()).status, 200);
-    for name in ["store.db", "store.db-wal", "store.db-shm"] {
+    for name in ["store.db", "store.db-wal", "store.db-shm", "store.db-dedupe.1"] {
         assert_eq!(mode(&elsewhere.path().join(name)), 0o600, "{name}");
     }
     assert!(link.is_symlink());
 }
 
 #[test]
-fn the_default_store_moves_its_log_into_its_file_and_keeps_both_small() {
-    let upstream = Upstream::start();
-    let gateway = gateway(&upstream, "");
-    send(&gateway, EVENTS);
-    let records = EVENTS as u64 * RECORDS;
-    let (file, log) = (bytes(&gateway, ""), bytes(&gateway, "-wal"));
-    assert!(file > records / 4, "of {records} bytes, the file has {file}, and the log {log}");
-    assert!(file + log + bytes(&gateway, "-shm") < records + 64 * MIB, "the file has {file}, the log {log}");
-}
-
-#[test]
-fn finished_events_go_from_the_default_store_soon_after_their_time() {
-    let upstream = Upstream::start();
-    let gateway = gateway(&upstream, "lease = \"1s\"\nttl = \"1s\"");
-    send(&gateway, EVENTS / 10);
-    wait_until("nothing to be left", || rows(gateway.folder()) == 0);
-}
-
-#[test]
 fn what_is_delivered_while_the_store_takes_nothing_does_not_fill_it() {
     let upstream = Upstream::start();
-    for (min_free, expected) in [("1KiB", 1), ("1PiB", 0)] {
+    // A header, and two records of a GitHub event, whose id is not signed.
+    for (min_free, expected) in [("1KiB", 3), ("1PiB", 1)] {
         let gateway = gateway(&upstream, &format!("on_outage = \"accept\"\nmin_free = \"{min_free}\""));
         assert_eq!(Github::delivery(min_free, min_free).send(gateway.address()).status, 200);
         gateway.signal("TERM");
         let folder = gateway.wait().folder.expect("its folder");
-        assert_eq!(rows(folder.path()), expected, "{min_free}");
+        let log = std::fs::metadata(folder.path().join("store.db-dedupe.1")).expect("a log");
+        assert_eq!(log.len(), ENTRY * expected, "{min_free}");
     }
     assert_eq!(upstream.received().len(), 2);
 }
@@ -86,11 +65,11 @@ fn the_files_are_for_their_owner_alone_whatever_the_umask() {
             .current_dir(folder.path())
             .spawn()
             .expect("it starts");
-        wait_until("its files", || modes(folder.path()).len() == 3);
-        assert_eq!(modes(folder.path()), [0o600; 3], "umask {umask}");
+        wait_until("its files", || modes(folder.path()).len() == 4);
+        assert_eq!(modes(folder.path()), [0o600; 4], "umask {umask}");
         gateway.kill().expect("it runs");
         gateway.wait().expect("it ends");
-        for ending in ["", "-wal", "-shm"] {
+        for ending in ["", "-wal", "-shm", "-dedupe.1"] {
             std::fs::remove_file(folder.path().join(format!("store.db{ending}"))).expect("a file");
         }
     }
@@ -110,7 +89,7 @@ fn files_that_others_could_read_are_narrowed_and_so_are_those_of_a_salvage() {
     };
     widen();
     let gateway = Gateway::spawn(folder.path(), &sections, &[]);
-    assert_eq!(modes(folder.path()), [0o600; 3]);
+    assert_eq!(modes(folder.path()), [0o600; 4]);
     gateway.logged("that they could be read", |event| {
         event["level"] == "WARN"
             && event["mode"] == "666"
@@ -122,7 +101,7 @@ fn files_that_others_could_read_are_narrowed_and_so_are_those_of_a_salvage() {
     std::fs::write(folder.path().join("store.db-suspect"), "").expect("a mark");
     let _gateway = Gateway::spawn(folder.path(), &sections, &[]);
     let modes = modes(folder.path());
-    assert!(modes.len() > 3, "the damaged file is kept");
+    assert!(modes.len() > 4, "the damaged file is kept");
     assert!(modes.iter().all(|mode| *mode == 0o600), "{modes:?}");
 }
 
@@ -173,31 +152,4 @@ fn modes(folder: &Path) -> Vec<u32> {
 fn gateway(upstream: &Upstream, store: &str) -> Gateway {
     let source = Github::delivering(&format!("upstream = {{ url = \"{}\", timeout = \"900ms\" }}", upstream.url()));
     Gateway::start(&format!("{source}[store]\nurl = \"sqlite:store.db\"\n{store}\n"))
-}
-
-/// Sends events on a few connections, so that most of them are written alone.
-fn send(gateway: &Gateway, events: usize) {
-    std::thread::scope(|scope| {
-        for sender in 0..SENDERS {
-            scope.spawn(move || {
-                let connection = connect(gateway.address());
-                for number in 0..events / SENDERS {
-                    let id = format!("{sender}-{number}");
-                    let answer = Github::delivery(&id, id.as_str()).send_on(&connection);
-                    assert_eq!(answer.status, 200, "{answer:?}");
-                }
-            });
-        }
-    });
-}
-
-fn bytes(gateway: &Gateway, ending: &str) -> u64 {
-    std::fs::metadata(gateway.folder().join(format!("store.db{ending}"))).expect("a file").len()
-}
-
-/// How many rows of ids there are.
-fn rows(folder: &Path) -> i64 {
-    rusqlite::Connection::open_with_flags(folder.join("store.db"), rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)
-        .and_then(|file| file.query_row("SELECT count(*) FROM finished", [], |row| row.get(0)))
-        .expect("a count")
 }

@@ -49,7 +49,10 @@ fn each_kind_of_task_that_panics_is_started_again_and_the_gateway_goes_on() {
         issuer.url(),
         upstream.url()
     );
-    let gateway = Inside::start(&format!("{tokens}{}", sections(&upstream)), Limits::default());
+    // Each frame of the log is moved into the file, so that the thread that does it runs.
+    let mut limits = Limits::default();
+    limits.sqlite.checkpoint = 1;
+    let gateway = Inside::start(&format!("{tokens}{}", sections(&upstream)), limits);
     assert_delivers(&gateway, &upstream, "before");
     for task in [
         Task::Worker,
@@ -64,6 +67,13 @@ fn each_kind_of_task_that_panics_is_started_again_and_the_gateway_goes_on() {
         gateway.restart_by_panic(task);
         assert_delivers(&gateway, &upstream, task.name());
         assert_eq!(gateway.restarts(task), 1.0, "{}", task.name());
+    }
+    // These run when there is something to do for them.
+    for task in [Task::SqliteCheckpointer, Task::DedupeLog] {
+        gateway.inject_panic(task);
+        assert_delivers(&gateway, &upstream, task.name());
+        wait_until(task.name(), || gateway.restarts(task) == 1.0);
+        assert_delivers(&gateway, &upstream, &format!("after-{}", task.name()));
     }
     assert_eq!(gateway.admin("/readyz").status, 200);
 }

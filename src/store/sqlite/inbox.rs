@@ -18,12 +18,10 @@ use tokio::sync::oneshot;
 
 use super::rows::Columns;
 use super::salvage;
-use crate::event::Key;
 use crate::event::Lane;
 use crate::message::Message;
 use crate::store::Keys;
 use crate::store::Published;
-use crate::store::SourceTag;
 use crate::store::Unavailable;
 use crate::store::queued::Settlement;
 use crate::store::queued::State;
@@ -53,9 +51,6 @@ pub(super) struct Inbox {
 /// What is written together.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    /// Events that were finished, remembered until the latest of their times.
-    pub(super) finished: Vec<(SourceTag, Key)>,
-    pub(super) until: u32,
     pub(super) arrivals: Vec<Arrival>,
     pub(super) attempts: Vec<Attempt>,
     pub(super) orders: Vec<Order>,
@@ -129,31 +124,22 @@ impl<T> Reply<T> {
 #[derive(Debug)]
 pub(super) struct Waiting {
     runtime: Handle,
-    finished: Vec<oneshot::Sender<()>>,
     queued: Vec<(oneshot::Sender<Published>, Published)>,
 }
 
 impl Batch {
     /// Whether there is nothing to write.
     pub(super) fn is_empty(&self) -> bool {
-        self.finished.is_empty() && self.arrivals.is_empty() && self.attempts.is_empty() && self.orders.is_empty()
+        self.arrivals.is_empty() && self.attempts.is_empty() && self.orders.is_empty()
     }
 
     fn waiting_on(&mut self, runtime: Handle) -> Option<&mut Waiting> {
         let known = self.waiting.iter().position(|waiting| waiting.runtime.id() == runtime.id());
         let at = known.unwrap_or_else(|| {
-            self.waiting.push(Waiting { runtime, finished: Vec::new(), queued: Vec::new() });
+            self.waiting.push(Waiting { runtime, queued: Vec::new() });
             self.waiting.len() - 1
         });
         self.waiting.get_mut(at)
-    }
-
-    /// Somebody waits until an event is remembered.
-    pub(super) fn wait_finished(&mut self, reply: Reply<()>) {
-        let Reply { runtime, sender } = reply;
-        if let Some(waiting) = self.waiting_on(runtime) {
-            waiting.finished.push(sender);
-        }
     }
 
     /// Somebody waits until an event is queued.
@@ -238,12 +224,9 @@ impl Inbox {
 
     /// Wakes those who wait for a batch that is safe.
     pub(super) fn wake(&self, waiting: impl Iterator<Item = Waiting>) {
-        for Waiting { runtime, finished, queued } in waiting {
+        for Waiting { runtime, queued } in waiting {
             self.wakes.spawn_on("wake", &runtime, async move {
                 // Whoever stopped waiting does not need to know.
-                for sender in finished {
-                    let _gone = sender.send(());
-                }
                 for (sender, published) in queued {
                     let _gone = sender.send(published);
                 }
@@ -320,13 +303,19 @@ impl Inbox {
     /// Whether more events can be taken.
     pub(super) fn healthy(&self) -> Result<(), Unavailable> {
         self.sound()?;
-        if self.full.load(Ordering::Relaxed) {
-            return Err(Unavailable("the disk of the SQLite file has less than store.min_free left".to_owned()));
-        }
+        self.room()?;
         if self.long.load(Ordering::Relaxed) {
             return Err(Unavailable(
                 "somebody reads the SQLite file for so long that its log gets too long".to_owned(),
             ));
+        }
+        Ok(())
+    }
+
+    /// Whether there is room on the disk.
+    pub(super) fn room(&self) -> Result<(), Unavailable> {
+        if self.full.load(Ordering::Relaxed) {
+            return Err(Unavailable("the disk of the SQLite file has less than store.min_free left".to_owned()));
         }
         Ok(())
     }

@@ -165,15 +165,9 @@ mod tests {
 
     use super::super::Options;
     use super::super::Sqlite;
-    use super::super::inbox::Batch;
-    use super::super::inbox::Reply;
     use super::*;
-    use crate::clock::Clock;
-    use crate::event::Key;
     use crate::message::Message;
-    use crate::store::SourceTag;
     use crate::store::queued::Queue;
-    use crate::supervisor::Supervisor;
     use crate::time::Moment;
 
     const HOUR: Duration = Duration::from_secs(3600);
@@ -186,17 +180,7 @@ mod tests {
         let path = folder.path().join("store.db");
         let queues = [Queue { source: "shop".to_owned(), ordered: false, keep: HOUR }];
         let limits = crate::limits::Limits { sqlite: limits, ..crate::limits::Limits::default() };
-        let (path_too, clock) = (path.clone(), Clock::System);
-        let options = Options {
-            path: path_too,
-            max_events: 10,
-            sources: &[],
-            min_free: 0,
-            queues: &queues,
-            limits,
-            clock,
-            supervisor: &Supervisor::default(),
-        };
+        let options = Options { queues: &queues, limits, ..Options::for_tests(&path) };
         (Arc::new(Sqlite::open(&options).expect("a store")), path)
     }
 
@@ -204,19 +188,11 @@ mod tests {
         Limits { checkpoint, restart, refuse, pause: Duration::from_millis(1), ..Limits::default() }
     }
 
-    /// Remembers an event, which writes a frame; however long that takes.
-    async fn commit(sqlite: &Sqlite, number: u64) {
-        let mut key = Key([0xa5; 16]);
-        key.0[..8].copy_from_slice(&number.to_be_bytes());
-        let (reply, written) = Reply::new();
-        let until = sqlite.until(HOUR);
-        let put = |batch: &mut Batch| {
-            batch.finished.push((SourceTag(0), key));
-            batch.until = until;
-            batch.wait_finished(reply);
-        };
-        sqlite.inbox.submit(put).expect("a sound store");
-        written.await.expect("remembered");
+    /// Writes something, which is a frame; however long that takes.
+    async fn commit(sqlite: &Sqlite, number: u32) {
+        let something = 0x25a5_a5a5_0000_0000 | i64::from(number);
+        let write = move |file: &Connection| file.execute("UPDATE deleted SET event = ?1", [something]).map(drop);
+        sqlite.order(write).await.expect("written");
     }
 
     fn event(bytes: usize) -> Arc<Message> {
@@ -232,9 +208,9 @@ mod tests {
         (log(path) - HEADER) / FRAME
     }
 
-    /// Whether the file itself has an id.
+    /// Whether the file itself has what was written.
     fn is_moved(path: &Path) -> bool {
-        std::fs::read(path).expect("a file").windows(8).any(|bytes| bytes == [0xa5; 8])
+        std::fs::read(path).expect("a file").windows(4).any(|bytes| bytes == [0x25, 0xa5, 0xa5, 0xa5])
     }
 
     async fn wait_until(what: &str, condition: impl Fn() -> bool) {
@@ -283,13 +259,13 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let (sqlite, path) = open(&folder, limits(10, 20, 100));
         let reader = Connection::open(&path).expect("a file");
-        reader.execute_batch("BEGIN; SELECT count(*) FROM finished").expect("read");
+        reader.execute_batch("BEGIN; SELECT count(*) FROM deleted").expect("read");
         for number in 0..90 {
             commit(&sqlite, number).await;
         }
         sqlite.enqueue(0, event(10), HOUR).await.expect("the log has room");
         for number in 90..110 {
-            // What was delivered meanwhile is remembered nevertheless.
+            // What was delivered meanwhile is written nevertheless.
             commit(&sqlite, number).await;
         }
         wait_until("the log to be too long", || sqlite.healthy().is_err()).await;
@@ -307,7 +283,7 @@ mod tests {
         let (sqlite, path) = open(&folder, limits(10, 20, 100));
         // Counts for ever.
         let endless =
-            "WITH RECURSIVE n(i) AS (SELECT count(*) FROM finished UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n";
+            "WITH RECURSIVE n(i) AS (SELECT count(*) FROM deleted UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n";
         let reader = Connection::open(&path).expect("a file");
         sqlite.keeper.may_interrupt(&reader);
         #[expect(clippy::disallowed_methods, reason = "it is joined")]

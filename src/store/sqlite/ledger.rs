@@ -267,8 +267,6 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
-    use crate::clock::Clock;
-    use crate::limits::Limits;
     use crate::message::Message;
     use crate::store::Ledger;
     use crate::store::Options;
@@ -283,10 +281,7 @@ mod tests {
         let queue =
             |source: &&str| Queue { source: (*source).to_owned(), ordered: false, keep: Duration::from_secs(3600) };
         let queues: Vec<_> = sources.iter().map(queue).collect();
-        let (path, supervisor) = (path.to_owned(), &crate::supervisor::Supervisor::default());
-        let (limits, clock) = (Limits::default(), Clock::System);
-        let options =
-            Options { path, max_events: 1000, sources: &[], min_free: 0, queues: &queues, limits, clock, supervisor };
+        let options = Options { queues: &queues, ..Options::for_tests(path) };
         let sqlite = Arc::new(Sqlite::open(&options).expect("a store"));
         (Arc::clone(&sqlite), Ledger::Sqlite(sqlite))
     }

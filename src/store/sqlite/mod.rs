@@ -1,12 +1,11 @@
-//! Finished and queued events in a SQLite file, with the ids of finished ones in memory for looking up.
+//! Queued events in a SQLite file, and the dedupe records of finished ones in memory and in a log beside the file.
 //!
-//! One thread writes: an event to be queued and the mark that keeps it from being queued twice stand in one transaction,
-//! and all that came while the previous batch was written share one fsync. What cannot be written poisons the store: it
-//! takes nothing more until the gateway is started again. The file is locked for this process alone. One that is damaged
-//! is replaced by what can be read of it.
+//! One thread writes the file: an event to be queued and the keys that keep it from being queued twice stand in one row,
+//! and all that came while the previous batch was written share one fsync. What cannot be written poisons the file: it
+//! takes nothing more until the gateway is started again. Events that are not queued touch the log alone. The file is
+//! locked for this process, and its log with it. One that is damaged is replaced by what can be read of it.
 
 mod cache;
-mod ids;
 mod inbox;
 mod keeper;
 mod ledger;
@@ -47,11 +46,14 @@ use self::rows::Columns;
 use self::rows::Damaged;
 use self::rows::Most;
 pub use self::volatile::why_volatile;
+use super::DedupeRecords;
 use super::Keyspace;
 use super::Published;
-use super::Remembered;
 use super::SourceTag;
 use super::Unavailable;
+use super::dedupe_log::DedupeLog;
+use super::dedupe_log::LogMetrics;
+use super::dedupe_log::Record;
 use super::queued::Counts;
 use super::queued::Queue;
 use super::queued::Settlement;
@@ -65,7 +67,7 @@ use crate::message::Message;
 use crate::supervisor::Supervisor;
 use crate::time::Moment;
 
-/// How long an answer waits for the file. The event is delivered already, so a slower disk can only risk a duplicate.
+/// How long an answer waits for the sync of the log. The event is delivered already, so a slower disk can only risk a duplicate.
 const COMMIT_PATIENCE: Duration = Duration::from_millis(250);
 
 /// What a file is opened with.
@@ -83,16 +85,38 @@ pub struct Options<'o> {
     pub queues: &'o [Queue],
     /// Owns its threads.
     pub supervisor: &'o Supervisor,
+    /// Whether an event is finished only when its dedupe records are synced to disk.
+    pub fsync: bool,
     /// Sizes, windows and thresholds.
     pub limits: Limits,
     /// The wall clock, and the steady one for pauses.
     pub clock: Clock,
 }
 
+#[cfg(test)]
+impl Options<'static> {
+    /// A store of no sources.
+    fn for_tests(path: &std::path::Path) -> Self {
+        static SUPERVISOR: std::sync::LazyLock<Supervisor> = std::sync::LazyLock::new(Supervisor::default);
+        Self {
+            path: path.to_owned(),
+            max_events: 1000,
+            sources: &[],
+            min_free: 0,
+            queues: &[],
+            fsync: false,
+            limits: Limits::default(),
+            clock: Clock::System,
+            supervisor: &SUPERVISOR,
+        }
+    }
+}
+
 /// The file and what it says.
 #[derive(Debug)]
 pub struct Sqlite {
-    remembered: Arc<Remembered>,
+    log: Arc<DedupeLog>,
+    fsync: bool,
     inbox: Arc<Inbox>,
     lines: Arc<Lines>,
     keeper: Arc<Keeper>,
@@ -101,19 +125,37 @@ pub struct Sqlite {
     /// Reads what somebody wants to see, which may take longer.
     viewer: Mutex<Connection>,
     threads: Vec<JoinHandle<()>>,
+    log_thread: Option<JoinHandle<()>>,
     limits: limits::Sqlite,
     clock: Clock,
-    /// Keeps the file locked.
+    /// Keeps the file locked, and the log with it.
     _owned: std::fs::File,
 }
 
 impl Sqlite {
     /// What is finished.
-    pub fn remembered(&self) -> &Remembered {
-        &self.remembered
+    pub fn records(&self) -> &DedupeRecords {
+        self.log.records()
     }
 
-    /// Whether events can be taken.
+    /// Whether what is finished is known after a crash.
+    ///
+    /// # Errors
+    /// [`Unavailable`] while the dedupe log cannot be written, and while the disk is nearly full.
+    pub fn remembers(&self) -> Result<(), Unavailable> {
+        self.inbox.room()?;
+        self.log.healthy()
+    }
+
+    /// What operators see of the dedupe log.
+    ///
+    /// # Errors
+    /// Only when a metric has no valid name, which is a bug.
+    pub fn metrics(&self) -> prometheus::Result<impl prometheus::core::Collector + use<>> {
+        LogMetrics::new(Arc::clone(&self.log))
+    }
+
+    /// Whether events can be queued.
     ///
     /// # Errors
     /// [`Unavailable`] after a failed write, and while the disk is nearly full.
@@ -131,31 +173,30 @@ impl Sqlite {
 
     /// Remembers keys of a source in memory alone.
     pub fn remember(&self, source: SourceTag, keys: impl Iterator<Item = Key>, ttl: Duration) {
-        keys.for_each(|key| self.remembered.insert(source, key, ttl));
+        keys.for_each(|key| self.records().insert(source, key, ttl));
     }
 
-    /// Remembers keys of a source; answers when they are safe on disk.
+    /// Remembers keys of a source, so that they are known when the process is killed; with `fsync`, when the machine is.
     ///
     /// # Errors
     /// [`Unavailable`] when that takes too long or cannot be done; they are still remembered in memory.
     pub async fn commit(
         &self,
         source: SourceTag,
-        keys: impl Iterator<Item = Key> + Clone,
+        keys: impl Iterator<Item = Key>,
         ttl: Duration,
     ) -> Result<(), Unavailable> {
-        let until = self.until(ttl);
-        self.remember(source, keys.clone(), ttl);
-        let (reply, written) = Reply::new();
-        self.inbox.submit(|batch| {
-            batch.finished.extend(keys.map(|key| (source, key)));
-            batch.until = batch.until.max(until);
-            batch.wait_finished(reply);
-        })?;
-        match tokio::time::timeout(COMMIT_PATIENCE, written).await {
+        let (until, _now) = self.records().until(ttl);
+        self.log.append(keys.map(|key| Record { source, key, until }), None)?;
+        if !self.fsync {
+            return Ok(());
+        }
+        match tokio::time::timeout(COMMIT_PATIENCE, self.log.sync()).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_gone)) => Err(self.gone()),
-            Err(_elapsed) => Err(Unavailable(format!("the SQLite file took longer than {COMMIT_PATIENCE:?}"))),
+            Ok(Err(_failed)) => Err(self.log.healthy().err().unwrap_or_else(closing)),
+            Err(_elapsed) => {
+                Err(Unavailable(format!("the sync of the dedupe log took longer than {COMMIT_PATIENCE:?}")))
+            }
         }
     }
 
@@ -165,7 +206,7 @@ impl Sqlite {
     /// [`Unavailable`] when it is not.
     pub async fn enqueue(&self, queue: usize, event: Arc<Message>, ttl: Duration) -> Result<Published, Unavailable> {
         self.healthy()?;
-        let until = self.until(ttl);
+        let (until, _now) = self.records().until(ttl);
         let (keys, columns) = (event.keys, Columns::of(&event));
         let (reply, written) = Reply::new();
         let arrival = Arrival { queue, keys, until, event, columns, reply };
@@ -173,13 +214,8 @@ impl Sqlite {
         written.await.map_err(|_gone| self.gone())
     }
 
-    fn until(&self, ttl: Duration) -> u32 {
-        let seconds = self.clock.now().unix().saturating_add(i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX));
-        u32::try_from(seconds).unwrap_or(u32::MAX)
-    }
-
     fn gone(&self) -> Unavailable {
-        self.healthy().err().unwrap_or_else(|| Unavailable("the SQLite file is being closed".to_owned()))
+        self.healthy().err().unwrap_or_else(closing)
     }
 
     /// Takes at most `max` events off a queue that are due at `now`. Each has to be settled.
@@ -361,7 +397,16 @@ impl Drop for Sqlite {
             // The keeper is the first: what it could not do, the writer must not try again.
             self.inbox.close();
         }
+        // What was queued last is in the log before that ends.
+        self.log.close();
+        if let Some(thread) = self.log_thread.take() {
+            let _ended = thread.join();
+        }
     }
+}
+
+fn closing() -> Unavailable {
+    Unavailable("the store is being closed".to_owned())
 }
 
 fn hand_out(standing: Standing) -> Taken {

@@ -17,7 +17,6 @@ use super::Lines;
 use super::Options;
 use super::Sqlite;
 use super::cache;
-use super::ids;
 use super::inbox::Inbox;
 use super::line::Line;
 use super::lines;
@@ -26,9 +25,14 @@ use super::retention::Retention;
 use super::rows;
 use super::salvage;
 use super::schema;
+use super::schema::Owner;
 use super::writer::Writer;
+use crate::store::DedupeRecords;
 use crate::store::Keyspace;
-use crate::store::Remembered;
+use crate::store::SourceTag;
+use crate::store::dedupe_log::DedupeLog;
+use crate::store::dedupe_log::Found;
+use crate::store::dedupe_log::Record;
 use crate::store::queued::Queue;
 use crate::supervisor::Beat;
 use crate::supervisor::Supervisor;
@@ -38,14 +42,18 @@ use crate::time::Moment;
 /// Why a file cannot be used.
 enum Failure {
     Sqlite(rusqlite::Error),
-    /// It has a layout of a later version.
-    Newer(i64),
+    /// It has a layout of another version.
+    Layout(i64),
+    /// It is a SQLite file of another program.
+    Foreign,
+    /// Said already.
+    Other(String),
 }
 
 /// A file with what has to be in memory of it.
 struct Opened {
     connection: Connection,
-    remembered: Arc<Remembered>,
+    log: Arc<DedupeLog>,
     sources: HashMap<String, i64>,
     lines: Arc<Lines>,
     last_row: i64,
@@ -72,7 +80,7 @@ impl Sqlite {
             }
             opened => opened,
         };
-        let Opened { mut connection, remembered, sources, lines, last_row } =
+        let Opened { mut connection, log, sources, lines, last_row } =
             opened.map_err(|failure| failure.explain(path))?;
         // Only now it is known to be a store, and nobody else's file.
         private::narrow(path);
@@ -82,12 +90,12 @@ impl Sqlite {
         let (inbox, keeper) =
             (Arc::new(Inbox::new(path.to_owned(), limits.batch)), Arc::new(Keeper::new(limits.clone())));
         keeper.watch(&mut connection).map_err(failed)?;
-        let retention = Retention::new(&connection, keep, clock.now(), &limits).map_err(failed)?;
+        let retention = Retention::new(keep, clock.now(), &limits);
         let writer = Writer {
             connection,
             path: path.to_owned(),
             inbox: Arc::clone(&inbox),
-            remembered: Arc::clone(&remembered),
+            log: Arc::clone(&log),
             lines: Arc::clone(&lines),
             keeper: Arc::clone(&keeper),
             retention,
@@ -109,7 +117,8 @@ impl Sqlite {
             move |beat: &Beat| keeper.run(&keeping, &inbox, beat)
         };
         let threads = threads(options.supervisor, checkpoint, writer, check)?;
-        Ok(Self { remembered, inbox, lines, keeper, loader, viewer, threads, limits, clock, _owned: owned })
+        let (log_thread, fsync) = (Some(tend(&log, options.supervisor)?), options.fsync);
+        Ok(Self { log, fsync, inbox, lines, keeper, loader, viewer, threads, log_thread, limits, clock, _owned: owned })
     }
 }
 
@@ -140,23 +149,31 @@ fn threads(
 
 impl Opened {
     fn new(options: &Options<'_>) -> Result<Self, Failure> {
-        let mut connection = connect(&options.path)?;
+        let mut connection = Connection::open(&options.path)?;
+        let owner = schema::owner(&connection)?;
+        match owner {
+            Owner::Nobody | Owner::Doorward(schema::PRESENT) => {}
+            Owner::Doorward(version) => return Err(Failure::Layout(version)),
+            Owner::Other => return Err(Failure::Foreign),
+        }
+        // From here on it is ours to change.
+        connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "wal_autocheckpoint", 0)?;
-        let version = schema::version(&connection)?;
-        if version > schema::PRESENT {
-            return Err(Failure::Newer(version));
+        let clock = options.clock.clone();
+        let records = DedupeRecords::new(options.max_events, options.sources.iter().cloned(), clock.clone());
+        let (log, found) = DedupeLog::open(&options.path, Arc::new(records), options.limits.dedupe_log.clone(), clock)
+            .map_err(Failure::Other)?;
+        if owner == Owner::Nobody {
+            schema::create(&mut connection)?;
         }
-        schema::migrate(&mut connection, version)?;
-        let now = options.clock.now();
-        forgive_clock(&connection, now)?;
-        let remembered = Arc::new(Remembered::new(options.max_events, options.sources.iter().cloned()));
-        load(&connection, &remembered, now)?;
+        forgive_clock(&connection, options.clock.now())?;
         let sources = sources(&connection, options.queues)?;
         let lines = Arc::new(lines(&connection, options, &sources)?);
-        let last_row = connection.query_row("SELECT coalesce(max(event), 0) FROM events", [], |row| row.get(0))?;
+        let last_row = compare(&connection, &options.path, &found, owner == Owner::Nobody)?;
+        repair(&connection, &log, &found, (&sources, last_row))?;
         empty_log(&connection)?;
-        Ok(Self { connection, remembered, sources, lines, last_row })
+        Ok(Self { connection, log: Arc::new(log), sources, lines, last_row })
     }
 }
 
@@ -184,6 +201,13 @@ fn search_for_damage(connection: &Connection, inbox: &Inbox) {
             Err(_passing) => return,
         }
     }
+}
+
+/// Starts the thread of the dedupe log.
+fn tend(log: &Arc<DedupeLog>, supervisor: &Supervisor) -> Result<JoinHandle<()>, String> {
+    let log = Arc::clone(log);
+    let thread = supervisor.thread(Task::DedupeLog, move |beat| log.run(beat));
+    thread.map_err(|error| format!("cannot start the thread of the dedupe log: {error}"))
 }
 
 /// Takes the file for this process, until it is closed.
@@ -233,15 +257,56 @@ fn forgive_clock(connection: &Connection, now: Moment) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Reads what is finished.
-fn load(connection: &Connection, remembered: &Remembered, now: Moment) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare("SELECT until, keys FROM finished WHERE until > ?1 ORDER BY batch")?;
-    let mut rows = statement.query([now.unix()])?;
-    while let Some(row) = rows.next()? {
-        let until: u32 = row.get(0)?;
-        let (source, keys) = ids::from_blob(row.get_ref(1)?.as_blob()?);
-        keys.for_each(|key| remembered.insert_until(source, key, until, now));
+/// Says what the file and its log know of each other's loss; the last event that there may have been, behind which new ones
+/// are numbered.
+fn compare(connection: &Connection, path: &Path, found: &Found, is_new: bool) -> rusqlite::Result<i64> {
+    let (path, last, checkpoint) = (path.display(), rows::last(connection)?, found.checkpoint);
+    if last < checkpoint {
+        tracing::error!(
+            %path,
+            last = %rows::number(last),
+            logged = %rows::number(checkpoint),
+            "the store's file is older than the dedupe log beside it: events that were acknowledged are missing. If there is a \
+             later copy of the file, stop the gateway and put it back"
+        );
+        // It is said once: what is queued from now on stands behind it.
+        rows::mark_deleted(connection, checkpoint)?;
     }
+    if found.files == 0 && !is_new {
+        tracing::warn!(
+            %path,
+            "there is no dedupe log beside the store's file: of finished events only those are known that are in the file; \
+             others are delivered again when their providers send them again"
+        );
+    }
+    if found.passed > 0 {
+        tracing::warn!(
+            %path,
+            bytes = found.passed,
+            "in the dedupe log there are bytes that make no sense, as a power failure leaves them at its end; what is around \
+             them was read"
+        );
+    }
+    Ok(last.max(checkpoint))
+}
+
+/// Adds the keys of events that the log may have lost: those behind its checkpoint, or all where it is damaged.
+fn repair(
+    connection: &Connection,
+    log: &DedupeLog,
+    found: &Found,
+    (sources, last): (&HashMap<String, i64>, i64),
+) -> rusqlite::Result<()> {
+    let tags: HashMap<i64, SourceTag> =
+        sources.iter().map(|(name, source)| (*source, Keyspace::of_source(name).tag())).collect();
+    let behind = if found.passed > 0 { 0 } else { found.checkpoint };
+    let mut records = Vec::new();
+    rows::keys_behind(connection, behind, Moment::now().unix(), |source, key, until| {
+        let source = tags.get(&source).copied().unwrap_or(SourceTag::NOBODY);
+        records.push(Record { source, key, until });
+    })?;
+    // A log that cannot be written has said so, and tries again.
+    drop(log.append(records, Some(last)));
     Ok(())
 }
 
@@ -288,13 +353,21 @@ impl Failure {
         let path = path.display();
         let error = match self {
             Self::Sqlite(error) => error,
-            Self::Newer(version) => {
+            Self::Layout(version) if *version > schema::PRESENT => {
                 return format!(
                     "{path} was written by a newer version of Doorward (layout {version}, this one knows {}); run that \
                      version, or name another file",
                     schema::PRESENT
                 );
             }
+            Self::Layout(version) => {
+                return format!(
+                    "{path} was written by an earlier version of Doorward (layout {version}): let that version deliver what \
+                     it has queued, then name another file"
+                );
+            }
+            Self::Foreign => return format!("{path} is a SQLite file of another program; name another file"),
+            Self::Other(why) => return why.clone(),
         };
         match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
@@ -313,25 +386,13 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::clock::Clock;
     use crate::event::Key;
-    use crate::limits::Limits;
     use crate::store::Keys;
-    use crate::store::SourceTag;
 
     const SOURCE: SourceTag = SourceTag(7);
 
     fn open(path: &Path) -> Result<Sqlite, String> {
-        Sqlite::open(&Options {
-            path: path.to_owned(),
-            max_events: 1000,
-            sources: &[],
-            min_free: 0,
-            queues: &[],
-            limits: Limits::default(),
-            clock: Clock::System,
-            supervisor: &Supervisor::default(),
-        })
+        Sqlite::open(&Options::for_tests(path))
     }
 
     #[test]
@@ -345,7 +406,7 @@ mod tests {
         runtime.block_on(first.commit(SOURCE, keys.iter(), Duration::from_secs(60))).expect("written");
         drop(first);
         let again = open(&path).expect("the first one let go");
-        assert!(keys.iter().all(|key| again.remembered().contains(SOURCE, key)));
+        assert!(keys.iter().all(|key| again.records().contains(SOURCE, key)));
     }
 
     #[test]
@@ -368,18 +429,21 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_the_first_layout_is_brought_up_to_date() {
+    fn files_of_earlier_layouts_and_of_other_programs_are_refused_and_get_no_log() {
         let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("store.db");
-        let old = Connection::open(&path).expect("a file");
-        old.execute_batch(
-            "CREATE TABLE finished (batch INTEGER PRIMARY KEY, until INTEGER NOT NULL, keys BLOB NOT NULL);
-             INSERT INTO finished (until, keys) VALUES (4000000000, x'01010101010101010101010101010101');
-             PRAGMA user_version = 1;",
-        )
-        .expect("a file as the first version wrote it");
-        drop(old);
-        let store = open(&path).expect("a store");
-        assert!(store.remembered().contains(SOURCE, Key([1; 16])));
+        let finished = "CREATE TABLE finished (batch INTEGER PRIMARY KEY, until INTEGER NOT NULL, keys BLOB NOT NULL)";
+        for (sql, why) in [
+            (format!("{finished}; PRAGMA user_version = 1"), "earlier version of Doorward (layout 1)"),
+            (format!("{finished}; PRAGMA user_version = 2"), "earlier version of Doorward (layout 2)"),
+            ("CREATE TABLE letters (letter TEXT); PRAGMA user_version = 3".to_owned(), "of another program"),
+            ("PRAGMA application_id = 7".to_owned(), "of another program"),
+        ] {
+            let path = folder.path().join("other.db");
+            Connection::open(&path).and_then(|file| file.execute_batch(&sql)).expect("a file");
+            let refused = open(&path).expect_err(why);
+            assert!(refused.contains(why), "{refused}");
+            assert!(!folder.path().join("other.db-dedupe.1").exists(), "{why}");
+            std::fs::remove_file(&path).expect("a file");
+        }
     }
 }

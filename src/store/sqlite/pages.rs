@@ -9,6 +9,7 @@ use std::path::Path;
 
 use rusqlite::types::Value;
 
+use super::schema::APPLICATION;
 use super::wal::Wal;
 
 /// Bytes of a page: SQLite's choice, which nothing here changes.
@@ -64,14 +65,14 @@ impl Pages {
         page.starts_with(MAGIC) && constants && versions && small(44, 4) && small(56, 1)
     }
 
-    /// Whether the file is a store, as far as can be told: its first page names a table of a store, or has been wiped in
-    /// front of the pages of tables.
+    /// Whether the file is a store, as far as can be told: its first page says so, or has been wiped in front of the pages of
+    /// tables.
     pub(super) fn are_a_store(&self) -> bool {
         let Some(page) = self.page(1) else { return self.count > 1 };
-        let names = |name: &[u8]| page.windows(name.len()).any(|part| part == name);
         let tables = |number| self.page(number).is_some_and(|page| matches!(page.first(), Some(&(LEAF | INTERIOR))));
-        let wiped = page.iter().all(|byte| *byte == 0) && tables(2) && tables(3);
-        names(b"TABLE finished") || names(b"TABLE payloads") || wiped
+        // The first tables of the layout; between them is an index.
+        let wiped = page.iter().all(|byte| *byte == 0) && tables(2) && tables(4);
+        number(&page, 68) == Some(APPLICATION) || wiped
     }
 
     /// Calls `each` with every row of every table that can be read, in any order; how many pages could not be read.

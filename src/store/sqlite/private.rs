@@ -55,7 +55,9 @@ fn files(path: &Path) -> Vec<PathBuf> {
 
 fn is_beside(ending: &[u8]) -> bool {
     let known = ["-wal", "-shm", "-suspect", "-saving", "-saved"].map(OsStr::new);
-    ending.starts_with(b".damaged-") || known.iter().any(|known| known.as_bytes() == ending)
+    ending.starts_with(b".damaged-")
+        || ending.starts_with(b"-dedupe.")
+        || known.iter().any(|known| known.as_bytes() == ending)
 }
 
 #[cfg(test)]
@@ -69,7 +71,7 @@ mod tests {
         let modes = |names: &[&str]| -> Vec<u32> {
             names.iter().map(|name| fs::metadata(path(name)).expect("a file").permissions().mode() & 0o777).collect()
         };
-        let ours = ["s.db", "s.db-wal", "s.db-shm", "s.db.damaged-1", "s.db.damaged-1-wal"];
+        let ours = ["s.db", "s.db-wal", "s.db-dedupe.7", "s.db.damaged-1", "s.db.damaged-1-wal"];
         let others = ["s.db2", "s.db-waltz", "s", "s.db.toml"];
         for name in ours.iter().chain(&others) {
             fs::write(path(name), "").expect("a file");

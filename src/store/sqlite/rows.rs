@@ -13,6 +13,7 @@ use rusqlite::params;
 use super::inbox::Arrival;
 use super::line::Loaded;
 use super::line::Standing;
+use crate::event::Key;
 use crate::event::Lane;
 use crate::message::Message;
 use crate::message::codec;
@@ -90,7 +91,7 @@ impl Columns {
 
     /// About how many bytes they take on disk.
     pub(super) fn bytes(&self) -> usize {
-        2 * self.id.len() + self.headers.len() + 250
+        2 * self.id.len() + self.headers.len() + 290
     }
 }
 
@@ -106,8 +107,8 @@ impl<'c> Writing<'c> {
         Ok(Self {
             event: connection.prepare_cached(
                 "INSERT INTO events
-                     (event, source, state, attempts, spent, received, settled, lane, checksum, id, type)
-                 VALUES (?1, ?2, 2, 0, 0, ?3, ?3, ?4, ?5, ?6, ?7)",
+                     (event, source, state, attempts, spent, received, settled, lane, checksum, keys, until, id, type)
+                 VALUES (?1, ?2, 2, 0, 0, ?3, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
             )?,
             payload: connection.prepare_cached(&format!(
                 "INSERT INTO payloads (event, {PAYLOAD}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
@@ -124,7 +125,9 @@ impl<'c> Writing<'c> {
         let Arrival { event, columns: Columns { source: name, id, kind, trace, headers, checksum }, .. } = arrival;
         let (received, method) = (event.received_at.millis(), event.method.as_str());
         let lane = event.lane.map(|lane| lane.0.cast_signed());
-        self.event.execute(params![row, source, received, lane, checksum, id, kind])?;
+        let keys = arrival.keys.map(|keys| keys.iter().flat_map(|key| key.0).collect::<Vec<u8>>());
+        let until = keys.as_ref().map(|_keys| arrival.until);
+        self.event.execute(params![row, source, received, lane, checksum, keys, until, id, kind])?;
         let (target, verified, body) = (&*event.target, event.verified, &event.body[..]);
         self.payload.execute(params![row, name, id, kind, method, target, trace, verified, headers, body])?;
         Ok(())
@@ -319,8 +322,44 @@ pub(super) fn whole(connection: &Connection, row: i64) -> rusqlite::Result<Optio
     statement.query_row([row], |columns| whole_message(columns, row, None)).optional().map(Option::flatten)
 }
 
+/// How far the file has come: the last event that is or was in it.
+pub(super) fn last(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.query_row(
+        "SELECT max(coalesce((SELECT max(event) FROM events), 0), coalesce((SELECT max(event) FROM deleted), 0))",
+        [],
+        |row| row.get(0),
+    )
+}
+
+/// Notes that the file has come at least this far, whatever becomes of the events in it.
+pub(super) fn mark_deleted(connection: &Connection, row: i64) -> rusqlite::Result<()> {
+    connection.prepare_cached("UPDATE deleted SET event = ?1 WHERE event < ?1")?.execute([row]).map(drop)
+}
+
+/// What the events behind a row are finished under, with the number of their source, as far as that is not over at `now`, a
+/// second since 1970.
+pub(super) fn keys_behind(
+    connection: &Connection,
+    behind: i64,
+    now: i64,
+    mut each: impl FnMut(i64, Key, u32),
+) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare("SELECT source, keys, until FROM events WHERE event > ?1 AND until > ?2")?;
+    let mut rows = statement.query([behind, now])?;
+    while let Some(row) = rows.next()? {
+        // What is damaged is not believed.
+        let (Ok(source), Ok(until)) = (row.get_ref(0)?.as_i64(), row.get(2)) else { continue };
+        let (keys, _rest) = row.get_ref(1)?.as_blob().unwrap_or_default().as_chunks();
+        keys.iter().for_each(|key| each(source, Key(*key), until));
+    }
+    Ok(())
+}
+
 /// Deletes events.
 pub(super) fn delete(connection: &Connection, rows: &[i64]) -> rusqlite::Result<()> {
+    if let Some(last) = rows.iter().max() {
+        mark_deleted(connection, *last)?;
+    }
     let mut event = connection.prepare_cached("DELETE FROM events WHERE event = ?1")?;
     let mut payload = connection.prepare_cached("DELETE FROM payloads WHERE event = ?1")?;
     for row in rows {
@@ -378,7 +417,7 @@ mod tests {
 
     fn file() -> Connection {
         let mut file = Connection::open_in_memory().expect("a file");
-        schema::migrate(&mut file, 0).expect("a layout");
+        schema::create(&mut file).expect("a layout");
         file
     }
 

@@ -25,17 +25,12 @@ use super::private;
 use super::rows;
 use super::rows::DAMAGED;
 use super::schema;
-use crate::event::Key;
 use crate::message::codec;
 use crate::store::queued::State;
 use crate::time::Moment;
 
-/// How long ids are remembered whose own time is lost, in seconds.
-const USUAL_TTL: i64 = 96 * 60 * 60;
-/// Bytes of ids that are written at once; an id has 16.
-const MARKS: usize = 16 * 500;
 /// How many columns an event has.
-const EVENT: usize = 15;
+const EVENT: usize = 17;
 /// How many columns its payload has besides its number.
 const PAYLOAD: usize = 9;
 /// What a dead letter says whose record is lost.
@@ -183,7 +178,7 @@ impl Saved {
         // Whatever interrupts this, it is begun again.
         file.pragma_update(None, "journal_mode", "OFF")?;
         file.pragma_update(None, "synchronous", "OFF")?;
-        schema::migrate(&mut file, 0)?;
+        schema::create(&mut file)?;
         let transaction = file.transaction()?;
         let unreadable_pages = pages.records(|record| keep(&transaction, &record))?;
         complete(&transaction)?;
@@ -204,9 +199,7 @@ fn keep(new: &Connection, record: &Record) -> rusqlite::Result<()> {
         [_, Value::Text(name)] => new
             .prepare_cached("INSERT OR IGNORE INTO sources (source, name) VALUES (?1, ?2)")?
             .execute(params![row, name]),
-        [_, Value::Integer(until), Value::Blob(keys)] => new
-            .prepare_cached("INSERT OR IGNORE INTO finished (batch, until, keys) VALUES (?1, ?2, ?3)")?
-            .execute(params![row, (*until).clamp(0, u32::MAX.into()), keys]),
+        [Value::Integer(deleted)] => rows::mark_deleted(new, *deleted).map(|()| 1),
         [_, payload @ ..] if payload.len() == PAYLOAD => new
             .prepare_cached(&format!(
                 "INSERT OR IGNORE INTO payloads (event, {}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
@@ -224,6 +217,7 @@ fn event(new: &Connection, row: i64, columns: &[Value]) -> rusqlite::Result<usiz
     let integer = |at| if let Some(Value::Integer(number)) = column(at) { Some(*number) } else { None };
     let count = |at| integer(at).filter(|count| u32::try_from(*count).is_ok()).unwrap_or(0);
     let text = |at| if let Some(Value::Text(text)) = column(at) { Some(text.as_str()) } else { None };
+    let blob = |at| if let Some(Value::Blob(bytes)) = column(at) { Some(bytes.as_slice()) } else { None };
     let states = State::ALL.map(rows::state);
     // Better twice than never.
     let state = integer(2).filter(|state| states.contains(state)).unwrap_or_else(|| rows::state(State::Queued));
@@ -231,9 +225,9 @@ fn event(new: &Connection, row: i64, columns: &[Value]) -> rusqlite::Result<usiz
     // Of an event that is there twice, the later record is right.
     new.prepare_cached(
         "INSERT OR REPLACE INTO events
-             (event, source, state, attempts, spent, received, settled, due, replayed, lane, checksum, id, type, reason,
-              answer)
-         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15
+             (event, source, state, attempts, spent, received, settled, due, replayed, lane, checksum, keys, until, id,
+              type, reason, answer)
+         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17
          WHERE NOT EXISTS (SELECT 1 FROM events WHERE event = ?1 AND settled > ?7)",
     )?
     .execute(params![
@@ -248,17 +242,18 @@ fn event(new: &Connection, row: i64, columns: &[Value]) -> rusqlite::Result<usiz
         integer(8),
         integer(9),
         integer(10).unwrap_or(-1),
-        text(11).unwrap_or(""),
-        text(12),
-        text(13),
+        blob(11),
+        integer(12).filter(|until| u32::try_from(*until).is_ok()),
+        text(13).unwrap_or(""),
         text(14),
+        text(15),
+        text(16),
     ])
 }
 
 /// Sets right what can be told from the rest: every payload says whose it is and what its id is.
 fn complete(new: &Connection) -> rusqlite::Result<()> {
     let mut sources: HashMap<String, i64> = HashMap::new();
-    let mut marks = Vec::new();
     let mut payloads = new.prepare(&format!("SELECT event, {} FROM payloads ORDER BY event", rows::PAYLOAD))?;
     let mut found = payloads.query([])?;
     while let Some(payload) = found.next()? {
@@ -269,9 +264,6 @@ fn complete(new: &Connection) -> rusqlite::Result<()> {
             Some(source) => *source,
             None => *sources.entry(name.clone()).or_insert(source(new, &name)?),
         };
-        if !id.is_empty() {
-            marks.extend(Key::of_id(&name, &id).0);
-        }
         let known = new
             .prepare_cached("UPDATE events SET source = ?2 WHERE event = ?1 RETURNING 1")?
             .query_row([row, source], |_row| Ok(()))
@@ -294,7 +286,6 @@ fn complete(new: &Connection) -> rusqlite::Result<()> {
             ])?;
         }
     }
-    remember(new, &marks)?;
     new.execute(
         "UPDATE events SET state = ?1, due = NULL, reason = ?2
          WHERE state IN (2, 3) AND event NOT IN (SELECT event FROM payloads)",
@@ -307,15 +298,4 @@ fn complete(new: &Connection) -> rusqlite::Result<()> {
 fn source(new: &Connection, name: &str) -> rusqlite::Result<i64> {
     new.execute("INSERT OR IGNORE INTO sources (name) VALUES (?1)", [name])?;
     new.query_row("SELECT source FROM sources WHERE name = ?1", [name], |row| row.get(0))
-}
-
-/// Remembers ids until the last of the times that could be read.
-fn remember(new: &Connection, marks: &[u8]) -> rusqlite::Result<()> {
-    let last: Option<i64> = new.query_row("SELECT max(until) FROM finished", [], |row| row.get(0))?;
-    let until = last.unwrap_or_else(|| Moment::now().unix().saturating_add(USUAL_TTL));
-    let mut insert = new.prepare("INSERT INTO finished (until, keys) VALUES (?1, ?2)")?;
-    for keys in marks.chunks(MARKS) {
-        insert.execute(params![until, keys])?;
-    }
-    Ok(())
 }

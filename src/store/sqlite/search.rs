@@ -241,7 +241,7 @@ mod tests {
 
     /// Events of three sources over an hour, rows a little behind their reception.
     fn fill(file: &mut Connection, dice: &mut Dice, count: i64) -> Vec<Kept> {
-        schema::migrate(file, 0).expect("a layout");
+        schema::create(file).expect("a layout");
         let mut kept = Vec::new();
         let transaction = file.transaction().expect("a transaction");
         for at in 0..count {
@@ -358,7 +358,7 @@ mod tests {
     /// A million events, over a day and of three sources. Most are delivered; others are spread, but for an outage in the
     /// last tenth of the day.
     fn million(file: &mut Connection) {
-        schema::migrate(file, 0).expect("a layout");
+        schema::create(file).expect("a layout");
         file.execute_batch(&format!(
             "WITH RECURSIVE n (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < 999999)
              INSERT INTO events

@@ -8,9 +8,7 @@ use std::time::Instant;
 use rusqlite::Connection;
 use rusqlite::TransactionBehavior;
 use rusqlite::config::DbConfig;
-use rusqlite::params;
 
-use super::ids;
 use super::inbox::Arrival;
 use super::inbox::Attempt;
 use super::inbox::Batch;
@@ -23,15 +21,15 @@ use super::rows;
 use super::rows::Writing;
 use super::salvage;
 use crate::clock::Clock;
-use crate::event::Key;
 use crate::message::Message;
+use crate::store::DedupeRecords;
 use crate::store::Earlier;
 use crate::store::KeyMap;
 use crate::store::Keys;
 use crate::store::Known;
 use crate::store::Published;
-use crate::store::Remembered;
-use crate::store::SourceTag;
+use crate::store::dedupe_log::DedupeLog;
+use crate::store::dedupe_log::Record;
 use crate::store::queued::Verdict;
 use crate::supervisor::Beat;
 use crate::time::Moment;
@@ -42,14 +40,12 @@ const IDLE: Duration = Duration::from_secs(1);
 /// larger ones leave the disk and the processor more time for everything else.
 const MANY: usize = 5;
 const PACE: Duration = Duration::from_millis(1);
-/// Most ids in a row: four such rows fill a page, and longer ones would leave up to half of each empty.
-const ROW: usize = 60;
 
 pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) path: PathBuf,
     pub(super) inbox: Arc<Inbox>,
-    pub(super) remembered: Arc<Remembered>,
+    pub(super) log: Arc<DedupeLog>,
     pub(super) lines: Arc<Lines>,
     pub(super) keeper: Arc<Keeper>,
     pub(super) retention: Retention,
@@ -63,18 +59,17 @@ pub(super) struct Writer {
 /// A batch while it is written, and what is told when it is safe.
 struct Work {
     inbox: Arc<Inbox>,
-    remembered: Arc<Remembered>,
+    log: Arc<DedupeLog>,
     lines: Arc<Lines>,
     batch: Batch,
     effects: Effects,
-    clock: Clock,
     committed: bool,
 }
 
 /// What happens when a batch is safe.
 #[derive(Default)]
 struct Effects {
-    remembered: Vec<(SourceTag, Key, u32)>,
+    records: Vec<Record>,
     arrived: Vec<(usize, i64, Arc<Message>)>,
     settled: Vec<Settled>,
     completions: Vec<Completion>,
@@ -123,17 +118,8 @@ impl Writer {
     }
 
     fn begin(&self, batch: Batch) -> Work {
-        let (inbox, remembered, lines) =
-            (Arc::clone(&self.inbox), Arc::clone(&self.remembered), Arc::clone(&self.lines));
-        Work {
-            inbox,
-            remembered,
-            lines,
-            batch,
-            effects: Effects::default(),
-            clock: self.clock.clone(),
-            committed: false,
-        }
+        let (inbox, log, lines) = (Arc::clone(&self.inbox), Arc::clone(&self.log), Arc::clone(&self.lines));
+        Work { inbox, log, lines, batch, effects: Effects::default(), committed: false }
     }
 
     fn keep_log_short(&self) -> rusqlite::Result<()> {
@@ -171,7 +157,7 @@ impl Writer {
     fn write(&mut self, Work { batch, effects, .. }: &mut Work) -> rusqlite::Result<()> {
         let now = self.clock.now();
         let idle = batch.is_empty();
-        let forget = self.retention.is_due(now, idle);
+        let forget = self.retention.is_due(now);
         if idle && !forget {
             return Ok(());
         }
@@ -183,29 +169,17 @@ impl Writer {
         {
             let mut writing = Writing::new(&transaction)?;
             settle(&mut writing, &self.lines, batch, effects)?;
-            for (row, arrival) in admit(batch, &self.remembered, &self.lines, &mut self.last_row, now) {
+            for (row, arrival) in admit(batch, self.log.records(), &self.lines, &mut self.last_row, now) {
                 writing.insert(row, self.lines.source(arrival.queue), &arrival)?;
                 self.retention.queued(arrival.bytes());
-                effects.arrived(row, self.lines.tag(arrival.queue), arrival, batch);
+                effects.arrived(row, &self.lines, arrival, batch);
             }
         }
         for order in std::mem::take(&mut batch.orders) {
             effects.completions.push((order.0)(&transaction)?);
         }
-        batch.finished.sort_by_key(|(source, _)| *source);
-        let of_one_source = batch.finished.chunk_by(|(one, _), (other, _)| one == other);
-        for keys in of_one_source.flat_map(|keys| keys.chunks(ROW)) {
-            let keys = ids::to_blob(keys);
-            transaction
-                .prepare_cached("INSERT INTO finished (until, keys) VALUES (?1, ?2)")?
-                .execute(params![batch.until, keys])?;
-        }
-        if !batch.finished.is_empty() {
-            let bytes = batch.finished.len() * size_of::<Key>();
-            self.retention.remembered(transaction.last_insert_rowid(), batch.until, bytes, now);
-        }
         if forget {
-            self.retention.purge(&transaction, now, idle)?;
+            self.retention.purge(&transaction, now, self.log.checkpoint())?;
         }
         transaction.commit()
     }
@@ -214,9 +188,9 @@ impl Writer {
 impl Work {
     /// The batch is safe.
     fn conclude(&mut self) {
-        let now = self.clock.now();
-        for (source, key, until) in self.effects.remembered.drain(..) {
-            self.remembered.insert_until(Some(source), key, until, now);
+        if let Some((_, last, _)) = self.effects.arrived.last() {
+            // Without the log, the rows say what is queued already; it has said so.
+            drop(self.log.append(std::mem::take(&mut self.effects.records), Some(*last)));
         }
         self.lines.arrived(&std::mem::take(&mut self.effects.arrived));
         self.inbox.recorded(self.effects.settled.len());
@@ -249,13 +223,10 @@ impl Drop for Writer {
 }
 
 impl Effects {
-    fn arrived(&mut self, row: i64, source: SourceTag, arrival: Arrival, batch: &mut Batch) {
+    fn arrived(&mut self, row: i64, lines: &Lines, arrival: Arrival, batch: &mut Batch) {
         let Arrival { queue, keys, until, event, reply, .. } = arrival;
-        for key in keys.into_iter().flat_map(Keys::iter) {
-            batch.finished.push((source, key));
-            self.remembered.push((source, key, until));
-        }
-        batch.until = batch.until.max(until);
+        let (source, keys) = (lines.tag(queue), keys.into_iter().flat_map(Keys::iter));
+        self.records.extend(keys.map(|key| Record { source, key, until }));
         batch.wait_queued(reply, Published::Appended);
         self.arrived.push((queue, row, event));
     }
@@ -274,11 +245,11 @@ fn settle(writing: &mut Writing<'_>, lines: &Lines, batch: &mut Batch, effects: 
     Ok(())
 }
 
-/// The events of a batch that are neither remembered nor there twice, with their rows; the senders of the others are told
+/// The events of a batch that are neither finished nor there twice, with their rows; the senders of the others are told
 /// with the batch, because the first of two may be in it.
 fn admit(
     batch: &mut Batch,
-    remembered: &Remembered,
+    records: &DedupeRecords,
     lines: &Lines,
     last_row: &mut i64,
     now: Moment,
@@ -289,7 +260,7 @@ fn admit(
         if let Some(keys) = arrival.keys {
             let in_batch = keys.iter().position(|key| new.contains_key(&key));
             let in_batch = in_batch.map(|at| Earlier::Finished(if at == 0 { Known::Id } else { Known::Content }));
-            if let Some(earlier) = in_batch.or_else(|| remembered.earlier(lines.tag(arrival.queue), keys)) {
+            if let Some(earlier) = in_batch.or_else(|| records.earlier(lines.tag(arrival.queue), keys)) {
                 batch.wait_queued(arrival.reply, Published::Earlier(earlier));
                 continue;
             }

@@ -12,7 +12,9 @@ use super::Keyspace;
 use super::Known;
 use super::Noted;
 use super::SourceTag;
+use super::dedupe_log::Record;
 use super::key_map::Seeded;
+use crate::clock::Clock;
 use crate::event::Ignored;
 use crate::event::Key;
 use crate::time::Moment;
@@ -30,9 +32,10 @@ const EVICTED: u32 = 8;
 /// When it is full, the source that has most keys forgets its own oldest. So a source may use what others leave, and keeps
 /// at least seven eighths of an equal share whatever they do.
 #[derive(Debug)]
-pub struct Remembered {
+pub struct DedupeRecords {
     /// Sorted by their tags.
     sources: Vec<Keyspace>,
+    clock: Clock,
     seeded: Seeded,
     shards: Vec<Mutex<Shard>>,
     max_per_shard: usize,
@@ -47,9 +50,9 @@ struct Shard {
     sweep_at: u32,
 }
 
-impl Remembered {
-    /// Remembers at most this many keys of these sources; each has an equal share.
-    pub fn new(max: usize, sources: impl IntoIterator<Item = Keyspace>) -> Self {
+impl DedupeRecords {
+    /// Remembers at most this many keys of these sources, by this clock; each source has an equal share.
+    pub fn new(max: usize, sources: impl IntoIterator<Item = Keyspace>, clock: Clock) -> Self {
         let mut sources: Vec<_> = sources.into_iter().collect();
         sources.sort_unstable_by_key(Keyspace::tag);
         sources.dedup();
@@ -57,6 +60,7 @@ impl Remembered {
         let shards = (max / (parts * MIN_SHARE)).clamp(1, MAX_SHARDS);
         Self {
             sources,
+            clock,
             seeded: Seeded::default(),
             shards: (0..shards).map(|_| Mutex::new(Shard::new(parts))).collect(),
             max_per_shard: (max / shards).max(1),
@@ -65,7 +69,7 @@ impl Remembered {
 
     /// Whether the key of a source is remembered now.
     pub fn contains(&self, source: SourceTag, key: Key) -> bool {
-        let now = seconds(Moment::now());
+        let now = seconds(self.clock.now());
         let part = self.part(source);
         let shard = self.shard(key);
         let until = |part: Option<&KeyMap<u32>>| part.and_then(|keys| keys.get(&key).copied());
@@ -93,15 +97,20 @@ impl Remembered {
 
     /// Remembers a key of a source for this long.
     pub fn insert(&self, source: SourceTag, key: Key, ttl: Duration) {
-        let now = Moment::now();
-        let ttl = u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX);
-        self.insert_until(Some(source), key, seconds(now).saturating_add(ttl), now);
+        let (until, now) = self.until(ttl);
+        self.insert_until(source, key, until, now);
+    }
+
+    /// The second since 1970 until which something is remembered that comes now, and now.
+    pub(crate) fn until(&self, ttl: Duration) -> (u32, Moment) {
+        let now = self.clock.now();
+        (seconds(now).saturating_add(u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX)), now)
     }
 
     /// Remembers a key until a second since 1970. What nobody has any more who is known is one more share.
-    pub fn insert_until(&self, source: Option<SourceTag>, key: Key, until: u32, now: Moment) {
+    pub fn insert_until(&self, source: SourceTag, key: Key, until: u32, now: Moment) {
         let now = seconds(now);
-        let part = source.map_or(self.sources.len(), |source| self.part(source));
+        let part = self.part(source);
         let mut shard = self.shard(key);
         if let Some(known) = shard.parts.get_mut(part).and_then(|keys| keys.get_mut(&key)) {
             *known = until;
@@ -128,6 +137,33 @@ impl Remembered {
             shard = self.shard(key);
         }
         shard.insert(part, key, until);
+    }
+
+    /// Forgets what is past its time; how many keys are left.
+    pub(super) fn forget_expired(&self, now: Moment) -> usize {
+        let now = seconds(now);
+        let left = self.shards.iter().map(|shard| {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.retain_all(|until| now < until);
+            shard.count
+        });
+        left.sum()
+    }
+
+    /// Everything that is not past its time, in parts of bounded size. What is inserted before the first part is taken is in
+    /// one of them. Keys of sources that are not known are nobody's, [`SourceTag::NOBODY`].
+    pub(super) fn parts(&self, now: Moment) -> impl Iterator<Item = Vec<Record>> {
+        let now = seconds(now);
+        self.shards.iter().map(move |shard| {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut records = Vec::with_capacity(shard.count);
+            for (part, keys) in shard.parts.iter().enumerate() {
+                let source = self.sources.get(part).map_or(SourceTag::NOBODY, Keyspace::tag);
+                let live = keys.iter().filter(|(_, until)| now < **until);
+                records.extend(live.map(|(key, until)| Record { source, key: *key, until: *until }));
+            }
+            records
+        })
     }
 
     /// Where the keys of a source are; those of one that is not known are with those of nobody.
@@ -208,6 +244,10 @@ mod tests {
         Key(bytes)
     }
 
+    fn records(max: usize, sources: impl IntoIterator<Item = Keyspace>) -> DedupeRecords {
+        DedupeRecords::new(max, sources, Clock::System)
+    }
+
     fn sources<const N: usize>(names: [&str; N]) -> ([SourceTag; N], [Keyspace; N]) {
         let spaces = names.map(Keyspace::of_source);
         (spaces.each_ref().map(Keyspace::tag), spaces)
@@ -216,10 +256,10 @@ mod tests {
     #[test]
     fn keys_are_remembered_until_their_time() {
         let ([source], spaces) = sources(["one"]);
-        let remembered = Remembered::new(1000, spaces);
+        let remembered = records(1000, spaces);
         let now = Moment::now();
         remembered.insert(source, key(1), Duration::from_secs(60));
-        remembered.insert_until(Some(source), key(2), seconds(now), now);
+        remembered.insert_until(source, key(2), seconds(now), now);
         assert!(remembered.contains(source, key(1)));
         assert!(!remembered.contains(source, key(2)), "its time is over");
         assert!(!remembered.contains(source, key(3)));
@@ -229,10 +269,10 @@ mod tests {
     fn a_full_set_forgets_the_oldest_first() {
         const MAX: usize = 8 * MIN_SHARE;
         let ([source], spaces) = sources(["one"]);
-        let remembered = Remembered::new(MAX, spaces);
+        let remembered = records(MAX, spaces);
         let now = Moment::now();
         let until = |number: u64| seconds(now) + 1000 + u32::try_from(number / 64).expect("small");
-        (0..50_000).for_each(|number| remembered.insert_until(Some(source), key(number), until(number), now));
+        (0..50_000).for_each(|number| remembered.insert_until(source, key(number), until(number), now));
         let kept = (0..50_000).filter(|number| remembered.contains(source, key(*number))).count();
         assert!((MAX / 8 * 7..=MAX).contains(&kept), "{kept}");
         assert!((49_900..50_000).all(|number| remembered.contains(source, key(number))), "the newest are there");
@@ -242,7 +282,7 @@ mod tests {
     #[test]
     fn as_many_keys_are_kept_as_may_be_and_one_more_is_too_many() {
         let ([source], spaces) = sources(["one"]);
-        let remembered = Remembered::new(80, spaces);
+        let remembered = records(80, spaces);
         let kept = || (0..=80).filter(|number| remembered.contains(source, key(*number))).count();
         (0..80).for_each(|number| remembered.insert(source, key(number), Duration::from_secs(60)));
         assert_eq!(kept(), 80);
@@ -256,9 +296,9 @@ mod tests {
     #[test]
     fn what_is_past_its_time_makes_room_whosever_it_was() {
         let ([busy, idle], spaces) = sources(["busy", "idle"]);
-        let remembered = Remembered::new(100, spaces);
+        let remembered = records(100, spaces);
         let then = Moment::from_unix(Moment::now().unix() - 1000);
-        (0..100).for_each(|number| remembered.insert_until(Some(idle), key(number), seconds(then) + 10, then));
+        (0..100).for_each(|number| remembered.insert_until(idle, key(number), seconds(then) + 10, then));
         (100..200).for_each(|number| remembered.insert(busy, key(number), Duration::from_secs(60)));
         assert!((100..200).all(|number| remembered.contains(busy, key(number))));
     }
@@ -266,11 +306,11 @@ mod tests {
     #[test]
     fn keys_of_nobody_that_is_known_are_found_by_everybody_and_are_one_more_share() {
         let ([one, gone], [space, _]) = sources(["one", "gone"]);
-        let remembered = Remembered::new(100, [space]);
+        let remembered = records(100, [space]);
         let now = Moment::now();
         let until = seconds(now) + 60;
-        remembered.insert_until(None, key(1), until, now);
-        remembered.insert_until(Some(gone), key(2), until, now);
+        remembered.insert_until(SourceTag::NOBODY, key(1), until, now);
+        remembered.insert_until(gone, key(2), until, now);
         assert!(remembered.contains(one, key(1)) && remembered.contains(one, key(2)));
         (100..1100).for_each(|number| remembered.insert(one, key(number), Duration::from_secs(60)));
         assert!(remembered.contains(one, key(1)) && remembered.contains(one, key(2)), "they have a share");
@@ -280,7 +320,7 @@ mod tests {
     fn room_that_a_source_has_let_go_of_is_given_back() {
         let names: Vec<String> = (0..16).map(|number| number.to_string()).collect();
         let spaces: Vec<_> = names.iter().map(|name| Keyspace::of_source(name)).collect();
-        let remembered = Remembered::new(16_000, spaces.clone());
+        let remembered = records(16_000, spaces.clone());
         let mut numbers = 0..;
         for space in &spaces {
             // Each fills the whole set once.
@@ -298,15 +338,15 @@ mod tests {
             floods in proptest::collection::vec((0..4_usize, 1..600_u64, 0..40_u32), 1..20),
         ) {
             let (tags, spaces) = sources(["a", "b", "c", "d", "e"]);
-            let remembered = Remembered::new(max, spaces);
+            let remembered = records(max, spaces);
             let (now, quiet) = (Moment::now(), tags[4]);
             // Five sources, and those of nobody.
             let share = u64::try_from(max / 6 / 8 * 7).expect("small");
-            (0..share).for_each(|number| remembered.insert_until(Some(quiet), key(number), seconds(now) + 50, now));
+            (0..share).for_each(|number| remembered.insert_until(quiet, key(number), seconds(now) + 50, now));
             let mut numbers = 1000..;
             for (who, many, age) in floods {
                 for number in numbers.by_ref().take(usize::try_from(many).expect("small")) {
-                    remembered.insert_until(Some(tags[who]), key(number), seconds(now) + 90 - age, now);
+                    remembered.insert_until(tags[who], key(number), seconds(now) + 90 - age, now);
                 }
                 let kept: usize = remembered.shards.iter().map(|shard| shard.lock().expect("a shard").count).sum();
                 prop_assert!(kept <= max);

@@ -1,0 +1,196 @@
+//! The entries of a dedupe log: how they are written, and how they are found among bytes that are damaged.
+
+use crate::event::Key;
+use crate::store::SourceTag;
+
+/// Bytes of an entry, whatever it says.
+pub const ENTRY: usize = 28;
+/// The version of the format that is written, and the latest that is read.
+pub const VERSION: u32 = 1;
+
+/// What the key of a header is.
+const MAGIC: [u8; 16] = *b"doorward-dedupe\n";
+const SEGMENT: u32 = 1;
+const SNAPSHOT: u32 = 2;
+/// Latest message that a checkpoint may name, far beyond any clock; whoever counts on from it does not overflow.
+const MAX_MESSAGE: i64 = i64::MAX / 2;
+
+/// What a file of the log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Records in the order in which they came.
+    Segment,
+    /// All records of one moment, which take the place of all files with lower numbers.
+    Snapshot,
+}
+
+/// A key of a source that is remembered until a second since 1970; 0 stands for a source that is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record {
+    /// Whose it is.
+    pub source: SourceTag,
+    /// The key.
+    pub key: Key,
+    /// Seconds since 1970; never 0.
+    pub until: u32,
+}
+
+/// An entry of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// The first one.
+    Header {
+        /// The version of the format.
+        version: u32,
+        /// What the file is.
+        kind: Kind,
+    },
+    /// A key is remembered.
+    Record(Record),
+    /// The keys of all messages up to this one are in the log, and safe.
+    Checkpoint(i64),
+}
+
+impl Entry {
+    /// Its bytes: what is said, in 24, and their CRC-32, all numbers little-endian.
+    pub fn encode(self) -> [u8; ENTRY] {
+        let (key, source, until) = match self {
+            Self::Header { version, kind } => (MAGIC, version, if kind == Kind::Segment { SEGMENT } else { SNAPSHOT }),
+            Self::Record(record) => (record.key.0, record.source.0, record.until.max(1)),
+            Self::Checkpoint(message) => {
+                let mut key = [0; 16];
+                let (number, _zeros) = key.split_at_mut(8);
+                number.copy_from_slice(&message.clamp(0, MAX_MESSAGE).to_le_bytes());
+                (key, 0, 0)
+            }
+        };
+        let mut bytes = [0; ENTRY];
+        let mut rest = &mut bytes[..];
+        for part in [&key[..], &source.to_le_bytes(), &until.to_le_bytes()] {
+            let (place, behind) = rest.split_at_mut(part.len());
+            place.copy_from_slice(part);
+            rest = behind;
+        }
+        let crc = checksum(&bytes);
+        if let Some(place) = bytes.last_chunk_mut() {
+            *place = crc.to_le_bytes();
+        }
+        bytes
+    }
+
+    /// Reads it; `None` when these bytes are no entry.
+    pub fn decode(bytes: &[u8; ENTRY]) -> Option<Self> {
+        if bytes.last_chunk().map(|crc| u32::from_le_bytes(*crc)) != Some(checksum(bytes)) {
+            return None;
+        }
+        let (key, rest) = bytes.split_first_chunk::<16>()?;
+        let (source, rest) = rest.split_first_chunk()?;
+        let (source, until) = (u32::from_le_bytes(*source), u32::from_le_bytes(*rest.first_chunk()?));
+        if *key == MAGIC {
+            let kind = if until == SNAPSHOT { Kind::Snapshot } else { Kind::Segment };
+            return Some(Self::Header { version: source, kind });
+        }
+        if until > 0 {
+            return Some(Self::Record(Record { source: SourceTag(source), key: Key(*key), until }));
+        }
+        let (message, zeros) = key.split_first_chunk()?;
+        let message = i64::from_le_bytes(*message);
+        let whole = source == 0 && zeros.iter().all(|byte| *byte == 0) && (0..=MAX_MESSAGE).contains(&message);
+        whole.then_some(Self::Checkpoint(message))
+    }
+}
+
+fn checksum(entry: &[u8; ENTRY]) -> u32 {
+    crc32fast::hash(entry.split_last_chunk::<4>().map_or(&[], |(said, _)| said))
+}
+
+/// Finds the entries of a file: what makes no sense is passed byte by byte until entries make sense again.
+#[derive(Debug, Default)]
+pub struct Scanner {
+    /// Bytes that were passed so far.
+    pub passed: u64,
+}
+
+impl Scanner {
+    /// Calls `each` with the entries at the beginning of these bytes; how many bytes were read. Those that are left, fewer
+    /// than an entry has, belong in front of what follows.
+    pub fn scan(&mut self, bytes: &[u8], mut each: impl FnMut(Entry)) -> usize {
+        let mut rest = bytes;
+        while let Some((first, behind)) = rest.split_first_chunk() {
+            match Entry::decode(first) {
+                Some(entry) => {
+                    each(entry);
+                    rest = behind;
+                }
+                None => {
+                    self.passed += 1;
+                    rest = rest.get(1..).unwrap_or_default();
+                }
+            }
+        }
+        bytes.len() - rest.len()
+    }
+
+    /// So many bytes are left at the end of a file.
+    pub fn end(&mut self, left: usize) {
+        self.passed += u64::try_from(left).unwrap_or(u64::MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record() -> impl Strategy<Value = Record> {
+        (any::<u32>(), any::<[u8; 16]>(), 1..=u32::MAX).prop_map(|(source, key, until)| Record {
+            source: SourceTag(source),
+            key: Key(key),
+            until,
+        })
+    }
+
+    fn scan(bytes: &[u8]) -> (Vec<Entry>, u64) {
+        let (mut scanner, mut found) = (Scanner::default(), Vec::new());
+        let read = scanner.scan(bytes, |entry| found.push(entry));
+        scanner.end(bytes.len() - read);
+        (found, scanner.passed)
+    }
+
+    #[test]
+    fn each_kind_of_entry_comes_back_as_it_was_written() {
+        let record = Record { source: SourceTag(7), key: Key([9; 16]), until: 1_800_000_000 };
+        let headers = [Kind::Segment, Kind::Snapshot].map(|kind| Entry::Header { version: VERSION, kind });
+        for entry in
+            headers.into_iter().chain([Entry::Record(record), Entry::Checkpoint(0), Entry::Checkpoint(MAX_MESSAGE)])
+        {
+            assert_eq!(Entry::decode(&entry.encode()), Some(entry));
+        }
+        assert_eq!(Entry::decode(&Entry::Checkpoint(i64::MAX).encode()), Some(Entry::Checkpoint(MAX_MESSAGE)));
+        assert_eq!(Entry::decode(&[0; ENTRY]), None, "zeros, as a file system leaves them after a power failure");
+    }
+
+    proptest! {
+        #[test]
+        fn a_flipped_bit_makes_an_entry_none(record in record(), bit in 0..ENTRY * 8) {
+            let mut bytes = Entry::Record(record).encode();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_eq!(Entry::decode(&bytes), None);
+        }
+
+        #[test]
+        fn records_around_damage_are_found_and_what_was_passed_is_counted(
+            before in proptest::collection::vec(record(), 0..5),
+            damage in proptest::collection::vec(any::<u8>(), 0..100),
+            after in proptest::collection::vec(record(), 0..5),
+        ) {
+            let entries = |records: &[Record]| records.iter().flat_map(|record| Entry::Record(*record).encode()).collect::<Vec<_>>();
+            let bytes = [entries(&before), damage.clone(), entries(&after)].concat();
+            let (found, passed) = scan(&bytes);
+            let expected: Vec<_> = before.iter().chain(&after).map(|record| Entry::Record(*record)).collect();
+            prop_assert_eq!(found, expected);
+            prop_assert_eq!(passed, u64::try_from(damage.len()).expect("small"));
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The files of a dedupe log, `PATH-dedupe.N`: listed, made, read and replaced. Each is for its owner alone.
+
+use std::ffi::OsString;
+use std::fs;
+use std::fs::File;
+use std::io;
+use std::io::BufWriter;
+use std::io::Read as _;
+use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::path::PathBuf;
+
+use super::entry::ENTRY;
+use super::entry::Entry;
+use super::entry::Kind;
+use super::entry::Record;
+use super::entry::Scanner;
+use super::entry::VERSION;
+
+/// Bytes that are read or written at once.
+const CHUNK: usize = 1024 * 1024;
+
+/// A file of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Listed {
+    pub(super) number: u64,
+    pub(super) bytes: u64,
+}
+
+/// Where the file of a number is.
+pub(super) fn name(path: &Path, number: u64) -> PathBuf {
+    beside(path, &format!("-dedupe.{number}"))
+}
+
+fn unfinished(path: &Path) -> PathBuf {
+    beside(path, "-dedupe.new")
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(ending);
+    name.into()
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
+}
+
+/// The files that are there, in the order of their numbers.
+pub(super) fn list(path: &Path) -> io::Result<Vec<Listed>> {
+    let mut listed = Vec::new();
+    let prefix = beside(Path::new(path.file_name().unwrap_or_default()), "-dedupe.");
+    for entry in fs::read_dir(folder(path))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let number = name.as_bytes().strip_prefix(prefix.as_os_str().as_bytes()).and_then(|it| str::from_utf8(it).ok());
+        // Only as it is written here.
+        let number = number.and_then(|text| text.parse::<u64>().ok().filter(|number| number.to_string() == text));
+        if let Some(number) = number {
+            listed.push(Listed { number, bytes: entry.metadata()?.len() });
+        }
+    }
+    listed.sort_unstable();
+    Ok(listed)
+}
+
+/// Makes a new segment, safe on disk but for what is appended to it.
+pub(super) fn create(path: &Path, number: u64) -> io::Result<File> {
+    let name = name(path, number);
+    let mut file = private().append(true).create_new(true).open(&name)?;
+    let header = Entry::Header { version: VERSION, kind: Kind::Segment }.encode();
+    let made = file.write_all(&header).and_then(|()| file.sync_all()).and_then(|()| sync_folder(path));
+    if let Err(error) = made {
+        // It is in nobody's way.
+        drop(fs::remove_file(name));
+        return Err(error);
+    }
+    Ok(file)
+}
+
+/// Opens a file to append to it.
+pub(super) fn reopen(path: &Path, number: u64) -> io::Result<File> {
+    private().append(true).open(name(path, number))
+}
+
+/// Makes safe what has been written to a file.
+pub(super) fn sync(path: &Path, number: u64) -> io::Result<()> {
+    File::open(name(path, number))?.sync_data()
+}
+
+fn private() -> fs::OpenOptions {
+    let mut options = fs::OpenOptions::new();
+    options.read(true).mode(0o600);
+    options
+}
+
+/// What the first entry of a file says; `None` when that is damaged.
+pub(super) fn header(path: &Path, number: u64) -> io::Result<Option<(u32, Kind)>> {
+    let mut bytes = [0; ENTRY];
+    match File::open(name(path, number))?.read_exact(&mut bytes) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        read => read?,
+    }
+    match Entry::decode(&bytes) {
+        Some(Entry::Header { version, kind }) => Ok(Some((version, kind))),
+        Some(Entry::Record(_) | Entry::Checkpoint(_)) | None => Ok(None),
+    }
+}
+
+/// Calls `each` with the entries of a file; how many bytes made no sense.
+pub(super) fn read(path: &Path, number: u64, mut each: impl FnMut(Entry)) -> io::Result<u64> {
+    let mut file = File::open(name(path, number))?;
+    let (mut buffer, mut scanner, mut left) = (vec![0; CHUNK], Scanner::default(), 0);
+    loop {
+        let read = match file.read(buffer.get_mut(left..).unwrap_or_default()) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            read => read?,
+        };
+        if read == 0 {
+            scanner.end(left);
+            return Ok(scanner.passed);
+        }
+        let filled = buffer.get(..left + read).unwrap_or_default();
+        let done = scanner.scan(filled, &mut each);
+        buffer.copy_within(done..left + read, 0);
+        left = left + read - done;
+    }
+}
+
+/// A snapshot that is being written. Has its name only when it is whole and safe.
+#[derive(Debug)]
+pub(super) struct Snapshot(BufWriter<File>);
+
+impl Snapshot {
+    /// Begins it; what an earlier one has left unfinished goes.
+    pub(super) fn begin(path: &Path) -> io::Result<Self> {
+        let file = private().write(true).create(true).truncate(true).open(unfinished(path))?;
+        let mut snapshot = Self(BufWriter::with_capacity(CHUNK, file));
+        snapshot.write(Entry::Header { version: VERSION, kind: Kind::Snapshot })?;
+        Ok(snapshot)
+    }
+
+    /// Adds records.
+    pub(super) fn add(&mut self, records: &[Record]) -> io::Result<()> {
+        records.iter().try_for_each(|record| self.write(Entry::Record(*record)))
+    }
+
+    fn write(&mut self, entry: Entry) -> io::Result<()> {
+        self.0.write_all(&entry.encode())
+    }
+
+    /// Ends it: the keys of all messages up to this one are in it.
+    pub(super) fn finish(mut self, path: &Path, number: u64, message: i64) -> io::Result<()> {
+        self.write(Entry::Checkpoint(message))?;
+        self.0.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        fs::rename(unfinished(path), name(path, number))?;
+        sync_folder(path)
+    }
+}
+
+/// Removes what is left of a snapshot that was not finished, if anything.
+pub(super) fn discard(path: &Path) -> io::Result<()> {
+    match fs::remove_file(unfinished(path)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+/// Removes the files below a number.
+pub(super) fn remove_below(path: &Path, number: u64) -> io::Result<()> {
+    for old in list(path)?.iter().filter(|old| old.number < number) {
+        fs::remove_file(name(path, old.number))?;
+    }
+    Ok(())
+}
+
+/// Makes names and removals safe.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(folder(path))?.sync_all()
+}

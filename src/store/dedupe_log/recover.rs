@@ -1,0 +1,92 @@
+//! What an earlier process has left: which files of the log count, and what they say.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use super::Found;
+use super::entry::Entry;
+use super::entry::Kind;
+use super::entry::VERSION;
+use super::files;
+use super::files::Listed;
+use crate::store::DedupeRecords;
+use crate::store::records::seconds;
+use crate::time::Moment;
+
+/// The files that are there.
+#[derive(Debug)]
+pub(super) struct Left {
+    /// Those from the newest snapshot on; all of them without one.
+    current: Vec<Listed>,
+    /// The highest number, and whether that is a segment that can be appended to.
+    last: u64,
+    is_segment: bool,
+    /// The highest version of the format.
+    version: u32,
+}
+
+impl Left {
+    /// Looks at the files beside the store's, and removes a snapshot that was not finished.
+    pub(super) fn look(path: &Path) -> io::Result<Self> {
+        files::discard(path)?;
+        let mut current = files::list(path)?;
+        let headers = current.iter().map(|file| files::header(path, file.number));
+        let headers = headers.collect::<io::Result<Vec<_>>>()?;
+        let is = |header: &Option<(u32, Kind)>, kind| matches!(header, Some((_, known)) if *known == kind);
+        let newest = headers.iter().rposition(|header| is(header, Kind::Snapshot)).unwrap_or(0);
+        Ok(Self {
+            last: current.last().map_or(0, |file| file.number),
+            is_segment: headers.last().is_some_and(|header| is(header, Kind::Segment)),
+            version: headers.iter().flatten().map(|(version, _)| *version).max().unwrap_or(VERSION),
+            current: current.split_off(newest),
+        })
+    }
+
+    /// Whether this version can read them.
+    pub(super) fn is_readable(&self, path: &Path) -> Result<(), String> {
+        let version = self.version;
+        if version <= VERSION {
+            return Ok(());
+        }
+        Err(format!(
+            "the dedupe log beside {} was written by a newer version of Doorward (format {version}, this one knows {VERSION}); \
+             run that version, or name another file",
+            path.display()
+        ))
+    }
+
+    /// Reads the records, and makes sure of what they were read from: a process that was killed may have left what is not safe.
+    pub(super) fn load(&self, path: &Path, records: &DedupeRecords, now: Moment) -> io::Result<Found> {
+        let mut found = Found { files: self.current.len(), ..Found::default() };
+        let second = seconds(now);
+        for file in &self.current {
+            found.passed += files::read(path, file.number, |entry| match entry {
+                Entry::Record(record) if second < record.until => {
+                    records.insert_until(record.source, record.key, record.until, now);
+                }
+                Entry::Checkpoint(message) => found.checkpoint = found.checkpoint.max(message),
+                Entry::Record(_) | Entry::Header { .. } => {}
+            })?;
+            files::sync(path, file.number)?;
+        }
+        Ok(found)
+    }
+
+    /// The segment to append to, with its number: the last file, or a new one.
+    pub(super) fn segment(&self, path: &Path) -> io::Result<(u64, File)> {
+        if self.is_segment {
+            return Ok((self.last, files::reopen(path, self.last)?));
+        }
+        let next = self.last.saturating_add(1);
+        Ok((next, files::create(path, next)?))
+    }
+
+    /// Removes what the newest snapshot has taken the place of; how many bytes the others have.
+    pub(super) fn remove_replaced(&self, path: &Path) -> io::Result<u64> {
+        if let Some(first) = self.current.first() {
+            files::remove_below(path, first.number)?;
+        }
+        Ok(files::list(path)?.iter().map(|file| file.bytes).sum())
+    }
+}
