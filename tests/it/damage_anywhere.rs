@@ -149,7 +149,7 @@ impl Base {
     fn whole(&self, name: &str, damage: Damage) -> impl Iterator<Item = usize> {
         let end = match damage {
             Damage::Cut(end) | Damage::Unwritten(end) if name != "store.db" && !name.ends_with("-shm") => end,
-            _ => u64::MAX,
+            Damage::Flip(_) | Damage::Cut(_) | Damage::Unwritten(_) | Damage::Longer(_) => u64::MAX,
         };
         (0..EVENTS).filter(move |number| self.lengths[*number].get(name).is_none_or(|length| *length <= end))
     }
@@ -160,7 +160,7 @@ fn hit(name: &str, damage: Damage) -> usize {
     match damage {
         Damage::Flip(_) if !name.ends_with("-shm") => 1,
         Damage::Cut(_) | Damage::Unwritten(_) if name == "store.db" => EVENTS,
-        _ => 0,
+        Damage::Flip(_) | Damage::Cut(_) | Damage::Unwritten(_) | Damage::Longer(_) => 0,
     }
 }
 

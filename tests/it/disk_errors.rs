@@ -24,7 +24,8 @@ const SENDERS: usize = 3;
 /// How soon a fault that nobody noticed comes again.
 const AGAIN: Duration = Duration::from_secs(1);
 /// What breaks, and how.
-const FAULTS: [(&str, fn(&Disk)); 3] = [
+type Fault = (&'static str, fn(&Disk));
+const FAULTS: [Fault; 3] = [
     ("one write fails", |disk| disk.fail_writes(1)),
     ("all writes fail", |disk| disk.fail_writes(u64::MAX)),
     ("all flushes fail", Disk::fail_flushes),
@@ -108,29 +109,8 @@ fn check(format: Format, mode: Mode) {
             || load.acknowledged().into_iter().filter(|event| mode == Mode::Queue || event.at.elapsed() > WINDOW);
         wait_until("some events", || certain().count() > 20);
         let certain: Vec<_> = certain().collect();
-        let mut failed = None;
-        wait_until("a refusal", || {
-            // One write may be one of the file system's own, which nobody waits for.
-            if failed.is_none_or(|at: Instant| at.elapsed() > AGAIN) {
-                fail(&disk);
-                failed = Some(Instant::now());
-            }
-            load.refused() > 0
-        });
-        // It goes on when it can, or says that it has to be started again.
-        let before = load.count() + 2 * SENDERS;
-        let lives = wait_for(&format!("it to go on or to want a restart: {what}"), || {
-            let lives = gateway.admin("/livez");
-            assert!(lives.status == 200 || lives.text().contains("restart"), "{what}: {}", lives.text());
-            (lives.status != 200 || load.count() > before).then_some(lives.status == 200)
-        });
-        if !lives {
-            assert_eq!(gateway.admin("/readyz").status, 503, "{what}");
-            load.wait_until_refused();
-            let before = load.count();
-            load.wait_until_refused();
-            assert_eq!(load.count(), before, "{what}: an event was acknowledged after the store had failed");
-        }
+        fail_until_refused(&load, || fail(&disk));
+        see_what_follows(&gateway, &load, what);
         let acknowledged = load.stop();
         assert_no_panic(&gateway, what);
         gateway.signal("TERM");
@@ -153,6 +133,35 @@ fn check(format: Format, mode: Mode) {
         assert_eq!(gateway.wait().status.code(), Some(0));
     }
     eprintln!("{format:?}, {mode:?}: {} events were acknowledged, {} arrived", all.len(), sink.count());
+}
+
+fn fail_until_refused(load: &Load, fail: impl Fn()) {
+    let mut failed = None;
+    wait_until("a refusal", || {
+        // One write may be one of the file system's own, which nobody waits for.
+        if failed.is_none_or(|at: Instant| at.elapsed() > AGAIN) {
+            fail();
+            failed = Some(Instant::now());
+        }
+        load.refused() > 0
+    });
+}
+
+/// The gateway goes on when it can, or says that it has to be started again, and refuses everything until then.
+fn see_what_follows(gateway: &Gateway, load: &Load, what: &str) {
+    let before = load.count() + 2 * SENDERS;
+    let lives = wait_for(&format!("it to go on or to want a restart: {what}"), || {
+        let lives = gateway.admin("/livez");
+        assert!(lives.status == 200 || lives.text().contains("restart"), "{what}: {}", lives.text());
+        (lives.status != 200 || load.count() > before).then_some(lives.status == 200)
+    });
+    if !lives {
+        assert_eq!(gateway.admin("/readyz").status, 503, "{what}");
+        load.wait_until_refused();
+        let before = load.count();
+        load.wait_until_refused();
+        assert_eq!(load.count(), before, "{what}: an event was acknowledged after the store had failed");
+    }
 }
 
 pub fn assert_no_panic(gateway: &Gateway, what: &str) {
