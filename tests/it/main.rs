@@ -91,6 +91,7 @@ mod sign_send;
 mod slow;
 mod sqlite;
 mod strangers;
+mod store;
 mod stream;
 mod terminal;
 mod upstreams;
