@@ -65,7 +65,6 @@ mod queue;
 mod queue_redis;
 mod queue_redis_faults;
 mod queue_redis_ledger;
-mod queue_redis_model;
 mod queue_upstreams;
 mod readings;
 mod redis;

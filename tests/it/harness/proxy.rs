@@ -9,6 +9,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering;
 
 /// Passes everything on, but for what it is told to lose.
@@ -17,9 +18,9 @@ pub struct Proxy {
     state: Arc<State>,
 }
 
-#[derive(Default)]
 struct State {
-    lose: AtomicBool,
+    /// So many answers come before one that is lost; none is when negative.
+    lose: AtomicI64,
     away: AtomicBool,
     ended: AtomicBool,
     open: Mutex<Vec<TcpStream>>,
@@ -30,7 +31,8 @@ impl Proxy {
     pub fn before(port: u16) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
         let address = listener.local_addr().expect("an address");
-        let state = Arc::new(State::default());
+        let (away, ended, open) = (AtomicBool::new(false), AtomicBool::new(false), Mutex::default());
+        let state = Arc::new(State { lose: AtomicI64::new(-1), away, ended, open });
         let shared = Arc::clone(&state);
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
@@ -54,15 +56,15 @@ impl Proxy {
         self.address.port()
     }
 
-    /// The next answer is lost, and the connection with it. What was asked for is done.
-    pub fn lose_answer(&self) {
-        self.state.lose.store(true, Ordering::SeqCst);
+    /// After so many more answers, the next one is lost, and the connection with it. What was asked for is done.
+    pub fn lose_answer(&self, after: u8) {
+        self.state.lose.store(after.into(), Ordering::SeqCst);
     }
 
     /// Whether nothing comes through, from now on; what was under way is lost.
     pub fn set_away(&self, away: bool) {
         self.state.away.store(away, Ordering::SeqCst);
-        self.state.lose.store(false, Ordering::SeqCst);
+        self.state.lose.store(-1, Ordering::SeqCst);
         if away {
             self.cut();
         }
@@ -78,7 +80,7 @@ impl State {
     fn pass(&self, mut from: TcpStream, mut to: TcpStream, answers: bool) {
         let mut bytes = vec![0; 64 * 1024];
         while let Ok(length @ 1..) = from.read(&mut bytes) {
-            if answers && self.lose.swap(false, Ordering::SeqCst) || to.write_all(&bytes[..length]).is_err() {
+            if answers && self.lose.fetch_sub(1, Ordering::SeqCst) == 0 || to.write_all(&bytes[..length]).is_err() {
                 break;
             }
         }

@@ -1,5 +1,6 @@
 //! Today's stores as the conformance suite uses them: the only file of the suite that knows how a store is opened and called.
 
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -49,8 +50,6 @@ use tokio::sync::oneshot;
 use super::model::Outcome;
 
 const DAYS: Duration = Duration::from_secs(10 * 24 * 60 * 60);
-/// How long a command to Redis may take.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where a store is.
 pub enum Place {
@@ -67,13 +66,15 @@ pub struct Terms {
     pub queues: usize,
     pub limits: Limits,
     pub lease: Duration,
+    /// How long a command to Redis may take.
+    pub timeout: Duration,
     pub clock: Clock,
 }
 
 /// One gateway process, as far as its store goes.
 pub struct Process {
     runtime: Runtime,
-    backlog: Backlog,
+    pub backlog: Backlog,
     ledger: Ledger,
     clock: Clock,
     began: (Moment, Instant),
@@ -114,9 +115,28 @@ pub fn source(queue: usize) -> String {
     format!("q{queue}")
 }
 
+impl Message {
+    pub const FIRST: Self = Self { serial: 1, key: 1, lane: None, size: 1 };
+}
+
+impl Terms {
+    /// Of a process that gives its Redis little time.
+    pub fn one_queue(clock: &Clock, limits: Limits) -> Self {
+        let (lease, timeout) = (Duration::from_secs(60), Duration::from_millis(50));
+        Self { queues: 1, limits, lease, timeout, clock: clock.clone() }
+    }
+}
+
 impl Place {
     pub fn sqlite() -> Self {
         Self::Sqlite(tempfile::tempdir_in("/dev/shm").expect("a folder in memory"))
+    }
+
+    pub fn file(&self) -> Option<PathBuf> {
+        match self {
+            Self::Sqlite(folder) => Some(folder.path().join("store.db")),
+            Self::Redis(_) => None,
+        }
     }
 }
 
@@ -136,7 +156,7 @@ impl Process {
                     (Backlog::Sqlite(Arc::clone(&sqlite)), Ledger::Sqlite(sqlite))
                 }
                 Place::Redis(url) => {
-                    let redis = Redis::connect(&RedisUrl::parse(url).expect("an address"), PATIENCE, None, spaces);
+                    let redis = Redis::connect(&RedisUrl::parse(url).expect("an address"), terms.timeout, None, spaces);
                     let queues = Queues::new(&queues, terms.lease, Token(token), &limits.redis, &clock);
                     let redis = RedisBacklog::new(redis, Arc::new(queues));
                     (Backlog::Redis(redis.clone()), Ledger::Redis(redis))
@@ -147,6 +167,11 @@ impl Process {
         let (clock, queues) = (terms.clock.clone(), terms.queues);
         let began = (clock.now(), clock.instant());
         Self { runtime, backlog, ledger, clock, began, queues }
+    }
+
+    /// Where what goes on beside being asked runs.
+    pub fn runtime(&self) -> &Handle {
+        &self.runtime.0
     }
 
     /// The time of those who deliver, which goes on steadily.

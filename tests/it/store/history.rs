@@ -39,6 +39,8 @@ pub const BYTES: usize = 1000;
 pub const LEASE: Duration = Duration::from_secs(60);
 pub const QUEUES: usize = 3;
 const LOOK: Duration = Duration::from_secs(2);
+/// How long a command may take.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One thing that happens. Numbers choose among what there is; `by` is one of the processes.
 #[derive(Debug, Clone)]
@@ -109,8 +111,10 @@ pub enum Step {
         queues: usize,
         unwritten: usize,
     },
-    /// The next answer of the server is lost.
-    LoseAnswer,
+    /// After so many answers of the server, one is lost.
+    LoseAnswer {
+        after: u8,
+    },
     /// No server answers, from now on; and it does again.
     Away,
     Back,
@@ -162,7 +166,7 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => prop::sample::select(vec![-120_000, -1000, 1000, 120_000]).prop_map(Step::SetClock),
         1 => (by.clone(), few.clone()).prop_map(|(by, queues)| Step::Restart { by, queues }),
         1 => (by, few, 0..3_usize).prop_map(|(by, queues, unwritten)| Step::Crash { by, queues, unwritten }),
-        2 => Just(Step::LoseAnswer),
+        2 => (0..3_u8).prop_map(|after| Step::LoseAnswer { after }),
         1 => prop_oneof![1 => Just(Step::Away), 3 => Just(Step::Back)],
         1 => prop_oneof![3 => Just(Step::Back), 1 => Just(Step::LoseClaims)],
     ]
@@ -222,14 +226,15 @@ pub struct World<'s> {
     serial: u32,
     tokens: u128,
     away: bool,
-    known: fn(Known) -> bool,
+    /// What histories are not made around.
+    shown: Option<Known>,
 }
 
 /// The limits of a history.
-fn limits(history: &History, known: fn(Known) -> bool) -> Limits {
+fn limits(history: &History, shown: Option<Known>) -> Limits {
     let History { lanes, few, bytes, .. } = *history;
     let many = usize::MAX / 4;
-    let in_lanes = |fault: Known, small: usize| if lanes > 0 && known(fault) { many } else { small };
+    let in_lanes = |fault: Known, small: usize| if lanes > 0 && shown != Some(fault) { many } else { small };
     let few_rows = i64::try_from(few).expect("few");
     let mut limits = Limits::default();
     limits.sqlite = limits::Sqlite {
@@ -260,8 +265,8 @@ fn limits(history: &History, known: fn(Known) -> bool) -> Limits {
 }
 
 impl<'s> World<'s> {
-    pub fn new(history: &History, server: Option<&'s Server>, known: fn(Known) -> bool) -> Self {
-        let limits = limits(history, known);
+    fn new(history: &History, server: Option<&'s Server>, shown: Option<Known>) -> Self {
+        let limits = limits(history, shown);
         let (clock, hand) = Clock::manual(Moment::now());
         let (place, processes) = match server {
             None => (Place::sqlite(), 1),
@@ -275,10 +280,10 @@ impl<'s> World<'s> {
         let redis = server.is_some();
         let rules = Rules {
             lease: redis.then(|| i64::try_from(LEASE.as_millis()).expect("short")),
-            take_bytes: (redis && !known(Known::HeavyTake)).then_some(limits.redis.take_bytes),
-            again: known(Known::TakesItsOwn),
+            take_bytes: (redis && shown == Some(Known::HeavyTake)).then_some(limits.redis.take_bytes),
+            again: shown != Some(Known::TakesItsOwn),
         };
-        let terms = Terms { queues: QUEUES, limits, lease: LEASE, clock };
+        let terms = Terms { queues: QUEUES, limits, lease: LEASE, timeout: PATIENCE, clock };
         let mut world = Self {
             place,
             server,
@@ -294,7 +299,7 @@ impl<'s> World<'s> {
             serial: 0,
             tokens: 0,
             away: false,
-            known,
+            shown,
         };
         for by in 0..processes {
             let process = world.start(by, QUEUES);
@@ -303,16 +308,21 @@ impl<'s> World<'s> {
         world
     }
 
-    /// Does all steps, and sees to it that everything comes in the end.
-    pub fn run(mut self, steps: &[Step], lanes: u64) -> Check {
-        for (at, step) in steps.iter().enumerate() {
-            self.step(step, lanes)
+    /// Does all steps of a history in a new store, and sees to it that everything comes in the end.
+    pub fn run(history: &History, server: Option<&'s Server>, shown: Option<Known>) -> Check {
+        let mut world = Self::new(history, server, shown);
+        let checked = world.live(history);
+        world.processes.drain(..).for_each(Process::kill);
+        checked
+    }
+
+    fn live(&mut self, history: &History) -> Check {
+        for (at, step) in history.steps.iter().enumerate() {
+            self.step(step, history.lanes)
                 .and_then(|()| self.look_for_sleepers())
                 .map_err(|why| format!("step {at}: {why}"))?;
         }
-        self.drain().map_err(|why| format!("at the end: {why}"))?;
-        self.processes.drain(..).for_each(Process::kill);
-        Ok(())
+        self.drain().map_err(|why| format!("at the end: {why}"))
     }
 
     fn start(&mut self, by: usize, queues: usize) -> Process {
@@ -366,8 +376,8 @@ impl<'s> World<'s> {
             }
             Step::Restart { by, queues } if !self.away => self.restart(by % count, queues, None),
             Step::Crash { by, queues, unwritten } if !self.away => self.restart(by % count, queues, Some(unwritten)),
-            Step::LoseAnswer if is_redis && !self.away => {
-                self.server.inspect(|server| server.proxy.lose_answer());
+            Step::LoseAnswer { after } if is_redis && !self.away => {
+                self.server.inspect(|server| server.proxy.lose_answer(after));
                 Ok(())
             }
             Step::Away => {
@@ -460,7 +470,7 @@ impl<'s> World<'s> {
     fn again(&mut self, by: usize, which: usize, outcome: Outcome) -> Check {
         let mine: Vec<_> = (0..self.told.len()).filter(|at| self.told[*at].attempt.by == by).collect();
         let Some(told) = mine.get(which % mine.len().max(1)) else { return Ok(()) };
-        if self.server.is_none() && (self.known)(Known::ToldTwice) {
+        if self.server.is_none() && self.shown != Some(Known::ToldTwice) {
             return Ok(());
         }
         let held = self.told.swap_remove(*told);
@@ -560,7 +570,7 @@ impl<'s> World<'s> {
 
     /// Loses no answer that is not asked for again in a way that shows it.
     fn keep_answers(&self) {
-        if (self.known)(Known::ChangeToldWrong) {
+        if self.shown != Some(Known::ChangeToldWrong) {
             self.server.inspect(|server| server.proxy.set_away(false));
         }
     }
@@ -644,7 +654,7 @@ impl<'s> World<'s> {
             while self.pick(by, 0).is_some() {
                 self.settle(by, 0, Outcome::Delivered)?;
             }
-            let stays = self.server.is_none() && (self.known)(Known::DroppedStays) && self.model.has_dropped();
+            let stays = self.server.is_none() && self.shown != Some(Known::DroppedStays) && self.model.has_dropped();
             if stays || self.processes[by].queues < QUEUES {
                 self.restart(by, QUEUES, None)?;
             }
