@@ -6,6 +6,9 @@ mod history;
 mod known;
 mod model;
 mod unwritten;
+mod world;
+
+use std::cell::Cell;
 
 use proptest::test_runner::Config;
 use proptest::test_runner::RngSeed;
@@ -13,8 +16,8 @@ use proptest::test_runner::TestCaseError;
 use proptest::test_runner::TestRunner;
 
 use self::history::History;
-use self::history::Server;
-use self::history::World;
+use self::world::Server;
+use self::world::World;
 
 /// What is known not to be kept yet. Random histories are made around it, and a test with a history of its own shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,11 +68,15 @@ fn config(usual: u32) -> Config {
 fn check(usual: u32, server: Option<&Server>) {
     let config = config(usual);
     let (seed, cases, shown) = (config.rng_seed, config.cases, shown());
+    let (tried, found) = (Cell::new(0), Cell::new(false));
     let result = TestRunner::new(config).run(&history::histories(), |history: History| {
-        World::run(&history, server, shown).map_err(TestCaseError::fail)
+        tried.set(tried.get() + u32::from(!found.get()));
+        let checked = World::run(&history, server, shown);
+        found.set(found.get() || checked.is_err());
+        checked.map_err(TestCaseError::fail)
     });
     if let Err(error) = result {
-        panic!("DOORWARD_SEED of {cases} histories is {seed:?}\n{error}");
+        panic!("history {} of {cases}, DOORWARD_SEED is {seed:?}\n{error}", tried.get());
     }
 }
 
