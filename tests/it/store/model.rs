@@ -218,6 +218,12 @@ impl Model {
         }
     }
 
+    /// Somebody who is gone may have had anything in hand without knowing it, because an answer was lost.
+    pub fn suspect_claims(&mut self, now: i64) {
+        let over = now + self.rules.lease.unwrap_or(0);
+        self.deliveries.values_mut().for_each(|delivery| delivery.ready = delivery.ready.max(over));
+    }
+
     /// What is kept beside the messages is lost: nobody has anything in hand, and everything is due.
     pub fn forget_claims(&mut self) {
         for delivery in self.deliveries.values_mut() {

@@ -94,6 +94,8 @@ pub struct World<'s> {
     serial: u32,
     tokens: u128,
     away: bool,
+    /// An answer may have been lost.
+    losing: bool,
     /// What histories are not made around.
     shown: Option<Known>,
 }
@@ -133,6 +135,7 @@ impl<'s> World<'s> {
             serial: 0,
             tokens: 0,
             away: false,
+            losing: false,
             shown,
         };
         for by in 0..processes {
@@ -211,6 +214,7 @@ impl<'s> World<'s> {
             Step::Restart { by, queues } if !self.away => self.restart(by % count, queues, None),
             Step::Crash { by, queues, unwritten } if !self.away => self.restart(by % count, queues, Some(unwritten)),
             Step::LoseAnswer { after } if is_redis && !self.away => {
+                self.losing = true;
                 self.server.inspect(|server| server.proxy.lose_answer(after));
                 Ok(())
             }
@@ -426,6 +430,10 @@ impl<'s> World<'s> {
         }
         self.told.retain(|told| told.attempt.by != by);
         self.model.gone(by);
+        if self.losing && unwritten.is_some() {
+            let now = self.now();
+            self.model.suspect_claims(now);
+        }
         let process = self.start(by, queues);
         self.processes.insert(by, process);
         if self.server.is_none() {
@@ -450,7 +458,7 @@ impl<'s> World<'s> {
         Ok(())
     }
 
-    /// Whether a dispatcher may ask, at once or within a second of real time.
+    /// Whether a dispatcher may ask, at once or, since a server is asked now and then, soon.
     fn wakes(&mut self) -> bool {
         let begun = Instant::now();
         loop {
@@ -458,7 +466,7 @@ impl<'s> World<'s> {
             if all.into_iter().any(|(by, queue)| self.may_ask(by, queue)) {
                 return true;
             }
-            if self.server.is_none() || begun.elapsed() > Duration::from_secs(1) {
+            if self.server.is_none() || begun.elapsed() > Duration::from_millis(50) {
                 return false;
             }
             std::thread::sleep(Duration::from_millis(1));
@@ -506,7 +514,7 @@ impl<'s> World<'s> {
             let now = self.now();
             let waiting = (0..QUEUES).find_map(|queue| self.model.waits(queue, now));
             let next = self.model.next_time(now).filter(|_| waiting.is_none());
-            if in_vain > 3 || rounds > 1000 {
+            if in_vain > 60 || rounds > 1000 {
                 let open = self.model.deliveries.iter().filter(|(_, delivery)| delivery.is_open());
                 return Err(format!("never handed out: {:?}", open.collect::<Vec<_>>()));
             }
