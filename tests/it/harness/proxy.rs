@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicI64;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 
 /// Passes everything on, but for what it is told to lose.
@@ -21,6 +22,7 @@ pub struct Proxy {
 struct State {
     /// So many answers come before one that is lost; none is when negative.
     lose: AtomicI64,
+    answers: AtomicUsize,
     away: AtomicBool,
     ended: AtomicBool,
     open: Mutex<Vec<TcpStream>>,
@@ -32,7 +34,7 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
         let address = listener.local_addr().expect("an address");
         let (away, ended, open) = (AtomicBool::new(false), AtomicBool::new(false), Mutex::default());
-        let state = Arc::new(State { lose: AtomicI64::new(-1), away, ended, open });
+        let state = Arc::new(State { lose: AtomicI64::new(-1), answers: AtomicUsize::new(0), away, ended, open });
         let shared = Arc::clone(&state);
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
@@ -61,6 +63,11 @@ impl Proxy {
         self.state.lose.store(after.into(), Ordering::SeqCst);
     }
 
+    /// How many answers have come through.
+    pub fn answers(&self) -> usize {
+        self.state.answers.load(Ordering::SeqCst)
+    }
+
     /// Whether nothing comes through, from now on; what was under way is lost.
     pub fn set_away(&self, away: bool) {
         self.state.away.store(away, Ordering::SeqCst);
@@ -82,6 +89,9 @@ impl State {
         while let Ok(length @ 1..) = from.read(&mut bytes) {
             if answers && self.lose.fetch_sub(1, Ordering::SeqCst) == 0 || to.write_all(&bytes[..length]).is_err() {
                 break;
+            }
+            if answers {
+                self.answers.fetch_add(1, Ordering::SeqCst);
             }
         }
         drop((from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both)));

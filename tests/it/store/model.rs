@@ -218,6 +218,13 @@ impl Model {
         }
     }
 
+    /// A clock is about to be set that says this: what is due may have been taken already by somebody who does not know it,
+    /// because an answer was lost, and is due for whoever is given it next.
+    pub fn keep_due(&mut self, now: i64) {
+        let due = self.deliveries.values_mut().filter(|delivery| delivery.due <= now);
+        due.for_each(|delivery| delivery.due = 0);
+    }
+
     /// Somebody who is gone may have had anything in hand without knowing it, because an answer was lost.
     pub fn suspect_claims(&mut self, now: i64) {
         let over = now + self.rules.lease.unwrap_or(0);

@@ -206,6 +206,10 @@ impl<'s> World<'s> {
                 Ok(())
             }
             Step::SetClock(millis) => {
+                if self.losing {
+                    let now = self.now();
+                    self.model.keep_due(now);
+                }
                 let moment = Moment::from_millis(self.terms.clock.now().millis() + millis);
                 self.server.inspect(|server| server.faults.stop_clock(moment.millis()));
                 self.hand.set(moment);
@@ -461,12 +465,20 @@ impl<'s> World<'s> {
     /// Whether a dispatcher may ask, at once or, since a server is asked now and then, soon.
     fn wakes(&mut self) -> bool {
         let begun = Instant::now();
+        let server = self.server;
+        let answers = || server.map_or(0, |server| server.proxy.answers());
+        let (before, mut seen) = (answers(), (answers(), begun));
         loop {
             let all: Vec<_> = self.asks.keys().copied().collect();
             if all.into_iter().any(|(by, queue)| self.may_ask(by, queue)) {
                 return true;
             }
-            if self.server.is_none() || begun.elapsed() > Duration::from_millis(50) {
+            if answers() != seen.0 {
+                seen = (answers(), Instant::now());
+            }
+            // Each process has looked, and nothing more comes.
+            let looked = seen.0 - before >= self.processes.len() && seen.1.elapsed() > Duration::from_millis(5);
+            if self.server.is_none() || looked || begun.elapsed() > Duration::from_millis(500) {
                 return false;
             }
             std::thread::sleep(Duration::from_millis(1));
@@ -514,7 +526,7 @@ impl<'s> World<'s> {
             let now = self.now();
             let waiting = (0..QUEUES).find_map(|queue| self.model.waits(queue, now));
             let next = self.model.next_time(now).filter(|_| waiting.is_none());
-            if in_vain > 60 || rounds > 1000 {
+            if in_vain > 12 || rounds > 1000 {
                 let open = self.model.deliveries.iter().filter(|(_, delivery)| delivery.is_open());
                 return Err(format!("never handed out: {:?}", open.collect::<Vec<_>>()));
             }
