@@ -85,6 +85,17 @@ impl Backlog {
         }
     }
 
+    /// Waits until everything that was settled of a queue so far is safe.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when it is not.
+    pub async fn flush(&self, queue: usize) -> Result<(), Unavailable> {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.flush().await,
+            Self::Redis(redis) => redis.flush(queue).await,
+        }
+    }
+
     /// Waits until everything that was recorded of a queue is safe; nothing more is taken off it.
     ///
     /// # Errors

@@ -69,9 +69,7 @@ impl Sqlite {
         // A link to a file elsewhere is followed once: what is beside the file, and the room on its disk, are there.
         let path = std::fs::canonicalize(&options.path).unwrap_or_else(|_unknown| options.path.clone());
         let (path, options) = (path.as_path(), &Options { path: path.clone(), ..options.clone() });
-        for file in [path, salvage::beside(path, "-wal").as_path()] {
-            cache::forget(file).map_err(|error| format!("{} cannot be written: {error}", file.display()))?;
-        }
+        forget(path)?;
         owned = salvage::where_needed(path, owned)?;
         let opened = match Opened::new(options) {
             Err(Failure::Sqlite(error)) if salvage::is_damage(&error) && salvage::is_possible(path) => {
@@ -120,6 +118,14 @@ impl Sqlite {
         let (log_thread, fsync) = (Some(tend(&log, options.supervisor)?), options.fsync);
         Ok(Self { log, fsync, inbox, lines, keeper, loader, viewer, threads, log_thread, limits, clock, _owned: owned })
     }
+}
+
+/// Has what is read from here on come from the disk.
+fn forget(path: &Path) -> Result<(), String> {
+    for file in [path, salvage::beside(path, "-wal").as_path()] {
+        cache::forget(file).map_err(|error| format!("{} cannot be written: {error}", file.display()))?;
+    }
+    Ok(())
 }
 
 /// Starts the threads: the keeper is the first that has to end.

@@ -1,13 +1,16 @@
 /* Faults of the system, loaded into the gateway with LD_PRELOAD. The folder that FAULTS names says which: while it has a
  * file "fsync", no file whose name ends as that says reaches the disk, and each try adds a byte to "syncs"; a file "clock"
- * has the seconds by which the wall clock is wrong. */
+ * has the seconds by which the wall clock is wrong, or "=" and the milliseconds since 1970 at which it stands still; while it
+ * has a file "memory", nothing is given to whoever asks the C library for as many bytes as that says, or more. */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -51,10 +54,51 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
     int error = errno, control = open_control("clock", O_RDONLY);
     if (control >= 0) {
         char text[32] = {0};
-        if (read(control, text, sizeof text - 1) > 0)
+        if (read(control, text, sizeof text - 1) > 0 && text[0] == '=') {
+            long long millis = atoll(text + 1);
+            now->tv_sec = millis / 1000;
+            now->tv_nsec = millis % 1000 * 1000000;
+        } else {
             now->tv_sec += atol(text);
+        }
         close(control);
     }
     errno = error;
     return 0;
+}
+
+int gettimeofday(struct timeval *now, void *zone) {
+    struct timespec time;
+    (void)zone;
+    int failed = clock_gettime(CLOCK_REALTIME, &time);
+    now->tv_sec = time.tv_sec;
+    now->tv_usec = time.tv_nsec / 1000;
+    return failed;
+}
+
+static void *(*next_malloc)(size_t);
+static void *(*next_realloc)(void *, size_t);
+
+static int is_refused(size_t bytes) {
+    if (bytes < 65536)
+        return 0;
+    int error = errno, control = open_control("memory", O_RDONLY);
+    char text[32] = {0};
+    ssize_t length = control < 0 ? -1 : read(control, text, sizeof text - 1);
+    if (control >= 0)
+        close(control);
+    errno = error;
+    return length > 0 && bytes >= (size_t)atoll(text);
+}
+
+void *malloc(size_t bytes) {
+    if (next_malloc == NULL)
+        next_malloc = (void *(*)(size_t))dlsym(RTLD_NEXT, "malloc");
+    return is_refused(bytes) ? NULL : next_malloc(bytes);
+}
+
+void *realloc(void *old, size_t bytes) {
+    if (next_realloc == NULL)
+        next_realloc = (void *(*)(void *, size_t))dlsym(RTLD_NEXT, "realloc");
+    return is_refused(bytes) ? NULL : next_realloc(old, bytes);
 }

@@ -27,9 +27,14 @@ impl Faults {
     /// Starts a gateway that has these faults.
     #[track_caller]
     pub fn start(&self, folder: &Path, sections: &str) -> Gateway {
-        let library = self.0.path().join("faults.so");
+        let [preload, faults] = self.environment();
+        Gateway::spawn(folder, sections, &[(preload.0, &preload.1), (faults.0, &faults.1)])
+    }
+
+    /// What a process needs to have them.
+    pub fn environment(&self) -> [(&'static str, String); 2] {
         let path = |path: &Path| path.to_str().expect("text").to_owned();
-        Gateway::spawn(folder, sections, &[("LD_PRELOAD", &path(&library)), ("FAULTS", &path(self.0.path()))])
+        [("LD_PRELOAD", path(&self.0.path().join("faults.so"))), ("FAULTS", path(self.0.path()))]
     }
 
     /// Lets no file whose name ends so reach the disk.
@@ -49,7 +54,26 @@ impl Faults {
 
     /// Sets the wall clock this many seconds ahead of what it should be.
     pub fn set_clock(&self, seconds: i64) {
-        let (new, control) = (self.0.path().join("new"), self.0.path().join("clock"));
-        std::fs::write(&new, seconds.to_string()).and_then(|()| std::fs::rename(new, control)).expect("a switch");
+        self.control("clock", &seconds.to_string());
+    }
+
+    /// Has the wall clock stand still at this millisecond since 1970.
+    pub fn stop_clock(&self, millis: i64) {
+        self.control("clock", &format!("={millis}"));
+    }
+
+    /// Gives nobody as many bytes of memory at once, or more, who asks the C library for them, as SQLite does.
+    pub fn refuse_memory(&self, bytes: usize) {
+        self.control("memory", &bytes.to_string());
+    }
+
+    /// Gives memory to everybody again.
+    pub fn give_memory(&self) {
+        std::fs::remove_file(self.0.path().join("memory")).expect("a switch");
+    }
+
+    fn control(&self, name: &str, text: &str) {
+        let (new, control) = (self.0.path().join("new"), self.0.path().join(name));
+        std::fs::write(&new, text).and_then(|()| std::fs::rename(new, control)).expect("a switch");
     }
 }

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 
 use tempfile::TempDir;
 
+use super::Faults;
 use super::free_port;
 use super::wait_for;
 use super::wait_until;
@@ -18,6 +19,7 @@ pub struct Redis {
     child: Option<Child>,
     folder: TempDir,
     arguments: Vec<String>,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Redis {
@@ -28,8 +30,16 @@ impl Redis {
     /// Starts a server with more arguments, which it keeps when it is started again.
     pub fn with(arguments: &[&str]) -> Self {
         let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let mut server =
-            Self { port: free_port(), child: None, folder: tempfile::tempdir().expect("a folder"), arguments };
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut server = Self { port: free_port(), child: None, folder, arguments, environment: Vec::new() };
+        server.run(&[]);
+        server
+    }
+
+    /// Starts a server that has these faults.
+    pub fn under(faults: &Faults) -> Self {
+        let (folder, environment) = (tempfile::tempdir().expect("a folder"), faults.environment().into());
+        let mut server = Self { port: free_port(), child: None, folder, arguments: Vec::new(), environment };
         server.run(&[]);
         server
     }
@@ -50,6 +60,7 @@ impl Redis {
             .arg(self.folder.path())
             .args(&self.arguments)
             .args(arguments)
+            .envs(self.environment.iter().map(|(name, value)| (*name, value)))
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server is installed; tests/run does that");
@@ -71,7 +82,8 @@ impl Redis {
         // A sentinel writes what it learns into its configuration.
         let config = folder.path().join("sentinel.conf");
         std::fs::write(&config, "").expect("a configuration");
-        let mut server = Self { port: free_port(), child: None, folder, arguments: Vec::new() };
+        let mut server =
+            Self { port: free_port(), child: None, folder, arguments: Vec::new(), environment: Vec::new() };
         let command = Command::new("redis-server")
             .arg(config)
             .args(["--sentinel", "--port", &server.port.to_string(), "--bind", "127.0.0.1"])

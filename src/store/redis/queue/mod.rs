@@ -209,17 +209,22 @@ impl RedisBacklog {
         }
     }
 
-    /// Waits until everything is recorded, and lets go of the rest.
-    pub(in crate::store) async fn finish(&self, queue: usize) -> Result<(), Unavailable> {
+    /// Waits until everything is recorded.
+    pub(in crate::store) async fn flush(&self, queue: usize) -> Result<(), Unavailable> {
         let local = self.local(queue)?;
         loop {
             let recorded = local.recorded.notified();
             if local.is_recorded() {
-                break;
+                return Ok(());
             }
             recorded.await;
         }
-        self.release(local, true).await.map(drop).map_err(error)
+    }
+
+    /// Waits until everything is recorded, and lets go of the rest.
+    pub(in crate::store) async fn finish(&self, queue: usize) -> Result<(), Unavailable> {
+        self.flush(queue).await?;
+        self.release(self.local(queue)?, true).await.map(drop).map_err(error)
     }
 
     pub(in crate::store) fn counts(&self, queue: usize) -> Result<Counts, Unavailable> {
