@@ -193,17 +193,7 @@ impl Server {
     /// # Errors
     /// [`Failure`] says what is in the way.
     pub fn start(mut settings: Settings, limits: Limits) -> Result<Self, Failure> {
-        let files = files::raise_limit();
-        let max_connections = files::suffice_for(files, settings.server.workers, settings.admin.max_connections);
-        if max_connections < settings.server.max_connections {
-            tracing::warn!(
-                files,
-                max_connections,
-                "the system lets this process open too few files for server.max_connections: fewer are taken; raise the limit \
-                 (ulimit -n, LimitNOFILE of systemd), or lower server.max_connections"
-            );
-            settings.server.max_connections = max_connections;
-        }
+        fit_files(&mut settings);
         let listeners = listen(settings.server.listen, settings.server.workers)
             .map_err(|error| Failure::Listen(settings.server.listen, error))?;
         let admin_socket = bind(settings.admin.listen, false)
@@ -271,6 +261,21 @@ impl Server {
         // A worker that does not even end now is not waited for.
         let _ended = tokio::time::timeout(Duration::from_secs(1), self.workers.recv()).await;
         if cut > 0 { Err(Failure::Cut(cut)) } else { Ok(()) }
+    }
+}
+
+/// Takes fewer connections where the system lets this process open too few files.
+fn fit_files(settings: &mut Settings) {
+    let files = files::raise_limit();
+    let max_connections = files::suffice_for(files, settings.server.workers, settings.admin.max_connections);
+    if max_connections < settings.server.max_connections {
+        tracing::warn!(
+            files,
+            max_connections,
+            "the system lets this process open too few files for server.max_connections: fewer are taken; raise the limit \
+             (ulimit -n, LimitNOFILE of systemd), or lower server.max_connections"
+        );
+        settings.server.max_connections = max_connections;
     }
 }
 

@@ -71,7 +71,7 @@ impl DedupeRecords {
     pub fn contains(&self, source: SourceTag, key: Key) -> bool {
         let now = seconds(self.clock.now());
         let part = self.part(source);
-        let shard = self.shard(key);
+        let shard = self.lock(self.shard_of(key));
         let until = |part: Option<&KeyMap<u32>>| part.and_then(|keys| keys.get(&key).copied());
         let until = until(shard.parts.get(part)).or_else(|| until(shard.parts.last()));
         until.is_some_and(|until| now < until)
@@ -109,34 +109,37 @@ impl DedupeRecords {
 
     /// Remembers a key until a second since 1970. What nobody has any more who is known is one more share.
     pub fn insert_until(&self, source: SourceTag, key: Key, until: u32, now: Moment) {
-        let now = seconds(now);
         let part = self.part(source);
-        let mut shard = self.shard(key);
-        if let Some(known) = shard.parts.get_mut(part).and_then(|keys| keys.get_mut(&key)) {
-            *known = until;
-            return;
+        let at = self.shard_of(key);
+        let evicted = self.lock(at).insert((part, key, until), seconds(now), self.max_per_shard);
+        self.tell(evicted);
+    }
+
+    /// Remembers many keys, shard by shard: so what is looked at at one time fits into the processor's caches.
+    pub(super) fn insert_all(&self, records: &[Record], now: Moment) {
+        let mut shards = vec![Vec::with_capacity(records.len() / self.shards.len() * 2); self.shards.len()];
+        for record in records {
+            if let Some(shard) = shards.get_mut(self.shard_of(record.key)) {
+                shard.push((self.part(record.source), record.key, record.until));
+            }
         }
-        let full = shard.count >= self.max_per_shard;
-        let grows = shard.parts.get(part).is_some_and(|keys| keys.len() == keys.capacity());
-        if (full || grows) && now >= shard.sweep_at {
-            // First see whether forgetting is enough. At most once in a part of the remembered time, so that each key is
-            // looked at a bounded number of times.
-            shard.retain_all(|until| now < until);
-            shard.sweep_at = now.saturating_add(until.saturating_sub(now) / EVICTED);
-        }
-        if shard.count >= self.max_per_shard
-            && let Some(part) = shard.evict()
-        {
-            let source = self.sources.get(part).map_or("", Keyspace::source);
+        for (at, keys) in shards.into_iter().enumerate() {
+            let mut shard = self.lock(at);
+            let insert = |key| shard.insert(key, seconds(now), self.max_per_shard);
+            let evicted = keys.into_iter().filter_map(insert).last();
             drop(shard);
-            tracing::warn!(
-                source,
-                "the store is full: the oldest finished events of the source that has most are forgotten before their \
-                 ttl; raise store.max_events or use Redis"
-            );
-            shard = self.shard(key);
+            self.tell(evicted);
         }
-        shard.insert(part, key, until);
+    }
+
+    /// Says whose oldest keys had to go.
+    fn tell(&self, evicted: Option<usize>) {
+        let Some(part) = evicted else { return };
+        tracing::warn!(
+            source = self.sources.get(part).map_or("", Keyspace::source),
+            "the store is full: the oldest finished events of the source that has most are forgotten before their ttl; raise \
+             store.max_events or use Redis"
+        );
     }
 
     /// Forgets what is past its time; how many keys are left.
@@ -171,11 +174,14 @@ impl DedupeRecords {
         self.sources.binary_search_by_key(&source, Keyspace::tag).unwrap_or(self.sources.len())
     }
 
-    fn shard(&self, key: Key) -> MutexGuard<'_, Shard> {
-        // By other bits than those by which a map finds it.
-        let hash = usize::try_from(self.seeded.of(key) >> 32).unwrap_or_default();
-        #[expect(clippy::indexing_slicing, reason = "the remainder is less than the number of shards")]
-        let shard = &self.shards[hash % self.shards.len()];
+    /// Where a key is: by other bits than those by which a map finds it.
+    fn shard_of(&self, key: Key) -> usize {
+        usize::try_from(self.seeded.of(key) >> 32).unwrap_or_default() % self.shards.len()
+    }
+
+    fn lock(&self, at: usize) -> MutexGuard<'_, Shard> {
+        #[expect(clippy::indexing_slicing, reason = "all numbers of shards are remainders, or counted")]
+        let shard = &self.shards[at];
         shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -185,12 +191,25 @@ impl Shard {
         Self { parts: vec![KeyMap::default(); parts], count: 0, sweep_at: 0 }
     }
 
-    fn insert(&mut self, part: usize, key: Key, until: u32) {
-        if let Some(keys) = self.parts.get_mut(part)
-            && keys.insert(key, until).is_none()
-        {
-            self.count += 1;
+    /// Remembers a key of a part, and makes room for it within `max` keys; whose oldest had to go for that.
+    fn insert(&mut self, (part, key, until): (usize, Key, u32), now: u32, max: usize) -> Option<usize> {
+        if let Some(known) = self.parts.get_mut(part).and_then(|keys| keys.get_mut(&key)) {
+            *known = until;
+            return None;
         }
+        let full = self.count >= max;
+        let grows = self.parts.get(part).is_some_and(|keys| keys.len() == keys.capacity());
+        if (full || grows) && now >= self.sweep_at {
+            // First see whether forgetting is enough. At most once in a part of the remembered time, so that each key is
+            // looked at a bounded number of times.
+            self.retain_all(|until| now < until);
+            self.sweep_at = now.saturating_add(until.saturating_sub(now) / EVICTED);
+        }
+        let evicted = if self.count >= max { self.evict() } else { None };
+        if let Some(keys) = self.parts.get_mut(part) {
+            self.count += usize::from(keys.insert(key, until).is_none());
+        }
+        evicted
     }
 
     fn retain_all(&mut self, kept: impl Fn(u32) -> bool) {

@@ -14,6 +14,9 @@ use crate::store::DedupeRecords;
 use crate::store::records::seconds;
 use crate::time::Moment;
 
+/// Records that are put into memory together.
+const BATCH: usize = 256 * 1024;
+
 /// The files that are there.
 #[derive(Debug)]
 pub(super) struct Left {
@@ -60,16 +63,22 @@ impl Left {
     pub(super) fn load(&self, path: &Path, records: &DedupeRecords, now: Moment) -> io::Result<Found> {
         let mut found = Found { files: self.current.len(), ..Found::default() };
         let second = seconds(now);
+        let mut batch = Vec::with_capacity(BATCH);
         for file in &self.current {
             found.passed += files::read(path, file.number, |entry| match entry {
                 Entry::Record(record) if second < record.until => {
-                    records.insert_until(record.source, record.key, record.until, now);
+                    batch.push(record);
+                    if batch.len() == BATCH {
+                        records.insert_all(&batch, now);
+                        batch.clear();
+                    }
                 }
                 Entry::Checkpoint(message) => found.checkpoint = found.checkpoint.max(message),
                 Entry::Record(_) | Entry::Header { .. } => {}
             })?;
             files::sync(path, file.number)?;
         }
+        records.insert_all(&batch, now);
         Ok(found)
     }
 

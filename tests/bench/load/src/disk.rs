@@ -15,16 +15,20 @@ const WRITES: usize = 2000;
 /// Bytes of one write: about what some tens of small events are together.
 const BYTES: usize = 64 * 1024;
 
-/// Bytes of a SQLite file and of those beside it.
+/// Bytes of a SQLite file and of those beside it: its log, and the dedupe log.
 pub fn bytes(store: &Path) -> Result<u64> {
+    let (folder, name) = (store.parent().unwrap_or(Path::new(".")), store.file_name().unwrap_or_default());
+    let failed = || format!("cannot look at {}", folder.display());
     let mut sum = 0;
-    for ending in ["", "-wal", "-shm"] {
-        let mut path = store.as_os_str().to_owned();
-        path.push(ending);
-        match std::fs::metadata(&path) {
+    for entry in std::fs::read_dir(folder).with_context(failed)? {
+        let entry = entry.with_context(failed)?;
+        if !entry.file_name().as_encoded_bytes().starts_with(name.as_encoded_bytes()) {
+            continue;
+        }
+        match entry.metadata() {
             Ok(file) => sum += file.len(),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error).with_context(|| format!("cannot look at {}", path.display())),
+            Err(error) => return Err(error).with_context(failed),
         }
     }
     Ok(sum)

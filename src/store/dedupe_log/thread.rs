@@ -1,0 +1,200 @@
+//! What the thread of a dedupe log does: syncs what was appended, and replaces the files by a snapshot.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::DedupeLog;
+use super::Due;
+use super::ENTRY_BYTES;
+use super::entry::Entry;
+use super::files;
+use crate::supervisor::Beat;
+use crate::supervisor::Lost;
+
+impl DedupeLog {
+    /// The log's thread: syncs what was appended, and writes snapshots.
+    ///
+    /// # Errors
+    /// Never; what fails is tried again.
+    pub(crate) fn run(&self, beat: &Beat) -> Result<(), Lost> {
+        loop {
+            beat.rest();
+            let closed = self.wait();
+            beat.show();
+            self.tend(closed, || beat.show());
+            if closed {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits until there is something to do; whether that is the last.
+    fn wait(&self) -> bool {
+        let mut state = self.lock();
+        loop {
+            if state.closed || !state.waiting.is_empty() || state.due == Due::Look {
+                return state.closed;
+            }
+            let from = if let Due::From(from) = state.due { Some(from) } else { None };
+            let due = state.unsynced.map(|since| since + self.limits.sync_every).into_iter().chain(from).min();
+            let left = due.map(|due| due.saturating_duration_since(self.clock.instant()));
+            state = match left {
+                Some(Duration::ZERO) => return false,
+                Some(left) => self.more.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+                None => self.more.wait(state).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+
+    /// Does what is due now.
+    pub(super) fn tend(&self, closed: bool, beat: impl Fn()) {
+        let now = self.clock.instant();
+        let state = self.lock();
+        let late = state.unsynced.is_some_and(|since| now.saturating_duration_since(since) >= self.limits.sync_every);
+        let (sync, due) = (late || closed || !state.waiting.is_empty(), state.due);
+        drop(state);
+        if sync {
+            self.sync_now();
+        }
+        let grown = || {
+            let live = u64::try_from(self.records.forget_expired(self.clock.now())).unwrap_or(u64::MAX);
+            let most = self.most(live);
+            let mut state = self.lock();
+            (state.look_at, state.due) = (most, Due::Grown);
+            state.bytes > most
+        };
+        let replace = match due {
+            _ if closed => false,
+            Due::Grown => false,
+            Due::Look => grown(),
+            Due::From(from) => from <= now,
+        };
+        if replace && let Err(error) = self.replace(&beat) {
+            self.failures.inc();
+            tracing::error!(
+                %error,
+                path = %self.path.display(),
+                "no snapshot of the dedupe log can be written: it grows, and what could not be appended stays in memory \
+                 alone; it is tried again. See to the room on the disk"
+            );
+            self.lock().due = Due::From(self.clock.instant() + self.limits.retry_every);
+        }
+    }
+
+    /// Most bytes that all files have, with so many records, before a snapshot takes their place.
+    fn most(&self, live: u64) -> u64 {
+        let live = live.saturating_mul(ENTRY_BYTES);
+        live.saturating_mul(self.limits.factor.saturating_add(1)).saturating_add(self.limits.slack)
+    }
+
+    /// Makes safe what was appended, and says up to which message, unless an append has failed.
+    pub(super) fn sync_now(&self) {
+        let (file, message, waiting) = {
+            let mut state = self.lock();
+            state.unsynced = None;
+            let waiting = std::mem::take(&mut state.waiting);
+            if !state.is_healthy() {
+                // Only a snapshot helps; those who wait are told so.
+                return;
+            }
+            (Arc::clone(&state.file), state.message, waiting)
+        };
+        if let Err(error) = file.sync_data() {
+            // What was not written may be thrown away now, and the next sync would succeed without it.
+            self.fail(&mut self.lock(), "synced", &error);
+            return;
+        }
+        tell(waiting);
+        if message > self.checkpoint() {
+            let mut state = self.lock();
+            match state.write(&Entry::Checkpoint(message).encode()) {
+                Ok(()) => self.checkpoint.store(message, Ordering::Relaxed),
+                Err(error) => drop(self.fail(&mut state, "written", &error)),
+            }
+        }
+    }
+
+    /// Writes everything that is in memory to a new file, which takes the place of the older ones.
+    pub(super) fn replace(&self, beat: impl Fn()) -> io::Result<()> {
+        let number = self.begin_behind_snapshot()?;
+        let (message, failed) = {
+            let state = self.lock();
+            (state.message, state.failed)
+        };
+        let written = self.write_snapshot(number, message, beat);
+        if written.is_err() {
+            // It may take room that others need.
+            drop(files::discard(&self.path));
+        }
+        written?;
+        files::remove_below(&self.path, number)?;
+        let bytes = files::list(&self.path)?.iter().map(|file| file.bytes).sum();
+        self.checkpoint.fetch_max(message, Ordering::Relaxed);
+        let mut state = self.lock();
+        let was_healthy = state.is_healthy();
+        (state.reserved, state.healed, state.bytes) = (None, failed, bytes);
+        if !state.is_healthy() {
+            // Something has failed since.
+            return Err(io::Error::other("an append failed while it was written"));
+        }
+        self.failing.store(false, Ordering::Relaxed);
+        if matches!(state.due, Due::From(_)) {
+            state.due = Due::Look;
+        }
+        if !was_healthy {
+            tracing::info!("a snapshot has taken the place of the dedupe log that could not be written");
+        }
+        Ok(())
+    }
+
+    fn write_snapshot(&self, number: u64, message: i64, beat: impl Fn()) -> io::Result<()> {
+        let mut snapshot = files::Snapshot::begin(&self.path)?;
+        for part in self.records.parts(self.clock.now()) {
+            snapshot.add(&part)?;
+            beat();
+        }
+        snapshot.finish(&self.path, number, message)
+    }
+
+    /// Begins a segment with room for a snapshot in front of it, whose number this is; unless that was done before and the
+    /// snapshot failed.
+    fn begin_behind_snapshot(&self) -> io::Result<u64> {
+        let (reserved, number) = {
+            let state = self.lock();
+            (state.reserved, state.number)
+        };
+        if let Some(reserved) = reserved {
+            return Ok(reserved);
+        }
+        // Behind whatever is there.
+        let number = files::list(&self.path)?.last().map_or(number, |last| last.number.max(number));
+        let (snapshot, segment) = (number + 1, number + 2);
+        let new = Arc::new(files::create(&self.path, segment)?);
+        let (old, waiting, healthy) = {
+            let mut state = self.lock();
+            (state.number, state.reserved, state.unsynced) = (segment, Some(snapshot), None);
+            state.bytes = state.bytes.saturating_add(ENTRY_BYTES);
+            (std::mem::replace(&mut state.file, new), std::mem::take(&mut state.waiting), state.is_healthy())
+        };
+        // Until the snapshot is there, the old files are what a restart reads.
+        match old.sync_data() {
+            Ok(()) if healthy => tell(waiting),
+            Ok(()) => {}
+            Err(error) => drop(self.fail(&mut self.lock(), "synced", &error)),
+        }
+        Ok(snapshot)
+    }
+}
+
+/// Tells those who wait that everything is safe.
+fn tell(waiting: Vec<oneshot::Sender<()>>) {
+    for waiter in waiting {
+        // Whoever stopped waiting does not need to know.
+        let _gone = waiter.send(());
+    }
+}
