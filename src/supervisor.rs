@@ -224,9 +224,11 @@ impl Supervisor {
         let life = move || {
             let mut lives = Lives::new(task, shared);
             loop {
-                beat.show();
                 // What it leaves half done stands behind locks that do not mind, or is dropped with it.
-                let ended = catch_unwind(AssertUnwindSafe(|| run(&beat)));
+                let ended = catch_unwind(AssertUnwindSafe(|| {
+                    beat.show();
+                    run(&beat)
+                }));
                 beat.rest();
                 let why = match ended {
                     Ok(Ok(())) => return,

@@ -16,7 +16,6 @@ use super::Keeper;
 use super::Lines;
 use super::Options;
 use super::Sqlite;
-use super::cache;
 use super::inbox::Inbox;
 use super::line::Line;
 use super::lines;
@@ -33,6 +32,7 @@ use crate::store::SourceTag;
 use crate::store::dedupe_log::DedupeLog;
 use crate::store::dedupe_log::Found;
 use crate::store::dedupe_log::Record;
+use crate::store::page_cache;
 use crate::store::queued::Queue;
 use crate::supervisor::Beat;
 use crate::supervisor::Supervisor;
@@ -123,7 +123,7 @@ impl Sqlite {
 /// Has what is read from here on come from the disk.
 fn forget(path: &Path) -> Result<(), String> {
     for file in [path, salvage::beside(path, "-wal").as_path()] {
-        cache::forget(file).map_err(|error| format!("{} cannot be written: {error}", file.display()))?;
+        page_cache::forget(file).map_err(|error| format!("{} cannot be written: {error}", file.display()))?;
     }
     Ok(())
 }
