@@ -156,9 +156,12 @@ pub fn limits(history: &History, shown: Option<Known>) -> Limits {
     let History { lanes, few, bytes, .. } = *history;
     let many = usize::MAX / 4;
     let in_lanes = |fault: Known, small: usize| if lanes > 0 && shown != Some(fault) { many } else { small };
+    let frames = u32::try_from(few).expect("few");
     let few_rows = i64::try_from(few).expect("few");
     let mut limits = Limits::default();
     limits.sqlite = limits::Sqlite {
+        checkpoint: frames,
+        restart: 4 * frames,
         batch: bytes,
         max_outcomes: few,
         window: in_lanes(Known::ParkedWindow, few),
