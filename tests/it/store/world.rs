@@ -36,6 +36,7 @@ use super::model::Rules;
 use crate::harness::Faults;
 use crate::harness::Proxy;
 use crate::harness::Redis;
+use crate::harness::wait_until;
 
 const LEASE: Duration = Duration::from_secs(60);
 /// How long a command may take.
@@ -354,6 +355,10 @@ impl<'s> World<'s> {
     fn back(&mut self) -> Check {
         self.away = false;
         self.server.inspect(|server| server.proxy.set_away(false));
+        // A connection that was made meanwhile leads nowhere.
+        for process in &self.processes {
+            wait_until("a connection", || process.list(0, 1).is_ok());
+        }
         self.record()
     }
 
