@@ -98,6 +98,8 @@ pub struct World<'s> {
     away: bool,
     /// An answer may have been lost.
     losing: bool,
+    /// The latest time that the store has shown before its clock was set.
+    latest: i64,
     /// What histories are not made around.
     shown: Option<Known>,
 }
@@ -138,6 +140,7 @@ impl<'s> World<'s> {
             tokens: 0,
             away: false,
             losing: false,
+            latest: 0,
             shown,
         };
         for by in 0..processes {
@@ -222,6 +225,7 @@ impl<'s> World<'s> {
         match around {
             Around::Advance(millis) => self.advance(millis),
             Around::SetClock(millis) => {
+                self.latest = self.latest.max(self.now());
                 if self.losing {
                     let now = self.now();
                     self.model.keep_due(now);
@@ -264,7 +268,9 @@ impl<'s> World<'s> {
     fn enqueue(&mut self, by: usize, queues: u8, message: Message) -> Check {
         let Message { serial, key, lane, size } = message;
         for queue in (0..self.processes[by].queues).filter(|queue| queues >> queue & 1 == 1) {
-            let new = self.processes[by].enqueue(queue, message)?;
+            // Of one whose answer is lost, the sender tries again.
+            let first = self.processes[by].enqueue(queue, message);
+            let new = first.or_else(|_unavailable| self.processes[by].enqueue(queue, message))?;
             let expected = self.model.enqueue((queue, serial), key, lane, size);
             if new != expected {
                 return Err(format!("{serial} on {queue} is new: {new}, expected: {expected}"));
@@ -288,7 +294,11 @@ impl<'s> World<'s> {
         if queue >= self.processes[by].queues || !self.may_ask(by, queue) {
             return Ok(0);
         }
-        let taken = self.processes[by].take(queue, max)?;
+        let taken = match self.processes[by].take(queue, max) {
+            // The dispatcher asks again after a pause.
+            Err(_unavailable) if self.losing => return Ok(0),
+            taken => taken?,
+        };
         if taken.is_empty() {
             let wake = self.processes[by].more(queue);
             self.asks.insert((by, queue), Ask::Then(wake));
@@ -452,8 +462,8 @@ impl<'s> World<'s> {
         self.told.retain(|told| told.attempt.by != by);
         self.model.gone(by);
         if self.losing && unwritten.is_some() {
-            let now = self.now();
-            self.model.suspect_claims(now);
+            let latest = self.now().max(self.latest);
+            self.model.suspect_claims(latest);
         }
         let process = self.start(by, queues);
         self.processes.insert(by, process);
