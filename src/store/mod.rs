@@ -1,6 +1,7 @@
 //! Where event ids and queued events are remembered: memory, a SQLite file, Redis.
 
 mod backlog;
+mod cache;
 pub mod dedupe_log;
 mod key_map;
 mod keyspace;

@@ -30,10 +30,12 @@ pub(super) struct Left {
 }
 
 impl Left {
-    /// Looks at the files beside the store's, and removes a snapshot that was not finished.
+    /// Looks at the files beside the store's, and removes a snapshot that was not finished. What is read from here on is safe: a
+    /// process that was killed may have left what is not.
     pub(super) fn look(path: &Path) -> io::Result<Self> {
         files::discard(path)?;
         let mut current = files::list(path)?;
+        current.iter().try_for_each(|file| files::forget(path, file.number))?;
         let headers = current.iter().map(|file| files::header(path, file.number));
         let headers = headers.collect::<io::Result<Vec<_>>>()?;
         let is = |header: &Option<(u32, Kind)>, kind| matches!(header, Some((_, known)) if *known == kind);
@@ -59,9 +61,10 @@ impl Left {
         ))
     }
 
-    /// Reads the records, and makes sure of what they were read from: a process that was killed may have left what is not safe.
+    /// Reads the records.
     pub(super) fn load(&self, path: &Path, records: &DedupeRecords, now: Moment) -> io::Result<Found> {
-        let mut found = Found { files: self.current.len(), ..Found::default() };
+        let files = self.current.iter().filter(|file| file.bytes > 0).count();
+        let mut found = Found { files, ..Found::default() };
         let second = seconds(now);
         let mut batch = Vec::with_capacity(BATCH);
         for file in &self.current {
@@ -76,7 +79,6 @@ impl Left {
                 Entry::Checkpoint(message) => found.checkpoint = found.checkpoint.max(message),
                 Entry::Record(_) | Entry::Header { .. } => {}
             })?;
-            files::sync(path, file.number)?;
         }
         records.insert_all(&batch, now);
         Ok(found)

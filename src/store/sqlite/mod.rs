@@ -5,7 +5,6 @@
 //! takes nothing more until the gateway is started again. Events that are not queued touch the log alone. The file is
 //! locked for this process, and its log with it. One that is damaged is replaced by what can be read of it.
 
-mod cache;
 mod inbox;
 mod keeper;
 mod ledger;
