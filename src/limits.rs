@@ -94,6 +94,8 @@ pub struct Sqlite {
     pub retention_written: usize,
     /// How often retention looks at least.
     pub retention_every: Duration,
+    /// How long the end of a gateway waits for what is still to be written.
+    pub close: Duration,
 }
 
 /// Queues in Redis.
@@ -187,6 +189,7 @@ impl Default for Sqlite {
             retention_bytes: 8 * 1024 * 1024,
             retention_written: 8 * 1024 * 1024,
             retention_every: Duration::from_secs(30),
+            close: Duration::from_secs(5),
         }
     }
 }

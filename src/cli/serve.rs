@@ -27,6 +27,8 @@ pub(super) fn run(file: &ConfigFile) -> ExitCode {
         tracing::warn!(place = warning.place, key = warning.key, "{}", warning.message);
     }
     let served = runtime.block_on(serve(settings));
+    // The store is closed with it, which may have something to say.
+    drop(runtime);
     // The last lines are written before the command says its own.
     drop(log);
     match served {

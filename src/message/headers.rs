@@ -45,8 +45,8 @@ impl Sorted {
             }
             match kind {
                 Kind::Dropped => {}
-                Kind::Trace if sorted.trace.is_none() => sorted.trace = Some(value),
-                Kind::Trace => sorted.headers.push((TRACEPARENT.clone(), value)),
+                // The last one, which follows the headers.
+                Kind::Trace => sorted.headers.extend(sorted.trace.replace(value).map(|it| (TRACEPARENT.clone(), it))),
                 Kind::EndToEnd => push(&mut sorted.headers, name, value),
                 Kind::Credential => push(&mut sorted.credentials, name, value),
             }
@@ -210,9 +210,9 @@ mod tests {
     }
 
     #[test]
-    fn of_several_traces_none_is_lost() {
+    fn of_several_traces_none_is_lost_and_they_keep_their_order() {
         let sorted = sorted(&[("traceparent", "00-1"), ("x-a", "1"), ("traceparent", "00-2")]);
-        assert_eq!(sorted.trace.as_ref().map(HeaderValue::as_bytes), Some(&b"00-1"[..]));
-        assert_eq!(shown(&sorted.headers), ["traceparent: 00-2", "x-a: 1"]);
+        assert_eq!(sorted.trace.as_ref().map(HeaderValue::as_bytes), Some(&b"00-2"[..]));
+        assert_eq!(shown(&sorted.headers), ["traceparent: 00-1", "x-a: 1"]);
     }
 }

@@ -5,8 +5,10 @@ use std::time::Instant;
 
 use crate::harness::Faults;
 use crate::harness::Github;
+use crate::harness::LARGE_EVENT;
 use crate::harness::Reply;
 use crate::harness::Upstream;
+use crate::harness::event;
 use crate::harness::wait_until;
 use crate::queue::DUPLICATE;
 use crate::queue::QUEUED;
@@ -75,4 +77,30 @@ fn a_clock_that_is_set_back_while_the_gateway_is_down_neither_loses_nor_doubles(
     let mut ids: Vec<u32> = upstream.ids().iter().map(|id| id.parse().expect("a number")).collect();
     ids.sort_unstable();
     assert_eq!(ids, (0..20).collect::<Vec<_>>());
+}
+
+#[test]
+fn delivered_events_go_after_their_time_although_the_clock_was_ahead_when_others_came() {
+    let (faults, folder, upstream) = (Faults::new(), tempfile::tempdir().expect("a folder"), Upstream::start());
+    faults.set_clock(10 * 365 * 24 * HOUR);
+    let gateway = faults.start(folder.path(), &queued(&upstream.url(), ", keep = \"1s\""));
+    assert_eq!(event("ahead").send(gateway.address()).text(), QUEUED);
+    faults.set_clock(0);
+    for number in 0..10 {
+        assert_eq!(event(&format!("small-{number}")).send(gateway.address()).text(), QUEUED);
+    }
+    let left = || {
+        let file = rusqlite::Connection::open(folder.path().join("store.db")).expect("a file");
+        let count = "SELECT count(*) FROM events WHERE id LIKE 'small-%'";
+        file.query_row(count, [], |row| row.get::<_, i64>(0)).expect("a count")
+    };
+    assert_eq!(left(), 10);
+    // It looks for what is past its time as often as much is written.
+    let mut count = 11;
+    wait_until("the events to be deleted", || {
+        count += 1;
+        assert_eq!(event(&format!("{LARGE_EVENT}-{count}")).send(gateway.address()).text(), QUEUED);
+        upstream.wait_for(count);
+        left() == 0
+    });
 }

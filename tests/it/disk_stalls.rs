@@ -6,12 +6,14 @@ use std::time::Instant;
 use crate::disk_errors::assert_no_panic;
 use crate::disk_power::forgotten;
 use crate::harness::Disk;
+use crate::harness::Faults;
 use crate::harness::Format;
 use crate::harness::Gateway;
 use crate::harness::Load;
 use crate::harness::Mode;
 use crate::harness::Sink;
 use crate::harness::Upstream;
+use crate::harness::event;
 use crate::harness::wait_until;
 
 const STALL: Duration = Duration::from_secs(10);
@@ -23,6 +25,34 @@ fn a_disk_that_stalls_for_ten_seconds_costs_time_and_nothing_else() {
             scope.spawn(move || stall(mode));
         }
     });
+}
+
+#[test]
+fn a_disk_that_hangs_does_not_keep_a_gateway_from_ending() {
+    std::thread::scope(|scope| {
+        for mode in [Mode::Queue, Mode::Upstream] {
+            scope.spawn(move || end_on_a_disk_that_hangs(mode));
+        }
+    });
+}
+
+fn end_on_a_disk_that_hangs(mode: Mode) {
+    let (faults, sink, folder) = (Faults::new(), Sink::start(mode), tempfile::tempdir().expect("a folder"));
+    let sections = mode.sections(sink.address(), Upstream::nowhere());
+    let store = "drain_timeout = \"100ms\"\n[store]\nurl = \"sqlite:store.db\"\n";
+    let gateway = faults.start(folder.path(), &(sections + store));
+    assert_eq!(event("1").send(gateway.address()).status, 200);
+    faults.hang_syncs();
+    if mode == Mode::Upstream {
+        assert_eq!(event("2").send(gateway.address()).status, 200, "it waits for no disk");
+    }
+    let load = Load::start(gateway.address(), "hung-", 1);
+    wait_until("a sync that hangs", || faults.hanging_syncs() > 0);
+    let begun = Instant::now();
+    gateway.signal("TERM");
+    drop(gateway.wait());
+    assert!(begun.elapsed() < Duration::from_secs(12), "{mode:?} took {:?}", begun.elapsed());
+    drop(load);
 }
 
 fn stall(mode: Mode) {

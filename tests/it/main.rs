@@ -33,6 +33,7 @@ mod credentials;
 mod damage;
 mod damage_anywhere;
 mod dedupe_log;
+mod dedupe_log_files;
 mod disk;
 mod disk_errors;
 mod disk_full;

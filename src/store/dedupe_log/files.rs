@@ -8,6 +8,7 @@ use std::io::BufWriter;
 use std::io::Read as _;
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::path::PathBuf;
@@ -18,9 +19,13 @@ use super::entry::Kind;
 use super::entry::Record;
 use super::entry::Scanner;
 use super::entry::VERSION;
+use crate::store::page_cache;
 
 /// Bytes that are read or written at once.
 const CHUNK: usize = 1024 * 1024;
+
+/// Highest number of a file. Whatever has a higher one is none of the log's, which counts on from what it finds.
+const MAX_NUMBER: u64 = u64::MAX / 2;
 
 /// A file of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,7 +53,8 @@ fn folder(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
-/// The files that are there, in the order of their numbers.
+/// The files that are there, in the order of their numbers; an error when one of them is something else, such as a pipe, at
+/// which a reader waits.
 pub(super) fn list(path: &Path) -> io::Result<Vec<Listed>> {
     let mut listed = Vec::new();
     let prefix = beside(Path::new(path.file_name().unwrap_or_default()), "-dedupe.");
@@ -57,9 +63,14 @@ pub(super) fn list(path: &Path) -> io::Result<Vec<Listed>> {
         let name = entry.file_name();
         let number = name.as_bytes().strip_prefix(prefix.as_os_str().as_bytes()).and_then(|it| str::from_utf8(it).ok());
         // Only as it is written here.
-        let number = number.and_then(|text| text.parse::<u64>().ok().filter(|number| number.to_string() == text));
+        let is_written = |number: &u64, text: &str| *number <= MAX_NUMBER && number.to_string() == text;
+        let number = number.and_then(|text| text.parse().ok().filter(|number| is_written(number, text)));
         if let Some(number) = number {
-            listed.push(Listed { number, bytes: entry.metadata()?.len() });
+            let metadata = entry.metadata()?;
+            if !metadata.is_file() {
+                return Err(io::Error::other(format!("{} is not a regular file", entry.path().display())));
+            }
+            listed.push(Listed { number, bytes: metadata.len() });
         }
     }
     listed.sort_unstable();
@@ -83,6 +94,26 @@ pub(super) fn create(path: &Path, number: u64) -> io::Result<File> {
 /// Opens a file to append to it.
 pub(super) fn reopen(path: &Path, number: u64) -> io::Result<File> {
     private().append(true).open(name(path, number))
+}
+
+/// Makes safe what has been written to a file, and has it read from the disk from now on.
+pub(super) fn forget(path: &Path, number: u64) -> io::Result<()> {
+    let name = name(path, number);
+    page_cache::forget(&name).map_err(|error| named(&name, &error))
+}
+
+/// Whether a file that is open is still the one of its number, and has all that was appended.
+pub(super) fn is_there(path: &Path, number: u64, file: &File, length: u64) -> io::Result<()> {
+    let (there, open) = (fs::symlink_metadata(name(path, number))?, file.metadata()?);
+    if (there.dev(), there.ino()) == (open.dev(), open.ino()) && open.len() >= length {
+        return Ok(());
+    }
+    Err(io::Error::other("somebody has replaced or shortened its file"))
+}
+
+/// An error with the file that it is about.
+fn named(name: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", name.display()))
 }
 
 fn private() -> fs::OpenOptions {
@@ -157,9 +188,10 @@ impl Snapshot {
 
 /// Removes what is left of a snapshot that was not finished, if anything.
 pub(super) fn discard(path: &Path) -> io::Result<()> {
-    match fs::remove_file(unfinished(path)) {
+    let name = unfinished(path);
+    match fs::remove_file(&name) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
+        removed => removed.map_err(|error| named(&name, &error)),
     }
 }
 

@@ -64,7 +64,7 @@ pub(crate) struct DedupeLog {
 /// What an earlier process has left.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
-    /// How many files there were.
+    /// How many files there were that are not empty.
     pub(crate) files: usize,
     /// Bytes that made no sense.
     pub(crate) passed: u64,
@@ -77,6 +77,8 @@ struct State {
     /// The segment that is appended to, and its number.
     file: Arc<File>,
     number: u64,
+    /// Bytes that it has at least.
+    length: u64,
     /// The number of a snapshot that was begun and is not there yet; the segment behind it is there.
     reserved: Option<u64>,
     /// Of all files, and from how many on it is time to see whether a snapshot is worth it.
@@ -119,16 +121,21 @@ impl DedupeLog {
         clock: Clock,
     ) -> Result<(Self, Found), String> {
         let failed = |error: io::Error| {
-            format!("the dedupe log beside {} cannot be used ({error}); its folder must be writable", path.display())
+            format!(
+                "the dedupe log beside {} cannot be used ({error}); its files and their folder must be writable",
+                path.display()
+            )
         };
         let left = Left::look(path).map_err(failed)?;
         left.is_readable(path)?;
         let found = left.load(path, &records, clock.now()).map_err(failed)?;
         let (number, file) = left.segment(path).map_err(failed)?;
         let bytes = left.remove_replaced(path).map_err(failed)?;
+        let length = file.metadata().map_err(failed)?.len();
         let state = State {
             file: Arc::new(file),
             number,
+            length,
             reserved: None,
             bytes,
             look_at: 0,
@@ -217,7 +224,13 @@ impl DedupeLog {
     /// Waits for the sync of what was appended before; an error when that fails.
     pub(crate) fn sync(&self) -> oneshot::Receiver<()> {
         let (sender, synced) = oneshot::channel();
-        self.lock().waiting.push(sender);
+        let mut state = self.lock();
+        if state.waiting.len() == state.waiting.capacity() {
+            // While the disk holds up a sync, those who came before may have given up.
+            state.waiting.retain(|waiter| !waiter.is_closed());
+        }
+        state.waiting.push(sender);
+        drop(state);
         self.more.notify_one();
         synced
     }
@@ -260,7 +273,8 @@ impl State {
     /// Appends whole entries, usually with one system call.
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         (&*self.file).write_all(bytes)?;
-        self.bytes = self.bytes.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+        let written = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        (self.bytes, self.length) = (self.bytes.saturating_add(written), self.length.saturating_add(written));
         Ok(())
     }
 }

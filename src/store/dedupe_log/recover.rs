@@ -11,7 +11,6 @@ use super::entry::VERSION;
 use super::files;
 use super::files::Listed;
 use crate::store::DedupeRecords;
-use crate::store::page_cache;
 use crate::store::records::seconds;
 use crate::time::Moment;
 
@@ -31,10 +30,12 @@ pub(super) struct Left {
 }
 
 impl Left {
-    /// Looks at the files beside the store's, and removes a snapshot that was not finished.
+    /// Looks at the files beside the store's, and removes a snapshot that was not finished. What is read from here on is safe: a
+    /// process that was killed may have left what is not.
     pub(super) fn look(path: &Path) -> io::Result<Self> {
         files::discard(path)?;
         let mut current = files::list(path)?;
+        current.iter().try_for_each(|file| files::forget(path, file.number))?;
         let headers = current.iter().map(|file| files::header(path, file.number));
         let headers = headers.collect::<io::Result<Vec<_>>>()?;
         let is = |header: &Option<(u32, Kind)>, kind| matches!(header, Some((_, known)) if *known == kind);
@@ -62,11 +63,11 @@ impl Left {
 
     /// Reads the records, from what is safe on the disk or was made so.
     pub(super) fn load(&self, path: &Path, records: &DedupeRecords, now: Moment) -> io::Result<Found> {
-        let mut found = Found { files: self.current.len(), ..Found::default() };
+        let files = self.current.iter().filter(|file| file.bytes > 0).count();
+        let mut found = Found { files, ..Found::default() };
         let second = seconds(now);
         let mut batch = Vec::with_capacity(BATCH);
         for file in &self.current {
-            page_cache::forget(&files::name(path, file.number))?;
             found.passed += files::read(path, file.number, |entry| match entry {
                 Entry::Record(record) if second < record.until => {
                     batch.push(record);

@@ -165,6 +165,36 @@ fn whoever_waits_for_a_sync_does_not_wait_for_its_time() {
     assert_eq!((one.try_recv(), other.try_recv()), (Ok(()), Ok(())));
 }
 
+#[test]
+fn whoever_gives_up_waiting_for_a_sync_leaves_nothing_behind() {
+    let bench = Bench::new(10_000);
+    let mut patient = bench.log().sync();
+    (0..10_000).for_each(|_| drop(bench.log().sync()));
+    assert!(bench.log().lock().waiting.capacity() < 10, "while nothing can be synced");
+    bench.tend();
+    assert_eq!(patient.try_recv(), Ok(()));
+}
+
+#[test]
+fn a_segment_that_a_failed_snapshot_had_begun_is_not_synced_again_after_a_failed_sync() {
+    let bench = Bench::new(10 * BYTES);
+    (0..50).for_each(|number| bench.remember(number % 5));
+    let unfinished = bench.folder.path().join("store.db-dedupe.new");
+    fs::create_dir(&unfinished).expect("a folder");
+    bench.tend();
+    assert_eq!(bench.files(), [1, 3]);
+    fs::remove_dir(&unfinished).expect("a folder");
+    // As when the disk fails: what was appended is not there.
+    bench.remember(6);
+    File::options().write(true).open(files::name(&bench.path(), 3)).and_then(|file| file.set_len(BYTES)).expect("cut");
+    bench.log().sync_now();
+    assert!(bench.log().healthy().is_err());
+    bench.hand.advance(bench.limits.retry_every);
+    bench.tend();
+    assert!(bench.log().healthy().is_ok());
+    assert_eq!(bench.files(), [4, 5]);
+}
+
 #[tokio::test]
 async fn a_panic_of_its_thread_costs_nothing() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -65,7 +65,11 @@ impl DedupeLog {
             let live = u64::try_from(self.records.forget_expired(self.clock.now())).unwrap_or(u64::MAX);
             let most = self.most(live);
             let mut state = self.lock();
-            (state.look_at, state.due) = (most, Due::Grown);
+            state.look_at = most;
+            // Something may have failed meanwhile.
+            if state.due == Due::Look {
+                state.due = Due::Grown;
+            }
             state.bytes > most
         };
         let replace = match due {
@@ -94,7 +98,7 @@ impl DedupeLog {
 
     /// Makes safe what was appended, and says up to which message, unless an append has failed.
     pub(super) fn sync_now(&self) {
-        let (file, message, waiting) = {
+        let (file, number, length, message, waiting) = {
             let mut state = self.lock();
             state.unsynced = None;
             let waiting = std::mem::take(&mut state.waiting);
@@ -102,11 +106,15 @@ impl DedupeLog {
                 // Only a snapshot helps; those who wait are told so.
                 return;
             }
-            (Arc::clone(&state.file), state.message, waiting)
+            (Arc::clone(&state.file), state.number, state.length, state.message, waiting)
         };
-        if let Err(error) = file.sync_data() {
-            // What was not written may be thrown away now, and the next sync would succeed without it.
-            self.fail(&mut self.lock(), "synced", &error);
+        let synced = files::is_there(&self.path, number, &file, length).and_then(|()| file.sync_data());
+        if let Err(error) = synced {
+            let mut state = self.lock();
+            // What was not written may be thrown away now, and the next sync of this file would succeed without it: another one
+            // begins, even where a snapshot that failed had begun this one.
+            state.reserved = None;
+            self.fail(&mut state, "synced", &error);
             return;
         }
         tell(waiting);
@@ -177,7 +185,8 @@ impl DedupeLog {
         let new = Arc::new(files::create(&self.path, segment)?);
         let (old, waiting, healthy) = {
             let mut state = self.lock();
-            (state.number, state.reserved, state.unsynced) = (segment, Some(snapshot), None);
+            (state.number, state.length) = (segment, ENTRY_BYTES);
+            (state.reserved, state.unsynced) = (Some(snapshot), None);
             state.bytes = state.bytes.saturating_add(ENTRY_BYTES);
             (std::mem::replace(&mut state.file, new), std::mem::take(&mut state.waiting), state.is_healthy())
         };

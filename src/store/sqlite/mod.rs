@@ -28,6 +28,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::thread::JoinHandle;
 use std::time::Duration;
+use std::time::Instant;
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
@@ -68,6 +69,9 @@ use crate::time::Moment;
 
 /// How long an answer waits for the sync of the log. The event is delivered already, so a slower disk can only risk a duplicate.
 const COMMIT_PATIENCE: Duration = Duration::from_millis(250);
+
+/// How often it is looked whether a thread has ended, where nothing tells.
+const JOIN_PAUSE: Duration = Duration::from_millis(1);
 
 /// What a file is opened with.
 #[derive(Debug, Clone)]
@@ -388,20 +392,41 @@ impl Sqlite {
 }
 
 impl Drop for Sqlite {
+    /// Waits until everything is written, but not for ever: a disk that hangs must not keep a gateway from ending, which is then
+    /// the same as a kill.
     fn drop(&mut self) {
+        let deadline = Instant::now() + self.limits.close;
         self.keeper.close();
         for thread in self.threads.drain(..) {
-            // A thread that panicked has nothing left to write.
-            let _ended = thread.join();
+            if !joined(thread, deadline) {
+                return;
+            }
             // The keeper is the first: what it could not do, the writer must not try again.
             self.inbox.close();
         }
         // What was queued last is in the log before that ends.
         self.log.close();
         if let Some(thread) = self.log_thread.take() {
-            let _ended = thread.join();
+            joined(thread, deadline);
         }
     }
+}
+
+/// Waits for the end of a thread until this moment; whether it has ended.
+fn joined(thread: JoinHandle<()>, deadline: Instant) -> bool {
+    while !thread.is_finished() {
+        if Instant::now() >= deadline {
+            tracing::error!(
+                thread = thread.thread().name(),
+                "the disk does not take what is still to be written: the gateway ends without that, as when it is killed"
+            );
+            return false;
+        }
+        std::thread::sleep(JOIN_PAUSE);
+    }
+    // A thread that panicked has nothing left to write.
+    let _ended = thread.join();
+    true
 }
 
 fn closing() -> Unavailable {

@@ -15,6 +15,9 @@ use crate::time::Moment;
 /// How long delivered events of sources are kept that are not configured any more.
 const USUAL: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// How far the numbers of rows may be ahead of the clock, which goes back a little now and then.
+const AHEAD: Duration = Duration::from_secs(60);
+
 /// Delivered events: all that are old enough are looked at, one part after the other.
 #[derive(Debug)]
 pub(super) struct Retention {
@@ -47,12 +50,17 @@ impl Retention {
     }
 
     /// Deletes a part of what is past its time. What is behind the dedupe log's checkpoint stays: its row has the keys that
-    /// the log may have lost after a crash.
-    pub(super) fn purge(&mut self, connection: &Connection, now: Moment, checkpoint: i64) -> rusqlite::Result<()> {
+    /// the log may have lost after a crash. `last` is the last row.
+    pub(super) fn purge(
+        &mut self,
+        connection: &Connection,
+        now: Moment,
+        (last, checkpoint): (i64, i64),
+    ) -> rusqlite::Result<()> {
         if self.seen == 0 {
             self.written = 0;
         }
-        if !self.part(connection, now, checkpoint)? {
+        if !self.part(connection, now, (last, checkpoint))? {
             self.seen = 0;
             self.next = now.after(self.limits.retention_every);
         }
@@ -60,10 +68,14 @@ impl Retention {
     }
 
     /// Looks at a part; whether there may be more.
-    fn part(&mut self, connection: &Connection, now: Moment, checkpoint: i64) -> rusqlite::Result<bool> {
+    fn part(&mut self, connection: &Connection, now: Moment, (last, checkpoint): (i64, i64)) -> rusqlite::Result<bool> {
         let limits::Sqlite { retention_rows: part, retention_bytes: part_bytes, .. } = self.limits;
         let shortest = self.keep.values().copied().min().unwrap_or(USUAL).min(USUAL);
-        let newest = rows::first_of(Moment::from_millis(now.millis().saturating_sub(millis(shortest))));
+        // Where the clock was once ahead, numbers go on from there and do not tell when an event came.
+        let newest = match rows::first_of(now.after(AHEAD)) < last {
+            true => i64::MAX,
+            false => rows::first_of(Moment::from_millis(now.millis().saturating_sub(millis(shortest)))),
+        };
         let newest = newest.min(checkpoint.saturating_add(1));
         let mut statement = connection.prepare_cached(
             "SELECT event, source, state, settled FROM events WHERE event > ?1 AND event < ?2 ORDER BY event LIMIT ?3",
@@ -81,7 +93,9 @@ impl Retention {
                 (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
             self.seen = event;
             let keep = millis(self.keep.get(&source).copied().unwrap_or(USUAL));
-            if state == rows::state(State::Delivered) && settled.saturating_add(keep) <= now.millis() {
+            // What was delivered much later than now was so before the clock was set back.
+            let is_old = now.millis().saturating_sub(settled).saturating_abs() >= keep;
+            if state == rows::state(State::Delivered) && is_old {
                 bytes += size.query_row([event], |row| row.get::<_, i64>(0)).optional()?.unwrap_or(0);
                 expired.push(event);
             }
@@ -145,7 +159,7 @@ mod tests {
         let mut parts = 0;
         retention.next = now;
         while retention.is_due(now) {
-            retention.purge(&file, now, i64::MAX).expect("purged");
+            retention.purge(&file, now, (0, i64::MAX)).expect("purged");
             parts += 1;
         }
         assert!(parts >= 3, "{parts}");
@@ -154,7 +168,7 @@ mod tests {
         assert!(!retention.is_due(now));
         retention.queued(1);
         assert!(retention.is_due(now), "it begins anew when much was written");
-        retention.purge(&file, now, i64::MAX).expect("purged");
+        retention.purge(&file, now, (0, i64::MAX)).expect("purged");
         assert!(!retention.is_due(now));
         assert!(retention.is_due(now.after(usual().retention_every)), "or after a while");
         assert!(retention.is_due(Moment::from_millis(0)), "also when the clock was put back");
@@ -174,9 +188,34 @@ mod tests {
         let now = Moment::from_millis(1_000 * HOUR);
         let mut retention = Retention::new(HashMap::new(), now, &usual());
         for (checkpoint, left) in [(0, 3), (2, 1), (3, 0)] {
-            retention.purge(&file, now, checkpoint).expect("purged");
+            retention.purge(&file, now, (3, checkpoint)).expect("purged");
             assert_eq!(count(&file, "events"), left);
             assert_eq!(rows::last(&file), Ok(3));
+        }
+    }
+
+    #[test]
+    fn events_go_after_their_time_though_their_numbers_are_ahead_of_the_clock_and_not_for_a_minute() {
+        let now = Moment::from_millis(1_000 * HOUR);
+        let last = |ahead: Duration| rows::first_of(now.after(ahead));
+        let keep = millis(USUAL);
+        for (last, ahead, left) in [
+            (last(AHEAD), -keep, 1),
+            (last(AHEAD) + 1, -keep, 0),
+            (last(AHEAD) + 1, 1 - keep, 1),
+            (last(AHEAD) + 1, keep - 1, 1),
+            (last(AHEAD) + 1, keep, 0),
+        ] {
+            let file = file();
+            file.execute(
+                "INSERT INTO events (event, source, state, attempts, spent, received, settled, checksum, id)
+                 VALUES (?1, 1, 4, 1, 0, 0, ?2, 0, 'x')",
+                [last, now.millis() + ahead],
+            )
+            .expect("a row");
+            let mut retention = Retention::new(HashMap::new(), now, &usual());
+            retention.purge(&file, now, (last, i64::MAX)).expect("purged");
+            assert_eq!(count(&file, "events"), left, "{ahead}");
         }
     }
 
@@ -200,7 +239,7 @@ mod tests {
         let mut retention = Retention::new(HashMap::new(), now, &usual());
         let mut left = Vec::new();
         while left.len() < 5 {
-            retention.purge(&file, now, i64::MAX).expect("purged");
+            retention.purge(&file, now, (0, i64::MAX)).expect("purged");
             left.push(count(&file, "events"));
         }
         assert_eq!(left, [16, 12, 8, 4, 0]);

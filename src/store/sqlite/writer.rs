@@ -179,7 +179,7 @@ impl Writer {
             effects.completions.push((order.0)(&transaction)?);
         }
         if forget {
-            self.retention.purge(&transaction, now, self.log.checkpoint())?;
+            self.retention.purge(&transaction, now, (self.last_row, self.log.checkpoint()))?;
         }
         transaction.commit()
     }

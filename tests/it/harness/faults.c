@@ -1,5 +1,6 @@
 /* Faults of the system, loaded into the gateway with LD_PRELOAD. The folder that FAULTS names says which: while it has a
- * file "fsync", no file whose name ends as that says reaches the disk, and each try adds a byte to "syncs"; a file "clock"
+ * file "fsync", no file whose name ends as that says reaches the disk, and each try adds a byte to "syncs"; while it has a file
+ * "hang", nobody who tries to reach the disk comes back, and each adds a byte to it; a file "clock"
  * has the seconds by which the wall clock is wrong, or "=" and the milliseconds since 1970 at which it stands still; while it
  * has a file "memory", nothing is given to whoever asks the C library for as many bytes as that says, or more. */
 #define _GNU_SOURCE
@@ -23,6 +24,9 @@ static int open_control(const char *name, int flags) {
 }
 
 static int sync_file(long call, int file) {
+    int hang = open_control("hang", O_WRONLY | O_APPEND);
+    while (hang >= 0 && write(hang, ".", 1) == 1)
+        pause();
     int control = open_control("fsync", O_RDONLY);
     if (control < 0)
         return (int)syscall(call, file);

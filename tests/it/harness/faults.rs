@@ -47,6 +47,16 @@ impl Faults {
         std::fs::remove_file(self.0.path().join("fsync")).expect("a switch");
     }
 
+    /// Lets nobody come back from the disk.
+    pub fn hang_syncs(&self) {
+        std::fs::write(self.0.path().join("hang"), "").expect("a switch");
+    }
+
+    /// How many wait for the disk in vain.
+    pub fn hanging_syncs(&self) -> usize {
+        std::fs::read(self.0.path().join("hang")).map_or(0, |tries| tries.len())
+    }
+
     /// How often a gateway has tried to write to the disk in vain.
     pub fn failed_syncs(&self) -> usize {
         std::fs::read(self.0.path().join("syncs")).map_or(0, |tries| tries.len())

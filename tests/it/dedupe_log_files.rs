@@ -1,0 +1,170 @@
+//! Files of a dedupe log in the hands of others: what is no file stands in their place, or they are removed or emptied while
+//! the gateway runs, or the disk has not what the memory of the system has.
+
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::disk_errors::assert_no_panic;
+use crate::harness::Delivery;
+use crate::harness::Disk;
+use crate::harness::Format;
+use crate::harness::Gateway;
+use crate::harness::Github;
+use crate::harness::Random;
+use crate::harness::Upstream;
+use crate::harness::event;
+use crate::harness::rounds;
+use crate::harness::wait_until;
+use crate::queue::DUPLICATE;
+use crate::queue::QUEUED;
+use crate::queue::queued;
+
+#[test]
+fn what_is_no_file_in_the_place_of_the_log_is_named_and_not_waited_for() {
+    let folder = folder();
+    let name = |number: u64| folder.path().join(format!("store.db-dedupe.{number}"));
+    let places: [fn(&Path); 3] = [
+        |path| std::fs::create_dir(path).expect("a folder"),
+        |path| assert!(Command::new("mkfifo").arg(path).status().expect("it runs").success()),
+        |path| symlink("/dev/zero", path).expect("a link"),
+    ];
+    for (number, place) in (1..).zip(places) {
+        place(&name(number));
+        let said = refused(folder.path());
+        assert!(said.contains(&format!("store.db-dedupe.{number} is not a regular file")), "{said}");
+        std::fs::remove_dir(name(number)).or_else(|_file| std::fs::remove_file(name(number))).expect("removed");
+    }
+    assert!(Gateway::try_spawn(folder.path(), &sections(NOWHERE)).is_ok());
+}
+
+#[test]
+fn a_number_that_no_log_comes_to_is_none_of_its_files() {
+    let (folder, upstream) = (folder(), Upstream::start());
+    let sections = sections(&upstream.url());
+    let gateway = Gateway::spawn(folder.path(), &sections, &[]);
+    assert_eq!(github("1").send(gateway.address()).status, 200);
+    drop(gateway.kill());
+    let highest = folder.path().join(format!("store.db-dedupe.{}", u64::MAX));
+    std::fs::copy(folder.path().join("store.db-dedupe.1"), &highest).expect("copied");
+    // A log that is damaged is replaced at once, by one with the next number.
+    let log = folder.path().join("store.db-dedupe.1");
+    let mut bytes = std::fs::read(&log).expect("a log");
+    bytes.push(0);
+    std::fs::write(&log, bytes).expect("written");
+    let gateway = Gateway::spawn(folder.path(), &sections, &[]);
+    wait_until("a snapshot", || folder.path().join("store.db-dedupe.2").exists() && !log.exists());
+    assert_eq!(github("1").send(gateway.address()).text(), DUPLICATE);
+    assert_no_panic(&gateway, "a high number");
+    assert_eq!(gateway.admin("/readyz").status, 200);
+    assert!(highest.exists());
+}
+
+#[test]
+fn a_log_that_is_removed_while_the_gateway_runs_is_written_anew() {
+    let folder = folder();
+    let gateway = Gateway::spawn(folder.path(), &queued(NOWHERE, ""), &[]);
+    assert_eq!(github("1").send(gateway.address()).text(), QUEUED);
+    std::fs::remove_file(folder.path().join("store.db-dedupe.1")).expect("a log");
+    assert_eq!(github("2").send(gateway.address()).text(), QUEUED);
+    heals(gateway, folder.path(), &["1", "2"]);
+}
+
+#[test]
+fn a_log_that_is_emptied_while_the_gateway_runs_is_written_anew() {
+    let folder = folder();
+    let gateway = Gateway::spawn(folder.path(), &queued(NOWHERE, ""), &[]);
+    let log = folder.path().join("store.db-dedupe.1");
+    assert_eq!(github("1").send(gateway.address()).text(), QUEUED);
+    wait_until("a checkpoint", || std::fs::metadata(&log).is_ok_and(|log| log.len() >= 4 * 28));
+    // As what rotates logs does that takes it for one of its own.
+    std::fs::write(&log, "").expect("emptied");
+    assert_eq!(github("2").send(gateway.address()).text(), QUEUED);
+    heals(gateway, folder.path(), &["1", "2"]);
+}
+
+#[test]
+fn an_empty_log_is_told_like_one_that_is_missing() {
+    let folder = folder();
+    let gateway = Gateway::spawn(folder.path(), &queued(NOWHERE, ""), &[]);
+    assert_eq!(github("1").send(gateway.address()).text(), QUEUED);
+    drop(gateway.kill());
+    std::fs::write(folder.path().join("store.db-dedupe.1"), "").expect("emptied");
+    let gateway = Gateway::spawn(folder.path(), &queued(NOWHERE, ""), &[]);
+    gateway.logged("what is missing", |event| message(event).contains("there is no dedupe log"));
+    assert_eq!(github("1").send(gateway.address()).text(), DUPLICATE);
+}
+
+/// See the test of queues in `disk_errors`: what a start finds in the log it says to be synced.
+#[test]
+fn records_that_only_the_memory_of_the_system_has_are_not_taken_for_safe_after_a_restart() {
+    for format in [Format::Ext4, Format::Xfs] {
+        let (disk, upstream) = (Disk::start(format), Upstream::start());
+        let source = Github::source(&upstream.url());
+        let sections = format!("{source}{}durability = \"fsync\"\n", disk.store("1MiB"));
+        let folder = folder();
+        let mut random = Random::new(7);
+        for round in 0..rounds(4) {
+            let gateway = Gateway::spawn(folder.path(), &sections, &[]);
+            let ids: Vec<_> = (0..20).map(|number| format!("{round}-{number}")).collect();
+            for id in &ids {
+                // Whether it is remembered or not, it was delivered.
+                let _answer = event(id).send(gateway.address());
+                disk.fail_writes(1);
+            }
+            drop(gateway.kill());
+            disk.heal();
+            let Ok(gateway) = Gateway::try_spawn(folder.path(), &sections) else {
+                disk.repair();
+                continue;
+            };
+            let mut known: Vec<_> =
+                ids.iter().filter(|id| event(id).send(gateway.address()).text() == DUPLICATE).cloned().collect();
+            known.extend(ids);
+            assert_eq!(gateway.metric("doorward_dedupe_log_failures_total"), 0.0);
+            disk.cut(gateway, &mut random);
+            let gateway = Gateway::spawn(folder.path(), &sections, &[]);
+            known.retain(|id| event(id).send(gateway.address()).text() != DUPLICATE);
+            assert_eq!(known, Vec::<String>::new(), "{format:?}, round {round}");
+        }
+    }
+}
+
+const NOWHERE: &str = "http://127.0.0.1:1/app";
+
+fn folder() -> TempDir {
+    tempfile::tempdir().expect("a folder")
+}
+
+fn github(id: &str) -> Delivery {
+    Github::delivery(id, id)
+}
+
+fn sections(upstream: &str) -> String {
+    format!("{}[store]\nurl = \"sqlite:store.db\"\n", Github::source(upstream))
+}
+
+fn message(event: &serde_json::Value) -> &str {
+    event["message"].as_str().unwrap_or_default()
+}
+
+/// What a gateway says that cannot start here.
+#[track_caller]
+fn refused(folder: &Path) -> String {
+    Gateway::try_spawn(folder, &sections(NOWHERE)).map(|_runs| ()).expect_err("it cannot start")
+}
+
+/// Waits until a snapshot has taken the place of a log that was spoilt; these are known after a kill.
+#[track_caller]
+fn heals(gateway: Gateway, folder: &Path, ids: &[&str]) {
+    gateway.logged("what is wrong", |event| message(event).contains("the dedupe log could not be"));
+    wait_until("a snapshot", || folder.join("store.db-dedupe.2").exists());
+    wait_until("it to be ready", || gateway.admin("/readyz").status == 200);
+    drop(gateway.kill());
+    let gateway = Gateway::spawn(folder, &queued(NOWHERE, ""), &[]);
+    for id in ids {
+        assert_eq!(github(id).send(gateway.address()).text(), DUPLICATE, "{id}");
+    }
+}
