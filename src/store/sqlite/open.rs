@@ -177,7 +177,7 @@ impl Opened {
         let sources = sources(&connection, options.queues)?;
         let lines = Arc::new(lines(&connection, options, &sources)?);
         let last_row = compare(&connection, &options.path, &found, owner == Owner::Nobody)?;
-        repair(&connection, &log, &found, (&sources, last_row))?;
+        repair(&connection, &log, &found, (&sources, last_row, options.clock.now()))?;
         empty_log(&connection)?;
         Ok(Self { connection, log: Arc::new(log), sources, lines, last_row })
     }
@@ -301,13 +301,13 @@ fn repair(
     connection: &Connection,
     log: &DedupeLog,
     found: &Found,
-    (sources, last): (&HashMap<String, i64>, i64),
+    (sources, last, now): (&HashMap<String, i64>, i64, Moment),
 ) -> rusqlite::Result<()> {
     let tags: HashMap<i64, SourceTag> =
         sources.iter().map(|(name, source)| (*source, Keyspace::of_source(name).tag())).collect();
     let behind = if found.passed > 0 { 0 } else { found.checkpoint };
     let mut records = Vec::new();
-    rows::keys_behind(connection, behind, Moment::now().unix(), |source, key, until| {
+    rows::keys_behind(connection, behind, now.unix(), |source, key, until| {
         let source = tags.get(&source).copied().unwrap_or(SourceTag::NOBODY);
         records.push(Record { source, key, until });
     })?;
