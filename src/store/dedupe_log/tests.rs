@@ -215,8 +215,15 @@ fn a_file_that_cannot_be_written_is_replaced_by_a_snapshot_of_what_is_in_memory(
     bench.log().sync_now();
     assert_eq!(bench.log().checkpoint(), 0, "it stands still");
     assert_eq!(waiter.try_recv(), Err(oneshot::error::TryRecvError::Closed), "nobody is told that it is safe");
+    bench.hand.advance(Duration::from_secs(9));
+    let age = || bench.log().lock().unsynced.map(|since| bench.clock.instant() - since);
+    assert_eq!(age(), Some(Duration::from_secs(9)), "operators see for how long nothing is safe");
     bench.tend();
     assert!(bench.log().healthy().is_ok());
+    assert_eq!(age(), Some(Duration::ZERO), "what came while the snapshot was written is not safe yet");
+    bench.hand.advance(Duration::from_secs(1));
+    bench.tend();
+    assert_eq!(age(), None);
     assert_eq!((bench.files(), bench.log().checkpoint()), (vec![2, 3], 5));
     bench.remember(3);
     bench.restart();

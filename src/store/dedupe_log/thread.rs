@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
@@ -41,7 +42,9 @@ impl DedupeLog {
                 return state.closed;
             }
             let from = if let Due::From(from) = state.due { Some(from) } else { None };
-            let due = state.unsynced.map(|since| since + self.limits.sync_every).into_iter().chain(from).min();
+            // What a sync cannot help any more waits for a snapshot.
+            let unsynced = state.unsynced.filter(|_| state.is_healthy());
+            let due = unsynced.map(|since| since + self.limits.sync_every).into_iter().chain(from).min();
             let left = due.map(|due| due.saturating_duration_since(self.clock.instant()));
             state = match left {
                 Some(Duration::ZERO) => return false,
@@ -94,20 +97,18 @@ impl DedupeLog {
 
     /// Makes safe what was appended, and says up to which message, unless an append has failed.
     pub(super) fn sync_now(&self) {
-        let (file, message, waiting) = {
+        let (file, message, since, waiting) = {
             let mut state = self.lock();
-            state.unsynced = None;
             let waiting = std::mem::take(&mut state.waiting);
             if !state.is_healthy() {
                 // Only a snapshot helps; those who wait are told so.
                 return;
             }
-            (Arc::clone(&state.file), state.message, waiting)
+            (Arc::clone(&state.file), state.message, state.unsynced.take(), waiting)
         };
         if let Err(error) = file.sync_data() {
             // What was not written may be thrown away now, and the next sync would succeed without it.
-            self.fail(&mut self.lock(), "synced", &error);
-            return;
+            return self.fail_sync(since, &error);
         }
         tell(waiting);
         if message > self.checkpoint() {
@@ -119,8 +120,16 @@ impl DedupeLog {
         }
     }
 
+    /// Notes that a sync failed of what was appended since then.
+    fn fail_sync(&self, since: Option<Instant>, error: &io::Error) {
+        let mut state = self.lock();
+        state.unsynced = since.or(state.unsynced);
+        drop(self.fail(&mut state, "synced", error));
+    }
+
     /// Writes everything that is in memory to a new file, which takes the place of the older ones.
     pub(super) fn replace(&self, beat: impl Fn()) -> io::Result<()> {
+        let begun = self.clock.instant();
         let number = self.begin_behind_snapshot()?;
         let (message, failed) = {
             let state = self.lock();
@@ -147,6 +156,8 @@ impl DedupeLog {
             state.due = Due::Look;
         }
         if !was_healthy {
+            // The snapshot is synced, and what was appended while it was written is not.
+            state.unsynced = state.unsynced.map(|since| since.max(begun));
             tracing::info!("a snapshot has taken the place of the dedupe log that could not be written");
         }
         Ok(())
@@ -175,17 +186,19 @@ impl DedupeLog {
         let number = files::list(&self.path)?.last().map_or(number, |last| last.number.max(number));
         let (snapshot, segment) = (number + 1, number + 2);
         let new = Arc::new(files::create(&self.path, segment)?);
-        let (old, waiting, healthy) = {
+        let (old, waiting, since, healthy) = {
             let mut state = self.lock();
-            (state.number, state.reserved, state.unsynced) = (segment, Some(snapshot), None);
+            (state.number, state.reserved) = (segment, Some(snapshot));
             state.bytes = state.bytes.saturating_add(ENTRY_BYTES);
-            (std::mem::replace(&mut state.file, new), std::mem::take(&mut state.waiting), state.is_healthy())
+            let healthy = state.is_healthy();
+            let since = state.unsynced.take_if(|_| healthy);
+            (std::mem::replace(&mut state.file, new), std::mem::take(&mut state.waiting), since, healthy)
         };
         // Until the snapshot is there, the old files are what a restart reads.
         match old.sync_data() {
             Ok(()) if healthy => tell(waiting),
             Ok(()) => {}
-            Err(error) => drop(self.fail(&mut self.lock(), "synced", &error)),
+            Err(error) => self.fail_sync(since, &error),
         }
         Ok(snapshot)
     }
