@@ -18,11 +18,11 @@ use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use arc_swap::ArcSwapOption;
 use prometheus::IntCounter;
 use tokio::sync::oneshot;
 
@@ -55,9 +55,8 @@ pub(crate) struct DedupeLog {
     more: Condvar,
     /// The keys of all messages up to this one are in the log and safe.
     checkpoint: AtomicI64,
-    /// Why what is finished now is in memory alone. Beside the state, which a write that the disk holds up has locked.
-    failing: AtomicBool,
-    why: Mutex<String>,
+    /// Why what is finished now is in memory alone. Beside the state, which is locked while the disk holds up a write.
+    failure: ArcSwapOption<Unavailable>,
     failures: IntCounter,
 }
 
@@ -149,11 +148,15 @@ impl DedupeLog {
             state: Mutex::new(state),
             more: Condvar::new(),
             checkpoint: AtomicI64::new(found.checkpoint),
-            failing: AtomicBool::new(false),
-            why: Mutex::default(),
+            failure: ArcSwapOption::empty(),
             failures: metrics::failures(),
         };
         Ok((log, found))
+    }
+
+    /// Its limits.
+    pub(crate) fn limits(&self) -> &limits::DedupeLog {
+        &self.limits
     }
 
     /// The records in memory.
@@ -171,10 +174,7 @@ impl DedupeLog {
     /// # Errors
     /// [`Unavailable`] from an append or sync that failed until a snapshot has made up for it.
     pub(crate) fn healthy(&self) -> Result<(), Unavailable> {
-        if !self.failing.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        Err(Unavailable(self.why.lock().unwrap_or_else(PoisonError::into_inner).clone()))
+        self.failure.load().as_deref().map_or(Ok(()), |failure| Err(failure.clone()))
     }
 
     /// Remembers keys, in memory and with one write in the log, so that they are known when the process is killed. With the
@@ -231,7 +231,8 @@ impl DedupeLog {
     /// Notes that something failed: a snapshot has to make up for it.
     fn fail(&self, state: &mut State, done: &str, error: &io::Error) -> Unavailable {
         self.failures.inc();
-        let why = format!("the dedupe log beside {} could not be {done} ({error})", self.path.display());
+        let failure =
+            Unavailable(format!("the dedupe log beside {} could not be {done} ({error})", self.path.display()));
         if state.is_healthy() {
             tracing::error!(
                 %error,
@@ -242,9 +243,8 @@ impl DedupeLog {
             state.due = Due::From(self.clock.instant());
         }
         state.failed += 1;
-        self.why.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&why);
-        self.failing.store(true, Ordering::Relaxed);
-        Unavailable(why)
+        self.failure.store(Some(Arc::new(failure.clone())));
+        failure
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

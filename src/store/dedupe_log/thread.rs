@@ -14,7 +14,7 @@ use super::Due;
 use super::ENTRY_BYTES;
 use super::entry::Entry;
 use super::files;
-use crate::supervisor::Beat;
+use crate::supervisor::Heartbeat;
 use crate::supervisor::Lost;
 
 impl DedupeLog {
@@ -22,12 +22,12 @@ impl DedupeLog {
     ///
     /// # Errors
     /// Never; what fails is tried again.
-    pub(crate) fn run(&self, beat: &Beat) -> Result<(), Lost> {
+    pub(crate) fn run(&self, beat: &Heartbeat) -> Result<(), Lost> {
         loop {
-            beat.rest();
+            beat.idle();
             let closed = self.wait();
-            beat.show();
-            self.tend(closed, || beat.show());
+            beat.beat();
+            self.tend(closed, || beat.beat());
             if closed {
                 return Ok(());
             }
@@ -151,7 +151,7 @@ impl DedupeLog {
             // Something has failed since.
             return Err(io::Error::other("an append failed while it was written"));
         }
-        self.failing.store(false, Ordering::Relaxed);
+        self.failure.store(None);
         if matches!(state.due, Due::From(_)) {
             state.due = Due::Look;
         }

@@ -195,7 +195,7 @@ fn search<'p>(
         direction,
         behind: behind.as_ref().map(row).transpose()?,
         limit: *limit,
-        looks: limits.max_looks,
+        looks: limits.max_scanned,
         sorted: limits.max_sorted,
     })
 }

@@ -67,9 +67,6 @@ use crate::message::Message;
 use crate::supervisor::Supervisor;
 use crate::time::Moment;
 
-/// How long an answer waits for the sync of the log. The event is delivered already, so a slower disk can only risk a duplicate.
-const COMMIT_PATIENCE: Duration = Duration::from_millis(250);
-
 /// What a file is opened with.
 #[derive(Debug, Clone)]
 pub struct Options<'o> {
@@ -191,12 +188,11 @@ impl Sqlite {
         if !self.fsync {
             return Ok(());
         }
-        match tokio::time::timeout(COMMIT_PATIENCE, self.log.sync()).await {
+        let timeout = self.log.limits().commit_timeout;
+        match tokio::time::timeout(timeout, self.log.sync()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_failed)) => Err(self.log.healthy().err().unwrap_or_else(closing)),
-            Err(_elapsed) => {
-                Err(Unavailable(format!("the sync of the dedupe log took longer than {COMMIT_PATIENCE:?}")))
-            }
+            Err(_elapsed) => Err(Unavailable(format!("the sync of the dedupe log took longer than {timeout:?}"))),
         }
     }
 
@@ -269,7 +265,7 @@ impl Sqlite {
     async fn load(self: &Arc<Self>, queue: usize, load: Load, max: usize) -> Result<Vec<Standing>, Unavailable> {
         let Some(known) = self.lines.get(queue) else { return Ok(Vec::new()) };
         let source = known.source;
-        let most = |events: usize| Most { events, bytes: self.limits.max_read };
+        let most = |events: usize| Most { events, bytes: self.limits.max_load_bytes };
         let (most, due_most) = (most(self.limits.max_load), most(max.min(self.limits.max_load)));
         let read = match load {
             Load::Next { from } => self.read(move |file| rows::next(file, source, from, most)).await,

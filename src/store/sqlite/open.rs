@@ -34,7 +34,7 @@ use crate::store::dedupe_log::DedupeLog;
 use crate::store::dedupe_log::Found;
 use crate::store::dedupe_log::Record;
 use crate::store::queued::Queue;
-use crate::supervisor::Beat;
+use crate::supervisor::Heartbeat;
 use crate::supervisor::Supervisor;
 use crate::supervisor::Task;
 use crate::time::Moment;
@@ -86,7 +86,7 @@ impl Sqlite {
         let keep = options.queues.iter().filter_map(|queue| Some((*sources.get(&queue.source)?, queue.keep))).collect();
         let (limits, clock) = (options.limits.sqlite.clone(), options.clock.clone());
         let (inbox, keeper) =
-            (Arc::new(Inbox::new(path.to_owned(), limits.batch)), Arc::new(Keeper::new(limits.clone())));
+            (Arc::new(Inbox::new(path.to_owned(), limits.batch_bytes)), Arc::new(Keeper::new(limits.clone())));
         keeper.watch(&mut connection).map_err(failed)?;
         let retention = Retention::new(keep, clock.now(), &limits);
         let writer = Writer {
@@ -112,7 +112,7 @@ impl Sqlite {
         };
         let checkpoint = {
             let (keeper, inbox) = (Arc::clone(&keeper), Arc::clone(&inbox));
-            move |beat: &Beat| keeper.run(&keeping, &inbox, beat)
+            move |beat: &Heartbeat| keeper.run(&keeping, &inbox, beat)
         };
         let threads = threads(options.supervisor, checkpoint, writer, check)?;
         let (log_thread, fsync) = (Some(tend(&log, options.supervisor)?), options.fsync);
@@ -131,7 +131,7 @@ fn forget(path: &Path) -> Result<(), String> {
 /// Starts the threads: the keeper is the first that has to end.
 fn threads(
     supervisor: &Supervisor,
-    mut checkpoint: impl FnMut(&Beat) + Send + 'static,
+    mut checkpoint: impl FnMut(&Heartbeat) + Send + 'static,
     mut writer: Writer,
     mut check: impl FnMut() + Send + 'static,
 ) -> Result<Vec<JoinHandle<()>>, String> {
@@ -145,7 +145,7 @@ fn threads(
     });
     let checking = supervisor.thread(Task::SqliteCheck, move |beat| {
         // One look takes as long as the file is large.
-        beat.rest();
+        beat.idle();
         check();
         Ok(())
     });

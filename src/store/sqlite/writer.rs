@@ -31,7 +31,7 @@ use crate::store::Published;
 use crate::store::dedupe_log::DedupeLog;
 use crate::store::dedupe_log::Record;
 use crate::store::queued::Verdict;
-use crate::supervisor::Beat;
+use crate::supervisor::Heartbeat;
 use crate::time::Moment;
 
 /// How long the writer waits for work before it looks at the room on the disk and at what is past its time.
@@ -83,11 +83,11 @@ struct Settled {
 
 impl Writer {
     /// Writes until there will be nothing more, or until the file cannot be written. After a panic it is called again.
-    pub(super) fn run(&mut self, beat: &Beat) {
+    pub(super) fn run(&mut self, beat: &Heartbeat) {
         self.look_at_room();
         while let Some(batch) = self.inbox.next(IDLE) {
             let mut work = self.begin(batch);
-            beat.show();
+            beat.beat();
             let begun = Instant::now();
             let shortened = self.keep_log_short();
             // Others find out too that the file is not well.
