@@ -1,4 +1,4 @@
-//! The entries of a dedupe log: how they are written, and how they are found among bytes that are damaged.
+//! The entries of a dedupe log, 28 bytes each: encoding, decoding, and the scan that finds them among damaged bytes.
 
 use crate::event::Key;
 use crate::store::SourceTag;

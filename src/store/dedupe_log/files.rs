@@ -1,4 +1,4 @@
-//! The files of a dedupe log, `PATH-dedupe.N`: listed, made, read and replaced. Each is for its owner alone.
+//! The files of a dedupe log, `PATH-dedupe.N`: listed, created, read and replaced. Each has mode 0600.
 
 use std::ffi::OsString;
 use std::fs;

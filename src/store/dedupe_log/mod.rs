@@ -33,7 +33,7 @@ pub use self::entry::Record;
 pub use self::entry::Scanner;
 pub use self::entry::VERSION;
 pub(crate) use self::metrics::LogMetrics;
-use self::recover::Left;
+use self::recover::Existing;
 use super::DedupeRecords;
 use super::Unavailable;
 use crate::clock::Clock;
@@ -51,7 +51,7 @@ pub(crate) struct DedupeLog {
     limits: limits::DedupeLog,
     clock: Clock,
     state: Mutex<State>,
-    /// There is something to do for the log's thread.
+    /// The log's thread has something to do.
     more: Condvar,
     /// The keys of all messages up to this one are in the log and safe.
     checkpoint: AtomicI64,
@@ -60,12 +60,12 @@ pub(crate) struct DedupeLog {
     failures: IntCounter,
 }
 
-/// What an earlier process has left.
+/// What was found when the log was opened.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     /// How many files there were.
     pub(crate) files: usize,
-    /// Bytes that made no sense.
+    /// Damaged bytes that were passed.
     pub(crate) passed: u64,
     /// The keys of all messages up to this one were in the log, and safe.
     pub(crate) checkpoint: i64,
@@ -78,9 +78,9 @@ struct State {
     number: u64,
     /// The number of a snapshot that was begun and is not there yet; the segment behind it is there.
     reserved: Option<u64>,
-    /// Of all files, and from how many on it is time to see whether a snapshot is worth it.
+    /// Bytes of all files, and from how many on the thread checks whether a snapshot is due.
     bytes: u64,
-    look_at: u64,
+    check_at: u64,
     /// The keys of all messages up to this one are in memory, and in the files unless something failed.
     message: i64,
     /// Appends and syncs that failed, and how many of them a snapshot has made up for.
@@ -90,18 +90,18 @@ struct State {
     unsynced: Option<Instant>,
     /// Those who wait until what is not synced is safe.
     waiting: Vec<oneshot::Sender<()>>,
-    /// A snapshot is to be tried: now, or when this time has come.
+    /// When the next snapshot is written.
     due: Due,
     closed: bool,
 }
 
-/// When to see whether a snapshot is to be written.
+/// When the thread writes a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Due {
-    /// When the files have grown enough.
+    /// When the files have more than `check_at` bytes: then `Check`.
     Grown,
-    /// Now, if they have.
-    Look,
+    /// Now, if they have more bytes than the limits say for the records that are live now.
+    Check,
     /// From this time on, whatever their size.
     From(Instant),
 }
@@ -120,24 +120,24 @@ impl DedupeLog {
         let failed = |error: io::Error| {
             format!("the dedupe log beside {} cannot be used ({error}); its folder must be writable", path.display())
         };
-        let left = Left::look(path).map_err(failed)?;
-        left.is_readable(path)?;
-        let found = left.load(path, &records, clock.now()).map_err(failed)?;
-        let (number, file) = left.segment(path).map_err(failed)?;
-        let bytes = left.remove_replaced(path).map_err(failed)?;
+        let existing = Existing::find(path).map_err(failed)?;
+        existing.is_readable(path)?;
+        let found = existing.load(path, &records, clock.now()).map_err(failed)?;
+        let (number, file) = existing.segment(path).map_err(failed)?;
+        let bytes = existing.remove_replaced(path).map_err(failed)?;
         let state = State {
             file: Arc::new(file),
             number,
             reserved: None,
             bytes,
-            look_at: 0,
+            check_at: 0,
             message: found.checkpoint,
             failed: 0,
             healed: 0,
             unsynced: None,
             waiting: Vec::new(),
             // What is damaged is replaced at once.
-            due: if found.passed > 0 { Due::From(clock.instant()) } else { Due::Look },
+            due: if found.passed > 0 { Due::From(clock.instant()) } else { Due::Check },
             closed: false,
         };
         let log = Self {
@@ -202,8 +202,8 @@ impl DedupeLog {
             state.unsynced = Some(self.clock.instant());
             wake = true;
         }
-        if state.bytes > state.look_at && state.due == Due::Grown {
-            state.due = Due::Look;
+        if state.bytes > state.check_at && state.due == Due::Grown {
+            state.due = Due::Check;
             wake = true;
         }
         let written = written.map_err(|error| self.fail(&mut state, "written", &error));
@@ -214,7 +214,7 @@ impl DedupeLog {
         written
     }
 
-    /// Waits for the sync of what was appended before; an error when that fails.
+    /// Has everything that was appended before synced soon; the receiver fails when that fails.
     pub(crate) fn sync(&self) -> oneshot::Receiver<()> {
         let (sender, synced) = oneshot::channel();
         self.lock().waiting.push(sender);
@@ -222,7 +222,7 @@ impl DedupeLog {
         synced
     }
 
-    /// Lets the log's thread end when everything is synced.
+    /// Ends the log's thread after a last sync.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.more.notify_one();

@@ -1,4 +1,4 @@
-//! What an earlier process has left: which files of the log count, and what they say.
+//! Opening a dedupe log: which of its files are current, and the records in them.
 
 use std::fs::File;
 use std::io;
@@ -17,9 +17,9 @@ use crate::time::Moment;
 /// Records that are put into memory together.
 const BATCH: usize = 256 * 1024;
 
-/// The files that are there.
+/// The files that an earlier process has written.
 #[derive(Debug)]
-pub(super) struct Left {
+pub(super) struct Existing {
     /// Those from the newest snapshot on; all of them without one.
     current: Vec<Listed>,
     /// The highest number, and whether that is a segment that can be appended to.
@@ -29,9 +29,9 @@ pub(super) struct Left {
     version: u32,
 }
 
-impl Left {
-    /// Looks at the files beside the store's, and removes a snapshot that was not finished.
-    pub(super) fn look(path: &Path) -> io::Result<Self> {
+impl Existing {
+    /// Lists the files beside the store's, and removes an unfinished snapshot.
+    pub(super) fn find(path: &Path) -> io::Result<Self> {
         files::discard(path)?;
         let mut current = files::list(path)?;
         let headers = current.iter().map(|file| files::header(path, file.number));
@@ -59,7 +59,7 @@ impl Left {
         ))
     }
 
-    /// Reads the records, and makes sure of what they were read from: a process that was killed may have left what is not safe.
+    /// Reads the records into memory and syncs the files, which a process that was killed may not have done.
     pub(super) fn load(&self, path: &Path, records: &DedupeRecords, now: Moment) -> io::Result<Found> {
         let mut found = Found { files: self.current.len(), ..Found::default() };
         let second = seconds(now);
@@ -91,7 +91,7 @@ impl Left {
         Ok((next, files::create(path, next)?))
     }
 
-    /// Removes what the newest snapshot has taken the place of; how many bytes the others have.
+    /// Removes files that the newest snapshot has replaced; returns the bytes of the others.
     pub(super) fn remove_replaced(&self, path: &Path) -> io::Result<u64> {
         if let Some(first) = self.current.first() {
             files::remove_below(path, first.number)?;

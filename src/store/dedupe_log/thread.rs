@@ -1,4 +1,4 @@
-//! What the thread of a dedupe log does: syncs what was appended, and replaces the files by a snapshot.
+//! The thread of a dedupe log: syncs what was appended, and replaces the files by a snapshot when they are too large or damaged.
 
 use std::io;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::supervisor::Heartbeat;
 use crate::supervisor::Lost;
 
 impl DedupeLog {
-    /// The log's thread: syncs what was appended, and writes snapshots.
+    /// Runs until the log is closed.
     ///
     /// # Errors
     /// Never; what fails is tried again.
@@ -27,18 +27,18 @@ impl DedupeLog {
             beat.idle();
             let closed = self.wait();
             beat.beat();
-            self.tend(closed, || beat.beat());
+            self.maintain(closed, || beat.beat());
             if closed {
                 return Ok(());
             }
         }
     }
 
-    /// Waits until there is something to do; whether that is the last.
+    /// Waits until there is something to do; whether the log is closed.
     fn wait(&self) -> bool {
         let mut state = self.lock();
         loop {
-            if state.closed || !state.waiting.is_empty() || state.due == Due::Look {
+            if state.closed || !state.waiting.is_empty() || state.due == Due::Check {
                 return state.closed;
             }
             let from = if let Due::From(from) = state.due { Some(from) } else { None };
@@ -54,8 +54,8 @@ impl DedupeLog {
         }
     }
 
-    /// Does what is due now.
-    pub(super) fn tend(&self, closed: bool, beat: impl Fn()) {
+    /// Syncs and writes a snapshot, as far as either is due.
+    pub(super) fn maintain(&self, closed: bool, beat: impl Fn()) {
         let now = self.clock.instant();
         let state = self.lock();
         let late = state.unsynced.is_some_and(|since| now.saturating_duration_since(since) >= self.limits.sync_every);
@@ -65,16 +65,16 @@ impl DedupeLog {
             self.sync_now();
         }
         let grown = || {
-            let live = u64::try_from(self.records.forget_expired(self.clock.now())).unwrap_or(u64::MAX);
-            let most = self.most(live);
+            let live = u64::try_from(self.records.remove_expired(self.clock.now())).unwrap_or(u64::MAX);
+            let most = self.max_bytes(live);
             let mut state = self.lock();
-            (state.look_at, state.due) = (most, Due::Grown);
+            (state.check_at, state.due) = (most, Due::Grown);
             state.bytes > most
         };
         let replace = match due {
             _ if closed => false,
             Due::Grown => false,
-            Due::Look => grown(),
+            Due::Check => grown(),
             Due::From(from) => from <= now,
         };
         if replace && let Err(error) = self.replace(&beat) {
@@ -89,8 +89,8 @@ impl DedupeLog {
         }
     }
 
-    /// Most bytes that all files have, with so many records, before a snapshot takes their place.
-    fn most(&self, live: u64) -> u64 {
+    /// Most bytes that all files may have with so many live records.
+    fn max_bytes(&self, live: u64) -> u64 {
         let live = live.saturating_mul(ENTRY_BYTES);
         live.saturating_mul(self.limits.factor.saturating_add(1)).saturating_add(self.limits.slack)
     }
@@ -110,7 +110,7 @@ impl DedupeLog {
             // What was not written may be thrown away now, and the next sync would succeed without it.
             return self.fail_sync(since, &error);
         }
-        tell(waiting);
+        notify(waiting);
         if message > self.checkpoint() {
             let mut state = self.lock();
             match state.write(&Entry::Checkpoint(message).encode()) {
@@ -153,7 +153,7 @@ impl DedupeLog {
         }
         self.failure.store(None);
         if matches!(state.due, Due::From(_)) {
-            state.due = Due::Look;
+            state.due = Due::Check;
         }
         if !was_healthy {
             // The snapshot is synced, and what was appended while it was written is not.
@@ -196,7 +196,7 @@ impl DedupeLog {
         };
         // Until the snapshot is there, the old files are what a restart reads.
         match old.sync_data() {
-            Ok(()) if healthy => tell(waiting),
+            Ok(()) if healthy => notify(waiting),
             Ok(()) => {}
             Err(error) => self.fail_sync(since, &error),
         }
@@ -204,10 +204,10 @@ impl DedupeLog {
     }
 }
 
-/// Tells those who wait that everything is safe.
-fn tell(waiting: Vec<oneshot::Sender<()>>) {
+/// Notifies those who wait for a sync.
+fn notify(waiting: Vec<oneshot::Sender<()>>) {
     for waiter in waiting {
-        // Whoever stopped waiting does not need to know.
+        // One that is gone has stopped waiting.
         let _gone = waiter.send(());
     }
 }

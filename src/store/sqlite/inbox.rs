@@ -16,8 +16,8 @@ use rusqlite::Connection;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::rows::Columns;
 use super::salvage;
+use super::writes::Columns;
 use crate::event::Lane;
 use crate::message::Message;
 use crate::store::Keys;

@@ -1,9 +1,9 @@
-//! Queued events in a SQLite file, and the dedupe records of finished ones in memory and in a log beside the file.
+//! Queued events in a SQLite file, and the dedupe records of finished events in memory and in a log beside the file.
 //!
-//! One thread writes the file: an event to be queued and the keys that keep it from being queued twice stand in one row,
-//! and all that came while the previous batch was written share one fsync. What cannot be written poisons the file: it
-//! takes nothing more until the gateway is started again. Events that are not queued touch the log alone. The file is
-//! locked for this process, and its log with it. One that is damaged is replaced by what can be read of it.
+//! One thread, the writer, writes the file: an event and the keys that keep it from being queued twice are one row, and all that
+//! came while the previous batch was written share one fsync. After a failed write or fsync nothing more is written until the
+//! gateway is restarted. Events that are not queued touch the dedupe log alone. The file is locked for this process, and the
+//! lock covers its log. At a start, a damaged file is replaced by what can be read of it.
 
 mod cache;
 mod inbox;
@@ -11,6 +11,7 @@ mod keeper;
 mod ledger;
 mod line;
 mod lines;
+mod log_repair;
 mod open;
 mod pages;
 mod private;
@@ -22,6 +23,7 @@ mod search;
 mod volatile;
 mod wal;
 mod writer;
+mod writes;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -42,10 +44,10 @@ use self::keeper::Keeper;
 use self::line::Load;
 use self::line::Standing;
 use self::lines::Lines;
-use self::rows::Columns;
 use self::rows::Damaged;
 use self::rows::Most;
 pub use self::volatile::why_volatile;
+use self::writes::Columns;
 use super::DedupeRecords;
 use super::Keyspace;
 use super::Published;
@@ -130,12 +132,12 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
-    /// What is finished.
+    /// The dedupe records in memory.
     pub fn records(&self) -> &DedupeRecords {
         self.log.records()
     }
 
-    /// Whether what is finished is known after a crash.
+    /// Whether dedupe records survive a crash of the process.
     ///
     /// # Errors
     /// [`Unavailable`] while the dedupe log cannot be written, and while the disk is nearly full.
@@ -144,7 +146,7 @@ impl Sqlite {
         self.log.healthy()
     }
 
-    /// What operators see of the dedupe log.
+    /// The metrics of the dedupe log.
     ///
     /// # Errors
     /// Only when a metric has no valid name, which is a bug.

@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use rusqlite::OptionalExtension as _;
 
 use super::rows;
+use super::writes;
 use crate::limits;
 use crate::store::queued::State;
 use crate::time::Moment;
@@ -86,7 +87,7 @@ impl Retention {
                 expired.push(event);
             }
         }
-        rows::delete(connection, &expired)?;
+        writes::delete(connection, &expired)?;
         Ok(looked_at == part || bytes >= part_bytes)
     }
 }
