@@ -129,9 +129,11 @@ impl Supervisor {
         let life = move || {
             let mut deaths = Deaths::new(task, shared);
             loop {
-                heartbeat.beat();
                 // Unwind safe: what it shares with others is behind locks that ignore poison; the rest is dropped.
-                let ended = catch_unwind(AssertUnwindSafe(|| run(&heartbeat)));
+                let ended = catch_unwind(AssertUnwindSafe(|| {
+                    heartbeat.beat();
+                    run(&heartbeat)
+                }));
                 heartbeat.idle();
                 let why = match ended {
                     Ok(Ok(())) => return,

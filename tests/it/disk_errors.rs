@@ -147,15 +147,16 @@ fn fail_until_refused(load: &Load, fail: impl Fn()) {
     });
 }
 
-/// The gateway goes on when it can, or says that it has to be started again, and refuses everything until then.
+/// The gateway goes on when it can; or it is not ready and refuses everything, until it has room to write what it knows, or
+/// until it is started again where it says so.
 fn see_what_follows(gateway: &Gateway, load: &Load, what: &str) {
     let before = load.count() + 2 * SENDERS;
-    let lives = wait_for(&format!("it to go on or to want a restart: {what}"), || {
-        let lives = gateway.admin("/livez");
+    let goes_on = wait_for(&format!("it to go on or not to be ready: {what}"), || {
+        let (lives, ready) = (gateway.admin("/livez"), gateway.admin("/readyz"));
         assert!(lives.status == 200 || lives.text().contains("restart"), "{what}: {}", lives.text());
-        (lives.status != 200 || load.count() > before).then_some(lives.status == 200)
+        (ready.status != 200 || load.count() > before).then_some(load.count() > before)
     });
-    if !lives {
+    if !goes_on && (gateway.admin("/livez").status != 200 || what.starts_with("all")) {
         assert_eq!(gateway.admin("/readyz").status, 503, "{what}");
         load.wait_until_refused();
         let before = load.count();

@@ -85,11 +85,6 @@ pub(super) fn reopen(path: &Path, number: u64) -> io::Result<File> {
     private().append(true).open(name(path, number))
 }
 
-/// Makes safe what has been written to a file.
-pub(super) fn sync(path: &Path, number: u64) -> io::Result<()> {
-    File::open(name(path, number))?.sync_data()
-}
-
 fn private() -> fs::OpenOptions {
     let mut options = fs::OpenOptions::new();
     options.read(true).mode(0o600);

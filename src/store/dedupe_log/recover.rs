@@ -11,6 +11,7 @@ use super::entry::VERSION;
 use super::files;
 use super::files::Listed;
 use crate::store::DedupeRecords;
+use crate::store::page_cache;
 use crate::store::records::seconds;
 use crate::time::Moment;
 
@@ -59,12 +60,13 @@ impl Existing {
         ))
     }
 
-    /// Reads the records into memory and syncs the files, which a process that was killed may not have done.
+    /// Reads the records into memory, from what is on the disk or was synced to it before: see [`page_cache`].
     pub(super) fn load(&self, path: &Path, records: &DedupeRecords, now: Moment) -> io::Result<Found> {
         let mut found = Found { files: self.current.len(), ..Found::default() };
         let second = seconds(now);
         let mut batch = Vec::with_capacity(BATCH);
         for file in &self.current {
+            page_cache::drop_pages(&files::name(path, file.number))?;
             found.passed += files::read(path, file.number, |entry| match entry {
                 Entry::Record(record) if second < record.until => {
                     batch.push(record);
@@ -76,7 +78,6 @@ impl Existing {
                 Entry::Checkpoint(message) => found.checkpoint = found.checkpoint.max(message),
                 Entry::Record(_) | Entry::Header { .. } => {}
             })?;
-            files::sync(path, file.number)?;
         }
         records.insert_all(&batch, now);
         Ok(found)

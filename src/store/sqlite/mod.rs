@@ -5,7 +5,6 @@
 //! gateway is restarted. Events that are not queued touch the dedupe log alone. The file is locked for this process, and the
 //! lock covers its log. At a start, a damaged file is replaced by what can be read of it.
 
-mod cache;
 mod inbox;
 mod keeper;
 mod ledger;

@@ -16,7 +16,6 @@ use super::Keeper;
 use super::Lines;
 use super::Options;
 use super::Sqlite;
-use super::cache;
 use super::inbox::Inbox;
 use super::line::Line;
 use super::lines;
@@ -31,6 +30,7 @@ use super::writer::Writer;
 use crate::store::DedupeRecords;
 use crate::store::Keyspace;
 use crate::store::dedupe_log::DedupeLog;
+use crate::store::page_cache;
 use crate::store::queued::Queue;
 use crate::supervisor::Heartbeat;
 use crate::supervisor::Supervisor;
@@ -121,7 +121,7 @@ impl Sqlite {
 /// Has the file and its WAL read from the disk from here on.
 fn drop_cached_pages(path: &Path) -> Result<(), String> {
     for file in [path, salvage::beside(path, "-wal").as_path()] {
-        cache::drop_pages(file).map_err(|error| format!("{} cannot be written: {error}", file.display()))?;
+        page_cache::drop_pages(file).map_err(|error| format!("{} cannot be written: {error}", file.display()))?;
     }
     Ok(())
 }

@@ -23,7 +23,12 @@ use super::wait_for;
 
 /// The command under test, without the environment of whoever runs the tests.
 pub fn doorward() -> Command {
-    without_settings(Command::new(env!("CARGO_BIN_EXE_doorward")))
+    without_settings(Command::new(binary()))
+}
+
+/// The binary under test: the one that was built with the tests, unless `DOORWARD_TESTS_BINARY` names another.
+fn binary() -> String {
+    std::env::var("DOORWARD_TESTS_BINARY").unwrap_or_else(|_unset| env!("CARGO_BIN_EXE_doorward").to_owned())
 }
 
 fn without_settings(mut command: Command) -> Command {
@@ -77,7 +82,7 @@ impl Gateway {
     pub fn start_with_files(files: usize, sections: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let mut command = without_settings(Command::new("sh"));
-        command.args(["-c", "ulimit -n $0 && exec \"$@\"", &files.to_string(), env!("CARGO_BIN_EXE_doorward")]);
+        command.args(["-c", "ulimit -n $0 && exec \"$@\"", &files.to_string(), &binary()]);
         let mut gateway = Self::run(command, folder.path(), sections);
         gateway.folder = Some(folder);
         gateway
@@ -148,7 +153,7 @@ impl Gateway {
     #[track_caller]
     pub fn refused_without_privilege(folder: &Path, sections: &str) -> String {
         let mut command = without_settings(Command::new("setpriv"));
-        command.args(["--bounding-set=-dac_override,-dac_read_search", env!("CARGO_BIN_EXE_doorward")]);
+        command.args(["--bounding-set=-dac_override,-dac_read_search", &binary()]);
         Self::refused_as(command, folder, sections)
     }
 

@@ -69,9 +69,6 @@ pub enum Step {
         dead: bool,
         limit: usize,
     },
-    Advance(i64),
-    /// Somebody sets the wall clock, by so many milliseconds.
-    SetClock(i64),
     /// A process ends in order, and starts with so many queues.
     Restart {
         by: usize,
@@ -83,6 +80,16 @@ pub enum Step {
         queues: usize,
         unwritten: usize,
     },
+    Around(Around),
+}
+
+/// What happens around the processes.
+#[derive(Debug, Clone, Copy)]
+pub enum Around {
+    /// Time goes on by so many milliseconds.
+    Advance(i64),
+    /// Somebody sets the wall clock, by so many milliseconds.
+    SetClock(i64),
     /// After so many answers of the server, one is lost.
     LoseAnswer {
         after: u8,
@@ -127,20 +134,20 @@ fn steps() -> impl Strategy<Value = Step> {
         14 => (by.clone(), which.clone(), outcome.clone())
             .prop_map(|(by, which, outcome)| Step::Settle { by, which, outcome }),
         1 => (by.clone(), which.clone(), outcome).prop_map(|(by, which, outcome)| Step::Again { by, which, outcome }),
-        1 => (by.clone(), which.clone()).prop_map(|(by, which)| Step::Drop { by, which }),
+        1 => (by.clone(), which).prop_map(|(by, which)| Step::Drop { by, which }),
         1 => (by.clone(), queue.clone(), few.clone()).prop_map(|(by, queue, limit)| Step::List { by, queue, limit }),
         2 => (by.clone(), 0..30_usize).prop_map(|(by, which)| Step::Replay { by, which }),
         1 => (by.clone(), queue.clone(), any::<bool>(), few.clone())
             .prop_map(|(by, queue, dead, limit)| Step::ReplayAll { by, queue, dead, limit }),
         1 => (by.clone(), queue, any::<bool>(), few.clone())
             .prop_map(|(by, queue, dead, limit)| Step::Purge { by, queue, dead, limit }),
-        4 => prop::sample::select(vec![1, 1000, 3000, 50_000]).prop_map(Step::Advance),
-        1 => prop::sample::select(vec![-120_000, -1000, 1000, 120_000]).prop_map(Step::SetClock),
+        4 => prop::sample::select(vec![1, 1000, 3000, 50_000]).prop_map(|time| Step::Around(Around::Advance(time))),
+        1 => prop::sample::select(vec![-120_000, -1000, 1000, 120_000]).prop_map(|by| Step::Around(Around::SetClock(by))),
         1 => (by.clone(), few.clone()).prop_map(|(by, queues)| Step::Restart { by, queues }),
         1 => (by, few, 0..3_usize).prop_map(|(by, queues, unwritten)| Step::Crash { by, queues, unwritten }),
-        2 => (0..3_u8).prop_map(|after| Step::LoseAnswer { after }),
-        1 => prop_oneof![1 => Just(Step::Away), 3 => Just(Step::Back)],
-        1 => prop_oneof![3 => Just(Step::Back), 1 => Just(Step::LoseClaims)],
+        2 => (0..3_u8).prop_map(|after| Step::Around(Around::LoseAnswer { after })),
+        1 => prop_oneof![1 => Just(Step::Around(Around::Away)), 3 => Just(Step::Around(Around::Back))],
+        1 => prop_oneof![3 => Just(Step::Around(Around::Back)), 1 => Just(Step::Around(Around::LoseClaims))],
     ]
 }
 
@@ -149,9 +156,12 @@ pub fn limits(history: &History, shown: Option<Known>) -> Limits {
     let History { lanes, few, bytes, .. } = *history;
     let many = usize::MAX / 4;
     let in_lanes = |fault: Known, small: usize| if lanes > 0 && shown != Some(fault) { many } else { small };
+    let frames = u32::try_from(few).expect("few");
     let few_rows = i64::try_from(few).expect("few");
     let mut limits = Limits::default();
     limits.sqlite = limits::Sqlite {
+        checkpoint_frames: frames,
+        restart_frames: 4 * frames,
         batch_bytes: bytes,
         max_outcomes: few,
         window: in_lanes(Known::ParkedWindow, few),

@@ -24,6 +24,7 @@ use super::adapter::Message;
 use super::adapter::Place;
 use super::adapter::Process;
 use super::adapter::Terms;
+use super::history::Around;
 use super::history::BYTES;
 use super::history::History;
 use super::history::Step;
@@ -72,8 +73,15 @@ fn too_many_events_behind_a_head_that_waits_for_its_retry_keep_another_lane_wait
 
 #[test]
 fn too_many_events_behind_a_head_keep_it_from_being_tried_again_when_its_time_has_come() {
-    let steps =
-        vec![enqueue(Some(0)), TAKE, settle(Outcome::Retry(1000)), enqueue(Some(0)), TAKE, TAKE, Step::Advance(3000)];
+    let steps = vec![
+        enqueue(Some(0)),
+        TAKE,
+        settle(Outcome::Retry(1000)),
+        enqueue(Some(0)),
+        TAKE,
+        TAKE,
+        Step::Around(Around::Advance(3000)),
+    ];
     assert_shows(Known::TooManyBehind, None, 1, steps, "the dispatcher of queue 0 sleeps while (0, 1) waits");
 }
 
@@ -119,15 +127,20 @@ fn large_events_are_taken_from_redis_together_and_may_be_more_than_comes_in_time
 
 #[test]
 fn a_gateway_that_still_has_an_event_in_hand_is_given_it_again_when_its_lease_is_over() {
-    let steps =
-        vec![enqueue(None), enqueue(None), Step::Take { by: 0, queue: 0, max: 1 }, Step::SetClock(120_000), TAKE];
+    let steps = vec![
+        enqueue(None),
+        enqueue(None),
+        Step::Take { by: 0, queue: 0, max: 1 },
+        Step::Around(Around::SetClock(120_000)),
+        TAKE,
+    ];
     let what = "(0, 1) is handed to the process that still has it in hand";
     assert_shows(Known::TakesItsOwn, Some(&Server::start()), 1, steps, what);
 }
 
 #[test]
 fn a_replay_in_redis_whose_answer_was_lost_is_answered_as_if_it_had_done_nothing() {
-    let lose = Step::LoseAnswer { after: 1 };
+    let lose = Step::Around(Around::LoseAnswer { after: 1 });
     let steps = vec![enqueue(None), TAKE, settle(Outcome::Dead), lose, Step::Replay { by: 0, which: 0 }];
     let what = "a replay of (0, 1), open: Some(false), is answered with Err(Waiting(Retrying))";
     assert_shows(Known::ChangeToldWrong, Some(&Server::start()), 3, steps, what);
@@ -143,7 +156,7 @@ fn what_was_delivered_while_redis_was_away_for_longer_than_the_lease_is_delivere
         server.faults.stop_clock(clock.now().millis());
         let place = Place::Redis(format!("redis://127.0.0.1:{}", server.proxy.port()));
         let process = Process::start(&place, &Terms::one_queue(&clock, Limits::default()), 1);
-        assert_eq!(wait_for("Redis", || process.enqueue(0, Message::FIRST).ok()), true);
+        wait_for("Redis", || process.enqueue(0, Message::FIRST).ok());
         let taken = wait_for("the event", || process.take(0, 1).ok()?.pop());
         server.proxy.set_away(true);
         process.settle(0, &taken, Outcome::Delivered);
@@ -220,7 +233,7 @@ fn one_event_that_is_always_answered_with_500_keeps_a_good_one_waiting() {
         timeout: Duration::from_secs(5),
         concurrency: 4,
         gate: Gate::new(Breaker::new(dispatch.clone())),
-        clock: clock.clone(),
+        clock,
         limits: dispatch,
         metrics: CourierMetrics {
             delivered: counter("delivered"),

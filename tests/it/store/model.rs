@@ -168,7 +168,8 @@ impl Model {
 
     /// It is recorded what came of an attempt. A success always counts; what else came of it counts from the last one who was
     /// given the delivery.
-    pub fn settle(&mut self, attempt: Attempt, outcome: Outcome, (now, due): (i64, i64)) {
+    /// It may be attempted again at the first of the two times, and must from the second on.
+    pub fn settle(&mut self, attempt: Attempt, outcome: Outcome, now: i64, due: (i64, i64)) {
         let Some(delivery) = self.deliveries.get_mut(&attempt.name) else { return };
         let owns = delivery.claims.last().is_some_and(|claim| claim.by == attempt.by);
         let same = delivery.spent == attempt.spent;
@@ -186,12 +187,12 @@ impl Model {
         delivery.claims.clear();
         delivery.attempts = attempt.attempts + 1;
         delivery.settled = now;
-        (delivery.state, delivery.due) = match outcome {
-            Outcome::Delivered => (State::Delivered, 0),
-            Outcome::Retry(_) => (State::Retrying, due),
-            Outcome::Dead => (State::Dead, 0),
+        (delivery.due, delivery.ready) = due;
+        delivery.state = match outcome {
+            Outcome::Delivered => State::Delivered,
+            Outcome::Retry(_) => State::Retrying,
+            Outcome::Dead => State::Dead,
         };
-        delivery.ready = delivery.due;
     }
 
     /// An attempt ends without a word.
@@ -211,7 +212,7 @@ impl Model {
         for delivery in self.deliveries.values_mut() {
             match self.rules.lease {
                 Some(_) => {
-                    delivery.claims.iter_mut().filter(|claim| claim.by == by).for_each(|claim| claim.dropped = true)
+                    delivery.claims.iter_mut().filter(|claim| claim.by == by).for_each(|claim| claim.dropped = true);
                 }
                 None => delivery.claims.clear(),
             }

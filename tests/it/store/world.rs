@@ -22,6 +22,7 @@ use super::adapter::Process;
 use super::adapter::Terms;
 use super::adapter::Wake;
 use super::history;
+use super::history::Around;
 use super::history::History;
 use super::history::QUEUES;
 use super::history::Step;
@@ -35,6 +36,7 @@ use super::model::Rules;
 use crate::harness::Faults;
 use crate::harness::Proxy;
 use crate::harness::Redis;
+use crate::harness::wait_until;
 
 const LEASE: Duration = Duration::from_secs(60);
 /// How long a command may take.
@@ -96,6 +98,8 @@ pub struct World<'s> {
     away: bool,
     /// An answer may have been lost.
     losing: bool,
+    /// The latest time that the store has shown before its clock was set.
+    latest: i64,
     /// What histories are not made around.
     shown: Option<Known>,
 }
@@ -136,6 +140,7 @@ impl<'s> World<'s> {
             tokens: 0,
             away: false,
             losing: false,
+            latest: 0,
             shown,
         };
         for by in 0..processes {
@@ -178,14 +183,19 @@ impl<'s> World<'s> {
     }
 
     fn step(&mut self, step: &Step, lanes: u64) -> Check {
-        let is_redis = self.server.is_some();
         let count = self.processes.len();
+        if self.away && !matches!(step, Step::Settle { .. } | Step::Again { .. } | Step::Drop { .. } | Step::Around(_))
+        {
+            return Ok(());
+        }
         match *step {
-            Step::Enqueue { by, queues, lane, key, size } if !self.away => {
+            Step::Enqueue { by, queues, lane, key, size } => {
+                self.serial += 1;
+                let (serial, key) = (self.serial, key.unwrap_or(100 + self.serial));
                 let lane = lane.filter(|_| lanes > 0).map(|lane| lane % lanes);
-                self.enqueue(by % count, queues, lane, key, size)
+                self.enqueue(by % count, queues, Message { serial, key, lane, size })
             }
-            Step::Take { by, queue, max } if !self.away => self.take(by % count, queue, max).map(drop),
+            Step::Take { by, queue, max } => self.take(by % count, queue, max).map(drop),
             Step::Settle { by, which, outcome } => self.settle(by % count, which, outcome),
             Step::Again { by, which, outcome } => self.again(by % count, which, outcome),
             Step::Drop { by, which } => {
@@ -195,17 +205,27 @@ impl<'s> World<'s> {
                 }
                 Ok(())
             }
-            Step::List { by, queue, limit } if !self.away => self.list(by % count, queue, limit),
-            Step::Replay { by, which } if !self.away => self.replay(by % count, which),
-            Step::ReplayAll { by, queue, dead, limit } if !self.away => {
-                self.change(by % count, queue, dead, false, limit)
-            }
-            Step::Purge { by, queue, dead, limit } if !self.away => self.change(by % count, queue, dead, true, limit),
-            Step::Advance(millis) => {
-                self.advance(millis);
+            Step::List { by, queue, limit } => self.list(by % count, queue, limit),
+            Step::Replay { by, which } => self.replay(by % count, which),
+            Step::ReplayAll { by, queue, dead, limit } => self.change((by % count, queue), dead, false, limit),
+            Step::Purge { by, queue, dead, limit } => self.change((by % count, queue), dead, true, limit),
+            Step::Restart { by, queues } => {
+                self.restart(by % count, queues, None);
                 Ok(())
             }
-            Step::SetClock(millis) => {
+            Step::Crash { by, queues, unwritten } => {
+                self.restart(by % count, queues, Some(unwritten));
+                Ok(())
+            }
+            Step::Around(around) => self.happen(around),
+        }
+    }
+
+    fn happen(&mut self, around: Around) -> Check {
+        match around {
+            Around::Advance(millis) => self.advance(millis),
+            Around::SetClock(millis) => {
+                self.latest = self.latest.max(self.now());
                 if self.losing {
                     let now = self.now();
                     self.model.keep_due(now);
@@ -213,33 +233,30 @@ impl<'s> World<'s> {
                 let moment = Moment::from_millis(self.terms.clock.now().millis() + millis);
                 self.server.inspect(|server| server.faults.stop_clock(moment.millis()));
                 self.hand.set(moment);
-                Ok(())
             }
-            Step::Restart { by, queues } if !self.away => self.restart(by % count, queues, None),
-            Step::Crash { by, queues, unwritten } if !self.away => self.restart(by % count, queues, Some(unwritten)),
-            Step::LoseAnswer { after } if is_redis && !self.away => {
+            Around::Back if self.away => return self.back(),
+            Around::Back => {}
+            // A file has nobody to lose answers.
+            Around::LoseAnswer { .. } | Around::Away | Around::LoseClaims if self.server.is_none() || self.away => {}
+            Around::LoseAnswer { after } => {
                 self.losing = true;
                 self.server.inspect(|server| server.proxy.lose_answer(after));
-                Ok(())
             }
-            Step::Away => {
-                self.away = is_redis;
+            Around::Away => {
+                self.away = true;
                 self.server.inspect(|server| server.proxy.set_away(true));
-                Ok(())
             }
-            Step::Back if self.away => self.back(),
-            Step::LoseClaims if is_redis && !self.away => {
+            Around::LoseClaims => {
                 for queue in 0..QUEUES {
                     let stream = format!("doorward:{{{}}}:stream", adapter::source(queue));
-                    let redis = self.server.map(|server| &server.redis);
-                    redis.inspect(|redis| drop(redis.try_command::<i64>(&["XGROUP", "DESTROY", &stream, "doorward"])));
+                    let words = ["XGROUP", "DESTROY", &stream, "doorward"];
+                    self.server.inspect(|server| drop(server.redis.try_command::<i64>(&words)));
                 }
                 self.held.clear();
                 self.model.forget_claims();
-                Ok(())
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 
     fn advance(&mut self, millis: i64) {
@@ -248,11 +265,12 @@ impl<'s> World<'s> {
         self.hand.advance(Duration::from_millis(millis.unsigned_abs()));
     }
 
-    fn enqueue(&mut self, by: usize, queues: u8, lane: Option<u64>, key: Option<u32>, size: usize) -> Check {
-        self.serial += 1;
-        let (serial, key) = (self.serial, key.unwrap_or(100 + self.serial));
+    fn enqueue(&mut self, by: usize, queues: u8, message: Message) -> Check {
+        let Message { serial, key, lane, size } = message;
         for queue in (0..self.processes[by].queues).filter(|queue| queues >> queue & 1 == 1) {
-            let new = self.processes[by].enqueue(queue, Message { serial, key, lane, size })?;
+            // Of one whose answer is lost, the sender tries again.
+            let first = self.processes[by].enqueue(queue, message);
+            let new = first.or_else(|_unavailable| self.processes[by].enqueue(queue, message))?;
             let expected = self.model.enqueue((queue, serial), key, lane, size);
             if new != expected {
                 return Err(format!("{serial} on {queue} is new: {new}, expected: {expected}"));
@@ -276,7 +294,11 @@ impl<'s> World<'s> {
         if queue >= self.processes[by].queues || !self.may_ask(by, queue) {
             return Ok(0);
         }
-        let taken = self.processes[by].take(queue, max)?;
+        let taken = match self.processes[by].take(queue, max) {
+            // The dispatcher asks again after a pause.
+            Err(_unavailable) if self.losing => return Ok(0),
+            taken => taken?,
+        };
         if taken.is_empty() {
             let wake = self.processes[by].more(queue);
             self.asks.insert((by, queue), Ask::Then(wake));
@@ -334,7 +356,8 @@ impl<'s> World<'s> {
             self.processes[attempt.by].flush(attempt.name.0)?;
             let waited = i64::try_from((self.terms.clock.instant() - since).as_millis()).expect("short");
             let pause = if let Outcome::Retry(pause) = outcome { pause } else { 0 };
-            self.model.settle(attempt, outcome, (now, now + (pause - waited).max(0)));
+            // How long it is still to wait may have been said before that time went by.
+            self.model.settle(attempt, outcome, now, (now + (pause - waited).max(0), now + pause));
         }
         Ok(())
     }
@@ -342,6 +365,10 @@ impl<'s> World<'s> {
     fn back(&mut self) -> Check {
         self.away = false;
         self.server.inspect(|server| server.proxy.set_away(false));
+        // A connection that was made meanwhile leads nowhere.
+        for process in &self.processes {
+            wait_until("a connection", || process.list(0, 1).is_ok());
+        }
         self.record()
     }
 
@@ -389,7 +416,7 @@ impl<'s> World<'s> {
         }
     }
 
-    fn change(&mut self, by: usize, queue: usize, dead: bool, purge: bool, limit: usize) -> Check {
+    fn change(&mut self, (by, queue): (usize, usize), dead: bool, purge: bool, limit: usize) -> Check {
         if queue >= self.processes[by].queues {
             return Ok(());
         }
@@ -418,7 +445,7 @@ impl<'s> World<'s> {
     }
 
     /// Ends a process in order, or kills it before so many outcomes are written, and starts it again.
-    fn restart(&mut self, by: usize, queues: usize, unwritten: Option<usize>) -> Check {
+    fn restart(&mut self, by: usize, queues: usize, unwritten: Option<usize>) {
         let mut mine = Vec::new();
         while let Some(held) = self.pick(by, 0) {
             mine.push(self.held.swap_remove(held));
@@ -435,8 +462,8 @@ impl<'s> World<'s> {
         self.told.retain(|told| told.attempt.by != by);
         self.model.gone(by);
         if self.losing && unwritten.is_some() {
-            let now = self.now();
-            self.model.suspect_claims(now);
+            let latest = self.now().max(self.latest);
+            self.model.suspect_claims(latest);
         }
         let process = self.start(by, queues);
         self.processes.insert(by, process);
@@ -444,7 +471,6 @@ impl<'s> World<'s> {
             let now = self.now();
             self.model.forgive_clock(now);
         }
-        Ok(())
     }
 
     /// A file tells its dispatcher at once when there is something. A server is asked now and then.
@@ -510,7 +536,7 @@ impl<'s> World<'s> {
             }
             let stays = self.server.is_none() && self.shown != Some(Known::DroppedStays) && self.model.has_dropped();
             if stays || self.processes[by].queues < QUEUES {
-                self.restart(by, QUEUES, None)?;
+                self.restart(by, QUEUES, None);
             }
         }
         let (mut in_vain, mut rounds) = (0, 0);
