@@ -35,7 +35,7 @@ pub struct Supervision {
 /// Deduplication.
 #[derive(Debug, Clone)]
 pub struct Dedup {
-    /// Requests that wait for the outcome of one event; further ones are answered 409 with `Retry-After`.
+    /// Requests that wait for the outcome of one event; further ones are refused, so that their provider tries again.
     pub max_waiting: usize,
     /// How long a claim is kept after a delivery that may have succeeded. Long enough for an upstream that is just slow,
     /// short enough for the second retry of a provider that gives up after seconds.

@@ -362,6 +362,28 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_waits_for_the_sync_of_the_log_for_as_long_as_the_limit_says() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("store.db");
+        let mut options = Options { fsync: true, ..Options::for_tests(&path) };
+        options.limits.dedupe_log.commit_timeout = Duration::from_secs(60);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let commit = |sqlite: &Sqlite| {
+            runtime.block_on(sqlite.commit(SOURCE, [Key([7; 16])].into_iter(), Duration::from_secs(60)))
+        };
+        let synced = Sqlite::open(&options).expect("a store");
+        assert!(commit(&synced).is_ok(), "long enough for any disk");
+        drop(synced);
+        options.limits.dedupe_log.commit_timeout = Duration::from_millis(20);
+        let mut stalled = Sqlite::open(&options).expect("a store");
+        // Without its thread, no sync ever ends.
+        stalled.log.close();
+        stalled.log_thread.take().map(JoinHandle::join).expect("a thread").expect("it ends");
+        let late = commit(&stalled).expect_err("nobody syncs");
+        assert!(late.to_string().contains("longer than 20ms"), "{late}");
+    }
+
+    #[test]
     fn files_that_are_no_store_are_refused() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("other.db");

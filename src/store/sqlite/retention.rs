@@ -157,7 +157,9 @@ mod tests {
         assert!(retention.is_due(now), "it begins anew when much was written");
         retention.purge(&file, now, i64::MAX).expect("purged");
         assert!(!retention.is_due(now));
-        assert!(retention.is_due(now.after(usual().retention_every)), "or after a while");
+        let every = usual().retention_every;
+        assert!(!retention.is_due(now.after(every - Duration::from_millis(1))));
+        assert!(retention.is_due(now.after(every)), "or after a while");
         assert!(retention.is_due(Moment::from_millis(0)), "also when the clock was put back");
     }
 

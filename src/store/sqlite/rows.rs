@@ -341,6 +341,31 @@ mod tests {
         ]
     }
 
+    #[test]
+    fn as_many_events_and_bytes_as_the_limits_say_are_read_at_once() {
+        let file = written(Message::example());
+        file.execute_batch(
+            "INSERT INTO events SELECT 2, source, state, attempts, spent, received, settled, due, replayed, lane, checksum, keys,
+                 until, id, type, reason, answer FROM events;
+             INSERT INTO payloads SELECT 2, source_name, event_id, event_type, method, target, trace, verified, headers, body
+                 FROM payloads",
+        )
+        .expect("another one");
+        let weight = Message::example().weight();
+        for (events, bytes, read, complete) in [
+            (3, usize::MAX, 2, true),
+            (2, usize::MAX, 2, false),
+            (1, usize::MAX, 1, false),
+            (3, 2 * weight + 1, 2, true),
+            (3, weight + 1, 2, false),
+            (3, weight, 1, false),
+            (3, 1, 1, false),
+        ] {
+            let (loaded, _) = next(&file, 1, 1, Most { events, bytes }).expect("it can be read");
+            assert_eq!((loaded.events.len(), loaded.complete), (read, complete), "{events} events of {bytes} bytes");
+        }
+    }
+
     proptest! {
         #[test]
         fn any_message_comes_back_as_it_was(message in Message::any()) {
