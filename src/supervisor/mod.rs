@@ -26,7 +26,6 @@ use std::time::Instant;
 use prometheus::IntCounterVec;
 use prometheus::Opts;
 use tokio::sync::watch;
-use tokio::task::AbortHandle;
 
 pub use self::background::Background;
 pub use self::heartbeat::Heartbeat;
@@ -42,7 +41,7 @@ use crate::limits;
 #[error("{0}")]
 pub struct Lost(pub String);
 
-/// Owns the long-running tasks and threads of a gateway. Clones share them.
+/// Supervises the long-running tasks and threads of a gateway. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Supervisor(Arc<Shared>);
 
@@ -55,7 +54,6 @@ struct Shared {
     /// The tasks that were given up, with the reason.
     dead: Mutex<Vec<String>>,
     heartbeats: Mutex<Vec<Weak<Heartbeat>>>,
-    tasks: Mutex<Vec<AbortHandle>>,
     /// Tasks whose next run panics, by their bits.
     injected: watch::Sender<u32>,
 }
@@ -75,7 +73,6 @@ impl Supervisor {
             restarts,
             dead: Mutex::default(),
             heartbeats: Mutex::default(),
-            tasks: Mutex::default(),
             injected: watch::Sender::new(0),
         }))
     }
@@ -85,15 +82,15 @@ impl Supervisor {
         &self.0.restarts
     }
 
-    /// Runs a task on the runtime that this is called on, until it returns `Ok` or [`Self::stop`] is called. `start` makes its
-    /// future, now and at each restart.
+    /// Runs a task on the runtime that this is called on, until it returns `Ok` or the runtime ends. `start` makes its future,
+    /// now and at each restart.
     pub fn task<F>(&self, task: Task, mut start: impl FnMut() -> F + Send + 'static)
     where
         F: Future<Output = Result<(), Lost>> + Send + 'static,
     {
         let shared = Arc::clone(&self.0);
-        #[expect(clippy::disallowed_methods, reason = "this is where tasks are owned")]
-        let owned = tokio::spawn(async move {
+        #[expect(clippy::disallowed_methods, reason = "it is supervised, and ends with its runtime")]
+        drop(tokio::spawn(async move {
             let mut deaths = Deaths::new(task, Arc::clone(&shared));
             loop {
                 let why = match caught(injectable(task, Arc::clone(&shared), start())).await {
@@ -104,10 +101,7 @@ impl Supervisor {
                     return;
                 }
             }
-        });
-        let mut tasks = self.0.tasks();
-        tasks.retain(|task| !task.is_finished());
-        tasks.push(owned.abort_handle());
+        }));
     }
 
     /// Runs a thread until `run`, which is called at each restart, returns `Ok`. Whoever gets the handle has to join it.
@@ -186,11 +180,6 @@ impl Supervisor {
     pub fn is_injected(&self, task: Task) -> bool {
         *self.0.injected.borrow() & task.bit() != 0
     }
-
-    /// Aborts all tasks. Threads end when their owners close what they work on.
-    pub fn stop(&self) {
-        self.0.tasks().drain(..).for_each(|task| task.abort());
-    }
 }
 
 impl Default for Supervisor {
@@ -206,10 +195,6 @@ impl Shared {
 
     fn heartbeats(&self) -> MutexGuard<'_, Vec<Weak<Heartbeat>>> {
         self.heartbeats.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn tasks(&self) -> MutexGuard<'_, Vec<AbortHandle>> {
-        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn panic_if_injected(&self, task: Task) {

@@ -106,10 +106,6 @@ async fn a_task_dies_and_lives_again_and_what_it_held_is_dropped() {
     born.recv().await.expect("its second life");
     assert_eq!(Arc::strong_count(&held), 3);
     assert!(!supervisor.is_injected(Task::Dispatcher));
-    supervisor.stop();
-    while Arc::strong_count(&held) > 1 {
-        tokio::task::yield_now().await;
-    }
 }
 
 #[tokio::test]
@@ -126,5 +122,4 @@ async fn a_panic_that_a_test_injects_is_one_death_of_the_next_task_of_its_kind()
     });
     born.recv().await.expect("its second life, for the first ended before it began");
     assert_eq!((count(&supervisor, Task::KeySet), supervisor.live()), (1, Ok(())));
-    supervisor.stop();
 }

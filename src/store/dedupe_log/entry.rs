@@ -12,7 +12,7 @@ pub const VERSION: u32 = 1;
 const MAGIC: [u8; 16] = *b"doorward-dedupe\n";
 const SEGMENT: u32 = 1;
 const SNAPSHOT: u32 = 2;
-/// Latest message that a checkpoint may name, far beyond any clock; whoever counts on from it does not overflow.
+/// Latest message that a checkpoint may name: far beyond any clock, and numbers behind it do not overflow.
 const MAX_MESSAGE: i64 = i64::MAX / 2;
 
 /// What a file of the log is.

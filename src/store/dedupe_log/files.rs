@@ -73,7 +73,7 @@ pub(super) fn create(path: &Path, number: u64) -> io::Result<File> {
     let header = Entry::Header { version: VERSION, kind: Kind::Segment }.encode();
     let made = file.write_all(&header).and_then(|()| file.sync_all()).and_then(|()| sync_folder(path));
     if let Err(error) = made {
-        // It is in nobody's way.
+        // If it stays, it does no harm.
         drop(fs::remove_file(name));
         return Err(error);
     }

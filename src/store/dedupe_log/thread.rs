@@ -101,7 +101,7 @@ impl DedupeLog {
             let mut state = self.lock();
             let waiting = std::mem::take(&mut state.waiting);
             if !state.is_healthy() {
-                // Only a snapshot helps; those who wait are told so.
+                // Only a snapshot helps; those who wait get an error.
                 return;
             }
             (Arc::clone(&state.file), state.message, state.unsynced.take(), waiting)

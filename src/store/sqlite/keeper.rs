@@ -1,5 +1,5 @@
-//! Keeps the log short: moves what was written from it into the file (a checkpoint), on a thread and a connection of its
-//! own while the writer goes on, and has the writer pause where that is not enough.
+//! Keeps the WAL short: checkpoints move its frames into the file, on a thread and a connection of their own while the writer
+//! goes on; where that is not enough, the writer waits for one that lets the WAL restart.
 
 use std::sync::Arc;
 use std::sync::Condvar;
@@ -16,10 +16,10 @@ use super::salvage;
 use crate::limits::Sqlite as Limits;
 use crate::supervisor::Heartbeat;
 
-/// How long whoever wants to write waits for another connection, unless the log is to begin anew.
+/// SQLite's busy timeout of the writer, but for the checkpoint that restarts the WAL.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Knows how long the log is, and when to do something about it.
+/// How long the WAL is, and when the next checkpoint is due.
 #[derive(Debug)]
 pub(super) struct Keeper {
     limits: Limits,
@@ -41,9 +41,9 @@ impl std::fmt::Debug for LongRead {
 
 #[derive(Debug, Default)]
 struct State {
-    /// How many frames are in the log.
+    /// Frames in the WAL.
     frames: u32,
-    /// How many there were at the last checkpoint, and when the log was last meant to begin anew.
+    /// How many there were at the last checkpoint, and when a restart was last tried.
     moved: u32,
     tried: u32,
     closed: bool,
@@ -70,7 +70,7 @@ impl Keeper {
 
     /// Follows the log of the writer's connection.
     pub(super) fn watch(self: &Arc<Self>, writer: &mut Connection) -> rusqlite::Result<()> {
-        // What is left of the longest log is given back when it begins anew.
+        // The file of a WAL that was longer is cut to this when it restarts.
         writer.pragma_update(None, "journal_size_limit", i64::from(self.limits.restart_frames) * 4096)?;
         let keeper = Arc::clone(self);
         writer.wal_hook(Some(move |_log: &mut rusqlite::hooks::Wal, frames| {
@@ -119,7 +119,7 @@ impl Keeper {
         }
     }
 
-    /// The writer's part: has the log begin anew when it is long. Whether events may be taken.
+    /// The writer's part: restarts the WAL when it is long. Returns whether more events may be queued.
     pub(super) fn restart(&self, writer: &Connection, inbox: &Inbox) -> rusqlite::Result<bool> {
         let frames = {
             let state = self.lock();

@@ -120,7 +120,7 @@ pub struct Sqlite {
     keeper: Arc<Keeper>,
     /// Reads what is to be tried next.
     loader: Mutex<Connection>,
-    /// Reads what somebody wants to see, which may take longer.
+    /// Reads for lists and other requests of operators, which may take longer.
     viewer: Mutex<Connection>,
     threads: Vec<JoinHandle<()>>,
     log_thread: Option<JoinHandle<()>>,
@@ -366,7 +366,7 @@ impl Sqlite {
         self.order_and(act, |_acted| {}).await
     }
 
-    /// The same; the writer calls `safe` before anything that is written later, even when nobody waits for the answer.
+    /// The same; the writer calls `safe` after the commit and before the next batch, even when the caller is gone.
     async fn order_and<T: Send + 'static>(
         &self,
         act: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,

@@ -78,7 +78,7 @@ impl Sqlite {
         };
         let Opened { mut connection, log, sources, lines, last_row } =
             opened.map_err(|failure| failure.explain(path))?;
-        // Only now it is known to be a store, and nobody else's file.
+        // Only now it is known to be a store.
         private::narrow(path);
         let failed = |error: rusqlite::Error| Failure::Sqlite(error).explain(path);
         let keep = options.queues.iter().filter_map(|queue| Some((*sources.get(&queue.source)?, queue.keep))).collect();
@@ -104,7 +104,7 @@ impl Sqlite {
         let (keeping, searching) = (connect(path).map_err(failed)?, read_only(path).map_err(failed)?);
         keeper.may_interrupt(&searching);
         let check = {
-            // It only reads, and is given up when the log has to begin anew.
+            // It only reads, and is interrupted when it keeps the WAL from restarting.
             let inbox = Arc::clone(&inbox);
             move || check_integrity(&searching, &inbox)
         };
@@ -201,7 +201,7 @@ fn check_integrity(connection: &Connection, inbox: &Inbox) {
                     "too much is written to look for damage at the same time; the next start does again"
                 );
             }
-            // Whoever needs what cannot be read now will say so.
+            // Whatever needs to read it will report the error.
             Err(_passing) => return,
         }
     }
