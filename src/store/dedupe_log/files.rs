@@ -115,7 +115,7 @@ pub(super) fn read(path: &Path, number: u64, mut each: impl FnMut(Entry)) -> io:
         };
         if read == 0 {
             scanner.end(left);
-            return Ok(scanner.passed);
+            return Ok(scanner.skipped);
         }
         let filled = buffer.get(..left + read).unwrap_or_default();
         let done = scanner.scan(filled, &mut each);

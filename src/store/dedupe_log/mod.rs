@@ -65,8 +65,8 @@ pub(crate) struct DedupeLog {
 pub(crate) struct Found {
     /// How many files there were.
     pub(crate) files: usize,
-    /// Damaged bytes that were passed.
-    pub(crate) passed: u64,
+    /// Damaged bytes that were skipped.
+    pub(crate) skipped: u64,
     /// The keys of all messages up to this one were in the log, and safe.
     pub(crate) checkpoint: i64,
 }
@@ -137,7 +137,7 @@ impl DedupeLog {
             unsynced: None,
             waiting: Vec::new(),
             // What is damaged is replaced at once.
-            due: if found.passed > 0 { Due::From(clock.instant()) } else { Due::Check },
+            due: if found.skipped > 0 { Due::From(clock.instant()) } else { Due::Check },
             closed: false,
         };
         let log = Self {

@@ -67,7 +67,7 @@ impl Existing {
         let mut batch = Vec::with_capacity(BATCH);
         for file in &self.current {
             page_cache::drop_pages(&files::name(path, file.number))?;
-            found.passed += files::read(path, file.number, |entry| match entry {
+            found.skipped += files::read(path, file.number, |entry| match entry {
                 Entry::Record(record) if second < record.until => {
                     batch.push(record);
                     if batch.len() == BATCH {

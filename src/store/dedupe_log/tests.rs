@@ -95,7 +95,7 @@ fn what_was_appended_is_known_after_a_kill_until_its_time() {
     (0..100).for_each(|number| bench.remember(number));
     bench.restart();
     assert!((0..100).all(|number| bench.knows(number)) && !bench.knows(100));
-    assert_eq!((bench.found.files, bench.found.passed), (1, 0));
+    assert_eq!((bench.found.files, bench.found.skipped), (1, 0));
     bench.hand.advance(Duration::from_secs(u64::from(TTL)));
     assert!(!bench.knows(1));
     bench.restart();
@@ -272,7 +272,7 @@ fn a_start_removes_what_a_snapshot_has_replaced_and_what_was_not_finished() {
 }
 
 #[test]
-fn what_is_damaged_is_passed_and_replaced_at_once() {
+fn what_is_damaged_is_skipped_and_replaced_at_once() {
     let mut bench = Bench::new(10_000);
     (0..10).for_each(|number| bench.remember(number));
     let name = files::name(&bench.path(), 1);
@@ -282,14 +282,14 @@ fn what_is_damaged_is_passed_and_replaced_at_once() {
     bytes.truncate(28 * 11 - 3);
     fs::write(&name, bytes).expect("written");
     bench.restart();
-    assert_eq!(bench.found.passed, 28 + 25);
+    assert_eq!(bench.found.skipped, 28 + 25);
     bench.remember(20);
     let known: Vec<_> = (0..21).filter(|number| bench.knows(*number)).collect();
     assert_eq!(known, [0, 1, 2, 4, 5, 6, 7, 8, 20]);
     bench.maintain();
     assert_eq!(bench.files(), [2, 3]);
     bench.restart();
-    assert_eq!(bench.found.passed, 0);
+    assert_eq!(bench.found.skipped, 0);
     assert_eq!((0..21).filter(|number| bench.knows(*number)).collect::<Vec<_>>(), known);
 }
 

@@ -36,10 +36,10 @@ pub(super) fn compare(connection: &Connection, path: &Path, found: &Found, is_ne
              others are delivered again when their providers send them again"
         );
     }
-    if found.passed > 0 {
+    if found.skipped > 0 {
         tracing::warn!(
             %path,
-            bytes = found.passed,
+            bytes = found.skipped,
             "in the dedupe log there are bytes that make no sense, as a power failure leaves them at its end; what is around \
              them was read"
         );
@@ -56,7 +56,7 @@ pub(super) fn repair(
 ) -> rusqlite::Result<()> {
     let tags: HashMap<i64, SourceTag> =
         sources.iter().map(|(name, source)| (*source, Keyspace::of_source(name).tag())).collect();
-    let behind = if found.passed > 0 { 0 } else { found.checkpoint };
+    let behind = if found.skipped > 0 { 0 } else { found.checkpoint };
     let mut records = Vec::new();
     rows::keys_behind(connection, behind, now.unix(), |source, key, until| {
         let source = tags.get(&source).copied().unwrap_or(SourceTag::NOBODY);
