@@ -1,4 +1,4 @@
-//! The clocks of everything that holds events: the system's, a steady one, and that of a test.
+//! The clock as an argument: the system's, one that goes on steadily from it, and one that tests move.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,39 +8,25 @@ use tokio::sync::watch;
 
 use crate::time::Moment;
 
-/// A clock that goes on from the system's at one speed, whatever becomes of that: pauses measured with it are as long as
-/// they should be when somebody sets the clock.
-#[derive(Debug, Clone, Copy)]
-pub struct Steady {
-    began_at: Moment,
-    began: Instant,
-}
-
-impl Steady {
-    /// A clock that shows the system's time now.
-    pub fn start() -> Self {
-        Self { began_at: Moment::now(), began: Instant::now() }
-    }
-
-    /// What it shows now.
-    pub fn now(self) -> Moment {
-        self.began_at.after(self.began.elapsed())
-    }
-}
-
-/// Tells the time to everything that holds events: the system's clock, one that goes on steadily from it, or that of a test.
+/// A wall clock and a monotonic one.
 #[derive(Debug, Clone, Default)]
 pub enum Clock {
-    /// The system's, whatever becomes of it.
+    /// Those of the system.
     #[default]
     System,
-    /// Goes on from the system's at one speed.
-    Steady(Steady),
-    /// Stands still until a test moves it.
+    /// The wall clock goes on from the system's at `wall` without being set with it, so that pauses between two of its moments
+    /// have the right length.
+    Steady {
+        /// The wall clock when it began.
+        wall: Moment,
+        /// When it began.
+        began: Instant,
+    },
+    /// Both stand still until a test moves them.
     Manual(Arc<Manual>),
 }
 
-/// The clock of a test. A wall clock that may be set to anything, and a steady one that only goes forward.
+/// The clocks of a test: a wall clock that may be set to anything, and a monotonic one.
 #[derive(Debug)]
 pub struct Manual {
     shown: watch::Sender<Shown>,
@@ -54,39 +40,39 @@ struct Shown {
 }
 
 impl Clock {
-    /// A clock that shows this moment until it is moved.
+    /// A clock that shows this moment until it is moved, with the handle that moves it.
     pub fn manual(moment: Moment) -> (Self, Arc<Manual>) {
         let shown = Shown { wall: moment, elapsed: Duration::ZERO };
         let manual = Arc::new(Manual { shown: watch::Sender::new(shown), began: Instant::now() });
         (Self::Manual(Arc::clone(&manual)), manual)
     }
 
-    /// A clock that goes on from the system's at one speed.
+    /// A clock that shows the system's time now, and goes on steadily.
     pub fn steady() -> Self {
-        Self::Steady(Steady::start())
+        Self::Steady { wall: Moment::now(), began: Instant::now() }
     }
 
-    /// The date and time.
+    /// What the wall clock shows.
     pub fn now(&self) -> Moment {
         match self {
             Self::System => Moment::now(),
-            Self::Steady(steady) => steady.now(),
+            Self::Steady { wall, began } => wall.after(began.elapsed()),
             Self::Manual(manual) => manual.shown.borrow().wall,
         }
     }
 
-    /// A point on the steady clock, for leases and pauses.
+    /// What the monotonic clock shows, for leases and pauses.
     pub fn instant(&self) -> Instant {
         match self {
-            Self::System | Self::Steady(_) => Instant::now(),
+            Self::System | Self::Steady { .. } => Instant::now(),
             Self::Manual(manual) => manual.began + manual.shown.borrow().elapsed,
         }
     }
 
-    /// Waits until the steady clock has gone on for this long.
+    /// Waits until the monotonic clock has gone on for this long.
     pub async fn sleep(&self, duration: Duration) {
         match self {
-            Self::System | Self::Steady(_) => tokio::time::sleep(duration).await,
+            Self::System | Self::Steady { .. } => tokio::time::sleep(duration).await,
             Self::Manual(manual) => {
                 let end = manual.shown.borrow().elapsed.saturating_add(duration);
                 let mut shown = manual.shown.subscribe();
@@ -98,14 +84,14 @@ impl Clock {
 }
 
 impl Manual {
-    /// Both clocks go on.
+    /// Moves both clocks forward.
     pub fn advance(&self, duration: Duration) {
         self.shown.send_modify(|shown| {
             *shown = Shown { wall: shown.wall.after(duration), elapsed: shown.elapsed.saturating_add(duration) };
         });
     }
 
-    /// Somebody sets the wall clock; the steady one does not notice.
+    /// Sets the wall clock alone.
     pub fn set(&self, moment: Moment) {
         self.shown.send_modify(|shown| shown.wall = moment);
     }

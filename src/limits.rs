@@ -1,5 +1,5 @@
-//! Sizes, windows, pauses and thresholds of the parts that hold events. `Default` is what the gateway runs with; tests set others,
-//! so that they stand on both sides of each.
+//! Sizes, intervals, timeouts and thresholds of deduplication, stores and the delivery of queued events. `Default` is what the
+//! gateway runs with; tests set others, so that they stand on both sides of each.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ pub struct Supervision {
 /// Deduplication.
 #[derive(Debug, Clone)]
 pub struct Dedup {
-    /// Requests that wait for the outcome of one event; more are told to come back.
+    /// Requests that wait for the outcome of one event; further ones are refused, so that their provider tries again.
     pub max_waiting: usize,
     /// How long a claim is kept after a delivery that may have succeeded. Long enough for an upstream that is just slow,
     /// short enough for the second retry of a provider that gives up after seconds.
@@ -45,54 +45,56 @@ pub struct Dedup {
 /// The dedupe log.
 #[derive(Debug, Clone)]
 pub struct DedupeLog {
-    /// Bytes of all files beyond those that are in proportion to the live records.
+    /// Bytes that all files may have beyond those in proportion to the live records.
     pub slack: u64,
-    /// How many times as many bytes as the live records take may be appended, besides the slack, before a snapshot replaces
-    /// them: all files together have at most `factor + 1` times the live records and the slack.
+    /// A snapshot replaces the files when they have more than `factor + 1` times the bytes of the live records, and `slack`.
     pub factor: u64,
     /// How often what was appended is synced to disk.
     pub sync_every: Duration,
-    /// How long it waits before it tries again to write a snapshot that failed.
+    /// The pause before a snapshot that failed is tried again.
     pub retry_every: Duration,
+    /// How long an answer waits for a sync, where it waits for one. The event is delivered by then, so a slower disk can only
+    /// cause a duplicate.
+    pub commit_timeout: Duration,
 }
 
-/// Sizes of a SQLite file's log (WAL) are in frames: a page of 4 KiB and 24 bytes each.
+/// A SQLite file. Sizes of its write-ahead log (WAL) are in frames: a page of 4 KiB and 24 bytes each.
 #[derive(Debug, Clone)]
 pub struct Sqlite {
-    /// So many more frames than at the last checkpoint are moved while the writer goes on: 8 MiB.
-    pub checkpoint: u32,
-    /// From so many on, the writer pauses until all are moved and nobody reads them, so that the log begins anew: 32 MiB.
-    pub restart: u32,
-    /// From so many on, no more events are taken until the log has begun anew: 44 MiB. Less than 64 MiB, the default of
+    /// A checkpoint moves frames into the file, while the writer goes on, when the WAL has so many more than at the last one: 8 MiB.
+    pub checkpoint_frames: u32,
+    /// From so many on, the writer waits for a checkpoint of all frames, after which the WAL is written from its beginning: 32 MiB.
+    pub restart_frames: u32,
+    /// From so many on, no more events are queued until the WAL has restarted: 44 MiB. Less than 64 MiB, the default of
     /// `store.min_free`, by more than what is in flight may add: recording deliveries must not fill the disk.
-    pub refuse: u32,
-    /// How long that pause may take because somebody reads. It is tried again after as many frames as in `checkpoint`.
-    pub pause: Duration,
+    pub refuse_frames: u32,
+    /// How long the writer waits for readers that keep the WAL from restarting. It is tried again after `checkpoint_frames`.
+    pub restart_timeout: Duration,
     /// Bytes of events that are written in one transaction; one event in any case.
-    pub batch: usize,
+    pub batch_bytes: usize,
     /// Outcomes of attempts that wait to be written; from so many on, nothing more is taken.
     pub max_outcomes: usize,
-    /// Events that are kept in memory for a queue.
+    /// Events of a queue that are kept in memory after they were written, so that they need not be read.
     pub window: usize,
-    /// About how many bytes they may take.
+    /// About how many bytes of memory they may take.
     pub window_bytes: usize,
-    /// Events of a queue that wait, as numbers in memory, for another one of their lane.
+    /// Events of a queue that wait for an earlier one of their lane, as numbers in memory; from so many on, nothing more is taken.
     pub max_behind: usize,
     /// Events that are read at once.
     pub max_load: usize,
     /// Bytes of bodies that are read at once; one event in any case.
-    pub max_read: usize,
-    /// Rows that a list or a replay looks at before it answers with a cursor.
-    pub max_looks: i64,
+    pub max_load_bytes: usize,
+    /// Rows that a list or a replay scans before it answers with a cursor.
+    pub max_scanned: i64,
     /// Rows that a list sorts in memory.
     pub max_sorted: i64,
-    /// Events that retention looks at in one transaction.
+    /// Events that retention scans in one transaction.
     pub retention_rows: i64,
     /// About how many bytes of theirs are deleted in one transaction.
     pub retention_bytes: i64,
-    /// Bytes of new events after which retention looks again.
+    /// Bytes of new events after which retention begins another round.
     pub retention_written: usize,
-    /// How often retention looks at least.
+    /// How often retention begins a round when less is written.
     pub retention_every: Duration,
     /// How long the end of a gateway waits for what is still to be written.
     pub close: Duration,
@@ -101,44 +103,44 @@ pub struct Sqlite {
 /// Queues in Redis.
 #[derive(Debug, Clone)]
 pub struct Redis {
-    /// Entries that one call takes at a step.
+    /// Entries that a take reads at a step.
     pub take_step: usize,
     /// Bytes after which a take ends; one entry in any case.
     pub take_bytes: usize,
-    /// Entries that a take looks at.
-    pub take_looks: usize,
+    /// Entries that a take scans at most.
+    pub take_scanned: usize,
     /// Events that are in hand, or attempted and not recorded; from so many on, nothing more is taken.
     pub max_in_hand: usize,
     /// Outcomes that are recorded by one call.
     pub max_batch: usize,
-    /// How often Redis is asked whether others have left something.
-    pub look: Duration,
-    /// How often deleting begins anew.
-    pub trim: Duration,
+    /// How often Redis is polled for what other gateways have left.
+    pub poll_every: Duration,
+    /// How often retention begins a round.
+    pub trim_every: Duration,
     /// Events that are deleted by one call.
     pub trim_entries: i64,
-    /// Entries that a list, in all queues together, looks at before it answers with a cursor; one call's in any case.
-    pub max_looks: usize,
-    /// Entries that one call lists.
+    /// Entries that a list, in all queues together, scans before it answers with a cursor; one call's in any case.
+    pub max_scanned: usize,
+    /// Entries that one call of a list scans.
     pub list_page: usize,
-    /// Entries that it reads at a step.
+    /// Entries that such a call reads at a step.
     pub list_step: usize,
-    /// Bytes after which it ends; one step in any case.
+    /// Bytes after which such a call ends; one step in any case.
     pub list_bytes: usize,
 }
 
 /// Delivery of queued events.
 #[derive(Debug, Clone)]
 pub struct Dispatch {
-    /// Failures in a row after which an endpoint is left alone.
+    /// Failures in a row after which the circuit breaker of an endpoint opens.
     pub breaker_threshold: u32,
-    /// How long it is left alone first; doubled after each probe that fails.
+    /// How long it stays open before the first probe; doubled after each probe that fails.
     pub breaker_pause: Duration,
-    /// How long it is left alone at most.
+    /// The longest pause between two probes.
     pub breaker_max_pause: Duration,
-    /// How long it is left alone at most because it asks for that; single events wait as long as it says.
+    /// The longest pause that the endpoint's `Retry-After` may cause; a single event waits as long as it says.
     pub breaker_max_asked: Duration,
-    /// Pause after the store did not answer.
+    /// The pause after the store did not answer.
     pub store_pause: Duration,
     /// Bytes of an upstream's answer that are read, so that the connection can be used again.
     pub max_answer: usize,
@@ -165,6 +167,7 @@ impl Default for DedupeLog {
             factor: 2,
             sync_every: Duration::from_secs(1),
             retry_every: Duration::from_secs(5),
+            commit_timeout: Duration::from_millis(250),
         }
     }
 }
@@ -172,18 +175,18 @@ impl Default for DedupeLog {
 impl Default for Sqlite {
     fn default() -> Self {
         Self {
-            checkpoint: 2048,
-            restart: 8 * 1024,
-            refuse: 11 * 1024,
-            pause: Duration::from_millis(100),
-            batch: 8 * 1024 * 1024,
+            checkpoint_frames: 2048,
+            restart_frames: 8 * 1024,
+            refuse_frames: 11 * 1024,
+            restart_timeout: Duration::from_millis(100),
+            batch_bytes: 8 * 1024 * 1024,
             max_outcomes: 16 * 1024,
             window: 512,
             window_bytes: 8 * 1024 * 1024,
             max_behind: 100_000,
             max_load: 256,
-            max_read: 4 * 1024 * 1024,
-            max_looks: 20_000,
+            max_load_bytes: 4 * 1024 * 1024,
+            max_scanned: 20_000,
             max_sorted: 10_000,
             retention_rows: 500,
             retention_bytes: 8 * 1024 * 1024,
@@ -199,13 +202,13 @@ impl Default for Redis {
         Self {
             take_step: 32,
             take_bytes: 4 * 1024 * 1024,
-            take_looks: 1024,
+            take_scanned: 1024,
             max_in_hand: 16 * 1024,
             max_batch: 128,
-            look: Duration::from_secs(2),
-            trim: Duration::from_secs(30),
+            poll_every: Duration::from_secs(2),
+            trim_every: Duration::from_secs(30),
             trim_entries: 500,
-            max_looks: 10_000,
+            max_scanned: 10_000,
             list_page: 250,
             list_step: 32,
             list_bytes: 4 * 1024 * 1024,

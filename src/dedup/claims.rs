@@ -7,15 +7,14 @@ use crate::event::Key;
 use crate::message::Keys;
 use crate::store::KeyMap;
 
-/// Most who wait for the outcome of one event; more are told to come back.
-const MAX_WAITING: usize = 64;
-
 /// The claims of a process. `W` is somebody who waits for an outcome.
 #[derive(Debug)]
 pub(super) struct Claims<W> {
     table: KeyMap<State<W>>,
     /// Names given to those who hold claims.
     holders: u64,
+    /// Most who wait for the outcome of one event; more are told to come back.
+    max_waiting: usize,
 }
 
 /// Names one who holds a claim, so that nobody else lets go of it.
@@ -52,19 +51,18 @@ pub(super) enum End {
     Held(Instant),
 }
 
-impl<W> Default for Claims<W> {
-    fn default() -> Self {
-        Self { table: KeyMap::default(), holders: 0 }
-    }
-}
-
 impl<W> Claims<W> {
+    /// No claims; at most so many wait for the outcome of one event.
+    pub(super) fn new(max_waiting: usize) -> Self {
+        Self { table: KeyMap::default(), holders: 0, max_waiting }
+    }
+
     /// Asks for an event; `wait` makes the one who waits, if that is the answer.
     pub(super) fn enter(&mut self, keys: Keys, now: Instant, lease: Duration, wait: impl FnOnce() -> W) -> Entry {
         for key in keys.iter() {
             match self.table.get_mut(&key) {
                 Some(State::Flying { until, waiting, .. }) if now < *until => {
-                    if waiting.len() >= MAX_WAITING {
+                    if waiting.len() >= self.max_waiting {
                         return Entry::Busy(until.duration_since(now));
                     }
                     waiting.push(wait());
@@ -153,6 +151,19 @@ mod tests {
         Keys { id: Key([id; 16]), guard: guard.map(|guard| Key([100 + guard; 16])), ignored: None }
     }
 
+    #[test]
+    fn as_many_as_the_limit_says_wait_for_one_event_and_the_next_is_told_to_come_back() {
+        let (mut claims, now) = (Claims::new(2), Instant::now());
+        let Entry::Lead(holder) = claims.enter(keys(1, None), now, LEASE, || 0) else { panic!("nobody is at it") };
+        let later = now + Duration::from_secs(10);
+        for waiter in [1, 2] {
+            assert_eq!(claims.enter(keys(1, None), later, LEASE, || waiter), Entry::Follow { same_id: true });
+        }
+        assert_eq!(claims.enter(keys(1, None), later, LEASE, || 3), Entry::Busy(Duration::from_secs(20)));
+        assert_eq!(claims.enter(keys(2, None), later, LEASE, || 4), Entry::Lead(Holder(2)), "of another event");
+        assert_eq!(claims.end(keys(1, None), holder, End::Finished, later), [1, 2]);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -161,7 +172,7 @@ mod tests {
         fn no_event_has_two_holders_within_a_lease_and_everybody_who_waits_is_told_once(
             steps in proptest::collection::vec(step(), 0..60),
         ) {
-            let mut claims = Claims::default();
+            let mut claims = Claims::new(usize::MAX);
             let mut now = Instant::now();
             let mut held: HashMap<Key, (Option<Holder>, Instant)> = HashMap::new();
             let mut flights: Vec<(Keys, Holder)> = Vec::new();

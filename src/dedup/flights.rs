@@ -7,7 +7,6 @@ use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use std::time::Instant;
 
 use tokio::sync::oneshot;
 
@@ -15,6 +14,8 @@ use super::claims::Claims;
 use super::claims::End;
 use super::claims::Entry;
 use super::claims::Holder;
+use crate::clock::Clock;
+use crate::limits;
 use crate::message::Keys;
 use crate::store::Token;
 
@@ -24,6 +25,9 @@ pub struct Flights {
     claims: Mutex<Claims<oneshot::Sender<bool>>>,
     process: u64,
     attempts: AtomicU64,
+    /// How long a claim is kept after a delivery that may have succeeded.
+    ambiguous: Duration,
+    clock: Clock,
 }
 
 /// The place of the one who handles an event. When it is dropped without a verb, those who wait are told to come back.
@@ -49,8 +53,14 @@ pub(super) enum Entered {
 
 impl Flights {
     /// No flights; `process` is a random number that tells this process from others on the same store.
-    pub fn new(process: u64) -> Self {
-        Self { claims: Mutex::default(), process, attempts: AtomicU64::new(0) }
+    pub fn new(process: u64, limits: &limits::Dedup, clock: Clock) -> Self {
+        let claims = Mutex::new(Claims::new(limits.max_waiting));
+        Self { claims, process, attempts: AtomicU64::new(0), ambiguous: limits.ambiguous, clock }
+    }
+
+    /// How long a claim is kept after a delivery that may have succeeded.
+    pub(super) fn ambiguous(&self) -> Duration {
+        self.ambiguous
     }
 
     /// A name for one attempt, used never again.
@@ -66,7 +76,7 @@ impl Flights {
             outcome = Some(receiver);
             sender
         };
-        let entry = self.claims().enter(keys, Instant::now(), lease, wait);
+        let entry = self.claims().enter(keys, self.clock.instant(), lease, wait);
         match (entry, outcome) {
             (Entry::Lead(holder), _) => {
                 Entered::Lead(Flight { flights: Arc::clone(self), keys, holder, landed: false })
@@ -89,14 +99,14 @@ impl Flight {
         self.end(if finished { End::Finished } else { End::Released });
     }
 
-    /// It is over, but nobody knows how: others have to wait for this long.
-    pub fn hold(mut self, duration: Duration) {
-        self.end(End::Held(Instant::now() + duration));
+    /// It is over, but nobody knows how: others have to wait for a while.
+    pub fn hold(mut self) {
+        self.end(End::Held(self.flights.clock.instant() + self.flights.ambiguous));
     }
 
     fn end(&mut self, end: End) {
         self.landed = true;
-        let waiting = self.flights.claims().end(self.keys, self.holder, end, Instant::now());
+        let waiting = self.flights.claims().end(self.keys, self.holder, end, self.flights.clock.instant());
         for waiter in waiting {
             // Whoever stopped waiting does not need to know.
             let _gone = waiter.send(end == End::Finished);
@@ -109,5 +119,27 @@ impl Drop for Flight {
         if !self.landed {
             self.end(End::Released);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Key;
+    use crate::time::Moment;
+
+    #[test]
+    fn an_event_that_may_have_been_delivered_is_claimed_again_after_the_time_that_the_limit_says() {
+        let limits = limits::Dedup { ambiguous: Duration::from_millis(700), ..limits::Dedup::default() };
+        let (clock, hand) = Clock::manual(Moment::from_unix(1_000));
+        let flights = Arc::new(Flights::new(1, &limits, clock));
+        let keys = Keys { id: Key([1; 16]), guard: None, ignored: None };
+        let enter = || flights.enter(keys, Duration::from_secs(30));
+        let Entered::Lead(flight) = enter() else { panic!("nobody is at it") };
+        flight.hold();
+        hand.advance(Duration::from_millis(699));
+        assert!(matches!(enter(), Entered::Busy(left) if left == Duration::from_millis(1)));
+        hand.advance(Duration::from_millis(1));
+        assert!(matches!(enter(), Entered::Lead(_)));
     }
 }

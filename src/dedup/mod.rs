@@ -48,10 +48,6 @@ pub struct Terms {
     pub on_outage: OnOutage,
 }
 
-/// How long a claim is kept after a delivery that may have succeeded. Long enough for an upstream that is just slow,
-/// short enough for the second retry of a provider that gives up after seconds.
-pub const AMBIGUOUS: Duration = Duration::from_secs(2);
-
 /// The answer to a claim.
 #[derive(Debug)]
 pub enum Claim {
@@ -192,14 +188,15 @@ impl Dedup {
         lease.flight.land(false);
     }
 
-    /// The event may have been delivered: others wait for [`AMBIGUOUS`] before they try.
+    /// The event may have been delivered: others wait for [`limits::Dedup::ambiguous`](crate::limits::Dedup::ambiguous) before
+    /// they try.
     pub async fn hold(&self, lease: Lease) {
         if let Store::Redis(redis) = &self.store
             && lease.stored
         {
-            redis.hold(&lease.space, lease.keys, lease.token, AMBIGUOUS).await;
+            redis.hold(&lease.space, lease.keys, lease.token, self.flights.ambiguous()).await;
         }
-        lease.flight.hold(AMBIGUOUS);
+        lease.flight.hold();
     }
 
     /// The token and time for an event that is published and remembered in one step; `ahead` as for a claim.

@@ -95,8 +95,8 @@ impl Gateway {
         exchange.end(result)
     }
 
-    /// Notes what came from this address and is no request that could be served, or was not read; `start` is the beginning of it, as far as
-    /// that is known.
+    /// Logs and counts what came from this address and was no request, or none that could be read; `start` is its first bytes, as
+    /// far as they are known.
     pub fn unserved(&self, client: IpAddr, why: Unserved, start: &[u8]) {
         Exchange::unserved(self, client, start).end(Err(why.into()));
     }

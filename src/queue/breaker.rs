@@ -136,6 +136,36 @@ mod tests {
         ]
     }
 
+    #[test]
+    fn it_opens_at_the_threshold_and_each_pause_is_as_long_as_the_limits_say() {
+        let seconds = Duration::from_secs;
+        let limits = limits::Dispatch {
+            breaker_threshold: 3,
+            breaker_pause: seconds(10),
+            breaker_max_pause: seconds(15),
+            breaker_max_asked: seconds(60),
+            ..limits::Dispatch::default()
+        };
+        let (mut breaker, mut now) = (Breaker::new(limits), Instant::now());
+        assert_eq!((breaker.failed(false, None, now, 0), breaker.failed(false, None, now, 0)), (false, false));
+        assert_eq!(breaker.permit(now), Permit::Any, "one less than the threshold");
+        assert!(breaker.failed(false, None, now, 0));
+        assert_eq!(breaker.permit(now), Permit::Not(now + seconds(5)), "from half of the pause");
+        now += seconds(5) - Duration::from_millis(1);
+        assert_ne!(breaker.permit(now), Permit::Probe);
+        now += Duration::from_millis(1);
+        assert_eq!(breaker.permit(now), Permit::Probe);
+        breaker.failed(true, None, now, 7500);
+        assert_eq!(breaker.permit(now), Permit::Not(now + seconds(15)), "to all of the longest one");
+        now += seconds(15);
+        assert_eq!(breaker.permit(now), Permit::Probe);
+        assert!(breaker.succeeded());
+        breaker.failed(false, Some(seconds(59)), now, 0);
+        assert_eq!(breaker.permit(now), Permit::Not(now + seconds(59)), "what it asks for");
+        breaker.failed(false, Some(seconds(61)), now, 0);
+        assert_eq!(breaker.permit(now), Permit::Not(now + seconds(60)), "within the limit");
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 

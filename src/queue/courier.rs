@@ -1,4 +1,4 @@
-//! Takes the events of one source off the queue and tries them, so many at one time.
+//! The dispatcher of one source: takes its events from the queue and attempts to deliver them, `concurrency` at a time.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -88,7 +88,7 @@ impl Gate {
     }
 }
 
-/// A courier at work: what outlives a death of the loop that takes.
+/// A courier that was started: what outlives a restart of its task.
 #[derive(Debug)]
 struct Running {
     courier: Courier,
@@ -114,8 +114,7 @@ impl Drop for Probe {
     }
 }
 
-/// An event that was taken. It goes back to the queue when it is dropped unsettled: with a loop that died, with a runtime that
-/// ends.
+/// An event that was taken. Dropped unsettled, as when its task panics or the runtime ends, it goes back to the queue.
 struct InHand {
     running: Arc<Running>,
     taken: Taken,
@@ -129,7 +128,7 @@ impl InHand {
         courier.backlog.settle(courier.queue, &self.taken, settlement);
     }
 
-    /// Others may have it by now.
+    /// The lease is lost: another gateway may have it.
     fn forget(&mut self) {
         self.settled = true;
         let courier = &self.running.courier;
@@ -263,14 +262,14 @@ impl Courier {
         let attempts = taken.tries.attempts.saturating_add(1);
         let begun = self.clock.instant();
         if taken.lease_end.is_some_and(|end| begun + self.timeout > end) {
-            // This process has slept, and somebody else delivers it, or will.
+            // The process was stopped or suspended; another gateway may take the event before this attempt would end.
             in_hand.forget();
             return;
         }
         let attempt = Attempt { number: attempts, deduplicated: true, credentials: None };
         let delivered = self.upstream.deliver(&taken.message, &attempt).await;
         self.metrics.upstream_duration.observe(self.clock.instant().saturating_duration_since(begun).as_secs_f64());
-        // A date in an answer is one of the wall's clock.
+        // A date in `Retry-After` is one of the wall clock.
         let attempted = Attempted::new(&delivered, Moment::now());
         let chance = getrandom::u64().unwrap_or_default();
         self.tell_breaker(&attempted, probe, chance);

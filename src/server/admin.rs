@@ -173,7 +173,7 @@ impl Admin {
 
     /// A task that died twice does not come back by itself, nor does a store that could not be written.
     fn live(&self) -> Result<(), String> {
-        self.shared.supervisor.alive()?;
+        self.shared.supervisor.live()?;
         self.of_stores(Store::sound)
     }
 
@@ -181,7 +181,7 @@ impl Admin {
         if self.shared.draining.load(Ordering::Relaxed) {
             return Err("draining".to_owned());
         }
-        self.shared.supervisor.prompt()?;
+        self.shared.supervisor.ready()?;
         // Where events are delivered all the same while they cannot be remembered, others would not do better.
         let remembering = self.shared.settings.store.terms.on_outage == OnOutage::Reject;
         self.of_stores(|store| store.ready(remembering))

@@ -18,7 +18,7 @@ use crate::queue::Breaker;
 use crate::queue::Courier;
 use crate::queue::Gate;
 use crate::store::Backlog;
-use crate::supervisor::Beat;
+use crate::supervisor::Heartbeat;
 use crate::supervisor::Lost;
 use crate::supervisor::Task;
 use crate::telemetry::QueueMetrics;
@@ -33,7 +33,7 @@ pub(super) fn start(
     alive: mpsc::Sender<Infallible>,
 ) -> Result<JoinHandle<()>, Failure> {
     let (supervisor, shared) = (shared.supervisor.clone(), Arc::clone(shared));
-    let run = move |beat: &Arc<Beat>| {
+    let run = move |beat: &Arc<Heartbeat>| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Lost(error.to_string()))?;
         // The thread holds it until it has ended.
@@ -46,7 +46,7 @@ pub(super) fn start(
     supervisor.thread(Task::DispatchThread, run).map_err(|error| Failure::System(error.to_string()))
 }
 
-async fn deliver(shared: &Shared, mut phase: watch::Receiver<Phase>, beat: &Beat) {
+async fn deliver(shared: &Shared, mut phase: watch::Receiver<Phase>, beat: &Heartbeat) {
     let (clock, limits, supervisor) = (Clock::steady(), &shared.limits.dispatch, &shared.supervisor);
     let Some(backlog) = shared.backlog(shared.redis().as_ref()) else { return };
     backlog.tend(supervisor);
@@ -82,7 +82,7 @@ async fn deliver(shared: &Shared, mut phase: watch::Receiver<Phase>, beat: &Beat
     drop(alive);
     let beating = async {
         loop {
-            beat.show();
+            beat.beat();
             tokio::time::sleep(BEAT).await;
         }
     };

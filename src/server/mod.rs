@@ -31,6 +31,7 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 use crate::dedup::Firsts;
 use crate::dedup::Flights;
+use crate::limits;
 use crate::limits::Limits;
 use crate::settings::Settings;
 use crate::settings::StoreKind;
@@ -128,12 +129,13 @@ impl Shared {
         let local_store = open(&settings, &limits, &supervisor).map_err(Failure::Store)?;
         let metrics = Metrics::new(&settings.sources, &supervisor, local_store.as_ref());
         let metrics = metrics.map_err(|error| system(&error))?;
+        let process = getrandom::u64().map_err(|error| system(&error))?;
         Ok(Self {
             metrics: Arc::new(metrics),
             firsts: Arc::default(),
-            flights: Arc::new(Flights::new(getrandom::u64().map_err(|error| system(&error))?)),
+            flights: Arc::new(Flights::new(process, &limits.dedup, Clock::System)),
             local_store,
-            redis_queues: Arc::new(redis_queues(&settings).map_err(|error| system(&error))?),
+            redis_queues: Arc::new(redis_queues(&settings, &limits.redis).map_err(|error| system(&error))?),
             samplers: samplers(&settings),
             draining: AtomicBool::new(false),
             drain: Mutex::default(),
@@ -311,9 +313,9 @@ fn queue_terms(settings: &Settings) -> Vec<Queue> {
 }
 
 /// What there is to know of queues in Redis, under a name that no other process has.
-fn redis_queues(settings: &Settings) -> Result<Queues, getrandom::Error> {
+fn redis_queues(settings: &Settings, limits: &limits::Redis) -> Result<Queues, getrandom::Error> {
     let name = Token(u128::from(getrandom::u64()?) << 64 | u128::from(getrandom::u64()?));
-    Ok(Queues::new(&queue_terms(settings), settings.store.terms.lease, name, &Limits::default().redis, &Clock::System))
+    Ok(Queues::new(&queue_terms(settings), settings.store.terms.lease, name, limits, &Clock::System))
 }
 
 /// One listener for each worker, between which the kernel spreads connections.

@@ -45,7 +45,7 @@ use crate::source::Source;
 use crate::store::Redis;
 use crate::store::Store;
 use crate::supervisor::Background;
-use crate::supervisor::Beat;
+use crate::supervisor::Heartbeat;
 use crate::supervisor::Lost;
 use crate::supervisor::Task;
 use crate::telemetry::Sampler;
@@ -83,7 +83,7 @@ impl Worker {
         let view = View::default();
         let shown = Arc::clone(&view);
         let supervisor = self.shared.supervisor.clone();
-        let run = move |beat: &Arc<Beat>| {
+        let run = move |beat: &Arc<Heartbeat>| {
             let lost = |error: std::io::Error| Lost(error.to_string());
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(lost)?;
             // Without one, it was told to stop.
@@ -159,12 +159,12 @@ impl Worker {
     }
 
     /// `kept` is the listener for another life, which there is not when it has stopped accepting.
-    async fn run(&mut self, prepared: Prepared, beat: &Beat, kept: &mut Option<std::net::TcpListener>) {
+    async fn run(&mut self, prepared: Prepared, beat: &Heartbeat, kept: &mut Option<std::net::TcpListener>) {
         let Prepared { gateway, listener, .. } = prepared;
         let connections = Connections::new(self.terms());
         let beating = async {
             loop {
-                beat.show();
+                beat.beat();
                 tokio::time::sleep(BEAT).await;
             }
         };

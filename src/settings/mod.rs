@@ -10,6 +10,7 @@ mod queue;
 mod section;
 mod shared;
 mod source;
+mod store;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -22,15 +23,11 @@ use crate::admission::Quota;
 use crate::auth::Jwks;
 use crate::body::Budget;
 use crate::body::Limits;
-use crate::dedup::OnOutage;
-use crate::dedup::Terms;
 use crate::origin::Networks;
 use crate::origin::TrustedProxies;
 use crate::problem::Problems;
 use crate::profile::Profiles;
 use crate::source::Source;
-use crate::store::Durability;
-use crate::store::RedisUrl;
 
 use self::layers::Layers;
 use self::section::Report;
@@ -44,6 +41,8 @@ pub use admin::Admin;
 pub use judge::Judge;
 pub use judge::Replays;
 pub use judged::Judged;
+pub use store::Store;
+pub use store::StoreKind;
 
 /// Everything the gateway needs to know.
 #[derive(Debug)]
@@ -83,36 +82,6 @@ pub struct Server {
     pub idle_timeout: Duration,
     /// How long requests in flight may take to finish when the gateway is told to stop.
     pub drain_timeout: Duration,
-}
-
-/// `[store]`.
-#[derive(Debug)]
-pub struct Store {
-    /// Which one.
-    pub kind: StoreKind,
-    /// How it is used.
-    pub terms: Terms,
-    /// How long Redis may take to answer a command.
-    pub timeout: Duration,
-    /// What makes an event on a Redis stream safe; nothing is asked for when absent.
-    pub durability: Option<Durability>,
-    /// Whether a SQLite store syncs what is finished to disk before the answer.
-    pub fsync: bool,
-    /// Most ids that memory and SQLite remember.
-    pub max_events: usize,
-    /// Bytes that stay free on the disk of the SQLite file.
-    pub min_free: u64,
-}
-
-/// `store.url`.
-#[derive(Debug, Clone)]
-pub enum StoreKind {
-    /// `memory:`
-    Memory,
-    /// `sqlite:PATH`
-    Sqlite(PathBuf),
-    /// `redis://…`, `redis-cluster://…`, `redis-sentinel://…`, or one of them with `rediss`.
-    Redis(RedisUrl),
 }
 
 /// `[log]`.
@@ -269,83 +238,6 @@ impl Server {
             drain_timeout: drain_timeout?,
         })
     }
-}
-
-impl Store {
-    fn understand(mut section: Section<'_>) -> Option<Self> {
-        let kind = section.want("url", StoreKind::parse);
-        let ttl = section.want("ttl", duration);
-        let lease = section.want("lease", duration);
-        let timeout = section.want("timeout", duration);
-        let max_events = section.want("max_events", count(1, 1_000_000_000));
-        let min_free = section.want("min_free", size).and_then(|size| u64::try_from(size).ok());
-        let on_outage = section.want("on_outage", word(&[("reject", OnOutage::Reject), ("accept", OnOutage::Accept)]));
-        if let (Some(ttl), Some(lease)) = (ttl, lease)
-            && ttl < lease
-        {
-            section.error("ttl", "is shorter than store.lease: an event would be forgotten while it is delivered");
-        }
-        let safe = safe(&mut section);
-        match (&kind, safe) {
-            (Some(StoreKind::Memory), Some(Safe::Synced | Safe::InRedis(_))) => {
-                section.error("durability", "is for SQLite and Redis: memory is never written to disk; remove it");
-            }
-            (Some(StoreKind::Sqlite(_)), Some(Safe::InRedis(_))) => {
-                section.error("durability", "is one for Redis; a SQLite store takes \"none\" and \"fsync\"");
-            }
-            (Some(StoreKind::Redis(_)), Some(Safe::Synced)) => {
-                section.error("durability", "is one for SQLite; Redis takes \"none\", \"aof\" and { replicas = 1 }");
-            }
-            _ => {}
-        }
-        section.finish();
-        let terms = Terms { ttl: ttl?, lease: lease?, on_outage: on_outage? };
-        let (kind, safe, timeout, max_events, min_free) = (kind?, safe?, timeout?, max_events?, min_free?);
-        let durability = if let Safe::InRedis(durability) = safe { Some(durability) } else { None };
-        Some(Self { kind, terms, timeout, durability, fsync: safe == Safe::Synced, max_events, min_free })
-    }
-}
-
-impl StoreKind {
-    /// Reads a store's URL; the message does not repeat it, because there may be a password inside.
-    fn parse(text: &str) -> Result<Self, String> {
-        match text.split_once(':') {
-            Some(("memory", "")) => Ok(Self::Memory),
-            Some(("sqlite", path)) if !path.is_empty() => Ok(Self::Sqlite(PathBuf::from(path))),
-            Some((scheme, _)) if scheme.starts_with("redis") => RedisUrl::parse(text).map(Self::Redis),
-            _ => Err("is not a store; write \"memory:\", \"sqlite:PATH\", \"redis://HOST:PORT\", \
-                      \"redis-cluster://HOST:PORT,HOST:PORT\" or \"redis-sentinel://HOST:PORT,HOST:PORT/MASTER-NAME\""
-                .to_owned()),
-        }
-    }
-}
-
-/// `store.durability`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Safe {
-    /// What is usual.
-    Usual,
-    /// Synced by the gateway.
-    Synced,
-    /// As Redis is asked for.
-    InRedis(Durability),
-}
-
-/// `store.durability`: a word, or a table with the number of replicas.
-fn safe(section: &mut Section<'_>) -> Option<Safe> {
-    if !section.is_table("durability") {
-        return section.want("durability", |text| match text {
-            "none" => Ok(Safe::Usual),
-            "fsync" => Ok(Safe::Synced),
-            "aof" => Ok(Safe::InRedis(Durability::Aof)),
-            _ => Err(format!("{text:?} is none of \"none\", \"fsync\", \"aof\", {{ replicas = 1 }}")),
-        });
-    }
-    let mut table = section.subsection("durability")?;
-    let replicas = table.want("replicas", count(1, 1000));
-    table.finish();
-    let replicas = replicas.and_then(|replicas| u32::try_from(replicas).ok());
-    replicas.map(|replicas| Safe::InRedis(Durability::Replicas(replicas)))
 }
 
 impl Log {

@@ -1,4 +1,4 @@
-//! What the system has in memory of a file, which is not always what the disk has.
+//! The kernel's page cache of a file, which may differ from the disk after a write or fsync that failed.
 
 use std::fs::File;
 use std::io;
@@ -6,14 +6,13 @@ use std::path::Path;
 
 use rustix::fs::Advice;
 
-/// Has a file of a store read from the disk from now on. After a write or an fsync that failed, the system may have pages in
-/// memory that never reached the disk, and take them for written: what stands in them is not safe, and an fsync says that it
-/// is. ext4 even loses what is written over them where the file had just become longer. What is in memory alone because
-/// nobody has asked for it to be written, as after a kill, is written before. A file that is not there is fine.
+/// Writes dirty pages of a file to the disk and drops it from the page cache, so that it is read from the disk. After a write
+/// or fsync that failed, the kernel may have pages in the cache that never reached the disk and mark them clean: a later fsync
+/// succeeds without them. ext4 even loses what is written over them where the file had just grown. A missing file is fine.
 ///
 /// # Errors
 /// The file cannot be written to the disk.
-pub(in crate::store) fn forget(path: &Path) -> io::Result<()> {
+pub(super) fn drop_pages(path: &Path) -> io::Result<()> {
     let file = match File::options().read(true).write(true).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -21,7 +20,7 @@ pub(in crate::store) fn forget(path: &Path) -> io::Result<()> {
     };
     file.sync_all()?;
     if let Err(error) = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed) {
-        tracing::debug!(%error, path = %path.display(), "this file system cannot be asked to read the file anew");
+        tracing::debug!(%error, path = %path.display(), "this file system cannot drop the file from the page cache");
     }
     Ok(())
 }

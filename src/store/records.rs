@@ -1,4 +1,4 @@
-//! Finished events in memory: a bounded set of keys that forget themselves, in which no source crowds out another.
+//! Dedupe records in memory: a bounded set of keys that expire, in which no source evicts the share of another.
 
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -23,13 +23,13 @@ use crate::time::Moment;
 const MAX_SHARDS: usize = 64;
 /// Keys of each source that a shard has room for at least: with fewer, chance would decide how many of a source fit.
 const MIN_SHARE: usize = 1024;
-/// Share of the remembered time after which a full shard is searched for what is past its time, and of the keys of a source
-/// that are forgotten at once when there is nothing.
+/// A full shard is searched for expired keys at most once in this part of their time; when it has none, this part of the keys
+/// of a source is evicted at once.
 const EVICTED: u32 = 8;
 
-/// Keys of some sources with the second at which each is forgotten. Takes 24 to 48 bytes a key.
+/// Keys of some sources with the second at which each expires. Takes 24 to 48 bytes a key.
 ///
-/// When it is full, the source that has most keys forgets its own oldest. So a source may use what others leave, and keeps
+/// When it is full, the oldest keys of the source that has most are evicted. So a source may use what others leave, and keeps
 /// at least seven eighths of an equal share whatever they do.
 #[derive(Debug)]
 pub struct DedupeRecords {
@@ -107,15 +107,15 @@ impl DedupeRecords {
         (seconds(now).saturating_add(u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX)), now)
     }
 
-    /// Remembers a key until a second since 1970. What nobody has any more who is known is one more share.
+    /// Remembers a key until a second since 1970. All sources that are not configured have one share together.
     pub fn insert_until(&self, source: SourceTag, key: Key, until: u32, now: Moment) {
         let part = self.part(source);
         let at = self.shard_of(key);
         let evicted = self.lock(at).insert((part, key, until), seconds(now), self.max_per_shard);
-        self.tell(evicted);
+        self.warn_evicted(evicted);
     }
 
-    /// Remembers many keys, shard by shard: so what is looked at at one time fits into the processor's caches.
+    /// Remembers many keys, shard by shard, each of which fits into the processor's caches.
     pub(super) fn insert_all(&self, records: &[Record], now: Moment) {
         let mut shards = vec![Vec::with_capacity(records.len() / self.shards.len() * 2); self.shards.len()];
         for record in records {
@@ -128,12 +128,12 @@ impl DedupeRecords {
             let insert = |key| shard.insert(key, seconds(now), self.max_per_shard);
             let evicted = keys.into_iter().filter_map(insert).last();
             drop(shard);
-            self.tell(evicted);
+            self.warn_evicted(evicted);
         }
     }
 
-    /// Says whose oldest keys had to go.
-    fn tell(&self, evicted: Option<usize>) {
+    /// Logs that keys of a source were evicted.
+    fn warn_evicted(&self, evicted: Option<usize>) {
         let Some(part) = evicted else { return };
         tracing::warn!(
             source = self.sources.get(part).map_or("", Keyspace::source),
@@ -142,8 +142,8 @@ impl DedupeRecords {
         );
     }
 
-    /// Forgets what is past its time; how many keys are left.
-    pub(super) fn forget_expired(&self, now: Moment) -> usize {
+    /// Removes expired keys; returns how many are left.
+    pub(super) fn remove_expired(&self, now: Moment) -> usize {
         let now = seconds(now);
         let left = self.shards.iter().map(|shard| {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -153,8 +153,8 @@ impl DedupeRecords {
         left.sum()
     }
 
-    /// Everything that is not past its time, in parts of bounded size. What is inserted before the first part is taken is in
-    /// one of them. Keys of sources that are not known are nobody's, [`SourceTag::NOBODY`].
+    /// All keys that have not expired, one shard at a time. What is inserted before the first part is taken is in one of them.
+    /// Keys of sources that are not configured have [`SourceTag::NOBODY`].
     pub(super) fn parts(&self, now: Moment) -> impl Iterator<Item = Vec<Record>> {
         let now = seconds(now);
         self.shards.iter().map(move |shard| {
@@ -191,7 +191,7 @@ impl Shard {
         Self { parts: vec![KeyMap::default(); parts], count: 0, sweep_at: 0 }
     }
 
-    /// Remembers a key of a part, and makes room for it within `max` keys; whose oldest had to go for that.
+    /// Inserts a key of a part within `max` keys; returns the part whose oldest keys were evicted for it, if any.
     fn insert(&mut self, (part, key, until): (usize, Key, u32), now: u32, max: usize) -> Option<usize> {
         if let Some(known) = self.parts.get_mut(part).and_then(|keys| keys.get_mut(&key)) {
             *known = until;
@@ -200,7 +200,7 @@ impl Shard {
         let full = self.count >= max;
         let grows = self.parts.get(part).is_some_and(|keys| keys.len() == keys.capacity());
         if (full || grows) && now >= self.sweep_at {
-            // First see whether forgetting is enough. At most once in a part of the remembered time, so that each key is
+            // First see whether removing expired keys is enough. At most once in a part of the remembered time, so that each key is
             // looked at a bounded number of times.
             self.retain_all(|until| now < until);
             self.sweep_at = now.saturating_add(until.saturating_sub(now) / EVICTED);
@@ -217,7 +217,7 @@ impl Shard {
         self.count = self.parts.iter().map(KeyMap::len).sum();
     }
 
-    /// The source that has most forgets an eighth of its keys, the oldest; which one it was.
+    /// Evicts the oldest eighth of the keys of the largest part, which is returned.
     fn evict(&mut self) -> Option<usize> {
         let (part, keys) = self.parts.iter_mut().enumerate().max_by_key(|(_, keys)| keys.len())?;
         let evicted = (keys.len() / usize::try_from(EVICTED).ok()?).max(1);
@@ -239,7 +239,7 @@ impl Shard {
     }
 }
 
-/// Keeps some keys, and no more room than they need: what one source has let go of, another may take.
+/// Keeps some keys, and no more memory than they need, so that other sources can use it.
 fn retain(keys: &mut KeyMap<u32>, mut kept: impl FnMut(u32) -> bool) {
     keys.retain(|_, until| kept(*until));
     keys.shrink_to(keys.len() / 7 * 8);

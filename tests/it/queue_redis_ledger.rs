@@ -1,10 +1,12 @@
 //! Queued events in Redis, listed, shown, replayed and purged through any gateway that shares it.
 
+use doorward::limits::Limits;
 use serde_json::Value;
 use serde_json::json;
 
 use crate::harness::Gateway;
 use crate::harness::Github;
+use crate::harness::Inside;
 use crate::harness::Redis;
 use crate::harness::TOKEN;
 use crate::harness::picky;
@@ -54,6 +56,25 @@ fn what_one_gateway_took_is_listed_by_another_page_by_page() {
     assert_eq!(ids(&list(&listing, "id=dead-3")), ["dead-3"]);
     assert_eq!(ids(&list(&listing, "type=pull_request")), Vec::<&str>::new());
     assert_eq!(ids(&list(&listing, "until=2026-01-01T00:00:00Z")), Vec::<&str>::new());
+}
+
+#[test]
+fn a_list_that_has_scanned_as_many_entries_as_the_limit_says_answers_with_a_cursor() {
+    let (redis, upstream) = (Redis::start(), picky());
+    let gateway = |max_scanned| {
+        let mut limits = Limits::default();
+        (limits.redis.list_page, limits.redis.max_scanned) = (1, max_scanned);
+        Inside::start(&sections(&upstream.url(), &redis), limits)
+    };
+    let nothing = |gateway: &Inside| gateway.api("/api/v1/events?type=nothing").json();
+    let few = gateway(2);
+    for id in ["dead-1", "dead-2", "dead-3"] {
+        assert_eq!(Github::delivery(id, id).send(few.address()).status, 200);
+    }
+    let part = nothing(&few);
+    assert!(ids(&part).is_empty() && part["next"].is_string(), "{part}");
+    let whole = nothing(&gateway(4));
+    assert!(ids(&whole).is_empty() && whole["next"].is_null(), "{whole}");
 }
 
 #[test]

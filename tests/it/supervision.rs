@@ -51,7 +51,7 @@ fn each_kind_of_task_that_panics_is_started_again_and_the_gateway_goes_on() {
     );
     // Each frame of the log is moved into the file, so that the thread that does it runs.
     let mut limits = Limits::default();
-    limits.sqlite.checkpoint = 1;
+    limits.sqlite.checkpoint_frames = 1;
     let gateway = Inside::start(&format!("{tokens}{}", sections(&upstream)), limits);
     assert_delivers(&gateway, &upstream, "before");
     for task in [

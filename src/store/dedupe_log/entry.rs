@@ -1,4 +1,4 @@
-//! The entries of a dedupe log: how they are written, and how they are found among bytes that are damaged.
+//! The entries of a dedupe log, 28 bytes each: encoding, decoding, and the scan that finds them among damaged bytes.
 
 use crate::event::Key;
 use crate::store::SourceTag;
@@ -12,7 +12,7 @@ pub const VERSION: u32 = 1;
 const MAGIC: [u8; 16] = *b"doorward-dedupe\n";
 const SEGMENT: u32 = 1;
 const SNAPSHOT: u32 = 2;
-/// Latest message that a checkpoint may name, far beyond any clock; whoever counts on from it does not overflow.
+/// Latest message that a checkpoint may name: far beyond any clock, and numbers behind it do not overflow.
 const MAX_MESSAGE: i64 = i64::MAX / 2;
 
 /// What a file of the log is.
@@ -104,11 +104,11 @@ fn checksum(entry: &[u8; ENTRY]) -> u32 {
     crc32fast::hash(entry.split_last_chunk::<4>().map_or(&[], |(said, _)| said))
 }
 
-/// Finds the entries of a file: what makes no sense is passed byte by byte until entries make sense again.
+/// Finds the entries of a file: what makes no sense is skipped byte by byte until entries make sense again.
 #[derive(Debug, Default)]
 pub struct Scanner {
-    /// Bytes that were passed so far.
-    pub passed: u64,
+    /// Bytes that were skipped so far.
+    pub skipped: u64,
 }
 
 impl Scanner {
@@ -123,7 +123,7 @@ impl Scanner {
                     rest = behind;
                 }
                 None => {
-                    self.passed += 1;
+                    self.skipped += 1;
                     rest = rest.get(1..).unwrap_or_default();
                 }
             }
@@ -133,7 +133,7 @@ impl Scanner {
 
     /// So many bytes are left at the end of a file.
     pub fn end(&mut self, left: usize) {
-        self.passed += u64::try_from(left).unwrap_or(u64::MAX);
+        self.skipped += u64::try_from(left).unwrap_or(u64::MAX);
     }
 }
 
@@ -155,7 +155,7 @@ mod tests {
         let (mut scanner, mut found) = (Scanner::default(), Vec::new());
         let read = scanner.scan(bytes, |entry| found.push(entry));
         scanner.end(bytes.len() - read);
-        (found, scanner.passed)
+        (found, scanner.skipped)
     }
 
     #[test]
@@ -180,17 +180,17 @@ mod tests {
         }
 
         #[test]
-        fn records_around_damage_are_found_and_what_was_passed_is_counted(
+        fn records_around_damage_are_found_and_what_was_skipped_is_counted(
             before in proptest::collection::vec(record(), 0..5),
             damage in proptest::collection::vec(any::<u8>(), 0..100),
             after in proptest::collection::vec(record(), 0..5),
         ) {
             let entries = |records: &[Record]| records.iter().flat_map(|record| Entry::Record(*record).encode()).collect::<Vec<_>>();
             let bytes = [entries(&before), damage.clone(), entries(&after)].concat();
-            let (found, passed) = scan(&bytes);
+            let (found, skipped) = scan(&bytes);
             let expected: Vec<_> = before.iter().chain(&after).map(|record| Entry::Record(*record)).collect();
             prop_assert_eq!(found, expected);
-            prop_assert_eq!(passed, u64::try_from(damage.len()).expect("small"));
+            prop_assert_eq!(skipped, u64::try_from(damage.len()).expect("small"));
         }
     }
 }

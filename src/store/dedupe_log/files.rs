@@ -1,4 +1,4 @@
-//! The files of a dedupe log, `PATH-dedupe.N`: listed, made, read and replaced. Each is for its owner alone.
+//! The files of a dedupe log, `PATH-dedupe.N`: listed, created, read and replaced. Each has mode 0600.
 
 use std::ffi::OsString;
 use std::fs;
@@ -84,7 +84,7 @@ pub(super) fn create(path: &Path, number: u64) -> io::Result<File> {
     let header = Entry::Header { version: VERSION, kind: Kind::Segment }.encode();
     let made = file.write_all(&header).and_then(|()| file.sync_all()).and_then(|()| sync_folder(path));
     if let Err(error) = made {
-        // It is in nobody's way.
+        // If it stays, it does no harm.
         drop(fs::remove_file(name));
         return Err(error);
     }
@@ -97,9 +97,9 @@ pub(super) fn reopen(path: &Path, number: u64) -> io::Result<File> {
 }
 
 /// Makes safe what has been written to a file, and has it read from the disk from now on.
-pub(super) fn forget(path: &Path, number: u64) -> io::Result<()> {
+pub(super) fn drop_pages(path: &Path, number: u64) -> io::Result<()> {
     let name = name(path, number);
-    page_cache::forget(&name).map_err(|error| named(&name, &error))
+    page_cache::drop_pages(&name).map_err(|error| named(&name, &error))
 }
 
 /// Whether a file that is open is still the one of its number, and has all that was appended.
@@ -146,7 +146,7 @@ pub(super) fn read(path: &Path, number: u64, mut each: impl FnMut(Entry)) -> io:
         };
         if read == 0 {
             scanner.end(left);
-            return Ok(scanner.passed);
+            return Ok(scanner.skipped);
         }
         let filled = buffer.get(..left + read).unwrap_or_default();
         let done = scanner.scan(filled, &mut each);

@@ -1,4 +1,4 @@
-//! What operators see of a dedupe log: its size, what is not safe yet, and what failed.
+//! Metrics of a dedupe log: its size, the age of what is not synced, and failures.
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -14,7 +14,7 @@ use prometheus::proto::MetricFamily;
 
 use super::DedupeLog;
 
-/// The metrics of a log, which are read when somebody asks.
+/// The metrics of a log, read at each scrape.
 #[derive(Debug)]
 pub(crate) struct LogMetrics {
     log: Arc<DedupeLog>,
@@ -56,7 +56,7 @@ impl Collector for LogMetrics {
     fn collect(&self) -> Vec<MetricFamily> {
         let now = self.log.clock.instant();
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        // Nobody waits here for a write that the disk holds up.
+        // A scrape does not wait for a write that the disk holds up.
         if let Ok(state) = self.log.state.try_lock() {
             *seen = (state.bytes, state.unsynced);
         }

@@ -18,11 +18,11 @@ use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use arc_swap::ArcSwapOption;
 use prometheus::IntCounter;
 use tokio::sync::oneshot;
 
@@ -33,7 +33,7 @@ pub use self::entry::Record;
 pub use self::entry::Scanner;
 pub use self::entry::VERSION;
 pub(crate) use self::metrics::LogMetrics;
-use self::recover::Left;
+use self::recover::Existing;
 use super::DedupeRecords;
 use super::Unavailable;
 use crate::clock::Clock;
@@ -51,23 +51,22 @@ pub(crate) struct DedupeLog {
     limits: limits::DedupeLog,
     clock: Clock,
     state: Mutex<State>,
-    /// There is something to do for the log's thread.
+    /// The log's thread has something to do.
     more: Condvar,
     /// The keys of all messages up to this one are in the log and safe.
     checkpoint: AtomicI64,
-    /// Why what is finished now is in memory alone. Beside the state, which a write that the disk holds up has locked.
-    failing: AtomicBool,
-    why: Mutex<String>,
+    /// Why what is finished now is in memory alone. Beside the state, which is locked while the disk holds up a write.
+    failure: ArcSwapOption<Unavailable>,
     failures: IntCounter,
 }
 
-/// What an earlier process has left.
+/// What was found when the log was opened.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     /// How many files there were that are not empty.
     pub(crate) files: usize,
-    /// Bytes that made no sense.
-    pub(crate) passed: u64,
+    /// Damaged bytes that were skipped.
+    pub(crate) skipped: u64,
     /// The keys of all messages up to this one were in the log, and safe.
     pub(crate) checkpoint: i64,
 }
@@ -81,9 +80,9 @@ struct State {
     length: u64,
     /// The number of a snapshot that was begun and is not there yet; the segment behind it is there.
     reserved: Option<u64>,
-    /// Of all files, and from how many on it is time to see whether a snapshot is worth it.
+    /// Bytes of all files, and from how many on the thread checks whether a snapshot is due.
     bytes: u64,
-    look_at: u64,
+    check_at: u64,
     /// The keys of all messages up to this one are in memory, and in the files unless something failed.
     message: i64,
     /// Appends and syncs that failed, and how many of them a snapshot has made up for.
@@ -93,18 +92,18 @@ struct State {
     unsynced: Option<Instant>,
     /// Those who wait until what is not synced is safe.
     waiting: Vec<oneshot::Sender<()>>,
-    /// A snapshot is to be tried: now, or when this time has come.
+    /// When the next snapshot is written.
     due: Due,
     closed: bool,
 }
 
-/// When to see whether a snapshot is to be written.
+/// When the thread writes a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Due {
-    /// When the files have grown enough.
+    /// When the files have more than `check_at` bytes: then `Check`.
     Grown,
-    /// Now, if they have.
-    Look,
+    /// Now, if they have more bytes than the limits say for the records that are live now.
+    Check,
     /// From this time on, whatever their size.
     From(Instant),
 }
@@ -126,11 +125,11 @@ impl DedupeLog {
                 path.display()
             )
         };
-        let left = Left::look(path).map_err(failed)?;
-        left.is_readable(path)?;
-        let found = left.load(path, &records, clock.now()).map_err(failed)?;
-        let (number, file) = left.segment(path).map_err(failed)?;
-        let bytes = left.remove_replaced(path).map_err(failed)?;
+        let existing = Existing::find(path).map_err(failed)?;
+        existing.is_readable(path)?;
+        let found = existing.load(path, &records, clock.now()).map_err(failed)?;
+        let (number, file) = existing.segment(path).map_err(failed)?;
+        let bytes = existing.remove_replaced(path).map_err(failed)?;
         let length = file.metadata().map_err(failed)?.len();
         let state = State {
             file: Arc::new(file),
@@ -138,14 +137,14 @@ impl DedupeLog {
             length,
             reserved: None,
             bytes,
-            look_at: 0,
+            check_at: 0,
             message: found.checkpoint,
             failed: 0,
             healed: 0,
             unsynced: None,
             waiting: Vec::new(),
             // What is damaged is replaced at once.
-            due: if found.passed > 0 { Due::From(clock.instant()) } else { Due::Look },
+            due: if found.skipped > 0 { Due::From(clock.instant()) } else { Due::Check },
             closed: false,
         };
         let log = Self {
@@ -156,11 +155,15 @@ impl DedupeLog {
             state: Mutex::new(state),
             more: Condvar::new(),
             checkpoint: AtomicI64::new(found.checkpoint),
-            failing: AtomicBool::new(false),
-            why: Mutex::default(),
+            failure: ArcSwapOption::empty(),
             failures: metrics::failures(),
         };
         Ok((log, found))
+    }
+
+    /// Its limits.
+    pub(crate) fn limits(&self) -> &limits::DedupeLog {
+        &self.limits
     }
 
     /// The records in memory.
@@ -178,10 +181,7 @@ impl DedupeLog {
     /// # Errors
     /// [`Unavailable`] from an append or sync that failed until a snapshot has made up for it.
     pub(crate) fn healthy(&self) -> Result<(), Unavailable> {
-        if !self.failing.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        Err(Unavailable(self.why.lock().unwrap_or_else(PoisonError::into_inner).clone()))
+        self.failure.load().as_deref().map_or(Ok(()), |failure| Err(failure.clone()))
     }
 
     /// Remembers keys, in memory and with one write in the log, so that they are known when the process is killed. With the
@@ -209,8 +209,8 @@ impl DedupeLog {
             state.unsynced = Some(self.clock.instant());
             wake = true;
         }
-        if state.bytes > state.look_at && state.due == Due::Grown {
-            state.due = Due::Look;
+        if state.bytes > state.check_at && state.due == Due::Grown {
+            state.due = Due::Check;
             wake = true;
         }
         let written = written.map_err(|error| self.fail(&mut state, "written", &error));
@@ -221,7 +221,7 @@ impl DedupeLog {
         written
     }
 
-    /// Waits for the sync of what was appended before; an error when that fails.
+    /// Has everything that was appended before synced soon; the receiver fails when that fails.
     pub(crate) fn sync(&self) -> oneshot::Receiver<()> {
         let (sender, synced) = oneshot::channel();
         let mut state = self.lock();
@@ -235,7 +235,7 @@ impl DedupeLog {
         synced
     }
 
-    /// Lets the log's thread end when everything is synced.
+    /// Ends the log's thread after a last sync.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
         self.more.notify_one();
@@ -244,7 +244,8 @@ impl DedupeLog {
     /// Notes that something failed: a snapshot has to make up for it.
     fn fail(&self, state: &mut State, done: &str, error: &io::Error) -> Unavailable {
         self.failures.inc();
-        let why = format!("the dedupe log beside {} could not be {done} ({error})", self.path.display());
+        let failure =
+            Unavailable(format!("the dedupe log beside {} could not be {done} ({error})", self.path.display()));
         if state.is_healthy() {
             tracing::error!(
                 %error,
@@ -255,9 +256,8 @@ impl DedupeLog {
             state.due = Due::From(self.clock.instant());
         }
         state.failed += 1;
-        self.why.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&why);
-        self.failing.store(true, Ordering::Relaxed);
-        Unavailable(why)
+        self.failure.store(Some(Arc::new(failure.clone())));
+        failure
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -1,4 +1,4 @@
-//! What an earlier process has left: which files of the log count, and what they say.
+//! Opening a dedupe log: which of its files are current, and the records in them.
 
 use std::fs::File;
 use std::io;
@@ -17,9 +17,9 @@ use crate::time::Moment;
 /// Records that are put into memory together.
 const BATCH: usize = 256 * 1024;
 
-/// The files that are there.
+/// The files that an earlier process has written.
 #[derive(Debug)]
-pub(super) struct Left {
+pub(super) struct Existing {
     /// Those from the newest snapshot on; all of them without one.
     current: Vec<Listed>,
     /// The highest number, and whether that is a segment that can be appended to.
@@ -29,13 +29,13 @@ pub(super) struct Left {
     version: u32,
 }
 
-impl Left {
-    /// Looks at the files beside the store's, and removes a snapshot that was not finished. What is read from here on is safe: a
-    /// process that was killed may have left what is not.
-    pub(super) fn look(path: &Path) -> io::Result<Self> {
+impl Existing {
+    /// Lists the files beside the store's, and removes an unfinished snapshot. What is read from here on is on the disk: see
+    /// [`page_cache`](crate::store::page_cache).
+    pub(super) fn find(path: &Path) -> io::Result<Self> {
         files::discard(path)?;
         let mut current = files::list(path)?;
-        current.iter().try_for_each(|file| files::forget(path, file.number))?;
+        current.iter().try_for_each(|file| files::drop_pages(path, file.number))?;
         let headers = current.iter().map(|file| files::header(path, file.number));
         let headers = headers.collect::<io::Result<Vec<_>>>()?;
         let is = |header: &Option<(u32, Kind)>, kind| matches!(header, Some((_, known)) if *known == kind);
@@ -61,14 +61,14 @@ impl Left {
         ))
     }
 
-    /// Reads the records, from what is safe on the disk or was made so.
+    /// Reads the records into memory.
     pub(super) fn load(&self, path: &Path, records: &DedupeRecords, now: Moment) -> io::Result<Found> {
         let files = self.current.iter().filter(|file| file.bytes > 0).count();
         let mut found = Found { files, ..Found::default() };
         let second = seconds(now);
         let mut batch = Vec::with_capacity(BATCH);
         for file in &self.current {
-            found.passed += files::read(path, file.number, |entry| match entry {
+            found.skipped += files::read(path, file.number, |entry| match entry {
                 Entry::Record(record) if second < record.until => {
                     batch.push(record);
                     if batch.len() == BATCH {
@@ -93,7 +93,7 @@ impl Left {
         Ok((next, files::create(path, next)?))
     }
 
-    /// Removes what the newest snapshot has taken the place of; how many bytes the others have.
+    /// Removes files that the newest snapshot has replaced; returns the bytes of the others.
     pub(super) fn remove_replaced(&self, path: &Path) -> io::Result<u64> {
         if let Some(first) = self.current.first() {
             files::remove_below(path, first.number)?;

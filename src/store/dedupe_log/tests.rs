@@ -66,8 +66,8 @@ impl Bench {
     }
 
     /// What the thread does when it wakes now.
-    fn tend(&self) {
-        self.log().tend(false, || ());
+    fn maintain(&self) {
+        self.log().maintain(false, || ());
     }
 
     fn files(&self) -> Vec<u64> {
@@ -95,24 +95,24 @@ fn what_was_appended_is_known_after_a_kill_until_its_time() {
     (0..100).for_each(|number| bench.remember(number));
     bench.restart();
     assert!((0..100).all(|number| bench.knows(number)) && !bench.knows(100));
-    assert_eq!((bench.found.files, bench.found.passed), (1, 0));
+    assert_eq!((bench.found.files, bench.found.skipped), (1, 0));
     bench.hand.advance(Duration::from_secs(u64::from(TTL)));
     assert!(!bench.knows(1));
     bench.restart();
-    assert_eq!(bench.log().records().forget_expired(bench.clock.now()), 0, "it is not even read");
+    assert_eq!(bench.log().records().remove_expired(bench.clock.now()), 0, "it is not even read");
 }
 
 #[test]
 fn a_snapshot_is_written_when_the_files_are_larger_than_the_limits_say_and_not_before() {
     let mut bench = Bench::new(100 * BYTES);
-    bench.tend();
+    bench.maintain();
     // The same records again and again: ten live ones make 30, and the slack 100; the header is one more.
     let append = |many| (0..many).for_each(|number| bench.remember(number % 10));
     append(129);
-    bench.tend();
+    bench.maintain();
     assert_eq!((bench.files(), bench.bytes()), (vec![1], 130 * BYTES));
     append(1);
-    bench.tend();
+    bench.maintain();
     // Ten records between a header and a checkpoint, and the header of the segment behind it.
     assert_eq!((bench.files(), bench.bytes()), (vec![2, 3], 13 * BYTES));
     bench.remember(10);
@@ -127,18 +127,18 @@ fn records_that_are_past_their_time_go_with_the_next_snapshot() {
     (0..90).for_each(|number| bench.remember(number));
     bench.hand.advance(Duration::from_secs(u64::from(TTL)));
     (0..40).for_each(|number| bench.remember(number % 10));
-    bench.tend();
+    bench.maintain();
     assert_eq!(bench.bytes(), 13 * BYTES, "ten of them, in a snapshot");
 }
 
 #[test]
 fn the_thread_is_woken_when_there_is_enough_for_a_snapshot() {
     let bench = Bench::new(100 * BYTES);
-    bench.tend();
+    bench.maintain();
     (0..99).for_each(|number| bench.remember(number));
     assert_eq!(bench.log().lock().due, Due::Grown);
     bench.remember(99);
-    assert_eq!(bench.log().lock().due, Due::Look);
+    assert_eq!(bench.log().lock().due, Due::Check);
 }
 
 #[test]
@@ -146,11 +146,11 @@ fn it_is_synced_as_often_as_the_limit_says_and_then_says_which_messages_are_safe
     let bench = Bench::new(10_000);
     bench.log().append([record(1, bench.clock.now())], Some(77)).expect("written");
     bench.hand.advance(Duration::from_millis(999));
-    bench.tend();
+    bench.maintain();
     assert!(bench.log().lock().unsynced.is_some());
     assert_eq!(bench.log().checkpoint(), 0);
     bench.hand.advance(Duration::from_millis(1));
-    bench.tend();
+    bench.maintain();
     assert!(bench.log().lock().unsynced.is_none());
     assert_eq!(bench.log().checkpoint(), 77);
 }
@@ -161,7 +161,7 @@ fn whoever_waits_for_a_sync_does_not_wait_for_its_time() {
     bench.remember(1);
     let (mut one, mut other) = (bench.log().sync(), bench.log().sync());
     assert!(one.try_recv().is_err());
-    bench.tend();
+    bench.maintain();
     assert_eq!((one.try_recv(), other.try_recv()), (Ok(()), Ok(())));
 }
 
@@ -171,7 +171,7 @@ fn whoever_gives_up_waiting_for_a_sync_leaves_nothing_behind() {
     let mut patient = bench.log().sync();
     (0..10_000).for_each(|_| drop(bench.log().sync()));
     assert!(bench.log().lock().waiting.capacity() < 10, "while nothing can be synced");
-    bench.tend();
+    bench.maintain();
     assert_eq!(patient.try_recv(), Ok(()));
 }
 
@@ -181,7 +181,7 @@ fn a_segment_that_a_failed_snapshot_had_begun_is_not_synced_again_after_a_failed
     (0..50).for_each(|number| bench.remember(number % 5));
     let unfinished = bench.folder.path().join("store.db-dedupe.new");
     fs::create_dir(&unfinished).expect("a folder");
-    bench.tend();
+    bench.maintain();
     assert_eq!(bench.files(), [1, 3]);
     fs::remove_dir(&unfinished).expect("a folder");
     // As when the disk fails: what was appended is not there.
@@ -190,7 +190,7 @@ fn a_segment_that_a_failed_snapshot_had_begun_is_not_synced_again_after_a_failed
     bench.log().sync_now();
     assert!(bench.log().healthy().is_err());
     bench.hand.advance(bench.limits.retry_every);
-    bench.tend();
+    bench.maintain();
     assert!(bench.log().healthy().is_ok());
     assert_eq!(bench.files(), [4, 5]);
 }
@@ -220,12 +220,12 @@ fn checkpoints_outlive_kills_and_snapshots() {
     let mut bench = Bench::new(10 * BYTES);
     bench.log().append([record(1, bench.clock.now())], Some(42)).expect("written");
     bench.hand.advance(Duration::from_secs(1));
-    bench.tend();
+    bench.maintain();
     bench.restart();
     assert_eq!((bench.found.checkpoint, bench.log().checkpoint()), (42, 42));
     bench.log().append([], Some(43)).expect("a message without keys");
     (0..50).for_each(|number| bench.remember(number % 3));
-    bench.tend();
+    bench.maintain();
     assert_eq!(bench.files(), [2, 3]);
     bench.restart();
     assert_eq!(bench.found.checkpoint, 43, "the snapshot has everything up to it");
@@ -245,8 +245,15 @@ fn a_file_that_cannot_be_written_is_replaced_by_a_snapshot_of_what_is_in_memory(
     bench.log().sync_now();
     assert_eq!(bench.log().checkpoint(), 0, "it stands still");
     assert_eq!(waiter.try_recv(), Err(oneshot::error::TryRecvError::Closed), "nobody is told that it is safe");
-    bench.tend();
+    bench.hand.advance(Duration::from_secs(9));
+    let age = || bench.log().lock().unsynced.map(|since| bench.clock.instant() - since);
+    assert_eq!(age(), Some(Duration::from_secs(9)), "operators see for how long nothing is safe");
+    bench.maintain();
     assert!(bench.log().healthy().is_ok());
+    assert_eq!(age(), Some(Duration::ZERO), "what came while the snapshot was written is not safe yet");
+    bench.hand.advance(Duration::from_secs(1));
+    bench.maintain();
+    assert_eq!(age(), None);
     assert_eq!((bench.files(), bench.log().checkpoint()), (vec![2, 3], 5));
     bench.remember(3);
     bench.restart();
@@ -259,16 +266,16 @@ fn a_snapshot_that_fails_is_tried_again_after_a_while() {
     (0..50).for_each(|number| bench.remember(number % 5));
     // In the way of what is written first.
     fs::create_dir(bench.folder.path().join("store.db-dedupe.new")).expect("a folder");
-    bench.tend();
+    bench.maintain();
     assert_eq!(bench.files(), [1, 3]);
     assert!(bench.log().healthy().is_ok(), "nothing is lost");
     bench.remember(5);
     fs::remove_dir(bench.folder.path().join("store.db-dedupe.new")).expect("a folder");
     bench.hand.advance(bench.limits.retry_every - Duration::from_millis(1));
-    bench.tend();
+    bench.maintain();
     assert_eq!(bench.files(), [1, 3]);
     bench.hand.advance(Duration::from_millis(1));
-    bench.tend();
+    bench.maintain();
     assert_eq!(bench.files(), [2, 3]);
     bench.restart();
     assert!((0..6).all(|number| bench.knows(number)));
@@ -281,7 +288,7 @@ fn a_start_removes_what_a_snapshot_has_replaced_and_what_was_not_finished() {
     bench.remember(7);
     let old = fs::read(name(1)).expect("a file");
     (0..50).for_each(|number| bench.remember(number % 5));
-    bench.tend();
+    bench.maintain();
     fs::write(name(1), old).expect("as if it had been killed before it removed it");
     let unfinished = bench.folder.path().join("store.db-dedupe.new");
     fs::write(&unfinished, "half").expect("written");
@@ -295,7 +302,7 @@ fn a_start_removes_what_a_snapshot_has_replaced_and_what_was_not_finished() {
 }
 
 #[test]
-fn what_is_damaged_is_passed_and_replaced_at_once() {
+fn what_is_damaged_is_skipped_and_replaced_at_once() {
     let mut bench = Bench::new(10_000);
     (0..10).for_each(|number| bench.remember(number));
     let name = files::name(&bench.path(), 1);
@@ -305,14 +312,14 @@ fn what_is_damaged_is_passed_and_replaced_at_once() {
     bytes.truncate(28 * 11 - 3);
     fs::write(&name, bytes).expect("written");
     bench.restart();
-    assert_eq!(bench.found.passed, 28 + 25);
+    assert_eq!(bench.found.skipped, 28 + 25);
     bench.remember(20);
     let known: Vec<_> = (0..21).filter(|number| bench.knows(*number)).collect();
     assert_eq!(known, [0, 1, 2, 4, 5, 6, 7, 8, 20]);
-    bench.tend();
+    bench.maintain();
     assert_eq!(bench.files(), [2, 3]);
     bench.restart();
-    assert_eq!(bench.found.passed, 0);
+    assert_eq!(bench.found.skipped, 0);
     assert_eq!((0..21).filter(|number| bench.knows(*number)).collect::<Vec<_>>(), known);
 }
 

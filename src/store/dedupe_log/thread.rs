@@ -1,10 +1,11 @@
-//! What the thread of a dedupe log does: syncs what was appended, and replaces the files by a snapshot.
+//! The thread of a dedupe log: syncs what was appended, and replaces the files by a snapshot when they are too large or damaged.
 
 use std::io;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use std::time::Instant;
 
 use tokio::sync::oneshot;
 
@@ -13,35 +14,37 @@ use super::Due;
 use super::ENTRY_BYTES;
 use super::entry::Entry;
 use super::files;
-use crate::supervisor::Beat;
+use crate::supervisor::Heartbeat;
 use crate::supervisor::Lost;
 
 impl DedupeLog {
-    /// The log's thread: syncs what was appended, and writes snapshots.
+    /// Runs until the log is closed.
     ///
     /// # Errors
     /// Never; what fails is tried again.
-    pub(crate) fn run(&self, beat: &Beat) -> Result<(), Lost> {
+    pub(crate) fn run(&self, beat: &Heartbeat) -> Result<(), Lost> {
         loop {
-            beat.rest();
+            beat.idle();
             let closed = self.wait();
-            beat.show();
-            self.tend(closed, || beat.show());
+            beat.beat();
+            self.maintain(closed, || beat.beat());
             if closed {
                 return Ok(());
             }
         }
     }
 
-    /// Waits until there is something to do; whether that is the last.
+    /// Waits until there is something to do; whether the log is closed.
     fn wait(&self) -> bool {
         let mut state = self.lock();
         loop {
-            if state.closed || !state.waiting.is_empty() || state.due == Due::Look {
+            if state.closed || !state.waiting.is_empty() || state.due == Due::Check {
                 return state.closed;
             }
             let from = if let Due::From(from) = state.due { Some(from) } else { None };
-            let due = state.unsynced.map(|since| since + self.limits.sync_every).into_iter().chain(from).min();
+            // What a sync cannot help any more waits for a snapshot.
+            let unsynced = state.unsynced.filter(|_| state.is_healthy());
+            let due = unsynced.map(|since| since + self.limits.sync_every).into_iter().chain(from).min();
             let left = due.map(|due| due.saturating_duration_since(self.clock.instant()));
             state = match left {
                 Some(Duration::ZERO) => return false,
@@ -51,8 +54,8 @@ impl DedupeLog {
         }
     }
 
-    /// Does what is due now.
-    pub(super) fn tend(&self, closed: bool, beat: impl Fn()) {
+    /// Syncs and writes a snapshot, as far as either is due.
+    pub(super) fn maintain(&self, closed: bool, beat: impl Fn()) {
         let now = self.clock.instant();
         let state = self.lock();
         let late = state.unsynced.is_some_and(|since| now.saturating_duration_since(since) >= self.limits.sync_every);
@@ -62,12 +65,12 @@ impl DedupeLog {
             self.sync_now();
         }
         let grown = || {
-            let live = u64::try_from(self.records.forget_expired(self.clock.now())).unwrap_or(u64::MAX);
-            let most = self.most(live);
+            let live = u64::try_from(self.records.remove_expired(self.clock.now())).unwrap_or(u64::MAX);
+            let most = self.max_bytes(live);
             let mut state = self.lock();
-            state.look_at = most;
+            state.check_at = most;
             // Something may have failed meanwhile.
-            if state.due == Due::Look {
+            if state.due == Due::Check {
                 state.due = Due::Grown;
             }
             state.bytes > most
@@ -75,7 +78,7 @@ impl DedupeLog {
         let replace = match due {
             _ if closed => false,
             Due::Grown => false,
-            Due::Look => grown(),
+            Due::Check => grown(),
             Due::From(from) => from <= now,
         };
         if replace && let Err(error) = self.replace(&beat) {
@@ -90,34 +93,31 @@ impl DedupeLog {
         }
     }
 
-    /// Most bytes that all files have, with so many records, before a snapshot takes their place.
-    fn most(&self, live: u64) -> u64 {
+    /// Most bytes that all files may have with so many live records.
+    fn max_bytes(&self, live: u64) -> u64 {
         let live = live.saturating_mul(ENTRY_BYTES);
         live.saturating_mul(self.limits.factor.saturating_add(1)).saturating_add(self.limits.slack)
     }
 
     /// Makes safe what was appended, and says up to which message, unless an append has failed.
     pub(super) fn sync_now(&self) {
-        let (file, number, length, message, waiting) = {
+        let (file, number, length, message, since, waiting) = {
             let mut state = self.lock();
-            state.unsynced = None;
             let waiting = std::mem::take(&mut state.waiting);
             if !state.is_healthy() {
-                // Only a snapshot helps; those who wait are told so.
+                // Only a snapshot helps; those who wait get an error.
                 return;
             }
-            (Arc::clone(&state.file), state.number, state.length, state.message, waiting)
+            (Arc::clone(&state.file), state.number, state.length, state.message, state.unsynced.take(), waiting)
         };
         let synced = files::is_there(&self.path, number, &file, length).and_then(|()| file.sync_data());
         if let Err(error) = synced {
-            let mut state = self.lock();
             // What was not written may be thrown away now, and the next sync of this file would succeed without it: another one
             // begins, even where a snapshot that failed had begun this one.
-            state.reserved = None;
-            self.fail(&mut state, "synced", &error);
-            return;
+            self.lock().reserved = None;
+            return self.fail_sync(since, &error);
         }
-        tell(waiting);
+        notify(waiting);
         if message > self.checkpoint() {
             let mut state = self.lock();
             match state.write(&Entry::Checkpoint(message).encode()) {
@@ -127,8 +127,16 @@ impl DedupeLog {
         }
     }
 
+    /// Notes that a sync failed of what was appended since then.
+    fn fail_sync(&self, since: Option<Instant>, error: &io::Error) {
+        let mut state = self.lock();
+        state.unsynced = since.or(state.unsynced);
+        drop(self.fail(&mut state, "synced", error));
+    }
+
     /// Writes everything that is in memory to a new file, which takes the place of the older ones.
     pub(super) fn replace(&self, beat: impl Fn()) -> io::Result<()> {
+        let begun = self.clock.instant();
         let number = self.begin_behind_snapshot()?;
         let (message, failed) = {
             let state = self.lock();
@@ -150,11 +158,13 @@ impl DedupeLog {
             // Something has failed since.
             return Err(io::Error::other("an append failed while it was written"));
         }
-        self.failing.store(false, Ordering::Relaxed);
+        self.failure.store(None);
         if matches!(state.due, Due::From(_)) {
-            state.due = Due::Look;
+            state.due = Due::Check;
         }
         if !was_healthy {
+            // The snapshot is synced, and what was appended while it was written is not.
+            state.unsynced = state.unsynced.map(|since| since.max(begun));
             tracing::info!("a snapshot has taken the place of the dedupe log that could not be written");
         }
         Ok(())
@@ -183,27 +193,28 @@ impl DedupeLog {
         let number = files::list(&self.path)?.last().map_or(number, |last| last.number.max(number));
         let (snapshot, segment) = (number + 1, number + 2);
         let new = Arc::new(files::create(&self.path, segment)?);
-        let (old, waiting, healthy) = {
+        let (old, waiting, since, healthy) = {
             let mut state = self.lock();
-            (state.number, state.length) = (segment, ENTRY_BYTES);
-            (state.reserved, state.unsynced) = (Some(snapshot), None);
+            (state.number, state.length, state.reserved) = (segment, ENTRY_BYTES, Some(snapshot));
             state.bytes = state.bytes.saturating_add(ENTRY_BYTES);
-            (std::mem::replace(&mut state.file, new), std::mem::take(&mut state.waiting), state.is_healthy())
+            let healthy = state.is_healthy();
+            let since = state.unsynced.take_if(|_| healthy);
+            (std::mem::replace(&mut state.file, new), std::mem::take(&mut state.waiting), since, healthy)
         };
         // Until the snapshot is there, the old files are what a restart reads.
         match old.sync_data() {
-            Ok(()) if healthy => tell(waiting),
+            Ok(()) if healthy => notify(waiting),
             Ok(()) => {}
-            Err(error) => drop(self.fail(&mut self.lock(), "synced", &error)),
+            Err(error) => self.fail_sync(since, &error),
         }
         Ok(snapshot)
     }
 }
 
-/// Tells those who wait that everything is safe.
-fn tell(waiting: Vec<oneshot::Sender<()>>) {
+/// Notifies those who wait for a sync.
+fn notify(waiting: Vec<oneshot::Sender<()>>) {
     for waiter in waiting {
-        // Whoever stopped waiting does not need to know.
+        // One that is gone has stopped waiting.
         let _gone = waiter.send(());
     }
 }

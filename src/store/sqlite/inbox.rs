@@ -1,4 +1,4 @@
-//! What the writer has to write: gathered while it writes the previous batch.
+//! The mailbox of the writer: what is to be written in its next batch, and whether it can be written at all.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use rusqlite::Connection;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use super::rows::Columns;
 use super::salvage;
+use super::writes::Columns;
 use crate::event::Lane;
 use crate::message::Message;
 use crate::store::Keys;
@@ -27,7 +27,7 @@ use crate::store::queued::Settlement;
 use crate::store::queued::State;
 use crate::supervisor::Background;
 
-/// Between those who have something to write and the one who writes.
+/// Between those who have something to write and the writer.
 #[derive(Debug)]
 pub(super) struct Inbox {
     /// The file.
@@ -44,7 +44,7 @@ pub(super) struct Inbox {
     full: AtomicBool,
     /// Whether the log is too long for more events.
     long: AtomicBool,
-    /// Tasks that wake whoever waits.
+    /// Tasks that send the replies.
     wakes: Background,
 }
 
@@ -54,7 +54,7 @@ pub(super) struct Batch {
     pub(super) arrivals: Vec<Arrival>,
     pub(super) attempts: Vec<Attempt>,
     pub(super) orders: Vec<Order>,
-    /// Those who wait until it is safe.
+    /// Replies that are sent after the commit.
     pub(super) waiting: Vec<Waiting>,
     closed: bool,
 }
@@ -67,7 +67,7 @@ pub(super) struct Arrival {
     pub(super) keys: Option<Keys>,
     pub(super) until: u32,
     pub(super) event: Arc<Message>,
-    /// The event as it is written, made by whoever hands it over: the writer has enough to do.
+    /// The event as it is written, made on the thread of the request to spare the writer.
     pub(super) columns: Columns,
     pub(super) reply: Reply<Published>,
 }
@@ -104,7 +104,7 @@ impl std::fmt::Debug for Order {
     }
 }
 
-/// Somebody on a runtime who waits for a word.
+/// The sender of a reply to a task, with the task's runtime.
 #[derive(Debug)]
 pub(super) struct Reply<T> {
     runtime: Handle,
@@ -112,15 +112,15 @@ pub(super) struct Reply<T> {
 }
 
 impl<T> Reply<T> {
-    /// For whoever calls this, and where the word will come.
+    /// A reply to the task that calls this, and the receiver of it.
     pub(super) fn new() -> (Self, oneshot::Receiver<T>) {
         let (sender, receiver) = oneshot::channel();
         (Self { runtime: Handle::current(), sender }, receiver)
     }
 }
 
-/// Those who wait on one runtime, with what they are told. They are woken there, by one task: waking each of them from the
-/// writer's thread would be a system call for each.
+/// Replies to tasks of one runtime. One task sends them there: waking each receiver from the writer's thread would be a
+/// system call for each.
 #[derive(Debug)]
 pub(super) struct Waiting {
     runtime: Handle,
@@ -142,7 +142,7 @@ impl Batch {
         self.waiting.get_mut(at)
     }
 
-    /// Somebody waits until an event is queued.
+    /// Has a reply sent after the commit.
     pub(super) fn wait_queued(&mut self, reply: Reply<Published>, published: Published) {
         let Reply { runtime, sender } = reply;
         if let Some(waiting) = self.waiting_on(runtime) {
@@ -226,7 +226,7 @@ impl Inbox {
     pub(super) fn wake(&self, waiting: impl Iterator<Item = Waiting>) {
         for Waiting { runtime, queued } in waiting {
             self.wakes.spawn_on("wake", &runtime, async move {
-                // Whoever stopped waiting does not need to know.
+                // One that is gone has stopped waiting.
                 for (sender, published) in queued {
                     let _gone = sender.send(published);
                 }

@@ -1,5 +1,5 @@
-//! Keeps the log short: moves what was written from it into the file (a checkpoint), on a thread and a connection of its
-//! own while the writer goes on, and has the writer pause where that is not enough.
+//! Keeps the WAL short: checkpoints move its frames into the file, on a thread and a connection of their own while the writer
+//! goes on; where that is not enough, the writer waits for one that lets the WAL restart.
 
 use std::sync::Arc;
 use std::sync::Condvar;
@@ -14,12 +14,12 @@ use rusqlite::InterruptHandle;
 use super::inbox::Inbox;
 use super::salvage;
 use crate::limits::Sqlite as Limits;
-use crate::supervisor::Beat;
+use crate::supervisor::Heartbeat;
 
-/// How long whoever wants to write waits for another connection, unless the log is to begin anew.
+/// SQLite's busy timeout of the writer, but for the checkpoint that restarts the WAL.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Knows how long the log is, and when to do something about it.
+/// How long the WAL is, and when the next checkpoint is due.
 #[derive(Debug)]
 pub(super) struct Keeper {
     limits: Limits,
@@ -41,9 +41,9 @@ impl std::fmt::Debug for LongRead {
 
 #[derive(Debug, Default)]
 struct State {
-    /// How many frames are in the log.
+    /// Frames in the WAL.
     frames: u32,
-    /// How many there were at the last checkpoint, and when the log was last meant to begin anew.
+    /// How many there were at the last checkpoint, and when a restart was last tried.
     moved: u32,
     tried: u32,
     closed: bool,
@@ -70,8 +70,8 @@ impl Keeper {
 
     /// Follows the log of the writer's connection.
     pub(super) fn watch(self: &Arc<Self>, writer: &mut Connection) -> rusqlite::Result<()> {
-        // What is left of the longest log is given back when it begins anew.
-        writer.pragma_update(None, "journal_size_limit", i64::from(self.limits.restart) * 4096)?;
+        // The file of a WAL that was longer is cut to this when it restarts.
+        writer.pragma_update(None, "journal_size_limit", i64::from(self.limits.restart_frames) * 4096)?;
         let keeper = Arc::clone(self);
         writer.wal_hook(Some(move |_log: &mut rusqlite::hooks::Wal, frames| {
             keeper.committed(u32::try_from(frames).unwrap_or(0));
@@ -92,18 +92,18 @@ impl Keeper {
             (state.moved, state.tried) = (0, 0);
         }
         state.frames = frames;
-        if frames.saturating_sub(state.moved) >= self.limits.checkpoint {
+        if frames.saturating_sub(state.moved) >= self.limits.checkpoint_frames {
             self.more.notify_one();
         }
     }
 
     /// Moves pages until it is closed.
-    pub(super) fn run(&self, connection: &Connection, inbox: &Inbox, beat: &Beat) {
+    pub(super) fn run(&self, connection: &Connection, inbox: &Inbox, beat: &Heartbeat) {
         loop {
-            beat.rest();
+            beat.idle();
             {
                 let idle = |state: &mut State| {
-                    state.frames.saturating_sub(state.moved) < self.limits.checkpoint && !state.closed
+                    state.frames.saturating_sub(state.moved) < self.limits.checkpoint_frames && !state.closed
                 };
                 let mut state = self.more.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
                 if state.closed {
@@ -111,7 +111,7 @@ impl Keeper {
                 }
                 state.moved = state.frames;
             }
-            beat.show();
+            beat.beat();
             let _alone = self.alone();
             if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_moved| Ok(())) {
                 return inbox.fail(&error, salvage::is_damage(&error));
@@ -119,12 +119,13 @@ impl Keeper {
         }
     }
 
-    /// The writer's part: has the log begin anew when it is long. Whether events may be taken.
+    /// The writer's part: restarts the WAL when it is long. Returns whether more events may be queued.
     pub(super) fn restart(&self, writer: &Connection, inbox: &Inbox) -> rusqlite::Result<bool> {
         let frames = {
             let state = self.lock();
-            let due = state.frames >= self.limits.restart && state.frames - state.tried >= self.limits.checkpoint;
-            if !due && state.frames < self.limits.refuse {
+            let due = state.frames >= self.limits.restart_frames
+                && state.frames - state.tried >= self.limits.checkpoint_frames;
+            if !due && state.frames < self.limits.refuse_frames {
                 return Ok(true);
             }
             state.frames
@@ -134,7 +135,7 @@ impl Keeper {
             // The other checkpoint failed; a second one could succeed without what the first one lost.
             return Ok(true);
         }
-        writer.busy_timeout(self.limits.pause)?;
+        writer.busy_timeout(self.limits.restart_timeout)?;
         let busy = writer.query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get::<_, bool>(0));
         writer.busy_timeout(PATIENCE)?;
         let busy = busy?;
@@ -145,7 +146,7 @@ impl Keeper {
         }
         let mut state = self.lock();
         (state.frames, state.moved, state.tried) = if busy { (frames, frames, frames) } else { (0, 0, 0) };
-        Ok(state.frames < self.limits.refuse)
+        Ok(state.frames < self.limits.refuse_frames)
     }
 
     /// Ends it.
@@ -184,8 +185,9 @@ mod tests {
         (Arc::new(Sqlite::open(&options).expect("a store")), path)
     }
 
-    fn limits(checkpoint: u32, restart: u32, refuse: u32) -> Limits {
-        Limits { checkpoint, restart, refuse, pause: Duration::from_millis(1), ..Limits::default() }
+    fn limits(checkpoint_frames: u32, restart_frames: u32, refuse_frames: u32) -> Limits {
+        let restart_timeout = Duration::from_millis(1);
+        Limits { checkpoint_frames, restart_frames, refuse_frames, restart_timeout, ..Limits::default() }
     }
 
     /// Writes something, which is a frame; however long that takes.
@@ -308,9 +310,9 @@ mod tests {
         let usual = Limits::default();
         let folder = tempfile::tempdir().expect("a folder");
         let limits = Limits {
-            batch: usual.batch / usize::try_from(SCALE).expect("small"),
-            pause: usual.pause,
-            ..limits(usual.checkpoint / SCALE, usual.restart / SCALE, usual.refuse / SCALE)
+            batch_bytes: usual.batch_bytes / usize::try_from(SCALE).expect("small"),
+            restart_timeout: usual.restart_timeout,
+            ..limits(usual.checkpoint_frames / SCALE, usual.restart_frames / SCALE, usual.refuse_frames / SCALE)
         };
         let (sqlite, path) = open(&folder, limits);
         let mut senders = tokio::task::JoinSet::new();

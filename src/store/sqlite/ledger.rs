@@ -13,6 +13,7 @@ use super::rows;
 use super::search::Direction;
 use super::search::Found;
 use super::search::Search;
+use super::writes;
 use crate::limits;
 use crate::store::Denied;
 use crate::store::Part;
@@ -94,7 +95,7 @@ impl Sqlite {
         let states = part.states.clone();
         let (rows, next) = self.finished(part, |_source| true).await?;
         let delete = |file: &Connection, event: Changed| {
-            rows::delete(file, &[event.row])?;
+            writes::delete(file, &[event.row])?;
             Ok(Some(event))
         };
         Ok(Done { events: self.change(rows, states, delete).await?, next })
@@ -195,7 +196,7 @@ fn search<'p>(
         direction,
         behind: behind.as_ref().map(row).transpose()?,
         limit: *limit,
-        looks: limits.max_looks,
+        looks: limits.max_scanned,
         sorted: limits.max_sorted,
     })
 }

@@ -1,15 +1,16 @@
-//! Queued events in a SQLite file, and the dedupe records of finished ones in memory and in a log beside the file.
+//! Queued events in a SQLite file, and the dedupe records of finished events in memory and in a log beside the file.
 //!
-//! One thread writes the file: an event to be queued and the keys that keep it from being queued twice stand in one row,
-//! and all that came while the previous batch was written share one fsync. What cannot be written poisons the file: it
-//! takes nothing more until the gateway is started again. Events that are not queued touch the log alone. The file is
-//! locked for this process, and its log with it. One that is damaged is replaced by what can be read of it.
+//! One thread, the writer, writes the file: an event and the keys that keep it from being queued twice are one row, and all that
+//! came while the previous batch was written share one fsync. After a failed write or fsync nothing more is written until the
+//! gateway is restarted. Events that are not queued touch the dedupe log alone. The file is locked for this process, and the
+//! lock covers its log. At a start, a damaged file is replaced by what can be read of it.
 
 mod inbox;
 mod keeper;
 mod ledger;
 mod line;
 mod lines;
+mod log_repair;
 mod open;
 mod pages;
 mod private;
@@ -21,6 +22,7 @@ mod search;
 mod volatile;
 mod wal;
 mod writer;
+mod writes;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -42,10 +44,10 @@ use self::keeper::Keeper;
 use self::line::Load;
 use self::line::Standing;
 use self::lines::Lines;
-use self::rows::Columns;
 use self::rows::Damaged;
 use self::rows::Most;
 pub use self::volatile::why_volatile;
+use self::writes::Columns;
 use super::DedupeRecords;
 use super::Keyspace;
 use super::Published;
@@ -66,9 +68,6 @@ use crate::limits::Limits;
 use crate::message::Message;
 use crate::supervisor::Supervisor;
 use crate::time::Moment;
-
-/// How long an answer waits for the sync of the log. The event is delivered already, so a slower disk can only risk a duplicate.
-const COMMIT_PATIENCE: Duration = Duration::from_millis(250);
 
 /// How often it is looked whether a thread has ended, where nothing tells.
 const JOIN_PAUSE: Duration = Duration::from_millis(1);
@@ -125,7 +124,7 @@ pub struct Sqlite {
     keeper: Arc<Keeper>,
     /// Reads what is to be tried next.
     loader: Mutex<Connection>,
-    /// Reads what somebody wants to see, which may take longer.
+    /// Reads for lists and other requests of operators, which may take longer.
     viewer: Mutex<Connection>,
     threads: Vec<JoinHandle<()>>,
     log_thread: Option<JoinHandle<()>>,
@@ -136,12 +135,12 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
-    /// What is finished.
+    /// The dedupe records in memory.
     pub fn records(&self) -> &DedupeRecords {
         self.log.records()
     }
 
-    /// Whether what is finished is known after a crash.
+    /// Whether dedupe records survive a crash of the process.
     ///
     /// # Errors
     /// [`Unavailable`] while the dedupe log cannot be written, and while the disk is nearly full.
@@ -150,7 +149,7 @@ impl Sqlite {
         self.log.healthy()
     }
 
-    /// What operators see of the dedupe log.
+    /// The metrics of the dedupe log.
     ///
     /// # Errors
     /// Only when a metric has no valid name, which is a bug.
@@ -194,12 +193,11 @@ impl Sqlite {
         if !self.fsync {
             return Ok(());
         }
-        match tokio::time::timeout(COMMIT_PATIENCE, self.log.sync()).await {
+        let timeout = self.log.limits().commit_timeout;
+        match tokio::time::timeout(timeout, self.log.sync()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_failed)) => Err(self.log.healthy().err().unwrap_or_else(closing)),
-            Err(_elapsed) => {
-                Err(Unavailable(format!("the sync of the dedupe log took longer than {COMMIT_PATIENCE:?}")))
-            }
+            Err(_elapsed) => Err(Unavailable(format!("the sync of the dedupe log took longer than {timeout:?}"))),
         }
     }
 
@@ -272,7 +270,7 @@ impl Sqlite {
     async fn load(self: &Arc<Self>, queue: usize, load: Load, max: usize) -> Result<Vec<Standing>, Unavailable> {
         let Some(known) = self.lines.get(queue) else { return Ok(Vec::new()) };
         let source = known.source;
-        let most = |events: usize| Most { events, bytes: self.limits.max_read };
+        let most = |events: usize| Most { events, bytes: self.limits.max_load_bytes };
         let (most, due_most) = (most(self.limits.max_load), most(max.min(self.limits.max_load)));
         let read = match load {
             Load::Next { from } => self.read(move |file| rows::next(file, source, from, most)).await,
@@ -372,7 +370,7 @@ impl Sqlite {
         self.order_and(act, |_acted| {}).await
     }
 
-    /// The same; the writer calls `safe` before anything that is written later, even when nobody waits for the answer.
+    /// The same; the writer calls `safe` after the commit and before the next batch, even when the caller is gone.
     async fn order_and<T: Send + 'static>(
         &self,
         act: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,

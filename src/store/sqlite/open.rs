@@ -1,4 +1,4 @@
-//! Opens the file: takes it for this process, brings its layout up to date, and reads what has to be in memory.
+//! Opens the file: locks it for this process, checks or creates its layout, reads what has to be in memory, and starts the threads.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -19,6 +19,7 @@ use super::Sqlite;
 use super::inbox::Inbox;
 use super::line::Line;
 use super::lines;
+use super::log_repair;
 use super::private;
 use super::retention::Retention;
 use super::rows;
@@ -28,13 +29,10 @@ use super::schema::Owner;
 use super::writer::Writer;
 use crate::store::DedupeRecords;
 use crate::store::Keyspace;
-use crate::store::SourceTag;
 use crate::store::dedupe_log::DedupeLog;
-use crate::store::dedupe_log::Found;
-use crate::store::dedupe_log::Record;
 use crate::store::page_cache;
 use crate::store::queued::Queue;
-use crate::supervisor::Beat;
+use crate::supervisor::Heartbeat;
 use crate::supervisor::Supervisor;
 use crate::supervisor::Task;
 use crate::time::Moment;
@@ -69,7 +67,7 @@ impl Sqlite {
         // A link to a file elsewhere is followed once: what is beside the file, and the room on its disk, are there.
         let path = std::fs::canonicalize(&options.path).unwrap_or_else(|_unknown| options.path.clone());
         let (path, options) = (path.as_path(), &Options { path: path.clone(), ..options.clone() });
-        forget(path)?;
+        drop_cached_pages(path)?;
         owned = salvage::where_needed(path, owned)?;
         let opened = match Opened::new(options) {
             Err(Failure::Sqlite(error)) if salvage::is_damage(&error) && salvage::is_possible(path) => {
@@ -80,13 +78,13 @@ impl Sqlite {
         };
         let Opened { mut connection, log, sources, lines, last_row } =
             opened.map_err(|failure| failure.explain(path))?;
-        // Only now it is known to be a store, and nobody else's file.
+        // Only now it is known to be a store.
         private::narrow(path);
         let failed = |error: rusqlite::Error| Failure::Sqlite(error).explain(path);
         let keep = options.queues.iter().filter_map(|queue| Some((*sources.get(&queue.source)?, queue.keep))).collect();
         let (limits, clock) = (options.limits.sqlite.clone(), options.clock.clone());
         let (inbox, keeper) =
-            (Arc::new(Inbox::new(path.to_owned(), limits.batch)), Arc::new(Keeper::new(limits.clone())));
+            (Arc::new(Inbox::new(path.to_owned(), limits.batch_bytes)), Arc::new(Keeper::new(limits.clone())));
         keeper.watch(&mut connection).map_err(failed)?;
         let retention = Retention::new(keep, clock.now(), &limits);
         let writer = Writer {
@@ -106,24 +104,24 @@ impl Sqlite {
         let (keeping, searching) = (connect(path).map_err(failed)?, read_only(path).map_err(failed)?);
         keeper.may_interrupt(&searching);
         let check = {
-            // It only reads, and is given up when the log has to begin anew.
+            // It only reads, and is interrupted when it keeps the WAL from restarting.
             let inbox = Arc::clone(&inbox);
-            move || search_for_damage(&searching, &inbox)
+            move || check_integrity(&searching, &inbox)
         };
         let checkpoint = {
             let (keeper, inbox) = (Arc::clone(&keeper), Arc::clone(&inbox));
-            move |beat: &Beat| keeper.run(&keeping, &inbox, beat)
+            move |beat: &Heartbeat| keeper.run(&keeping, &inbox, beat)
         };
         let threads = threads(options.supervisor, checkpoint, writer, check)?;
-        let (log_thread, fsync) = (Some(tend(&log, options.supervisor)?), options.fsync);
+        let (log_thread, fsync) = (Some(start_log_thread(&log, options.supervisor)?), options.fsync);
         Ok(Self { log, fsync, inbox, lines, keeper, loader, viewer, threads, log_thread, limits, clock, _owned: owned })
     }
 }
 
-/// Has what is read from here on come from the disk.
-fn forget(path: &Path) -> Result<(), String> {
+/// Has the file and its WAL read from the disk from here on.
+fn drop_cached_pages(path: &Path) -> Result<(), String> {
     for file in [path, salvage::beside(path, "-wal").as_path()] {
-        page_cache::forget(file).map_err(|error| format!("{} cannot be written: {error}", file.display()))?;
+        page_cache::drop_pages(file).map_err(|error| format!("{} cannot be written: {error}", file.display()))?;
     }
     Ok(())
 }
@@ -131,7 +129,7 @@ fn forget(path: &Path) -> Result<(), String> {
 /// Starts the threads: the keeper is the first that has to end.
 fn threads(
     supervisor: &Supervisor,
-    mut checkpoint: impl FnMut(&Beat) + Send + 'static,
+    mut checkpoint: impl FnMut(&Heartbeat) + Send + 'static,
     mut writer: Writer,
     mut check: impl FnMut() + Send + 'static,
 ) -> Result<Vec<JoinHandle<()>>, String> {
@@ -145,7 +143,7 @@ fn threads(
     });
     let checking = supervisor.thread(Task::SqliteCheck, move |beat| {
         // One look takes as long as the file is large.
-        beat.rest();
+        beat.idle();
         check();
         Ok(())
     });
@@ -173,12 +171,12 @@ impl Opened {
         if owner == Owner::Nobody {
             schema::create(&mut connection)?;
         }
-        forgive_clock(&connection, options.clock.now())?;
+        rebase_due(&connection, options.clock.now())?;
         let sources = sources(&connection, options.queues)?;
         let lines = Arc::new(lines(&connection, options, &sources)?);
-        let last_row = compare(&connection, &options.path, &found, owner == Owner::Nobody)?;
-        repair(&connection, &log, &found, (&sources, last_row))?;
-        empty_log(&connection)?;
+        let last_row = log_repair::compare(&connection, &options.path, &found, owner == Owner::Nobody)?;
+        log_repair::repair(&connection, &log, &found, (&sources, last_row, options.clock.now()))?;
+        truncate_wal(&connection)?;
         Ok(Self { connection, log: Arc::new(log), sources, lines, last_row })
     }
 }
@@ -189,8 +187,8 @@ impl From<rusqlite::Error> for Failure {
     }
 }
 
-/// Looks for events that the indexes have lost, which nobody would ever miss: SQLite itself notices only what it meets.
-fn search_for_damage(connection: &Connection, inbox: &Inbox) {
+/// Finds events that the indexes have lost, which nobody would ever miss: SQLite itself notices only what it reads.
+fn check_integrity(connection: &Connection, inbox: &Inbox) {
     for table in ["events", "sources"] {
         let found =
             connection.query_row(&format!("PRAGMA integrity_check({table})"), [], |row| row.get::<_, String>(0));
@@ -203,14 +201,14 @@ fn search_for_damage(connection: &Connection, inbox: &Inbox) {
                     "too much is written to look for damage at the same time; the next start does again"
                 );
             }
-            // Whoever needs what cannot be read now will say so.
+            // Whatever needs to read it will report the error.
             Err(_passing) => return,
         }
     }
 }
 
 /// Starts the thread of the dedupe log.
-fn tend(log: &Arc<DedupeLog>, supervisor: &Supervisor) -> Result<JoinHandle<()>, String> {
+fn start_log_thread(log: &Arc<DedupeLog>, supervisor: &Supervisor) -> Result<JoinHandle<()>, String> {
     let log = Arc::clone(log);
     let thread = supervisor.thread(Task::DedupeLog, move |beat| log.run(beat));
     thread.map_err(|error| format!("cannot start the thread of the dedupe log: {error}"))
@@ -244,9 +242,9 @@ pub(super) fn read_only(path: &Path) -> rusqlite::Result<Connection> {
     Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
 }
 
-/// Moves the log of an earlier gateway into the file: one that is killed again and again never comes to that, and each
-/// start would read a longer one.
-fn empty_log(connection: &Connection) -> rusqlite::Result<()> {
+/// Moves the WAL of an earlier process into the file: one that is killed again and again never does, and each start would read
+/// a longer one.
+fn truncate_wal(connection: &Connection) -> rusqlite::Result<()> {
     match connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_row| Ok(())) {
         // What is queued can be delivered from the log.
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => Ok(()),
@@ -254,65 +252,12 @@ fn empty_log(connection: &Connection) -> rusqlite::Result<()> {
     }
 }
 
-/// After a clock that was put back, pauses that began later than now begin now.
-fn forgive_clock(connection: &Connection, now: Moment) -> rusqlite::Result<()> {
+/// When the clock was set back, pauses that began later than now begin now.
+fn rebase_due(connection: &Connection, now: Moment) -> rusqlite::Result<()> {
     connection.execute(
         "UPDATE events SET due = due - settled + ?1, settled = ?1 WHERE state = 3 AND due > ?1 AND settled > ?1",
         [now.millis()],
     )?;
-    Ok(())
-}
-
-/// Says what the file and its log know of each other's loss; the last event that there may have been, behind which new ones
-/// are numbered.
-fn compare(connection: &Connection, path: &Path, found: &Found, is_new: bool) -> rusqlite::Result<i64> {
-    let (path, last, checkpoint) = (path.display(), rows::last(connection)?, found.checkpoint);
-    if last < checkpoint {
-        tracing::error!(
-            %path,
-            last = %rows::number(last),
-            logged = %rows::number(checkpoint),
-            "the store's file is older than the dedupe log beside it: events that were acknowledged are missing. If there is a \
-             later copy of the file, stop the gateway and put it back"
-        );
-        // It is said once: what is queued from now on stands behind it.
-        rows::mark_deleted(connection, checkpoint)?;
-    }
-    if found.files == 0 && !is_new {
-        tracing::warn!(
-            %path,
-            "there is no dedupe log beside the store's file: of finished events only those are known that are in the file; \
-             others are delivered again when their providers send them again"
-        );
-    }
-    if found.passed > 0 {
-        tracing::warn!(
-            %path,
-            bytes = found.passed,
-            "in the dedupe log there are bytes that make no sense, as a power failure leaves them at its end; what is around \
-             them was read"
-        );
-    }
-    Ok(last.max(checkpoint))
-}
-
-/// Adds the keys of events that the log may have lost: those behind its checkpoint, or all where it is damaged.
-fn repair(
-    connection: &Connection,
-    log: &DedupeLog,
-    found: &Found,
-    (sources, last): (&HashMap<String, i64>, i64),
-) -> rusqlite::Result<()> {
-    let tags: HashMap<i64, SourceTag> =
-        sources.iter().map(|(name, source)| (*source, Keyspace::of_source(name).tag())).collect();
-    let behind = if found.passed > 0 { 0 } else { found.checkpoint };
-    let mut records = Vec::new();
-    rows::keys_behind(connection, behind, Moment::now().unix(), |source, key, until| {
-        let source = tags.get(&source).copied().unwrap_or(SourceTag::NOBODY);
-        records.push(Record { source, key, until });
-    })?;
-    // A log that cannot be written has said so, and tries again.
-    drop(log.append(records, Some(last)));
     Ok(())
 }
 
@@ -394,6 +339,7 @@ mod tests {
     use super::*;
     use crate::event::Key;
     use crate::store::Keys;
+    use crate::store::SourceTag;
 
     const SOURCE: SourceTag = SourceTag(7);
 
@@ -413,6 +359,28 @@ mod tests {
         drop(first);
         let again = open(&path).expect("the first one let go");
         assert!(keys.iter().all(|key| again.records().contains(SOURCE, key)));
+    }
+
+    #[test]
+    fn an_answer_waits_for_the_sync_of_the_log_for_as_long_as_the_limit_says() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("store.db");
+        let mut options = Options { fsync: true, ..Options::for_tests(&path) };
+        options.limits.dedupe_log.commit_timeout = Duration::from_secs(60);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let commit = |sqlite: &Sqlite| {
+            runtime.block_on(sqlite.commit(SOURCE, [Key([7; 16])].into_iter(), Duration::from_secs(60)))
+        };
+        let synced = Sqlite::open(&options).expect("a store");
+        assert!(commit(&synced).is_ok(), "long enough for any disk");
+        drop(synced);
+        options.limits.dedupe_log.commit_timeout = Duration::from_millis(20);
+        let mut stalled = Sqlite::open(&options).expect("a store");
+        // Without its thread, no sync ever ends.
+        stalled.log.close();
+        stalled.log_thread.take().map(JoinHandle::join).expect("a thread").expect("it ends");
+        let late = commit(&stalled).expect_err("nobody syncs");
+        assert!(late.to_string().contains("longer than 20ms"), "{late}");
     }
 
     #[test]

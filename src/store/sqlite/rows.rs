@@ -1,4 +1,4 @@
-//! Queued events as rows: written when they come, changed when they were tried, read when they are to be tried.
+//! Rows of queued events: their numbers and states, and the queries that read them.
 
 use std::sync::Arc;
 
@@ -10,7 +10,6 @@ use rusqlite::OptionalExtension as _;
 use rusqlite::Row;
 use rusqlite::params;
 
-use super::inbox::Arrival;
 use super::line::Loaded;
 use super::line::Standing;
 use crate::event::Key;
@@ -19,10 +18,8 @@ use crate::message::Message;
 use crate::message::codec;
 use crate::store::queued::Counts;
 use crate::store::queued::Number;
-use crate::store::queued::Settlement;
 use crate::store::queued::State;
 use crate::store::queued::Tries;
-use crate::store::queued::Verdict;
 use crate::time::Moment;
 
 /// Rows of one millisecond.
@@ -63,88 +60,6 @@ pub(super) fn number(row: i64) -> Number {
 pub(super) fn row(number: Number) -> Option<i64> {
     let sequence = i64::try_from(number.sequence).ok().filter(|sequence| *sequence < PER_MILLISECOND)?;
     i64::try_from(number.millis).ok()?.checked_mul(PER_MILLISECOND)?.checked_add(sequence)
-}
-
-/// What is written of a message besides what stands in it as it is.
-#[derive(Debug)]
-pub(super) struct Columns {
-    source: String,
-    id: String,
-    kind: Option<String>,
-    trace: Option<String>,
-    headers: String,
-    checksum: i64,
-}
-
-impl Columns {
-    pub(super) fn of(message: &Message) -> Self {
-        let headers = codec::to_json(codec::pairs(&message.headers));
-        Self {
-            source: codec::text(&message.source),
-            id: codec::text(&message.event_id),
-            kind: message.kind.as_ref().map(codec::text),
-            trace: message.trace.as_ref().map(codec::text),
-            checksum: checksum(message, &headers),
-            headers,
-        }
-    }
-
-    /// About how many bytes they take on disk.
-    pub(super) fn bytes(&self) -> usize {
-        2 * self.id.len() + self.headers.len() + 290
-    }
-}
-
-/// Statements that are used for each event.
-pub(super) struct Writing<'c> {
-    event: CachedStatement<'c>,
-    payload: CachedStatement<'c>,
-    settle: CachedStatement<'c>,
-}
-
-impl<'c> Writing<'c> {
-    pub(super) fn new(connection: &'c Connection) -> rusqlite::Result<Self> {
-        Ok(Self {
-            event: connection.prepare_cached(
-                "INSERT INTO events
-                     (event, source, state, attempts, spent, received, settled, lane, checksum, keys, until, id, type)
-                 VALUES (?1, ?2, 2, 0, 0, ?3, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-            )?,
-            payload: connection.prepare_cached(&format!(
-                "INSERT INTO payloads (event, {PAYLOAD}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
-            ))?,
-            settle: connection.prepare_cached(
-                "UPDATE events SET state = ?2, attempts = ?3, settled = ?4, due = ?5, reason = ?6, answer = ?7
-                 WHERE event = ?1",
-            )?,
-        })
-    }
-
-    /// Writes an event that waits for its first attempt.
-    pub(super) fn insert(&mut self, row: i64, source: i64, arrival: &Arrival) -> rusqlite::Result<()> {
-        let Arrival { event, columns: Columns { source: name, id, kind, trace, headers, checksum }, .. } = arrival;
-        let (received, method) = (event.received_at.millis(), event.method.as_str());
-        let lane = event.lane.map(|lane| lane.0.cast_signed());
-        let keys = arrival.keys.map(|keys| keys.iter().flat_map(|key| key.0).collect::<Vec<u8>>());
-        let until = keys.as_ref().map(|_keys| arrival.until);
-        self.event.execute(params![row, source, received, lane, checksum, keys, until, id, kind])?;
-        let (target, verified, body) = (&*event.target, event.verified, &event.body[..]);
-        self.payload.execute(params![row, name, id, kind, method, target, trace, verified, headers, body])?;
-        Ok(())
-    }
-
-    /// Writes what an attempt came to; a retry at `due`.
-    pub(super) fn settle(&mut self, row: i64, settlement: &Settlement, due: Option<i64>) -> rusqlite::Result<()> {
-        let next = match settlement.verdict {
-            Verdict::Delivered => State::Delivered,
-            Verdict::Retry(_) => State::Retrying,
-            Verdict::Dead => State::Dead,
-        };
-        let answer = settlement.answer.as_ref().and_then(|answer| serde_json::to_string(answer).ok());
-        let at = settlement.at.millis();
-        self.settle.execute(params![row, state(next), settlement.attempts, at, due, settlement.reason, answer])?;
-        Ok(())
-    }
 }
 
 /// An event that cannot be delivered because its row was damaged.
@@ -331,11 +246,6 @@ pub(super) fn last(connection: &Connection) -> rusqlite::Result<i64> {
     )
 }
 
-/// Notes that the file has come at least this far, whatever becomes of the events in it.
-pub(super) fn mark_deleted(connection: &Connection, row: i64) -> rusqlite::Result<()> {
-    connection.prepare_cached("UPDATE deleted SET event = ?1 WHERE event < ?1")?.execute([row]).map(drop)
-}
-
 /// What the events behind a row are finished under, with the number of their source, as far as that is not over at `now`, a
 /// second since 1970.
 pub(super) fn keys_behind(
@@ -351,20 +261,6 @@ pub(super) fn keys_behind(
         let (Ok(source), Ok(until)) = (row.get_ref(0)?.as_i64(), row.get(2)) else { continue };
         let (keys, _rest) = row.get_ref(1)?.as_blob().unwrap_or_default().as_chunks();
         keys.iter().for_each(|key| each(source, Key(*key), until));
-    }
-    Ok(())
-}
-
-/// Deletes events.
-pub(super) fn delete(connection: &Connection, rows: &[i64]) -> rusqlite::Result<()> {
-    if let Some(last) = rows.iter().max() {
-        mark_deleted(connection, *last)?;
-    }
-    let mut event = connection.prepare_cached("DELETE FROM events WHERE event = ?1")?;
-    let mut payload = connection.prepare_cached("DELETE FROM payloads WHERE event = ?1")?;
-    for row in rows {
-        event.execute([row])?;
-        payload.execute([row])?;
     }
     Ok(())
 }
@@ -409,8 +305,11 @@ mod tests {
     use proptest::prelude::*;
     use rusqlite::types::Value;
 
+    use super::super::inbox::Arrival;
     use super::super::inbox::Reply;
     use super::super::schema;
+    use super::super::writes::Columns;
+    use super::super::writes::Writing;
     use super::*;
 
     const MOST: Most = Most { events: 10, bytes: usize::MAX };
@@ -440,6 +339,31 @@ mod tests {
             ".{0,20}".prop_map(Value::Text),
             proptest::collection::vec(any::<u8>(), 0..20).prop_map(Value::Blob),
         ]
+    }
+
+    #[test]
+    fn as_many_events_and_bytes_as_the_limits_say_are_read_at_once() {
+        let file = written(Message::example());
+        file.execute_batch(
+            "INSERT INTO events SELECT 2, source, state, attempts, spent, received, settled, due, replayed, lane, checksum, keys,
+                 until, id, type, reason, answer FROM events;
+             INSERT INTO payloads SELECT 2, source_name, event_id, event_type, method, target, trace, verified, headers, body
+                 FROM payloads",
+        )
+        .expect("another one");
+        let weight = Message::example().weight();
+        for (events, bytes, read, complete) in [
+            (3, usize::MAX, 2, true),
+            (2, usize::MAX, 2, false),
+            (1, usize::MAX, 1, false),
+            (3, 2 * weight + 1, 2, true),
+            (3, weight + 1, 2, false),
+            (3, weight, 1, false),
+            (3, 1, 1, false),
+        ] {
+            let (loaded, _) = next(&file, 1, 1, Most { events, bytes }).expect("it can be read");
+            assert_eq!((loaded.events.len(), loaded.complete), (read, complete), "{events} events of {bytes} bytes");
+        }
     }
 
     proptest! {

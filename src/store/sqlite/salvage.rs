@@ -25,6 +25,7 @@ use super::private;
 use super::rows;
 use super::rows::DAMAGED;
 use super::schema;
+use super::writes;
 use crate::message::codec;
 use crate::store::queued::State;
 use crate::time::Moment;
@@ -199,7 +200,7 @@ fn keep(new: &Connection, record: &Record) -> rusqlite::Result<()> {
         [_, Value::Text(name)] => new
             .prepare_cached("INSERT OR IGNORE INTO sources (source, name) VALUES (?1, ?2)")?
             .execute(params![row, name]),
-        [Value::Integer(deleted)] => rows::mark_deleted(new, *deleted).map(|()| 1),
+        [Value::Integer(deleted)] => writes::mark_deleted(new, *deleted).map(|()| 1),
         [_, payload @ ..] if payload.len() == PAYLOAD => new
             .prepare_cached(&format!(
                 "INSERT OR IGNORE INTO payloads (event, {}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",

@@ -8,11 +8,12 @@ pub(super) const PRESENT: i64 = 3;
 /// What a file of Doorward has as `application_id`: "DWRD".
 pub(super) const APPLICATION: u32 = 0x4457_5244;
 
-/// A row's number is the millisecond in which it was queued, times 4096, and which of that millisecond it is. States are
-/// those of `rows::state`; 0 and 1 are not used, so that a change of state never changes the size of a row. `keys` are what an
-/// event is finished under, 16 bytes each, until the second `until`. Bodies stand apart, so that a change of state does not
-/// write them again, with all that belongs to their message: should the row of the event be lost, they say what it was. The indexes are partial, so that an event which is delivered costs one entry. The one row of `deleted`
-/// is the last event that was deleted, so that it is known how far the file has come when its last event is gone.
+/// `event` is the millisecond in which the event was queued, times 4096, plus a sequence number within that millisecond. `state`
+/// is that of [`rows::state`](super::rows::state); 0 and 1 are not used, so that a change of state never changes the size of a
+/// row. `keys` are the event's dedupe keys, 16 bytes each, which expire at `until`, in seconds since 1970; other times are in
+/// milliseconds. Messages are in a table of their own, so that a change of state does not write their bodies again; with their
+/// metadata, so that they can be salvaged without the row in `events`. The indexes are partial: a delivered event has no entry in
+/// any. The one row of `deleted` is the highest `event` that was ever deleted, so that numbers keep growing.
 const LAYOUT: &str = "
     CREATE TABLE sources (
         source INTEGER PRIMARY KEY,

@@ -348,7 +348,7 @@ mod tests {
             direction: Direction::NewestFirst,
             behind: None,
             limit: kept.len(),
-            looks: usual().max_looks,
+            looks: usual().max_scanned,
             sorted: usual().max_sorted,
         };
         let found = search.run(&file, "0", |_| Ok(())).expect("a search");
@@ -405,7 +405,7 @@ mod tests {
     #[expect(clippy::print_stdout, reason = "the figures are what it is for")]
     fn measure(file: &Connection, what: &str, filter: &Filter, source: Option<i64>, states: &[State]) {
         let (sources, direction) = (vec![1, 2, 3], Direction::NewestFirst);
-        let (looks, sorted) = (usual().max_looks, usual().max_sorted);
+        let (looks, sorted) = (usual().max_scanned, usual().max_sorted);
         let mut search = Search { filter, source, sources, states, direction, behind: None, limit: 50, looks, sorted };
         let page = |search: &Search<'_>| {
             let begun = std::time::Instant::now();

@@ -1,4 +1,4 @@
-//! The one thread that writes: whatever came while the previous batch was written is the next one, and shares its fsync.
+//! The writer: the one thread that writes the file. What came while it wrote a batch is the next batch, with one fsync (group commit).
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use super::keeper::Keeper;
 use super::lines::Lines;
 use super::retention::Retention;
 use super::rows;
-use super::rows::Writing;
 use super::salvage;
+use super::writes::Writing;
 use crate::clock::Clock;
 use crate::message::Message;
 use crate::store::DedupeRecords;
@@ -31,10 +31,10 @@ use crate::store::Published;
 use crate::store::dedupe_log::DedupeLog;
 use crate::store::dedupe_log::Record;
 use crate::store::queued::Verdict;
-use crate::supervisor::Beat;
+use crate::supervisor::Heartbeat;
 use crate::time::Moment;
 
-/// How long the writer waits for work before it looks at the room on the disk and at what is past its time.
+/// How long the writer waits for work before it checks the free space of the disk and whether retention is due.
 const IDLE: Duration = Duration::from_secs(1);
 /// Events and attempts in a batch from which on many senders are at it, and how far apart batches begin then: fewer and
 /// larger ones leave the disk and the processor more time for everything else.
@@ -56,7 +56,7 @@ pub(super) struct Writer {
     pub(super) clock: Clock,
 }
 
-/// A batch while it is written, and what is told when it is safe.
+/// A batch while it is written, and what is done when it is committed.
 struct Work {
     inbox: Arc<Inbox>,
     log: Arc<DedupeLog>,
@@ -66,7 +66,7 @@ struct Work {
     committed: bool,
 }
 
-/// What happens when a batch is safe.
+/// What is done when a batch is committed.
 #[derive(Default)]
 struct Effects {
     records: Vec<Record>,
@@ -75,7 +75,7 @@ struct Effects {
     completions: Vec<Completion>,
 }
 
-/// An attempt as it was written: its line is told after the commit.
+/// An outcome as it was written; its line learns of it after the commit.
 struct Settled {
     attempt: Attempt,
     due: Option<i64>,
@@ -83,18 +83,18 @@ struct Settled {
 
 impl Writer {
     /// Writes until there will be nothing more, or until the file cannot be written. After a panic it is called again.
-    pub(super) fn run(&mut self, beat: &Beat) {
-        self.look_at_room();
+    pub(super) fn run(&mut self, beat: &Heartbeat) {
+        self.check_free_space();
         while let Some(batch) = self.inbox.next(IDLE) {
             let mut work = self.begin(batch);
-            beat.show();
+            beat.beat();
             let begun = Instant::now();
             let shortened = self.keep_log_short();
-            // Others find out too that the file is not well.
+            // Another thread may have found that the file is damaged or cannot be written.
             if self.inbox.sound().is_err() {
                 break;
             }
-            self.look_at_room();
+            self.check_free_space();
             if let Err(error) = shortened.and_then(|()| self.write(&mut work)) {
                 self.inbox.fail(&error, salvage::is_damage(&error));
                 break;
@@ -139,10 +139,10 @@ impl Writer {
     }
 
     /// New events are refused before the disk is full, so that there is room to record what becomes of the others.
-    fn look_at_room(&self) {
+    fn check_free_space(&self) {
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or_else(|| std::path::Path::new("."));
-        // A file system that does not tell is one without limits.
+        // A file system that does not say has no limit.
         let free = rustix::fs::statvfs(folder).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
         let full = free < self.min_free;
         if self.inbox.set_full(full) {
@@ -157,12 +157,12 @@ impl Writer {
     fn write(&mut self, Work { batch, effects, .. }: &mut Work) -> rusqlite::Result<()> {
         let now = self.clock.now();
         let idle = batch.is_empty();
-        let forget = self.retention.is_due(now);
-        if idle && !forget {
+        let purge = self.retention.is_due(now);
+        if idle && !purge {
             return Ok(());
         }
         if self.inbox.healthy().is_err() {
-            // Their senders are told by the dropped replies.
+            // Their senders are answered when the replies are dropped.
             batch.arrivals.clear();
         }
         let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
@@ -178,7 +178,7 @@ impl Writer {
         for order in std::mem::take(&mut batch.orders) {
             effects.completions.push((order.0)(&transaction)?);
         }
-        if forget {
+        if purge {
             self.retention.purge(&transaction, now, (self.last_row, self.log.checkpoint()))?;
         }
         transaction.commit()
@@ -203,8 +203,8 @@ impl Work {
 }
 
 impl Drop for Work {
-    /// Whatever became of the writer: what is committed is told, and outcomes that are not are written with the next batch.
-    /// Those who wait for anything else learn that it was not written, when their replies are dropped.
+    /// Also when the writer panics: what is committed is concluded; outcomes that are not are written with the next batch. For
+    /// anything else, the dropped replies say that it was not written.
     fn drop(&mut self) {
         if self.committed {
             return self.conclude();
@@ -216,7 +216,7 @@ impl Drop for Work {
 }
 
 impl Drop for Writer {
-    /// When it died for good, nobody shall wait for it.
+    /// When it was given up, whoever waits for it is answered.
     fn drop(&mut self) {
         self.inbox.abandon();
     }
@@ -245,8 +245,8 @@ fn settle(writing: &mut Writing<'_>, lines: &Lines, batch: &mut Batch, effects: 
     Ok(())
 }
 
-/// The events of a batch that are neither finished nor there twice, with their rows; the senders of the others are told
-/// with the batch, because the first of two may be in it.
+/// The events of a batch that are neither finished nor in it before, with their rows. The senders of the others are answered
+/// after the commit, because the first of two may be in the batch.
 fn admit(
     batch: &mut Batch,
     records: &DedupeRecords,

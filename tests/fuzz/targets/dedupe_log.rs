@@ -18,12 +18,12 @@ fuzz_target!(|input: (u8, u8, u16, &[u8])| {
     let before: Vec<_> = std::iter::once(header).chain((0..before).map(|number| record(0, number))).collect();
     let behind: Vec<_> = (0..behind).map(|number| record(1, number)).chain([Entry::Checkpoint(7)]).collect();
     let bytes = [written(&before), damage.to_vec(), written(&behind)].concat();
-    let (found, passed) = scan(&bytes, usize::from(cut));
+    let (found, skipped) = scan(&bytes, usize::from(cut));
     assert_eq!(found[..before.len()], before, "in front of the damage");
     // The end of the damage may be such that it makes an entry with the beginning of the first one behind it.
     let rest = &behind[1..];
     assert_eq!(found[found.len() - rest.len()..], *rest, "behind the damage");
-    assert_eq!(found.len() * ENTRY + passed, bytes.len(), "every byte is read or passed");
+    assert_eq!(found.len() * ENTRY + skipped, bytes.len(), "every byte is read or skipped");
     for entry in found {
         assert_eq!(Entry::decode(&entry.encode()), Some(entry));
     }
@@ -46,5 +46,5 @@ fn scan(bytes: &[u8], cut: usize) -> (Vec<Entry>, usize) {
     let rest = &bytes[read..];
     let read = scanner.scan(rest, |entry| found.push(entry));
     scanner.end(rest.len() - read);
-    (found, usize::try_from(scanner.passed).expect("small"))
+    (found, usize::try_from(scanner.skipped).expect("small"))
 }

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 use super::Answer;
+use super::TOKEN;
 use super::exchange;
 use super::gateway::complete;
 use super::wait_until;
@@ -55,6 +56,13 @@ impl Inside {
 
     pub fn admin(&self, path: &str) -> Answer {
         exchange(self.admin, format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n").as_bytes())
+    }
+
+    /// Asks the API with the token.
+    pub fn api(&self, path: &str) -> Answer {
+        let head =
+            format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\nauthorization: Bearer {TOKEN}\r\n\r\n");
+        exchange(self.admin, head.as_bytes())
     }
 
     /// The value of a metric with these labels; 0 when it has none.

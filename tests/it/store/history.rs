@@ -160,26 +160,26 @@ pub fn limits(history: &History, shown: Option<Known>) -> Limits {
     let few_rows = i64::try_from(few).expect("few");
     let mut limits = Limits::default();
     limits.sqlite = limits::Sqlite {
-        checkpoint: frames,
-        restart: 4 * frames,
-        batch: bytes,
+        checkpoint_frames: frames,
+        restart_frames: 4 * frames,
+        batch_bytes: bytes,
         max_outcomes: few,
         window: in_lanes(Known::ParkedWindow, few),
         window_bytes: in_lanes(Known::ParkedWindow, bytes),
         max_behind: in_lanes(Known::TooManyBehind, few),
         max_load: in_lanes(Known::ParkedWindow, few).min(10_000),
-        max_read: in_lanes(Known::ParkedWindow, bytes),
-        max_looks: few_rows,
+        max_load_bytes: in_lanes(Known::ParkedWindow, bytes),
+        max_scanned: few_rows,
         max_sorted: few_rows,
         ..limits.sqlite
     };
     limits.redis = limits::Redis {
         take_step: few,
         take_bytes: bytes,
-        take_looks: few,
+        take_scanned: few,
         max_batch: few,
-        look: LOOK,
-        max_looks: few,
+        poll_every: LOOK,
+        max_scanned: few,
         list_page: few,
         list_step: few,
         list_bytes: bytes,

@@ -157,8 +157,9 @@ impl RedisBacklog {
             .argument(millis(self.queues.lease).to_string())
             .argument(max.to_string())
             .argument(if asking.silent { "1" } else { "0" });
-        let limits::Redis { take_step, take_bytes, take_looks, .. } = self.queues.limits;
-        let call = [take_step, take_bytes, take_looks].iter().fold(call, |call, most| call.argument(most.to_string()));
+        let limits::Redis { take_step, take_bytes, take_scanned, .. } = self.queues.limits;
+        let call =
+            [take_step, take_bytes, take_scanned].iter().fold(call, |call, most| call.argument(most.to_string()));
         let call = &call;
         let way = self.redis.way(&local.space)?;
         way.connection

@@ -75,7 +75,7 @@ impl RedisBacklog {
         let named = search.part.filter.source.as_ref().map(|source| self.of(source)).transpose()?;
         let queues: Vec<&Local> = named.map_or_else(|| self.queues.queues.iter().collect(), |local| vec![local]);
         let limits = &self.queues.limits;
-        let looks = (limits.max_looks / queues.len().max(1)).max(limits.list_page);
+        let looks = (limits.max_scanned / queues.len().max(1)).max(limits.list_page);
         let mut found = Found::default();
         for local in queues {
             let Found { events, next } = self.walk(local, search, looks).await?;

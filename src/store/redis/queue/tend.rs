@@ -94,7 +94,7 @@ impl RedisBacklog {
                 // Whoever takes or queues events says what is wrong.
                 let _unavailable = self.look(queue, trimmed).await;
             }
-            self.queues.clock.sleep(self.queues.limits.look).await;
+            self.queues.clock.sleep(self.queues.limits.poll_every).await;
         }
     }
 
@@ -110,7 +110,7 @@ impl RedisBacklog {
         let counts = Counts { queued: count(queued), retrying: count(retrying), dead: count(dead), oldest };
         local.looked(counts, work > 0);
         let (now, limits) = (self.queues.clock.instant(), &self.queues.limits);
-        if old > 0 && trimmed.is_none_or(|last| now.saturating_duration_since(last) >= limits.trim) {
+        if old > 0 && trimmed.is_none_or(|last| now.saturating_duration_since(last) >= limits.trim_every) {
             *trimmed = Some(now);
             self.trim(local).await?;
         }

@@ -1,0 +1,121 @@
+//! `[store]`: where dedupe records and queued events are kept, and what an acknowledged event has outlived.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::section::Section;
+use super::section::count;
+use super::section::duration;
+use super::section::size;
+use super::section::word;
+use crate::dedup::OnOutage;
+use crate::dedup::Terms;
+use crate::store::Durability;
+use crate::store::RedisUrl;
+
+/// `[store]`.
+#[derive(Debug)]
+pub struct Store {
+    /// Which one.
+    pub kind: StoreKind,
+    /// How it is used.
+    pub terms: Terms,
+    /// How long Redis may take to answer a command.
+    pub timeout: Duration,
+    /// What Redis has to confirm before an event on a stream or queue is acknowledged; nothing when absent.
+    pub durability: Option<Durability>,
+    /// Whether an answer waits until the dedupe records of its event are synced to the disk of a SQLite store.
+    pub fsync: bool,
+    /// Most ids that memory and SQLite remember.
+    pub max_events: usize,
+    /// Bytes that stay free on the disk of the SQLite file.
+    pub min_free: u64,
+}
+
+/// `store.url`.
+#[derive(Debug, Clone)]
+pub enum StoreKind {
+    /// `memory:`
+    Memory,
+    /// `sqlite:PATH`
+    Sqlite(PathBuf),
+    /// `redis://…`, `redis-cluster://…`, `redis-sentinel://…`, or one of them with `rediss`.
+    Redis(RedisUrl),
+}
+
+impl Store {
+    pub(super) fn understand(mut section: Section<'_>) -> Option<Self> {
+        let kind = section.want("url", StoreKind::parse);
+        let ttl = section.want("ttl", duration);
+        let lease = section.want("lease", duration);
+        let timeout = section.want("timeout", duration);
+        let max_events = section.want("max_events", count(1, 1_000_000_000));
+        let min_free = section.want("min_free", size).and_then(|size| u64::try_from(size).ok());
+        let on_outage = section.want("on_outage", word(&[("reject", OnOutage::Reject), ("accept", OnOutage::Accept)]));
+        if let (Some(ttl), Some(lease)) = (ttl, lease)
+            && ttl < lease
+        {
+            section.error("ttl", "is shorter than store.lease: an event would be forgotten while it is delivered");
+        }
+        let safe = safe(&mut section);
+        match (&kind, safe) {
+            (Some(StoreKind::Memory), Some(Safe::Synced | Safe::InRedis(_))) => {
+                section.error("durability", "is for SQLite and Redis: memory is never written to disk; remove it");
+            }
+            (Some(StoreKind::Sqlite(_)), Some(Safe::InRedis(_))) => {
+                section.error("durability", "is one for Redis; a SQLite store takes \"none\" and \"fsync\"");
+            }
+            (Some(StoreKind::Redis(_)), Some(Safe::Synced)) => {
+                section.error("durability", "is one for SQLite; Redis takes \"none\", \"aof\" and { replicas = 1 }");
+            }
+            _ => {}
+        }
+        section.finish();
+        let terms = Terms { ttl: ttl?, lease: lease?, on_outage: on_outage? };
+        let (kind, safe, timeout, max_events, min_free) = (kind?, safe?, timeout?, max_events?, min_free?);
+        let durability = if let Safe::InRedis(durability) = safe { Some(durability) } else { None };
+        Some(Self { kind, terms, timeout, durability, fsync: safe == Safe::Synced, max_events, min_free })
+    }
+}
+
+impl StoreKind {
+    /// Reads a store's URL; the message does not repeat it, because there may be a password inside.
+    fn parse(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            Some(("memory", "")) => Ok(Self::Memory),
+            Some(("sqlite", path)) if !path.is_empty() => Ok(Self::Sqlite(PathBuf::from(path))),
+            Some((scheme, _)) if scheme.starts_with("redis") => RedisUrl::parse(text).map(Self::Redis),
+            _ => Err("is not a store; write \"memory:\", \"sqlite:PATH\", \"redis://HOST:PORT\", \
+                      \"redis-cluster://HOST:PORT,HOST:PORT\" or \"redis-sentinel://HOST:PORT,HOST:PORT/MASTER-NAME\""
+                .to_owned()),
+        }
+    }
+}
+
+/// `store.durability`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Safe {
+    /// `"none"`.
+    Usual,
+    /// `"fsync"`: the dedupe log of a SQLite store is synced before the answer.
+    Synced,
+    /// What Redis has to confirm.
+    InRedis(Durability),
+}
+
+/// `store.durability`: a word, or a table with the number of replicas.
+fn safe(section: &mut Section<'_>) -> Option<Safe> {
+    if !section.is_table("durability") {
+        return section.want("durability", |text| match text {
+            "none" => Ok(Safe::Usual),
+            "fsync" => Ok(Safe::Synced),
+            "aof" => Ok(Safe::InRedis(Durability::Aof)),
+            _ => Err(format!("{text:?} is none of \"none\", \"fsync\", \"aof\", {{ replicas = 1 }}")),
+        });
+    }
+    let mut table = section.subsection("durability")?;
+    let replicas = table.want("replicas", count(1, 1000));
+    table.finish();
+    let replicas = replicas.and_then(|replicas| u32::try_from(replicas).ok());
+    replicas.map(|replicas| Safe::InRedis(Durability::Replicas(replicas)))
+}

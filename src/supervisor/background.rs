@@ -1,0 +1,32 @@
+//! Short-lived tasks that are owned but not restarted.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+
+use super::panic::caught;
+
+/// Tasks that end by themselves, such as connections. They are aborted when this is dropped.
+#[derive(Debug, Default)]
+pub struct Background(Mutex<JoinSet<()>>);
+
+impl Background {
+    /// Spawns a task on the runtime that this is called on. A panic ends it alone and is logged.
+    pub fn spawn(&self, what: &'static str, future: impl Future<Output = ()> + Send + 'static) {
+        self.spawn_on(what, &Handle::current(), future);
+    }
+
+    /// Spawns it on another runtime; one that has shut down drops the task.
+    pub fn spawn_on(&self, what: &'static str, runtime: &Handle, future: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+        let task = async move {
+            if let Err(why) = caught(future).await {
+                tracing::error!(what, why, "a task died");
+            }
+        };
+        let _abort = tasks.spawn_on(task, runtime);
+    }
+}
