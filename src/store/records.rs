@@ -115,25 +115,24 @@ impl DedupeRecords {
         self.tell(evicted);
     }
 
-    /// Remembers many keys, shard by shard: so what is looked at at one time fits into the processor's caches.
-    pub(super) fn insert_all(&self, records: &[Record], now: Moment) {
+    /// Remembers many keys, shard by shard: so what is looked at at one time fits into the processor's caches. Whose oldest had
+    /// to go for that, for [`Self::tell`].
+    pub(super) fn insert_all(&self, records: &[Record], now: Moment) -> Option<usize> {
         let mut shards = vec![Vec::with_capacity(records.len() / self.shards.len() * 2); self.shards.len()];
         for record in records {
             if let Some(shard) = shards.get_mut(self.shard_of(record.key)) {
                 shard.push((self.part(record.source), record.key, record.until));
             }
         }
-        for (at, keys) in shards.into_iter().enumerate() {
+        let evicted = shards.into_iter().enumerate().filter_map(|(at, keys)| {
             let mut shard = self.lock(at);
-            let insert = |key| shard.insert(key, seconds(now), self.max_per_shard);
-            let evicted = keys.into_iter().filter_map(insert).last();
-            drop(shard);
-            self.tell(evicted);
-        }
+            keys.into_iter().filter_map(|key| shard.insert(key, seconds(now), self.max_per_shard)).last()
+        });
+        evicted.last()
     }
 
-    /// Says whose oldest keys had to go.
-    fn tell(&self, evicted: Option<usize>) {
+    /// Says whose oldest keys had to go, if anybody's.
+    pub(super) fn tell(&self, evicted: Option<usize>) {
         let Some(part) = evicted else { return };
         tracing::warn!(
             source = self.sources.get(part).map_or("", Keyspace::source),
