@@ -128,7 +128,8 @@ impl DedupeRecords {
             let mut shard = self.lock(at);
             keys.into_iter().filter_map(|key| shard.insert(key, seconds(now), self.max_per_shard)).last()
         });
-        evicted.last()
+        // From the first to the last: each has to be filled.
+        evicted.reduce(|_, last| last)
     }
 
     /// Says whose oldest keys had to go, if anybody's.
