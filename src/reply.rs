@@ -15,6 +15,8 @@ use crate::handshake;
 use crate::profile;
 use crate::refusal::Refusal;
 use crate::refusal::StatusKind;
+use crate::time;
+use crate::time::Moment;
 
 /// What became of a request that was taken.
 #[derive(Debug, Clone)]
@@ -147,8 +149,10 @@ pub fn refused(refusal: Refusal, answers: &Answers) -> Response<Full<Bytes>> {
     );
     let mut retry_after = refusal.retry_after().map(HeaderValue::from);
     if let Refusal::Undelivered(Undelivered::Answered(answer)) = refusal {
-        // An app that says when it wants to see it again knows best.
-        let asked = answer.retry_after.clone();
+        // An app that says when it wants to see it again knows best, if it can be understood.
+        let is_time =
+            |when: &HeaderValue| when.to_str().is_ok_and(|text| time::retry_after(text, Moment::now()).is_some());
+        let asked = answer.retry_after.clone().filter(is_time);
         if answer.status == status {
             let later = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
             let mut response = relay(answer, &problem(status, row.detail));

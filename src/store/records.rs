@@ -115,25 +115,25 @@ impl DedupeRecords {
         self.warn_evicted(evicted);
     }
 
-    /// Remembers many keys, shard by shard, each of which fits into the processor's caches.
-    pub(super) fn insert_all(&self, records: &[Record], now: Moment) {
+    /// Remembers many keys, shard by shard, each of which fits into the processor's caches. Returns the source whose oldest keys
+    /// were evicted for that, for [`Self::warn_evicted`].
+    pub(super) fn insert_all(&self, records: &[Record], now: Moment) -> Option<usize> {
         let mut shards = vec![Vec::with_capacity(records.len() / self.shards.len() * 2); self.shards.len()];
         for record in records {
             if let Some(shard) = shards.get_mut(self.shard_of(record.key)) {
                 shard.push((self.part(record.source), record.key, record.until));
             }
         }
-        for (at, keys) in shards.into_iter().enumerate() {
+        let evicted = shards.into_iter().enumerate().filter_map(|(at, keys)| {
             let mut shard = self.lock(at);
-            let insert = |key| shard.insert(key, seconds(now), self.max_per_shard);
-            let evicted = keys.into_iter().filter_map(insert).last();
-            drop(shard);
-            self.warn_evicted(evicted);
-        }
+            keys.into_iter().filter_map(|key| shard.insert(key, seconds(now), self.max_per_shard)).last()
+        });
+        // From the first to the last: each has to be filled.
+        evicted.reduce(|_, last| last)
     }
 
     /// Logs that keys of a source were evicted.
-    fn warn_evicted(&self, evicted: Option<usize>) {
+    pub(super) fn warn_evicted(&self, evicted: Option<usize>) {
         let Some(part) = evicted else { return };
         tracing::warn!(
             source = self.sources.get(part).map_or("", Keyspace::source),

@@ -343,3 +343,21 @@ fn the_app_says_when_it_wants_to_see_an_event_again_and_the_gateway_only_where_t
         [(503, seconds("17")), (409, seconds("17")), (503, seconds("1")), (429, seconds("1")), (422, None)]
     );
 }
+
+#[test]
+fn what_is_no_time_is_not_handed_on_as_one() {
+    const SAID: [&str; 5] = ["soon", "-5", "", "1.5", "Wed, 99 Foo 2026 00:00:00 GMT"];
+    let upstream = Upstream::with(|number, _| {
+        let said = SAID.get(number).copied().unwrap_or("Fri, 31 Dec 2038 23:59:59 GMT");
+        Reply::Raw(format!("HTTP/1.1 503 Busy\r\nretry-after: {said}\r\ncontent-length: 0\r\n\r\n").into())
+    });
+    let gateway = Gateway::start(&Github::source(&upstream.url()));
+    let retry_after = |id: usize| {
+        let id = id.to_string();
+        Github::delivery(&id, id.as_str()).send(gateway.address()).header("retry-after").map(str::to_owned)
+    };
+    for (id, said) in SAID.into_iter().enumerate() {
+        assert_eq!(retry_after(id).as_deref(), Some("1"), "{said:?}");
+    }
+    assert_eq!(retry_after(SAID.len()).as_deref(), Some("Fri, 31 Dec 2038 23:59:59 GMT"));
+}

@@ -1,10 +1,15 @@
 //! Files of a dedupe log in the hands of others: what is no file stands in their place, or they are removed or emptied while
 //! the gateway runs, or the disk has not what the memory of the system has.
 
+use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
+use doorward::event::Key;
+use doorward::store::Keyspace;
+use doorward::store::dedupe_log::Entry;
+use doorward::store::dedupe_log::Record;
 use tempfile::TempDir;
 
 use crate::disk_errors::assert_no_panic;
@@ -33,7 +38,7 @@ fn what_is_no_file_in_the_place_of_the_log_is_named_and_not_waited_for() {
     ];
     for (number, place) in (1..).zip(places) {
         place(&name(number));
-        let said = refused(folder.path());
+        let said = Gateway::refused(folder.path(), &sections(NOWHERE));
         assert!(said.contains(&format!("store.db-dedupe.{number} is not a regular file")), "{said}");
         std::fs::remove_dir(name(number)).or_else(|_file| std::fs::remove_file(name(number))).expect("removed");
     }
@@ -97,6 +102,34 @@ fn an_empty_log_is_told_like_one_that_is_missing() {
     assert_eq!(github("1").send(gateway.address()).text(), DUPLICATE);
 }
 
+#[test]
+fn a_log_of_more_records_than_there_is_room_for_is_read_and_told_once() {
+    const MAX: u32 = 10_000;
+    let (folder, sections) = (folder(), sections(NOWHERE) + &format!("max_events = {MAX}\n"));
+    drop(Gateway::spawn(folder.path(), &sections, &[]).kill());
+    let entries = |from: u32| {
+        let record = |number: u32| Record {
+            source: Keyspace::of_source("github").tag(),
+            key: Key(u128::from(number).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_le_bytes()),
+            until: u32::MAX,
+        };
+        (from..from + MAX).flat_map(move |number| Entry::Record(record(number)).encode()).collect::<Vec<_>>()
+    };
+    let told =
+        |gateway: &Gateway| gateway.log().iter().filter(|event| message(event).contains("the store is full")).count();
+    let append = |bytes: &[u8]| {
+        let log = std::fs::File::options().append(true).open(folder.path().join("store.db-dedupe.1"));
+        log.and_then(|mut log| log.write_all(bytes)).expect("written");
+    };
+    append(&entries(0)[..28 * 1000]);
+    let gateway = Gateway::spawn(folder.path(), &sections, &[]);
+    assert_eq!(told(&gateway), 0);
+    drop(gateway.kill());
+    (1..6).for_each(|part| append(&entries(part * MAX)));
+    let gateway = Gateway::spawn(folder.path(), &sections, &[]);
+    assert_eq!(told(&gateway), 1);
+}
+
 /// See the test of queues in `disk_errors`: what a start finds in the log it says to be synced.
 #[test]
 fn records_that_only_the_memory_of_the_system_has_are_not_taken_for_safe_after_a_restart() {
@@ -148,12 +181,6 @@ fn sections(upstream: &str) -> String {
 
 fn message(event: &serde_json::Value) -> &str {
     event["message"].as_str().unwrap_or_default()
-}
-
-/// What a gateway says that cannot start here.
-#[track_caller]
-fn refused(folder: &Path) -> String {
-    Gateway::try_spawn(folder, &sections(NOWHERE)).map(|_runs| ()).expect_err("it cannot start")
 }
 
 /// Waits until a snapshot has taken the place of a log that was spoilt; these are known after a kill.

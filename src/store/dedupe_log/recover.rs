@@ -66,13 +66,13 @@ impl Existing {
         let files = self.current.iter().filter(|file| file.bytes > 0).count();
         let mut found = Found { files, ..Found::default() };
         let second = seconds(now);
-        let mut batch = Vec::with_capacity(BATCH);
+        let (mut batch, mut evicted) = (Vec::with_capacity(BATCH), None);
         for file in &self.current {
             found.skipped += files::read(path, file.number, |entry| match entry {
                 Entry::Record(record) if second < record.until => {
                     batch.push(record);
                     if batch.len() == BATCH {
-                        records.insert_all(&batch, now);
+                        evicted = records.insert_all(&batch, now).or(evicted);
                         batch.clear();
                     }
                 }
@@ -80,7 +80,8 @@ impl Existing {
                 Entry::Record(_) | Entry::Header { .. } => {}
             })?;
         }
-        records.insert_all(&batch, now);
+        // There may be many more records than there is room for.
+        records.warn_evicted(records.insert_all(&batch, now).or(evicted));
         Ok(found)
     }
 
