@@ -482,8 +482,8 @@ mod tests {
     }
 
     /// A line whose file is empty, as it knows.
-    fn empty(limits: limits::Sqlite) -> Line {
-        let mut line = Line::new(&limits, true, []);
+    fn empty(limits: &limits::Sqlite) -> Line {
+        let mut line = Line::new(limits, true, []);
         while let Some(load) = line.wants(1) {
             line.begin(&load);
             line.loaded(&load, Loaded { events: Vec::new(), scanned: None, complete: true, next_due: None });
@@ -492,7 +492,7 @@ mod tests {
     }
 
     /// Whether, after this many events have arrived and were taken, one of them has to be read from the file.
-    fn has_to_read(limits: limits::Sqlite, arrived: i64) -> bool {
+    fn has_to_read(limits: &limits::Sqlite, arrived: i64) -> bool {
         let mut line = empty(limits);
         (1..=arrived).for_each(|row| line.arrived(row, &World::event(None)));
         line.take(10);
@@ -506,15 +506,15 @@ mod tests {
             limits::Sqlite { window: 2, ..limits::Sqlite::default() },
             limits::Sqlite { window_bytes: 2 * weight, ..limits::Sqlite::default() },
         ] {
-            assert!(!has_to_read(limits.clone(), 2), "{limits:?}");
-            assert!(has_to_read(limits.clone(), 3), "{limits:?}");
+            assert!(!has_to_read(&limits, 2), "{limits:?}");
+            assert!(has_to_read(&limits, 3), "{limits:?}");
         }
     }
 
     #[test]
     fn nothing_more_is_taken_when_as_many_as_the_limit_says_are_behind_others_of_their_lane() {
         for (max_behind, taken) in [(3, vec![1, 4]), (2, vec![1])] {
-            let mut line = empty(limits::Sqlite { max_behind, ..limits::Sqlite::default() });
+            let mut line = empty(&limits::Sqlite { max_behind, ..limits::Sqlite::default() });
             for (row, lane) in [(1, 7), (2, 7), (3, 7), (4, 8)] {
                 line.arrived(row, &World::event(Some(Lane(lane))));
             }
