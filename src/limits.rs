@@ -20,15 +20,17 @@ pub struct Limits {
     pub dispatch: Dispatch,
 }
 
-/// When a task is given up, and when one that does nothing counts as stuck.
+/// When a task is given up, and when a thread without a heartbeat counts as stuck.
 #[derive(Debug, Clone)]
 pub struct Supervision {
     /// A task that dies again sooner than this after it was restarted is not restarted any more.
     pub forgiveness: Duration,
-    /// A thread that has not shown for so long that it is alive makes the gateway not ready.
+    /// How often a thread that runs tasks shows its heartbeat.
+    pub beat_every: Duration,
+    /// A thread without a heartbeat for so long makes the gateway not ready.
     pub late: Duration,
-    /// After so long it counts as stuck for good, which only a restart of the process mends. Long enough for a disk that
-    /// stalls: restarting would not make it faster.
+    /// After so long it counts as stuck for good, and `/livez` fails. Long enough for a disk that stalls: a restart would not
+    /// make it faster.
     pub stuck: Duration,
 }
 
@@ -150,7 +152,12 @@ pub struct Dispatch {
 
 impl Default for Supervision {
     fn default() -> Self {
-        Self { forgiveness: Duration::from_mins(1), late: Duration::from_secs(10), stuck: Duration::from_mins(1) }
+        Self {
+            forgiveness: Duration::from_mins(1),
+            beat_every: Duration::from_secs(1),
+            late: Duration::from_secs(10),
+            stuck: Duration::from_mins(1),
+        }
     }
 }
 

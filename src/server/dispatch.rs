@@ -23,9 +23,6 @@ use crate::supervisor::Lost;
 use crate::supervisor::Task;
 use crate::telemetry::QueueMetrics;
 
-/// How often the thread shows that it is alive.
-const BEAT: Duration = Duration::from_secs(1);
-
 /// Starts the thread, which delivers until the gateway stops.
 pub(super) fn start(
     shared: &Arc<Shared>,
@@ -39,7 +36,7 @@ pub(super) fn start(
         // The thread holds it until it has ended.
         let _alive = &alive;
         runtime.block_on(deliver(&shared, phase.clone(), beat));
-        // A lookup that still runs is not waited for.
+        // A DNS lookup that still runs is not waited for.
         runtime.shutdown_background();
         Ok(())
     };
@@ -80,20 +77,14 @@ async fn deliver(shared: &Shared, mut phase: watch::Receiver<Phase>, beat: &Hear
             .task(Task::QueueMetrics, move || show(backlog.clone(), queue, (metrics.clone(), every), clock.clone()));
     }
     drop(alive);
-    let beating = async {
-        loop {
-            beat.beat();
-            tokio::time::sleep(BEAT).await;
-        }
-    };
     tokio::select! {
         _all_ended = couriers.recv() => {}
         _cut = phase.wait_for(|phase| *phase >= Phase::Cut) => {}
-        () = beating => {}
+        never = beat.keep() => match never {},
     }
 }
 
-/// Keeps the metrics of a queue up to date.
+/// Updates the metrics of a queue.
 async fn show(
     backlog: Backlog,
     queue: usize,

@@ -52,8 +52,6 @@ use crate::telemetry::Sampler;
 
 /// Pause after the system refused to accept a connection, because it is out of files or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How often a worker shows that it is alive.
-const BEAT: Duration = Duration::from_secs(1);
 
 /// What one worker is started with.
 #[derive(Debug)]
@@ -162,12 +160,6 @@ impl Worker {
     async fn run(&mut self, prepared: Prepared, beat: &Heartbeat, kept: &mut Option<std::net::TcpListener>) {
         let Prepared { gateway, listener, .. } = prepared;
         let connections = Connections::new(self.terms());
-        let beating = async {
-            loop {
-                beat.beat();
-                tokio::time::sleep(BEAT).await;
-            }
-        };
         let serving = async {
             let mut cut = self.phase.clone();
             let tasks = Tasks::default();
@@ -181,7 +173,7 @@ impl Worker {
         tokio::select! {
             () = serving => {}
             never = connections.keep_time() => match never {},
-            () = beating => {}
+            never = beat.keep() => match never {},
         }
     }
 

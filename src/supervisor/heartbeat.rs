@@ -1,5 +1,6 @@
 //! The heartbeat of a supervised thread, by which `/readyz` and `/livez` see that it moves.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
@@ -28,6 +29,14 @@ impl Heartbeat {
         let millis = u64::try_from(self.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1);
         self.last.store(millis, Ordering::Relaxed);
         self.shared.panic_if_injected(self.task);
+    }
+
+    /// Beats as long as the thread gets to run this, one task among others.
+    pub async fn keep(&self) -> Infallible {
+        loop {
+            self.beat();
+            tokio::time::sleep(self.shared.limits.beat_every).await;
+        }
     }
 
     /// The thread waits for work: no heartbeat is missed until the next one.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Read as _;
+use std::time::Duration;
 
 use doorward::limits::Limits;
 use doorward::supervisor::Task;
@@ -89,6 +90,22 @@ fn each_kind_of_task_on_redis_that_panics_is_started_again_and_the_gateway_goes_
         gateway.restart_by_panic(task);
         assert_delivers(&gateway, &upstream, task.name());
         assert_eq!(gateway.restarts(task), 1.0, "{}", task.name());
+    }
+}
+
+#[test]
+fn a_thread_without_a_heartbeat_makes_the_gateway_not_ready_and_then_not_live() {
+    let upstream = Upstream::start();
+    for (late, stuck, failing) in [(10, 60_000, "/readyz"), (10, 10, "/livez")] {
+        let mut limits = Limits::default();
+        limits.supervision.beat_every = Duration::from_secs(3600);
+        limits.supervision.late = Duration::from_millis(late);
+        limits.supervision.stuck = Duration::from_millis(stuck);
+        let gateway = Inside::start(&sections(&upstream), limits);
+        wait_until(failing, || gateway.admin(failing).status == 503);
+        let text = gateway.admin(failing).text();
+        assert!(text.contains("worker has not moved"), "{text}");
+        assert_eq!(gateway.admin("/livez").status == 200, failing == "/readyz");
     }
 }
 

@@ -14,6 +14,9 @@ use crate::store::dedupe_log::Found;
 use crate::store::dedupe_log::Record;
 use crate::time::Moment;
 
+/// Keys that are appended to the log with one write.
+const PART: usize = 64 * 1024;
+
 /// Logs what the file or its log has lost according to the other; returns the row of the last event that was ever queued, behind
 /// which new ones are numbered.
 pub(super) fn compare(connection: &Connection, path: &Path, found: &Found, is_new: bool) -> rusqlite::Result<i64> {
@@ -57,12 +60,16 @@ pub(super) fn repair(
     let tags: HashMap<i64, SourceTag> =
         sources.iter().map(|(name, source)| (*source, Keyspace::of_source(name).tag())).collect();
     let behind = if found.skipped > 0 { 0 } else { found.checkpoint };
+    // A log that cannot be written has logged that, and is repaired by a snapshot.
+    let append = |records, last| drop(log.append(records, last));
     let mut records = Vec::new();
     rows::keys_behind(connection, behind, now.unix(), |source, key, until| {
         let source = tags.get(&source).copied().unwrap_or(SourceTag::NOBODY);
         records.push(Record { source, key, until });
+        if records.len() == PART {
+            append(std::mem::take(&mut records), None);
+        }
     })?;
-    // A log that cannot be written has said so, and tries again.
-    drop(log.append(records, Some(last)));
+    append(records, Some(last));
     Ok(())
 }
