@@ -96,7 +96,7 @@ impl DedupeLog {
     pub(super) fn sync_now(&self) {
         let (file, message, waiting) = {
             let mut state = self.lock();
-            state.unsynced = None;
+            state.begin_sync();
             let waiting = std::mem::take(&mut state.waiting);
             if !state.is_healthy() {
                 // Only a snapshot helps; those who wait are told so.
@@ -110,12 +110,15 @@ impl DedupeLog {
             return;
         }
         tell(waiting);
+        let mut state = self.lock();
         if message > self.checkpoint() {
-            let mut state = self.lock();
             match state.write(&Entry::Checkpoint(message).encode()) {
                 Ok(()) => self.checkpoint.store(message, Ordering::Relaxed),
                 Err(error) => drop(self.fail(&mut state, "written", &error)),
             }
+        }
+        if state.is_healthy() {
+            state.syncing = None;
         }
     }
 
@@ -137,7 +140,7 @@ impl DedupeLog {
         self.checkpoint.fetch_max(message, Ordering::Relaxed);
         let mut state = self.lock();
         let was_healthy = state.is_healthy();
-        (state.reserved, state.healed, state.bytes) = (None, failed, bytes);
+        (state.reserved, state.healed, state.bytes, state.syncing) = (None, failed, bytes, None);
         if !state.is_healthy() {
             // Something has failed since.
             return Err(io::Error::other("an append failed while it was written"));
@@ -177,13 +180,17 @@ impl DedupeLog {
         let new = Arc::new(files::create(&self.path, segment)?);
         let (old, waiting, healthy) = {
             let mut state = self.lock();
-            (state.number, state.reserved, state.unsynced) = (segment, Some(snapshot), None);
+            (state.number, state.reserved) = (segment, Some(snapshot));
+            state.begin_sync();
             state.bytes = state.bytes.saturating_add(ENTRY_BYTES);
             (std::mem::replace(&mut state.file, new), std::mem::take(&mut state.waiting), state.is_healthy())
         };
         // Until the snapshot is there, the old files are what a restart reads.
         match old.sync_data() {
-            Ok(()) if healthy => tell(waiting),
+            Ok(()) if healthy => {
+                self.lock().syncing = None;
+                tell(waiting);
+            }
             Ok(()) => {}
             Err(error) => drop(self.fail(&mut self.lock(), "synced", &error)),
         }
