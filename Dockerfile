@@ -62,8 +62,9 @@ USER 65532:65532
 EXPOSE 8080 9090
 
 # For Docker; Kubernetes has probes of its own. Whether it lives, not whether it is ready: orchestrators that restart what is
-# unhealthy must not do so because a store is out of reach.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+# unhealthy must not do so because a store is out of reach. Nothing is answered before the store is open, which takes
+# milliseconds, but long where a damaged file has to be saved.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10m --retries=3 \
     CMD ["/usr/local/bin/doorward", "healthcheck", "--live", "--config", "/etc/doorward/doorward.toml"]
 
 ENTRYPOINT ["/usr/local/bin/doorward"]

@@ -211,12 +211,16 @@ fn a_file_that_cannot_be_written_is_replaced_by_a_snapshot_of_what_is_in_memory(
     assert!(failed.to_string().contains("could not be written"), "{failed}");
     assert!(bench.knows(2), "in memory all the same");
     assert!(bench.log().healthy().is_err());
-    let mut waiter = bench.log().sync();
+    let (mut waiter, since) = (bench.log().sync(), bench.clock.instant());
+    bench.hand.advance(Duration::from_secs(3));
     bench.log().sync_now();
     assert_eq!(bench.log().checkpoint(), 0, "it stands still");
+    drop(bench.log().append([record(4, bench.clock.now())], None));
+    assert_eq!(bench.log().lock().syncing, Some(since), "neither was made safe, and the first of them is the oldest");
     assert_eq!(waiter.try_recv(), Err(oneshot::error::TryRecvError::Closed), "nobody is told that it is safe");
     bench.tend();
     assert!(bench.log().healthy().is_ok());
+    assert_eq!(bench.log().lock().syncing, None);
     assert_eq!((bench.files(), bench.log().checkpoint()), (vec![2, 3], 5));
     bench.remember(3);
     bench.restart();

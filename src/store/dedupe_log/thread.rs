@@ -140,11 +140,12 @@ impl DedupeLog {
         self.checkpoint.fetch_max(message, Ordering::Relaxed);
         let mut state = self.lock();
         let was_healthy = state.is_healthy();
-        (state.reserved, state.healed, state.bytes, state.syncing) = (None, failed, bytes, None);
+        (state.reserved, state.healed, state.bytes) = (None, failed, bytes);
         if !state.is_healthy() {
             // Something has failed since.
             return Err(io::Error::other("an append failed while it was written"));
         }
+        state.syncing = None;
         self.failing.store(false, Ordering::Relaxed);
         if matches!(state.due, Due::From(_)) {
             state.due = Due::Look;
