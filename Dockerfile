@@ -1,7 +1,10 @@
 # syntax=docker/dockerfile:1
 #
 # docker build -t doorward .
-# docker run --rm --stop-timeout 30 -p 8080:8080 -v "$PWD/doorward.toml:/etc/doorward/doorward.toml:ro" doorward
+# docker run --rm --stop-timeout 30 -p 8080:8080 -v "$PWD/doorward.toml:/etc/doorward/doorward.toml:ro" \
+#     -v doorward:/var/lib/doorward doorward
+#
+# Without the second volume, the store goes with the container: queued events, too.
 
 # The Debian release of the builder must be that of the runtime image: the binary is linked against its glibc.
 FROM rust:1.95-slim-bookworm AS build
@@ -51,6 +54,8 @@ COPY --from=build /out/doorward /usr/local/bin/doorward
 
 # The store's directory belongs to the user below, and so does a new volume that is mounted there.
 COPY --from=build --chown=65532:65532 /out/state /var/lib/doorward
+# Where the default of store.url, a file in the folder that it is started in, is.
+WORKDIR /var/lib/doorward
 
 # Fails the build when the binary needs a library that this image lacks.
 RUN ["/usr/local/bin/doorward", "--help"]
