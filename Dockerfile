@@ -1,7 +1,10 @@
 # syntax=docker/dockerfile:1
 #
 # docker build -t doorward .
-# docker run --rm --stop-timeout 30 -p 8080:8080 -v "$PWD/doorward.toml:/etc/doorward/doorward.toml:ro" doorward
+# docker run --rm --stop-timeout 30 -p 8080:8080 -v "$PWD/doorward.toml:/etc/doorward/doorward.toml:ro" \
+#     -v doorward:/var/lib/doorward doorward
+#
+# Without the second volume, the store goes with the container: queued events, too.
 
 # The Debian release of the builder must be that of the runtime image: the binary is linked against its glibc.
 FROM rust:1.95-slim-bookworm AS build
@@ -51,6 +54,8 @@ COPY --from=build /out/doorward /usr/local/bin/doorward
 
 # The store's directory belongs to the user below, and so does a new volume that is mounted there.
 COPY --from=build --chown=65532:65532 /out/state /var/lib/doorward
+# Where the default of store.url, a file in the folder that it is started in, is.
+WORKDIR /var/lib/doorward
 
 # Fails the build when the binary needs a library that this image lacks.
 RUN ["/usr/local/bin/doorward", "--help"]
@@ -62,8 +67,9 @@ USER 65532:65532
 EXPOSE 8080 9090
 
 # For Docker; Kubernetes has probes of its own. Whether it lives, not whether it is ready: orchestrators that restart what is
-# unhealthy must not do so because a store is out of reach.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
+# unhealthy must not do so because a store is out of reach. Nothing is answered before the store is open, which takes
+# milliseconds, but long where a damaged file has to be saved.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10m --retries=3 \
     CMD ["/usr/local/bin/doorward", "healthcheck", "--live", "--config", "/etc/doorward/doorward.toml"]
 
 ENTRYPOINT ["/usr/local/bin/doorward"]

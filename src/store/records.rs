@@ -3,7 +3,11 @@
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use std::sync::atomic::AtomicI64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use prometheus::IntCounter;
 
 use super::Earlier;
 use super::KeyMap;
@@ -26,6 +30,8 @@ const MIN_SHARE: usize = 1024;
 /// A full shard is searched for expired keys at most once in this part of their time; when it has none, this part of the keys
 /// of a source is evicted at once.
 const EVICTED: u32 = 8;
+/// Seconds for which it is not said again that keys are forgotten before their time.
+const QUIET: i64 = 60;
 
 /// Keys of some sources with the second at which each expires. Takes 24 to 48 bytes a key.
 ///
@@ -39,6 +45,16 @@ pub struct DedupeRecords {
     seeded: Seeded,
     shards: Vec<Mutex<Shard>>,
     max_per_shard: usize,
+    evicted: IntCounter,
+    /// When it was last said that keys were evicted, in seconds since 1970.
+    told: AtomicI64,
+}
+
+/// Keys that had to go before their time: whose, and how many.
+#[derive(Debug, Clone, Copy)]
+struct Evicted {
+    part: usize,
+    keys: usize,
 }
 
 #[derive(Debug)]
@@ -64,7 +80,14 @@ impl DedupeRecords {
             seeded: Seeded::default(),
             shards: (0..shards).map(|_| Mutex::new(Shard::new(parts))).collect(),
             max_per_shard: (max / shards).max(1),
+            evicted: evictions(),
+            told: AtomicI64::new(0),
         }
+    }
+
+    /// `doorward_dedupe_evicted_total`, to be registered.
+    pub fn evicted(&self) -> &IntCounter {
+        &self.evicted
     }
 
     /// Whether the key of a source is remembered now.
@@ -112,31 +135,39 @@ impl DedupeRecords {
         let part = self.part(source);
         let at = self.shard_of(key);
         let evicted = self.lock(at).insert((part, key, until), seconds(now), self.max_per_shard);
-        self.warn_evicted(evicted);
+        self.warn_evicted(evicted, now);
     }
 
-    /// Remembers many keys, shard by shard, each of which fits into the processor's caches. Returns the source whose oldest keys
-    /// were evicted for that, for [`Self::warn_evicted`].
-    pub(super) fn insert_all(&self, records: &[Record], now: Moment) -> Option<usize> {
+    /// Remembers many keys, shard by shard, each of which fits into the processor's caches.
+    pub(super) fn insert_all(&self, records: &[Record], now: Moment) {
         let mut shards = vec![Vec::with_capacity(records.len() / self.shards.len() * 2); self.shards.len()];
         for record in records {
             if let Some(shard) = shards.get_mut(self.shard_of(record.key)) {
                 shard.push((self.part(record.source), record.key, record.until));
             }
         }
-        let evicted = shards.into_iter().enumerate().filter_map(|(at, keys)| {
+        for (at, keys) in shards.into_iter().enumerate() {
             let mut shard = self.lock(at);
-            keys.into_iter().filter_map(|key| shard.insert(key, seconds(now), self.max_per_shard)).last()
-        });
-        // From the first to the last: each has to be filled.
-        evicted.reduce(|_, last| last)
+            let insert = |key| shard.insert(key, seconds(now), self.max_per_shard);
+            let evicted = keys.into_iter().filter_map(insert);
+            let evicted = evicted.reduce(|one, other| Evicted { keys: one.keys + other.keys, ..other });
+            drop(shard);
+            self.warn_evicted(evicted, now);
+        }
     }
 
-    /// Logs that keys of a source were evicted.
-    pub(super) fn warn_evicted(&self, evicted: Option<usize>) {
-        let Some(part) = evicted else { return };
+    /// Counts keys that were evicted, and logs whose they were, at most once a minute.
+    fn warn_evicted(&self, evicted: Option<Evicted>, now: Moment) {
+        let Some(Evicted { part, keys }) = evicted else { return };
+        self.evicted.inc_by(u64::try_from(keys).unwrap_or(u64::MAX));
+        let (now, told) = (now.unix(), self.told.load(Ordering::Relaxed));
+        let quiet = now.abs_diff(told) < QUIET.unsigned_abs();
+        if quiet || self.told.compare_exchange(told, now, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+            return;
+        }
         tracing::warn!(
             source = self.sources.get(part).map_or("", Keyspace::source),
+            total = self.evicted.get(),
             "the store is full: the oldest finished events of the source that has most are forgotten before their ttl; raise \
              store.max_events or use Redis"
         );
@@ -191,8 +222,8 @@ impl Shard {
         Self { parts: vec![KeyMap::default(); parts], count: 0, sweep_at: 0 }
     }
 
-    /// Inserts a key of a part within `max` keys; returns the part whose oldest keys were evicted for it, if any.
-    fn insert(&mut self, (part, key, until): (usize, Key, u32), now: u32, max: usize) -> Option<usize> {
+    /// Inserts a key of a part within `max` keys; returns how many of which part were evicted for it, if any.
+    fn insert(&mut self, (part, key, until): (usize, Key, u32), now: u32, max: usize) -> Option<Evicted> {
         if let Some(known) = self.parts.get_mut(part).and_then(|keys| keys.get_mut(&key)) {
             *known = until;
             return None;
@@ -217,8 +248,8 @@ impl Shard {
         self.count = self.parts.iter().map(KeyMap::len).sum();
     }
 
-    /// Evicts the oldest eighth of the keys of the largest part, which is returned.
-    fn evict(&mut self) -> Option<usize> {
+    /// Evicts the oldest eighth of the keys of the largest part.
+    fn evict(&mut self) -> Option<Evicted> {
         let (part, keys) = self.parts.iter_mut().enumerate().max_by_key(|(_, keys)| keys.len())?;
         let evicted = (keys.len() / usize::try_from(EVICTED).ok()?).max(1);
         if keys.is_empty() {
@@ -234,9 +265,16 @@ impl Shard {
             also -= usize::from(goes && until == last);
             !goes
         });
-        self.count -= before - keys.len();
-        Some(part)
+        let keys = before - keys.len();
+        self.count -= keys;
+        Some(Evicted { part, keys })
     }
+}
+
+fn evictions() -> IntCounter {
+    let help = "Dedupe records that were evicted before their time, because there were too many.";
+    #[expect(clippy::expect_used, reason = "the name is a constant")]
+    IntCounter::new("doorward_dedupe_evicted_total", help).expect("a valid metric")
 }
 
 /// Keeps some keys, and no more memory than they need, so that other sources can use it.
@@ -296,6 +334,7 @@ mod tests {
         assert!((MAX / 8 * 7..=MAX).contains(&kept), "{kept}");
         assert!((49_900..50_000).all(|number| remembered.contains(source, key(number))), "the newest are there");
         assert!(!remembered.contains(source, key(0)));
+        assert_eq!(usize::try_from(remembered.evicted().get()), Ok(50_000 - kept));
     }
 
     #[test]

@@ -149,8 +149,13 @@ impl Metrics {
     /// Only when two metrics have one name, which is a bug.
     pub fn new(sources: &[Arc<Source>], supervisor: &Supervisor, store: Option<&Store>) -> prometheus::Result<Self> {
         let registry = Registry::new();
-        if let Some(Store::Sqlite(sqlite)) = store {
-            registry.register(Box::new(sqlite.metrics()?))?;
+        match store {
+            Some(Store::Memory(records)) => registry.register(Box::new(records.evicted().clone()))?,
+            Some(Store::Sqlite(sqlite)) => {
+                registry.register(Box::new(sqlite.records().evicted().clone()))?;
+                registry.register(Box::new(sqlite.metrics()?))?;
+            }
+            Some(Store::Redis(_)) | None => {}
         }
         let build = IntGaugeVec::new(Opts::new("doorward_build_info", "The version that runs."), &["version"])?;
         let store = HistogramOpts::new("doorward_store_duration_seconds", "Time that the store took, by operation.");

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use rusqlite::config::DbConfig;
 use tempfile::TempDir;
 
 use crate::harness::Faults;
@@ -57,6 +58,26 @@ fn while_the_log_cannot_be_synced_events_are_taken_and_marked_when_the_settings_
     assert_eq!(upstream.received()[1].header("doorward-deduplicated"), Some("false"));
     assert_eq!(gateway.metric(r#"doorward_undeduplicated_total{source="github"}"#), 1.0);
     assert_eq!(github("2").send(gateway.address()).text(), DUPLICATE, "in memory it is known");
+}
+
+#[test]
+fn when_the_file_cannot_be_synced_only_queues_take_nothing_more() {
+    let (upstream, faults, folder) = (Upstream::start(), Faults::new(), folder());
+    let source = Github::source(&upstream.url());
+    let queue = Github::source(&upstream.url()).replace("github]", "queued]").replace("/github\"", "/queued\"");
+    let queue = queue.replace("deliver.upstream", "deliver.queue");
+    let gateway = faults.start(folder.path(), &format!("{source}{queue}[store]\nurl = \"sqlite:store.db\"\n"));
+    faults.fail_syncs("store.db-wal");
+    assert!(github("1").to("/webhooks/queued").send(gateway.address()).asks_to_come_again());
+    for probe in ["/readyz", "/livez"] {
+        let answer = gateway.admin(probe);
+        assert_eq!(answer.status, 503, "{probe}");
+        assert!(answer.text().contains("could not be written"), "{}", answer.text());
+    }
+    assert_eq!(github("2").send(gateway.address()).text(), DELIVERED, "it is remembered in the log");
+    drop(gateway.kill());
+    let gateway = Gateway::spawn(folder.path(), &format!("{source}[store]\nurl = \"sqlite:store.db\"\n"), &[]);
+    assert_eq!(github("2").send(gateway.address()).text(), DUPLICATE);
 }
 
 #[test]
@@ -212,12 +233,21 @@ fn files_of_an_earlier_version_and_of_another_program_are_left_alone() {
         ),
         ("CREATE TABLE letters (text TEXT)", "SQLite file of another program"),
     ] {
-        let path = folder.path().join("store.db");
-        rusqlite::Connection::open(&path).and_then(|file| file.execute_batch(sql)).expect("a file");
+        let path = |ending: &str| folder.path().join(format!("store.db{ending}"));
+        // As a program that was killed leaves it: with everything in the file's own log.
+        let file = rusqlite::Connection::open(path("")).expect("a file");
+        file.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).expect("an option");
+        file.execute_batch(&format!("PRAGMA journal_mode = WAL; {sql}")).expect("a table");
+        drop(file);
+        let bytes = || ["", "-wal"].map(|ending| std::fs::read(path(ending)).expect("a file"));
+        let before = bytes();
         let said = Gateway::refused(folder.path(), "[store]\nurl = \"sqlite:store.db\"\n");
         assert!(said.contains(expected), "{said}");
-        assert!(!folder.path().join("store.db-dedupe.1").exists());
-        std::fs::remove_file(&path).expect("a file");
+        assert!(before == bytes(), "it was changed");
+        assert!(!path("-dedupe.1").exists());
+        for ending in ["", "-wal", "-shm"] {
+            std::fs::remove_file(path(ending)).expect("a file");
+        }
     }
 }
 

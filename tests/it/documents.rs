@@ -69,6 +69,23 @@ fn the_table_of_metrics_is_complete() {
     assert_eq!(listed, seen);
 }
 
+/// What cannot be brought about here is looked for where it is said.
+#[test]
+fn what_the_probes_say_according_to_the_readme_is_what_the_source_says() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let files =
+        ["server/admin.rs", "supervisor.rs", "store/mod.rs", "store/sqlite/inbox.rs", "store/dedupe_log/mod.rs"];
+    let source: String =
+        files.iter().map(|file| std::fs::read_to_string(folder.join(file)).expect("a file of the source")).collect();
+    for row in rows("| they say | `/readyz` | `/livez` | until |") {
+        let said: Vec<_> = row[0].split('`').skip(1).step_by(2).collect();
+        assert!(!said.is_empty(), "{row:?}");
+        for words in said {
+            assert!(source.contains(words), "nothing says {words:?}");
+        }
+    }
+}
+
 #[test]
 fn the_quick_start_proves_what_it_says() {
     let upstream = Upstream::start();

@@ -7,6 +7,7 @@ use crate::harness::connect;
 
 /// Ids that are remembered; a GitHub event has two.
 const MAX: usize = 60;
+const EVICTED: &str = "doorward_dedupe_evicted_total";
 const DUPLICATE: &str = r#"{"received":true,"duplicate":true}"#;
 
 #[test]
@@ -17,6 +18,7 @@ fn a_flood_of_one_source_leaves_anothers_events_known_in_memory() {
     take(&gateway, "/webhooks/github", 1000..FLOOD);
     knows_the_quiet_ones(&gateway);
     assert_eq!(upstream.received().len(), QUIET + FLOOD - 1000);
+    tells_once_that_it_forgets(&gateway);
 }
 
 #[test]
@@ -27,6 +29,7 @@ fn a_flood_of_one_source_leaves_anothers_events_known_in_a_file_and_after_a_rest
     take(&first, "/webhooks/quiet", 0..QUIET);
     take(&first, "/webhooks/github", 1000..FLOOD);
     knows_the_quiet_ones(&first);
+    tells_once_that_it_forgets(&first);
     first.signal("TERM");
     let folder = first.wait().folder.expect("its folder");
     let second = Gateway::start_in(folder, &sections);
@@ -56,6 +59,19 @@ fn a_source_alone_uses_what_the_other_leaves() {
         let again = Github::delivery(&number.to_string(), number.to_string()).send_on(&connection);
         assert_eq!(again.text(), DUPLICATE, "{number}");
     }
+    assert_eq!(gateway.metric(EVICTED), 0.0);
+}
+
+/// Not once for each time that it does.
+#[track_caller]
+fn tells_once_that_it_forgets(gateway: &Gateway) {
+    let said =
+        |event: &serde_json::Value| event["message"].as_str().is_some_and(|said| said.contains("the store is full"));
+    gateway.logged("that the store is full", said);
+    assert_eq!(gateway.log().iter().filter(|event| said(event)).count(), 1);
+    // All keys of the flood but those that are left.
+    let (keys, evicted) = (2 * (FLOOD - 1000), gateway.metric(EVICTED) as usize);
+    assert!((keys - MAX..=keys).contains(&evicted), "{evicted}");
 }
 
 /// Seven eighths of a third: there is one more share, of what nobody is known to have.

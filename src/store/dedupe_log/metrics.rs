@@ -58,7 +58,7 @@ impl Collector for LogMetrics {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         // A scrape does not wait for a write that the disk holds up.
         if let Ok(state) = self.log.state.try_lock() {
-            *seen = (state.bytes, state.unsynced);
+            *seen = (state.bytes, state.syncing.or(state.unsynced));
         }
         let (bytes, unsynced) = *seen;
         self.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));

@@ -88,8 +88,9 @@ struct State {
     /// Appends and syncs that failed, and how many of them a snapshot has made up for.
     failed: u64,
     healed: u64,
-    /// Since when something is not synced.
+    /// Since when something is not synced that no sync has begun for, and the same of what a sync was begun for.
     unsynced: Option<Instant>,
+    syncing: Option<Instant>,
     /// Those who wait until what is not synced is safe.
     waiting: Vec<oneshot::Sender<()>>,
     /// When the next snapshot is written.
@@ -142,6 +143,7 @@ impl DedupeLog {
             failed: 0,
             healed: 0,
             unsynced: None,
+            syncing: None,
             waiting: Vec::new(),
             // What is damaged is replaced at once.
             due: if found.skipped > 0 { Due::From(clock.instant()) } else { Due::Check },
@@ -266,6 +268,12 @@ impl DedupeLog {
 }
 
 impl State {
+    /// Notes that a sync begins.
+    fn begin_sync(&mut self) {
+        let unsynced = self.unsynced.take();
+        self.syncing = self.syncing.or(unsynced);
+    }
+
     fn is_healthy(&self) -> bool {
         self.failed == self.healed
     }

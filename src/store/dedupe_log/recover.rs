@@ -66,13 +66,13 @@ impl Existing {
         let files = self.current.iter().filter(|file| file.bytes > 0).count();
         let mut found = Found { files, ..Found::default() };
         let second = seconds(now);
-        let (mut batch, mut evicted) = (Vec::with_capacity(BATCH), None);
+        let mut batch = Vec::with_capacity(BATCH);
         for file in &self.current {
             found.skipped += files::read(path, file.number, |entry| match entry {
                 Entry::Record(record) if second < record.until => {
                     batch.push(record);
                     if batch.len() == BATCH {
-                        evicted = records.insert_all(&batch, now).or(evicted);
+                        records.insert_all(&batch, now);
                         batch.clear();
                     }
                 }
@@ -80,8 +80,7 @@ impl Existing {
                 Entry::Record(_) | Entry::Header { .. } => {}
             })?;
         }
-        // There may be many more records than there is room for.
-        records.warn_evicted(records.insert_all(&batch, now).or(evicted));
+        records.insert_all(&batch, now);
         Ok(found)
     }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use std::time::Instant;
 
 use tokio::sync::oneshot;
 
@@ -101,42 +100,40 @@ impl DedupeLog {
 
     /// Makes safe what was appended, and says up to which message, unless an append has failed.
     pub(super) fn sync_now(&self) {
-        let (file, number, length, message, since, waiting) = {
+        let (file, number, length, message, waiting) = {
             let mut state = self.lock();
+            state.begin_sync();
             let waiting = std::mem::take(&mut state.waiting);
             if !state.is_healthy() {
                 // Only a snapshot helps; those who wait get an error.
                 return;
             }
-            (Arc::clone(&state.file), state.number, state.length, state.message, state.unsynced.take(), waiting)
+            (Arc::clone(&state.file), state.number, state.length, state.message, waiting)
         };
         let synced = files::is_there(&self.path, number, &file, length).and_then(|()| file.sync_data());
         if let Err(error) = synced {
             // What was not written may be thrown away now, and the next sync of this file would succeed without it: another one
             // begins, even where a snapshot that failed had begun this one.
-            self.lock().reserved = None;
-            return self.fail_sync(since, &error);
+            let mut state = self.lock();
+            state.reserved = None;
+            drop(self.fail(&mut state, "synced", &error));
+            return;
         }
         notify(waiting);
+        let mut state = self.lock();
         if message > self.checkpoint() {
-            let mut state = self.lock();
             match state.write(&Entry::Checkpoint(message).encode()) {
                 Ok(()) => self.checkpoint.store(message, Ordering::Relaxed),
                 Err(error) => drop(self.fail(&mut state, "written", &error)),
             }
         }
-    }
-
-    /// Notes that a sync failed of what was appended since then.
-    fn fail_sync(&self, since: Option<Instant>, error: &io::Error) {
-        let mut state = self.lock();
-        state.unsynced = since.or(state.unsynced);
-        drop(self.fail(&mut state, "synced", error));
+        if state.is_healthy() {
+            state.syncing = None;
+        }
     }
 
     /// Writes everything that is in memory to a new file, which takes the place of the older ones.
     pub(super) fn replace(&self, beat: impl Fn()) -> io::Result<()> {
-        let begun = self.clock.instant();
         let number = self.begin_behind_snapshot()?;
         let (message, failed) = {
             let state = self.lock();
@@ -158,13 +155,12 @@ impl DedupeLog {
             // Something has failed since.
             return Err(io::Error::other("an append failed while it was written"));
         }
+        state.syncing = None;
         self.failure.store(None);
         if matches!(state.due, Due::From(_)) {
             state.due = Due::Check;
         }
         if !was_healthy {
-            // The snapshot is synced, and what was appended while it was written is not.
-            state.unsynced = state.unsynced.map(|since| since.max(begun));
             tracing::info!("a snapshot has taken the place of the dedupe log that could not be written");
         }
         Ok(())
@@ -193,19 +189,22 @@ impl DedupeLog {
         let number = files::list(&self.path)?.last().map_or(number, |last| last.number.max(number));
         let (snapshot, segment) = (number + 1, number + 2);
         let new = Arc::new(files::create(&self.path, segment)?);
-        let (old, waiting, since, healthy) = {
+        let (old, waiting, healthy) = {
             let mut state = self.lock();
             (state.number, state.length, state.reserved) = (segment, ENTRY_BYTES, Some(snapshot));
+            state.begin_sync();
             state.bytes = state.bytes.saturating_add(ENTRY_BYTES);
             let healthy = state.is_healthy();
-            let since = state.unsynced.take_if(|_| healthy);
-            (std::mem::replace(&mut state.file, new), std::mem::take(&mut state.waiting), since, healthy)
+            (std::mem::replace(&mut state.file, new), std::mem::take(&mut state.waiting), healthy)
         };
         // Until the snapshot is there, the old files are what a restart reads.
         match old.sync_data() {
-            Ok(()) if healthy => notify(waiting),
+            Ok(()) if healthy => {
+                self.lock().syncing = None;
+                notify(waiting);
+            }
             Ok(()) => {}
-            Err(error) => self.fail_sync(since, &error),
+            Err(error) => drop(self.fail(&mut self.lock(), "synced", &error)),
         }
         Ok(snapshot)
     }

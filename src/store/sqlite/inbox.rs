@@ -266,15 +266,15 @@ impl Inbox {
             tracing::error!(
                 %error,
                 %path,
-                "the store's file is damaged: nothing more is taken or delivered. Restart the gateway: it will save what \
-                 can be read into a new file, and keep this one"
+                "the store's file is damaged: no more events are queued, and none of a queue is delivered. Restart the gateway: it \
+                 will save what can be read into a new file, and keep this one"
             );
             self.poison(format!("the SQLite file is damaged ({error}); restart to save what can be read"));
         } else {
             tracing::error!(
                 %error,
                 %path,
-                "the store cannot be written: nothing more is taken. What was acknowledged is in the file; see to the \
+                "the store cannot be written: no more events are queued. What was acknowledged is in the file; see to the \
                  disk and restart the gateway"
             );
             self.poison(format!("the SQLite file could not be written ({error}); restart when the disk is well"));

@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use rusqlite::Connection;
 use rusqlite::ErrorCode;
 use rusqlite::OpenFlags;
+use rusqlite::config::DbConfig;
 
 use super::Keeper;
 use super::Lines;
@@ -154,6 +155,8 @@ fn threads(
 impl Opened {
     fn new(options: &Options<'_>) -> Result<Self, Failure> {
         let mut connection = Connection::open(&options.path)?;
+        // Whoever closes a file last moves what is in its log, unless told not to: that of somebody else stays as it is.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         let owner = schema::owner(&connection)?;
         match owner {
             Owner::Nobody | Owner::Doorward(schema::PRESENT) => {}
@@ -161,6 +164,7 @@ impl Opened {
             Owner::Other => return Err(Failure::Foreign),
         }
         // From here on it is ours to change.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         connection.pragma_update(None, "wal_autocheckpoint", 0)?;
