@@ -50,9 +50,12 @@ impl Service<Request<Incoming>> for Handler {
     }
 }
 
+/// What makes the answer to one request.
+type Answering = dyn Future<Output = Response<Full<Bytes>>> + Send;
+
 /// The answer to a request, which is carried on in the background when the one who waits for it goes away.
 pub(super) struct Persistent {
-    future: Option<Pin<Box<dyn Future<Output = Response<Full<Bytes>>> + Send>>>,
+    future: Option<Pin<Box<Answering>>>,
     caller: Arc<Caller>,
     orphans: Arc<Background>,
     shared: Arc<Shared>,
