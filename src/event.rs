@@ -181,7 +181,7 @@ impl Identity {
         };
         let kind = self.kind.as_ref().filter(|kind| kind.agrees(inbound));
         let kind = kind.and_then(|kind| kind.text(inbound, values).ok().flatten());
-        let kind = kind.and_then(|kind| value(&kind.replace(JOINT, "."), MAX_KIND));
+        let kind = kind.and_then(|kind| value(&parted(&kind, "."), MAX_KIND));
         let nonce = self.nonce.as_ref().and_then(|nonce| nonce.text(inbound, values).ok().flatten());
         let guard = match nonce {
             Some(nonce) => Some(Key::new(source, b"nonce", &[nonce.as_bytes()])),
@@ -218,8 +218,10 @@ impl Identity {
     fn id(&self, source: &str, inbound: &Inbound, values: &Values) -> Result<(HeaderValue, Key), Unidentified> {
         let id = self.id.text(inbound, values).map_err(|_not_text| Unidentified::Invalid)?;
         let id = id.ok_or(Unidentified::Missing)?;
-        let joined = matches!(id, Cow::Owned(_)) && id.contains(JOINT);
-        let shown = if joined { value(&id.replace(JOINT, ":"), MAX_ID) } else { value(&id, MAX_ID) };
+        let shown = match &id {
+            Cow::Owned(joined) => value(&parted(joined, ":"), MAX_ID),
+            Cow::Borrowed(text) => value(text, MAX_ID),
+        };
         Ok((shown.ok_or(Unidentified::Invalid)?, Key::new(source, b"id", &[id.as_bytes()])))
     }
 }
@@ -325,9 +327,16 @@ fn digest(bytes: &[u8]) -> String {
     const_hex::encode(mac::hash(Hash::Sha256, &[bytes]))
 }
 
+/// A text with `between` its parts, if it has several.
+fn parted<'t>(text: &'t str, between: &str) -> Cow<'t, str> {
+    if text.contains(JOINT) { Cow::Owned(text.replace(JOINT, between)) } else { Cow::Borrowed(text) }
+}
+
 /// A text that can stand in a header of its own.
 fn value(text: &str, max: usize) -> Option<HeaderValue> {
-    if text.is_empty() || text.len() > max || text.chars().any(char::is_control) {
+    // Of the control characters that are ASCII, a header takes the tab alone.
+    let control = text.contains('\t') || !text.is_ascii() && text.contains(char::is_control);
+    if text.is_empty() || text.len() > max || control {
         return None;
     }
     HeaderValue::from_bytes(text.as_bytes()).ok()

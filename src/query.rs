@@ -24,10 +24,15 @@ impl Names {
         Self(names.flat_map(forms).filter(|name| !name.is_empty()).collect())
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The query without the parameters of these names; all others stay byte for byte.
     pub fn left_out_of<'q>(&self, query: &'q str) -> Cow<'q, str> {
         let goes_on = |parameter: &&str| !self.is_in(parameter);
-        if self.0.is_empty() || query.split('&').all(|parameter| goes_on(&parameter)) {
+        if self.is_empty() || query.split('&').all(|parameter| goes_on(&parameter)) {
             return Cow::Borrowed(query);
         }
         Cow::Owned(query.split('&').filter(goes_on).collect::<Vec<_>>().join("&"))

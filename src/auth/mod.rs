@@ -245,7 +245,7 @@ impl Authenticator {
                 Scheme::Token(token) => Signed { secret: Some(token.verify(inbound, values)?), digest: None },
                 Scheme::Jwt(jwt) => {
                     proven.ahead = jwt.issued_within.map(|_| Duration::ZERO);
-                    jwt.verify(inbound, values, now).await?
+                    Box::pin(jwt.verify(inbound, values, now)).await?
                 }
             };
             proven.guard = proven.guard.or(signed.digest);

@@ -176,7 +176,7 @@ impl Signature {
             .ok_or(Failure::SignatureMissing)?;
         let presented = self.read(presented)?;
         let certificate = match &self.keys {
-            Keys::Certificates(certificates) => Some(certificates.named(inbound, values, now).await?),
+            Keys::Certificates(certificates) => Some(Box::pin(certificates.named(inbound, values, now)).await?),
             Keys::Hmac(_) | Keys::Public(..) => None,
         };
         for signed in self.signed(inbound, values, timestamp) {

@@ -37,7 +37,9 @@ pub(super) fn of_attempt(message: &Message, attempt: &Attempt<'_>, host: &Header
     headers.insert(header::HOST, host.clone());
     add(message, attempt.credentials, &mut headers);
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(message.body.len()));
-    headers.insert(ATTEMPT, HeaderValue::from(attempt.number));
+    // Most are the first.
+    let number = if attempt.number == 1 { HeaderValue::from_static("1") } else { HeaderValue::from(attempt.number) };
+    headers.insert(ATTEMPT, number);
     if !attempt.deduplicated {
         headers.insert(DEDUPLICATED, HeaderValue::from_static("false"));
     }

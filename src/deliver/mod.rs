@@ -1,5 +1,6 @@
 //! Hands messages on: to an upstream that answers, or to a queue or stream that keeps them.
 
+mod driver;
 mod headers;
 mod redis_stream;
 mod tls;
@@ -47,7 +48,7 @@ pub struct Answer {
     pub status: StatusCode,
     /// The type of its body.
     pub content_type: Option<HeaderValue>,
-    /// When it asks to be tried again.
+    /// When it asks to be tried again, unless it took the event.
     pub retry_after: Option<HeaderValue>,
     /// Its body, or the beginning of it.
     pub body: Bytes,

@@ -5,7 +5,6 @@
 //! moment, the request is sent once more on a fresh one.
 
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::pin::pin;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -31,6 +30,7 @@ use tokio::net::TcpStream;
 use super::Answer;
 use super::Attempt;
 use super::Undelivered;
+use super::driver::Driver;
 use super::headers;
 use super::tls::Stream;
 use super::tls::Tls;
@@ -159,11 +159,11 @@ struct Idle {
 #[derive(Debug)]
 struct Connection {
     sender: http1::SendRequest<Full<Bytes>>,
-    driver: Option<Driver>,
+    driver: Driver<Http>,
 }
 
 /// What moves the bytes of a connection.
-type Driver = Pin<Box<http1::Connection<TokioIo<Stream>, Full<Bytes>>>>;
+type Http = http1::Connection<TokioIo<Stream>, Full<Bytes>>;
 
 /// A request to an upstream.
 type Outgoing = Request<Full<Bytes>>;
@@ -229,7 +229,8 @@ impl Upstream {
             }
         }
         let request = request()?;
-        let fresh = self.connect().await?;
+        // Rare and large: exchanges on connections that are there carry no room for it.
+        let fresh = Box::pin(self.connect()).await?;
         *sent = true;
         self.attempt(fresh, request).await.map_err(|fault| match fault {
             Fault::Unsent => Undelivered::Unreachable("the connection was closed at once".to_owned()),
@@ -270,7 +271,7 @@ impl Upstream {
             .map_err(|error| unreachable(&error))?;
         let (sender, driver) =
             http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(|error| unreachable(&error))?;
-        Ok(Connection { sender, driver: Some(Box::pin(driver)) })
+        Ok(Connection { sender, driver: Driver::new(driver) })
     }
 
     /// The connection that was used last, which is the one most likely to be open.
@@ -290,11 +291,13 @@ impl Upstream {
         if idle.len() >= MAX_KEPT {
             return;
         }
+        let now = Instant::now();
+        let is_old = |kept: &Idle| now.duration_since(kept.since) >= MAX_IDLE;
         // The oldest stand first; one of them goes for each that comes, so that a burst's connections do not stay.
-        if idle.first().is_some_and(|oldest| oldest.since.elapsed() >= MAX_IDLE) {
-            idle.retain(|kept| kept.since.elapsed() < MAX_IDLE);
+        if idle.first().is_some_and(is_old) {
+            idle.retain(|kept| !is_old(kept));
         }
-        idle.push(Idle { connection, since: Instant::now() });
+        idle.push(Idle { connection, since: now });
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
@@ -306,10 +309,10 @@ impl Connection {
     async fn send(&mut self, request: Outgoing) -> Result<Response<Incoming>, Fault> {
         let Self { sender, driver } = self;
         // Sees whether the other end has closed it, and makes it ready.
-        if drive(driver, sender.ready()).await.is_err() {
+        if driver.drive(pin!(sender.ready())).await.is_err() {
             return Err(Fault::Unsent);
         }
-        drive(driver, sender.try_send_request(request)).await.map_err(|mut error| match error.take_message() {
+        driver.drive(pin!(sender.try_send_request(request))).await.map_err(|mut error| match error.take_message() {
             Some(_request) => Fault::Unsent,
             None => Fault::Unanswered(error.into_error()),
         })
@@ -319,11 +322,11 @@ impl Connection {
     async fn read(&mut self, response: Response<Incoming>, max: usize) -> Result<Answer, hyper::Error> {
         let (mut head, mut body) = response.into_parts();
         let content_type = head.headers.remove(header::CONTENT_TYPE);
-        let retry_after = head.headers.remove(header::RETRY_AFTER);
+        let retry_after = if head.status.is_success() { None } else { head.headers.remove(header::RETRY_AFTER) };
         let mut is_whole = true;
         let mut first = Bytes::new();
         let mut whole = BytesMut::new();
-        while let Some(frame) = drive(&mut self.driver, body.frame()).await {
+        while let Some(frame) = self.driver.drive(pin!(body.frame())).await {
             let Ok(data) = frame?.into_data() else { continue };
             if first.len() + whole.len() + data.len() > max {
                 is_whole = false;
@@ -340,37 +343,16 @@ impl Connection {
         Ok(Answer { status: head.status, content_type, retry_after, body, is_whole })
     }
 
-    /// Lets the driver finish with the last answer; whether another request can follow.
+    /// Whether another request can follow. The driver finishes with the last answer first, unless it has done so already.
     async fn is_reusable(&mut self) -> bool {
         poll_fn(|cx| {
-            if let Some(driver) = &mut self.driver
-                && driver.as_mut().poll(cx).is_ready()
-            {
-                self.driver = None;
+            if !self.sender.is_ready() {
+                self.driver.poll(cx.waker());
             }
-            Poll::Ready(())
+            Poll::Ready(self.driver.is_open() && self.sender.is_ready())
         })
-        .await;
-        self.driver.is_some() && self.sender.is_ready()
+        .await
     }
-}
-
-/// Polls `future` and, while it waits, the connection that it waits for.
-async fn drive<F: Future, D: Future>(driver: &mut Option<Pin<Box<D>>>, future: F) -> F::Output {
-    let mut future = std::pin::pin!(future);
-    poll_fn(|cx| {
-        if let Poll::Ready(output) = future.as_mut().poll(cx) {
-            return Poll::Ready(output);
-        }
-        if let Some(running) = driver
-            && running.as_mut().poll(cx).is_ready()
-        {
-            *driver = None;
-        }
-        // The driver may just have brought what the future waits for, or ended it.
-        future.as_mut().poll(cx)
-    })
-    .await
 }
 
 #[cfg(test)]

@@ -120,7 +120,7 @@ impl Exchange {
         self.facts.untyped = true;
     }
 
-    pub(super) fn end(self, result: Result<Outcome, Refusal>) -> Response<Full<Bytes>> {
+    pub(super) fn end(&self, result: Result<Outcome, Refusal>) -> Response<Full<Bytes>> {
         let took = self.begun.elapsed();
         let metrics = &self.endpoint.metrics;
         metrics.request_duration.observe(took.as_secs_f64());

@@ -176,16 +176,17 @@ impl Gateway {
                 return Ok(outcome);
             }
         }
+        // What only some deliveries need is boxed, so that the others do not carry room for it.
         match delivery {
             Delivery::Upstream(upstream) => self.pass_on(upstream, &source.keyspace, &received, exchange).await,
             Delivery::Queue(backlog, queue) => {
                 let message = Arc::new(received.message);
                 let put = backlog.enqueue(*queue, Arc::clone(&message), self.dedup.publication(received.ahead));
-                self.publish(&message, &self.metrics.store.enqueue, exchange, put).await
+                Box::pin(self.publish(&message, &self.metrics.store.enqueue, exchange, put)).await
             }
             Delivery::RedisStream(stream) => {
                 let put = stream.publish(&received.message, self.dedup.publication(received.ahead));
-                self.publish(&received.message, &self.metrics.store.publish, exchange, put).await
+                Box::pin(self.publish(&received.message, &self.metrics.store.publish, exchange, put)).await
             }
         }
     }

@@ -31,10 +31,12 @@ impl Sorted {
     ///
     /// What `Connection` names is dropped here, before anything is added, so that no sender can strip the gateway's own
     /// headers that way (RFC 9110 section 7.6.1).
-    pub(super) fn new(sent: HeaderMap, client: Option<&Client>, known: &profile::Credentials) -> Self {
-        let forwarded = client.map(|client| Forwarded::new(client, &sent));
+    pub(super) fn new(sent: HeaderMap, client: Option<Client>, known: &profile::Credentials) -> Self {
         // Most requests have none.
         let connection: Vec<_> = sent.get_all(header::CONNECTION).iter().cloned().collect();
+        let trusted = client.as_ref().is_some_and(Client::by_trusted_proxy);
+        let believed = |name: &HeaderName| if trusted { sent.get(name).cloned() } else { None };
+        let (proto, mut host) = (believed(&FORWARDED_PROTO), believed(&FORWARDED_HOST));
         let headers = Headers::with_capacity(sent.len() + ADDED);
         let mut sorted = Self { headers, credentials: Headers::new(), trace: None };
         let mut kind = Kind::Dropped;
@@ -45,14 +47,18 @@ impl Sorted {
             }
             match kind {
                 Kind::Dropped => {}
+                Kind::Host => host = host.or(Some(value)),
                 // The last one, which follows the headers.
                 Kind::Trace => sorted.headers.extend(sorted.trace.replace(value).map(|it| (TRACEPARENT.clone(), it))),
                 Kind::EndToEnd => push(&mut sorted.headers, name, value),
                 Kind::Credential => push(&mut sorted.credentials, name, value),
             }
         }
-        if let Some(forwarded) = forwarded {
-            forwarded.add_to(&mut sorted.headers);
+        // What trusted proxies said, or what the gateway saw itself.
+        if let Some(client) = client {
+            sorted.headers.push((FORWARDED_FOR, client.into_chain()));
+            sorted.headers.push((FORWARDED_PROTO, proto.unwrap_or(HeaderValue::from_static("http"))));
+            sorted.headers.extend(host.map(|host| (FORWARDED_HOST, host)));
         }
         sorted
     }
@@ -71,12 +77,16 @@ enum Kind {
     EndToEnd,
     Credential,
     Trace,
+    /// The one that the request was sent to, which goes on under another name.
+    Host,
     Dropped,
 }
 
 impl Kind {
     fn of(name: &HeaderName, connection: &[HeaderValue], known: &profile::Credentials) -> Self {
-        if is_dropped(name) || is_named_by(connection, name) {
+        if *name == header::HOST {
+            Self::Host
+        } else if is_dropped(name) || is_named_by(connection, name) {
             Self::Dropped
         } else if known.is_header(name) {
             Self::Credential
@@ -85,30 +95,6 @@ impl Kind {
         } else {
             Self::EndToEnd
         }
-    }
-}
-
-/// `x-forwarded-*`: what trusted proxies said, or what the gateway saw itself.
-struct Forwarded {
-    chain: HeaderValue,
-    proto: HeaderValue,
-    host: Option<HeaderValue>,
-}
-
-impl Forwarded {
-    fn new(client: &Client, sent: &HeaderMap) -> Self {
-        let believed = |name: &HeaderName| client.by_trusted_proxy().then(|| sent.get(name).cloned()).flatten();
-        Self {
-            chain: client.chain().clone(),
-            proto: believed(&FORWARDED_PROTO).unwrap_or(HeaderValue::from_static("http")),
-            host: believed(&FORWARDED_HOST).or_else(|| sent.get(header::HOST).cloned()),
-        }
-    }
-
-    fn add_to(self, headers: &mut Headers) {
-        headers.push((FORWARDED_FOR, self.chain));
-        headers.push((FORWARDED_PROTO, self.proto));
-        headers.extend(self.host.map(|host| (FORWARDED_HOST, host)));
     }
 }
 
@@ -131,7 +117,6 @@ fn is_dropped(name: &HeaderName) -> bool {
         | "transfer-encoding"
         | "upgrade"
         | "expect"
-        | "host"
         | "content-length"
         | "forwarded"
         | "x-real-ip" => true,

@@ -76,7 +76,7 @@ impl Message {
     pub fn observed(inbound: Inbound, source: &HeaderValue, known: &profile::Credentials) -> (Self, Credentials) {
         let parts = inbound.into_parts();
         let target = known.left_out_of(parts.target()).into();
-        let Sorted { headers, credentials, trace } = Sorted::new(parts.headers, parts.client.as_ref(), known);
+        let Sorted { headers, credentials, trace } = Sorted::new(parts.headers, parts.client, known);
         let message = Self {
             source: source.clone(),
             event_id: HeaderValue::from_static(""),

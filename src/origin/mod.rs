@@ -52,8 +52,8 @@ impl Client {
     }
 
     /// The believable part of the way here, client first: the value of `x-forwarded-for` for the upstream.
-    pub fn chain(&self) -> &HeaderValue {
-        &self.chain
+    pub fn into_chain(self) -> HeaderValue {
+        self.chain
     }
 
     /// Whether the request came by a trusted proxy, whose other `x-forwarded-*` headers can be believed.
@@ -178,7 +178,7 @@ mod tests {
         }
         let peer = Peer::new(SocketAddr::new(peer.parse().expect("an address"), 1));
         let client = TrustedProxies::new(networks(&["10.0.0.0/8", "::1"])).client(&peer, &headers);
-        (client.address(), client.chain().to_str().expect("text").to_owned())
+        (client.address(), client.into_chain().to_str().expect("text").to_owned())
     }
 
     #[test]

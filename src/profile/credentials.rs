@@ -76,6 +76,9 @@ impl Credentials {
 
     /// Path and query of a request without the parameters that are credentials.
     pub fn left_out_of<'t>(&self, target: &'t str) -> Cow<'t, str> {
+        if self.query.is_empty() {
+            return Cow::Borrowed(target);
+        }
         let Some((path, query)) = target.split_once('?') else { return Cow::Borrowed(target) };
         match self.query.left_out_of(query) {
             Cow::Borrowed(_) => Cow::Borrowed(target),

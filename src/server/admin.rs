@@ -17,7 +17,7 @@ use http::StatusCode;
 use http::header;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::service::service_fn;
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 
 use crate::admission::Connections;
@@ -95,7 +95,7 @@ impl Admin {
             // No address has a limit of its own, so that none is turned away.
             let Ok(place) = connections.enter(peer.ip()) else { continue };
             let (admin, connection) = (Arc::clone(self), Arc::clone(place.connection()));
-            let service = service_fn(move |request: Request<Incoming>| {
+            let service = tower::service_fn(move |request: Request<Incoming>| {
                 // Only what comes with the token has its body read, so whoever is here need not give way.
                 connection.complete();
                 let (admin, connection) = (Arc::clone(&admin), Arc::clone(&connection));
@@ -107,7 +107,7 @@ impl Admin {
             });
             tasks.spawn("admin-connection", async move {
                 // Whoever hangs up early does not want the answer.
-                let _end = connection::serve(stream, place, service).await;
+                let _end = connection::serve(stream, place, TowerToHyperService::new(service)).await;
             });
         }
     }

@@ -3,18 +3,11 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
-use bytes::Bytes;
-use http::HeaderValue;
-use http::Response;
-use http::header;
-use http_body_util::Full;
-use hyper::service::service_fn;
 use prometheus::IntGauge;
 #[cfg(target_os = "linux")]
 use socket2::SockRef;
@@ -22,7 +15,6 @@ use tokio::net::TcpListener;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
-use tower::Service as _;
 
 use super::Failure;
 use super::Phase;
@@ -248,20 +240,13 @@ impl Worker {
         let _unset = SockRef::from(&stream).set_tcp_user_timeout(Some(self.shared.settings.server.idle_timeout));
         let caller = Arc::new(Caller { peer: Peer::new(address), connection: Arc::clone(place.connection()) });
         let client = caller.peer.address();
-        let (gateway, orphans) = (Arc::clone(gateway), Arc::clone(&tasks.orphans));
-        let handler = Handler { gateway: Arc::clone(&gateway), caller: Arc::clone(&caller), orphans };
-        let shared = Arc::clone(&self.shared);
-        let service = service_fn(move |request| {
-            caller.connection.begin();
-            let answer = handler.clone().call(request);
-            let (shared, caller) = (Arc::clone(&shared), Arc::clone(&caller));
-            async move {
-                let response = answer.await.map(|response| shared.leave_taking(response));
-                // This goes with the connection, unlike what is persistent.
-                caller.connection.rest();
-                response
-            }
-        });
+        let gateway = Arc::clone(gateway);
+        let handler = Handler {
+            gateway: Arc::clone(&gateway),
+            caller,
+            orphans: Arc::clone(&tasks.orphans),
+            shared: Arc::clone(&self.shared),
+        };
         let open = Open::new(self.shared.metrics.open_connections.clone());
         let displaced = self.shared.metrics.displaced_connections.clone();
         let supervisor = self.shared.supervisor.clone();
@@ -269,7 +254,7 @@ impl Worker {
             // However it ends.
             let _open = open;
             supervisor.panic_if_injected(Task::Connection);
-            let end = connection::serve(stream, place, service).await;
+            let end = connection::serve(stream, place, handler).await;
             if end.displaced {
                 displaced.inc();
             }
@@ -300,16 +285,6 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.dec();
-    }
-}
-
-impl Shared {
-    /// While draining, asks senders to come back on another connection, which leads to another replica.
-    fn leave_taking(&self, mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
-        if self.draining.load(Ordering::Relaxed) {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        response
     }
 }
 
