@@ -9,13 +9,11 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::LazyLock;
 use std::sync::Mutex;
-use std::time::Duration;
 
 use base64::Engine as _;
 use bytes::Bytes;
 use doorward::auth::KeySets;
 use doorward::body;
-use doorward::body::Budget;
 use doorward::body::Inbound;
 use doorward::body::Limits;
 use doorward::event::Event;
