@@ -73,8 +73,14 @@ fn the_table_of_metrics_is_complete() {
 #[test]
 fn what_the_probes_say_according_to_the_readme_is_what_the_source_says() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let files =
-        ["server/admin.rs", "supervisor.rs", "store/mod.rs", "store/sqlite/inbox.rs", "store/dedupe_log/mod.rs"];
+    let files = [
+        "server/admin.rs",
+        "supervisor/mod.rs",
+        "supervisor/heartbeat.rs",
+        "store/mod.rs",
+        "store/sqlite/inbox.rs",
+        "store/dedupe_log/mod.rs",
+    ];
     let source: String =
         files.iter().map(|file| std::fs::read_to_string(folder.join(file)).expect("a file of the source")).collect();
     for row in rows("| they say | `/readyz` | `/livez` | until |") {
