@@ -131,7 +131,8 @@ fn form(size: usize) -> Bytes {
 fn publish(pem: String) -> Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?.to_string();
-    std::thread::spawn(move || {
+    #[expect(clippy::disallowed_methods, reason = "it serves until the benchmark ends")]
+    let _until_the_end = std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             let mut head = [0; 4096];
             let _asked = stream.read(&mut head);
