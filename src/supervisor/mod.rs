@@ -65,7 +65,8 @@ impl Supervisor {
         // The name and the label are constants, which a test holds to be valid.
         #[expect(clippy::expect_used, reason = "the name and the label are constants")]
         let restarts = IntCounterVec::new(opts, &["task"]).expect("a valid metric");
-        Task::ALL.iter().for_each(|task| drop(restarts.with_label_values(&[task.name()])));
+        let restarted = Task::ALL.iter().filter(|task| !matches!(task, Task::Connection | Task::Attempt));
+        restarted.for_each(|task| drop(restarts.with_label_values(&[task.name()])));
         Self(Arc::new(Shared {
             limits,
             began: clock.instant(),
