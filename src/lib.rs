@@ -8,6 +8,8 @@
 //! connection → route → origin → body → authenticate → identify → deduplicate → deliver → reply
 
 // Leaves.
+mod sync;
+pub mod signal;
 pub mod problem;
 pub mod time;
 pub mod clock;
@@ -39,6 +41,7 @@ pub mod event;
 pub mod message;
 pub mod sign;
 pub mod store;
+pub mod newstore;
 pub mod dedup;
 pub mod deliver;
 pub mod queue;

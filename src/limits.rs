@@ -86,6 +86,16 @@ pub struct Sqlite {
     pub max_load: usize,
     /// Bytes of bodies that are read at once; one event in any case.
     pub max_load_bytes: usize,
+    /// Deliveries of a queue that are claimed ahead, as ids, so that a take need not wait for the writer.
+    pub claimed_ahead: usize,
+    /// Bytes of messages, of all queues together, that stay in memory after they were written, so that they need not be read.
+    pub cached_bytes: usize,
+    /// How long a commit that holds nothing but outcomes may stay unsynced: what a power failure makes deliver again.
+    pub sync_every: Duration,
+    /// Longest that one read keeps the WAL from restarting.
+    pub max_read: Duration,
+    /// Messages of a recovered file that are imported in one transaction.
+    pub recover_rows: usize,
     /// Rows that a list or a replay scans before it answers with a cursor.
     pub max_scanned: i64,
     /// Rows that a list sorts in memory.
@@ -144,6 +154,8 @@ pub struct Dispatch {
     pub breaker_max_asked: Duration,
     /// The pause after the store did not answer.
     pub store_pause: Duration,
+    /// How long a dispatcher that found nothing waits at most until it asks the store again.
+    pub idle_wait: Duration,
     /// Bytes of an upstream's answer that are read, so that the connection can be used again.
     pub max_answer: usize,
     /// How often the metrics of queues are brought up to date.
@@ -193,6 +205,11 @@ impl Default for Sqlite {
             max_behind: 100_000,
             max_load: 256,
             max_load_bytes: 4 * 1024 * 1024,
+            claimed_ahead: 1024,
+            cached_bytes: 8 * 1024 * 1024,
+            sync_every: Duration::from_secs(1),
+            max_read: Duration::from_millis(100),
+            recover_rows: 200,
             max_scanned: 20_000,
             max_sorted: 10_000,
             retention_rows: 500,
@@ -231,6 +248,7 @@ impl Default for Dispatch {
             breaker_max_pause: Duration::from_mins(1),
             breaker_max_asked: Duration::from_mins(5),
             store_pause: Duration::from_secs(1),
+            idle_wait: Duration::from_secs(5),
             max_answer: 64 * 1024,
             metrics_every: Duration::from_secs(1),
         }

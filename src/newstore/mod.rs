@@ -1,0 +1,403 @@
+//! All that is remembered: dedupe records, messages and their deliveries. In memory (dedupe records only), in a SQLite file, or in Redis
+//! for several gateways. Every `match` over the stores is in this file.
+//!
+//! The store is the only truth. In memory there are claims (what this process has in hand) and messages that were just stored or read;
+//! there is no position from which on something is read.
+
+pub mod redis;
+pub mod sqlite;
+mod types;
+
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+
+pub use self::redis::Redis;
+pub use self::sqlite::Sqlite;
+pub use self::types::*;
+use crate::event::Ignored;
+use crate::event::Lane;
+use crate::message::Message;
+use crate::store::DedupeRecords;
+use crate::store::Earlier;
+use crate::store::Keyspace;
+use crate::store::Noted;
+use crate::store::Published;
+use crate::store::Unavailable;
+use crate::supervisor::Supervisor;
+
+/// The store of a process. A clone is another handle to the same one.
+#[derive(Debug, Clone)]
+pub enum Store {
+    /// Dedupe records in this process, until it ends. It has no queues.
+    Memory(Arc<DedupeRecords>),
+    /// A file of this process, and dedupe records in a log beside it.
+    Sqlite(Arc<Sqlite>),
+    /// A Redis, for several processes.
+    Redis(Redis),
+}
+
+/// A delivery that was taken off its queue, for one attempt. Dropped unsettled, it goes back to its queue.
+#[derive(Debug)]
+pub struct Delivery {
+    claimed: Claimed,
+    queue: Queue,
+    store: Store,
+    settled: bool,
+}
+
+/// What a store hands out.
+#[derive(Debug)]
+struct Claimed {
+    id: MessageId,
+    message: Arc<Message>,
+    lane: Option<Lane>,
+    tries: Tries,
+    /// Nothing where no other process could take it.
+    lease: Option<Lease>,
+}
+
+/// The time for which a delivery is this process's.
+#[derive(Debug, Clone, Copy)]
+struct Lease {
+    /// When it ends by the clock of this process.
+    end: Instant,
+    /// When it ends by the store's clock, in microseconds: names the claim, since of one delivery it only grows.
+    deadline: i64,
+}
+
+impl Store {
+    /// The store as it is used on another runtime: a connection lives on one. Connects when it is first used.
+    #[must_use]
+    pub fn local(&self) -> Self {
+        match self {
+            Self::Memory(_) | Self::Sqlite(_) => self.clone(),
+            Self::Redis(redis) => Self::Redis(redis.local()),
+        }
+    }
+
+    /// Whether a gateway with this store can be sent events; with `remembering`, only if it knows after a crash what was
+    /// delivered.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when a file cannot be written, or a Redis has never answered. One that has answered before may
+    /// come back at any time, and replicas that share it must not all stop being ready at once.
+    pub fn ready(&self, remembering: bool) -> Result<(), Unavailable> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::Sqlite(sqlite) if remembering => sqlite.healthy().and_then(|()| sqlite.remembers()),
+            Self::Sqlite(sqlite) => sqlite.healthy(),
+            Self::Redis(redis) if redis.has_answered() => Ok(()),
+            Self::Redis(_) => Err(Unavailable("Redis has not answered yet".to_owned())),
+        }
+    }
+
+    /// Whether a restart of the process would not help.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when a file cannot be written any more.
+    pub fn sound(&self) -> Result<(), Unavailable> {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.sound(),
+            Self::Memory(_) | Self::Redis(_) => Ok(()),
+        }
+    }
+
+    /// Asks to deliver an event, for as long as `lease`: nothing when it may be, or what became of it earlier. Where one process
+    /// has the store for itself, claims are that process's, and only what is finished is looked up.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when the store does not answer, or could not remember the event.
+    pub async fn claim(&self, once: &Once, lease: Duration) -> Result<Option<Earlier>, Unavailable> {
+        match self {
+            Self::Memory(records) => Ok(records.earlier(once.space.tag(), once.keys)),
+            // What is known is known, whether or not more can be remembered.
+            Self::Sqlite(sqlite) => match sqlite.records().earlier(once.space.tag(), once.keys) {
+                Some(earlier) => Ok(Some(earlier)),
+                None => sqlite.remembers().map(|()| None),
+            },
+            Self::Redis(redis) => redis.claim(once, lease).await,
+        }
+    }
+
+    /// The event is finished, which is known after a kill of the process when this returns. What had no claim, because the store
+    /// was out, is remembered in memory alone where that is possible.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when it is not known after a kill.
+    pub async fn commit(&self, once: &Once, claimed: bool) -> Result<(), Unavailable> {
+        let (tag, keys) = (once.space.tag(), once.keys.iter());
+        match self {
+            Self::Memory(records) => {
+                keys.for_each(|key| records.insert(tag, key, once.ttl));
+                Ok(())
+            }
+            // Without room for more, what is delivered nevertheless must not fill it either.
+            Self::Sqlite(sqlite) if !claimed => {
+                keys.for_each(|key| sqlite.records().insert(tag, key, once.ttl));
+                Ok(())
+            }
+            Self::Sqlite(sqlite) => sqlite.commit(tag, keys, once.ttl).await,
+            Self::Redis(redis) => redis.commit(once).await,
+        }
+    }
+
+    /// Lets go of a claim, now or after a while.
+    pub async fn release(&self, once: &Once, after: Duration) {
+        if let Self::Redis(redis) = self {
+            redis.release(once, after).await;
+        }
+    }
+
+    /// Remembers an event whose type is not wanted, so that nobody can bring it again as another type.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when the store does not answer, or cannot remember it.
+    pub async fn ignore(&self, space: &Keyspace, ignored: Ignored, ttl: Duration) -> Result<Noted, Unavailable> {
+        match self {
+            Self::Memory(records) => {
+                let noted = records.note(space.tag(), ignored);
+                if noted == Noted::New {
+                    ignored.iter().for_each(|key| records.insert(space.tag(), key, ttl));
+                }
+                Ok(noted)
+            }
+            Self::Sqlite(sqlite) => match sqlite.records().note(space.tag(), ignored) {
+                Noted::New => {
+                    sqlite.remembers()?;
+                    sqlite.commit(space.tag(), ignored.iter(), ttl).await.map(|()| Noted::New)
+                }
+                noted @ (Noted::Again | Noted::OtherType) => Ok(noted),
+            },
+            Self::Redis(redis) => redis.ignore(space, ignored, ttl).await,
+        }
+    }
+
+    /// Makes destinations known, for every configuration again: what is known keeps its handle, and its terms are exchanged. The
+    /// handles are in the order of `destinations`.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when they cannot be noted, or the store has no queues.
+    pub async fn register(&self, destinations: &[QueueTerms]) -> Result<Vec<Queue>, Unavailable> {
+        match self {
+            Self::Memory(_) if destinations.is_empty() => Ok(Vec::new()),
+            Self::Memory(_) => Err(no_queues()),
+            Self::Sqlite(sqlite) => sqlite.register(destinations).await,
+            Self::Redis(redis) => redis.register(destinations),
+        }
+    }
+
+    /// Does what queues need beside being asked, on the runtime that this is called on, until it ends.
+    pub fn maintain(&self, supervisor: &Supervisor) {
+        match self {
+            Self::Memory(_) | Self::Sqlite(_) => {}
+            Self::Redis(redis) => redis.maintain(supervisor),
+        }
+    }
+
+    /// Stores a message, a delivery for each route and the dedupe records in one step, unless the event came earlier. A claim with the
+    /// same token is no obstacle. When this returns, it is as safe as `store.durability` says.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when it may not be stored.
+    pub async fn enqueue(
+        &self,
+        message: Arc<Message>,
+        to: &[Route],
+        once: Option<&Once>,
+    ) -> Result<Published, Unavailable> {
+        match self {
+            Self::Memory(_) => Err(no_queues()),
+            Self::Sqlite(sqlite) => sqlite.enqueue(message, to, once).await,
+            Self::Redis(redis) => redis.enqueue(&message, to, once).await,
+        }
+    }
+
+    /// Takes deliveries that may be attempted now, each of which has to be settled. It may be fewer than there are: whoever takes
+    /// asks again until there are none, and then waits for the queue's signal, for the next one that is due, or for
+    /// [`idle_wait`](crate::limits::Dispatch::idle_wait).
+    ///
+    /// # Errors
+    /// [`Unavailable`] when the store does not answer, or does not record what was delivered.
+    pub async fn take(&self, queue: &Queue, want: Want) -> Result<Taken, Unavailable> {
+        let (claimed, next_due) = match self {
+            Self::Memory(_) => return Err(no_queues()),
+            Self::Sqlite(sqlite) => sqlite.take(queue, want).await?,
+            Self::Redis(redis) => redis.take(queue, want).await?,
+        };
+        let delivery = |claimed| Delivery { claimed, queue: queue.clone(), store: self.clone(), settled: false };
+        Ok(Taken { deliveries: claimed.into_iter().map(delivery).collect(), next_due })
+    }
+
+    /// Waits until every outcome of a queue that was told so far is recorded.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when one is not.
+    pub async fn flush(&self, queue: &Queue) -> Result<(), Unavailable> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::Sqlite(sqlite) => sqlite.flush().await,
+            Self::Redis(redis) => redis.flush(queue).await,
+        }
+    }
+
+    /// How much there is of a queue.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when the store does not answer.
+    pub async fn stats(&self, queue: &Queue) -> Result<Stats, Unavailable> {
+        match self {
+            Self::Memory(_) => Err(no_queues()),
+            Self::Sqlite(sqlite) => sqlite.stats(queue).await,
+            Self::Redis(redis) => redis.stats(queue),
+        }
+    }
+
+    /// About `limit` deliveries, newest first, behind the message `after`; those of one message are not separated. It may be fewer
+    /// although there are more: a search ends for now when it has scanned many.
+    ///
+    /// # Errors
+    /// [`AdminError`] says why there is no list.
+    pub async fn list(&self, filter: &Filter, after: Option<MessageId>, limit: usize) -> Result<Page, AdminError> {
+        let states = filter.state.map_or_else(|| State::ALL.to_vec(), |state| vec![state]);
+        let part = Part { filter: filter.clone(), states, after, limit };
+        match self {
+            Self::Memory(_) => Err(no_queues().into()),
+            Self::Sqlite(sqlite) => sqlite.list(part).await,
+            Self::Redis(redis) => redis.list(part).await,
+        }
+    }
+
+    /// One message with all its deliveries.
+    ///
+    /// # Errors
+    /// [`AdminError`] when there is none, or it cannot be read.
+    pub async fn show(&self, source: &str, id: MessageId) -> Result<Details, AdminError> {
+        let details = match self {
+            Self::Memory(_) => return Err(no_queues().into()),
+            Self::Sqlite(sqlite) => sqlite.show(source, id).await?,
+            Self::Redis(redis) => redis.show(source, id).await?,
+        };
+        details.ok_or_else(|| AdminError::NoSuchEvent(source.to_owned(), id))
+    }
+
+    /// Has one message delivered again: to the destination of this name; without one, to those where it is dead, or to all when it is
+    /// dead nowhere. How many deliveries that are.
+    ///
+    /// # Errors
+    /// [`AdminError`] says why it is not.
+    pub async fn replay(&self, source: &str, id: MessageId, destination: Option<&str>) -> Result<u64, AdminError> {
+        match self {
+            Self::Memory(_) => Err(no_queues().into()),
+            Self::Sqlite(sqlite) => sqlite.replay(source, id, destination).await,
+            Self::Redis(redis) => redis.replay(source, id, destination).await,
+        }
+    }
+
+    /// Has deliveries made again, the oldest first: those that are dead, or delivered when the filter says so. Looks at about
+    /// `limit` of them, and says where to go on.
+    ///
+    /// # Errors
+    /// [`AdminError`] says why none is.
+    pub async fn replay_all(
+        &self,
+        filter: &Filter,
+        after: Option<MessageId>,
+        limit: usize,
+    ) -> Result<Done, AdminError> {
+        let states = finished(filter, &[State::Dead], AdminError::NotReplayed)?;
+        let part = Part { filter: filter.clone(), states, after, limit };
+        match self {
+            Self::Memory(_) => Err(no_queues().into()),
+            Self::Sqlite(sqlite) => sqlite.replay_all(part).await,
+            Self::Redis(redis) => redis.replay_all(part).await,
+        }
+    }
+
+    /// Deletes deliveries that are dead or delivered, the oldest first, and messages with the last of theirs. Looks at about
+    /// `limit` of them, and says where to go on.
+    ///
+    /// # Errors
+    /// [`AdminError`] says why none is.
+    pub async fn purge(&self, filter: &Filter, after: Option<MessageId>, limit: usize) -> Result<Done, AdminError> {
+        let states = finished(filter, &[State::Dead, State::Delivered], AdminError::NotPurged)?;
+        let part = Part { filter: filter.clone(), states, after, limit };
+        match self {
+            Self::Memory(_) => Err(no_queues().into()),
+            Self::Sqlite(sqlite) => sqlite.purge(part).await,
+            Self::Redis(redis) => redis.purge(part).await,
+        }
+    }
+
+    /// Records an outcome soon.
+    fn settle(&self, queue: &Queue, claimed: &Claimed, outcome: Outcome) {
+        match self {
+            Self::Memory(_) => {}
+            Self::Sqlite(sqlite) => sqlite.settle(queue, claimed, outcome),
+            Self::Redis(redis) => redis.settle(queue, claimed, outcome),
+        }
+    }
+
+    fn give_back(&self, queue: &Queue, claimed: &Claimed) {
+        match self {
+            Self::Memory(_) => {}
+            Self::Sqlite(sqlite) => sqlite.give_back(queue, claimed),
+            Self::Redis(redis) => redis.give_back(queue, claimed),
+        }
+    }
+}
+
+/// The finished states that are meant: the filter's, or the usual ones.
+fn finished(filter: &Filter, usual: &[State], open: fn(State) -> AdminError) -> Result<Vec<State>, AdminError> {
+    match filter.state {
+        None => Ok(usual.to_vec()),
+        Some(state) if state.is_open() => Err(open(state)),
+        Some(state) => Ok(vec![state]),
+    }
+}
+
+fn no_queues() -> Unavailable {
+    Unavailable("the store in memory has no queues; set store.url to sqlite:PATH or the URL of a Redis".to_owned())
+}
+
+impl Delivery {
+    /// The id of its message.
+    pub fn id(&self) -> MessageId {
+        self.claimed.id
+    }
+
+    /// What is delivered.
+    pub fn message(&self) -> &Arc<Message> {
+        &self.claimed.message
+    }
+
+    /// Its lane.
+    pub fn lane(&self) -> Option<Lane> {
+        self.claimed.lane
+    }
+
+    /// What was tried before.
+    pub fn tries(&self) -> &Tries {
+        &self.claimed.tries
+    }
+
+    /// When another process may take it; never when none could.
+    pub fn lease_end(&self) -> Option<Instant> {
+        self.claimed.lease.map(|lease| lease.end)
+    }
+
+    /// Records what the attempt came to: soon, and in the order of these calls. A lease that was lost meanwhile is respected, but
+    /// a success always counts. An outcome that is lost in a crash is an attempt that is made again.
+    pub fn settle(mut self, outcome: Outcome) {
+        self.settled = true;
+        self.store.settle(&self.queue, &self.claimed, outcome);
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.store.give_back(&self.queue, &self.claimed);
+        }
+    }
+}
