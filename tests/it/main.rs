@@ -29,6 +29,7 @@ mod certificates_kept;
 mod cli;
 mod clock;
 mod content_codings;
+mod conformance;
 mod credentials;
 mod damage;
 mod damage_anywhere;

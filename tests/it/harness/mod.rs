@@ -58,6 +58,7 @@ pub use redis::Redis;
 pub use redis::stream_ids;
 pub use redis_many::Cluster;
 pub use redis_many::Watched;
+pub use redis_many::join_cluster;
 pub use sender::Delivery;
 pub use sender::Github;
 pub use sender::SECRET;

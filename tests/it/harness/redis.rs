@@ -37,9 +37,10 @@ impl Redis {
     }
 
     /// Starts a server that has these faults.
-    pub fn under(faults: &Faults) -> Self {
+    pub fn under(faults: &Faults, arguments: &[&str]) -> Self {
         let (folder, environment) = (tempfile::tempdir().expect("a folder"), faults.environment().into());
-        let mut server = Self { port: free_port(), child: None, folder, arguments: Vec::new(), environment };
+        let arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        let mut server = Self { port: free_port(), child: None, folder, arguments, environment };
         server.run(&[]);
         server
     }

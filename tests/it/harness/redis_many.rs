@@ -85,6 +85,16 @@ impl Cluster {
     }
 }
 
+/// Makes a cluster of these nodes, all of them masters.
+pub fn join_cluster(nodes: &[Redis]) {
+    let addresses: Vec<_> = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port())).collect();
+    let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
+    redis_cli(&[&["--cluster", "create"], &*addresses, &["--cluster-replicas", "0", "--cluster-yes"]].concat());
+    wait_until("the cluster to be whole", || {
+        nodes.iter().all(|node| node.command::<String>(&["CLUSTER", "INFO"]).contains("cluster_state:ok"))
+    });
+}
+
 /// A master, its replica, and a sentinel that lets the replica take over.
 pub struct Watched {
     pub servers: [Redis; 2],

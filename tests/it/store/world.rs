@@ -53,7 +53,7 @@ impl Server {
     pub fn start() -> Self {
         let faults = Faults::new();
         faults.stop_clock(Moment::now().millis());
-        let redis = Redis::under(&faults);
+        let redis = Redis::under(&faults, &[]);
         let proxy = Proxy::before(redis.port());
         Self { redis, faults, proxy }
     }
