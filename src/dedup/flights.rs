@@ -1,11 +1,8 @@
 //! Events that this process is handling right now, and those that wait for their outcome.
 
+use std::ops::DerefMut;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
 use std::sync::PoisonError;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -18,6 +15,9 @@ use crate::clock::Clock;
 use crate::limits;
 use crate::message::Keys;
 use crate::store::Token;
+use crate::sync::AtomicU64;
+use crate::sync::Mutex;
+use crate::sync::Ordering;
 
 /// All flights of the process. None is given up for another, so that no source crowds out another one.
 #[derive(Debug)]
@@ -88,7 +88,7 @@ impl Flights {
         }
     }
 
-    fn claims(&self) -> MutexGuard<'_, Claims<oneshot::Sender<bool>>> {
+    fn claims(&self) -> impl DerefMut<Target = Claims<oneshot::Sender<bool>>> + '_ {
         self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

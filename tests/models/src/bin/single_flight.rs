@@ -1,0 +1,120 @@
+//! One event at a time is delivered by one request, and whoever waits for its outcome is told, in whatever order requests run.
+
+mod sync {
+    pub(crate) use shuttle::sync::Mutex;
+    pub(crate) use shuttle::sync::atomic::AtomicU64;
+    pub(crate) use shuttle::sync::atomic::Ordering;
+}
+
+mod clock {
+    pub(crate) use doorward::clock::Clock;
+}
+
+mod event {
+    pub(crate) use doorward::event::Key;
+}
+
+mod limits {
+    pub(crate) use doorward::limits::Dedup;
+}
+
+mod message {
+    pub(crate) use doorward::message::Keys;
+}
+
+mod store {
+    pub(crate) use doorward::store::Token;
+
+    pub(crate) use super::key_map::KeyMap;
+}
+
+#[path = "../../../../src/dedup/claims.rs"]
+#[allow(dead_code)]
+mod claims;
+#[path = "../../../../src/dedup/flights.rs"]
+#[allow(dead_code)]
+mod flights;
+#[path = "../../../../src/store/key_map.rs"]
+#[allow(dead_code)]
+mod key_map;
+
+use std::time::Duration;
+
+use shuttle::sync::Arc;
+use shuttle::sync::atomic::AtomicUsize;
+use shuttle::sync::atomic::Ordering;
+use shuttle::thread;
+
+use self::flights::Entered;
+use self::flights::Flights;
+use self::limits::Dedup;
+use self::message::Keys;
+
+const LEASE: Duration = Duration::from_secs(3600);
+const KEYS: Keys = Keys { id: event::Key([7; 16]), guard: Some(event::Key([9; 16])), ignored: None };
+const REQUESTS: usize = 4;
+
+/// How many are delivering, and how many have.
+#[derive(Default)]
+struct Upstream {
+    busy: AtomicUsize,
+    delivered: AtomicUsize,
+}
+
+impl Upstream {
+    fn deliver(&self, succeeds: bool) {
+        assert_eq!(self.busy.fetch_add(1, Ordering::SeqCst), 0, "two deliver the event at the same time");
+        thread::yield_now();
+        self.delivered.fetch_add(usize::from(succeeds), Ordering::SeqCst);
+        self.busy.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A request; the first one dies in its delivery, the second one fails.
+fn request(number: usize, flights: &std::sync::Arc<Flights>, upstream: &Upstream) {
+    match flights.enter(KEYS, LEASE) {
+        Entered::Lead(flight) => {
+            if upstream.delivered.load(Ordering::SeqCst) > 0 {
+                return flight.land(true);
+            }
+            upstream.deliver(number > 1);
+            match number {
+                0 => drop(flight),
+                number => flight.land(number > 1),
+            }
+        }
+        Entered::Follow { mut outcome, same_id } => {
+            assert!(same_id);
+            let finished = loop {
+                match outcome.try_recv() {
+                    Ok(finished) => break finished,
+                    Err(tokio::sync::oneshot::error::TryRecvError::Empty) => thread::yield_now(),
+                    Err(gone) => panic!("nobody tells what came of it: {gone}"),
+                }
+            };
+            assert_eq!(finished, upstream.delivered.load(Ordering::SeqCst) > 0 && finished, "told too much");
+        }
+        Entered::Busy(_) => panic!("there is room to wait"),
+    }
+}
+
+fn each_is_told_and_one_delivers() {
+    let (clock, _hand) = clock::Clock::manual(doorward::time::Moment::from_unix(1_000));
+    let flights = std::sync::Arc::new(Flights::new(1, &Dedup::default(), clock));
+    let upstream = Arc::new(Upstream::default());
+    let requests: Vec<_> = (0..REQUESTS)
+        .map(|number| {
+            let (flights, upstream) = (std::sync::Arc::clone(&flights), Arc::clone(&upstream));
+            thread::spawn(move || request(number, &flights, &upstream))
+        })
+        .collect();
+    requests.into_iter().for_each(|request| request.join().expect("no panic"));
+    assert!(upstream.delivered.load(Ordering::SeqCst) <= 1, "it was delivered twice");
+}
+
+fn main() {
+    const ORDERS: usize = 20_000;
+    shuttle::check_random(each_is_told_and_one_delivers, ORDERS);
+    shuttle::check_pct(each_is_told_and_one_delivers, ORDERS, 3);
+    println!("single flight: {} orders of {REQUESTS} requests are fine", 2 * ORDERS);
+}
