@@ -1,5 +1,7 @@
 //! Messages and deliveries in a SQLite file, and dedupe records in memory and in a log beside the file.
 
+mod changes;
+mod ids;
 mod schema;
 
 use std::path::PathBuf;
@@ -7,11 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
+use rusqlite::Connection;
+
+use self::changes::Changes;
 use super::*;
 use crate::clock::Clock;
 use crate::event::Key;
 use crate::limits::Limits;
 use crate::store::SourceTag;
+use crate::supervisor::Lost;
 
 /// What a file is opened with.
 #[derive(Debug, Clone)]
@@ -92,6 +98,34 @@ impl Sqlite {
         todo!()
     }
     pub(super) fn give_back(&self, queue: &Queue, claimed: &Claimed) {
+        todo!()
+    }
+    /// Reads on the connection for operators, on a thread that may wait. The read is given up after a while when it keeps the WAL from
+    /// restarting, so it looks at a bounded number of rows.
+    pub(super) async fn view<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        todo!()
+    }
+    /// Has the writer do something in the transaction of its next batch; answers when it is safe on disk. `act` notes what it changes
+    /// of deliveries in [`Changes`], so that counts are right and what may be attempted is.
+    pub(super) async fn command<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Connection, &mut Changes) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        todo!()
+    }
+    /// Has the writer do something that takes longer, on its connection and outside of a transaction. The function that `act` gets
+    /// writes the next batch, if there is one: it is called every few milliseconds, so that nobody waits.
+    pub(super) async fn aside<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Connection, &mut dyn FnMut() -> Result<(), Lost>) -> Result<T, Lost> + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        todo!()
+    }
+    /// The rows of the destinations that are registered: what is replayed for others would not be delivered.
+    pub(super) fn registered(&self) -> Vec<i64> {
         todo!()
     }
     pub(super) async fn list(self: &Arc<Self>, part: Part) -> Result<Page, AdminError> {
