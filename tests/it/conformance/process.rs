@@ -84,9 +84,9 @@ pub struct Process {
     supervisor: Supervisor,
     pub store: Store,
     pub queues: Vec<Queue>,
-    /// The steady clock, and what moves it.
+    /// The clock for pauses, and what moves it where that is not the wall clock.
     pub clock: Clock,
-    pub hand: Arc<Manual>,
+    pub hand: Option<Arc<Manual>>,
 }
 
 /// A runtime on a thread of its own, so that what a process does beside being asked goes on.
@@ -157,7 +157,14 @@ impl Place {
 impl Process {
     pub fn start(place: &Place, terms: &Terms) -> Self {
         let runtime = Runtime::start();
-        let (clock, hand) = Clock::manual(terms.wall.now());
+        // A server keeps the time of what is in it.
+        let (clock, hand) = match place {
+            Place::Sqlite(_) => {
+                let (clock, hand) = Clock::manual(terms.wall.now());
+                (clock, Some(hand))
+            }
+            Place::Redis(_) => (terms.wall.clone(), None),
+        };
         let spaces: Vec<_> = (0..QUEUES).map(|queue| Keyspace::of_source(&source(queue))).collect();
         let supervisor = Supervisor::default();
         let limits = terms.limits.clone();

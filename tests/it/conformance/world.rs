@@ -194,7 +194,7 @@ impl<'s> World<'s> {
         let (now, time) = (self.terms.wall.now().millis() + millis, Duration::from_millis(millis.unsigned_abs()));
         self.server.inspect(|server| server.faults.stop_clock(now));
         self.hand.advance(time);
-        self.processes.iter().for_each(|process| process.hand.advance(time));
+        self.processes.iter().filter_map(|process| process.hand.as_ref()).for_each(|hand| hand.advance(time));
     }
 
     fn enqueue(&mut self, by: usize, queues: u8, message: Message) -> Check {
