@@ -164,12 +164,11 @@ impl Model {
         Ok(())
     }
 
-    /// Whether the process holds something whose lease is over: whose it is then, only the store knows.
-    pub fn has_lost(&self, by: usize, held: impl Iterator<Item = Name>, now: i64) -> bool {
-        held.filter_map(|name| self.deliveries.get(&name)).any(|it| {
-            it.is_open()
-                && it.claim.is_none_or(|claim| claim.by != Some(by) || claim.ends.0 <= now && claim.by.is_none())
-        })
+    /// Whether the process holds something that may be somebody else's by now, or that it would lose with the answer to a take.
+    pub fn has_lost(&self, by: usize, held: impl Iterator<Item = Name>, now: i64, losing: bool) -> bool {
+        held.filter_map(|name| self.deliveries.get(&name))
+            .filter(|it| it.is_open())
+            .any(|it| it.claim.is_none_or(|claim| claim.by != Some(by) || losing && claim.ends.0 <= now))
     }
 
     /// The answer to a take may have been lost: what could be taken may be in the hands of nobody.

@@ -234,7 +234,7 @@ impl<'s> World<'s> {
         }
         let now = self.now();
         let mine = self.held.iter().filter(|held| held.attempt.by == by).map(|held| held.attempt.name);
-        if self.server.is_some() && self.model.has_lost(by, mine, now) {
+        if self.server.is_some() && self.model.has_lost(by, mine, now, self.losing) {
             return Ok(0);
         }
         let seen = self.processes[by].queues[queue].signal().count();
