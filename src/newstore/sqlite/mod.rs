@@ -1,8 +1,11 @@
 //! Messages and deliveries in a SQLite file, and dedupe records in memory and in a log beside the file.
 
+mod admin;
 mod changes;
 mod ids;
+mod message_row;
 mod schema;
+mod search;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -128,24 +131,15 @@ impl Sqlite {
     pub(super) fn registered(&self) -> Vec<i64> {
         todo!()
     }
-    pub(super) async fn list(self: &Arc<Self>, part: Part) -> Result<Page, AdminError> {
+    pub(super) fn limits(&self) -> &crate::limits::Sqlite {
         todo!()
     }
-    pub(super) async fn show(self: &Arc<Self>, source: &str, id: MessageId) -> Result<Option<Details>, AdminError> {
+    /// What the wall clock shows.
+    pub(super) fn now(&self) -> crate::time::Moment {
         todo!()
     }
-    pub(super) async fn replay(
-        self: &Arc<Self>,
-        source: &str,
-        id: MessageId,
-        destination: Option<&str>,
-    ) -> Result<u64, AdminError> {
-        todo!()
-    }
-    pub(super) async fn replay_all(self: &Arc<Self>, part: Part) -> Result<Done, AdminError> {
-        todo!()
-    }
-    pub(super) async fn purge(self: &Arc<Self>, part: Part) -> Result<Done, AdminError> {
+    /// Waits until the dedupe records of all that is in the file are in the log and safe.
+    pub(super) async fn sync_records(&self) -> Result<(), Unavailable> {
         todo!()
     }
 }
