@@ -17,6 +17,7 @@ use super::search::Found;
 use super::search::Search;
 use crate::limits;
 use crate::newstore::types::AdminError;
+use crate::newstore::types::DestinationId;
 use crate::newstore::types::Details;
 use crate::newstore::types::Done;
 use crate::newstore::types::Failures;
@@ -93,7 +94,7 @@ impl Sqlite {
 }
 
 /// The names of all destinations in the file: source and name, by their rows.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Names(HashMap<i64, (String, String)>);
 
 impl Names {
@@ -105,6 +106,12 @@ impl Names {
 
     fn of(&self, destination: i64) -> (String, String) {
         self.0.get(&destination).cloned().unwrap_or_default()
+    }
+
+    /// The destination of a row.
+    pub(super) fn id(&self, destination: i64) -> Option<DestinationId> {
+        let (source, name) = self.0.get(&destination)?.clone();
+        Some(DestinationId { source, name })
     }
 
     /// The rows of the destinations that are meant, sorted.

@@ -4,6 +4,7 @@ mod admin;
 mod changes;
 mod ids;
 mod message_row;
+mod recover;
 mod schema;
 mod search;
 
@@ -140,6 +141,17 @@ impl Sqlite {
     }
     /// Waits until the dedupe records of all that is in the file are in the log and safe.
     pub(super) async fn sync_records(&self) -> Result<(), Unavailable> {
+        todo!()
+    }
+    pub(super) fn path(&self) -> &std::path::Path {
+        todo!()
+    }
+    /// The recovery that goes on with the next call.
+    pub(super) fn recovery(&self) -> &tokio::sync::Mutex<Option<recover::Recovery>> {
+        todo!()
+    }
+    /// The outcomes that came after a file was quarantined that they belong to.
+    pub(super) fn kept_outcomes(&self) -> Arc<recover::Outcomes> {
         todo!()
     }
 }
