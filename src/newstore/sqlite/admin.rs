@@ -83,8 +83,6 @@ impl Sqlite {
     pub(in crate::newstore) async fn purge(self: &Arc<Self>, part: Part) -> Result<Done, AdminError> {
         let (limits, states) = (self.limits().clone(), part.states.clone());
         let found = self.view(move |file| finished(file, &part, &limits, None)).await??;
-        // The keys of what is deleted are nowhere else from then on.
-        self.sync_records().await?;
         let done = move |file: &Connection, changes: &mut Changes| {
             let deliveries = purge(file, &found.deliveries, &states, changes)?;
             Ok(Done { deliveries, next: found.next.map(ids::public) })

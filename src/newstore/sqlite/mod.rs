@@ -1,7 +1,9 @@
 //! Messages and deliveries in a SQLite file, and dedupe records in memory and in a log beside the file.
 
 mod admin;
+mod backup;
 mod changes;
+pub(crate) mod check;
 mod ids;
 mod message_row;
 mod recover;
@@ -139,10 +141,6 @@ impl Sqlite {
     pub(super) fn now(&self) -> crate::time::Moment {
         todo!()
     }
-    /// Waits until the dedupe records of all that is in the file are in the log and safe.
-    pub(super) async fn sync_records(&self) -> Result<(), Unavailable> {
-        todo!()
-    }
     pub(super) fn path(&self) -> &std::path::Path {
         todo!()
     }
@@ -152,6 +150,13 @@ impl Sqlite {
     }
     /// The outcomes that came after a file was quarantined that they belong to.
     pub(super) fn kept_outcomes(&self) -> Arc<recover::Outcomes> {
+        todo!()
+    }
+    pub(super) fn log(&self) -> &Arc<crate::store::dedupe_log::DedupeLog> {
+        todo!()
+    }
+    /// Bytes that stay free on the disk of the file.
+    pub(super) fn min_free(&self) -> u64 {
         todo!()
     }
 }
