@@ -88,6 +88,11 @@ fn copy_pages(file: &Connection, to: &Path, between: &mut dyn FnMut() -> Result<
         let backup = Backup::new(file, &mut copy)?;
         while backup.step(PAGES)? != StepResult::Done {
             between().map_err(Failure::Writer)?;
+            if !to.exists() {
+                // Whoever asked has gone.
+                let interrupted = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_INTERRUPT);
+                return Err(rusqlite::Error::SqliteFailure(interrupted, None).into());
+            }
         }
     }
     let last =
