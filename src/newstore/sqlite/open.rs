@@ -128,6 +128,8 @@ impl Sqlite {
             commit_timeout: options.limits.dedupe_log.commit_timeout,
             threads,
             log_thread: Some(log_thread),
+            min_free: options.min_free,
+            recovery: tokio::sync::Mutex::default(),
         })
     }
 }
