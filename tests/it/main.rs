@@ -78,6 +78,7 @@ mod redis;
 mod redis_cluster;
 mod redis_durable;
 mod redis_sentinel;
+mod redis_store;
 mod redis_tls;
 mod refusals;
 mod refusals_tokens;
