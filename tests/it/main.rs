@@ -79,6 +79,8 @@ mod redis_cluster;
 mod redis_durable;
 mod redis_sentinel;
 mod redis_store;
+mod redis_store_admin;
+mod redis_store_faults;
 mod redis_tls;
 mod refusals;
 mod refusals_tokens;
