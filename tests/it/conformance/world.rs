@@ -477,16 +477,19 @@ impl<'s> World<'s> {
         Ok(())
     }
 
-    /// A file tells its dispatcher at once when there is something. A server is asked now and then.
+    /// A file tells its dispatcher soon when there is something. A server is asked now and then.
     fn look_for_sleepers(&mut self) -> Check {
         if self.server.is_some() {
             return Ok(());
         }
         for queue in 0..self.processes[0].queues.len() {
-            if !self.asks(0, queue, false)
-                && let Some(name) = self.model.waits(queue, self.now())
-            {
-                return Err(format!("the dispatcher of queue {queue} sleeps while {name:?} waits"));
+            let Some(name) = self.model.waits(queue, self.now()) else { continue };
+            let begun = Instant::now();
+            while !self.asks(0, queue, false) {
+                if begun.elapsed() > Duration::from_secs(1) {
+                    return Err(format!("the dispatcher of queue {queue} sleeps while {name:?} waits"));
+                }
+                std::thread::sleep(Duration::from_millis(1));
             }
         }
         Ok(())
