@@ -5,6 +5,7 @@ use doorward::time::Moment;
 use crate::harness::Faults;
 use crate::harness::Proxy;
 use crate::harness::Redis;
+use crate::harness::free_port;
 use crate::harness::join_cluster;
 
 pub struct Server {
@@ -27,8 +28,12 @@ impl Server {
     pub fn cluster() -> Self {
         let faults = Faults::new();
         // Its nodes must not take a clock that stands still or jumps for the silence of another one.
-        let patience = ["--cluster-enabled", "yes", "--cluster-node-timeout", "864000000"];
-        let nodes: Vec<_> = (0..3).map(|_| Redis::under(&faults, &patience)).collect();
+        let node = |_| {
+            let bus = free_port().to_string();
+            let patience = ["--cluster-node-timeout", "864000000"];
+            Redis::under(&faults, &[&["--cluster-enabled", "yes", "--cluster-port", &bus], &patience[..]].concat())
+        };
+        let nodes: Vec<_> = (0..3).map(node).collect();
         join_cluster(&nodes);
         let proxies: Vec<_> = nodes.iter().map(|node| Proxy::before(node.port())).collect();
         for (node, proxy) in nodes.iter().zip(&proxies) {
