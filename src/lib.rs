@@ -43,7 +43,7 @@ pub mod sign;
 pub mod store;
 pub mod newstore;
 pub mod dedup;
-pub mod deliver;
+pub mod target;
 pub mod queue;
 
 // What joins it.

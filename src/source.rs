@@ -10,7 +10,6 @@ use crate::auth::Authenticator;
 use crate::body::Inbound;
 use crate::body::Limits;
 use crate::body::Unreadable;
-use crate::deliver::Target;
 use crate::event::Identity;
 use crate::handshake::Handshakes;
 use crate::message::Message;
@@ -19,8 +18,9 @@ use crate::profile::Credentials;
 use crate::queue::Policy;
 use crate::reply::Answers;
 use crate::store::Keyspace;
-use crate::store::Stream;
 use crate::store::queued::Queue;
+use crate::target::Address;
+use crate::target::Stream;
 use crate::time::Moment;
 
 /// One configured endpoint.
@@ -144,7 +144,7 @@ impl Wanted {
 #[derive(Debug, Clone)]
 pub enum Destination {
     /// To the consumer app; one delivery may take this long.
-    Upstream(Target, Duration),
+    Upstream(Address, Duration),
     /// To the queue, and from there to the consumer app.
     Queue(QueueTerms),
     /// To a Redis stream.
@@ -155,7 +155,7 @@ pub enum Destination {
 #[derive(Debug, Clone)]
 pub struct QueueTerms {
     /// Where they go.
-    pub target: Target,
+    pub address: Address,
     /// How long one attempt may take.
     pub timeout: Duration,
     /// How many attempts at one time.

@@ -17,8 +17,6 @@ use super::Breaker;
 use super::Policy;
 use super::breaker::Permit;
 use crate::clock::Clock;
-use crate::deliver::Attempt;
-use crate::deliver::Upstream;
 use crate::limits;
 use crate::store::Backlog;
 use crate::store::queued::Settlement;
@@ -28,6 +26,8 @@ use crate::supervisor::Background;
 use crate::supervisor::Supervisor;
 use crate::supervisor::Task;
 use crate::supervisor::caught;
+use crate::target::Attempt;
+use crate::target::Target;
 use crate::time::Moment;
 
 /// One source's deliveries.
@@ -40,7 +40,7 @@ pub struct Courier {
     /// Which of the backlog's queues they are on.
     pub queue: usize,
     /// Where they go.
-    pub upstream: Upstream,
+    pub upstream: Target,
     /// How often they are tried.
     pub policy: Policy,
     /// How long one attempt may take.

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::deliver::Undelivered;
 use crate::store::queued::LastAnswer;
 use crate::store::queued::MAX_KEPT_ANSWER;
 use crate::store::queued::Taken;
 use crate::store::queued::Verdict;
+use crate::target::Failure;
+use crate::target::Receipt;
 use crate::time;
 use crate::time::Moment;
 
@@ -43,15 +44,11 @@ pub struct Attempted {
 
 impl Attempted {
     /// What the upstream's answer, or the lack of one, means at this moment.
-    pub fn new(delivered: &Result<crate::deliver::Answer, Undelivered>, now: Moment) -> Self {
+    pub fn new(delivered: &Result<Receipt, Failure>, now: Moment) -> Self {
         let answer = match delivered {
-            Ok(answer) | Err(Undelivered::Answered(answer)) => Some(answer),
-            Err(
-                Undelivered::Unreachable(_)
-                | Undelivered::ConnectTimedOut
-                | Undelivered::TimedOut
-                | Undelivered::Broken(_),
-            ) => None,
+            Ok(Receipt::Answered(answer)) => Some(answer),
+            Ok(Receipt::Stored) => None,
+            Err(failure) => failure.answer(),
         };
         let asked = answer.and_then(|answer| answer.retry_after.as_ref()).and_then(|text| text.to_str().ok());
         Self {

@@ -13,7 +13,6 @@ use super::Failure;
 use super::Phase;
 use super::Shared;
 use crate::clock::Clock;
-use crate::deliver::Upstream;
 use crate::queue::Breaker;
 use crate::queue::Courier;
 use crate::queue::Gate;
@@ -21,6 +20,8 @@ use crate::store::Backlog;
 use crate::supervisor::Heartbeat;
 use crate::supervisor::Lost;
 use crate::supervisor::Task;
+use crate::target::Http;
+use crate::target::Target;
 use crate::telemetry::QueueMetrics;
 
 /// Starts the thread, which delivers until the gateway stops.
@@ -52,14 +53,14 @@ async fn deliver(shared: &Shared, mut phase: watch::Receiver<Phase>, beat: &Hear
     for (queue, (source, terms)) in shared.queues().enumerate() {
         let name = source.name.as_str();
         let metrics = shared.metrics.of_queue(name);
-        let target = terms.target.clone();
-        let gate = gates.entry(terms.target.endpoint()).or_insert_with(|| Gate::new(Breaker::new(limits.clone())));
+        let address = terms.address.clone();
+        let gate = gates.entry(terms.address.endpoint()).or_insert_with(|| Gate::new(Breaker::new(limits.clone())));
         let courier = Courier {
             source: name.to_owned(),
             backlog: backlog.clone(),
             queue,
             gate: Arc::clone(gate),
-            upstream: Upstream::new(target, terms.timeout, limits.max_answer),
+            upstream: Target::Http(Box::new(Http::new(address, terms.timeout, limits.max_answer))),
             policy: terms.policy.clone(),
             timeout: terms.timeout,
             concurrency: terms.concurrency,

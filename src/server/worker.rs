@@ -25,12 +25,10 @@ use crate::admission::Connections;
 use crate::admission::Place;
 use crate::admission::Terms;
 use crate::dedup::Dedup;
-use crate::deliver::Delivery;
-use crate::deliver::RedisStream;
-use crate::deliver::Upstream;
 use crate::gateway::Caller;
 use crate::gateway::Endpoint;
 use crate::gateway::Gateway;
+use crate::gateway::Way;
 use crate::origin::Peer;
 use crate::source::Destination;
 use crate::source::Source;
@@ -40,6 +38,10 @@ use crate::supervisor::Background;
 use crate::supervisor::Heartbeat;
 use crate::supervisor::Lost;
 use crate::supervisor::Task;
+use crate::target;
+use crate::target::Http;
+use crate::target::RedisStream;
+use crate::target::Target;
 use crate::telemetry::Sampler;
 
 /// Pause after the system refused to accept a connection, because it is out of files or memory.
@@ -110,10 +112,10 @@ impl Worker {
         let (store, redis) = self.store()?;
         let shared = &self.shared;
         let endpoints = shared.settings.sources.iter().filter_map(|source| {
-            let delivery = delivery(source, redis.as_ref(), shared)?;
+            let way = way(source, redis.as_ref(), shared)?;
             let metrics = shared.metrics.of(source.name.as_str(), &source.secret_labels);
             let sampler = self.sampler(source.name.as_str());
-            let source = (Arc::clone(source), delivery);
+            let source = (Arc::clone(source), way);
             Some((source.0.path.clone(), Arc::new(Endpoint { source: Some(source), metrics, sampler })))
         });
         let gateway = Gateway {
@@ -165,6 +167,7 @@ impl Worker {
         tokio::select! {
             () = serving => {}
             never = connections.keep_time() => match never {},
+            never = target::sweep(|| gateway.targets()) => match never {},
             never = beat.keep() => match never {},
         }
     }
@@ -290,18 +293,19 @@ impl Drop for Open {
 
 /// The way of a source's events, for one worker. A stream without Redis is refused by the settings, and so is a queue
 /// without a store that has any.
-fn delivery(source: &Arc<Source>, redis: Option<&Redis>, shared: &Shared) -> Option<Delivery> {
+fn way(source: &Arc<Source>, redis: Option<&Redis>, shared: &Shared) -> Option<Way> {
     match &source.destination {
-        Destination::Upstream(target, timeout) => {
-            let upstream = Upstream::new(target.clone(), *timeout, source.limits.max_body);
-            Some(Delivery::Upstream(Box::new(upstream)))
+        Destination::Upstream(address, timeout) => {
+            let http = Http::new(address.clone(), *timeout, source.limits.max_body);
+            Some(Way::Sync(Target::Http(Box::new(http))))
         }
         Destination::Queue(_) => {
             let queue = shared.queues().position(|(queued, _)| Arc::ptr_eq(queued, source))?;
-            Some(Delivery::Queue(shared.backlog(redis)?, queue))
+            Some(Way::Queue(shared.backlog(redis)?, queue))
         }
         Destination::RedisStream(stream) => {
-            Some(Delivery::RedisStream(RedisStream::new(redis?.clone(), stream.clone())))
+            let ttl = shared.settings.store.terms.ttl;
+            Some(Way::Sync(Target::RedisStream(RedisStream::new(redis?.clone(), stream.clone(), ttl))))
         }
     }
 }

@@ -7,14 +7,14 @@ use http::StatusCode;
 use super::section::Section;
 use super::section::count;
 use super::section::duration;
-use crate::deliver::Forward;
-use crate::deliver::Target;
 use crate::json::Pointer;
 use crate::profile::Holder;
 use crate::profile::Place;
 use crate::profile::header_name;
 use crate::queue::Policy;
 use crate::source::QueueTerms;
+use crate::target::Address;
+use crate::target::Forward;
 
 /// What is usual where a source says nothing.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,7 +43,7 @@ pub(super) fn queue(
     forward: Forward,
     lease: Option<Duration>,
 ) -> Option<(QueueTerms, Option<Place>)> {
-    let target = section.want("url", Target::parse).map(|target| target.forwarding(forward));
+    let address = section.want("url", Address::parse).map(|address| address.forwarding(forward));
     let timeout = section.may("timeout", duration).unwrap_or(TIMEOUT);
     if let Some(lease) = lease.filter(|lease| timeout + MARGIN > *lease) {
         section.error(
@@ -73,7 +73,7 @@ pub(super) fn queue(
         permanent: said.unwrap_or_else(|| PERMANENT.to_vec()),
     };
     let ordered = order_by.is_some();
-    Some((QueueTerms { target: target?, timeout, concurrency, policy, keep, ordered }, order_by.flatten()))
+    Some((QueueTerms { address: address?, timeout, concurrency, policy, keep, ordered }, order_by.flatten()))
 }
 
 fn order_by(mut section: Section<'_>) -> Option<Place> {

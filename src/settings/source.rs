@@ -22,8 +22,6 @@ use super::section::word;
 use super::shared::Holdings;
 use crate::auth::Jwks;
 use crate::auth::KeySets;
-use crate::deliver::Forward;
-use crate::deliver::Target;
 use crate::origin::Allowlist;
 use crate::origin::Networks;
 use crate::problem::closest;
@@ -41,8 +39,10 @@ use crate::source::Source;
 use crate::source::SourceName;
 use crate::source::Wanted;
 use crate::store::Keyspace;
-use crate::store::Stream;
 use crate::store::why_volatile;
+use crate::target::Address;
+use crate::target::Forward;
+use crate::target::Stream;
 
 /// Longest an upstream may take when neither the source nor the provider says.
 const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(10);
@@ -272,7 +272,7 @@ impl<'s> Surroundings<'s> {
     }
 
     fn upstream(&self, mut section: Section<'_>, profile: Option<&Profile>) -> Option<Destination> {
-        let target = section.want("url", Target::parse);
+        let target = section.want("url", Address::parse);
         let said = section.may("timeout", duration);
         let deadline = profile.and_then(|profile| profile.facts.deadline);
         let usual = deadline.map_or(UPSTREAM_TIMEOUT, |deadline| deadline.saturating_sub(MARGIN).min(UPSTREAM_TIMEOUT));

@@ -27,6 +27,7 @@ pub use self::redis::Queues;
 pub use self::redis::Redis;
 pub use self::redis::RedisBacklog;
 pub use self::redis::RedisUrl;
+pub(crate) use self::redis::Script;
 pub use self::redis::Stream;
 pub use self::sqlite::Options;
 pub use self::sqlite::Sqlite;

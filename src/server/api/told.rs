@@ -5,13 +5,13 @@ use serde_json::Value;
 use serde_json::json;
 
 use super::withheld::Places;
-use crate::deliver;
 use crate::message::Message;
 use crate::message::codec;
 use crate::store::queued::Details;
 use crate::store::queued::Done;
 use crate::store::queued::Page;
 use crate::store::queued::Summary;
+use crate::target;
 use crate::time::Moment;
 
 /// A part of a list.
@@ -55,7 +55,7 @@ fn summary(event: &Summary) -> Value {
 
 /// What is delivered.
 fn request(message: &Message, withheld: &Places) -> Value {
-    let headers = deliver::headers_of(message);
+    let headers = target::headers_of(message);
     let shown = headers.iter().filter(|(name, _)| !withheld.is_header(name));
     let headers: Vec<_> = shown.map(|(name, value)| [name.as_str().to_owned(), codec::text(value)]).collect();
     let mut told = json!({ "method": message.method.as_str(), "headers": headers });

@@ -52,11 +52,11 @@ impl std::fmt::Debug for Alive {
 
 /// Why a command has no answer.
 #[derive(Debug, Clone)]
-pub(super) struct Failed {
+pub(crate) struct Failed {
     /// For the log.
-    pub(super) error: Unavailable,
+    pub(crate) error: Unavailable,
     /// Whether Redis may have done what it was told.
-    pub(super) perhaps_done: bool,
+    pub(crate) perhaps_done: bool,
 }
 
 impl Connection {

@@ -23,12 +23,13 @@ use std::time::Duration;
 use redis::FromRedisValue;
 
 use self::connection::Connection;
-use self::connection::Failed;
+pub(crate) use self::connection::Failed;
 pub use self::durable::Durability;
 use self::durable::Durable;
 pub use self::queue::Queues;
 pub use self::queue::RedisBacklog;
-use self::script::Call;
+pub(crate) use self::script::Call;
+pub(crate) use self::script::Script;
 use self::scripts::CLAIM;
 use self::scripts::IGNORE;
 use self::scripts::PUBLISH;
@@ -251,6 +252,12 @@ impl Redis {
                 shared.orphans.fetch_sub(1, Ordering::Relaxed);
             }
         });
+    }
+
+    /// Runs a script that is the same whether it runs once or twice, with keys beside this keyspace. What it wrote is as safe as
+    /// the settings want when there is an answer.
+    pub(crate) async fn run_durably(&self, space: &Keyspace, call: Call) -> Result<i64, Failed> {
+        self.durable(space, call).await
     }
 
     /// Appends an event to a stream and marks it finished in one step, unless it is finished or claimed; without keys

@@ -11,7 +11,7 @@ use sha1::Sha1;
 
 /// A script.
 #[derive(Debug)]
-pub(super) struct Script {
+pub(crate) struct Script {
     text: &'static str,
     /// What Redis knows it by, once it has seen the text.
     digest: String,
@@ -19,24 +19,24 @@ pub(super) struct Script {
 
 /// A script with its keys and arguments.
 #[derive(Debug)]
-pub(super) struct Call {
+pub(crate) struct Call {
     pub(super) script: &'static Script,
     keys: Vec<String>,
     arguments: Vec<Vec<u8>>,
 }
 
 impl Script {
-    pub(super) fn new(text: &'static str) -> Self {
+    pub(crate) fn new(text: &'static str) -> Self {
         Self { text, digest: const_hex::encode(Sha1::digest(text)) }
     }
 
-    pub(super) fn call(&'static self, keys: impl IntoIterator<Item = String>) -> Call {
+    pub(crate) fn call(&'static self, keys: impl IntoIterator<Item = String>) -> Call {
         Call { script: self, keys: keys.into_iter().collect(), arguments: Vec::new() }
     }
 }
 
 impl Call {
-    pub(super) fn argument(mut self, argument: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn argument(mut self, argument: impl Into<Vec<u8>>) -> Self {
         self.arguments.push(argument.into());
         self
     }

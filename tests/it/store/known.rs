@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use doorward::clock::Clock;
-use doorward::deliver::Upstream as Target;
 use doorward::limits;
 use doorward::limits::Limits;
 use doorward::queue::Breaker;
@@ -13,6 +12,9 @@ use doorward::queue::CourierMetrics;
 use doorward::queue::Gate;
 use doorward::queue::Policy;
 use doorward::supervisor::Supervisor;
+use doorward::target::Address;
+use doorward::target::Http;
+use doorward::target::Target;
 use doorward::time::Moment;
 use http::HeaderValue;
 use prometheus::Histogram;
@@ -216,13 +218,13 @@ fn one_event_that_is_always_answered_with_500_keeps_a_good_one_waiting() {
     };
     let place = Place::sqlite();
     let process = Process::start(&place, &Terms::one_queue(&clock, Limits::default()), 1);
-    let target = doorward::deliver::Target::parse(&upstream.url()).expect("an address");
+    let address = Address::parse(&upstream.url()).expect("an address");
     let counter = |name: &str| IntCounter::new(name, "a test's").expect("a counter");
     let courier = Courier {
         source: "q0".to_owned(),
         backlog: process.backlog.clone(),
         queue: 0,
-        upstream: Target::new(target, Duration::from_secs(5), 1000),
+        upstream: Target::Http(Box::new(Http::new(address, Duration::from_secs(5), 1000))),
         policy: Policy {
             max_attempts: 1000,
             max_age: Duration::from_secs(24 * 60 * 60),

@@ -1,4 +1,4 @@
-//! Delivers by a request to the consumer app, over connections that are kept and used again.
+//! Delivers by a request to an app, over connections that are kept and used again.
 //!
 //! Hyper's client connection is polled by the very task that waits for the answer: no task of its own, no hand-over
 //! between tasks. An idle connection is looked at before it is used again; should the upstream have closed it at that
@@ -29,7 +29,8 @@ use tokio::net::TcpStream;
 
 use super::Answer;
 use super::Attempt;
-use super::Undelivered;
+use super::Endpoint;
+use super::Failure;
 use super::driver::Driver;
 use super::headers;
 use super::tls::Stream;
@@ -59,9 +60,9 @@ pub enum Forward {
     Always,
 }
 
-/// Where a source delivers to.
+/// Where an app is, and what of the queries of requests it is sent.
 #[derive(Debug, Clone)]
-pub struct Target {
+pub struct Address {
     host: String,
     port: u16,
     path: Uri,
@@ -72,10 +73,10 @@ pub struct Target {
     tls: Option<Tls>,
 }
 
-impl Target {
-    /// Host and port: what is up or down as a whole.
-    pub fn endpoint(&self) -> (&str, u16) {
-        (&self.host, self.port)
+impl Address {
+    /// Host and port.
+    pub fn endpoint(&self) -> Endpoint {
+        Endpoint::Http(self.host.clone(), self.port)
     }
 
     /// Reads an `http` or `https` URL.
@@ -121,8 +122,8 @@ impl Target {
         self
     }
 
-    /// The address for a message.
-    fn address(&self, message: &Message) -> Result<Uri, Undelivered> {
+    /// Path and query for a message.
+    fn path_for(&self, message: &Message) -> Result<Uri, Failure> {
         let target = match self.forward {
             Forward::Always => Some(&message.target),
             Forward::Verified => Some(&message.target).filter(|_| message.verified),
@@ -136,14 +137,14 @@ impl Target {
             Some(_) => "&",
         };
         let address = format!("{}{joint}{query}", self.path).parse();
-        address.map_err(|_long| Undelivered::Unreachable("its address is too long with the query".to_owned()))
+        address.map_err(|_long| Failure::Unreachable("its address is too long with the query".to_owned()))
     }
 }
 
-/// One upstream of one source, as one worker sees it.
+/// The app of one source, as one runtime sees it.
 #[derive(Debug)]
-pub struct Upstream {
-    target: Target,
+pub struct Http {
+    address: Address,
     timeout: Duration,
     max_answer: usize,
     idle: Mutex<Vec<Idle>>,
@@ -159,11 +160,11 @@ struct Idle {
 #[derive(Debug)]
 struct Connection {
     sender: http1::SendRequest<Full<Bytes>>,
-    driver: Driver<Http>,
+    driver: Driver<Wire>,
 }
 
 /// What moves the bytes of a connection.
-type Http = http1::Connection<TokioIo<Stream>, Full<Bytes>>;
+type Wire = http1::Connection<TokioIo<Stream>, Full<Bytes>>;
 
 /// A request to an upstream.
 type Outgoing = Request<Full<Bytes>>;
@@ -178,22 +179,22 @@ enum Fault {
     BrokenOff(hyper::Error),
 }
 
-impl Upstream {
-    /// Delivers to `target`. One delivery may take `timeout`; an answer is read up to `max_answer` bytes.
-    pub fn new(target: Target, timeout: Duration, max_answer: usize) -> Self {
-        Self { target, timeout, max_answer, idle: Mutex::default() }
+impl Http {
+    /// Delivers to `address`. One delivery may take `timeout`; an answer is read up to `max_answer` bytes.
+    pub fn new(address: Address, timeout: Duration, max_answer: usize) -> Self {
+        Self { address, timeout, max_answer, idle: Mutex::default() }
     }
 
     /// Delivers a message and waits for the answer.
     ///
     /// # Errors
-    /// [`Undelivered`], which tells whether the upstream may have taken the message all the same.
-    pub async fn deliver(&self, message: &Message, attempt: &Attempt<'_>) -> Result<Answer, Undelivered> {
+    /// [`Failure`], which tells whether the upstream may have taken the message all the same.
+    pub async fn deliver(&self, message: &Message, attempt: &Attempt<'_>) -> Result<Answer, Failure> {
         self.send(|| self.request(message, attempt)).await
     }
 
     /// Sends a request, which may have to be made twice.
-    async fn send(&self, request: impl Fn() -> Result<Outgoing, Undelivered>) -> Result<Answer, Undelivered> {
+    async fn send(&self, request: impl Fn() -> Result<Outgoing, Failure>) -> Result<Answer, Failure> {
         let mut sent = false;
         let answered = {
             let mut exchange = pin!(self.exchange(request, &mut sent));
@@ -204,18 +205,18 @@ impl Upstream {
         };
         match answered {
             Ok(Ok(answer)) if answer.status.is_success() => Ok(answer),
-            Ok(Ok(answer)) => Err(Undelivered::Answered(answer)),
+            Ok(Ok(answer)) => Err(Failure::Answered(answer)),
             Ok(Err(failure)) => Err(failure),
-            Err(_elapsed) if sent => Err(Undelivered::TimedOut),
-            Err(_elapsed) => Err(Undelivered::ConnectTimedOut),
+            Err(_elapsed) if sent => Err(Failure::TimedOut),
+            Err(_elapsed) => Err(Failure::ConnectTimedOut),
         }
     }
 
     async fn exchange(
         &self,
-        request: impl Fn() -> Result<Outgoing, Undelivered>,
+        request: impl Fn() -> Result<Outgoing, Failure>,
         sent: &mut bool,
-    ) -> Result<Answer, Undelivered> {
+    ) -> Result<Answer, Failure> {
         while let Some(connection) = self.take_idle() {
             let request = request()?;
             *sent = true;
@@ -225,7 +226,7 @@ impl Upstream {
                 Err(Fault::Unsent) => {}
                 // It was closed as the request went out. Sending again is what the provider would do next.
                 Err(Fault::Unanswered(_)) => break,
-                Err(Fault::BrokenOff(error)) => return Err(Undelivered::Broken(error.to_string())),
+                Err(Fault::BrokenOff(error)) => return Err(Failure::Broken(error.to_string())),
             }
         }
         let request = request()?;
@@ -233,8 +234,8 @@ impl Upstream {
         let fresh = Box::pin(self.connect()).await?;
         *sent = true;
         self.attempt(fresh, request).await.map_err(|fault| match fault {
-            Fault::Unsent => Undelivered::Unreachable("the connection was closed at once".to_owned()),
-            Fault::Unanswered(error) | Fault::BrokenOff(error) => Undelivered::Broken(error.to_string()),
+            Fault::Unsent => Failure::Unreachable("the connection was closed at once".to_owned()),
+            Fault::Unanswered(error) | Fault::BrokenOff(error) => Failure::Broken(error.to_string()),
         })
     }
 
@@ -247,27 +248,27 @@ impl Upstream {
         Ok(answer)
     }
 
-    fn request(&self, message: &Message, attempt: &Attempt<'_>) -> Result<Outgoing, Undelivered> {
+    fn request(&self, message: &Message, attempt: &Attempt<'_>) -> Result<Outgoing, Failure> {
         let mut request = Request::new(Full::new(message.body.clone()));
         *request.method_mut() = message.method.clone();
-        *request.uri_mut() = self.target.address(message)?;
-        *request.headers_mut() = headers::of_attempt(message, attempt, &self.target.authority);
+        *request.uri_mut() = self.address.path_for(message)?;
+        *request.headers_mut() = headers::of_attempt(message, attempt, &self.address.authority);
         Ok(request)
     }
 
-    async fn connect(&self) -> Result<Connection, Undelivered> {
-        let unreachable = |error: &dyn std::error::Error| Undelivered::Unreachable(error.to_string());
+    async fn connect(&self) -> Result<Connection, Failure> {
+        let unreachable = |error: &dyn std::error::Error| Failure::Unreachable(error.to_string());
         let open = async {
-            let stream = TcpStream::connect((self.target.host.as_str(), self.target.port)).await?;
+            let stream = TcpStream::connect((self.address.host.as_str(), self.address.port)).await?;
             stream.set_nodelay(true)?;
-            match &self.target.tls {
+            match &self.address.tls {
                 Some(tls) => tls.connect(stream).await,
                 None => Ok(Stream::Plain(stream)),
             }
         };
         let stream = tokio::time::timeout(CONNECT_TIMEOUT, open)
             .await
-            .map_err(|_elapsed| Undelivered::ConnectTimedOut)?
+            .map_err(|_elapsed| Failure::ConnectTimedOut)?
             .map_err(|error| unreachable(&error))?;
         let (sender, driver) =
             http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(|error| unreachable(&error))?;
@@ -291,13 +292,15 @@ impl Upstream {
         if idle.len() >= MAX_KEPT {
             return;
         }
-        let now = Instant::now();
-        let is_old = |kept: &Idle| now.duration_since(kept.since) >= MAX_IDLE;
-        // The oldest stand first; one of them goes for each that comes, so that a burst's connections do not stay.
-        if idle.first().is_some_and(is_old) {
-            idle.retain(|kept| !is_old(kept));
-        }
-        idle.push(Idle { connection, since: now });
+        idle.push(Idle { connection, since: Instant::now() });
+    }
+
+    /// Closes the connections that have lain idle for too long.
+    pub(super) fn sweep(&self, now: Instant) {
+        let mut idle = self.idle();
+        // The oldest stand first.
+        let old = idle.partition_point(|kept| now.saturating_duration_since(kept.since) >= MAX_IDLE);
+        drop(idle.drain(..old));
     }
 
     fn idle(&self) -> MutexGuard<'_, Vec<Idle>> {
@@ -361,11 +364,11 @@ mod tests {
 
     #[test]
     fn targets_are_urls_with_a_host() {
-        let target = Target::parse("http://[::1]:3000/hook?x=1").expect("a target");
+        let target = Address::parse("http://[::1]:3000/hook?x=1").expect("a target");
         assert_eq!((target.host.as_str(), target.port, target.path.to_string().as_str()), ("::1", 3000, "/hook?x=1"));
-        assert_eq!(Target::parse("http://app").expect("a target").port, 80);
+        assert_eq!(Address::parse("http://app").expect("a target").port, 80);
         for bad in ["", "127.0.0.1:3000", "/hook", "ftp://app/x", "http://", "http://a:b@app/", "http://app:99999/"] {
-            assert!(Target::parse(bad).is_err(), "{bad:?}");
+            assert!(Address::parse(bad).is_err(), "{bad:?}");
         }
     }
 
@@ -373,8 +376,8 @@ mod tests {
     fn a_query_is_joined_to_the_address_and_does_not_take_the_place_of_its_own() {
         let address = |url: &str, target: &str| {
             let message = Message { target: target.into(), ..Message::example() };
-            let target = Target::parse(url).expect("a target").forwarding(Forward::Always);
-            target.address(&message).map(|address| address.to_string())
+            let target = Address::parse(url).expect("a target").forwarding(Forward::Always);
+            target.path_for(&message).map(|address| address.to_string())
         };
         for (url, target, expected) in [
             ("http://app/hook", "/in?a=1&b=%2f+&c", "/hook?a=1&b=%2f+&c"),
