@@ -44,6 +44,7 @@ pub mod store;
 pub mod newstore;
 pub mod dedup;
 pub mod target;
+pub mod dispatch;
 pub mod queue;
 
 // What joins it.

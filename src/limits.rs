@@ -156,6 +156,9 @@ pub struct Dispatch {
     pub store_pause: Duration,
     /// How long a dispatcher that found nothing waits at most until it asks the store again.
     pub idle_wait: Duration,
+    /// Bytes of messages that one take reserves in the budget for what is in hand, where there is room; the largest message in any
+    /// case.
+    pub take_bytes: usize,
     /// Bytes of an upstream's answer that are read, so that the connection can be used again.
     pub max_answer: usize,
     /// How often the metrics of queues are brought up to date.
@@ -249,6 +252,7 @@ impl Default for Dispatch {
             breaker_max_asked: Duration::from_mins(5),
             store_pause: Duration::from_secs(1),
             idle_wait: Duration::from_secs(5),
+            take_bytes: 4 * 1024 * 1024,
             max_answer: 64 * 1024,
             metrics_every: Duration::from_secs(1),
         }

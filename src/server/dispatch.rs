@@ -10,7 +10,6 @@ use tokio::sync::mpsc;
 use tokio::sync::watch;
 
 use super::Failure;
-use super::Phase;
 use super::Shared;
 use crate::clock::Clock;
 use crate::queue::Breaker;
@@ -19,6 +18,7 @@ use crate::queue::Gate;
 use crate::store::Backlog;
 use crate::supervisor::Heartbeat;
 use crate::supervisor::Lost;
+use crate::supervisor::Phase;
 use crate::supervisor::Task;
 use crate::target::Http;
 use crate::target::Target;

@@ -49,6 +49,7 @@ use crate::store::Sqlite;
 use crate::store::Store;
 use crate::store::Token;
 use crate::store::queued::Queue;
+use crate::supervisor::Phase;
 use crate::supervisor::Supervisor;
 use crate::supervisor::Task;
 use crate::telemetry::Metrics;
@@ -80,16 +81,6 @@ struct Shared {
     draining: AtomicBool,
     /// Until when; whoever changes `draining` has it locked.
     drain: Mutex<Drain>,
-}
-
-/// How far the gateway has come with stopping.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Phase {
-    Running,
-    /// Nothing new is accepted; what is in flight may finish.
-    Finishing,
-    /// What is still in flight is cut.
-    Cut,
 }
 
 /// A gateway that has been started.

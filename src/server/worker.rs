@@ -17,7 +17,6 @@ use tokio::sync::mpsc;
 use tokio::sync::watch;
 
 use super::Failure;
-use super::Phase;
 use super::Shared;
 use super::connection;
 use super::edge::Handler;
@@ -37,6 +36,7 @@ use crate::store::Store;
 use crate::supervisor::Background;
 use crate::supervisor::Heartbeat;
 use crate::supervisor::Lost;
+use crate::supervisor::Phase;
 use crate::supervisor::Task;
 use crate::target;
 use crate::target::Http;
