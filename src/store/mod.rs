@@ -8,7 +8,7 @@ mod ledger;
 mod page_cache;
 pub mod queued;
 mod records;
-mod redis;
+pub(crate) mod redis;
 mod sqlite;
 
 use std::sync::Arc;

@@ -9,6 +9,8 @@ use crate::clock::Clock;
 use crate::limits::Limits;
 use crate::store::Durability;
 use crate::store::RedisUrl;
+use crate::store::redis::connection::Failed;
+use crate::store::redis::script::Call;
 
 /// How a Redis is used.
 #[derive(Debug, Clone)]
@@ -39,6 +41,14 @@ pub struct Redis {}
 impl Redis {
     /// A handle that connects when it is first used, on the runtime that uses it.
     pub fn new(options: &Options<'_>) -> Self {
+        todo!()
+    }
+    /// Runs a script on the keys of `space`, for targets that are in the same Redis. It may run more than once. What it wrote is as
+    /// safe as `store.durability` says when there is an answer; for that it has to write even what it finds done.
+    ///
+    /// # Errors
+    /// Why there is no answer, and whether the script may have run.
+    pub(crate) async fn run(&self, space: &Keyspace, call: Call) -> Result<i64, Failed> {
         todo!()
     }
     pub(super) fn local(&self) -> Self {

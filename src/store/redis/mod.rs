@@ -5,13 +5,13 @@
 //! Redis keeps the time, so gateways need no common clock. Every verb may be repeated by the same attempt: a reply that
 //! was lost does no harm.
 
-mod connection;
-mod durable;
+pub(crate) mod connection;
+pub(crate) mod durable;
 mod queue;
-mod script;
-mod scripts;
+pub(crate) mod script;
+pub(crate) mod scripts;
 mod seek;
-mod url;
+pub(crate) mod url;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,13 +33,16 @@ pub(crate) use self::script::Script;
 use self::scripts::CLAIM;
 use self::scripts::IGNORE;
 use self::scripts::PUBLISH;
-use self::scripts::RELEASE;
+use self::scripts::earlier;
+use self::scripts::kind;
+use self::scripts::millis;
+use self::scripts::names;
+use self::scripts::released;
 pub use self::url::RedisUrl;
 use self::url::Topology;
 use super::Earlier;
 use super::Keys;
 use super::Keyspace;
-use super::Known;
 use super::Noted;
 use super::Published;
 use super::Token;
@@ -131,8 +134,7 @@ impl Redis {
             Ways::One(way) => Some(way),
             Ways::Each(ways) => ways.get(space),
         };
-        let nowhere = || Unavailable(format!("there is no way to the keys {}", space.prefix()));
-        way.ok_or_else(|| Failed { error: nowhere(), perhaps_done: false })
+        way.ok_or_else(|| Failed::unheard(format!("there is no way to the keys {}", space.prefix())))
     }
 
     /// Runs a script that is the same whether it runs once or twice.
@@ -287,25 +289,6 @@ impl Redis {
     }
 }
 
-/// What a script says of an event that came earlier.
-fn earlier(answer: i64) -> Earlier {
-    match answer {
-        -1 => Earlier::Finished(Known::Id),
-        ..0 => Earlier::Finished(Known::Content),
-        remaining => Earlier::InFlight(Duration::from_millis(remaining.unsigned_abs())),
-    }
-}
-
-/// The type for a script that looks for an ignored event; nothing where none is remembered.
-fn kind(ignored: Option<Ignored>) -> String {
-    ignored.map(|ignored| ignored.typed.hex()).unwrap_or_default()
-}
-
-/// Lets go of a claim after some time.
-fn released(space: &Keyspace, keys: Keys, token: Token, after: Duration) -> Arc<Call> {
-    Arc::new(RELEASE.call(names(space, keys)).argument(token.text()).argument(millis(after).to_string()))
-}
-
 /// A stream to append to.
 #[derive(Debug, Clone)]
 pub struct Stream {
@@ -315,22 +298,4 @@ pub struct Stream {
     pub keyspace: Keyspace,
     /// About how many entries it keeps; all when absent.
     pub maxlen: Option<u64>,
-}
-
-impl Token {
-    fn text(self) -> String {
-        format!("{:032x}", self.0)
-    }
-
-    fn done(self) -> String {
-        format!("D{:032x}", self.0)
-    }
-}
-
-fn names(space: &Keyspace, keys: Keys) -> impl Iterator<Item = String> {
-    keys.iter().map(|key| space.name(key))
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

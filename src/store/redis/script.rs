@@ -20,7 +20,7 @@ pub(crate) struct Script {
 /// A script with its keys and arguments.
 #[derive(Debug)]
 pub(crate) struct Call {
-    pub(super) script: &'static Script,
+    pub(crate) script: &'static Script,
     keys: Vec<String>,
     arguments: Vec<Vec<u8>>,
 }
@@ -42,12 +42,12 @@ impl Call {
     }
 
     /// As a command that sends the script along.
-    pub(super) fn in_full(&self) -> Cmd {
+    pub(crate) fn in_full(&self) -> Cmd {
         self.command("EVAL", self.script.text)
     }
 
     /// As a command that only names the script.
-    pub(super) fn by_name(&self) -> Cmd {
+    pub(crate) fn by_name(&self) -> Cmd {
         self.command("EVALSHA", &self.script.digest)
     }
 
@@ -57,7 +57,7 @@ impl Call {
         command
     }
 
-    pub(super) async fn run<T: FromRedisValue>(&self, mut connection: MultiplexedConnection) -> Result<T, RedisError> {
+    pub(crate) async fn run<T: FromRedisValue>(&self, mut connection: MultiplexedConnection) -> Result<T, RedisError> {
         match self.by_name().query_async(&mut connection).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                 self.in_full().query_async(&mut connection).await

@@ -26,7 +26,7 @@ use self::local::Local;
 use self::local::Unrecorded;
 use super::Redis;
 use super::connection::Failed;
-use super::millis;
+use super::scripts::millis;
 use crate::clock::Clock;
 use crate::limits;
 use crate::message::Message;

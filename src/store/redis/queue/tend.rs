@@ -10,7 +10,7 @@ use super::scripts;
 use crate::store::Unavailable;
 use crate::store::queued::Counts;
 use crate::store::redis::connection::Failed;
-use crate::store::redis::millis;
+use crate::store::redis::scripts::millis;
 use crate::supervisor::Supervisor;
 use crate::supervisor::Task;
 use crate::time::Moment;
