@@ -8,6 +8,7 @@ pub mod redis;
 pub mod sqlite;
 mod types;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
@@ -15,16 +16,58 @@ use std::time::Instant;
 pub use self::redis::Redis;
 pub use self::sqlite::Sqlite;
 pub use self::types::*;
+use crate::clock::Clock;
 use crate::event::Ignored;
 use crate::event::Lane;
+use crate::limits::Limits;
 use crate::message::Message;
 use crate::store::DedupeRecords;
+use crate::store::Durability;
 use crate::store::Earlier;
 use crate::store::Keyspace;
 use crate::store::Noted;
 use crate::store::Published;
+use crate::store::RedisUrl;
 use crate::store::Unavailable;
 use crate::supervisor::Supervisor;
+
+/// `store.url`.
+#[derive(Debug, Clone)]
+pub enum Kind {
+    /// `memory:`
+    Memory,
+    /// `sqlite:PATH`
+    Sqlite(PathBuf),
+    /// `redis://…`, `redis-cluster://…`, `redis-sentinel://…`, or one of them with `rediss`.
+    Redis(RedisUrl),
+}
+
+/// What a store is opened with.
+#[derive(Debug, Clone)]
+pub struct Options<'o> {
+    /// Which one.
+    pub kind: &'o Kind,
+    /// All sources, and the tags of streams: each has a share of the dedupe keys.
+    pub spaces: &'o [Keyspace],
+    /// Most dedupe keys that memory and SQLite remember.
+    pub max_events: usize,
+    /// Bytes that stay free on the disk of a SQLite file.
+    pub min_free: u64,
+    /// Whether an event is finished only when its dedupe records are synced to the disk of a SQLite store.
+    pub fsync: bool,
+    /// How long Redis may take to answer a command of a request.
+    pub timeout: Duration,
+    /// When what is stored in Redis counts as safe; as soon as it answers without one.
+    pub durability: Option<Durability>,
+    /// How long a delivery stays with the gateway that took it, where others use the same store.
+    pub lease: Duration,
+    /// Sizes, intervals and thresholds.
+    pub limits: &'o Limits,
+    /// The wall clock and the steady one.
+    pub clocks: (Clock, Clock),
+    /// Owns tasks and threads.
+    pub supervisor: &'o Supervisor,
+}
 
 /// The store of a process. A clone is another handle to the same one.
 #[derive(Debug, Clone)]
@@ -67,6 +110,42 @@ struct Lease {
 }
 
 impl Store {
+    /// Opens a store. A Redis is connected to when it is first used.
+    ///
+    /// # Errors
+    /// What is wrong with a file, for the operator.
+    pub fn open(options: &Options<'_>) -> Result<Self, String> {
+        let Options {
+            kind,
+            spaces,
+            max_events,
+            min_free,
+            fsync,
+            timeout,
+            durability,
+            lease,
+            limits,
+            clocks,
+            supervisor,
+        } = options.clone();
+        match kind {
+            Kind::Memory => {
+                Ok(Self::Memory(Arc::new(DedupeRecords::new(max_events, spaces.iter().cloned(), clocks.0))))
+            }
+            Kind::Sqlite(path) => {
+                let (path, sources, limits) = (path.clone(), spaces, limits.clone());
+                let options =
+                    sqlite::Options { path, max_events, sources, min_free, supervisor, fsync, limits, clocks };
+                Sqlite::open(&options).map(|sqlite| Self::Sqlite(Arc::new(sqlite)))
+            }
+            Kind::Redis(url) => {
+                let (limits, (_, clock)) = (limits.clone(), clocks);
+                let options = redis::Options { url, timeout, durability, lease, spaces, limits, clock, supervisor };
+                Ok(Self::Redis(Redis::new(&options)))
+            }
+        }
+    }
+
     /// The store as it is used on another runtime: a connection lives on one. Connects when it is first used.
     #[must_use]
     pub fn local(&self) -> Self {
