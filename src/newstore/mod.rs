@@ -262,7 +262,7 @@ impl Store {
             Self::Memory(_) if destinations.is_empty() => Ok(Vec::new()),
             Self::Memory(_) => Err(no_queues()),
             Self::Sqlite(sqlite) => sqlite.register(destinations).await,
-            Self::Redis(redis) => redis.register(destinations),
+            Self::Redis(redis) => redis.register(destinations).await,
         }
     }
 
