@@ -1,0 +1,62 @@
+//! What a command changes, beside the rows that it writes: reported to the writer, which follows up after the commit.
+
+use super::ids;
+use crate::newstore::types::State;
+use crate::store::dedupe_log::Record;
+use crate::time::Moment;
+
+/// What a command of an operator changes within the transaction of its batch.
+#[derive(Debug)]
+pub(super) struct Changes {
+    now: Moment,
+    due: i64,
+    /// The last id that was given to a message.
+    pub(super) last: i64,
+    /// Whether messages were stored.
+    pub(super) stored: bool,
+    pub(super) moved: Vec<Change>,
+    pub(super) records: Vec<Record>,
+}
+
+/// A delivery that goes from one state to another; from nothing when it is new, to nothing when it is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Change {
+    /// The row of its destination.
+    pub(super) destination: i64,
+    pub(super) from: Option<State>,
+    pub(super) to: Option<State>,
+}
+
+impl Changes {
+    /// Of a batch at this moment, which is `due` by the clock of pauses.
+    pub(super) fn new(now: Moment, due: i64, last: i64) -> Self {
+        Self { now, due, last, stored: false, moved: Vec::new(), records: Vec::new() }
+    }
+
+    /// When the batch was begun, by the wall clock.
+    pub(super) fn now(&self) -> Moment {
+        self.now
+    }
+
+    /// The same by the clock of pauses: the column `due` of what may be attempted at once.
+    pub(super) fn due(&self) -> i64 {
+        self.due
+    }
+
+    /// Notes that a delivery went from one state to another.
+    pub(super) fn moved(&mut self, destination: i64, from: Option<State>, to: Option<State>) {
+        self.moved.push(Change { destination, from, to });
+    }
+
+    /// The id of another message.
+    pub(super) fn next_id(&mut self) -> i64 {
+        self.last = ids::next(self.last, self.now);
+        self.stored = true;
+        self.last
+    }
+
+    /// Notes a dedupe record, which is added to the log after the commit.
+    pub(super) fn remember(&mut self, record: Record) {
+        self.records.push(record);
+    }
+}

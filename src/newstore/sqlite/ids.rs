@@ -1,0 +1,66 @@
+//! How ids of messages and states of deliveries are written.
+
+use crate::newstore::types::MessageId;
+use crate::newstore::types::State;
+use crate::time::Moment;
+
+/// Ids of one millisecond.
+const PER_MILLISECOND: i64 = 4096;
+
+/// How a state is written.
+pub(super) fn state(state: State) -> i64 {
+    match state {
+        State::Blocked => 2,
+        State::Queued => 3,
+        State::Retrying => 4,
+        State::Delivered => 5,
+        State::Dead => 6,
+    }
+}
+
+/// The state that is written like this.
+pub(super) fn state_of(written: i64) -> Option<State> {
+    State::ALL.into_iter().find(|known| state(*known) == written)
+}
+
+/// The id of the first message that is stored at this moment.
+pub(super) fn first_of(moment: Moment) -> i64 {
+    moment.millis().clamp(0, i64::MAX / PER_MILLISECOND) * PER_MILLISECOND
+}
+
+/// The id behind `last`, of this moment or later.
+pub(super) fn next(last: i64, now: Moment) -> i64 {
+    last.saturating_add(1).max(first_of(now))
+}
+
+/// An id as it is shown.
+pub(super) fn public(id: i64) -> MessageId {
+    let part = |part: i64| u64::try_from(part).unwrap_or(0);
+    MessageId { millis: part(id.div_euclid(PER_MILLISECOND)), sequence: part(id.rem_euclid(PER_MILLISECOND)) }
+}
+
+/// How an id is written; `None` when no message can have it.
+pub(super) fn written(id: MessageId) -> Option<i64> {
+    let sequence = i64::try_from(id.sequence).ok().filter(|sequence| *sequence < PER_MILLISECOND)?;
+    i64::try_from(id.millis).ok()?.checked_mul(PER_MILLISECOND)?.checked_add(sequence)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_grow_with_time_and_whatever_the_clock_does() {
+        let now = Moment::from_millis(1_000);
+        assert_eq!(next(0, now), 1_000 * PER_MILLISECOND);
+        assert_eq!(next(2_000 * PER_MILLISECOND, now), 2_000 * PER_MILLISECOND + 1);
+        assert_eq!(written(public(next(0, now) + 17)), Some(1_000 * PER_MILLISECOND + 17));
+        assert_eq!(written(MessageId { millis: 1, sequence: 4096 }), None);
+    }
+
+    #[test]
+    fn states_come_back_as_they_were() {
+        assert!(State::ALL.into_iter().all(|known| state_of(state(known)) == Some(known)));
+        assert_eq!(state_of(7), None);
+    }
+}
