@@ -45,7 +45,6 @@ pub mod newstore;
 pub mod dedup;
 pub mod target;
 pub mod dispatch;
-pub mod queue;
 
 // What joins it.
 pub mod refusal;

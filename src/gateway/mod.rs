@@ -22,10 +22,13 @@ use crate::body::Inbound;
 use crate::dedup::Claim;
 use crate::dedup::Dedup;
 use crate::event::Event;
+use crate::event::Lane;
 use crate::handshake;
 use crate::message::Credentials;
 use crate::message::Keys;
 use crate::message::Message;
+use crate::newstore::Queue;
+use crate::newstore::Route;
 use crate::origin::Peer;
 use crate::origin::TrustedProxies;
 use crate::refusal::Refusal;
@@ -34,7 +37,6 @@ use crate::reply::Outcome;
 use crate::route::Routes;
 use crate::source::Source;
 use crate::source::Want;
-use crate::store::Backlog;
 use crate::store::Earlier;
 use crate::store::Keyspace;
 use crate::store::Known;
@@ -78,8 +80,8 @@ pub struct Endpoint {
 pub enum Way {
     /// To the target, before the provider is answered.
     Sync(Target),
-    /// To this one of the store's queues, from which they are delivered.
-    Queue(Backlog, usize),
+    /// To this queue of the store, from which they are delivered.
+    Queue(Queue),
 }
 
 /// Where a request comes from.
@@ -113,7 +115,7 @@ impl Gateway {
     pub fn targets(&self) -> impl Iterator<Item = &Target> {
         self.routes.all().filter_map(|endpoint| match &endpoint.source {
             Some((_, Way::Sync(target))) => Some(target),
-            Some((_, Way::Queue(..))) | None => None,
+            Some((_, Way::Queue(_))) | None => None,
         })
     }
 
@@ -195,7 +197,7 @@ impl Gateway {
         match way {
             Way::Sync(target) => self.pass_on(target, &source.keyspace, &received, exchange).await,
             // In a box, so that the others do not carry room for it.
-            Way::Queue(backlog, queue) => Box::pin(self.enqueue((backlog, *queue), received, exchange)).await,
+            Way::Queue(queue) => Box::pin(self.enqueue((source, queue), received, exchange)).await,
         }
     }
 
@@ -239,7 +241,7 @@ impl Gateway {
         exchange: &mut Exchange,
     ) -> Result<Outcome, Refusal> {
         let store = &self.metrics.store;
-        let Admitted { message, credentials, ahead } = received;
+        let Admitted { message, credentials, ahead, lane: _ } = received;
         let attempt = |deduplicated| Attempt { number: 1, deduplicated, credentials: Some(credentials) };
         let mut watch = Stopwatch::start();
         let Some(keys) = message.keys else {
@@ -273,11 +275,12 @@ impl Gateway {
     /// Puts a message on its queue, together with what keeps it from being put there twice.
     async fn enqueue(
         &self,
-        (backlog, queue): (&Backlog, usize),
+        (source, queue): (&Source, &Queue),
         received: Admitted,
         exchange: &mut Exchange,
     ) -> Result<Outcome, Refusal> {
         let message = Arc::new(received.message);
+        let to = [Route { queue: queue.clone(), lane: received.lane }];
         let flight = match message.keys {
             Some(keys) => match self.dedup.enter(keys).await {
                 Ok(flight) => Some(flight),
@@ -286,7 +289,8 @@ impl Gateway {
             None => None,
         };
         let mut watch = Stopwatch::start();
-        let published = backlog.enqueue(queue, Arc::clone(&message), self.dedup.publication(received.ahead)).await;
+        let once = message.keys.map(|keys| self.dedup.once(&source.keyspace, keys, received.ahead));
+        let published = self.dedup.store().enqueue(Arc::clone(&message), &to, once.as_ref()).await;
         watch.lap(&self.metrics.store.enqueue);
         if let Ok(Published::Appended) = published {
             self.dedup.note(&message);
@@ -315,18 +319,20 @@ struct Admitted {
     credentials: Credentials,
     /// How far ahead of now its signed time is.
     ahead: Option<Duration>,
+    /// What it has in common with those that are delivered before and after it.
+    lane: Option<Lane>,
 }
 
 impl Admitted {
     fn event(event: Event, source: &Source) -> Self {
-        let ahead = event.ahead;
+        let (ahead, lane) = (event.ahead, event.lane);
         let (message, credentials) = Message::verified(event, source.name.header(), &source.credentials);
-        Self { message, credentials, ahead }
+        Self { message, credentials, ahead, lane }
     }
 
     fn observed(inbound: Inbound, source: &Source) -> Self {
         let (message, credentials) = Message::observed(inbound, source.name.header(), &source.credentials);
-        Self { message, credentials, ahead: None }
+        Self { message, credentials, ahead: None, lane: None }
     }
 }
 

@@ -13,6 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
+use prometheus::core::Collector;
+
 pub use self::redis::Redis;
 pub use self::sqlite::Sqlite;
 pub use self::types::*;
@@ -153,6 +155,33 @@ impl Store {
             Self::Memory(_) | Self::Sqlite(_) => self.clone(),
             Self::Redis(redis) => Self::Redis(redis.local()),
         }
+    }
+
+    /// The Redis, where it is one.
+    pub fn redis(&self) -> Option<&Redis> {
+        match self {
+            Self::Redis(redis) => Some(redis),
+            Self::Memory(_) | Self::Sqlite(_) => None,
+        }
+    }
+
+    /// Whether it keeps messages, to be looked at and delivered.
+    pub fn has_queues(&self) -> bool {
+        !matches!(self, Self::Memory(_))
+    }
+
+    /// What it counts, to be registered.
+    ///
+    /// # Errors
+    /// Only when a metric has a bad name, which is a bug.
+    pub fn collectors(&self) -> prometheus::Result<Vec<Box<dyn Collector>>> {
+        Ok(match self {
+            Self::Memory(records) => vec![Box::new(records.evicted().clone())],
+            Self::Sqlite(sqlite) => {
+                vec![Box::new(sqlite.records().evicted().clone()), Box::new(sqlite.metrics()?)]
+            }
+            Self::Redis(redis) => vec![Box::new(redis.refused().clone())],
+        })
     }
 
     /// Whether a gateway with this store can be sent events; with `remembering`, only if it knows after a crash what was

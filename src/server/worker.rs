@@ -28,11 +28,10 @@ use crate::gateway::Caller;
 use crate::gateway::Endpoint;
 use crate::gateway::Gateway;
 use crate::gateway::Way;
+use crate::newstore::Store;
 use crate::origin::Peer;
 use crate::source::Destination;
 use crate::source::Source;
-use crate::store::Redis;
-use crate::store::Store;
 use crate::supervisor::Background;
 use crate::supervisor::Heartbeat;
 use crate::supervisor::Lost;
@@ -109,10 +108,10 @@ impl Worker {
 
     fn prepare(&self, listener: std::net::TcpListener) -> Result<Prepared, Failure> {
         let listener = TcpListener::from_std(listener).map_err(|error| Failure::System(error.to_string()))?;
-        let (store, redis) = self.store()?;
         let shared = &self.shared;
+        let store = shared.store.local();
         let endpoints = shared.settings.sources.iter().filter_map(|source| {
-            let way = way(source, redis.as_ref(), shared)?;
+            let way = way(source, &store, shared)?;
             let metrics = shared.metrics.of(source.name.as_str(), &source.secret_labels);
             let sampler = self.sampler(source.name.as_str());
             let source = (Arc::clone(source), way);
@@ -139,15 +138,6 @@ impl Worker {
 
     fn sampler(&self, source: &str) -> Arc<Sampler> {
         self.shared.samplers.get(source).cloned().unwrap_or_else(|| Arc::new(Sampler::new(0, 0)))
-    }
-
-    /// The store as this worker sees it; a Redis connection lives on the runtime that makes it.
-    fn store(&self) -> Result<(Store, Option<Redis>), Failure> {
-        match (&self.shared.local_store, self.shared.redis()) {
-            (Some(store), _) => Ok((store.clone(), None)),
-            (None, Some(redis)) => Ok((Store::Redis(redis.clone()), Some(redis))),
-            (None, None) => Err(Failure::Store("it is not open".to_owned())),
-        }
     }
 
     /// `kept` is the listener for another life, which there is not when it has stopped accepting.
@@ -291,21 +281,18 @@ impl Drop for Open {
     }
 }
 
-/// The way of a source's events, for one worker. A stream without Redis is refused by the settings, and so is a queue
-/// without a store that has any.
-fn way(source: &Arc<Source>, redis: Option<&Redis>, shared: &Shared) -> Option<Way> {
+/// The way of a source's messages, for one worker. A stream without Redis is refused by the settings, and so is a queue without a
+/// store that has any.
+fn way(source: &Source, store: &Store, shared: &Shared) -> Option<Way> {
     match &source.destination {
         Destination::Upstream(address, timeout) => {
             let http = Http::new(address.clone(), *timeout, source.limits.max_body);
             Some(Way::Sync(Target::Http(Box::new(http))))
         }
-        Destination::Queue(_) => {
-            let queue = shared.queues().position(|(queued, _)| Arc::ptr_eq(queued, source))?;
-            Some(Way::Queue(shared.backlog(redis)?, queue))
-        }
+        Destination::Queue(_) => shared.queues.get(source.name.as_str()).cloned().map(Way::Queue),
         Destination::RedisStream(stream) => {
-            let ttl = shared.settings.store.terms.ttl;
-            Some(Way::Sync(Target::RedisStream(RedisStream::new(redis?.clone(), stream.clone(), ttl))))
+            let (redis, ttl) = (store.redis()?.clone(), shared.settings.store.terms.ttl);
+            Some(Way::Sync(Target::RedisStream(RedisStream::new(redis, stream.clone(), ttl))))
         }
     }
 }

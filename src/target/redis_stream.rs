@@ -9,9 +9,9 @@ use http::HeaderValue;
 use super::Failure;
 use crate::message::Message;
 use crate::message::codec;
+use crate::newstore::Redis;
 use crate::store::Keyspace;
-use crate::store::Redis;
-use crate::store::Script;
+use crate::store::redis::script::Script;
 
 /// Appends an entry unless it was appended before under one of the keys, of which the last is the stream. The arguments are for
 /// how many milliseconds it is remembered, the length of the stream or `0`, and the fields. What is found is written again: only
@@ -88,7 +88,7 @@ impl RedisStream {
         let call = APPEND.call(sent.chain([stream.key.clone()]));
         let call = call.argument(ttl.as_millis().to_string()).argument(stream.maxlen.unwrap_or(0).to_string());
         let call = fields.iter().fold(call, |call, (name, value)| call.argument(*name).argument(*value));
-        match redis.run_durably(&stream.keyspace, call).await {
+        match redis.run(&stream.keyspace, call).await {
             Ok(_appended) => Ok(()),
             Err(failed) => {
                 Err(Failure::Unacknowledged { why: failed.error.to_string(), ambiguous: failed.perhaps_done })

@@ -123,20 +123,19 @@ impl Client {
     }
 
     pub(super) async fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Value, String> {
-        let mut url = self.at(path);
+        self.ask(Method::GET, self.at(path, query), String::new()).await
+    }
+
+    pub(super) async fn post(&self, path: &str, query: &[(&str, String)], body: &Value) -> Result<Value, String> {
+        self.ask(Method::POST, self.at(path, query), body.to_string()).await
+    }
+
+    fn at(&self, path: &str, query: &[(&str, String)]) -> Url {
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        self.ask(Method::GET, url, String::new()).await
-    }
-
-    pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Value, String> {
-        self.ask(Method::POST, self.at(path), body.to_string()).await
-    }
-
-    fn at(&self, path: &str) -> Url {
-        let mut url = self.base.clone();
-        url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));
         url
     }
 

@@ -86,7 +86,6 @@ pub(super) fn decode(row: &Row<'_>, begin: usize) -> rusqlite::Result<Option<Mes
         trace: value(7)?,
         verified: number(8)? == Some(1),
         keys: None,
-        lane: None,
     };
     let is_whole = i64::from(codec::checksum(&message, headers)) == checksum;
     Ok(is_whole.then_some(message))

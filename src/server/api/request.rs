@@ -1,24 +1,26 @@
-//! What somebody asks the API for: a filter with a place to go on at, as a query or as JSON.
+//! Requests to the API: a filter with a place to go on at, as a query or as JSON.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use crate::newstore::Filter;
+use crate::newstore::MAX_PART;
+use crate::newstore::MessageId;
+use crate::newstore::State;
 use crate::problem::closest;
-use crate::store::queued::Filter;
-use crate::store::queued::MAX_PART;
-use crate::store::queued::State;
 use crate::time::Format;
 use crate::time::Moment;
 
-/// How many events are listed when nobody says.
+/// How many deliveries are listed when nobody says.
 const USUAL: usize = 50;
 
-/// Which events are meant, and how many of them.
+/// Which deliveries are meant, and how many of them.
 #[derive(Debug)]
-pub(super) struct Asked {
+pub(super) struct PageRequest {
     pub(super) filter: Filter,
-    pub(super) cursor: Option<String>,
+    /// Behind this message.
+    pub(super) after: Option<MessageId>,
     pub(super) limit: usize,
 }
 
@@ -27,6 +29,7 @@ pub(super) struct Asked {
 #[serde(deny_unknown_fields, default)]
 struct Written {
     source: Option<String>,
+    destination: Option<String>,
     state: Option<String>,
     r#type: Option<String>,
     id: Option<String>,
@@ -38,28 +41,19 @@ struct Written {
 }
 
 /// What a query may say.
-const PARAMETERS: [&str; 8] = ["source", "state", "type", "id", "from", "until", "limit", "cursor"];
+const PARAMETERS: [&str; 9] = ["source", "destination", "state", "type", "id", "from", "until", "limit", "cursor"];
 
 /// Reads the query of a list.
 ///
 /// # Errors
 /// What is wrong with which parameter, and what would be right.
-pub(super) fn query(query: &str) -> Result<Asked, String> {
-    let mut given = BTreeMap::new();
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        if !PARAMETERS.contains(&&*name) {
-            let hint = closest(&name, PARAMETERS)
-                .map_or_else(|| format!("there are {}", PARAMETERS.join(", ")), |near| format!("did you mean {near}?"));
-            return Err(format!("{name:?} is no parameter; {hint}"));
-        }
-        if given.insert(name.clone(), value.into_owned()).is_some() {
-            return Err(format!("{name}: is there twice; a list has one of each"));
-        }
-    }
+pub(super) fn query(query: &str) -> Result<PageRequest, String> {
+    let mut given = parameters(query, &PARAMETERS)?;
     let mut take = |name: &str| given.remove(name);
     let limit = take("limit").map(|limit| limit.parse().map_err(|_none| limited(&format!("{limit:?}")))).transpose()?;
     let written = Written {
         source: take("source"),
+        destination: take("destination"),
         state: take("state"),
         r#type: take("type"),
         id: take("id"),
@@ -72,11 +66,35 @@ pub(super) fn query(query: &str) -> Result<Asked, String> {
     written.understand(USUAL)
 }
 
+/// Reads the query of the replay of one event: the destination to which it is delivered again.
+///
+/// # Errors
+/// What is wrong with which parameter, and what would be right.
+pub(super) fn destination(query: &str) -> Result<Option<String>, String> {
+    Ok(parameters(query, &["destination"])?.remove("destination"))
+}
+
+/// The parameters of a query, of which these are known.
+fn parameters(query: &str, known: &[&str]) -> Result<BTreeMap<String, String>, String> {
+    let mut given = BTreeMap::new();
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        if !known.contains(&&*name) {
+            let hint = closest(&name, known.iter().copied())
+                .map_or_else(|| format!("there are {}", known.join(", ")), |near| format!("did you mean {near}?"));
+            return Err(format!("{name:?} is no parameter; {hint}"));
+        }
+        if given.insert(name.clone().into_owned(), value.into_owned()).is_some() {
+            return Err(format!("{name}: is there twice; write one of each"));
+        }
+    }
+    Ok(given)
+}
+
 /// Reads what to replay or to purge.
 ///
 /// # Errors
 /// What is wrong with which key, and what would be right.
-pub(super) fn body(body: &[u8]) -> Result<Asked, String> {
+pub(super) fn body(body: &[u8]) -> Result<PageRequest, String> {
     if body.trim_ascii().is_empty() {
         return Err(format!("the body says which events are meant, as a JSON object; {EXAMPLE}"));
     }
@@ -90,17 +108,20 @@ pub(super) fn body(body: &[u8]) -> Result<Asked, String> {
     }
 }
 
+/// What a cursor is.
+const CURSOR: &str = "take it from the \"next\" of the answer before, or leave it out to begin";
 /// A body that means something.
 const EXAMPLE: &str = r#"for example {"source": "github", "from": "2026-01-02T03:04:05Z"}"#;
 
 impl Written {
-    fn understand(self, usual: usize) -> Result<Asked, String> {
+    fn understand(self, usual: usize) -> Result<PageRequest, String> {
         let text = |name: &str, text: Option<String>| match text {
             Some(text) if text.is_empty() => Err(format!("{name}: is empty; leave it out if any will do")),
             text => Ok(text),
         };
         let filter = Filter {
             source: text("source", self.source)?,
+            destination: text("destination", self.destination)?,
             state: self.state.map(|name| state(&name)).transpose()?,
             kind: text("type", self.r#type)?,
             id: text("id", self.id)?,
@@ -119,7 +140,9 @@ impl Written {
                 .filter(|limit| (1..=MAX_PART).contains(limit))
                 .ok_or_else(|| limited(&limit.to_string()))?,
         };
-        Ok(Asked { filter, cursor: self.cursor, limit })
+        let cursor =
+            |text: String| text.parse().map_err(|_wrong: String| format!("cursor: {text:?} is none; {CURSOR}"));
+        Ok(PageRequest { filter, after: self.cursor.map(cursor).transpose()?, limit })
     }
 }
 
