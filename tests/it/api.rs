@@ -334,7 +334,7 @@ fn an_outage_is_replayed_when_it_is_over() {
     assert_eq!(done, json!({ "events": 5, "next": null }));
     gateway.wait_for_events("delivered", 5);
     wait_until("the dead letters to be counted off", || {
-        gateway.metric(r#"doorward_queue_events{source="github",state="dead"}"#) == 0.0
+        gateway.metric(r#"doorward_queue_events{destination="default",source="github",state="dead"}"#) == 0.0
     });
     let ids = upstream.ids();
     assert_eq!(ids.len(), 10);
