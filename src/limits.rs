@@ -228,13 +228,13 @@ impl Default for Redis {
     fn default() -> Self {
         Self {
             take_step: 32,
-            take_bytes: 4 * 1024 * 1024,
+            take_bytes: 256 * 1024,
             take_scanned: 1024,
             max_in_hand: 16 * 1024,
             max_batch: 128,
             poll_every: Duration::from_secs(2),
             trim_every: Duration::from_secs(30),
-            trim_entries: 500,
+            trim_entries: 200,
             max_scanned: 10_000,
             list_page: 250,
             list_step: 32,

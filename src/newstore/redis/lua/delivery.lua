@@ -43,13 +43,16 @@ local function promote(lane, id)
     redis.call('ZREM', blocked, place(lane, id))
     return
   end
-  local next = redis.call('ZRANGEBYLEX', blocked, '[' .. lane .. ':', '(' .. lane .. ';', 'LIMIT', 0, 1)[1]
-  if not next then
-    redis.call('HDEL', lanes, lane)
-    return
-  end
-  redis.call('ZREM', blocked, next)
-  local first, second = string.match(next, ':0*(%d+)-0*(%d+)$')
+  local first, second
+  repeat
+    local next = redis.call('ZRANGEBYLEX', blocked, '[' .. lane .. ':', '(' .. lane .. ';', 'LIMIT', 0, 1)[1]
+    if not next then
+      redis.call('HDEL', lanes, lane)
+      return
+    end
+    redis.call('ZREM', blocked, next)
+    first, second = string.match(next, ':0*(%d+)-0*(%d+)$')
+  until first
   local head = first .. '-' .. second
   redis.call('HSET', lanes, lane, head)
   if redis.call('HEXISTS', records, head) == 1 then take_again(head) else redis.call('RPUSH', ready, head) end

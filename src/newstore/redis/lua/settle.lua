@@ -7,16 +7,17 @@
 redis.call('ZREM', due, '')
 local counted = 0
 
-local function finish(id, state, lane)
-  if state == 'R' then redis.call('ZREM', retrying, id) end
+-- First of all, so that nothing is recorded when it fails.
+local function leave(id, lane)
   if lane == '?' then promote_after({[id] = true}) elseif lane ~= '' then promote(lane, id) end
 end
 
 local function delivered(id, state, lane, record)
+  leave(id, lane)
   redis.call('ZREM', due, id)
   if redis.call('ZREM', state == 'D' and dead or open, id) == 0 then return false end
+  if state == 'R' then redis.call('ZREM', retrying, id) end
   redis.call('HSET', records, id, 'V' .. record)
-  finish(id, state, lane)
   return true
 end
 
@@ -30,11 +31,12 @@ for at = 2, #ARGV, 8 do
   elseif (attempts == '' or attempts == attempts_now) and tonumber(redis.call('ZSCORE', due, id) or -1) == tonumber(deadline) then
     counted = counted + 1
     if outcome == 'D' then
+      leave(id, lane)
       redis.call('ZREM', due, id)
       redis.call('ZREM', open, id)
+      if state == 'R' then redis.call('ZREM', retrying, id) end
       redis.call('ZADD', dead, millis(id), id)
       redis.call('HSET', records, id, 'D' .. record)
-      finish(id, state, lane)
     else
       redis.call('ZADD', due, now + pause, id)
       if outcome == 'R' then
