@@ -10,6 +10,7 @@ mod provider;
 mod send;
 mod serve;
 mod sign;
+mod store;
 
 use std::fmt::Display;
 use std::io::Write as _;
@@ -57,6 +58,8 @@ enum Command {
     Explain(explain::Arguments),
     /// Look at the queued events and dead letters of a running gateway, replay them, purge them.
     Events(events::Arguments),
+    /// Check the file of a store, copy that of a running gateway, or import what a damaged one still says.
+    Store(store::Arguments),
     /// Take a running gateway out of service: not ready any more, it goes on taking what comes; exit with 0 if it does so.
     Drain(probe::Drain),
     /// Ask a running gateway whether it can be sent events; exit with 0 if it can.
@@ -102,6 +105,7 @@ pub fn run() -> ExitCode {
         Command::Send(arguments) => send::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Events(arguments) => events::run(&arguments),
+        Command::Store(arguments) => store::run(&arguments),
         Command::Drain(arguments) => probe::drain(&arguments),
         Command::Healthcheck(arguments) => probe::healthcheck(&arguments),
     }

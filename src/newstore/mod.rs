@@ -8,6 +8,7 @@ pub mod redis;
 pub mod sqlite;
 mod types;
 
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -437,6 +438,28 @@ impl Store {
         }
     }
 
+    /// Imports parts of a quarantined file of this name beside the store's, for about a second: those behind the message `after`.
+    ///
+    /// # Errors
+    /// [`AdminError`] says why nothing is imported.
+    pub async fn recover(&self, file: &str, after: Option<MessageId>) -> Result<Recovered, AdminError> {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.recover(file, after).await,
+            Self::Memory(_) | Self::Redis(_) => Err(AdminError::NotThisStore(NO_FILE)),
+        }
+    }
+
+    /// Copies the store's file and its dedupe records into a folder; returns the path of the copy.
+    ///
+    /// # Errors
+    /// [`AdminError`] says why there is none.
+    pub async fn backup(&self, folder: &Path) -> Result<PathBuf, AdminError> {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.backup(folder).await,
+            Self::Memory(_) | Self::Redis(_) => Err(AdminError::NotThisStore(NO_FILE)),
+        }
+    }
+
     /// Records an outcome soon.
     fn settle(&self, queue: &Queue, claimed: &Claimed, outcome: Outcome) {
         match self {
@@ -454,6 +477,8 @@ impl Store {
         }
     }
 }
+
+const NO_FILE: &str = "the store of this gateway is no file; its store.url is not sqlite:PATH";
 
 /// The finished states that are meant: the filter's, or the usual ones.
 fn finished(filter: &Filter, usual: &[State], open: fn(State) -> AdminError) -> Result<Vec<State>, AdminError> {

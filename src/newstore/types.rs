@@ -375,6 +375,35 @@ pub struct Done {
     pub next: Option<MessageId>,
 }
 
+/// What one call has imported of a quarantined file, in messages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Imported with their deliveries.
+    pub imported: u64,
+    /// There already, or stored anew since.
+    pub present: u64,
+    /// Imported as dead letters, because nothing is left of their deliveries.
+    pub record_lost: u64,
+    /// Lost: a delivery is left, or a message that is not what was written.
+    pub lost: u64,
+    /// Where it goes on; nothing when all is done and the file is renamed.
+    pub next: Option<MessageId>,
+}
+
+impl Recovered {
+    /// With what another call has imported before.
+    #[must_use]
+    pub(super) fn and(self, before: Self) -> Self {
+        Self {
+            imported: self.imported + before.imported,
+            present: self.present + before.present,
+            record_lost: self.record_lost + before.record_lost,
+            lost: self.lost + before.lost,
+            next: self.next,
+        }
+    }
+}
+
 /// How many deliveries a queue has, by state, and how old they are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {

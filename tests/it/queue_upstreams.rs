@@ -198,7 +198,8 @@ fn send(gateway: &Gateway, path: &str, id: &str) {
 }
 
 fn delivered(gateway: &Gateway, source: &str, count: f64) {
-    let metric = format!("doorward_deliveries_total{{destination=\"default\",outcome=\"delivered\",source=\"{source}\"}}");
+    let metric =
+        format!("doorward_deliveries_total{{destination=\"default\",outcome=\"delivered\",source=\"{source}\"}}");
     wait_until("the deliveries", || gateway.metric(&metric) == count);
 }
 

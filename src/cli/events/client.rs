@@ -109,33 +109,39 @@ pub(in crate::cli) fn http_client(patience: Duration) -> Result<reqwest::Client,
 }
 
 /// A way to one gateway.
-pub(super) struct Client {
+pub(in crate::cli) struct Client {
     http: reqwest::Client,
     base: Url,
     authorization: HeaderValue,
 }
 
 impl Client {
-    pub(super) fn of(gateway: &Gateway) -> Result<Self, String> {
+    pub(in crate::cli) fn of(gateway: &Gateway) -> Result<Self, String> {
+        Self::patient(gateway, PATIENCE)
+    }
+
+    /// One that waits for this long for an answer.
+    pub(in crate::cli) fn patient(gateway: &Gateway, patience: Duration) -> Result<Self, String> {
         let (base, authorization) = gateway.find(true)?;
         let authorization = authorization.ok_or("there is no token")?;
-        Ok(Self { http: http_client(PATIENCE)?, base, authorization })
+        Ok(Self { http: http_client(patience)?, base, authorization })
     }
 
     pub(super) async fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Value, String> {
-        self.ask(Method::GET, self.at(path, query), String::new()).await
-    }
-
-    pub(super) async fn post(&self, path: &str, query: &[(&str, String)], body: &Value) -> Result<Value, String> {
-        self.ask(Method::POST, self.at(path, query), body.to_string()).await
-    }
-
-    fn at(&self, path: &str, query: &[(&str, String)]) -> Url {
-        let mut url = self.base.clone();
-        url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));
+        let mut url = self.at(path);
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
+        self.ask(Method::GET, url, String::new()).await
+    }
+
+    pub(in crate::cli) async fn post(&self, path: &str, body: &Value) -> Result<Value, String> {
+        self.ask(Method::POST, self.at(path), body.to_string()).await
+    }
+
+    fn at(&self, path: &str) -> Url {
+        let mut url = self.base.clone();
+        url.set_path(&format!("{}{path}", self.base.path().trim_end_matches('/')));
         url
     }
 

@@ -181,6 +181,11 @@ impl Filter {
         .filter_map(|(name, value)| Some((name, value?)))
         .collect()
     }
+
+    /// The same as the body of a request.
+    fn members(&self) -> Value {
+        self.pairs().into_iter().map(|(name, value)| (name.to_owned(), Value::from(value))).collect()
+    }
 }
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
@@ -261,8 +266,7 @@ async fn replay(Replay { events, many }: &Replay) -> Result<(), String> {
     }
     for name in events {
         let path = format!("{}/replay", name.path());
-        let query = many.filter.pairs();
-        let done = client.post(&path, &query, &json!({})).await;
+        let done = client.post(&path, &many.filter.members()).await;
         replayed += events_of(&done.map_err(|message| stopped(&message, replayed, "replay"))?);
     }
     tell("replayed", replayed, many.json);
@@ -271,13 +275,12 @@ async fn replay(Replay { events, many }: &Replay) -> Result<(), String> {
 
 /// Has something done to all events that a filter means, part by part; how many those were.
 async fn follow(client: &Client, verb: &str, filter: &Filter) -> Result<u64, String> {
-    let filter: serde_json::Map<_, _> =
-        filter.pairs().into_iter().map(|(name, value)| (name.to_owned(), Value::from(value))).collect();
-    let mut asked = if filter.is_empty() { json!({ "all": true }) } else { Value::Object(filter) };
+    let filter = filter.members();
+    let mut asked = if filter == json!({}) { json!({ "all": true }) } else { filter };
     let mut events = 0;
     loop {
         let path = format!("/api/v1/events/{verb}");
-        let done = client.post(&path, &[], &asked).await.map_err(|message| stopped(&message, events, verb))?;
+        let done = client.post(&path, &asked).await.map_err(|message| stopped(&message, events, verb))?;
         events += events_of(&done);
         match (next(&done), &mut asked) {
             (Some(cursor), Value::Object(members)) => drop(members.insert("cursor".to_owned(), Value::from(cursor))),

@@ -28,6 +28,11 @@ pub(super) fn first_of(moment: Moment) -> i64 {
     moment.millis().clamp(0, i64::MAX / PER_MILLISECOND) * PER_MILLISECOND
 }
 
+/// About when the message of this id was stored.
+pub(super) fn stored(id: i64) -> Moment {
+    Moment::from_millis(id.div_euclid(PER_MILLISECOND))
+}
+
 /// The id behind `last`, of this moment or later.
 pub(super) fn next(last: i64, now: Moment) -> i64 {
     last.saturating_add(1).max(first_of(now))

@@ -5,20 +5,26 @@
 //! alone. After a failed write everything is read anew from the disk before the next answer; a damaged file is set aside, and a fresh
 //! one takes its place. The file is locked for this process, and the lock covers its log.
 
+mod admin;
+mod backup;
 mod batch;
 mod changes;
+pub(crate) mod check;
 mod connections;
 mod fault;
 mod housekeeper;
 mod ids;
 mod log_repair;
 mod mailbox;
+mod message_row;
 mod open;
 mod private;
 mod queue;
+mod recover;
 mod retention;
 mod rows;
 mod schema;
+mod search;
 mod shared;
 mod statements;
 mod take;
@@ -28,6 +34,7 @@ mod volatile;
 mod writer;
 
 use std::any::Any;
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -53,24 +60,18 @@ use self::shared::Known;
 use self::shared::Shared;
 use self::take::Taking;
 pub use self::volatile::why_volatile;
-use super::AdminError;
 use super::Claimed;
 use super::DestinationId;
-use super::Details;
-use super::Done;
-use super::MessageId;
 use super::Once;
 use super::Outcome;
-use super::Page;
-use super::Part;
 use super::Queue;
 use super::QueueTerms;
 use super::Route;
-use super::State;
 use super::Stats;
 use super::Want;
 use crate::clock::Clock;
 use crate::event::Key;
+use crate::limits;
 use crate::limits::Limits;
 use crate::message::Message;
 use crate::store::DedupeRecords;
@@ -78,10 +79,12 @@ use crate::store::Keyspace;
 use crate::store::Published;
 use crate::store::SourceTag;
 use crate::store::Unavailable;
+use crate::store::dedupe_log::DedupeLog;
 use crate::store::dedupe_log::LogMetrics;
 use crate::store::dedupe_log::Record;
 use crate::supervisor::Lost;
 use crate::supervisor::Supervisor;
+use crate::time::Moment;
 
 /// Most destinations of one message.
 const MAX_ROUTES: usize = 16;
@@ -119,6 +122,8 @@ pub struct Sqlite {
     commit_timeout: Duration,
     threads: Vec<JoinHandle<()>>,
     log_thread: Option<JoinHandle<()>>,
+    min_free: u64,
+    recovery: tokio::sync::Mutex<Option<recover::Recovery>>,
 }
 
 impl Sqlite {
@@ -302,7 +307,7 @@ impl Sqlite {
             lane: rows::lane(claimed.lane),
             attempts: tries.attempts,
             before_replay: tries.before_replay,
-            replayed: tries.replayed_at.map(crate::time::Moment::millis),
+            replayed: tries.replayed_at.map(Moment::millis),
         };
         known.claims.give_back([entry].into());
         queue.signal().raise();
@@ -361,26 +366,37 @@ impl Sqlite {
         self.shared.mailbox.submit(|batch| batch.asides.push(work))?;
         done.await.map_err(|_gone| self.gone())
     }
+    /// Sizes, intervals and thresholds.
+    pub(super) fn limits(&self) -> &limits::Sqlite {
+        &self.shared.limits
+    }
 
-    pub(super) async fn list(self: &Arc<Self>, part: Part) -> Result<Page, AdminError> {
-        todo!()
+    /// What the wall clock shows.
+    pub(super) fn now(&self) -> Moment {
+        self.shared.wall.now()
     }
-    pub(super) async fn show(self: &Arc<Self>, source: &str, id: MessageId) -> Result<Option<Details>, AdminError> {
-        todo!()
+
+    pub(super) fn path(&self) -> &Path {
+        &self.shared.path
     }
-    pub(super) async fn replay(
-        self: &Arc<Self>,
-        source: &str,
-        id: MessageId,
-        destination: Option<&str>,
-    ) -> Result<u64, AdminError> {
-        todo!()
+
+    pub(super) fn log(&self) -> &Arc<DedupeLog> {
+        &self.shared.log
     }
-    pub(super) async fn replay_all(self: &Arc<Self>, part: Part) -> Result<Done, AdminError> {
-        todo!()
+
+    /// Bytes that stay free on the disk of the file.
+    pub(super) fn min_free(&self) -> u64 {
+        self.min_free
     }
-    pub(super) async fn purge(self: &Arc<Self>, part: Part) -> Result<Done, AdminError> {
-        todo!()
+
+    /// The recovery that goes on with the next call.
+    fn recovery(&self) -> &tokio::sync::Mutex<Option<recover::Recovery>> {
+        &self.recovery
+    }
+
+    /// The outcomes that came after a file was quarantined that they belong to.
+    fn kept_outcomes(&self) -> Arc<recover::Outcomes> {
+        self.shared.forgotten.outcomes()
     }
 }
 

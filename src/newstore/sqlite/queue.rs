@@ -120,7 +120,8 @@ impl Claims {
 
     /// Whether a refill is worth while.
     pub(super) fn is_low(&self) -> bool {
-        self.lock().ready.len() <= self.ahead / 2
+        let inner = self.lock();
+        inner.more && inner.ready.len() <= self.ahead / 2
     }
 
     /// Those that are not claimed.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -20,6 +21,7 @@ use super::mailbox::Mailbox;
 use super::mailbox::Settled;
 use super::queue::Claims;
 use super::queue::Counts;
+use super::recover::Outcomes;
 use crate::clock::Clock;
 use crate::limits;
 use crate::message::Message;
@@ -44,6 +46,8 @@ pub(super) struct Shared {
     pub(super) queues: Queues,
     pub(super) cache: Cache,
     pub(super) forgotten: Forgotten,
+    /// Keeps the file locked, and the log with it.
+    pub(super) owned: Mutex<File>,
 }
 
 impl Shared {
@@ -228,7 +232,7 @@ impl Cache {
 pub(super) struct Forgotten {
     /// Messages up to this one were in such a file.
     gone: AtomicI64,
-    outcomes: Mutex<HashMap<(DestinationId, i64), Settled>>,
+    outcomes: Mutex<Arc<Outcomes>>,
 }
 
 impl Forgotten {
@@ -237,16 +241,15 @@ impl Forgotten {
     }
 
     /// Keeps an outcome that has no delivery, if it can have had one.
-    pub(super) fn keep(&self, destination: &DestinationId, settled: Settled) {
+    pub(super) fn keep(&self, destination: &DestinationId, Settled { id, outcome, .. }: Settled) {
         let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
-        if settled.id <= self.gone.load(Ordering::Relaxed) && outcomes.len() < MAX_FORGOTTEN {
-            outcomes.insert((destination.clone(), settled.id), settled);
+        if id <= self.gone.load(Ordering::Relaxed) && outcomes.len() < MAX_FORGOTTEN {
+            Arc::make_mut(&mut outcomes).insert((id, destination.clone()), outcome);
         }
     }
 
-    /// The outcome for a message and a destination.
-    pub(super) fn of(&self, destination: &DestinationId, id: i64) -> Option<Settled> {
-        let outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
-        outcomes.get(&(destination.clone(), id)).cloned()
+    /// All of them.
+    pub(super) fn outcomes(&self) -> Arc<Outcomes> {
+        Arc::clone(&self.outcomes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

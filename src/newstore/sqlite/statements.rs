@@ -52,8 +52,7 @@ const FIRST: &str = "SELECT message FROM deliveries INDEXED BY by_state
     WHERE destination = ?1 AND state = ?2 AND state <> 5 ORDER BY message LIMIT 1";
 const RECEIVED: &str = "SELECT received FROM messages WHERE id = ?1";
 const KEYS_BEHIND: &str = "SELECT source, keys, until FROM messages WHERE id > ?1 AND until > ?2";
-const LAST: &str =
-    "SELECT max(coalesce((SELECT max(id) FROM messages), 0), coalesce((SELECT max(message) FROM deleted), 0))";
+const LAST: [&str; 2] = ["SELECT max(id) FROM messages", "SELECT max(message) FROM deleted"];
 const MARK_DELETED: &str = "UPDATE deleted SET message = ?1 WHERE message < ?1";
 const DELETE_MESSAGE: &str = "DELETE FROM messages WHERE id = ?1";
 const DELETE_DELIVERIES: &str = "DELETE FROM deliveries WHERE message = ?1";
@@ -261,7 +260,10 @@ pub(super) fn destination(connection: &Connection, id: &DestinationId) -> rusqli
 
 /// How far the file has come: the last message that is or was in it.
 pub(super) fn last(connection: &Connection) -> rusqlite::Result<i64> {
-    connection.query_row(LAST, [], |row| row.get(0))
+    // What is damaged is not believed.
+    let last = |sql| connection.query_row(sql, [], |row| Ok(row.get_ref(0)?.as_i64().unwrap_or_default()));
+    let [stored, deleted] = LAST.map(last);
+    Ok(stored?.max(deleted?))
 }
 
 /// Notes that the file has come at least this far, whatever becomes of the messages in it.

@@ -197,19 +197,19 @@ impl Api {
             }
             Route::EventReplay(source, number) => {
                 let number = parse(number)?;
-                let destination = request::destination(request.uri().query().unwrap_or_default()).map_err(bad)?;
+                let destination = self.read(request, request::destination).await?;
                 let deliveries = store.replay(source, number, destination.as_deref()).await?;
                 tracing::info!(%peer, source, %number, destination, deliveries, "replayed through the API");
                 Ok(answer(&response::done(Done { deliveries, next: None })))
             }
             Route::Replay => {
-                let PageRequest { filter, after, limit } = self.read(request).await?;
+                let PageRequest { filter, after, limit } = self.read(request, request::body).await?;
                 let done = store.replay_all(&filter, after, limit).await?;
                 record("replayed through the API", peer, &filter, done);
                 Ok(answer(&response::done(done)))
             }
             Route::Purge => {
-                let PageRequest { filter, after, limit } = self.read(request).await?;
+                let PageRequest { filter, after, limit } = self.read(request, request::body).await?;
                 let done = store.purge(&filter, after, limit).await?;
                 record("purged through the API", peer, &filter, done);
                 Ok(answer(&response::done(done)))
@@ -224,9 +224,13 @@ impl Api {
         self.breakers.get(&id)?.open_until()
     }
 
-    async fn read(&self, request: Request<Incoming>) -> Result<PageRequest, ApiError> {
+    async fn read<T>(
+        &self,
+        request: Request<Incoming>,
+        read: impl FnOnce(&[u8]) -> Result<T, String>,
+    ) -> Result<T, ApiError> {
         let body = body::plain(request, &self.limits).await.map_err(ApiError::Unreadable)?;
-        request::body(&body).map_err(bad)
+        read(&body).map_err(bad)
     }
 }
 

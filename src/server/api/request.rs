@@ -48,7 +48,17 @@ const PARAMETERS: [&str; 9] = ["source", "destination", "state", "type", "id", "
 /// # Errors
 /// What is wrong with which parameter, and what would be right.
 pub(super) fn query(query: &str) -> Result<PageRequest, String> {
-    let mut given = parameters(query, &PARAMETERS)?;
+    let mut given = BTreeMap::new();
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        if !PARAMETERS.contains(&&*name) {
+            let hint = closest(&name, PARAMETERS)
+                .map_or_else(|| format!("there are {}", PARAMETERS.join(", ")), |near| format!("did you mean {near}?"));
+            return Err(format!("{name:?} is no parameter; {hint}"));
+        }
+        if given.insert(name.clone(), value.into_owned()).is_some() {
+            return Err(format!("{name}: is there twice; a list has one of each"));
+        }
+    }
     let mut take = |name: &str| given.remove(name);
     let limit = take("limit").map(|limit| limit.parse().map_err(|_none| limited(&format!("{limit:?}")))).transpose()?;
     let written = Written {
@@ -66,28 +76,21 @@ pub(super) fn query(query: &str) -> Result<PageRequest, String> {
     written.understand(USUAL)
 }
 
-/// Reads the query of the replay of one event: the destination to which it is delivered again.
+/// Reads the body of the replay of one event, which may be empty: the destination to which it is delivered again.
 ///
 /// # Errors
-/// What is wrong with which parameter, and what would be right.
-pub(super) fn destination(query: &str) -> Result<Option<String>, String> {
-    Ok(parameters(query, &["destination"])?.remove("destination"))
-}
-
-/// The parameters of a query, of which these are known.
-fn parameters(query: &str, known: &[&str]) -> Result<BTreeMap<String, String>, String> {
-    let mut given = BTreeMap::new();
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        if !known.contains(&&*name) {
-            let hint = closest(&name, known.iter().copied())
-                .map_or_else(|| format!("there are {}", known.join(", ")), |near| format!("did you mean {near}?"));
-            return Err(format!("{name:?} is no parameter; {hint}"));
-        }
-        if given.insert(name.clone().into_owned(), value.into_owned()).is_some() {
-            return Err(format!("{name}: is there twice; write one of each"));
-        }
+/// What is wrong with it.
+pub(super) fn destination(body: &[u8]) -> Result<Option<String>, String> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Written {
+        destination: Option<String>,
     }
-    Ok(given)
+    if body.trim_ascii().is_empty() {
+        return Ok(None);
+    }
+    let written = serde_json::from_slice(body).map_err(|error| format!("{error}; write nothing, or a destination"));
+    written.map(|written: Written| written.destination)
 }
 
 /// Reads what to replay or to purge.

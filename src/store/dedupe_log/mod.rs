@@ -60,6 +60,19 @@ pub(crate) struct DedupeLog {
     failures: IntCounter,
 }
 
+/// What is in the files of a log that nobody has open.
+#[derive(Debug, Default)]
+pub(crate) struct Inspected {
+    /// How many files there are that are not empty.
+    pub(crate) files: usize,
+    /// Records, those that are past their time among them.
+    pub(crate) records: u64,
+    /// Damaged bytes.
+    pub(crate) skipped: u64,
+    /// The keys of all messages up to this one are in the log.
+    pub(crate) checkpoint: i64,
+}
+
 /// What was found when the log was opened.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
@@ -161,6 +174,32 @@ impl DedupeLog {
             failures: metrics::failures(),
         };
         Ok((log, found))
+    }
+
+    /// Looks at the files beside the file at `path`, and changes nothing.
+    ///
+    /// # Errors
+    /// Why they cannot be read, for the operator.
+    pub(crate) fn inspect(path: &Path) -> Result<Inspected, String> {
+        let existing = Existing::list(path).map_err(|error| error.to_string())?;
+        existing.is_readable(path)?;
+        existing.inspect(path).map_err(|error| error.to_string())
+    }
+
+    /// Writes all records to a snapshot beside another file, a copy of the store's of which this is the last message. There must
+    /// be no log.
+    ///
+    /// # Errors
+    /// Why it cannot be written; nothing is left of it.
+    pub(crate) fn copy(&self, path: &Path, message: i64) -> io::Result<()> {
+        let written = files::Snapshot::begin(path).and_then(|mut snapshot| {
+            self.records.parts(self.clock.now()).try_for_each(|part| snapshot.add(&part))?;
+            snapshot.finish(path, 1, message)
+        });
+        if written.is_err() {
+            drop(files::discard(path));
+        }
+        written
     }
 
     /// Its limits.

@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 
 use super::Found;
+use super::Inspected;
 use super::entry::Entry;
 use super::entry::Kind;
 use super::entry::VERSION;
@@ -34,8 +35,13 @@ impl Existing {
     /// [`page_cache`](crate::store::page_cache).
     pub(super) fn find(path: &Path) -> io::Result<Self> {
         files::discard(path)?;
+        files::list(path)?.iter().try_for_each(|file| files::drop_pages(path, file.number))?;
+        Self::list(path)
+    }
+
+    /// Lists the files beside the store's as they are.
+    pub(super) fn list(path: &Path) -> io::Result<Self> {
         let mut current = files::list(path)?;
-        current.iter().try_for_each(|file| files::drop_pages(path, file.number))?;
         let headers = current.iter().map(|file| files::header(path, file.number));
         let headers = headers.collect::<io::Result<Vec<_>>>()?;
         let is = |header: &Option<(u32, Kind)>, kind| matches!(header, Some((_, known)) if *known == kind);
@@ -59,6 +65,20 @@ impl Existing {
              run that version, or name another file",
             path.display()
         ))
+    }
+
+    /// Reads the files, and changes nothing.
+    pub(super) fn inspect(&self, path: &Path) -> io::Result<Inspected> {
+        let mut found = Inspected::default();
+        for file in self.current.iter().filter(|file| file.bytes > 0) {
+            found.files += 1;
+            found.skipped += files::read(path, file.number, |entry| match entry {
+                Entry::Record(_) => found.records += 1,
+                Entry::Checkpoint(message) => found.checkpoint = found.checkpoint.max(message),
+                Entry::Header { .. } => {}
+            })?;
+        }
+        Ok(found)
     }
 
     /// Reads the records into memory.

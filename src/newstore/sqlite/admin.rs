@@ -1,0 +1,580 @@
+//! Lists deliveries in the file, shows messages, replays and purges them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rusqlite::Connection;
+use rusqlite::OptionalExtension as _;
+use rusqlite::Row;
+use rusqlite::params;
+
+use super::Sqlite;
+use super::changes::Changes;
+use super::ids;
+use super::message_row;
+use super::search::Direction;
+use super::search::Found;
+use super::search::Search;
+use crate::limits;
+use crate::newstore::types::AdminError;
+use crate::newstore::types::DestinationId;
+use crate::newstore::types::Details;
+use crate::newstore::types::Done;
+use crate::newstore::types::Failures;
+use crate::newstore::types::MessageId;
+use crate::newstore::types::Page;
+use crate::newstore::types::Part;
+use crate::newstore::types::State;
+use crate::newstore::types::Summary;
+use crate::time::Moment;
+
+impl Sqlite {
+    /// See [`Store::list`](crate::newstore::Store::list).
+    pub(in crate::newstore) async fn list(self: &Arc<Self>, part: Part) -> Result<Page, AdminError> {
+        let limits = self.limits().clone();
+        self.view(move |file| list(file, &part, &limits)).await?
+    }
+
+    /// See [`Store::show`](crate::newstore::Store::show).
+    pub(in crate::newstore) async fn show(
+        self: &Arc<Self>,
+        source: &str,
+        id: MessageId,
+    ) -> Result<Option<Details>, AdminError> {
+        let (Some(id), source) = (ids::written(id), source.to_owned()) else { return Ok(None) };
+        Ok(self.view(move |file| show(file, &source, id)).await?)
+    }
+
+    /// See [`Store::replay`](crate::newstore::Store::replay).
+    pub(in crate::newstore) async fn replay(
+        self: &Arc<Self>,
+        source: &str,
+        id: MessageId,
+        destination: Option<&str>,
+    ) -> Result<u64, AdminError> {
+        let replay = Replay {
+            source: source.to_owned(),
+            message: ids::written(id).ok_or_else(|| AdminError::NoSuchEvent(source.to_owned(), id))?,
+            destination: destination.map(str::to_owned),
+            registered: self.registered(),
+            now: self.now(),
+        };
+        self.command(move |file, changes| replay.run(file, changes)).await?
+    }
+
+    /// See [`Store::replay_all`](crate::newstore::Store::replay_all).
+    pub(in crate::newstore) async fn replay_all(self: &Arc<Self>, part: Part) -> Result<Done, AdminError> {
+        let (limits, registered, now) = (self.limits().clone(), self.registered(), self.now());
+        let (states, only) = (part.states.clone(), registered.clone());
+        let found = self.view(move |file| finished(file, &part, &limits, Some(&only))).await??;
+        let done = move |file: &Connection, changes: &mut Changes| {
+            let mut replayed = 0;
+            for (message, destination) in found.deliveries {
+                replayed += u64::from(
+                    registered.contains(&destination) && reopen(file, (message, destination), &states, now, changes)?,
+                );
+            }
+            Ok(Done { deliveries: replayed, next: found.next.map(ids::public) })
+        };
+        Ok(self.command(done).await?)
+    }
+
+    /// See [`Store::purge`](crate::newstore::Store::purge).
+    pub(in crate::newstore) async fn purge(self: &Arc<Self>, part: Part) -> Result<Done, AdminError> {
+        let (limits, states) = (self.limits().clone(), part.states.clone());
+        let found = self.view(move |file| finished(file, &part, &limits, None)).await??;
+        let done = move |file: &Connection, changes: &mut Changes| {
+            let deliveries = purge(file, &found.deliveries, &states, changes)?;
+            Ok(Done { deliveries, next: found.next.map(ids::public) })
+        };
+        Ok(self.command(done).await?)
+    }
+}
+
+/// The names of all destinations in the file: source and name, by their rows.
+#[derive(Debug, Default)]
+pub(super) struct Names(HashMap<i64, (String, String)>);
+
+impl Names {
+    pub(super) fn read(file: &Connection) -> rusqlite::Result<Self> {
+        let mut statement = file.prepare_cached("SELECT id, source, name FROM destinations")?;
+        let names = statement.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?;
+        Ok(Self(names.collect::<rusqlite::Result<_>>()?))
+    }
+
+    fn of(&self, destination: i64) -> (String, String) {
+        self.0.get(&destination).cloned().unwrap_or_default()
+    }
+
+    /// The destination of a row.
+    pub(super) fn id(&self, destination: i64) -> Option<DestinationId> {
+        let (source, name) = self.0.get(&destination)?.clone();
+        Some(DestinationId { source, name })
+    }
+
+    /// The rows of the destinations that are meant, sorted.
+    fn meant(&self, source: Option<&str>, name: Option<&str>) -> Result<Vec<i64>, AdminError> {
+        let of_source = |(_, (of, _)): &(&i64, &(String, String))| source.is_none_or(|source| source == of);
+        let listed = |pick: fn(&(String, String)) -> &String, all: bool| {
+            let known = self.0.iter().filter(|known| all || of_source(known));
+            let mut names: Vec<_> = known.map(|(_, names)| pick(names).clone()).collect();
+            names.sort();
+            names.dedup();
+            names
+        };
+        if let Some(source) = source
+            && !self.0.values().any(|(known, _)| known == source)
+        {
+            return Err(AdminError::NoSuchSource(source.to_owned(), listed(|(source, _)| source, true)));
+        }
+        let named = |(_, (_, known)): &(&i64, &(String, String))| name.is_none_or(|name| name == known);
+        let mut meant: Vec<_> = self.0.iter().filter(of_source).filter(named).map(|(row, _)| *row).collect();
+        meant.sort_unstable();
+        match name {
+            Some(name) if meant.is_empty() => {
+                Err(AdminError::NoSuchDestination(name.to_owned(), listed(|(_, name)| name, false)))
+            }
+            _ => Ok(meant),
+        }
+    }
+}
+
+/// A part of the list, newest first.
+fn list(file: &Connection, part: &Part, limits: &limits::Sqlite) -> rusqlite::Result<Result<Page, AdminError>> {
+    // All that is read is of the same moment.
+    let transaction = file.unchecked_transaction()?;
+    let names = Names::read(&transaction)?;
+    let destinations = match names.meant(part.filter.source.as_deref(), part.filter.destination.as_deref()) {
+        Ok(destinations) => destinations,
+        Err(error) => return Ok(Err(error)),
+    };
+    let Found { deliveries, next } = search(part, Direction::NewestFirst, destinations, limits).run(&transaction)?;
+    Ok(Ok(Page { deliveries: summaries(&transaction, &deliveries, &names)?, next: next.map(ids::public) }))
+}
+
+/// Finished deliveries, the oldest first. Where only `registered` ones are meant, the filter has to mean one of them.
+fn finished(
+    file: &Connection,
+    part: &Part,
+    limits: &limits::Sqlite,
+    registered: Option<&[i64]>,
+) -> rusqlite::Result<Result<Found, AdminError>> {
+    let transaction = file.unchecked_transaction()?;
+    let filter = &part.filter;
+    let meant = Names::read(&transaction)?.meant(filter.source.as_deref(), filter.destination.as_deref());
+    let mut destinations = match meant {
+        Ok(destinations) => destinations,
+        Err(error) => return Ok(Err(error)),
+    };
+    if let Some(registered) = registered {
+        destinations.retain(|destination| registered.contains(destination));
+        if let Some(source) = filter.source.as_ref().filter(|_| destinations.is_empty()) {
+            return Ok(Err(AdminError::NoQueue(source.clone())));
+        }
+    }
+    search(part, Direction::OldestFirst, destinations, limits).run(&transaction).map(Ok)
+}
+
+fn search<'p>(part: &'p Part, direction: Direction, destinations: Vec<i64>, limits: &limits::Sqlite) -> Search<'p> {
+    // What no id can be is behind all of them.
+    let after = part.after.map(|after| ids::written(after).unwrap_or(i64::MAX));
+    let Part { filter, states, limit, .. } = part;
+    let (max_scanned, max_time) = (limits.max_scanned, limits.max_read);
+    Search { filter, destinations, states, direction, after, limit: *limit, max_scanned, max_time }
+}
+
+/// What a list shows of a delivery.
+pub(super) const SUMMARY: &str =
+    "SELECT message, destination, state, attempts, settled, due, status, failures, event_id, type, received
+     FROM deliveries NOT INDEXED LEFT JOIN messages ON id = message";
+
+/// What a list shows of deliveries that were just found.
+pub(super) fn summaries(file: &Connection, deliveries: &[(i64, i64)], names: &Names) -> rusqlite::Result<Vec<Summary>> {
+    let mut statement = file.prepare_cached(&format!("{SUMMARY} WHERE message = ?1 AND destination = ?2"))?;
+    let read = |at: &(i64, i64)| statement.query_row([at.0, at.1], |row| summary(row, names)).optional();
+    deliveries.iter().map(read).filter_map(|read| read.map(Option::flatten).transpose()).collect()
+}
+
+/// The summary in a row; `None` when it is not what was written.
+fn summary(row: &Row<'_>, names: &Names) -> rusqlite::Result<Option<Summary>> {
+    let integer = |column| Ok::<_, rusqlite::Error>(row.get_ref(column)?.as_i64().ok());
+    let text = |column| Ok::<_, rusqlite::Error>(row.get_ref(column)?.as_str().ok());
+    let (Some(message), Some(destination), Some(state)) =
+        (integer(0)?, integer(1)?, integer(2)?.and_then(ids::state_of))
+    else {
+        return Ok(None);
+    };
+    let (source, destination) = names.of(destination);
+    let attempts = integer(3)?.and_then(|attempts| u32::try_from(attempts).ok()).unwrap_or_default();
+    let settled = integer(4)?.filter(|_| attempts > 0 || matches!(state, State::Delivered | State::Dead));
+    let status = integer(6)?.filter(|_| state == State::Delivered);
+    Ok(Some(Summary {
+        source,
+        destination,
+        id: ids::public(message),
+        event_id: text(8)?.unwrap_or_default().to_owned(),
+        kind: text(9)?.map(str::to_owned),
+        received_at: integer(10)?.map_or_else(|| ids::stored(message), Moment::from_millis),
+        state,
+        attempts,
+        due: integer(5)?.filter(|_| state == State::Retrying).map(Moment::from_millis),
+        settled_at: settled.map(Moment::from_millis),
+        status: status.and_then(|status| u16::try_from(status.saturating_add(200)).ok()),
+        failures: Failures::stored(text(7)?),
+    }))
+}
+
+/// One message of a source with all its deliveries.
+fn show(file: &Connection, source: &str, id: i64) -> rusqlite::Result<Option<Details>> {
+    let transaction = file.unchecked_transaction()?;
+    let names = Names::read(&transaction)?;
+    let mut statement = transaction.prepare_cached(&format!("{SUMMARY} WHERE message = ?1 ORDER BY destination"))?;
+    let deliveries = statement.query_map([id], |row| summary(row, &names))?;
+    let mut deliveries = deliveries.filter_map(Result::transpose).collect::<rusqlite::Result<Vec<_>>>()?;
+    deliveries.retain(|delivery| delivery.source == source);
+    if deliveries.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Details { deliveries, message: message_row::whole(&transaction, id)?.map(Arc::new) }))
+}
+
+/// One message that is delivered again.
+#[derive(Debug)]
+struct Replay {
+    source: String,
+    message: i64,
+    destination: Option<String>,
+    /// The rows of the destinations that somebody delivers to.
+    registered: Vec<i64>,
+    now: Moment,
+}
+
+impl Replay {
+    fn run(self, file: &Connection, changes: &mut Changes) -> rusqlite::Result<Result<u64, AdminError>> {
+        let names = Names::read(file)?;
+        let mut deliveries: Vec<(i64, State)> = Vec::new();
+        {
+            let mut statement = file.prepare_cached("SELECT destination, state FROM deliveries WHERE message = ?1")?;
+            let mut rows = statement.query([self.message])?;
+            while let Some(row) = rows.next()? {
+                let (destination, state) = (row.get_ref(0)?.as_i64(), row.get_ref(1)?.as_i64());
+                let (Ok(destination), Some(state)) = (destination, state.ok().and_then(ids::state_of)) else {
+                    continue;
+                };
+                if names.of(destination).0 == self.source {
+                    deliveries.push((destination, state));
+                }
+            }
+        }
+        let chosen = match self.choose(deliveries, &names) {
+            Ok(chosen) => chosen,
+            Err(error) => return Ok(Err(error)),
+        };
+        for destination in &chosen {
+            reopen(file, (self.message, *destination), &[State::Dead, State::Delivered], self.now, changes)?;
+        }
+        Ok(Ok(u64::try_from(chosen.len()).unwrap_or(u64::MAX)))
+    }
+
+    /// The destinations to which it is delivered again; of all, only those where it is dead, if it is.
+    fn choose(&self, mut deliveries: Vec<(i64, State)>, names: &Names) -> Result<Vec<i64>, AdminError> {
+        if deliveries.is_empty() {
+            return Err(AdminError::NoSuchEvent(self.source.clone(), ids::public(self.message)));
+        }
+        if let Some(wanted) = &self.destination {
+            let mut known: Vec<_> = deliveries.iter().map(|(destination, _)| names.of(*destination).1).collect();
+            deliveries.retain(|(destination, _)| names.of(*destination).1 == *wanted);
+            if deliveries.is_empty() {
+                known.sort();
+                return Err(AdminError::NoSuchDestination(wanted.clone(), known));
+            }
+        }
+        let dead = deliveries.iter().any(|(_, state)| *state == State::Dead);
+        let open = deliveries.iter().map(|(_, state)| *state).find(|state| state.is_open());
+        deliveries.retain(|(_, state)| if dead { *state == State::Dead } else { *state == State::Delivered });
+        if let Some(open) = open.filter(|_| deliveries.is_empty()) {
+            return Err(AdminError::Waiting(open));
+        }
+        deliveries.retain(|(destination, _)| self.registered.contains(destination));
+        if deliveries.is_empty() {
+            return Err(AdminError::NoQueue(self.source.clone()));
+        }
+        Ok(deliveries.into_iter().map(|(destination, _)| destination).collect())
+    }
+}
+
+pub(super) const STATE: &str = "SELECT state, lane FROM deliveries WHERE message = ?1 AND destination = ?2";
+pub(super) const LANE_BUSY: &str = "SELECT 1 FROM deliveries INDEXED BY lanes
+     WHERE destination = ?1 AND lane = ?2 AND lane IS NOT NULL AND state < 5 LIMIT 1";
+pub(super) const REOPEN: &str = "UPDATE deliveries SET state = ?3, before_replay = attempts, replayed = ?4, due = ?5
+     WHERE message = ?1 AND destination = ?2";
+
+/// Has a delivery made again that is still in one of these states, after those of its lane that are open; whether it is.
+fn reopen(
+    file: &Connection,
+    (message, destination): (i64, i64),
+    states: &[State],
+    now: Moment,
+    changes: &mut Changes,
+) -> rusqlite::Result<bool> {
+    let found = file.prepare_cached(STATE)?.query_row([message, destination], |row| {
+        Ok((row.get_ref(0)?.as_i64().ok().and_then(ids::state_of), row.get_ref(1)?.as_i64().ok()))
+    });
+    let Some((Some(was), lane)) = found.optional()?.filter(|(was, _)| was.is_some_and(|was| states.contains(&was)))
+    else {
+        return Ok(false);
+    };
+    let busy = match lane {
+        Some(lane) => file.prepare_cached(LANE_BUSY)?.exists([destination, lane])?,
+        None => false,
+    };
+    // At once, by the clock of pauses.
+    let (state, due) = if busy { (State::Blocked, None) } else { (State::Retrying, Some(changes.due())) };
+    let mut statement = file.prepare_cached(REOPEN)?;
+    statement.execute(params![message, destination, ids::state(state), now.millis(), due])?;
+    changes.moved(destination, Some(was), Some(state));
+    Ok(true)
+}
+
+pub(super) const DELETE: &str = "DELETE FROM deliveries WHERE message = ?1 AND destination = ?2";
+pub(super) const DELETE_MESSAGE: &str = "DELETE FROM messages WHERE id = ?1
+     AND NOT EXISTS (SELECT 1 FROM deliveries NOT INDEXED WHERE message = ?1)";
+
+/// Deletes deliveries that are still in one of these states, and messages with the last of theirs; how many deliveries.
+fn purge(
+    file: &Connection,
+    deliveries: &[(i64, i64)],
+    states: &[State],
+    changes: &mut Changes,
+) -> rusqlite::Result<u64> {
+    let mut purged = 0;
+    for (message, destination) in deliveries {
+        let state = |row: &Row<'_>| Ok(row.get_ref(0)?.as_i64().ok().and_then(ids::state_of));
+        let was = file.prepare_cached(STATE)?.query_row([message, destination], state).optional()?.flatten();
+        let Some(was) = was.filter(|was| states.contains(was)) else { continue };
+        file.prepare_cached(DELETE)?.execute([message, destination])?;
+        changes.moved(*destination, Some(was), None);
+        purged += 1;
+        if file.prepare_cached(DELETE_MESSAGE)?.execute([message])? > 0 {
+            file.prepare_cached("UPDATE deleted SET message = ?1 WHERE message < ?1")?.execute([message])?;
+        }
+    }
+    Ok(purged)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::schema;
+    use super::*;
+    use crate::message::Message;
+    use crate::newstore::types::Filter;
+
+    const NOW: i64 = 5_000;
+
+    /// A file with the destinations 1 shop/default, 2 shop/copy and 3 bank/default.
+    fn file() -> Connection {
+        let mut file = Connection::open_in_memory().expect("a file");
+        schema::create(&mut file).expect("a layout");
+        file.execute_batch("INSERT INTO destinations VALUES (1, 'shop', 'default', 0), (2, 'shop', 'copy', 0), (3, 'bank', 'default', 0)")
+            .expect("destinations");
+        file
+    }
+
+    /// Stores a message and its deliveries: destination, state and lane.
+    fn put(file: &Connection, id: i64, deliveries: &[(i64, State, Option<i64>)]) {
+        let message =
+            Message { event_id: http::HeaderValue::from_str(&id.to_string()).expect("an id"), ..Message::example() };
+        let checksum = crate::message::codec::checksum(&message, "[]");
+        file.execute(
+            "INSERT INTO messages (id, source, received, size, checksum, event_id, method, target, verified, headers, body)
+             VALUES (?1, 'shop', 0, 0, ?2, ?1, 'POST', '/', 1, '[]', x'')",
+            params![id, checksum],
+        )
+        .expect("a message");
+        for (destination, state, lane) in deliveries {
+            file.execute(
+                "INSERT INTO deliveries (message, destination, state, attempts, before_replay, settled, lane)
+                 VALUES (?1, ?2, ?3, 7, 0, 9, ?4)",
+                params![id, destination, ids::state(*state), lane],
+            )
+            .expect("a delivery");
+        }
+    }
+
+    fn changes() -> Changes {
+        Changes::new(Moment::from_millis(NOW), NOW, 0)
+    }
+
+    fn part(filter: Filter, states: &[State]) -> Part {
+        Part { filter, states: states.to_vec(), after: None, limit: 100 }
+    }
+
+    /// The deliveries of the file: message, destination, state, attempts before the last replay, due.
+    fn stored(file: &Connection) -> Vec<(i64, i64, State, i64, Option<i64>)> {
+        let mut statement = file
+            .prepare("SELECT message, destination, state, before_replay, due FROM deliveries")
+            .expect("a statement");
+        let rows = statement.query_map([], |row| {
+            Ok((row.get(0)?, row.get(1)?, ids::state_of(row.get(2)?).expect("a state"), row.get(3)?, row.get(4)?))
+        });
+        rows.expect("rows").map(|row| row.expect("a row")).collect()
+    }
+
+    fn replay(file: &Connection, message: i64, destination: Option<&str>) -> (Result<u64, AdminError>, Changes) {
+        let mut changes = changes();
+        let destination = destination.map(str::to_owned);
+        let now = Moment::from_millis(NOW + 1);
+        let replay = Replay { source: "shop".to_owned(), message, destination, registered: vec![1, 3], now };
+        (replay.run(file, &mut changes).expect("it can be written"), changes)
+    }
+
+    #[test]
+    fn a_list_has_what_the_filter_means_and_unknown_names_are_told_with_known_ones() {
+        let file = file();
+        put(&file, 1, &[(1, State::Delivered, None), (2, State::Dead, None)]);
+        put(&file, 2, &[(3, State::Blocked, Some(1))]);
+        let listed = |source: Option<&str>, destination: Option<&str>, states: &[State]| {
+            let (source, destination) = (source.map(str::to_owned), destination.map(str::to_owned));
+            let part = part(Filter { source, destination, ..Filter::default() }, states);
+            let page =
+                list(&file, &part, &limits::Sqlite::default()).expect("it can be read").map_err(|it| it.to_string())?;
+            let name = |it: &Summary| format!("{}/{} {} {}", it.source, it.destination, it.event_id, it.state.name());
+            Ok::<_, String>(page.deliveries.iter().map(name).collect::<Vec<_>>().join(", "))
+        };
+        let all = "bank/default 2 blocked, shop/default 1 delivered, shop/copy 1 dead";
+        assert_eq!(listed(None, None, &State::ALL).as_deref(), Ok(all));
+        assert_eq!(listed(None, None, &[State::Blocked]).as_deref(), Ok("bank/default 2 blocked"));
+        assert_eq!(
+            listed(None, Some("default"), &State::ALL).as_deref(),
+            Ok("bank/default 2 blocked, shop/default 1 delivered")
+        );
+        assert_eq!(listed(Some("shop"), Some("copy"), &[State::Dead]).as_deref(), Ok("shop/copy 1 dead"));
+        for (source, destination, told) in [
+            (Some("shoe"), None, "no events of a source \"shoe\" are stored; there are those of bank, shop"),
+            (None, Some("no"), "no events for a destination \"no\" are stored; there are those for copy, default"),
+            (
+                Some("bank"),
+                Some("copy"),
+                "no events for a destination \"copy\" are stored; there are those for default",
+            ),
+        ] {
+            assert_eq!(listed(source, destination, &State::ALL), Err(told.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_message_is_shown_with_all_its_deliveries_and_to_its_source_alone() {
+        let file = file();
+        put(&file, 1, &[(1, State::Delivered, None), (2, State::Dead, None)]);
+        let details = show(&file, "shop", 1).expect("it can be read").expect("a message");
+        let states: Vec<_> =
+            details.deliveries.iter().map(|delivery| (&*delivery.destination, delivery.state)).collect();
+        assert_eq!(states, [("default", State::Delivered), ("copy", State::Dead)]);
+        assert_eq!(details.message.expect("a message").event_id, "1");
+        assert!(show(&file, "bank", 1).expect("it can be read").is_none());
+        file.execute_batch("UPDATE messages SET body = x'00'").expect("damaged");
+        let details = show(&file, "shop", 1).expect("it can be read").expect("a message");
+        assert!(details.message.is_none() && details.deliveries.len() == 2);
+    }
+
+    #[test]
+    fn a_replay_means_the_named_destination_or_the_dead_ones_or_all() {
+        let (delivered, dead) = (State::Delivered, State::Dead);
+        let file = file();
+        put(&file, 1, &[(1, dead, None), (2, delivered, None)]);
+        put(&file, 2, &[(1, delivered, None), (3, State::Queued, None)]);
+        put(&file, 3, &[(2, dead, None)]);
+        put(&file, 4, &[(1, State::Retrying, None)]);
+        let told = |message, destination| replay(&file, message, destination).0.map_err(|error| error.to_string());
+        assert_eq!(
+            told(1, Some("copy")),
+            Err("the source shop has no deliver.queue any more, so that nobody would deliver its events".to_owned())
+        );
+        assert_eq!((told(1, None), told(2, Some("default"))), (Ok(1), Ok(1)));
+        let changed: Vec<_> = stored(&file).into_iter().take(3).collect();
+        let now = Some(NOW);
+        assert_eq!(
+            changed,
+            [(1, 1, State::Retrying, 7, now), (1, 2, delivered, 0, None), (2, 1, State::Retrying, 7, now)]
+        );
+        assert!(matches!(replay(&file, 3, None).0, Err(AdminError::NoQueue(_))));
+        assert!(matches!(replay(&file, 4, None).0, Err(AdminError::Waiting(State::Retrying))));
+        assert!(matches!(replay(&file, 1, Some("no")).0, Err(AdminError::NoSuchDestination(..))));
+        assert!(matches!(replay(&file, 9, None).0, Err(AdminError::NoSuchEvent(..))));
+    }
+
+    #[test]
+    fn a_replay_waits_for_what_is_open_in_its_lane() {
+        let file = file();
+        let lane = Some(-3);
+        put(&file, 1, &[(1, State::Dead, lane)]);
+        put(&file, 2, &[(1, State::Dead, lane), (3, State::Queued, lane)]);
+        put(&file, 3, &[(1, State::Delivered, Some(4))]);
+        for (message, to) in [(1, State::Retrying), (2, State::Blocked), (3, State::Retrying)] {
+            let (done, changes) = replay(&file, message, Some("default"));
+            assert_eq!(done.map_err(|error| error.to_string()), Ok(1));
+            assert_eq!((changes.moved[0].destination, changes.moved[0].to), (1, Some(to)), "{message}");
+        }
+        assert_eq!(stored(&file)[1], (2, 1, State::Blocked, 7, None));
+    }
+
+    #[test]
+    fn what_is_purged_goes_with_its_message_when_it_is_the_last_and_ids_go_on() {
+        let file = file();
+        put(&file, 1, &[(1, State::Dead, None), (2, State::Delivered, None)]);
+        put(&file, 2, &[(1, State::Dead, None)]);
+        put(&file, 3, &[(1, State::Queued, None)]);
+        let count = |sql: &str| file.query_row(sql, [], |row| row.get::<_, i64>(0)).expect("a number");
+        let mut changes = changes();
+        let dead = part(Filter::default(), &[State::Dead]);
+        let found = finished(&file, &dead, &limits::Sqlite::default(), None).expect("read").expect("found").deliveries;
+        assert_eq!(found, [(1, 1), (2, 1)]);
+        let all = [&found[..], &[(3, 1)]].concat();
+        assert_eq!(purge(&file, &all, &dead.states, &mut changes).expect("purged"), 2);
+        assert_eq!(changes.moved.len(), 2);
+        assert_eq!((count("SELECT count(*) FROM messages"), count("SELECT max(message) FROM deleted")), (2, 2));
+        let all = part(Filter::default(), &[State::Dead, State::Delivered]);
+        let found = finished(&file, &all, &limits::Sqlite::default(), None).expect("read").expect("found").deliveries;
+        assert_eq!(purge(&file, &found, &all.states, &mut changes).expect("purged"), 1);
+        assert_eq!((count("SELECT min(id) FROM messages"), count("SELECT max(message) FROM deleted")), (3, 2));
+    }
+
+    #[test]
+    fn a_source_that_nobody_delivers_for_is_not_replayed() {
+        let file = file();
+        put(&file, 1, &[(1, State::Dead, None), (3, State::Dead, None)]);
+        let found = |source: Option<&str>, registered: &[i64]| {
+            let filter = Filter { source: source.map(str::to_owned), ..Filter::default() };
+            finished(&file, &part(filter, &[State::Dead]), &limits::Sqlite::default(), Some(registered)).expect("read")
+        };
+        assert_eq!(found(None, &[1]).expect("found").deliveries, [(1, 1)]);
+        assert!(matches!(found(Some("shop"), &[3]), Err(AdminError::NoQueue(source)) if source == "shop"));
+        assert_eq!(found(None, &[]).expect("found").deliveries, []);
+    }
+
+    #[test]
+    fn every_statement_has_the_plan_that_it_was_written_for() {
+        let file = file();
+        let plan = |sql: &str| {
+            let mut statement = file.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect("a statement");
+            let lines = statement.raw_query().mapped(|row| row.get::<_, String>(3));
+            lines.map(|line| line.expect("a line")).collect::<Vec<_>>().join("; ")
+        };
+        let one = "SEARCH deliveries USING PRIMARY KEY (message=? AND destination=?)";
+        let message = "SEARCH messages USING INTEGER PRIMARY KEY (rowid=?)";
+        assert_eq!([STATE, REOPEN, DELETE].map(plan), [one; 3]);
+        assert_eq!(
+            plan(&format!("{SUMMARY} WHERE message = ?1 AND destination = ?2")),
+            format!("{one}; {message} LEFT-JOIN")
+        );
+        assert_eq!(
+            plan(&format!("{SUMMARY} WHERE message = ?1 ORDER BY destination")),
+            format!("SEARCH deliveries USING PRIMARY KEY (message=?); {message} LEFT-JOIN")
+        );
+        assert_eq!(plan(LANE_BUSY), "SEARCH deliveries USING INDEX lanes (destination=? AND lane=?)");
+        assert_eq!(
+            plan(DELETE_MESSAGE),
+            format!("{message}; SCALAR SUBQUERY 1; SEARCH deliveries USING PRIMARY KEY (message=?)")
+        );
+    }
+}

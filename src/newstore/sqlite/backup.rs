@@ -1,0 +1,278 @@
+//! Copies the file of a running gateway and its dedupe records to another folder.
+//!
+//! SQLite copies pages in steps on the connection of the writer, between its batches: what the writer changes meanwhile, SQLite
+//! writes to the copy too, so that a copy ends under load and is of the moment of its last step.
+
+use std::ffi::OsString;
+use std::fs;
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rusqlite::Connection;
+use rusqlite::OpenFlags;
+use rusqlite::backup::Backup;
+use rusqlite::backup::StepResult;
+
+use super::Sqlite;
+use crate::newstore::types::AdminError;
+use crate::store::Unavailable;
+use crate::store::dedupe_log::DedupeLog;
+use crate::supervisor::Lost;
+
+/// Pages that are copied between two batches: 1 MiB.
+const PAGES: i32 = 256;
+
+/// The files of a copy that is not finished; they are removed when it never is.
+#[derive(Debug)]
+struct Unfinished {
+    /// The copy, under the name that it gets at last.
+    path: PathBuf,
+    /// The same while it is written.
+    partial: PathBuf,
+    finished: bool,
+}
+
+impl Sqlite {
+    /// Copies the file and its dedupe records into an existing folder, under the same names; returns the path of the copy.
+    ///
+    /// # Errors
+    /// [`AdminError`] when something of these names is there, there is no room, or it cannot be written. Nothing is left then.
+    pub(in crate::newstore) async fn backup(self: &Arc<Self>, folder: &Path) -> Result<PathBuf, AdminError> {
+        let bytes = fs::metadata(self.path()).map_or(0, |file| file.len());
+        let mut copy = Unfinished::begin(self.path(), folder, bytes.saturating_add(self.min_free()))
+            .map_err(AdminError::BadPath)?;
+        let failed = |error: String| AdminError::BadPath(format!("the copy cannot be written: {error}"));
+        let partial = copy.partial.clone();
+        let last = self
+            .aside(move |file, between| match copy_pages(file, &partial, between) {
+                Ok(last) => Ok(Ok(last)),
+                Err(Failure::Copy(error)) => Ok(Err(error.to_string())),
+                Err(Failure::Writer(lost)) => Err(lost),
+            })
+            .await?
+            .map_err(failed)?;
+        // Records of what came since do no harm: it was acknowledged by a gateway that is not the copy's.
+        let log = Arc::clone(self.log());
+        let finished = tokio::task::spawn_blocking(move || copy.finish(&log, last).map(|()| copy.path.clone()));
+        let ending = |_ending| Unavailable("the gateway is ending".to_owned());
+        finished.await.map_err(ending)?.map_err(|error| failed(error.to_string()))
+    }
+}
+
+/// Why a copy ends early.
+enum Failure {
+    Copy(rusqlite::Error),
+    /// Not by its own fault.
+    Writer(Lost),
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Copy(error)
+    }
+}
+
+/// Copies all pages, and calls `between` after each step; the last message that is or was in the copy.
+fn copy_pages(file: &Connection, to: &Path, between: &mut dyn FnMut() -> Result<(), Lost>) -> Result<i64, Failure> {
+    // It is there, unless whoever asked has gone and it was removed.
+    let mut copy = Connection::open_with_flags(to, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    // An unfinished copy is thrown away, and a finished one synced as a whole.
+    copy.pragma_update(None, "journal_mode", "OFF")?;
+    copy.pragma_update(None, "synchronous", "OFF")?;
+    {
+        let backup = Backup::new(file, &mut copy)?;
+        while backup.step(PAGES)? != StepResult::Done {
+            between().map_err(Failure::Writer)?;
+            if !to.exists() {
+                // Whoever asked has gone.
+                let interrupted = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_INTERRUPT);
+                return Err(rusqlite::Error::SqliteFailure(interrupted, None).into());
+            }
+        }
+    }
+    let last =
+        "SELECT max(coalesce((SELECT max(id) FROM messages), 0), coalesce((SELECT max(message) FROM deleted), 0))";
+    Ok(file.query_row(last, [], |row| row.get(0))?)
+}
+
+impl Unfinished {
+    /// Makes an empty file in `folder`, where so many bytes have to be free, unless something of the copy's names is there.
+    fn begin(store: &Path, folder: &Path, bytes: u64) -> Result<Self, String> {
+        if !folder.is_absolute() || !folder.is_dir() {
+            return Err(format!("{} is not the absolute path of a folder that is there", folder.display()));
+        }
+        let path = folder.join(store.file_name().unwrap_or_default());
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        let failed = |error: io::Error| format!("{}: {error}", folder.display());
+        for entry in fs::read_dir(folder).map_err(failed)? {
+            let found = entry.map_err(failed)?.file_name();
+            let rest = found.as_encoded_bytes().strip_prefix(name);
+            if rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'-' | b'.'))) {
+                return Err(format!(
+                    "{} is there, and nothing is overwritten; name an empty folder",
+                    folder.join(found).display()
+                ));
+            }
+        }
+        let free = rustix::fs::statvfs(folder).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        if free < bytes {
+            return Err(format!("{} has {free} bytes of room, and {bytes} are needed", folder.display()));
+        }
+        let partial = beside(&path, "-unfinished");
+        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial);
+        drop(made.map_err(|error| format!("{}: {error}", partial.display()))?);
+        Ok(Self { path, partial, finished: false })
+    }
+
+    /// Adds the dedupe records, syncs everything, and gives the copy its name.
+    fn finish(&mut self, log: &DedupeLog, last: i64) -> io::Result<()> {
+        File::open(&self.partial)?.sync_all()?;
+        log.copy(&self.path, last)?;
+        if self.path.exists() {
+            return Err(io::Error::other(format!("{} has appeared meanwhile", self.path.display())));
+        }
+        fs::rename(&self.partial, &self.path)?;
+        self.finished = true;
+        File::open(self.path.parent().unwrap_or(Path::new("/")))?.sync_all()
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
+        for file in [&self.partial, &beside(&self.path, "-dedupe.1")] {
+            // It may not be there yet.
+            drop(fs::remove_file(file));
+        }
+    }
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(ending);
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::super::schema;
+    use super::*;
+    use crate::clock::Clock;
+    use crate::event::Key;
+    use crate::limits;
+    use crate::store::DedupeRecords;
+    use crate::store::SourceTag;
+    use crate::store::dedupe_log::Record;
+
+    fn open_log(path: &Path) -> (DedupeLog, i64) {
+        let records = Arc::new(DedupeRecords::new(1_000, [], Clock::System));
+        let (log, found) = DedupeLog::open(path, records, limits::DedupeLog::default(), Clock::System).expect("a log");
+        (log, found.checkpoint)
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).expect("a folder");
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("a name")).collect();
+        names.sort();
+        names
+    }
+
+    /// A file of several steps, with its log.
+    fn store(folder: &Path) -> (PathBuf, Connection, DedupeLog) {
+        let path = folder.join("s.db");
+        let mut file = Connection::open(&path).expect("a file");
+        file.pragma_update(None, "journal_mode", "WAL").expect("a WAL");
+        schema::create(&mut file).expect("a layout");
+        write(&file, 1..=1_000);
+        let (log, _) = open_log(&path);
+        let record = Record { source: SourceTag::NOBODY, key: Key([7; 16]), until: u32::MAX };
+        log.append([record], Some(1_000)).expect("written");
+        (path, file, log)
+    }
+
+    fn write(file: &Connection, ids: std::ops::RangeInclusive<i64>) {
+        for id in ids {
+            file.prepare_cached(
+                "INSERT INTO messages (id, source, received, size, checksum, event_id, method, target, verified, headers, body)
+                 VALUES (?1, 'shop', 0, 0, 0, '1', 'POST', '/', 1, '[]', zeroblob(3000))",
+            )
+            .and_then(|mut statement| statement.execute([id]))
+            .expect("a message");
+        }
+    }
+
+    #[test]
+    fn a_copy_under_load_has_all_that_was_written_before_its_end() {
+        let (folder, to) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let (path, file, log) = store(folder.path());
+        let mut copy = Unfinished::begin(&path, to.path(), 0).expect("room");
+        let (mut last, mut steps) = (1_000, 0);
+        let copied = copy_pages(&file, &copy.partial, &mut || {
+            // Later and earlier pages than those that are copied already.
+            write(&file, last + 1..=last + 3);
+            file.execute("UPDATE messages SET body = zeroblob(2000) WHERE id = ?1", [last - 900]).expect("written");
+            file.execute("DELETE FROM messages WHERE id = ?1", [last - 901]).expect("written");
+            (last, steps) = (last + 3, steps + 1);
+            Ok(())
+        });
+        assert_eq!(copied.ok(), Some(last));
+        assert!(steps > 2, "{steps}");
+        copy.finish(&log, last).expect("finished");
+        drop(copy);
+        assert_eq!(names(to.path()), ["s.db", "s.db-dedupe.1"]);
+        let copy = to.path().join("s.db");
+        for name in ["s.db", "s.db-dedupe.1"] {
+            let mode = fs::metadata(to.path().join(name)).expect("a file").permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{name}");
+        }
+        let found = Connection::open(&copy).expect("a file");
+        let ask = |file: &Connection| {
+            let sum = "SELECT count(*), sum(id * length(body)) FROM messages";
+            file.query_row(sum, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?))).expect("numbers")
+        };
+        assert_eq!(ask(&found), ask(&file));
+        let integrity: String = found.query_row("PRAGMA integrity_check", [], |row| row.get(0)).expect("an answer");
+        assert_eq!(integrity, "ok");
+        let (log, checkpoint) = open_log(&copy);
+        assert_eq!(checkpoint, last);
+        assert!(log.records().contains(SourceTag::NOBODY, Key([7; 16])));
+    }
+
+    #[test]
+    fn nothing_is_overwritten_and_nothing_unfinished_stays() {
+        let (folder, to) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let (path, file, log) = store(folder.path());
+        let begin = |to: &Path, bytes| Unfinished::begin(&path, to, bytes);
+        for taken in ["s.db", "s.db-wal", "s.db-dedupe.7", "s.db-unfinished"] {
+            fs::write(to.path().join(taken), "mine").expect("a file");
+            assert!(begin(to.path(), 0).is_err(), "{taken}");
+            assert_eq!(fs::read(to.path().join(taken)).expect("a file"), b"mine");
+            fs::remove_file(to.path().join(taken)).expect("removed");
+        }
+        assert!(begin(Path::new("relative"), 0).is_err() && begin(&to.path().join("none"), 0).is_err());
+        assert!(begin(to.path(), u64::MAX).is_err_and(|error| error.contains("room")));
+        let copy = begin(to.path(), 0).expect("room");
+        let copied = copy_pages(&file, &copy.partial, &mut || Err(Lost("the writer".to_owned())));
+        assert!(matches!(copied, Err(Failure::Writer(_))));
+        drop(copy);
+        assert_eq!(names(to.path()), [""; 0]);
+        let mut copy = begin(to.path(), 0).expect("room");
+        fs::create_dir(to.path().join("s.db-dedupe.new")).expect("a folder in its way");
+        assert!(copy.finish(&log, 1).is_err());
+        drop(copy);
+        assert_eq!(names(to.path()), ["s.db-dedupe.new"]);
+        fs::write(to.path().join("other.db"), "").expect("a file of somebody else");
+        fs::remove_dir(to.path().join("s.db-dedupe.new")).expect("removed");
+        assert!(begin(to.path(), 0).is_ok());
+    }
+}

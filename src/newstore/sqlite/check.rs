@@ -1,0 +1,329 @@
+//! Looks for damage in a file that no gateway has open: it is only read.
+
+use std::fs::File;
+use std::fs::TryLockError;
+use std::path::Path;
+use std::path::PathBuf;
+
+use rusqlite::Connection;
+use rusqlite::OpenFlags;
+use rusqlite::config::DbConfig;
+
+use super::ids;
+use super::message_row;
+use super::schema;
+use super::schema::Owner;
+use crate::newstore::types::State;
+use crate::store::dedupe_log::DedupeLog;
+
+/// Most lines about one kind of damage.
+const MAX_LINES: usize = 20;
+
+/// What was found in a file.
+#[derive(Debug, Default)]
+pub(crate) struct Checked {
+    /// What there is, a line each.
+    pub(crate) facts: Vec<String>,
+    /// What is wrong, a line each.
+    pub(crate) problems: Vec<String>,
+}
+
+/// Each query names a number of rows that must be none, and what those would be.
+const RULES: [(&str, &str); 5] = [
+    (
+        "SELECT count(*) FROM messages WHERE NOT EXISTS (SELECT 1 FROM deliveries WHERE message = messages.id)",
+        "messages have no delivery: nobody delivers them",
+    ),
+    (
+        "SELECT count(*) FROM deliveries WHERE NOT EXISTS (SELECT 1 FROM messages WHERE id = deliveries.message)",
+        "deliveries have no message: they cannot be made",
+    ),
+    (
+        "SELECT count(*) FROM deliveries WHERE destination NOT IN (SELECT id FROM destinations)",
+        "deliveries are for destinations that are not known",
+    ),
+    (
+        "SELECT count(*) FROM deliveries WHERE state NOT BETWEEN 2 AND 6 OR state = 2 AND lane IS NULL",
+        "deliveries are in no state that they can be in",
+    ),
+    (
+        "SELECT count(*) FROM (SELECT 1 FROM deliveries INDEXED BY lanes WHERE lane IS NOT NULL AND state < 5
+             GROUP BY destination, lane HAVING sum(state <> 2) <> 1)",
+        "lanes have not exactly one delivery that may be attempted",
+    ),
+];
+
+/// Checks the file at `path` and the dedupe log beside it.
+///
+/// # Errors
+/// Why it cannot be checked: it is in use, or no file of this version.
+pub(crate) fn check(path: &Path) -> Result<Checked, String> {
+    let path = std::fs::canonicalize(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let _unused = unused(&path)?;
+    let shared_memory = Leftover::beside(&path);
+    let failed = |error: rusqlite::Error| format!("{} cannot be read: {error}", path.display());
+    let file = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+        .map_err(failed)?;
+    file.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false).map_err(failed)?;
+    match schema::owner(&file).map_err(failed)? {
+        Owner::Doorward(schema::PRESENT) => {}
+        Owner::Doorward(layout) => {
+            return Err(format!("{} has layout {layout}; this version knows {}", path.display(), schema::PRESENT));
+        }
+        Owner::Nobody | Owner::Other => return Err(format!("{} is no file of Doorward's", path.display())),
+    }
+    let mut checked = Checked::default();
+    checked.note(integrity(&file));
+    checked.note(deliveries(&file));
+    for (query, wrong) in RULES {
+        checked.note(broken(&file, query, wrong));
+    }
+    checked.note(messages(&file));
+    checked.log(&file, &path);
+    drop(file);
+    drop(shared_memory);
+    Ok(checked)
+}
+
+/// The lock on a file that no gateway has open, so that none opens it meanwhile.
+fn unused(path: &Path) -> Result<File, String> {
+    let file = File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    match file.try_lock_shared() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(format!(
+            "{} is in use by a gateway; stop that, or check a copy that `doorward store backup` has made",
+            path.display()
+        )),
+        Err(TryLockError::Error(error)) => Err(format!("{} cannot be locked: {error}", path.display())),
+    }
+}
+
+/// What a reader leaves beside a file, which the gateway's user may not be able to write.
+#[derive(Debug)]
+struct Leftover(Vec<PathBuf>);
+
+impl Leftover {
+    fn beside(path: &Path) -> Self {
+        let beside = ["-wal", "-shm"].map(|ending| PathBuf::from(format!("{}{ending}", path.display())));
+        Self(beside.into_iter().filter(|file| !file.exists()).collect())
+    }
+}
+
+impl Drop for Leftover {
+    fn drop(&mut self) {
+        for file in &self.0 {
+            // It may not have been made.
+            drop(std::fs::remove_file(file));
+        }
+    }
+}
+
+/// Facts and problems; both when it ended early.
+type Lines = (Vec<String>, Vec<String>);
+
+impl Checked {
+    fn note(&mut self, found: rusqlite::Result<Lines>) {
+        match found {
+            Ok((facts, problems)) => {
+                self.facts.extend(facts);
+                self.problems.extend(problems);
+            }
+            Err(error) => {
+                let line = format!("the file cannot be read: {error}");
+                if !self.problems.contains(&line) {
+                    self.problems.push(line);
+                }
+            }
+        }
+    }
+
+    /// Checks the dedupe log beside the file.
+    fn log(&mut self, file: &Connection, path: &Path) {
+        let log = match DedupeLog::inspect(path) {
+            Ok(log) => log,
+            Err(error) => return self.problems.push(format!("the dedupe log cannot be read: {error}")),
+        };
+        self.facts.push(format!("{} dedupe records in {} files", log.records, log.files));
+        if log.skipped > 0 {
+            self.problems.push(format!("{} bytes of the dedupe log are damaged", log.skipped));
+        }
+        let last =
+            "SELECT max(coalesce((SELECT max(id) FROM messages), 0), coalesce((SELECT max(message) FROM deleted), 0))";
+        match file.query_row(last, [], |row| row.get::<_, i64>(0)) {
+            Ok(last) if last < log.checkpoint => self.problems.push(format!(
+                "the dedupe log knows messages up to {}, the file only up to {}: acknowledged messages are missing",
+                ids::public(log.checkpoint),
+                ids::public(last)
+            )),
+            // What cannot be read was told before.
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
+
+/// What SQLite itself finds.
+fn integrity(file: &Connection) -> rusqlite::Result<Lines> {
+    let mut statement = file.prepare(&format!("PRAGMA integrity_check({MAX_LINES})"))?;
+    let lines = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+    // Some are several lines.
+    let lines = lines.iter().flat_map(|lines| lines.lines()).filter(|line| *line != "ok").map(str::to_owned);
+    Ok((Vec::new(), lines.collect()))
+}
+
+/// How many deliveries there are.
+fn deliveries(file: &Connection) -> rusqlite::Result<Lines> {
+    let mut statement = file.prepare("SELECT state, count(*) FROM deliveries GROUP BY state")?;
+    let mut rows = statement.query([])?;
+    let mut facts = Vec::new();
+    while let Some(row) = rows.next()? {
+        if let Some(state) = row.get_ref(0)?.as_i64().ok().and_then(ids::state_of) {
+            facts.push(format!("{} deliveries are {}", row.get::<_, i64>(1)?, State::name(state)));
+        }
+    }
+    Ok((facts, Vec::new()))
+}
+
+/// Whether a rule is broken.
+fn broken(file: &Connection, query: &str, wrong: &str) -> rusqlite::Result<Lines> {
+    let count: i64 = file.query_row(query, [], |row| row.get(0))?;
+    Ok((Vec::new(), if count > 0 { vec![format!("{count} {wrong}")] } else { Vec::new() }))
+}
+
+/// Whether each message is what was written.
+fn messages(file: &Connection) -> rusqlite::Result<Lines> {
+    let (mut count, mut damaged) = (0_u64, Vec::new());
+    let mut statement = file.prepare(&format!("SELECT id, {} FROM messages ORDER BY id", message_row::COLUMNS))?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let id = row.get(0)?;
+        count += 1;
+        if message_row::read(row, id, 1)?.is_none() {
+            damaged.push(ids::public(id));
+        }
+    }
+    let mut problems: Vec<_> =
+        damaged.iter().take(MAX_LINES).map(|id| format!("message {id} is not what was written")).collect();
+    if let Some(more) = damaged.len().checked_sub(MAX_LINES).filter(|more| *more > 0) {
+        problems.push(format!("{more} more messages are not what was written"));
+    }
+    Ok((vec![format!("{count} messages")], problems))
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::params;
+
+    use super::*;
+    use crate::message::Message;
+    use crate::message::codec;
+
+    /// A file with two good messages, one of them in a lane, and two deliveries of each.
+    fn good(path: &Path) -> Connection {
+        let mut file = Connection::open(path).expect("a file");
+        file.pragma_update(None, "journal_mode", "WAL").expect("a WAL");
+        schema::create(&mut file).expect("a layout");
+        file.execute_batch("INSERT INTO destinations VALUES (1, 'shop', 'default', 0), (2, 'shop', 'copy', 0)")
+            .expect("destinations");
+        let checksum = codec::checksum(&Message::example(), "[]");
+        for (id, lane) in [(4096, None), (8192, Some(-1)), (8193, Some(-1))] {
+            file.execute(
+                "INSERT INTO messages (id, source, received, size, checksum, event_id, method, target, verified, headers, body)
+                 VALUES (?1, 'shop', 0, 0, ?2, '1', 'POST', '/', 1, '[]', x'')",
+                params![id, checksum],
+            )
+            .expect("a message");
+            for destination in [1, 2] {
+                let state = if id == 8193 { 2 } else { 3 };
+                file.execute(
+                    "INSERT INTO deliveries (message, destination, state, attempts, before_replay, settled, lane)
+                     VALUES (?1, ?2, ?3, 0, 0, 0, ?4)",
+                    params![id, destination, state, lane],
+                )
+                .expect("a delivery");
+            }
+        }
+        file
+    }
+
+    fn problems(path: &Path) -> Vec<String> {
+        check(path).expect("it can be checked").problems
+    }
+
+    #[test]
+    fn a_good_file_has_facts_and_no_problems_and_is_left_as_it_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("s.db");
+        drop(good(&path));
+        let checked = check(&path).expect("it can be checked");
+        assert_eq!(checked.problems, [""; 0]);
+        assert_eq!(
+            checked.facts,
+            ["2 deliveries are blocked", "4 deliveries are queued", "3 messages", "0 dedupe records in 0 files"]
+        );
+        assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1);
+    }
+
+    #[test]
+    fn each_damage_is_told() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let is_not = "message 1-0 is not what was written";
+        for (at, (damage, told)) in [
+            ("UPDATE messages SET body = x'00' WHERE id = 4096", is_not),
+            ("DELETE FROM messages WHERE id = 4096", "2 deliveries have no message: they cannot be made"),
+            ("DELETE FROM deliveries WHERE message = 4096", "1 messages have no delivery: nobody delivers them"),
+            (
+                "UPDATE deliveries SET state = 3 WHERE message = 8193 AND destination = 2",
+                "1 lanes have not exactly one delivery that may be attempted",
+            ),
+            (
+                "UPDATE deliveries SET state = 5 WHERE message = 8192",
+                "2 lanes have not exactly one delivery that may be attempted",
+            ),
+            (
+                "UPDATE deliveries SET state = 2 WHERE message = 4096",
+                "2 deliveries are in no state that they can be in",
+            ),
+            ("DELETE FROM destinations WHERE id = 2", "3 deliveries are for destinations that are not known"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let path = folder.path().join(format!("{at}.db"));
+            good(&path).execute_batch(damage).expect("damaged");
+            assert_eq!(problems(&path), [told], "{damage}");
+        }
+    }
+
+    #[test]
+    fn lost_pages_and_a_damaged_log_are_told() {
+        use std::os::unix::fs::FileExt as _;
+
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("s.db");
+        drop(good(&path));
+        std::fs::write(folder.path().join("s.db-dedupe.1"), [1; 30]).expect("a log");
+        assert_eq!(problems(&path), ["30 bytes of the dedupe log are damaged"]);
+        std::fs::create_dir(folder.path().join("s.db-dedupe.2")).expect("a folder");
+        assert!(problems(&path)[0].contains("is not a regular file"));
+        std::fs::remove_dir(folder.path().join("s.db-dedupe.2")).expect("removed");
+        let (page, pages) = (4096, std::fs::metadata(&path).expect("a file").len() / 4096);
+        let file = File::options().write(true).open(&path).expect("a file");
+        file.write_all_at(&[9; 4096], (pages - 1) * page).expect("damaged");
+        assert!(problems(&path).len() > 1, "{:?}", problems(&path));
+    }
+
+    #[test]
+    fn a_file_in_use_or_of_somebody_else_is_not_checked() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("s.db");
+        drop(good(&path));
+        let owned = File::open(&path).expect("a file");
+        owned.try_lock().expect("a lock");
+        assert!(check(&path).is_err_and(|error| error.contains("is in use")));
+        drop(owned);
+        let other = folder.path().join("other.db");
+        Connection::open(&other).expect("a file").execute_batch("CREATE TABLE t (x)").expect("a table");
+        assert!(check(&other).is_err_and(|error| error.contains("no file of Doorward's")));
+        assert!(check(&folder.path().join("none")).is_err());
+    }
+}

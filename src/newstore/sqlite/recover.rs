@@ -1,0 +1,787 @@
+//! Imports what a quarantined file still says into the present one, part by part, while the gateway serves.
+//!
+//! The file is only read. Tables are walked by their primary keys; what cannot be read is jumped over.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::fs;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+
+use rusqlite::Connection;
+use rusqlite::ErrorCode;
+use rusqlite::OpenFlags;
+use rusqlite::OptionalExtension as _;
+use rusqlite::config::DbConfig;
+use rusqlite::params;
+use rusqlite::params_from_iter;
+use rusqlite::types::Value;
+
+use super::Sqlite;
+use super::admin::LANE_BUSY;
+use super::admin::Names;
+use super::changes::Changes;
+use super::ids;
+use super::message_row;
+use super::schema;
+use super::schema::Owner;
+use crate::event::Key;
+use crate::newstore::types::AdminError;
+use crate::newstore::types::DestinationId;
+use crate::newstore::types::FailedAttempt;
+use crate::newstore::types::Failures;
+use crate::newstore::types::MessageId;
+use crate::newstore::types::Outcome;
+use crate::newstore::types::Recovered;
+use crate::newstore::types::State;
+use crate::store::Keyspace;
+use crate::store::Unavailable;
+use crate::store::dedupe_log::Record;
+use crate::time::Moment;
+
+/// About how long one call takes.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// A due time later than this is none that was written: no pause is longer.
+const MAX_PAUSE: Duration = Duration::from_hours(24);
+/// What is taken off a status before it is written.
+const STATUS: i64 = 200;
+/// What a dead letter says whose delivery was not found.
+const RECORD_LOST: &str = "record lost: the file was damaged, and whether the event was delivered is not known";
+
+/// Outcomes of attempts that were under way when a file was quarantined, by message and destination.
+pub(super) type Outcomes = HashMap<(i64, DestinationId), Outcome>;
+
+/// A recovery between two calls.
+#[derive(Debug)]
+pub(super) struct Recovery {
+    path: PathBuf,
+    damaged: Connection,
+    names: Names,
+    present: Present,
+}
+
+/// The dedupe keys of the messages in the present file.
+#[derive(Debug, Default)]
+struct Present {
+    keys: HashMap<Key, i64>,
+    /// Up to this message.
+    scanned: i64,
+}
+
+/// A message of the damaged file.
+#[derive(Debug)]
+struct Stored {
+    id: i64,
+    /// The columns [`MESSAGE`]; nothing when they are damaged or lost.
+    columns: Option<Vec<Value>>,
+    deliveries: Vec<(DestinationId, Delivered)>,
+}
+
+/// What the damaged file says of a delivery.
+#[derive(Debug)]
+struct Delivered {
+    state: State,
+    attempts: u32,
+    before_replay: u32,
+    settled: i64,
+    due: Option<i64>,
+    replayed: Option<i64>,
+    lane: Option<i64>,
+    status: Option<i64>,
+    failures: Failures,
+}
+
+const MESSAGE: &str =
+    "source, keys, until, checksum, received, size, event_id, type, method, target, trace, verified, headers, body";
+const DELIVERY: &str = "destination, state, attempts, before_replay, settled, due, replayed, lane, status, failures";
+
+impl Sqlite {
+    /// Imports parts of a quarantined file for about a second, behind the message `after`. `file` is the name of a regular file beside
+    /// the store's, such as `store.db.damaged-20260102T030405Z`; it is renamed when all of it is done.
+    ///
+    /// # Errors
+    /// [`AdminError`] when there is no such file, or it or the present one cannot be used.
+    pub(in crate::newstore) async fn recover(
+        self: &Arc<Self>,
+        file: &str,
+        after: Option<MessageId>,
+    ) -> Result<Recovered, AdminError> {
+        let began = Instant::now();
+        let path = quarantined(self.path(), file).map_err(AdminError::BadPath)?;
+        // One call at a time.
+        let mut kept = self.recovery().lock().await;
+        let mut recovery = match kept.take().filter(|kept| kept.path == path) {
+            Some(recovery) => recovery,
+            None => blocking(move || Recovery::open(path)).await?.map_err(AdminError::BadPath)?,
+        };
+        let (limits, outcomes) = (self.limits().clone(), self.kept_outcomes());
+        let (max_rows, max_bytes, scanned) = (limits.recover_rows, limits.batch_bytes, limits.retention_rows.max(1));
+        let mut after = after.map_or(0, |after| ids::written(after).unwrap_or(i64::MAX));
+        let mut done = Recovered::default();
+        while began.elapsed() < PATIENCE {
+            recovery.present = self.scan(recovery.present, scanned).await?;
+            let (back, part) = blocking(move || {
+                let part = recovery.part(after, max_rows, max_bytes);
+                (recovery, part)
+            })
+            .await?;
+            recovery = back;
+            let part = part.map_err(|error| AdminError::BadPath(format!("{file} cannot be read: {error}")))?;
+            let Some(last) = part.last().map(|stored| stored.id) else {
+                drop(recovery);
+                set_aside(self.path(), file).map_err(|error| AdminError::BadPath(format!("{file}: {error}")))?;
+                return Ok(done);
+            };
+            let (present, outcomes) = (recovery.present, Arc::clone(&outcomes));
+            let import = move |file: &Connection, changes: &mut Changes| {
+                import(file, changes, &part, (present, scanned, &outcomes))
+            };
+            let (imported, present) = self.command(import).await?;
+            recovery.present = present;
+            done = done.and(imported);
+            after = last;
+        }
+        *kept = Some(recovery);
+        Ok(Recovered { next: Some(ids::public(after)), ..done })
+    }
+
+    /// Reads the keys of messages that came since.
+    async fn scan(self: &Arc<Self>, mut present: Present, rows: i64) -> Result<Present, Unavailable> {
+        loop {
+            let (read, more) = self.view(move |file| present.scan(file, rows).map(|more| (present, more))).await?;
+            if !more {
+                return Ok(read);
+            }
+            present = read;
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Unavailable> {
+    tokio::task::spawn_blocking(work).await.map_err(|_ending| Unavailable("the gateway is ending".to_owned()))
+}
+
+/// The path of a quarantined file of this name beside the store's.
+fn quarantined(store: &Path, name: &str) -> Result<PathBuf, String> {
+    let prefix = format!("{}.damaged-", store.file_name().unwrap_or_default().display());
+    let whole = |rest: &str| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    if !name.strip_prefix(&prefix).is_some_and(whole) {
+        return Err(format!(
+            "{name:?} is no quarantined file of this store; write its name alone, such as {prefix}20260102T030405Z"
+        ));
+    }
+    let path = store.with_file_name(name);
+    match fs::symlink_metadata(&path) {
+        Ok(found) if found.is_file() => Ok(path),
+        Ok(_other) => Err(format!("{} is not a regular file", path.display())),
+        Err(error) => Err(format!("{}: {error}", path.display())),
+    }
+}
+
+/// Renames a file that is done, with its WAL.
+fn set_aside(store: &Path, name: &str) -> io::Result<()> {
+    let done = store.with_file_name(name.replacen(".damaged-", ".recovered-", 1));
+    let beside = |path: &Path, ending: &str| {
+        let mut name = OsString::from(path);
+        name.push(ending);
+        PathBuf::from(name)
+    };
+    let path = store.with_file_name(name);
+    for ending in ["-wal", "-shm", ""] {
+        match fs::rename(beside(&path, ending), beside(&done, ending)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound || ending.is_empty() => return Err(error),
+            _renamed => {}
+        }
+    }
+    let folder = store.parent().filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
+}
+
+impl Recovery {
+    fn open(path: PathBuf) -> Result<Self, String> {
+        let failed = |error: rusqlite::Error| {
+            format!("{} cannot be read ({error}); `sqlite3 FILE .recover` may find more in it", path.display())
+        };
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let damaged = Connection::open_with_flags(&path, flags).map_err(failed)?;
+        damaged.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false).map_err(failed)?;
+        match schema::owner(&damaged).map_err(failed)? {
+            Owner::Doorward(schema::PRESENT) => {}
+            Owner::Doorward(_) | Owner::Nobody | Owner::Other => {
+                return Err(format!("{} is no file of this version of Doorward", path.display()));
+            }
+        }
+        // Without names, no delivery can be told; what is left of them is enough.
+        let names = Names::read(&damaged).unwrap_or_default();
+        Ok(Self { path, damaged, names, present: Present::default() })
+    }
+
+    /// The messages behind one, at most so many and about so many bytes. None is the end.
+    fn part(&self, after: i64, max_rows: usize, max_bytes: usize) -> rusqlite::Result<Vec<Stored>> {
+        let (mut part, mut bytes, mut after) = (Vec::new(), 0, after);
+        while part.len() < max_rows && bytes < max_bytes {
+            let Some(from) = after.checked_add(1) else { break };
+            let next = |sql: &str| {
+                seek(from, |from| self.damaged.prepare_cached(sql)?.query_row([from], |row| row.get(0)).optional())
+            };
+            let message = next("SELECT id FROM messages WHERE id >= ?1 ORDER BY id LIMIT 1")?;
+            let delivery =
+                next("SELECT message FROM deliveries NOT INDEXED WHERE message >= ?1 ORDER BY message LIMIT 1")?;
+            let Some(id) = message.into_iter().chain(delivery).min() else { break };
+            let columns = readable(self.columns(id))?.flatten();
+            bytes += columns.iter().flatten().map(weight).sum::<usize>();
+            part.push(Stored { id, columns, deliveries: self.deliveries(id)? });
+            after = id;
+        }
+        Ok(part)
+    }
+
+    /// The columns of a message that is what was written.
+    fn columns(&self, id: i64) -> rusqlite::Result<Option<Vec<Value>>> {
+        if message_row::whole(&self.damaged, id)?.is_none() {
+            return Ok(None);
+        }
+        let mut statement = self.damaged.prepare_cached(&format!("SELECT {MESSAGE} FROM messages WHERE id = ?1"))?;
+        let columns = statement.column_count();
+        statement.query_row([id], |row| (0..columns).map(|column| row.get(column)).collect()).optional()
+    }
+
+    /// What can be read of a message's deliveries.
+    fn deliveries(&self, message: i64) -> rusqlite::Result<Vec<(DestinationId, Delivered)>> {
+        let sql = format!("SELECT {DELIVERY} FROM deliveries NOT INDEXED WHERE message = ?1");
+        let mut statement = self.damaged.prepare_cached(&sql)?;
+        let mut rows = statement.query([message])?;
+        let mut deliveries = Vec::new();
+        while let Some(row) = readable(rows.next())?.flatten() {
+            let number = |column: usize| Ok::<_, rusqlite::Error>(row.get_ref(column)?.as_i64().ok());
+            let count = |column| Ok::<_, rusqlite::Error>(number(column)?.and_then(|it| u32::try_from(it).ok()));
+            let id = number(0)?.and_then(|destination| self.names.id(destination));
+            let (Some(id), Some(state)) = (id, number(1)?.and_then(ids::state_of)) else { continue };
+            let delivered = Delivered {
+                state,
+                attempts: count(2)?.unwrap_or(0),
+                before_replay: count(3)?.unwrap_or(0),
+                settled: number(4)?.unwrap_or(0),
+                due: number(5)?,
+                replayed: number(6)?,
+                lane: number(7)?,
+                status: number(8)?,
+                failures: Failures::stored(row.get_ref(9)?.as_str().ok()),
+            };
+            deliveries.push((id, delivered));
+        }
+        Ok(deliveries)
+    }
+}
+
+fn weight(value: &Value) -> usize {
+    match value {
+        Value::Text(text) => text.len(),
+        Value::Blob(bytes) => bytes.len(),
+        Value::Null | Value::Integer(_) | Value::Real(_) => 8,
+    }
+}
+
+/// What was read; nothing when it is damaged.
+fn readable<T>(read: rusqlite::Result<T>) -> rusqlite::Result<Option<T>> {
+    use ErrorCode::DatabaseCorrupt;
+    use ErrorCode::NotADatabase;
+    use ErrorCode::SystemIoFailure;
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error) => match error.sqlite_error_code() {
+            Some(DatabaseCorrupt | NotADatabase | SystemIoFailure) => Ok(None),
+            _ => Err(error),
+        },
+    }
+}
+
+/// The first key from `from` on that can be read: jumps by doubled steps over what cannot, then back by halves.
+fn seek(from: i64, read: impl Fn(i64) -> rusqlite::Result<Option<i64>>) -> rusqlite::Result<Option<i64>> {
+    if let Some(found) = readable(read(from))? {
+        return Ok(found);
+    }
+    let (mut bad, mut step) = (from, 1_i64);
+    let mut good = loop {
+        let at = from.saturating_add(step);
+        if readable(read(at))?.is_some() {
+            break at;
+        }
+        if at == i64::MAX {
+            return Ok(None);
+        }
+        (bad, step) = (at, step.saturating_mul(2));
+    };
+    while good.saturating_sub(bad) > 1 {
+        let middle = bad + (good - bad) / 2;
+        if readable(read(middle))?.is_some() {
+            good = middle;
+        } else {
+            bad = middle;
+        }
+    }
+    read(good)
+}
+
+impl Present {
+    /// Reads the keys of the next messages; whether there may be more.
+    fn scan(&mut self, file: &Connection, rows: i64) -> rusqlite::Result<bool> {
+        let mut statement = file.prepare_cached("SELECT id, keys FROM messages WHERE id > ?1 ORDER BY id LIMIT ?2")?;
+        let (mut read, mut found) = (0, statement.query([self.scanned, rows])?);
+        while let Some(row) = found.next()? {
+            let id = row.get(0)?;
+            let (keys, _rest) = row.get_ref(1)?.as_blob().unwrap_or_default().as_chunks();
+            self.keys.extend(keys.iter().map(|key| (Key(*key), id)));
+            (read, self.scanned) = (read + 1, id);
+        }
+        Ok(read >= rows)
+    }
+}
+
+/// Imports a part in the transaction of the writer. With the keys that are present come how many rows are scanned at once, and
+/// the outcomes that are known.
+fn import(
+    file: &Connection,
+    changes: &mut Changes,
+    part: &[Stored],
+    (mut present, rows, outcomes): (Present, i64, &Outcomes),
+) -> rusqlite::Result<(Recovered, Present)> {
+    while present.scan(file, rows)? {}
+    let mut done = Recovered::default();
+    for Stored { id, columns, deliveries } in part {
+        let Some(columns) = columns else {
+            done.lost += 1;
+            continue;
+        };
+        let (keys, _rest) =
+            if let Some(Value::Blob(keys)) = columns.get(1) { keys.as_chunks() } else { (&[][..], &[][..]) };
+        let (Some(free), false) = (
+            free(file, *id, columns.get(3))?,
+            keys.iter().any(|key| present.keys.get(&Key(*key)).is_some_and(|known| known != id)),
+        ) else {
+            done.present += 1;
+            continue;
+        };
+        insert(file, free, columns)?;
+        present.keys.extend(keys.iter().map(|key| (Key(*key), free)));
+        remember(columns, keys, changes);
+        for (destination, delivered) in deliveries {
+            let row = destination_row(file, destination)?;
+            let outcome = outcomes.get(&(*id, destination.clone()));
+            deliver(file, (free, row), &delivered.after(outcome, changes), changes)?;
+        }
+        if deliveries.is_empty() {
+            for row in destinations_of(file, columns)? {
+                deliver(file, (free, row), &Delivered::lost(changes), changes)?;
+            }
+            done.record_lost += 1;
+        } else {
+            done.imported += 1;
+        }
+    }
+    Ok((done, present))
+}
+
+/// The id under which a message can be imported: its own, or the next that nobody has; nothing when it is there already.
+fn free(file: &Connection, id: i64, checksum: Option<&Value>) -> rusqlite::Result<Option<i64>> {
+    let mut statement = file.prepare_cached("SELECT checksum FROM messages WHERE id = ?1")?;
+    let mut at = id;
+    loop {
+        let known: Option<Value> = statement.query_row([at], |row| row.get(0)).optional()?;
+        match known {
+            None => return Ok(Some(at)),
+            known if known.as_ref() == checksum => return Ok(None),
+            _other => at = at.saturating_add(1),
+        }
+    }
+}
+
+fn insert(file: &Connection, id: i64, columns: &[Value]) -> rusqlite::Result<()> {
+    let sql = format!(
+        "INSERT INTO messages (id, {MESSAGE}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)"
+    );
+    let id = Value::Integer(id);
+    let values = std::iter::once(&id).chain(columns);
+    file.prepare_cached(&sql)?.execute(params_from_iter(values)).map(drop)
+}
+
+/// Has the keys of a message remembered for the rest of their time.
+fn remember(columns: &[Value], keys: &[[u8; 16]], changes: &mut Changes) {
+    let (Some(Value::Text(source)), Some(Value::Integer(until))) = (columns.first(), columns.get(2)) else { return };
+    let Some(until) = u32::try_from(*until).ok().filter(|until| i64::from(*until) > changes.now().unix()) else {
+        return;
+    };
+    let source = Keyspace::of_source(source).tag();
+    keys.iter().for_each(|key| changes.remember(Record { source, key: Key(*key), until }));
+}
+
+/// The row of a destination, which is noted when it is not known.
+fn destination_row(file: &Connection, id: &DestinationId) -> rusqlite::Result<i64> {
+    let (source, name) = (&id.source, &id.name);
+    file.prepare_cached("INSERT OR IGNORE INTO destinations (source, name) VALUES (?1, ?2)")?
+        .execute([source, name])?;
+    file.prepare_cached("SELECT id FROM destinations WHERE source = ?1 AND name = ?2")?
+        .query_row([source, name], |row| row.get(0))
+}
+
+/// The rows of all destinations of a message's source; of its unnamed one when none is known.
+fn destinations_of(file: &Connection, columns: &[Value]) -> rusqlite::Result<Vec<i64>> {
+    let Some(Value::Text(source)) = columns.first() else { return Ok(Vec::new()) };
+    let mut statement = file.prepare_cached("SELECT id FROM destinations WHERE source = ?1")?;
+    let known = statement.query_map([source], |row| row.get(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+    if known.is_empty() { Ok(vec![destination_row(file, &DestinationId::unnamed(source))?]) } else { Ok(known) }
+}
+
+/// Writes a delivery that keeps the rule of lanes: blocked when its lane has an open one, else not.
+fn deliver(
+    file: &Connection,
+    (message, destination): (i64, i64),
+    delivered: &Delivered,
+    changes: &mut Changes,
+) -> rusqlite::Result<()> {
+    let Delivered { attempts, before_replay, settled, replayed, lane, status, .. } = delivered;
+    let busy = match lane {
+        Some(lane) if delivered.state.is_open() => file.prepare_cached(LANE_BUSY)?.exists([destination, *lane])?,
+        _ => false,
+    };
+    let state = match delivered.state {
+        State::Blocked | State::Queued | State::Retrying if busy => State::Blocked,
+        State::Blocked if replayed.is_some() => State::Retrying,
+        State::Blocked => State::Queued,
+        state @ (State::Queued | State::Retrying | State::Delivered | State::Dead) => state,
+    };
+    let now = changes.due();
+    let latest = Moment::from_millis(now).after(MAX_PAUSE).millis();
+    let due = (state == State::Retrying).then(|| delivered.due.filter(|due| *due <= latest).unwrap_or(now));
+    let failures = delivered.failures.as_json();
+    file.prepare_cached(
+        "INSERT INTO deliveries (message, destination, state, attempts, before_replay, settled, due, replayed, lane, status, failures)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+    )?
+    .execute(params![
+        message,
+        destination,
+        ids::state(state),
+        attempts,
+        before_replay,
+        settled,
+        due,
+        replayed,
+        lane,
+        status,
+        failures
+    ])?;
+    changes.moved(destination, None, Some(state));
+    Ok(())
+}
+
+impl Delivered {
+    /// One of which nothing is known.
+    fn lost(changes: &Changes) -> Self {
+        let at = changes.now();
+        let failed = FailedAttempt { at, ms: 0, status: None, reason: RECORD_LOST.to_owned(), answer: String::new() };
+        Self {
+            state: State::Dead,
+            attempts: 0,
+            before_replay: 0,
+            settled: at.millis(),
+            due: None,
+            replayed: None,
+            lane: None,
+            status: None,
+            failures: Failures::default().with(failed),
+        }
+    }
+
+    /// The same after an attempt whose outcome the file did not learn of.
+    fn after(&self, outcome: Option<&Outcome>, changes: &Changes) -> Self {
+        let mut after = Self { failures: self.failures.clone(), ..*self };
+        let Some(outcome) = outcome.filter(|_| self.state.is_open()) else { return after };
+        after.attempts = self.attempts.saturating_add(1);
+        let failed = match outcome {
+            Outcome::Delivered { at, status } => {
+                (after.state, after.settled) = (State::Delivered, at.millis());
+                after.status = status.map(|status| i64::from(status) - STATUS);
+                return after;
+            }
+            Outcome::Retry { after: pause, failed } => {
+                (after.state, after.due) =
+                    (State::Retrying, Some(Moment::from_millis(changes.due()).after(*pause).millis()));
+                failed
+            }
+            Outcome::Dead { failed } => {
+                after.state = State::Dead;
+                failed
+            }
+        };
+        after.settled = failed.at.millis();
+        after.failures = self.failures.with(failed.clone());
+        after
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::message::Message;
+    use crate::message::codec;
+    use crate::time::Moment;
+
+    const NOW: i64 = 1_000_000;
+    const ROWS: i64 = 2;
+
+    fn present() -> Connection {
+        let mut file = Connection::open_in_memory().expect("a file");
+        schema::create(&mut file).expect("a layout");
+        file.execute_batch("INSERT INTO destinations VALUES (7, 'shop', 'default', 0)").expect("a destination");
+        file
+    }
+
+    /// A file on disk with the destinations 1 shop/default and 2 shop/copy.
+    fn damaged(folder: &Path) -> (PathBuf, Connection) {
+        let path = folder.join("s.db.damaged-1");
+        let mut file = Connection::open(&path).expect("a file");
+        schema::create(&mut file).expect("a layout");
+        file.execute_batch("INSERT INTO destinations VALUES (1, 'shop', 'default', 0), (2, 'shop', 'copy', 0)")
+            .expect("destinations");
+        (path, file)
+    }
+
+    /// Stores a message with a key of its own and this body.
+    fn put(file: &Connection, id: i64, key: u8, body: &[u8]) {
+        let message = Message { body: body.to_vec().into(), ..Message::example() };
+        file.execute(
+            "INSERT INTO messages (id, source, received, size, checksum, keys, until, event_id, method, target, verified, headers, body)
+             VALUES (?1, 'shop', 0, 0, ?2, ?3, 2000000, '1', 'POST', '/', 1, '[]', ?4)",
+            params![id, codec::checksum(&message, "[]"), [key; 16], body],
+        )
+        .expect("a message");
+    }
+
+    fn deliver_to(file: &Connection, id: i64, destination: i64, state: State, lane: Option<i64>) {
+        file.execute(
+            "INSERT INTO deliveries (message, destination, state, attempts, before_replay, settled, lane) VALUES (?1, ?2, ?3, 1, 0, 0, ?4)",
+            params![id, destination, ids::state(state), lane],
+        )
+        .expect("a delivery");
+    }
+
+    fn recover(path: &Path, file: &Connection, outcomes: &Outcomes) -> (Recovered, Changes) {
+        let mut recovery = Recovery::open(path.to_owned()).expect("it is readable");
+        let mut changes = Changes::new(Moment::from_millis(NOW), NOW, 0);
+        let (mut done, mut after) = (Recovered::default(), 0);
+        loop {
+            let part = recovery.part(after, 3, 1_000_000).expect("it is readable");
+            let Some(last) = part.last() else { return (done, changes) };
+            after = last.id;
+            let (some, present) =
+                import(file, &mut changes, &part, (recovery.present, ROWS, outcomes)).expect("it is written");
+            (recovery.present, done) = (present, done.and(some));
+        }
+    }
+
+    fn deliveries(file: &Connection) -> Vec<(i64, i64, State)> {
+        let mut statement = file.prepare("SELECT message, destination, state FROM deliveries").expect("a statement");
+        let rows =
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, ids::state_of(row.get(2)?).expect("a state"))));
+        rows.expect("rows").map(|row| row.expect("a row")).collect()
+    }
+
+    fn counts((done, _): &(Recovered, Changes)) -> (u64, u64, u64, u64) {
+        (done.imported, done.present, done.record_lost, done.lost)
+    }
+
+    #[test]
+    fn what_is_there_is_imported_once_whatever_came_meanwhile() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, old) = damaged(folder.path());
+        (1..=5).for_each(|id| put(&old, id, u8::try_from(id).expect("small"), b"old"));
+        for (id, destination) in [(1, 1), (1, 2), (2, 1), (3, 1), (4, 1)] {
+            deliver_to(&old, id, destination, State::Queued, None);
+        }
+        deliver_to(&old, 6, 1, State::Queued, None);
+        let new = present();
+        // Another message under the id of one, and the keys of another under another id.
+        put(&new, 2, 99, b"new");
+        put(&new, 1_000, 3, b"old");
+        let first = recover(&path, &new, &Outcomes::new());
+        assert_eq!(counts(&first), (3, 1, 1, 1));
+        let copy: i64 =
+            new.query_row("SELECT id FROM destinations WHERE name = 'copy'", [], |row| row.get(0)).expect("a row");
+        let queued = State::Queued;
+        assert_eq!(
+            deliveries(&new),
+            [
+                (1, 7, queued),
+                (1, copy, queued),
+                (3, 7, queued),
+                (4, 7, queued),
+                (5, 7, State::Dead),
+                (5, copy, State::Dead)
+            ]
+        );
+        assert_eq!((first.1.moved.len(), first.1.records.len()), (6, 4));
+        let source = Keyspace::of_source("shop").tag();
+        assert!(first.1.records.contains(&Record { source, key: Key([2; 16]), until: 2_000_000 }));
+        let names = Names::read(&new).expect("names");
+        let lost = super::super::admin::summaries(&new, &[(5, 7)], &names).expect("a summary");
+        assert!(lost[0].failures.list()[0].reason.starts_with("record lost"));
+        assert_eq!(counts(&recover(&path, &new, &Outcomes::new())), (0, 5, 0, 1), "the same again");
+        assert_eq!(deliveries(&new).len(), 6);
+    }
+
+    #[test]
+    fn the_rule_of_lanes_holds_after_an_import() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, old) = damaged(folder.path());
+        for (id, state, lane) in [
+            (1, State::Blocked, 5),
+            (2, State::Blocked, 5),
+            (3, State::Queued, 6),
+            (4, State::Blocked, 6),
+            (5, State::Retrying, 8),
+            (6, State::Dead, 8),
+        ] {
+            put(&old, id, u8::try_from(id).expect("small"), b"");
+            deliver_to(&old, id, 1, state, Some(lane));
+        }
+        let new = present();
+        put(&new, 1_000, 99, b"");
+        deliver_to(&new, 1_000, 7, State::Queued, Some(6));
+        recover(&path, &new, &Outcomes::new());
+        let states: Vec<_> = deliveries(&new).into_iter().map(|(id, _, state)| (id, state)).collect();
+        let (blocked, queued) = (State::Blocked, State::Queued);
+        let expected = [(1, queued), (2, blocked), (3, blocked), (4, blocked), (5, State::Retrying), (6, State::Dead)];
+        assert_eq!(states, [&expected[..], &[(1_000, queued)]].concat());
+        let due: Option<i64> =
+            new.query_row("SELECT due FROM deliveries WHERE message = 5", [], |row| row.get(0)).expect("a row");
+        assert_eq!(due, Some(NOW), "what has no due time is due");
+    }
+
+    #[test]
+    fn outcomes_that_the_file_did_not_learn_of_are_in_what_is_imported() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, old) = damaged(folder.path());
+        for (id, state) in [(1, State::Queued), (2, State::Retrying), (3, State::Queued), (4, State::Delivered)] {
+            put(&old, id, u8::try_from(id).expect("small"), b"");
+            deliver_to(&old, id, 1, state, None);
+        }
+        let at = Moment::from_millis(3);
+        let failed = FailedAttempt { at, ms: 1, status: Some(500), reason: "no".to_owned(), answer: String::new() };
+        let outcomes = [
+            (1, Outcome::Delivered { at, status: Some(204) }),
+            (2, Outcome::Retry { after: Duration::from_millis(9), failed: failed.clone() }),
+            (3, Outcome::Dead { failed: failed.clone() }),
+            (4, Outcome::Dead { failed }),
+        ];
+        let outcomes = outcomes.map(|(id, outcome)| ((id, DestinationId::unnamed("shop")), outcome)).into();
+        let new = present();
+        recover(&path, &new, &outcomes);
+        let found: Vec<_> = deliveries(&new).iter().map(|(id, destination, _)| (*id, *destination)).collect();
+        let summaries = super::super::admin::summaries(&new, &found, &Names::read(&new).expect("names"));
+        let shown: Vec<_> = summaries
+            .expect("summaries")
+            .iter()
+            .map(|it| (it.state, it.attempts, it.status, it.due.map(Moment::millis), it.failures.list().len()))
+            .collect();
+        assert_eq!(
+            shown,
+            [
+                (State::Delivered, 2, Some(204), None, 0),
+                (State::Retrying, 2, None, Some(NOW + 9), 1),
+                (State::Dead, 2, None, None, 1),
+                (State::Delivered, 1, None, None, 0),
+            ]
+        );
+    }
+
+    #[test]
+    fn lost_pages_cost_what_stood_in_them_and_no_more() {
+        use std::os::unix::fs::FileExt as _;
+
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, mut old) = damaged(folder.path());
+        let transaction = old.transaction().expect("a transaction");
+        for id in 1..=2_000 {
+            put(&transaction, id * 4_096, u8::try_from(id % 250).expect("small"), &[b'x'; 300]);
+            deliver_to(&transaction, id * 4_096, 1, State::Queued, None);
+        }
+        transaction.execute_batch("UPDATE messages SET keys = NULL").expect("written");
+        transaction.commit().expect("written");
+        drop(old);
+        let pages = fs::metadata(&path).expect("a file").len() / 4096;
+        let file = File::options().write(true).open(&path).expect("a file");
+        // Of about 300 pages, spread ones; not those of the schema and the roots.
+        let wiped: Vec<_> = (60..pages).step_by(40).collect();
+        wiped.iter().for_each(|page| file.write_all_at(&[0; 4096], page * 4096).expect("wiped"));
+        let new = present();
+        let (done, _) = recover(&path, &new, &Outcomes::new());
+        let found = done.imported + done.record_lost;
+        // A page has about nine messages, or about two hundred deliveries.
+        assert!(found < 2_000 && found > 2_000 - 60 && done.imported > 1_000, "{done:?} without {} pages", wiped.len());
+        let count: i64 = new.query_row("SELECT count(*) FROM messages", [], |row| row.get(0)).expect("a number");
+        assert_eq!(u64::try_from(count), Ok(found));
+    }
+
+    #[test]
+    fn only_quarantined_files_beside_the_store_are_read_and_then_renamed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        for name in ["s.db.damaged-1", "s.db.damaged-1-wal", "other", "t.db.damaged-1"] {
+            fs::write(path(name), "").expect("a file");
+        }
+        std::os::unix::fs::symlink(path("other"), path("s.db.damaged-2")).expect("a link");
+        fs::create_dir(path("s.db.damaged-3")).expect("a folder");
+        let found = |name: &str| quarantined(&path("s.db"), name).is_ok();
+        assert!(found("s.db.damaged-1"));
+        let absolute = path("s.db.damaged-1").display().to_string();
+        for name in [
+            "s.db.damaged-1-wal",
+            "s.db.damaged-",
+            "s.db.damaged-2",
+            "s.db.damaged-3",
+            "s.db.damaged-4",
+            "t.db.damaged-1",
+            "other",
+            "s.db",
+            "./s.db.damaged-1",
+            "s.db.damaged-/../other",
+            &absolute,
+            "",
+        ] {
+            assert!(!found(name), "{name}");
+        }
+        set_aside(&path("s.db"), "s.db.damaged-1").expect("renamed");
+        assert!(path("s.db.recovered-1").exists() && path("s.db.recovered-1-wal").exists() && !found("s.db.damaged-1"));
+        let owned = Connection::open(path("s.db.damaged-5")).expect("a file");
+        owned.execute_batch("CREATE TABLE messages (id)").expect("a table");
+        assert!(Recovery::open(path("s.db.damaged-5")).is_err(), "it is of another program");
+    }
+
+    proptest! {
+        #[test]
+        fn the_first_key_behind_what_cannot_be_read_is_found(
+            keys in proptest::collection::btree_set(1..1_000_i64, 0..40),
+            bad in (0..1_000_i64, 0..300_i64),
+            from in 0..1_000_i64,
+        ) {
+            let bad = bad.0..bad.0 + bad.1;
+            // A page that cannot be read fails those who look for what it has or had.
+            let read = |from: i64| {
+                if bad.contains(&from) {
+                    return Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT), None));
+                }
+                Ok(keys.range(from..).next().copied())
+            };
+            let begin = if bad.contains(&from) { bad.end } else { from };
+            prop_assert_eq!(seek(from, read).expect("found"), keys.range(begin..).next().copied());
+        }
+    }
+}
