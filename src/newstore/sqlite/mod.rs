@@ -309,7 +309,7 @@ impl Sqlite {
             before_replay: tries.before_replay,
             replayed: tries.replayed_at.map(Moment::millis),
         };
-        known.claims.give_back([entry].into());
+        known.claims.give_back_one(entry);
         queue.signal().raise();
     }
 

@@ -89,11 +89,11 @@ impl Writer {
 
     /// Writes a batch and follows up.
     fn turn(&mut self, connection: &Connection, mut batch: Batch, beat: &Heartbeat) -> Result<(), Lost> {
-        beat.beat();
-        let begun = Instant::now();
         let (asides, refills) = (std::mem::take(&mut batch.asides), std::mem::take(&mut batch.refills));
         let trouble = batch.trouble.take();
         let mut work = Work::new(Arc::clone(&self.shared), batch);
+        beat.beat();
+        let begun = Instant::now();
         self.check_free_space();
         let written = match trouble {
             Some(error) => Err(error),
