@@ -30,6 +30,8 @@ mod statements;
 mod take;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_open;
 mod volatile;
 mod writer;
 

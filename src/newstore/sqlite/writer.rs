@@ -107,8 +107,10 @@ impl Writer {
                 self.wrote();
             }
             Err(error) if Fault::of(&error) == Fault::Passing => {
-                drop(work);
+                // Before those who wait are told.
                 self.could_not_write(&error);
+                drop(work);
+                std::thread::sleep(RETRY);
             }
             Err(error) => return Err(self.lose(&error)),
         }
@@ -142,7 +144,6 @@ impl Writer {
                  were attempted is kept in memory until it can be"
             );
         }
-        std::thread::sleep(RETRY);
     }
 
     /// What was written may not be on the disk.
