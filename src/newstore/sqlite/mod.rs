@@ -30,6 +30,8 @@ mod statements;
 mod take;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_open;
 mod volatile;
 mod writer;
 
@@ -309,7 +311,7 @@ impl Sqlite {
             before_replay: tries.before_replay,
             replayed: tries.replayed_at.map(Moment::millis),
         };
-        known.claims.give_back([entry].into());
+        known.claims.give_back_one(entry);
         queue.signal().raise();
     }
 

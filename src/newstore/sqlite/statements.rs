@@ -163,11 +163,12 @@ pub(super) fn promote(
     lane: u64,
     due: i64,
 ) -> rusqlite::Result<Option<State>> {
+    let number = |row: &Row<'_>, column| Ok::<_, rusqlite::Error>(row.get_ref(column)?.as_i64().ok());
     let first = connection
         .prepare_cached(LANE_FIRST)?
-        .query_row(params![destination, lane.cast_signed()], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))
+        .query_row(params![destination, lane.cast_signed()], |row| Ok((number(row, 0)?, number(row, 1)?)))
         .optional()?;
-    let Some((first, state)) = first else { return Ok(None) };
+    let Some((Some(first), Some(state))) = first else { return Ok(None) };
     if state != ids::state(State::Blocked) {
         return Ok(None);
     }
@@ -242,7 +243,7 @@ pub(super) fn oldest(connection: &Connection, destination: i64) -> rusqlite::Res
     let mut statement = connection.prepare_cached(FIRST)?;
     let mut first = None;
     for state in [State::Blocked, State::Queued, State::Retrying] {
-        let found = statement.query_row([destination, ids::state(state)], |row| row.get::<_, i64>(0)).optional()?;
+        let found = numbers(&mut statement, [destination, ids::state(state)])?;
         first = first.into_iter().chain(found).min();
     }
     let Some(first) = first else { return Ok(None) };

@@ -89,11 +89,11 @@ impl Writer {
 
     /// Writes a batch and follows up.
     fn turn(&mut self, connection: &Connection, mut batch: Batch, beat: &Heartbeat) -> Result<(), Lost> {
-        beat.beat();
-        let begun = Instant::now();
         let (asides, refills) = (std::mem::take(&mut batch.asides), std::mem::take(&mut batch.refills));
         let trouble = batch.trouble.take();
         let mut work = Work::new(Arc::clone(&self.shared), batch);
+        beat.beat();
+        let begun = Instant::now();
         self.check_free_space();
         let written = match trouble {
             Some(error) => Err(error),
@@ -107,8 +107,10 @@ impl Writer {
                 self.wrote();
             }
             Err(error) if Fault::of(&error) == Fault::Passing => {
-                drop(work);
+                // Before those who wait are told.
                 self.could_not_write(&error);
+                drop(work);
+                std::thread::sleep(RETRY);
             }
             Err(error) => return Err(self.lose(&error)),
         }
@@ -142,7 +144,6 @@ impl Writer {
                  were attempted is kept in memory until it can be"
             );
         }
-        std::thread::sleep(RETRY);
     }
 
     /// What was written may not be on the disk.
