@@ -17,6 +17,7 @@ use std::time::Instant;
 use prometheus::core::Collector;
 
 pub use self::redis::Redis;
+use self::sqlite::Quarantined;
 pub use self::sqlite::Sqlite;
 pub use self::types::*;
 use crate::clock::Clock;
@@ -179,7 +180,8 @@ impl Store {
         Ok(match self {
             Self::Memory(records) => vec![Box::new(records.evicted().clone())],
             Self::Sqlite(sqlite) => {
-                vec![Box::new(sqlite.records().evicted().clone()), Box::new(sqlite.metrics()?)]
+                let quarantined = Quarantined::new(Arc::downgrade(sqlite))?;
+                vec![Box::new(sqlite.records().evicted().clone()), Box::new(sqlite.metrics()?), Box::new(quarantined)]
             }
             Self::Redis(redis) => vec![Box::new(redis.refused().clone())],
         })

@@ -189,8 +189,8 @@ fn events_that_wait_do_not_wait_in_memory() {
     let before = resident();
     send(10..250);
     let grown = resident() - before;
-    // 48 MB are in the file; 8 MiB at most in the line, and what the allocator keeps of requests.
-    assert!(grown < 24.0, "{grown} MiB more");
+    // 48 MB are in the file; in memory 8 MiB of them at most, 16 MiB of pages, and what the allocator keeps of requests.
+    assert!(grown < 36.0, "{grown} MiB more");
 }
 
 fn send(gateway: &Gateway, path: &str, id: &str) {
