@@ -5,7 +5,7 @@ pub mod dedupe_log;
 mod key_map;
 mod keyspace;
 mod ledger;
-mod page_cache;
+pub(crate) mod page_cache;
 pub mod queued;
 mod records;
 mod redis;

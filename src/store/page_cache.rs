@@ -12,7 +12,7 @@ use rustix::fs::Advice;
 ///
 /// # Errors
 /// The file cannot be written to the disk.
-pub(super) fn drop_pages(path: &Path) -> io::Result<()> {
+pub(crate) fn drop_pages(path: &Path) -> io::Result<()> {
     let file = match File::options().read(true).write(true).open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

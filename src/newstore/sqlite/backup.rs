@@ -3,7 +3,6 @@
 //! SQLite copies pages in steps on the connection of the writer, between its batches: what the writer changes meanwhile, SQLite
 //! writes to the copy too, so that a copy ends under load and is of the moment of its last step.
 
-use std::ffi::OsString;
 use std::fs;
 use std::fs::File;
 use std::fs::OpenOptions;
@@ -19,6 +18,9 @@ use rusqlite::backup::Backup;
 use rusqlite::backup::StepResult;
 
 use super::Sqlite;
+use super::private::beside;
+use super::private::sync_folder;
+use super::statements;
 use crate::newstore::types::AdminError;
 use crate::store::Unavailable;
 use crate::store::dedupe_log::DedupeLog;
@@ -43,8 +45,8 @@ impl Sqlite {
     /// # Errors
     /// [`AdminError`] when something of these names is there, there is no room, or it cannot be written. Nothing is left then.
     pub(in crate::newstore) async fn backup(self: &Arc<Self>, folder: &Path) -> Result<PathBuf, AdminError> {
-        let bytes = fs::metadata(self.path()).map_or(0, |file| file.len());
-        let mut copy = Unfinished::begin(self.path(), folder, bytes.saturating_add(self.min_free()))
+        let bytes = fs::metadata(&self.shared.path).map_or(0, |file| file.len());
+        let mut copy = Unfinished::begin(&self.shared.path, folder, bytes.saturating_add(self.min_free))
             .map_err(AdminError::BadPath)?;
         let failed = |error: String| AdminError::BadPath(format!("the copy cannot be written: {error}"));
         let partial = copy.partial.clone();
@@ -57,7 +59,7 @@ impl Sqlite {
             .await?
             .map_err(failed)?;
         // Records of what came since do no harm: it was acknowledged by a gateway that is not the copy's.
-        let log = Arc::clone(self.log());
+        let log = Arc::clone(&self.shared.log);
         let finished = tokio::task::spawn_blocking(move || copy.finish(&log, last).map(|()| copy.path.clone()));
         let ending = |_ending| Unavailable("the gateway is ending".to_owned());
         finished.await.map_err(ending)?.map_err(|error| failed(error.to_string()))
@@ -95,9 +97,7 @@ fn copy_pages(file: &Connection, to: &Path, between: &mut dyn FnMut() -> Result<
             }
         }
     }
-    let last =
-        "SELECT max(coalesce((SELECT max(id) FROM messages), 0), coalesce((SELECT max(message) FROM deleted), 0))";
-    Ok(file.query_row(last, [], |row| row.get(0))?)
+    Ok(statements::last(file)?)
 }
 
 impl Unfinished {
@@ -138,7 +138,7 @@ impl Unfinished {
         }
         fs::rename(&self.partial, &self.path)?;
         self.finished = true;
-        File::open(self.path.parent().unwrap_or(Path::new("/")))?.sync_all()
+        sync_folder(&self.path)
     }
 }
 
@@ -152,12 +152,6 @@ impl Drop for Unfinished {
             drop(fs::remove_file(file));
         }
     }
-}
-
-fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(ending);
-    name.into()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What a command changes, beside the rows that it writes: reported to the writer, which follows up after the commit.
 
+use super::ids;
 use crate::newstore::types::State;
 use crate::store::dedupe_log::Record;
 use crate::time::Moment;
@@ -7,9 +8,12 @@ use crate::time::Moment;
 /// What a command of an operator changes within the transaction of its batch.
 #[derive(Debug)]
 pub(super) struct Changes {
-    pub(super) now: Moment,
+    now: Moment,
+    due: i64,
     /// The last id that was given to a message.
     pub(super) last: i64,
+    /// Whether messages were stored.
+    pub(super) stored: bool,
     pub(super) moved: Vec<Change>,
     pub(super) records: Vec<Record>,
 }
@@ -24,13 +28,19 @@ pub(super) struct Change {
 }
 
 impl Changes {
-    pub(super) fn new(now: Moment, last: i64) -> Self {
-        Self { now, last, moved: Vec::new(), records: Vec::new() }
+    /// Of a batch at this moment, which is `due` by the clock of pauses.
+    pub(super) fn new(now: Moment, due: i64, last: i64) -> Self {
+        Self { now, due, last, stored: false, moved: Vec::new(), records: Vec::new() }
     }
 
-    /// When the batch was begun: the due time of what may be attempted now.
+    /// When the batch was begun, by the wall clock.
     pub(super) fn now(&self) -> Moment {
         self.now
+    }
+
+    /// The same by the clock of pauses: the column `due` of what may be attempted at once.
+    pub(super) fn due(&self) -> i64 {
+        self.due
     }
 
     /// Notes that a delivery went from one state to another.
@@ -40,7 +50,8 @@ impl Changes {
 
     /// The id of another message.
     pub(super) fn next_id(&mut self) -> i64 {
-        self.last = super::ids::next(self.last, self.now);
+        self.last = ids::next(self.last, self.now);
+        self.stored = true;
         self.last
     }
 

@@ -1,29 +1,94 @@
 //! Messages and deliveries in a SQLite file, and dedupe records in memory and in a log beside the file.
+//!
+//! One thread, the writer, writes the file: a message, its deliveries and the keys that keep it from being stored twice come in one
+//! transaction, and all that came while the previous batch was written share one fsync. What is not queued touches the dedupe log
+//! alone. After a failed write everything is read anew from the disk before the next answer; a damaged file is set aside, and a fresh
+//! one takes its place. The file is locked for this process, and the lock covers its log.
 
 mod admin;
 mod backup;
+mod batch;
 mod changes;
 pub(crate) mod check;
+mod connections;
+mod fault;
+mod housekeeper;
 mod ids;
-mod message_row;
+mod log_repair;
+mod mailbox;
+mod open;
+mod private;
+mod queue;
 mod recover;
+mod retention;
+mod rows;
 mod schema;
 mod search;
+mod shared;
+mod statements;
+mod take;
+#[cfg(test)]
+mod tests;
+mod volatile;
+mod writer;
 
+use std::any::Any;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 use std::time::Instant;
 
 use rusqlite::Connection;
+use tokio::sync::oneshot;
 
 use self::changes::Changes;
-use super::*;
+use self::mailbox::Arrival;
+use self::mailbox::Aside;
+use self::mailbox::Command;
+use self::mailbox::Finished;
+use self::mailbox::Reply;
+use self::mailbox::Settled;
+use self::queue::Claims;
+use self::queue::Counts;
+use self::queue::Entry;
+use self::queue::Need;
+use self::recover::Recovery;
+use self::rows::Columns;
+use self::shared::Known;
+use self::shared::Shared;
+use self::take::Taking;
+pub use self::volatile::why_volatile;
+use super::Claimed;
+use super::DestinationId;
+use super::Once;
+use super::Outcome;
+use super::Queue;
+use super::QueueTerms;
+use super::Route;
+use super::State;
+use super::Stats;
+use super::Want;
 use crate::clock::Clock;
 use crate::event::Key;
 use crate::limits::Limits;
+use crate::message::Message;
+use crate::store::DedupeRecords;
+use crate::store::Keyspace;
+use crate::store::Published;
 use crate::store::SourceTag;
+use crate::store::Unavailable;
+use crate::store::dedupe_log::LogMetrics;
+use crate::store::dedupe_log::Record;
 use crate::supervisor::Lost;
+use crate::supervisor::Supervisor;
+
+/// Most destinations of one message.
+const MAX_ROUTES: usize = 16;
+/// A queue in which nothing is found is read again when that is so long ago, whatever is known of it.
+const STALE: Duration = Duration::from_secs(1);
+/// How often it is looked whether a thread has ended, where nothing tells.
+const JOIN_PAUSE: Duration = Duration::from_millis(1);
 
 /// What a file is opened with.
 #[derive(Debug, Clone)]
@@ -48,115 +113,343 @@ pub struct Options<'o> {
 
 /// The file and what is in memory of it.
 #[derive(Debug)]
-pub struct Sqlite {}
+pub struct Sqlite {
+    shared: Arc<Shared>,
+    fsync: bool,
+    commit_timeout: Duration,
+    threads: Vec<JoinHandle<()>>,
+    log_thread: Option<JoinHandle<()>>,
+    min_free: u64,
+    /// What goes on with the next call.
+    recovery: tokio::sync::Mutex<Option<Recovery>>,
+}
 
-#[allow(unused_variables, clippy::todo, clippy::unused_async)]
 impl Sqlite {
-    /// Opens or makes the file.
-    pub fn open(options: &Options<'_>) -> Result<Self, String> {
-        todo!()
+    /// The dedupe records in memory.
+    pub fn records(&self) -> &DedupeRecords {
+        self.shared.log.records()
     }
-    pub(super) fn records(&self) -> &DedupeRecords {
-        todo!()
+
+    /// The metrics of the dedupe log.
+    ///
+    /// # Errors
+    /// Only when a metric has no valid name, which is a bug.
+    pub fn metrics(&self) -> prometheus::Result<impl prometheus::core::Collector + use<>> {
+        LogMetrics::new(Arc::clone(&self.shared.log))
     }
+
+    /// How many damaged files stand beside the file, whose events wait to be recovered.
+    pub fn quarantined(&self) -> usize {
+        let endings = private::endings(&self.shared.path);
+        endings.iter().filter(|ending| ending.to_str().is_some_and(open::is_quarantined)).count()
+    }
+
+    /// Whether messages can be stored.
     pub(super) fn healthy(&self) -> Result<(), Unavailable> {
-        todo!()
+        self.shared.mailbox.healthy()
     }
+
+    /// Whether the file will be written again without a restart of the process.
     pub(super) fn sound(&self) -> Result<(), Unavailable> {
-        todo!()
+        self.shared.mailbox.sound()
     }
+
+    /// Whether dedupe records survive a crash of the process.
     pub(super) fn remembers(&self) -> Result<(), Unavailable> {
-        todo!()
+        self.shared.mailbox.room()?;
+        self.shared.log.healthy()
     }
+
+    /// Remembers keys of a source, so that they are known when the process is killed; with `fsync`, when the machine is.
     pub(super) async fn commit(
         &self,
         source: SourceTag,
         keys: impl Iterator<Item = Key>,
         ttl: Duration,
     ) -> Result<(), Unavailable> {
-        todo!()
+        let log = &self.shared.log;
+        let (until, _now) = self.records().until(ttl);
+        log.append(keys.map(|key| Record { source, key, until }), None)?;
+        if !self.fsync {
+            return Ok(());
+        }
+        match tokio::time::timeout(self.commit_timeout, log.sync()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_failed)) => Err(log.healthy().err().unwrap_or_else(closing)),
+            Err(_elapsed) => {
+                let timeout = self.commit_timeout;
+                Err(Unavailable(format!("the sync of the dedupe log took longer than {timeout:?}")))
+            }
+        }
     }
+
     pub(super) async fn register(&self, destinations: &[QueueTerms]) -> Result<Vec<Queue>, Unavailable> {
-        todo!()
+        let (shared, terms) = (Arc::clone(&self.shared), destinations.to_vec());
+        let act = move |file: &Connection, _: &mut Changes| {
+            let queues = terms.iter().map(|terms| register(&shared, file, terms)).collect::<Result<Vec<_>, _>>()?;
+            warn_unregistered(&shared, file)?;
+            Ok(queues)
+        };
+        self.command(act).await
     }
+
+    /// The rows of the destinations that are registered: what is replayed for others would not be delivered.
+    pub(super) fn registered(&self) -> Vec<i64> {
+        self.shared.queues.all().iter().map(|known| known.destination()).collect()
+    }
+
     pub(super) async fn enqueue(
         &self,
         message: Arc<Message>,
         to: &[Route],
         once: Option<&Once>,
     ) -> Result<Published, Unavailable> {
-        todo!()
+        self.healthy()?;
+        let mut routes: Vec<_> = to.iter().map(|route| (route.queue.index(), route.lane)).collect();
+        routes.sort_by_key(|(index, _)| *index);
+        routes.dedup_by_key(|(index, _)| *index);
+        if routes.is_empty() || routes.len() > MAX_ROUTES {
+            let count = routes.len();
+            return Err(Unavailable(format!("an event goes to 1 to {MAX_ROUTES} destinations, and not to {count}")));
+        }
+        let once = once.map(|once| Finished {
+            source: once.space.tag(),
+            keys: once.keys,
+            until: self.records().until(once.ttl).0,
+        });
+        let (columns, (reply, written)) = (Columns::of(&message), Reply::new());
+        let arrival = Arrival { message, columns, routes, once, reply };
+        self.shared.mailbox.submit(|batch| batch.arrivals.push(arrival))?;
+        written.await.map_err(|_gone| self.gone())
     }
+
+    fn gone(&self) -> Unavailable {
+        self.healthy().err().unwrap_or_else(|| Unavailable("the SQLite file could not be written just now".to_owned()))
+    }
+
     pub(super) async fn take(
         self: &Arc<Self>,
         queue: &Queue,
         want: Want,
     ) -> Result<(Vec<Claimed>, Option<Instant>), Unavailable> {
-        todo!()
+        let shared = &self.shared;
+        let Some(known) = shared.queues.get(queue.index()) else { return Ok((Vec::new(), None)) };
+        loop {
+            self.sound()?;
+            if shared.mailbox.outcomes() >= shared.limits.max_outcomes {
+                return Err(Unavailable("the SQLite file does not take what was delivered fast enough".to_owned()));
+            }
+            let entries = self.claimed(&known, want.max).await?;
+            let mut taking = Taking::new(Arc::clone(shared), Arc::clone(&known), want, entries);
+            if taking.reads() {
+                let sqlite = Arc::clone(self);
+                let read = move || (sqlite.shared.connections.reader.with(|file| taking.read(file)), taking);
+                let (read, loaded) = tokio::task::spawn_blocking(read).await.map_err(|_ending| closing())?;
+                // Those that have their messages are handed out all the same.
+                unreadable(read).or_else(|error| if loaded.is_empty() { Err(error) } else { Ok(()) })?;
+                taking = loaded;
+            }
+            if taking.found_damage_alone() {
+                continue;
+            }
+            let next_due = known.claims.next_due().map(|due| shared.pauses.instant_of(due));
+            return Ok((taking.hand_out(), next_due));
+        }
     }
-    pub(super) async fn flush(&self) -> Result<(), Unavailable> {
-        todo!()
+
+    /// Takes what is claimed; waits for the writer where nothing is, and there may be something.
+    async fn claimed(&self, known: &Known, max: usize) -> Result<std::collections::VecDeque<Entry>, Unavailable> {
+        let (shared, index) = (&self.shared, known.queue.index());
+        let (entries, mut need) = known.claims.take(max, shared.pauses.now());
+        if entries.is_empty() && need == Need::Nothing && max > 0 && known.is_stale(shared.pauses.instant(), STALE) {
+            need = Need::Now;
+        }
+        match need {
+            Need::Nothing => Ok(entries),
+            Need::Soon => {
+                // Without the writer, what is there is taken.
+                drop(shared.mailbox.submit(|batch| batch.refills.push((index, None))));
+                Ok(entries)
+            }
+            Need::Now => {
+                let (sender, refilled) = oneshot::channel();
+                shared.mailbox.submit(|batch| batch.refills.push((index, Some(sender))))?;
+                refilled.await.map_err(|_gone| self.gone())?;
+                Ok(known.claims.take(max, shared.pauses.now()).0)
+            }
+        }
     }
-    pub(super) async fn stats(self: &Arc<Self>, queue: &Queue) -> Result<Stats, Unavailable> {
-        todo!()
-    }
+
     pub(super) fn settle(&self, queue: &Queue, claimed: &Claimed, outcome: Outcome) {
-        todo!()
+        let Some(id) = ids::written(claimed.id) else { return };
+        let (tries, now) = (&claimed.tries, self.shared.pauses.now());
+        let pause = if let Outcome::Retry { after, .. } = &outcome { *after } else { Duration::ZERO };
+        self.shared.mailbox.settle(Settled {
+            queue: queue.index(),
+            id,
+            lane: rows::lane(claimed.lane),
+            was: take::was(tries.attempts, tries.replayed_at.is_some()),
+            attempts: tries.attempts.saturating_add(1),
+            before_replay: tries.before_replay,
+            outcome,
+            at: now,
+            due: now.saturating_add(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX)),
+        });
     }
+
     pub(super) fn give_back(&self, queue: &Queue, claimed: &Claimed) {
-        todo!()
+        let (Some(known), Some(id)) = (self.shared.queues.get(queue.index()), ids::written(claimed.id)) else { return };
+        let tries = &claimed.tries;
+        let entry = Entry {
+            id,
+            lane: rows::lane(claimed.lane),
+            attempts: tries.attempts,
+            before_replay: tries.before_replay,
+            replayed: tries.replayed_at.map(crate::time::Moment::millis),
+        };
+        known.claims.give_back([entry].into());
+        queue.signal().raise();
     }
+
+    pub(super) async fn flush(&self) -> Result<(), Unavailable> {
+        self.command(|_file, _changes| Ok(())).await
+    }
+
+    pub(super) async fn stats(self: &Arc<Self>, queue: &Queue) -> Result<Stats, Unavailable> {
+        let Some(known) = self.shared.queues.get(queue.index()) else { return Ok(Stats::default()) };
+        let destination = known.destination();
+        let oldest = self.view(move |file| statements::oldest(file, destination)).await?;
+        let Counts { blocked, queued, retrying, dead } = known.claims.counts();
+        Ok(Stats { blocked, queued, retrying, dead, oldest })
+    }
+
     /// Reads on the connection for operators, on a thread that may wait. The read is given up after a while when it keeps the WAL from
     /// restarting, so it looks at a bounded number of rows.
     pub(super) async fn view<T: Send + 'static>(
         self: &Arc<Self>,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Unavailable> {
-        todo!()
+        let sqlite = Arc::clone(self);
+        let read = move || sqlite.shared.connections.admin.with(read);
+        unreadable(tokio::task::spawn_blocking(read).await.map_err(|_ending| closing())?)
     }
+
     /// Has the writer do something in the transaction of its next batch; answers when it is safe on disk. `act` notes what it changes
     /// of deliveries in [`Changes`], so that counts are right and what may be attempted is.
     pub(super) async fn command<T: Send + 'static>(
         &self,
         act: impl FnOnce(&Connection, &mut Changes) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Unavailable> {
-        todo!()
+        let (reply, done) = oneshot::channel();
+        let act = Box::new(move |file: &Connection, changes: &mut Changes| {
+            Ok(Box::new(act(file, changes)?) as Box<dyn Any + Send>)
+        });
+        self.shared.mailbox.submit(|batch| batch.commands.push(Command { act, reply }))?;
+        let answer = done.await.map_err(|_gone| self.gone())??;
+        answer.downcast().map(|answer| *answer).map_err(|_other| closing())
     }
+
     /// Has the writer do something that takes longer, on its connection and outside of a transaction. The function that `act` gets
     /// writes the next batch, if there is one: it is called every few milliseconds, so that nobody waits.
     pub(super) async fn aside<T: Send + 'static>(
         &self,
         act: impl FnOnce(&Connection, &mut dyn FnMut() -> Result<(), Lost>) -> Result<T, Lost> + Send + 'static,
     ) -> Result<T, Unavailable> {
-        todo!()
+        let (sender, done) = oneshot::channel();
+        let work = Aside(Box::new(move |file, next| {
+            // One that is gone has stopped waiting.
+            let _gone = sender.send(act(file, next)?);
+            Ok(())
+        }));
+        self.shared.mailbox.submit(|batch| batch.asides.push(work))?;
+        done.await.map_err(|_gone| self.gone())
     }
-    /// The rows of the destinations that are registered: what is replayed for others would not be delivered.
-    pub(super) fn registered(&self) -> Vec<i64> {
-        todo!()
+}
+
+impl Drop for Sqlite {
+    /// Waits until everything is written, but not for ever: a disk that hangs must not keep a gateway from ending, which is then
+    /// the same as a kill.
+    fn drop(&mut self) {
+        let deadline = Instant::now() + self.shared.limits.close;
+        self.shared.housekeeper.close();
+        for thread in self.threads.drain(..) {
+            if !joined(thread, deadline) {
+                return;
+            }
+            // The housekeeper is the first: what it could not do, the writer must not try again.
+            self.shared.mailbox.close();
+        }
+        // What was stored last is in the log before that ends.
+        self.shared.log.close();
+        if let Some(thread) = self.log_thread.take() {
+            joined(thread, deadline);
+        }
     }
-    pub(super) fn limits(&self) -> &crate::limits::Sqlite {
-        todo!()
+}
+
+/// Waits for the end of a thread until this moment; whether it has ended.
+fn joined(thread: JoinHandle<()>, deadline: Instant) -> bool {
+    while !thread.is_finished() {
+        if Instant::now() >= deadline {
+            tracing::error!(
+                thread = thread.thread().name(),
+                "the disk does not take what is still to be written: the gateway ends without that, as when it is killed"
+            );
+            return false;
+        }
+        std::thread::sleep(JOIN_PAUSE);
     }
-    /// What the wall clock shows.
-    pub(super) fn now(&self) -> crate::time::Moment {
-        todo!()
+    // A thread that panicked has nothing left to write.
+    let _ended = thread.join();
+    true
+}
+
+/// What a read on a connection came to, which may be closed.
+fn unreadable<T>(read: Option<rusqlite::Result<T>>) -> Result<T, Unavailable> {
+    match read {
+        Some(read) => read.map_err(|error| Unavailable(format!("the SQLite file cannot be read: {error}"))),
+        None => Err(Unavailable("the SQLite file is being opened anew".to_owned())),
     }
-    pub(super) fn path(&self) -> &std::path::Path {
-        todo!()
+}
+
+fn closing() -> Unavailable {
+    Unavailable("the store is being closed".to_owned())
+}
+
+/// Makes one destination known.
+fn register(shared: &Shared, file: &Connection, terms: &QueueTerms) -> rusqlite::Result<Queue> {
+    let row = statements::destination(file, &terms.id)?;
+    if let Some(known) = shared.queues.named(&terms.id) {
+        known.set_destination(row);
+        known.set_keep(terms.keep);
+        return Ok(known.queue.clone());
     }
-    /// The recovery that goes on with the next call.
-    pub(super) fn recovery(&self) -> &tokio::sync::Mutex<Option<recover::Recovery>> {
-        todo!()
+    let claims = Claims::new(shared.limits.claimed_ahead);
+    let counts = statements::counts(file, row)?;
+    claims.count(|counted| *counted = counts);
+    Ok(shared.queues.add(&terms.id, (row, terms.keep), claims))
+}
+
+/// Logs for which destinations there are deliveries that nobody makes.
+fn warn_unregistered(shared: &Shared, file: &Connection) -> rusqlite::Result<()> {
+    let mut statement = file.prepare("SELECT id, source, name FROM destinations")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (id, source, name) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let id: (i64, DestinationId) = (id, DestinationId { source, name });
+        if shared.queues.named(&id.1).is_some() {
+            continue;
+        }
+        let Counts { blocked, queued, retrying, .. } = statements::counts(file, id.0)?;
+        let events = blocked + queued + retrying;
+        if events > 0 {
+            tracing::warn!(
+                source = id.1.source,
+                destination = id.1.name,
+                events,
+                "the store has queued events of a source that has no queue any more; they are delivered when it has one again"
+            );
+        }
     }
-    /// The outcomes that came after a file was quarantined that they belong to.
-    pub(super) fn kept_outcomes(&self) -> Arc<recover::Outcomes> {
-        todo!()
-    }
-    pub(super) fn log(&self) -> &Arc<crate::store::dedupe_log::DedupeLog> {
-        todo!()
-    }
-    /// Bytes that stay free on the disk of the file.
-    pub(super) fn min_free(&self) -> u64 {
-        todo!()
-    }
+    Ok(())
 }

@@ -95,8 +95,8 @@ pub(super) fn owner(connection: &Connection) -> rusqlite::Result<Owner> {
 }
 
 /// Gives an empty file the present layout, wholly or not at all.
-pub(super) fn create(connection: &mut Connection) -> rusqlite::Result<()> {
-    let transaction = connection.transaction()?;
+pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
+    let transaction = connection.unchecked_transaction()?;
     transaction.execute_batch(LAYOUT)?;
     transaction.pragma_update(None, "application_id", APPLICATION)?;
     transaction.pragma_update(None, "user_version", PRESENT)?;

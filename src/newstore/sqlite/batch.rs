@@ -1,0 +1,244 @@
+//! A batch while it is written, and what follows its commit.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use super::changes::Change;
+use super::changes::Changes;
+use super::mailbox::Answer;
+use super::mailbox::Arrival;
+use super::mailbox::Batch;
+use super::mailbox::Settled;
+use super::queue::Entry;
+use super::rows;
+use super::shared::Shared;
+use super::statements;
+use super::statements::Writing;
+use crate::message::Message;
+use crate::newstore::types::Outcome;
+use crate::newstore::types::State;
+use crate::store::Earlier;
+use crate::store::KeyMap;
+use crate::store::Known;
+use crate::store::Published;
+use crate::store::Unavailable;
+use crate::store::dedupe_log::Record;
+use crate::time::Moment;
+
+/// A batch while it is written. Outcomes of one that is dropped before it is committed are written with the next batch; for
+/// anything else, the dropped replies say that it was not written.
+pub(super) struct Work {
+    shared: Arc<Shared>,
+    pub(super) batch: Batch,
+    /// What follows the commit.
+    records: Vec<Record>,
+    last: Option<i64>,
+    arrived: Vec<(i64, Arc<Message>)>,
+    /// Deliveries that may be attempted at once.
+    ready: Vec<(usize, Entry)>,
+    settled: Vec<(Settled, bool)>,
+    moved: Vec<Change>,
+    answers: Vec<(oneshot::Sender<Result<Answer, Unavailable>>, Answer)>,
+    bytes: usize,
+}
+
+impl Work {
+    pub(super) fn new(shared: Arc<Shared>, batch: Batch) -> Self {
+        Self {
+            shared,
+            batch,
+            records: Vec::new(),
+            last: None,
+            arrived: Vec::new(),
+            ready: Vec::new(),
+            settled: Vec::new(),
+            moved: Vec::new(),
+            answers: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    /// How many arrivals and outcomes were written.
+    pub(super) fn len(&self) -> usize {
+        self.arrived.len() + self.settled.len()
+    }
+
+    /// How many messages were stored.
+    pub(super) fn arrived(&self) -> usize {
+        self.arrived.len()
+    }
+
+    /// About how many bytes they take on disk.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Writes what attempts came to; what ends lets the next one of its lane be attempted, at `due` by the clock of pauses.
+    pub(super) fn settle(
+        &mut self,
+        writing: &mut Writing<'_>,
+        connection: &Connection,
+        due: i64,
+    ) -> rusqlite::Result<()> {
+        // In their order, and kept until they are written.
+        let mut outcomes = std::mem::take(&mut self.batch.outcomes).into_iter();
+        while let Some(settled) = outcomes.next() {
+            let written = self.settle_one(writing, connection, &settled, due);
+            let applied = *written.as_ref().unwrap_or(&false);
+            self.settled.push((settled, applied));
+            if let Err(error) = written {
+                self.batch.outcomes = outcomes.collect();
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn settle_one(
+        &mut self,
+        writing: &mut Writing<'_>,
+        connection: &Connection,
+        settled: &Settled,
+        due: i64,
+    ) -> rusqlite::Result<bool> {
+        let Some(known) = self.shared.queues.get(settled.queue) else { return Ok(false) };
+        let destination = known.destination();
+        if !writing.settle(destination, settled)? {
+            return Ok(false);
+        }
+        let to = match settled.outcome {
+            Outcome::Delivered { .. } => State::Delivered,
+            Outcome::Retry { .. } => State::Retrying,
+            Outcome::Dead { .. } => State::Dead,
+        };
+        self.moved.push(Change { destination, from: Some(settled.was), to: Some(to) });
+        if let (false, Some(lane)) = (to.is_open(), settled.lane)
+            && let Some(state) = statements::promote(connection, destination, lane, due)?
+        {
+            self.moved.push(Change { destination, from: Some(State::Blocked), to: Some(state) });
+        }
+        Ok(true)
+    }
+
+    /// Stores the messages that are neither finished nor in the batch before. The senders of the others are answered after the
+    /// commit, because the first of two may be in the batch.
+    pub(super) fn admit(&mut self, writing: &mut Writing<'_>, last: &mut i64, now: Moment) -> rusqlite::Result<()> {
+        let mut new: KeyMap<()> = KeyMap::default();
+        for arrival in std::mem::take(&mut self.batch.arrivals) {
+            if let Some(once) = arrival.once {
+                let in_batch = once.keys.iter().position(|key| new.contains_key(&key));
+                let in_batch = in_batch.map(|at| Earlier::Finished(if at == 0 { Known::Id } else { Known::Content }));
+                let earlier = in_batch.or_else(|| self.shared.log.records().earlier(once.source, once.keys));
+                if let Some(earlier) = earlier {
+                    self.batch.reply(arrival.reply, Published::Earlier(earlier));
+                    continue;
+                }
+                new.extend(once.keys.iter().map(|key| (key, ())));
+            }
+            *last = super::ids::next(*last, now);
+            self.insert(writing, *last, arrival, now)?;
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, writing: &mut Writing<'_>, id: i64, arrival: Arrival, now: Moment) -> rusqlite::Result<()> {
+        writing.message(id, &arrival)?;
+        self.bytes += arrival.bytes();
+        let Arrival { message, routes, once, reply, .. } = arrival;
+        for (index, lane) in routes {
+            let Some(known) = self.shared.queues.get(index) else { continue };
+            let (destination, lane) = (known.destination(), rows::lane(lane));
+            let state = writing.delivery((id, destination), lane, now)?;
+            self.moved.push(Change { destination, from: None, to: Some(state) });
+            if state == State::Queued {
+                let entry = Entry { id, lane, attempts: 0, before_replay: 0, replayed: None };
+                self.ready.push((index, entry));
+            }
+        }
+        if let Some(once) = once {
+            let record = |key| Record { source: once.source, key, until: once.until };
+            self.records.extend(once.keys.iter().map(record));
+        }
+        self.last = Some(id);
+        self.arrived.push((id, message));
+        self.batch.reply(reply, Published::Appended);
+        Ok(())
+    }
+
+    /// A command was carried out.
+    pub(super) fn obeyed(
+        &mut self,
+        changes: &mut Changes,
+        reply: oneshot::Sender<Result<Answer, Unavailable>>,
+        answer: Answer,
+    ) {
+        self.moved.append(&mut changes.moved);
+        self.records.append(&mut changes.records);
+        if changes.stored {
+            self.last = Some(changes.last);
+        }
+        self.answers.push((reply, answer));
+    }
+
+    /// The batch is safe; in which queues something has changed.
+    pub(super) fn conclude(mut self) -> BTreeSet<usize> {
+        if self.last.is_some() || !self.records.is_empty() {
+            // Without the log, the rows say what is stored already; it has said so.
+            drop(self.shared.log.append(std::mem::take(&mut self.records), self.last));
+        }
+        self.shared.cache.insert(self.arrived.drain(..));
+        let mut touched = BTreeSet::new();
+        let mut handed = BTreeSet::new();
+        for (index, entry) in self.ready.drain(..) {
+            if let Some(known) = self.shared.queues.get(index) {
+                handed.insert(known.destination());
+                known.claims.arrived(entry);
+                touched.insert(index);
+            }
+        }
+        self.shared.mailbox.recorded(self.settled.len());
+        for (settled, applied) in self.settled.drain(..) {
+            let Some(known) = self.shared.queues.get(settled.queue) else { continue };
+            let retries = applied && matches!(settled.outcome, Outcome::Retry { .. });
+            known.claims.settled(settled.id, retries.then_some(settled.due));
+            if retries {
+                touched.insert(settled.queue);
+            } else if !applied {
+                self.shared.forgotten.keep(known.queue.id(), settled);
+            }
+        }
+        for Change { destination, from, to } in self.moved.drain(..) {
+            let Some(known) = self.shared.queues.of(destination) else { continue };
+            known.claims.count(|counts| {
+                counts.add(from, -1);
+                counts.add(to, 1);
+            });
+            // A retry has said when it is due, and an arrival was handed over.
+            let is_new = from.is_none() && handed.contains(&destination);
+            let retries = matches!((from, to), (Some(State::Queued | State::Retrying), Some(State::Retrying)));
+            if matches!(to, Some(State::Queued | State::Retrying)) && !is_new && !retries {
+                known.claims.changed();
+                touched.insert(known.queue.index());
+            }
+        }
+        self.shared.mailbox.wake(self.batch.waiting.drain(..));
+        for (reply, answer) in self.answers.drain(..) {
+            // One that is gone has stopped waiting.
+            let _gone = reply.send(Ok(answer));
+        }
+        touched
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        let written = self.settled.drain(..).map(|(settled, _)| settled);
+        let outcomes: Vec<_> = written.chain(self.batch.outcomes.drain(..)).collect();
+        if !outcomes.is_empty() {
+            self.shared.mailbox.give_back(outcomes);
+        }
+    }
+}

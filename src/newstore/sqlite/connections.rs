@@ -1,0 +1,102 @@
+//! The connections beside the writer's, which are closed and opened anew when the writer has failed.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::time::Duration;
+use std::time::Instant;
+
+use rusqlite::Connection;
+use rusqlite::InterruptHandle;
+use rusqlite::OpenFlags;
+use rusqlite::config::DbConfig;
+
+/// The connections beside the writer's.
+#[derive(Debug, Default)]
+pub(super) struct Connections {
+    /// Reads what is to be attempted.
+    pub(super) reader: Slot,
+    /// Reads for operators, which may take longer.
+    pub(super) admin: Slot,
+    /// Moves frames of the WAL into the file.
+    pub(super) housekeeper: Slot,
+}
+
+/// A connection, unless the file is being opened anew.
+#[derive(Default)]
+pub(super) struct Slot {
+    connection: Mutex<Option<Connection>>,
+    interrupt: Mutex<Option<InterruptHandle>>,
+    /// Since when it is used.
+    since: Mutex<Option<Instant>>,
+}
+
+impl std::fmt::Debug for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Slot")
+    }
+}
+
+impl Slot {
+    /// Keeps others from using it.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Option<Connection>> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Uses it; `None` when there is none.
+    pub(super) fn with<T>(&self, act: impl FnOnce(&Connection) -> T) -> Option<T> {
+        let connection = self.lock();
+        let connection = connection.as_ref()?;
+        *self.since() = Some(Instant::now());
+        let done = act(connection);
+        *self.since() = None;
+        Some(done)
+    }
+
+    fn set(&self, connection: Option<Connection>) {
+        *self.interrupt.lock().unwrap_or_else(PoisonError::into_inner) =
+            connection.as_ref().map(Connection::get_interrupt_handle);
+        *self.lock() = connection;
+    }
+
+    /// Gives up what is done with it for so long already.
+    fn interrupt(&self, longest: Duration) {
+        if self.since().is_some_and(|since| since.elapsed() >= longest)
+            && let Some(read) = &*self.interrupt.lock().unwrap_or_else(PoisonError::into_inner)
+        {
+            read.interrupt();
+        }
+    }
+}
+
+impl Connections {
+    /// Opens all of them.
+    pub(super) fn open(&self, path: &Path) -> rusqlite::Result<()> {
+        let read =
+            || Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX);
+        self.reader.set(Some(read()?));
+        self.admin.set(Some(read()?));
+        let housekeeper = Connection::open(path)?;
+        housekeeper.pragma_update(None, "journal_mode", "WAL")?;
+        // Whoever closes a file last moves what is in its WAL: that is the writer's to decide.
+        housekeeper.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        self.housekeeper.set(Some(housekeeper));
+        Ok(())
+    }
+
+    /// Gives up reads that have taken at least this long.
+    pub(super) fn interrupt(&self, longest: Duration) {
+        [&self.reader, &self.admin].iter().for_each(|slot| slot.interrupt(longest));
+    }
+
+    /// Closes all of them.
+    pub(super) fn close(&self) {
+        self.interrupt(Duration::ZERO);
+        [&self.reader, &self.admin, &self.housekeeper].iter().for_each(|slot| slot.set(None));
+    }
+}

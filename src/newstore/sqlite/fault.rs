@@ -1,0 +1,32 @@
+//! What an error of SQLite means for the file.
+
+use rusqlite::ErrorCode;
+
+/// What an error means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// Something keeps the file from being written that may pass by itself: nothing was written, and it is tried again.
+    Passing,
+    /// What is in the file is not what was written.
+    Damage,
+    /// What was written may not be on the disk: the file is read anew.
+    Lost,
+}
+
+impl Fault {
+    pub(super) fn of(error: &rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Passing,
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damage,
+            _ => Self::Lost,
+        }
+    }
+
+    /// Whether an error is of the statement alone, and the file as good as before.
+    pub(super) fn is_of_statement(error: &rusqlite::Error) -> bool {
+        let code = error.sqlite_error_code();
+        code.is_none_or(|code| {
+            matches!(code, ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::Unknown)
+        })
+    }
+}

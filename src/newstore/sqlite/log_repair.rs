@@ -1,0 +1,77 @@
+//! Compares the file with the dedupe log beside it when it is opened, and adds to the log what it has lost.
+
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use super::ids;
+use super::private;
+use super::statements;
+use crate::store::Keyspace;
+use crate::store::dedupe_log::DedupeLog;
+use crate::store::dedupe_log::Found;
+use crate::store::dedupe_log::Record;
+use crate::time::Moment;
+
+/// Keys that are appended to the log with one write.
+const PART: usize = 64 * 1024;
+
+/// Logs when the file has lost messages that were acknowledged: those up to the log's `checkpoint` were. The WAL is kept as it is: SQLite
+/// reads it up to a frame that is damaged, and writes over what stands behind. Returns the last message that was ever stored, behind
+/// which new ones are numbered.
+pub(super) fn compare(connection: &Connection, path: &Path, checkpoint: i64, now: Moment) -> rusqlite::Result<i64> {
+    let last = statements::last(connection)?;
+    if last < checkpoint {
+        let kept = private::beside(path, &format!("-wal.kept-{}", private::stamp(now)));
+        let copied = std::fs::copy(private::beside(path, "-wal"), &kept);
+        tracing::error!(
+            path = %path.display(),
+            last = %ids::public(last),
+            logged = %ids::public(checkpoint),
+            wal = copied.is_ok().then(|| kept.display().to_string()),
+            "the store's file is older than the dedupe log beside it: events that were acknowledged are missing. If there is a \
+             later copy of the file, stop the gateway and put it back"
+        );
+        // It is said once: what is stored from now on stands behind it.
+        statements::mark_deleted(connection, checkpoint)?;
+    }
+    Ok(last.max(checkpoint))
+}
+
+/// Logs what the log has lost, and adds the keys of messages that may be among that: those behind its checkpoint, or all where it is
+/// damaged.
+pub(super) fn repair(
+    connection: &Connection,
+    log: &DedupeLog,
+    found: &Found,
+    (path, is_new, last, now): (&Path, bool, i64, Moment),
+) -> rusqlite::Result<()> {
+    let path = path.display();
+    if found.files == 0 && !is_new {
+        tracing::warn!(
+            %path,
+            "there is no dedupe log beside the store's file: of finished events only those are known that are in the file; \
+             others are delivered again when their providers send them again"
+        );
+    }
+    if found.skipped > 0 {
+        tracing::warn!(
+            %path,
+            bytes = found.skipped,
+            "in the dedupe log there are bytes that make no sense, as a power failure leaves them at its end; what is around \
+             them was read"
+        );
+    }
+    let behind = if found.skipped > 0 { 0 } else { found.checkpoint };
+    // A log that cannot be written has logged that, and is repaired by a snapshot.
+    let append = |records, last| drop(log.append(records, last));
+    let mut records = Vec::new();
+    statements::keys_behind(connection, behind, now.unix(), |source, key, until| {
+        records.push(Record { source: Keyspace::of_source(source).tag(), key, until });
+        if records.len() == PART {
+            append(std::mem::take(&mut records), None);
+        }
+    })?;
+    append(records, Some(last));
+    Ok(())
+}

@@ -1,0 +1,369 @@
+//! The mailbox of the writer: what it writes in its next batch, and whether it can write at all.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::Condvar;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::OnceLock;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use rusqlite::Connection;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+use super::changes::Changes;
+use super::rows::Columns;
+use crate::event::Lane;
+use crate::message::Keys;
+use crate::message::Message;
+use crate::newstore::types::Outcome;
+use crate::newstore::types::State;
+use crate::store::Published;
+use crate::store::SourceTag;
+use crate::store::Unavailable;
+use crate::supervisor::Background;
+use crate::supervisor::Lost;
+
+/// Between those who have something to write and the writer.
+#[derive(Debug)]
+pub(super) struct Mailbox {
+    pending: Mutex<Batch>,
+    more: Condvar,
+    /// Why nothing is written any more.
+    dead: OnceLock<String>,
+    /// Why nothing can be written at the moment.
+    failing: ArcSwapOption<String>,
+    /// Bytes of messages that are written together at most, so that one batch cannot make the WAL a long one.
+    max_batch: usize,
+    /// Outcomes of attempts that are not written yet.
+    outcomes: AtomicUsize,
+    /// Whether there is too little room on the disk for more messages.
+    full: AtomicBool,
+    /// Whether the WAL is too long for more messages.
+    long: AtomicBool,
+    /// Tasks that send the replies.
+    wakes: Background,
+}
+
+/// What is written together.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) outcomes: Vec<Settled>,
+    pub(super) arrivals: Vec<Arrival>,
+    pub(super) commands: Vec<Command>,
+    pub(super) asides: Vec<Aside>,
+    /// The queues that have to be refilled, and who waits for that.
+    pub(super) refills: Vec<(usize, Option<oneshot::Sender<()>>)>,
+    /// Replies that are sent after the commit.
+    pub(super) waiting: Vec<Waiting>,
+    /// A connection beside the writer's failed to write.
+    pub(super) trouble: Option<rusqlite::Error>,
+    closed: bool,
+}
+
+/// A message to store.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    pub(super) message: Arc<Message>,
+    pub(super) columns: Columns,
+    /// The queues that it goes to, none of them twice.
+    pub(super) routes: Vec<(usize, Option<Lane>)>,
+    pub(super) once: Option<Finished>,
+    pub(super) reply: Reply<Published>,
+}
+
+impl Arrival {
+    /// About how many bytes it takes on disk.
+    pub(super) fn bytes(&self) -> usize {
+        self.columns.bytes() + self.message.body.len()
+    }
+}
+
+/// What an event is known by when it comes again.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Finished {
+    pub(super) source: SourceTag,
+    pub(super) keys: Keys,
+    /// In seconds since 1970.
+    pub(super) until: u32,
+}
+
+/// What an attempt came to.
+#[derive(Debug, Clone)]
+pub(super) struct Settled {
+    pub(super) queue: usize,
+    /// The message.
+    pub(super) id: i64,
+    pub(super) lane: Option<u64>,
+    /// The state that the delivery was in.
+    pub(super) was: State,
+    /// Attempts with this one.
+    pub(super) attempts: u32,
+    pub(super) before_replay: u32,
+    pub(super) outcome: Outcome,
+    /// When that was by the clock of pauses, and when the next attempt is due.
+    pub(super) at: i64,
+    pub(super) due: i64,
+}
+
+/// What a command answers.
+pub(super) type Answer = Box<dyn Any + Send>;
+type Act = Box<dyn FnOnce(&Connection, &mut Changes) -> rusqlite::Result<Answer> + Send>;
+type Work = Box<dyn FnOnce(&Connection, &mut dyn FnMut() -> Result<(), Lost>) -> Result<(), Lost> + Send>;
+
+/// Anything else that is done on the writer's connection, in the transaction of a batch.
+pub(super) struct Command {
+    pub(super) act: Act,
+    pub(super) reply: oneshot::Sender<Result<Answer, Unavailable>>,
+}
+
+/// Something that is done on the writer's connection between batches.
+pub(super) struct Aside(pub(super) Work);
+
+impl std::fmt::Debug for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Command")
+    }
+}
+
+impl std::fmt::Debug for Aside {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Aside")
+    }
+}
+
+/// The sender of a reply to a task, with the task's runtime.
+#[derive(Debug)]
+pub(super) struct Reply<T> {
+    runtime: Handle,
+    sender: oneshot::Sender<T>,
+}
+
+impl<T> Reply<T> {
+    /// A reply to the task that calls this, and the receiver of it.
+    pub(super) fn new() -> (Self, oneshot::Receiver<T>) {
+        let (sender, receiver) = oneshot::channel();
+        (Self { runtime: Handle::current(), sender }, receiver)
+    }
+}
+
+/// Replies to tasks of one runtime. One task sends them there: waking each receiver from the writer's thread would be a
+/// system call for each.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    runtime: Handle,
+    published: Vec<(oneshot::Sender<Published>, Published)>,
+}
+
+impl Batch {
+    /// Whether there is nothing to do.
+    pub(super) fn is_empty(&self) -> bool {
+        self.is_read_only() && self.refills.is_empty() && self.asides.is_empty() && self.trouble.is_none()
+    }
+
+    /// Whether there is nothing to write.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.arrivals.is_empty() && self.outcomes.is_empty() && self.commands.is_empty()
+    }
+
+    /// Has a reply sent after the commit.
+    pub(super) fn reply(&mut self, reply: Reply<Published>, published: Published) {
+        let Reply { runtime, sender } = reply;
+        match self.waiting.iter_mut().find(|waiting| waiting.runtime.id() == runtime.id()) {
+            Some(waiting) => waiting.published.push((sender, published)),
+            None => self.waiting.push(Waiting { runtime, published: vec![(sender, published)] }),
+        }
+    }
+}
+
+impl Mailbox {
+    pub(super) fn new(max_batch: usize) -> Self {
+        Self {
+            max_batch,
+            pending: Mutex::default(),
+            more: Condvar::new(),
+            dead: OnceLock::new(),
+            failing: ArcSwapOption::empty(),
+            outcomes: AtomicUsize::new(0),
+            full: AtomicBool::new(false),
+            long: AtomicBool::new(false),
+            wakes: Background::default(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Batch> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands something to the writer.
+    pub(super) fn submit(&self, put: impl FnOnce(&mut Batch)) -> Result<(), Unavailable> {
+        {
+            let mut pending = self.lock();
+            self.sound()?;
+            put(&mut pending);
+        }
+        self.more.notify_one();
+        Ok(())
+    }
+
+    /// Hands over what an attempt came to. When nothing is written any more, the attempt is made again after a restart.
+    pub(super) fn settle(&self, settled: Settled) {
+        let submitted = self.submit(|batch| {
+            self.outcomes.fetch_add(1, Ordering::Relaxed);
+            batch.outcomes.push(settled);
+        });
+        drop(submitted);
+    }
+
+    /// So many outcomes are written.
+    pub(super) fn recorded(&self, count: usize) {
+        self.outcomes.fetch_sub(count, Ordering::Relaxed);
+    }
+
+    /// How many outcomes are not written yet.
+    pub(super) fn outcomes(&self) -> usize {
+        self.outcomes.load(Ordering::Relaxed)
+    }
+
+    /// Waits for something to do, for at most this long; `None` when there will be nothing more.
+    pub(super) fn next(&self, patience: Duration) -> Option<Batch> {
+        let pending = self.lock();
+        let idle = |batch: &mut Batch| batch.is_empty() && !batch.closed;
+        let (mut pending, _elapsed) =
+            self.more.wait_timeout_while(pending, patience, idle).unwrap_or_else(PoisonError::into_inner);
+        if pending.closed && pending.is_empty() {
+            return None;
+        }
+        let closed = pending.closed;
+        let mut batch = std::mem::replace(&mut *pending, Batch { closed, ..Batch::default() });
+        let mut bytes = 0;
+        let too_many = batch.arrivals.iter().position(|arrival| {
+            bytes += arrival.bytes();
+            bytes > self.max_batch
+        });
+        if let Some(fit) = too_many {
+            pending.arrivals = batch.arrivals.split_off(fit.max(1));
+        }
+        Some(batch)
+    }
+
+    /// Wakes those who wait for a batch that is safe.
+    pub(super) fn wake(&self, waiting: impl Iterator<Item = Waiting>) {
+        for Waiting { runtime, published } in waiting {
+            self.wakes.spawn_on("wake", &runtime, async move {
+                // One that is gone has stopped waiting.
+                for (sender, published) in published {
+                    let _gone = sender.send(published);
+                }
+            });
+        }
+    }
+
+    /// Puts outcomes that were not written before all that came since.
+    pub(super) fn give_back(&self, mut outcomes: Vec<Settled>) {
+        let mut pending = self.lock();
+        outcomes.append(&mut pending.outcomes);
+        pending.outcomes = outcomes;
+    }
+
+    /// The writer is gone for good: unless that was the end, nothing is written any more, and whoever waits is told so.
+    pub(super) fn abandon(&self) {
+        let abandoned = {
+            let mut pending = self.lock();
+            if !pending.closed {
+                let why = self.failing.load().as_deref().cloned();
+                let why = why.unwrap_or_else(|| "the thread that writes the SQLite file died".to_owned());
+                let _earlier = self.dead.set(format!("{why}; restart the gateway when the disk is well"));
+            }
+            let closed = pending.closed;
+            std::mem::replace(&mut *pending, Batch { closed, ..Batch::default() })
+        };
+        drop(abandoned);
+    }
+
+    /// Lets the writer end when everything is written.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.more.notify_one();
+    }
+
+    /// Whether anything will be written again.
+    pub(super) fn sound(&self) -> Result<(), Unavailable> {
+        self.dead.get().map_or(Ok(()), |why| Err(Unavailable(why.clone())))
+    }
+
+    /// Whether more messages can be taken.
+    pub(super) fn healthy(&self) -> Result<(), Unavailable> {
+        self.sound()?;
+        if let Some(why) = self.failing.load().as_deref() {
+            return Err(Unavailable(why.clone()));
+        }
+        self.room()?;
+        if self.long.load(Ordering::Relaxed) {
+            return Err(Unavailable(
+                "somebody reads the SQLite file for so long that its WAL gets too long".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether there is room on the disk.
+    pub(super) fn room(&self) -> Result<(), Unavailable> {
+        if self.full.load(Ordering::Relaxed) {
+            return Err(Unavailable("the disk of the SQLite file has less than store.min_free left".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Notes why nothing can be written, or that it can again; whether that is news.
+    pub(super) fn set_failing(&self, why: Option<String>) -> bool {
+        let news = why.is_some() != self.failing.load().is_some();
+        self.failing.store(why.map(Arc::new));
+        news
+    }
+
+    /// Notes whether there is too little room; whether that is news.
+    pub(super) fn set_full(&self, full: bool) -> bool {
+        self.full.swap(full, Ordering::Relaxed) != full
+    }
+
+    /// Notes whether the WAL is too long; whether that is news.
+    pub(super) fn set_long(&self, long: bool) -> bool {
+        self.long.swap(long, Ordering::Relaxed) != long
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    const BODY: usize = 1000;
+
+    /// How many of three messages of [`BODY`] bytes are in each batch.
+    fn batches(max_batch: usize) -> Vec<usize> {
+        let mailbox = Mailbox::new(max_batch);
+        let message = Arc::new(Message { body: Bytes::from_static(&[b'x'; BODY]), ..Message::example() });
+        for _ in 0..3 {
+            let (message, columns) = (Arc::clone(&message), Columns::of(&message));
+            let arrival = Arrival { message, columns, routes: Vec::new(), once: None, reply: Reply::new().0 };
+            mailbox.submit(|batch| batch.arrivals.push(arrival)).expect("taken");
+        }
+        mailbox.close();
+        std::iter::from_fn(|| mailbox.next(Duration::ZERO)).map(|batch| batch.arrivals.len()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_batch_has_no_more_bytes_than_it_may_and_at_least_one_message() {
+        assert_eq!(batches(5 * BODY), [3]);
+        assert_eq!(batches(3 * BODY), [2, 1], "a message is more than its body");
+        assert_eq!(batches(BODY), [1, 1, 1]);
+    }
+}

@@ -1,0 +1,359 @@
+//! Opens the file: locks it for this process, checks or makes its layout, sets a damaged one aside, and starts the threads.
+
+use std::fs;
+use std::fs::File;
+use std::fs::TryLockError;
+use std::io;
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use rusqlite::Connection;
+use rusqlite::ErrorCode;
+use rusqlite::config::DbConfig;
+
+use super::Options;
+use super::Sqlite;
+use super::connections::Connections;
+use super::fault::Fault;
+use super::housekeeper::Housekeeper;
+use super::housekeeper::PATIENCE;
+pub(super) use super::log_repair::compare;
+use super::log_repair::repair;
+use super::mailbox::Mailbox;
+use super::private;
+use super::private::beside;
+use super::retention::Retention;
+use super::schema;
+use super::schema::Owner;
+use super::shared::Cache;
+use super::shared::Forgotten;
+use super::shared::Pauses;
+use super::shared::Queues;
+use super::shared::Shared;
+use super::statements;
+use super::writer::Writer;
+use crate::store::DedupeRecords;
+use crate::store::dedupe_log::DedupeLog;
+use crate::store::dedupe_log::Found;
+use crate::store::page_cache;
+use crate::supervisor::Supervisor;
+use crate::supervisor::Task;
+use crate::time::Moment;
+
+/// Bytes of the writer's page cache, in KiB: the index of lanes has no order.
+const CACHE: i64 = 16 * 1024;
+
+/// Why a file cannot be used.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Sqlite(rusqlite::Error),
+    /// It has a layout of another version.
+    Layout(i64),
+    /// It is a SQLite file of another program.
+    Foreign,
+    /// Said already.
+    Other(String),
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+impl Sqlite {
+    /// Opens or makes the file, and starts the threads that write it.
+    ///
+    /// # Errors
+    /// What keeps the file from being used, for the operator.
+    pub fn open(options: &Options<'_>) -> Result<Self, String> {
+        let mut owned = own(&options.path)?;
+        // A link to a file elsewhere is followed once: what is beside the file, and the room on its disk, are there.
+        let path = fs::canonicalize(&options.path).unwrap_or_else(|_unknown| options.path.clone());
+        let (path, (wall, steady)) = (path.as_path(), options.clocks.clone());
+        let now = wall.now();
+        set_lone_wal_aside(path, now)?;
+        drop_cached_pages(path)?;
+        let mut log = None;
+        let opened = match first(path, options, &mut log) {
+            Err(Failure::Sqlite(error)) if Fault::of(&error) == Fault::Damage && is_ours(path) => {
+                tracing::error!(%error, path = %path.display(), "the store's file is damaged");
+                owned = quarantine(path, Some(owned), now)?;
+                first(path, options, &mut log)
+            }
+            opened => opened,
+        };
+        let (mut connection, last) = opened.map_err(|failure| failure.explain(path))?;
+        let Some((log, _)) = log else { return Err(format!("there is no dedupe log beside {}", path.display())) };
+        // Only now it is known to be a store.
+        private::narrow(path);
+        let limits = options.limits.sqlite.clone();
+        let housekeeper = Arc::new(Housekeeper::new(limits.clone()));
+        let connections = Connections::default();
+        let watched = housekeeper.watch(&mut connection).and_then(|()| connections.open(path));
+        watched.map_err(|error| Failure::Sqlite(error).explain(path))?;
+        let shared = Arc::new(Shared {
+            path: path.to_owned(),
+            pauses: Pauses::new(steady, now.millis()),
+            mailbox: Mailbox::new(limits.batch_bytes),
+            housekeeper,
+            connections,
+            queues: Queues::default(),
+            cache: Cache::new(limits.cached_bytes),
+            forgotten: Forgotten::default(),
+            log,
+            wall,
+            limits,
+        });
+        let writer = Writer {
+            retention: Retention::new(&shared.limits, now),
+            shared: Arc::clone(&shared),
+            connection: Some(connection),
+            owned: Some(owned),
+            min_free: options.min_free,
+            last,
+            damaged: false,
+            synced: Instant::now(),
+            syncs: true,
+        };
+        let (threads, log_thread) = threads(options.supervisor, &shared, writer)
+            .map_err(|error| format!("cannot start a thread of the store: {error}"))?;
+        Ok(Self {
+            shared,
+            fsync: options.fsync,
+            commit_timeout: options.limits.dedupe_log.commit_timeout,
+            threads,
+            log_thread: Some(log_thread),
+            min_free: options.min_free,
+            recovery: tokio::sync::Mutex::default(),
+        })
+    }
+}
+
+/// Starts the threads: the housekeeper is the first that has to end, the dedupe log's is the last.
+fn threads(
+    supervisor: &Supervisor,
+    shared: &Arc<Shared>,
+    mut writer: Writer,
+) -> io::Result<(Vec<JoinHandle<()>>, JoinHandle<()>)> {
+    let (keeps, log) = (Arc::clone(shared), Arc::clone(&shared.log));
+    let housekeeper = supervisor.thread(Task::SqliteCheckpointer, move |beat| {
+        keeps.housekeeper.run(&keeps.connections, &keeps.mailbox, beat);
+        Ok(())
+    })?;
+    let writer = supervisor.thread(Task::SqliteWriter, move |beat| writer.run(beat))?;
+    let log = supervisor.thread(Task::DedupeLog, move |beat| log.run(beat))?;
+    Ok((vec![housekeeper, writer], log))
+}
+
+/// Opens the file and its log, if that is not open; the connection of the writer, and the last message that was ever stored.
+fn first(
+    path: &Path,
+    options: &Options<'_>,
+    log: &mut Option<(Arc<DedupeLog>, Found)>,
+) -> Result<(Connection, i64), Failure> {
+    let (clock, now) = (options.clocks.0.clone(), options.clocks.0.now());
+    // A fresh one in the place of a damaged one is no older copy.
+    let replaces = log.is_some();
+    let (connection, is_new) = open(path)?;
+    let (log, found) = match log {
+        Some(log) => log,
+        None => {
+            let records = DedupeRecords::new(options.max_events, options.sources.iter().cloned(), clock.clone());
+            let opened = DedupeLog::open(path, Arc::new(records), options.limits.dedupe_log.clone(), clock);
+            let (opened, found) = opened.map_err(Failure::Other)?;
+            log.insert((Arc::new(opened), found))
+        }
+    };
+    create(&connection, is_new)?;
+    if replaces && is_new {
+        statements::mark_deleted(&connection, found.checkpoint)?;
+    }
+    let last = compare(&connection, path, found.checkpoint, now)?;
+    rebase_due(&connection, now)?;
+    repair(&connection, log, found, (path, is_new, last, now))?;
+    truncate_wal(&connection)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+    Ok((connection, last))
+}
+
+/// Opens the file for the writer; whether it is a new one, which has a layout now.
+pub(super) fn connect(path: &Path) -> Result<(Connection, bool), Failure> {
+    let (connection, is_new) = open(path)?;
+    create(&connection, is_new)?;
+    Ok((connection, is_new))
+}
+
+/// Opens the file, if it is nobody's or has the present layout; whether it is nobody's.
+fn open(path: &Path) -> Result<(Connection, bool), Failure> {
+    let connection = Connection::open(path)?;
+    // Whoever closes a file last moves what is in its WAL, unless told not to: that of somebody else stays as it is, and that of
+    // one that is damaged.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    connection.busy_timeout(PATIENCE)?;
+    let owner = schema::owner(&connection)?;
+    match owner {
+        Owner::Nobody | Owner::Doorward(schema::PRESENT) => {}
+        Owner::Doorward(version) => return Err(Failure::Layout(version)),
+        Owner::Other => return Err(Failure::Foreign),
+    }
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.pragma_update(None, "cache_size", -CACHE)?;
+    Ok((connection, owner == Owner::Nobody))
+}
+
+fn create(connection: &Connection, is_new: bool) -> rusqlite::Result<()> {
+    if is_new { schema::create(connection) } else { Ok(()) }
+}
+
+/// Takes the file for this process, until it is closed.
+fn own(path: &Path) -> Result<File, String> {
+    let file = private::open(path).map_err(|error| {
+        format!("{} cannot be opened ({error}); its folder must exist and be writable", path.display())
+    })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(format!(
+            "{} is in use by another process; one gateway owns its file, several share a Redis",
+            path.display()
+        )),
+        Err(TryLockError::Error(error)) => {
+            Err(format!("{} cannot be locked ({error}); name a file on a file system of this machine", path.display()))
+        }
+    }
+}
+
+/// Has the file and its WAL read from the disk from here on. No connection may be open.
+pub(super) fn drop_cached_pages(path: &Path) -> Result<(), String> {
+    for file in [path, beside(path, "-wal").as_path()] {
+        page_cache::drop_pages(file).map_err(|error| format!("{} cannot be written: {error}", file.display()))?;
+    }
+    Ok(())
+}
+
+/// Whether a file that cannot be read as one is a store's.
+fn is_ours(path: &Path) -> bool {
+    let mut header = [0; 72];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
+    let named = read.is_ok() && header.ends_with(&schema::APPLICATION.to_be_bytes());
+    named || private::endings(path).iter().any(|ending| ending.as_encoded_bytes().starts_with(b"-dedupe."))
+}
+
+/// Sets a damaged file and its WAL aside, and makes an empty one in its place, which is locked. No connection may be open.
+pub(super) fn quarantine(path: &Path, owned: Option<File>, now: Moment) -> Result<File, String> {
+    let aside = beside(path, &format!(".damaged-{}", private::stamp(now)));
+    let replace = || {
+        if aside.exists() {
+            return Err(io::Error::from(io::ErrorKind::AlreadyExists));
+        }
+        fs::rename(path, &aside)?;
+        private::sync_folder(path)?;
+        rename_if_there(&beside(path, "-wal"), &beside(&aside, "-wal"))?;
+        remove_if_there(&beside(path, "-shm"))?;
+        let new = private::open(path)?;
+        new.try_lock()?;
+        private::sync_folder(path)?;
+        Ok(new)
+    };
+    let new: io::Result<File> = replace();
+    let new = new.map_err(|error| format!("{} is damaged and cannot be set aside ({error})", path.display()))?;
+    drop(owned);
+    tracing::error!(
+        path = %path.display(),
+        aside = %aside.display(),
+        "the store's file is damaged and was set aside: a fresh one takes its place. Of the events in the damaged one none is \
+         delivered until they are recovered: doorward store recover {}",
+        aside.file_name().unwrap_or_default().display()
+    );
+    Ok(new)
+}
+
+/// A file that was set aside goes with its WAL: the fresh one in its place must not be read with that.
+fn set_lone_wal_aside(path: &Path, now: Moment) -> Result<(), String> {
+    let wal = beside(path, "-wal");
+    let bytes = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
+    if bytes(path) > 0 || bytes(&wal) == 0 {
+        return Ok(());
+    }
+    let names = private::endings(path).into_iter().filter_map(|ending| ending.into_string().ok());
+    let last = names.filter(|ending| is_quarantined(ending)).max();
+    let aside = beside(path, &last.unwrap_or_else(|| format!(".damaged-{}", private::stamp(now))));
+    let moved = rename_if_there(&wal, &beside(&aside, "-wal")).and_then(|()| remove_if_there(&beside(path, "-shm")));
+    moved.map_err(|error| format!("{} cannot be set aside: {error}", wal.display()))
+}
+
+/// Whether this ending is that of a file that was set aside.
+pub(super) fn is_quarantined(ending: &str) -> bool {
+    ending.starts_with(".damaged-") && !ending.ends_with("-wal") && !ending.ends_with("-shm")
+}
+
+fn rename_if_there(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::rename(from, to) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _renamed => private::sync_folder(to),
+    }
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _removed => Ok(()),
+    }
+}
+
+/// Moves the WAL of an earlier process into the file: one that is killed again and again never does, and each start would read
+/// a longer one.
+pub(super) fn truncate_wal(connection: &Connection) -> rusqlite::Result<()> {
+    match connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_row| Ok(())) {
+        // What is stored can be delivered from the WAL.
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => Ok(()),
+        moved => moved,
+    }
+}
+
+/// When the clock was set back, pauses that began later than now begin now.
+fn rebase_due(connection: &Connection, now: Moment) -> rusqlite::Result<()> {
+    connection.execute(
+        "UPDATE deliveries INDEXED BY due SET due = due - settled + ?1, settled = ?1 WHERE state = 4 AND due > ?1 AND settled > ?1",
+        [now.millis()],
+    )?;
+    Ok(())
+}
+
+impl Failure {
+    pub(super) fn explain(&self, path: &Path) -> String {
+        let path = path.display();
+        let error = match self {
+            Self::Sqlite(error) => error,
+            Self::Layout(version) if *version > schema::PRESENT => {
+                return format!(
+                    "{path} was written by a newer version of Doorward (layout {version}, this one knows {}); run that \
+                     version, or name another file",
+                    schema::PRESENT
+                );
+            }
+            Self::Layout(version) => {
+                return format!(
+                    "{path} was written by an earlier version of Doorward (layout {version}): let that version deliver what \
+                     it has queued, then name another file"
+                );
+            }
+            Self::Foreign => return format!("{path} is a SQLite file of another program; name another file"),
+            Self::Other(why) => return why.clone(),
+        };
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                format!("{path} is in use by another process; one gateway owns its file, several share a Redis")
+            }
+            Some(ErrorCode::CannotOpen) => format!("{path} cannot be opened; its folder must exist and be writable"),
+            Some(ErrorCode::ReadOnly) => format!("{path} cannot be written; name a file on a writable volume"),
+            Some(ErrorCode::NotADatabase) => format!("{path} is not a SQLite file; name another, or move it away"),
+            _ => format!("{path} cannot be used: {error}"),
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! The claims of one queue, in memory: which of its deliveries this process has in hand, and which are ready to be taken.
+//!
+//! The file is the truth. A delivery is claimed from the moment when the writer has read that it may be attempted until its outcome is
+//! committed; the writer alone adds and removes claims, between two commits. So whoever finds nothing here, and neither
+//! [`Need`]s a refill, knows that nothing may be attempted.
+
+use std::collections::HashSet;
+use std::collections::VecDeque;
+
+use crate::sync::Mutex;
+
+/// A delivery that is claimed, as the file has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// The id of its message.
+    pub(super) id: i64,
+    pub(super) lane: Option<u64>,
+    pub(super) attempts: u32,
+    pub(super) before_replay: u32,
+    /// When it was last replayed, in milliseconds since 1970.
+    pub(super) replayed: Option<i64>,
+}
+
+/// Whether the writer has to refill a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    /// No.
+    Nothing,
+    /// Yes, but there is something to take until it has.
+    Soon,
+    /// Yes, and until then nothing is known.
+    Now,
+}
+
+/// How many deliveries are in each state that is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Counts {
+    pub(super) blocked: u64,
+    pub(super) queued: u64,
+    pub(super) retrying: u64,
+    pub(super) dead: u64,
+}
+
+/// The claims of one queue.
+#[derive(Debug)]
+pub(super) struct Claims {
+    /// Most deliveries that are ready.
+    ahead: usize,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// In hand, ready, or with an outcome that is not committed.
+    claimed: HashSet<i64>,
+    /// Claimed and not in hand.
+    ready: VecDeque<Entry>,
+    /// Whether the file may have deliveries that may be attempted and are not claimed.
+    more: bool,
+    /// When the next delivery is due that is not claimed.
+    next_due: Option<i64>,
+    /// Whether the writer was asked for a refill and has not done it.
+    asked: bool,
+    /// Messages up to this one were in a file that was set aside.
+    gone: i64,
+    counts: Counts,
+}
+
+impl Claims {
+    /// Of a queue that was not read yet.
+    pub(super) fn new(ahead: usize) -> Self {
+        Self { ahead: ahead.max(1), inner: Mutex::new(Inner { more: true, ..Inner::default() }) }
+    }
+
+    fn lock(&self) -> impl std::ops::DerefMut<Target = Inner> + '_ {
+        self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Takes at most so many that are ready, at this moment. Whoever is told to ask for a refill has to.
+    pub(super) fn take(&self, max: usize, now: i64) -> (VecDeque<Entry>, Need) {
+        let mut inner = self.lock();
+        let count = max.min(inner.ready.len());
+        let taken: VecDeque<_> = inner.ready.drain(..count).collect();
+        let due = inner.next_due.is_some_and(|due| due <= now) && inner.ready.len() < self.ahead;
+        let low = inner.more && inner.ready.len() <= self.ahead / 2;
+        let need = match (due || low, taken.is_empty()) {
+            (true, true) => Need::Now,
+            (true, false) if !inner.asked => Need::Soon,
+            (true, false) | (false, _) => Need::Nothing,
+        };
+        inner.asked |= need != Need::Nothing;
+        (taken, need)
+    }
+
+    /// When the next delivery is due that is not claimed, by the clock of pauses.
+    pub(super) fn next_due(&self) -> Option<i64> {
+        self.lock().next_due
+    }
+
+    /// Puts back what was not attempted, before all others and in its order.
+    pub(super) fn give_back(&self, entries: VecDeque<Entry>) {
+        let mut inner = self.lock();
+        for entry in entries.into_iter().rev() {
+            if entry.id <= inner.gone {
+                // If it has come back to the file, it is found there.
+                inner.claimed.remove(&entry.id);
+                inner.more = true;
+            } else if inner.claimed.contains(&entry.id) {
+                inner.ready.push_front(entry);
+            }
+        }
+    }
+
+    /// How many more may be ready, and how many are claimed: of so many together that may be attempted, those that are missing are
+    /// among the first.
+    pub(super) fn wanted(&self) -> (usize, usize) {
+        let inner = self.lock();
+        (self.ahead.saturating_sub(inner.ready.len()), inner.claimed.len())
+    }
+
+    /// Whether a refill is worth while.
+    pub(super) fn is_low(&self) -> bool {
+        self.lock().ready.len() <= self.ahead / 2
+    }
+
+    /// Those that are not claimed.
+    pub(super) fn unclaimed(&self, mut ids: Vec<i64>) -> Vec<i64> {
+        let inner = self.lock();
+        ids.retain(|id| !inner.claimed.contains(id));
+        ids
+    }
+
+    /// Claims what was read. `more`: whether there may be others that may be attempted.
+    pub(super) fn refill(&self, entries: Vec<Entry>, more: bool, next_due: Option<i64>) {
+        let mut inner = self.lock();
+        for entry in entries {
+            if inner.claimed.insert(entry.id) {
+                inner.ready.push_back(entry);
+            }
+        }
+        (inner.more, inner.next_due, inner.asked) = (more, next_due, false);
+    }
+
+    /// Claims one that was just stored, if there is room and all others that may be attempted are claimed.
+    pub(super) fn arrived(&self, entry: Entry) {
+        let mut inner = self.lock();
+        if !inner.more && inner.ready.len() < self.ahead && inner.claimed.insert(entry.id) {
+            inner.ready.push_back(entry);
+        } else {
+            inner.more = true;
+        }
+    }
+
+    /// There may be something in the file that may be attempted.
+    pub(super) fn changed(&self) {
+        self.lock().more = true;
+    }
+
+    /// The outcome of an attempt is committed; the next one is due then, if there is one.
+    pub(super) fn settled(&self, id: i64, due: Option<i64>) {
+        let mut inner = self.lock();
+        inner.claimed.remove(&id);
+        inner.next_due = inner.next_due.into_iter().chain(due).min();
+    }
+
+    /// The file was opened anew, and what is not in hand is claimed anew. Messages up to `gone` are not in it any more.
+    pub(super) fn reset(&self, gone: i64, counts: Counts) {
+        let mut inner = self.lock();
+        for entry in std::mem::take(&mut inner.ready) {
+            inner.claimed.remove(&entry.id);
+        }
+        (inner.more, inner.asked, inner.next_due) = (true, false, None);
+        inner.gone = inner.gone.max(gone);
+        inner.counts = counts;
+    }
+
+    /// How many deliveries there are.
+    pub(super) fn counts(&self) -> Counts {
+        self.lock().counts
+    }
+
+    /// Changes how many there are.
+    pub(super) fn count(&self, change: impl FnOnce(&mut Counts)) {
+        change(&mut self.lock().counts);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(id: i64) -> Entry {
+        Entry { id, lane: None, attempts: 0, before_replay: 0, replayed: None }
+    }
+
+    fn ids(entries: &VecDeque<Entry>) -> Vec<i64> {
+        entries.iter().map(|entry| entry.id).collect()
+    }
+
+    fn claims(ahead: usize, ready: std::ops::Range<i64>, more: bool) -> Claims {
+        let claims = Claims::new(ahead);
+        claims.refill(ready.map(entry).collect(), more, None);
+        claims
+    }
+
+    #[test]
+    fn a_queue_that_was_not_read_has_to_be_and_then_an_empty_one_is_empty() {
+        let claims = Claims::new(4);
+        assert_eq!(claims.take(9, 0).1, Need::Now);
+        claims.refill(Vec::new(), false, Some(10));
+        assert_eq!(claims.take(9, 9).1, Need::Nothing);
+        assert_eq!(claims.take(9, 10).1, Need::Now, "one is due");
+    }
+
+    #[test]
+    fn a_refill_is_asked_for_once_when_half_are_taken() {
+        let claims = claims(4, 1..5, true);
+        assert_eq!(claims.take(1, 0).1, Need::Nothing);
+        let (taken, need) = claims.take(1, 0);
+        assert_eq!((ids(&taken), need), (vec![2], Need::Soon));
+        assert_eq!(claims.take(1, 0).1, Need::Nothing, "it was asked for");
+        assert_eq!(claims.take(1, 0).1, Need::Nothing);
+        assert_eq!(claims.take(1, 0).1, Need::Now, "nothing is left");
+        assert_eq!(claims.wanted(), (4, 4));
+    }
+
+    #[test]
+    fn what_is_due_is_asked_for_though_much_is_ready_unless_there_is_no_room() {
+        let claims = claims(4, 1..5, false);
+        claims.settled(9, Some(10));
+        claims.settled(9, Some(20));
+        assert_eq!(claims.next_due(), Some(10));
+        assert_eq!(claims.take(0, 10).1, Need::Nothing, "all four are ready");
+        assert_eq!(claims.take(1, 9).1, Need::Nothing, "it is not due");
+        assert_eq!(claims.take(1, 10).1, Need::Soon);
+    }
+
+    #[test]
+    fn what_is_given_back_is_the_first_again_and_stays_claimed() {
+        let claims = claims(4, 1..4, false);
+        let (taken, _) = claims.take(2, 0);
+        claims.give_back(taken);
+        assert_eq!(claims.unclaimed(vec![1, 2, 3, 4]), [4]);
+        assert_eq!(ids(&claims.take(9, 0).0), [1, 2, 3]);
+        claims.settled(2, None);
+        assert_eq!(claims.unclaimed(vec![1, 2, 3]), [2]);
+    }
+
+    #[test]
+    fn what_arrives_is_ready_at_once_unless_others_come_before_it() {
+        let claims = claims(2, 1..2, false);
+        claims.arrived(entry(2));
+        assert_eq!(claims.take(0, 0).1, Need::Nothing);
+        claims.arrived(entry(3));
+        assert_eq!(ids(&claims.take(9, 0).0), [1, 2], "there was no room");
+        claims.arrived(entry(4));
+        assert_eq!(claims.take(9, 0), (VecDeque::new(), Need::Now), "the third comes first");
+    }
+
+    #[test]
+    fn a_file_that_was_opened_anew_is_read_anew_but_for_what_is_in_hand() {
+        let claims = claims(4, 1..4, false);
+        let (taken, _) = claims.take(1, 0);
+        claims.reset(0, Counts::default());
+        assert_eq!(claims.unclaimed(vec![1, 2, 3]), [2, 3]);
+        claims.give_back(taken.clone());
+        assert_eq!(claims.take(9, 0).0, taken);
+        claims.reset(1, Counts::default());
+        claims.give_back(taken);
+        assert_eq!(claims.take(9, 0), (VecDeque::new(), Need::Now), "its file is gone");
+        assert_eq!(claims.unclaimed(vec![1]), [1]);
+    }
+}

@@ -1,0 +1,252 @@
+//! What the handle of a file, its writer and its housekeeper share.
+
+use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::sync::RwLock;
+use std::sync::atomic::AtomicI64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
+
+use super::connections::Connections;
+use super::housekeeper::Housekeeper;
+use super::mailbox::Batch;
+use super::mailbox::Mailbox;
+use super::mailbox::Settled;
+use super::queue::Claims;
+use super::queue::Counts;
+use crate::clock::Clock;
+use crate::limits;
+use crate::message::Message;
+use crate::newstore::types::DestinationId;
+use crate::newstore::types::Queue;
+use crate::newstore::types::State;
+use crate::store::dedupe_log::DedupeLog;
+
+/// Most outcomes that are kept for a file that was set aside.
+const MAX_FORGOTTEN: usize = 16 * 1024;
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) path: PathBuf,
+    pub(super) limits: limits::Sqlite,
+    pub(super) wall: Clock,
+    pub(super) pauses: Pauses,
+    pub(super) log: Arc<DedupeLog>,
+    pub(super) mailbox: Mailbox,
+    pub(super) housekeeper: Arc<Housekeeper>,
+    pub(super) connections: Connections,
+    pub(super) queues: Queues,
+    pub(super) cache: Cache,
+    pub(super) forgotten: Forgotten,
+}
+
+impl Shared {
+    /// Waits for a batch, for at most this long; `None` when there will be no more.
+    pub(super) fn next(&self, patience: Duration) -> Option<Batch> {
+        self.mailbox.next(patience)
+    }
+}
+
+/// The clock by which deliveries are due: the wall clock when the file was opened, which goes on steadily.
+#[derive(Debug)]
+pub(super) struct Pauses {
+    clock: Clock,
+    began: Instant,
+    at: i64,
+}
+
+impl Pauses {
+    /// Goes on from this time, in milliseconds since 1970.
+    pub(super) fn new(clock: Clock, at: i64) -> Self {
+        Self { began: clock.instant(), clock, at }
+    }
+
+    /// In milliseconds since 1970.
+    pub(super) fn now(&self) -> i64 {
+        let elapsed = self.clock.instant().saturating_duration_since(self.began);
+        self.at.saturating_add(i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// What the clock of the process shows now.
+    pub(super) fn instant(&self) -> Instant {
+        self.clock.instant()
+    }
+
+    /// What the clock of the process shows at this time.
+    pub(super) fn instant_of(&self, due: i64) -> Instant {
+        let since = u64::try_from(due.saturating_sub(self.at)).unwrap_or(0);
+        // As far as clocks go.
+        self.began.checked_add(Duration::from_millis(since)).unwrap_or(self.began)
+    }
+}
+
+/// The queues that are registered, by their indexes.
+#[derive(Debug, Default)]
+pub(super) struct Queues(RwLock<Vec<Arc<Known>>>);
+
+/// One queue.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) queue: Queue,
+    pub(super) claims: Claims,
+    /// The row of its destination.
+    destination: AtomicI64,
+    keep: Mutex<Duration>,
+    refilled: Mutex<Option<Instant>>,
+}
+
+impl Known {
+    pub(super) fn destination(&self) -> i64 {
+        self.destination.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_destination(&self, row: i64) {
+        self.destination.store(row, Ordering::Relaxed);
+    }
+
+    /// How long delivered messages are kept.
+    pub(super) fn keep(&self) -> Duration {
+        *self.keep.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_keep(&self, keep: Duration) {
+        *self.keep.lock().unwrap_or_else(PoisonError::into_inner) = keep;
+    }
+
+    /// Notes a refill.
+    pub(super) fn refilled(&self, now: Instant) {
+        *self.refilled.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+    }
+
+    /// Whether the last refill is at least this long ago.
+    pub(super) fn is_stale(&self, now: Instant, age: Duration) -> bool {
+        let refilled = *self.refilled.lock().unwrap_or_else(PoisonError::into_inner);
+        refilled.is_none_or(|refilled| now.saturating_duration_since(refilled) >= age)
+    }
+}
+
+impl Counts {
+    /// One more or less in a state.
+    pub(super) fn add(&mut self, state: Option<State>, step: i64) {
+        let count = match state {
+            Some(State::Blocked) => &mut self.blocked,
+            Some(State::Queued) => &mut self.queued,
+            Some(State::Retrying) => &mut self.retrying,
+            Some(State::Dead) => &mut self.dead,
+            Some(State::Delivered) | None => return,
+        };
+        *count = count.saturating_add_signed(step);
+    }
+}
+
+impl Queues {
+    pub(super) fn all(&self) -> Vec<Arc<Known>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn get(&self, index: usize) -> Option<Arc<Known>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(index).cloned()
+    }
+
+    /// The queue of a destination's row.
+    pub(super) fn of(&self, destination: i64) -> Option<Arc<Known>> {
+        let queues = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        queues.iter().find(|known| known.destination() == destination).cloned()
+    }
+
+    /// The queue of a destination.
+    pub(super) fn named(&self, id: &DestinationId) -> Option<Arc<Known>> {
+        let queues = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        queues.iter().find(|known| known.queue.id() == id).cloned()
+    }
+
+    /// Adds the queue of a destination that has none.
+    pub(super) fn add(&self, id: &DestinationId, (row, keep): (i64, Duration), claims: Claims) -> Queue {
+        let mut queues = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let queue = Queue::new(id.clone(), queues.len());
+        queues.push(Arc::new(Known {
+            queue: queue.clone(),
+            claims,
+            destination: AtomicI64::new(row),
+            keep: Mutex::new(keep),
+            refilled: Mutex::default(),
+        }));
+        queue
+    }
+}
+
+/// Messages that were just stored, so that they need not be read: the oldest go first.
+#[derive(Debug)]
+pub(super) struct Cache {
+    max_bytes: usize,
+    inner: Mutex<Cached>,
+}
+
+#[derive(Debug, Default)]
+struct Cached {
+    messages: HashMap<i64, Arc<Message>>,
+    order: VecDeque<i64>,
+    bytes: usize,
+}
+
+impl Cache {
+    pub(super) fn new(max_bytes: usize) -> Self {
+        Self { max_bytes, inner: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Cached> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn insert(&self, messages: impl Iterator<Item = (i64, Arc<Message>)>) {
+        let mut cached = self.lock();
+        for (id, message) in messages {
+            cached.bytes += message.weight();
+            cached.order.push_back(id);
+            cached.messages.insert(id, message);
+        }
+        while cached.bytes > self.max_bytes {
+            let Some(oldest) = cached.order.pop_front() else { break };
+            let weight = cached.messages.remove(&oldest).map_or(0, |message| message.weight());
+            cached.bytes = cached.bytes.saturating_sub(weight);
+        }
+    }
+
+    pub(super) fn get(&self, id: i64) -> Option<Arc<Message>> {
+        self.lock().messages.get(&id).cloned()
+    }
+}
+
+/// Outcomes of attempts whose deliveries were in a file that was set aside: they count when it is recovered.
+#[derive(Debug, Default)]
+pub(super) struct Forgotten {
+    /// Messages up to this one were in such a file.
+    gone: AtomicI64,
+    outcomes: Mutex<HashMap<(DestinationId, i64), Settled>>,
+}
+
+impl Forgotten {
+    pub(super) fn set_aside(&self, gone: i64) {
+        self.gone.store(gone, Ordering::Relaxed);
+    }
+
+    /// Keeps an outcome that has no delivery, if it can have had one.
+    pub(super) fn keep(&self, destination: &DestinationId, settled: Settled) {
+        let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        if settled.id <= self.gone.load(Ordering::Relaxed) && outcomes.len() < MAX_FORGOTTEN {
+            outcomes.insert((destination.clone(), settled.id), settled);
+        }
+    }
+
+    /// The outcome for a message and a destination.
+    pub(super) fn of(&self, destination: &DestinationId, id: i64) -> Option<Settled> {
+        let outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        outcomes.get(&(destination.clone(), id)).cloned()
+    }
+}

@@ -1,0 +1,174 @@
+//! What a take has claimed, on its way to the one who takes: with its message, or back.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use rusqlite::Connection;
+
+use super::ids;
+use super::mailbox::Settled;
+use super::queue::Entry;
+use super::rows;
+use super::shared::Known;
+use super::shared::Shared;
+use super::statements;
+use crate::event::Lane;
+use crate::message::Message;
+use crate::newstore::Claimed;
+use crate::newstore::types::FailedAttempt;
+use crate::newstore::types::Failures;
+use crate::newstore::types::Outcome;
+use crate::newstore::types::State;
+use crate::newstore::types::Tries;
+use crate::newstore::types::Want;
+use crate::time::Moment;
+
+/// Deliveries that were taken off a queue, in their order. Dropped, they go back.
+pub(super) struct Taking {
+    shared: Arc<Shared>,
+    known: Arc<Known>,
+    want: Want,
+    left: VecDeque<Entry>,
+    loaded: Vec<(Entry, Arc<Message>, Failures)>,
+    /// Bytes of messages so far, and of those that were read.
+    bytes: usize,
+    read: usize,
+    /// Whether some were damaged.
+    damaged: bool,
+    began: Instant,
+}
+
+impl Taking {
+    pub(super) fn new(shared: Arc<Shared>, known: Arc<Known>, want: Want, left: VecDeque<Entry>) -> Self {
+        let loaded = Vec::with_capacity(left.len());
+        Self { shared, known, want, left, loaded, bytes: 0, read: 0, damaged: false, began: Instant::now() }
+    }
+
+    /// Gives those their messages that need not be read, until one has to be; whether there is one.
+    pub(super) fn reads(&mut self) -> bool {
+        while let Some(entry) = self.left.front() {
+            // What failed before is in the file alone.
+            let Some(message) = self.shared.cache.get(entry.id).filter(|_| entry.attempts == 0) else { return true };
+            if !self.has_room(message.weight()) {
+                return false;
+            }
+            self.push(message, Failures::default());
+        }
+        false
+    }
+
+    /// Reads messages as long as there is room for them.
+    pub(super) fn read(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        let limits = self.shared.limits.clone();
+        let mut rows = 0;
+        while self.reads()
+            && let Some(&Entry { id, attempts, .. }) = self.left.front()
+        {
+            let late = self.began.elapsed() >= limits.max_read || rows >= limits.max_load.max(1);
+            let cached = self.shared.cache.get(id);
+            let size = match &cached {
+                Some(message) => message.weight(),
+                None => rows::size(connection, id)?.unwrap_or_default(),
+            };
+            let too_many = self.read.saturating_add(size) > limits.max_load_bytes && self.read > 0;
+            if !self.has_room(size) || rows > 0 && (late || too_many) {
+                return Ok(());
+            }
+            let message = match cached {
+                Some(message) => Some(message),
+                None => rows::message(connection, id)?.map(Arc::new),
+            };
+            let failures = match attempts {
+                0 => Failures::default(),
+                _ => statements::failures_of(connection, id, self.known.destination())?,
+            };
+            (rows, self.read) = (rows + 1, self.read.saturating_add(size));
+            match message {
+                Some(message) => self.push(message, failures),
+                None => self.give_up(),
+            }
+        }
+        Ok(())
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        self.loaded.is_empty() || self.bytes.saturating_add(bytes) <= self.want.bytes
+    }
+
+    fn push(&mut self, message: Arc<Message>, failures: Failures) {
+        if let Some(entry) = self.left.pop_front() {
+            self.bytes = self.bytes.saturating_add(message.weight());
+            self.loaded.push((entry, message, failures));
+        }
+    }
+
+    /// Gives up the first one, whose message is not what was written.
+    fn give_up(&mut self) {
+        let Some(entry) = self.left.pop_front() else { return };
+        self.damaged = true;
+        tracing::error!(
+            id = %ids::public(entry.id),
+            source = self.known.queue.id().source,
+            "a queued event is damaged on disk and cannot be delivered; it is kept as a dead letter"
+        );
+        let (at, now) = (self.shared.wall.now(), self.shared.pauses.now());
+        let (reason, status, answer) = (rows::DAMAGED.to_owned(), None, String::new());
+        let outcome = Outcome::Dead { failed: FailedAttempt { at, ms: 0, status, reason, answer } };
+        self.shared.mailbox.settle(Settled {
+            queue: self.known.queue.index(),
+            id: entry.id,
+            lane: entry.lane,
+            was: was(entry.attempts, entry.replayed.is_some()),
+            attempts: entry.attempts,
+            before_replay: entry.before_replay,
+            outcome,
+            at: now,
+            due: now,
+        });
+    }
+
+    /// Whether none has its message.
+    pub(super) fn is_empty(&self) -> bool {
+        self.loaded.is_empty()
+    }
+
+    /// Whether none is left because all were damaged.
+    pub(super) fn found_damage_alone(&self) -> bool {
+        self.damaged && self.loaded.is_empty()
+    }
+
+    /// Hands out those that have their messages.
+    pub(super) fn hand_out(mut self) -> Vec<Claimed> {
+        let claimed = |(entry, message, failures): (Entry, _, _)| Claimed {
+            id: ids::public(entry.id),
+            message,
+            lane: entry.lane.map(Lane),
+            tries: Tries {
+                attempts: entry.attempts,
+                before_replay: entry.before_replay,
+                replayed_at: entry.replayed.map(Moment::from_millis),
+                failures,
+            },
+            lease: None,
+        };
+        self.known.claims.give_back(std::mem::take(&mut self.left));
+        std::mem::take(&mut self.loaded).into_iter().map(claimed).collect()
+    }
+}
+
+impl Drop for Taking {
+    fn drop(&mut self) {
+        let mut entries: VecDeque<_> = self.loaded.drain(..).map(|(entry, ..)| entry).collect();
+        entries.append(&mut self.left);
+        if !entries.is_empty() {
+            self.known.claims.give_back(entries);
+            self.known.queue.signal().raise();
+        }
+    }
+}
+
+/// The state in which a delivery is claimed.
+pub(super) fn was(attempts: u32, is_replayed: bool) -> State {
+    if attempts > 0 || is_replayed { State::Retrying } else { State::Queued }
+}

@@ -1,0 +1,364 @@
+//! The writer: the one thread that writes the file. What came while it wrote a batch is the next batch, with one fsync (group commit).
+//!
+//! When a write fails, the thread is started again, and everything is read anew from the disk before the next answer. Where the
+//! file is damaged, it is set aside (quarantine), and a fresh one takes its place.
+
+use std::collections::BTreeSet;
+use std::collections::HashMap;
+use std::fs::File;
+use std::sync::Arc;
+use std::time::Duration;
+use std::time::Instant;
+
+use rusqlite::Connection;
+use rusqlite::Transaction;
+use rusqlite::TransactionBehavior;
+use rusqlite::config::DbConfig;
+use tokio::sync::oneshot;
+
+use super::batch::Work;
+use super::changes::Changes;
+use super::fault::Fault;
+use super::mailbox::Batch;
+use super::mailbox::Command;
+use super::open;
+use super::open::Failure;
+use super::private;
+use super::retention::Bounds;
+use super::retention::Retention;
+use super::shared::Known;
+use super::shared::Shared;
+use super::statements;
+use super::statements::Writing;
+use crate::store::Unavailable;
+use crate::supervisor::Heartbeat;
+use crate::supervisor::Lost;
+use crate::time::Moment;
+
+/// How long the writer waits for work before it checks the free space of the disk and whether retention is due.
+const IDLE: Duration = Duration::from_secs(1);
+/// How long it waits before it tries again to write what could not be written.
+const RETRY: Duration = Duration::from_millis(100);
+/// Arrivals and outcomes in a batch from which on many senders are at it, and how far apart batches begin then: fewer and
+/// larger ones leave the disk and the processor more time for everything else.
+const MANY: usize = 5;
+const PACE: Duration = Duration::from_millis(1);
+
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    /// Nothing when the file has to be opened anew.
+    pub(super) connection: Option<Connection>,
+    /// Keeps the file locked, and the log with it.
+    pub(super) owned: Option<File>,
+    pub(super) retention: Retention,
+    /// Bytes that stay free on the disk for what is stored already.
+    pub(super) min_free: u64,
+    /// The last id that was given to a message.
+    pub(super) last: i64,
+    /// Whether what is in the file is not what was written.
+    pub(super) damaged: bool,
+    /// When a commit was last synced, and whether the next one is.
+    pub(super) synced: Instant,
+    pub(super) syncs: bool,
+}
+
+impl Writer {
+    /// Writes until there will be nothing more, or until the file cannot be written. After that, or a panic, it is called again.
+    pub(super) fn run(&mut self, beat: &Heartbeat) -> Result<(), Lost> {
+        let connection = match self.connection.take() {
+            Some(connection) => connection,
+            None => self.reopen().inspect_err(|Lost(why)| drop(self.shared.mailbox.set_failing(Some(why.clone()))))?,
+        };
+        self.check_free_space();
+        let served = self.serve(&connection, beat);
+        self.shared.connections.close();
+        // After a failed write, closing the file must not sync it: it could succeed without what was lost.
+        drop(connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, served.is_err()));
+        if served.is_ok() {
+            // The file alone is then the whole store; if that cannot be done, its WAL goes with it.
+            drop(connection.pragma_update(None, "wal_checkpoint", "TRUNCATE"));
+        }
+        served
+    }
+
+    fn serve(&mut self, connection: &Connection, beat: &Heartbeat) -> Result<(), Lost> {
+        while let Some(batch) = self.shared.next(IDLE) {
+            self.turn(connection, batch, beat)?;
+            beat.idle();
+        }
+        Ok(())
+    }
+
+    /// Writes a batch and follows up.
+    fn turn(&mut self, connection: &Connection, mut batch: Batch, beat: &Heartbeat) -> Result<(), Lost> {
+        beat.beat();
+        let begun = Instant::now();
+        let (asides, refills) = (std::mem::take(&mut batch.asides), std::mem::take(&mut batch.refills));
+        let trouble = batch.trouble.take();
+        let mut work = Work::new(Arc::clone(&self.shared), batch);
+        self.check_free_space();
+        let written = match trouble {
+            Some(error) => Err(error),
+            None => self.keep_wal_short(connection).and_then(|()| self.write(connection, &mut work)),
+        };
+        let (mut touched, mut many) = (BTreeSet::new(), false);
+        match written {
+            Ok(()) => {
+                many = work.len() >= MANY;
+                touched = work.conclude();
+                self.wrote();
+            }
+            Err(error) if Fault::of(&error) == Fault::Passing => {
+                drop(work);
+                self.could_not_write(&error);
+            }
+            Err(error) => return Err(self.lose(&error)),
+        }
+        self.refill_all(connection, &touched, refills).map_err(|error| self.lose(&error))?;
+        for aside in asides {
+            (aside.0)(connection, &mut || match self.shared.next(Duration::ZERO) {
+                Some(batch) => self.turn(connection, batch, beat),
+                None => Ok(()),
+            })?;
+        }
+        if many {
+            std::thread::sleep(PACE.saturating_sub(begun.elapsed()));
+        }
+        Ok(())
+    }
+
+    /// A batch is committed, or there was nothing to write: whether more can be is seen when it comes.
+    fn wrote(&self) {
+        if self.shared.mailbox.set_failing(None) {
+            tracing::info!(path = %self.shared.path.display(), "the store's file can be written again");
+        }
+    }
+
+    fn could_not_write(&self, error: &rusqlite::Error) {
+        let why = format!("the SQLite file cannot be written at the moment ({error})");
+        if self.shared.mailbox.set_failing(Some(why)) {
+            tracing::error!(
+                %error,
+                path = %self.shared.path.display(),
+                "the store's file cannot be written at the moment: no more events are queued, and what became of those that \
+                 were attempted is kept in memory until it can be"
+            );
+        }
+        std::thread::sleep(RETRY);
+    }
+
+    /// What was written may not be on the disk.
+    fn lose(&mut self, error: &rusqlite::Error) -> Lost {
+        self.damaged |= Fault::of(error) == Fault::Damage;
+        let said = if self.damaged { "is damaged" } else { "could not be written" };
+        let why = format!("the SQLite file {said} ({error})");
+        self.shared.mailbox.set_failing(Some(why.clone()));
+        tracing::error!(%error, path = %self.shared.path.display(), "the store's file {said}: it is opened anew");
+        Lost(why)
+    }
+
+    /// Closes all connections, has the file read from the disk from here on, and opens it: in its place a fresh one, if it is damaged.
+    fn reopen(&mut self) -> Result<Connection, Lost> {
+        let shared = Arc::clone(&self.shared);
+        let now = shared.wall.now();
+        shared.connections.close();
+        if !self.damaged {
+            open::drop_cached_pages(&shared.path).map_err(Lost)?;
+        }
+        let opened =
+            if self.damaged { None } else { self.connect(now).map(Some).or_else(|failure| self.damage(&failure))? };
+        let (connection, gone) = match opened {
+            Some(connection) => (connection, 0),
+            None => {
+                self.owned = Some(open::quarantine(&shared.path, self.owned.take(), now).map_err(Lost)?);
+                shared.forgotten.set_aside(self.last);
+                (self.connect(now).map_err(|failure| Lost(failure.explain(&shared.path)))?, self.last)
+            }
+        };
+        self.damaged = false;
+        for known in shared.queues.all() {
+            let row = statements::destination(&connection, known.queue.id());
+            let read = row.and_then(|row| Ok((row, statements::counts(&connection, row)?)));
+            let (row, counts) = read.map_err(|error| self.lose(&error))?;
+            known.set_destination(row);
+            known.claims.reset(gone, counts);
+            known.queue.signal().raise();
+        }
+        shared.mailbox.set_failing(None);
+        tracing::warn!(path = %shared.path.display(), "the store's file was opened anew");
+        Ok(connection)
+    }
+
+    /// Notes that the file is damaged, if that is what is wrong.
+    fn damage<T>(&mut self, failure: &Failure) -> Result<Option<T>, Lost> {
+        let Failure::Sqlite(error) = failure else { return Err(Lost(failure.explain(&self.shared.path))) };
+        let lost = self.lose(error);
+        if self.damaged { Ok(None) } else { Err(lost) }
+    }
+
+    fn connect(&mut self, now: Moment) -> Result<Connection, Failure> {
+        let shared = &self.shared;
+        let (mut connection, is_new) = open::connect(&shared.path)?;
+        if is_new {
+            statements::mark_deleted(&connection, self.last)?;
+        } else {
+            self.last = open::compare(&connection, &shared.path, shared.log.checkpoint(), now)?.max(self.last);
+        }
+        open::truncate_wal(&connection)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+        self.syncs = true;
+        shared.housekeeper.watch(&mut connection)?;
+        shared.connections.open(&shared.path)?;
+        Ok(connection)
+    }
+
+    fn keep_wal_short(&self, connection: &Connection) -> rusqlite::Result<()> {
+        let short = self.shared.housekeeper.restart(connection, &self.shared.connections)?;
+        if self.shared.mailbox.set_long(!short) {
+            if short {
+                tracing::info!("the WAL of the store's file has restarted: events are taken again");
+            } else {
+                tracing::error!(
+                    path = %self.shared.path.display(),
+                    "somebody has been reading the store's file for so long that its WAL cannot restart: no more events are \
+                     taken until they have finished"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// New messages are refused before the disk is full, so that there is room to record what becomes of the others.
+    fn check_free_space(&self) {
+        let folder = private::folder(&self.shared.path);
+        // A file system that does not say has no limit.
+        let free = rustix::fs::statvfs(folder).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        let full = free < self.min_free;
+        if self.shared.mailbox.set_full(full) {
+            if full {
+                tracing::error!(free, min_free = self.min_free, "the disk is nearly full: no more events are taken");
+            } else {
+                tracing::info!(free, "there is room on the disk again");
+            }
+        }
+    }
+
+    fn write(&mut self, connection: &Connection, work: &mut Work) -> rusqlite::Result<()> {
+        let (now, due) = (self.shared.wall.now(), self.shared.pauses.now());
+        let purge = self.retention.is_due(now);
+        if work.batch.is_read_only() && !purge {
+            return Ok(());
+        }
+        if self.shared.mailbox.healthy().is_err() {
+            // Their senders are answered when the replies are dropped.
+            work.batch.arrivals.clear();
+        }
+        let acknowledged = !work.batch.arrivals.is_empty() || !work.batch.commands.is_empty();
+        let syncs = acknowledged || self.synced.elapsed() >= self.shared.limits.sync_every;
+        if self.syncs != syncs {
+            connection.pragma_update(None, "synchronous", if syncs { "FULL" } else { "NORMAL" })?;
+            self.syncs = syncs;
+        }
+        let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+        let mut writing = Writing::new(&transaction)?;
+        work.settle(&mut writing, &transaction, due)?;
+        work.admit(&mut writing, &mut self.last, now)?;
+        drop(writing);
+        for command in std::mem::take(&mut work.batch.commands) {
+            let mut changes = Changes::new(now, due, self.last);
+            obey(&transaction, command, &mut changes, work)?;
+            self.last = changes.last;
+        }
+        self.retention.wrote(work.bytes());
+        if purge {
+            let keep: HashMap<_, _> =
+                self.shared.queues.all().iter().map(|known| (known.destination(), known.keep())).collect();
+            let (last, checkpoint, arrived) = (self.last, self.shared.log.checkpoint(), work.arrived());
+            self.retention.purge(&transaction, Bounds { now, keep: &keep, last, checkpoint, arrived })?;
+        }
+        transaction.commit()?;
+        if syncs {
+            self.synced = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Reads what may be attempted, where somebody waits for it or something has changed, and tells the dispatchers.
+    fn refill_all(
+        &self,
+        connection: &Connection,
+        touched: &BTreeSet<usize>,
+        refills: Vec<(usize, Option<oneshot::Sender<()>>)>,
+    ) -> rusqlite::Result<()> {
+        let asked: BTreeSet<usize> = refills.iter().map(|(index, _)| *index).collect();
+        for known in touched.union(&asked).filter_map(|index| self.shared.queues.get(*index)) {
+            let index = known.queue.index();
+            let refilled = (asked.contains(&index) || known.claims.is_low()) && self.refill(connection, &known)?;
+            if refilled || touched.contains(&index) {
+                known.queue.signal().raise();
+            }
+        }
+        for waiting in refills.into_iter().filter_map(|(_, waiting)| waiting) {
+            // One that is gone has stopped waiting.
+            let _gone = waiting.send(());
+        }
+        Ok(())
+    }
+
+    /// Claims deliveries that may be attempted: those that are due and those that wait for their first attempt by turns. Whether there
+    /// were any.
+    fn refill(&self, connection: &Connection, known: &Known) -> rusqlite::Result<bool> {
+        let (claims, destination, now) = (&known.claims, known.destination(), self.shared.pauses.now());
+        let (wanted, claimed) = claims.wanted();
+        let limit = wanted.saturating_add(claimed);
+        let due = statements::due(connection, destination, now, limit)?;
+        let fresh = statements::fresh(connection, destination, limit)?;
+        let full = due.len() == limit || fresh.len() == limit;
+        let (mut due, mut fresh) = (claims.unclaimed(due).into_iter(), claims.unclaimed(fresh).into_iter());
+        let left = due.len() + fresh.len() > wanted;
+        let mut entries = Vec::with_capacity(wanted.min(due.len() + fresh.len()));
+        while entries.len() < wanted {
+            let pair = [due.next(), fresh.next()];
+            if pair == [None, None] {
+                break;
+            }
+            for id in pair.into_iter().flatten().take(wanted - entries.len()) {
+                entries.extend(statements::entry(connection, id, destination)?);
+            }
+        }
+        let any = !entries.is_empty();
+        claims.refill(entries, full || left, statements::next_due(connection, destination, now)?);
+        known.refilled(self.shared.pauses.instant());
+        Ok(any)
+    }
+}
+
+/// Carries out a command, wholly or not at all. One that fails by itself fails alone.
+fn obey(
+    transaction: &Connection,
+    Command { act, reply }: Command,
+    changes: &mut Changes,
+    work: &mut Work,
+) -> rusqlite::Result<()> {
+    transaction.execute_batch("SAVEPOINT command")?;
+    match act(transaction, changes) {
+        Ok(answer) => {
+            transaction.execute_batch("RELEASE command")?;
+            work.obeyed(changes, reply, answer);
+        }
+        Err(error) if Fault::is_of_statement(&error) => {
+            transaction.execute_batch("ROLLBACK TO command; RELEASE command")?;
+            // One that is gone has stopped waiting.
+            let _gone = reply.send(Err(Unavailable(format!("the SQLite file cannot be used for that: {error}"))));
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+impl Drop for Writer {
+    /// When it was given up, whoever waits for it is answered.
+    fn drop(&mut self) {
+        self.shared.mailbox.abandon();
+    }
+}
