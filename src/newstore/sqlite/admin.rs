@@ -361,9 +361,11 @@ fn purge(
 #[cfg(test)]
 mod tests {
     use super::super::schema;
+    use super::super::tests::World;
     use super::*;
     use crate::message::Message;
     use crate::newstore::types::Filter;
+    use crate::newstore::types::Outcome;
 
     const NOW: i64 = 5_000;
 
@@ -570,5 +572,35 @@ mod tests {
             plan(DELETE_MESSAGE),
             format!("{message}; SCALAR SUBQUERY 1; SEARCH deliveries USING PRIMARY KEY (message=?)")
         );
+    }
+
+    #[tokio::test]
+    async fn what_is_replayed_is_taken_again_and_what_is_purged_is_gone_and_counts_follow() {
+        let world = World::new(limits::Sqlite::default());
+        let queue = world.queue("shop").await;
+        for id in ["1", "2", "3"] {
+            world.enqueue(&queue, id, Some(7)).await;
+        }
+        while let Some(taken) = world.take(&queue, 1).await.pop() {
+            taken.settle(Outcome::Dead { failed: world.failed() });
+            world.stats(&queue).await;
+        }
+        assert_eq!(world.stats(&queue).await, (0, 0, 0, 3));
+        let store = &world.store;
+        let replayed = store.replay_all(&Filter::default(), None, 2).await.expect("replayed");
+        assert_eq!((replayed.deliveries, replayed.next.is_some()), (2, true));
+        assert_eq!(world.stats(&queue).await, (1, 0, 1, 1));
+        let taken = world.take(&queue, 9).await;
+        assert_eq!((super::super::tests::ids(&taken), taken[0].tries().before_replay), (vec!["1".to_owned()], 1));
+        taken.into_iter().for_each(|taken| taken.settle(world.delivered()));
+        assert_eq!(world.stats(&queue).await, (0, 0, 1, 1));
+        let delivered = Filter { state: Some(State::Delivered), ..Filter::default() };
+        let id = store.list(&delivered, None, 9).await.expect("a list").deliveries[0].id;
+        assert!(matches!(store.replay("bank", id, None).await, Err(AdminError::NoSuchEvent(..))));
+        assert_eq!(store.replay("shop", id, None).await.expect("replayed"), 1);
+        assert_eq!(world.stats(&queue).await, (1, 0, 1, 1));
+        assert_eq!(store.purge(&Filter::default(), None, 9).await.expect("purged").deliveries, 1);
+        assert_eq!(world.stats(&queue).await, (1, 0, 1, 0));
+        assert!(store.show("shop", id).await.expect("a message").message.is_some());
     }
 }

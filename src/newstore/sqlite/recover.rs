@@ -508,7 +508,9 @@ impl Delivered {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::tests::World;
     use super::*;
+    use crate::limits;
     use crate::message::Message;
     use crate::message::codec;
     use crate::time::Moment;
@@ -749,6 +751,52 @@ mod tests {
         let owned = Connection::open(path("s.db.damaged-5")).expect("a file");
         owned.execute_batch("CREATE TABLE messages (id)").expect("a table");
         assert!(Recovery::open(path("s.db.damaged-5")).is_err(), "it is of another program");
+    }
+
+    #[tokio::test]
+    async fn a_quarantined_file_is_recovered_while_the_store_serves() {
+        let old = World::new(limits::Sqlite::default());
+        let queue = old.queue("shop").await;
+        for (id, lane) in [("1", Some(9)), ("2", Some(9)), ("3", None), ("4", None), ("5", None)] {
+            old.enqueue(&queue, id, lane).await;
+        }
+        let [_, three, four, _] = old.take(&queue, 4).await.try_into().expect("four");
+        three.settle(old.delivered());
+        four.settle(Outcome::Dead { failed: old.failed() });
+        assert_eq!(old.stats(&queue).await, (1, 2, 0, 1));
+        let path = old.path();
+        let World { folder, store, .. } = old;
+        drop(store);
+        let new = World::new(limits::Sqlite { recover_rows: 2, retention_rows: 1, ..limits::Sqlite::default() });
+        let queue = new.queue("shop").await;
+        new.enqueue(&queue, "6", Some(9)).await;
+        fs::copy(path, new.folder.path().join("store.db.damaged-1")).expect("a copy");
+        drop(folder);
+        assert_eq!(new.sqlite().quarantined(), 1);
+        let (mut done, mut after) = (Recovered::default(), None);
+        loop {
+            let part = new.store.recover("store.db.damaged-1", after).await.expect("recovered");
+            done = part.and(done);
+            after = part.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(done, Recovered { imported: 5, ..Recovered::default() });
+        assert_eq!((new.sqlite().quarantined(), new.path().with_extension("db.recovered-1").exists()), (0, true));
+        assert_eq!(new.stats(&queue).await, (2, 2, 0, 1));
+        let mut taken = Vec::new();
+        loop {
+            let some = new.take(&queue, 1).await;
+            let Some(delivery) = some.into_iter().next() else { break };
+            taken.push(delivery.message().event_id.to_str().expect("text").to_owned());
+            delivery.settle(new.delivered());
+            new.stats(&queue).await;
+        }
+        taken.sort_unstable();
+        assert_eq!(taken, ["1", "2", "5", "6"]);
+        assert_eq!(new.stats(&queue).await, (0, 0, 0, 1));
+        assert!(new.store.recover("store.db.damaged-1", None).await.is_err(), "it is done");
     }
 
     proptest! {

@@ -97,7 +97,12 @@ impl World {
     }
 }
 
-fn open(path: &Path, limits: &limits::Limits, clock: &Clock, supervisor: &Supervisor) -> Result<Sqlite, String> {
+pub(super) fn open(
+    path: &Path,
+    limits: &limits::Limits,
+    clock: &Clock,
+    supervisor: &Supervisor,
+) -> Result<Sqlite, String> {
     Sqlite::open(&Options {
         path: path.to_owned(),
         max_events: 1000,
