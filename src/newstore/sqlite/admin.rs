@@ -11,7 +11,7 @@ use rusqlite::params;
 use super::Sqlite;
 use super::changes::Changes;
 use super::ids;
-use super::rows;
+use super::message_row;
 use super::search::Direction;
 use super::search::Found;
 use super::search::Search;
@@ -235,7 +235,7 @@ fn show(file: &Connection, source: &str, id: i64) -> rusqlite::Result<Option<Det
     if deliveries.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Details { deliveries, message: rows::message(&transaction, id)?.map(Arc::new) }))
+    Ok(Some(Details { deliveries, message: message_row::whole(&transaction, id)?.map(Arc::new) }))
 }
 
 /// One message that is delivered again.

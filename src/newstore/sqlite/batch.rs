@@ -40,7 +40,8 @@ pub(super) struct Work {
     /// Deliveries that may be attempted at once.
     ready: Vec<(usize, Entry)>,
     settled: Vec<(Settled, bool)>,
-    moved: Vec<Change>,
+    /// Changes of deliveries, and whether they let one be attempted that is neither handed over nor has said when it is due.
+    moved: Vec<(Change, bool)>,
     answers: Vec<(oneshot::Sender<Result<Answer, Unavailable>>, Answer)>,
     bytes: usize,
 }
@@ -114,11 +115,11 @@ impl Work {
             Outcome::Retry { .. } => State::Retrying,
             Outcome::Dead { .. } => State::Dead,
         };
-        self.moved.push(Change { destination, from: Some(settled.was), to: Some(to) });
+        self.moved.push((Change { destination, from: Some(settled.was), to: Some(to) }, false));
         if let (false, Some(lane)) = (to.is_open(), settled.lane)
             && let Some(state) = statements::promote(connection, destination, lane, due)?
         {
-            self.moved.push(Change { destination, from: Some(State::Blocked), to: Some(state) });
+            self.moved.push((Change { destination, from: Some(State::Blocked), to: Some(state) }, true));
         }
         Ok(true)
     }
@@ -152,7 +153,7 @@ impl Work {
             let Some(known) = self.shared.queues.get(index) else { continue };
             let (destination, lane) = (known.destination(), rows::lane(lane));
             let state = writing.delivery((id, destination), lane, now)?;
-            self.moved.push(Change { destination, from: None, to: Some(state) });
+            self.moved.push((Change { destination, from: None, to: Some(state) }, false));
             if state == State::Queued {
                 let entry = Entry { id, lane, attempts: 0, before_replay: 0, replayed: None };
                 self.ready.push((index, entry));
@@ -175,7 +176,8 @@ impl Work {
         reply: oneshot::Sender<Result<Answer, Unavailable>>,
         answer: Answer,
     ) {
-        self.moved.append(&mut changes.moved);
+        let claimable = |to| matches!(to, Some(State::Queued | State::Retrying));
+        self.moved.extend(changes.moved.drain(..).map(|change| (change, claimable(change.to))));
         self.records.append(&mut changes.records);
         if changes.stored {
             self.last = Some(changes.last);
@@ -191,10 +193,8 @@ impl Work {
         }
         self.shared.cache.insert(self.arrived.drain(..));
         let mut touched = BTreeSet::new();
-        let mut handed = BTreeSet::new();
         for (index, entry) in self.ready.drain(..) {
             if let Some(known) = self.shared.queues.get(index) {
-                handed.insert(known.destination());
                 known.claims.arrived(entry);
                 touched.insert(index);
             }
@@ -210,16 +210,13 @@ impl Work {
                 self.shared.forgotten.keep(known.queue.id(), settled);
             }
         }
-        for Change { destination, from, to } in self.moved.drain(..) {
+        for (Change { destination, from, to }, claimable) in self.moved.drain(..) {
             let Some(known) = self.shared.queues.of(destination) else { continue };
             known.claims.count(|counts| {
                 counts.add(from, -1);
                 counts.add(to, 1);
             });
-            // A retry has said when it is due, and an arrival was handed over.
-            let is_new = from.is_none() && handed.contains(&destination);
-            let retries = matches!((from, to), (Some(State::Queued | State::Retrying), Some(State::Retrying)));
-            if matches!(to, Some(State::Queued | State::Retrying)) && !is_new && !retries {
+            if claimable {
                 known.claims.changed();
                 touched.insert(known.queue.index());
             }

@@ -1,6 +1,7 @@
 //! What an error of SQLite means for the file.
 
 use rusqlite::ErrorCode;
+use rusqlite::ffi;
 
 /// What an error means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +16,10 @@ pub(super) enum Fault {
 
 impl Fault {
     pub(super) fn of(error: &rusqlite::Error) -> Self {
+        // The index of a WAL grows where the disk is full.
+        if error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_IOERR_SHMSIZE) {
+            return Self::Passing;
+        }
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Passing,
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damage,

@@ -16,6 +16,7 @@ mod housekeeper;
 mod ids;
 mod log_repair;
 mod mailbox;
+mod message_row;
 mod open;
 mod private;
 mod queue;
@@ -66,7 +67,6 @@ use super::Outcome;
 use super::Queue;
 use super::QueueTerms;
 use super::Route;
-use super::State;
 use super::Stats;
 use super::Want;
 use crate::clock::Clock;
@@ -82,6 +82,7 @@ use crate::store::dedupe_log::LogMetrics;
 use crate::store::dedupe_log::Record;
 use crate::supervisor::Lost;
 use crate::supervisor::Supervisor;
+use crate::time::Moment;
 
 /// Most destinations of one message.
 const MAX_ROUTES: usize = 16;
@@ -305,9 +306,9 @@ impl Sqlite {
             lane: rows::lane(claimed.lane),
             attempts: tries.attempts,
             before_replay: tries.before_replay,
-            replayed: tries.replayed_at.map(crate::time::Moment::millis),
+            replayed: tries.replayed_at.map(Moment::millis),
         };
-        known.claims.give_back([entry].into());
+        known.claims.give_back_one(entry);
         queue.signal().raise();
     }
 

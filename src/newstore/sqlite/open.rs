@@ -7,6 +7,7 @@ use std::io;
 use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::Mutex;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -17,6 +18,7 @@ use rusqlite::config::DbConfig;
 use super::Options;
 use super::Sqlite;
 use super::connections::Connections;
+use super::connections::keep_plans;
 use super::fault::Fault;
 use super::housekeeper::Housekeeper;
 use super::housekeeper::PATIENCE;
@@ -78,11 +80,11 @@ impl Sqlite {
         set_lone_wal_aside(path, now)?;
         drop_cached_pages(path)?;
         let mut log = None;
-        let opened = match first(path, options, &mut log) {
-            Err(Failure::Sqlite(error)) if Fault::of(&error) == Fault::Damage && is_ours(path) => {
+        let opened = match first(path, options, (&mut log, false)) {
+            Err(Failure::Sqlite(error)) if is_damage(&error) && is_ours(path) => {
                 tracing::error!(%error, path = %path.display(), "the store's file is damaged");
-                owned = quarantine(path, Some(owned), now)?;
-                first(path, options, &mut log)
+                owned = quarantine(path, now)?;
+                first(path, options, (&mut log, true))
             }
             opened => opened,
         };
@@ -104,6 +106,7 @@ impl Sqlite {
             queues: Queues::default(),
             cache: Cache::new(limits.cached_bytes),
             forgotten: Forgotten::default(),
+            owned: Mutex::new(owned),
             log,
             wall,
             limits,
@@ -112,7 +115,6 @@ impl Sqlite {
             retention: Retention::new(&shared.limits, now),
             shared: Arc::clone(&shared),
             connection: Some(connection),
-            owned: Some(owned),
             min_free: options.min_free,
             last,
             damaged: false,
@@ -149,15 +151,19 @@ fn threads(
     Ok((vec![housekeeper, writer], log))
 }
 
+/// Whether a file that was just opened is damaged. What the gateway asks is right: if SQLite does not understand it, the layout is not
+/// what it was.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    Fault::of(error) == Fault::Damage || error.sqlite_error_code() == Some(ErrorCode::Unknown)
+}
+
 /// Opens the file and its log, if that is not open; the connection of the writer, and the last message that was ever stored.
 fn first(
     path: &Path,
     options: &Options<'_>,
-    log: &mut Option<(Arc<DedupeLog>, Found)>,
+    (log, replaces): (&mut Option<(Arc<DedupeLog>, Found)>, bool),
 ) -> Result<(Connection, i64), Failure> {
     let (clock, now) = (options.clocks.0.clone(), options.clocks.0.now());
-    // A fresh one in the place of a damaged one is no older copy.
-    let replaces = log.is_some();
     let (connection, is_new) = open(path)?;
     let (log, found) = match log {
         Some(log) => log,
@@ -169,7 +175,8 @@ fn first(
         }
     };
     create(&connection, is_new)?;
-    if replaces && is_new {
+    if replaces {
+        // It is no older copy.
         statements::mark_deleted(&connection, found.checkpoint)?;
     }
     let last = compare(&connection, path, found.checkpoint, now)?;
@@ -193,6 +200,7 @@ fn open(path: &Path) -> Result<(Connection, bool), Failure> {
     // Whoever closes a file last moves what is in its WAL, unless told not to: that of somebody else stays as it is, and that of
     // one that is damaged.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    keep_plans(&connection)?;
     connection.busy_timeout(PATIENCE)?;
     let owner = schema::owner(&connection)?;
     match owner {
@@ -244,8 +252,8 @@ fn is_ours(path: &Path) -> bool {
     named || private::endings(path).iter().any(|ending| ending.as_encoded_bytes().starts_with(b"-dedupe."))
 }
 
-/// Sets a damaged file and its WAL aside, and makes an empty one in its place, which is locked. No connection may be open.
-pub(super) fn quarantine(path: &Path, owned: Option<File>, now: Moment) -> Result<File, String> {
+/// Sets a damaged file and its WAL aside, and makes an empty one in its place, which is locked; its lock. No connection may be open.
+pub(super) fn quarantine(path: &Path, now: Moment) -> Result<File, String> {
     let aside = beside(path, &format!(".damaged-{}", private::stamp(now)));
     let replace = || {
         if aside.exists() {
@@ -262,7 +270,6 @@ pub(super) fn quarantine(path: &Path, owned: Option<File>, now: Moment) -> Resul
     };
     let new: io::Result<File> = replace();
     let new = new.map_err(|error| format!("{} is damaged and cannot be set aside ({error})", path.display()))?;
-    drop(owned);
     tracing::error!(
         path = %path.display(),
         aside = %aside.display(),

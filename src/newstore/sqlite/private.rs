@@ -30,9 +30,9 @@ pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-/// A moment as it stands in names of files.
+/// A moment as it stands in names of files: digits and letters.
 pub(super) fn stamp(moment: Moment) -> String {
-    moment.rfc3339().to_string().replace(['-', ':'], "")
+    moment.rfc3339().to_string().replace(['-', ':', '.'], "")
 }
 
 /// Makes renames and removals beside a file durable.

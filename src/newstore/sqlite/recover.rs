@@ -25,9 +25,9 @@ use super::admin::Names;
 use super::changes::Changes;
 use super::ids;
 use super::mailbox::Settled;
+use super::message_row;
 use super::private::beside;
 use super::private::sync_folder;
-use super::rows;
 use super::schema;
 use super::schema::Owner;
 use super::shared::Forgotten;
@@ -233,7 +233,7 @@ impl Recovery {
 
     /// The columns of a message that is what was written.
     fn columns(&self, id: i64) -> rusqlite::Result<Option<Vec<Value>>> {
-        if rows::message(&self.damaged, id)?.is_none() {
+        if message_row::whole(&self.damaged, id)?.is_none() {
             return Ok(None);
         }
         let mut statement = self.damaged.prepare_cached(&format!("SELECT {MESSAGE} FROM messages WHERE id = ?1"))?;

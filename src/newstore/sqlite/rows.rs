@@ -1,23 +1,15 @@
-//! Messages as rows: what is written of one, and what is read.
+//! What is written of a message, and what is known of one without reading it.
 
-use bytes::Bytes;
-use http::Method;
 use rusqlite::Connection;
 use rusqlite::OptionalExtension as _;
-use rusqlite::Row;
 
 use super::statements::limit_of;
 use crate::event::Lane;
 use crate::message::Message;
 use crate::message::codec;
-use crate::time::Moment;
 
 /// Why a delivery is given up whose message is not what was written.
 pub(super) const DAMAGED: &str = "damaged on disk";
-
-/// What a message is read from.
-pub(super) const MESSAGE: &str =
-    "received, checksum, source, event_id, type, method, target, trace, verified, headers, body";
 
 /// What is written of a message besides what stands in it as it is. It is made on the thread of the request, to spare the writer.
 #[derive(Debug)]
@@ -58,41 +50,80 @@ pub(super) fn size(connection: &Connection, id: i64) -> rusqlite::Result<Option<
     Ok(size.map(|size| usize::try_from(size).unwrap_or_default()))
 }
 
-/// Reads a message; `None` when it is not what was written.
-pub(super) fn message(connection: &Connection, id: i64) -> rusqlite::Result<Option<Message>> {
-    let mut statement = connection.prepare_cached(&format!("SELECT {MESSAGE} FROM messages WHERE id = ?1"))?;
-    statement.query_row([id], |row| decode(row, 0)).optional().map(Option::flatten)
-}
-
-/// The message in the columns [`MESSAGE`], which begin here; `None` when it is not what was written: SQLite does not notice a bit
-/// that has flipped in a body.
-pub(super) fn decode(row: &Row<'_>, begin: usize) -> rusqlite::Result<Option<Message>> {
-    let part = |column: usize| Ok::<_, rusqlite::Error>(row.get_ref(begin + column)?.as_str().ok());
-    let value = |column: usize| Ok::<_, rusqlite::Error>(part(column)?.and_then(codec::value));
-    let number = |column: usize| Ok::<_, rusqlite::Error>(row.get_ref(begin + column)?.as_i64().ok());
-    let (Some(received), Some(checksum), Some(source)) = (number(0)?, number(1)?, value(2)?) else { return Ok(None) };
-    let (Some(event_id), Some(method), Some(target)) = (value(3)?, part(5)?, part(6)?) else { return Ok(None) };
-    let (Some(headers), Ok(body)) = (part(9)?, row.get_ref(begin + 10)?.as_blob()) else { return Ok(None) };
-    let (Ok(method), Some(pairs)) = (method.parse::<Method>(), codec::from_json(headers)) else { return Ok(None) };
-    let message = Message {
-        source,
-        event_id,
-        kind: value(4)?,
-        received_at: Moment::from_millis(received),
-        method,
-        headers: pairs,
-        body: Bytes::copy_from_slice(body),
-        target: target.into(),
-        trace: value(7)?,
-        verified: number(8)? == Some(1),
-        keys: None,
-        lane: None,
-    };
-    let is_whole = i64::from(codec::checksum(&message, headers)) == checksum;
-    Ok(is_whole.then_some(message))
-}
-
 /// A lane as entries have it.
 pub(super) fn lane(lane: Option<Lane>) -> Option<u64> {
     lane.map(|lane| lane.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+    use rusqlite::types::Value;
+
+    use super::super::mailbox::Arrival;
+    use super::super::mailbox::Reply;
+    use super::super::message_row;
+    use super::super::schema;
+    use super::super::statements;
+    use super::super::statements::Writing;
+    use super::*;
+
+    /// A file with this message alone, and a delivery of it.
+    fn written(message: Message) -> Connection {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let _on_it = runtime.enter();
+        let (columns, (reply, _written)) = (Columns::of(&message), Reply::new());
+        let arrival = Arrival { message: Arc::new(message), columns, routes: Vec::new(), once: None, reply };
+        let file = Connection::open_in_memory().expect("a file");
+        schema::create(&file).expect("a layout");
+        let mut writing = Writing::new(&file).expect("statements");
+        writing.message(1, &arrival).expect("a message");
+        writing.delivery((1, 1), Some(7), crate::time::Moment::from_unix(0)).expect("a delivery");
+        drop(writing);
+        file
+    }
+
+    fn any_value() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            Just(Value::Null),
+            any::<i64>().prop_map(Value::Integer),
+            any::<f64>().prop_map(Value::Real),
+            ".{0,20}".prop_map(Value::Text),
+            proptest::collection::vec(any::<u8>(), 0..20).prop_map(Value::Blob),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn any_message_comes_back_as_it_was_but_for_its_lane(message in Message::any()) {
+            let file = written(message.clone());
+            prop_assert_eq!(size(&file, 1), Ok(Some(message.weight())));
+            prop_assert_eq!(message_row::whole(&file, 1), Ok(Some(Message { lane: None, ..message })));
+        }
+
+        #[test]
+        fn whatever_stands_in_a_row_nothing_fails_that_reads_it(column in 0..24_usize, value in any_value()) {
+            let file = written(Message::example());
+            let of_messages = "source received size checksum keys until event_id type method target trace verified headers body";
+            let of_deliveries = "message destination state attempts before_replay settled due replayed lane status failures";
+            let of_messages = of_messages.split(' ').map(|name| ("messages", name));
+            let of_deliveries = of_deliveries.split(' ').map(|name| ("deliveries", name));
+            let Some((table, name)) = of_messages.chain(of_deliveries).nth(column) else { return Ok(()) };
+            // What must not be nothing cannot be.
+            let _refused = file.execute(&format!("UPDATE {table} SET {name} = ?1"), [value]);
+            for state in [3, 4] {
+                prop_assert!(message_row::whole(&file, 1).is_ok() && size(&file, 1).is_ok());
+                prop_assert!(statements::entry(&file, 1, 1).is_ok() && statements::oldest(&file, 1).is_ok());
+                prop_assert!(statements::fresh(&file, 1, 9).is_ok() && statements::due(&file, 1, 10, 9).is_ok());
+                prop_assert!(statements::next_due(&file, 1, 0).is_ok() && statements::counts(&file, 1).is_ok());
+                prop_assert!(statements::failures_of(&file, 1, 1).is_ok() && statements::last(&file).is_ok());
+                prop_assert!(statements::promote(&file, 1, 7, 0).is_ok());
+                let keys = statements::keys_behind(&file, 0, 0, |_, _, _| {});
+                prop_assert!(keys.is_ok());
+                file.execute("UPDATE deliveries SET state = ?1", [state]).expect("another state");
+            }
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -44,6 +45,8 @@ pub(super) struct Shared {
     pub(super) queues: Queues,
     pub(super) cache: Cache,
     pub(super) forgotten: Forgotten,
+    /// Keeps the file locked, and the log with it.
+    pub(super) owned: Mutex<File>,
 }
 
 impl Shared {

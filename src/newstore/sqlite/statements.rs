@@ -52,8 +52,7 @@ const FIRST: &str = "SELECT message FROM deliveries INDEXED BY by_state
     WHERE destination = ?1 AND state = ?2 AND state <> 5 ORDER BY message LIMIT 1";
 const RECEIVED: &str = "SELECT received FROM messages WHERE id = ?1";
 const KEYS_BEHIND: &str = "SELECT source, keys, until FROM messages WHERE id > ?1 AND until > ?2";
-const LAST: &str =
-    "SELECT max(coalesce((SELECT max(id) FROM messages), 0), coalesce((SELECT max(message) FROM deleted), 0))";
+const LAST: [&str; 2] = ["SELECT max(id) FROM messages", "SELECT max(message) FROM deleted"];
 const MARK_DELETED: &str = "UPDATE deleted SET message = ?1 WHERE message < ?1";
 const DELETE_MESSAGE: &str = "DELETE FROM messages WHERE id = ?1";
 const DELETE_DELIVERIES: &str = "DELETE FROM deliveries WHERE message = ?1";
@@ -164,11 +163,12 @@ pub(super) fn promote(
     lane: u64,
     due: i64,
 ) -> rusqlite::Result<Option<State>> {
+    let number = |row: &Row<'_>, column| Ok::<_, rusqlite::Error>(row.get_ref(column)?.as_i64().ok());
     let first = connection
         .prepare_cached(LANE_FIRST)?
-        .query_row(params![destination, lane.cast_signed()], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))
+        .query_row(params![destination, lane.cast_signed()], |row| Ok((number(row, 0)?, number(row, 1)?)))
         .optional()?;
-    let Some((first, state)) = first else { return Ok(None) };
+    let Some((Some(first), Some(state))) = first else { return Ok(None) };
     if state != ids::state(State::Blocked) {
         return Ok(None);
     }
@@ -243,7 +243,7 @@ pub(super) fn oldest(connection: &Connection, destination: i64) -> rusqlite::Res
     let mut statement = connection.prepare_cached(FIRST)?;
     let mut first = None;
     for state in [State::Blocked, State::Queued, State::Retrying] {
-        let found = statement.query_row([destination, ids::state(state)], |row| row.get::<_, i64>(0)).optional()?;
+        let found = numbers(&mut statement, [destination, ids::state(state)])?;
         first = first.into_iter().chain(found).min();
     }
     let Some(first) = first else { return Ok(None) };
@@ -261,7 +261,10 @@ pub(super) fn destination(connection: &Connection, id: &DestinationId) -> rusqli
 
 /// How far the file has come: the last message that is or was in it.
 pub(super) fn last(connection: &Connection) -> rusqlite::Result<i64> {
-    connection.query_row(LAST, [], |row| row.get(0))
+    // What is damaged is not believed.
+    let last = |sql| connection.query_row(sql, [], |row| Ok(row.get_ref(0)?.as_i64().unwrap_or_default()));
+    let [stored, deleted] = LAST.map(last);
+    Ok(stored?.max(deleted?))
 }
 
 /// Notes that the file has come at least this far, whatever becomes of the messages in it.

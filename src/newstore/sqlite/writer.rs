@@ -5,8 +5,8 @@
 
 use std::collections::BTreeSet;
 use std::collections::HashMap;
-use std::fs::File;
 use std::sync::Arc;
+use std::sync::PoisonError;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -48,8 +48,6 @@ pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     /// Nothing when the file has to be opened anew.
     pub(super) connection: Option<Connection>,
-    /// Keeps the file locked, and the log with it.
-    pub(super) owned: Option<File>,
     pub(super) retention: Retention,
     /// Bytes that stay free on the disk for what is stored already.
     pub(super) min_free: u64,
@@ -91,11 +89,11 @@ impl Writer {
 
     /// Writes a batch and follows up.
     fn turn(&mut self, connection: &Connection, mut batch: Batch, beat: &Heartbeat) -> Result<(), Lost> {
-        beat.beat();
-        let begun = Instant::now();
         let (asides, refills) = (std::mem::take(&mut batch.asides), std::mem::take(&mut batch.refills));
         let trouble = batch.trouble.take();
         let mut work = Work::new(Arc::clone(&self.shared), batch);
+        beat.beat();
+        let begun = Instant::now();
         self.check_free_space();
         let written = match trouble {
             Some(error) => Err(error),
@@ -170,7 +168,8 @@ impl Writer {
         let (connection, gone) = match opened {
             Some(connection) => (connection, 0),
             None => {
-                self.owned = Some(open::quarantine(&shared.path, self.owned.take(), now).map_err(Lost)?);
+                let owned = open::quarantine(&shared.path, now).map_err(Lost)?;
+                *shared.owned.lock().unwrap_or_else(PoisonError::into_inner) = owned;
                 shared.forgotten.set_aside(self.last);
                 (self.connect(now).map_err(|failure| Lost(failure.explain(&shared.path)))?, self.last)
             }
