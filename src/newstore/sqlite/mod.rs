@@ -30,6 +30,8 @@ mod statements;
 mod take;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_open;
 mod volatile;
 mod writer;
 
@@ -220,7 +222,7 @@ impl Sqlite {
         });
         let (columns, (reply, written)) = (Columns::of(&message), Reply::new());
         let arrival = Arrival { message, columns, routes, once, reply };
-        self.shared.mailbox.submit(|batch| batch.arrivals.push(arrival))?;
+        self.shared.mailbox.submit(|batch| batch.arrivals.push_back(arrival))?;
         written.await.map_err(|_gone| self.gone())
     }
 
@@ -345,7 +347,7 @@ impl Sqlite {
         let act = Box::new(move |file: &Connection, changes: &mut Changes| {
             Ok(Box::new(act(file, changes)?) as Box<dyn Any + Send>)
         });
-        self.shared.mailbox.submit(|batch| batch.commands.push(Command { act, reply }))?;
+        self.shared.mailbox.submit(|batch| batch.commands.push_back(Command { act, reply }))?;
         let answer = done.await.map_err(|_gone| self.gone())??;
         answer.downcast().map(|answer| *answer).map_err(|_other| closing())
     }

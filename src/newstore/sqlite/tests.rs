@@ -53,10 +53,17 @@ impl World {
 
     /// Closes the file and opens it again.
     pub(super) fn restart(self) -> Self {
+        self.reopen(|_path| {}).expect("a store")
+    }
+
+    /// Closes the file, does something to it, and opens it again.
+    pub(super) fn reopen(self, between: impl FnOnce(&Path)) -> Result<Self, String> {
         let Self { folder, store, limits, clock, hand, supervisor } = self;
+        let path = folder.path().join("store.db");
         drop(store);
-        let sqlite = open(&folder.path().join("store.db"), &limits, &clock, &supervisor).expect("a store");
-        Self { folder, store: Store::Sqlite(Arc::new(sqlite)), limits, clock, hand, supervisor }
+        between(&path);
+        let sqlite = open(&path, &limits, &clock, &supervisor)?;
+        Ok(Self { folder, store: Store::Sqlite(Arc::new(sqlite)), limits, clock, hand, supervisor })
     }
 
     pub(super) async fn queue(&self, source: &str) -> Queue {
@@ -72,6 +79,17 @@ impl World {
 
     pub(super) async fn take(&self, queue: &Queue, max: usize) -> Vec<Delivery> {
         self.taken(queue, max).await.deliveries
+    }
+
+    /// Takes until there is nothing.
+    pub(super) async fn take_all(&self, queue: &Queue) -> Vec<Delivery> {
+        let mut all = Vec::new();
+        loop {
+            match self.take(queue, 9).await {
+                some if some.is_empty() => return all,
+                some => all.extend(some),
+            }
+        }
     }
 
     pub(super) async fn taken(&self, queue: &Queue, max: usize) -> Taken {
@@ -120,7 +138,7 @@ pub(super) fn ids(deliveries: &[Delivery]) -> Vec<String> {
     deliveries.iter().map(|taken| taken.message().event_id.to_str().expect("text").to_owned()).collect()
 }
 
-fn once(byte: u8) -> Once {
+pub(super) fn once(byte: u8) -> Once {
     let keys = crate::message::Keys { id: Key([byte; 16]), guard: Some(Key([byte + 100; 16])), ignored: None };
     Once { space: Keyspace::of_source("shop"), keys, token: Token(1), ttl: HOUR }
 }
@@ -185,7 +203,7 @@ async fn of_a_lane_one_is_attempted_at_a_time_and_no_other_lane_waits_for_it() {
     assert!(world.take(&queue, 9).await.is_empty(), "a retry keeps its lane");
     world.hand.advance(Duration::from_secs(1));
     for (id, rest) in [("a1", (1, 2, 0, 0)), ("a2", (0, 2, 0, 0)), ("a3", (0, 1, 0, 0))] {
-        let mut taken = world.take(&queue, 9).await;
+        let mut taken = world.take_all(&queue).await;
         assert_eq!(ids(&taken), [id]);
         taken.remove(0).settle(world.delivered());
         assert_eq!(world.stats(&queue).await, rest);
@@ -336,7 +354,7 @@ async fn after_a_failed_write_the_file_is_opened_anew_and_nothing_is_lost() {
     assert_eq!(ids(&world.take(&queue, 9).await), ["c"], "what is in hand stays in hand");
     taken.remove(0).settle(world.delivered());
     assert_eq!(world.stats(&queue).await, (0, 2, 0, 0));
-    assert_eq!(ids(&world.take(&queue, 9).await), ["c", "b"]);
+    assert_eq!(ids(&world.take_all(&queue).await), ["c", "b"]);
     assert_eq!(world.sqlite().quarantined(), 0);
     fail(&world, rusqlite::ffi::SQLITE_IOERR_FSYNC);
     wait_until("the end", || world.store.sound().is_err()).await;
@@ -397,7 +415,7 @@ async fn a_damaged_file_is_set_aside_while_the_gateway_serves_and_its_outcomes_a
     let done = world.store.recover(&name, None).await.expect("recovered");
     assert_eq!((done.imported, done.next), (3, None));
     world.store.flush(&queue).await.expect("recorded");
-    assert_eq!(ids(&world.take(&queue, 9).await).len(), 3, "b, c and d: a was delivered");
+    assert_eq!(ids(&world.take_all(&queue).await).len(), 3, "b, c and d: a was delivered");
 }
 
 #[tokio::test]
