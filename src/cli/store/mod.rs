@@ -52,7 +52,7 @@ enum Command {
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let asked = async {
         match &arguments.command {
-            Command::Check { path } => self::check(path),
+            Command::Check { path } => check(path),
             Command::Backup { folder, gateway } => backup(folder, gateway).await,
             Command::Recover { file, gateway } => recover(file, gateway).await,
         }

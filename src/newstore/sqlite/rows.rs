@@ -57,13 +57,9 @@ pub(super) fn lane(lane: Option<Lane>) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use proptest::prelude::*;
     use rusqlite::types::Value;
 
-    use super::super::mailbox::Arrival;
-    use super::super::mailbox::Reply;
     use super::super::message_row;
     use super::super::schema;
     use super::super::statements;
@@ -71,15 +67,11 @@ mod tests {
     use super::*;
 
     /// A file with this message alone, and a delivery of it.
-    fn written(message: Message) -> Connection {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        let _on_it = runtime.enter();
-        let (columns, (reply, _written)) = (Columns::of(&message), Reply::new());
-        let arrival = Arrival { message: Arc::new(message), columns, routes: Vec::new(), once: None, reply };
+    fn written(message: &Message) -> Connection {
         let file = Connection::open_in_memory().expect("a file");
         schema::create(&file).expect("a layout");
         let mut writing = Writing::new(&file).expect("statements");
-        writing.message(1, &arrival).expect("a message");
+        writing.message(1, (&message, &Columns::of(&message), None)).expect("a message");
         writing.delivery((1, 1), Some(7), crate::time::Moment::from_unix(0)).expect("a delivery");
         drop(writing);
         file
@@ -98,14 +90,14 @@ mod tests {
     proptest! {
         #[test]
         fn any_message_comes_back_as_it_was_but_for_its_lane(message in Message::any()) {
-            let file = written(message.clone());
+            let file = written(&message);
             prop_assert_eq!(size(&file, 1), Ok(Some(message.weight())));
             prop_assert_eq!(message_row::whole(&file, 1), Ok(Some(Message { lane: None, ..message })));
         }
 
         #[test]
         fn whatever_stands_in_a_row_nothing_fails_that_reads_it(column in 0..24_usize, value in any_value()) {
-            let file = written(Message::example());
+            let file = written(&Message::example());
             let of_messages = "source received size checksum keys until event_id type method target trace verified headers body";
             let of_deliveries = "message destination state attempts before_replay settled due replayed lane status failures";
             let of_messages = of_messages.split(' ').map(|name| ("messages", name));

@@ -8,11 +8,13 @@ use rusqlite::Row;
 use rusqlite::params;
 
 use super::ids;
-use super::mailbox::Arrival;
+use super::mailbox::Finished;
 use super::mailbox::Settled;
 use super::queue::Counts;
 use super::queue::Entry;
+use super::rows::Columns;
 use crate::event::Key;
+use crate::message::Message;
 use crate::newstore::types::DestinationId;
 use crate::newstore::types::Failures;
 use crate::newstore::types::Outcome;
@@ -78,9 +80,12 @@ impl<'c> Writing<'c> {
     }
 
     /// Writes a message.
-    pub(super) fn message(&mut self, id: i64, arrival: &Arrival) -> rusqlite::Result<()> {
-        let Arrival { message, columns, once, .. } = arrival;
-        let keys = once.as_ref().map(|once| once.keys.iter().flat_map(|key| key.0).collect::<Vec<u8>>());
+    pub(super) fn message(
+        &mut self,
+        id: i64,
+        (message, columns, once): (&Message, &Columns, Option<&Finished>),
+    ) -> rusqlite::Result<()> {
+        let keys = once.map(|once| once.keys.iter().flat_map(|key| key.0).collect::<Vec<u8>>());
         self.message.execute(params![
             id,
             columns.source,
@@ -88,7 +93,7 @@ impl<'c> Writing<'c> {
             columns.size,
             columns.checksum,
             keys,
-            once.as_ref().map(|once| once.until),
+            once.map(|once| once.until),
             columns.event_id,
             columns.kind,
             message.method.as_str(),
