@@ -21,6 +21,11 @@ fn run(gateway: &Gateway, arguments: &[&str]) -> Output {
     command.output().expect("it runs")
 }
 
+/// The list for people.
+pub fn list(gateway: &Gateway) -> String {
+    said(&run(gateway, &["list"]))
+}
+
 #[track_caller]
 fn said(output: &Output) -> String {
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
