@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 
 use super::tests::World;
 use super::tests::ids;
@@ -9,6 +10,7 @@ use super::tests::message;
 use super::tests::once;
 use super::tests::open;
 use super::*;
+use crate::limits;
 
 fn fresh() -> World {
     World::new(limits::Sqlite::default())
