@@ -21,6 +21,8 @@ const EVENT: &str = "/api/v1/events/{source}/{number}";
 const EVENT_REPLAY: &str = "/api/v1/events/{source}/{number}/replay";
 const REPLAY: &str = "/api/v1/events/replay";
 const PURGE: &str = "/api/v1/events/purge";
+const BACKUP: &str = "/api/v1/store/backup";
+const RECOVER: &str = "/api/v1/store/recover";
 
 /// The description, and which of it has been seen.
 struct Contract {
@@ -164,6 +166,42 @@ fn described(contract: &mut Contract, gateway: &Gateway) {
     wrong_bodies(contract, gateway);
     wrong_destinations(contract, gateway);
     wrong_places(contract, gateway);
+    files(contract, gateway);
+}
+
+/// A copy of the store's file, which then stands for a damaged one.
+fn files(contract: &mut Contract, gateway: &Gateway) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let body = json!({ "folder": folder.path() }).to_string();
+    let copied = contract.ask(gateway, ("POST", BACKUP), BACKUP, &body).json();
+    let copy = folder.path().join("store.db");
+    assert_eq!(copied["path"].as_str(), copy.to_str());
+    std::fs::copy(copy, gateway.folder().join("store.db.damaged-1")).expect("a copy");
+    let done = contract.ask(gateway, ("POST", RECOVER), RECOVER, r#"{"file": "store.db.damaged-1"}"#).json();
+    assert_eq!(done, json!({ "imported": 0, "present": 4, "record_lost": 0, "lost": 0, "next": null }));
+    assert!(gateway.folder().join("store.db.recovered-1").exists());
+    for (path, body, words) in [
+        (BACKUP, body.as_str(), "is there"),
+        (BACKUP, r#"{"folder": "here"}"#, "absolute"),
+        (BACKUP, "", "for example"),
+        (BACKUP, r#"{"file": "a"}"#, "`folder`"),
+        (RECOVER, "", "for example"),
+        (RECOVER, r#"{"folder": "/"}"#, "`file`"),
+        (RECOVER, r#"{"file": "store.db.damaged-1", "cursor": "x"}"#, "cursor: "),
+        (RECOVER, r#"{"file": "store.db.damaged-1"}"#, "No such file"),
+        (RECOVER, r#"{"file": "../store.db.damaged-1"}"#, "its name alone"),
+    ] {
+        let answer = contract.ask(gateway, ("POST", path), path, body);
+        assert_eq!(answer.status, 400, "{body}");
+        assert!(answer.json()["detail"].as_str().expect("words").contains(words), "{body}: {}", answer.text());
+    }
+    for path in [BACKUP, RECOVER] {
+        assert_eq!(contract.ask(gateway, ("POST", path), path, &" ".repeat(20_000)).status, 413);
+        let headers = format!("Authorization: Bearer {TOKEN}\r\nContent-Encoding: gzip\r\n");
+        let answer = gateway.api_with("POST", path, &headers, "{}");
+        assert_eq!(answer.status, 415);
+        contract.check(("POST", path), &answer);
+    }
 }
 
 /// What those are answered who have not the token.
@@ -172,6 +210,8 @@ fn unauthorized(contract: &mut Contract, gateway: &Gateway) {
     let places = places.into_iter().chain([
         ("GET", EVENT, "/api/v1/events/github/1-0"),
         ("POST", EVENT_REPLAY, "/api/v1/events/github/1-0/replay"),
+        ("POST", BACKUP, BACKUP),
+        ("POST", RECOVER, RECOVER),
     ]);
     for (method, path, target) in places {
         for headers in
@@ -315,6 +355,8 @@ fn switched_off(contract: &mut Contract) {
         ("POST", EVENT_REPLAY, "/api/v1/events/github/1-0/replay"),
         ("POST", REPLAY, REPLAY),
         ("POST", PURGE, PURGE),
+        ("POST", BACKUP, BACKUP),
+        ("POST", RECOVER, RECOVER),
     ] {
         let answer = contract.ask(&without_token, (method, path), target, "");
         assert_eq!(answer.status, 403, "{target}");

@@ -1,5 +1,5 @@
-//! The API on the admin port: queued events are listed, shown, replayed and purged by whoever has the token. What it is
-//! like stands in `config/openapi.json`.
+//! The API on the admin port: queued events are listed, shown, replayed and purged, and the store's file is copied and recovered,
+//! by whoever has the token. What it is like stands in `config/openapi.json`.
 
 mod request;
 mod response;
@@ -19,6 +19,7 @@ use http::header;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use serde_json::Value;
+use serde_json::json;
 
 use crate::body;
 use crate::body::Budget;
@@ -29,6 +30,7 @@ use crate::newstore::DestinationId;
 use crate::newstore::Done;
 use crate::newstore::Filter;
 use crate::newstore::MessageId;
+use crate::newstore::Recovered;
 use crate::newstore::Store;
 use crate::newstore::Summary;
 use crate::refusal::Refusal;
@@ -39,6 +41,7 @@ use crate::source::Source;
 use crate::time::Moment;
 
 use self::request::PageRequest;
+use self::request::Recover;
 use self::withheld::Withheld;
 use super::Breakers;
 use super::access;
@@ -77,6 +80,8 @@ enum Route<'p> {
     Purge,
     Event(&'p str, &'p str),
     EventReplay(&'p str, &'p str),
+    Recover,
+    Backup,
 }
 
 impl<'p> Route<'p> {
@@ -89,6 +94,8 @@ impl<'p> Route<'p> {
             ["events", "purge"] => Some(Self::Purge),
             ["events", source, number] => Some(Self::Event(source, number)),
             ["events", source, number, "replay"] => Some(Self::EventReplay(source, number)),
+            ["store", "recover"] => Some(Self::Recover),
+            ["store", "backup"] => Some(Self::Backup),
             _ => None,
         }
     }
@@ -96,7 +103,7 @@ impl<'p> Route<'p> {
     fn allows(self) -> &'static str {
         match self {
             Self::Description | Self::Events | Self::Event(..) => "GET, HEAD",
-            Self::Replay | Self::Purge | Self::EventReplay(..) => "POST",
+            Self::Replay | Self::Purge | Self::EventReplay(..) | Self::Recover | Self::Backup => "POST",
         }
     }
 }
@@ -213,6 +220,20 @@ impl Api {
                 let done = store.purge(&filter, after, limit).await?;
                 record("purged through the API", peer, &filter, done);
                 Ok(answer(&response::done(done)))
+            }
+            Route::Recover => {
+                let Recover { file, after } = self.read(request, request::recover).await?;
+                let recovered = store.recover(&file, after).await?;
+                let Recovered { imported, present, record_lost, lost, next } = recovered;
+                let more = next.is_some();
+                tracing::info!(%peer, file, imported, present, record_lost, lost, more, "recovered through the API");
+                Ok(answer(&response::recovered(recovered)))
+            }
+            Route::Backup => {
+                let folder = self.read(request, request::folder).await?;
+                let path = store.backup(&folder).await?;
+                tracing::info!(%peer, path = %path.display(), "copied through the API");
+                Ok(answer(&json!({ "path": path.to_string_lossy() })))
             }
         }
     }

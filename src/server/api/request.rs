@@ -1,6 +1,7 @@
 //! Requests to the API: a filter with a place to go on at, as a query or as JSON.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::Deserialize;
 
@@ -109,6 +110,46 @@ pub(super) fn body(body: &[u8]) -> Result<PageRequest, String> {
         (true, false) => Err("all: goes without a filter; leave one of them out".to_owned()),
         _ => Ok(asked),
     }
+}
+
+/// Which quarantined file is recovered, and from where on.
+#[derive(Debug)]
+pub(super) struct Recover {
+    pub(super) file: String,
+    /// Behind this message.
+    pub(super) after: Option<MessageId>,
+}
+
+/// Reads which file to recover.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn recover(body: &[u8]) -> Result<Recover, String> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Written {
+        file: String,
+        cursor: Option<String>,
+    }
+    let example = r#"for example {"file": "store.db.damaged-20260102T030405Z"}"#;
+    let Written { file, cursor } = serde_json::from_slice(body).map_err(|error| format!("{error}; {example}"))?;
+    let wrong = |wrong: String| format!("cursor: {wrong}; {CURSOR}");
+    Ok(Recover { file, after: cursor.map(|cursor| cursor.parse().map_err(wrong)).transpose()? })
+}
+
+/// Reads to which folder the store is copied.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn folder(body: &[u8]) -> Result<PathBuf, String> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Written {
+        folder: PathBuf,
+    }
+    let example = r#"for example {"folder": "/var/backups/doorward"}"#;
+    let written = serde_json::from_slice(body).map_err(|error| format!("{error}; {example}"));
+    written.map(|written: Written| written.folder)
 }
 
 /// What a cursor is.

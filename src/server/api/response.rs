@@ -12,6 +12,7 @@ use crate::newstore::Details;
 use crate::newstore::Done;
 use crate::newstore::FailedAttempt;
 use crate::newstore::Page;
+use crate::newstore::Recovered;
 use crate::newstore::State;
 use crate::newstore::Summary;
 use crate::target;
@@ -30,6 +31,13 @@ pub(super) fn page(page: &Page, open_until: impl Fn(&Summary) -> Option<Moment>)
 /// What was done.
 pub(super) fn done(done: Done) -> Value {
     json!({ "events": done.deliveries, "next": done.next.map(|next| next.to_string()) })
+}
+
+/// What was recovered.
+pub(super) fn recovered(recovered: Recovered) -> Value {
+    let Recovered { imported, present, record_lost, lost, next } = recovered;
+    let next = next.map(|next| next.to_string());
+    json!({ "imported": imported, "present": present, "record_lost": record_lost, "lost": lost, "next": next })
 }
 
 /// A message with all its deliveries.
