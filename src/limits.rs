@@ -96,6 +96,8 @@ pub struct Sqlite {
     pub max_read: Duration,
     /// Messages of a recovered file that are imported in one transaction.
     pub recover_rows: usize,
+    /// Pages of 4 KiB that a backup copies between two batches.
+    pub backup_pages: i32,
     /// Rows that a list or a replay scans before it answers with a cursor.
     pub max_scanned: i64,
     /// Rows that a list sorts in memory.
@@ -156,6 +158,9 @@ pub struct Dispatch {
     pub store_pause: Duration,
     /// How long a dispatcher that found nothing waits at most until it asks the store again.
     pub idle_wait: Duration,
+    /// Bytes of messages that one take reserves in the budget for what is in hand, where there is room; the largest message in any
+    /// case.
+    pub take_bytes: usize,
     /// Bytes of an upstream's answer that are read, so that the connection can be used again.
     pub max_answer: usize,
     /// How often the metrics of queues are brought up to date.
@@ -210,6 +215,7 @@ impl Default for Sqlite {
             sync_every: Duration::from_secs(1),
             max_read: Duration::from_millis(100),
             recover_rows: 200,
+            backup_pages: 256,
             max_scanned: 20_000,
             max_sorted: 10_000,
             retention_rows: 500,
@@ -249,6 +255,7 @@ impl Default for Dispatch {
             breaker_max_asked: Duration::from_mins(5),
             store_pause: Duration::from_secs(1),
             idle_wait: Duration::from_secs(5),
+            take_bytes: 4 * 1024 * 1024,
             max_answer: 64 * 1024,
             metrics_every: Duration::from_secs(1),
         }

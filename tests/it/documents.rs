@@ -66,6 +66,8 @@ fn the_table_of_metrics_is_complete() {
     let mut listed = column("| metric | labels | |", 0);
     // Has no value before the first fetch succeeds.
     assert!(listed.remove("doorward_jwks_age_seconds"));
+    // Of a store in Redis.
+    assert!(listed.remove("doorward_outcomes_refused_total"));
     assert_eq!(listed, seen);
 }
 
@@ -77,8 +79,9 @@ fn what_the_probes_say_according_to_the_readme_is_what_the_source_says() {
         "server/admin.rs",
         "supervisor/mod.rs",
         "supervisor/heartbeat.rs",
-        "store/mod.rs",
-        "store/sqlite/inbox.rs",
+        "newstore/mod.rs",
+        "newstore/sqlite/mailbox.rs",
+        "newstore/sqlite/writer.rs",
         "store/dedupe_log/mod.rs",
     ];
     let source: String =

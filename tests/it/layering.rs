@@ -8,8 +8,11 @@ use std::path::PathBuf;
 fn modules_import_only_from_those_above_them() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let map = std::fs::read_to_string(src.join("lib.rs")).expect("the map");
-    let modules: Vec<_> =
-        map.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).map(str::to_owned).collect();
+    let modules: Vec<_> = map
+        .lines()
+        .filter_map(|line| line.trim_start_matches("pub ").strip_prefix("mod ")?.strip_suffix(';'))
+        .map(str::to_owned)
+        .collect();
     let rank: HashMap<_, _> = modules.iter().enumerate().map(|(rank, name)| (name.as_str(), rank)).collect();
     let mut wrong = Vec::new();
     for module in &modules {

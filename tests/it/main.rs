@@ -100,7 +100,6 @@ mod sign;
 mod sign_send;
 mod slow;
 mod strangers;
-mod store;
 mod stream;
 mod supervision;
 mod terminal;

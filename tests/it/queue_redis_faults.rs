@@ -29,9 +29,15 @@ const AOF: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 /// Nobody takes over while a test waits.
 const LONG_LEASE: &str = "lease = \"5m\"";
 
-/// Events of the source that stand in this sorted set.
+/// Deliveries that stand in this sorted set.
 fn stored(redis: &Redis, set: &str) -> usize {
-    redis.try_command(&["ZCARD", &format!("doorward:{{github}}:{set}")]).unwrap_or_default()
+    redis.try_command(&["ZCARD", &format!("doorward:{{github}}:d:default:{set}")]).unwrap_or_default()
+}
+
+/// Deliveries that are made.
+fn delivered(redis: &Redis) -> usize {
+    let records = redis.try_command::<Vec<String>>(&["HVALS", "doorward:{github}:d:default:records"]);
+    records.unwrap_or_default().iter().filter(|record| record.starts_with('V')).count()
 }
 
 #[test]
@@ -45,12 +51,12 @@ fn a_gateway_that_sleeps_longer_than_its_lease_neither_loses_nor_undoes_anything
     upstream.wait_for(4);
     sleeper.signal("STOP");
     let other = Gateway::start(&sections);
-    wait_until("the other one to deliver all", || stored(&redis, "done") == 10);
+    wait_until("the other one to deliver all", || delivered(&redis) == 10);
     upstream.release();
     sleeper.signal("CONT");
     sleeper.logged("the attempts to end", |event| event["message"] == "not delivered yet");
     send(&sleeper, 10..12);
-    wait_until("the rest to be delivered", || stored(&redis, "done") == 12);
+    wait_until("the rest to be delivered", || delivered(&redis) == 12);
     assert_eq!((stored(&redis, "due"), stored(&redis, "dead")), (0, 0), "nothing is tried again");
     let ids = sorted(&upstream);
     assert_eq!(ids.len(), 16, "only what was in hand was tried twice: {ids:?}");
@@ -70,7 +76,7 @@ fn what_was_delivered_while_redis_was_down_is_recorded_when_it_is_back() {
     gateway.logged("the trouble", |event| event["message"] == "what came of deliveries cannot be recorded yet");
     redis.run(&[]);
     Github::delivery("10", "10").send_until_taken(gateway.address());
-    wait_until("all to be delivered", || stored(&redis, "done") == 11);
+    wait_until("all to be delivered", || delivered(&redis) == 11);
     assert_eq!(sorted(&upstream), (0..11).collect::<Vec<_>>());
 }
 
@@ -84,7 +90,7 @@ fn what_was_acknowledged_with_aof_survives_the_death_of_redis() {
     redis.run(&[]);
     let upstream = Upstream::at(nowhere, |_, _| Reply::Status(200, ""));
     upstream.wait_for(5);
-    wait_until("all to be recorded", || stored(&redis, "done") == 5);
+    wait_until("all to be recorded", || delivered(&redis) == 5);
     assert_eq!(sorted(&upstream), [0, 1, 2, 3, 4]);
 }
 
@@ -98,7 +104,7 @@ fn a_redis_that_is_back_without_its_data_is_used_again() {
     redis.run(&[]);
     Github::delivery("3", "3").send_until_taken(gateway.address());
     upstream.wait_for(4);
-    wait_until("it to be recorded", || stored(&redis, "done") == 1);
+    wait_until("it to be recorded", || delivered(&redis) == 1);
     assert_eq!(sorted(&upstream), [0, 1, 2, 3]);
 }
 
@@ -118,7 +124,7 @@ fn what_a_sleeping_redis_hands_out_to_nobody_is_not_left_to_the_lease() {
     for id in 5..25 {
         Github::delivery(&id.to_string(), id.to_string()).send_until_taken(gateways[id % 2].address());
     }
-    wait_until("all to be delivered", || stored(&redis, "done") == 25);
+    wait_until("all to be delivered", || delivered(&redis) == 25);
     let ids = sorted(&upstream);
     assert_eq!(ids, (0..25).collect::<Vec<_>>());
 }
@@ -143,7 +149,7 @@ fn a_redis_that_takes_no_writes_for_a_while_costs_nothing() {
     upstream.release();
     gateway.logged("the trouble", |event| event["message"] == "what came of deliveries cannot be recorded yet");
     redis.command::<()>(&["REPLICAOF", "NO", "ONE"]);
-    wait_until("all to be delivered", || stored(&redis, "done") == 10);
+    wait_until("all to be delivered", || delivered(&redis) == 10);
     assert_eq!(sorted(&upstream), (0..10).collect::<Vec<_>>());
 }
 
@@ -158,7 +164,7 @@ fn a_redis_that_is_busy_with_a_script_for_a_while_costs_nothing() {
     gateway.logged("the trouble", |event| event["message"] == "what came of deliveries cannot be recorded yet");
     busy.end();
     Github::delivery("10", "10").send_until_taken(gateway.address());
-    wait_until("all to be delivered", || stored(&redis, "done") == 11);
+    wait_until("all to be delivered", || delivered(&redis) == 11);
     assert_eq!(sorted(&upstream), (0..11).collect::<Vec<_>>());
 }
 
@@ -170,7 +176,7 @@ fn a_redis_that_is_out_of_memory_takes_no_events_and_still_lets_those_go_that_it
     let answer = Github::delivery("10", "10").send(gateway.address());
     assert!(answer.asks_to_come_again(), "{answer:?}");
     upstream.release();
-    wait_until("all to be delivered", || stored(&redis, "done") == 10);
+    wait_until("all to be delivered", || delivered(&redis) == 10);
     redis.command::<()>(&["CONFIG", "SET", "maxmemory", "0"]);
     Github::delivery("10", "10").send_until_taken(gateway.address());
     upstream.wait_for(11);
@@ -188,7 +194,7 @@ fn an_idle_gateway_asks_redis_once_in_two_seconds_whatever_it_has() {
     let gateway = Gateway::start(&sections);
     send(&gateway, 0..3);
     upstream.wait_for(3);
-    wait_until("it to be counted", || stored(&redis, "done") == 3);
+    wait_until("it to be counted", || delivered(&redis) == 3);
     let calls = || {
         let stats = redis.info("commandstats");
         let scripts = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
@@ -293,9 +299,9 @@ fn what_was_acknowledged_survives_the_death_of_a_master_in_a_cluster() {
     let gateways = two_gateways(&upstream, &cluster.url());
     let traffic = Traffic::start(&gateways.each_ref().map(Gateway::address));
     upstream.wait_for(50);
-    let dead = cluster.owner("doorward:{github}:stream");
+    let dead = cluster.owner("doorward:{github}:events");
     cluster.nodes[dead].kill();
-    assert_ne!(cluster.owner("doorward:{github}:stream"), dead);
+    assert_ne!(cluster.owner("doorward:{github}:events"), dead);
     cluster.nodes[dead].run(&[]);
     assert_goes_on_and_loses_nothing(traffic, &upstream, &gateways[0]);
 }
@@ -303,7 +309,7 @@ fn what_was_acknowledged_survives_the_death_of_a_master_in_a_cluster() {
 #[test]
 fn a_queue_that_moves_to_another_node_of_the_cluster_loses_nothing_and_repeats_nothing() {
     // A name whose keys are among the first of all, so that moving a few slots moves them.
-    const KEY: &str = "doorward:{raw}:stream";
+    const KEY: &str = "doorward:{raw}:events";
     let (cluster, upstream) = (Cluster::start(), Upstream::start());
     let sections = queued_with(&upstream.url(), ", timeout = \"1s\"", &cluster.url(), "lease = \"6s\"");
     let gateways = [0, 1].map(|_| Gateway::start(&sections.replace("sources.github", "sources.raw")));

@@ -87,7 +87,11 @@ fn a_dead_letter_is_shown_replayed_and_purged() {
     let one = &list(&gateway, "id=dead-1")["events"][0];
     let place = format!("/api/v1/events/github/{}", one["number"].as_str().expect("a number"));
     let shown = gateway.api("GET", &place, "").json();
-    assert_eq!((&shown["state"], &shown["attempts"]), (&json!("dead"), &json!(1)), "{shown}");
+    assert_eq!(
+        (&shown["deliveries"][0]["state"], &shown["deliveries"][0]["attempts"]),
+        (&json!("dead"), &json!(1)),
+        "{shown}"
+    );
     assert_eq!(gateway.api("POST", &format!("{place}/replay"), "").status, 200);
     upstream.wait_for(4);
     let attempts: Vec<_> =
@@ -103,7 +107,7 @@ fn a_dead_letter_is_shown_replayed_and_purged() {
     assert_eq!(gateway.api("GET", &place, "").status, 404);
     assert_eq!(ids(&list(&gateway, "limit=10")), ["fine-3"]);
     wait_until("the dead letters to be counted off", || count(&gateway, "dead") == 0.0);
-    assert_eq!(redis.command::<usize>(&["XLEN", "doorward:{github}:stream"]), 1);
-    assert_eq!(redis.command::<usize>(&["HLEN", "doorward:{github}:records"]), 1);
+    assert_eq!(redis.command::<usize>(&["XLEN", "doorward:{github}:events"]), 1);
+    assert_eq!(redis.command::<usize>(&["HLEN", "doorward:{github}:d:default:records"]), 1);
     assert_eq!(gateway.api("GET", "/api/v1/events?source=nobody", "").status, 400);
 }

@@ -198,7 +198,6 @@ pub fn message(number: u32, size: usize) -> Message {
         trace: None,
         verified: true,
         keys: Some(Keys { id: Key(u128::from(number).to_be_bytes()), guard: None, ignored: None }),
-        lane: None,
     }
 }
 

@@ -51,6 +51,8 @@ pub(super) struct Line {
     pub(super) space: Keyspace,
     /// Whether Redis knows the destination.
     pub(super) is_known: AtomicBool,
+    /// Whether its outcomes are recorded by a task.
+    pub(super) is_kept: AtomicBool,
     /// There is something to record.
     pub(super) told: Notify,
     /// Something was recorded.
@@ -169,7 +171,15 @@ impl Line {
         let space = Keyspace::of_source(&queue.id().source);
         let state = State { keep, in_hand: HashMap::new(), outbox: VecDeque::new(), stats: Stats::default() };
         let (told, recorded) = (Notify::new(), Notify::new());
-        Self { queue, space, is_known: AtomicBool::new(false), told, recorded, state: Mutex::new(state) }
+        Self {
+            queue,
+            space,
+            is_known: AtomicBool::new(false),
+            is_kept: AtomicBool::new(false),
+            told,
+            recorded,
+            state: Mutex::new(state),
+        }
     }
 
     pub(super) fn id(&self) -> &DestinationId {

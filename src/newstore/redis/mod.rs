@@ -203,9 +203,10 @@ impl Redis {
 
     /// Makes a destination known in Redis before it is first used.
     async fn begin(&self, line: &Line, purpose: Use) -> Result<(), Begun> {
-        if line.is_known.load(Ordering::Relaxed) {
-            return Ok(());
-        }
+        if line.is_known.load(Ordering::Relaxed) { Ok(()) } else { self.make_known(line, purpose).await }
+    }
+
+    async fn make_known(&self, line: &Line, purpose: Use) -> Result<(), Begun> {
         let keys = ["destinations", "stream", "done", "dead"].map(|key| format!("{}{key}", line.space.prefix()));
         let call = scripts::BEGIN.call(keys).argument(line.id().name.as_str());
         match self.links.call::<i64>(&line.space, purpose, &call).await.map_err(Begun::Unheard)? {
@@ -262,12 +263,12 @@ impl Redis {
 
     pub(super) async fn take(&self, queue: &Queue, want: Want) -> Result<(Vec<Claimed>, Option<Instant>), Unavailable> {
         let line = self.line(queue)?;
-        self.begin(&line, Use::Takes).await?;
         let Process { lease, limits, clock, .. } = &*self.process;
         let max = want.max.min(line.room(limits.max_in_hand)?);
         if max == 0 {
             return Ok((Vec::new(), None));
         }
+        self.begin(&line, Use::Takes).await?;
         let (bytes, asked) = (want.bytes.min(limits.take_bytes), clock.instant());
         let numbers = [max, bytes, limits.take_scanned].map(|number| number.to_string());
         let call = scripts::TAKE.call(line.keys()).argument(self.now()).argument(lease.as_micros().to_string());

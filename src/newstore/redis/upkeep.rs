@@ -101,6 +101,9 @@ impl Redis {
     fn start(&self, line: &Arc<Line>, lines: &[Arc<Line>]) {
         let Some(place) = self.process.upkeep.0.get() else { return };
         let (Some(links), Some(again)) = (place.links.upgrade(), place.again.upgrade()) else { return };
+        if line.is_kept.swap(true, Ordering::Relaxed) {
+            return;
+        }
         let redis = Self { process: Arc::clone(&self.process), links, again };
         let _on_it = place.runtime.enter();
         let (store, recorded) = (redis.clone(), Arc::clone(line));
@@ -220,7 +223,7 @@ impl Redis {
     }
 
     /// Deletes a part of what is past its time, or has a rest.
-    async fn sweep(&self, space: &Keyspace, lines: &[Arc<Line>], sweep: &mut Sweep) -> Result<(), Failed> {
+    async fn sweep(&self, space: &Keyspace, lines: &[Arc<Line>], sweep: &mut Sweep) -> Result<(), Begun> {
         let (clock, limits) = (&self.process.clock, &self.process.limits);
         let now = clock.instant();
         if sweep.behind.is_empty() {
@@ -228,10 +231,12 @@ impl Redis {
                 return Ok(());
             }
             // A Redis that has lost its data has to be told again.
-            lines.iter().for_each(|line| line.is_known.store(false, Ordering::Relaxed));
+            for line in lines {
+                self.make_known(line, Use::Upkeep).await?;
+            }
             *sweep = Sweep { began: Some(now), ..Sweep::default() };
         }
-        let names: BTreeSet<String> = self.destinations(space).await?;
+        let names: BTreeSet<String> = self.destinations(space).await.map_err(Begun::Unheard)?;
         let keep = |name: &str| lines.iter().find(|line| line.id().name == name).map(|line| line.keep());
         let longest = lines.iter().map(|line| line.keep()).max().unwrap_or_default();
         let of_name = |name: &String| ["due", "dead", "open", "records"].map(|part| line::key(space, name, part));
@@ -242,7 +247,8 @@ impl Redis {
             let call = names.iter().fold(call, |call, name| {
                 call.argument(name.as_str()).argument(millis(keep(name).unwrap_or(longest)).to_string())
             });
-            let (behind, seen, deleted): (String, u32, u32) = self.links.call(space, Use::Upkeep, &call).await?;
+            let (behind, seen, deleted): (String, u32, u32) =
+                self.links.call(space, Use::Upkeep, &call).await.map_err(Begun::Unheard)?;
             sweep.behind = behind;
             sweep.deleted = sweep.deleted.saturating_add(deleted);
             sweep.left = sweep.left.saturating_add(seen.saturating_sub(deleted));

@@ -128,7 +128,7 @@ impl Work {
     /// commit, because the first of two may be in the batch.
     pub(super) fn admit(&mut self, writing: &mut Writing<'_>, last: &mut i64, now: Moment) -> rusqlite::Result<()> {
         let mut new: KeyMap<()> = KeyMap::default();
-        for arrival in std::mem::take(&mut self.batch.arrivals) {
+        while let Some(arrival) = self.batch.arrivals.pop_front() {
             if let Some(once) = arrival.once {
                 let in_batch = once.keys.iter().position(|key| new.contains_key(&key));
                 let in_batch = in_batch.map(|at| Earlier::Finished(if at == 0 { Known::Id } else { Known::Content }));
@@ -146,9 +146,11 @@ impl Work {
     }
 
     fn insert(&mut self, writing: &mut Writing<'_>, id: i64, arrival: Arrival, now: Moment) -> rusqlite::Result<()> {
-        writing.message(id, &arrival)?;
-        self.bytes += arrival.bytes();
-        let Arrival { message, routes, once, reply, .. } = arrival;
+        let Arrival { message, columns, routes, once, reply } = arrival;
+        // Also one that is not written hears of that with the others.
+        self.batch.reply(reply, Published::Appended);
+        writing.message(id, (&message, &columns, once.as_ref()))?;
+        self.bytes += columns.bytes() + message.body.len();
         for (index, lane) in routes {
             let Some(known) = self.shared.queues.get(index) else { continue };
             let (destination, lane) = (known.destination(), rows::lane(lane));
@@ -165,7 +167,6 @@ impl Work {
         }
         self.last = Some(id);
         self.arrived.push((id, message));
-        self.batch.reply(reply, Published::Appended);
         Ok(())
     }
 
@@ -183,6 +184,11 @@ impl Work {
             self.last = Some(changes.last);
         }
         self.answers.push((reply, answer));
+    }
+
+    /// A command could not be carried out, as all others of the batch.
+    pub(super) fn disobeyed(&mut self, reply: oneshot::Sender<Result<Answer, Unavailable>>) {
+        self.answers.push((reply, Box::new(())));
     }
 
     /// The batch is safe; in which queues something has changed.

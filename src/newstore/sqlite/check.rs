@@ -13,6 +13,7 @@ use super::ids;
 use super::message_row;
 use super::schema;
 use super::schema::Owner;
+use super::statements;
 use crate::newstore::types::State;
 use crate::store::dedupe_log::DedupeLog;
 
@@ -147,9 +148,7 @@ impl Checked {
         if log.skipped > 0 {
             self.problems.push(format!("{} bytes of the dedupe log are damaged", log.skipped));
         }
-        let last =
-            "SELECT max(coalesce((SELECT max(id) FROM messages), 0), coalesce((SELECT max(message) FROM deleted), 0))";
-        match file.query_row(last, [], |row| row.get::<_, i64>(0)) {
+        match statements::last(file) {
             Ok(last) if last < log.checkpoint => self.problems.push(format!(
                 "the dedupe log knows messages up to {}, the file only up to {}: acknowledged messages are missing",
                 ids::public(log.checkpoint),
@@ -193,8 +192,8 @@ fn broken(file: &Connection, query: &str, wrong: &str) -> rusqlite::Result<Lines
 fn messages(file: &Connection) -> rusqlite::Result<Lines> {
     let (mut count, mut damaged) = (0_u64, Vec::new());
     let mut statement = file.prepare(&format!("SELECT id, {} FROM messages ORDER BY id", message_row::COLUMNS))?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
+    let mut found = statement.query([])?;
+    while let Some(row) = found.next()? {
         let id = row.get(0)?;
         count += 1;
         if message_row::read(row, id, 1)?.is_none() {

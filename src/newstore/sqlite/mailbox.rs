@@ -1,6 +1,7 @@
 //! The mailbox of the writer: what it writes in its next batch, and whether it can write at all.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
@@ -55,8 +56,8 @@ pub(super) struct Mailbox {
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) outcomes: Vec<Settled>,
-    pub(super) arrivals: Vec<Arrival>,
-    pub(super) commands: Vec<Command>,
+    pub(super) arrivals: VecDeque<Arrival>,
+    pub(super) commands: VecDeque<Command>,
     pub(super) asides: Vec<Aside>,
     /// The queues that have to be refilled, and who waits for that.
     pub(super) refills: Vec<(usize, Option<oneshot::Sender<()>>)>,
@@ -354,7 +355,7 @@ mod tests {
         for _ in 0..3 {
             let (message, columns) = (Arc::clone(&message), Columns::of(&message));
             let arrival = Arrival { message, columns, routes: Vec::new(), once: None, reply: Reply::new().0 };
-            mailbox.submit(|batch| batch.arrivals.push(arrival)).expect("taken");
+            mailbox.submit(|batch| batch.arrivals.push_back(arrival)).expect("taken");
         }
         mailbox.close();
         std::iter::from_fn(|| mailbox.next(Duration::ZERO)).map(|batch| batch.arrivals.len()).collect()

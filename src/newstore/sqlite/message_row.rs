@@ -42,7 +42,6 @@ pub(super) fn read(row: &Row<'_>, id: i64, begin: usize) -> rusqlite::Result<Opt
         trace: value(7)?,
         verified: number(8)? == Some(1),
         keys: None,
-        lane: None,
     };
     Ok((number(4)? == Some(i64::from(codec::checksum(&message, json)))).then_some(message))
 }

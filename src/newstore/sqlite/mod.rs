@@ -17,6 +17,7 @@ mod ids;
 mod log_repair;
 mod mailbox;
 mod message_row;
+mod metrics;
 mod open;
 mod private;
 mod queue;
@@ -30,11 +31,12 @@ mod statements;
 mod take;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_open;
 mod volatile;
 mod writer;
 
 use std::any::Any;
-use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -51,10 +53,12 @@ use self::mailbox::Command;
 use self::mailbox::Finished;
 use self::mailbox::Reply;
 use self::mailbox::Settled;
+pub(super) use self::metrics::Quarantined;
 use self::queue::Claims;
 use self::queue::Counts;
 use self::queue::Entry;
 use self::queue::Need;
+use self::recover::Recovery;
 use self::rows::Columns;
 use self::shared::Known;
 use self::shared::Shared;
@@ -71,7 +75,6 @@ use super::Stats;
 use super::Want;
 use crate::clock::Clock;
 use crate::event::Key;
-use crate::limits;
 use crate::limits::Limits;
 use crate::message::Message;
 use crate::store::DedupeRecords;
@@ -79,7 +82,6 @@ use crate::store::Keyspace;
 use crate::store::Published;
 use crate::store::SourceTag;
 use crate::store::Unavailable;
-use crate::store::dedupe_log::DedupeLog;
 use crate::store::dedupe_log::LogMetrics;
 use crate::store::dedupe_log::Record;
 use crate::supervisor::Lost;
@@ -123,7 +125,8 @@ pub struct Sqlite {
     threads: Vec<JoinHandle<()>>,
     log_thread: Option<JoinHandle<()>>,
     min_free: u64,
-    recovery: tokio::sync::Mutex<Option<recover::Recovery>>,
+    /// What goes on with the next call.
+    recovery: tokio::sync::Mutex<Option<Recovery>>,
 }
 
 impl Sqlite {
@@ -221,7 +224,7 @@ impl Sqlite {
         });
         let (columns, (reply, written)) = (Columns::of(&message), Reply::new());
         let arrival = Arrival { message, columns, routes, once, reply };
-        self.shared.mailbox.submit(|batch| batch.arrivals.push(arrival))?;
+        self.shared.mailbox.submit(|batch| batch.arrivals.push_back(arrival))?;
         written.await.map_err(|_gone| self.gone())
     }
 
@@ -309,7 +312,7 @@ impl Sqlite {
             before_replay: tries.before_replay,
             replayed: tries.replayed_at.map(Moment::millis),
         };
-        known.claims.give_back([entry].into());
+        known.claims.give_back_one(entry);
         queue.signal().raise();
     }
 
@@ -346,7 +349,7 @@ impl Sqlite {
         let act = Box::new(move |file: &Connection, changes: &mut Changes| {
             Ok(Box::new(act(file, changes)?) as Box<dyn Any + Send>)
         });
-        self.shared.mailbox.submit(|batch| batch.commands.push(Command { act, reply }))?;
+        self.shared.mailbox.submit(|batch| batch.commands.push_back(Command { act, reply }))?;
         let answer = done.await.map_err(|_gone| self.gone())??;
         answer.downcast().map(|answer| *answer).map_err(|_other| closing())
     }
@@ -365,38 +368,6 @@ impl Sqlite {
         }));
         self.shared.mailbox.submit(|batch| batch.asides.push(work))?;
         done.await.map_err(|_gone| self.gone())
-    }
-    /// Sizes, intervals and thresholds.
-    pub(super) fn limits(&self) -> &limits::Sqlite {
-        &self.shared.limits
-    }
-
-    /// What the wall clock shows.
-    pub(super) fn now(&self) -> Moment {
-        self.shared.wall.now()
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.shared.path
-    }
-
-    pub(super) fn log(&self) -> &Arc<DedupeLog> {
-        &self.shared.log
-    }
-
-    /// Bytes that stay free on the disk of the file.
-    pub(super) fn min_free(&self) -> u64 {
-        self.min_free
-    }
-
-    /// The recovery that goes on with the next call.
-    fn recovery(&self) -> &tokio::sync::Mutex<Option<recover::Recovery>> {
-        &self.recovery
-    }
-
-    /// The outcomes that came after a file was quarantined that they belong to.
-    fn kept_outcomes(&self) -> Arc<recover::Outcomes> {
-        self.shared.forgotten.outcomes()
     }
 }
 

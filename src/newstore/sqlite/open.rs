@@ -18,6 +18,7 @@ use rusqlite::config::DbConfig;
 use super::Options;
 use super::Sqlite;
 use super::connections::Connections;
+use super::connections::keep_plans;
 use super::fault::Fault;
 use super::housekeeper::Housekeeper;
 use super::housekeeper::PATIENCE;
@@ -199,6 +200,7 @@ fn open(path: &Path) -> Result<(Connection, bool), Failure> {
     // Whoever closes a file last moves what is in its WAL, unless told not to: that of somebody else stays as it is, and that of
     // one that is damaged.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    keep_plans(&connection)?;
     connection.busy_timeout(PATIENCE)?;
     let owner = schema::owner(&connection)?;
     match owner {
@@ -294,7 +296,7 @@ fn set_lone_wal_aside(path: &Path, now: Moment) -> Result<(), String> {
 
 /// Whether this ending is that of a file that was set aside.
 pub(super) fn is_quarantined(ending: &str) -> bool {
-    ending.starts_with(".damaged-") && !ending.ends_with("-wal")
+    ending.starts_with(".damaged-") && !ending.ends_with("-wal") && !ending.ends_with("-shm")
 }
 
 fn rename_if_there(from: &Path, to: &Path) -> io::Result<()> {

@@ -100,15 +100,14 @@ impl Claims {
     /// Puts back what was not attempted, before all others and in its order.
     pub(super) fn give_back(&self, entries: VecDeque<Entry>) {
         let mut inner = self.lock();
-        for entry in entries.into_iter().rev() {
-            if entry.id <= inner.gone {
-                // If it has come back to the file, it is found there.
-                inner.claimed.remove(&entry.id);
-                inner.more = true;
-            } else if inner.claimed.contains(&entry.id) {
-                inner.ready.push_front(entry);
-            }
-        }
+        entries.into_iter().rev().for_each(|entry| inner.put_back(entry, 0));
+    }
+
+    /// Puts back one that was not attempted, behind those before it that are older.
+    pub(super) fn give_back_one(&self, entry: Entry) {
+        let mut inner = self.lock();
+        let at = inner.ready.iter().take_while(|ready| ready.id < entry.id).count();
+        inner.put_back(entry, at);
     }
 
     /// How many more may be ready, and how many are claimed: of so many together that may be attempted, those that are missing are
@@ -186,6 +185,18 @@ impl Claims {
     }
 }
 
+impl Inner {
+    fn put_back(&mut self, entry: Entry, at: usize) {
+        if entry.id <= self.gone {
+            // If it has come back to the file, it is found there.
+            self.claimed.remove(&entry.id);
+            self.more = true;
+        } else if self.claimed.contains(&entry.id) {
+            self.ready.insert(at, entry);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -242,6 +253,8 @@ mod tests {
         let (taken, _) = claims.take(2, 0);
         claims.give_back(taken);
         assert_eq!(claims.unclaimed(vec![1, 2, 3, 4]), [4]);
+        assert_eq!(ids(&claims.take(9, 0).0), [1, 2, 3]);
+        [entry(2), entry(1), entry(3)].into_iter().for_each(|entry| claims.give_back_one(entry));
         assert_eq!(ids(&claims.take(9, 0).0), [1, 2, 3]);
         claims.settled(2, None);
         assert_eq!(claims.unclaimed(vec![1, 2, 3]), [2]);

@@ -133,3 +133,152 @@ fn read(statement: &mut CachedStatement<'_>, parameters: impl Params) -> rusqlit
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::schema;
+    use super::*;
+
+    const HOUR: i64 = 60 * 60 * 1000;
+
+    fn usual() -> limits::Sqlite {
+        limits::Sqlite::default()
+    }
+
+    fn file() -> Connection {
+        let file = Connection::open_in_memory().expect("a file");
+        schema::create(&file).expect("a layout");
+        file
+    }
+
+    fn count(file: &Connection, table: &str) -> i64 {
+        file.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).expect("a count")
+    }
+
+    /// A message with deliveries: their destinations, states, and when they were settled.
+    fn insert(file: &Connection, id: i64, size: i64, deliveries: &[(i64, State, i64)]) {
+        file.execute(
+            "INSERT INTO messages (id, source, received, size, checksum, event_id, method, target, verified, headers, body)
+             VALUES (?1, 'a', 0, ?2, 0, 'x', 'POST', '/', 1, '[]', x'')",
+            [id, size],
+        )
+        .expect("a message");
+        for (destination, state, settled) in deliveries {
+            file.execute(
+                "INSERT INTO deliveries (message, destination, state, attempts, before_replay, settled)
+                 VALUES (?1, ?2, ?3, 1, 0, ?4)",
+                [id, *destination, ids::state(*state), *settled],
+            )
+            .expect("a delivery");
+        }
+    }
+
+    fn bounds(keep: &HashMap<i64, Duration>, now: Moment) -> Bounds<'_> {
+        Bounds { now, keep, last: 0, checkpoint: i64::MAX, arrived: 0 }
+    }
+
+    #[test]
+    fn messages_go_when_all_their_deliveries_are_done_and_past_their_time_and_no_others() {
+        for rows in [1, 2, 3, 500] {
+            let file = file();
+            let now = Moment::from_millis(1_000 * HOUR);
+            let at = |millis: i64| ids::first_of(Moment::from_millis(millis));
+            let old = |destination| (destination, State::Delivered, 900 * HOUR);
+            // More than one part of old ones, with others between them.
+            for number in 0..50 {
+                insert(&file, at(900 * HOUR + number), 1, &[old(1), old(2), old(3)]);
+            }
+            for (number, state) in [State::Blocked, State::Queued, State::Retrying, State::Dead].into_iter().enumerate()
+            {
+                let number = i64::try_from(number).expect("small");
+                insert(&file, at(900 * HOUR + 10) + 1 + number, 1, &[old(1), (2, state, 900 * HOUR)]);
+            }
+            insert(&file, at(900 * HOUR + 40) + 1, 1, &[old(1), (2, State::Delivered, 985 * HOUR)]);
+            insert(&file, at(990 * HOUR), 1, &[(1, State::Delivered, 990 * HOUR)]);
+            let keep = HashMap::from([(1, Duration::from_secs(5 * 3600)), (2, Duration::from_secs(20 * 3600))]);
+            let mut retention = Retention::new(&limits::Sqlite { retention_rows: rows, ..usual() }, now);
+            while retention.is_due(now) {
+                retention.purge(&file, bounds(&keep, now)).expect("purged");
+            }
+            assert_eq!((count(&file, "messages"), count(&file, "deliveries")), (5, 10), "{rows} rows at a time");
+        }
+    }
+
+    #[test]
+    fn a_round_begins_when_much_was_written_or_after_a_while() {
+        let (file, now) = (file(), Moment::from_millis(1_000 * HOUR));
+        let mut retention = Retention::new(&usual(), now);
+        let keep = HashMap::new();
+        retention.purge(&file, bounds(&keep, now)).expect("purged");
+        retention.wrote(usual().retention_written - 1);
+        assert!(!retention.is_due(now));
+        retention.wrote(1);
+        assert!(retention.is_due(now));
+        retention.purge(&file, bounds(&keep, now)).expect("purged");
+        assert!(!retention.is_due(now));
+        let every = usual().retention_every;
+        assert!(!retention.is_due(now.after(every - Duration::from_millis(1))));
+        assert!(retention.is_due(now.after(every)), "or after a while");
+        assert!(retention.is_due(Moment::from_millis(0)), "also when the clock was put back");
+    }
+
+    #[test]
+    fn twice_as_many_rows_are_scanned_as_came() {
+        for (arrived, left) in [(0, 90), (5, 90), (6, 88), (60, 0)] {
+            let (file, now) = (file(), Moment::from_millis(1_000 * HOUR));
+            (1..=100).for_each(|id| insert(&file, id, 1, &[(1, State::Delivered, 0)]));
+            let mut retention = Retention::new(&limits::Sqlite { retention_rows: 10, ..usual() }, now);
+            let keep = HashMap::new();
+            retention.purge(&file, Bounds { arrived, ..bounds(&keep, now) }).expect("purged");
+            assert_eq!(count(&file, "messages"), left, "{arrived} came");
+        }
+    }
+
+    #[test]
+    fn what_the_dedupe_log_may_have_lost_stays_and_how_far_the_file_came_is_known_when_all_is_gone() {
+        let file = file();
+        (1..=3).for_each(|id| insert(&file, id, 1, &[(1, State::Delivered, 0)]));
+        let now = Moment::from_millis(1_000 * HOUR);
+        let (mut retention, keep) = (Retention::new(&usual(), now), HashMap::new());
+        for (checkpoint, left) in [(0, 3), (2, 1), (3, 0)] {
+            retention.purge(&file, Bounds { last: 3, checkpoint, ..bounds(&keep, now) }).expect("purged");
+            assert_eq!(count(&file, "messages"), left);
+            assert_eq!(statements::last(&file), Ok(3));
+        }
+    }
+
+    #[test]
+    fn messages_go_after_their_time_though_their_ids_are_ahead_of_the_clock_and_not_for_a_minute() {
+        let now = Moment::from_millis(1_000 * HOUR);
+        let last = |ahead: Duration| ids::first_of(now.after(ahead));
+        let keep = millis(USUAL);
+        for (last, ahead, left) in [
+            (last(AHEAD), -keep, 1),
+            (last(AHEAD) + 1, -keep, 0),
+            (last(AHEAD) + 1, 1 - keep, 1),
+            (last(AHEAD) + 1, keep - 1, 1),
+            (last(AHEAD) + 1, keep, 0),
+        ] {
+            let file = file();
+            insert(&file, last, 1, &[(1, State::Delivered, now.millis() + ahead)]);
+            let keep = HashMap::new();
+            let mut retention = Retention::new(&usual(), now);
+            retention.purge(&file, Bounds { last, ..bounds(&keep, now) }).expect("purged");
+            assert_eq!(count(&file, "messages"), left, "{ahead}");
+        }
+    }
+
+    #[test]
+    fn large_messages_are_deleted_a_few_at_a_time() {
+        let file = file();
+        (1..=20).for_each(|id| insert(&file, id, usual().retention_bytes / 4, &[(1, State::Delivered, 0)]));
+        let now = Moment::from_millis(1_000 * HOUR);
+        let (mut retention, keep) = (Retention::new(&usual(), now), HashMap::new());
+        let mut left = Vec::new();
+        while left.len() < 5 {
+            retention.purge(&file, bounds(&keep, now)).expect("purged");
+            left.push(count(&file, "messages"));
+        }
+        assert_eq!(left, [16, 12, 8, 4, 0]);
+    }
+}

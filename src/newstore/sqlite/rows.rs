@@ -54,3 +54,68 @@ pub(super) fn size(connection: &Connection, id: i64) -> rusqlite::Result<Option<
 pub(super) fn lane(lane: Option<Lane>) -> Option<u64> {
     lane.map(|lane| lane.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rusqlite::types::Value;
+
+    use super::super::message_row;
+    use super::super::schema;
+    use super::super::statements;
+    use super::super::statements::Writing;
+    use super::*;
+
+    /// A file with this message alone, and a delivery of it.
+    fn written(message: &Message) -> Connection {
+        let file = Connection::open_in_memory().expect("a file");
+        schema::create(&file).expect("a layout");
+        let mut writing = Writing::new(&file).expect("statements");
+        writing.message(1, (&message, &Columns::of(&message), None)).expect("a message");
+        writing.delivery((1, 1), Some(7), crate::time::Moment::from_unix(0)).expect("a delivery");
+        drop(writing);
+        file
+    }
+
+    fn any_value() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            Just(Value::Null),
+            any::<i64>().prop_map(Value::Integer),
+            any::<f64>().prop_map(Value::Real),
+            ".{0,20}".prop_map(Value::Text),
+            proptest::collection::vec(any::<u8>(), 0..20).prop_map(Value::Blob),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn any_message_comes_back_as_it_was(message in Message::any()) {
+            let file = written(&message);
+            prop_assert_eq!(size(&file, 1), Ok(Some(message.weight())));
+            prop_assert_eq!(message_row::whole(&file, 1), Ok(Some(message)));
+        }
+
+        #[test]
+        fn whatever_stands_in_a_row_nothing_fails_that_reads_it(column in 0..24_usize, value in any_value()) {
+            let file = written(&Message::example());
+            let of_messages = "source received size checksum keys until event_id type method target trace verified headers body";
+            let of_deliveries = "message destination state attempts before_replay settled due replayed lane status failures";
+            let of_messages = of_messages.split(' ').map(|name| ("messages", name));
+            let of_deliveries = of_deliveries.split(' ').map(|name| ("deliveries", name));
+            let Some((table, name)) = of_messages.chain(of_deliveries).nth(column) else { return Ok(()) };
+            // What must not be nothing cannot be.
+            let _refused = file.execute(&format!("UPDATE {table} SET {name} = ?1"), [value]);
+            for state in [3, 4] {
+                prop_assert!(message_row::whole(&file, 1).is_ok() && size(&file, 1).is_ok());
+                prop_assert!(statements::entry(&file, 1, 1).is_ok() && statements::oldest(&file, 1).is_ok());
+                prop_assert!(statements::fresh(&file, 1, 9).is_ok() && statements::due(&file, 1, 10, 9).is_ok());
+                prop_assert!(statements::next_due(&file, 1, 0).is_ok() && statements::counts(&file, 1).is_ok());
+                prop_assert!(statements::failures_of(&file, 1, 1).is_ok() && statements::last(&file).is_ok());
+                prop_assert!(statements::promote(&file, 1, 7, 0).is_ok());
+                let keys = statements::keys_behind(&file, 0, 0, |_, _, _| {});
+                prop_assert!(keys.is_ok());
+                file.execute("UPDATE deliveries SET state = ?1", [state]).expect("another state");
+            }
+        }
+    }
+}

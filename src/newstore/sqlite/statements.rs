@@ -8,11 +8,13 @@ use rusqlite::Row;
 use rusqlite::params;
 
 use super::ids;
-use super::mailbox::Arrival;
+use super::mailbox::Finished;
 use super::mailbox::Settled;
 use super::queue::Counts;
 use super::queue::Entry;
+use super::rows::Columns;
 use crate::event::Key;
+use crate::message::Message;
 use crate::newstore::types::DestinationId;
 use crate::newstore::types::Failures;
 use crate::newstore::types::Outcome;
@@ -78,9 +80,12 @@ impl<'c> Writing<'c> {
     }
 
     /// Writes a message.
-    pub(super) fn message(&mut self, id: i64, arrival: &Arrival) -> rusqlite::Result<()> {
-        let Arrival { message, columns, once, .. } = arrival;
-        let keys = once.as_ref().map(|once| once.keys.iter().flat_map(|key| key.0).collect::<Vec<u8>>());
+    pub(super) fn message(
+        &mut self,
+        id: i64,
+        (message, columns, once): (&Message, &Columns, Option<&Finished>),
+    ) -> rusqlite::Result<()> {
+        let keys = once.map(|once| once.keys.iter().flat_map(|key| key.0).collect::<Vec<u8>>());
         self.message.execute(params![
             id,
             columns.source,
@@ -88,7 +93,7 @@ impl<'c> Writing<'c> {
             columns.size,
             columns.checksum,
             keys,
-            once.as_ref().map(|once| once.until),
+            once.map(|once| once.until),
             columns.event_id,
             columns.kind,
             message.method.as_str(),
@@ -163,11 +168,12 @@ pub(super) fn promote(
     lane: u64,
     due: i64,
 ) -> rusqlite::Result<Option<State>> {
+    let number = |row: &Row<'_>, column| Ok::<_, rusqlite::Error>(row.get_ref(column)?.as_i64().ok());
     let first = connection
         .prepare_cached(LANE_FIRST)?
-        .query_row(params![destination, lane.cast_signed()], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))
+        .query_row(params![destination, lane.cast_signed()], |row| Ok((number(row, 0)?, number(row, 1)?)))
         .optional()?;
-    let Some((first, state)) = first else { return Ok(None) };
+    let Some((Some(first), Some(state))) = first else { return Ok(None) };
     if state != ids::state(State::Blocked) {
         return Ok(None);
     }
@@ -242,7 +248,7 @@ pub(super) fn oldest(connection: &Connection, destination: i64) -> rusqlite::Res
     let mut statement = connection.prepare_cached(FIRST)?;
     let mut first = None;
     for state in [State::Blocked, State::Queued, State::Retrying] {
-        let found = statement.query_row([destination, ids::state(state)], |row| row.get::<_, i64>(0)).optional()?;
+        let found = numbers(&mut statement, [destination, ids::state(state)])?;
         first = first.into_iter().chain(found).min();
     }
     let Some(first) = first else { return Ok(None) };

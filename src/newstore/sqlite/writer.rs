@@ -89,11 +89,11 @@ impl Writer {
 
     /// Writes a batch and follows up.
     fn turn(&mut self, connection: &Connection, mut batch: Batch, beat: &Heartbeat) -> Result<(), Lost> {
-        beat.beat();
-        let begun = Instant::now();
         let (asides, refills) = (std::mem::take(&mut batch.asides), std::mem::take(&mut batch.refills));
         let trouble = batch.trouble.take();
         let mut work = Work::new(Arc::clone(&self.shared), batch);
+        beat.beat();
+        let begun = Instant::now();
         self.check_free_space();
         let written = match trouble {
             Some(error) => Err(error),
@@ -107,8 +107,10 @@ impl Writer {
                 self.wrote();
             }
             Err(error) if Fault::of(&error) == Fault::Passing => {
-                drop(work);
+                // Before those who wait are told.
                 self.could_not_write(&error);
+                drop(work);
+                std::thread::sleep(RETRY);
             }
             Err(error) => return Err(self.lose(&error)),
         }
@@ -142,7 +144,6 @@ impl Writer {
                  were attempted is kept in memory until it can be"
             );
         }
-        std::thread::sleep(RETRY);
     }
 
     /// What was written may not be on the disk.
@@ -263,7 +264,7 @@ impl Writer {
         work.settle(&mut writing, &transaction, due)?;
         work.admit(&mut writing, &mut self.last, now)?;
         drop(writing);
-        for command in std::mem::take(&mut work.batch.commands) {
+        while let Some(command) = work.batch.commands.pop_front() {
             let mut changes = Changes::new(now, due, self.last);
             obey(&transaction, command, &mut changes, work)?;
             self.last = changes.last;
@@ -339,18 +340,18 @@ fn obey(
     changes: &mut Changes,
     work: &mut Work,
 ) -> rusqlite::Result<()> {
-    transaction.execute_batch("SAVEPOINT command")?;
-    match act(transaction, changes) {
-        Ok(answer) => {
-            transaction.execute_batch("RELEASE command")?;
-            work.obeyed(changes, reply, answer);
-        }
+    let acted = transaction.execute_batch("SAVEPOINT command").and_then(|()| act(transaction, changes));
+    match acted.and_then(|answer| transaction.execute_batch("RELEASE command").map(|()| answer)) {
+        Ok(answer) => work.obeyed(changes, reply, answer),
         Err(error) if Fault::is_of_statement(&error) => {
-            transaction.execute_batch("ROLLBACK TO command; RELEASE command")?;
             // One that is gone has stopped waiting.
             let _gone = reply.send(Err(Unavailable(format!("the SQLite file cannot be used for that: {error}"))));
+            transaction.execute_batch("ROLLBACK TO command; RELEASE command")?;
         }
-        Err(error) => return Err(error),
+        Err(error) => {
+            work.disobeyed(reply);
+            return Err(error);
+        }
     }
     Ok(())
 }

@@ -4,5 +4,7 @@ local length, done, dead = redis.pcall('XLEN', KEYS[2]), redis.pcall('ZCARD', KE
 if type(length) == 'number' and type(done) == 'number' and type(dead) == 'number' and length > done + dead then
   return length - done - dead
 end
+-- Redis that is out of memory lets a script write that has begun with a removing command.
+redis.call('SREM', KEYS[1], '')
 redis.call('SADD', KEYS[1], unpack(ARGV))
 return 0

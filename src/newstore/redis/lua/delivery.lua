@@ -16,9 +16,8 @@ end
 
 -- State, attempts, and those of them before the last replay. A record is STATE ATTEMPTS,BEFORE,REPLAYED,SETTLED,STATUS;FAILURES
 -- without the space. States: Q waits for its first attempt and has no record, R retrying, V delivered, D dead, P purged.
-local function standing(id)
-  local record = redis.call('HGET', records, id)
-  if record then
+local function standing(record)
+  if record and record ~= '' then
     local state, attempts, before = string.match(record, '^(%a)(%d+),(%d+),')
     if state then return state, attempts, before end
   end

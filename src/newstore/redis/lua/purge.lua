@@ -16,7 +16,7 @@ end
 
 for i = 4 + count, #ARGV do
   local id = ARGV[i]
-  local state = standing(id)
+  local state = standing(redis.call('HGET', records, id))
   if string.find(ARGV[2], state, 1, true) then
     redis.call('ZREM', dead, id)
     local entry = redis.call('XRANGE', events, id, id)[1]

@@ -7,43 +7,61 @@
 redis.call('ZREM', due, '')
 local counted = 0
 
+-- Records, and what is still to be delivered, in one call each.
+local ids, known, is_open = {}, {}, {}
+for at = 2, #ARGV, 8 do ids[#ids + 1] = ARGV[at] end
+local records_found, open_found = redis.call('HMGET', records, unpack(ids)), redis.call('ZMSCORE', open, unpack(ids))
+for i, id in ipairs(ids) do known[id], is_open[id] = records_found[i] or '', open_found[i] end
+
 -- First of all, so that nothing is recorded when it fails.
 local function leave(id, lane)
   if lane == '?' then promote_after({[id] = true}) elseif lane ~= '' then promote(lane, id) end
 end
 
-local function delivered(id, state, lane, record)
+local no_more_due, no_more_open, no_more_retrying = {'ZREM', due}, {'ZREM', open}, {'ZREM', retrying}
+local recorded = {'HSET', records}
+
+local function record(id, text)
+  known[id] = text
+  recorded[#recorded + 1] = id
+  recorded[#recorded + 1] = text
+end
+
+local function finish(id, state, lane)
   leave(id, lane)
-  redis.call('ZREM', due, id)
-  if redis.call('ZREM', state == 'D' and dead or open, id) == 0 then return false end
-  if state == 'R' then redis.call('ZREM', retrying, id) end
-  redis.call('HSET', records, id, 'V' .. record)
-  return true
+  is_open[id] = false
+  no_more_due[#no_more_due + 1] = id
+  no_more_open[#no_more_open + 1] = id
+  if state == 'R' then no_more_retrying[#no_more_retrying + 1] = id end
+  counted = counted + 1
 end
 
 for at = 2, #ARGV, 8 do
-  local id, outcome, attempts, before, deadline, pause, lane, record = unpack(ARGV, at, at + 7)
-  local state, attempts_now, before_now = standing(id)
+  local id, outcome, attempts, before, deadline, pause, lane, text = unpack(ARGV, at, at + 7)
+  local state, attempts_now, before_now = standing(known[id])
   if state == 'V' or state == 'P' or before ~= '' and before ~= before_now then
     -- It has ended, or begun again.
   elseif outcome == 'V' then
-    if delivered(id, state, lane, record) then counted = counted + 1 end
-  elseif (attempts == '' or attempts == attempts_now) and tonumber(redis.call('ZSCORE', due, id) or -1) == tonumber(deadline) then
-    counted = counted + 1
+    if is_open[id] or state == 'D' and redis.call('ZREM', dead, id) == 1 then
+      finish(id, state, lane)
+      record(id, 'V' .. text)
+    end
+  elseif (attempts == '' or attempts == attempts_now) and is_open[id] and tonumber(redis.call('ZSCORE', due, id) or -1) == tonumber(deadline) then
     if outcome == 'D' then
-      leave(id, lane)
-      redis.call('ZREM', due, id)
-      redis.call('ZREM', open, id)
-      if state == 'R' then redis.call('ZREM', retrying, id) end
+      finish(id, state, lane)
       redis.call('ZADD', dead, millis(id), id)
-      redis.call('HSET', records, id, 'D' .. record)
+      record(id, 'D' .. text)
     else
+      counted = counted + 1
       redis.call('ZADD', due, now + pause, id)
       if outcome == 'R' then
         redis.call('ZADD', retrying, millis(id), id)
-        redis.call('HSET', records, id, 'R' .. record)
+        record(id, 'R' .. text)
       end
     end
   end
+end
+for _, command in ipairs({no_more_due, no_more_open, no_more_retrying, recorded}) do
+  if #command > 2 then redis.call(unpack(command)) end
 end
 return counted

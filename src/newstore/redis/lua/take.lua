@@ -5,9 +5,20 @@
 -- Redis that is out of memory lets a script write that has begun with a removing command.
 redis.call('ZREM', due, '')
 local deadline, max, most_bytes, most_seen = now + ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local taken, bytes, seen, full = {}, 0, 0, false
+local waiting = redis.call('ZRANGEBYSCORE', due, '-inf', now, 'WITHSCORES', 'LIMIT', 0, max)
+local fresh = redis.call('LRANGE', ready, 0, max - 1)
+local taken, claims, bytes, seen, full = {}, {'ZADD', due}, 0, 0, false
 -- Finished, or deleted by hand.
 local ended, any_ended = {}, false
+
+-- Their records in one call.
+local known, ids = {}, {}
+for i = 1, #waiting, 2 do ids[#ids + 1] = waiting[i] end
+for _, id in ipairs(fresh) do ids[#ids + 1] = id end
+if #ids > 0 then
+  local found = redis.call('HMGET', records, unpack(ids))
+  for i, id in ipairs(ids) do known[id] = found[i] or '' end
+end
 
 local function weight(fields)
   local told = fields[3] == 'weight' and tonumber(fields[4])
@@ -15,6 +26,25 @@ local function weight(fields)
   local sum = 0
   for _, part in ipairs(fields) do sum = sum + #part end
   return sum
+end
+
+-- What was never taken mostly stands in one piece, and is read so: twice as many each time, about as many as there is room for, and
+-- one by one when half of what is read is not wanted.
+local cache, step = {}, 1
+
+local function read(id, is_fresh)
+  if not cache[id] then
+    local count = is_fresh and math.min(step, max - #taken, math.max(1, math.floor((most_bytes - bytes) / (bytes / (#taken + 1) + 1)))) or 1
+    local hits = 0
+    for _, entry in ipairs(redis.call('XRANGE', events, id, count > 1 and '+' or id, 'COUNT', count)) do
+      if known[entry[1]] then
+        cache[entry[1]] = entry[2]
+        hits = hits + 1
+      end
+    end
+    if is_fresh then step = hits * 2 < count and 0 or math.min(step * 2, 32) end
+  end
+  return cache[id]
 end
 
 local function drop(id, is_gone)
@@ -26,38 +56,37 @@ local function drop(id, is_gone)
 end
 
 -- False when there is no room for it.
-local function admit(id)
+local function admit(id, is_fresh)
   if full or #taken == max or seen == most_seen then return false end
   seen = seen + 1
-  local record = redis.call('HGET', records, id) or ''
-  if string.find(record, '^[VDP]') then
+  local record = known[id]
+  if record ~= '' and string.find(record, '^[VDP]') then
     drop(id, false)
     return true
   end
-  local entry = redis.call('XRANGE', events, id, id)[1]
-  if not entry then
+  local fields = read(id, is_fresh)
+  if not fields then
     drop(id, true)
     return true
   end
-  local more = weight(entry[2])
+  local more = weight(fields)
   full = #taken > 0 and bytes + more > most_bytes
   if full then return false end
   bytes = bytes + more
-  redis.call('ZADD', due, deadline, id)
-  taken[#taken + 1] = {id, entry[2], record}
+  claims[#claims + 1] = deadline
+  claims[#claims + 1] = id
+  taken[#taken + 1] = {id, fields, record}
   return true
 end
 
-local waiting = redis.call('ZRANGEBYSCORE', due, '-inf', now, 'WITHSCORES', 'LIMIT', 0, max)
-local fresh = redis.call('LRANGE', ready, 0, max - 1)
 local of_waiting, of_fresh = 0, 0
 
 local function from_waiting(most)
-  while of_waiting < most and waiting[2 * of_waiting + 1] and admit(waiting[2 * of_waiting + 1]) do of_waiting = of_waiting + 1 end
+  while of_waiting < most and waiting[2 * of_waiting + 1] and admit(waiting[2 * of_waiting + 1], false) do of_waiting = of_waiting + 1 end
 end
 
 local function from_fresh(most)
-  while of_fresh < most and fresh[of_fresh + 1] and admit(fresh[of_fresh + 1]) do of_fresh = of_fresh + 1 end
+  while of_fresh < most and fresh[of_fresh + 1] and admit(fresh[of_fresh + 1], true) do of_fresh = of_fresh + 1 end
 end
 
 local half = math.ceil(max / 2)
@@ -71,6 +100,7 @@ else
   from_waiting(max)
 end
 if of_fresh > 0 then redis.call('LTRIM', ready, of_fresh, -1) end
+if #taken > 0 then redis.call(unpack(claims)) end
 if any_ended then promote_after(ended) end
 
 local next = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]
