@@ -96,6 +96,8 @@ pub struct Sqlite {
     pub max_read: Duration,
     /// Messages of a recovered file that are imported in one transaction.
     pub recover_rows: usize,
+    /// Pages of 4 KiB that a backup copies between two batches.
+    pub backup_pages: i32,
     /// Rows that a list or a replay scans before it answers with a cursor.
     pub max_scanned: i64,
     /// Rows that a list sorts in memory.
@@ -210,6 +212,7 @@ impl Default for Sqlite {
             sync_every: Duration::from_secs(1),
             max_read: Duration::from_millis(100),
             recover_rows: 200,
+            backup_pages: 256,
             max_scanned: 20_000,
             max_sorted: 10_000,
             retention_rows: 500,

@@ -11,10 +11,11 @@ use rusqlite::params;
 use super::Sqlite;
 use super::changes::Changes;
 use super::ids;
-use super::message_row;
+use super::rows;
 use super::search::Direction;
 use super::search::Found;
 use super::search::Search;
+use super::statements;
 use crate::limits;
 use crate::newstore::types::AdminError;
 use crate::newstore::types::DestinationId;
@@ -31,7 +32,7 @@ use crate::time::Moment;
 impl Sqlite {
     /// See [`Store::list`](crate::newstore::Store::list).
     pub(in crate::newstore) async fn list(self: &Arc<Self>, part: Part) -> Result<Page, AdminError> {
-        let limits = self.limits().clone();
+        let limits = self.shared.limits.clone();
         self.view(move |file| list(file, &part, &limits)).await?
     }
 
@@ -57,21 +58,20 @@ impl Sqlite {
             message: ids::written(id).ok_or_else(|| AdminError::NoSuchEvent(source.to_owned(), id))?,
             destination: destination.map(str::to_owned),
             registered: self.registered(),
-            now: self.now(),
         };
         self.command(move |file, changes| replay.run(file, changes)).await?
     }
 
     /// See [`Store::replay_all`](crate::newstore::Store::replay_all).
     pub(in crate::newstore) async fn replay_all(self: &Arc<Self>, part: Part) -> Result<Done, AdminError> {
-        let (limits, registered, now) = (self.limits().clone(), self.registered(), self.now());
+        let (limits, registered) = (self.shared.limits.clone(), self.registered());
         let (states, only) = (part.states.clone(), registered.clone());
         let found = self.view(move |file| finished(file, &part, &limits, Some(&only))).await??;
         let done = move |file: &Connection, changes: &mut Changes| {
             let mut replayed = 0;
             for (message, destination) in found.deliveries {
                 replayed += u64::from(
-                    registered.contains(&destination) && reopen(file, (message, destination), &states, now, changes)?,
+                    registered.contains(&destination) && reopen(file, (message, destination), &states, changes)?,
                 );
             }
             Ok(Done { deliveries: replayed, next: found.next.map(ids::public) })
@@ -81,7 +81,7 @@ impl Sqlite {
 
     /// See [`Store::purge`](crate::newstore::Store::purge).
     pub(in crate::newstore) async fn purge(self: &Arc<Self>, part: Part) -> Result<Done, AdminError> {
-        let (limits, states) = (self.limits().clone(), part.states.clone());
+        let (limits, states) = (self.shared.limits.clone(), part.states.clone());
         let found = self.view(move |file| finished(file, &part, &limits, None)).await??;
         let done = move |file: &Connection, changes: &mut Changes| {
             let deliveries = purge(file, &found.deliveries, &states, changes)?;
@@ -219,7 +219,7 @@ fn summary(row: &Row<'_>, names: &Names) -> rusqlite::Result<Option<Summary>> {
         attempts,
         due: integer(5)?.filter(|_| state == State::Retrying).map(Moment::from_millis),
         settled_at: settled.map(Moment::from_millis),
-        status: status.and_then(|status| u16::try_from(status.saturating_add(200)).ok()),
+        status: status.and_then(|status| u16::try_from(status.saturating_add(statements::STATUS)).ok()),
         failures: Failures::stored(text(7)?),
     }))
 }
@@ -235,7 +235,7 @@ fn show(file: &Connection, source: &str, id: i64) -> rusqlite::Result<Option<Det
     if deliveries.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Details { deliveries, message: message_row::whole(&transaction, id)?.map(Arc::new) }))
+    Ok(Some(Details { deliveries, message: rows::message(&transaction, id)?.map(Arc::new) }))
 }
 
 /// One message that is delivered again.
@@ -246,7 +246,6 @@ struct Replay {
     destination: Option<String>,
     /// The rows of the destinations that somebody delivers to.
     registered: Vec<i64>,
-    now: Moment,
 }
 
 impl Replay {
@@ -271,7 +270,7 @@ impl Replay {
             Err(error) => return Ok(Err(error)),
         };
         for destination in &chosen {
-            reopen(file, (self.message, *destination), &[State::Dead, State::Delivered], self.now, changes)?;
+            reopen(file, (self.message, *destination), &[State::Dead, State::Delivered], changes)?;
         }
         Ok(Ok(u64::try_from(chosen.len()).unwrap_or(u64::MAX)))
     }
@@ -304,8 +303,6 @@ impl Replay {
 }
 
 pub(super) const STATE: &str = "SELECT state, lane FROM deliveries WHERE message = ?1 AND destination = ?2";
-pub(super) const LANE_BUSY: &str = "SELECT 1 FROM deliveries INDEXED BY lanes
-     WHERE destination = ?1 AND lane = ?2 AND lane IS NOT NULL AND state < 5 LIMIT 1";
 pub(super) const REOPEN: &str = "UPDATE deliveries SET state = ?3, before_replay = attempts, replayed = ?4, due = ?5
      WHERE message = ?1 AND destination = ?2";
 
@@ -314,7 +311,6 @@ fn reopen(
     file: &Connection,
     (message, destination): (i64, i64),
     states: &[State],
-    now: Moment,
     changes: &mut Changes,
 ) -> rusqlite::Result<bool> {
     let found = file.prepare_cached(STATE)?.query_row([message, destination], |row| {
@@ -325,13 +321,13 @@ fn reopen(
         return Ok(false);
     };
     let busy = match lane {
-        Some(lane) => file.prepare_cached(LANE_BUSY)?.exists([destination, lane])?,
+        Some(lane) => statements::is_busy(file, destination, lane.cast_unsigned())?,
         None => false,
     };
-    // At once, by the clock of pauses.
+    // At once, by the clock of those who deliver, which need not be the system's.
     let (state, due) = if busy { (State::Blocked, None) } else { (State::Retrying, Some(changes.due())) };
     let mut statement = file.prepare_cached(REOPEN)?;
-    statement.execute(params![message, destination, ids::state(state), now.millis(), due])?;
+    statement.execute(params![message, destination, ids::state(state), changes.now().millis(), due])?;
     changes.moved(destination, Some(was), Some(state));
     Ok(true)
 }
@@ -356,7 +352,7 @@ fn purge(
         changes.moved(*destination, Some(was), None);
         purged += 1;
         if file.prepare_cached(DELETE_MESSAGE)?.execute([message])? > 0 {
-            file.prepare_cached("UPDATE deleted SET message = ?1 WHERE message < ?1")?.execute([message])?;
+            statements::mark_deleted(file, *message)?;
         }
     }
     Ok(purged)
@@ -365,16 +361,18 @@ fn purge(
 #[cfg(test)]
 mod tests {
     use super::super::schema;
+    use super::super::tests::World;
     use super::*;
     use crate::message::Message;
     use crate::newstore::types::Filter;
+    use crate::newstore::types::Outcome;
 
     const NOW: i64 = 5_000;
 
     /// A file with the destinations 1 shop/default, 2 shop/copy and 3 bank/default.
     fn file() -> Connection {
-        let mut file = Connection::open_in_memory().expect("a file");
-        schema::create(&mut file).expect("a layout");
+        let file = Connection::open_in_memory().expect("a file");
+        schema::create(&file).expect("a layout");
         file.execute_batch("INSERT INTO destinations VALUES (1, 'shop', 'default', 0), (2, 'shop', 'copy', 0), (3, 'bank', 'default', 0)")
             .expect("destinations");
         file
@@ -402,7 +400,7 @@ mod tests {
     }
 
     fn changes() -> Changes {
-        Changes::new(Moment::from_millis(NOW), NOW, 0)
+        Changes::new(Moment::from_millis(NOW + 1), NOW, 0)
     }
 
     fn part(filter: Filter, states: &[State]) -> Part {
@@ -423,8 +421,7 @@ mod tests {
     fn replay(file: &Connection, message: i64, destination: Option<&str>) -> (Result<u64, AdminError>, Changes) {
         let mut changes = changes();
         let destination = destination.map(str::to_owned);
-        let now = Moment::from_millis(NOW + 1);
-        let replay = Replay { source: "shop".to_owned(), message, destination, registered: vec![1, 3], now };
+        let replay = Replay { source: "shop".to_owned(), message, destination, registered: vec![1, 3] };
         (replay.run(file, &mut changes).expect("it can be written"), changes)
     }
 
@@ -571,10 +568,39 @@ mod tests {
             plan(&format!("{SUMMARY} WHERE message = ?1 ORDER BY destination")),
             format!("SEARCH deliveries USING PRIMARY KEY (message=?); {message} LEFT-JOIN")
         );
-        assert_eq!(plan(LANE_BUSY), "SEARCH deliveries USING INDEX lanes (destination=? AND lane=?)");
         assert_eq!(
             plan(DELETE_MESSAGE),
             format!("{message}; SCALAR SUBQUERY 1; SEARCH deliveries USING PRIMARY KEY (message=?)")
         );
+    }
+
+    #[tokio::test]
+    async fn what_is_replayed_is_taken_again_and_what_is_purged_is_gone_and_counts_follow() {
+        let world = World::new(limits::Sqlite::default());
+        let queue = world.queue("shop").await;
+        for id in ["1", "2", "3"] {
+            world.enqueue(&queue, id, Some(7)).await;
+        }
+        while let Some(taken) = world.take(&queue, 1).await.pop() {
+            taken.settle(Outcome::Dead { failed: world.failed() });
+            world.stats(&queue).await;
+        }
+        assert_eq!(world.stats(&queue).await, (0, 0, 0, 3));
+        let store = &world.store;
+        let replayed = store.replay_all(&Filter::default(), None, 2).await.expect("replayed");
+        assert_eq!((replayed.deliveries, replayed.next.is_some()), (2, true));
+        assert_eq!(world.stats(&queue).await, (1, 0, 1, 1));
+        let taken = world.take(&queue, 9).await;
+        assert_eq!((super::super::tests::ids(&taken), taken[0].tries().before_replay), (vec!["1".to_owned()], 1));
+        taken.into_iter().for_each(|taken| taken.settle(world.delivered()));
+        assert_eq!(world.stats(&queue).await, (0, 0, 1, 1));
+        let delivered = Filter { state: Some(State::Delivered), ..Filter::default() };
+        let id = store.list(&delivered, None, 9).await.expect("a list").deliveries[0].id;
+        assert!(matches!(store.replay("bank", id, None).await, Err(AdminError::NoSuchEvent(..))));
+        assert_eq!(store.replay("shop", id, None).await.expect("replayed"), 1);
+        assert_eq!(world.stats(&queue).await, (1, 0, 1, 1));
+        assert_eq!(store.purge(&Filter::default(), None, 9).await.expect("purged").deliveries, 1);
+        assert_eq!(world.stats(&queue).await, (1, 0, 1, 0));
+        assert!(store.show("shop", id).await.expect("a message").message.is_some());
     }
 }

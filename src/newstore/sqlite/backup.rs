@@ -3,7 +3,6 @@
 //! SQLite copies pages in steps on the connection of the writer, between its batches: what the writer changes meanwhile, SQLite
 //! writes to the copy too, so that a copy ends under load and is of the moment of its last step.
 
-use std::ffi::OsString;
 use std::fs;
 use std::fs::File;
 use std::fs::OpenOptions;
@@ -19,13 +18,13 @@ use rusqlite::backup::Backup;
 use rusqlite::backup::StepResult;
 
 use super::Sqlite;
+use super::private::beside;
+use super::private::sync_folder;
+use super::statements;
 use crate::newstore::types::AdminError;
 use crate::store::Unavailable;
 use crate::store::dedupe_log::DedupeLog;
 use crate::supervisor::Lost;
-
-/// Pages that are copied between two batches: 1 MiB.
-const PAGES: i32 = 256;
 
 /// The files of a copy that is not finished; they are removed when it never is.
 #[derive(Debug)]
@@ -43,13 +42,13 @@ impl Sqlite {
     /// # Errors
     /// [`AdminError`] when something of these names is there, there is no room, or it cannot be written. Nothing is left then.
     pub(in crate::newstore) async fn backup(self: &Arc<Self>, folder: &Path) -> Result<PathBuf, AdminError> {
-        let bytes = fs::metadata(self.path()).map_or(0, |file| file.len());
-        let mut copy = Unfinished::begin(self.path(), folder, bytes.saturating_add(self.min_free()))
+        let bytes = fs::metadata(&self.shared.path).map_or(0, |file| file.len());
+        let mut copy = Unfinished::begin(&self.shared.path, folder, bytes.saturating_add(self.min_free))
             .map_err(AdminError::BadPath)?;
         let failed = |error: String| AdminError::BadPath(format!("the copy cannot be written: {error}"));
-        let partial = copy.partial.clone();
+        let (partial, pages) = (copy.partial.clone(), self.shared.limits.backup_pages);
         let last = self
-            .aside(move |file, between| match copy_pages(file, &partial, between) {
+            .aside(move |file, between| match copy_pages(file, &partial, pages, between) {
                 Ok(last) => Ok(Ok(last)),
                 Err(Failure::Copy(error)) => Ok(Err(error.to_string())),
                 Err(Failure::Writer(lost)) => Err(lost),
@@ -57,7 +56,7 @@ impl Sqlite {
             .await?
             .map_err(failed)?;
         // Records of what came since do no harm: it was acknowledged by a gateway that is not the copy's.
-        let log = Arc::clone(self.log());
+        let log = Arc::clone(&self.shared.log);
         let finished = tokio::task::spawn_blocking(move || copy.finish(&log, last).map(|()| copy.path.clone()));
         let ending = |_ending| Unavailable("the gateway is ending".to_owned());
         finished.await.map_err(ending)?.map_err(|error| failed(error.to_string()))
@@ -77,8 +76,13 @@ impl From<rusqlite::Error> for Failure {
     }
 }
 
-/// Copies all pages, and calls `between` after each step; the last message that is or was in the copy.
-fn copy_pages(file: &Connection, to: &Path, between: &mut dyn FnMut() -> Result<(), Lost>) -> Result<i64, Failure> {
+/// Copies all pages, so many at a step, and calls `between` after each step; the last message that is or was in the copy.
+fn copy_pages(
+    file: &Connection,
+    to: &Path,
+    pages: i32,
+    between: &mut dyn FnMut() -> Result<(), Lost>,
+) -> Result<i64, Failure> {
     // It is there, unless whoever asked has gone and it was removed.
     let mut copy = Connection::open_with_flags(to, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     // An unfinished copy is thrown away, and a finished one synced as a whole.
@@ -86,7 +90,7 @@ fn copy_pages(file: &Connection, to: &Path, between: &mut dyn FnMut() -> Result<
     copy.pragma_update(None, "synchronous", "OFF")?;
     {
         let backup = Backup::new(file, &mut copy)?;
-        while backup.step(PAGES)? != StepResult::Done {
+        while backup.step(pages)? != StepResult::Done {
             between().map_err(Failure::Writer)?;
             if !to.exists() {
                 // Whoever asked has gone.
@@ -95,9 +99,7 @@ fn copy_pages(file: &Connection, to: &Path, between: &mut dyn FnMut() -> Result<
             }
         }
     }
-    let last =
-        "SELECT max(coalesce((SELECT max(id) FROM messages), 0), coalesce((SELECT max(message) FROM deleted), 0))";
-    Ok(file.query_row(last, [], |row| row.get(0))?)
+    Ok(statements::last(file)?)
 }
 
 impl Unfinished {
@@ -138,7 +140,7 @@ impl Unfinished {
         }
         fs::rename(&self.partial, &self.path)?;
         self.finished = true;
-        File::open(self.path.parent().unwrap_or(Path::new("/")))?.sync_all()
+        sync_folder(&self.path)
     }
 }
 
@@ -154,21 +156,22 @@ impl Drop for Unfinished {
     }
 }
 
-fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(ending);
-    name.into()
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::super::schema;
+    use super::super::tests::World;
+    use super::super::tests::open;
     use super::*;
     use crate::clock::Clock;
     use crate::event::Key;
     use crate::limits;
+    use crate::message::Message;
+    use crate::newstore::Filter;
+    use crate::newstore::Route;
+    use crate::newstore::State;
+    use crate::newstore::Store;
     use crate::store::DedupeRecords;
     use crate::store::SourceTag;
     use crate::store::dedupe_log::Record;
@@ -190,9 +193,9 @@ mod tests {
     /// A file of several steps, with its log.
     fn store(folder: &Path) -> (PathBuf, Connection, DedupeLog) {
         let path = folder.join("s.db");
-        let mut file = Connection::open(&path).expect("a file");
+        let file = Connection::open(&path).expect("a file");
         file.pragma_update(None, "journal_mode", "WAL").expect("a WAL");
-        schema::create(&mut file).expect("a layout");
+        schema::create(&file).expect("a layout");
         write(&file, 1..=1_000);
         let (log, _) = open_log(&path);
         let record = Record { source: SourceTag::NOBODY, key: Key([7; 16]), until: u32::MAX };
@@ -217,7 +220,7 @@ mod tests {
         let (path, file, log) = store(folder.path());
         let mut copy = Unfinished::begin(&path, to.path(), 0).expect("room");
         let (mut last, mut steps) = (1_000, 0);
-        let copied = copy_pages(&file, &copy.partial, &mut || {
+        let copied = copy_pages(&file, &copy.partial, 256, &mut || {
             // Later and earlier pages than those that are copied already.
             write(&file, last + 1..=last + 3);
             file.execute("UPDATE messages SET body = zeroblob(2000) WHERE id = ?1", [last - 900]).expect("written");
@@ -262,7 +265,7 @@ mod tests {
         assert!(begin(Path::new("relative"), 0).is_err() && begin(&to.path().join("none"), 0).is_err());
         assert!(begin(to.path(), u64::MAX).is_err_and(|error| error.contains("room")));
         let copy = begin(to.path(), 0).expect("room");
-        let copied = copy_pages(&file, &copy.partial, &mut || Err(Lost("the writer".to_owned())));
+        let copied = copy_pages(&file, &copy.partial, 256, &mut || Err(Lost("the writer".to_owned())));
         assert!(matches!(copied, Err(Failure::Writer(_))));
         drop(copy);
         assert_eq!(names(to.path()), [""; 0]);
@@ -274,5 +277,64 @@ mod tests {
         fs::write(to.path().join("other.db"), "").expect("a file of somebody else");
         fs::remove_dir(to.path().join("s.db-dedupe.new")).expect("removed");
         assert!(begin(to.path(), 0).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_copy_of_a_store_under_load_is_started_with_all_that_was_acknowledged_before() {
+        use std::sync::atomic::AtomicBool;
+        use std::sync::atomic::Ordering;
+
+        let limits = limits::Sqlite { backup_pages: 1, ..limits::Sqlite::default() };
+        let (world, to) = (World::new(limits), tempfile::tempdir().expect("a folder"));
+        let queue = world.queue("shop").await;
+        for at in 0..100 {
+            let event_id = http::HeaderValue::from_str(&format!("before-{at}")).expect("an id");
+            let large = Message { event_id, body: vec![b'x'; 100_000].into(), ..Message::example() };
+            let route = Route { queue: queue.clone(), lane: None };
+            world.store.enqueue(Arc::new(large), &[route], None).await.expect("stored");
+        }
+        let over = AtomicBool::new(false);
+        let load = async {
+            let mut after = 0;
+            while !over.load(Ordering::Relaxed) {
+                world.enqueue(&queue, &format!("after-{after}"), None).await;
+                for taken in world.take(&queue, 2).await {
+                    taken.settle(world.delivered());
+                }
+                after += 1;
+            }
+            after
+        };
+        let backup = async {
+            let copied = world.store.backup(to.path()).await.expect("a copy");
+            over.store(true, Ordering::Relaxed);
+            copied
+        };
+        let (copied, after) = tokio::join!(backup, load);
+        assert!(after > 5, "there was load: {after}");
+        assert_eq!(
+            (copied.clone(), names(to.path())),
+            (to.path().join("store.db"), vec!["store.db".to_owned(), "store.db-dedupe.1".to_owned()])
+        );
+        let checked = super::super::check::check(&copied).expect("it can be checked");
+        assert_eq!(checked.problems, [""; 0], "{:?}", checked.facts);
+        assert!(world.store.backup(to.path()).await.is_err_and(|error| error.to_string().contains("is there")));
+        let restored = open(&copied, &world.limits, &world.clock, &world.supervisor).expect("a store");
+        let restored = World { folder: to, store: Store::Sqlite(Arc::new(restored)), ..world };
+        let queue = restored.queue("shop").await;
+        let all = restored.store.list(&Filter::default(), None, 1_000).await.expect("a list").deliveries;
+        let before = all.iter().filter(|delivery| delivery.event_id.starts_with("before-")).count();
+        assert_eq!(before, 100);
+        let open = all.iter().filter(|delivery| delivery.state == State::Queued).count();
+        let mut taken = 0;
+        loop {
+            let some = restored.take(&queue, 100).await;
+            if some.is_empty() {
+                break;
+            }
+            taken += some.len();
+            some.into_iter().for_each(|delivery| delivery.settle(restored.delivered()));
+        }
+        assert_eq!(taken, open);
     }
 }

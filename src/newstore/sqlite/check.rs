@@ -10,9 +10,10 @@ use rusqlite::OpenFlags;
 use rusqlite::config::DbConfig;
 
 use super::ids;
-use super::message_row;
+use super::rows;
 use super::schema;
 use super::schema::Owner;
+use super::statements;
 use crate::newstore::types::State;
 use crate::store::dedupe_log::DedupeLog;
 
@@ -147,9 +148,7 @@ impl Checked {
         if log.skipped > 0 {
             self.problems.push(format!("{} bytes of the dedupe log are damaged", log.skipped));
         }
-        let last =
-            "SELECT max(coalesce((SELECT max(id) FROM messages), 0), coalesce((SELECT max(message) FROM deleted), 0))";
-        match file.query_row(last, [], |row| row.get::<_, i64>(0)) {
+        match statements::last(file) {
             Ok(last) if last < log.checkpoint => self.problems.push(format!(
                 "the dedupe log knows messages up to {}, the file only up to {}: acknowledged messages are missing",
                 ids::public(log.checkpoint),
@@ -192,12 +191,12 @@ fn broken(file: &Connection, query: &str, wrong: &str) -> rusqlite::Result<Lines
 /// Whether each message is what was written.
 fn messages(file: &Connection) -> rusqlite::Result<Lines> {
     let (mut count, mut damaged) = (0_u64, Vec::new());
-    let mut statement = file.prepare(&format!("SELECT id, {} FROM messages ORDER BY id", message_row::COLUMNS))?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
+    let mut statement = file.prepare(&format!("SELECT id, {} FROM messages ORDER BY id", rows::MESSAGE))?;
+    let mut found = statement.query([])?;
+    while let Some(row) = found.next()? {
         let id = row.get(0)?;
         count += 1;
-        if message_row::read(row, id, 1)?.is_none() {
+        if rows::decode(row, 1)?.is_none() {
             damaged.push(ids::public(id));
         }
     }
@@ -219,9 +218,9 @@ mod tests {
 
     /// A file with two good messages, one of them in a lane, and two deliveries of each.
     fn good(path: &Path) -> Connection {
-        let mut file = Connection::open(path).expect("a file");
+        let file = Connection::open(path).expect("a file");
         file.pragma_update(None, "journal_mode", "WAL").expect("a WAL");
-        schema::create(&mut file).expect("a layout");
+        schema::create(&file).expect("a layout");
         file.execute_batch("INSERT INTO destinations VALUES (1, 'shop', 'default', 0), (2, 'shop', 'copy', 0)")
             .expect("destinations");
         let checksum = codec::checksum(&Message::example(), "[]");

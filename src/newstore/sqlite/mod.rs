@@ -16,7 +16,6 @@ mod housekeeper;
 mod ids;
 mod log_repair;
 mod mailbox;
-mod message_row;
 mod open;
 mod private;
 mod queue;
@@ -35,8 +34,6 @@ mod tests_open;
 mod volatile;
 mod writer;
 
-use std::any::Any;
-use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -47,6 +44,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use self::changes::Changes;
+use self::mailbox::Answer;
 use self::mailbox::Arrival;
 use self::mailbox::Aside;
 use self::mailbox::Command;
@@ -57,6 +55,7 @@ use self::queue::Claims;
 use self::queue::Counts;
 use self::queue::Entry;
 use self::queue::Need;
+use self::recover::Recovery;
 use self::rows::Columns;
 use self::shared::Known;
 use self::shared::Shared;
@@ -73,7 +72,6 @@ use super::Stats;
 use super::Want;
 use crate::clock::Clock;
 use crate::event::Key;
-use crate::limits;
 use crate::limits::Limits;
 use crate::message::Message;
 use crate::store::DedupeRecords;
@@ -81,7 +79,6 @@ use crate::store::Keyspace;
 use crate::store::Published;
 use crate::store::SourceTag;
 use crate::store::Unavailable;
-use crate::store::dedupe_log::DedupeLog;
 use crate::store::dedupe_log::LogMetrics;
 use crate::store::dedupe_log::Record;
 use crate::supervisor::Lost;
@@ -125,7 +122,8 @@ pub struct Sqlite {
     threads: Vec<JoinHandle<()>>,
     log_thread: Option<JoinHandle<()>>,
     min_free: u64,
-    recovery: tokio::sync::Mutex<Option<recover::Recovery>>,
+    /// What goes on with the next call.
+    recovery: tokio::sync::Mutex<Option<Recovery>>,
 }
 
 impl Sqlite {
@@ -198,7 +196,7 @@ impl Sqlite {
     }
 
     /// The rows of the destinations that are registered: what is replayed for others would not be delivered.
-    pub(super) fn registered(&self) -> Vec<i64> {
+    fn registered(&self) -> Vec<i64> {
         self.shared.queues.all().iter().map(|known| known.destination()).collect()
     }
 
@@ -329,7 +327,7 @@ impl Sqlite {
 
     /// Reads on the connection for operators, on a thread that may wait. The read is given up after a while when it keeps the WAL from
     /// restarting, so it looks at a bounded number of rows.
-    pub(super) async fn view<T: Send + 'static>(
+    async fn view<T: Send + 'static>(
         self: &Arc<Self>,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Unavailable> {
@@ -340,13 +338,14 @@ impl Sqlite {
 
     /// Has the writer do something in the transaction of its next batch; answers when it is safe on disk. `act` notes what it changes
     /// of deliveries in [`Changes`], so that counts are right and what may be attempted is.
-    pub(super) async fn command<T: Send + 'static>(
+    async fn command<T: Send + 'static>(
         &self,
         act: impl FnOnce(&Connection, &mut Changes) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Unavailable> {
         let (reply, done) = oneshot::channel();
         let act = Box::new(move |file: &Connection, changes: &mut Changes| {
-            Ok(Box::new(act(file, changes)?) as Box<dyn Any + Send>)
+            let answer: Answer = Box::new(act(file, changes)?);
+            Ok(answer)
         });
         self.shared.mailbox.submit(|batch| batch.commands.push_back(Command { act, reply }))?;
         let answer = done.await.map_err(|_gone| self.gone())??;
@@ -355,7 +354,7 @@ impl Sqlite {
 
     /// Has the writer do something that takes longer, on its connection and outside of a transaction. The function that `act` gets
     /// writes the next batch, if there is one: it is called every few milliseconds, so that nobody waits.
-    pub(super) async fn aside<T: Send + 'static>(
+    async fn aside<T: Send + 'static>(
         &self,
         act: impl FnOnce(&Connection, &mut dyn FnMut() -> Result<(), Lost>) -> Result<T, Lost> + Send + 'static,
     ) -> Result<T, Unavailable> {
@@ -367,38 +366,6 @@ impl Sqlite {
         }));
         self.shared.mailbox.submit(|batch| batch.asides.push(work))?;
         done.await.map_err(|_gone| self.gone())
-    }
-    /// Sizes, intervals and thresholds.
-    pub(super) fn limits(&self) -> &limits::Sqlite {
-        &self.shared.limits
-    }
-
-    /// What the wall clock shows.
-    pub(super) fn now(&self) -> Moment {
-        self.shared.wall.now()
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.shared.path
-    }
-
-    pub(super) fn log(&self) -> &Arc<DedupeLog> {
-        &self.shared.log
-    }
-
-    /// Bytes that stay free on the disk of the file.
-    pub(super) fn min_free(&self) -> u64 {
-        self.min_free
-    }
-
-    /// The recovery that goes on with the next call.
-    fn recovery(&self) -> &tokio::sync::Mutex<Option<recover::Recovery>> {
-        &self.recovery
-    }
-
-    /// The outcomes that came after a file was quarantined that they belong to.
-    fn kept_outcomes(&self) -> Arc<recover::Outcomes> {
-        self.shared.forgotten.outcomes()
     }
 }
 

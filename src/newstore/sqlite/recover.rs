@@ -3,9 +3,7 @@
 //! The file is only read. Tables are walked by their primary keys; what cannot be read is jumped over.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::fs;
-use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
@@ -23,13 +21,17 @@ use rusqlite::params_from_iter;
 use rusqlite::types::Value;
 
 use super::Sqlite;
-use super::admin::LANE_BUSY;
 use super::admin::Names;
 use super::changes::Changes;
 use super::ids;
-use super::message_row;
+use super::mailbox::Settled;
+use super::private::beside;
+use super::private::sync_folder;
+use super::rows;
 use super::schema;
 use super::schema::Owner;
+use super::shared::Forgotten;
+use super::statements;
 use crate::event::Key;
 use crate::newstore::types::AdminError;
 use crate::newstore::types::DestinationId;
@@ -42,19 +44,13 @@ use crate::newstore::types::State;
 use crate::store::Keyspace;
 use crate::store::Unavailable;
 use crate::store::dedupe_log::Record;
-use crate::time::Moment;
 
 /// About how long one call takes.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// A due time later than this is none that was written: no pause is longer.
-const MAX_PAUSE: Duration = Duration::from_hours(24);
-/// What is taken off a status before it is written.
-const STATUS: i64 = 200;
+/// A due time later than this, in milliseconds, is none that was written: no pause is longer.
+const MAX_PAUSE: i64 = 24 * 60 * 60 * 1000;
 /// What a dead letter says whose delivery was not found.
 const RECORD_LOST: &str = "record lost: the file was damaged, and whether the event was delivered is not known";
-
-/// Outcomes of attempts that were under way when a file was quarantined, by message and destination.
-pub(super) type Outcomes = HashMap<(i64, DestinationId), Outcome>;
 
 /// A recovery between two calls.
 #[derive(Debug)]
@@ -112,14 +108,14 @@ impl Sqlite {
         after: Option<MessageId>,
     ) -> Result<Recovered, AdminError> {
         let began = Instant::now();
-        let path = quarantined(self.path(), file).map_err(AdminError::BadPath)?;
+        let path = quarantined(&self.shared.path, file).map_err(AdminError::BadPath)?;
         // One call at a time.
-        let mut kept = self.recovery().lock().await;
+        let mut kept = self.recovery.lock().await;
         let mut recovery = match kept.take().filter(|kept| kept.path == path) {
             Some(recovery) => recovery,
             None => blocking(move || Recovery::open(path)).await?.map_err(AdminError::BadPath)?,
         };
-        let (limits, outcomes) = (self.limits().clone(), self.kept_outcomes());
+        let limits = self.shared.limits.clone();
         let (max_rows, max_bytes, scanned) = (limits.recover_rows, limits.batch_bytes, limits.retention_rows.max(1));
         let mut after = after.map_or(0, |after| ids::written(after).unwrap_or(i64::MAX));
         let mut done = Recovered::default();
@@ -134,12 +130,12 @@ impl Sqlite {
             let part = part.map_err(|error| AdminError::BadPath(format!("{file} cannot be read: {error}")))?;
             let Some(last) = part.last().map(|stored| stored.id) else {
                 drop(recovery);
-                set_aside(self.path(), file).map_err(|error| AdminError::BadPath(format!("{file}: {error}")))?;
+                set_aside(&self.shared.path, file).map_err(|error| AdminError::BadPath(format!("{file}: {error}")))?;
                 return Ok(done);
             };
-            let (present, outcomes) = (recovery.present, Arc::clone(&outcomes));
+            let (present, shared) = (recovery.present, Arc::clone(&self.shared));
             let import = move |file: &Connection, changes: &mut Changes| {
-                import(file, changes, &part, (present, scanned, &outcomes))
+                import(file, changes, &part, (present, scanned, &shared.forgotten))
             };
             let (imported, present) = self.command(import).await?;
             recovery.present = present;
@@ -169,7 +165,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 /// The path of a quarantined file of this name beside the store's.
 fn quarantined(store: &Path, name: &str) -> Result<PathBuf, String> {
     let prefix = format!("{}.damaged-", store.file_name().unwrap_or_default().display());
-    let whole = |rest: &str| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let whole = |rest: &str| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.');
     if !name.strip_prefix(&prefix).is_some_and(whole) {
         return Err(format!(
             "{name:?} is no quarantined file of this store; write its name alone, such as {prefix}20260102T030405Z"
@@ -186,11 +182,6 @@ fn quarantined(store: &Path, name: &str) -> Result<PathBuf, String> {
 /// Renames a file that is done, with its WAL.
 fn set_aside(store: &Path, name: &str) -> io::Result<()> {
     let done = store.with_file_name(name.replacen(".damaged-", ".recovered-", 1));
-    let beside = |path: &Path, ending: &str| {
-        let mut name = OsString::from(path);
-        name.push(ending);
-        PathBuf::from(name)
-    };
     let path = store.with_file_name(name);
     for ending in ["-wal", "-shm", ""] {
         match fs::rename(beside(&path, ending), beside(&done, ending)) {
@@ -198,8 +189,7 @@ fn set_aside(store: &Path, name: &str) -> io::Result<()> {
             _renamed => {}
         }
     }
-    let folder = store.parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
+    sync_folder(store)
 }
 
 impl Recovery {
@@ -243,7 +233,7 @@ impl Recovery {
 
     /// The columns of a message that is what was written.
     fn columns(&self, id: i64) -> rusqlite::Result<Option<Vec<Value>>> {
-        if message_row::whole(&self.damaged, id)?.is_none() {
+        if rows::message(&self.damaged, id)?.is_none() {
             return Ok(None);
         }
         let mut statement = self.damaged.prepare_cached(&format!("SELECT {MESSAGE} FROM messages WHERE id = ?1"))?;
@@ -349,7 +339,7 @@ fn import(
     file: &Connection,
     changes: &mut Changes,
     part: &[Stored],
-    (mut present, rows, outcomes): (Present, i64, &Outcomes),
+    (mut present, rows, forgotten): (Present, i64, &Forgotten),
 ) -> rusqlite::Result<(Recovered, Present)> {
     while present.scan(file, rows)? {}
     let mut done = Recovered::default();
@@ -368,12 +358,13 @@ fn import(
             continue;
         };
         insert(file, free, columns)?;
+        changes.stored(free);
         present.keys.extend(keys.iter().map(|key| (Key(*key), free)));
         remember(columns, keys, changes);
         for (destination, delivered) in deliveries {
-            let row = destination_row(file, destination)?;
-            let outcome = outcomes.get(&(*id, destination.clone()));
-            deliver(file, (free, row), &delivered.after(outcome, changes), changes)?;
+            let row = statements::destination(file, destination)?;
+            let outcome = forgotten.of(destination, *id);
+            deliver(file, (free, row), &delivered.after(outcome), changes)?;
         }
         if deliveries.is_empty() {
             for row in destinations_of(file, columns)? {
@@ -420,21 +411,12 @@ fn remember(columns: &[Value], keys: &[[u8; 16]], changes: &mut Changes) {
     keys.iter().for_each(|key| changes.remember(Record { source, key: Key(*key), until }));
 }
 
-/// The row of a destination, which is noted when it is not known.
-fn destination_row(file: &Connection, id: &DestinationId) -> rusqlite::Result<i64> {
-    let (source, name) = (&id.source, &id.name);
-    file.prepare_cached("INSERT OR IGNORE INTO destinations (source, name) VALUES (?1, ?2)")?
-        .execute([source, name])?;
-    file.prepare_cached("SELECT id FROM destinations WHERE source = ?1 AND name = ?2")?
-        .query_row([source, name], |row| row.get(0))
-}
-
 /// The rows of all destinations of a message's source; of its unnamed one when none is known.
 fn destinations_of(file: &Connection, columns: &[Value]) -> rusqlite::Result<Vec<i64>> {
     let Some(Value::Text(source)) = columns.first() else { return Ok(Vec::new()) };
     let mut statement = file.prepare_cached("SELECT id FROM destinations WHERE source = ?1")?;
     let known = statement.query_map([source], |row| row.get(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
-    if known.is_empty() { Ok(vec![destination_row(file, &DestinationId::unnamed(source))?]) } else { Ok(known) }
+    if known.is_empty() { Ok(vec![statements::destination(file, &DestinationId::unnamed(source))?]) } else { Ok(known) }
 }
 
 /// Writes a delivery that keeps the rule of lanes: blocked when its lane has an open one, else not.
@@ -446,7 +428,7 @@ fn deliver(
 ) -> rusqlite::Result<()> {
     let Delivered { attempts, before_replay, settled, replayed, lane, status, .. } = delivered;
     let busy = match lane {
-        Some(lane) if delivered.state.is_open() => file.prepare_cached(LANE_BUSY)?.exists([destination, *lane])?,
+        Some(lane) if delivered.state.is_open() => statements::is_busy(file, destination, lane.cast_unsigned())?,
         _ => false,
     };
     let state = match delivered.state {
@@ -455,9 +437,8 @@ fn deliver(
         State::Blocked => State::Queued,
         state @ (State::Queued | State::Retrying | State::Delivered | State::Dead) => state,
     };
-    let now = changes.due();
-    let latest = Moment::from_millis(now).after(MAX_PAUSE).millis();
-    let due = (state == State::Retrying).then(|| delivered.due.filter(|due| *due <= latest).unwrap_or(now));
+    let latest = changes.due().saturating_add(MAX_PAUSE);
+    let due = (state == State::Retrying).then(|| delivered.due.filter(|due| *due <= latest).unwrap_or(changes.due()));
     let failures = delivered.failures.as_json();
     file.prepare_cached(
         "INSERT INTO deliveries (message, destination, state, attempts, before_replay, settled, due, replayed, lane, status, failures)
@@ -499,19 +480,19 @@ impl Delivered {
     }
 
     /// The same after an attempt whose outcome the file did not learn of.
-    fn after(&self, outcome: Option<&Outcome>, changes: &Changes) -> Self {
+    fn after(&self, settled: Option<Settled>) -> Self {
         let mut after = Self { failures: self.failures.clone(), ..*self };
-        let Some(outcome) = outcome.filter(|_| self.state.is_open()) else { return after };
-        after.attempts = self.attempts.saturating_add(1);
-        let failed = match outcome {
-            Outcome::Delivered { at, status } => {
-                (after.state, after.settled) = (State::Delivered, at.millis());
-                after.status = status.map(|status| i64::from(status) - STATUS);
+        let same = |settled: &Settled| self.state.is_open() && settled.before_replay == self.before_replay;
+        let Some(settled) = settled.filter(same) else { return after };
+        (after.attempts, after.settled) = (settled.attempts, settled.at);
+        let failed = match settled.outcome {
+            Outcome::Delivered { status, .. } => {
+                after.state = State::Delivered;
+                after.status = status.map(|status| i64::from(status) - statements::STATUS);
                 return after;
             }
-            Outcome::Retry { after: pause, failed } => {
-                (after.state, after.due) =
-                    (State::Retrying, Some(Moment::from_millis(changes.due()).after(*pause).millis()));
+            Outcome::Retry { failed, .. } => {
+                (after.state, after.due) = (State::Retrying, Some(settled.due));
                 failed
             }
             Outcome::Dead { failed } => {
@@ -519,8 +500,7 @@ impl Delivered {
                 failed
             }
         };
-        after.settled = failed.at.millis();
-        after.failures = self.failures.with(failed.clone());
+        after.failures = self.failures.with(failed);
         after
     }
 }
@@ -529,7 +509,9 @@ impl Delivered {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::tests::World;
     use super::*;
+    use crate::limits;
     use crate::message::Message;
     use crate::message::codec;
     use crate::time::Moment;
@@ -538,8 +520,8 @@ mod tests {
     const ROWS: i64 = 2;
 
     fn present() -> Connection {
-        let mut file = Connection::open_in_memory().expect("a file");
-        schema::create(&mut file).expect("a layout");
+        let file = Connection::open_in_memory().expect("a file");
+        schema::create(&file).expect("a layout");
         file.execute_batch("INSERT INTO destinations VALUES (7, 'shop', 'default', 0)").expect("a destination");
         file
     }
@@ -547,8 +529,8 @@ mod tests {
     /// A file on disk with the destinations 1 shop/default and 2 shop/copy.
     fn damaged(folder: &Path) -> (PathBuf, Connection) {
         let path = folder.join("s.db.damaged-1");
-        let mut file = Connection::open(&path).expect("a file");
-        schema::create(&mut file).expect("a layout");
+        let file = Connection::open(&path).expect("a file");
+        schema::create(&file).expect("a layout");
         file.execute_batch("INSERT INTO destinations VALUES (1, 'shop', 'default', 0), (2, 'shop', 'copy', 0)")
             .expect("destinations");
         (path, file)
@@ -573,7 +555,7 @@ mod tests {
         .expect("a delivery");
     }
 
-    fn recover(path: &Path, file: &Connection, outcomes: &Outcomes) -> (Recovered, Changes) {
+    fn recover(path: &Path, file: &Connection, outcomes: &Forgotten) -> (Recovered, Changes) {
         let mut recovery = Recovery::open(path.to_owned()).expect("it is readable");
         let mut changes = Changes::new(Moment::from_millis(NOW), NOW, 0);
         let (mut done, mut after) = (Recovered::default(), 0);
@@ -611,7 +593,7 @@ mod tests {
         // Another message under the id of one, and the keys of another under another id.
         put(&new, 2, 99, b"new");
         put(&new, 1_000, 3, b"old");
-        let first = recover(&path, &new, &Outcomes::new());
+        let first = recover(&path, &new, &Forgotten::default());
         assert_eq!(counts(&first), (3, 1, 1, 1));
         let copy: i64 =
             new.query_row("SELECT id FROM destinations WHERE name = 'copy'", [], |row| row.get(0)).expect("a row");
@@ -633,7 +615,7 @@ mod tests {
         let names = Names::read(&new).expect("names");
         let lost = super::super::admin::summaries(&new, &[(5, 7)], &names).expect("a summary");
         assert!(lost[0].failures.list()[0].reason.starts_with("record lost"));
-        assert_eq!(counts(&recover(&path, &new, &Outcomes::new())), (0, 5, 0, 1), "the same again");
+        assert_eq!(counts(&recover(&path, &new, &Forgotten::default())), (0, 5, 0, 1), "the same again");
         assert_eq!(deliveries(&new).len(), 6);
     }
 
@@ -655,7 +637,7 @@ mod tests {
         let new = present();
         put(&new, 1_000, 99, b"");
         deliver_to(&new, 1_000, 7, State::Queued, Some(6));
-        recover(&path, &new, &Outcomes::new());
+        recover(&path, &new, &Forgotten::default());
         let states: Vec<_> = deliveries(&new).into_iter().map(|(id, _, state)| (id, state)).collect();
         let (blocked, queued) = (State::Blocked, State::Queued);
         let expected = [(1, queued), (2, blocked), (3, blocked), (4, blocked), (5, State::Retrying), (6, State::Dead)];
@@ -681,9 +663,16 @@ mod tests {
             (3, Outcome::Dead { failed: failed.clone() }),
             (4, Outcome::Dead { failed }),
         ];
-        let outcomes = outcomes.map(|(id, outcome)| ((id, DestinationId::unnamed("shop")), outcome)).into();
+        let forgotten = Forgotten::default();
+        forgotten.set_aside(4);
+        for (id, outcome) in outcomes {
+            let (attempts, due) = (2, NOW + 9);
+            let was = State::Queued;
+            let settled = Settled { queue: 0, id, lane: None, was, attempts, before_replay: 0, outcome, at: 3, due };
+            forgotten.keep(&DestinationId::unnamed("shop"), settled);
+        }
         let new = present();
-        recover(&path, &new, &outcomes);
+        recover(&path, &new, &forgotten);
         let found: Vec<_> = deliveries(&new).iter().map(|(id, destination, _)| (*id, *destination)).collect();
         let summaries = super::super::admin::summaries(&new, &found, &Names::read(&new).expect("names"));
         let shown: Vec<_> = summaries
@@ -717,12 +706,12 @@ mod tests {
         transaction.commit().expect("written");
         drop(old);
         let pages = fs::metadata(&path).expect("a file").len() / 4096;
-        let file = File::options().write(true).open(&path).expect("a file");
+        let file = fs::File::options().write(true).open(&path).expect("a file");
         // Of about 300 pages, spread ones; not those of the schema and the roots.
         let wiped: Vec<_> = (60..pages).step_by(40).collect();
         wiped.iter().for_each(|page| file.write_all_at(&[0; 4096], page * 4096).expect("wiped"));
         let new = present();
-        let (done, _) = recover(&path, &new, &Outcomes::new());
+        let (done, _) = recover(&path, &new, &Forgotten::default());
         let found = done.imported + done.record_lost;
         // A page has about nine messages, or about two hundred deliveries.
         assert!(found < 2_000 && found > 2_000 - 60 && done.imported > 1_000, "{done:?} without {} pages", wiped.len());
@@ -763,6 +752,52 @@ mod tests {
         let owned = Connection::open(path("s.db.damaged-5")).expect("a file");
         owned.execute_batch("CREATE TABLE messages (id)").expect("a table");
         assert!(Recovery::open(path("s.db.damaged-5")).is_err(), "it is of another program");
+    }
+
+    #[tokio::test]
+    async fn a_quarantined_file_is_recovered_while_the_store_serves() {
+        let old = World::new(limits::Sqlite::default());
+        let queue = old.queue("shop").await;
+        for (id, lane) in [("1", Some(9)), ("2", Some(9)), ("3", None), ("4", None), ("5", None)] {
+            old.enqueue(&queue, id, lane).await;
+        }
+        let [_, three, four, _] = old.take(&queue, 4).await.try_into().expect("four");
+        three.settle(old.delivered());
+        four.settle(Outcome::Dead { failed: old.failed() });
+        assert_eq!(old.stats(&queue).await, (1, 2, 0, 1));
+        let path = old.path();
+        let World { folder, store, .. } = old;
+        drop(store);
+        let new = World::new(limits::Sqlite { recover_rows: 2, retention_rows: 1, ..limits::Sqlite::default() });
+        let queue = new.queue("shop").await;
+        new.enqueue(&queue, "6", Some(9)).await;
+        fs::copy(path, new.folder.path().join("store.db.damaged-1")).expect("a copy");
+        drop(folder);
+        assert_eq!(new.sqlite().quarantined(), 1);
+        let (mut done, mut after) = (Recovered::default(), None);
+        loop {
+            let part = new.store.recover("store.db.damaged-1", after).await.expect("recovered");
+            done = part.and(done);
+            after = part.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(done, Recovered { imported: 5, ..Recovered::default() });
+        assert_eq!((new.sqlite().quarantined(), new.path().with_extension("db.recovered-1").exists()), (0, true));
+        assert_eq!(new.stats(&queue).await, (2, 2, 0, 1));
+        let mut taken = Vec::new();
+        loop {
+            let some = new.take(&queue, 1).await;
+            let Some(delivery) = some.into_iter().next() else { break };
+            taken.push(delivery.message().event_id.to_str().expect("text").to_owned());
+            delivery.settle(new.delivered());
+            new.stats(&queue).await;
+        }
+        taken.sort_unstable();
+        assert_eq!(taken, ["1", "2", "5", "6"]);
+        assert_eq!(new.stats(&queue).await, (0, 0, 0, 1));
+        assert!(new.store.recover("store.db.damaged-1", None).await.is_err(), "it is done");
     }
 
     proptest! {

@@ -18,6 +18,8 @@ use crate::time::Moment;
 const SLACK: i64 = 5 * 60 * 1000;
 /// After so many deliveries, the time is checked.
 const STRIDE: i64 = 64;
+/// After so many messages that are walked through.
+const STEP: i64 = 2_048;
 
 /// What is looked for.
 #[derive(Debug, Clone)]
@@ -70,6 +72,13 @@ pub(super) const BY_STATE: &str = "SELECT message, destination, state FROM deliv
 /// Through all deliveries.
 pub(super) const ALL: &str = "SELECT message, destination, state FROM deliveries NOT INDEXED
      WHERE message > ?1 AND message < ?2 ORDER BY message";
+/// Through all messages.
+pub(super) const IDS: &str = "SELECT id FROM messages WHERE id > ?1 AND id < ?2 ORDER BY id";
+/// Through the messages that are what a filter says of messages.
+pub(super) const MEANT: &str = "SELECT id FROM messages WHERE id > ?1 AND id < ?2 AND (?3 IS NULL OR event_id = ?3)
+     AND (?4 IS NULL OR type = ?4) AND received >= ?5 AND received < ?6 ORDER BY id";
+/// The deliveries of one message.
+pub(super) const DELIVERIES: &str = "SELECT destination, state FROM deliveries WHERE message = ?1";
 /// What a filter asks of a message.
 pub(super) const MESSAGE: &str = "SELECT received, event_id, type FROM messages WHERE id = ?1";
 
@@ -94,9 +103,11 @@ impl Direction {
 impl Search<'_> {
     /// Finds deliveries. To read them, the caller has to be in the same transaction.
     pub(super) fn run(&self, file: &Connection) -> rusqlite::Result<Found> {
-        let began = Instant::now();
+        let (began, walks) = (Instant::now(), self.walks());
+        if walks.is_empty() && self.asks_of_messages() {
+            return self.by_message(file, began);
+        }
         let (low, high) = self.bounds();
-        let walks = self.walks();
         let walk = self.direction.of(if walks.is_empty() { ALL } else { BY_STATE });
         let mut statements =
             (0..walks.len().max(1)).map(|_| file.prepare_cached(&walk)).collect::<rusqlite::Result<Vec<_>>>()?;
@@ -141,6 +152,53 @@ impl Search<'_> {
         Ok(found)
     }
 
+    /// The same by a walk through the messages, where most of these are not meant.
+    fn by_message(&self, file: &Connection, began: Instant) -> rusqlite::Result<Found> {
+        let Filter { kind, id, from, until, .. } = self.filter;
+        let received = |bound: &Option<Moment>, none: i64| bound.map_or(none, Moment::millis);
+        let (from, until) = (received(from, i64::MIN), received(until, i64::MAX));
+        let mut last = file.prepare_cached(&format!("{} LIMIT 1 OFFSET ?3", self.direction.of(IDS)))?;
+        let mut meant = file.prepare_cached(&self.direction.of(MEANT))?;
+        let mut deliveries = file.prepare_cached(DELIVERIES)?;
+        let (step, (mut low, mut high)) = (self.max_scanned.clamp(1, STEP), self.bounds());
+        let (mut found, mut scanned) = (Found::default(), 0);
+        loop {
+            let end: Option<i64> = last.query_row([low, high, step - 1], |row| row.get(0)).optional()?;
+            let (first, behind) = match (self.direction, end) {
+                (_, None) => (low, high),
+                (Direction::NewestFirst, Some(end)) => (end.saturating_sub(1), high),
+                (Direction::OldestFirst, Some(end)) => (low, end.saturating_add(1)),
+            };
+            let mut messages = meant.query(params![first, behind, id, kind, from, until])?;
+            while let Some(message) = messages.next()? {
+                let message: i64 = message.get(0)?;
+                let mut rows = deliveries.query([message])?;
+                while let Some(row) = rows.next()? {
+                    let number = |column| row.get_ref(column).map(|value| value.as_i64().ok());
+                    if let (Some(destination), Some(state)) = (number(0)?, number(1)?)
+                        && self.means(destination, state)
+                    {
+                        found.deliveries.push((message, destination));
+                    }
+                }
+                if found.deliveries.len() >= self.limit {
+                    found.next = Some(message);
+                    return Ok(found);
+                }
+            }
+            let Some(end) = end else { return Ok(found) };
+            scanned += step;
+            if scanned >= self.max_scanned || began.elapsed() >= self.max_time {
+                found.next = Some(end);
+                return Ok(found);
+            }
+            match self.direction {
+                Direction::NewestFirst => high = end,
+                Direction::OldestFirst => low = end,
+            }
+        }
+    }
+
     /// The shortest ways: destinations and states whose index is walked; none when all deliveries are.
     fn walks(&self) -> Vec<(i64, i64)> {
         if self.states.contains(&State::Delivered) || self.states.len() == State::ALL.len() {
@@ -170,12 +228,18 @@ impl Search<'_> {
             && self.destinations.binary_search(&destination).is_ok()
     }
 
+    /// Whether the filter says something of messages.
+    fn asks_of_messages(&self) -> bool {
+        let Filter { kind, id, from, until, .. } = self.filter;
+        kind.is_some() || id.is_some() || from.is_some() || until.is_some()
+    }
+
     /// Whether a message is what the filter says of messages.
     fn means_message(&self, file: &Connection, message: i64) -> rusqlite::Result<bool> {
-        let Filter { kind, id, from, until, .. } = self.filter;
-        if kind.is_none() && id.is_none() && from.is_none() && until.is_none() {
+        if !self.asks_of_messages() {
             return Ok(true);
         }
+        let Filter { kind, id, from, until, .. } = self.filter;
         let mut statement = file.prepare_cached(MESSAGE)?;
         let meant = statement.query_row([message], |row| {
             let is = |column: usize, wanted: &Option<String>| {
@@ -333,8 +397,8 @@ mod tests {
 
     #[test]
     fn as_many_are_looked_at_and_found_as_may_be() {
-        let mut file = Connection::open_in_memory().expect("a file");
-        schema::create(&mut file).expect("a layout");
+        let file = Connection::open_in_memory().expect("a file");
+        schema::create(&file).expect("a layout");
         for message in 1..=10 {
             let sql = "INSERT INTO deliveries (message, destination, state, attempts, before_replay, settled)
                        VALUES (?1, ?2, 6, 0, 0, 0)";
@@ -366,8 +430,8 @@ mod tests {
 
     #[test]
     fn every_walk_has_the_plan_that_it_was_written_for() {
-        let mut file = Connection::open_in_memory().expect("a file");
-        schema::create(&mut file).expect("a layout");
+        let file = Connection::open_in_memory().expect("a file");
+        schema::create(&file).expect("a layout");
         let plan = |sql: &str| {
             let mut statement = file.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect("a statement");
             let lines = statement.raw_query().mapped(|row| row.get::<_, String>(3));
@@ -380,6 +444,11 @@ mod tests {
                 "SEARCH deliveries USING COVERING INDEX by_state (destination=? AND state=? AND message>? AND message<?)"
             );
         }
+        let ids = "SEARCH messages USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)";
+        for direction in [Direction::NewestFirst, Direction::OldestFirst] {
+            assert_eq!([IDS, MEANT].map(|walk| plan(&direction.of(walk))), [ids; 2]);
+        }
+        assert_eq!(plan(DELIVERIES), "SEARCH deliveries USING PRIMARY KEY (message=?)");
         assert_eq!(plan(MESSAGE), "SEARCH messages USING INTEGER PRIMARY KEY (rowid=?)");
     }
 
@@ -432,6 +501,7 @@ mod tests {
         measure(&file, "id, recent", &id("evt_0000000000999000"), every, all);
         measure(&file, "id, nowhere", &id("nowhere"), every, all);
         measure(&file, "dead, id, nowhere", &id("nowhere"), every, dead);
+        measure(&file, "no filter", &none, every, all);
     }
 
     #[expect(clippy::print_stdout, reason = "the figures are what it is for")]

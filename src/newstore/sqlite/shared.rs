@@ -21,7 +21,6 @@ use super::mailbox::Mailbox;
 use super::mailbox::Settled;
 use super::queue::Claims;
 use super::queue::Counts;
-use super::recover::Outcomes;
 use crate::clock::Clock;
 use crate::limits;
 use crate::message::Message;
@@ -232,7 +231,7 @@ impl Cache {
 pub(super) struct Forgotten {
     /// Messages up to this one were in such a file.
     gone: AtomicI64,
-    outcomes: Mutex<Arc<Outcomes>>,
+    outcomes: Mutex<HashMap<(DestinationId, i64), Settled>>,
 }
 
 impl Forgotten {
@@ -241,15 +240,16 @@ impl Forgotten {
     }
 
     /// Keeps an outcome that has no delivery, if it can have had one.
-    pub(super) fn keep(&self, destination: &DestinationId, Settled { id, outcome, .. }: Settled) {
+    pub(super) fn keep(&self, destination: &DestinationId, settled: Settled) {
         let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
-        if id <= self.gone.load(Ordering::Relaxed) && outcomes.len() < MAX_FORGOTTEN {
-            Arc::make_mut(&mut outcomes).insert((id, destination.clone()), outcome);
+        if settled.id <= self.gone.load(Ordering::Relaxed) && outcomes.len() < MAX_FORGOTTEN {
+            outcomes.insert((destination.clone(), settled.id), settled);
         }
     }
 
-    /// All of them.
-    pub(super) fn outcomes(&self) -> Arc<Outcomes> {
-        Arc::clone(&self.outcomes.lock().unwrap_or_else(PoisonError::into_inner))
+    /// The outcome for a message and a destination.
+    pub(super) fn of(&self, destination: &DestinationId, id: i64) -> Option<Settled> {
+        let outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        outcomes.get(&(destination.clone(), id)).cloned()
     }
 }

@@ -26,7 +26,7 @@ pub(super) const HOUR: Duration = Duration::from_secs(3600);
 pub(super) struct World {
     pub(super) folder: TempDir,
     pub(super) store: Store,
-    pub(super) limits: limits::Limits,
+    pub(super) limits: Limits,
     pub(super) clock: Clock,
     pub(super) hand: Arc<crate::clock::Manual>,
     pub(super) supervisor: Supervisor,
@@ -36,7 +36,7 @@ impl World {
     pub(super) fn new(limits: limits::Sqlite) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let (clock, hand) = Clock::manual(Moment::from_unix(1_700_000_000));
-        let limits = limits::Limits { sqlite: limits, ..limits::Limits::default() };
+        let limits = Limits { sqlite: limits, ..Limits::default() };
         let supervisor = Supervisor::default();
         let sqlite = open(&folder.path().join("store.db"), &limits, &clock, &supervisor).expect("a store");
         Self { folder, store: Store::Sqlite(Arc::new(sqlite)), limits, clock, hand, supervisor }
@@ -116,12 +116,7 @@ impl World {
     }
 }
 
-pub(super) fn open(
-    path: &Path,
-    limits: &limits::Limits,
-    clock: &Clock,
-    supervisor: &Supervisor,
-) -> Result<Sqlite, String> {
+pub(super) fn open(path: &Path, limits: &Limits, clock: &Clock, supervisor: &Supervisor) -> Result<Sqlite, String> {
     Sqlite::open(&Options {
         path: path.to_owned(),
         max_events: 1000,
@@ -400,7 +395,7 @@ async fn a_damaged_file_is_set_aside_while_the_gateway_serves_and_its_outcomes_a
         world.enqueue(&queue, id, None).await;
     }
     let mut taken = world.take(&queue, 2).await;
-    let last = taken[1].id();
+    let (first, last) = (taken[0].id(), taken[1].id());
     fail(&world, rusqlite::ffi::SQLITE_CORRUPT);
     wait_until("a fresh file", || world.sqlite().quarantined() == 1 && world.store.ready(true).is_ok()).await;
     assert_eq!(world.stats(&queue).await, (0, 0, 0, 0));
@@ -411,7 +406,9 @@ async fn a_damaged_file_is_set_aside_while_the_gateway_serves_and_its_outcomes_a
     assert_eq!(ids(&fresh), ["d"], "what was in the damaged file waits to be recovered");
     assert!(fresh[0].id() > last, "ids go on");
     world.store.flush(&queue).await.expect("recorded");
-    assert_eq!(world.sqlite().kept_outcomes().len(), 1);
+    let (shared, id) = (&world.sqlite().shared, ids::written(first).expect("an id"));
+    assert!(shared.forgotten.of(queue.id(), id).is_some());
+    assert!(shared.forgotten.of(queue.id(), id + 1).is_none());
     let aside = private::endings(&world.path()).into_iter().find(|it| it.to_str().is_some_and(open::is_quarantined));
     let aside = private::beside(&world.path(), aside.expect("a file").to_str().expect("text"));
     let name = aside.file_name().expect("a name").to_str().expect("text").to_owned();
