@@ -11,7 +11,7 @@ use rusqlite::params;
 use super::Sqlite;
 use super::changes::Changes;
 use super::ids;
-use super::message_row;
+use super::rows;
 use super::search::Direction;
 use super::search::Found;
 use super::search::Search;
@@ -235,7 +235,7 @@ fn show(file: &Connection, source: &str, id: i64) -> rusqlite::Result<Option<Det
     if deliveries.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Details { deliveries, message: message_row::whole(&transaction, id)?.map(Arc::new) }))
+    Ok(Some(Details { deliveries, message: rows::message(&transaction, id)?.map(Arc::new) }))
 }
 
 /// One message that is delivered again.
@@ -371,8 +371,8 @@ mod tests {
 
     /// A file with the destinations 1 shop/default, 2 shop/copy and 3 bank/default.
     fn file() -> Connection {
-        let mut file = Connection::open_in_memory().expect("a file");
-        schema::create(&mut file).expect("a layout");
+        let file = Connection::open_in_memory().expect("a file");
+        schema::create(&file).expect("a layout");
         file.execute_batch("INSERT INTO destinations VALUES (1, 'shop', 'default', 0), (2, 'shop', 'copy', 0), (3, 'bank', 'default', 0)")
             .expect("destinations");
         file

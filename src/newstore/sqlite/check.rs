@@ -10,7 +10,7 @@ use rusqlite::OpenFlags;
 use rusqlite::config::DbConfig;
 
 use super::ids;
-use super::message_row;
+use super::rows;
 use super::schema;
 use super::schema::Owner;
 use super::statements;
@@ -191,12 +191,12 @@ fn broken(file: &Connection, query: &str, wrong: &str) -> rusqlite::Result<Lines
 /// Whether each message is what was written.
 fn messages(file: &Connection) -> rusqlite::Result<Lines> {
     let (mut count, mut damaged) = (0_u64, Vec::new());
-    let mut statement = file.prepare(&format!("SELECT id, {} FROM messages ORDER BY id", message_row::COLUMNS))?;
+    let mut statement = file.prepare(&format!("SELECT id, {} FROM messages ORDER BY id", rows::MESSAGE))?;
     let mut found = statement.query([])?;
     while let Some(row) = found.next()? {
         let id = row.get(0)?;
         count += 1;
-        if message_row::read(row, id, 1)?.is_none() {
+        if rows::decode(row, 1)?.is_none() {
             damaged.push(ids::public(id));
         }
     }
@@ -218,9 +218,9 @@ mod tests {
 
     /// A file with two good messages, one of them in a lane, and two deliveries of each.
     fn good(path: &Path) -> Connection {
-        let mut file = Connection::open(path).expect("a file");
+        let file = Connection::open(path).expect("a file");
         file.pragma_update(None, "journal_mode", "WAL").expect("a WAL");
-        schema::create(&mut file).expect("a layout");
+        schema::create(&file).expect("a layout");
         file.execute_batch("INSERT INTO destinations VALUES (1, 'shop', 'default', 0), (2, 'shop', 'copy', 0)")
             .expect("destinations");
         let checksum = codec::checksum(&Message::example(), "[]");

@@ -25,9 +25,9 @@ use super::admin::Names;
 use super::changes::Changes;
 use super::ids;
 use super::mailbox::Settled;
-use super::message_row;
 use super::private::beside;
 use super::private::sync_folder;
+use super::rows;
 use super::schema;
 use super::schema::Owner;
 use super::shared::Forgotten;
@@ -233,7 +233,7 @@ impl Recovery {
 
     /// The columns of a message that is what was written.
     fn columns(&self, id: i64) -> rusqlite::Result<Option<Vec<Value>>> {
-        if message_row::whole(&self.damaged, id)?.is_none() {
+        if rows::message(&self.damaged, id)?.is_none() {
             return Ok(None);
         }
         let mut statement = self.damaged.prepare_cached(&format!("SELECT {MESSAGE} FROM messages WHERE id = ?1"))?;
@@ -358,6 +358,7 @@ fn import(
             continue;
         };
         insert(file, free, columns)?;
+        changes.stored(free);
         present.keys.extend(keys.iter().map(|key| (Key(*key), free)));
         remember(columns, keys, changes);
         for (destination, delivered) in deliveries {
@@ -519,8 +520,8 @@ mod tests {
     const ROWS: i64 = 2;
 
     fn present() -> Connection {
-        let mut file = Connection::open_in_memory().expect("a file");
-        schema::create(&mut file).expect("a layout");
+        let file = Connection::open_in_memory().expect("a file");
+        schema::create(&file).expect("a layout");
         file.execute_batch("INSERT INTO destinations VALUES (7, 'shop', 'default', 0)").expect("a destination");
         file
     }
@@ -528,8 +529,8 @@ mod tests {
     /// A file on disk with the destinations 1 shop/default and 2 shop/copy.
     fn damaged(folder: &Path) -> (PathBuf, Connection) {
         let path = folder.join("s.db.damaged-1");
-        let mut file = Connection::open(&path).expect("a file");
-        schema::create(&mut file).expect("a layout");
+        let file = Connection::open(&path).expect("a file");
+        schema::create(&file).expect("a layout");
         file.execute_batch("INSERT INTO destinations VALUES (1, 'shop', 'default', 0), (2, 'shop', 'copy', 0)")
             .expect("destinations");
         (path, file)

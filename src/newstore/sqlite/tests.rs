@@ -406,8 +406,9 @@ async fn a_damaged_file_is_set_aside_while_the_gateway_serves_and_its_outcomes_a
     assert_eq!(ids(&fresh), ["d"], "what was in the damaged file waits to be recovered");
     assert!(fresh[0].id() > last, "ids go on");
     world.store.flush(&queue).await.expect("recorded");
-    let first = ids::written(first).expect("an id");
-    assert!(world.sqlite().shared.forgotten.of(queue.id(), first).is_some());
+    let (shared, id) = (&world.sqlite().shared, ids::written(first).expect("an id"));
+    assert!(shared.forgotten.of(queue.id(), id).is_some());
+    assert!(shared.forgotten.of(queue.id(), id + 1).is_none());
     let aside = private::endings(&world.path()).into_iter().find(|it| it.to_str().is_some_and(open::is_quarantined));
     let aside = private::beside(&world.path(), aside.expect("a file").to_str().expect("text"));
     let name = aside.file_name().expect("a name").to_str().expect("text").to_owned();
