@@ -236,7 +236,6 @@ impl Process {
             trace: None,
             verified: true,
             keys: Some(keys),
-            lane: None,
         };
         let lane = message.lane.map(Lane);
         let routes: Vec<_> = queues.iter().map(|queue| Route { queue: self.queues[*queue].clone(), lane }).collect();
