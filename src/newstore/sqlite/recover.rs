@@ -438,7 +438,7 @@ fn deliver(
         state @ (State::Queued | State::Retrying | State::Delivered | State::Dead) => state,
     };
     let latest = changes.due().saturating_add(MAX_PAUSE);
-    let due = (state == State::Retrying).then(|| delivered.due.filter(|due| *due <= latest).unwrap_or(changes.due()));
+    let due = (state == State::Retrying).then(|| delivered.due.filter(|due| *due <= latest).unwrap_or_else(|| changes.due()));
     let failures = delivered.failures.as_json();
     file.prepare_cached(
         "INSERT INTO deliveries (message, destination, state, attempts, before_replay, settled, due, replayed, lane, status, failures)
