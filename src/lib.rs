@@ -43,8 +43,8 @@ pub mod sign;
 pub mod store;
 pub mod newstore;
 pub mod dedup;
-pub mod deliver;
-pub mod queue;
+pub mod target;
+pub mod dispatch;
 
 // What joins it.
 pub mod refusal;

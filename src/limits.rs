@@ -158,6 +158,9 @@ pub struct Dispatch {
     pub store_pause: Duration,
     /// How long a dispatcher that found nothing waits at most until it asks the store again.
     pub idle_wait: Duration,
+    /// Bytes of messages that one take reserves in the budget for what is in hand, where there is room; the largest message in any
+    /// case.
+    pub take_bytes: usize,
     /// Bytes of an upstream's answer that are read, so that the connection can be used again.
     pub max_answer: usize,
     /// How often the metrics of queues are brought up to date.
@@ -228,13 +231,13 @@ impl Default for Redis {
     fn default() -> Self {
         Self {
             take_step: 32,
-            take_bytes: 4 * 1024 * 1024,
+            take_bytes: 256 * 1024,
             take_scanned: 1024,
             max_in_hand: 16 * 1024,
             max_batch: 128,
             poll_every: Duration::from_secs(2),
             trim_every: Duration::from_secs(30),
-            trim_entries: 500,
+            trim_entries: 200,
             max_scanned: 10_000,
             list_page: 250,
             list_step: 32,
@@ -252,6 +255,7 @@ impl Default for Dispatch {
             breaker_max_asked: Duration::from_mins(5),
             store_pause: Duration::from_secs(1),
             idle_wait: Duration::from_secs(5),
+            take_bytes: 4 * 1024 * 1024,
             max_answer: 64 * 1024,
             metrics_every: Duration::from_secs(1),
         }

@@ -7,11 +7,11 @@ use http::StatusCode;
 use crate::admission::Busy;
 use crate::auth;
 use crate::body::Unreadable;
-use crate::deliver::Undelivered;
 use crate::event::Unidentified;
 use crate::handshake::Unanswered;
 use crate::origin::Denied;
 use crate::store::Unavailable;
+use crate::target::Failure;
 
 /// Why a request was not taken.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -43,9 +43,9 @@ pub enum Refusal {
     /// The store does not answer.
     #[error(transparent)]
     StoreUnavailable(#[from] Unavailable),
-    /// The upstream did not take it.
+    /// The target did not take it.
     #[error(transparent)]
-    Undelivered(#[from] Undelivered),
+    Undelivered(#[from] Failure),
     /// It is no request that could be served.
     #[error(transparent)]
     Unserved(#[from] Unserved),
@@ -203,7 +203,7 @@ impl Refusal {
             Self::StoreUnavailable(_) => gateway("store_unavailable"),
             Self::Unserved(unserved) => unserved.row(),
             Self::Overloaded => gateway("overloaded"),
-            Self::Undelivered(undelivered) => undelivered_row(undelivered),
+            Self::Undelivered(failure) => undelivered_row(failure),
         }
     }
 
@@ -328,17 +328,19 @@ fn unreadable_row(unreadable: Unreadable) -> Row {
     }
 }
 
-fn undelivered_row(undelivered: &Undelivered) -> Row {
-    let (status, reason) = match undelivered {
-        Undelivered::Unreachable(_) => (StatusCode::BAD_GATEWAY, "upstream_unreachable"),
-        Undelivered::Broken(_) => (StatusCode::BAD_GATEWAY, "upstream_broke_off"),
-        Undelivered::ConnectTimedOut | Undelivered::TimedOut => (StatusCode::GATEWAY_TIMEOUT, "upstream_timed_out"),
+fn undelivered_row(failure: &Failure) -> Row {
+    let (status, reason) = match failure {
+        // The only broker is the store.
+        Failure::Unacknowledged { .. } => return gateway("store_unavailable"),
+        Failure::Unreachable(_) => (StatusCode::BAD_GATEWAY, "upstream_unreachable"),
+        Failure::Broken(_) => (StatusCode::BAD_GATEWAY, "upstream_broke_off"),
+        Failure::ConnectTimedOut | Failure::TimedOut => (StatusCode::GATEWAY_TIMEOUT, "upstream_timed_out"),
         // Some providers count a redirect as success, and none may follow one to an inner address.
-        Undelivered::Answered(answer) if !answer.status.is_client_error() && !answer.status.is_server_error() => {
+        Failure::Answered(answer) if !answer.status.is_client_error() && !answer.status.is_server_error() => {
             (StatusCode::BAD_GATEWAY, "upstream_redirected")
         }
         // Its own status is relayed; see `reply`.
-        Undelivered::Answered(answer) => (answer.status, "upstream_refused"),
+        Failure::Answered(answer) => (answer.status, "upstream_refused"),
     };
     Row { status: StatusKind::Upstream(status), detail: TRY_AGAIN, reason, blame: Blame::Upstream }
 }

@@ -9,22 +9,23 @@ use http::header;
 use http_body_util::Full;
 
 use crate::body::Unreadable;
-use crate::deliver::Answer;
-use crate::deliver::Undelivered;
 use crate::handshake;
 use crate::profile;
 use crate::refusal::Refusal;
 use crate::refusal::StatusKind;
+use crate::target::Answer;
+use crate::target::Failure;
+use crate::target::Receipt;
 use crate::time;
 use crate::time::Moment;
 
 /// What became of a request that was taken.
 #[derive(Debug, Clone)]
 pub enum Outcome {
-    /// The upstream has it and answered this.
-    Delivered(Answer),
-    /// The broker has it.
-    Published,
+    /// The target has it.
+    Delivered(Receipt),
+    /// It is on its queue.
+    Queued,
     /// It was finished before: under this id, or under another one when this names by what it was known again.
     Duplicate(Option<&'static str>),
     /// The source does not want events of this type.
@@ -111,8 +112,8 @@ pub const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+j
 /// The answer for a request that was taken.
 pub fn accepted(outcome: Outcome, answers: &Answers) -> Response<Full<Bytes>> {
     match outcome {
-        Outcome::Delivered(answer) => relay(answer, br#"{"received":true}"#),
-        Outcome::Published => answers.accepted(r#"{"received":true}"#),
+        Outcome::Delivered(Receipt::Answered(answer)) => relay(answer, br#"{"received":true}"#),
+        Outcome::Delivered(Receipt::Stored) | Outcome::Queued => answers.accepted(r#"{"received":true}"#),
         Outcome::Duplicate(None) => answers.accepted(r#"{"received":true,"duplicate":true}"#),
         Outcome::Duplicate(Some(guard)) => {
             answers.accepted(format!(r#"{{"received":true,"duplicate":true,"replay_guard":"{guard}"}}"#))
@@ -148,7 +149,7 @@ pub fn refused(refusal: Refusal, answers: &Answers) -> Response<Full<Bytes>> {
         )
     );
     let mut retry_after = refusal.retry_after().map(HeaderValue::from);
-    if let Refusal::Undelivered(Undelivered::Answered(answer)) = refusal {
+    if let Refusal::Undelivered(Failure::Answered(answer)) = refusal {
         // An app that says when it wants to see it again knows best, if it can be understood.
         let is_time =
             |when: &HeaderValue| when.to_str().is_ok_and(|text| time::retry_after(text, Moment::now()).is_some());

@@ -20,6 +20,11 @@ impl<T> Routes<T> {
     pub fn at(&self, target: &Uri) -> Option<&T> {
         self.0.get(target.path())
     }
+
+    /// All that stands behind paths.
+    pub fn all(&self) -> impl Iterator<Item = &T> {
+        self.0.values()
+    }
 }
 
 #[cfg(test)]

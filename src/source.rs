@@ -10,17 +10,18 @@ use crate::auth::Authenticator;
 use crate::body::Inbound;
 use crate::body::Limits;
 use crate::body::Unreadable;
-use crate::deliver::Target;
+use crate::dispatch::Policy;
 use crate::event::Identity;
 use crate::handshake::Handshakes;
 use crate::message::Message;
+use crate::newstore::DestinationId;
+use crate::newstore::QueueTerms;
 use crate::origin::Allowlist;
 use crate::profile::Credentials;
-use crate::queue::Policy;
 use crate::reply::Answers;
 use crate::store::Keyspace;
-use crate::store::Stream;
-use crate::store::queued::Queue;
+use crate::target::Address;
+use crate::target::Stream;
 use crate::time::Moment;
 
 /// One configured endpoint.
@@ -144,18 +145,18 @@ impl Wanted {
 #[derive(Debug, Clone)]
 pub enum Destination {
     /// To the consumer app; one delivery may take this long.
-    Upstream(Target, Duration),
+    Upstream(Address, Duration),
     /// To the queue, and from there to the consumer app.
-    Queue(QueueTerms),
+    Queue(DeliveryTerms),
     /// To a Redis stream.
     RedisStream(Stream),
 }
 
 /// How queued events are delivered.
 #[derive(Debug, Clone)]
-pub struct QueueTerms {
+pub struct DeliveryTerms {
     /// Where they go.
-    pub target: Target,
+    pub address: Address,
     /// How long one attempt may take.
     pub timeout: Duration,
     /// How many attempts at one time.
@@ -164,14 +165,12 @@ pub struct QueueTerms {
     pub policy: Policy,
     /// How long delivered events are kept, to be looked at.
     pub keep: Duration,
-    /// Whether some events are delivered one after the other.
-    pub ordered: bool,
 }
 
-impl QueueTerms {
-    /// What the store has to know of the queue of this source.
-    pub fn queue(&self, source: &str) -> Queue {
-        Queue { source: source.to_owned(), ordered: self.ordered, keep: self.keep }
+impl DeliveryTerms {
+    /// What the store has to know of the destination of this source.
+    pub fn queue(&self, source: &str) -> QueueTerms {
+        QueueTerms { id: DestinationId::unnamed(source), keep: self.keep }
     }
 }
 

@@ -43,7 +43,7 @@ pub(super) fn run(file: &ConfigFile) -> ExitCode {
 async fn serve(settings: Settings) -> Result<(), String> {
     let mut signals = Signals::new().map_err(|error| format!("cannot listen for signals: {error}"))?;
     let sources = settings.sources.len();
-    let server = Server::start(settings, Limits::default()).map_err(|failure| failure.to_string())?;
+    let server = Server::start(settings, Limits::default()).await.map_err(|failure| failure.to_string())?;
     tracing::info!(listen = %server.listen(), admin = %server.admin(), sources, "ready");
     signals.next().await;
     tracing::info!("stopping: requests in flight may finish");

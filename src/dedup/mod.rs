@@ -20,12 +20,12 @@ pub use self::flights::Flights;
 use crate::event::Ignored;
 use crate::message::Keys;
 use crate::message::Message;
+use crate::newstore::Once;
+use crate::newstore::Store;
 use crate::store::Earlier;
 use crate::store::Keyspace;
 use crate::store::Known;
 use crate::store::Noted;
-use crate::store::Store;
-use crate::store::Token;
 use crate::store::Unavailable;
 
 /// What happens while the store does not answer.
@@ -72,11 +72,7 @@ pub struct Dedup {
 #[must_use = "a claim that nobody ends blocks the event until its lease runs out"]
 pub struct Lease {
     flight: Flight,
-    space: Keyspace,
-    keys: Keys,
-    token: Token,
-    /// How long it is remembered when it is finished.
-    ttl: Duration,
+    once: Once,
     /// `false` when the store was out and the event is delivered without deduplication.
     stored: bool,
 }
@@ -115,25 +111,17 @@ impl Dedup {
             Ok(flight) => flight,
             Err(earlier) => return Ok(Claim::Earlier(earlier)),
         };
-        let token = self.flights.token();
-        let ttl = self.kept(ahead);
-        let lease = |flight, stored| Claim::Fresh(Lease { flight, space: space.clone(), keys, token, ttl, stored });
-        let answer = match &self.store {
-            Store::Memory(records) => Ok(records.earlier(space.tag(), keys)),
-            // What is known is known, whether or not more can be remembered.
-            Store::Sqlite(sqlite) => match sqlite.records().earlier(space.tag(), keys) {
-                Some(earlier) => Ok(Some(earlier)),
-                None => sqlite.remembers().map(|()| None),
-            },
-            Store::Redis(redis) => redis.claim(space, keys, token, self.terms.lease).await,
-        };
+        let once = self.once(space, keys, ahead);
+        let answer = self.store.claim(&once, self.terms.lease).await;
         match answer {
-            Ok(None) => Ok(lease(flight, true)),
+            Ok(None) => Ok(Claim::Fresh(Lease { flight, once, stored: true })),
             Ok(Some(earlier)) => {
                 flight.land(matches!(earlier, Earlier::Finished(_)));
                 Ok(Claim::Earlier(earlier))
             }
-            Err(_) if self.terms.on_outage == OnOutage::Accept => Ok(lease(flight, false)),
+            Err(_) if self.terms.on_outage == OnOutage::Accept => {
+                Ok(Claim::Fresh(Lease { flight, once, stored: false }))
+            }
             Err(error) => Err(error),
         }
     }
@@ -158,20 +146,7 @@ impl Dedup {
     /// The event was delivered: remember it. The delivery stands whatever the store says, so this reports to the log
     /// only, and does not wait for a slow store for long.
     pub async fn commit(&self, lease: Lease) {
-        let stored = match &self.store {
-            Store::Memory(records) => {
-                lease.keys.iter().for_each(|key| records.insert(lease.space.tag(), key, lease.ttl));
-                Ok(())
-            }
-            // Without room for more, what is delivered nevertheless must not fill it either.
-            Store::Sqlite(sqlite) if !lease.stored => {
-                sqlite.remember(lease.space.tag(), lease.keys.iter(), lease.ttl);
-                Ok(())
-            }
-            Store::Sqlite(sqlite) => sqlite.commit(lease.space.tag(), lease.keys.iter(), lease.ttl).await,
-            Store::Redis(redis) => redis.commit(&lease.space, lease.keys, lease.token, lease.ttl).await,
-        };
-        if let Err(error) = stored {
+        if let Err(error) = self.store.commit(&lease.once, lease.stored).await {
             tracing::error!(%error, "an event was delivered but could not be remembered; a retry of it would be \
                             delivered again");
         }
@@ -180,10 +155,8 @@ impl Dedup {
 
     /// The event was definitely not delivered: the next attempt may have it at once.
     pub async fn release(&self, lease: Lease) {
-        if let Store::Redis(redis) = &self.store
-            && lease.stored
-        {
-            redis.release(&lease.space, lease.keys, lease.token).await;
+        if lease.stored {
+            self.store.release(&lease.once, Duration::ZERO).await;
         }
         lease.flight.land(false);
     }
@@ -191,17 +164,15 @@ impl Dedup {
     /// The event may have been delivered: others wait for [`limits::Dedup::ambiguous`](crate::limits::Dedup::ambiguous) before
     /// they try.
     pub async fn hold(&self, lease: Lease) {
-        if let Store::Redis(redis) = &self.store
-            && lease.stored
-        {
-            redis.hold(&lease.space, lease.keys, lease.token, self.flights.ambiguous()).await;
+        if lease.stored {
+            self.store.release(&lease.once, self.flights.ambiguous()).await;
         }
         lease.flight.hold();
     }
 
-    /// The token and time for an event that is published and remembered in one step; `ahead` as for a claim.
-    pub fn publication(&self, ahead: Option<Duration>) -> (Token, Duration) {
-        (self.flights.token(), self.kept(ahead))
+    /// By what one attempt to let an event through is known; `ahead` as for a claim.
+    pub fn once(&self, space: &Keyspace, keys: Keys, ahead: Option<Duration>) -> Once {
+        Once { space: space.clone(), keys, token: self.flights.token(), ttl: self.kept(ahead) }
     }
 
     /// Remembers an event whose type is not wanted, so that nobody can bring it again as another type: one step of the store.
@@ -215,25 +186,7 @@ impl Dedup {
         ignored: Ignored,
         ahead: Option<Duration>,
     ) -> Result<Noted, Unavailable> {
-        let ttl = self.kept(ahead);
-        let noted = match &self.store {
-            Store::Memory(records) => {
-                let noted = records.note(space.tag(), ignored);
-                if noted == Noted::New {
-                    ignored.iter().for_each(|key| records.insert(space.tag(), key, ttl));
-                }
-                Ok(noted)
-            }
-            Store::Sqlite(sqlite) => match sqlite.records().note(space.tag(), ignored) {
-                Noted::New => match sqlite.remembers() {
-                    Ok(()) => sqlite.commit(space.tag(), ignored.iter(), ttl).await.map(|()| Noted::New),
-                    Err(error) => Err(error),
-                },
-                noted @ (Noted::Again | Noted::OtherType) => Ok(noted),
-            },
-            Store::Redis(redis) => redis.ignore(space, ignored, ttl).await,
-        };
-        match noted {
+        match self.store.ignore(space, ignored, self.kept(ahead)).await {
             Err(_) if self.terms.on_outage == OnOutage::Accept => Ok(Noted::New),
             noted => noted,
         }

@@ -26,6 +26,7 @@ use crate::refusal::Refusal;
 use crate::reply;
 use crate::reply::Answers;
 use crate::reply::Outcome;
+use crate::target::Receipt;
 
 /// One request from its head to its answer: what the log and the metrics will say about it.
 pub(super) struct Exchange {
@@ -129,8 +130,8 @@ impl Exchange {
         match result {
             Ok(outcome) => {
                 let (counter, label) = match outcome {
-                    Outcome::Delivered(_) => (&metrics.delivered, "delivered"),
-                    Outcome::Published => (&metrics.queued, "queued"),
+                    Outcome::Delivered(Receipt::Answered(_)) => (&metrics.delivered, "delivered"),
+                    Outcome::Delivered(Receipt::Stored) | Outcome::Queued => (&metrics.queued, "queued"),
                     Outcome::Duplicate(_) => (&metrics.duplicate, "duplicate"),
                     Outcome::Ignored => (&metrics.ignored, "ignored"),
                     Outcome::Handshake(_) => (&metrics.handshake, "handshake"),

@@ -21,14 +21,14 @@ use crate::body;
 use crate::body::Inbound;
 use crate::dedup::Claim;
 use crate::dedup::Dedup;
-use crate::deliver::Attempt;
-use crate::deliver::Delivery;
-use crate::deliver::Upstream;
 use crate::event::Event;
+use crate::event::Lane;
 use crate::handshake;
 use crate::message::Credentials;
 use crate::message::Keys;
 use crate::message::Message;
+use crate::newstore::Queue;
+use crate::newstore::Route;
 use crate::origin::Peer;
 use crate::origin::TrustedProxies;
 use crate::refusal::Refusal;
@@ -42,7 +42,8 @@ use crate::store::Keyspace;
 use crate::store::Known;
 use crate::store::Noted;
 use crate::store::Published;
-use crate::store::Unavailable;
+use crate::target::Attempt;
+use crate::target::Target;
 use crate::telemetry::Metrics;
 use crate::telemetry::Sampler;
 use crate::telemetry::SourceMetrics;
@@ -67,11 +68,20 @@ pub struct Gateway {
 #[derive(Debug)]
 pub struct Endpoint {
     /// The source; absent behind paths that nobody has.
-    pub source: Option<(Arc<Source>, Delivery)>,
+    pub source: Option<(Arc<Source>, Way)>,
     /// Its metrics.
     pub metrics: SourceMetrics,
     /// Chooses the lines of the log among those of requests that nobody verified.
     pub sampler: Arc<Sampler>,
+}
+
+/// How a source hands its messages on.
+#[derive(Debug)]
+pub enum Way {
+    /// To the target, before the provider is answered.
+    Sync(Target),
+    /// To this queue of the store, from which they are delivered.
+    Queue(Queue),
 }
 
 /// Where a request comes from.
@@ -99,6 +109,14 @@ impl Gateway {
     /// far as they are known.
     pub fn unserved(&self, client: IpAddr, why: Unserved, start: &[u8]) {
         Exchange::unserved(self, client, start).end(Err(why.into()));
+    }
+
+    /// The targets of sources that do not queue.
+    pub fn targets(&self) -> impl Iterator<Item = &Target> {
+        self.routes.all().filter_map(|endpoint| match &endpoint.source {
+            Some((_, Way::Sync(target))) => Some(target),
+            Some((_, Way::Queue(_))) | None => None,
+        })
     }
 
     async fn receive(
@@ -159,7 +177,7 @@ impl Gateway {
 
     async fn forward(&self, received: Received, exchange: &mut Exchange) -> Result<Outcome, Refusal> {
         let endpoint = Arc::clone(&exchange.endpoint);
-        let (source, delivery) = endpoint.source.as_ref().ok_or(Refusal::NotFound)?;
+        let (source, way) = endpoint.source.as_ref().ok_or(Refusal::NotFound)?;
         let received = match received {
             Received::Event(event) => Admitted::event(event, source),
             Received::Observed(inbound) => Admitted::observed(inbound, source),
@@ -176,18 +194,10 @@ impl Gateway {
                 return Ok(outcome);
             }
         }
-        // What only some deliveries need is boxed, so that the others do not carry room for it.
-        match delivery {
-            Delivery::Upstream(upstream) => self.pass_on(upstream, &source.keyspace, &received, exchange).await,
-            Delivery::Queue(backlog, queue) => {
-                let message = Arc::new(received.message);
-                let put = backlog.enqueue(*queue, Arc::clone(&message), self.dedup.publication(received.ahead));
-                Box::pin(self.publish(&message, &self.metrics.store.enqueue, exchange, put)).await
-            }
-            Delivery::RedisStream(stream) => {
-                let put = stream.publish(&received.message, self.dedup.publication(received.ahead));
-                Box::pin(self.publish(&received.message, &self.metrics.store.publish, exchange, put)).await
-            }
+        match way {
+            Way::Sync(target) => self.pass_on(target, &source.keyspace, &received, exchange).await,
+            // In a box, so that the others do not carry room for it.
+            Way::Queue(queue) => Box::pin(self.enqueue((source, queue), received, exchange)).await,
         }
     }
 
@@ -225,17 +235,17 @@ impl Gateway {
 
     async fn pass_on(
         &self,
-        upstream: &Upstream,
+        target: &Target,
         space: &Keyspace,
         received: &Admitted,
         exchange: &mut Exchange,
     ) -> Result<Outcome, Refusal> {
         let store = &self.metrics.store;
-        let Admitted { message, credentials, ahead } = received;
+        let Admitted { message, credentials, ahead, lane: _ } = received;
         let attempt = |deduplicated| Attempt { number: 1, deduplicated, credentials: Some(credentials) };
         let mut watch = Stopwatch::start();
         let Some(keys) = message.keys else {
-            let delivered = upstream.deliver(message, &attempt(false)).await;
+            let delivered = target.deliver(message, &attempt(false)).await;
             exchange.facts.upstream = Some(watch.lap(&exchange.endpoint.metrics.upstream_duration));
             return Ok(Outcome::Delivered(delivered?));
         };
@@ -248,7 +258,7 @@ impl Gateway {
         if !lease.is_stored() {
             exchange.endpoint.metrics.undeduplicated.inc();
         }
-        let delivered = upstream.deliver(message, &attempt(lease.is_stored())).await;
+        let delivered = target.deliver(message, &attempt(lease.is_stored())).await;
         exchange.facts.upstream = Some(watch.lap(&exchange.endpoint.metrics.upstream_duration));
         match &delivered {
             Ok(_) => {
@@ -262,14 +272,15 @@ impl Gateway {
         Ok(Outcome::Delivered(delivered?))
     }
 
-    /// Puts a message where it is safe, together with what keeps it from being put there twice.
-    async fn publish(
+    /// Puts a message on its queue, together with what keeps it from being put there twice.
+    async fn enqueue(
         &self,
-        message: &Message,
-        duration: &Histogram,
+        (source, queue): (&Source, &Queue),
+        received: Admitted,
         exchange: &mut Exchange,
-        put: impl Future<Output = Result<Published, Unavailable>>,
     ) -> Result<Outcome, Refusal> {
+        let message = Arc::new(received.message);
+        let to = [Route { queue: queue.clone(), lane: received.lane }];
         let flight = match message.keys {
             Some(keys) => match self.dedup.enter(keys).await {
                 Ok(flight) => Some(flight),
@@ -278,16 +289,17 @@ impl Gateway {
             None => None,
         };
         let mut watch = Stopwatch::start();
-        let published = put.await;
-        watch.lap(duration);
+        let once = message.keys.map(|keys| self.dedup.once(&source.keyspace, keys, received.ahead));
+        let published = self.dedup.store().enqueue(Arc::clone(&message), &to, once.as_ref()).await;
+        watch.lap(&self.metrics.store.enqueue);
         if let Ok(Published::Appended) = published {
-            self.dedup.note(message);
+            self.dedup.note(&message);
         }
         if let Some(flight) = flight {
             flight.land(matches!(published, Ok(Published::Appended | Published::Earlier(Earlier::Finished(_)))));
         }
         match published? {
-            Published::Appended => Ok(Outcome::Published),
+            Published::Appended => Ok(Outcome::Queued),
             Published::Earlier(earlier) => self.earlier(message.keys, earlier, exchange),
         }
     }
@@ -307,18 +319,20 @@ struct Admitted {
     credentials: Credentials,
     /// How far ahead of now its signed time is.
     ahead: Option<Duration>,
+    /// What it has in common with those that are delivered before and after it.
+    lane: Option<Lane>,
 }
 
 impl Admitted {
     fn event(event: Event, source: &Source) -> Self {
-        let ahead = event.ahead;
+        let (ahead, lane) = (event.ahead, event.lane);
         let (message, credentials) = Message::verified(event, source.name.header(), &source.credentials);
-        Self { message, credentials, ahead }
+        Self { message, credentials, ahead, lane }
     }
 
     fn observed(inbound: Inbound, source: &Source) -> Self {
         let (message, credentials) = Message::observed(inbound, source.name.header(), &source.credentials);
-        Self { message, credentials, ahead: None }
+        Self { message, credentials, ahead: None, lane: None }
     }
 }
 

@@ -14,7 +14,6 @@ use self::headers::Sorted;
 use crate::body::Inbound;
 use crate::event::Event;
 pub use crate::event::Keys;
-use crate::event::Lane;
 use crate::profile;
 use crate::time::Moment;
 
@@ -51,8 +50,6 @@ pub struct Message {
     pub verified: bool,
     /// What it is remembered under; nothing when it is not verified, or read from a store.
     pub keys: Option<Keys>,
-    /// What it has in common with those that are delivered before and after it.
-    pub lane: Option<Lane>,
 }
 
 /// The headers of a request with which anybody could send another one. They live as long as the request.
@@ -62,13 +59,12 @@ pub struct Credentials(Headers);
 impl Message {
     /// The message of an event of the source of this name, and its credentials: the headers that are `known` to be some.
     pub fn verified(event: Event, source: &HeaderValue, known: &profile::Credentials) -> (Self, Credentials) {
-        let Event { inbound, id, kind, keys, ahead: _, lane } = event;
+        let Event { inbound, id, kind, keys, ahead: _, lane: _ } = event;
         let (mut message, credentials) = Self::observed(inbound, source, known);
         message.event_id = id;
         message.kind = kind;
         message.verified = true;
         message.keys = Some(keys);
-        message.lane = lane;
         (message, credentials)
     }
 
@@ -89,7 +85,6 @@ impl Message {
             trace,
             verified: false,
             keys: None,
-            lane: None,
         };
         (message, Credentials(credentials))
     }
@@ -136,9 +131,9 @@ impl Message {
             proptest::sample::select(vec![Method::POST, Method::GET, Method::from_bytes(b"ODD-1").expect("a method")]);
         let values = (value(), proptest::option::of(value()), proptest::option::of(value()));
         let body = proptest::collection::vec(any::<u8>(), 0..50).prop_map(Bytes::from);
-        let rest = (any::<bool>(), proptest::option::of(any::<u64>()), any::<i64>(), ".{0,20}");
+        let rest = (any::<bool>(), any::<i64>(), ".{0,20}");
         (values, method, headers, body, rest).prop_map(
-            |((event_id, kind, trace), method, headers, body, (verified, lane, received_at, target))| Self {
+            |((event_id, kind, trace), method, headers, body, (verified, received_at, target))| Self {
                 event_id,
                 kind,
                 received_at: Moment::from_millis(received_at),
@@ -148,7 +143,6 @@ impl Message {
                 target: target.into(),
                 trace,
                 verified,
-                lane: lane.map(Lane),
                 ..Self::example()
             },
         )
@@ -168,7 +162,6 @@ impl Message {
             trace: None,
             verified: true,
             keys: None,
-            lane: None,
         }
     }
 }

@@ -14,19 +14,63 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
+use prometheus::core::Collector;
+
 pub use self::redis::Redis;
 pub use self::sqlite::Sqlite;
 pub use self::types::*;
+use crate::clock::Clock;
 use crate::event::Ignored;
 use crate::event::Lane;
+use crate::limits::Limits;
 use crate::message::Message;
 use crate::store::DedupeRecords;
+use crate::store::Durability;
 use crate::store::Earlier;
 use crate::store::Keyspace;
 use crate::store::Noted;
 use crate::store::Published;
+use crate::store::RedisUrl;
 use crate::store::Unavailable;
 use crate::supervisor::Supervisor;
+
+/// `store.url`.
+#[derive(Debug, Clone)]
+pub enum Kind {
+    /// `memory:`
+    Memory,
+    /// `sqlite:PATH`
+    Sqlite(PathBuf),
+    /// `redis://…`, `redis-cluster://…`, `redis-sentinel://…`, or one of them with `rediss`.
+    Redis(RedisUrl),
+}
+
+/// What a store is opened with.
+#[derive(Debug, Clone)]
+pub struct Options<'o> {
+    /// Which one.
+    pub kind: &'o Kind,
+    /// All sources, and the tags of streams: each has a share of the dedupe keys.
+    pub spaces: &'o [Keyspace],
+    /// Most dedupe keys that memory and SQLite remember.
+    pub max_events: usize,
+    /// Bytes that stay free on the disk of a SQLite file.
+    pub min_free: u64,
+    /// Whether an event is finished only when its dedupe records are synced to the disk of a SQLite store.
+    pub fsync: bool,
+    /// How long Redis may take to answer a command of a request.
+    pub timeout: Duration,
+    /// When what is stored in Redis counts as safe; as soon as it answers without one.
+    pub durability: Option<Durability>,
+    /// How long a delivery stays with the gateway that took it, where others use the same store.
+    pub lease: Duration,
+    /// Sizes, intervals and thresholds.
+    pub limits: &'o Limits,
+    /// The wall clock and the steady one.
+    pub clocks: (Clock, Clock),
+    /// Owns tasks and threads.
+    pub supervisor: &'o Supervisor,
+}
 
 /// The store of a process. A clone is another handle to the same one.
 #[derive(Debug, Clone)]
@@ -69,6 +113,42 @@ struct Lease {
 }
 
 impl Store {
+    /// Opens a store. A Redis is connected to when it is first used.
+    ///
+    /// # Errors
+    /// What is wrong with a file, for the operator.
+    pub fn open(options: &Options<'_>) -> Result<Self, String> {
+        let Options {
+            kind,
+            spaces,
+            max_events,
+            min_free,
+            fsync,
+            timeout,
+            durability,
+            lease,
+            limits,
+            clocks,
+            supervisor,
+        } = options.clone();
+        match kind {
+            Kind::Memory => {
+                Ok(Self::Memory(Arc::new(DedupeRecords::new(max_events, spaces.iter().cloned(), clocks.0))))
+            }
+            Kind::Sqlite(path) => {
+                let (path, sources, limits) = (path.clone(), spaces, limits.clone());
+                let options =
+                    sqlite::Options { path, max_events, sources, min_free, supervisor, fsync, limits, clocks };
+                Sqlite::open(&options).map(|sqlite| Self::Sqlite(Arc::new(sqlite)))
+            }
+            Kind::Redis(url) => {
+                let (limits, (_, clock)) = (limits.clone(), clocks);
+                let options = redis::Options { url, timeout, durability, lease, spaces, limits, clock, supervisor };
+                Ok(Self::Redis(Redis::new(&options)))
+            }
+        }
+    }
+
     /// The store as it is used on another runtime: a connection lives on one. Connects when it is first used.
     #[must_use]
     pub fn local(&self) -> Self {
@@ -76,6 +156,33 @@ impl Store {
             Self::Memory(_) | Self::Sqlite(_) => self.clone(),
             Self::Redis(redis) => Self::Redis(redis.local()),
         }
+    }
+
+    /// The Redis, where it is one.
+    pub fn redis(&self) -> Option<&Redis> {
+        match self {
+            Self::Redis(redis) => Some(redis),
+            Self::Memory(_) | Self::Sqlite(_) => None,
+        }
+    }
+
+    /// Whether it keeps messages, to be looked at and delivered.
+    pub fn has_queues(&self) -> bool {
+        !matches!(self, Self::Memory(_))
+    }
+
+    /// What it counts, to be registered.
+    ///
+    /// # Errors
+    /// Only when a metric has a bad name, which is a bug.
+    pub fn collectors(&self) -> prometheus::Result<Vec<Box<dyn Collector>>> {
+        Ok(match self {
+            Self::Memory(records) => vec![Box::new(records.evicted().clone())],
+            Self::Sqlite(sqlite) => {
+                vec![Box::new(sqlite.records().evicted().clone()), Box::new(sqlite.metrics()?)]
+            }
+            Self::Redis(redis) => vec![Box::new(redis.refused().clone())],
+        })
     }
 
     /// Whether a gateway with this store can be sent events; with `remembering`, only if it knows after a crash what was
@@ -185,7 +292,7 @@ impl Store {
             Self::Memory(_) if destinations.is_empty() => Ok(Vec::new()),
             Self::Memory(_) => Err(no_queues()),
             Self::Sqlite(sqlite) => sqlite.register(destinations).await,
-            Self::Redis(redis) => redis.register(destinations),
+            Self::Redis(redis) => redis.register(destinations).await,
         }
     }
 

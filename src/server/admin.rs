@@ -23,8 +23,8 @@ use tokio::net::TcpListener;
 use crate::admission::Connections;
 use crate::admission::Terms;
 use crate::dedup::OnOutage;
+use crate::newstore::Store;
 use crate::origin::TrustedProxies;
-use crate::store::Store;
 use crate::store::Unavailable;
 use crate::supervisor::Background;
 use crate::supervisor::Lost;
@@ -58,7 +58,9 @@ impl Admin {
     pub(super) fn new(shared: Arc<Shared>, views: Vec<View>) -> Self {
         let settings = &shared.settings;
         let refusals = Arc::new(Refusals::new(&settings.log));
-        let api = Api::new(shared.ledger(), settings.admin.token.clone(), Arc::clone(&refusals), &settings.sources);
+        let store = Some(shared.store.local()).filter(Store::has_queues);
+        let queued = (store, Arc::clone(&shared.breakers));
+        let api = Api::new(queued, settings.admin.token.clone(), Arc::clone(&refusals), &settings.sources);
         Self { shared, views, api, refusals }
     }
 

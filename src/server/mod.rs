@@ -4,7 +4,6 @@ mod access;
 mod admin;
 mod api;
 mod connection;
-mod dispatch;
 mod drain;
 mod edge;
 mod files;
@@ -31,26 +30,24 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 use crate::dedup::Firsts;
 use crate::dedup::Flights;
-use crate::limits;
+use crate::dispatch;
+use crate::dispatch::Budget;
+use crate::dispatch::CircuitBreaker;
+use crate::dispatch::Dispatcher;
 use crate::limits::Limits;
+use crate::newstore::DestinationId;
+use crate::newstore::Options;
+use crate::newstore::Queue;
+use crate::newstore::Store;
 use crate::settings::Settings;
-use crate::settings::StoreKind;
+use crate::source::DeliveryTerms;
 use crate::source::Destination;
-use crate::source::QueueTerms;
 use crate::source::Source;
-use crate::store::Backlog;
-use crate::store::DedupeRecords;
-use crate::store::Ledger;
-use crate::store::Options;
-use crate::store::Queues;
-use crate::store::Redis;
-use crate::store::RedisBacklog;
-use crate::store::Sqlite;
-use crate::store::Store;
-use crate::store::Token;
-use crate::store::queued::Queue;
+use crate::supervisor::Phase;
 use crate::supervisor::Supervisor;
 use crate::supervisor::Task;
+use crate::target::Http;
+use crate::target::Target;
 use crate::telemetry::Metrics;
 use crate::telemetry::Sampler;
 
@@ -61,6 +58,12 @@ use self::worker::Worker;
 /// Connections that the kernel holds for each worker until it accepts them.
 const BACKLOG: i32 = 4096;
 
+/// About how many bytes a request has besides its body, at most.
+const MAX_HEAD: usize = 256 * 1024;
+
+/// Circuit breakers by destination.
+type Breakers = HashMap<DestinationId, Arc<CircuitBreaker>>;
+
 /// What all threads of the gateway share.
 #[derive(Debug)]
 struct Shared {
@@ -68,10 +71,15 @@ struct Shared {
     metrics: Arc<Metrics>,
     flights: Arc<Flights>,
     firsts: Arc<Firsts>,
-    /// The store of all workers; each has its own when it is Redis.
-    local_store: Option<Store>,
-    /// What all threads know of the queues in Redis.
-    redis_queues: Arc<Queues>,
+    store: Store,
+    /// The queues of those that have one, by source.
+    queues: HashMap<String, Queue>,
+    /// The circuit breakers of their endpoints.
+    breakers: Arc<Breakers>,
+    /// What all dispatchers may have in hand.
+    budget: Budget,
+    /// A steady clock.
+    clock: Clock,
     limits: Limits,
     supervisor: Supervisor,
     /// By source; of what is no source's under `""`.
@@ -80,16 +88,6 @@ struct Shared {
     draining: AtomicBool,
     /// Until when; whoever changes `draining` has it locked.
     drain: Mutex<Drain>,
-}
-
-/// How far the gateway has come with stopping.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Phase {
-    Running,
-    /// Nothing new is accepted; what is in flight may finish.
-    Finishing,
-    /// What is still in flight is cut.
-    Cut,
 }
 
 /// A gateway that has been started.
@@ -122,20 +120,32 @@ pub enum Failure {
 }
 
 impl Shared {
-    /// Opens the store.
-    fn new(settings: Settings, limits: Limits) -> Result<Self, Failure> {
+    /// Opens the store, and makes the destinations known to it.
+    async fn new(settings: Settings, limits: Limits) -> Result<Self, Failure> {
         let system = |error: &dyn std::fmt::Display| Failure::System(error.to_string());
         let supervisor = Supervisor::new(limits.supervision.clone(), Clock::steady());
-        let local_store = open(&settings, &limits, &supervisor).map_err(Failure::Store)?;
-        let metrics = Metrics::new(&settings.sources, &supervisor, local_store.as_ref());
-        let metrics = metrics.map_err(|error| system(&error))?;
+        let clock = Clock::steady();
+        let store = open(&settings, &limits, &clock, &supervisor).map_err(Failure::Store)?;
+        let metrics = Metrics::new(&settings.sources, &supervisor, &store).map_err(|error| system(&error))?;
         let process = getrandom::u64().map_err(|error| system(&error))?;
+        let queued = || queued(&settings).map(|(source, terms)| (source.name.as_str(), terms));
+        let known: Vec<_> = queued().map(|(source, terms)| terms.queue(source)).collect();
+        let queues = store.register(&known).await.map_err(|unavailable| Failure::Store(unavailable.0))?;
+        let mut endpoints: HashMap<_, Arc<CircuitBreaker>> = HashMap::new();
+        let mut breaker = |terms: &DeliveryTerms| {
+            let breaker = || CircuitBreaker::new(limits.dispatch.clone(), clock.clone());
+            Arc::clone(endpoints.entry(terms.address.endpoint()).or_insert_with(breaker))
+        };
+        let breakers = known.iter().zip(queued()).map(|(known, (_, terms))| (known.id.clone(), breaker(terms)));
         Ok(Self {
             metrics: Arc::new(metrics),
             firsts: Arc::default(),
             flights: Arc::new(Flights::new(process, &limits.dedup, Clock::System)),
-            local_store,
-            redis_queues: Arc::new(redis_queues(&settings, &limits.redis).map_err(|error| system(&error))?),
+            breakers: Arc::new(breakers.collect()),
+            queues: queued().map(|(source, _)| source.to_owned()).zip(queues).collect(),
+            budget: Budget::new(settings.store.max_in_hand),
+            store,
+            clock,
             samplers: samplers(&settings),
             draining: AtomicBool::new(false),
             drain: Mutex::default(),
@@ -145,44 +155,35 @@ impl Shared {
         })
     }
 
-    /// The sources whose events are queued, in the order of their queues.
-    fn queues(&self) -> impl Iterator<Item = (&Arc<Source>, &QueueTerms)> {
-        queues(&self.settings)
-    }
-
-    /// The store of the thread that this is called on, when that is Redis.
-    fn redis(&self) -> Option<Redis> {
-        let store = &self.settings.store;
-        let StoreKind::Redis(url) = &store.kind else { return None };
-        let spaces = self.settings.sources.iter().map(|source| source.keyspace.clone());
-        Some(Redis::connect(url, store.timeout, store.durability, spaces, &self.supervisor))
-    }
-
-    /// The queues as the thread sees them that has this connection, where there is one; nothing when no source has a queue.
-    fn backlog(&self, redis: Option<&Redis>) -> Option<Backlog> {
-        self.queues().next()?;
-        match (&self.local_store, redis) {
-            (Some(Store::Sqlite(sqlite)), _) => Some(Backlog::Sqlite(Arc::clone(sqlite))),
-            (None, Some(redis)) => {
-                Some(Backlog::Redis(RedisBacklog::new(redis.clone(), Arc::clone(&self.redis_queues))))
-            }
-            (Some(Store::Memory(_) | Store::Redis(_)) | None, _) => None,
-        }
-    }
-
-    /// Where queued events can be looked at, in a file also those of sources that queue no more.
-    fn ledger(&self) -> Option<Ledger> {
-        if let Some(Store::Sqlite(sqlite)) = &self.local_store {
-            return Some(Ledger::Sqlite(Arc::clone(sqlite)));
-        }
-        match self.backlog(self.redis().as_ref())? {
-            Backlog::Sqlite(sqlite) => Some(Ledger::Sqlite(sqlite)),
-            Backlog::Redis(redis) => Some(Ledger::Redis(redis)),
-        }
+    /// The dispatchers of all queues, for the runtime that this is called on, and the store as it sees it.
+    fn dispatchers(&self) -> (Store, Vec<Dispatcher>) {
+        let (store, limits) = (self.store.local(), &self.limits.dispatch);
+        let dispatcher = |(source, terms): (&Arc<Source>, &DeliveryTerms)| {
+            let queue = self.queues.get(source.name.as_str())?.clone();
+            let http = Http::new(terms.address.clone(), terms.timeout, limits.max_answer);
+            Some(Dispatcher {
+                store: store.clone(),
+                target: Arc::new(Target::Http(Box::new(http))),
+                policy: terms.policy.clone(),
+                timeout: terms.timeout,
+                concurrency: terms.concurrency,
+                largest: source.limits.max_body.saturating_add(MAX_HEAD),
+                breaker: Arc::clone(self.breakers.get(queue.id())?),
+                budget: self.budget.clone(),
+                clock: self.clock.clone(),
+                wall: Clock::System,
+                limits: limits.clone(),
+                metrics: self.metrics.of_queue(queue.id()),
+                queue,
+            })
+        };
+        let dispatchers = queued(&self.settings).filter_map(dispatcher).collect();
+        (store, dispatchers)
     }
 }
 
-fn queues(settings: &Settings) -> impl Iterator<Item = (&Arc<Source>, &QueueTerms)> {
+/// The sources whose events are queued.
+fn queued(settings: &Settings) -> impl Iterator<Item = (&Arc<Source>, &DeliveryTerms)> {
     settings.sources.iter().filter_map(|source| match &source.destination {
         Destination::Queue(terms) => Some((source, terms)),
         Destination::Upstream(..) | Destination::RedisStream(_) => None,
@@ -194,7 +195,7 @@ impl Server {
     ///
     /// # Errors
     /// [`Failure`] says what is in the way.
-    pub fn start(mut settings: Settings, limits: Limits) -> Result<Self, Failure> {
+    pub async fn start(mut settings: Settings, limits: Limits) -> Result<Self, Failure> {
         fit_files(&mut settings);
         let listeners = listen(settings.server.listen, settings.server.workers)
             .map_err(|error| Failure::Listen(settings.server.listen, error))?;
@@ -204,7 +205,7 @@ impl Server {
         let address = |socket: io::Result<SocketAddr>| socket.map_err(|error| Failure::System(error.to_string()));
         let admin = address(admin_socket.local_addr())?;
         let listen = address(listeners.first().map_or_else(|| Ok(settings.server.listen), TcpListener::local_addr))?;
-        let shared = Arc::new(Shared::new(settings, limits)?);
+        let shared = Arc::new(Shared::new(settings, limits).await?);
         let (phase, watching) = watch::channel(Phase::Running);
         let (alive, workers) = mpsc::channel(1);
         let (mut views, mut threads) = (Vec::new(), Vec::new());
@@ -215,8 +216,10 @@ impl Server {
             views.push(view);
             threads.push(thread);
         }
-        if shared.queues().next().is_some() {
-            threads.push(dispatch::start(&shared, watching, alive)?);
+        if !shared.queues.is_empty() {
+            let delivering = Arc::clone(&shared);
+            let thread = dispatch::start(&shared.supervisor, move || delivering.dispatchers(), watching, alive);
+            threads.push(thread.map_err(|error| Failure::System(error.to_string()))?);
         }
         for jwks in &shared.settings.jwks {
             let jwks = Arc::clone(jwks);
@@ -281,23 +284,22 @@ fn fit_files(settings: &mut Settings) {
     }
 }
 
-/// The store, unless each worker has its own.
-fn open(settings: &Settings, limits: &Limits, supervisor: &Supervisor) -> Result<Option<Store>, String> {
-    let max = settings.store.max_events;
-    let sources: Vec<_> = settings.sources.iter().map(|source| source.keyspace.clone()).collect();
-    match &settings.store.kind {
-        StoreKind::Memory => Ok(Some(Store::Memory(Arc::new(DedupeRecords::new(max, sources, Clock::System))))),
-        StoreKind::Sqlite(path) => {
-            let queues = queue_terms(settings);
-            let min_free = settings.store.min_free;
-            let (path, sources, queues) = (path.clone(), &sources, &queues);
-            let (fsync, limits, clock) = (settings.store.fsync, limits.clone(), Clock::System);
-            let options =
-                Options { path, max_events: max, sources, min_free, queues, fsync, limits, clock, supervisor };
-            Sqlite::open(&options).map(|sqlite| Some(Store::Sqlite(Arc::new(sqlite))))
-        }
-        StoreKind::Redis(_) => Ok(None),
-    }
+fn open(settings: &Settings, limits: &Limits, clock: &Clock, supervisor: &Supervisor) -> Result<Store, String> {
+    let spaces: Vec<_> = settings.sources.iter().map(|source| source.keyspace.clone()).collect();
+    let store = &settings.store;
+    Store::open(&Options {
+        kind: &store.kind,
+        spaces: &spaces,
+        max_events: store.max_events,
+        min_free: store.min_free,
+        fsync: store.fsync,
+        timeout: store.timeout,
+        durability: store.durability,
+        lease: store.terms.lease,
+        limits,
+        clocks: (Clock::System, clock.clone()),
+        supervisor,
+    })
 }
 
 /// What keeps the lines of each source within limits.
@@ -306,16 +308,6 @@ fn samplers(settings: &Settings) -> HashMap<String, Arc<Sampler>> {
     let log = &settings.log;
     let sampler = || Arc::new(Sampler::new(log.unverified_burst, log.unverified_rate));
     names.chain([""]).map(|name| (name.to_owned(), sampler())).collect()
-}
-
-fn queue_terms(settings: &Settings) -> Vec<Queue> {
-    queues(settings).map(|(source, terms)| terms.queue(source.name.as_str())).collect()
-}
-
-/// What there is to know of queues in Redis, under a name that no other process has.
-fn redis_queues(settings: &Settings, limits: &limits::Redis) -> Result<Queues, getrandom::Error> {
-    let name = Token(u128::from(getrandom::u64()?) << 64 | u128::from(getrandom::u64()?));
-    Ok(Queues::new(&queue_terms(settings), settings.store.terms.lease, name, limits, &Clock::System))
 }
 
 /// One listener for each worker, between which the kernel spreads connections.

@@ -17,7 +17,6 @@ use tokio::sync::mpsc;
 use tokio::sync::watch;
 
 use super::Failure;
-use super::Phase;
 use super::Shared;
 use super::connection;
 use super::edge::Handler;
@@ -25,21 +24,23 @@ use crate::admission::Connections;
 use crate::admission::Place;
 use crate::admission::Terms;
 use crate::dedup::Dedup;
-use crate::deliver::Delivery;
-use crate::deliver::RedisStream;
-use crate::deliver::Upstream;
 use crate::gateway::Caller;
 use crate::gateway::Endpoint;
 use crate::gateway::Gateway;
+use crate::gateway::Way;
+use crate::newstore::Store;
 use crate::origin::Peer;
 use crate::source::Destination;
 use crate::source::Source;
-use crate::store::Redis;
-use crate::store::Store;
 use crate::supervisor::Background;
 use crate::supervisor::Heartbeat;
 use crate::supervisor::Lost;
+use crate::supervisor::Phase;
 use crate::supervisor::Task;
+use crate::target;
+use crate::target::Http;
+use crate::target::RedisStream;
+use crate::target::Target;
 use crate::telemetry::Sampler;
 
 /// Pause after the system refused to accept a connection, because it is out of files or memory.
@@ -107,13 +108,13 @@ impl Worker {
 
     fn prepare(&self, listener: std::net::TcpListener) -> Result<Prepared, Failure> {
         let listener = TcpListener::from_std(listener).map_err(|error| Failure::System(error.to_string()))?;
-        let (store, redis) = self.store()?;
         let shared = &self.shared;
+        let store = shared.store.local();
         let endpoints = shared.settings.sources.iter().filter_map(|source| {
-            let delivery = delivery(source, redis.as_ref(), shared)?;
+            let way = way(source, &store, shared)?;
             let metrics = shared.metrics.of(source.name.as_str(), &source.secret_labels);
             let sampler = self.sampler(source.name.as_str());
-            let source = (Arc::clone(source), delivery);
+            let source = (Arc::clone(source), way);
             Some((source.0.path.clone(), Arc::new(Endpoint { source: Some(source), metrics, sampler })))
         });
         let gateway = Gateway {
@@ -139,15 +140,6 @@ impl Worker {
         self.shared.samplers.get(source).cloned().unwrap_or_else(|| Arc::new(Sampler::new(0, 0)))
     }
 
-    /// The store as this worker sees it; a Redis connection lives on the runtime that makes it.
-    fn store(&self) -> Result<(Store, Option<Redis>), Failure> {
-        match (&self.shared.local_store, self.shared.redis()) {
-            (Some(store), _) => Ok((store.clone(), None)),
-            (None, Some(redis)) => Ok((Store::Redis(redis.clone()), Some(redis))),
-            (None, None) => Err(Failure::Store("it is not open".to_owned())),
-        }
-    }
-
     /// `kept` is the listener for another life, which there is not when it has stopped accepting.
     async fn run(&mut self, prepared: Prepared, beat: &Heartbeat, kept: &mut Option<std::net::TcpListener>) {
         let Prepared { gateway, listener, .. } = prepared;
@@ -165,6 +157,7 @@ impl Worker {
         tokio::select! {
             () = serving => {}
             never = connections.keep_time() => match never {},
+            never = target::sweep(|| gateway.targets()) => match never {},
             never = beat.keep() => match never {},
         }
     }
@@ -288,20 +281,18 @@ impl Drop for Open {
     }
 }
 
-/// The way of a source's events, for one worker. A stream without Redis is refused by the settings, and so is a queue
-/// without a store that has any.
-fn delivery(source: &Arc<Source>, redis: Option<&Redis>, shared: &Shared) -> Option<Delivery> {
+/// The way of a source's messages, for one worker. A stream without Redis is refused by the settings, and so is a queue without a
+/// store that has any.
+fn way(source: &Source, store: &Store, shared: &Shared) -> Option<Way> {
     match &source.destination {
-        Destination::Upstream(target, timeout) => {
-            let upstream = Upstream::new(target.clone(), *timeout, source.limits.max_body);
-            Some(Delivery::Upstream(Box::new(upstream)))
+        Destination::Upstream(address, timeout) => {
+            let http = Http::new(address.clone(), *timeout, source.limits.max_body);
+            Some(Way::Sync(Target::Http(Box::new(http))))
         }
-        Destination::Queue(_) => {
-            let queue = shared.queues().position(|(queued, _)| Arc::ptr_eq(queued, source))?;
-            Some(Delivery::Queue(shared.backlog(redis)?, queue))
-        }
+        Destination::Queue(_) => shared.queues.get(source.name.as_str()).cloned().map(Way::Queue),
         Destination::RedisStream(stream) => {
-            Some(Delivery::RedisStream(RedisStream::new(redis?.clone(), stream.clone())))
+            let (redis, ttl) = (store.redis()?.clone(), shared.settings.store.terms.ttl);
+            Some(Way::Sync(Target::RedisStream(RedisStream::new(redis, stream.clone(), ttl))))
         }
     }
 }

@@ -42,7 +42,6 @@ pub use judge::Judge;
 pub use judge::Replays;
 pub use judged::Judged;
 pub use store::Store;
-pub use store::StoreKind;
 
 /// Everything the gateway needs to know.
 #[derive(Debug)]

@@ -7,14 +7,15 @@ use http::StatusCode;
 use super::section::Section;
 use super::section::count;
 use super::section::duration;
-use crate::deliver::Forward;
-use crate::deliver::Target;
+use super::store::MAX_PAUSE;
+use crate::dispatch::Policy;
 use crate::json::Pointer;
 use crate::profile::Holder;
 use crate::profile::Place;
 use crate::profile::header_name;
-use crate::queue::Policy;
-use crate::source::QueueTerms;
+use crate::source::DeliveryTerms;
+use crate::target::Address;
+use crate::target::Forward;
 
 /// What is usual where a source says nothing.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -42,8 +43,8 @@ pub(super) fn queue(
     mut section: Section<'_>,
     forward: Forward,
     lease: Option<Duration>,
-) -> Option<(QueueTerms, Option<Place>)> {
-    let target = section.want("url", Target::parse).map(|target| target.forwarding(forward));
+) -> Option<(DeliveryTerms, Option<Place>)> {
+    let address = section.want("url", Address::parse).map(|address| address.forwarding(forward));
     let timeout = section.may("timeout", duration).unwrap_or(TIMEOUT);
     if let Some(lease) = lease.filter(|lease| timeout + MARGIN > *lease) {
         section.error(
@@ -61,6 +62,10 @@ pub(super) fn queue(
     if max_backoff < backoff {
         section.error("max_backoff", format!("is shorter than backoff ({backoff:?})"));
     }
+    if max_backoff > MAX_PAUSE {
+        let key = if section.has("max_backoff") { "max_backoff" } else { "backoff" };
+        section.error(key, "is longer than 24h; limit by max_age how long an event is tried");
+    }
     let said = section.has("permanent").then(|| section.list("permanent", status));
     let keep = section.may("keep", duration).unwrap_or(KEEP);
     let order_by = section.subsection("order_by").map(order_by);
@@ -72,8 +77,7 @@ pub(super) fn queue(
         max_backoff,
         permanent: said.unwrap_or_else(|| PERMANENT.to_vec()),
     };
-    let ordered = order_by.is_some();
-    Some((QueueTerms { target: target?, timeout, concurrency, policy, keep, ordered }, order_by.flatten()))
+    Some((DeliveryTerms { address: address?, timeout, concurrency, policy, keep }, order_by.flatten()))
 }
 
 fn order_by(mut section: Section<'_>) -> Option<Place> {

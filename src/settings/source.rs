@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use super::Shares;
 use super::Store;
-use super::StoreKind;
 use super::judge::Judge;
 use super::judge::Replays;
 use super::judge::complete;
@@ -22,8 +21,8 @@ use super::section::word;
 use super::shared::Holdings;
 use crate::auth::Jwks;
 use crate::auth::KeySets;
-use crate::deliver::Forward;
-use crate::deliver::Target;
+use crate::newstore::Kind;
+use crate::newstore::sqlite::why_volatile;
 use crate::origin::Allowlist;
 use crate::origin::Networks;
 use crate::problem::closest;
@@ -41,8 +40,10 @@ use crate::source::Source;
 use crate::source::SourceName;
 use crate::source::Wanted;
 use crate::store::Keyspace;
-use crate::store::Stream;
-use crate::store::why_volatile;
+
+use crate::target::Address;
+use crate::target::Forward;
+use crate::target::Stream;
 
 /// Longest an upstream may take when neither the source nor the provider says.
 const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(10);
@@ -272,7 +273,7 @@ impl<'s> Surroundings<'s> {
     }
 
     fn upstream(&self, mut section: Section<'_>, profile: Option<&Profile>) -> Option<Destination> {
-        let target = section.want("url", Target::parse);
+        let target = section.want("url", Address::parse);
         let said = section.may("timeout", duration);
         let deadline = profile.and_then(|profile| profile.facts.deadline);
         let usual = deadline.map_or(UPSTREAM_TIMEOUT, |deadline| deadline.saturating_sub(MARGIN).min(UPSTREAM_TIMEOUT));
@@ -299,14 +300,14 @@ impl<'s> Surroundings<'s> {
     fn queue(&self, mut section: Section<'_>, profile: Option<&Profile>) -> Option<(Destination, Option<Place>)> {
         let forward = forward(&mut section, profile);
         match self.store.map(|store| &store.kind) {
-            Some(StoreKind::Memory) => {
+            Some(Kind::Memory) => {
                 section.error(
                     "",
                     "needs a store that outlives the process; set store.url to sqlite:PATH or redis://HOST:PORT",
                 );
             }
-            Some(StoreKind::Redis(_)) => self.warn_of_loss(&section),
-            Some(StoreKind::Sqlite(path)) => {
+            Some(Kind::Redis(_)) => self.warn_of_loss(&section),
+            Some(Kind::Sqlite(path)) => {
                 if let Some(why) = why_volatile(path) {
                     section.warning(
                         "",
@@ -321,7 +322,7 @@ impl<'s> Surroundings<'s> {
             None => {}
         }
         // Only others on the same store could take over.
-        let lease = self.store.filter(|store| matches!(store.kind, StoreKind::Redis(_))).map(|store| store.terms.lease);
+        let lease = self.store.filter(|store| matches!(store.kind, Kind::Redis(_))).map(|store| store.terms.lease);
         super::queue::queue(section, forward, lease).map(|(terms, order)| (Destination::Queue(terms), order))
     }
 
@@ -340,12 +341,12 @@ impl<'s> Surroundings<'s> {
         let key = section.want("key", |key| Keyspace::of_stream(key).map(|space| (key.to_owned(), space)));
         let maxlen = section.may("maxlen", count(1, usize::MAX));
         match self.store.map(|store| (&store.kind, store.durability)) {
-            Some((StoreKind::Memory | StoreKind::Sqlite(_), _)) => section.error(
+            Some((Kind::Memory | Kind::Sqlite(_), _)) => section.error(
                 "",
                 "needs a Redis store, on which the stream lives; set store.url to redis://, redis-cluster:// or \
                  redis-sentinel://",
             ),
-            Some((StoreKind::Redis(_), _)) => self.warn_of_loss(&section),
+            Some((Kind::Redis(_), _)) => self.warn_of_loss(&section),
             None => {}
         }
         section.finish();

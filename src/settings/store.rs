@@ -10,14 +10,18 @@ use super::section::size;
 use super::section::word;
 use crate::dedup::OnOutage;
 use crate::dedup::Terms;
+use crate::newstore::Kind;
 use crate::store::Durability;
 use crate::store::RedisUrl;
+
+/// The longest lease, and the longest pause between two attempts: stores take what is due later for an error of a clock.
+pub(super) const MAX_PAUSE: Duration = Duration::from_hours(24);
 
 /// `[store]`.
 #[derive(Debug)]
 pub struct Store {
     /// Which one.
-    pub kind: StoreKind,
+    pub kind: Kind,
     /// How it is used.
     pub terms: Terms,
     /// How long Redis may take to answer a command.
@@ -30,65 +34,62 @@ pub struct Store {
     pub max_events: usize,
     /// Bytes that stay free on the disk of the SQLite file.
     pub min_free: u64,
-}
-
-/// `store.url`.
-#[derive(Debug, Clone)]
-pub enum StoreKind {
-    /// `memory:`
-    Memory,
-    /// `sqlite:PATH`
-    Sqlite(PathBuf),
-    /// `redis://…`, `redis-cluster://…`, `redis-sentinel://…`, or one of them with `rediss`.
-    Redis(RedisUrl),
+    /// Bytes of queued messages that are in memory to be delivered, of all destinations together.
+    pub max_in_hand: usize,
 }
 
 impl Store {
     pub(super) fn understand(mut section: Section<'_>) -> Option<Self> {
-        let kind = section.want("url", StoreKind::parse);
+        let kind = section.want("url", kind);
         let ttl = section.want("ttl", duration);
         let lease = section.want("lease", duration);
         let timeout = section.want("timeout", duration);
         let max_events = section.want("max_events", count(1, 1_000_000_000));
         let min_free = section.want("min_free", size).and_then(|size| u64::try_from(size).ok());
+        let max_in_hand = section.want("max_in_hand", size);
         let on_outage = section.want("on_outage", word(&[("reject", OnOutage::Reject), ("accept", OnOutage::Accept)]));
         if let (Some(ttl), Some(lease)) = (ttl, lease)
             && ttl < lease
         {
             section.error("ttl", "is shorter than store.lease: an event would be forgotten while it is delivered");
         }
+        if lease.is_some_and(|lease| lease > MAX_PAUSE) {
+            section.error(
+                "lease",
+                "is longer than 24h: what a gateway had in hand when it crashed would wait for so long",
+            );
+        }
         let safe = safe(&mut section);
         match (&kind, safe) {
-            (Some(StoreKind::Memory), Some(Safe::Synced | Safe::InRedis(_))) => {
+            (Some(Kind::Memory), Some(Safe::Synced | Safe::InRedis(_))) => {
                 section.error("durability", "is for SQLite and Redis: memory is never written to disk; remove it");
             }
-            (Some(StoreKind::Sqlite(_)), Some(Safe::InRedis(_))) => {
+            (Some(Kind::Sqlite(_)), Some(Safe::InRedis(_))) => {
                 section.error("durability", "is one for Redis; a SQLite store takes \"none\" and \"fsync\"");
             }
-            (Some(StoreKind::Redis(_)), Some(Safe::Synced)) => {
+            (Some(Kind::Redis(_)), Some(Safe::Synced)) => {
                 section.error("durability", "is one for SQLite; Redis takes \"none\", \"aof\" and { replicas = 1 }");
             }
             _ => {}
         }
         section.finish();
         let terms = Terms { ttl: ttl?, lease: lease?, on_outage: on_outage? };
-        let (kind, safe, timeout, max_events, min_free) = (kind?, safe?, timeout?, max_events?, min_free?);
+        let (kind, safe, timeout, max_events) = (kind?, safe?, timeout?, max_events?);
+        let (min_free, max_in_hand) = (min_free?, max_in_hand?);
         let durability = if let Safe::InRedis(durability) = safe { Some(durability) } else { None };
-        Some(Self { kind, terms, timeout, durability, fsync: safe == Safe::Synced, max_events, min_free })
+        Some(Self { kind, terms, timeout, durability, fsync: safe == Safe::Synced, max_events, min_free, max_in_hand })
     }
 }
 
-impl StoreKind {
-    /// Reads a store's URL; the message does not repeat it, because there may be a password inside.
-    fn parse(text: &str) -> Result<Self, String> {
-        match text.split_once(':') {
-            Some(("memory", "")) => Ok(Self::Memory),
-            Some(("sqlite", path)) if !path.is_empty() => Ok(Self::Sqlite(PathBuf::from(path))),
-            Some((scheme, _)) if scheme.starts_with("redis") => RedisUrl::parse(text).map(Self::Redis),
-            _ => Err("is not a store; write \"memory:\", \"sqlite:PATH\", \"redis://HOST:PORT\", \
+/// Reads a store's URL; the message does not repeat it, because there may be a password inside.
+fn kind(text: &str) -> Result<Kind, String> {
+    match text.split_once(':') {
+        Some(("memory", "")) => Ok(Kind::Memory),
+        Some(("sqlite", path)) if !path.is_empty() => Ok(Kind::Sqlite(PathBuf::from(path))),
+        Some((scheme, _)) if scheme.starts_with("redis") => RedisUrl::parse(text).map(Kind::Redis),
+        _ => Err("is not a store; write \"memory:\", \"sqlite:PATH\", \"redis://HOST:PORT\", \
                       \"redis-cluster://HOST:PORT,HOST:PORT\" or \"redis-sentinel://HOST:PORT,HOST:PORT/MASTER-NAME\""
-                .to_owned()),
-        }
+            .to_owned()),
     }
 }
 

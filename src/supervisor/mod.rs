@@ -7,6 +7,7 @@
 mod background;
 mod heartbeat;
 mod panic;
+mod phase;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ pub use self::heartbeat::Heartbeat;
 pub use self::panic::caught;
 pub use self::panic::log_panics;
 pub use self::panic::panics;
+pub use self::phase::Phase;
 pub use self::task::Task;
 use crate::clock::Clock;
 use crate::limits;

@@ -5,8 +5,10 @@ use std::io;
 use std::io::BufWriter;
 use std::io::IsTerminal as _;
 use std::io::Write;
+use std::sync::OnceLock;
 
 use tracing::field::Field;
+use tracing_appender::non_blocking::ErrorCounter;
 use tracing_appender::non_blocking::NonBlockingBuilder;
 use tracing_appender::non_blocking::WorkerGuard;
 use tracing_subscriber::field::MakeExt as _;
@@ -25,10 +27,19 @@ use crate::settings::LogFormat;
 /// requests delayed.
 const MAX_LINES: usize = 16 * 1024;
 
+/// How many lines were dropped, once there is a log.
+static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+
 /// Writes out the last lines when dropped.
 #[derive(Debug)]
 #[must_use = "without it, nothing is logged"]
 pub struct Guard(#[expect(dead_code, reason = "kept for its drop")] WorkerGuard);
+
+/// How many lines were dropped, because standard error was read too slowly.
+pub(super) fn dropped_lines() -> u64 {
+    let lines = DROPPED.get().map_or(0, ErrorCounter::dropped_lines);
+    u64::try_from(lines).unwrap_or(u64::MAX)
+}
 
 /// Starts the log of this process.
 pub fn start_log(log: &Log) -> Guard {
@@ -37,6 +48,7 @@ pub fn start_log(log: &Log) -> Guard {
         .buffered_lines_limit(MAX_LINES)
         .thread_name("doorward-log")
         .finish(BufWriter::with_capacity(64 * 1024, io::stderr()));
+    let _of_an_earlier_log = DROPPED.set(writer.error_counter());
     let level = LevelFilter::from_level(log.level);
     // Other crates' chatter is for those who ask for debug.
     let others = level.min(LevelFilter::WARN);

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use prometheus::Gauge;
 use prometheus::GaugeVec;
 use prometheus::Histogram;
 use prometheus::HistogramOpts;
@@ -18,15 +17,15 @@ use prometheus::core::Collector;
 use prometheus::core::Desc;
 use prometheus::proto::MetricFamily;
 
+use super::log::dropped_lines;
 use crate::auth::Jwks;
-use crate::queue::CourierMetrics;
+use crate::dispatch::QueueMetrics;
+use crate::newstore::DestinationId;
+use crate::newstore::State;
+use crate::newstore::Store;
 use crate::source::Source;
-use crate::store::Store;
-use crate::store::queued::Counts;
-use crate::store::queued::State;
 use crate::supervisor;
 use crate::supervisor::Supervisor;
-use crate::time::Moment;
 
 /// Upper bounds of duration buckets, in seconds.
 const SECONDS: &[f64] =
@@ -51,6 +50,7 @@ pub struct Metrics {
     deliveries: IntCounterVec,
     queue_events: IntGaugeVec,
     queue_oldest: GaugeVec,
+    breaker_open: IntGaugeVec,
     /// How long the store takes.
     pub store: StoreMetrics,
     /// Connections that are open.
@@ -70,7 +70,6 @@ pub struct StoreMetrics {
     pub commit: Histogram,
     pub release: Histogram,
     pub enqueue: Histogram,
-    pub publish: Histogram,
 }
 
 /// The metrics of one source.
@@ -107,28 +106,6 @@ pub struct SourceMetrics {
     source: String,
 }
 
-/// The metrics of one queue.
-#[derive(Debug, Clone)]
-pub struct QueueMetrics {
-    /// Attempts by what they came to.
-    pub attempts: CourierMetrics,
-    queued: IntGauge,
-    retrying: IntGauge,
-    dead: IntGauge,
-    oldest: Gauge,
-}
-
-impl QueueMetrics {
-    /// Shows how much there is at this moment.
-    pub fn show(&self, counts: Counts, now: Moment) {
-        let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-        self.queued.set(number(counts.queued));
-        self.retrying.set(number(counts.retrying));
-        self.dead.set(number(counts.dead));
-        self.oldest.set(counts.oldest.map_or(0.0, |oldest| now.since(oldest).as_secs_f64()));
-    }
-}
-
 impl SourceMetrics {
     /// Counts a delivery that would have been refused for this reason.
     pub fn deliver_unverified(&self, reason: &str) {
@@ -147,21 +124,16 @@ impl Metrics {
     ///
     /// # Errors
     /// Only when two metrics have one name, which is a bug.
-    pub fn new(sources: &[Arc<Source>], supervisor: &Supervisor, store: Option<&Store>) -> prometheus::Result<Self> {
+    pub fn new(sources: &[Arc<Source>], supervisor: &Supervisor, store: &Store) -> prometheus::Result<Self> {
         let registry = Registry::new();
-        match store {
-            Some(Store::Memory(records)) => registry.register(Box::new(records.evicted().clone()))?,
-            Some(Store::Sqlite(sqlite)) => {
-                registry.register(Box::new(sqlite.records().evicted().clone()))?;
-                registry.register(Box::new(sqlite.metrics()?))?;
-            }
-            Some(Store::Redis(_)) | None => {}
-        }
+        store.collectors()?.into_iter().try_for_each(|collector| registry.register(collector))?;
         let build = IntGaugeVec::new(Opts::new("doorward_build_info", "The version that runs."), &["version"])?;
         let store = HistogramOpts::new("doorward_store_duration_seconds", "Time that the store took, by operation.");
         let store = registered(&registry, HistogramVec::new(store.buckets(SECONDS.to_vec()), &["operation"])?)?;
         let queue_events = Opts::new("doorward_queue_events", "Events on queues by state.");
         let queue_oldest = Opts::new("doorward_queue_oldest_seconds", "Age of the oldest event that is not delivered.");
+        let breaker_open = "Whether the circuit breaker of its endpoint is open: 1 while nothing is attempted.";
+        let breaker_open = Opts::new("doorward_destination_breaker_open", breaker_open);
         let metrics = Self {
             requests: counters(&registry, "requests_total", "Requests by outcome.", &["source", "outcome"])?,
             refusals: counters(&registry, "refusals_total", "Refused requests by reason.", &["source", "reason"])?,
@@ -173,16 +145,21 @@ impl Metrics {
             upstream_duration: histogram(&registry, "upstream_duration_seconds", "Deliveries to upstreams.", SECONDS)?,
             skew: histogram(&registry, "timestamp_skew_seconds", "Age of requests by their own time.", SKEW)?,
             secrets: counters(&registry, "secret_matches_total", "Proofs by secret.", &["source", "secret"])?,
-            deliveries: counters(&registry, "deliveries_total", "Attempts from queues.", &["source", "outcome"])?,
-            queue_events: registered(&registry, IntGaugeVec::new(queue_events, &["source", "state"])?)?,
-            queue_oldest: registered(&registry, GaugeVec::new(queue_oldest, &["source"])?)?,
+            deliveries: counters(
+                &registry,
+                "deliveries_total",
+                "Attempts from queues.",
+                &["source", "destination", "outcome"],
+            )?,
+            queue_events: registered(&registry, IntGaugeVec::new(queue_events, &["source", "destination", "state"])?)?,
+            queue_oldest: registered(&registry, GaugeVec::new(queue_oldest, &["source", "destination"])?)?,
+            breaker_open: registered(&registry, IntGaugeVec::new(breaker_open, &["source", "destination"])?)?,
             store: StoreMetrics {
                 claim: store.with_label_values(&["claim"]),
                 ignore: store.with_label_values(&["ignore"]),
                 commit: store.with_label_values(&["commit"]),
                 release: store.with_label_values(&["release"]),
                 enqueue: store.with_label_values(&["enqueue"]),
-                publish: store.with_label_values(&["publish"]),
             },
             open_connections: gauge(&registry, "open_connections", "Connections of senders.")?,
             displaced_connections: registered(
@@ -195,7 +172,13 @@ impl Metrics {
         registered(&registry, build)?.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         registry.register(Box::new(JwksMetrics::new(sources)?))?;
         registry.register(Box::new(supervisor.restarts().clone()))?;
-        registry.register(Box::new(PanicMetrics::new()?))?;
+        registry.register(Box::new(Counted::new(
+            "panics",
+            "Faults of the gateway, each of which ended one task.",
+            supervisor::panics,
+        )?))?;
+        let dropped = "Lines of the log that were dropped, because standard error was read too slowly.";
+        registry.register(Box::new(Counted::new("log_lines_dropped", dropped, dropped_lines)?))?;
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         Ok(metrics)
     }
@@ -224,20 +207,19 @@ impl Metrics {
     }
 
     /// The handles of one queue.
-    pub fn of_queue(&self, source: &str) -> QueueMetrics {
-        let outcome = |outcome: &str| self.deliveries.with_label_values(&[source, outcome]);
-        let state = |state: State| self.queue_events.with_label_values(&[source, state.name()]);
+    pub fn of_queue(&self, id: &DestinationId) -> QueueMetrics {
+        let labels = [id.source.as_str(), id.name.as_str()];
+        let with = |last: &'static str| [labels.as_slice(), &[last]].concat();
+        let outcome = |outcome| self.deliveries.with_label_values(&with(outcome));
+        let states = [State::Blocked, State::Queued, State::Retrying, State::Dead];
         QueueMetrics {
-            attempts: CourierMetrics {
-                delivered: outcome("delivered"),
-                retried: outcome("retried"),
-                dead: outcome("dead"),
-                upstream_duration: self.upstream_duration.with_label_values(&[source]),
-            },
-            queued: state(State::Queued),
-            retrying: state(State::Retrying),
-            dead: state(State::Dead),
-            oldest: self.queue_oldest.with_label_values(&[source]),
+            delivered: outcome("delivered"),
+            retried: outcome("retried"),
+            dead: outcome("dead"),
+            upstream_duration: self.upstream_duration.with_label_values(&[&id.source]),
+            breaker_open: self.breaker_open.with_label_values(&labels),
+            states: states.map(|state| self.queue_events.with_label_values(&with(state.name()))),
+            oldest: self.queue_oldest.with_label_values(&labels),
         }
     }
 
@@ -250,23 +232,26 @@ impl Metrics {
     }
 }
 
-/// Panics, which the process counts.
-struct PanicMetrics(IntCounter);
+/// What the process counts by itself.
+struct Counted {
+    counter: IntCounter,
+    total: fn() -> u64,
+}
 
-impl PanicMetrics {
-    fn new() -> prometheus::Result<Self> {
-        Ok(Self(IntCounter::new("doorward_panics_total", "Faults of the gateway, each of which ended one task.")?))
+impl Counted {
+    fn new(name: &str, help: &str, total: fn() -> u64) -> prometheus::Result<Self> {
+        Ok(Self { counter: IntCounter::new(format!("doorward_{name}_total"), help)?, total })
     }
 }
 
-impl Collector for PanicMetrics {
+impl Collector for Counted {
     fn desc(&self) -> Vec<&Desc> {
-        self.0.desc()
+        self.counter.desc()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        self.0.inc_by(supervisor::panics().saturating_sub(self.0.get()));
-        self.0.collect()
+        self.counter.inc_by((self.total)().saturating_sub(self.counter.get()));
+        self.counter.collect()
     }
 }
 

@@ -7,7 +7,6 @@ mod sampler;
 pub use log::Guard;
 pub use log::start_log;
 pub use metrics::Metrics;
-pub use metrics::QueueMetrics;
 pub use metrics::SourceMetrics;
 pub use metrics::StoreMetrics;
 pub use sampler::Sampler;

@@ -21,6 +21,8 @@ const EVENT: &str = "/api/v1/events/{source}/{number}";
 const EVENT_REPLAY: &str = "/api/v1/events/{source}/{number}/replay";
 const REPLAY: &str = "/api/v1/events/replay";
 const PURGE: &str = "/api/v1/events/purge";
+const BACKUP: &str = "/api/v1/store/backup";
+const RECOVER: &str = "/api/v1/store/recover";
 
 /// The description, and which of it has been seen.
 struct Contract {
@@ -130,13 +132,26 @@ fn described(contract: &mut Contract, gateway: &Gateway) {
 
     let place = |event: &Value| format!("/api/v1/events/github/{}", event["number"].as_str().expect("a number"));
     let shown = contract.ask(gateway, ("GET", EVENT), &place(&dead["events"][1]), "").json();
-    assert_eq!((&shown["request"]["body"], &shown["attempts"]), (&json!("dead-1"), &json!(1)));
+    assert_eq!((&shown["request"]["body"], &shown["deliveries"][0]["attempts"]), (&json!("dead-1"), &json!(1)));
     assert!(shown["request"]["headers"].as_array().expect("headers").contains(&json!(["x-github-event", "push"])));
+    let [delivery] = shown["deliveries"].as_array().expect("an array").as_slice() else { panic!("{shown}") };
+    assert_eq!((&delivery["destination"], &delivery["status"]), (&json!("default"), &json!(422)));
+    let [failure] = delivery["failures"].as_array().expect("an array").as_slice() else { panic!("{shown}") };
+    assert_eq!((&failure["status"], &failure["answer"]), (&json!(422), &json!("no such order")));
+    assert_eq!(failure["reason"], "the upstream answered 422 Unprocessable Entity");
     let shown = contract.ask(gateway, ("GET", EVENT), &place(&page["events"][0]), "").json();
+    let delivery = &shown["deliveries"][0];
+    assert_eq!(
+        (&delivery["state"], &delivery["status"], &delivery["failures"]),
+        (&json!("delivered"), &json!(200), &json!([]))
+    );
+    assert!(delivery["last_attempt_at"].is_string(), "{shown}");
     assert_eq!((&shown["request"]["body_base64"], shown["request"].get("body")), (&json!("//4="), None));
 
     let replay = format!("{}/replay", place(&dead["events"][0]));
     assert_eq!(contract.ask(gateway, ("POST", EVENT_REPLAY), &replay, "").json(), json!({ "events": 1, "next": null }));
+    let elsewhere = contract.ask(gateway, ("POST", EVENT_REPLAY), &replay, r#"{"destination": "elsewhere"}"#);
+    assert_eq!(elsewhere.status, 400, "{}", elsewhere.text());
     let retrying = format!("{}/replay", place(&page["events"][1]));
     assert_eq!(contract.ask(gateway, ("POST", EVENT_REPLAY), &retrying, "").status, 409);
     gateway.wait_for_events("dead", 2);
@@ -149,7 +164,44 @@ fn described(contract: &mut Contract, gateway: &Gateway) {
     unauthorized(contract, gateway);
     wrong_filters(contract, gateway);
     wrong_bodies(contract, gateway);
+    wrong_destinations(contract, gateway);
     wrong_places(contract, gateway);
+    files(contract, gateway);
+}
+
+/// A copy of the store's file, which then stands for a damaged one.
+fn files(contract: &mut Contract, gateway: &Gateway) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let body = json!({ "folder": folder.path() }).to_string();
+    let copied = contract.ask(gateway, ("POST", BACKUP), BACKUP, &body).json();
+    let copy = folder.path().join("store.db");
+    assert_eq!(copied["path"].as_str(), copy.to_str());
+    std::fs::copy(copy, gateway.folder().join("store.db.damaged-1")).expect("a copy");
+    let done = contract.ask(gateway, ("POST", RECOVER), RECOVER, r#"{"file": "store.db.damaged-1"}"#).json();
+    assert_eq!(done, json!({ "imported": 0, "present": 4, "record_lost": 0, "lost": 0, "next": null }));
+    assert!(gateway.folder().join("store.db.recovered-1").exists());
+    for (path, body, words) in [
+        (BACKUP, body.as_str(), "is there"),
+        (BACKUP, r#"{"folder": "here"}"#, "absolute"),
+        (BACKUP, "", "for example"),
+        (BACKUP, r#"{"file": "a"}"#, "`folder`"),
+        (RECOVER, "", "for example"),
+        (RECOVER, r#"{"folder": "/"}"#, "`file`"),
+        (RECOVER, r#"{"file": "store.db.damaged-1", "cursor": "x"}"#, "cursor: "),
+        (RECOVER, r#"{"file": "store.db.damaged-1"}"#, "No such file"),
+        (RECOVER, r#"{"file": "../store.db.damaged-1"}"#, "its name alone"),
+    ] {
+        let answer = contract.ask(gateway, ("POST", path), path, body);
+        assert_eq!(answer.status, 400, "{body}");
+        assert!(answer.json()["detail"].as_str().expect("words").contains(words), "{body}: {}", answer.text());
+    }
+    for path in [BACKUP, RECOVER] {
+        assert_eq!(contract.ask(gateway, ("POST", path), path, &" ".repeat(20_000)).status, 413);
+        let headers = format!("Authorization: Bearer {TOKEN}\r\nContent-Encoding: gzip\r\n");
+        let answer = gateway.api_with("POST", path, &headers, "{}");
+        assert_eq!(answer.status, 415);
+        contract.check(("POST", path), &answer);
+    }
 }
 
 /// What those are answered who have not the token.
@@ -158,6 +210,8 @@ fn unauthorized(contract: &mut Contract, gateway: &Gateway) {
     let places = places.into_iter().chain([
         ("GET", EVENT, "/api/v1/events/github/1-0"),
         ("POST", EVENT_REPLAY, "/api/v1/events/github/1-0/replay"),
+        ("POST", BACKUP, BACKUP),
+        ("POST", RECOVER, RECOVER),
     ]);
     for (method, path, target) in places {
         for headers in
@@ -177,7 +231,9 @@ fn wrong_filters(contract: &mut Contract, gateway: &Gateway) {
         ("limit=1001", "from 1 to 1000"),
         ("limit=-1", "from 1 to 1000"),
         ("limit=99999999999999999999", "from 1 to 1000"),
-        ("state=broken", "queued, retrying, delivered, dead"),
+        ("state=broken", "blocked, queued, retrying, delivered, dead"),
+        ("destination=elsewhere", "destination: "),
+        ("destination=", "destination: is empty"),
         ("state=dead&state=dead", "twice"),
         ("source=", "source: is empty"),
         ("source=gihub", "github"),
@@ -205,6 +261,7 @@ fn wrong_bodies(contract: &mut Contract, gateway: &Gateway) {
             (r#"{"state": "dead", "state": "dead"}"#, "duplicate"),
             (r#"{"all": true, "state": "dead"}"#, "without a filter"),
             (r#"{"all": "yes"}"#, "boolean"),
+            (r#"{"state": "blocked"}"#, "that are blocked"),
             (r#"{"state": "queued"}"#, "that are queued"),
             (r#"{"state": "retrying"}"#, "that are retrying"),
             (r#"{"source": "github", "limit": 1001}"#, "from 1 to 1000"),
@@ -221,6 +278,19 @@ fn wrong_bodies(contract: &mut Contract, gateway: &Gateway) {
         assert_eq!(answer.status, 415);
         contract.check(("POST", path), &answer);
     }
+}
+
+/// The body of the replay of one event.
+fn wrong_destinations(contract: &mut Contract, gateway: &Gateway) {
+    let target = "/api/v1/events/github/1-0/replay";
+    for body in ["[]", r#"{"source": "github"}"#, r#"{"destination": 1}"#] {
+        assert_eq!(contract.ask(gateway, ("POST", EVENT_REPLAY), target, body).status, 400, "{body}");
+    }
+    assert_eq!(contract.ask(gateway, ("POST", EVENT_REPLAY), target, &" ".repeat(20_000)).status, 413);
+    let headers = format!("Authorization: Bearer {TOKEN}\r\nContent-Encoding: gzip\r\n");
+    let answer = gateway.api_with("POST", target, &headers, "{}");
+    assert_eq!(answer.status, 415);
+    contract.check(("POST", EVENT_REPLAY), &answer);
 }
 
 fn wrong_places(contract: &mut Contract, gateway: &Gateway) {
@@ -285,6 +355,8 @@ fn switched_off(contract: &mut Contract) {
         ("POST", EVENT_REPLAY, "/api/v1/events/github/1-0/replay"),
         ("POST", REPLAY, REPLAY),
         ("POST", PURGE, PURGE),
+        ("POST", BACKUP, BACKUP),
+        ("POST", RECOVER, RECOVER),
     ] {
         let answer = contract.ask(&without_token, (method, path), target, "");
         assert_eq!(answer.status, 403, "{target}");
@@ -334,7 +406,7 @@ fn an_outage_is_replayed_when_it_is_over() {
     assert_eq!(done, json!({ "events": 5, "next": null }));
     gateway.wait_for_events("delivered", 5);
     wait_until("the dead letters to be counted off", || {
-        gateway.metric(r#"doorward_queue_events{source="github",state="dead"}"#) == 0.0
+        gateway.metric(r#"doorward_queue_events{destination="default",source="github",state="dead"}"#) == 0.0
     });
     let ids = upstream.ids();
     assert_eq!(ids.len(), 10);

@@ -167,7 +167,10 @@ pub fn settled(gateway: &Gateway, accounted: impl Fn() -> bool) -> bool {
             return Some(false);
         }
         let metrics = gateway.metrics();
-        let events = |state| metrics.get(&format!("doorward_queue_events{{source=\"github\",state=\"{state}\"}}"));
+        let events = |state| {
+            metrics
+                .get(&format!("doorward_queue_events{{destination=\"default\",source=\"github\",state=\"{state}\"}}"))
+        };
         // They are told once a second, and nothing at first.
         let empty = events("queued") == Some(&0.0) && events("retrying") == Some(&0.0);
         (empty && accounted()).then_some(true)
@@ -176,7 +179,7 @@ pub fn settled(gateway: &Gateway, accounted: impl Fn() -> bool) -> bool {
 
 /// How many dead letters there are.
 pub fn dead(gateway: &Gateway) -> usize {
-    gateway.metric(r#"doorward_queue_events{source="github",state="dead"}"#) as usize
+    gateway.metric(r#"doorward_queue_events{destination="default",source="github",state="dead"}"#) as usize
 }
 
 fn message(event: &serde_json::Value) -> &str {

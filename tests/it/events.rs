@@ -49,8 +49,12 @@ fn events_are_listed_shown_replayed_and_purged() {
     let text = said(&run(&gateway, &["list"]));
     let cells = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     let rows: Vec<_> = text.lines().map(cells).collect();
-    assert_eq!(rows[0], ["SOURCE", "NUMBER", "STATE", "TYPE", "ID", "ATTEMPTS", "RECEIVED", "REASON"]);
-    assert_eq!((&rows[1][2..6], rows.len()), (&["dead", "push", "dead-2", "1"].map(str::to_owned)[..], 4), "{text}");
+    assert_eq!(rows[0], ["SOURCE", "NUMBER", "DESTINATION", "STATE", "TYPE", "ID", "ATTEMPTS", "RECEIVED", "REASON"]);
+    assert_eq!(
+        (&rows[1][2..7], rows.len()),
+        (&["default", "dead", "push", "dead-2", "1"].map(str::to_owned)[..], 4),
+        "{text}"
+    );
     let column = |line: &str, word: &str| line.find(word).unwrap_or_else(|| panic!("{word} in {line}"));
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(column(lines[0], "TYPE"), column(lines[3], "push"), "{text}");
@@ -70,7 +74,7 @@ fn events_are_listed_shown_replayed_and_purged() {
     }
     assert_eq!(json_of(&run(&gateway, &["show", &name, "--json"]))["request"]["body"], "dead-2");
 
-    assert_eq!(said(&run(&gateway, &["replay", &name])), "replayed 1 event\n");
+    assert_eq!(said(&run(&gateway, &["replay", &name, "--destination", "default"])), "replayed 1 event\n");
     upstream.wait_for(4);
     gateway.wait_for_events("dead", 2);
     assert_eq!(json_of(&run(&gateway, &["replay", "--source", "github", "--json"])), json!({ "events": 2 }));

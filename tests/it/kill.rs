@@ -92,7 +92,8 @@ fn a_gateway_that_is_stopped_longer_than_an_attempt_may_take_goes_on_as_if_nothi
     std::thread::sleep(Duration::from_millis(1500));
     gateway.signal("CONT");
     wait_until("all deliveries", || {
-        gateway.metric(r#"doorward_deliveries_total{outcome="delivered",source="github"}"#) == 12.0
+        gateway.metric(r#"doorward_deliveries_total{destination="default",outcome="delivered",source="github"}"#)
+            == 12.0
     });
     let mut ids: Vec<u32> = upstream.ids().iter().map(|id| id.parse().expect("a number")).collect();
     ids.sort_unstable();

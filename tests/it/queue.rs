@@ -39,7 +39,7 @@ pub fn queue_one_for_later(settings: impl FnOnce(&str) -> String) -> (Gateway, U
 fn an_event_is_acknowledged_while_the_upstream_is_down_and_delivered_when_it_is_up() {
     let (gateway, upstream) = queue_one_for_later(|url| queued(url, ""));
     wait_until("the delivery to be counted", || {
-        gateway.metric(r#"doorward_deliveries_total{outcome="delivered",source="github"}"#) >= 1.0
+        gateway.metric(r#"doorward_deliveries_total{destination="default",outcome="delivered",source="github"}"#) >= 1.0
     });
     assert_eq!(gateway.metric(r#"doorward_requests_total{outcome="queued",source="github"}"#), 1.0);
     assert_eq!(upstream.ids(), ["one"]);
@@ -54,7 +54,7 @@ fn many_events_are_each_delivered_once() {
     }
     upstream.wait_for(200);
     wait_until("the queue to be empty", || {
-        gateway.metric(r#"doorward_queue_events{source="github",state="queued"}"#) == 0.0
+        gateway.metric(r#"doorward_queue_events{destination="default",source="github",state="queued"}"#) == 0.0
     });
     let mut ids = upstream.ids();
     ids.sort_by_key(|id| id.parse::<u32>().expect("a number"));
@@ -100,7 +100,7 @@ fn an_event_that_the_upstream_refuses_for_good_is_given_up_and_others_go_on() {
         assert_eq!(given_up["status"], status);
     }
     wait_until("the dead letters to be counted", || {
-        gateway.metric(r#"doorward_queue_events{source="github",state="dead"}"#) == 3.0
+        gateway.metric(r#"doorward_queue_events{destination="default",source="github",state="dead"}"#) == 3.0
     });
 }
 

@@ -25,7 +25,7 @@ pub fn queued_with(upstream: &str, more: &str, redis: &str, store: &str) -> Stri
 
 /// The events in this state, as the metrics show them.
 pub fn count(gateway: &Gateway, state: &str) -> f64 {
-    gateway.metric(&format!(r#"doorward_queue_events{{source="github",state="{state}"}}"#))
+    gateway.metric(&format!(r#"doorward_queue_events{{destination="default",source="github",state="{state}"}}"#))
 }
 
 #[track_caller]

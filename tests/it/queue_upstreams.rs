@@ -35,7 +35,7 @@ fn an_upstream_that_is_down_is_probed_and_not_hammered() {
     for number in 0..30 {
         send(&gateway, "/webhooks/github", &number.to_string());
     }
-    gateway.logged("that it is probed", |event| message(event).contains("probed until it takes events"));
+    gateway.logged("that it is probed", |event| message(event).contains("probed until it answers"));
     let begun = Instant::now();
     let before = tried.load(Ordering::SeqCst);
     assert!(before <= 5 + 3, "{before}: five failures, and those that were under way");
@@ -159,7 +159,7 @@ fn sources_of_one_upstream_share_its_breaker_and_others_do_not_wait_for_it() {
     for number in 0..10 {
         send(&gateway, "/first", &format!("first-{number}"));
     }
-    gateway.logged("that it is probed", |event| message(event).contains("probed until it takes events"));
+    gateway.logged("that it is probed", |event| message(event).contains("probed until it answers"));
     let before = tried.load(Ordering::SeqCst);
     for number in 0..10 {
         send(&gateway, "/second", &format!("second-{number}"));
@@ -198,7 +198,8 @@ fn send(gateway: &Gateway, path: &str, id: &str) {
 }
 
 fn delivered(gateway: &Gateway, source: &str, count: f64) {
-    let metric = format!("doorward_deliveries_total{{outcome=\"delivered\",source=\"{source}\"}}");
+    let metric =
+        format!("doorward_deliveries_total{{destination=\"default\",outcome=\"delivered\",source=\"{source}\"}}");
     wait_until("the deliveries", || gateway.metric(&metric) == count);
 }
 

@@ -133,7 +133,9 @@ fn an_attempt_that_panics_is_one_that_failed_and_its_event_is_delivered_by_the_n
     assert_eq!(upstream.received()[0].header("doorward-attempt"), Some("2"));
     wait_until("both attempts to be counted", || {
         let count = |outcome: &str| {
-            gateway.metric(&format!("doorward_deliveries_total{{outcome=\"{outcome}\",source=\"github\"}}"))
+            gateway.metric(&format!(
+                "doorward_deliveries_total{{destination=\"default\",outcome=\"{outcome}\",source=\"github\"}}"
+            ))
         };
         (count("retried"), count("delivered")) == (1.0, 1.0)
     });

@@ -219,6 +219,22 @@ fn senders_do_not_notice_that_an_idle_connection_was_closed() {
 }
 
 #[test]
+fn an_idle_connection_is_closed_without_another_event() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let app = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("an option");
+        assert_ne!(stream.read(&mut [0; 1 << 16]).expect("a request"), 0);
+        stream.write_all(GOOD).expect("an answer");
+        assert_eq!(stream.read(&mut [0; 1]).expect("an end"), 0);
+    });
+    let gateway = Gateway::start(&Github::source(&format!("http://{address}/app")));
+    assert_eq!(Github::delivery("1", "{}").send(gateway.address()).status, 200);
+    app.join().expect("it was closed");
+}
+
+#[test]
 fn senders_do_not_notice_that_a_connection_is_closed_as_their_event_goes_out() {
     // It closes its first connection when the second request comes, as a server does whose idle time is just over.
     let upstream = Upstream::with(|number, _| if number == 1 { Reply::Close } else { Reply::Status(200, "{}") });

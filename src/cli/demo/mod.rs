@@ -63,7 +63,7 @@ async fn demonstrate(once: bool) -> Result<bool, String> {
     let issuer = Issuer::start(profiles.get(TOKENS).ok_or("there is no profile with tokens")?).await?;
     let config = configure(&folder.0, app.address(), &issuer)?;
     let settings = Settings::load(&config).map_err(|problems| problems.to_string())?;
-    let server = Server::start(settings, Limits::default()).map_err(|failure| failure.to_string())?;
+    let server = Server::start(settings, Limits::default()).await.map_err(|failure| failure.to_string())?;
     let trial = Trial { gateway: server.listen(), folder: &folder.0, app: &app, issuer: &issuer };
     let good = trial.run(&profiles, &PROVIDERS).await?;
     say("");

@@ -17,8 +17,8 @@ use super::count;
 use super::runtime;
 use super::say;
 use super::say_json;
-use crate::store::queued::MAX_PART;
-use crate::store::queued::State;
+use crate::newstore::MAX_PART;
+use crate::newstore::State;
 use crate::time::Format;
 use crate::time::Moment;
 
@@ -30,11 +30,11 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// List events, newest first.
+    /// List deliveries of events, newest first.
     List(List),
-    /// Show an event with its headers, its body and what the upstream answered last.
+    /// Show an event with its headers, its body, and how each of its deliveries fared.
     Show(Show),
-    /// Have events delivered again: some that are named, or all dead ones that a filter means.
+    /// Have events delivered again: some that are named (where they are dead, or everywhere), or all dead ones that a filter means.
     Replay(Replay),
     /// Delete the dead and delivered events that a filter means; what is still to be delivered is never deleted.
     Purge(Many),
@@ -70,7 +70,7 @@ struct Show {
 struct Replay {
     /// Events, as they are listed.
     #[arg(value_name = "SOURCE/NUMBER", value_parser = Name::parse, group = "which",
-        conflicts_with_all = FILTERS, conflicts_with = "all")]
+        conflicts_with_all = OTHER_FILTERS, conflicts_with = "all")]
     events: Vec<Name>,
     #[command(flatten)]
     many: Many,
@@ -93,7 +93,9 @@ struct Many {
 }
 
 /// The arguments of a [`Filter`].
-const FILTERS: [&str; 6] = ["source", "state", "type", "id", "from", "until"];
+const FILTERS: [&str; 7] = ["source", "destination", "state", "type", "id", "from", "until"];
+/// Those that do not go with events that are named.
+const OTHER_FILTERS: [&str; 6] = ["source", "state", "type", "id", "from", "until"];
 
 /// Which events are meant; all that is said has to hold.
 #[derive(Debug, clap::Args)]
@@ -101,7 +103,10 @@ struct Filter {
     /// Of this source.
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
-    /// In this state: queued, retrying, delivered or dead.
+    /// To the destination of this name.
+    #[arg(long, value_name = "NAME")]
+    destination: Option<String>,
+    /// In this state: blocked, queued, retrying, delivered or dead.
     #[arg(long, value_parser = state)]
     state: Option<State>,
     /// Of this type.
@@ -165,6 +170,7 @@ impl Filter {
         let moment = |moment: Option<Moment>| moment.map(|moment| moment.rfc3339().to_string());
         [
             ("source", self.source.clone()),
+            ("destination", self.destination.clone()),
             ("state", self.state.map(|state| state.name().to_owned())),
             ("type", self.kind.clone()),
             ("id", self.id.clone()),
@@ -174,6 +180,11 @@ impl Filter {
         .into_iter()
         .filter_map(|(name, value)| Some((name, value?)))
         .collect()
+    }
+
+    /// The same as the body of a request.
+    fn members(&self) -> Value {
+        self.pairs().into_iter().map(|(name, value)| (name.to_owned(), Value::from(value))).collect()
     }
 }
 
@@ -255,8 +266,8 @@ async fn replay(Replay { events, many }: &Replay) -> Result<(), String> {
     }
     for name in events {
         let path = format!("{}/replay", name.path());
-        client.post(&path, &json!({})).await.map_err(|message| stopped(&message, replayed, "replay"))?;
-        replayed += 1;
+        let done = client.post(&path, &many.filter.members()).await;
+        replayed += events_of(&done.map_err(|message| stopped(&message, replayed, "replay"))?);
     }
     tell("replayed", replayed, many.json);
     Ok(())
@@ -264,19 +275,23 @@ async fn replay(Replay { events, many }: &Replay) -> Result<(), String> {
 
 /// Has something done to all events that a filter means, part by part; how many those were.
 async fn follow(client: &Client, verb: &str, filter: &Filter) -> Result<u64, String> {
-    let filter: serde_json::Map<_, _> =
-        filter.pairs().into_iter().map(|(name, value)| (name.to_owned(), Value::from(value))).collect();
-    let mut asked = if filter.is_empty() { json!({ "all": true }) } else { Value::Object(filter) };
+    let filter = filter.members();
+    let mut asked = if filter == json!({}) { json!({ "all": true }) } else { filter };
     let mut events = 0;
     loop {
         let path = format!("/api/v1/events/{verb}");
         let done = client.post(&path, &asked).await.map_err(|message| stopped(&message, events, verb))?;
-        events += done.get("events").and_then(Value::as_u64).unwrap_or_default();
+        events += events_of(&done);
         match (next(&done), &mut asked) {
             (Some(cursor), Value::Object(members)) => drop(members.insert("cursor".to_owned(), Value::from(cursor))),
             _ => return Ok(events),
         }
     }
+}
+
+/// To how many something was done.
+fn events_of(done: &Value) -> u64 {
+    done.get("events").and_then(Value::as_u64).unwrap_or_default()
 }
 
 fn next(page: &Value) -> Option<String> {

@@ -52,7 +52,7 @@ enum Command {
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let asked = async {
         match &arguments.command {
-            Command::Check { path } => self::check(path),
+            Command::Check { path } => check(path),
             Command::Backup { folder, gateway } => backup(folder, gateway).await,
             Command::Recover { file, gateway } => recover(file, gateway).await,
         }
@@ -107,7 +107,7 @@ async fn recover(file: &Path, gateway: &Gateway) -> Result<(), String> {
             *total += done.get(*name).and_then(Value::as_u64).unwrap_or_default();
         }
         match (done.get("next").and_then(Value::as_str), &mut asked) {
-            (Some(next), Value::Object(members)) => drop(members.insert("after".to_owned(), Value::from(next))),
+            (Some(next), Value::Object(members)) => drop(members.insert("cursor".to_owned(), Value::from(next))),
             _ => break,
         }
     }

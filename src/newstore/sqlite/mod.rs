@@ -16,6 +16,7 @@ mod housekeeper;
 mod ids;
 mod log_repair;
 mod mailbox;
+mod message_row;
 mod open;
 mod private;
 mod queue;

@@ -18,6 +18,7 @@ use rusqlite::config::DbConfig;
 use super::Options;
 use super::Sqlite;
 use super::connections::Connections;
+use super::connections::keep_plans;
 use super::fault::Fault;
 use super::housekeeper::Housekeeper;
 use super::housekeeper::PATIENCE;
@@ -206,6 +207,7 @@ fn open(path: &Path) -> Result<(Connection, bool), Failure> {
     // Whoever closes a file last moves what is in its WAL, unless told not to: that of somebody else stays as it is, and that of
     // one that is damaged.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    keep_plans(&connection)?;
     connection.busy_timeout(PATIENCE)?;
     let owner = schema::owner(&connection)?;
     match owner {

@@ -1,8 +1,8 @@
-//! The API on the admin port: queued events are listed, shown, replayed and purged by whoever has the token. What it is
-//! like stands in `config/openapi.json`.
+//! The API on the admin port: queued events are listed, shown, replayed and purged, and the store's file is copied and recovered,
+//! by whoever has the token. What it is like stands in `config/openapi.json`.
 
-mod asked;
-mod told;
+mod request;
+mod response;
 mod withheld;
 
 use std::fmt::Display;
@@ -19,24 +19,31 @@ use http::header;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use serde_json::Value;
+use serde_json::json;
 
 use crate::body;
 use crate::body::Budget;
 use crate::body::Limits;
 use crate::escape;
+use crate::newstore::AdminError;
+use crate::newstore::DestinationId;
+use crate::newstore::Done;
+use crate::newstore::Filter;
+use crate::newstore::MessageId;
+use crate::newstore::Recovered;
+use crate::newstore::Store;
+use crate::newstore::Summary;
 use crate::refusal::Refusal;
 use crate::reply;
 use crate::reply::Answers;
 use crate::secret::Secret;
 use crate::source::Source;
-use crate::store::Denied;
-use crate::store::Ledger;
-use crate::store::queued::Done;
-use crate::store::queued::Filter;
-use crate::store::queued::Number;
+use crate::time::Moment;
 
-use self::asked::Asked;
+use self::request::PageRequest;
+use self::request::Recover;
 use self::withheld::Withheld;
+use super::Breakers;
 use super::access;
 use super::access::Refusals;
 
@@ -55,7 +62,9 @@ const DESCRIPTION: &str = include_str!("../../../config/openapi.json");
 /// Answers those who may look at queued events.
 #[derive(Debug)]
 pub(super) struct Api {
-    ledger: Option<Ledger>,
+    /// Where messages are kept.
+    store: Option<Store>,
+    breakers: Arc<Breakers>,
     token: Option<Secret>,
     refusals: Arc<Refusals>,
     withheld: Withheld,
@@ -64,16 +73,18 @@ pub(super) struct Api {
 
 /// What a path means.
 #[derive(Debug, Clone, Copy)]
-enum Place<'p> {
+enum Route<'p> {
     Description,
     Events,
     Replay,
     Purge,
     Event(&'p str, &'p str),
     EventReplay(&'p str, &'p str),
+    Recover,
+    Backup,
 }
 
-impl<'p> Place<'p> {
+impl<'p> Route<'p> {
     fn at(path: &'p str) -> Option<Self> {
         let parts: Vec<_> = path.strip_prefix("/api/v1/")?.split('/').collect();
         match parts.as_slice() {
@@ -83,6 +94,8 @@ impl<'p> Place<'p> {
             ["events", "purge"] => Some(Self::Purge),
             ["events", source, number] => Some(Self::Event(source, number)),
             ["events", source, number, "replay"] => Some(Self::EventReplay(source, number)),
+            ["store", "recover"] => Some(Self::Recover),
+            ["store", "backup"] => Some(Self::Backup),
             _ => None,
         }
     }
@@ -90,25 +103,25 @@ impl<'p> Place<'p> {
     fn allows(self) -> &'static str {
         match self {
             Self::Description | Self::Events | Self::Event(..) => "GET, HEAD",
-            Self::Replay | Self::Purge | Self::EventReplay(..) => "POST",
+            Self::Replay | Self::Purge | Self::EventReplay(..) | Self::Recover | Self::Backup => "POST",
         }
     }
 }
 
 /// Why a request is not done as asked: what to say about it.
 #[derive(Debug)]
-enum No {
+enum ApiError {
     /// Told in words.
     Told(StatusCode, String),
-    /// The queued events are not as they would have to be.
-    Denied(Denied),
+    /// The store says why.
+    Store(AdminError),
     /// Its body cannot be read.
     Unreadable(body::Unreadable),
 }
 
 impl Api {
     pub(super) fn new(
-        ledger: Option<Ledger>,
+        (store, breakers): (Option<Store>, Arc<Breakers>),
         token: Option<Secret>,
         refusals: Arc<Refusals>,
         sources: &[Arc<Source>],
@@ -119,33 +132,33 @@ impl Api {
             budget: Arc::new(Budget::new(MAX_BODIES)),
             ..Limits::none()
         };
-        Self { ledger, token, refusals, withheld: Withheld::of_sources(sources), limits }
+        Self { store, breakers, token, refusals, withheld: Withheld::of_sources(sources), limits }
     }
 
     pub(super) async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
         let path = request.uri().path().to_owned();
-        let Some(place) = Place::at(&path) else {
+        let Some(route) = Route::at(&path) else {
             let paths = "there are /api/v1/events and, which describes what there is, /api/v1/openapi.json";
             return problem(StatusCode::NOT_FOUND, paths);
         };
-        if !place.allows().split(", ").any(|method| method == request.method().as_str()) {
-            let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, format_args!("use {}", place.allows()));
-            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(place.allows()));
+        if !route.allows().split(", ").any(|method| method == request.method().as_str()) {
+            let mut response = problem(StatusCode::METHOD_NOT_ALLOWED, format_args!("use {}", route.allows()));
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(route.allows()));
             return response;
         }
-        if matches!(place, Place::Description) {
+        if matches!(route, Route::Description) {
             return json(DESCRIPTION);
         }
         if let Some(refused) = self.refuse(&request, peer) {
             return refused;
         }
-        let Some(ledger) = &self.ledger else {
+        let Some(store) = &self.store else {
             return problem(
                 StatusCode::NOT_FOUND,
                 "no source of this gateway has a queue; give one deliver.queue, and a store that keeps it: sqlite:PATH or Redis",
             );
         };
-        self.act(ledger, place, request, peer).await.unwrap_or_else(No::response)
+        self.act(store, route, request, peer).await.unwrap_or_else(ApiError::response)
     }
 
     /// The answer to somebody who has not shown the token.
@@ -171,56 +184,85 @@ impl Api {
 
     async fn act(
         &self,
-        ledger: &Ledger,
-        place: Place<'_>,
+        store: &Store,
+        route: Route<'_>,
         request: Request<Incoming>,
         peer: SocketAddr,
-    ) -> Result<Response<Full<Bytes>>, No> {
-        match place {
-            Place::Description => Ok(json(DESCRIPTION)),
-            Place::Events => {
-                let asked = asked::query(request.uri().query().unwrap_or_default()).map_err(bad)?;
-                let page = ledger.list(&asked.filter, asked.cursor.as_deref(), asked.limit).await?;
-                Ok(told(&told::page(&page)))
+    ) -> Result<Response<Full<Bytes>>, ApiError> {
+        match route {
+            Route::Description => Ok(json(DESCRIPTION)),
+            Route::Events => {
+                let PageRequest { filter, after, limit } =
+                    request::query(request.uri().query().unwrap_or_default()).map_err(bad)?;
+                let page = store.list(&filter, after, limit).await?;
+                Ok(answer(&response::page(&page, |summary| self.open_until(summary))))
             }
-            Place::Event(source, number) => {
-                let details = ledger.show(source, parse(number)?).await?;
-                Ok(told(&told::details(&details, self.withheld.of(source))))
+            Route::Event(source, number) => {
+                let details = store.show(source, parse(number)?).await?;
+                let open_until = |summary: &Summary| self.open_until(summary);
+                Ok(answer(&response::details(&details, self.withheld.of(source), open_until)))
             }
-            Place::EventReplay(source, number) => {
+            Route::EventReplay(source, number) => {
                 let number = parse(number)?;
-                ledger.replay(source, number).await?;
-                tracing::info!(%peer, source, %number, "replayed through the API");
-                Ok(told(&told::done(&Done { events: 1, next: None })))
+                let destination = self.read(request, request::destination).await?;
+                let deliveries = store.replay(source, number, destination.as_deref()).await?;
+                tracing::info!(%peer, source, %number, destination, deliveries, "replayed through the API");
+                Ok(answer(&response::done(Done { deliveries, next: None })))
             }
-            Place::Replay => {
-                let asked = self.read(request).await?;
-                let done = ledger.replay_all(&asked.filter, asked.cursor.as_deref(), asked.limit).await?;
-                record("replayed through the API", peer, &asked.filter, &done);
-                Ok(told(&told::done(&done)))
+            Route::Replay => {
+                let PageRequest { filter, after, limit } = self.read(request, request::body).await?;
+                let done = store.replay_all(&filter, after, limit).await?;
+                record("replayed through the API", peer, &filter, done);
+                Ok(answer(&response::done(done)))
             }
-            Place::Purge => {
-                let asked = self.read(request).await?;
-                let done = ledger.purge(&asked.filter, asked.cursor.as_deref(), asked.limit).await?;
-                record("purged through the API", peer, &asked.filter, &done);
-                Ok(told(&told::done(&done)))
+            Route::Purge => {
+                let PageRequest { filter, after, limit } = self.read(request, request::body).await?;
+                let done = store.purge(&filter, after, limit).await?;
+                record("purged through the API", peer, &filter, done);
+                Ok(answer(&response::done(done)))
+            }
+            Route::Recover => {
+                let Recover { file, after } = self.read(request, request::recover).await?;
+                let recovered = store.recover(&file, after).await?;
+                let Recovered { imported, present, record_lost, lost, next } = recovered;
+                let more = next.is_some();
+                tracing::info!(%peer, file, imported, present, record_lost, lost, more, "recovered through the API");
+                Ok(answer(&response::recovered(recovered)))
+            }
+            Route::Backup => {
+                let folder = self.read(request, request::folder).await?;
+                let path = store.backup(&folder).await?;
+                tracing::info!(%peer, path = %path.display(), "copied through the API");
+                Ok(answer(&json!({ "path": path.to_string_lossy() })))
             }
         }
     }
 
-    async fn read(&self, request: Request<Incoming>) -> Result<Asked, No> {
-        let body = body::plain(request, &self.limits).await.map_err(No::Unreadable)?;
-        asked::body(&body).map_err(bad)
+    /// Until when a delivery waits for the circuit breaker of its endpoint.
+    fn open_until(&self, summary: &Summary) -> Option<Moment> {
+        let Summary { source, destination, .. } = summary;
+        let id = DestinationId { source: source.clone(), name: destination.clone() };
+        self.breakers.get(&id)?.open_until()
+    }
+
+    async fn read<T>(
+        &self,
+        request: Request<Incoming>,
+        read: impl FnOnce(&[u8]) -> Result<T, String>,
+    ) -> Result<T, ApiError> {
+        let body = body::plain(request, &self.limits).await.map_err(ApiError::Unreadable)?;
+        read(&body).map_err(bad)
     }
 }
 
-/// Who had what done to how many events.
-fn record(what: &str, peer: SocketAddr, filter: &Filter, done: &Done) {
-    let Filter { source, state, kind, id, from, until } = filter;
+/// Who had what done to how many deliveries.
+fn record(what: &str, peer: SocketAddr, filter: &Filter, done: Done) {
+    let Filter { source, destination, state, kind, id, from, until } = filter;
     tracing::info!(
         %peer,
-        events = done.events,
+        events = done.deliveries,
         source = source.as_deref(),
+        destination = destination.as_deref(),
         state = state.map(|state| state.name()),
         event_type = kind.as_deref(),
         event_id = id.as_deref(),
@@ -230,38 +272,42 @@ fn record(what: &str, peer: SocketAddr, filter: &Filter, done: &Done) {
     );
 }
 
-fn parse(number: &str) -> Result<Number, No> {
+fn parse(number: &str) -> Result<MessageId, ApiError> {
     number.parse().map_err(|wrong: String| bad(format!("number: {wrong}")))
 }
 
-fn bad(what: String) -> No {
-    No::Told(StatusCode::BAD_REQUEST, what)
+fn bad(what: String) -> ApiError {
+    ApiError::Told(StatusCode::BAD_REQUEST, what)
 }
 
-impl From<Denied> for No {
-    fn from(denied: Denied) -> Self {
-        Self::Denied(denied)
+impl From<AdminError> for ApiError {
+    fn from(error: AdminError) -> Self {
+        Self::Store(error)
     }
 }
 
-impl No {
+impl ApiError {
     fn response(self) -> Response<Full<Bytes>> {
         match self {
             Self::Told(status, what) => problem(status, what),
             Self::Unreadable(unreadable) => reply::refused(Refusal::Unreadable(unreadable), &Answers::default()),
-            Self::Denied(denied) => match &denied {
-                Denied::Unavailable(_) => {
-                    let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, &denied);
+            Self::Store(error) => match &error {
+                AdminError::Unavailable(_) => {
+                    let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, &error);
                     response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
                     response
                 }
-                Denied::NoSuchEvent(..) => problem(StatusCode::NOT_FOUND, &denied),
-                Denied::NoQueue(_) | Denied::Waiting(_) => problem(StatusCode::CONFLICT, &denied),
-                Denied::NoSuchSource(..) => problem(StatusCode::BAD_REQUEST, format_args!("source: {denied}")),
-                Denied::NotReplayed(_) | Denied::NotPurged(_) => {
-                    problem(StatusCode::BAD_REQUEST, format_args!("state: {denied}"))
+                AdminError::NoSuchEvent(..) => problem(StatusCode::NOT_FOUND, &error),
+                AdminError::NoQueue(_) | AdminError::Waiting(_) => problem(StatusCode::CONFLICT, &error),
+                AdminError::NoSuchSource(..) => problem(StatusCode::BAD_REQUEST, format_args!("source: {error}")),
+                AdminError::NoSuchDestination(..) => {
+                    problem(StatusCode::BAD_REQUEST, format_args!("destination: {error}"))
                 }
-                Denied::BadCursor(_) => problem(StatusCode::BAD_REQUEST, format_args!("cursor: {denied}")),
+                AdminError::NotReplayed(_) | AdminError::NotPurged(_) => {
+                    problem(StatusCode::BAD_REQUEST, format_args!("state: {error}"))
+                }
+                AdminError::BadCursor(_) => problem(StatusCode::BAD_REQUEST, format_args!("cursor: {error}")),
+                AdminError::NotThisStore(_) | AdminError::BadPath(_) => problem(StatusCode::BAD_REQUEST, &error),
             },
         }
     }
@@ -275,7 +321,7 @@ fn problem(status: StatusCode, detail: impl Display) -> Response<Full<Bytes>> {
 }
 
 /// What others wrote may be in it, and a terminal be where it ends.
-fn told(value: &Value) -> Response<Full<Bytes>> {
+fn answer(value: &Value) -> Response<Full<Bytes>> {
     json(escape::json(&value.to_string()).into_owned())
 }
 

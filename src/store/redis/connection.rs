@@ -30,7 +30,7 @@ const PIPELINE: usize = 1024;
 
 /// The connection of one worker.
 #[derive(Debug, Clone)]
-pub(super) struct Connection {
+pub(crate) struct Connection {
     current: watch::Receiver<Option<Alive>>,
     /// The number of the newest connection that is known to be broken.
     broken: Arc<watch::Sender<u64>>,
@@ -52,17 +52,31 @@ impl std::fmt::Debug for Alive {
 
 /// Why a command has no answer.
 #[derive(Debug, Clone)]
-pub(super) struct Failed {
+pub(crate) struct Failed {
     /// For the log.
-    pub(super) error: Unavailable,
+    pub(crate) error: Unavailable,
     /// Whether Redis may have done what it was told.
-    pub(super) perhaps_done: bool,
+    pub(crate) perhaps_done: bool,
+    /// Whether Redis is there and refuses just this: a script failed on what it was told or found.
+    pub(crate) refused: bool,
+}
+
+impl Failed {
+    /// Nothing was done, and not because of what was told.
+    pub(crate) fn unheard(why: impl Into<String>) -> Self {
+        Self { error: Unavailable(why.into()), perhaps_done: false, refused: false }
+    }
+
+    /// It may be done.
+    pub(crate) fn in_doubt(why: impl Into<String>) -> Self {
+        Self { perhaps_done: true, ..Self::unheard(why) }
+    }
 }
 
 impl Connection {
     /// Keeps a connection on the runtime that this is called on; in a cluster, to the node where the keys of `space` are. A
     /// command may take `timeout`.
-    pub(super) fn keep(url: &RedisUrl, space: Option<&Keyspace>, timeout: Duration, supervisor: &Supervisor) -> Self {
+    pub(crate) fn keep(url: &RedisUrl, space: Option<&Keyspace>, timeout: Duration, supervisor: &Supervisor) -> Self {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(timeout))
@@ -84,11 +98,11 @@ impl Connection {
 
     /// Runs a command that is the same whether it runs once or twice. When the connection turns out to be broken, a new
     /// one is waited for and the command sent once more.
-    pub(super) async fn run<T, F>(&self, command: impl Fn(MultiplexedConnection) -> F) -> Result<T, Failed>
+    pub(crate) async fn run<T, F>(&self, command: impl Fn(MultiplexedConnection) -> F) -> Result<T, Failed>
     where
         F: Future<Output = Result<T, RedisError>>,
     {
-        let mut perhaps_done = false;
+        let (mut perhaps_done, mut refused) = (false, false);
         let mut last = None;
         for _attempt in 0..2 {
             let Some(Alive { connection, number }) = self.connection().await else { break };
@@ -96,6 +110,7 @@ impl Connection {
                 Ok(answer) => return Ok(answer),
                 Err(error) => {
                     perhaps_done |= error.is_io_error();
+                    refused = is_refusal(&error);
                     let leave = leads_nowhere(&error);
                     if leave {
                         self.broken.send_if_modified(|newest| std::mem::replace(newest, number.max(*newest)) < number);
@@ -113,11 +128,11 @@ impl Connection {
             }
         }
         let error = last.unwrap_or_else(|| Unavailable("there is no connection to Redis".to_owned()));
-        Err(Failed { error, perhaps_done })
+        Err(Failed { error, perhaps_done, refused })
     }
 
     /// Whether there has been a connection at any time.
-    pub(super) fn was_made(&self) -> bool {
+    pub(crate) fn was_made(&self) -> bool {
         // Nobody marks what this receiver has seen, so it is new for ever.
         self.current.has_changed().unwrap_or(true)
     }
@@ -142,8 +157,15 @@ fn words(error: &RedisError) -> String {
     }
 }
 
+/// Whether a script failed on what it was told or found: a general error, or one that says that a key is of another type. What
+/// says that no command of this user or at this time would do better is none.
+fn is_refusal(error: &RedisError) -> bool {
+    let general = error.kind() == ErrorKind::Server(ServerErrorKind::ResponseError);
+    general || error.kind() == ErrorKind::Extension && error.code() == Some("WRONGTYPE")
+}
+
 /// Whether another connection may do better: this one is broken, or leads to a server that does not take these writes.
-pub(super) fn leads_nowhere(error: &RedisError) -> bool {
+pub(crate) fn leads_nowhere(error: &RedisError) -> bool {
     let takes_no_writes = matches!(
         error.kind(),
         ErrorKind::Server(

@@ -20,12 +20,11 @@ use tokio::sync::oneshot;
 use super::connection::Connection;
 use super::connection::Failed;
 use super::connection::leads_nowhere;
-use super::millis;
 use super::script::Call;
 use super::script::Script;
+use super::scripts::millis;
 use super::url::RedisUrl;
 use crate::store::Keyspace;
-use crate::store::Unavailable;
 use crate::supervisor::Supervisor;
 use crate::supervisor::Task;
 
@@ -43,7 +42,7 @@ pub enum Durability {
 
 /// The durable writes of one worker.
 #[derive(Debug, Clone)]
-pub(super) struct Durable {
+pub(crate) struct Durable {
     jobs: mpsc::Sender<Job>,
     patience: Duration,
 }
@@ -69,7 +68,7 @@ type Answers = (Vec<Result<i64, RedisError>>, Result<(), String>);
 impl Durable {
     /// Keeps a connection for them on the runtime that this is called on. One group may take `timeout` to be written, and
     /// as long to be confirmed.
-    pub(super) fn keep(
+    pub(crate) fn keep(
         url: &RedisUrl,
         space: Option<&Keyspace>,
         (timeout, durability): (Duration, Durability),
@@ -91,15 +90,17 @@ impl Durable {
     }
 
     /// Runs a script that is the same whether it runs once or twice. What it wrote is safe when there is an answer.
-    pub(super) async fn run(&self, call: Call) -> Result<i64, Failed> {
+    pub(crate) async fn run(&self, call: Call) -> Result<i64, Failed> {
         let (reply, answer) = oneshot::channel();
         let asked = async {
             self.jobs.send(Job { call, reply }).await.ok()?;
             answer.await.ok()
         };
-        tokio::time::timeout(self.patience, asked).await.ok().flatten().unwrap_or_else(|| {
-            Err(Failed { error: Unavailable("Redis did not confirm in time".to_owned()), perhaps_done: true })
-        })
+        tokio::time::timeout(self.patience, asked)
+            .await
+            .ok()
+            .flatten()
+            .unwrap_or_else(|| Err(Failed::in_doubt("Redis did not confirm in time")))
     }
 }
 
@@ -116,8 +117,8 @@ async fn write(connection: Connection, proof: &Proof, waiting: &mut mpsc::Receiv
                 for (job, answer) in group.drain(..).zip(answers) {
                     let answer = match (answer, &safe) {
                         (Ok(answer), Ok(())) => Ok(answer),
-                        (Ok(_), Err(why)) => Err(Failed { error: Unavailable(why.clone()), perhaps_done: true }),
-                        (Err(error), _) => Err(Failed { error: Unavailable(error.to_string()), perhaps_done: false }),
+                        (Ok(_), Err(why)) => Err(Failed::in_doubt(why.as_str())),
+                        (Err(error), _) => Err(Failed::unheard(error.to_string())),
                     };
                     let _gone = job.reply.send(answer);
                 }

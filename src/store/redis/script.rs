@@ -11,7 +11,7 @@ use sha1::Sha1;
 
 /// A script.
 #[derive(Debug)]
-pub(super) struct Script {
+pub(crate) struct Script {
     text: &'static str,
     /// What Redis knows it by, once it has seen the text.
     digest: String,
@@ -19,35 +19,35 @@ pub(super) struct Script {
 
 /// A script with its keys and arguments.
 #[derive(Debug)]
-pub(super) struct Call {
-    pub(super) script: &'static Script,
+pub(crate) struct Call {
+    pub(crate) script: &'static Script,
     keys: Vec<String>,
     arguments: Vec<Vec<u8>>,
 }
 
 impl Script {
-    pub(super) fn new(text: &'static str) -> Self {
+    pub(crate) fn new(text: &'static str) -> Self {
         Self { text, digest: const_hex::encode(Sha1::digest(text)) }
     }
 
-    pub(super) fn call(&'static self, keys: impl IntoIterator<Item = String>) -> Call {
+    pub(crate) fn call(&'static self, keys: impl IntoIterator<Item = String>) -> Call {
         Call { script: self, keys: keys.into_iter().collect(), arguments: Vec::new() }
     }
 }
 
 impl Call {
-    pub(super) fn argument(mut self, argument: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn argument(mut self, argument: impl Into<Vec<u8>>) -> Self {
         self.arguments.push(argument.into());
         self
     }
 
     /// As a command that sends the script along.
-    pub(super) fn in_full(&self) -> Cmd {
+    pub(crate) fn in_full(&self) -> Cmd {
         self.command("EVAL", self.script.text)
     }
 
     /// As a command that only names the script.
-    pub(super) fn by_name(&self) -> Cmd {
+    pub(crate) fn by_name(&self) -> Cmd {
         self.command("EVALSHA", &self.script.digest)
     }
 
@@ -57,7 +57,7 @@ impl Call {
         command
     }
 
-    pub(super) async fn run<T: FromRedisValue>(&self, mut connection: MultiplexedConnection) -> Result<T, RedisError> {
+    pub(crate) async fn run<T: FromRedisValue>(&self, mut connection: MultiplexedConnection) -> Result<T, RedisError> {
         match self.by_name().query_async(&mut connection).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
                 self.in_full().query_async(&mut connection).await

@@ -1,8 +1,18 @@
-//! The scripts of claims and marks: each is one step of Redis, and may be repeated by the same attempt.
+//! The scripts of claims and dedupe records, and what they are told: each is one step of Redis, and may be repeated by the
+//! same attempt.
 
+use std::sync::Arc;
 use std::sync::LazyLock;
+use std::time::Duration;
 
+use super::script::Call;
 use super::script::Script;
+use crate::event::Ignored;
+use crate::store::Earlier;
+use crate::store::Keys;
+use crate::store::Keyspace;
+use crate::store::Known;
+use crate::store::Token;
 
 /// A script that can ask for an event that was ignored: `-1` when it was as this type, `-2` as another one, or nothing.
 macro_rules! script {
@@ -25,7 +35,7 @@ macro_rules! script {
 ///
 /// `-1` when the first key is done, and `-2` when another one is, or when the event was ignored as another type; the remaining
 /// milliseconds when another attempt holds a key, or `0` and all are claimed.
-pub(super) static CLAIM: LazyLock<Script> = script!(
+pub(crate) static CLAIM: LazyLock<Script> = script!(
     "local kind = ARGV[3]
      local last = kind == '' and #KEYS or #KEYS - 1
      for i = 1, last do
@@ -42,7 +52,7 @@ pub(super) static CLAIM: LazyLock<Script> = script!(
 
 /// Remembers an event that was ignored, with its type, for some milliseconds: `0` when it is new, `-1` when it was there with
 /// this type, and `-2` as another one.
-pub(super) static IGNORE: LazyLock<Script> = script!(
+pub(crate) static IGNORE: LazyLock<Script> = script!(
     "local before = ignored(KEYS[1], ARGV[1])
      if before then return before end
      redis.call('SET', KEYS[1], 'I' .. ARGV[1], 'PX', ARGV[2])
@@ -50,7 +60,7 @@ pub(super) static IGNORE: LazyLock<Script> = script!(
 );
 
 /// Lets go of the keys that this attempt holds: at once, or after some milliseconds.
-pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
+pub(crate) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "for _, key in ipairs(KEYS) do
            if redis.call('GET', key) == 'P' .. ARGV[1] then redis.call('PEXPIRE', key, ARGV[2]) end
@@ -64,7 +74,7 @@ pub(super) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
 ///
 /// The answers are those of a claim, or `1` when this very attempt has published before, which a wait of a millisecond is not.
 /// What is found done is marked again: only what a connection has written can be confirmed to it.
-pub(super) static PUBLISH: LazyLock<Script> = script!(
+pub(crate) static PUBLISH: LazyLock<Script> = script!(
     "local kind = ARGV[3]
      local last = kind == '' and #KEYS - 1 or #KEYS - 2
      for i = 1, last do
@@ -87,3 +97,40 @@ pub(super) static PUBLISH: LazyLock<Script> = script!(
      for i = 1, last do redis.call('SET', KEYS[i], 'D' .. ARGV[1], 'PX', ARGV[2]) end
      return 0"
 );
+
+/// What a script says of an event that came earlier.
+pub(crate) fn earlier(answer: i64) -> Earlier {
+    match answer {
+        -1 => Earlier::Finished(Known::Id),
+        ..0 => Earlier::Finished(Known::Content),
+        remaining => Earlier::InFlight(Duration::from_millis(remaining.unsigned_abs())),
+    }
+}
+
+/// The type for a script that looks for an ignored event; nothing where none is remembered.
+pub(crate) fn kind(ignored: Option<Ignored>) -> String {
+    ignored.map(|ignored| ignored.typed.hex()).unwrap_or_default()
+}
+
+/// Lets go of a claim after some time.
+pub(crate) fn released(space: &Keyspace, keys: Keys, token: Token, after: Duration) -> Arc<Call> {
+    Arc::new(RELEASE.call(names(space, keys)).argument(token.text()).argument(millis(after).to_string()))
+}
+
+impl Token {
+    pub(crate) fn text(self) -> String {
+        format!("{:032x}", self.0)
+    }
+
+    pub(crate) fn done(self) -> String {
+        format!("D{:032x}", self.0)
+    }
+}
+
+pub(crate) fn names(space: &Keyspace, keys: Keys) -> impl Iterator<Item = String> {
+    keys.iter().map(|key| space.name(key))
+}
+
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

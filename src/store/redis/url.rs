@@ -7,20 +7,20 @@ use redis::RedisConnectionInfo;
 use redis::io::tcp::TcpSettings;
 
 /// The forms of an address, for people.
-pub(super) const FORMS: &str = "\"redis://[USER:PASSWORD@]HOST:PORT[/DB]\", \"redis-cluster://[USER:PASSWORD@]HOST:PORT,HOST:PORT\" or \
+pub(crate) const FORMS: &str = "\"redis://[USER:PASSWORD@]HOST:PORT[/DB]\", \"redis-cluster://[USER:PASSWORD@]HOST:PORT,HOST:PORT\" or \
      \"redis-sentinel://[USER:PASSWORD@]HOST:PORT,HOST:PORT/MASTER-NAME[/DB]\", with TLS rediss…";
 
 /// Where Redis is: `redis://`, `redis-cluster://`, `redis-sentinel://` or, with TLS, `rediss…`.
 #[derive(Clone)]
 pub struct RedisUrl {
     /// The nodes that are named, at least one, with user and password as a server wants them.
-    pub(super) nodes: Vec<ConnectionInfo>,
-    pub(super) topology: Topology,
+    pub(crate) nodes: Vec<ConnectionInfo>,
+    pub(crate) topology: Topology,
 }
 
 /// What the named nodes are.
 #[derive(Clone)]
-pub(super) enum Topology {
+pub(crate) enum Topology {
     /// The server itself.
     Server,
     /// Some nodes of a cluster.
@@ -75,7 +75,7 @@ impl RedisUrl {
     }
 
     /// A node of this address, reached like the named ones.
-    pub(super) fn node(&self, host: &str, port: u16) -> Option<ConnectionInfo> {
+    pub(crate) fn node(&self, host: &str, port: u16) -> Option<ConnectionInfo> {
         let named = self.nodes.first()?;
         let host = host.to_owned();
         let addr = if let ConnectionAddr::TcpTls { insecure, tls_params, .. } = named.addr() {

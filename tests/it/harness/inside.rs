@@ -40,7 +40,7 @@ impl Inside {
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
-                let server = Server::start(settings, limits).expect("it starts");
+                let server = Server::start(settings, limits).await.expect("it starts");
                 told.send((server.listen(), server.admin(), server.supervisor().clone())).expect("somebody waits");
                 let _dropped = stopped.await;
                 server.stop(std::future::ready(())).await.ok();

@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicI64;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// Passes everything on, but for what it is told to lose.
 pub struct Proxy {
@@ -23,6 +24,8 @@ struct State {
     /// So many answers come before one that is lost; none is when negative.
     lose: AtomicI64,
     answers: AtomicUsize,
+    /// Most bytes of answers in a millisecond; any number when zero.
+    pace: AtomicUsize,
     away: AtomicBool,
     ended: AtomicBool,
     open: Mutex<Vec<TcpStream>>,
@@ -34,7 +37,14 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
         let address = listener.local_addr().expect("an address");
         let (away, ended, open) = (AtomicBool::new(false), AtomicBool::new(false), Mutex::default());
-        let state = Arc::new(State { lose: AtomicI64::new(-1), answers: AtomicUsize::new(0), away, ended, open });
+        let state = Arc::new(State {
+            lose: AtomicI64::new(-1),
+            answers: AtomicUsize::new(0),
+            pace: AtomicUsize::new(0),
+            away,
+            ended,
+            open,
+        });
         let shared = Arc::clone(&state);
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
@@ -63,6 +73,11 @@ impl Proxy {
         self.state.lose.store(after.into(), Ordering::SeqCst);
     }
 
+    /// Lets through only so many kilobytes of answers a second.
+    pub fn slow_down(&self, kilobytes: usize) {
+        self.state.pace.store(kilobytes, Ordering::SeqCst);
+    }
+
     /// How many answers have come through.
     pub fn answers(&self) -> usize {
         self.state.answers.load(Ordering::SeqCst)
@@ -89,6 +104,10 @@ impl State {
         while let Ok(length @ 1..) = from.read(&mut bytes) {
             if answers && self.lose.fetch_sub(1, Ordering::SeqCst) == 0 || to.write_all(&bytes[..length]).is_err() {
                 break;
+            }
+            let pace = self.pace.load(Ordering::SeqCst);
+            if answers && pace > 0 {
+                std::thread::sleep(Duration::from_micros((length * 1000 / pace) as u64));
             }
             if answers {
                 self.answers.fetch_add(1, Ordering::SeqCst);

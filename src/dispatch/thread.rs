@@ -1,0 +1,68 @@
+//! The thread on which queued messages are delivered, apart from the workers: taking requests goes before delivering.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio::sync::mpsc;
+use tokio::sync::watch;
+
+use super::Dispatcher;
+use crate::newstore::Store;
+use crate::supervisor::Heartbeat;
+use crate::supervisor::Lost;
+use crate::supervisor::Phase;
+use crate::supervisor::Supervisor;
+use crate::supervisor::Task;
+use crate::target;
+
+/// Starts the thread, which delivers until the gateway stops; it holds `alive` until then. `prepare` is called on its runtime, again
+/// when it has died, and makes the store as that runtime sees it and all dispatchers.
+///
+/// # Errors
+/// The system has no room for another thread.
+pub fn start(
+    supervisor: &Supervisor,
+    prepare: impl Fn() -> (Store, Vec<Dispatcher>) + Send + 'static,
+    phase: watch::Receiver<Phase>,
+    alive: mpsc::Sender<Infallible>,
+) -> io::Result<JoinHandle<()>> {
+    let owner = supervisor.clone();
+    let run = move |beat: &Arc<Heartbeat>| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Lost(error.to_string()))?;
+        let _alive = &alive;
+        runtime.block_on(deliver(&owner, &prepare, phase.clone(), beat));
+        // A DNS lookup that still runs is not waited for.
+        runtime.shutdown_background();
+        Ok(())
+    };
+    supervisor.thread(Task::DispatchThread, run)
+}
+
+async fn deliver(
+    supervisor: &Supervisor,
+    prepare: impl Fn() -> (Store, Vec<Dispatcher>),
+    mut phase: watch::Receiver<Phase>,
+    beat: &Heartbeat,
+) {
+    let (store, dispatchers) = prepare();
+    store.maintain(supervisor);
+    let targets: Vec<_> = dispatchers.iter().map(|dispatcher| Arc::clone(&dispatcher.target)).collect();
+    let (alive, mut running) = mpsc::channel::<Infallible>(1);
+    for dispatcher in dispatchers {
+        let (phase, alive) = (phase.clone(), alive.clone());
+        dispatcher.start(supervisor, move || {
+            let (mut phase, _alive) = (phase.clone(), &alive);
+            async move { drop(phase.wait_for(|phase| *phase > Phase::Running).await) }
+        });
+    }
+    drop(alive);
+    tokio::select! {
+        _all_ended = running.recv() => {}
+        _cut = phase.wait_for(|phase| *phase >= Phase::Cut) => {}
+        never = target::sweep(|| targets.iter().map(|target| &**target)) => match never {},
+        never = beat.keep() => match never {},
+    }
+}

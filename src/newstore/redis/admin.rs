@@ -1,0 +1,236 @@
+//! Lists the deliveries in Redis, shows them, replays them and purges them.
+
+mod search;
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use redis::Value;
+
+use self::search::Found;
+use self::search::Search;
+use super::Line;
+use super::Redis;
+use super::Use;
+use super::entry;
+use super::line;
+use super::record;
+use super::scripts;
+use crate::message::Message;
+use crate::newstore::AdminError;
+use crate::newstore::DestinationId;
+use crate::newstore::Details;
+use crate::newstore::Done;
+use crate::newstore::Filter;
+use crate::newstore::MessageId;
+use crate::newstore::Page;
+use crate::newstore::Part;
+use crate::newstore::State;
+use crate::newstore::Summary;
+use crate::store::Keyspace;
+use crate::store::Unavailable;
+use crate::store::redis::connection::Failed;
+use crate::store::redis::script::Call;
+
+/// Most deliveries that are changed in one step, so that nobody waits for long.
+const PART: usize = 200;
+
+/// A destination that has deliveries, whether or not it is configured.
+#[derive(Debug)]
+struct Place {
+    id: DestinationId,
+    space: Keyspace,
+    /// Nothing where nobody delivers.
+    line: Option<Arc<Line>>,
+}
+
+impl Place {
+    fn keys(&self) -> impl Iterator<Item = String> {
+        line::keys(&self.space, &self.id.name)
+    }
+}
+
+impl Redis {
+    pub(in crate::newstore) async fn list(&self, part: Part) -> Result<Page, AdminError> {
+        let places = self.places(&part.filter).await?;
+        let Found { deliveries, next } = self.search(&Search { part, newest_first: true }, &places).await?;
+        Ok(Page { deliveries, next })
+    }
+
+    pub(in crate::newstore) async fn show(&self, source: &str, id: MessageId) -> Result<Option<Details>, AdminError> {
+        let places = self.places(&of_source(source)).await?;
+        let (mut deliveries, mut message) = (Vec::new(), None);
+        for place in &places {
+            if let Some((summary, read)) = self.one(place, id).await? {
+                deliveries.push(summary);
+                message = message.or(read);
+            }
+        }
+        Ok(if deliveries.is_empty() { None } else { Some(Details { deliveries, message }) })
+    }
+
+    async fn one(&self, place: &Place, id: MessageId) -> Result<Option<(Summary, Option<Arc<Message>>)>, AdminError> {
+        let call = scripts::SHOW.call(place.keys()).argument(self.now());
+        let call = call.argument(place.id.name.as_str()).argument(id.to_string());
+        let shown: Value = self.links.call(&place.space, Use::Upkeep, &call).await.map_err(unavailable)?;
+        Ok(entry::details(&place.id, shown))
+    }
+
+    pub(in crate::newstore) async fn replay(
+        &self,
+        source: &str,
+        id: MessageId,
+        destination: Option<&str>,
+    ) -> Result<u64, AdminError> {
+        let filter = Filter { destination: destination.map(str::to_owned), ..of_source(source) };
+        let mut found = Vec::new();
+        for place in self.places(&filter).await? {
+            if let Some((summary, _)) = self.one(&place, id).await? {
+                found.push((place, summary.state));
+            }
+        }
+        let Some((_, first)) = found.first() else { return Err(AdminError::NoSuchEvent(source.to_owned(), id)) };
+        let first = *first;
+        let any_dead = found.iter().any(|(_, state)| *state == State::Dead);
+        let meant = |state: State| if any_dead { state == State::Dead } else { !state.is_open() };
+        let mut again = 0;
+        for (place, state) in found.iter().filter(|(_, state)| meant(*state)) {
+            again += self.replay_some(place, &[*state], &[id]).await?;
+        }
+        // Nothing is finished, or somebody was faster.
+        let open = if first.is_open() { first } else { State::Retrying };
+        if again == 0 { Err(AdminError::Waiting(open)) } else { Ok(again) }
+    }
+
+    pub(in crate::newstore) async fn replay_all(&self, part: Part) -> Result<Done, AdminError> {
+        let named = part.filter.source.is_some();
+        let mut places = self.places(&part.filter).await?;
+        if !named {
+            places.retain(|place| place.line.is_some());
+        }
+        let search = Search { part, newest_first: false };
+        let (found, next) = self.found(&search, &places).await?;
+        let mut deliveries = 0;
+        for place in &places {
+            let ids = found.get(&place.id).map(Vec::as_slice).unwrap_or_default();
+            deliveries += self.replay_some(place, &search.part.states, ids).await?;
+        }
+        Ok(Done { deliveries, next })
+    }
+
+    pub(in crate::newstore) async fn purge(&self, part: Part) -> Result<Done, AdminError> {
+        let places = self.places(&part.filter).await?;
+        let search = Search { part, newest_first: false };
+        let (found, next) = self.found(&search, &places).await?;
+        let mut deliveries = 0;
+        for place in &places {
+            let ids = found.get(&place.id).map(Vec::as_slice).unwrap_or_default();
+            if ids.is_empty() {
+                continue;
+            }
+            let names: BTreeSet<String> = self.destinations(&place.space).await.map_err(unavailable)?;
+            for ids in ids.chunks(PART) {
+                let records = names.iter().map(|name| line::key(&place.space, name, "records"));
+                let call = scripts::PURGE.call(place.keys().chain([answer_key(&place.space)?]).chain(records));
+                let call = call.argument(self.now()).argument(letters(&search.part.states));
+                let call = call.argument(names.len().to_string());
+                let call = names.iter().fold(call, |call, name| call.argument(name.as_str()));
+                deliveries += self.change(place, call, ids).await?;
+            }
+        }
+        Ok(Done { deliveries, next })
+    }
+
+    /// What is found, by destination, the oldest first.
+    async fn found(&self, search: &Search, places: &[Place]) -> Result<(Ids, Option<MessageId>), AdminError> {
+        let Found { deliveries, next } = self.search(search, places).await?;
+        let mut found = Ids::new();
+        for Summary { source, destination, id, .. } in deliveries {
+            found.entry(DestinationId { source, name: destination }).or_default().push(id);
+        }
+        Ok((found, next))
+    }
+
+    /// Replays deliveries that are still in one of these states; how many.
+    async fn replay_some(&self, place: &Place, states: &[State], ids: &[MessageId]) -> Result<u64, AdminError> {
+        let Some(line) = &place.line else { return Err(AdminError::NoQueue(place.id.source.clone())) };
+        let mut again = 0;
+        for ids in ids.chunks(PART) {
+            let call = scripts::REPLAY.call(place.keys().chain([answer_key(&place.space)?])).argument(self.now());
+            let call = call.argument(place.id.name.as_str()).argument(letters(states));
+            again += self.change(place, call, ids).await?;
+            line.queue.signal().raise();
+        }
+        Ok(again)
+    }
+
+    async fn change(&self, place: &Place, call: Call, ids: &[MessageId]) -> Result<u64, AdminError> {
+        let call = ids.iter().fold(call, |call, id| call.argument(id.to_string()));
+        self.links.call(&place.space, Use::Upkeep, &call).await.map_err(unavailable)
+    }
+
+    /// The destinations that a filter means: those that are configured, and those that a source had before.
+    async fn places(&self, filter: &Filter) -> Result<Vec<Place>, AdminError> {
+        let lines = self.lines().clone();
+        let mut spaces: BTreeMap<String, Keyspace> =
+            lines.iter().map(|line| (line.id().source.clone(), line.space.clone())).collect();
+        match &filter.source {
+            None => spaces.extend(self.process.spaces.iter().map(|space| (space.source().to_owned(), space.clone()))),
+            Some(source) => {
+                spaces.retain(|known, _| known == source);
+                spaces.entry(source.clone()).or_insert_with(|| Keyspace::of_source(source));
+            }
+        }
+        let mut places = Vec::new();
+        for (source, space) in spaces {
+            let of_source = lines.iter().filter(|line| line.id().source == source);
+            let mut names: BTreeSet<String> = of_source.map(|line| line.id().name.clone()).collect();
+            match self.destinations(&space).await {
+                Ok(more) => names.extend(more),
+                // In a cluster, a part of it may be out that nobody asked for.
+                Err(failed) if !names.is_empty() || filter.source.is_some() => return Err(unavailable(failed)),
+                Err(_) => {}
+            }
+            places.extend(names.into_iter().map(|name| {
+                let id = DestinationId { source: source.clone(), name };
+                let line = lines.iter().find(|line| *line.id() == id).map(Arc::clone);
+                Place { id, space: space.clone(), line }
+            }));
+        }
+        match (&filter.source, &filter.destination) {
+            (Some(source), _) if places.is_empty() => {
+                let names: BTreeSet<_> = lines.iter().map(|line| line.id().source.clone()).collect();
+                Err(AdminError::NoSuchSource(source.clone(), names.into_iter().collect()))
+            }
+            (_, Some(name)) if !places.iter().any(|place| place.id.name == *name) => {
+                let names: BTreeSet<_> = places.iter().map(|place| place.id.name.clone()).collect();
+                Err(AdminError::NoSuchDestination(name.clone(), names.into_iter().collect()))
+            }
+            (_, destination) => {
+                places.retain(|place| destination.as_ref().is_none_or(|name| *name == place.id.name));
+                Ok(places)
+            }
+        }
+    }
+}
+
+type Ids = BTreeMap<DestinationId, Vec<MessageId>>;
+
+fn of_source(source: &str) -> Filter {
+    Filter { source: Some(source.to_owned()), ..Filter::default() }
+}
+
+fn letters(states: &[State]) -> String {
+    states.iter().filter_map(|state| record::letter(*state)).collect()
+}
+
+/// Where a change leaves its answer, for the case that it is lost and the change is asked for again.
+fn answer_key(space: &Keyspace) -> Result<String, AdminError> {
+    let number = getrandom::u64().map_err(|error| Unavailable(error.to_string()))?;
+    Ok(format!("{}answer:{number:016x}", space.prefix()))
+}
+
+fn unavailable(failed: Failed) -> AdminError {
+    AdminError::Unavailable(failed.error)
+}

@@ -1,0 +1,132 @@
+//! Finds deliveries in Redis that a filter means, without looking at all of them at once.
+
+use redis::Value;
+
+use super::Place;
+use super::unavailable;
+use crate::limits;
+use crate::newstore::AdminError;
+use crate::newstore::Filter;
+use crate::newstore::MessageId;
+use crate::newstore::Part;
+use crate::newstore::State;
+use crate::newstore::Summary;
+use crate::newstore::redis::Redis;
+use crate::newstore::redis::Use;
+use crate::newstore::redis::entry;
+use crate::newstore::redis::no_answer;
+use crate::newstore::redis::scripts;
+
+/// How far apart, in milliseconds, a message's reception and its id may be: a slow body, or clocks that differ.
+const SLACK: i64 = 5 * 60 * 1000;
+
+/// What is looked for, and from which side.
+#[derive(Debug)]
+pub(super) struct Search {
+    pub(super) part: Part,
+    pub(super) newest_first: bool,
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) deliveries: Vec<Summary>,
+    /// The message behind which it goes on; nothing when there are no more.
+    pub(super) next: Option<MessageId>,
+}
+
+impl Search {
+    fn means(&self, delivery: &Summary) -> bool {
+        let Filter { source: _, destination: _, state: _, kind, id, from, until } = &self.part.filter;
+        self.part.states.contains(&delivery.state)
+            && id.as_ref().is_none_or(|id| *id == delivery.event_id)
+            && kind.as_ref().is_none_or(|kind| Some(kind) == delivery.kind.as_ref())
+            && from.is_none_or(|from| delivery.received_at >= from)
+            && until.is_none_or(|until| delivery.received_at < until)
+    }
+
+    /// Where to begin and to end.
+    fn bounds(&self) -> (String, String) {
+        let low =
+            self.part.filter.from.map_or_else(|| "-".to_owned(), |from| (from.millis() - SLACK).max(0).to_string());
+        let high =
+            self.part.filter.until.map_or_else(|| "+".to_owned(), |until| (until.millis() + SLACK).max(0).to_string());
+        let (from, to) = if self.newest_first { (high, low) } else { (low, high) };
+        (self.part.after.map_or(from, |after| format!("({after}")), to)
+    }
+
+    /// The set in which all that is meant stands.
+    fn index(&self) -> &'static str {
+        match self.part.states.as_slice() {
+            [State::Dead] => "dead",
+            [State::Retrying] => "retrying",
+            [State::Blocked | State::Queued] => "open",
+            _ => "",
+        }
+    }
+
+    /// Whether `a` comes before `b`.
+    fn precedes(&self, a: MessageId, b: MessageId) -> bool {
+        if self.newest_first { a > b } else { a < b }
+    }
+}
+
+impl Redis {
+    /// Finds deliveries to these destinations. Those of one message are not separated.
+    pub(super) async fn search(&self, search: &Search, places: &[Place]) -> Result<Found, AdminError> {
+        let limits = &self.process.limits;
+        let looks = (limits.max_scanned / places.len().max(1)).max(limits.list_page);
+        let mut found = Found::default();
+        for place in places {
+            let Found { deliveries, next } = self.walk(place, search, looks).await?;
+            found.deliveries.extend(deliveries);
+            // Behind this message, not all have been looked at.
+            found.next = match (found.next, next) {
+                (Some(a), Some(b)) => Some(if search.precedes(a, b) { a } else { b }),
+                (a, b) => a.or(b),
+            };
+        }
+        found.deliveries.sort_by(|a, b| {
+            let by_id = if search.newest_first { b.id.cmp(&a.id) } else { a.id.cmp(&b.id) };
+            by_id.then_with(|| (&a.source, &a.destination).cmp(&(&b.source, &b.destination)))
+        });
+        if let Some(end) = found.next {
+            found.deliveries.retain(|delivery| !search.precedes(end, delivery.id));
+        }
+        if found.deliveries.len() > search.part.limit {
+            // What has the same id stays together, or half of it would be behind the cursor.
+            let last = found.deliveries.get(search.part.limit.saturating_sub(1)).map(|delivery| delivery.id);
+            let end = found.deliveries.last().map(|delivery| delivery.id);
+            found.deliveries.retain(|delivery| last.is_some_and(|last| !search.precedes(last, delivery.id)));
+            if last != end {
+                found.next = last.or(search.part.after);
+            }
+        }
+        Ok(found)
+    }
+
+    async fn walk(&self, place: &Place, search: &Search, looks: usize) -> Result<Found, AdminError> {
+        let (mut from, to) = search.bounds();
+        let mut found = Found::default();
+        let mut pages = 0;
+        loop {
+            let direction = if search.newest_first { "1" } else { "0" };
+            let limits::Redis { list_page, list_step, list_bytes, .. } = self.process.limits;
+            let call = scripts::LIST.call(place.keys()).argument(self.now()).argument(place.id.name.as_str());
+            let call = call.argument(direction).argument(from.as_str()).argument(to.as_str());
+            let call = call.argument(list_page.to_string()).argument(search.index());
+            let call = call.argument(list_step.to_string()).argument(list_bytes.to_string());
+            let listed = self.links.call(&place.space, Use::Upkeep, &call).await;
+            let (last, rows): (String, Vec<Value>) = listed.map_err(unavailable)?;
+            pages += 1;
+            let rows: Option<Vec<_>> = rows.into_iter().map(|row| entry::summary(&place.id, row)).collect();
+            let rows = rows.ok_or_else(no_answer)?;
+            found.deliveries.extend(rows.into_iter().filter(|delivery| search.means(delivery)));
+            let Ok(last) = last.parse() else { return Ok(Found { next: None, ..found }) };
+            if found.deliveries.len() > search.part.limit || pages * list_page >= looks {
+                return Ok(Found { next: Some(last), ..found });
+            }
+            from = format!("({last}");
+        }
+    }
+}

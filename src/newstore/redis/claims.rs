@@ -1,0 +1,126 @@
+//! Dedupe records in Redis: claims, and what is finished.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::Redis;
+use super::Use;
+use crate::event::Ignored;
+use crate::newstore::Once;
+use crate::store::Earlier;
+use crate::store::Keyspace;
+use crate::store::Noted;
+use crate::store::Unavailable;
+use crate::store::redis::connection::Connection;
+use crate::store::redis::connection::Failed;
+use crate::store::redis::scripts::CLAIM;
+use crate::store::redis::scripts::IGNORE;
+use crate::store::redis::scripts::earlier;
+use crate::store::redis::scripts::kind;
+use crate::store::redis::scripts::millis;
+use crate::store::redis::scripts::names;
+use crate::store::redis::scripts::released;
+
+/// Most claims and dedupe records that are tried again in the background at one time.
+const MAX_AGAIN: usize = 4096;
+/// Pause between two such attempts.
+const PAUSE: Duration = Duration::from_millis(500);
+/// How long a dedupe record is tried again: longer than a failover takes.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+impl Redis {
+    pub(in crate::newstore) async fn claim(
+        &self,
+        once: &Once,
+        lease: Duration,
+    ) -> Result<Option<Earlier>, Unavailable> {
+        let Once { space, keys, token, .. } = once;
+        let ignored = keys.ignored.map(|ignored| space.name(ignored.any));
+        let call = CLAIM.call(names(space, *keys).chain(ignored));
+        let call = call.argument(token.text()).argument(millis(lease).to_string()).argument(kind(keys.ignored));
+        match self.links.call::<i64>(space, Use::Requests, &call).await {
+            Ok(0) => Ok(None),
+            Ok(answer) => Ok(Some(earlier(answer))),
+            Err(failed) => {
+                if failed.perhaps_done {
+                    // Redis may have taken a claim whose answer never came, and that nobody will use. The provider's
+                    // retry should not have to wait for the lease, after which it has ended by itself.
+                    let let_go = released(space, *keys, *token, Duration::ZERO);
+                    self.later(space, lease, move |connection| {
+                        let let_go = Arc::clone(&let_go);
+                        async move { connection.run(|connection| let_go.run::<i64>(connection)).await.map(drop) }
+                    });
+                }
+                Err(failed.error)
+            }
+        }
+    }
+
+    pub(in crate::newstore) async fn ignore(
+        &self,
+        space: &Keyspace,
+        ignored: Ignored,
+        ttl: Duration,
+    ) -> Result<Noted, Unavailable> {
+        let call = IGNORE.call([space.name(ignored.any)]);
+        let call = call.argument(ignored.typed.hex()).argument(millis(ttl).to_string());
+        let noted = self.links.call::<i64>(space, Use::Requests, &call).await;
+        match noted.map_err(|failed| failed.error)? {
+            0.. => Ok(Noted::New),
+            -1 => Ok(Noted::Again),
+            _ => Ok(Noted::OtherType),
+        }
+    }
+
+    pub(in crate::newstore) async fn commit(&self, once: &Once) -> Result<(), Unavailable> {
+        // Done is the highest state, so that no script has to compare.
+        let mut sets = redis::pipe();
+        for name in names(&once.space, once.keys) {
+            sets.cmd("SET").arg(name).arg(once.token.done()).arg("PX").arg(millis(once.ttl)).ignore();
+        }
+        let sets = Arc::new(sets);
+        let record = move |connection: Connection| {
+            let sets = Arc::clone(&sets);
+            async move {
+                let sets = &*sets;
+                connection.run(|mut connection| async move { sets.query_async::<()>(&mut connection).await }).await
+            }
+        };
+        let Err(failed) = record(self.links.connection(&once.space, Use::Requests)).await else { return Ok(()) };
+        // A failover takes longer than anybody can wait for an answer.
+        self.later(&once.space, PATIENCE, record);
+        Err(failed.error)
+    }
+
+    pub(in crate::newstore) async fn release(&self, once: &Once, after: Duration) {
+        let call = released(&once.space, once.keys, once.token, after);
+        if let Err(failed) = self.links.call::<i64>(&once.space, Use::Requests, &call).await {
+            tracing::warn!(error = %failed.error, "a claim could not be released; it ends with its lease");
+        }
+    }
+
+    /// Tries again in the background until it works, for this long.
+    fn later<F>(&self, space: &Keyspace, patience: Duration, attempt: impl Fn(Connection) -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = Result<(), Failed>> + Send,
+    {
+        if self.again.count.fetch_add(1, Ordering::Relaxed) >= MAX_AGAIN {
+            self.again.count.fetch_sub(1, Ordering::Relaxed);
+            return;
+        }
+        let connection = self.links.connection(space, Use::Requests);
+        let again = Arc::downgrade(&self.again);
+        self.again.tasks.spawn("redis-again", async move {
+            let attempts = async {
+                while attempt(connection.clone()).await.is_err() {
+                    tokio::time::sleep(PAUSE).await;
+                }
+            };
+            let _late = tokio::time::timeout(patience, attempts).await;
+            if let Some(again) = again.upgrade() {
+                again.count.fetch_sub(1, Ordering::Relaxed);
+            }
+        });
+    }
+}

@@ -1,0 +1,266 @@
+//! What is done for queues beside being asked: outcomes are recorded, somebody looks whether there is something to take that others
+//! have left, and what is past its time is deleted.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::Weak;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
+
+use tokio::runtime::Handle;
+
+use super::Again;
+use super::Begun;
+use super::Line;
+use super::Redis;
+use super::Told;
+use super::Use;
+use super::line;
+use super::links::Links;
+use super::scripts;
+use crate::newstore::Stats;
+use crate::store::Keyspace;
+use crate::store::redis::connection::Failed;
+use crate::store::redis::scripts::millis;
+use crate::supervisor::Supervisor;
+use crate::supervisor::Task;
+use crate::time::Moment;
+
+/// Pauses after outcomes could not be recorded.
+const MIN_PAUSE: Duration = Duration::from_millis(50);
+const MAX_PAUSE: Duration = Duration::from_secs(1);
+/// Between two parts of a sweep others are heard; a round rests for so many times as long as it took.
+const BREATH: Duration = Duration::from_millis(2);
+const REST: u32 = 20;
+/// Parts of a sweep between two looks.
+const MAX_PARTS: usize = 200;
+
+/// Where tasks run, from when they do.
+#[derive(Debug, Default)]
+pub(super) struct Upkeep(OnceLock<Place>);
+
+#[derive(Debug)]
+struct Place {
+    runtime: Handle,
+    supervisor: Supervisor,
+    links: Weak<Links>,
+    again: Weak<Again>,
+}
+
+/// Where a round of deletion is.
+#[derive(Debug, Default)]
+struct Sweep {
+    /// The message behind which it goes on; nothing before a round.
+    behind: String,
+    began: Option<Instant>,
+    /// Messages that it has looked at and deleted, and that it has looked at and left.
+    deleted: u32,
+    left: u32,
+    /// When the next round may begin.
+    next: Option<Instant>,
+}
+
+impl Sweep {
+    /// How long a round rests that has mostly looked at what stays: what is deleted is not looked at again.
+    fn rest(&self, now: Instant) -> Duration {
+        let spent = self.began.map(|began| now.saturating_duration_since(began)).unwrap_or_default();
+        let share = f64::from(self.left) / f64::from(self.left.saturating_add(self.deleted).max(1));
+        spent.saturating_mul(REST).mul_f64(share)
+    }
+}
+
+/// What of a batch has to be done next.
+enum Recorded {
+    Yes,
+    /// One of so many is refused.
+    Refused(usize),
+    Unheard(Failed),
+}
+
+impl Redis {
+    pub(in crate::newstore) fn maintain(&self, supervisor: &Supervisor) {
+        let (links, again) = (Arc::downgrade(&self.links), Arc::downgrade(&self.again));
+        let place = Place { runtime: Handle::current(), supervisor: supervisor.clone(), links, again };
+        let lines = self.lines();
+        if self.process.upkeep.0.set(place).is_ok() {
+            let lines = lines.clone();
+            lines.iter().for_each(|line| self.start(line, &lines));
+        }
+    }
+
+    /// Begins with a queue that has become known, if it is done for any.
+    pub(super) fn look_after(&self, line: &Arc<Line>) {
+        let lines = self.lines().clone();
+        if self.process.upkeep.0.get().is_some() {
+            self.start(line, &lines);
+        }
+    }
+
+    fn start(&self, line: &Arc<Line>, lines: &[Arc<Line>]) {
+        let Some(place) = self.process.upkeep.0.get() else { return };
+        let (Some(links), Some(again)) = (place.links.upgrade(), place.again.upgrade()) else { return };
+        let redis = Self { process: Arc::clone(&self.process), links, again };
+        let _on_it = place.runtime.enter();
+        let (store, recorded) = (redis.clone(), Arc::clone(line));
+        place.supervisor.task(Task::RedisRecorder, move || {
+            let (redis, line) = (store.clone(), Arc::clone(&recorded));
+            async move {
+                redis.record(&line).await;
+                Ok(())
+            }
+        });
+        // The first queue of a source.
+        if lines.iter().find(|other| other.space == line.space).is_some_and(|first| Arc::ptr_eq(first, line)) {
+            let space = line.space.clone();
+            place.supervisor.task(Task::RedisWatcher, move || {
+                let (redis, space) = (redis.clone(), space.clone());
+                async move {
+                    redis.watch(&space).await;
+                    Ok(())
+                }
+            });
+        }
+    }
+
+    /// Records outcomes for ever, in their order.
+    async fn record(&self, line: &Line) {
+        let (source, destination) = (&line.id().source, &line.id().name);
+        let max = self.process.limits.max_batch.max(1);
+        let (mut most, mut pause) = (max, MIN_PAUSE);
+        loop {
+            let batch = line.batch(most);
+            if batch.is_empty() {
+                line.told.notified().await;
+                continue;
+            }
+            match self.send(line, &batch).await {
+                Recorded::Yes => {
+                    if pause > MIN_PAUSE {
+                        tracing::info!(source, destination, "what came of deliveries can be recorded again");
+                    }
+                    line.recorded(&batch);
+                    (most, pause) = ((most * 2).min(max), MIN_PAUSE);
+                }
+                Recorded::Refused(1) => {
+                    self.process.refused.inc();
+                    line.recorded(&batch);
+                    most = max;
+                }
+                Recorded::Refused(count) => most = count / 2,
+                Recorded::Unheard(failed) => {
+                    if pause == MIN_PAUSE {
+                        let error = failed.error.0;
+                        tracing::error!(source, destination, error, "what came of deliveries cannot be recorded yet");
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(MAX_PAUSE);
+                }
+            }
+        }
+    }
+
+    async fn send(&self, line: &Line, batch: &[Told]) -> Recorded {
+        let now = self.process.clock.instant();
+        let call = scripts::SETTLE.call(line.keys()).argument(self.now());
+        let call = batch.iter().flat_map(|told| told.arguments(now)).fold(call, |call, part| call.argument(part));
+        match self.links.call::<i64>(&line.space, Use::Upkeep, &call).await {
+            Ok(_) => Recorded::Yes,
+            Err(failed) if failed.refused => {
+                if let [told] = batch {
+                    let (source, destination, error) = (&line.id().source, &line.id().name, failed.error.0);
+                    let id = told.id();
+                    tracing::error!(
+                        source, destination, %id, error,
+                        "Redis refuses to record what came of a delivery; it is made again when its lease is over"
+                    );
+                }
+                Recorded::Refused(batch.len())
+            }
+            Err(failed) => Recorded::Unheard(failed),
+        }
+    }
+
+    /// Looks after the queues of a source for ever.
+    async fn watch(&self, space: &Keyspace) {
+        let mut sweep = Sweep::default();
+        loop {
+            let lines: Vec<_> = self.lines().iter().filter(|line| line.space == *space).map(Arc::clone).collect();
+            // Whoever takes or queues events says what is wrong.
+            if let Ok(()) = self.look(space, &lines).await {
+                let _later = self.sweep(space, &lines, &mut sweep).await;
+            }
+            self.process.clock.sleep(self.process.limits.poll_every).await;
+        }
+    }
+
+    async fn look(&self, space: &Keyspace, lines: &[Arc<Line>]) -> Result<(), Begun> {
+        for line in lines {
+            self.begin(line, Use::Upkeep).await?;
+        }
+        let of_line = |line: &Arc<Line>| {
+            ["ready", "due", "blocked", "retrying", "dead", "open"].map(|part| line::key(space, &line.id().name, part))
+        };
+        let call = scripts::STATS.call(lines.iter().flat_map(of_line)).argument(self.now());
+        let seen: Vec<i64> = self.links.call(space, Use::Upkeep, &call).await.map_err(Begun::Unheard)?;
+        for (line, seen) in lines.iter().zip(seen.chunks(6)) {
+            let [open, retrying, blocked, dead, oldest, work] = *seen else { continue };
+            let count = |count: i64| u64::try_from(count).unwrap_or(0);
+            let stats = Stats {
+                blocked: count(blocked),
+                queued: count(open - retrying - blocked),
+                retrying: count(retrying),
+                dead: count(dead),
+                oldest: (oldest >= 0).then(|| Moment::from_millis(oldest)),
+            };
+            line.looked(stats, work > 0);
+        }
+        Ok(())
+    }
+
+    /// Deletes a part of what is past its time, or has a rest.
+    async fn sweep(&self, space: &Keyspace, lines: &[Arc<Line>], sweep: &mut Sweep) -> Result<(), Failed> {
+        let (clock, limits) = (&self.process.clock, &self.process.limits);
+        let now = clock.instant();
+        if sweep.behind.is_empty() {
+            if sweep.next.is_some_and(|next| now < next) {
+                return Ok(());
+            }
+            // A Redis that has lost its data has to be told again.
+            lines.iter().for_each(|line| line.is_known.store(false, Ordering::Relaxed));
+            *sweep = Sweep { began: Some(now), ..Sweep::default() };
+        }
+        let names: BTreeSet<String> = self.destinations(space).await?;
+        let keep = |name: &str| lines.iter().find(|line| line.id().name == name).map(|line| line.keep());
+        let longest = lines.iter().map(|line| line.keep()).max().unwrap_or_default();
+        let of_name = |name: &String| ["due", "dead", "open", "records"].map(|part| line::key(space, name, part));
+        for _part in 0..MAX_PARTS {
+            let keys = std::iter::once(line::stream(space)).chain(names.iter().flat_map(of_name));
+            let call = scripts::SWEEP.call(keys).argument(self.now()).argument(sweep.behind.as_str());
+            let call = call.argument(limits.trim_entries.to_string()).argument(limits.list_bytes.to_string());
+            let call = names.iter().fold(call, |call, name| {
+                call.argument(name.as_str()).argument(millis(keep(name).unwrap_or(longest)).to_string())
+            });
+            let (behind, seen, deleted): (String, u32, u32) = self.links.call(space, Use::Upkeep, &call).await?;
+            sweep.behind = behind;
+            sweep.deleted = sweep.deleted.saturating_add(deleted);
+            sweep.left = sweep.left.saturating_add(seen.saturating_sub(deleted));
+            if sweep.behind.is_empty() {
+                sweep.next = Some(clock.instant() + limits.trim_every.max(sweep.rest(clock.instant())));
+                break;
+            }
+            tokio::time::sleep(BREATH).await;
+        }
+        Ok(())
+    }
+
+    /// The names of all destinations that a source has had.
+    pub(super) async fn destinations(&self, space: &Keyspace) -> Result<BTreeSet<String>, Failed> {
+        let mut command = redis::cmd("SMEMBERS");
+        command.arg(format!("{}destinations", space.prefix()));
+        let command = &command;
+        let connection = self.links.connection(space, Use::Upkeep);
+        connection.run(|mut connection| async move { command.query_async(&mut connection).await }).await
+    }
+}

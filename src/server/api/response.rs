@@ -1,0 +1,112 @@
+//! Answers of the API, as JSON.
+
+use base64::Engine as _;
+use serde_json::Map;
+use serde_json::Value;
+use serde_json::json;
+
+use super::withheld::Places;
+use crate::message::Message;
+use crate::message::codec;
+use crate::newstore::Details;
+use crate::newstore::Done;
+use crate::newstore::FailedAttempt;
+use crate::newstore::Page;
+use crate::newstore::Recovered;
+use crate::newstore::State;
+use crate::newstore::Summary;
+use crate::target;
+use crate::time::Moment;
+
+/// A part of a list; `open_until` says until when a delivery waits for the circuit breaker of its endpoint.
+pub(super) fn page(page: &Page, open_until: impl Fn(&Summary) -> Option<Moment>) -> Value {
+    let row = |summary: &Summary| {
+        let mut row = message(summary);
+        row.extend(delivery(summary, &summary.failures.list(), open_until(summary)));
+        Value::Object(row)
+    };
+    json!({ "events": page.deliveries.iter().map(row).collect::<Vec<_>>(), "next": page.next.map(|next| next.to_string()) })
+}
+
+/// What was done.
+pub(super) fn done(done: Done) -> Value {
+    json!({ "events": done.deliveries, "next": done.next.map(|next| next.to_string()) })
+}
+
+/// What was recovered.
+pub(super) fn recovered(recovered: Recovered) -> Value {
+    let Recovered { imported, present, record_lost, lost, next } = recovered;
+    let next = next.map(|next| next.to_string());
+    json!({ "imported": imported, "present": present, "record_lost": record_lost, "lost": lost, "next": next })
+}
+
+/// A message with all its deliveries.
+pub(super) fn details(details: &Details, withheld: &Places, open_until: impl Fn(&Summary) -> Option<Moment>) -> Value {
+    let whole = |summary: &Summary| {
+        let failures = summary.failures.list();
+        let mut whole = delivery(summary, &failures, open_until(summary));
+        whole.insert("failures".to_owned(), failures.iter().map(failure).collect());
+        Value::Object(whole)
+    };
+    let mut shown = details.deliveries.first().map(message).unwrap_or_default();
+    shown.insert("deliveries".to_owned(), details.deliveries.iter().map(whole).collect());
+    let request = details.message.as_deref().map_or(Value::Null, |message| request(message, withheld));
+    shown.insert("request".to_owned(), request);
+    Value::Object(shown)
+}
+
+/// What all deliveries of a message have in common.
+fn message(summary: &Summary) -> Map<String, Value> {
+    members(json!({
+        "source": summary.source,
+        "number": summary.id.to_string(),
+        "type": summary.kind,
+        "id": Some(&summary.event_id).filter(|id| !id.is_empty()),
+        "received_at": summary.received_at.rfc3339().to_string(),
+    }))
+}
+
+fn delivery(summary: &Summary, failures: &[FailedAttempt], open_until: Option<Moment>) -> Map<String, Value> {
+    let time = |moment: Option<Moment>| moment.map(|moment| moment.rfc3339().to_string());
+    let last = failures.last().filter(|_| summary.state != State::Delivered);
+    members(json!({
+        "destination": summary.destination,
+        "state": summary.state.name(),
+        "attempts": summary.attempts,
+        "last_attempt_at": time(summary.settled_at),
+        "next_attempt_at": time(summary.due),
+        "breaker_open_until": time(open_until.filter(|_| summary.state.is_open())),
+        "status": last.map_or(summary.status, |last| last.status),
+        "reason": last.map(|last| &last.reason),
+        "answer": last.and_then(|last| last.status.map(|status| json!({ "status": status, "body": last.answer }))),
+    }))
+}
+
+fn failure(failed: &FailedAttempt) -> Value {
+    let FailedAttempt { at, ms, status, reason, answer } = failed;
+    json!({ "at": at.rfc3339().to_string(), "took_ms": ms, "status": status, "reason": reason, "answer": answer })
+}
+
+fn members(value: Value) -> Map<String, Value> {
+    if let Value::Object(members) = value { members } else { Map::new() }
+}
+
+/// What is delivered.
+fn request(message: &Message, withheld: &Places) -> Value {
+    let headers = target::headers_of(message);
+    let shown = headers.iter().filter(|(name, _)| !withheld.is_header(name));
+    let headers: Vec<_> = shown.map(|(name, value)| [name.as_str().to_owned(), codec::text(value)]).collect();
+    let mut told = json!({ "method": message.method.as_str(), "headers": headers });
+    if let Value::Object(members) = &mut told {
+        let body = withheld.body(message);
+        let (name, body) = match body.as_deref().map(|body| (std::str::from_utf8(body), body)) {
+            None => ("body", Value::Null),
+            Some((Ok(text), _)) => ("body", Value::from(text)),
+            Some((Err(_), bytes)) => {
+                ("body_base64", Value::from(base64::engine::general_purpose::STANDARD.encode(bytes)))
+            }
+        };
+        members.insert(name.to_owned(), body);
+    }
+    told
+}

@@ -1,0 +1,12 @@
+//! How the threads of a gateway are told to stop.
+
+/// How far the gateway has come with stopping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// It serves.
+    Running,
+    /// Nothing new is accepted; what is in flight may finish.
+    Finishing,
+    /// What is still in flight is cut.
+    Cut,
+}

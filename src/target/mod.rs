@@ -1,0 +1,214 @@
+//! Where messages are delivered to. Every `match` over the kinds of targets is in this file.
+
+mod driver;
+mod headers;
+mod http;
+mod redis_stream;
+mod tls;
+
+use std::convert::Infallible;
+use std::time::Duration;
+use std::time::Instant;
+
+use ::http::HeaderValue;
+use ::http::StatusCode;
+use bytes::Bytes;
+
+pub use self::headers::headers_of;
+pub use self::http::Address;
+pub use self::http::Forward;
+pub use self::http::Http;
+pub use self::redis_stream::RedisStream;
+pub use self::redis_stream::Stream;
+use crate::message::Credentials;
+use crate::message::Message;
+
+/// How often connections are looked for that have lain idle for too long.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// The end of the way of a message, as one runtime sees it: it connects when it is first used.
+#[derive(Debug)]
+pub enum Target {
+    /// An app that takes requests.
+    Http(Box<Http>),
+    /// A stream in the Redis of the store.
+    RedisStream(RedisStream),
+}
+
+/// What is up or down as a whole, and has one circuit breaker.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    /// Host and port of an app.
+    Http(String, u16),
+    /// The Redis of the store.
+    Redis,
+}
+
+/// One attempt to deliver a message.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt<'a> {
+    /// Which one, from 1.
+    pub number: u32,
+    /// Whether the store was asked if the message came before.
+    pub deduplicated: bool,
+    /// Those of the request, as long as it waits for an answer.
+    pub credentials: Option<&'a Credentials>,
+}
+
+/// The acknowledgement of a target.
+#[derive(Debug, Clone)]
+pub enum Receipt {
+    /// An app answered with a status of success.
+    Answered(Answer),
+    /// A broker has it, as safely as it was asked to.
+    Stored,
+}
+
+/// What an app answered.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// The type of its body.
+    pub content_type: Option<HeaderValue>,
+    /// When it asks to be tried again, unless it took the event.
+    pub retry_after: Option<HeaderValue>,
+    /// Its body, or the beginning of it.
+    pub body: Bytes,
+    /// Whether that is the whole of it.
+    pub is_whole: bool,
+}
+
+/// The message did not get through.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Failure {
+    /// No connection could be made.
+    #[error("the upstream cannot be reached: {0}")]
+    Unreachable(String),
+    /// There was no connection in time, so nothing was sent.
+    #[error("the upstream did not accept a connection in time")]
+    ConnectTimedOut,
+    /// The request was sent and no answer came in time.
+    #[error("the upstream did not answer in time")]
+    TimedOut,
+    /// The request was sent and the connection ended before the answer did.
+    #[error("the upstream broke off: {0}")]
+    Broken(String),
+    /// The app answered with something else than 2xx.
+    #[error("the upstream answered {}", .0.status)]
+    Answered(Answer),
+    /// A broker did not say that it has the message.
+    #[error("{why}")]
+    Unacknowledged {
+        /// What is wrong, in words.
+        why: String,
+        /// Whether it may have it all the same.
+        ambiguous: bool,
+    },
+}
+
+impl Target {
+    /// Hands a message on. It is acknowledged when this returns, and nothing has been handed over that the target may lose.
+    ///
+    /// # Errors
+    /// [`Failure`], which tells whether the target may have taken the message all the same.
+    pub async fn deliver(&self, message: &Message, attempt: &Attempt<'_>) -> Result<Receipt, Failure> {
+        match self {
+            Self::Http(http) => http.deliver(message, attempt).await.map(Receipt::Answered),
+            // Rare and large: the others carry no room for it.
+            Self::RedisStream(stream) => Box::pin(stream.publish(message)).await.map(|()| Receipt::Stored),
+        }
+    }
+
+    /// Closes connections that have lain idle for too long.
+    fn sweep(&self, now: Instant) {
+        match self {
+            Self::Http(http) => http.sweep(now),
+            Self::RedisStream(_) => {}
+        }
+    }
+}
+
+/// Closes the connections of these targets that lie idle, for as long as it is polled.
+pub async fn sweep<'t, T: Iterator<Item = &'t Target>>(targets: impl Fn() -> T) -> Infallible {
+    loop {
+        tokio::time::sleep(SWEEP_EVERY).await;
+        let now = Instant::now();
+        targets().for_each(|target| target.sweep(now));
+    }
+}
+
+impl Receipt {
+    /// With which status, where there is one.
+    pub fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Answered(answer) => Some(answer.status),
+            Self::Stored => None,
+        }
+    }
+}
+
+impl Failure {
+    /// Whether the target may have taken the message all the same.
+    pub fn is_ambiguous(&self) -> bool {
+        match self {
+            Self::TimedOut | Self::Broken(_) => true,
+            Self::Unreachable(_) | Self::ConnectTimedOut | Self::Answered(_) => false,
+            Self::Unacknowledged { ambiguous, .. } => *ambiguous,
+        }
+    }
+
+    /// What the app answered, if it did.
+    pub fn answer(&self) -> Option<&Answer> {
+        match self {
+            Self::Answered(answer) => Some(answer),
+            Self::Unreachable(_)
+            | Self::ConnectTimedOut
+            | Self::TimedOut
+            | Self::Broken(_)
+            | Self::Unacknowledged { .. } => None,
+        }
+    }
+
+    /// Whether it shows that the endpoint is down or overloaded, so that another message would fare no better.
+    pub fn blames_endpoint(&self) -> bool {
+        self.answer().is_none_or(|answer| {
+            matches!(
+                answer.status,
+                StatusCode::TOO_MANY_REQUESTS
+                    | StatusCode::BAD_GATEWAY
+                    | StatusCode::SERVICE_UNAVAILABLE
+                    | StatusCode::GATEWAY_TIMEOUT
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_blamed_for_what_another_message_would_meet_too() {
+        let answered = |status: u16| {
+            let status = StatusCode::from_u16(status).expect("a status");
+            Failure::Answered(Answer {
+                status,
+                content_type: None,
+                retry_after: None,
+                body: Bytes::new(),
+                is_whole: true,
+            })
+        };
+        for status in [429, 502, 503, 504] {
+            assert!(answered(status).blames_endpoint(), "{status}");
+        }
+        for status in [301, 400, 401, 404, 409, 422, 428, 430, 500, 501, 505, 507] {
+            assert!(!answered(status).blames_endpoint(), "{status}");
+        }
+        let broker = Failure::Unacknowledged { why: String::new(), ambiguous: false };
+        for failure in [Failure::ConnectTimedOut, Failure::TimedOut, Failure::Broken(String::new()), broker] {
+            assert!(failure.blames_endpoint(), "{failure:?}");
+        }
+    }
+}
