@@ -11,7 +11,7 @@ use rusqlite::params;
 use super::Sqlite;
 use super::changes::Changes;
 use super::ids;
-use super::rows;
+use super::message_row;
 use super::search::Direction;
 use super::search::Found;
 use super::search::Search;
@@ -148,7 +148,11 @@ fn list(file: &Connection, part: &Part, limits: &limits::Sqlite) -> rusqlite::Re
         Ok(destinations) => destinations,
         Err(error) => return Ok(Err(error)),
     };
-    let Found { deliveries, next } = search(part, Direction::NewestFirst, destinations, limits).run(&transaction)?;
+    let search = match search(part, Direction::NewestFirst, destinations, limits) {
+        Ok(search) => search,
+        Err(error) => return Ok(Err(error)),
+    };
+    let Found { deliveries, next } = search.run(&transaction)?;
     Ok(Ok(Page { deliveries: summaries(&transaction, &deliveries, &names)?, next: next.map(ids::public) }))
 }
 
@@ -172,15 +176,23 @@ fn finished(
             return Ok(Err(AdminError::NoQueue(source.clone())));
         }
     }
-    search(part, Direction::OldestFirst, destinations, limits).run(&transaction).map(Ok)
+    match search(part, Direction::OldestFirst, destinations, limits) {
+        Ok(search) => search.run(&transaction).map(Ok),
+        Err(error) => Ok(Err(error)),
+    }
 }
 
-fn search<'p>(part: &'p Part, direction: Direction, destinations: Vec<i64>, limits: &limits::Sqlite) -> Search<'p> {
-    // What no id can be is behind all of them.
-    let after = part.after.map(|after| ids::written(after).unwrap_or(i64::MAX));
+fn search<'p>(
+    part: &'p Part,
+    direction: Direction,
+    destinations: Vec<i64>,
+    limits: &limits::Sqlite,
+) -> Result<Search<'p>, AdminError> {
+    let written = |after| ids::written(after).ok_or(AdminError::BadCursor(after));
+    let after = part.after.map(written).transpose()?;
     let Part { filter, states, limit, .. } = part;
     let (max_scanned, max_time) = (limits.max_scanned, limits.max_read);
-    Search { filter, destinations, states, direction, after, limit: *limit, max_scanned, max_time }
+    Ok(Search { filter, destinations, states, direction, after, limit: *limit, max_scanned, max_time })
 }
 
 /// What a list shows of a delivery.
@@ -235,7 +247,7 @@ fn show(file: &Connection, source: &str, id: i64) -> rusqlite::Result<Option<Det
     if deliveries.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Details { deliveries, message: rows::message(&transaction, id)?.map(Arc::new) }))
+    Ok(Some(Details { deliveries, message: message_row::whole(&transaction, id)?.map(Arc::new) }))
 }
 
 /// One message that is delivered again.

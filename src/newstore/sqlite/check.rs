@@ -10,7 +10,7 @@ use rusqlite::OpenFlags;
 use rusqlite::config::DbConfig;
 
 use super::ids;
-use super::rows;
+use super::message_row;
 use super::schema;
 use super::schema::Owner;
 use super::statements;
@@ -191,12 +191,12 @@ fn broken(file: &Connection, query: &str, wrong: &str) -> rusqlite::Result<Lines
 /// Whether each message is what was written.
 fn messages(file: &Connection) -> rusqlite::Result<Lines> {
     let (mut count, mut damaged) = (0_u64, Vec::new());
-    let mut statement = file.prepare(&format!("SELECT id, {} FROM messages ORDER BY id", rows::MESSAGE))?;
+    let mut statement = file.prepare(&format!("SELECT id, {} FROM messages ORDER BY id", message_row::COLUMNS))?;
     let mut found = statement.query([])?;
     while let Some(row) = found.next()? {
         let id = row.get(0)?;
         count += 1;
-        if rows::decode(row, 1)?.is_none() {
+        if message_row::read(row, id, 1)?.is_none() {
             damaged.push(ids::public(id));
         }
     }

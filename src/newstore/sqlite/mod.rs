@@ -16,6 +16,7 @@ mod housekeeper;
 mod ids;
 mod log_repair;
 mod mailbox;
+mod message_row;
 mod metrics;
 mod open;
 mod private;

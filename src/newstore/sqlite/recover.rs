@@ -25,9 +25,9 @@ use super::admin::Names;
 use super::changes::Changes;
 use super::ids;
 use super::mailbox::Settled;
+use super::message_row;
 use super::private::beside;
 use super::private::sync_folder;
-use super::rows;
 use super::schema;
 use super::schema::Owner;
 use super::shared::Forgotten;
@@ -233,7 +233,7 @@ impl Recovery {
 
     /// The columns of a message that is what was written.
     fn columns(&self, id: i64) -> rusqlite::Result<Option<Vec<Value>>> {
-        if rows::message(&self.damaged, id)?.is_none() {
+        if message_row::whole(&self.damaged, id)?.is_none() {
             return Ok(None);
         }
         let mut statement = self.damaged.prepare_cached(&format!("SELECT {MESSAGE} FROM messages WHERE id = ?1"))?;
@@ -438,7 +438,8 @@ fn deliver(
         state @ (State::Queued | State::Retrying | State::Delivered | State::Dead) => state,
     };
     let latest = changes.due().saturating_add(MAX_PAUSE);
-    let due = (state == State::Retrying).then(|| delivered.due.filter(|due| *due <= latest).unwrap_or(changes.due()));
+    let due =
+        (state == State::Retrying).then(|| delivered.due.filter(|due| *due <= latest).unwrap_or_else(|| changes.due()));
     let failures = delivered.failures.as_json();
     file.prepare_cached(
         "INSERT INTO deliveries (message, destination, state, attempts, before_replay, settled, due, replayed, lane, status, failures)

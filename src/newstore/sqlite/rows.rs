@@ -1,23 +1,15 @@
-//! Messages as rows: what is written of one, and what is read.
+//! What is written of a message, and what is known of one without reading it.
 
-use bytes::Bytes;
-use http::Method;
 use rusqlite::Connection;
 use rusqlite::OptionalExtension as _;
-use rusqlite::Row;
 
 use super::statements::limit_of;
 use crate::event::Lane;
 use crate::message::Message;
 use crate::message::codec;
-use crate::time::Moment;
 
 /// Why a delivery is given up whose message is not what was written.
 pub(super) const DAMAGED: &str = "damaged on disk";
-
-/// What a message is read from.
-pub(super) const MESSAGE: &str =
-    "received, checksum, source, event_id, type, method, target, trace, verified, headers, body";
 
 /// What is written of a message besides what stands in it as it is. It is made on the thread of the request, to spare the writer.
 #[derive(Debug)]
@@ -58,39 +50,6 @@ pub(super) fn size(connection: &Connection, id: i64) -> rusqlite::Result<Option<
     Ok(size.map(|size| usize::try_from(size).unwrap_or_default()))
 }
 
-/// Reads a message; `None` when it is not what was written.
-pub(super) fn message(connection: &Connection, id: i64) -> rusqlite::Result<Option<Message>> {
-    let mut statement = connection.prepare_cached(&format!("SELECT {MESSAGE} FROM messages WHERE id = ?1"))?;
-    statement.query_row([id], |row| decode(row, 0)).optional().map(Option::flatten)
-}
-
-/// The message in the columns [`MESSAGE`], which begin here; `None` when it is not what was written: SQLite does not notice a bit
-/// that has flipped in a body.
-pub(super) fn decode(row: &Row<'_>, begin: usize) -> rusqlite::Result<Option<Message>> {
-    let part = |column: usize| Ok::<_, rusqlite::Error>(row.get_ref(begin + column)?.as_str().ok());
-    let value = |column: usize| Ok::<_, rusqlite::Error>(part(column)?.and_then(codec::value));
-    let number = |column: usize| Ok::<_, rusqlite::Error>(row.get_ref(begin + column)?.as_i64().ok());
-    let (Some(received), Some(checksum), Some(source)) = (number(0)?, number(1)?, value(2)?) else { return Ok(None) };
-    let (Some(event_id), Some(method), Some(target)) = (value(3)?, part(5)?, part(6)?) else { return Ok(None) };
-    let (Some(headers), Ok(body)) = (part(9)?, row.get_ref(begin + 10)?.as_blob()) else { return Ok(None) };
-    let (Ok(method), Some(pairs)) = (method.parse::<Method>(), codec::from_json(headers)) else { return Ok(None) };
-    let message = Message {
-        source,
-        event_id,
-        kind: value(4)?,
-        received_at: Moment::from_millis(received),
-        method,
-        headers: pairs,
-        body: Bytes::copy_from_slice(body),
-        target: target.into(),
-        trace: value(7)?,
-        verified: number(8)? == Some(1),
-        keys: None,
-    };
-    let is_whole = i64::from(codec::checksum(&message, headers)) == checksum;
-    Ok(is_whole.then_some(message))
-}
-
 /// A lane as entries have it.
 pub(super) fn lane(lane: Option<Lane>) -> Option<u64> {
     lane.map(|lane| lane.0)
@@ -101,6 +60,7 @@ mod tests {
     use proptest::prelude::*;
     use rusqlite::types::Value;
 
+    use super::super::message_row;
     use super::super::schema;
     use super::super::statements;
     use super::super::statements::Writing;
@@ -112,7 +72,7 @@ mod tests {
         schema::create(&file).expect("a layout");
         let mut writing = Writing::new(&file).expect("statements");
         writing.message(1, (&message, &Columns::of(&message), None)).expect("a message");
-        writing.delivery((1, 1), Some(7), Moment::from_unix(0)).expect("a delivery");
+        writing.delivery((1, 1), Some(7), crate::time::Moment::from_unix(0)).expect("a delivery");
         drop(writing);
         file
     }
@@ -129,10 +89,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_message_comes_back_as_it_was(whole in Message::any()) {
-            let file = written(&whole);
-            prop_assert_eq!(size(&file, 1), Ok(Some(whole.weight())));
-            prop_assert_eq!(message(&file, 1), Ok(Some(whole)));
+        fn any_message_comes_back_as_it_was(message in Message::any()) {
+            let file = written(&message);
+            prop_assert_eq!(size(&file, 1), Ok(Some(message.weight())));
+            prop_assert_eq!(message_row::whole(&file, 1), Ok(Some(message)));
         }
 
         #[test]
@@ -146,7 +106,7 @@ mod tests {
             // What must not be nothing cannot be.
             let _refused = file.execute(&format!("UPDATE {table} SET {name} = ?1"), [value]);
             for state in [3, 4] {
-                prop_assert!(message(&file, 1).is_ok() && size(&file, 1).is_ok());
+                prop_assert!(message_row::whole(&file, 1).is_ok() && size(&file, 1).is_ok());
                 prop_assert!(statements::entry(&file, 1, 1).is_ok() && statements::oldest(&file, 1).is_ok());
                 prop_assert!(statements::fresh(&file, 1, 9).is_ok() && statements::due(&file, 1, 10, 9).is_ok());
                 prop_assert!(statements::next_due(&file, 1, 0).is_ok() && statements::counts(&file, 1).is_ok());

@@ -8,6 +8,7 @@ use rusqlite::Connection;
 
 use super::ids;
 use super::mailbox::Settled;
+use super::message_row;
 use super::queue::Entry;
 use super::rows;
 use super::shared::Known;
@@ -77,7 +78,7 @@ impl Taking {
             }
             let message = match cached {
                 Some(message) => Some(message),
-                None => rows::message(connection, id)?.map(Arc::new),
+                None => message_row::whole(connection, id)?.map(Arc::new),
             };
             let failures = match attempts {
                 0 => Failures::default(),
