@@ -264,7 +264,7 @@ impl Redis {
     pub(super) async fn take(&self, queue: &Queue, want: Want) -> Result<(Vec<Claimed>, Option<Instant>), Unavailable> {
         let line = self.line(queue)?;
         let Process { lease, limits, clock, .. } = &*self.process;
-        let max = want.max.min(line.room(limits.max_in_hand)?);
+        let max = want.max.min(limits.take_scanned).min(line.room(limits.max_in_hand)?);
         if max == 0 {
             return Ok((Vec::new(), None));
         }
