@@ -383,8 +383,8 @@ mod tests {
 
     /// A file with the destinations 1 shop/default, 2 shop/copy and 3 bank/default.
     fn file() -> Connection {
-        let mut file = Connection::open_in_memory().expect("a file");
-        schema::create(&mut file).expect("a layout");
+        let file = Connection::open_in_memory().expect("a file");
+        schema::create(&file).expect("a layout");
         file.execute_batch("INSERT INTO destinations VALUES (1, 'shop', 'default', 0), (2, 'shop', 'copy', 0), (3, 'bank', 'default', 0)")
             .expect("destinations");
         file
