@@ -462,6 +462,9 @@ pub enum AdminError {
         name = .0.name()
     )]
     NotPurged(State),
+    /// No message of this store can have this id.
+    #[error("{0} is no place to go on at; take the \"next\" of the answer before")]
+    BadCursor(MessageId),
     /// Another kind of store would be needed.
     #[error("{0}")]
     NotThisStore(&'static str),

@@ -98,6 +98,7 @@ mod shares;
 mod sign;
 mod sign_send;
 mod slow;
+mod store_files;
 mod strangers;
 mod stream;
 mod supervision;

@@ -148,7 +148,11 @@ fn list(file: &Connection, part: &Part, limits: &limits::Sqlite) -> rusqlite::Re
         Ok(destinations) => destinations,
         Err(error) => return Ok(Err(error)),
     };
-    let Found { deliveries, next } = search(part, Direction::NewestFirst, destinations, limits).run(&transaction)?;
+    let search = match search(part, Direction::NewestFirst, destinations, limits) {
+        Ok(search) => search,
+        Err(error) => return Ok(Err(error)),
+    };
+    let Found { deliveries, next } = search.run(&transaction)?;
     Ok(Ok(Page { deliveries: summaries(&transaction, &deliveries, &names)?, next: next.map(ids::public) }))
 }
 
@@ -172,15 +176,23 @@ fn finished(
             return Ok(Err(AdminError::NoQueue(source.clone())));
         }
     }
-    search(part, Direction::OldestFirst, destinations, limits).run(&transaction).map(Ok)
+    match search(part, Direction::OldestFirst, destinations, limits) {
+        Ok(search) => search.run(&transaction).map(Ok),
+        Err(error) => Ok(Err(error)),
+    }
 }
 
-fn search<'p>(part: &'p Part, direction: Direction, destinations: Vec<i64>, limits: &limits::Sqlite) -> Search<'p> {
-    // What no id can be is behind all of them.
-    let after = part.after.map(|after| ids::written(after).unwrap_or(i64::MAX));
+fn search<'p>(
+    part: &'p Part,
+    direction: Direction,
+    destinations: Vec<i64>,
+    limits: &limits::Sqlite,
+) -> Result<Search<'p>, AdminError> {
+    let written = |after| ids::written(after).ok_or(AdminError::BadCursor(after));
+    let after = part.after.map(written).transpose()?;
     let Part { filter, states, limit, .. } = part;
     let (max_scanned, max_time) = (limits.max_scanned, limits.max_read);
-    Search { filter, destinations, states, direction, after, limit: *limit, max_scanned, max_time }
+    Ok(Search { filter, destinations, states, direction, after, limit: *limit, max_scanned, max_time })
 }
 
 /// What a list shows of a delivery.
@@ -371,8 +383,8 @@ mod tests {
 
     /// A file with the destinations 1 shop/default, 2 shop/copy and 3 bank/default.
     fn file() -> Connection {
-        let mut file = Connection::open_in_memory().expect("a file");
-        schema::create(&mut file).expect("a layout");
+        let file = Connection::open_in_memory().expect("a file");
+        schema::create(&file).expect("a layout");
         file.execute_batch("INSERT INTO destinations VALUES (1, 'shop', 'default', 0), (2, 'shop', 'copy', 0), (3, 'bank', 'default', 0)")
             .expect("destinations");
         file

@@ -193,9 +193,9 @@ mod tests {
     /// A file of several steps, with its log.
     fn store(folder: &Path) -> (PathBuf, Connection, DedupeLog) {
         let path = folder.join("s.db");
-        let mut file = Connection::open(&path).expect("a file");
+        let file = Connection::open(&path).expect("a file");
         file.pragma_update(None, "journal_mode", "WAL").expect("a WAL");
-        schema::create(&mut file).expect("a layout");
+        schema::create(&file).expect("a layout");
         write(&file, 1..=1_000);
         let (log, _) = open_log(&path);
         let record = Record { source: SourceTag::NOBODY, key: Key([7; 16]), until: u32::MAX };

@@ -1,6 +1,7 @@
 //! A batch while it is written, and what follows its commit.
 
 use std::collections::BTreeSet;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rusqlite::Connection;
@@ -84,44 +85,14 @@ impl Work {
         connection: &Connection,
         due: i64,
     ) -> rusqlite::Result<()> {
-        // In their order, and kept until they are written.
-        let mut outcomes = std::mem::take(&mut self.batch.outcomes).into_iter();
-        while let Some(settled) = outcomes.next() {
-            let written = self.settle_one(writing, connection, &settled, due);
-            let applied = *written.as_ref().unwrap_or(&false);
-            self.settled.push((settled, applied));
-            if let Err(error) = written {
-                self.batch.outcomes = outcomes.collect();
-                return Err(error);
+        while let Some(settled) = self.batch.outcomes.pop_front() {
+            // Kept until it is written, also when this panics.
+            self.settled.push((settled, false));
+            if let Some((settled, applied)) = self.settled.last_mut() {
+                *applied = settle(&self.shared, (writing, connection), settled, due, &mut self.moved)?;
             }
         }
         Ok(())
-    }
-
-    fn settle_one(
-        &mut self,
-        writing: &mut Writing<'_>,
-        connection: &Connection,
-        settled: &Settled,
-        due: i64,
-    ) -> rusqlite::Result<bool> {
-        let Some(known) = self.shared.queues.get(settled.queue) else { return Ok(false) };
-        let destination = known.destination();
-        if !writing.settle(destination, settled)? {
-            return Ok(false);
-        }
-        let to = match settled.outcome {
-            Outcome::Delivered { .. } => State::Delivered,
-            Outcome::Retry { .. } => State::Retrying,
-            Outcome::Dead { .. } => State::Dead,
-        };
-        self.moved.push((Change { destination, from: Some(settled.was), to: Some(to) }, false));
-        if let (false, Some(lane)) = (to.is_open(), settled.lane)
-            && let Some(state) = statements::promote(connection, destination, lane, due)?
-        {
-            self.moved.push((Change { destination, from: Some(State::Blocked), to: Some(state) }, true));
-        }
-        Ok(true)
     }
 
     /// Stores the messages that are neither finished nor in the batch before. The senders of the others are answered after the
@@ -236,10 +207,37 @@ impl Work {
     }
 }
 
+/// Writes one outcome; whether the delivery was open.
+fn settle(
+    shared: &Shared,
+    (writing, connection): (&mut Writing<'_>, &Connection),
+    settled: &Settled,
+    due: i64,
+    moved: &mut Vec<(Change, bool)>,
+) -> rusqlite::Result<bool> {
+    let Some(known) = shared.queues.get(settled.queue) else { return Ok(false) };
+    let destination = known.destination();
+    if !writing.settle(destination, settled)? {
+        return Ok(false);
+    }
+    let to = match settled.outcome {
+        Outcome::Delivered { .. } => State::Delivered,
+        Outcome::Retry { .. } => State::Retrying,
+        Outcome::Dead { .. } => State::Dead,
+    };
+    moved.push((Change { destination, from: Some(settled.was), to: Some(to) }, false));
+    if let (false, Some(lane)) = (to.is_open(), settled.lane)
+        && let Some(state) = statements::promote(connection, destination, lane, due)?
+    {
+        moved.push((Change { destination, from: Some(State::Blocked), to: Some(state) }, true));
+    }
+    Ok(true)
+}
+
 impl Drop for Work {
     fn drop(&mut self) {
         let written = self.settled.drain(..).map(|(settled, _)| settled);
-        let outcomes: Vec<_> = written.chain(self.batch.outcomes.drain(..)).collect();
+        let outcomes: VecDeque<_> = written.chain(self.batch.outcomes.drain(..)).collect();
         if !outcomes.is_empty() {
             self.shared.mailbox.give_back(outcomes);
         }

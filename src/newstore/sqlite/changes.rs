@@ -1,6 +1,5 @@
 //! What a command changes, beside the rows that it writes: reported to the writer, which follows up after the commit.
 
-use super::ids;
 use crate::newstore::types::State;
 use crate::store::dedupe_log::Record;
 use crate::time::Moment;
@@ -48,11 +47,9 @@ impl Changes {
         self.moved.push(Change { destination, from, to });
     }
 
-    /// The id of another message.
-    pub(super) fn next_id(&mut self) -> i64 {
-        self.last = ids::next(self.last, self.now);
-        self.stored = true;
-        self.last
+    /// Notes that a message was stored: later ones have higher ids.
+    pub(super) fn stored(&mut self, id: i64) {
+        (self.last, self.stored) = (self.last.max(id), true);
     }
 
     /// Notes a dedupe record, which is added to the log after the commit.

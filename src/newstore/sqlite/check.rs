@@ -218,9 +218,9 @@ mod tests {
 
     /// A file with two good messages, one of them in a lane, and two deliveries of each.
     fn good(path: &Path) -> Connection {
-        let mut file = Connection::open(path).expect("a file");
+        let file = Connection::open(path).expect("a file");
         file.pragma_update(None, "journal_mode", "WAL").expect("a WAL");
-        schema::create(&mut file).expect("a layout");
+        schema::create(&file).expect("a layout");
         file.execute_batch("INSERT INTO destinations VALUES (1, 'shop', 'default', 0), (2, 'shop', 'copy', 0)")
             .expect("destinations");
         let checksum = codec::checksum(&Message::example(), "[]");

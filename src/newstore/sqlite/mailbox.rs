@@ -55,7 +55,7 @@ pub(super) struct Mailbox {
 /// What is written together.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
-    pub(super) outcomes: Vec<Settled>,
+    pub(super) outcomes: VecDeque<Settled>,
     pub(super) arrivals: VecDeque<Arrival>,
     pub(super) commands: VecDeque<Command>,
     pub(super) asides: Vec<Aside>,
@@ -217,7 +217,7 @@ impl Mailbox {
     pub(super) fn settle(&self, settled: Settled) {
         let submitted = self.submit(|batch| {
             self.outcomes.fetch_add(1, Ordering::Relaxed);
-            batch.outcomes.push(settled);
+            batch.outcomes.push_back(settled);
         });
         drop(submitted);
     }
@@ -267,7 +267,7 @@ impl Mailbox {
     }
 
     /// Puts outcomes that were not written before all that came since.
-    pub(super) fn give_back(&self, mut outcomes: Vec<Settled>) {
+    pub(super) fn give_back(&self, mut outcomes: VecDeque<Settled>) {
         let mut pending = self.lock();
         outcomes.append(&mut pending.outcomes);
         pending.outcomes = outcomes;

@@ -36,7 +36,6 @@ mod tests_open;
 mod volatile;
 mod writer;
 
-use std::any::Any;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -47,6 +46,7 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use self::changes::Changes;
+use self::mailbox::Answer;
 use self::mailbox::Arrival;
 use self::mailbox::Aside;
 use self::mailbox::Command;
@@ -199,7 +199,7 @@ impl Sqlite {
     }
 
     /// The rows of the destinations that are registered: what is replayed for others would not be delivered.
-    pub(super) fn registered(&self) -> Vec<i64> {
+    fn registered(&self) -> Vec<i64> {
         self.shared.queues.all().iter().map(|known| known.destination()).collect()
     }
 
@@ -330,7 +330,7 @@ impl Sqlite {
 
     /// Reads on the connection for operators, on a thread that may wait. The read is given up after a while when it keeps the WAL from
     /// restarting, so it looks at a bounded number of rows.
-    pub(super) async fn view<T: Send + 'static>(
+    async fn view<T: Send + 'static>(
         self: &Arc<Self>,
         read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Unavailable> {
@@ -341,13 +341,14 @@ impl Sqlite {
 
     /// Has the writer do something in the transaction of its next batch; answers when it is safe on disk. `act` notes what it changes
     /// of deliveries in [`Changes`], so that counts are right and what may be attempted is.
-    pub(super) async fn command<T: Send + 'static>(
+    async fn command<T: Send + 'static>(
         &self,
         act: impl FnOnce(&Connection, &mut Changes) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Unavailable> {
         let (reply, done) = oneshot::channel();
         let act = Box::new(move |file: &Connection, changes: &mut Changes| {
-            Ok(Box::new(act(file, changes)?) as Box<dyn Any + Send>)
+            let answer: Answer = Box::new(act(file, changes)?);
+            Ok(answer)
         });
         self.shared.mailbox.submit(|batch| batch.commands.push_back(Command { act, reply }))?;
         let answer = done.await.map_err(|_gone| self.gone())??;
@@ -356,7 +357,7 @@ impl Sqlite {
 
     /// Has the writer do something that takes longer, on its connection and outside of a transaction. The function that `act` gets
     /// writes the next batch, if there is one: it is called every few milliseconds, so that nobody waits.
-    pub(super) async fn aside<T: Send + 'static>(
+    async fn aside<T: Send + 'static>(
         &self,
         act: impl FnOnce(&Connection, &mut dyn FnMut() -> Result<(), Lost>) -> Result<T, Lost> + Send + 'static,
     ) -> Result<T, Unavailable> {

@@ -75,8 +75,7 @@ impl Sqlite {
         let mut owned = own(&options.path)?;
         // A link to a file elsewhere is followed once: what is beside the file, and the room on its disk, are there.
         let path = fs::canonicalize(&options.path).unwrap_or_else(|_unknown| options.path.clone());
-        let (path, (wall, steady)) = (path.as_path(), options.clocks.clone());
-        let now = wall.now();
+        let (path, now) = (path.as_path(), options.clocks.0.now());
         set_lone_wal_aside(path, now)?;
         drop_cached_pages(path)?;
         let mut log = None;
@@ -92,25 +91,7 @@ impl Sqlite {
         let Some((log, _)) = log else { return Err(format!("there is no dedupe log beside {}", path.display())) };
         // Only now it is known to be a store.
         private::narrow(path);
-        let limits = options.limits.sqlite.clone();
-        let housekeeper = Arc::new(Housekeeper::new(limits.clone()));
-        let connections = Connections::default();
-        let watched = housekeeper.watch(&mut connection).and_then(|()| connections.open(path));
-        watched.map_err(|error| Failure::Sqlite(error).explain(path))?;
-        let shared = Arc::new(Shared {
-            path: path.to_owned(),
-            pauses: Pauses::new(steady, now.millis()),
-            mailbox: Mailbox::new(limits.batch_bytes),
-            housekeeper,
-            connections,
-            queues: Queues::default(),
-            cache: Cache::new(limits.cached_bytes),
-            forgotten: Forgotten::default(),
-            owned: Mutex::new(owned),
-            log,
-            wall,
-            limits,
-        });
+        let shared = share(path, options, (&mut connection, log, owned)).map_err(|failure| failure.explain(path))?;
         let writer = Writer {
             retention: Retention::new(&shared.limits, now),
             shared: Arc::clone(&shared),
@@ -133,6 +114,32 @@ impl Sqlite {
             recovery: tokio::sync::Mutex::default(),
         })
     }
+}
+
+/// What the threads share with the handle, for a file that is open.
+fn share(
+    path: &Path,
+    options: &Options<'_>,
+    (writer, log, owned): (&mut Connection, Arc<DedupeLog>, File),
+) -> Result<Arc<Shared>, Failure> {
+    let (limits, (wall, steady)) = (options.limits.sqlite.clone(), options.clocks.clone());
+    let (housekeeper, connections) = (Arc::new(Housekeeper::new(limits.clone())), Connections::default());
+    housekeeper.watch(writer)?;
+    connections.open(path)?;
+    Ok(Arc::new(Shared {
+        path: path.to_owned(),
+        pauses: Pauses::new(steady, wall.now().millis()),
+        mailbox: Mailbox::new(limits.batch_bytes),
+        housekeeper,
+        connections,
+        queues: Queues::default(),
+        cache: Cache::new(limits.cached_bytes),
+        forgotten: Forgotten::default(),
+        owned: Mutex::new(owned),
+        log,
+        wall,
+        limits,
+    }))
 }
 
 /// Starts the threads: the housekeeper is the first that has to end, the dedupe log's is the last.

@@ -358,6 +358,7 @@ fn import(
             continue;
         };
         insert(file, free, columns)?;
+        changes.stored(free);
         present.keys.extend(keys.iter().map(|key| (Key(*key), free)));
         remember(columns, keys, changes);
         for (destination, delivered) in deliveries {
@@ -437,7 +438,8 @@ fn deliver(
         state @ (State::Queued | State::Retrying | State::Delivered | State::Dead) => state,
     };
     let latest = changes.due().saturating_add(MAX_PAUSE);
-    let due = (state == State::Retrying).then(|| delivered.due.filter(|due| *due <= latest).unwrap_or(changes.due()));
+    let due =
+        (state == State::Retrying).then(|| delivered.due.filter(|due| *due <= latest).unwrap_or_else(|| changes.due()));
     let failures = delivered.failures.as_json();
     file.prepare_cached(
         "INSERT INTO deliveries (message, destination, state, attempts, before_replay, settled, due, replayed, lane, status, failures)
@@ -519,8 +521,8 @@ mod tests {
     const ROWS: i64 = 2;
 
     fn present() -> Connection {
-        let mut file = Connection::open_in_memory().expect("a file");
-        schema::create(&mut file).expect("a layout");
+        let file = Connection::open_in_memory().expect("a file");
+        schema::create(&file).expect("a layout");
         file.execute_batch("INSERT INTO destinations VALUES (7, 'shop', 'default', 0)").expect("a destination");
         file
     }
@@ -528,8 +530,8 @@ mod tests {
     /// A file on disk with the destinations 1 shop/default and 2 shop/copy.
     fn damaged(folder: &Path) -> (PathBuf, Connection) {
         let path = folder.join("s.db.damaged-1");
-        let mut file = Connection::open(&path).expect("a file");
-        schema::create(&mut file).expect("a layout");
+        let file = Connection::open(&path).expect("a file");
+        schema::create(&file).expect("a layout");
         file.execute_batch("INSERT INTO destinations VALUES (1, 'shop', 'default', 0), (2, 'shop', 'copy', 0)")
             .expect("destinations");
         (path, file)

@@ -397,8 +397,8 @@ mod tests {
 
     #[test]
     fn as_many_are_looked_at_and_found_as_may_be() {
-        let mut file = Connection::open_in_memory().expect("a file");
-        schema::create(&mut file).expect("a layout");
+        let file = Connection::open_in_memory().expect("a file");
+        schema::create(&file).expect("a layout");
         for message in 1..=10 {
             let sql = "INSERT INTO deliveries (message, destination, state, attempts, before_replay, settled)
                        VALUES (?1, ?2, 6, 0, 0, 0)";
@@ -430,8 +430,8 @@ mod tests {
 
     #[test]
     fn every_walk_has_the_plan_that_it_was_written_for() {
-        let mut file = Connection::open_in_memory().expect("a file");
-        schema::create(&mut file).expect("a layout");
+        let file = Connection::open_in_memory().expect("a file");
+        schema::create(&file).expect("a layout");
         let plan = |sql: &str| {
             let mut statement = file.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect("a statement");
             let lines = statement.raw_query().mapped(|row| row.get::<_, String>(3));

@@ -317,8 +317,8 @@ mod tests {
 
     #[test]
     fn every_query_finds_its_rows_by_an_index() {
-        let mut file = Connection::open_in_memory().expect("a file");
-        schema::create(&mut file).expect("a layout");
+        let file = Connection::open_in_memory().expect("a file");
+        schema::create(&file).expect("a layout");
         let plan = |sql: &str| -> String {
             let mut statement = file.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect(sql);
             // What parameters are does not matter, but they have to be there.

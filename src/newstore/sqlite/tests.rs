@@ -406,8 +406,9 @@ async fn a_damaged_file_is_set_aside_while_the_gateway_serves_and_its_outcomes_a
     assert_eq!(ids(&fresh), ["d"], "what was in the damaged file waits to be recovered");
     assert!(fresh[0].id() > last, "ids go on");
     world.store.flush(&queue).await.expect("recorded");
-    let first = ids::written(first).expect("an id");
-    assert!(world.sqlite().shared.forgotten.of(queue.id(), first).is_some());
+    let (shared, id) = (&world.sqlite().shared, ids::written(first).expect("an id"));
+    assert!(shared.forgotten.of(queue.id(), id).is_some());
+    assert!(shared.forgotten.of(queue.id(), id + 1).is_none());
     let aside = private::endings(&world.path()).into_iter().find(|it| it.to_str().is_some_and(open::is_quarantined));
     let aside = private::beside(&world.path(), aside.expect("a file").to_str().expect("text"));
     let name = aside.file_name().expect("a name").to_str().expect("text").to_owned();
@@ -529,4 +530,40 @@ async fn a_registered_destination_keeps_its_handle_and_its_terms_are_exchanged()
     assert_eq!(ids(&world.take(&queues[1], 9).await), ["a"]);
     assert_eq!(world.stats(&queue).await, (0, 1, 0, 0));
     assert_eq!(world.sqlite().registered().len(), 2);
+}
+
+#[tokio::test]
+async fn what_is_acknowledged_is_synced_and_outcomes_alone_are_after_a_while() {
+    for (sync_every, alone) in [(Duration::ZERO, 2), (HOUR, 1)] {
+        let world = World::new(limits::Sqlite { sync_every, ..Default::default() });
+        let queue = world.queue("shop").await;
+        let synchronous = || {
+            world.sqlite().aside(|file, _next| {
+                let level = file.query_row("PRAGMA synchronous", [], |row| row.get::<_, i64>(0));
+                level.map_err(|error| Lost(error.to_string()))
+            })
+        };
+        world.enqueue(&queue, "a", None).await;
+        assert_eq!(synchronous().await.expect("a level"), 2, "FULL");
+        world.take(&queue, 1).await.remove(0).settle(world.delivered());
+        wait_until("it to be recorded", || world.sqlite().shared.mailbox.outcomes() == 0).await;
+        assert_eq!(synchronous().await.expect("a level"), alone);
+        world.enqueue(&queue, "b", None).await;
+        assert_eq!(synchronous().await.expect("a level"), 2, "FULL");
+    }
+}
+
+#[tokio::test]
+async fn whoever_asks_after_a_while_gets_what_nobody_told_of() {
+    let world = World::new(limits::Sqlite::default());
+    let queue = world.queue("shop").await;
+    world.enqueue(&queue, "a", None).await;
+    world.take(&queue, 1).await.remove(0).settle(world.delivered());
+    world.store.flush(&queue).await.expect("recorded");
+    assert!(world.take(&queue, 9).await.is_empty());
+    let untold = |file: &Connection, _: &mut Changes| file.execute("UPDATE deliveries SET state = 3, attempts = 0", []);
+    world.sqlite().command(untold).await.expect("written");
+    assert!(world.take(&queue, 9).await.is_empty(), "nothing is known of it");
+    world.hand.advance(STALE);
+    assert_eq!(ids(&world.take(&queue, 9).await), ["a"]);
 }

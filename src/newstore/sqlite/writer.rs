@@ -65,7 +65,7 @@ impl Writer {
     pub(super) fn run(&mut self, beat: &Heartbeat) -> Result<(), Lost> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
-            None => self.reopen().inspect_err(|Lost(why)| drop(self.shared.mailbox.set_failing(Some(why.clone()))))?,
+            None => self.reopen().map_err(|lost| self.fail(lost))?,
         };
         self.check_free_space();
         let served = self.serve(&connection, beat);
@@ -77,6 +77,12 @@ impl Writer {
             drop(connection.pragma_update(None, "wal_checkpoint", "TRUNCATE"));
         }
         served
+    }
+
+    /// Why nothing can be written, for those who ask.
+    fn fail(&self, lost: Lost) -> Lost {
+        self.shared.mailbox.set_failing(Some(lost.0.clone()));
+        lost
     }
 
     fn serve(&mut self, connection: &Connection, beat: &Heartbeat) -> Result<(), Lost> {
@@ -151,9 +157,8 @@ impl Writer {
         self.damaged |= Fault::of(error) == Fault::Damage;
         let said = if self.damaged { "is damaged" } else { "could not be written" };
         let why = format!("the SQLite file {said} ({error})");
-        self.shared.mailbox.set_failing(Some(why.clone()));
         tracing::error!(%error, path = %self.shared.path.display(), "the store's file {said}: it is opened anew");
-        Lost(why)
+        self.fail(Lost(why))
     }
 
     /// Closes all connections, has the file read from the disk from here on, and opens it: in its place a fresh one, if it is damaged.

@@ -306,6 +306,7 @@ impl ApiError {
                 AdminError::NotReplayed(_) | AdminError::NotPurged(_) => {
                     problem(StatusCode::BAD_REQUEST, format_args!("state: {error}"))
                 }
+                AdminError::BadCursor(_) => problem(StatusCode::BAD_REQUEST, format_args!("cursor: {error}")),
                 AdminError::NotThisStore(_) | AdminError::BadPath(_) => problem(StatusCode::BAD_REQUEST, &error),
             },
         }
