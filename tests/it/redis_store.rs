@@ -343,6 +343,33 @@ fn the_deliveries_of_a_lane_are_taken_one_after_the_other_and_hold_up_no_other_l
 }
 
 #[test]
+fn what_may_be_taken_is_found_between_what_waits_for_its_lane() {
+    let redis = Redis::start();
+    let process = Process::start(&redis.url());
+    let free = |event: u32| event.is_multiple_of(7) || event > 60;
+    (0..80).for_each(|event| process.enqueue(event, (!free(event)).then_some(1)));
+    let wanted: Vec<_> = (0..80).filter(|event| free(*event) || *event == 1).map(|event| event.to_string()).collect();
+    assert_eq!(process.numbers(99), wanted);
+}
+
+#[test]
+fn what_stands_behind_deliveries_in_hand_is_taken_at_once() {
+    let redis = Redis::start();
+    let process = Process::start(&redis.url());
+    (0..2).for_each(|event| process.enqueue(event, None));
+    let held = process.take(2);
+    process.clock.advance(LEASE + Duration::from_millis(1));
+    process.enqueue(2, None);
+    let now = Clock::Manual(Arc::clone(&process.clock)).instant();
+    for _held in 0..2 {
+        let taken = process.try_take(1).expect("an answer");
+        assert_eq!((taken.deliveries.len(), taken.next_due), (0, Some(now)), "there may be more");
+    }
+    assert_eq!(process.numbers(1), ["2"]);
+    drop(held);
+}
+
+#[test]
 fn a_take_is_shared_by_what_is_due_and_what_is_new_and_the_oldest_is_first() {
     let redis = Redis::start();
     let process = Process::start(&redis.url());

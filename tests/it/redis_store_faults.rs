@@ -134,7 +134,7 @@ fn nothing_more_is_taken_while_as_many_outcomes_as_may_be_are_not_recorded() {
     assert_eq!(held.len(), 2);
     proxy.set_away(true);
     held.into_iter().for_each(|delivery| delivery.settle(delivered()));
-    let why = process.try_take(9).err().expect("refused").to_string();
+    let why = process.try_take(9).expect_err("refused").to_string();
     assert!(why.contains("does not record"), "{why}");
     proxy.set_away(false);
     process.flush();

@@ -264,7 +264,7 @@ impl Redis {
     pub(super) async fn take(&self, queue: &Queue, want: Want) -> Result<(Vec<Claimed>, Option<Instant>), Unavailable> {
         let line = self.line(queue)?;
         let Process { lease, limits, clock, .. } = &*self.process;
-        let max = want.max.min(line.room(limits.max_in_hand)?);
+        let max = want.max.min(limits.take_scanned).min(line.room(limits.max_in_hand)?);
         if max == 0 {
             return Ok((Vec::new(), None));
         }
@@ -279,8 +279,12 @@ impl Redis {
         };
         let next_due = u64::try_from(pause).ok().map(|pause| clock.instant() + Duration::from_micros(pause));
         let lease = Lease { end: asked + *lease, deadline };
+        let any = !taken.is_empty();
         let entries = taken.into_iter().filter_map(|entry| Entry::read(line.id(), entry));
-        Ok((entries.filter_map(|entry| self.hand_out(&line, entry, lease)).collect(), next_due))
+        let claimed: Vec<_> = entries.filter_map(|entry| self.hand_out(&line, entry, lease)).collect();
+        // There may be more behind what was in hand already.
+        let next_due = if any && claimed.is_empty() { Some(clock.instant()) } else { next_due };
+        Ok((claimed, next_due))
     }
 
     /// What is in hand already is not handed out again, and what cannot be read is given up.

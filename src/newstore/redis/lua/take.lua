@@ -29,7 +29,7 @@ local function weight(fields)
 end
 
 -- What was never taken mostly stands in one piece, and is read so: twice as many each time, about as many as there is room for, and
--- one by one when half of what is read is not wanted.
+-- one alone after half of what was read was not wanted.
 local cache, step = {}, 1
 
 local function read(id, is_fresh)
@@ -42,7 +42,7 @@ local function read(id, is_fresh)
         hits = hits + 1
       end
     end
-    if is_fresh then step = hits * 2 < count and 0 or math.min(step * 2, 32) end
+    if is_fresh then step = hits * 2 < count and 1 or math.min(step * 2, 32) end
   end
   return cache[id]
 end
