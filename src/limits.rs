@@ -76,12 +76,6 @@ pub struct Sqlite {
     pub batch_bytes: usize,
     /// Outcomes of attempts that wait to be written; from so many on, nothing more is taken.
     pub max_outcomes: usize,
-    /// Events of a queue that are kept in memory after they were written, so that they need not be read.
-    pub window: usize,
-    /// About how many bytes of memory they may take.
-    pub window_bytes: usize,
-    /// Events of a queue that wait for an earlier one of their lane, as numbers in memory; from so many on, nothing more is taken.
-    pub max_behind: usize,
     /// Events that are read at once.
     pub max_load: usize,
     /// Bytes of bodies that are read at once; one event in any case.
@@ -100,8 +94,6 @@ pub struct Sqlite {
     pub backup_pages: i32,
     /// Rows that a list or a replay scans before it answers with a cursor.
     pub max_scanned: i64,
-    /// Rows that a list sorts in memory.
-    pub max_sorted: i64,
     /// Events that retention scans in one transaction.
     pub retention_rows: i64,
     /// About how many bytes of theirs are deleted in one transaction.
@@ -117,8 +109,6 @@ pub struct Sqlite {
 /// Queues in Redis.
 #[derive(Debug, Clone)]
 pub struct Redis {
-    /// Entries that a take reads at a step.
-    pub take_step: usize,
     /// Bytes after which a take ends; one entry in any case.
     pub take_bytes: usize,
     /// Entries that a take scans at most.
@@ -205,9 +195,6 @@ impl Default for Sqlite {
             restart_timeout: Duration::from_millis(100),
             batch_bytes: 8 * 1024 * 1024,
             max_outcomes: 16 * 1024,
-            window: 512,
-            window_bytes: 8 * 1024 * 1024,
-            max_behind: 100_000,
             max_load: 256,
             max_load_bytes: 4 * 1024 * 1024,
             claimed_ahead: 1024,
@@ -217,7 +204,6 @@ impl Default for Sqlite {
             recover_rows: 200,
             backup_pages: 256,
             max_scanned: 20_000,
-            max_sorted: 10_000,
             retention_rows: 500,
             retention_bytes: 8 * 1024 * 1024,
             retention_written: 8 * 1024 * 1024,
@@ -230,7 +216,6 @@ impl Default for Sqlite {
 impl Default for Redis {
     fn default() -> Self {
         Self {
-            take_step: 32,
             take_bytes: 256 * 1024,
             take_scanned: 1024,
             max_in_hand: 16 * 1024,

@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::harness::Answer;
 use crate::harness::Gateway;
 use crate::harness::Github;
+use crate::harness::Redis;
 use crate::harness::TOKEN;
 use crate::harness::picky;
 use crate::harness::steerable;
@@ -102,8 +103,8 @@ fn everything_that_is_described_is_so() {
     let gateway = Gateway::start(&steerable(&upstream.url()));
     described(&mut contract, &gateway);
     let gateway = conflicts(&mut contract, gateway, &upstream.url());
-    broken(&mut contract, &gateway);
     drop(gateway);
+    out(&mut contract, &upstream.url());
     switched_off(&mut contract);
     assert_eq!(contract.unseen(), []);
 }
@@ -324,14 +325,11 @@ fn conflicts(contract: &mut Contract, gateway: Gateway, upstream: &str) -> Gatew
     Gateway::start_in(folder, &steerable(upstream))
 }
 
-/// A file that is overwritten while the gateway runs.
-fn broken(contract: &mut Contract, gateway: &Gateway) {
-    for name in ["store.db", "store.db-wal"] {
-        let file = gateway.folder().join(name);
-        let length = std::fs::metadata(&file).map_or(0, |file| file.len());
-        let mut file = std::fs::OpenOptions::new().write(true).open(file).expect("a file");
-        std::io::Write::write_all(&mut file, &vec![b'x'; usize::try_from(length).expect("small")]).expect("written");
-    }
+/// A store that is out.
+fn out(contract: &mut Contract, upstream: &str) {
+    let mut redis = Redis::start();
+    let gateway = Gateway::start(&steerable(upstream).replace("sqlite:store.db", &redis.url()));
+    redis.kill();
     let bulk = r#"{"source": "github"}"#;
     for (method, path, target, body) in [
         ("GET", LIST, LIST, ""),
@@ -340,7 +338,7 @@ fn broken(contract: &mut Contract, gateway: &Gateway) {
         ("POST", REPLAY, REPLAY, bulk),
         ("POST", PURGE, PURGE, bulk),
     ] {
-        let answer = contract.ask(gateway, (method, path), target, body);
+        let answer = contract.ask(&gateway, (method, path), target, body);
         assert_eq!(answer.status, 503, "{target}: {}", answer.text());
     }
 }

@@ -91,7 +91,7 @@ fn delivered_events_go_after_their_time_although_the_clock_was_ahead_when_others
     }
     let left = || {
         let file = rusqlite::Connection::open(folder.path().join("store.db")).expect("a file");
-        let count = "SELECT count(*) FROM events WHERE id LIKE 'small-%'";
+        let count = "SELECT count(*) FROM messages WHERE event_id LIKE 'small-%'";
         file.query_row(count, [], |row| row.get::<_, i64>(0)).expect("a count")
     };
     assert_eq!(left(), 10);

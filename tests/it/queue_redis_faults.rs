@@ -184,7 +184,7 @@ fn a_redis_that_is_out_of_memory_takes_no_events_and_still_lets_those_go_that_it
 }
 
 #[test]
-fn an_idle_gateway_asks_redis_once_in_two_seconds_whatever_it_has() {
+fn an_idle_gateway_asks_redis_less_than_once_a_second_for_each_queue() {
     let (redis, upstream) = (Redis::start(), Upstream::start());
     let others = ["b", "c", "d"].map(|name| {
         let source = Github::delivering(&format!("queue = {{ url = \"{}\", timeout = \"1s\" }}", upstream.url()));
@@ -207,7 +207,7 @@ fn an_idle_gateway_asks_redis_once_in_two_seconds_whatever_it_has() {
     let (before, begun) = (calls(), Instant::now());
     wait_until("some looks", || begun.elapsed() > Duration::from_millis(6500));
     let made = calls() - before;
-    assert!((1..=4).contains(&made), "{made} calls in 6.5 s");
+    assert!((4..=4 * 6).contains(&made), "{made} calls in 6.5 s for four queues");
 }
 
 /// Events that come in all the time, to several gateways.

@@ -213,18 +213,18 @@ fn an_open_circuit_breaker_is_seen_with_what_waits_for_it_and_closes_with_the_fi
 fn what_is_in_hand_is_within_the_limit_but_for_one_event_of_each_source() {
     let under_way: Arc<(AtomicUsize, AtomicUsize)> = Arc::default();
     let counted = Arc::clone(&under_way);
-    let upstream = Upstream::with(move |_, _| {
+    let nowhere = Upstream::nowhere();
+    let slow = move |_: usize, _: &_| {
         let (now, most) = &*counted;
         most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
         std::thread::sleep(Duration::from_millis(50));
         now.fetch_sub(1, Ordering::SeqCst);
         Reply::Status(200, "")
-    });
+    };
     let sources = ["first", "second"].map(|name| {
         format!(
             "[sources.{name}]\nprofile = \"github\"\npath = \"/{name}\"\nsecrets = [\"plain:{SECRET}\"]\n\
-             deliver.queue = {{ url = \"{}\" }}\n",
-            upstream.url()
+             deliver.queue = {{ url = \"http://{nowhere}/app\"{EAGER} }}\n",
         )
     });
     let store = "[store]\nurl = \"sqlite:store.db\"\nmax_in_hand = \"3MiB\"\n";
@@ -236,6 +236,7 @@ fn what_is_in_hand_is_within_the_limit_but_for_one_event_of_each_source() {
             assert_eq!(delivery.send(gateway.address()).text(), QUEUED);
         }
     }
+    let _upstream = Upstream::at(nowhere, slow);
     delivered(&gateway, "first", 12.0);
     delivered(&gateway, "second", 12.0);
     let most = under_way.1.load(Ordering::SeqCst);
