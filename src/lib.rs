@@ -41,7 +41,6 @@ pub mod event;
 pub mod message;
 pub mod sign;
 pub mod store;
-pub mod newstore;
 pub mod dedup;
 pub mod target;
 pub mod dispatch;

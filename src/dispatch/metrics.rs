@@ -5,7 +5,7 @@ use prometheus::Histogram;
 use prometheus::IntCounter;
 use prometheus::IntGauge;
 
-use crate::newstore::Stats;
+use crate::store::Stats;
 use crate::time::Moment;
 
 /// The metrics of one destination.

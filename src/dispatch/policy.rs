@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::newstore::Tries;
+use crate::store::Tries;
 use crate::time::Moment;
 
 /// Longest that an endpoint may ask to be left alone.

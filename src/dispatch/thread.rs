@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::sync::watch;
 
 use super::Dispatcher;
-use crate::newstore::Store;
+use crate::store::Store;
 use crate::supervisor::Heartbeat;
 use crate::supervisor::Lost;
 use crate::supervisor::Phase;

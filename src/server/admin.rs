@@ -23,7 +23,7 @@ use tokio::net::TcpListener;
 use crate::admission::Connections;
 use crate::admission::Terms;
 use crate::dedup::OnOutage;
-use crate::newstore::Store;
+use crate::store::Store;
 use crate::origin::TrustedProxies;
 use crate::store::Unavailable;
 use crate::supervisor::Background;

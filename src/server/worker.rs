@@ -28,7 +28,7 @@ use crate::gateway::Caller;
 use crate::gateway::Endpoint;
 use crate::gateway::Gateway;
 use crate::gateway::Way;
-use crate::newstore::Store;
+use crate::store::Store;
 use crate::origin::Peer;
 use crate::source::Destination;
 use crate::source::Source;

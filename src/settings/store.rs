@@ -10,7 +10,7 @@ use super::section::size;
 use super::section::word;
 use crate::dedup::OnOutage;
 use crate::dedup::Terms;
-use crate::newstore::Kind;
+use crate::store::Kind;
 use crate::store::Durability;
 use crate::store::RedisUrl;
 

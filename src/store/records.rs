@@ -11,7 +11,7 @@ use prometheus::IntCounter;
 
 use super::Earlier;
 use super::KeyMap;
-use super::Keys;
+use crate::message::Keys;
 use super::Keyspace;
 use super::Known;
 use super::Noted;

@@ -9,7 +9,7 @@ use http::HeaderValue;
 use super::Failure;
 use crate::message::Message;
 use crate::message::codec;
-use crate::newstore::Redis;
+use crate::store::Redis;
 use crate::store::Keyspace;
 use crate::store::redis::script::Script;
 

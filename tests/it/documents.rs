@@ -79,9 +79,9 @@ fn what_the_probes_say_according_to_the_readme_is_what_the_source_says() {
         "server/admin.rs",
         "supervisor/mod.rs",
         "supervisor/heartbeat.rs",
-        "newstore/mod.rs",
-        "newstore/sqlite/mailbox.rs",
-        "newstore/sqlite/writer.rs",
+        "store/mod.rs",
+        "store/sqlite/mailbox.rs",
+        "store/sqlite/writer.rs",
         "store/dedupe_log/mod.rs",
     ];
     let source: String =

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use doorward::limits::Limits;
-use doorward::newstore::AdminError;
-use doorward::newstore::Filter;
-use doorward::newstore::State;
-use doorward::newstore::Summary;
-use doorward::newstore::Want;
+use doorward::store::AdminError;
+use doorward::store::Filter;
+use doorward::store::State;
+use doorward::store::Summary;
+use doorward::store::Want;
 
 use crate::harness::Proxy;
 use crate::harness::Redis;

@@ -4,8 +4,8 @@ use std::time::Duration;
 use std::time::Instant;
 
 use doorward::limits::Limits;
-use doorward::newstore::Filter;
-use doorward::newstore::State;
+use doorward::store::Filter;
+use doorward::store::State;
 use doorward::store::Published;
 
 use crate::harness::Cluster;
@@ -188,7 +188,7 @@ fn an_outcome_that_redis_refuses_is_left_alone_and_the_others_are_recorded() {
     redis.command::<()>(&["SET", "doorward:{shop}:d:default:blocked", "no set"]);
     process.take(20).into_iter().for_each(|delivery| delivery.settle(delivered()));
     process.flush();
-    let doorward::newstore::Store::Redis(store) = &process.store else { panic!("it is Redis") };
+    let doorward::store::Store::Redis(store) = &process.store else { panic!("it is Redis") };
     assert_eq!(store.refused().get(), 1);
     redis.command::<()>(&["DEL", "doorward:{shop}:d:default:blocked"]);
     process.clock.advance(LEASE);
@@ -255,7 +255,7 @@ fn each_source_of_a_cluster_is_on_its_node() {
         let (once, to) = (crate::redis_store::once(&message, 1), process.to(None).remove(at));
         let stored = process.run(process.store.enqueue(std::sync::Arc::new(message), &[to], Some(&once)));
         assert_eq!(stored.expect("stored"), Published::Appended);
-        let want = doorward::newstore::Want { max: 9, bytes: usize::MAX };
+        let want = doorward::store::Want { max: 9, bytes: usize::MAX };
         let taken = process.run(process.store.take(&process.queues[at], want)).expect("an answer").deliveries;
         taken.into_iter().for_each(|delivery| process.settle(delivery, dead()));
     }

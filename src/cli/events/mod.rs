@@ -17,8 +17,8 @@ use super::count;
 use super::runtime;
 use super::say;
 use super::say_json;
-use crate::newstore::MAX_PART;
-use crate::newstore::State;
+use crate::store::MAX_PART;
+use crate::store::State;
 use crate::time::Format;
 use crate::time::Moment;
 

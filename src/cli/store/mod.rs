@@ -15,7 +15,7 @@ use super::events::client::Client;
 use super::events::client::Gateway;
 use super::runtime;
 use super::say;
-use crate::newstore::sqlite::check;
+use crate::store::sqlite::check;
 
 /// Longest that a copy may take: as long as the file is large.
 const PATIENCE: Duration = Duration::from_hours(24);

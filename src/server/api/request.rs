@@ -5,10 +5,10 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use crate::newstore::Filter;
-use crate::newstore::MAX_PART;
-use crate::newstore::MessageId;
-use crate::newstore::State;
+use crate::store::Filter;
+use crate::store::MAX_PART;
+use crate::store::MessageId;
+use crate::store::State;
 use crate::problem::closest;
 use crate::time::Format;
 use crate::time::Moment;

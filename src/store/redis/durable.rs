@@ -22,7 +22,7 @@ use super::connection::Failed;
 use super::connection::leads_nowhere;
 use super::script::Call;
 use super::script::Script;
-use super::scripts::millis;
+use super::claim_scripts::millis;
 use super::url::RedisUrl;
 use crate::store::Keyspace;
 use crate::supervisor::Supervisor;

@@ -1,11 +1,367 @@
-//! What Redis is used by: connections, scripts and durable writes.
+//! Claims, dedupe records, messages and deliveries in Redis, shared by all gateways that use the same one.
+//!
+//! All keys of a source have one tag, so that each step is one script. Redis keeps the time, so that gateways need no common clock.
+//!
+//! - A dedupe record holds `P` and the token of the attempt that claims the event, or `D` and the token of the attempt that finished
+//!   it. That of an event whose type was not wanted, and is not signed, holds `I` and what stands for the type.
+//! - A message is an entry of the stream `events`, which is an ordered list with access by id. Each of its deliveries is in one place of
+//!   its destination: never taken, due (a claim is a due time too: its deadline), blocked behind its lane, or finished.
+//! - What a gateway has taken is claimed until the deadline, which also names the claim. Nobody takes over: what is not settled by then
+//!   is due again.
 
+mod admin;
+mod claim_scripts;
+mod claims;
 pub(crate) mod connection;
 pub(crate) mod durable;
+mod entry;
+mod line;
+mod links;
+mod queue_scripts;
+mod record;
 pub(crate) mod script;
-pub(crate) mod scripts;
 mod seek;
+mod upkeep;
 pub(crate) mod url;
 
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use std::time::Instant;
+
+use prometheus::IntCounter;
+use redis::Value;
+
 pub use self::durable::Durability;
+use self::entry::Entry;
+use self::line::Line;
+use self::line::Told;
+use self::line::What;
+use self::links::Address;
+use self::links::Links;
+use self::links::Use;
+use self::upkeep::Upkeep;
 pub use self::url::RedisUrl;
+use super::Claimed;
+use super::FailedAttempt;
+use super::Lease;
+use super::Once;
+use super::Outcome;
+use super::Queue;
+use super::QueueTerms;
+use super::Route;
+use super::Stats;
+use super::Want;
+use crate::clock::Clock;
+use crate::limits;
+use crate::limits::Limits;
+use crate::message::Message;
+use crate::store::Keyspace;
+use crate::store::Published;
+use crate::store::Unavailable;
+use crate::store::redis::connection::Failed;
+use crate::store::redis::script::Call;
+use crate::store::redis::claim_scripts::earlier;
+use crate::store::redis::claim_scripts::kind;
+use crate::store::redis::claim_scripts::millis;
+use crate::store::redis::claim_scripts::names;
+use crate::supervisor::Background;
+use crate::supervisor::Supervisor;
+
+/// How a Redis is used.
+#[derive(Debug, Clone)]
+pub struct Options<'o> {
+    /// Where it is.
+    pub url: &'o RedisUrl,
+    /// How long a command of a request may take.
+    pub timeout: Duration,
+    /// When what is stored counts as safe; as soon as Redis answers without one.
+    pub durability: Option<Durability>,
+    /// How long a delivery stays with the gateway that took it.
+    pub lease: Duration,
+    /// All sources, and the tags of streams: what keys there may be.
+    pub spaces: &'o [Keyspace],
+    /// Sizes, intervals and thresholds.
+    pub limits: Limits,
+    /// A steady clock. One that a test moves is also what Redis goes by.
+    pub clock: Clock,
+    /// Owns its tasks.
+    pub supervisor: &'o Supervisor,
+}
+
+/// A handle to a Redis, for one runtime.
+#[derive(Debug, Clone)]
+pub struct Redis {
+    process: Arc<Process>,
+    links: Arc<Links>,
+    /// Claims and dedupe records that are tried again.
+    again: Arc<Again>,
+}
+
+/// What all handles share.
+#[derive(Debug)]
+struct Process {
+    lease: Duration,
+    spaces: Vec<Keyspace>,
+    limits: limits::Redis,
+    clock: Clock,
+    /// By the index in their handles.
+    lines: Mutex<Vec<Arc<Line>>>,
+    upkeep: Upkeep,
+    refused: IntCounter,
+}
+
+#[derive(Debug, Default)]
+struct Again {
+    tasks: Background,
+    count: AtomicUsize,
+}
+
+impl Redis {
+    /// A handle that connects when it is first used, on the runtime that uses it.
+    pub fn new(options: &Options<'_>) -> Self {
+        let (url, supervisor) = (options.url.clone(), options.supervisor.clone());
+        let address = Address { url, timeout: options.timeout, durability: options.durability, supervisor };
+        let (name, help) = ("doorward_outcomes_refused_total", "Outcomes of deliveries that Redis refused to record.");
+        #[expect(clippy::expect_used, reason = "the name is a constant")]
+        let refused = IntCounter::new(name, help).expect("a valid metric");
+        let process = Process {
+            lease: options.lease,
+            spaces: options.spaces.to_vec(),
+            limits: options.limits.redis.clone(),
+            clock: options.clock.clone(),
+            lines: Mutex::default(),
+            upkeep: Upkeep::default(),
+            refused,
+        };
+        Self { process: Arc::new(process), links: Arc::new(Links::new(address)), again: Arc::default() }
+    }
+
+    /// `doorward_outcomes_refused_total`, to be registered.
+    pub fn refused(&self) -> &IntCounter {
+        &self.process.refused
+    }
+
+    /// Runs a script on the keys of `space`, for targets that are in the same Redis. It may run more than once. What it wrote is as
+    /// safe as `store.durability` says when there is an answer; for that it has to write even what it finds done.
+    ///
+    /// # Errors
+    /// Why there is no answer, and whether the script may have run.
+    pub(crate) async fn run(&self, space: &Keyspace, call: Call) -> Result<i64, Failed> {
+        self.links.durable(space, call).await
+    }
+
+    pub(super) fn local(&self) -> Self {
+        let links = Arc::new(Links::new(self.links.address.clone()));
+        Self { process: Arc::clone(&self.process), links, again: Arc::default() }
+    }
+
+    /// Whether Redis has answered this handle at any time.
+    pub(super) fn has_answered(&self) -> bool {
+        self.links.was_made(&self.process.spaces)
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Vec<Arc<Line>>> {
+        self.process.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn line(&self, queue: &Queue) -> Result<Arc<Line>, Unavailable> {
+        let unknown = || Unavailable("there is no such queue".to_owned());
+        self.lines().get(queue.index()).map(Arc::clone).ok_or_else(unknown)
+    }
+
+    /// The time for scripts: Redis's own, but in tests.
+    fn now(&self) -> String {
+        match &self.process.clock {
+            Clock::System | Clock::Steady { .. } => "0".to_owned(),
+            clock @ Clock::Manual(_) => clock.now().millis().saturating_mul(1000).to_string(),
+        }
+    }
+
+    pub(super) async fn register(&self, destinations: &[QueueTerms]) -> Result<Vec<Queue>, Unavailable> {
+        let lines: Vec<_> = destinations.iter().map(|terms| self.known(terms)).collect();
+        for line in &lines {
+            match self.begin(line, Use::Requests).await {
+                // It is asked again when the queue is used.
+                Ok(()) | Err(Begun::Unheard(_)) => {}
+                Err(Begun::Leftover(why)) => return Err(why),
+            }
+        }
+        Ok(lines.iter().map(|line| line.queue.clone()).collect())
+    }
+
+    fn known(&self, terms: &QueueTerms) -> Arc<Line> {
+        let mut lines = self.lines();
+        if let Some(line) = lines.iter().find(|line| *line.id() == terms.id) {
+            line.set_keep(terms.keep);
+            return Arc::clone(line);
+        }
+        let line = Arc::new(Line::new(Queue::new(terms.id.clone(), lines.len()), terms.keep));
+        lines.push(Arc::clone(&line));
+        drop(lines);
+        self.look_after(&line);
+        line
+    }
+
+    /// Makes a destination known in Redis before it is first used.
+    async fn begin(&self, line: &Line, purpose: Use) -> Result<(), Begun> {
+        if line.is_known.load(Ordering::Relaxed) { Ok(()) } else { self.make_known(line, purpose).await }
+    }
+
+    async fn make_known(&self, line: &Line, purpose: Use) -> Result<(), Begun> {
+        let keys = ["destinations", "stream", "done", "dead"].map(|key| format!("{}{key}", line.space.prefix()));
+        let call = queue_scripts::BEGIN.call(keys).argument(line.id().name.as_str());
+        match self.links.call::<i64>(&line.space, purpose, &call).await.map_err(Begun::Unheard)? {
+            0 => {
+                line.is_known.store(true, Ordering::Relaxed);
+                Ok(())
+            }
+            left => Err(Begun::Leftover(Unavailable(format!(
+                "version 0.1 still has {left} events of {} to deliver from this Redis; let 0.1 deliver what it queues, then use \
+                 this version, or name another Redis",
+                line.id().source
+            )))),
+        }
+    }
+
+    pub(super) async fn enqueue(
+        &self,
+        message: &Arc<Message>,
+        to: &[Route],
+        once: Option<&Once>,
+    ) -> Result<Published, Unavailable> {
+        let lines = to.iter().map(|route| self.line(&route.queue)).collect::<Result<Vec<_>, _>>()?;
+        let Some(first) = lines.first() else {
+            return Err(Unavailable("the message goes to no destination".to_owned()));
+        };
+        for line in &lines {
+            self.begin(line, Use::Requests).await?;
+        }
+        let space = &first.space;
+        let ignored = once.and_then(|once| once.keys.ignored);
+        let records = once.into_iter().flat_map(|once| names(&once.space, once.keys));
+        let records = records.chain(once.zip(ignored).map(|(once, ignored)| once.space.name(ignored.any)));
+        let of_line = |line: &Arc<Line>| {
+            ["ready", "lanes", "blocked", "open"].map(|part| line::key(&line.space, &line.id().name, part))
+        };
+        let call = queue_scripts::ENQUEUE.call(records.chain([line::stream(space)]).chain(lines.iter().flat_map(of_line)));
+        let (token, ttl) = once.map(|once| (once.token.text(), millis(once.ttl))).unwrap_or_default();
+        let call = call.argument(self.now()).argument(token).argument(ttl.to_string()).argument(kind(ignored));
+        let lanes = to.iter().map(|route| route.lane.map(entry::lane_name).unwrap_or_default());
+        let call = lanes.fold(call.argument(to.len().to_string()), Call::argument);
+        let fields = entry::fields(message, to);
+        let call = fields.iter().fold(call, |call, (name, value)| call.argument(*name).argument(value.as_ref()));
+        let published = match self.links.durable(space, call).await {
+            Ok(0 | 1) => Ok(Published::Appended),
+            Ok(answer) => Ok(Published::Earlier(earlier(answer))),
+            Err(failed) => Err(failed.error),
+        };
+        // It may be there without an answer.
+        if !matches!(published, Ok(Published::Earlier(_))) {
+            lines.iter().for_each(|line| line.queue.signal().raise());
+        }
+        published
+    }
+
+    pub(super) async fn take(&self, queue: &Queue, want: Want) -> Result<(Vec<Claimed>, Option<Instant>), Unavailable> {
+        let line = self.line(queue)?;
+        let Process { lease, limits, clock, .. } = &*self.process;
+        let max = want.max.min(limits.take_scanned).min(line.room(limits.max_in_hand)?);
+        if max == 0 {
+            return Ok((Vec::new(), None));
+        }
+        self.begin(&line, Use::Takes).await?;
+        let (bytes, asked) = (want.bytes.min(limits.take_bytes), clock.instant());
+        let numbers = [max, bytes, limits.take_scanned].map(|number| number.to_string());
+        let call = queue_scripts::TAKE.call(line.keys()).argument(self.now()).argument(lease.as_micros().to_string());
+        let call = numbers.into_iter().fold(call, Call::argument);
+        let answer: Value = self.links.call(&line.space, Use::Takes, &call).await.map_err(|failed| failed.error)?;
+        let Some([Value::Int(deadline), Value::Int(pause), Value::Array(taken)]) = entry::parts(answer) else {
+            return Err(no_answer());
+        };
+        let next_due = u64::try_from(pause).ok().map(|pause| clock.instant() + Duration::from_micros(pause));
+        let lease = Lease { end: asked + *lease, deadline };
+        let any = !taken.is_empty();
+        let entries = taken.into_iter().filter_map(|entry| Entry::read(line.id(), entry));
+        let claimed: Vec<_> = entries.filter_map(|entry| self.hand_out(&line, entry, lease)).collect();
+        // There may be more behind what was in hand already.
+        let next_due = if any && claimed.is_empty() { Some(clock.instant()) } else { next_due };
+        Ok((claimed, next_due))
+    }
+
+    /// What is in hand already is not handed out again, and what cannot be read is given up.
+    fn hand_out(&self, line: &Line, entry: Entry, lease: Lease) -> Option<Claimed> {
+        if !line.hold(&entry, lease.deadline) {
+            return None;
+        }
+        let Entry { id, tries, lane, message } = entry;
+        if let Some(message) = message {
+            return Some(Claimed { id, message, lane, tries, lease: Some(lease) });
+        }
+        let (source, destination) = (&line.id().source, &line.id().name);
+        tracing::error!(
+            source,
+            destination,
+            %id,
+            "a queued event is damaged in Redis and cannot be delivered; it is kept as a dead letter"
+        );
+        let (at, reason) = (self.process.clock.now(), "damaged in Redis".to_owned());
+        let failed = FailedAttempt { at, ms: 0, status: None, reason, answer: String::new() };
+        let what = (What::Damaged(Outcome::Dead { failed }), self.process.clock.instant());
+        line.tell(Told::new(id, lane, (tries, lease.deadline), what));
+        None
+    }
+
+    pub(super) fn settle(&self, queue: &Queue, claimed: &Claimed, outcome: Outcome) {
+        self.tell(queue, claimed, What::Tried(outcome));
+    }
+
+    pub(super) fn give_back(&self, queue: &Queue, claimed: &Claimed) {
+        self.tell(queue, claimed, What::GivenBack);
+    }
+
+    fn tell(&self, queue: &Queue, claimed: &Claimed, what: What) {
+        let (Ok(line), Some(lease)) = (self.line(queue), claimed.lease) else { return };
+        let claim = (claimed.tries.clone(), lease.deadline);
+        line.tell(Told::new(claimed.id, claimed.lane, claim, (what, self.process.clock.instant())));
+    }
+
+    pub(super) async fn flush(&self, queue: &Queue) -> Result<(), Unavailable> {
+        let line = self.line(queue)?;
+        loop {
+            let recorded = line.recorded.notified();
+            if line.is_recorded() {
+                return Ok(());
+            }
+            recorded.await;
+        }
+    }
+
+    pub(super) fn stats(&self, queue: &Queue) -> Result<Stats, Unavailable> {
+        Ok(self.line(queue)?.stats())
+    }
+}
+
+/// Why a destination is not known in Redis.
+enum Begun {
+    Unheard(Failed),
+    /// Version 0.1 has events there.
+    Leftover(Unavailable),
+}
+
+impl From<Begun> for Unavailable {
+    fn from(begun: Begun) -> Self {
+        match begun {
+            Begun::Unheard(failed) => failed.error,
+            Begun::Leftover(why) => why,
+        }
+    }
+}
+
+fn no_answer() -> Unavailable {
+    Unavailable("Redis answers something else than what it was asked".to_owned())
+}

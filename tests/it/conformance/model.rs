@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
-use doorward::newstore::State;
+use doorward::store::State;
 
 use super::process::QUEUES;
 use super::process::source_of;

@@ -6,7 +6,7 @@ use std::time::Instant;
 use doorward::clock::Clock;
 use doorward::limits;
 use doorward::limits::Limits;
-use doorward::newstore::State;
+use doorward::store::State;
 use doorward::time::Moment;
 
 use super::history::Around;

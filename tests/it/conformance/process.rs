@@ -14,28 +14,28 @@ use doorward::event::Keys;
 use doorward::event::Lane;
 use doorward::limits::Limits;
 use doorward::message;
-use doorward::newstore::AdminError;
-use doorward::newstore::Delivery;
-use doorward::newstore::DestinationId;
-use doorward::newstore::Details;
-use doorward::newstore::Done;
-use doorward::newstore::FailedAttempt;
-use doorward::newstore::Filter;
-use doorward::newstore::MessageId;
-use doorward::newstore::Once;
-use doorward::newstore::Queue;
-use doorward::newstore::QueueTerms;
-use doorward::newstore::Redis;
-use doorward::newstore::Route;
-use doorward::newstore::Sqlite;
-use doorward::newstore::State;
-use doorward::newstore::Stats;
-use doorward::newstore::Store;
-use doorward::newstore::Summary;
-use doorward::newstore::Taken;
-use doorward::newstore::Want;
-use doorward::newstore::redis;
-use doorward::newstore::sqlite;
+use doorward::store::AdminError;
+use doorward::store::Delivery;
+use doorward::store::DestinationId;
+use doorward::store::Details;
+use doorward::store::Done;
+use doorward::store::FailedAttempt;
+use doorward::store::Filter;
+use doorward::store::MessageId;
+use doorward::store::Once;
+use doorward::store::Queue;
+use doorward::store::QueueTerms;
+use doorward::store::Redis;
+use doorward::store::Route;
+use doorward::store::Sqlite;
+use doorward::store::State;
+use doorward::store::Stats;
+use doorward::store::Store;
+use doorward::store::Summary;
+use doorward::store::Taken;
+use doorward::store::Want;
+use doorward::store::redis;
+use doorward::store::sqlite;
 use doorward::store::Earlier;
 use doorward::store::Keyspace;
 use doorward::store::Known;
@@ -265,12 +265,12 @@ impl Process {
         let at = self.clock.now();
         let failed = FailedAttempt { at, ms: 1, status: Some(500), reason: "no".to_owned(), answer: String::new() };
         match outcome {
-            Outcome::Delivered => delivery.settle(doorward::newstore::Outcome::Delivered { at, status: Some(204) }),
+            Outcome::Delivered => delivery.settle(doorward::store::Outcome::Delivered { at, status: Some(204) }),
             Outcome::Retry(pause) => {
                 let after = Duration::from_millis(pause.unsigned_abs());
-                delivery.settle(doorward::newstore::Outcome::Retry { after, failed });
+                delivery.settle(doorward::store::Outcome::Retry { after, failed });
             }
-            Outcome::Dead => delivery.settle(doorward::newstore::Outcome::Dead { failed }),
+            Outcome::Dead => delivery.settle(doorward::store::Outcome::Dead { failed }),
             Outcome::Dropped => drop(delivery),
         }
     }

@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use doorward::clock::Clock;
 use doorward::clock::Manual;
-use doorward::newstore::AdminError;
-use doorward::newstore::Delivery;
-use doorward::newstore::Filter;
-use doorward::newstore::MessageId;
-use doorward::newstore::State;
-use doorward::newstore::Summary;
+use doorward::store::AdminError;
+use doorward::store::Delivery;
+use doorward::store::Filter;
+use doorward::store::MessageId;
+use doorward::store::State;
+use doorward::store::Summary;
 use doorward::time::Moment;
 
 use super::history;

@@ -7,7 +7,7 @@ mod sync {
     pub(crate) use loom::sync::atomic::Ordering;
 }
 
-#[path = "../../../../src/newstore/sqlite/queue.rs"]
+#[path = "../../../../src/store/sqlite/queue.rs"]
 #[allow(dead_code)]
 mod queue;
 #[path = "../../../../src/signal.rs"]

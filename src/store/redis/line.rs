@@ -16,12 +16,12 @@ use super::entry::lane_name;
 use super::record::Record;
 use super::record::letter;
 use crate::event::Lane;
-use crate::newstore::DestinationId;
-use crate::newstore::MessageId;
-use crate::newstore::Outcome;
-use crate::newstore::Queue;
-use crate::newstore::Stats;
-use crate::newstore::Tries;
+use crate::store::DestinationId;
+use crate::store::MessageId;
+use crate::store::Outcome;
+use crate::store::Queue;
+use crate::store::Stats;
+use crate::store::Tries;
 use crate::store::Keyspace;
 use crate::store::Unavailable;
 
@@ -274,7 +274,7 @@ impl Line {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::newstore::FailedAttempt;
+    use crate::store::FailedAttempt;
     use crate::time::Moment;
 
     const ID: MessageId = MessageId { millis: 12, sequence: 3 };

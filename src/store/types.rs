@@ -10,10 +10,55 @@ use crate::event::Lane;
 use crate::message::Keys;
 use crate::message::Message;
 use crate::signal::Signal;
-use crate::store::Keyspace;
-use crate::store::Token;
-use crate::store::Unavailable;
+use super::Keyspace;
 use crate::time::Moment;
+
+/// Names one attempt, so that only the one who holds a claim can let go of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Token(pub u128);
+
+/// By what an event is known that came before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// Its id.
+    Id,
+    /// What is signed of it alone, under another id or as another type.
+    Content,
+}
+
+/// What became of an event that came earlier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Earlier {
+    /// It is finished.
+    Finished(Known),
+    /// Another attempt holds it, or it may have been delivered a moment ago: ask again after this time.
+    InFlight(Duration),
+}
+
+/// The outcome of publishing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Published {
+    /// The event is there, put there by this attempt.
+    Appended,
+    /// It came earlier.
+    Earlier(Earlier),
+}
+
+/// What becomes of an event whose type is not wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Noted {
+    /// It is remembered from now on.
+    New,
+    /// It was remembered before, with this type.
+    Again,
+    /// It came before as another type.
+    OtherType,
+}
+
+/// The store does not answer.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the store does not answer: {0}")]
+pub struct Unavailable(pub String);
 
 /// Most bytes of a destination's last answer that are kept with a delivery.
 pub const MAX_KEPT_ANSWER: usize = 4 * 1024;
@@ -133,10 +178,10 @@ pub struct QueueTerms {
 /// The deliveries that wait for one destination: a handle, which stays valid as long as the process. It is given out by the
 /// store that knows the destination, and means nothing to another.
 #[derive(Debug, Clone)]
-pub struct Queue(Arc<Known>);
+pub struct Queue(Arc<Handle>);
 
 #[derive(Debug)]
-struct Known {
+struct Handle {
     id: DestinationId,
     index: usize,
     signal: Signal,
@@ -145,7 +190,7 @@ struct Known {
 impl Queue {
     /// The handle of a destination that the store keeps at this place of its own list.
     pub(super) fn new(id: DestinationId, index: usize) -> Self {
-        Self(Arc::new(Known { id, index, signal: Signal::default() }))
+        Self(Arc::new(Handle { id, index, signal: Signal::default() }))
     }
 
     /// The destination.

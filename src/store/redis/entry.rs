@@ -12,12 +12,12 @@ use super::record::Record;
 use crate::event::Lane;
 use crate::message::Message;
 use crate::message::codec;
-use crate::newstore::DestinationId;
-use crate::newstore::MessageId;
-use crate::newstore::Route;
-use crate::newstore::State;
-use crate::newstore::Summary;
-use crate::newstore::Tries;
+use crate::store::DestinationId;
+use crate::store::MessageId;
+use crate::store::Route;
+use crate::store::State;
+use crate::store::Summary;
+use crate::store::Tries;
 use crate::time::Moment;
 
 /// The fields of an entry. The first two stand where scripts look for them: the destinations with their lanes, and the weight.
@@ -225,7 +225,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::newstore::Queue;
+    use crate::store::Queue;
 
     const NAMES: [&str; 11] =
         ["to", "id", "type", "received_at", "method", "target", "trace", "verified", "headers", "body", "other"];

@@ -9,14 +9,14 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::limits;
-use crate::newstore::Delivery;
-use crate::newstore::DestinationId;
-use crate::newstore::FailedAttempt;
-use crate::newstore::QueueTerms;
-use crate::newstore::State;
-use crate::newstore::Store;
-use crate::newstore::Taken;
-use crate::newstore::Want;
+use crate::store::Delivery;
+use crate::store::DestinationId;
+use crate::store::FailedAttempt;
+use crate::store::QueueTerms;
+use crate::store::State;
+use crate::store::Store;
+use crate::store::Taken;
+use crate::store::Want;
 use crate::store::Earlier;
 use crate::store::Keyspace;
 use crate::store::Known as KnownBy;
@@ -481,7 +481,7 @@ async fn a_damaged_message_becomes_a_dead_letter_and_the_others_go_on() {
     }
     assert_eq!(seen, ["c"]);
     assert_eq!(world.stats(&queue).await, (0, 1, 0, 2));
-    let page = world.store.list(&crate::newstore::Filter::default(), None, 9).await.expect("a page");
+    let page = world.store.list(&crate::store::Filter::default(), None, 9).await.expect("a page");
     let dead: Vec<_> = page.deliveries.iter().filter(|delivery| delivery.state == State::Dead).collect();
     assert!(dead.iter().all(|dead| dead.attempts == 0 && dead.failures.list()[0].reason == rows::DAMAGED), "{dead:?}");
 }

@@ -16,18 +16,18 @@ use super::Use;
 use super::entry;
 use super::line;
 use super::record;
-use super::scripts;
+use super::queue_scripts;
 use crate::message::Message;
-use crate::newstore::AdminError;
-use crate::newstore::DestinationId;
-use crate::newstore::Details;
-use crate::newstore::Done;
-use crate::newstore::Filter;
-use crate::newstore::MessageId;
-use crate::newstore::Page;
-use crate::newstore::Part;
-use crate::newstore::State;
-use crate::newstore::Summary;
+use crate::store::AdminError;
+use crate::store::DestinationId;
+use crate::store::Details;
+use crate::store::Done;
+use crate::store::Filter;
+use crate::store::MessageId;
+use crate::store::Page;
+use crate::store::Part;
+use crate::store::State;
+use crate::store::Summary;
 use crate::store::Keyspace;
 use crate::store::Unavailable;
 use crate::store::redis::connection::Failed;
@@ -52,13 +52,13 @@ impl Place {
 }
 
 impl Redis {
-    pub(in crate::newstore) async fn list(&self, part: Part) -> Result<Page, AdminError> {
+    pub(in crate::store) async fn list(&self, part: Part) -> Result<Page, AdminError> {
         let places = self.places(&part.filter).await?;
         let Found { deliveries, next } = self.search(&Search { part, newest_first: true }, &places).await?;
         Ok(Page { deliveries, next })
     }
 
-    pub(in crate::newstore) async fn show(&self, source: &str, id: MessageId) -> Result<Option<Details>, AdminError> {
+    pub(in crate::store) async fn show(&self, source: &str, id: MessageId) -> Result<Option<Details>, AdminError> {
         let places = self.places(&of_source(source)).await?;
         let (mut deliveries, mut message) = (Vec::new(), None);
         for place in &places {
@@ -71,13 +71,13 @@ impl Redis {
     }
 
     async fn one(&self, place: &Place, id: MessageId) -> Result<Option<(Summary, Option<Arc<Message>>)>, AdminError> {
-        let call = scripts::SHOW.call(place.keys()).argument(self.now());
+        let call = queue_scripts::SHOW.call(place.keys()).argument(self.now());
         let call = call.argument(place.id.name.as_str()).argument(id.to_string());
         let shown: Value = self.links.call(&place.space, Use::Upkeep, &call).await.map_err(unavailable)?;
         Ok(entry::details(&place.id, shown))
     }
 
-    pub(in crate::newstore) async fn replay(
+    pub(in crate::store) async fn replay(
         &self,
         source: &str,
         id: MessageId,
@@ -103,7 +103,7 @@ impl Redis {
         if again == 0 { Err(AdminError::Waiting(open)) } else { Ok(again) }
     }
 
-    pub(in crate::newstore) async fn replay_all(&self, part: Part) -> Result<Done, AdminError> {
+    pub(in crate::store) async fn replay_all(&self, part: Part) -> Result<Done, AdminError> {
         let named = part.filter.source.is_some();
         let mut places = self.places(&part.filter).await?;
         if !named {
@@ -119,7 +119,7 @@ impl Redis {
         Ok(Done { deliveries, next })
     }
 
-    pub(in crate::newstore) async fn purge(&self, part: Part) -> Result<Done, AdminError> {
+    pub(in crate::store) async fn purge(&self, part: Part) -> Result<Done, AdminError> {
         let places = self.places(&part.filter).await?;
         let search = Search { part, newest_first: false };
         let (found, next) = self.found(&search, &places).await?;
@@ -132,7 +132,7 @@ impl Redis {
             let names: BTreeSet<String> = self.destinations(&place.space).await.map_err(unavailable)?;
             for ids in ids.chunks(PART) {
                 let records = names.iter().map(|name| line::key(&place.space, name, "records"));
-                let call = scripts::PURGE.call(place.keys().chain([answer_key(&place.space)?]).chain(records));
+                let call = queue_scripts::PURGE.call(place.keys().chain([answer_key(&place.space)?]).chain(records));
                 let call = call.argument(self.now()).argument(letters(&search.part.states));
                 let call = call.argument(names.len().to_string());
                 let call = names.iter().fold(call, |call, name| call.argument(name.as_str()));
@@ -157,7 +157,7 @@ impl Redis {
         let Some(line) = &place.line else { return Err(AdminError::NoQueue(place.id.source.clone())) };
         let mut again = 0;
         for ids in ids.chunks(PART) {
-            let call = scripts::REPLAY.call(place.keys().chain([answer_key(&place.space)?])).argument(self.now());
+            let call = queue_scripts::REPLAY.call(place.keys().chain([answer_key(&place.space)?])).argument(self.now());
             let call = call.argument(place.id.name.as_str()).argument(letters(states));
             again += self.change(place, call, ids).await?;
             line.queue.signal().raise();

@@ -17,27 +17,27 @@ use super::search::Found;
 use super::search::Search;
 use super::statements;
 use crate::limits;
-use crate::newstore::types::AdminError;
-use crate::newstore::types::DestinationId;
-use crate::newstore::types::Details;
-use crate::newstore::types::Done;
-use crate::newstore::types::Failures;
-use crate::newstore::types::MessageId;
-use crate::newstore::types::Page;
-use crate::newstore::types::Part;
-use crate::newstore::types::State;
-use crate::newstore::types::Summary;
+use crate::store::AdminError;
+use crate::store::DestinationId;
+use crate::store::Details;
+use crate::store::Done;
+use crate::store::Failures;
+use crate::store::MessageId;
+use crate::store::Page;
+use crate::store::Part;
+use crate::store::State;
+use crate::store::Summary;
 use crate::time::Moment;
 
 impl Sqlite {
-    /// See [`Store::list`](crate::newstore::Store::list).
-    pub(in crate::newstore) async fn list(self: &Arc<Self>, part: Part) -> Result<Page, AdminError> {
+    /// See [`Store::list`](crate::store::Store::list).
+    pub(in crate::store) async fn list(self: &Arc<Self>, part: Part) -> Result<Page, AdminError> {
         let limits = self.shared.limits.clone();
         self.view(move |file| list(file, &part, &limits)).await?
     }
 
-    /// See [`Store::show`](crate::newstore::Store::show).
-    pub(in crate::newstore) async fn show(
+    /// See [`Store::show`](crate::store::Store::show).
+    pub(in crate::store) async fn show(
         self: &Arc<Self>,
         source: &str,
         id: MessageId,
@@ -46,8 +46,8 @@ impl Sqlite {
         Ok(self.view(move |file| show(file, &source, id)).await?)
     }
 
-    /// See [`Store::replay`](crate::newstore::Store::replay).
-    pub(in crate::newstore) async fn replay(
+    /// See [`Store::replay`](crate::store::Store::replay).
+    pub(in crate::store) async fn replay(
         self: &Arc<Self>,
         source: &str,
         id: MessageId,
@@ -62,8 +62,8 @@ impl Sqlite {
         self.command(move |file, changes| replay.run(file, changes)).await?
     }
 
-    /// See [`Store::replay_all`](crate::newstore::Store::replay_all).
-    pub(in crate::newstore) async fn replay_all(self: &Arc<Self>, part: Part) -> Result<Done, AdminError> {
+    /// See [`Store::replay_all`](crate::store::Store::replay_all).
+    pub(in crate::store) async fn replay_all(self: &Arc<Self>, part: Part) -> Result<Done, AdminError> {
         let (limits, registered) = (self.shared.limits.clone(), self.registered());
         let (states, only) = (part.states.clone(), registered.clone());
         let found = self.view(move |file| finished(file, &part, &limits, Some(&only))).await??;
@@ -79,8 +79,8 @@ impl Sqlite {
         Ok(self.command(done).await?)
     }
 
-    /// See [`Store::purge`](crate::newstore::Store::purge).
-    pub(in crate::newstore) async fn purge(self: &Arc<Self>, part: Part) -> Result<Done, AdminError> {
+    /// See [`Store::purge`](crate::store::Store::purge).
+    pub(in crate::store) async fn purge(self: &Arc<Self>, part: Part) -> Result<Done, AdminError> {
         let (limits, states) = (self.shared.limits.clone(), part.states.clone());
         let found = self.view(move |file| finished(file, &part, &limits, None)).await??;
         let done = move |file: &Connection, changes: &mut Changes| {
@@ -376,8 +376,8 @@ mod tests {
     use super::super::tests::World;
     use super::*;
     use crate::message::Message;
-    use crate::newstore::types::Filter;
-    use crate::newstore::types::Outcome;
+    use crate::store::Filter;
+    use crate::store::Outcome;
 
     const NOW: i64 = 5_000;
 

@@ -10,8 +10,8 @@ use rusqlite::Rows;
 use rusqlite::params;
 
 use super::ids;
-use crate::newstore::types::Filter;
-use crate::newstore::types::State;
+use crate::store::Filter;
+use crate::store::State;
 use crate::time::Moment;
 
 /// How far apart, in milliseconds, a message's reception and its id may be: a slow body, or a clock that was put back.

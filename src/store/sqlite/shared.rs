@@ -24,9 +24,9 @@ use super::queue::Counts;
 use crate::clock::Clock;
 use crate::limits;
 use crate::message::Message;
-use crate::newstore::types::DestinationId;
-use crate::newstore::types::Queue;
-use crate::newstore::types::State;
+use crate::store::DestinationId;
+use crate::store::Queue;
+use crate::store::State;
 use crate::store::dedupe_log::DedupeLog;
 
 /// Most outcomes that are kept for a file that was set aside.

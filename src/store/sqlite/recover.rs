@@ -33,14 +33,14 @@ use super::schema::Owner;
 use super::shared::Forgotten;
 use super::statements;
 use crate::event::Key;
-use crate::newstore::types::AdminError;
-use crate::newstore::types::DestinationId;
-use crate::newstore::types::FailedAttempt;
-use crate::newstore::types::Failures;
-use crate::newstore::types::MessageId;
-use crate::newstore::types::Outcome;
-use crate::newstore::types::Recovered;
-use crate::newstore::types::State;
+use crate::store::AdminError;
+use crate::store::DestinationId;
+use crate::store::FailedAttempt;
+use crate::store::Failures;
+use crate::store::MessageId;
+use crate::store::Outcome;
+use crate::store::Recovered;
+use crate::store::State;
 use crate::store::Keyspace;
 use crate::store::Unavailable;
 use crate::store::dedupe_log::Record;
@@ -102,7 +102,7 @@ impl Sqlite {
     ///
     /// # Errors
     /// [`AdminError`] when there is no such file, or it or the present one cannot be used.
-    pub(in crate::newstore) async fn recover(
+    pub(in crate::store) async fn recover(
         self: &Arc<Self>,
         file: &str,
         after: Option<MessageId>,

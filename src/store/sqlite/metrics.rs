@@ -11,14 +11,14 @@ use super::Sqlite;
 
 /// `doorward_store_quarantined`, counted at each scrape.
 #[derive(Debug)]
-pub(in crate::newstore) struct Quarantined {
+pub(in crate::store) struct Quarantined {
     sqlite: Weak<Sqlite>,
     files: IntGauge,
 }
 
 impl Quarantined {
     /// Of this file, for as long as it is open.
-    pub(in crate::newstore) fn new(sqlite: Weak<Sqlite>) -> prometheus::Result<Self> {
+    pub(in crate::store) fn new(sqlite: Weak<Sqlite>) -> prometheus::Result<Self> {
         let help = "Damaged files that were set aside and wait to be recovered.";
         Ok(Self { sqlite, files: IntGauge::new("doorward_store_quarantined", help)? })
     }

@@ -3,10 +3,10 @@
 
 use std::fmt::Display;
 
-use crate::newstore::Failures;
-use crate::newstore::Outcome;
-use crate::newstore::State;
-use crate::newstore::Tries;
+use crate::store::Failures;
+use crate::store::Outcome;
+use crate::store::State;
+use crate::store::Tries;
 use crate::time::Moment;
 
 /// What a record says.
@@ -90,7 +90,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::newstore::FailedAttempt;
+    use crate::store::FailedAttempt;
 
     #[test]
     fn what_an_attempt_came_to_is_read_again() {

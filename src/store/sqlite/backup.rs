@@ -21,7 +21,7 @@ use super::Sqlite;
 use super::private::beside;
 use super::private::sync_folder;
 use super::statements;
-use crate::newstore::types::AdminError;
+use crate::store::AdminError;
 use crate::store::Unavailable;
 use crate::store::dedupe_log::DedupeLog;
 use crate::supervisor::Lost;
@@ -41,7 +41,7 @@ impl Sqlite {
     ///
     /// # Errors
     /// [`AdminError`] when something of these names is there, there is no room, or it cannot be written. Nothing is left then.
-    pub(in crate::newstore) async fn backup(self: &Arc<Self>, folder: &Path) -> Result<PathBuf, AdminError> {
+    pub(in crate::store) async fn backup(self: &Arc<Self>, folder: &Path) -> Result<PathBuf, AdminError> {
         let bytes = fs::metadata(&self.shared.path).map_or(0, |file| file.len());
         let mut copy = Unfinished::begin(&self.shared.path, folder, bytes.saturating_add(self.min_free))
             .map_err(AdminError::BadPath)?;
@@ -168,10 +168,10 @@ mod tests {
     use crate::event::Key;
     use crate::limits;
     use crate::message::Message;
-    use crate::newstore::Filter;
-    use crate::newstore::Route;
-    use crate::newstore::State;
-    use crate::newstore::Store;
+    use crate::store::Filter;
+    use crate::store::Route;
+    use crate::store::State;
+    use crate::store::Store;
     use crate::store::DedupeRecords;
     use crate::store::SourceTag;
     use crate::store::dedupe_log::Record;

@@ -14,7 +14,7 @@ use super::message_row;
 use super::schema;
 use super::schema::Owner;
 use super::statements;
-use crate::newstore::types::State;
+use crate::store::State;
 use crate::store::dedupe_log::DedupeLog;
 
 /// Most lines about one kind of damage.

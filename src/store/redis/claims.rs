@@ -7,20 +7,20 @@ use std::time::Duration;
 use super::Redis;
 use super::Use;
 use crate::event::Ignored;
-use crate::newstore::Once;
+use crate::store::Once;
 use crate::store::Earlier;
 use crate::store::Keyspace;
 use crate::store::Noted;
 use crate::store::Unavailable;
 use crate::store::redis::connection::Connection;
 use crate::store::redis::connection::Failed;
-use crate::store::redis::scripts::CLAIM;
-use crate::store::redis::scripts::IGNORE;
-use crate::store::redis::scripts::earlier;
-use crate::store::redis::scripts::kind;
-use crate::store::redis::scripts::millis;
-use crate::store::redis::scripts::names;
-use crate::store::redis::scripts::released;
+use crate::store::redis::claim_scripts::CLAIM;
+use crate::store::redis::claim_scripts::IGNORE;
+use crate::store::redis::claim_scripts::earlier;
+use crate::store::redis::claim_scripts::kind;
+use crate::store::redis::claim_scripts::millis;
+use crate::store::redis::claim_scripts::names;
+use crate::store::redis::claim_scripts::released;
 
 /// Most claims and dedupe records that are tried again in the background at one time.
 const MAX_AGAIN: usize = 4096;
@@ -30,7 +30,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_mins(1);
 
 impl Redis {
-    pub(in crate::newstore) async fn claim(
+    pub(in crate::store) async fn claim(
         &self,
         once: &Once,
         lease: Duration,
@@ -57,7 +57,7 @@ impl Redis {
         }
     }
 
-    pub(in crate::newstore) async fn ignore(
+    pub(in crate::store) async fn ignore(
         &self,
         space: &Keyspace,
         ignored: Ignored,
@@ -73,7 +73,7 @@ impl Redis {
         }
     }
 
-    pub(in crate::newstore) async fn commit(&self, once: &Once) -> Result<(), Unavailable> {
+    pub(in crate::store) async fn commit(&self, once: &Once) -> Result<(), Unavailable> {
         // Done is the highest state, so that no script has to compare.
         let mut sets = redis::pipe();
         for name in names(&once.space, once.keys) {
@@ -93,7 +93,7 @@ impl Redis {
         Err(failed.error)
     }
 
-    pub(in crate::newstore) async fn release(&self, once: &Once, after: Duration) {
+    pub(in crate::store) async fn release(&self, once: &Once, after: Duration) {
         let call = released(&once.space, once.keys, once.token, after);
         if let Err(failed) = self.links.call::<i64>(&once.space, Use::Requests, &call).await {
             tracing::warn!(error = %failed.error, "a claim could not be released; it ends with its lease");

@@ -19,11 +19,11 @@ use super::Told;
 use super::Use;
 use super::line;
 use super::links::Links;
-use super::scripts;
-use crate::newstore::Stats;
+use super::queue_scripts;
+use crate::store::Stats;
 use crate::store::Keyspace;
 use crate::store::redis::connection::Failed;
-use crate::store::redis::scripts::millis;
+use crate::store::redis::claim_scripts::millis;
 use crate::supervisor::Supervisor;
 use crate::supervisor::Task;
 use crate::time::Moment;
@@ -80,7 +80,7 @@ enum Recorded {
 }
 
 impl Redis {
-    pub(in crate::newstore) fn maintain(&self, supervisor: &Supervisor) {
+    pub(in crate::store) fn maintain(&self, supervisor: &Supervisor) {
         let (links, again) = (Arc::downgrade(&self.links), Arc::downgrade(&self.again));
         let place = Place { runtime: Handle::current(), supervisor: supervisor.clone(), links, again };
         let lines = self.lines();
@@ -166,7 +166,7 @@ impl Redis {
 
     async fn send(&self, line: &Line, batch: &[Told]) -> Recorded {
         let now = self.process.clock.instant();
-        let call = scripts::SETTLE.call(line.keys()).argument(self.now());
+        let call = queue_scripts::SETTLE.call(line.keys()).argument(self.now());
         let call = batch.iter().flat_map(|told| told.arguments(now)).fold(call, |call, part| call.argument(part));
         match self.links.call::<i64>(&line.space, Use::Upkeep, &call).await {
             Ok(_) => Recorded::Yes,
@@ -205,7 +205,7 @@ impl Redis {
         let of_line = |line: &Arc<Line>| {
             ["ready", "due", "blocked", "retrying", "dead", "open"].map(|part| line::key(space, &line.id().name, part))
         };
-        let call = scripts::STATS.call(lines.iter().flat_map(of_line)).argument(self.now());
+        let call = queue_scripts::STATS.call(lines.iter().flat_map(of_line)).argument(self.now());
         let seen: Vec<i64> = self.links.call(space, Use::Upkeep, &call).await.map_err(Begun::Unheard)?;
         for (line, seen) in lines.iter().zip(seen.chunks(6)) {
             let [open, retrying, blocked, dead, oldest, work] = *seen else { continue };
@@ -242,7 +242,7 @@ impl Redis {
         let of_name = |name: &String| ["due", "dead", "open", "records"].map(|part| line::key(space, name, part));
         for _part in 0..MAX_PARTS {
             let keys = std::iter::once(line::stream(space)).chain(names.iter().flat_map(of_name));
-            let call = scripts::SWEEP.call(keys).argument(self.now()).argument(sweep.behind.as_str());
+            let call = queue_scripts::SWEEP.call(keys).argument(self.now()).argument(sweep.behind.as_str());
             let call = call.argument(limits.trim_entries.to_string()).argument(limits.list_bytes.to_string());
             let call = names.iter().fold(call, |call, name| {
                 call.argument(name.as_str()).argument(millis(keep(name).unwrap_or(longest)).to_string())

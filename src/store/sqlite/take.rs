@@ -22,14 +22,14 @@ use super::statements;
 use super::unreadable;
 use crate::event::Lane;
 use crate::message::Message;
-use crate::newstore::Claimed;
-use crate::newstore::types::FailedAttempt;
-use crate::newstore::types::Failures;
-use crate::newstore::types::Outcome;
-use crate::newstore::types::Queue;
-use crate::newstore::types::State;
-use crate::newstore::types::Tries;
-use crate::newstore::types::Want;
+use crate::store::Claimed;
+use crate::store::FailedAttempt;
+use crate::store::Failures;
+use crate::store::Outcome;
+use crate::store::Queue;
+use crate::store::State;
+use crate::store::Tries;
+use crate::store::Want;
 use crate::store::Unavailable;
 use crate::time::Moment;
 
@@ -37,8 +37,8 @@ use crate::time::Moment;
 pub(super) const STALE: Duration = Duration::from_secs(1);
 
 impl Sqlite {
-    /// See [`Store::take`](crate::newstore::Store::take).
-    pub(in crate::newstore) async fn take(
+    /// See [`Store::take`](crate::store::Store::take).
+    pub(in crate::store) async fn take(
         self: &Arc<Self>,
         queue: &Queue,
         want: Want,

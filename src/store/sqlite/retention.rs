@@ -12,7 +12,7 @@ use super::ids;
 use super::rows;
 use super::statements;
 use crate::limits;
-use crate::newstore::types::State;
+use crate::store::State;
 use crate::time::Moment;
 
 /// How long delivered messages are kept for destinations that are not configured any more.

@@ -15,10 +15,10 @@ use super::queue::Entry;
 use super::rows::Columns;
 use crate::event::Key;
 use crate::message::Message;
-use crate::newstore::types::DestinationId;
-use crate::newstore::types::Failures;
-use crate::newstore::types::Outcome;
-use crate::newstore::types::State;
+use crate::store::DestinationId;
+use crate::store::Failures;
+use crate::store::Outcome;
+use crate::store::State;
 use crate::time::Moment;
 
 const INSERT_MESSAGE: &str = "INSERT INTO messages

@@ -174,7 +174,7 @@ mod tests {
     use super::super::tests::wait_until;
     use super::*;
     use crate::message::Message;
-    use crate::newstore::types::Route;
+    use crate::store::Route;
 
     const NEVER: u32 = u32::MAX;
     /// Bytes of a frame, and of what stands before the first one.

@@ -5,17 +5,17 @@ use redis::Value;
 use super::Place;
 use super::unavailable;
 use crate::limits;
-use crate::newstore::AdminError;
-use crate::newstore::Filter;
-use crate::newstore::MessageId;
-use crate::newstore::Part;
-use crate::newstore::State;
-use crate::newstore::Summary;
-use crate::newstore::redis::Redis;
-use crate::newstore::redis::Use;
-use crate::newstore::redis::entry;
-use crate::newstore::redis::no_answer;
-use crate::newstore::redis::scripts;
+use crate::store::AdminError;
+use crate::store::Filter;
+use crate::store::MessageId;
+use crate::store::Part;
+use crate::store::State;
+use crate::store::Summary;
+use crate::store::redis::Redis;
+use crate::store::redis::Use;
+use crate::store::redis::entry;
+use crate::store::redis::no_answer;
+use crate::store::redis::queue_scripts;
 
 /// How far apart, in milliseconds, a message's reception and its id may be: a slow body, or clocks that differ.
 const SLACK: i64 = 5 * 60 * 1000;
@@ -112,7 +112,7 @@ impl Redis {
         loop {
             let direction = if search.newest_first { "1" } else { "0" };
             let limits::Redis { list_page, list_step, list_bytes, .. } = self.process.limits;
-            let call = scripts::LIST.call(place.keys()).argument(self.now()).argument(place.id.name.as_str());
+            let call = queue_scripts::LIST.call(place.keys()).argument(self.now()).argument(place.id.name.as_str());
             let call = call.argument(direction).argument(from.as_str()).argument(to.as_str());
             let call = call.argument(list_page.to_string()).argument(search.index());
             let call = call.argument(list_step.to_string()).argument(list_bytes.to_string());

@@ -1,6 +1,6 @@
 //! What a command changes, beside the rows that it writes: reported to the writer, which follows up after the commit.
 
-use crate::newstore::types::State;
+use crate::store::State;
 use crate::store::dedupe_log::Record;
 use crate::time::Moment;
 

@@ -10,14 +10,14 @@ use super::queue::Claims;
 use super::queue::Counts;
 use super::shared::Shared;
 use super::statements;
-use crate::newstore::types::DestinationId;
-use crate::newstore::types::Queue;
-use crate::newstore::types::QueueTerms;
+use crate::store::DestinationId;
+use crate::store::Queue;
+use crate::store::QueueTerms;
 use crate::store::Unavailable;
 
 impl Sqlite {
-    /// See [`Store::register`](crate::newstore::Store::register).
-    pub(in crate::newstore) async fn register(&self, destinations: &[QueueTerms]) -> Result<Vec<Queue>, Unavailable> {
+    /// See [`Store::register`](crate::store::Store::register).
+    pub(in crate::store) async fn register(&self, destinations: &[QueueTerms]) -> Result<Vec<Queue>, Unavailable> {
         let (shared, terms) = (Arc::clone(&self.shared), destinations.to_vec());
         let act = move |file: &Connection, _: &mut Changes| {
             let queues = terms.iter().map(|terms| register(&shared, file, terms)).collect::<Result<Vec<_>, _>>()?;

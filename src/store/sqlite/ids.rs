@@ -1,7 +1,7 @@
 //! How ids of messages and states of deliveries are written.
 
-use crate::newstore::types::MessageId;
-use crate::newstore::types::State;
+use crate::store::MessageId;
+use crate::store::State;
 use crate::time::Moment;
 
 /// Ids of one millisecond.
