@@ -20,12 +20,12 @@ pub use self::flights::Flights;
 use crate::event::Ignored;
 use crate::message::Keys;
 use crate::message::Message;
-use crate::store::Once;
-use crate::store::Store;
 use crate::store::Earlier;
 use crate::store::Keyspace;
 use crate::store::Known;
 use crate::store::Noted;
+use crate::store::Once;
+use crate::store::Store;
 use crate::store::Unavailable;
 
 /// What happens while the store does not answer.

@@ -21,8 +21,6 @@ use super::section::word;
 use super::shared::Holdings;
 use crate::auth::Jwks;
 use crate::auth::KeySets;
-use crate::store::Kind;
-use crate::store::sqlite::why_volatile;
 use crate::origin::Allowlist;
 use crate::origin::Networks;
 use crate::problem::closest;
@@ -40,6 +38,8 @@ use crate::source::Source;
 use crate::source::SourceName;
 use crate::source::Wanted;
 use crate::store::Keyspace;
+use crate::store::Kind;
+use crate::store::sqlite::why_volatile;
 
 use crate::target::Address;
 use crate::target::Forward;

@@ -10,8 +10,8 @@ use super::section::size;
 use super::section::word;
 use crate::dedup::OnOutage;
 use crate::dedup::Terms;
-use crate::store::Kind;
 use crate::store::Durability;
+use crate::store::Kind;
 use crate::store::RedisUrl;
 
 /// The longest lease, and the longest pause between two attempts: stores take what is due later for an error of a clock.

@@ -11,7 +11,6 @@ use prometheus::IntCounter;
 
 use super::Earlier;
 use super::KeyMap;
-use crate::message::Keys;
 use super::Keyspace;
 use super::Known;
 use super::Noted;
@@ -21,6 +20,7 @@ use super::key_map::Seeded;
 use crate::clock::Clock;
 use crate::event::Ignored;
 use crate::event::Key;
+use crate::message::Keys;
 use crate::time::Moment;
 
 /// Most shards, each with its own lock, so that growing one stops nobody for long.

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
+use super::Keyspace;
 use crate::event::Lane;
 use crate::message::Keys;
 use crate::message::Message;
 use crate::signal::Signal;
-use super::Keyspace;
 use crate::time::Moment;
 
 /// Names one attempt, so that only the one who holds a claim can let go of it.

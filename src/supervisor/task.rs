@@ -21,8 +21,6 @@ pub enum Task {
     SqliteWriter,
     /// The thread that moves the WAL into the SQLite file.
     SqliteCheckpointer,
-    /// The thread that checks the integrity of a SQLite file after it was opened.
-    SqliteCheck,
     /// The thread that syncs the dedupe log and replaces it by snapshots.
     DedupeLog,
     /// Keeps a connection to Redis.
@@ -41,7 +39,7 @@ pub enum Task {
 
 impl Task {
     /// All kinds.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 16] = [
         Self::Worker,
         Self::Admin,
         Self::Drain,
@@ -51,7 +49,6 @@ impl Task {
         Self::QueueMetrics,
         Self::SqliteWriter,
         Self::SqliteCheckpointer,
-        Self::SqliteCheck,
         Self::DedupeLog,
         Self::RedisConnection,
         Self::RedisWriter,
@@ -73,7 +70,6 @@ impl Task {
             Self::QueueMetrics => "queue-metrics",
             Self::SqliteWriter => "sqlite-writer",
             Self::SqliteCheckpointer => "sqlite-ckpt",
-            Self::SqliteCheck => "sqlite-check",
             Self::DedupeLog => "dedupe-log",
             Self::RedisConnection => "redis-conn",
             Self::RedisWriter => "redis-writer",

@@ -9,8 +9,8 @@ use http::HeaderValue;
 use super::Failure;
 use crate::message::Message;
 use crate::message::codec;
-use crate::store::Redis;
 use crate::store::Keyspace;
+use crate::store::Redis;
 use crate::store::redis::script::Script;
 
 /// Appends an entry unless it was appended before under one of the keys, of which the last is the stream. The arguments are for

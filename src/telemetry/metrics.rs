@@ -20,10 +20,10 @@ use prometheus::proto::MetricFamily;
 use super::log::dropped_lines;
 use crate::auth::Jwks;
 use crate::dispatch::QueueMetrics;
+use crate::source::Source;
 use crate::store::DestinationId;
 use crate::store::State;
 use crate::store::Store;
-use crate::source::Source;
 use crate::supervisor;
 use crate::supervisor::Supervisor;
 

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use doorward::limits::Limits;
 use doorward::store::Filter;
-use doorward::store::State;
 use doorward::store::Published;
+use doorward::store::State;
 
 use crate::harness::Cluster;
 use crate::harness::Proxy;

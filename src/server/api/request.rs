@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::problem::closest;
 use crate::store::Filter;
 use crate::store::MAX_PART;
 use crate::store::MessageId;
 use crate::store::State;
-use crate::problem::closest;
 use crate::time::Format;
 use crate::time::Moment;
 

@@ -7,13 +7,11 @@ use std::time::Duration;
 use super::Redis;
 use super::Use;
 use crate::event::Ignored;
-use crate::store::Once;
 use crate::store::Earlier;
 use crate::store::Keyspace;
 use crate::store::Noted;
+use crate::store::Once;
 use crate::store::Unavailable;
-use crate::store::redis::connection::Connection;
-use crate::store::redis::connection::Failed;
 use crate::store::redis::claim_scripts::CLAIM;
 use crate::store::redis::claim_scripts::IGNORE;
 use crate::store::redis::claim_scripts::earlier;
@@ -21,6 +19,8 @@ use crate::store::redis::claim_scripts::kind;
 use crate::store::redis::claim_scripts::millis;
 use crate::store::redis::claim_scripts::names;
 use crate::store::redis::claim_scripts::released;
+use crate::store::redis::connection::Connection;
+use crate::store::redis::connection::Failed;
 
 /// Most claims and dedupe records that are tried again in the background at one time.
 const MAX_AGAIN: usize = 4096;
@@ -30,11 +30,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_mins(1);
 
 impl Redis {
-    pub(in crate::store) async fn claim(
-        &self,
-        once: &Once,
-        lease: Duration,
-    ) -> Result<Option<Earlier>, Unavailable> {
+    pub(in crate::store) async fn claim(&self, once: &Once, lease: Duration) -> Result<Option<Earlier>, Unavailable> {
         let Once { space, keys, token, .. } = once;
         let ignored = keys.ignored.map(|ignored| space.name(ignored.any));
         let call = CLAIM.call(names(space, *keys).chain(ignored));

@@ -17,12 +17,12 @@ use tokio::sync::Mutex;
 use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 
+use super::claim_scripts::millis;
 use super::connection::Connection;
 use super::connection::Failed;
 use super::connection::leads_nowhere;
 use super::script::Call;
 use super::script::Script;
-use super::claim_scripts::millis;
 use super::url::RedisUrl;
 use crate::store::Keyspace;
 use crate::supervisor::Supervisor;

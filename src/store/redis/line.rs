@@ -17,12 +17,12 @@ use super::record::Record;
 use super::record::letter;
 use crate::event::Lane;
 use crate::store::DestinationId;
+use crate::store::Keyspace;
 use crate::store::MessageId;
 use crate::store::Outcome;
 use crate::store::Queue;
 use crate::store::Stats;
 use crate::store::Tries;
-use crate::store::Keyspace;
 use crate::store::Unavailable;
 
 /// The names of the keys of a destination, in the order in which its scripts expect them behind that of the stream.

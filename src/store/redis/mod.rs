@@ -63,12 +63,12 @@ use crate::message::Message;
 use crate::store::Keyspace;
 use crate::store::Published;
 use crate::store::Unavailable;
-use crate::store::redis::connection::Failed;
-use crate::store::redis::script::Call;
 use crate::store::redis::claim_scripts::earlier;
 use crate::store::redis::claim_scripts::kind;
 use crate::store::redis::claim_scripts::millis;
 use crate::store::redis::claim_scripts::names;
+use crate::store::redis::connection::Failed;
+use crate::store::redis::script::Call;
 use crate::supervisor::Background;
 use crate::supervisor::Supervisor;
 
@@ -248,7 +248,8 @@ impl Redis {
         let of_line = |line: &Arc<Line>| {
             ["ready", "lanes", "blocked", "open"].map(|part| line::key(&line.space, &line.id().name, part))
         };
-        let call = queue_scripts::ENQUEUE.call(records.chain([line::stream(space)]).chain(lines.iter().flat_map(of_line)));
+        let call =
+            queue_scripts::ENQUEUE.call(records.chain([line::stream(space)]).chain(lines.iter().flat_map(of_line)));
         let (token, ttl) = once.map(|once| (once.token.text(), millis(once.ttl))).unwrap_or_default();
         let call = call.argument(self.now()).argument(token).argument(ttl.to_string()).argument(kind(ignored));
         let lanes = to.iter().map(|route| route.lane.map(entry::lane_name).unwrap_or_default());

@@ -168,12 +168,12 @@ mod tests {
     use crate::event::Key;
     use crate::limits;
     use crate::message::Message;
+    use crate::store::DedupeRecords;
     use crate::store::Filter;
     use crate::store::Route;
+    use crate::store::SourceTag;
     use crate::store::State;
     use crate::store::Store;
-    use crate::store::DedupeRecords;
-    use crate::store::SourceTag;
     use crate::store::dedupe_log::Record;
 
     fn open_log(path: &Path) -> (DedupeLog, i64) {

@@ -37,11 +37,11 @@ use crate::store::AdminError;
 use crate::store::DestinationId;
 use crate::store::FailedAttempt;
 use crate::store::Failures;
+use crate::store::Keyspace;
 use crate::store::MessageId;
 use crate::store::Outcome;
 use crate::store::Recovered;
 use crate::store::State;
-use crate::store::Keyspace;
 use crate::store::Unavailable;
 use crate::store::dedupe_log::Record;
 

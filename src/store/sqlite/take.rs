@@ -29,8 +29,8 @@ use crate::store::Outcome;
 use crate::store::Queue;
 use crate::store::State;
 use crate::store::Tries;
-use crate::store::Want;
 use crate::store::Unavailable;
+use crate::store::Want;
 use crate::time::Moment;
 
 /// A queue in which nothing is found is read again when that is so long ago, whatever is known of it.

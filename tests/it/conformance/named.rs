@@ -20,9 +20,15 @@ use super::process::Process;
 use super::process::Terms;
 use super::server::Server;
 use super::world::World;
+use crate::harness::Faults;
+use crate::harness::Github;
 use crate::harness::Redis;
+use crate::harness::Reply;
+use crate::harness::Upstream;
 use crate::harness::wait_for;
 use crate::harness::wait_until;
+use crate::queue::QUEUED;
+use crate::queue::queued;
 
 /// Everything happens on the first queue.
 fn enqueue(lane: Option<u64>) -> Step {
@@ -221,4 +227,30 @@ fn a_redis_that_does_not_take_what_came_of_attempts_hands_out_no_more_than_may_w
     process.flush(0).expect("recorded");
     wait_until("it to go on", || process.take_any(0, 1).is_ok_and(|taken| taken.len() == 1));
     process.kill();
+}
+
+#[test]
+fn an_event_that_is_read_before_another_one_cannot_be_read_is_delivered() {
+    const LARGE: usize = 200_000;
+    let (faults, folder) = (Faults::new(), tempfile::tempdir().expect("a folder"));
+    let nowhere = Upstream::nowhere();
+    let settings = queued(&format!("http://{nowhere}/app"), r#", backoff = "1ms", max_backoff = "1ms""#);
+    let settings = settings + "[log]\nlevel = \"debug\"\n";
+    let gateway = faults.start(folder.path(), &settings);
+    assert_eq!(Github::delivery("retried", "{}").send(gateway.address()).text(), QUEUED);
+    gateway.logged("a failed attempt", |event| event["message"] == "not delivered yet");
+    let large = format!("{{\"a\": \"{}\"}}", "x".repeat(LARGE));
+    assert_eq!(Github::delivery("large", large).send(gateway.address()).text(), QUEUED);
+    drop(gateway.kill());
+    // It is started where there is too little memory for the large one, for a while.
+    faults.refuse_memory(LARGE);
+    let upstream = Upstream::at(nowhere, |_, _| Reply::Status(200, ""));
+    let gateway = faults.start(folder.path(), &settings);
+    upstream.wait_for(1);
+    assert_eq!(Github::delivery("later", "[]").send(gateway.address()).text(), QUEUED);
+    faults.give_memory();
+    upstream.wait_for(3);
+    let mut ids = upstream.ids();
+    ids.sort();
+    assert_eq!(ids, ["large", "later", "retried"]);
 }

@@ -19,13 +19,18 @@ use doorward::store::Delivery;
 use doorward::store::DestinationId;
 use doorward::store::Details;
 use doorward::store::Done;
+use doorward::store::Earlier;
 use doorward::store::FailedAttempt;
 use doorward::store::Filter;
+use doorward::store::Keyspace;
+use doorward::store::Known;
 use doorward::store::MessageId;
 use doorward::store::Once;
+use doorward::store::Published;
 use doorward::store::Queue;
 use doorward::store::QueueTerms;
 use doorward::store::Redis;
+use doorward::store::RedisUrl;
 use doorward::store::Route;
 use doorward::store::Sqlite;
 use doorward::store::State;
@@ -33,15 +38,10 @@ use doorward::store::Stats;
 use doorward::store::Store;
 use doorward::store::Summary;
 use doorward::store::Taken;
+use doorward::store::Token;
 use doorward::store::Want;
 use doorward::store::redis;
 use doorward::store::sqlite;
-use doorward::store::Earlier;
-use doorward::store::Keyspace;
-use doorward::store::Known;
-use doorward::store::Published;
-use doorward::store::RedisUrl;
-use doorward::store::Token;
 use doorward::supervisor::Supervisor;
 use doorward::time::Moment;
 use http::HeaderValue;
@@ -81,7 +81,8 @@ pub struct Terms {
 /// One gateway process.
 pub struct Process {
     runtime: Runtime,
-    supervisor: Supervisor,
+    /// Keeps what goes on beside being asked alive.
+    _supervisor: Supervisor,
     pub store: Store,
     pub queues: Vec<Queue>,
     /// The clock for pauses, and what moves it where that is not the wall clock.
@@ -202,16 +203,7 @@ impl Process {
             store.maintain(&supervisor);
             queues
         });
-        Self { runtime, supervisor, store, queues, clock, hand }
-    }
-
-    /// Where what goes on beside being asked runs.
-    pub fn runtime(&self) -> &Handle {
-        &self.runtime.0
-    }
-
-    pub fn supervisor(&self) -> &Supervisor {
-        &self.supervisor
+        Self { runtime, _supervisor: supervisor, store, queues, clock, hand }
     }
 
     fn wait<T>(&self, future: impl Future<Output = T>) -> T {

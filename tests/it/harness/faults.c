@@ -1,5 +1,5 @@
 /* Faults of the system, loaded into the gateway with LD_PRELOAD. The folder that FAULTS names says which: while it has a
- * file "fsync", no file whose name ends as that says reaches the disk, and each try adds a byte to "syncs"; while it has a file
+ * file "fsync", no file whose name ends as that says reaches the disk; while it has a file
  * "hang", nobody who tries to reach the disk comes back, and each adds a byte to it; a file "clock"
  * has the seconds by which the wall clock is wrong, or "=" and the milliseconds since 1970 at which it stands still; while it
  * has a file "memory", nothing is given to whoever asks the C library for as many bytes as that says, or more. */
@@ -37,12 +37,6 @@ static int sync_file(long call, int file) {
     ssize_t named = readlink(link, path, sizeof path - 1);
     if (length < 0 || named < length || strcmp(path + named - length, ending) != 0)
         return (int)syscall(call, file);
-    int count = open_control("syncs", O_WRONLY | O_APPEND | O_CREAT);
-    if (count >= 0) {
-        if (write(count, ".", 1) != 1)
-            abort();
-        close(count);
-    }
     errno = EIO;
     return -1;
 }

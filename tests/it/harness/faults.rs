@@ -57,11 +57,6 @@ impl Faults {
         std::fs::read(self.0.path().join("hang")).map_or(0, |tries| tries.len())
     }
 
-    /// How often a gateway has tried to write to the disk in vain.
-    pub fn failed_syncs(&self) -> usize {
-        std::fs::read(self.0.path().join("syncs")).map_or(0, |tries| tries.len())
-    }
-
     /// Sets the wall clock this many seconds ahead of what it should be.
     pub fn set_clock(&self, seconds: i64) {
         self.control("clock", &seconds.to_string());

@@ -23,7 +23,6 @@ pub struct Proxy {
 struct State {
     /// So many answers come before one that is lost; none is when negative.
     lose: AtomicI64,
-    answers: AtomicUsize,
     /// Most bytes of answers in a millisecond; any number when zero.
     pace: AtomicUsize,
     away: AtomicBool,
@@ -37,14 +36,7 @@ impl Proxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
         let address = listener.local_addr().expect("an address");
         let (away, ended, open) = (AtomicBool::new(false), AtomicBool::new(false), Mutex::default());
-        let state = Arc::new(State {
-            lose: AtomicI64::new(-1),
-            answers: AtomicUsize::new(0),
-            pace: AtomicUsize::new(0),
-            away,
-            ended,
-            open,
-        });
+        let state = Arc::new(State { lose: AtomicI64::new(-1), pace: AtomicUsize::new(0), away, ended, open });
         let shared = Arc::clone(&state);
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
@@ -78,11 +70,6 @@ impl Proxy {
         self.state.pace.store(kilobytes, Ordering::SeqCst);
     }
 
-    /// How many answers have come through.
-    pub fn answers(&self) -> usize {
-        self.state.answers.load(Ordering::SeqCst)
-    }
-
     /// Whether nothing comes through, from now on; what was under way is lost.
     pub fn set_away(&self, away: bool) {
         self.state.away.store(away, Ordering::SeqCst);
@@ -108,9 +95,6 @@ impl State {
             let pace = self.pace.load(Ordering::SeqCst);
             if answers && pace > 0 {
                 std::thread::sleep(Duration::from_micros((length * 1000 / pace) as u64));
-            }
-            if answers {
-                self.answers.fetch_add(1, Ordering::SeqCst);
             }
         }
         drop((from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both)));
