@@ -62,7 +62,9 @@ impl CircuitBreaker {
 
     /// The endpoint has answered. Whether it is attempted again from now on.
     pub(super) fn answered(&self, probe: Option<Probe>) -> bool {
-        drop(probe.map(Probe::spend));
+        if let Some(probe) = probe {
+            probe.spend();
+        }
         let closed = self.breaker().succeeded();
         if closed {
             self.changed.notify_waiters();

@@ -202,11 +202,6 @@ impl DedupeLog {
         written
     }
 
-    /// Its limits.
-    pub(crate) fn limits(&self) -> &limits::DedupeLog {
-        &self.limits
-    }
-
     /// The records in memory.
     pub(crate) fn records(&self) -> &Arc<DedupeRecords> {
         &self.records

@@ -69,35 +69,6 @@ pub(crate) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// Checks, appends and marks done in one step. The last key is the stream; the one before it is that of an ignored event, with
-/// a third argument as for a claim. The fourth is the length of the stream, or `0`, and then come the fields.
-///
-/// The answers are those of a claim, or `1` when this very attempt has published before, which a wait of a millisecond is not.
-/// What is found done is marked again: only what a connection has written can be confirmed to it.
-pub(crate) static PUBLISH: LazyLock<Script> = script!(
-    "local kind = ARGV[3]
-     local last = kind == '' and #KEYS - 1 or #KEYS - 2
-     for i = 1, last do
-       local state = redis.call('GET', KEYS[i])
-       if state and string.sub(state, 1, 1) == 'D' then
-         redis.call('PEXPIRE', KEYS[i], ARGV[2])
-         if state == 'D' .. ARGV[1] then return 1 end
-         return i == 1 and -1 or -2
-       end
-       if state then return math.max(redis.call('PTTL', KEYS[i]), 1) + 1 end
-     end
-     if kind ~= '' and ignored(KEYS[last + 1], kind) == -2 then return -2 end
-     local entry = {'XADD', KEYS[#KEYS]}
-     if ARGV[4] ~= '0' then
-       table.insert(entry, 'MAXLEN') table.insert(entry, '~') table.insert(entry, ARGV[4])
-     end
-     table.insert(entry, '*')
-     for i = 5, #ARGV do table.insert(entry, ARGV[i]) end
-     redis.call(unpack(entry))
-     for i = 1, last do redis.call('SET', KEYS[i], 'D' .. ARGV[1], 'PX', ARGV[2]) end
-     return 0"
-);
-
 /// What a script says of an event that came earlier.
 pub(crate) fn earlier(answer: i64) -> Earlier {
     match answer {
