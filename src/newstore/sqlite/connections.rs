@@ -118,8 +118,8 @@ mod tests {
 
     #[test]
     fn a_statement_is_not_planned_anew_for_another_destination() {
-        let mut file = Connection::open_in_memory().expect("a file");
-        schema::create(&mut file).expect("a layout");
+        let file = Connection::open_in_memory().expect("a file");
+        schema::create(&file).expect("a layout");
         keep_plans(&file).expect("configured");
         let sql = "SELECT message FROM deliveries INDEXED BY by_state
                    WHERE destination = ?1 AND state = 3 AND state <> 5 AND message > ?2 ORDER BY message LIMIT 1";

@@ -22,6 +22,7 @@ mod open;
 mod private;
 mod queue;
 mod recover;
+mod register;
 mod retention;
 mod rows;
 mod schema;
@@ -54,25 +55,18 @@ use self::mailbox::Finished;
 use self::mailbox::Reply;
 use self::mailbox::Settled;
 pub(super) use self::metrics::Quarantined;
-use self::queue::Claims;
 use self::queue::Counts;
 use self::queue::Entry;
-use self::queue::Need;
 use self::recover::Recovery;
 use self::rows::Columns;
-use self::shared::Known;
 use self::shared::Shared;
-use self::take::Taking;
 pub use self::volatile::why_volatile;
 use super::Claimed;
-use super::DestinationId;
 use super::Once;
 use super::Outcome;
 use super::Queue;
-use super::QueueTerms;
 use super::Route;
 use super::Stats;
-use super::Want;
 use crate::clock::Clock;
 use crate::event::Key;
 use crate::limits::Limits;
@@ -90,8 +84,6 @@ use crate::time::Moment;
 
 /// Most destinations of one message.
 const MAX_ROUTES: usize = 16;
-/// A queue in which nothing is found is read again when that is so long ago, whatever is known of it.
-const STALE: Duration = Duration::from_secs(1);
 /// How often it is looked whether a thread has ended, where nothing tells.
 const JOIN_PAUSE: Duration = Duration::from_millis(1);
 
@@ -188,21 +180,6 @@ impl Sqlite {
         }
     }
 
-    pub(super) async fn register(&self, destinations: &[QueueTerms]) -> Result<Vec<Queue>, Unavailable> {
-        let (shared, terms) = (Arc::clone(&self.shared), destinations.to_vec());
-        let act = move |file: &Connection, _: &mut Changes| {
-            let queues = terms.iter().map(|terms| register(&shared, file, terms)).collect::<Result<Vec<_>, _>>()?;
-            warn_unregistered(&shared, file)?;
-            Ok(queues)
-        };
-        self.command(act).await
-    }
-
-    /// The rows of the destinations that are registered: what is replayed for others would not be delivered.
-    fn registered(&self) -> Vec<i64> {
-        self.shared.queues.all().iter().map(|known| known.destination()).collect()
-    }
-
     pub(super) async fn enqueue(
         &self,
         message: Arc<Message>,
@@ -230,59 +207,6 @@ impl Sqlite {
 
     fn gone(&self) -> Unavailable {
         self.healthy().err().unwrap_or_else(|| Unavailable("the SQLite file could not be written just now".to_owned()))
-    }
-
-    pub(super) async fn take(
-        self: &Arc<Self>,
-        queue: &Queue,
-        want: Want,
-    ) -> Result<(Vec<Claimed>, Option<Instant>), Unavailable> {
-        let shared = &self.shared;
-        let Some(known) = shared.queues.get(queue.index()) else { return Ok((Vec::new(), None)) };
-        loop {
-            self.sound()?;
-            if shared.mailbox.outcomes() >= shared.limits.max_outcomes {
-                return Err(Unavailable("the SQLite file does not take what was delivered fast enough".to_owned()));
-            }
-            let entries = self.claimed(&known, want.max).await?;
-            let mut taking = Taking::new(Arc::clone(shared), Arc::clone(&known), want, entries);
-            if taking.reads() {
-                let sqlite = Arc::clone(self);
-                let read = move || (sqlite.shared.connections.reader.with(|file| taking.read(file)), taking);
-                let (read, loaded) = tokio::task::spawn_blocking(read).await.map_err(|_ending| closing())?;
-                // Those that have their messages are handed out all the same.
-                unreadable(read).or_else(|error| if loaded.is_empty() { Err(error) } else { Ok(()) })?;
-                taking = loaded;
-            }
-            if taking.found_damage_alone() {
-                continue;
-            }
-            let next_due = known.claims.next_due().map(|due| shared.pauses.instant_of(due));
-            return Ok((taking.hand_out(), next_due));
-        }
-    }
-
-    /// Takes what is claimed; waits for the writer where nothing is, and there may be something.
-    async fn claimed(&self, known: &Known, max: usize) -> Result<std::collections::VecDeque<Entry>, Unavailable> {
-        let (shared, index) = (&self.shared, known.queue.index());
-        let (entries, mut need) = known.claims.take(max, shared.pauses.now());
-        if entries.is_empty() && need == Need::Nothing && max > 0 && known.is_stale(shared.pauses.instant(), STALE) {
-            need = Need::Now;
-        }
-        match need {
-            Need::Nothing => Ok(entries),
-            Need::Soon => {
-                // Without the writer, what is there is taken.
-                drop(shared.mailbox.submit(|batch| batch.refills.push((index, None))));
-                Ok(entries)
-            }
-            Need::Now => {
-                let (sender, refilled) = oneshot::channel();
-                shared.mailbox.submit(|batch| batch.refills.push((index, Some(sender))))?;
-                refilled.await.map_err(|_gone| self.gone())?;
-                Ok(known.claims.take(max, shared.pauses.now()).0)
-            }
-        }
     }
 
     pub(super) fn settle(&self, queue: &Queue, claimed: &Claimed, outcome: Outcome) {
@@ -420,42 +344,4 @@ fn unreadable<T>(read: Option<rusqlite::Result<T>>) -> Result<T, Unavailable> {
 
 fn closing() -> Unavailable {
     Unavailable("the store is being closed".to_owned())
-}
-
-/// Makes one destination known.
-fn register(shared: &Shared, file: &Connection, terms: &QueueTerms) -> rusqlite::Result<Queue> {
-    let row = statements::destination(file, &terms.id)?;
-    if let Some(known) = shared.queues.named(&terms.id) {
-        known.set_destination(row);
-        known.set_keep(terms.keep);
-        return Ok(known.queue.clone());
-    }
-    let claims = Claims::new(shared.limits.claimed_ahead);
-    let counts = statements::counts(file, row)?;
-    claims.count(|counted| *counted = counts);
-    Ok(shared.queues.add(&terms.id, (row, terms.keep), claims))
-}
-
-/// Logs for which destinations there are deliveries that nobody makes.
-fn warn_unregistered(shared: &Shared, file: &Connection) -> rusqlite::Result<()> {
-    let mut statement = file.prepare("SELECT id, source, name FROM destinations")?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        let (id, source, name) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        let id: (i64, DestinationId) = (id, DestinationId { source, name });
-        if shared.queues.named(&id.1).is_some() {
-            continue;
-        }
-        let Counts { blocked, queued, retrying, .. } = statements::counts(file, id.0)?;
-        let events = blocked + queued + retrying;
-        if events > 0 {
-            tracing::warn!(
-                source = id.1.source,
-                destination = id.1.name,
-                events,
-                "the store has queued events of a source that has no queue any more; they are delivered when it has one again"
-            );
-        }
-    }
-    Ok(())
 }

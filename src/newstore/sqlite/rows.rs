@@ -71,7 +71,7 @@ mod tests {
         let file = Connection::open_in_memory().expect("a file");
         schema::create(&file).expect("a layout");
         let mut writing = Writing::new(&file).expect("statements");
-        writing.message(1, (&message, &Columns::of(&message), None)).expect("a message");
+        writing.message(1, (message, &Columns::of(message), None)).expect("a message");
         writing.delivery((1, 1), Some(7), crate::time::Moment::from_unix(0)).expect("a delivery");
         drop(writing);
         file

@@ -2,28 +2,95 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 use std::time::Instant;
 
 use rusqlite::Connection;
+use tokio::sync::oneshot;
 
+use super::Sqlite;
+use super::closing;
 use super::ids;
 use super::mailbox::Settled;
 use super::message_row;
 use super::queue::Entry;
+use super::queue::Need;
 use super::rows;
 use super::shared::Known;
 use super::shared::Shared;
 use super::statements;
+use super::unreadable;
 use crate::event::Lane;
 use crate::message::Message;
 use crate::newstore::Claimed;
 use crate::newstore::types::FailedAttempt;
 use crate::newstore::types::Failures;
 use crate::newstore::types::Outcome;
+use crate::newstore::types::Queue;
 use crate::newstore::types::State;
 use crate::newstore::types::Tries;
 use crate::newstore::types::Want;
+use crate::store::Unavailable;
 use crate::time::Moment;
+
+/// A queue in which nothing is found is read again when that is so long ago, whatever is known of it.
+pub(super) const STALE: Duration = Duration::from_secs(1);
+
+impl Sqlite {
+    /// See [`Store::take`](crate::newstore::Store::take).
+    pub(in crate::newstore) async fn take(
+        self: &Arc<Self>,
+        queue: &Queue,
+        want: Want,
+    ) -> Result<(Vec<Claimed>, Option<Instant>), Unavailable> {
+        let shared = &self.shared;
+        let Some(known) = shared.queues.get(queue.index()) else { return Ok((Vec::new(), None)) };
+        loop {
+            self.sound()?;
+            if shared.mailbox.outcomes() >= shared.limits.max_outcomes {
+                return Err(Unavailable("the SQLite file does not take what was delivered fast enough".to_owned()));
+            }
+            let entries = self.claimed(&known, want.max).await?;
+            let mut taking = Taking::new(Arc::clone(shared), Arc::clone(&known), want, entries);
+            if taking.reads() {
+                let sqlite = Arc::clone(self);
+                let read = move || (sqlite.shared.connections.reader.with(|file| taking.read(file)), taking);
+                let (read, loaded) = tokio::task::spawn_blocking(read).await.map_err(|_ending| closing())?;
+                // Those that have their messages are handed out all the same.
+                unreadable(read).or_else(|error| if loaded.is_empty() { Err(error) } else { Ok(()) })?;
+                taking = loaded;
+            }
+            if taking.found_damage_alone() {
+                continue;
+            }
+            let next_due = known.claims.next_due().map(|due| shared.pauses.instant_of(due));
+            return Ok((taking.hand_out(), next_due));
+        }
+    }
+
+    /// Takes what is claimed; waits for the writer where nothing is, and there may be something.
+    async fn claimed(&self, known: &Known, max: usize) -> Result<VecDeque<Entry>, Unavailable> {
+        let (shared, index) = (&self.shared, known.queue.index());
+        let (entries, mut need) = known.claims.take(max, shared.pauses.now());
+        if entries.is_empty() && need == Need::Nothing && max > 0 && known.is_stale(shared.pauses.instant(), STALE) {
+            need = Need::Now;
+        }
+        match need {
+            Need::Nothing => Ok(entries),
+            Need::Soon => {
+                // Without the writer, what is there is taken.
+                drop(shared.mailbox.submit(|batch| batch.refills.push((index, None))));
+                Ok(entries)
+            }
+            Need::Now => {
+                let (sender, refilled) = oneshot::channel();
+                shared.mailbox.submit(|batch| batch.refills.push((index, Some(sender))))?;
+                refilled.await.map_err(|_gone| self.gone())?;
+                Ok(known.claims.take(max, shared.pauses.now()).0)
+            }
+        }
+    }
+}
 
 /// Deliveries that were taken off a queue, in their order. Dropped, they go back.
 pub(super) struct Taking {

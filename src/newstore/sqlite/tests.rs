@@ -10,10 +10,13 @@ use tempfile::TempDir;
 use super::*;
 use crate::limits;
 use crate::newstore::Delivery;
+use crate::newstore::DestinationId;
 use crate::newstore::FailedAttempt;
+use crate::newstore::QueueTerms;
 use crate::newstore::State;
 use crate::newstore::Store;
 use crate::newstore::Taken;
+use crate::newstore::Want;
 use crate::store::Earlier;
 use crate::store::Keyspace;
 use crate::store::Known as KnownBy;
@@ -564,6 +567,6 @@ async fn whoever_asks_after_a_while_gets_what_nobody_told_of() {
     let untold = |file: &Connection, _: &mut Changes| file.execute("UPDATE deliveries SET state = 3, attempts = 0", []);
     world.sqlite().command(untold).await.expect("written");
     assert!(world.take(&queue, 9).await.is_empty(), "nothing is known of it");
-    world.hand.advance(STALE);
+    world.hand.advance(take::STALE);
     assert_eq!(ids(&world.take(&queue, 9).await), ["a"]);
 }

@@ -1,0 +1,72 @@
+//! Destinations become known: their rows, and their queues in memory.
+
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use super::Sqlite;
+use super::changes::Changes;
+use super::queue::Claims;
+use super::queue::Counts;
+use super::shared::Shared;
+use super::statements;
+use crate::newstore::types::DestinationId;
+use crate::newstore::types::Queue;
+use crate::newstore::types::QueueTerms;
+use crate::store::Unavailable;
+
+impl Sqlite {
+    /// See [`Store::register`](crate::newstore::Store::register).
+    pub(in crate::newstore) async fn register(&self, destinations: &[QueueTerms]) -> Result<Vec<Queue>, Unavailable> {
+        let (shared, terms) = (Arc::clone(&self.shared), destinations.to_vec());
+        let act = move |file: &Connection, _: &mut Changes| {
+            let queues = terms.iter().map(|terms| register(&shared, file, terms)).collect::<Result<Vec<_>, _>>()?;
+            warn_unregistered(&shared, file)?;
+            Ok(queues)
+        };
+        self.command(act).await
+    }
+
+    /// The rows of the destinations that are registered: what is replayed for others would not be delivered.
+    pub(super) fn registered(&self) -> Vec<i64> {
+        self.shared.queues.all().iter().map(|known| known.destination()).collect()
+    }
+}
+
+/// Makes one destination known.
+fn register(shared: &Shared, file: &Connection, terms: &QueueTerms) -> rusqlite::Result<Queue> {
+    let row = statements::destination(file, &terms.id)?;
+    if let Some(known) = shared.queues.named(&terms.id) {
+        known.set_destination(row);
+        known.set_keep(terms.keep);
+        return Ok(known.queue.clone());
+    }
+    let claims = Claims::new(shared.limits.claimed_ahead);
+    let counts = statements::counts(file, row)?;
+    claims.count(|counted| *counted = counts);
+    Ok(shared.queues.add(&terms.id, (row, terms.keep), claims))
+}
+
+/// Logs for which destinations there are deliveries that nobody makes.
+fn warn_unregistered(shared: &Shared, file: &Connection) -> rusqlite::Result<()> {
+    let mut statement = file.prepare("SELECT id, source, name FROM destinations")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (id, source, name) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let id: (i64, DestinationId) = (id, DestinationId { source, name });
+        if shared.queues.named(&id.1).is_some() {
+            continue;
+        }
+        let Counts { blocked, queued, retrying, .. } = statements::counts(file, id.0)?;
+        let events = blocked + queued + retrying;
+        if events > 0 {
+            tracing::warn!(
+                source = id.1.source,
+                destination = id.1.name,
+                events,
+                "the store has queued events of a source that has no queue any more; they are delivered when it has one again"
+            );
+        }
+    }
+    Ok(())
+}
