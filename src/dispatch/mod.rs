@@ -96,6 +96,15 @@ struct Hold {
     _room: Reserved,
 }
 
+/// How an attempt failed.
+struct Failed<'a> {
+    reason: String,
+    /// Status and body of the answer.
+    answer: Option<(StatusCode, &'a [u8])>,
+    /// How long the endpoint asked to be left alone.
+    retry_after: Option<Duration>,
+}
+
 impl Dispatcher {
     /// Delivers on the runtime that this is called on until the future ends that `end` makes, and until the last attempt has
     /// ended and is recorded. `supervisor` starts it again when it dies; `end` is dropped when it has ended.
@@ -225,7 +234,8 @@ impl Running {
             Ok(Err(failure)) => dispatcher.failed(delivery, &failure, (number, took), hold.probe.take()),
             Err(why) => {
                 let reason = format!("the gateway could not make the attempt: {why}");
-                dispatcher.conclude(delivery, (reason, None, None), (number, took), chance());
+                let failed = Failed { reason, answer: None, retry_after: None };
+                dispatcher.conclude(delivery, failed, (number, took), chance());
             }
         }
     }
@@ -279,7 +289,7 @@ impl Dispatcher {
             );
         }
         let answer = answer.map(|answer| (answer.status, &*answer.body));
-        self.conclude(delivery, (reason, answer, asked), attempt, chance);
+        self.conclude(delivery, Failed { reason, answer, retry_after: asked }, attempt, chance);
     }
 
     fn answered(&self, probe: Option<Probe>) {
@@ -293,14 +303,14 @@ impl Dispatcher {
     fn conclude(
         &self,
         delivery: Delivery,
-        (reason, answer, asked): (String, Option<(StatusCode, &[u8])>, Option<Duration>),
+        Failed { reason, answer, retry_after }: Failed<'_>,
         (number, took): (u32, Duration),
         chance: u64,
     ) {
         let message = delivery.message();
         let status = answer.map(|(status, _)| status);
         let tried = (delivery.tries(), message.received_at);
-        let pause = self.policy.pause_after((status, asked), tried, self.clock.now(), chance);
+        let pause = self.policy.pause_after((status, retry_after), tried, self.clock.now(), chance);
         let kept = answer.map(|(_, body)| body.get(..MAX_KEPT_ANSWER).unwrap_or(body)).unwrap_or_default();
         let at = self.wall.now();
         let failed = FailedAttempt {

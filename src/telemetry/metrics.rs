@@ -127,7 +127,6 @@ impl Metrics {
     pub fn new(sources: &[Arc<Source>], supervisor: &Supervisor, store: &Store) -> prometheus::Result<Self> {
         let registry = Registry::new();
         store.collectors()?.into_iter().try_for_each(|collector| registry.register(collector))?;
-        let build = IntGaugeVec::new(Opts::new("doorward_build_info", "The version that runs."), &["version"])?;
         let store = HistogramOpts::new("doorward_store_duration_seconds", "Time that the store took, by operation.");
         let store = registered(&registry, HistogramVec::new(store.buckets(SECONDS.to_vec()), &["operation"])?)?;
         let queue_events = Opts::new("doorward_queue_events", "Events on queues by state.");
@@ -169,17 +168,8 @@ impl Metrics {
             in_flight: gauge(&registry, "in_flight_requests", "Requests being handled.")?,
             registry: registry.clone(),
         };
-        registered(&registry, build)?.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         registry.register(Box::new(JwksMetrics::new(sources)?))?;
-        registry.register(Box::new(supervisor.restarts().clone()))?;
-        registry.register(Box::new(Counted::new(
-            "panics",
-            "Faults of the gateway, each of which ended one task.",
-            supervisor::panics,
-        )?))?;
-        let dropped = "Lines of the log that were dropped, because standard error was read too slowly.";
-        registry.register(Box::new(Counted::new("log_lines_dropped", dropped, dropped_lines)?))?;
-        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        of_process(&registry, supervisor)?;
         Ok(metrics)
     }
 
@@ -296,6 +286,22 @@ impl Collector for JwksMetrics {
         }
         self.age.collect().into_iter().chain(self.refreshes.collect()).collect()
     }
+}
+
+/// Registers what there is to see of the process.
+fn of_process(registry: &Registry, supervisor: &Supervisor) -> prometheus::Result<()> {
+    let build = IntGaugeVec::new(Opts::new("doorward_build_info", "The version that runs."), &["version"])?;
+    registered(registry, build)?.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    registry.register(Box::new(supervisor.restarts().clone()))?;
+    registry.register(Box::new(Counted::new(
+        "panics",
+        "Faults of the gateway, each of which ended one task.",
+        supervisor::panics,
+    )?))?;
+    let dropped = "Lines of the log that were dropped, because standard error was read too slowly.";
+    registry.register(Box::new(Counted::new("log_lines_dropped", dropped, dropped_lines)?))?;
+    registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+    Ok(())
 }
 
 fn registered<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> prometheus::Result<C> {

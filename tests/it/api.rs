@@ -131,24 +131,8 @@ fn described(contract: &mut Contract, gateway: &Gateway) {
     assert_eq!(ids(&dead), ["dead-2", "dead-1"]);
     assert_eq!(dead["events"][0]["answer"], json!({ "status": 422, "body": "no such order" }));
 
+    shown(contract, gateway, &dead["events"][1], &page["events"][0]);
     let place = |event: &Value| format!("/api/v1/events/github/{}", event["number"].as_str().expect("a number"));
-    let shown = contract.ask(gateway, ("GET", EVENT), &place(&dead["events"][1]), "").json();
-    assert_eq!((&shown["request"]["body"], &shown["deliveries"][0]["attempts"]), (&json!("dead-1"), &json!(1)));
-    assert!(shown["request"]["headers"].as_array().expect("headers").contains(&json!(["x-github-event", "push"])));
-    let [delivery] = shown["deliveries"].as_array().expect("an array").as_slice() else { panic!("{shown}") };
-    assert_eq!((&delivery["destination"], &delivery["status"]), (&json!("default"), &json!(422)));
-    let [failure] = delivery["failures"].as_array().expect("an array").as_slice() else { panic!("{shown}") };
-    assert_eq!((&failure["status"], &failure["answer"]), (&json!(422), &json!("no such order")));
-    assert_eq!(failure["reason"], "the upstream answered 422 Unprocessable Entity");
-    let shown = contract.ask(gateway, ("GET", EVENT), &place(&page["events"][0]), "").json();
-    let delivery = &shown["deliveries"][0];
-    assert_eq!(
-        (&delivery["state"], &delivery["status"], &delivery["failures"]),
-        (&json!("delivered"), &json!(200), &json!([]))
-    );
-    assert!(delivery["last_attempt_at"].is_string(), "{shown}");
-    assert_eq!((&shown["request"]["body_base64"], shown["request"].get("body")), (&json!("//4="), None));
-
     let replay = format!("{}/replay", place(&dead["events"][0]));
     assert_eq!(contract.ask(gateway, ("POST", EVENT_REPLAY), &replay, "").json(), json!({ "events": 1, "next": null }));
     let elsewhere = contract.ask(gateway, ("POST", EVENT_REPLAY), &replay, r#"{"destination": "elsewhere"}"#);
@@ -203,6 +187,27 @@ fn files(contract: &mut Contract, gateway: &Gateway) {
         assert_eq!(answer.status, 415);
         contract.check(("POST", path), &answer);
     }
+}
+
+/// A dead letter, and an event that was delivered and is no text.
+fn shown(contract: &mut Contract, gateway: &Gateway, dead: &Value, binary: &Value) {
+    let place = |event: &Value| format!("/api/v1/events/github/{}", event["number"].as_str().expect("a number"));
+    let shown = contract.ask(gateway, ("GET", EVENT), &place(dead), "").json();
+    assert_eq!((&shown["request"]["body"], &shown["deliveries"][0]["attempts"]), (&json!("dead-1"), &json!(1)));
+    assert!(shown["request"]["headers"].as_array().expect("headers").contains(&json!(["x-github-event", "push"])));
+    let [delivery] = shown["deliveries"].as_array().expect("an array").as_slice() else { panic!("{shown}") };
+    assert_eq!((&delivery["destination"], &delivery["status"]), (&json!("default"), &json!(422)));
+    let [failure] = delivery["failures"].as_array().expect("an array").as_slice() else { panic!("{shown}") };
+    assert_eq!((&failure["status"], &failure["answer"]), (&json!(422), &json!("no such order")));
+    assert_eq!(failure["reason"], "the upstream answered 422 Unprocessable Entity");
+    let shown = contract.ask(gateway, ("GET", EVENT), &place(binary), "").json();
+    let delivery = &shown["deliveries"][0];
+    assert_eq!(
+        (&delivery["state"], &delivery["status"], &delivery["failures"]),
+        (&json!("delivered"), &json!(200), &json!([]))
+    );
+    assert!(delivery["last_attempt_at"].is_string(), "{shown}");
+    assert_eq!((&shown["request"]["body_base64"], shown["request"].get("body")), (&json!("//4="), None));
 }
 
 /// What those are answered who have not the token.

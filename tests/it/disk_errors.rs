@@ -153,7 +153,7 @@ fn see_what_follows(gateway: &Gateway, load: &Load, what: &str) {
     let before = load.count() + 2 * SENDERS;
     let goes_on = wait_for(&format!("it to go on or not to be ready: {what}"), || {
         let (lives, ready) = (gateway.admin("/livez"), gateway.admin("/readyz"));
-        assert!(lives.status == 200 || lives.text().contains("restart"), "{what}: {}", lives.text());
+        assert!(lives.status == 200 || lives.text().contains("died twice"), "{what}: {}", lives.text());
         (ready.status != 200 || load.count() > before).then_some(load.count() > before)
     });
     if !goes_on && (gateway.admin("/livez").status != 200 || what.starts_with("all")) {

@@ -86,7 +86,15 @@ fn each_kind_of_task_on_redis_that_panics_is_started_again_and_the_gateway_goes_
     let sections = sections(&upstream).replace("url = \"sqlite:FOLDER/store.db\"", &store);
     let gateway = Inside::start(&sections, Limits::default());
     assert_delivers(&gateway, &upstream, "before");
-    for task in [Task::RedisConnection, Task::RedisWriter, Task::RedisRecorder, Task::RedisWatcher, Task::Worker] {
+    for task in [
+        Task::RedisConnection,
+        Task::RedisWriter,
+        Task::RedisRecorder,
+        Task::RedisWatcher,
+        Task::Dispatcher,
+        Task::DispatchThread,
+        Task::Worker,
+    ] {
         gateway.restart_by_panic(task);
         assert_delivers(&gateway, &upstream, task.name());
         assert_eq!(gateway.restarts(task), 1.0, "{}", task.name());

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::OnceLock;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -39,9 +41,15 @@ const MAX_PARTS: usize = 200;
 
 /// Where tasks run, from when they do.
 #[derive(Debug, Default)]
-pub(super) struct Upkeep(OnceLock<Place>);
+pub(super) struct Upkeep(Mutex<Option<Place>>);
 
-#[derive(Debug)]
+impl Upkeep {
+    fn place(&self) -> MutexGuard<'_, Option<Place>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug, Clone)]
 struct Place {
     runtime: Handle,
     supervisor: Supervisor,
@@ -83,23 +91,23 @@ impl Redis {
     pub(in crate::store) fn maintain(&self, supervisor: &Supervisor) {
         let (links, again) = (Arc::downgrade(&self.links), Arc::downgrade(&self.again));
         let place = Place { runtime: Handle::current(), supervisor: supervisor.clone(), links, again };
-        let lines = self.lines();
-        if self.process.upkeep.0.set(place).is_ok() {
-            let lines = lines.clone();
-            lines.iter().for_each(|line| self.start(line, &lines));
+        let lines = self.lines().clone();
+        *self.process.upkeep.place() = Some(place);
+        for line in &lines {
+            // The tasks of a runtime that died have ended with it.
+            line.is_kept.store(false, Ordering::Relaxed);
+            self.start(line, &lines);
         }
     }
 
     /// Begins with a queue that has become known, if it is done for any.
     pub(super) fn look_after(&self, line: &Arc<Line>) {
         let lines = self.lines().clone();
-        if self.process.upkeep.0.get().is_some() {
-            self.start(line, &lines);
-        }
+        self.start(line, &lines);
     }
 
     fn start(&self, line: &Arc<Line>, lines: &[Arc<Line>]) {
-        let Some(place) = self.process.upkeep.0.get() else { return };
+        let Some(place) = self.process.upkeep.place().clone() else { return };
         let (Some(links), Some(again)) = (place.links.upgrade(), place.again.upgrade()) else { return };
         if line.is_kept.swap(true, Ordering::Relaxed) {
             return;
