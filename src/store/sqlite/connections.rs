@@ -18,7 +18,7 @@ pub(super) fn keep_plans(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// The connections beside the writer's.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Connections {
     /// Reads what is to be attempted.
     pub(super) reader: Slot,
@@ -35,12 +35,6 @@ pub(super) struct Slot {
     interrupt: Mutex<Option<InterruptHandle>>,
     /// Since when it is used.
     since: Mutex<Option<Instant>>,
-}
-
-impl std::fmt::Debug for Slot {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Slot")
-    }
 }
 
 impl Slot {

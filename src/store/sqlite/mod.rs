@@ -47,13 +47,10 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use self::changes::Changes;
-use self::mailbox::Answer;
+use self::fault::Fault;
 use self::mailbox::Arrival;
-use self::mailbox::Aside;
-use self::mailbox::Command;
 use self::mailbox::Finished;
 use self::mailbox::Reply;
-use self::mailbox::Settled;
 pub(super) use self::metrics::Quarantined;
 use self::queue::Counts;
 use self::queue::Entry;
@@ -67,6 +64,7 @@ use super::Outcome;
 use super::Queue;
 use super::Route;
 use super::Stats;
+use super::Tries;
 use crate::clock::Clock;
 use crate::event::Key;
 use crate::limits::Limits;
@@ -109,7 +107,6 @@ pub struct Options<'o> {
 }
 
 /// The file and what is in memory of it.
-#[derive(Debug)]
 pub struct Sqlite {
     shared: Arc<Shared>,
     fsync: bool,
@@ -119,6 +116,12 @@ pub struct Sqlite {
     min_free: u64,
     /// What goes on with the next call.
     recovery: tokio::sync::Mutex<Option<Recovery>>,
+}
+
+impl std::fmt::Debug for Sqlite {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Sqlite").field(&self.shared.path).finish()
+    }
 }
 
 impl Sqlite {
@@ -210,32 +213,13 @@ impl Sqlite {
     }
 
     pub(super) fn settle(&self, queue: &Queue, claimed: &Claimed, outcome: Outcome) {
-        let Some(id) = ids::written(claimed.id) else { return };
-        let (tries, now) = (&claimed.tries, self.shared.pauses.now());
-        let pause = if let Outcome::Retry { after, .. } = &outcome { *after } else { Duration::ZERO };
-        self.shared.mailbox.settle(Settled {
-            queue: queue.index(),
-            id,
-            lane: rows::lane(claimed.lane),
-            was: take::was(tries.attempts, tries.replayed_at.is_some()),
-            attempts: tries.attempts.saturating_add(1),
-            before_replay: tries.before_replay,
-            outcome,
-            at: now,
-            due: now.saturating_add(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX)),
-        });
+        let Some(entry) = entry_of(claimed) else { return };
+        let attempts = entry.attempts.saturating_add(1);
+        self.shared.settle(queue.index(), entry, attempts, outcome);
     }
 
     pub(super) fn give_back(&self, queue: &Queue, claimed: &Claimed) {
-        let (Some(known), Some(id)) = (self.shared.queues.get(queue.index()), ids::written(claimed.id)) else { return };
-        let tries = &claimed.tries;
-        let entry = Entry {
-            id,
-            lane: rows::lane(claimed.lane),
-            attempts: tries.attempts,
-            before_replay: tries.before_replay,
-            replayed: tries.replayed_at.map(Moment::millis),
-        };
+        let (Some(known), Some(entry)) = (self.shared.queues.get(queue.index()), entry_of(claimed)) else { return };
         known.claims.give_back_one(entry);
         queue.signal().raise();
     }
@@ -263,20 +247,33 @@ impl Sqlite {
         unreadable(tokio::task::spawn_blocking(read).await.map_err(|_ending| closing())?)
     }
 
-    /// Has the writer do something in the transaction of its next batch; answers when it is safe on disk. `act` notes what it changes
-    /// of deliveries in [`Changes`], so that counts are right and what may be attempted is.
+    /// Has the writer do something in the transaction of its next batch, wholly or not at all; answers when it is safe on disk. `act`
+    /// notes what it changes of deliveries in [`Changes`], so that counts are right and what may be attempted is.
     async fn command<T: Send + 'static>(
         &self,
         act: impl FnOnce(&Connection, &mut Changes) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Unavailable> {
         let (reply, done) = oneshot::channel();
-        let act = Box::new(move |file: &Connection, changes: &mut Changes| {
-            let answer: Answer = Box::new(act(file, changes)?);
-            Ok(answer)
+        let command: mailbox::Command = Box::new(move |file, changes| {
+            let before = Changes::new(changes.now(), changes.due(), changes.last);
+            let acted = file.execute_batch("SAVEPOINT command").and_then(|()| act(file, changes));
+            let (done, answer) = match acted {
+                Ok(answer) => (file.execute_batch("RELEASE command"), Some(Ok(answer))),
+                Err(error) if Fault::is_of_statement(&error) => {
+                    *changes = before;
+                    let why = Unavailable(format!("the SQLite file cannot be used for that: {error}"));
+                    (file.execute_batch("ROLLBACK TO command; RELEASE command"), Some(Err(why)))
+                }
+                Err(error) => (Err(error), None),
+            };
+            let respond = move || {
+                // One that is gone has stopped waiting.
+                let _gone = answer.map(|answer| reply.send(answer));
+            };
+            (done, Box::new(respond))
         });
-        self.shared.mailbox.submit(|batch| batch.commands.push_back(Command { act, reply }))?;
-        let answer = done.await.map_err(|_gone| self.gone())??;
-        answer.downcast().map(|answer| *answer).map_err(|_other| closing())
+        self.shared.mailbox.submit(|batch| batch.commands.push_back(command))?;
+        done.await.map_err(|_gone| self.gone())?
     }
 
     /// Has the writer do something that takes longer, on its connection and outside of a transaction. The function that `act` gets
@@ -286,11 +283,11 @@ impl Sqlite {
         act: impl FnOnce(&Connection, &mut dyn FnMut() -> Result<(), Lost>) -> Result<T, Lost> + Send + 'static,
     ) -> Result<T, Unavailable> {
         let (sender, done) = oneshot::channel();
-        let work = Aside(Box::new(move |file, next| {
+        let work: mailbox::Aside = Box::new(move |file, next| {
             // One that is gone has stopped waiting.
             let _gone = sender.send(act(file, next)?);
             Ok(())
-        }));
+        });
         self.shared.mailbox.submit(|batch| batch.asides.push(work))?;
         done.await.map_err(|_gone| self.gone())
     }
@@ -332,6 +329,13 @@ fn joined(thread: JoinHandle<()>, deadline: Instant) -> bool {
     // A thread that panicked has nothing left to write.
     let _ended = thread.join();
     true
+}
+
+/// A delivery as it was taken.
+fn entry_of(claimed: &Claimed) -> Option<Entry> {
+    let Tries { attempts, before_replay, replayed_at, .. } = claimed.tries;
+    let (id, lane) = (ids::written(claimed.id)?, claimed.lane.map(|lane| lane.0));
+    Some(Entry { id, lane, attempts, before_replay, replayed: replayed_at.map(Moment::millis) })
 }
 
 /// What a read on a connection came to, which may be closed.

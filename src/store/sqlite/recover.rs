@@ -483,7 +483,7 @@ impl Delivered {
     /// The same after an attempt whose outcome the file did not learn of.
     fn after(&self, settled: Option<Settled>) -> Self {
         let mut after = Self { failures: self.failures.clone(), ..*self };
-        let same = |settled: &Settled| self.state.is_open() && settled.before_replay == self.before_replay;
+        let same = |settled: &Settled| self.state.is_open() && settled.entry.before_replay == self.before_replay;
         let Some(settled) = settled.filter(same) else { return after };
         (after.attempts, after.settled) = (settled.attempts, settled.at);
         let failed = match settled.outcome {
@@ -510,6 +510,7 @@ impl Delivered {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::queue::Entry;
     use super::super::tests::World;
     use super::*;
     use crate::limits;
@@ -667,9 +668,8 @@ mod tests {
         let forgotten = Forgotten::default();
         forgotten.set_aside(4);
         for (id, outcome) in outcomes {
-            let (attempts, due) = (2, NOW + 9);
-            let was = State::Queued;
-            let settled = Settled { queue: 0, id, lane: None, was, attempts, before_replay: 0, outcome, at: 3, due };
+            let entry = Entry { id, lane: None, attempts: 1, before_replay: 0, replayed: None };
+            let settled = Settled { queue: 0, entry, attempts: 2, outcome, at: 3, due: NOW + 9 };
             forgotten.keep(&DestinationId::unnamed("shop"), settled);
         }
         let new = present();

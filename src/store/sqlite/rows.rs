@@ -4,7 +4,6 @@ use rusqlite::Connection;
 use rusqlite::OptionalExtension as _;
 
 use super::statements::limit_of;
-use crate::event::Lane;
 use crate::message::Message;
 use crate::message::codec;
 
@@ -48,11 +47,6 @@ pub(super) fn size(connection: &Connection, id: i64) -> rusqlite::Result<Option<
     let mut statement = connection.prepare_cached("SELECT size FROM messages WHERE id = ?1")?;
     let size = statement.query_row([id], |row| Ok(row.get_ref(0)?.as_i64().unwrap_or_default())).optional()?;
     Ok(size.map(|size| usize::try_from(size).unwrap_or_default()))
-}
-
-/// A lane as entries have it.
-pub(super) fn lane(lane: Option<Lane>) -> Option<u64> {
-    lane.map(|lane| lane.0)
 }
 
 #[cfg(test)]

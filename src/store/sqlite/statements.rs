@@ -133,15 +133,15 @@ impl<'c> Writing<'c> {
         let failures = match failed {
             Some(failed) => {
                 let earlier =
-                    self.failures.query_row([settled.id, destination], |row| Ok(failures(row, 0))).optional()?;
+                    self.failures.query_row([settled.entry.id, destination], |row| Ok(failures(row, 0))).optional()?;
                 Some(earlier.unwrap_or_default().with(failed.clone()))
             }
             None => None,
         };
         let failures = failures.as_ref().and_then(Failures::as_json);
         let status = status.map(|status| i64::from(status) - STATUS);
-        let (attempts, before_replay) = (settled.attempts, settled.before_replay);
-        let (id, state) = (settled.id, ids::state(state));
+        let (attempts, before_replay) = (settled.attempts, settled.entry.before_replay);
+        let (id, state) = (settled.entry.id, ids::state(state));
         let parameters = params![id, destination, before_replay, state, attempts, at, due, status, failures];
         Ok(self.settle.execute(parameters)? > 0)
     }

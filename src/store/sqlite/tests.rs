@@ -567,6 +567,6 @@ async fn whoever_asks_after_a_while_gets_what_nobody_told_of() {
     let untold = |file: &Connection, _: &mut Changes| file.execute("UPDATE deliveries SET state = 3, attempts = 0", []);
     world.sqlite().command(untold).await.expect("written");
     assert!(world.take(&queue, 9).await.is_empty(), "nothing is known of it");
-    world.hand.advance(take::STALE);
+    world.hand.advance(Duration::from_millis(queue::STALE.unsigned_abs()));
     assert_eq!(ids(&world.take(&queue, 9).await), ["a"]);
 }
