@@ -393,6 +393,13 @@ pub struct Summary {
     pub failures: Failures,
 }
 
+impl Summary {
+    /// Where it goes.
+    pub fn destination_id(&self) -> DestinationId {
+        DestinationId { source: self.source.clone(), name: self.destination.clone() }
+    }
+}
+
 /// A message with all its deliveries.
 #[derive(Debug, Clone)]
 pub struct Details {

@@ -18,12 +18,12 @@ use rusqlite::backup::Backup;
 use rusqlite::backup::StepResult;
 
 use super::Sqlite;
-use super::private::beside;
-use super::private::sync_folder;
 use super::statements;
 use crate::store::AdminError;
 use crate::store::Unavailable;
 use crate::store::dedupe_log::DedupeLog;
+use crate::store::private::beside;
+use crate::store::private::sync_folder;
 use crate::supervisor::Lost;
 
 /// The files of a copy that is not finished; they are removed when it never is.

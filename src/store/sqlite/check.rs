@@ -6,13 +6,10 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use rusqlite::Connection;
-use rusqlite::OpenFlags;
-use rusqlite::config::DbConfig;
 
 use super::ids;
 use super::message_row;
-use super::schema;
-use super::schema::Owner;
+use super::open;
 use super::statements;
 use crate::store::State;
 use crate::store::dedupe_log::DedupeLog;
@@ -62,17 +59,7 @@ pub(crate) fn check(path: &Path) -> Result<Checked, String> {
     let path = std::fs::canonicalize(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let _unused = unused(&path)?;
     let shared_memory = Leftover::beside(&path);
-    let failed = |error: rusqlite::Error| format!("{} cannot be read: {error}", path.display());
-    let file = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-        .map_err(failed)?;
-    file.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false).map_err(failed)?;
-    match schema::owner(&file).map_err(failed)? {
-        Owner::Doorward(schema::PRESENT) => {}
-        Owner::Doorward(layout) => {
-            return Err(format!("{} has layout {layout}; this version knows {}", path.display(), schema::PRESENT));
-        }
-        Owner::Nobody | Owner::Other => return Err(format!("{} is no file of Doorward's", path.display())),
-    }
+    let file = open::read_only(&path).map_err(|failure| failure.explain(&path))?;
     let mut checked = Checked::default();
     checked.note(integrity(&file));
     checked.note(deliveries(&file));
@@ -212,6 +199,7 @@ fn messages(file: &Connection) -> rusqlite::Result<Lines> {
 mod tests {
     use rusqlite::params;
 
+    use super::super::schema;
     use super::*;
     use crate::message::Message;
     use crate::message::codec;
@@ -322,7 +310,7 @@ mod tests {
         drop(owned);
         let other = folder.path().join("other.db");
         Connection::open(&other).expect("a file").execute_batch("CREATE TABLE t (x)").expect("a table");
-        assert!(check(&other).is_err_and(|error| error.contains("no file of Doorward's")));
+        assert!(check(&other).is_err_and(|error| error.contains("of another program")));
         assert!(check(&folder.path().join("none")).is_err());
     }
 }

@@ -19,7 +19,6 @@ mod mailbox;
 mod message_row;
 mod metrics;
 mod open;
-mod private;
 mod queue;
 mod recover;
 mod register;
@@ -37,7 +36,6 @@ mod tests_open;
 mod volatile;
 mod writer;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -58,6 +56,7 @@ use self::recover::Recovery;
 use self::rows::Columns;
 use self::shared::Shared;
 pub use self::volatile::why_volatile;
+use super::AdminError;
 use super::Claimed;
 use super::Once;
 use super::Outcome;
@@ -65,46 +64,22 @@ use super::Queue;
 use super::Route;
 use super::Stats;
 use super::Tries;
-use crate::clock::Clock;
 use crate::event::Key;
-use crate::limits::Limits;
 use crate::message::Message;
 use crate::store::DedupeRecords;
-use crate::store::Keyspace;
 use crate::store::Published;
 use crate::store::SourceTag;
 use crate::store::Unavailable;
 use crate::store::dedupe_log::LogMetrics;
 use crate::store::dedupe_log::Record;
+use crate::store::private;
 use crate::supervisor::Lost;
-use crate::supervisor::Supervisor;
 use crate::time::Moment;
 
 /// Most destinations of one message.
 const MAX_ROUTES: usize = 16;
 /// How often it is looked whether a thread has ended, where nothing tells.
 const JOIN_PAUSE: Duration = Duration::from_millis(1);
-
-/// What a file is opened with.
-#[derive(Debug, Clone)]
-pub struct Options<'o> {
-    /// Where it is.
-    pub path: PathBuf,
-    /// Most dedupe keys that are remembered.
-    pub max_events: usize,
-    /// All sources: each has a share of them.
-    pub sources: &'o [Keyspace],
-    /// Bytes that stay free on its disk.
-    pub min_free: u64,
-    /// Owns its threads.
-    pub supervisor: &'o Supervisor,
-    /// Whether an event is finished only when its dedupe records are synced to disk.
-    pub fsync: bool,
-    /// Sizes, intervals and thresholds.
-    pub limits: Limits,
-    /// The wall clock, for dedupe records, and the steady one, for pauses.
-    pub clocks: (Clock, Clock),
-}
 
 /// The file and what is in memory of it.
 pub struct Sqlite {
@@ -231,20 +206,25 @@ impl Sqlite {
     pub(super) async fn stats(self: &Arc<Self>, queue: &Queue) -> Result<Stats, Unavailable> {
         let Some(known) = self.shared.queues.get(queue.index()) else { return Ok(Stats::default()) };
         let destination = known.destination();
-        let oldest = self.view(move |file| statements::oldest(file, destination)).await?;
+        let oldest = self.view(move |file| Ok::<_, Unavailable>(statements::oldest(file, destination)?)).await?;
         let Counts { blocked, queued, retrying, dead } = known.claims.counts();
         Ok(Stats { blocked, queued, retrying, dead, oldest })
     }
 
-    /// Reads on the connection for operators, on a thread that may wait. The read is given up after a while when it keeps the WAL from
+    /// Reads in a transaction on the connection for operators, on a thread that may wait. The read is given up after a while when it keeps the WAL from
     /// restarting, so it looks at a bounded number of rows.
-    async fn view<T: Send + 'static>(
+    async fn view<T, E>(
         self: &Arc<Self>,
-        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, Unavailable> {
+        read: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Unavailable> + From<rusqlite::Error> + Send + 'static,
+    {
         let sqlite = Arc::clone(self);
-        let read = move || sqlite.shared.connections.admin.with(read);
-        unreadable(tokio::task::spawn_blocking(read).await.map_err(|_ending| closing())?)
+        let of_one_moment = |file: &Connection| read(&*file.unchecked_transaction()?);
+        let read = move || sqlite.shared.connections.admin.with(of_one_moment);
+        tokio::task::spawn_blocking(read).await.map_err(|_ending| closing())?.ok_or_else(reopening)?
     }
 
     /// Has the writer do something in the transaction of its next batch, wholly or not at all; answers when it is safe on disk. `act`
@@ -338,12 +318,21 @@ fn entry_of(claimed: &Claimed) -> Option<Entry> {
     Some(Entry { id, lane, attempts, before_replay, replayed: replayed_at.map(Moment::millis) })
 }
 
-/// What a read on a connection came to, which may be closed.
-fn unreadable<T>(read: Option<rusqlite::Result<T>>) -> Result<T, Unavailable> {
-    match read {
-        Some(read) => read.map_err(|error| Unavailable(format!("the SQLite file cannot be read: {error}"))),
-        None => Err(Unavailable("the SQLite file is being opened anew".to_owned())),
+/// A read that failed.
+impl From<rusqlite::Error> for Unavailable {
+    fn from(error: rusqlite::Error) -> Self {
+        Self(format!("the SQLite file cannot be read: {error}"))
     }
+}
+
+impl From<rusqlite::Error> for AdminError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Unavailable(error.into())
+    }
+}
+
+fn reopening() -> Unavailable {
+    Unavailable("the SQLite file is being opened anew".to_owned())
 }
 
 fn closing() -> Unavailable {

@@ -13,9 +13,7 @@ use std::time::Instant;
 
 use rusqlite::Connection;
 use rusqlite::ErrorCode;
-use rusqlite::OpenFlags;
 use rusqlite::OptionalExtension as _;
-use rusqlite::config::DbConfig;
 use rusqlite::params;
 use rusqlite::params_from_iter;
 use rusqlite::types::Value;
@@ -26,10 +24,8 @@ use super::changes::Changes;
 use super::ids;
 use super::mailbox::Settled;
 use super::message_row;
-use super::private::beside;
-use super::private::sync_folder;
-use super::schema;
-use super::schema::Owner;
+use super::open;
+use super::open::Failure;
 use super::shared::Forgotten;
 use super::statements;
 use crate::event::Key;
@@ -44,6 +40,8 @@ use crate::store::Recovered;
 use crate::store::State;
 use crate::store::Unavailable;
 use crate::store::dedupe_log::Record;
+use crate::store::private::beside;
+use crate::store::private::sync_folder;
 
 /// About how long one call takes.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -149,7 +147,8 @@ impl Sqlite {
     /// Reads the keys of messages that came since.
     async fn scan(self: &Arc<Self>, mut present: Present, rows: i64) -> Result<Present, Unavailable> {
         loop {
-            let (read, more) = self.view(move |file| present.scan(file, rows).map(|more| (present, more))).await?;
+            let (more, read) =
+                self.view(move |file| Ok::<_, Unavailable>((present.scan(file, rows)?, present))).await?;
             if !more {
                 return Ok(read);
             }
@@ -194,18 +193,12 @@ fn set_aside(store: &Path, name: &str) -> io::Result<()> {
 
 impl Recovery {
     fn open(path: PathBuf) -> Result<Self, String> {
-        let failed = |error: rusqlite::Error| {
-            format!("{} cannot be read ({error}); `sqlite3 FILE .recover` may find more in it", path.display())
-        };
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let damaged = Connection::open_with_flags(&path, flags).map_err(failed)?;
-        damaged.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false).map_err(failed)?;
-        match schema::owner(&damaged).map_err(failed)? {
-            Owner::Doorward(schema::PRESENT) => {}
-            Owner::Doorward(_) | Owner::Nobody | Owner::Other => {
-                return Err(format!("{} is no file of this version of Doorward", path.display()));
+        let damaged = open::read_only(&path).map_err(|failure| match failure {
+            Failure::Sqlite(error) => {
+                format!("{} cannot be read ({error}); `sqlite3 FILE .recover` may find more in it", path.display())
             }
-        }
+            other => other.explain(&path),
+        })?;
         // Without names, no delivery can be told; what is left of them is enough.
         let names = Names::read(&damaged).unwrap_or_default();
         Ok(Self { path, damaged, names, present: Present::default() })
@@ -515,6 +508,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::queue::Entry;
+    use super::super::schema;
     use super::super::tests::World;
     use super::*;
     use crate::limits;

@@ -13,11 +13,11 @@ use super::ids;
 use super::message_row;
 use super::queue::Entry;
 use super::queue::Need;
+use super::reopening;
 use super::rows;
 use super::shared::Known;
 use super::shared::Shared;
 use super::statements;
-use super::unreadable;
 use crate::event::Lane;
 use crate::message::Message;
 use crate::store::Claimed;
@@ -51,7 +51,8 @@ impl Sqlite {
                 let read = move || (sqlite.shared.connections.reader.with(|file| taking.read(file)), taking);
                 let (read, loaded) = tokio::task::spawn_blocking(read).await.map_err(|_ending| closing())?;
                 // Those that have their messages are handed out all the same.
-                unreadable(read).or_else(|error| if loaded.is_empty() { Err(error) } else { Ok(()) })?;
+                let read = read.ok_or_else(reopening).and_then(|read| Ok(read?));
+                read.or_else(|error| if loaded.is_empty() { Err(error) } else { Ok(()) })?;
                 taking = loaded;
             }
             if taking.found_damage_alone() {
