@@ -308,8 +308,7 @@ impl Store {
     }
 
     /// Takes deliveries that may be attempted now, each of which has to be settled. It may be fewer than there are: whoever takes
-    /// asks again until there are none, and then waits for the queue's signal, for the next one that is due, or for
-    /// [`idle_wait`](crate::limits::Dispatch::idle_wait).
+    /// asks again until there are none, and then waits for the queue's signal or for the next one that is due, and not for ever.
     ///
     /// # Errors
     /// [`Unavailable`] when the store does not answer, or does not record what was delivered.

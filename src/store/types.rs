@@ -277,6 +277,17 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    /// The state in which it leaves the delivery.
+    pub(super) fn state(&self) -> State {
+        match self {
+            Self::Delivered { .. } => State::Delivered,
+            Self::Retry { .. } => State::Retrying,
+            Self::Dead { .. } => State::Dead,
+        }
+    }
+}
+
 /// An attempt that failed.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct FailedAttempt {

@@ -71,6 +71,9 @@ use crate::store::redis::connection::Failed;
 use crate::store::redis::script::Call;
 use crate::supervisor::Background;
 
+/// Entries that a take scans at most.
+const MAX_SCANNED: usize = 1024;
+
 /// A handle to a Redis, for one runtime.
 #[derive(Debug, Clone)]
 pub struct Redis {
@@ -249,13 +252,13 @@ impl Redis {
     pub(super) async fn take(&self, queue: &Queue, want: Want) -> Result<(Vec<Claimed>, Option<Instant>), Unavailable> {
         let line = self.line(queue)?;
         let Process { lease, limits, clock, .. } = &*self.process;
-        let max = want.max.min(limits.take_scanned).min(line.room(limits.max_in_hand)?);
+        let max = want.max.min(MAX_SCANNED).min(line.room(limits.max_in_hand)?);
         if max == 0 {
             return Ok((Vec::new(), None));
         }
         self.begin(&line, Use::Takes).await?;
         let (bytes, asked) = (want.bytes.min(limits.take_bytes), clock.instant());
-        let numbers = [max, bytes, limits.take_scanned].map(|number| number.to_string());
+        let numbers = [max, bytes, MAX_SCANNED].map(|number| number.to_string());
         let call = queue_scripts::TAKE.call(line.keys()).argument(self.now()).argument(lease.as_micros().to_string());
         let call = numbers.into_iter().fold(call, Call::argument);
         let answer: Value = self.links.call(&line.space, Use::Takes, &call).await?;

@@ -35,6 +35,8 @@ const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// Between two parts of a sweep others are heard; a round rests for so many times as long as it took.
 const BREATH: Duration = Duration::from_millis(2);
 const REST: u32 = 20;
+/// Messages that a part of a sweep looks at.
+const TRIMMED: u32 = 200;
 /// Parts of a sweep between two looks.
 const MAX_PARTS: usize = 200;
 
@@ -250,7 +252,7 @@ impl Redis {
         for _part in 0..MAX_PARTS {
             let keys = std::iter::once(line::stream(space)).chain(names.iter().flat_map(of_name));
             let call = queue_scripts::SWEEP.call(keys).argument(self.now()).argument(sweep.behind.as_str());
-            let call = call.argument(limits.trim_entries.to_string()).argument(limits.list_bytes.to_string());
+            let call = call.argument(TRIMMED.to_string()).argument(limits.list_bytes.to_string());
             let call = names.iter().fold(call, |call, name| {
                 call.argument(name.as_str()).argument(millis(keep(name).unwrap_or(longest)).to_string())
             });

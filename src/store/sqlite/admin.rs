@@ -11,7 +11,7 @@ use rusqlite::params;
 use super::Sqlite;
 use super::changes::Changes;
 use super::ids;
-use super::message_row;
+use super::rows;
 use super::search::Direction;
 use super::search::Found;
 use super::search::Search;
@@ -217,7 +217,7 @@ fn show(file: &Connection, source: &str, id: i64) -> rusqlite::Result<Option<Det
     if deliveries.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Details { deliveries, message: message_row::whole(file, id)?.map(Arc::new) }))
+    Ok(Some(Details { deliveries, message: rows::whole(file, id)?.map(Arc::new) }))
 }
 
 pub(super) const STATE: &str = "SELECT state, lane FROM deliveries WHERE message = ?1 AND destination = ?2";
@@ -245,9 +245,9 @@ fn reopen(
             None => false,
         };
         // At once, by the clock of those who deliver, which need not be the system's.
-        let (state, due) = if busy { (State::Blocked, None) } else { (State::Retrying, Some(changes.due())) };
+        let (state, due) = if busy { (State::Blocked, None) } else { (State::Retrying, Some(changes.due)) };
         let mut statement = file.prepare_cached(REOPEN)?;
-        statement.execute(params![message, destination, ids::state(state), changes.now().millis(), due])?;
+        statement.execute(params![message, destination, ids::state(state), changes.now.millis(), due])?;
         changes.moved(destination, Some(was), Some(state));
         reopened += 1;
     }

@@ -326,15 +326,6 @@ mod tests {
         let before = all.iter().filter(|delivery| delivery.event_id.starts_with("before-")).count();
         assert_eq!(before, 100);
         let open = all.iter().filter(|delivery| delivery.state == State::Queued).count();
-        let mut taken = 0;
-        loop {
-            let some = restored.take(&queue, 100).await;
-            if some.is_empty() {
-                break;
-            }
-            taken += some.len();
-            some.into_iter().for_each(|delivery| delivery.settle(restored.delivered()));
-        }
-        assert_eq!(taken, open);
+        assert_eq!(restored.take_all(&queue).await.len(), open);
     }
 }

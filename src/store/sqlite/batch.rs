@@ -204,11 +204,7 @@ fn settle(
     if !writing.settle(destination, settled)? {
         return Ok(false);
     }
-    let to = match settled.outcome {
-        Outcome::Delivered { .. } => State::Delivered,
-        Outcome::Retry { .. } => State::Retrying,
-        Outcome::Dead { .. } => State::Dead,
-    };
+    let to = settled.outcome.state();
     let was_tried = settled.entry.attempts > 0 || settled.entry.replayed.is_some();
     let from = if was_tried { State::Retrying } else { State::Queued };
     moved.push((Change { destination, from: Some(from), to: Some(to) }, false));

@@ -16,7 +16,6 @@ mod housekeeper;
 mod ids;
 mod log_repair;
 mod mailbox;
-mod message_row;
 mod metrics;
 mod open;
 mod queue;
@@ -78,6 +77,11 @@ use crate::time::Moment;
 
 /// Most destinations of one message.
 const MAX_ROUTES: usize = 16;
+/// How long an answer waits for a sync, where it waits for one. The event is delivered by then, so a slower disk can only cause a
+/// duplicate.
+const COMMIT_TIMEOUT: Duration = Duration::from_millis(250);
+/// How long the end of a gateway waits for what is still to be written.
+const CLOSE: Duration = Duration::from_secs(5);
 /// How often it is looked whether a thread has ended, where nothing tells.
 const JOIN_PAUSE: Duration = Duration::from_millis(1);
 
@@ -85,7 +89,6 @@ const JOIN_PAUSE: Duration = Duration::from_millis(1);
 pub struct Sqlite {
     shared: Arc<Shared>,
     fsync: bool,
-    commit_timeout: Duration,
     threads: Vec<JoinHandle<()>>,
     log_thread: Option<JoinHandle<()>>,
     min_free: u64,
@@ -148,12 +151,11 @@ impl Sqlite {
         if !self.fsync {
             return Ok(());
         }
-        match tokio::time::timeout(self.commit_timeout, log.sync()).await {
+        match tokio::time::timeout(COMMIT_TIMEOUT, log.sync()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_failed)) => Err(log.healthy().err().unwrap_or_else(closing)),
             Err(_elapsed) => {
-                let timeout = self.commit_timeout;
-                Err(Unavailable(format!("the sync of the dedupe log took longer than {timeout:?}")))
+                Err(Unavailable(format!("the sync of the dedupe log took longer than {COMMIT_TIMEOUT:?}")))
             }
         }
     }
@@ -235,7 +237,7 @@ impl Sqlite {
     ) -> Result<T, Unavailable> {
         let (reply, done) = oneshot::channel();
         let command: mailbox::Command = Box::new(move |file, changes| {
-            let before = Changes::new(changes.now(), changes.due(), changes.last);
+            let before = Changes::new(changes.now, changes.due, changes.last);
             let acted = file.execute_batch("SAVEPOINT command").and_then(|()| act(file, changes));
             let (done, answer) = match acted {
                 Ok(answer) => (file.execute_batch("RELEASE command"), Some(Ok(answer))),
@@ -277,7 +279,7 @@ impl Drop for Sqlite {
     /// Waits until everything is written, but not for ever: a disk that hangs must not keep a gateway from ending, which is then
     /// the same as a kill.
     fn drop(&mut self) {
-        let deadline = Instant::now() + self.shared.limits.close;
+        let deadline = Instant::now() + CLOSE;
         self.shared.housekeeper.close();
         for thread in self.threads.drain(..) {
             if !joined(thread, deadline) {

@@ -108,7 +108,6 @@ impl Sqlite {
         Ok(Self {
             shared,
             fsync: options.fsync,
-            commit_timeout: options.limits.dedupe_log.commit_timeout,
             threads,
             log_thread: Some(log_thread),
             min_free: options.min_free,

@@ -10,7 +10,6 @@ use tokio::sync::oneshot;
 use super::Sqlite;
 use super::closing;
 use super::ids;
-use super::message_row;
 use super::queue::Entry;
 use super::queue::Need;
 use super::reopening;
@@ -137,7 +136,7 @@ impl Taking {
             }
             let message = match cached {
                 Some(message) => Some(message),
-                None => message_row::whole(connection, id)?.map(Arc::new),
+                None => rows::whole(connection, id)?.map(Arc::new),
             };
             let failures = match attempts {
                 0 => Failures::default(),
