@@ -441,8 +441,10 @@ fn deliver(
     let due =
         (state == State::Retrying).then(|| delivered.due.filter(|due| *due <= latest).unwrap_or_else(|| changes.due()));
     let failures = delivered.failures.as_json();
-    file.prepare_cached(
-        "INSERT INTO deliveries (message, destination, state, attempts, before_replay, settled, due, replayed, lane, status, failures)
+    // Where the file is damaged, it may have one twice.
+    let inserted = file
+    .prepare_cached(
+        "INSERT OR IGNORE INTO deliveries (message, destination, state, attempts, before_replay, settled, due, replayed, lane, status, failures)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )?
     .execute(params![
@@ -458,7 +460,9 @@ fn deliver(
         status,
         failures
     ])?;
-    changes.moved(destination, None, Some(state));
+    if inserted > 0 {
+        changes.moved(destination, None, Some(state));
+    }
     Ok(())
 }
 
