@@ -32,7 +32,7 @@ fn rows_that_cannot_be_read_are_dead_letters_and_the_others_are_delivered() {
         ("trace", &7),
         ("verified", &"no"),
         ("method", &"P T"),
-        ("source_name", &"a\nb"),
+        ("source", &"a\nb"),
         ("event_id", &"\u{20ac}"),
     ];
     let gateway = Gateway::start(&crate::queue::queued("http://127.0.0.1:1/app", ""));
@@ -42,13 +42,8 @@ fn rows_that_cannot_be_read_are_dead_letters_and_the_others_are_delivered() {
     let folder = gateway.kill().folder.expect("its folder");
     let file = rusqlite::Connection::open(folder.path().join("store.db")).expect("a file");
     for (at, (column, value)) in wrong.iter().enumerate() {
-        let event = "SELECT event FROM events WHERE id = ?1";
-        let changed = file
-            .execute(
-                &format!("UPDATE payloads SET {column} = ?2 WHERE event = ({event})"),
-                rusqlite::params![at.to_string(), value],
-            )
-            .expect("changed");
+        let change = format!("UPDATE messages SET {column} = ?2 WHERE event_id = ?1");
+        let changed = file.execute(&change, rusqlite::params![at.to_string(), value]).expect("changed");
         assert_eq!(changed, 1, "{column}");
     }
     drop(file);

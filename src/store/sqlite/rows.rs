@@ -56,7 +56,7 @@ pub(super) fn lane(lane: Option<Lane>) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
     use rusqlite::types::Value;
 
@@ -77,7 +77,7 @@ mod tests {
         file
     }
 
-    fn any_value() -> impl Strategy<Value = Value> {
+    pub(in crate::store::sqlite) fn any_value() -> impl Strategy<Value = Value> {
         prop_oneof![
             Just(Value::Null),
             any::<i64>().prop_map(Value::Integer),
