@@ -10,6 +10,7 @@ use rusqlite::params;
 
 use super::Sqlite;
 use super::changes::Changes;
+use super::fault::Fault;
 use super::ids;
 use super::rows;
 use super::search::Direction;
@@ -86,8 +87,10 @@ pub(super) struct Names(HashMap<i64, (String, String)>);
 impl Names {
     pub(super) fn read(file: &Connection) -> rusqlite::Result<Self> {
         let mut statement = file.prepare_cached("SELECT id, source, name FROM destinations")?;
-        let names = statement.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?;
-        Ok(Self(names.collect::<rusqlite::Result<_>>()?))
+        let name = |row: &Row<'_>| Ok::<_, rusqlite::Error>((row.get(0)?, (row.get(1)?, row.get(2)?)));
+        // One that is damaged names nothing.
+        let names = statement.query_map([], |row| Ok(name(row).ok()))?;
+        Ok(Self(names.filter_map(Result::transpose).collect::<rusqlite::Result<_>>()?))
     }
 
     fn of(&self, destination: i64) -> (String, String) {
@@ -171,11 +174,30 @@ pub(super) const SUMMARY: &str =
     "SELECT message, destination, state, attempts, settled, due, status, failures, event_id, type, received
      FROM deliveries NOT INDEXED LEFT JOIN messages ON id = message";
 
+/// The same of one whose message stands on a page that is damaged.
+const SUMMARY_ALONE: &str =
+    "SELECT message, destination, state, attempts, settled, due, status, failures, NULL, NULL, NULL
+     FROM deliveries NOT INDEXED";
+
 /// What a list shows of deliveries that were just found.
 pub(super) fn summaries(file: &Connection, deliveries: &[(i64, i64)], names: &Names) -> rusqlite::Result<Vec<Summary>> {
-    let mut statement = file.prepare_cached(&format!("{SUMMARY} WHERE message = ?1 AND destination = ?2"))?;
-    let read = |at: &(i64, i64)| statement.query_row([at.0, at.1], |row| summary(row, names)).optional();
-    deliveries.iter().map(read).filter_map(|read| read.map(Option::flatten).transpose()).collect()
+    let read = |at: &(i64, i64)| summary_of(file, *at, names);
+    deliveries.iter().map(read).filter_map(Result::transpose).collect()
+}
+
+fn summary_of(
+    file: &Connection,
+    (message, destination): (i64, i64),
+    names: &Names,
+) -> rusqlite::Result<Option<Summary>> {
+    let read = |columns: &str| {
+        let mut statement = file.prepare_cached(&format!("{columns} WHERE message = ?1 AND destination = ?2"))?;
+        statement.query_row([message, destination], |row| summary(row, names)).optional().map(Option::flatten)
+    };
+    match read(SUMMARY) {
+        Err(error) if Fault::of(&error) == Fault::Damage => read(SUMMARY_ALONE),
+        read => read,
+    }
 }
 
 /// The summary in a row; `None` when it is not what was written.
@@ -207,17 +229,25 @@ fn summary(row: &Row<'_>, names: &Names) -> rusqlite::Result<Option<Summary>> {
     }))
 }
 
+const DESTINATIONS: &str = "SELECT destination FROM deliveries WHERE message = ?1 ORDER BY destination";
+
 /// One message of a source with all its deliveries.
 fn show(file: &Connection, source: &str, id: i64) -> rusqlite::Result<Option<Details>> {
     let names = Names::read(file)?;
-    let mut statement = file.prepare_cached(&format!("{SUMMARY} WHERE message = ?1 ORDER BY destination"))?;
-    let deliveries = statement.query_map([id], |row| summary(row, &names))?;
-    let mut deliveries = deliveries.filter_map(Result::transpose).collect::<rusqlite::Result<Vec<_>>>()?;
+    let mut statement = file.prepare_cached(DESTINATIONS)?;
+    let found =
+        statement.query_map([id], |row| Ok(row.get_ref(0)?.as_i64().ok().map(|destination| (id, destination))))?;
+    let found = found.filter_map(Result::transpose).collect::<rusqlite::Result<Vec<_>>>()?;
+    let mut deliveries = summaries(file, &found, &names)?;
     deliveries.retain(|delivery| delivery.source == source);
     if deliveries.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Details { deliveries, message: rows::whole(file, id)?.map(Arc::new) }))
+    let message = match rows::whole(file, id) {
+        Err(error) if Fault::of(&error) == Fault::Damage => None,
+        message => message?,
+    };
+    Ok(Some(Details { deliveries, message: message.map(Arc::new) }))
 }
 
 pub(super) const STATE: &str = "SELECT state, lane FROM deliveries WHERE message = ?1 AND destination = ?2";
@@ -460,10 +490,7 @@ mod tests {
             plan(&format!("{SUMMARY} WHERE message = ?1 AND destination = ?2")),
             format!("{one}; {message} LEFT-JOIN")
         );
-        assert_eq!(
-            plan(&format!("{SUMMARY} WHERE message = ?1 ORDER BY destination")),
-            format!("SEARCH deliveries USING PRIMARY KEY (message=?); {message} LEFT-JOIN")
-        );
+        assert_eq!(plan(DESTINATIONS), "SEARCH deliveries USING PRIMARY KEY (message=?)");
         assert_eq!(
             plan(DELETE_MESSAGE),
             format!("{message}; SCALAR SUBQUERY 1; SEARCH deliveries USING PRIMARY KEY (message=?)")

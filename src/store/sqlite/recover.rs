@@ -14,6 +14,7 @@ use std::time::Instant;
 use rusqlite::Connection;
 use rusqlite::ErrorCode;
 use rusqlite::OptionalExtension as _;
+use rusqlite::ffi;
 use rusqlite::params;
 use rusqlite::params_from_iter;
 use rusqlite::types::Value;
@@ -211,7 +212,12 @@ impl Recovery {
         while part.len() < max_rows && bytes < max_bytes {
             let Some(from) = after.checked_add(1) else { break };
             let next = |sql: &str| {
-                seek(from, |from| self.damaged.prepare_cached(sql)?.query_row([from], |row| row.get(0)).optional())
+                seek(from, |from| {
+                    let found: Option<i64> =
+                        self.damaged.prepare_cached(sql)?.query_row([from], |row| row.get(0)).optional()?;
+                    // Keys that are out of order would lead back.
+                    if found.is_some_and(|found| found < from) { Err(damage()) } else { Ok(found) }
+                })
             };
             let message = next("SELECT id FROM messages WHERE id >= ?1 ORDER BY id LIMIT 1")?;
             let delivery =
@@ -279,10 +285,15 @@ fn readable<T>(read: rusqlite::Result<T>) -> rusqlite::Result<Option<T>> {
     match read {
         Ok(read) => Ok(Some(read)),
         Err(error) => match error.sqlite_error_code() {
-            Some(DatabaseCorrupt | NotADatabase | SystemIoFailure) => Ok(None),
-            _ => Err(error),
+            // Without a code, it is no value of that kind.
+            Some(DatabaseCorrupt | NotADatabase | SystemIoFailure) | None => Ok(None),
+            Some(_) => Err(error),
         },
     }
+}
+
+fn damage() -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), None)
 }
 
 /// The first key from `from` on that can be read: jumps by doubled steps over what cannot, then back by halves.
@@ -345,7 +356,7 @@ fn import(
         let (keys, _rest) =
             if let Some(Value::Blob(keys)) = columns.get(1) { keys.as_chunks() } else { (&[][..], &[][..]) };
         let (Some(free), false) = (
-            free(file, *id, columns.get(3))?,
+            free(file, plausible(*id, changes), columns.get(3))?,
             keys.iter().any(|key| present.keys.get(&Key(*key)).is_some_and(|known| known != id)),
         ) else {
             done.present += 1;
@@ -378,6 +389,12 @@ fn import(
     Ok((done, present))
 }
 
+/// The id of a message, unless none can have it: then a new one, lest all later ones are behind it.
+fn plausible(id: i64, changes: &Changes) -> i64 {
+    let latest = changes.last.max(ids::first_of(changes.now));
+    if (1..=latest).contains(&id) { id } else { latest.saturating_add(1) }
+}
+
 /// The id under which a message can be imported: its own, or the next that nobody has; nothing when it is there already.
 fn free(file: &Connection, id: i64, checksum: Option<&Value>) -> rusqlite::Result<Option<i64>> {
     let mut statement = file.prepare_cached("SELECT checksum FROM messages WHERE id = ?1")?;
@@ -393,8 +410,10 @@ fn free(file: &Connection, id: i64, checksum: Option<&Value>) -> rusqlite::Resul
 }
 
 fn insert(file: &Connection, id: i64, columns: &[Value]) -> rusqlite::Result<()> {
+    // What is not in what is delivered may be damaged in one that is.
     let sql = format!(
-        "INSERT INTO messages (id, {MESSAGE}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)"
+        "INSERT INTO messages (id, {MESSAGE})
+         VALUES (?1, ?2, ?3, ?4, ?5, coalesce(?6, ?1 / 4096), coalesce(?7, 0), ?8, ?9, ?10, ?11, ?12, coalesce(?13, 0), ?14, ?15)"
     );
     let id = Value::Integer(id);
     let values = std::iter::once(&id).chain(columns);
@@ -440,13 +459,12 @@ fn deliver(
     let latest = changes.due.saturating_add(MAX_PAUSE);
     let due = (state == State::Retrying).then(|| delivered.due.filter(|due| *due <= latest).unwrap_or(changes.due));
     let failures = delivered.failures.as_json();
-    // Where the file is damaged, it may have one twice.
-    let inserted = file
-    .prepare_cached(
+    // Of two for one destination, one is not what was written.
+    let mut insert = file.prepare_cached(
         "INSERT OR IGNORE INTO deliveries (message, destination, state, attempts, before_replay, settled, due, replayed, lane, status, failures)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-    )?
-    .execute(params![
+    )?;
+    let inserted = insert.execute(params![
         message,
         destination,
         ids::state(state),
@@ -781,7 +799,52 @@ mod tests {
         assert!(new.store.recover("store.db.damaged-1", None).await.is_err(), "it is done");
     }
 
+    #[test]
+    fn of_a_row_that_is_there_twice_one_is_imported_and_a_message_far_ahead_of_time_gets_an_id_of_now() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, old) = damaged(folder.path());
+        put(&old, 1, 1, b"");
+        put(&old, i64::MAX - 1, 2, b"");
+        old.execute_batch("CREATE TABLE copy AS SELECT * FROM deliveries; DROP TABLE deliveries; ALTER TABLE copy RENAME TO deliveries")
+            .expect("a table without a key");
+        for id in [1, 1, i64::MAX - 1] {
+            deliver_to(&old, id, 1, State::Queued, None);
+        }
+        let new = present();
+        let done = recover(&path, &new, &Forgotten::default());
+        assert_eq!((counts(&done), done.1.moved.len()), ((2, 0, 0, 0), 2));
+        let latest = ids::first_of(Moment::from_millis(NOW));
+        assert_eq!(deliveries(&new), [(1, 7, State::Queued), (latest + 1, 7, State::Queued)]);
+    }
+
     proptest! {
+        #[test]
+        fn whatever_stands_in_a_damaged_file_it_is_recovered_to_its_end(
+            column in 0..26_usize,
+            value in rows::tests::any_value(),
+        ) {
+            let folder = tempfile::tempdir().expect("a folder");
+            let (path, old) = damaged(folder.path());
+            for id in [1, 2] {
+                put(&old, id, u8::try_from(id).expect("small"), b"");
+                deliver_to(&old, id, 1, State::Queued, Some(1));
+            }
+            let columns = "id source received size checksum keys until event_id type method target trace verified headers body";
+            let columns = columns.split(' ').map(|name| ("messages", "id", name));
+            let more = "message destination state attempts before_replay settled due replayed lane status failures";
+            let more = more.split(' ').map(|name| ("deliveries", "message", name));
+            if let Some((table, key, name)) = columns.chain(more).nth(column) {
+                // What must not be nothing cannot be; that it is in a damaged file is tried by other means.
+                let _refused = old.execute(&format!("UPDATE {table} SET {name} = ?1 WHERE {key} = 1"), [value]);
+            }
+            let new = present();
+            let (done, _) = recover(&path, &new, &Forgotten::default());
+            prop_assert!(done.imported >= 1 && done.imported + done.record_lost + done.lost <= 3, "{:?}", done);
+            let lane = "SELECT count(*) FROM deliveries WHERE lane = 1 AND state BETWEEN 3 AND 4";
+            let open: i64 = new.query_row(lane, [], |row| row.get(0)).expect("a number");
+            prop_assert_eq!(open, 1);
+        }
+
         #[test]
         fn the_first_key_behind_what_cannot_be_read_is_found(
             keys in proptest::collection::btree_set(1..1_000_i64, 0..40),
@@ -792,7 +855,7 @@ mod tests {
             // A page that cannot be read fails those who look for what it has or had.
             let read = |from: i64| {
                 if bad.contains(&from) {
-                    return Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT), None));
+                    return Err(damage());
                 }
                 Ok(keys.range(from..).next().copied())
             };

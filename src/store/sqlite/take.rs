@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::Sqlite;
 use super::closing;
+use super::fault::Fault;
 use super::ids;
 use super::queue::Entry;
 use super::queue::Need;
@@ -89,19 +90,19 @@ pub(super) struct Taking {
     known: Arc<Known>,
     want: Want,
     left: VecDeque<Entry>,
+    /// Those whose messages cannot be read at the moment.
+    unread: VecDeque<Entry>,
     loaded: Vec<(Entry, Arc<Message>, Failures)>,
-    /// Bytes of messages so far, and of those that were read.
+    /// Bytes of messages so far.
     bytes: usize,
-    read: usize,
     /// Whether some were damaged.
     damaged: bool,
-    began: Instant,
 }
 
 impl Taking {
     pub(super) fn new(shared: Arc<Shared>, known: Arc<Known>, want: Want, left: VecDeque<Entry>) -> Self {
         let loaded = Vec::with_capacity(left.len());
-        Self { shared, known, want, left, loaded, bytes: 0, read: 0, damaged: false, began: Instant::now() }
+        Self { shared, known, want, left, unread: VecDeque::new(), loaded, bytes: 0, damaged: false }
     }
 
     /// Gives those their messages that need not be read, until one has to be; whether there is one.
@@ -117,38 +118,54 @@ impl Taking {
         false
     }
 
-    /// Reads messages as long as there is room for them.
+    /// Reads messages as long as there is room for them, and not for long. One whose page is damaged is given up, and one that cannot
+    /// be read at the moment is put back behind all others: neither holds up those behind it. Fails when there was one that cannot be
+    /// read.
     pub(super) fn read(&mut self, connection: &Connection) -> rusqlite::Result<()> {
-        let limits = self.shared.limits.clone();
-        let mut rows = 0;
+        let (began, longest) = (Instant::now(), self.shared.limits.max_read);
+        let (mut any, mut failed) = (false, Ok(()));
         while self.reads()
             && let Some(&Entry { id, attempts, .. }) = self.left.front()
         {
-            let late = self.began.elapsed() >= limits.max_read || rows >= limits.max_load.max(1);
             let cached = self.shared.cache.get(id);
             let size = match &cached {
                 Some(message) => message.weight(),
-                None => rows::size(connection, id)?.unwrap_or_default(),
+                // What reading that comes to is seen below.
+                None => rows::size(connection, id).ok().flatten().unwrap_or_default(),
             };
-            let too_many = self.read.saturating_add(size) > limits.max_load_bytes && self.read > 0;
-            if !self.has_room(size) || rows > 0 && (late || too_many) {
-                return Ok(());
+            if !self.has_room(size) || any && began.elapsed() >= longest {
+                break;
             }
-            let message = match cached {
-                Some(message) => Some(message),
-                None => rows::whole(connection, id)?.map(Arc::new),
-            };
-            let failures = match attempts {
-                0 => Failures::default(),
-                _ => statements::failures_of(connection, id, self.known.destination())?,
-            };
-            (rows, self.read) = (rows + 1, self.read.saturating_add(size));
-            match message {
-                Some(message) => self.push(message, failures),
-                None => self.give_up(),
+            any = true;
+            match self.load(connection, (id, attempts), cached) {
+                Ok(Some((message, failures))) => self.push(message, failures),
+                Ok(None) => self.give_up(None),
+                Err(error) if Fault::of(&error) == Fault::Damage => self.give_up(Some(&error)),
+                Err(error) => {
+                    failed = Err(error);
+                    self.unread.extend(self.left.pop_front());
+                }
             }
         }
-        Ok(())
+        failed
+    }
+
+    /// A message and what failed of its delivery; `None` when the message is not what was written.
+    fn load(
+        &self,
+        connection: &Connection,
+        (id, attempts): (i64, u32),
+        cached: Option<Arc<Message>>,
+    ) -> rusqlite::Result<Option<(Arc<Message>, Failures)>> {
+        let message = match cached {
+            Some(message) => Some(message),
+            None => rows::whole(connection, id)?.map(Arc::new),
+        };
+        let failures = match attempts {
+            0 => Failures::default(),
+            _ => statements::failures_of(connection, id, self.known.destination())?,
+        };
+        Ok(message.map(|message| (message, failures)))
     }
 
     fn has_room(&self, bytes: usize) -> bool {
@@ -162,13 +179,14 @@ impl Taking {
         }
     }
 
-    /// Gives up the first one, whose message is not what was written.
-    fn give_up(&mut self) {
+    /// Gives up the first one, whose message is not what was written, or stands on a page that is damaged.
+    fn give_up(&mut self, error: Option<&rusqlite::Error>) {
         let Some(entry) = self.left.pop_front() else { return };
         self.damaged = true;
         tracing::error!(
             id = %ids::public(entry.id),
             source = self.known.queue.id().source,
+            error = error.map(tracing::field::display),
             "a queued event is damaged on disk and cannot be delivered; it is kept as a dead letter"
         );
         let (at, reason) = (self.shared.wall.now(), rows::DAMAGED.to_owned());
@@ -202,6 +220,7 @@ impl Taking {
             lease: None,
         };
         self.known.claims.give_back(std::mem::take(&mut self.left));
+        self.known.claims.put_behind(std::mem::take(&mut self.unread));
         std::mem::take(&mut self.loaded).into_iter().map(claimed).collect()
     }
 }
@@ -210,6 +229,7 @@ impl Drop for Taking {
     fn drop(&mut self) {
         let mut entries: VecDeque<_> = self.loaded.drain(..).map(|(entry, ..)| entry).collect();
         entries.append(&mut self.left);
+        self.known.claims.put_behind(std::mem::take(&mut self.unread));
         if !entries.is_empty() {
             self.known.claims.give_back(entries);
             self.known.queue.signal().raise();

@@ -14,6 +14,7 @@ use rusqlite::Connection;
 use rusqlite::Transaction;
 use rusqlite::TransactionBehavior;
 use rusqlite::config::DbConfig;
+use rusqlite::ffi;
 use tokio::sync::oneshot;
 
 use super::batch::Work;
@@ -317,6 +318,8 @@ impl Writer {
         let (claims, destination, now) = (&known.claims, known.destination(), self.shared.pauses.now());
         let (wanted, claimed) = claims.wanted();
         let limit = wanted.saturating_add(claimed);
+        // All that is read is of the same moment.
+        let _moment = connection.unchecked_transaction()?;
         let due = statements::due(connection, destination, now, limit)?;
         let fresh = statements::fresh(connection, destination, limit)?;
         let full = due.len() == limit || fresh.len() == limit;
@@ -329,13 +332,19 @@ impl Writer {
                 break;
             }
             for id in pair.into_iter().flatten().take(wanted - entries.len()) {
-                entries.extend(statements::entry(connection, id, destination)?);
+                entries.push(statements::entry(connection, id, destination)?.ok_or_else(index_is_wrong)?);
             }
         }
         let any = !entries.is_empty();
         claims.refill(entries, full || left, statements::next_due(connection, destination, now)?, now);
         Ok(any)
     }
+}
+
+/// An index names a delivery that its row says may not be attempted: it would be attempted again and again.
+fn index_is_wrong() -> rusqlite::Error {
+    let why = "an index does not agree with its table".to_owned();
+    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), Some(why))
 }
 
 impl Drop for Writer {
