@@ -4,8 +4,6 @@ use std::collections::BTreeSet;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use rusqlite::Connection;
-
 use super::changes::Change;
 use super::changes::Changes;
 use super::mailbox::Arrival;
@@ -76,17 +74,12 @@ impl Work {
     }
 
     /// Writes what attempts came to; what ends lets the next one of its lane be attempted, at `due` by the clock of pauses.
-    pub(super) fn settle(
-        &mut self,
-        writing: &mut Writing<'_>,
-        connection: &Connection,
-        due: i64,
-    ) -> rusqlite::Result<()> {
+    pub(super) fn settle(&mut self, writing: &mut Writing<'_>, due: i64) -> rusqlite::Result<()> {
         while let Some(settled) = self.batch.outcomes.pop_front() {
             // Kept until it is written, also when this panics.
             self.settled.push((settled, false));
             if let Some((settled, applied)) = self.settled.last_mut() {
-                *applied = settle(&self.shared, (writing, connection), settled, due, &mut self.moved)?;
+                *applied = settle(&self.shared, writing, settled, due, &mut self.moved)?;
             }
         }
         Ok(())
@@ -194,7 +187,7 @@ impl Work {
 /// Writes one outcome; whether the delivery was open.
 fn settle(
     shared: &Shared,
-    (writing, connection): (&mut Writing<'_>, &Connection),
+    writing: &mut Writing<'_>,
     settled: &Settled,
     due: i64,
     moved: &mut Vec<(Change, bool)>,
@@ -209,7 +202,7 @@ fn settle(
     let from = if was_tried { State::Retrying } else { State::Queued };
     moved.push((Change { destination, from: Some(from), to: Some(to) }, false));
     if let (false, Some(lane)) = (to.is_open(), settled.entry.lane)
-        && let Some(state) = statements::promote(connection, destination, lane, due)?
+        && let Some(state) = statements::promote(writing.connection, destination, lane, due)?
     {
         moved.push((Change { destination, from: Some(State::Blocked), to: Some(state) }, true));
     }

@@ -265,7 +265,7 @@ impl Writer {
         }
         let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
         let mut writing = Writing::new(&transaction)?;
-        work.settle(&mut writing, &transaction, due)?;
+        work.settle(&mut writing, due)?;
         work.admit(&mut writing, &mut self.last, now)?;
         drop(writing);
         while let Some(command) = work.batch.commands.pop_front() {
