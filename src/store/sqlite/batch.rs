@@ -113,8 +113,8 @@ impl Work {
         writing.message(id, (&message, &columns, once.as_ref()))?;
         self.bytes += columns.bytes() + message.body.len();
         for (index, lane) in routes {
-            let Some(known) = self.shared.queues.get(index) else { continue };
-            let (destination, lane) = (known.destination(), lane.map(|lane| lane.0));
+            let Some(queue) = self.shared.queues.get(index) else { continue };
+            let (destination, lane) = (queue.destination(), lane.map(|lane| lane.0));
             let state = writing.delivery((id, destination), lane, now)?;
             self.moved.push((Change { destination, from: None, to: Some(state) }, false));
             if state == State::Queued {
@@ -151,31 +151,31 @@ impl Work {
         self.shared.cache.insert(self.arrived.drain(..));
         let mut touched = BTreeSet::new();
         for (index, entry) in self.ready.drain(..) {
-            if let Some(known) = self.shared.queues.get(index) {
-                known.claims.arrived(entry);
+            if let Some(queue) = self.shared.queues.get(index) {
+                queue.claims.arrived(entry);
                 touched.insert(index);
             }
         }
         self.shared.mailbox.recorded(self.settled.len());
         for (settled, applied) in self.settled.drain(..) {
-            let Some(known) = self.shared.queues.get(settled.queue) else { continue };
+            let Some(queue) = self.shared.queues.get(settled.queue) else { continue };
             let retries = applied && matches!(settled.outcome, Outcome::Retry { .. });
-            known.claims.settled(settled.entry.id, retries.then_some(settled.due));
+            queue.claims.settled(settled.entry.id, retries.then_some(settled.due));
             if retries {
                 touched.insert(settled.queue);
             } else if !applied {
-                self.shared.forgotten.keep(known.queue.id(), settled);
+                self.shared.forgotten.keep(queue.handle.id(), settled);
             }
         }
         for (Change { destination, from, to }, claimable) in self.moved.drain(..) {
-            let Some(known) = self.shared.queues.of(destination) else { continue };
-            known.claims.count(|counts| {
+            let Some(queue) = self.shared.queues.of(destination) else { continue };
+            queue.claims.count(|counts| {
                 counts.add(from, -1);
                 counts.add(to, 1);
             });
             if claimable {
-                known.claims.changed();
-                touched.insert(known.queue.index());
+                queue.claims.changed();
+                touched.insert(queue.handle.index());
             }
         }
         self.shared.mailbox.wake(self.batch.waiting.drain(..));
@@ -192,8 +192,8 @@ fn settle(
     due: i64,
     moved: &mut Vec<(Change, bool)>,
 ) -> rusqlite::Result<bool> {
-    let Some(known) = shared.queues.get(settled.queue) else { return Ok(false) };
-    let destination = known.destination();
+    let Some(queue) = shared.queues.get(settled.queue) else { return Ok(false) };
+    let destination = queue.destination();
     if !writing.settle(destination, settled)? {
         return Ok(false);
     }

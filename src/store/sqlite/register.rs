@@ -36,17 +36,17 @@ impl Sqlite {
 
     /// The rows of the destinations that are registered: what is replayed for others would not be delivered.
     pub(super) fn registered(&self) -> Vec<i64> {
-        self.shared.queues.all().iter().map(|known| known.destination()).collect()
+        self.shared.queues.all().iter().map(|queue| queue.destination()).collect()
     }
 }
 
 /// Makes one destination known.
 fn register(shared: &Shared, file: &Connection, terms: &QueueTerms) -> rusqlite::Result<Queue> {
     let row = statements::destination(file, &terms.id)?;
-    if let Some(known) = shared.queues.named(&terms.id) {
-        known.set_destination(row);
-        known.set_keep(terms.keep);
-        return Ok(known.queue.clone());
+    if let Some(queue) = shared.queues.named(&terms.id) {
+        queue.set_destination(row);
+        queue.set_keep(terms.keep);
+        return Ok(queue.handle.clone());
     }
     let claims = Claims::new(shared.limits.claimed_ahead);
     let counts = statements::counts(file, row)?;
