@@ -257,7 +257,7 @@ impl Redis {
             return Ok((Vec::new(), None));
         }
         self.begin(&queue, Use::Takes).await?;
-        let (bytes, asked) = (want.bytes.min(limits.take_bytes), clock.instant());
+        let (bytes, asked, _take) = (want.bytes.min(limits.take_bytes), clock.instant(), queue.take());
         let numbers = [max, bytes, MAX_SCANNED].map(|number| number.to_string());
         let call = queue_scripts::TAKE.call(queue.keys()).argument(self.now()).argument(lease.as_micros().to_string());
         let call = numbers.into_iter().fold(call, Call::argument);

@@ -1,6 +1,7 @@
 //! What one process knows of one queue: what it has in hand, and which outcomes it still has to record.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -66,7 +67,25 @@ struct State {
     /// Also what is in the outbox.
     in_hand: HashMap<MessageId, Claim>,
     outbox: VecDeque<Unrecorded>,
+    /// Takes that are not answered yet, and the deliveries that were recorded as delivered meanwhile, with their attempts before the
+    /// last replay.
+    takes: usize,
+    delivered: HashSet<(MessageId, u32)>,
     stats: Stats,
+}
+
+/// A take that is under way, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Take<'q>(&'q RedisQueue);
+
+impl Drop for Take<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.takes -= 1;
+        if state.takes == 0 {
+            state.delivered.clear();
+        }
+    }
 }
 
 /// The newest claim of a delivery.
@@ -171,7 +190,14 @@ impl Unrecorded {
 impl RedisQueue {
     pub(super) fn new(handle: Queue, keep: Duration) -> Self {
         let space = Keyspace::of_source(&handle.id().source);
-        let state = State { keep, in_hand: HashMap::new(), outbox: VecDeque::new(), stats: Stats::default() };
+        let state = State {
+            keep,
+            in_hand: HashMap::new(),
+            outbox: VecDeque::new(),
+            takes: 0,
+            delivered: HashSet::new(),
+            stats: Stats::default(),
+        };
         Self {
             handle,
             space,
@@ -212,11 +238,22 @@ impl RedisQueue {
         }
     }
 
-    /// Notes a claim; whether it is to be handed out: what this process still holds only has another deadline from now on.
+    /// Begins a take: what it claims may be recorded as delivered before its answer comes.
+    pub(super) fn take(&self) -> Take<'_> {
+        self.lock().takes += 1;
+        Take(self)
+    }
+
+    /// Notes a claim; whether it is to be handed out: what this process still holds only has another deadline from now on, and what it
+    /// has delivered since is finished.
     pub(super) fn claim(&self, entry: &Entry, deadline: i64) -> bool {
         let Tries { attempts, before_replay, .. } = entry.tries;
         let held = Claim { deadline, attempts, before_replay };
-        let before = self.lock().in_hand.insert(entry.id, held);
+        let mut state = self.lock();
+        if state.delivered.contains(&(entry.id, before_replay)) {
+            return false;
+        }
+        let before = state.in_hand.insert(entry.id, held);
         before.is_none_or(|before| before.before_replay != before_replay)
     }
 
@@ -237,9 +274,12 @@ impl RedisQueue {
     /// more, for that claim.
     pub(super) fn recorded(&self, batch: &[Unrecorded]) {
         let mut state = self.lock();
-        let State { in_hand, outbox, .. } = &mut *state;
+        let State { in_hand, outbox, takes, delivered, .. } = &mut *state;
         let mut again = Vec::new();
         for (sent, told) in batch.iter().zip(outbox.drain(..batch.len().min(outbox.len()))) {
+            if *takes > 0 && sent.is_delivered() {
+                delivered.insert((sent.id, sent.tries.before_replay));
+            }
             let held = in_hand.get(&sent.id).filter(|held| held.before_replay == sent.tries.before_replay);
             match held {
                 Some(held) if held.deadline != sent.deadline && !sent.is_delivered() => again.push(told),
@@ -353,6 +393,23 @@ mod tests {
         assert!(queue.claim(&claim(1, 0), 3000) && !queue.claim(&claim(2, 0), 4000));
         queue.push(told(&claim(1, 0), 3000, delivered()));
         assert_eq!(sent(&queue), one("V", "1", "4000"));
+    }
+
+    #[test]
+    fn what_was_recorded_as_delivered_before_the_answer_to_a_take_is_not_handed_out_by_that_answer() {
+        let queue = queue();
+        assert!(queue.claim(&claim(0, 0), 1000));
+        queue.push(told(&claim(0, 0), 1000, delivered()));
+        let take = queue.take();
+        queue.recorded(&queue.batch(9));
+        assert!(!queue.claim(&claim(0, 0), 2000));
+        assert!(queue.claim(&claim(1, 1), 3000), "it was replayed since");
+        drop(take);
+        assert_eq!(queue.room(9).expect("room"), 8, "nothing is left of the first");
+        let _take = queue.take();
+        queue.push(told(&claim(1, 1), 3000, failed()));
+        queue.recorded(&queue.batch(9));
+        assert!(queue.claim(&claim(2, 1), 4000), "a retry");
     }
 
     #[test]
