@@ -1,6 +1,7 @@
 //! Lists deliveries in the file, shows messages, replays and purges them.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rusqlite::Connection;
@@ -80,50 +81,36 @@ impl Sqlite {
     }
 }
 
-/// The names of all destinations in the file: source and name, by their rows.
+/// All destinations in the file, by their rows.
 #[derive(Debug, Default)]
-pub(super) struct Names(HashMap<i64, (String, String)>);
+pub(super) struct Names(pub(super) BTreeMap<i64, DestinationId>);
 
 impl Names {
     pub(super) fn read(file: &Connection) -> rusqlite::Result<Self> {
         let mut statement = file.prepare_cached("SELECT id, source, name FROM destinations")?;
-        let name = |row: &Row<'_>| Ok::<_, rusqlite::Error>((row.get(0)?, (row.get(1)?, row.get(2)?)));
+        let id = |row: &Row<'_>| Ok::<_, rusqlite::Error>(DestinationId { source: row.get(1)?, name: row.get(2)? });
         // One that is damaged names nothing.
-        let names = statement.query_map([], |row| Ok(name(row).ok()))?;
+        let names = statement.query_map([], |row| Ok(row.get(0).and_then(|at| Ok((at, id(row)?))).ok()))?;
         Ok(Self(names.filter_map(Result::transpose).collect::<rusqlite::Result<_>>()?))
-    }
-
-    fn of(&self, destination: i64) -> (String, String) {
-        self.0.get(&destination).cloned().unwrap_or_default()
-    }
-
-    /// The destination of a row.
-    pub(super) fn id(&self, destination: i64) -> Option<DestinationId> {
-        let (source, name) = self.0.get(&destination)?.clone();
-        Some(DestinationId { source, name })
     }
 
     /// The rows of the destinations that are meant, sorted.
     fn meant(&self, source: Option<&str>, name: Option<&str>) -> Result<Vec<i64>, AdminError> {
-        let of_source = |(_, (of, _)): &(&i64, &(String, String))| source.is_none_or(|source| source == of);
-        let listed = |pick: fn(&(String, String)) -> &String, all: bool| {
-            let known = self.0.iter().filter(|known| all || of_source(known));
-            let mut names: Vec<_> = known.map(|(_, names)| pick(names).clone()).collect();
-            names.sort();
-            names.dedup();
-            names
-        };
-        if let Some(source) = source
-            && !self.0.values().any(|(known, _)| known == source)
-        {
-            return Err(AdminError::NoSuchSource(source.to_owned(), listed(|(source, _)| source, true)));
+        let listed = |names: BTreeSet<&String>| names.into_iter().cloned().collect();
+        let mut of_source: Vec<_> = self.0.iter().collect();
+        if let Some(source) = source {
+            of_source.retain(|(_, id)| id.source == source);
+            if of_source.is_empty() {
+                let sources = listed(self.0.values().map(|id| &id.source).collect());
+                return Err(AdminError::NoSuchSource(source.to_owned(), sources));
+            }
         }
-        let named = |(_, (_, known)): &(&i64, &(String, String))| name.is_none_or(|name| name == known);
-        let mut meant: Vec<_> = self.0.iter().filter(of_source).filter(named).map(|(row, _)| *row).collect();
-        meant.sort_unstable();
+        let named = of_source.iter().filter(|(_, id)| name.is_none_or(|name| id.name == name));
+        let meant: Vec<_> = named.map(|(row, _)| **row).collect();
         match name {
             Some(name) if meant.is_empty() => {
-                Err(AdminError::NoSuchDestination(name.to_owned(), listed(|(_, name)| name, false)))
+                let names = listed(of_source.iter().map(|(_, id)| &id.name).collect());
+                Err(AdminError::NoSuchDestination(name.to_owned(), names))
             }
             _ => Ok(meant),
         }
@@ -209,7 +196,8 @@ fn summary(row: &Row<'_>, names: &Names) -> rusqlite::Result<Option<Summary>> {
     else {
         return Ok(None);
     };
-    let (source, destination) = names.of(destination);
+    let DestinationId { source, name: destination } =
+        names.0.get(&destination).cloned().unwrap_or(DestinationId { source: String::new(), name: String::new() });
     let attempts = integer(3)?.and_then(|attempts| u32::try_from(attempts).ok()).unwrap_or_default();
     let settled = integer(4)?.filter(|_| attempts > 0 || matches!(state, State::Delivered | State::Dead));
     let status = integer(6)?.filter(|_| state == State::Delivered);

@@ -250,7 +250,7 @@ impl Recovery {
         while let Some(row) = readable(rows.next())?.flatten() {
             let number = |column: usize| Ok::<_, rusqlite::Error>(row.get_ref(column)?.as_i64().ok());
             let count = |column| Ok::<_, rusqlite::Error>(number(column)?.and_then(|it| u32::try_from(it).ok()));
-            let id = number(0)?.and_then(|destination| self.names.id(destination));
+            let id = number(0)?.and_then(|destination| self.names.0.get(&destination).cloned());
             let (Some(id), Some(state)) = (id, number(1)?.and_then(ids::state_of)) else { continue };
             let delivered = Delivered {
                 state,

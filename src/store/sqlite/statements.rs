@@ -65,7 +65,7 @@ pub(super) struct Writing<'c> {
     delivery: CachedStatement<'c>,
     failures: CachedStatement<'c>,
     settle: CachedStatement<'c>,
-    connection: &'c Connection,
+    pub(super) connection: &'c Connection,
 }
 
 impl<'c> Writing<'c> {

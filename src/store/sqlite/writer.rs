@@ -25,8 +25,8 @@ use super::open;
 use super::open::Failure;
 use super::retention::Bounds;
 use super::retention::Retention;
-use super::shared::Known;
 use super::shared::Shared;
+use super::shared::SqliteQueue;
 use super::statements;
 use super::statements::Writing;
 use crate::store::private;
@@ -180,13 +180,13 @@ impl Writer {
             }
         };
         self.damaged = false;
-        for known in shared.queues.all() {
-            let row = statements::destination(&connection, known.queue.id());
+        for queue in shared.queues.all() {
+            let row = statements::destination(&connection, queue.handle.id());
             let read = row.and_then(|row| Ok((row, statements::counts(&connection, row)?)));
             let (row, counts) = read.map_err(|error| self.lose(&error))?;
-            known.set_destination(row);
-            known.claims.reset(gone, counts);
-            known.queue.signal().raise();
+            queue.set_destination(row);
+            queue.claims.reset(gone, counts);
+            queue.handle.signal().raise();
         }
         shared.mailbox.set_failing(None);
         tracing::warn!(path = %shared.path.display(), "the store's file was opened anew");
@@ -265,7 +265,7 @@ impl Writer {
         }
         let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
         let mut writing = Writing::new(&transaction)?;
-        work.settle(&mut writing, &transaction, due)?;
+        work.settle(&mut writing, due)?;
         work.admit(&mut writing, &mut self.last, now)?;
         drop(writing);
         while let Some(command) = work.batch.commands.pop_front() {
@@ -279,7 +279,7 @@ impl Writer {
         self.retention.wrote(work.bytes());
         if purge {
             let keep: HashMap<_, _> =
-                self.shared.queues.all().iter().map(|known| (known.destination(), known.keep())).collect();
+                self.shared.queues.all().iter().map(|queue| (queue.destination(), queue.keep())).collect();
             let (last, checkpoint, arrived) = (self.last, self.shared.log.checkpoint(), work.arrived());
             self.retention.purge(&transaction, Bounds { now, keep: &keep, last, checkpoint, arrived })?;
         }
@@ -298,11 +298,11 @@ impl Writer {
         refills: Vec<(usize, Option<oneshot::Sender<()>>)>,
     ) -> rusqlite::Result<()> {
         let asked: BTreeSet<usize> = refills.iter().map(|(index, _)| *index).collect();
-        for known in touched.union(&asked).filter_map(|index| self.shared.queues.get(*index)) {
-            let index = known.queue.index();
-            let refilled = (asked.contains(&index) || known.claims.is_low()) && self.refill(connection, &known)?;
+        for queue in touched.union(&asked).filter_map(|index| self.shared.queues.get(*index)) {
+            let index = queue.handle.index();
+            let refilled = (asked.contains(&index) || queue.claims.is_low()) && self.refill(connection, &queue)?;
             if refilled || touched.contains(&index) {
-                known.queue.signal().raise();
+                queue.handle.signal().raise();
             }
         }
         for waiting in refills.into_iter().filter_map(|(_, waiting)| waiting) {
@@ -314,8 +314,8 @@ impl Writer {
 
     /// Claims deliveries that may be attempted: those that are due and those that wait for their first attempt by turns. Whether there
     /// were any.
-    fn refill(&self, connection: &Connection, known: &Known) -> rusqlite::Result<bool> {
-        let (claims, destination, now) = (&known.claims, known.destination(), self.shared.pauses.now());
+    fn refill(&self, connection: &Connection, queue: &SqliteQueue) -> rusqlite::Result<bool> {
+        let (claims, destination, now) = (&queue.claims, queue.destination(), self.shared.pauses.now());
         let (wanted, claimed) = claims.wanted();
         let limit = wanted.saturating_add(claimed);
         // All that is read is of the same moment.
