@@ -11,6 +11,8 @@ use redis::ServerErrorKind;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
 
+use super::connection::CONNECT_TIMEOUT;
+use super::pool::Pool;
 use super::url::RedisUrl;
 use super::url::Topology;
 use crate::store::Keyspace;
@@ -27,13 +29,15 @@ pub(super) struct Seeker {
     /// In a cluster: whose place is looked for, and the nodes that were there when it was last found.
     space: Option<Keyspace>,
     nodes: Vec<(String, u16)>,
+    /// In a cluster: what is shared with others that look there.
+    pool: Pool,
     config: AsyncConnectionConfig,
 }
 
 impl Seeker {
     /// Without a keyspace, a cluster cannot be searched.
-    pub(super) fn new(url: RedisUrl, space: Option<Keyspace>, config: AsyncConnectionConfig) -> Self {
-        Self { url, space, nodes: Vec::new(), config }
+    pub(super) fn new(url: RedisUrl, space: Option<Keyspace>, pool: Pool, config: AsyncConnectionConfig) -> Self {
+        Self { url, space, nodes: Vec::new(), pool, config }
     }
 
     /// Where it looks, for logs.
@@ -127,9 +131,7 @@ impl Seeker {
     /// Goes where a node sends for these keys.
     async fn follow(&self, mut node: ConnectionInfo, space: &Keyspace) -> Result<MultiplexedConnection, String> {
         for _hop in 0..MAX_HOPS {
-            let mut connection = self.open(node.clone()).await?;
-            // There is no such key, but its place is that of all others.
-            let there = redis::cmd("EXISTS").arg(space.prefix()).query_async::<i64>(&mut connection).await;
+            let (connection, there) = self.reach(&node, space).await?;
             let Err(error) = there else { return Ok(connection) };
             if error.kind() == ErrorKind::Server(ServerErrorKind::Moved) {
                 node = self.redirected(&node, &error).ok_or_else(|| error.to_string())?;
@@ -143,6 +145,30 @@ impl Seeker {
             return if owner { Ok(connection) } else { Err(error.to_string()) };
         }
         Err("the nodes of the cluster do not agree where the keys are".to_owned())
+    }
+
+    /// A connection to a node, and what the node says of the keys.
+    async fn reach(
+        &self,
+        node: &ConnectionInfo,
+        space: &Keyspace,
+    ) -> Result<(MultiplexedConnection, Result<(), RedisError>), String> {
+        // There is no such key, but its place is that of all others.
+        let mut exists = redis::cmd("EXISTS");
+        exists.arg(space.prefix());
+        let address = node.addr().to_string();
+        let shared = self.pool.get(&address);
+        if let Some(mut connection) = shared.as_ref().map(|shared| shared.connection.clone()) {
+            let there = tokio::time::timeout(CONNECT_TIMEOUT, exists.query_async::<i64>(&mut connection)).await;
+            let is_broken = |error: &RedisError| error.is_io_error() || error.is_unrecoverable_error();
+            match there {
+                Ok(there) if !there.as_ref().is_err_and(is_broken) => return Ok((connection, there.map(drop))),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        let mut connection = self.pool.put(address, shared.as_ref(), self.open(node.clone()).await?);
+        let there = exists.query_async::<i64>(&mut connection).await.map(drop);
+        Ok((connection, there))
     }
 
     fn redirected(&self, from: &ConnectionInfo, error: &RedisError) -> Option<ConnectionInfo> {
