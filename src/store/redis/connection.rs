@@ -207,8 +207,9 @@ async fn reconnect(mut seeker: Seeker, link: Link) {
                 let number = numbers.fetch_add(1, Ordering::Relaxed) + 1;
                 sender.send_replace(Some(Alive { connection, number }));
                 pause = MIN_PAUSE;
-                if broken.wait_for(|newest| *newest >= number).await.is_err() {
-                    return;
+                tokio::select! {
+                    broken = broken.wait_for(|newest| *newest >= number) => if broken.is_err() { return },
+                    () = seeker.replaced() => {}
                 }
                 sender.send_replace(None);
             }

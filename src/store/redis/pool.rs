@@ -2,62 +2,69 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
 
 use redis::aio::MultiplexedConnection;
+use tokio::sync::watch;
 
-/// Connections of one kind, by the address of their node; at most one to each.
+/// Connections of one kind, at most one to each node.
 #[derive(Clone, Default)]
-pub(super) struct Pool(Arc<Mutex<Shared>>);
+pub(super) struct Pool(Arc<watch::Sender<Shared>>);
 
 #[derive(Default)]
 struct Shared {
+    /// By address.
     nodes: HashMap<String, Pooled>,
     /// How many there have been.
     count: u64,
 }
 
-/// One of them. A later connection to its node has a greater number.
+/// One of them.
 #[derive(Clone)]
 pub(super) struct Pooled {
     pub(super) connection: MultiplexedConnection,
+    /// Grows with each connection.
     number: u64,
 }
 
 impl Pool {
-    fn lock(&self) -> MutexGuard<'_, Shared> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The connection to a node, which may be broken.
     pub(super) fn get(&self, address: &str) -> Option<Pooled> {
-        self.lock().nodes.get(address).cloned()
+        self.0.borrow().nodes.get(address).cloned()
     }
 
-    /// Takes a new connection to a node in the place of one that is broken. The answer is the one to be used: somebody else may have
+    /// Puts a new connection to a node in the place of one that is broken. The answer is the one to be used: somebody else may have
     /// been faster.
-    pub(super) fn put(
-        &self,
-        address: String,
-        broken: Option<&Pooled>,
-        connection: MultiplexedConnection,
-    ) -> MultiplexedConnection {
-        let mut shared = self.lock();
-        if let Some(other) = shared.nodes.get(&address).filter(|other| broken.is_none_or(|it| it.number < other.number))
-        {
-            return other.connection.clone();
-        }
-        shared.count += 1;
-        let number = shared.count;
-        shared.nodes.insert(address, Pooled { connection: connection.clone(), number });
-        connection
+    pub(super) fn put(&self, address: &str, broken: Option<&Pooled>, connection: MultiplexedConnection) -> Pooled {
+        let mut used = None;
+        self.0.send_if_modified(|Shared { nodes, count }| {
+            let other = nodes.get(address).filter(|other| broken.is_none_or(|broken| broken.number < other.number));
+            if let Some(other) = other {
+                used = Some(other.clone());
+                return false;
+            }
+            *count += 1;
+            nodes.insert(address.to_owned(), Pooled { connection: connection.clone(), number: *count });
+            true
+        });
+        used.or_else(|| self.get(address)).unwrap_or(Pooled { connection, number: 0 })
+    }
+
+    /// Waits until there is another one in its place.
+    pub(super) async fn replaced(&self, pooled: &Pooled) {
+        let is_there = |shared: &Shared| shared.nodes.values().any(|other| other.number == pooled.number);
+        let mut nodes = self.0.subscribe();
+        let _never_closed = nodes.wait_for(|shared| !is_there(shared)).await;
     }
 }
 
 impl std::fmt::Debug for Pool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Pool({})", self.lock().nodes.len())
+        write!(f, "Pool({})", self.0.borrow().nodes.len())
+    }
+}
+
+impl std::fmt::Debug for Pooled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pooled({})", self.number)
     }
 }
