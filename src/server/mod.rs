@@ -63,6 +63,9 @@ const BACKLOG: i32 = 4096;
 /// About how many bytes a request has besides its body, at most.
 const MAX_HEAD: usize = 256 * 1024;
 
+/// Bytes of an app's answer that are read where nobody waits for it, so that the connection can be used again.
+const MAX_ANSWER: usize = 64 * 1024;
+
 /// How often a store is asked at the start to make destinations known, and the pause in between.
 const REGISTER_TRIES: u32 = 20;
 const REGISTER_PAUSE: Duration = Duration::from_millis(100);
@@ -86,7 +89,6 @@ struct Shared {
     budget: Budget,
     /// A steady clock.
     clock: Clock,
-    limits: Limits,
     supervisor: Supervisor,
     /// By source; of what is no source's under `""`.
     samplers: HashMap<String, Arc<Sampler>>,
@@ -127,11 +129,11 @@ pub enum Failure {
 
 impl Shared {
     /// Opens the store, and makes the destinations known to it.
-    async fn new(settings: Settings, limits: Limits) -> Result<Self, Failure> {
+    async fn new(settings: Settings, limits: &Limits) -> Result<Self, Failure> {
         let system = |error: &dyn std::fmt::Display| Failure::System(error.to_string());
         let supervisor = Supervisor::new(limits.supervision.clone(), Clock::steady());
         let clock = Clock::steady();
-        let store = open(&settings, &limits, &clock, &supervisor).map_err(Failure::Store)?;
+        let store = open(&settings, limits, &clock, &supervisor).map_err(Failure::Store)?;
         let metrics = Metrics::new(&settings.sources, &supervisor, &store).map_err(|error| system(&error))?;
         let process = getrandom::u64().map_err(|error| system(&error))?;
         let queued = || queued(&settings).map(|(source, terms)| (source.name.as_str(), terms));
@@ -155,7 +157,6 @@ impl Shared {
             samplers: samplers(&settings),
             draining: AtomicBool::new(false),
             drain: Mutex::default(),
-            limits,
             supervisor,
             settings,
         })
@@ -163,10 +164,10 @@ impl Shared {
 
     /// The dispatchers of all queues, for the runtime that this is called on, and the store as it sees it.
     fn dispatchers(&self) -> (Store, Vec<Dispatcher>) {
-        let (store, limits) = (self.store.local(), &self.limits.dispatch);
+        let store = self.store.local();
         let dispatcher = |(source, terms): (&Arc<Source>, &DeliveryTerms)| {
             let queue = self.queues.get(source.name.as_str())?.clone();
-            let http = Http::new(terms.address.clone(), terms.timeout, limits.max_answer);
+            let http = Http::new(terms.address.clone(), terms.timeout, MAX_ANSWER);
             Some(Dispatcher {
                 store: store.clone(),
                 target: Arc::new(Target::Http(Box::new(http))),
@@ -178,7 +179,6 @@ impl Shared {
                 budget: self.budget.clone(),
                 clock: self.clock.clone(),
                 wall: Clock::System,
-                limits: limits.clone(),
                 metrics: self.metrics.of_queue(queue.id()),
                 queue,
             })
@@ -211,7 +211,7 @@ impl Server {
         let address = |socket: io::Result<SocketAddr>| socket.map_err(|error| Failure::System(error.to_string()));
         let admin = address(admin_socket.local_addr())?;
         let listen = address(listeners.first().map_or_else(|| Ok(settings.server.listen), TcpListener::local_addr))?;
-        let shared = Arc::new(Shared::new(settings, limits).await?);
+        let shared = Arc::new(Shared::new(settings, &limits).await?);
         let (phase, watching) = watch::channel(Phase::Running);
         let (alive, workers) = mpsc::channel(1);
         let (mut views, mut threads) = (Vec::new(), Vec::new());

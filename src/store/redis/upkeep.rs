@@ -14,7 +14,6 @@ use std::time::Instant;
 use tokio::runtime::Handle;
 
 use super::Again;
-use super::Begun;
 use super::Line;
 use super::Redis;
 use super::Told;
@@ -36,6 +35,8 @@ const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// Between two parts of a sweep others are heard; a round rests for so many times as long as it took.
 const BREATH: Duration = Duration::from_millis(2);
 const REST: u32 = 20;
+/// Messages that a part of a sweep looks at.
+const TRIMMED: u32 = 200;
 /// Parts of a sweep between two looks.
 const MAX_PARTS: usize = 200;
 
@@ -204,7 +205,7 @@ impl Redis {
                 if !damaged.is_empty() && next_mend.is_none_or(|next| next <= now) {
                     next_mend = Some(now + self.process.limits.trim_every);
                     for line in damaged {
-                        self.mend(line).await.map_err(Begun::Unheard)?;
+                        self.mend(line).await?;
                     }
                 }
                 self.sweep(space, &lines, &mut sweep).await
@@ -212,7 +213,7 @@ impl Redis {
             match done.await {
                 Ok(()) => refused = false,
                 // Of a Redis that does not answer, its connections tell.
-                Err(Begun::Unheard(failed)) if failed.refused => {
+                Err(failed) if failed.refused => {
                     if !std::mem::replace(&mut refused, true) {
                         let (source, error) = (space.source(), failed.error.0);
                         tracing::error!(source, error, "Redis refuses to look after the queues of a source");
@@ -225,7 +226,7 @@ impl Redis {
     }
 
     /// Looks how much there is; returns the queues of which a key is missing.
-    async fn look<'l>(&self, space: &Keyspace, lines: &'l [Arc<Line>]) -> Result<Vec<&'l Line>, Begun> {
+    async fn look<'l>(&self, space: &Keyspace, lines: &'l [Arc<Line>]) -> Result<Vec<&'l Line>, Failed> {
         for line in lines {
             self.begin(line, Use::Upkeep).await?;
         }
@@ -234,7 +235,7 @@ impl Redis {
                 .map(|part| line::key(space, &line.id().name, part))
         };
         let call = queue_scripts::STATS.call(lines.iter().flat_map(of_line)).argument(self.now());
-        let seen: Vec<i64> = self.links.call(space, Use::Upkeep, &call).await.map_err(Begun::Unheard)?;
+        let seen: Vec<i64> = self.links.call(space, Use::Upkeep, &call).await?;
         let mut damaged = Vec::new();
         for (line, seen) in lines.iter().zip(seen.chunks(7)) {
             let [open, retrying, blocked, dead, oldest, work, is_damaged] = *seen else { continue };
@@ -259,7 +260,7 @@ impl Redis {
         let (limits, mut behind, mut misplaced) = (&self.process.limits, String::new(), 0);
         loop {
             let call = queue_scripts::MEND.call(line.keys()).argument(self.now()).argument(line.id().name.as_str());
-            let call = call.argument(behind).argument(limits.trim_entries.to_string());
+            let call = call.argument(behind).argument(TRIMMED.to_string());
             let call = call.argument(limits.list_bytes.to_string());
             let (next, found): (String, u64) = self.links.call(&line.space, Use::Upkeep, &call).await?;
             (behind, misplaced) = (next, misplaced + found);
@@ -280,7 +281,7 @@ impl Redis {
     }
 
     /// Deletes a part of what is past its time, or has a rest.
-    async fn sweep(&self, space: &Keyspace, lines: &[Arc<Line>], sweep: &mut Sweep) -> Result<(), Begun> {
+    async fn sweep(&self, space: &Keyspace, lines: &[Arc<Line>], sweep: &mut Sweep) -> Result<(), Failed> {
         let (clock, limits) = (&self.process.clock, &self.process.limits);
         let now = clock.instant();
         if sweep.behind.is_empty() {
@@ -293,19 +294,18 @@ impl Redis {
             }
             *sweep = Sweep { began: Some(now), ..Sweep::default() };
         }
-        let names: BTreeSet<String> = self.destinations(space).await.map_err(Begun::Unheard)?;
+        let names: BTreeSet<String> = self.destinations(space).await?;
         let keep = |name: &str| lines.iter().find(|line| line.id().name == name).map(|line| line.keep());
         let longest = lines.iter().map(|line| line.keep()).max().unwrap_or_default();
         let of_name = |name: &String| ["due", "dead", "open", "records"].map(|part| line::key(space, name, part));
         for _part in 0..MAX_PARTS {
             let keys = std::iter::once(line::stream(space)).chain(names.iter().flat_map(of_name));
             let call = queue_scripts::SWEEP.call(keys).argument(self.now()).argument(sweep.behind.as_str());
-            let call = call.argument(limits.trim_entries.to_string()).argument(limits.list_bytes.to_string());
+            let call = call.argument(TRIMMED.to_string()).argument(limits.list_bytes.to_string());
             let call = names.iter().fold(call, |call, name| {
                 call.argument(name.as_str()).argument(millis(keep(name).unwrap_or(longest)).to_string())
             });
-            let (behind, seen, deleted): (String, u32, u32) =
-                self.links.call(space, Use::Upkeep, &call).await.map_err(Begun::Unheard)?;
+            let (behind, seen, deleted): (String, u32, u32) = self.links.call(space, Use::Upkeep, &call).await?;
             sweep.behind = behind;
             sweep.deleted = sweep.deleted.saturating_add(deleted);
             sweep.left = sweep.left.saturating_add(seen.saturating_sub(deleted));

@@ -13,9 +13,8 @@ use std::time::Instant;
 
 use rusqlite::Connection;
 use rusqlite::ErrorCode;
-use rusqlite::OpenFlags;
 use rusqlite::OptionalExtension as _;
-use rusqlite::config::DbConfig;
+use rusqlite::ffi;
 use rusqlite::params;
 use rusqlite::params_from_iter;
 use rusqlite::types::Value;
@@ -25,13 +24,13 @@ use super::admin::Names;
 use super::changes::Changes;
 use super::ids;
 use super::mailbox::Settled;
-use super::message_row;
-use super::private::beside;
-use super::private::sync_folder;
-use super::schema;
-use super::schema::Owner;
+use super::open;
+use super::open::Failure;
+use super::queue::Entry;
+use super::rows;
 use super::shared::Forgotten;
 use super::statements;
+use super::statements::Writing;
 use crate::event::Key;
 use crate::store::AdminError;
 use crate::store::DestinationId;
@@ -39,11 +38,12 @@ use crate::store::FailedAttempt;
 use crate::store::Failures;
 use crate::store::Keyspace;
 use crate::store::MessageId;
-use crate::store::Outcome;
 use crate::store::Recovered;
 use crate::store::State;
 use crate::store::Unavailable;
 use crate::store::dedupe_log::Record;
+use crate::store::private::beside;
+use crate::store::private::sync_folder;
 
 /// About how long one call takes.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -149,7 +149,8 @@ impl Sqlite {
     /// Reads the keys of messages that came since.
     async fn scan(self: &Arc<Self>, mut present: Present, rows: i64) -> Result<Present, Unavailable> {
         loop {
-            let (read, more) = self.view(move |file| present.scan(file, rows).map(|more| (present, more))).await?;
+            let (more, read) =
+                self.view(move |file| Ok::<_, Unavailable>((present.scan(file, rows)?, present))).await?;
             if !more {
                 return Ok(read);
             }
@@ -194,18 +195,12 @@ fn set_aside(store: &Path, name: &str) -> io::Result<()> {
 
 impl Recovery {
     fn open(path: PathBuf) -> Result<Self, String> {
-        let failed = |error: rusqlite::Error| {
-            format!("{} cannot be read ({error}); `sqlite3 FILE .recover` may find more in it", path.display())
-        };
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let damaged = Connection::open_with_flags(&path, flags).map_err(failed)?;
-        damaged.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false).map_err(failed)?;
-        match schema::owner(&damaged).map_err(failed)? {
-            Owner::Doorward(schema::PRESENT) => {}
-            Owner::Doorward(_) | Owner::Nobody | Owner::Other => {
-                return Err(format!("{} is no file of this version of Doorward", path.display()));
+        let damaged = open::read_only(&path).map_err(|failure| match failure {
+            Failure::Sqlite(ref error) => {
+                format!("{} cannot be read ({error}); `sqlite3 FILE .recover` may find more in it", path.display())
             }
-        }
+            Failure::Layout(_) | Failure::Foreign | Failure::Other(_) => failure.explain(&path),
+        })?;
         // Without names, no delivery can be told; what is left of them is enough.
         let names = Names::read(&damaged).unwrap_or_default();
         Ok(Self { path, damaged, names, present: Present::default() })
@@ -217,7 +212,12 @@ impl Recovery {
         while part.len() < max_rows && bytes < max_bytes {
             let Some(from) = after.checked_add(1) else { break };
             let next = |sql: &str| {
-                seek(from, |from| self.damaged.prepare_cached(sql)?.query_row([from], |row| row.get(0)).optional())
+                seek(from, |from| {
+                    let found: Option<i64> =
+                        self.damaged.prepare_cached(sql)?.query_row([from], |row| row.get(0)).optional()?;
+                    // Keys that are out of order would lead back.
+                    if found.is_some_and(|found| found < from) { Err(damage()) } else { Ok(found) }
+                })
             };
             let message = next("SELECT id FROM messages WHERE id >= ?1 ORDER BY id LIMIT 1")?;
             let delivery =
@@ -233,7 +233,7 @@ impl Recovery {
 
     /// The columns of a message that is what was written.
     fn columns(&self, id: i64) -> rusqlite::Result<Option<Vec<Value>>> {
-        if message_row::whole(&self.damaged, id)?.is_none() {
+        if rows::whole(&self.damaged, id)?.is_none() {
             return Ok(None);
         }
         let mut statement = self.damaged.prepare_cached(&format!("SELECT {MESSAGE} FROM messages WHERE id = ?1"))?;
@@ -285,10 +285,15 @@ fn readable<T>(read: rusqlite::Result<T>) -> rusqlite::Result<Option<T>> {
     match read {
         Ok(read) => Ok(Some(read)),
         Err(error) => match error.sqlite_error_code() {
-            Some(DatabaseCorrupt | NotADatabase | SystemIoFailure) => Ok(None),
-            _ => Err(error),
+            // Without a code, it is no value of that kind.
+            Some(DatabaseCorrupt | NotADatabase | SystemIoFailure) | None => Ok(None),
+            Some(_) => Err(error),
         },
     }
+}
+
+fn damage() -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), None)
 }
 
 /// The first key from `from` on that can be read: jumps by doubled steps over what cannot, then back by halves.
@@ -351,7 +356,7 @@ fn import(
         let (keys, _rest) =
             if let Some(Value::Blob(keys)) = columns.get(1) { keys.as_chunks() } else { (&[][..], &[][..]) };
         let (Some(free), false) = (
-            free(file, *id, columns.get(3))?,
+            free(file, plausible(*id, changes), columns.get(3))?,
             keys.iter().any(|key| present.keys.get(&Key(*key)).is_some_and(|known| known != id)),
         ) else {
             done.present += 1;
@@ -363,8 +368,14 @@ fn import(
         remember(columns, keys, changes);
         for (destination, delivered) in deliveries {
             let row = statements::destination(file, destination)?;
-            let outcome = forgotten.of(destination, *id);
-            deliver(file, (free, row), &delivered.after(outcome), changes)?;
+            let state = deliver(file, (free, row), delivered, changes)?;
+            if let (Some(from), Some(settled)) = (state, forgotten.of(destination, *id)) {
+                let settled = Settled { entry: Entry { id: free, ..settled.entry }, ..settled };
+                if Writing::new(file)?.settle(row, &settled)? {
+                    // None of its lane is open behind it yet.
+                    changes.moved(row, Some(from), Some(settled.outcome.state()));
+                }
+            }
         }
         if deliveries.is_empty() {
             for row in destinations_of(file, columns)? {
@@ -376,6 +387,12 @@ fn import(
         }
     }
     Ok((done, present))
+}
+
+/// The id of a message, unless none can have it: then a new one, lest all later ones are behind it.
+fn plausible(id: i64, changes: &Changes) -> i64 {
+    let latest = changes.last.max(ids::first_of(changes.now));
+    if (1..=latest).contains(&id) { id } else { latest.saturating_add(1) }
 }
 
 /// The id under which a message can be imported: its own, or the next that nobody has; nothing when it is there already.
@@ -393,8 +410,10 @@ fn free(file: &Connection, id: i64, checksum: Option<&Value>) -> rusqlite::Resul
 }
 
 fn insert(file: &Connection, id: i64, columns: &[Value]) -> rusqlite::Result<()> {
+    // What is not in what is delivered may be damaged in one that is.
     let sql = format!(
-        "INSERT INTO messages (id, {MESSAGE}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)"
+        "INSERT INTO messages (id, {MESSAGE})
+         VALUES (?1, ?2, ?3, ?4, ?5, coalesce(?6, ?1 / 4096), coalesce(?7, 0), ?8, ?9, ?10, ?11, ?12, coalesce(?13, 0), ?14, ?15)"
     );
     let id = Value::Integer(id);
     let values = std::iter::once(&id).chain(columns);
@@ -404,11 +423,11 @@ fn insert(file: &Connection, id: i64, columns: &[Value]) -> rusqlite::Result<()>
 /// Has the keys of a message remembered for the rest of their time.
 fn remember(columns: &[Value], keys: &[[u8; 16]], changes: &mut Changes) {
     let (Some(Value::Text(source)), Some(Value::Integer(until))) = (columns.first(), columns.get(2)) else { return };
-    let Some(until) = u32::try_from(*until).ok().filter(|until| i64::from(*until) > changes.now().unix()) else {
+    let Some(until) = u32::try_from(*until).ok().filter(|until| i64::from(*until) > changes.now.unix()) else {
         return;
     };
     let source = Keyspace::of_source(source).tag();
-    keys.iter().for_each(|key| changes.remember(Record { source, key: Key(*key), until }));
+    keys.iter().for_each(|key| changes.records.push(Record { source, key: Key(*key), until }));
 }
 
 /// The rows of all destinations of a message's source; of its unnamed one when none is known.
@@ -419,13 +438,13 @@ fn destinations_of(file: &Connection, columns: &[Value]) -> rusqlite::Result<Vec
     if known.is_empty() { Ok(vec![statements::destination(file, &DestinationId::unnamed(source))?]) } else { Ok(known) }
 }
 
-/// Writes a delivery that keeps the rule of lanes: blocked when its lane has an open one, else not.
+/// Writes a delivery that keeps the rule of lanes: blocked when its lane has an open one, else not. In which state, unless it is there.
 fn deliver(
     file: &Connection,
     (message, destination): (i64, i64),
     delivered: &Delivered,
     changes: &mut Changes,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<Option<State>> {
     let Delivered { attempts, before_replay, settled, replayed, lane, status, .. } = delivered;
     let busy = match lane {
         Some(lane) if delivered.state.is_open() => statements::is_busy(file, destination, lane.cast_unsigned())?,
@@ -437,17 +456,15 @@ fn deliver(
         State::Blocked => State::Queued,
         state @ (State::Queued | State::Retrying | State::Delivered | State::Dead) => state,
     };
-    let latest = changes.due().saturating_add(MAX_PAUSE);
-    let due =
-        (state == State::Retrying).then(|| delivered.due.filter(|due| *due <= latest).unwrap_or_else(|| changes.due()));
+    let latest = changes.due.saturating_add(MAX_PAUSE);
+    let due = (state == State::Retrying).then(|| delivered.due.filter(|due| *due <= latest).unwrap_or(changes.due));
     let failures = delivered.failures.as_json();
-    // Where the file is damaged, it may have one twice.
-    let inserted = file
-    .prepare_cached(
+    // Of two for one destination, one is not what was written.
+    let mut insert = file.prepare_cached(
         "INSERT OR IGNORE INTO deliveries (message, destination, state, attempts, before_replay, settled, due, replayed, lane, status, failures)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-    )?
-    .execute(params![
+    )?;
+    let inserted = insert.execute(params![
         message,
         destination,
         ids::state(state),
@@ -460,16 +477,17 @@ fn deliver(
         status,
         failures
     ])?;
-    if inserted > 0 {
-        changes.moved(destination, None, Some(state));
+    if inserted == 0 {
+        return Ok(None);
     }
-    Ok(())
+    changes.moved(destination, None, Some(state));
+    Ok(Some(state))
 }
 
 impl Delivered {
     /// One of which nothing is known.
     fn lost(changes: &Changes) -> Self {
-        let at = changes.now();
+        let at = changes.now;
         let failed = FailedAttempt { at, ms: 0, status: None, reason: RECORD_LOST.to_owned(), answer: String::new() };
         Self {
             state: State::Dead,
@@ -483,42 +501,19 @@ impl Delivered {
             failures: Failures::default().with(failed),
         }
     }
-
-    /// The same after an attempt whose outcome the file did not learn of.
-    fn after(&self, settled: Option<Settled>) -> Self {
-        let mut after = Self { failures: self.failures.clone(), ..*self };
-        let same = |settled: &Settled| self.state.is_open() && settled.before_replay == self.before_replay;
-        let Some(settled) = settled.filter(same) else { return after };
-        (after.attempts, after.settled) = (settled.attempts, settled.at);
-        let failed = match settled.outcome {
-            Outcome::Delivered { status, .. } => {
-                after.state = State::Delivered;
-                after.status = status.map(|status| i64::from(status) - statements::STATUS);
-                return after;
-            }
-            Outcome::Retry { failed, .. } => {
-                (after.state, after.due) = (State::Retrying, Some(settled.due));
-                failed
-            }
-            Outcome::Dead { failed } => {
-                after.state = State::Dead;
-                failed
-            }
-        };
-        after.failures = self.failures.with(failed);
-        after
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::schema;
     use super::super::tests::World;
     use super::*;
     use crate::limits;
     use crate::message::Message;
     use crate::message::codec;
+    use crate::store::Outcome;
     use crate::time::Moment;
 
     const NOW: i64 = 1_000_000;
@@ -671,9 +666,8 @@ mod tests {
         let forgotten = Forgotten::default();
         forgotten.set_aside(4);
         for (id, outcome) in outcomes {
-            let (attempts, due) = (2, NOW + 9);
-            let was = State::Queued;
-            let settled = Settled { queue: 0, id, lane: None, was, attempts, before_replay: 0, outcome, at: 3, due };
+            let entry = Entry { id, lane: None, attempts: 1, before_replay: 0, replayed: None };
+            let settled = Settled { queue: 0, entry, attempts: 2, outcome, at: 3, due: NOW + 9 };
             forgotten.keep(&DestinationId::unnamed("shop"), settled);
         }
         let new = present();
@@ -805,7 +799,52 @@ mod tests {
         assert!(new.store.recover("store.db.damaged-1", None).await.is_err(), "it is done");
     }
 
+    #[test]
+    fn of_a_row_that_is_there_twice_one_is_imported_and_a_message_far_ahead_of_time_gets_an_id_of_now() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, old) = damaged(folder.path());
+        put(&old, 1, 1, b"");
+        put(&old, i64::MAX - 1, 2, b"");
+        old.execute_batch("CREATE TABLE copy AS SELECT * FROM deliveries; DROP TABLE deliveries; ALTER TABLE copy RENAME TO deliveries")
+            .expect("a table without a key");
+        for id in [1, 1, i64::MAX - 1] {
+            deliver_to(&old, id, 1, State::Queued, None);
+        }
+        let new = present();
+        let done = recover(&path, &new, &Forgotten::default());
+        assert_eq!((counts(&done), done.1.moved.len()), ((2, 0, 0, 0), 2));
+        let latest = ids::first_of(Moment::from_millis(NOW));
+        assert_eq!(deliveries(&new), [(1, 7, State::Queued), (latest + 1, 7, State::Queued)]);
+    }
+
     proptest! {
+        #[test]
+        fn whatever_stands_in_a_damaged_file_it_is_recovered_to_its_end(
+            column in 0..26_usize,
+            value in rows::tests::any_value(),
+        ) {
+            let folder = tempfile::tempdir().expect("a folder");
+            let (path, old) = damaged(folder.path());
+            for id in [1, 2] {
+                put(&old, id, u8::try_from(id).expect("small"), b"");
+                deliver_to(&old, id, 1, State::Queued, Some(1));
+            }
+            let columns = "id source received size checksum keys until event_id type method target trace verified headers body";
+            let columns = columns.split(' ').map(|name| ("messages", "id", name));
+            let more = "message destination state attempts before_replay settled due replayed lane status failures";
+            let more = more.split(' ').map(|name| ("deliveries", "message", name));
+            if let Some((table, key, name)) = columns.chain(more).nth(column) {
+                // What must not be nothing cannot be; that it is in a damaged file is tried by other means.
+                let _refused = old.execute(&format!("UPDATE {table} SET {name} = ?1 WHERE {key} = 1"), [value]);
+            }
+            let new = present();
+            let (done, _) = recover(&path, &new, &Forgotten::default());
+            prop_assert!(done.imported >= 1 && done.imported + done.record_lost + done.lost <= 3, "{:?}", done);
+            let lane = "SELECT count(*) FROM deliveries WHERE lane = 1 AND state BETWEEN 3 AND 4";
+            let open: i64 = new.query_row(lane, [], |row| row.get(0)).expect("a number");
+            prop_assert_eq!(open, 1);
+        }
+
         #[test]
         fn the_first_key_behind_what_cannot_be_read_is_found(
             keys in proptest::collection::btree_set(1..1_000_i64, 0..40),
@@ -816,7 +855,7 @@ mod tests {
             // A page that cannot be read fails those who look for what it has or had.
             let read = |from: i64| {
                 if bad.contains(&from) {
-                    return Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT), None));
+                    return Err(damage());
                 }
                 Ok(keys.range(from..).next().copied())
             };

@@ -16,8 +16,15 @@ use crate::store::QueueTerms;
 use crate::store::Unavailable;
 
 impl Sqlite {
-    /// See [`Store::register`](crate::store::Store::register).
+    /// See [`Store::register`](crate::store::Store::register). Where that finds the file damaged, it is done in the fresh one.
     pub(in crate::store) async fn register(&self, destinations: &[QueueTerms]) -> Result<Vec<Queue>, Unavailable> {
+        match self.register_once(destinations).await {
+            Err(_lost) if self.sound().is_ok() => self.register_once(destinations).await,
+            registered => registered,
+        }
+    }
+
+    async fn register_once(&self, destinations: &[QueueTerms]) -> Result<Vec<Queue>, Unavailable> {
         let (shared, terms) = (Arc::clone(&self.shared), destinations.to_vec());
         let act = move |file: &Connection, _: &mut Changes| {
             let queues = terms.iter().map(|terms| register(&shared, file, terms)).collect::<Result<Vec<_>, _>>()?;

@@ -46,8 +46,8 @@ const DUE: &str = "SELECT message FROM deliveries INDEXED BY due
     WHERE destination = ?1 AND state = 4 AND due <= ?2 ORDER BY due, message LIMIT ?3";
 const NEXT_DUE: &str = "SELECT due FROM deliveries INDEXED BY due
     WHERE destination = ?1 AND state = 4 AND due > ?2 ORDER BY due, message LIMIT 1";
-const ENTRY: &str =
-    "SELECT lane, attempts, before_replay, replayed FROM deliveries WHERE message = ?1 AND destination = ?2";
+const ENTRY: &str = "SELECT lane, attempts, before_replay, replayed FROM deliveries
+    WHERE message = ?1 AND destination = ?2 AND state IN (3, 4)";
 const COUNT: &str = "SELECT count(*) FROM deliveries INDEXED BY by_state
     WHERE destination = ?1 AND state = ?2 AND state <> 5";
 const FIRST: &str = "SELECT message FROM deliveries INDEXED BY by_state
@@ -125,23 +125,23 @@ impl<'c> Writing<'c> {
 
     /// Writes what an attempt came to; whether the delivery was open since the same replay.
     pub(super) fn settle(&mut self, destination: i64, settled: &Settled) -> rusqlite::Result<bool> {
-        let (state, at, due, status, failed) = match &settled.outcome {
-            Outcome::Delivered { at, status } => (State::Delivered, at.millis(), None, *status, None),
-            Outcome::Retry { failed, .. } => (State::Retrying, settled.at, Some(settled.due), None, Some(failed)),
-            Outcome::Dead { failed } => (State::Dead, failed.at.millis(), None, None, Some(failed)),
+        let (at, due, status, failed) = match &settled.outcome {
+            Outcome::Delivered { at, status } => (at.millis(), None, *status, None),
+            Outcome::Retry { failed, .. } => (settled.at, Some(settled.due), None, Some(failed)),
+            Outcome::Dead { failed } => (failed.at.millis(), None, None, Some(failed)),
         };
         let failures = match failed {
             Some(failed) => {
                 let earlier =
-                    self.failures.query_row([settled.id, destination], |row| Ok(failures(row, 0))).optional()?;
+                    self.failures.query_row([settled.entry.id, destination], |row| Ok(failures(row, 0))).optional()?;
                 Some(earlier.unwrap_or_default().with(failed.clone()))
             }
             None => None,
         };
         let failures = failures.as_ref().and_then(Failures::as_json);
         let status = status.map(|status| i64::from(status) - STATUS);
-        let (attempts, before_replay) = (settled.attempts, settled.before_replay);
-        let (id, state) = (settled.id, ids::state(state));
+        let (attempts, before_replay) = (settled.attempts, settled.entry.before_replay);
+        let (id, state) = (settled.entry.id, ids::state(settled.outcome.state()));
         let parameters = params![id, destination, before_replay, state, attempts, at, due, status, failures];
         Ok(self.settle.execute(parameters)? > 0)
     }
@@ -207,7 +207,7 @@ pub(super) fn next_due(connection: &Connection, destination: i64, now: i64) -> r
     Ok(due.flatten())
 }
 
-/// A delivery as it is claimed. What is damaged of it counts as nothing.
+/// A delivery that may be attempted, as it is claimed. What is damaged of it counts as nothing.
 pub(super) fn entry(connection: &Connection, id: i64, destination: i64) -> rusqlite::Result<Option<Entry>> {
     let mut statement = connection.prepare_cached(ENTRY)?;
     let entry = |row: &Row<'_>| Entry {

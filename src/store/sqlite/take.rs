@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 use std::time::Instant;
 
 use rusqlite::Connection;
@@ -10,16 +9,15 @@ use tokio::sync::oneshot;
 
 use super::Sqlite;
 use super::closing;
+use super::fault::Fault;
 use super::ids;
-use super::mailbox::Settled;
-use super::message_row;
 use super::queue::Entry;
 use super::queue::Need;
+use super::reopening;
 use super::rows;
 use super::shared::Known;
 use super::shared::Shared;
 use super::statements;
-use super::unreadable;
 use crate::event::Lane;
 use crate::message::Message;
 use crate::store::Claimed;
@@ -27,14 +25,10 @@ use crate::store::FailedAttempt;
 use crate::store::Failures;
 use crate::store::Outcome;
 use crate::store::Queue;
-use crate::store::State;
 use crate::store::Tries;
 use crate::store::Unavailable;
 use crate::store::Want;
 use crate::time::Moment;
-
-/// A queue in which nothing is found is read again when that is so long ago, whatever is known of it.
-pub(super) const STALE: Duration = Duration::from_secs(1);
 
 impl Sqlite {
     /// See [`Store::take`](crate::store::Store::take).
@@ -57,7 +51,8 @@ impl Sqlite {
                 let read = move || (sqlite.shared.connections.reader.with(|file| taking.read(file)), taking);
                 let (read, loaded) = tokio::task::spawn_blocking(read).await.map_err(|_ending| closing())?;
                 // Those that have their messages are handed out all the same.
-                unreadable(read).or_else(|error| if loaded.is_empty() { Err(error) } else { Ok(()) })?;
+                let read = read.ok_or_else(reopening).and_then(|read| Ok(read?));
+                read.or_else(|error| if loaded.is_empty() { Err(error) } else { Ok(()) })?;
                 taking = loaded;
             }
             if taking.found_damage_alone() {
@@ -71,10 +66,7 @@ impl Sqlite {
     /// Takes what is claimed; waits for the writer where nothing is, and there may be something.
     async fn claimed(&self, known: &Known, max: usize) -> Result<VecDeque<Entry>, Unavailable> {
         let (shared, index) = (&self.shared, known.queue.index());
-        let (entries, mut need) = known.claims.take(max, shared.pauses.now());
-        if entries.is_empty() && need == Need::Nothing && max > 0 && known.is_stale(shared.pauses.instant(), STALE) {
-            need = Need::Now;
-        }
+        let (entries, need) = known.claims.take(max, shared.pauses.now());
         match need {
             Need::Nothing => Ok(entries),
             Need::Soon => {
@@ -98,6 +90,8 @@ pub(super) struct Taking {
     known: Arc<Known>,
     want: Want,
     left: VecDeque<Entry>,
+    /// Those whose messages cannot be read at the moment.
+    unread: VecDeque<Entry>,
     loaded: Vec<(Entry, Arc<Message>, Failures)>,
     /// Bytes of messages so far, and of those that were read.
     bytes: usize,
@@ -110,7 +104,8 @@ pub(super) struct Taking {
 impl Taking {
     pub(super) fn new(shared: Arc<Shared>, known: Arc<Known>, want: Want, left: VecDeque<Entry>) -> Self {
         let loaded = Vec::with_capacity(left.len());
-        Self { shared, known, want, left, loaded, bytes: 0, read: 0, damaged: false, began: Instant::now() }
+        let (unread, began) = (VecDeque::new(), Instant::now());
+        Self { shared, known, want, left, unread, loaded, bytes: 0, read: 0, damaged: false, began }
     }
 
     /// Gives those their messages that need not be read, until one has to be; whether there is one.
@@ -126,10 +121,11 @@ impl Taking {
         false
     }
 
-    /// Reads messages as long as there is room for them.
+    /// Reads messages as long as there is room for them. One whose page is damaged is given up, and one that cannot be read at the
+    /// moment is put back behind all others: neither holds up those behind it. Fails when there was one that cannot be read.
     pub(super) fn read(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         let limits = self.shared.limits.clone();
-        let mut rows = 0;
+        let (mut rows, mut failed) = (0, Ok(()));
         while self.reads()
             && let Some(&Entry { id, attempts, .. }) = self.left.front()
         {
@@ -137,27 +133,43 @@ impl Taking {
             let cached = self.shared.cache.get(id);
             let size = match &cached {
                 Some(message) => message.weight(),
-                None => rows::size(connection, id)?.unwrap_or_default(),
+                // What reading that comes to is seen below.
+                None => rows::size(connection, id).ok().flatten().unwrap_or_default(),
             };
             let too_many = self.read.saturating_add(size) > limits.max_load_bytes && self.read > 0;
             if !self.has_room(size) || rows > 0 && (late || too_many) {
-                return Ok(());
+                break;
             }
-            let message = match cached {
-                Some(message) => Some(message),
-                None => message_row::whole(connection, id)?.map(Arc::new),
-            };
-            let failures = match attempts {
-                0 => Failures::default(),
-                _ => statements::failures_of(connection, id, self.known.destination())?,
-            };
             (rows, self.read) = (rows + 1, self.read.saturating_add(size));
-            match message {
-                Some(message) => self.push(message, failures),
-                None => self.give_up(),
+            match self.load(connection, (id, attempts), cached) {
+                Ok(Some((message, failures))) => self.push(message, failures),
+                Ok(None) => self.give_up(None),
+                Err(error) if Fault::of(&error) == Fault::Damage => self.give_up(Some(&error)),
+                Err(error) => {
+                    failed = Err(error);
+                    self.unread.extend(self.left.pop_front());
+                }
             }
         }
-        Ok(())
+        failed
+    }
+
+    /// A message and what failed of its delivery; `None` when the message is not what was written.
+    fn load(
+        &self,
+        connection: &Connection,
+        (id, attempts): (i64, u32),
+        cached: Option<Arc<Message>>,
+    ) -> rusqlite::Result<Option<(Arc<Message>, Failures)>> {
+        let message = match cached {
+            Some(message) => Some(message),
+            None => rows::whole(connection, id)?.map(Arc::new),
+        };
+        let failures = match attempts {
+            0 => Failures::default(),
+            _ => statements::failures_of(connection, id, self.known.destination())?,
+        };
+        Ok(message.map(|message| (message, failures)))
     }
 
     fn has_room(&self, bytes: usize) -> bool {
@@ -171,29 +183,20 @@ impl Taking {
         }
     }
 
-    /// Gives up the first one, whose message is not what was written.
-    fn give_up(&mut self) {
+    /// Gives up the first one, whose message is not what was written, or stands on a page that is damaged.
+    fn give_up(&mut self, error: Option<&rusqlite::Error>) {
         let Some(entry) = self.left.pop_front() else { return };
         self.damaged = true;
         tracing::error!(
             id = %ids::public(entry.id),
             source = self.known.queue.id().source,
+            error = error.map(tracing::field::display),
             "a queued event is damaged on disk and cannot be delivered; it is kept as a dead letter"
         );
-        let (at, now) = (self.shared.wall.now(), self.shared.pauses.now());
-        let (reason, status, answer) = (rows::DAMAGED.to_owned(), None, String::new());
-        let outcome = Outcome::Dead { failed: FailedAttempt { at, ms: 0, status, reason, answer } };
-        self.shared.mailbox.settle(Settled {
-            queue: self.known.queue.index(),
-            id: entry.id,
-            lane: entry.lane,
-            was: was(entry.attempts, entry.replayed.is_some()),
-            attempts: entry.attempts,
-            before_replay: entry.before_replay,
-            outcome,
-            at: now,
-            due: now,
-        });
+        let (at, reason) = (self.shared.wall.now(), rows::DAMAGED.to_owned());
+        let failed = FailedAttempt { at, ms: 0, status: None, reason, answer: String::new() };
+        let attempts = entry.attempts;
+        self.shared.settle(self.known.queue.index(), entry, attempts, Outcome::Dead { failed });
     }
 
     /// Whether none has its message.
@@ -221,6 +224,7 @@ impl Taking {
             lease: None,
         };
         self.known.claims.give_back(std::mem::take(&mut self.left));
+        self.known.claims.put_behind(std::mem::take(&mut self.unread));
         std::mem::take(&mut self.loaded).into_iter().map(claimed).collect()
     }
 }
@@ -229,14 +233,10 @@ impl Drop for Taking {
     fn drop(&mut self) {
         let mut entries: VecDeque<_> = self.loaded.drain(..).map(|(entry, ..)| entry).collect();
         entries.append(&mut self.left);
+        self.known.claims.put_behind(std::mem::take(&mut self.unread));
         if !entries.is_empty() {
             self.known.claims.give_back(entries);
             self.known.queue.signal().raise();
         }
     }
-}
-
-/// The state in which a delivery is claimed.
-pub(super) fn was(attempts: u32, is_replayed: bool) -> State {
-    if attempts > 0 || is_replayed { State::Retrying } else { State::Queued }
 }
