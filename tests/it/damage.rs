@@ -8,6 +8,7 @@ use std::path::Path;
 use serde_json::json;
 use tempfile::TempDir;
 
+use crate::harness::Faults;
 use crate::harness::Gateway;
 use crate::harness::Github;
 use crate::harness::TOKEN;
@@ -78,6 +79,21 @@ fn a_damaged_page_makes_dead_letters_of_the_events_on_it_which_are_listed_and_ho
     assert_eq!(reason, "damaged on disk", "{listed:?}");
     let shown = gateway.api("GET", &format!("/api/v1/events/github/{number}"), "");
     assert_eq!(shown.status, 200, "{}", shown.text());
+}
+
+#[test]
+fn events_that_the_disk_cannot_read_hold_up_no_other_and_are_replayed_when_it_can() {
+    let (base, faults, upstream) = (Base::of_one_that_ended(), Faults::new(), Upstream::start());
+    let folder = base.copy();
+    let leaves = leaves_of_messages(folder.path());
+    faults.fail_reads("store.db", leaves[leaves.len() / 2] * PAGE);
+    let gateway = faults.start(folder.path(), &sections(&upstream.url()));
+    wait_until("all others", || dead(&gateway) > 0 && upstream.ids().len() + dead(&gateway) == EVENTS);
+    faults.heal_reads();
+    let replayed = gateway.api("POST", "/api/v1/events/replay", "{}");
+    assert_eq!(replayed.status, 200, "{}", replayed.text());
+    upstream.wait_for(EVENTS);
+    assert_eq!(gateway.metric("doorward_store_quarantined"), 0.0);
 }
 
 /// Otherwise it would be attempted for ever.
