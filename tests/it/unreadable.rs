@@ -59,9 +59,10 @@ fn entries_that_cannot_be_read_are_dead_letters_and_the_others_are_delivered() {
     let gateway = Gateway::start(&queue_redis::queued(&upstream.url(), "", &redis.url()));
     assert_eq!(Github::delivery("first", "first").send(gateway.address()).text(), QUEUED);
     upstream.wait_for(1);
-    let streams: Vec<String> = redis.command(&["KEYS", "*stream"]);
     let headers = headers();
     let right = [
+        ("to", "default"),
+        ("weight", "300"),
         ("id", "1"),
         ("received_at", "1767323045678"),
         ("method", "POST"),
@@ -83,8 +84,11 @@ fn entries_that_cannot_be_read_are_dead_letters_and_the_others_are_delivered() {
             let value = changed.filter(|(changed, _)| changed == name).map_or(*value, |(_, value)| value);
             [*name, value]
         });
-        let words: Vec<_> = ["XADD", &streams[0], "*"].into_iter().chain(fields).collect();
-        redis.command::<String>(&words);
+        let words: Vec<_> = ["XADD", "doorward:{github}:events", "*"].into_iter().chain(fields).collect();
+        let id: String = redis.command(&words);
+        let millis = id.split('-').next().expect("a millisecond");
+        redis.command::<()>(&["ZADD", "doorward:{github}:d:default:open", millis, &id]);
+        redis.command::<()>(&["RPUSH", "doorward:{github}:d:default:ready", &id]);
     };
     wrong.iter().for_each(|wrong| add(Some(*wrong)));
     add(None);

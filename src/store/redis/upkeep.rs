@@ -14,7 +14,6 @@ use std::time::Instant;
 use tokio::runtime::Handle;
 
 use super::Again;
-use super::Begun;
 use super::Line;
 use super::Redis;
 use super::Told;
@@ -36,6 +35,8 @@ const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// Between two parts of a sweep others are heard; a round rests for so many times as long as it took.
 const BREATH: Duration = Duration::from_millis(2);
 const REST: u32 = 20;
+/// Messages that a part of a sweep looks at.
+const TRIMMED: u32 = 200;
 /// Parts of a sweep between two looks.
 const MAX_PARTS: usize = 200;
 
@@ -195,28 +196,49 @@ impl Redis {
 
     /// Looks after the queues of a source for ever.
     async fn watch(&self, space: &Keyspace) {
-        let mut sweep = Sweep::default();
+        let (mut sweep, mut next_mend, mut refused) = (Sweep::default(), None, false);
         loop {
             let lines: Vec<_> = self.lines().iter().filter(|line| line.space == *space).map(Arc::clone).collect();
-            // Whoever takes or queues events says what is wrong.
-            if let Ok(()) = self.look(space, &lines).await {
-                let _later = self.sweep(space, &lines, &mut sweep).await;
+            let done = async {
+                let damaged = self.look(space, &lines).await?;
+                let now = self.process.clock.instant();
+                if !damaged.is_empty() && next_mend.is_none_or(|next| next <= now) {
+                    next_mend = Some(now + self.process.limits.trim_every);
+                    for line in damaged {
+                        self.mend(line).await?;
+                    }
+                }
+                self.sweep(space, &lines, &mut sweep).await
+            };
+            match done.await {
+                Ok(()) => refused = false,
+                // Of a Redis that does not answer, its connections tell.
+                Err(failed) if failed.refused => {
+                    if !std::mem::replace(&mut refused, true) {
+                        let (source, error) = (space.source(), failed.error.0);
+                        tracing::error!(source, error, "Redis refuses to look after the queues of a source");
+                    }
+                }
+                Err(_) => {}
             }
             self.process.clock.sleep(self.process.limits.poll_every).await;
         }
     }
 
-    async fn look(&self, space: &Keyspace, lines: &[Arc<Line>]) -> Result<(), Begun> {
+    /// Looks how much there is; returns the queues of which a key is missing.
+    async fn look<'l>(&self, space: &Keyspace, lines: &'l [Arc<Line>]) -> Result<Vec<&'l Line>, Failed> {
         for line in lines {
             self.begin(line, Use::Upkeep).await?;
         }
         let of_line = |line: &Arc<Line>| {
-            ["ready", "due", "blocked", "retrying", "dead", "open"].map(|part| line::key(space, &line.id().name, part))
+            ["ready", "due", "lanes", "blocked", "retrying", "dead", "open"]
+                .map(|part| line::key(space, &line.id().name, part))
         };
         let call = queue_scripts::STATS.call(lines.iter().flat_map(of_line)).argument(self.now());
-        let seen: Vec<i64> = self.links.call(space, Use::Upkeep, &call).await.map_err(Begun::Unheard)?;
-        for (line, seen) in lines.iter().zip(seen.chunks(6)) {
-            let [open, retrying, blocked, dead, oldest, work] = *seen else { continue };
+        let seen: Vec<i64> = self.links.call(space, Use::Upkeep, &call).await?;
+        let mut damaged = Vec::new();
+        for (line, seen) in lines.iter().zip(seen.chunks(7)) {
+            let [open, retrying, blocked, dead, oldest, work, is_damaged] = *seen else { continue };
             let count = |count: i64| u64::try_from(count).unwrap_or(0);
             let stats = Stats {
                 blocked: count(blocked),
@@ -226,12 +248,40 @@ impl Redis {
                 oldest: (oldest >= 0).then(|| Moment::from_millis(oldest)),
             };
             line.looked(stats, work > 0);
+            if is_damaged > 0 {
+                damaged.push(&**line);
+            }
         }
+        Ok(damaged)
+    }
+
+    /// Puts deliveries back that have lost their place with a key that was deleted or evicted.
+    async fn mend(&self, line: &Line) -> Result<(), Failed> {
+        let (limits, mut behind, mut misplaced) = (&self.process.limits, String::new(), 0);
+        loop {
+            let call = queue_scripts::MEND.call(line.keys()).argument(self.now()).argument(line.id().name.as_str());
+            let call = call.argument(behind).argument(TRIMMED.to_string());
+            let call = call.argument(limits.list_bytes.to_string());
+            let (next, found): (String, u64) = self.links.call(&line.space, Use::Upkeep, &call).await?;
+            (behind, misplaced) = (next, misplaced + found);
+            if behind.is_empty() {
+                break;
+            }
+            tokio::time::sleep(BREATH).await;
+        }
+        let (source, destination) = (&line.id().source, &line.id().name);
+        tracing::error!(
+            source,
+            destination,
+            misplaced,
+            "a key of this queue was deleted or evicted in Redis; the deliveries that were in it are put back"
+        );
+        line.queue.signal().raise();
         Ok(())
     }
 
     /// Deletes a part of what is past its time, or has a rest.
-    async fn sweep(&self, space: &Keyspace, lines: &[Arc<Line>], sweep: &mut Sweep) -> Result<(), Begun> {
+    async fn sweep(&self, space: &Keyspace, lines: &[Arc<Line>], sweep: &mut Sweep) -> Result<(), Failed> {
         let (clock, limits) = (&self.process.clock, &self.process.limits);
         let now = clock.instant();
         if sweep.behind.is_empty() {
@@ -244,19 +294,18 @@ impl Redis {
             }
             *sweep = Sweep { began: Some(now), ..Sweep::default() };
         }
-        let names: BTreeSet<String> = self.destinations(space).await.map_err(Begun::Unheard)?;
+        let names: BTreeSet<String> = self.destinations(space).await?;
         let keep = |name: &str| lines.iter().find(|line| line.id().name == name).map(|line| line.keep());
         let longest = lines.iter().map(|line| line.keep()).max().unwrap_or_default();
         let of_name = |name: &String| ["due", "dead", "open", "records"].map(|part| line::key(space, name, part));
         for _part in 0..MAX_PARTS {
             let keys = std::iter::once(line::stream(space)).chain(names.iter().flat_map(of_name));
             let call = queue_scripts::SWEEP.call(keys).argument(self.now()).argument(sweep.behind.as_str());
-            let call = call.argument(limits.trim_entries.to_string()).argument(limits.list_bytes.to_string());
+            let call = call.argument(TRIMMED.to_string()).argument(limits.list_bytes.to_string());
             let call = names.iter().fold(call, |call, name| {
                 call.argument(name.as_str()).argument(millis(keep(name).unwrap_or(longest)).to_string())
             });
-            let (behind, seen, deleted): (String, u32, u32) =
-                self.links.call(space, Use::Upkeep, &call).await.map_err(Begun::Unheard)?;
+            let (behind, seen, deleted): (String, u32, u32) = self.links.call(space, Use::Upkeep, &call).await?;
             sweep.behind = behind;
             sweep.deleted = sweep.deleted.saturating_add(deleted);
             sweep.left = sweep.left.saturating_add(seen.saturating_sub(deleted));
