@@ -233,18 +233,17 @@ const DESTINATIONS: &str = "SELECT destination FROM deliveries WHERE message = ?
 
 /// One message of a source with all its deliveries.
 fn show(file: &Connection, source: &str, id: i64) -> rusqlite::Result<Option<Details>> {
-    let transaction = file.unchecked_transaction()?;
-    let names = Names::read(&transaction)?;
-    let mut statement = transaction.prepare_cached(DESTINATIONS)?;
+    let names = Names::read(file)?;
+    let mut statement = file.prepare_cached(DESTINATIONS)?;
     let found =
         statement.query_map([id], |row| Ok(row.get_ref(0)?.as_i64().ok().map(|destination| (id, destination))))?;
     let found = found.filter_map(Result::transpose).collect::<rusqlite::Result<Vec<_>>>()?;
-    let mut deliveries = summaries(&transaction, &found, &names)?;
+    let mut deliveries = summaries(file, &found, &names)?;
     deliveries.retain(|delivery| delivery.source == source);
     if deliveries.is_empty() {
         return Ok(None);
     }
-    let message = match rows::whole(&transaction, id) {
+    let message = match rows::whole(file, id) {
         Err(error) if Fault::of(&error) == Fault::Damage => None,
         message => message?,
     };
