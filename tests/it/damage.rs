@@ -79,6 +79,13 @@ fn a_damaged_page_makes_dead_letters_of_the_events_on_it_which_are_listed_and_ho
     assert_eq!(reason, "damaged on disk", "{listed:?}");
     let shown = gateway.api("GET", &format!("/api/v1/events/github/{number}"), "");
     assert_eq!(shown.status, 200, "{}", shown.text());
+    // What has to read the page is refused, and nothing else happens.
+    let searched = gateway.api("GET", "/api/v1/events?type=none", "");
+    assert!(searched.status >= 500, "{}", searched.text());
+    assert_eq!(Github::delivery("new", "new").send(gateway.address()).text(), QUEUED);
+    wait_until("what is new", || upstream.ids().iter().any(|id| id == "new"));
+    assert_eq!(gateway.metric("doorward_store_quarantined"), 0.0);
+    assert_eq!(gateway.metric("doorward_task_restarts_total{task=\"sqlite-writer\"}"), 0.0);
 }
 
 #[test]
@@ -90,7 +97,7 @@ fn events_that_the_disk_cannot_read_hold_up_no_other_and_are_replayed_when_it_ca
     let gateway = faults.start(folder.path(), &sections(&upstream.url()));
     wait_until("all others", || dead(&gateway) > 0 && upstream.ids().len() + dead(&gateway) == EVENTS);
     faults.heal_reads();
-    let replayed = gateway.api("POST", "/api/v1/events/replay", "{}");
+    let replayed = gateway.api("POST", "/api/v1/events/replay", r#"{"source": "github"}"#);
     assert_eq!(replayed.status, 200, "{}", replayed.text());
     upstream.wait_for(EVENTS);
     assert_eq!(gateway.metric("doorward_store_quarantined"), 0.0);
