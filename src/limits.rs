@@ -51,13 +51,8 @@ pub struct DedupeLog {
     pub slack: u64,
     /// A snapshot replaces the files when they have more than `factor + 1` times the bytes of the live records, and `slack`.
     pub factor: u64,
-    /// How often what was appended is synced to disk.
-    pub sync_every: Duration,
     /// The pause before a snapshot that failed is tried again.
     pub retry_every: Duration,
-    /// How long an answer waits for a sync, where it waits for one. The event is delivered by then, so a slower disk can only
-    /// cause a duplicate.
-    pub commit_timeout: Duration,
 }
 
 /// A SQLite file. Sizes of its write-ahead log (WAL) are in frames: a page of 4 KiB and 24 bytes each.
@@ -102,8 +97,6 @@ pub struct Sqlite {
     pub retention_written: usize,
     /// How often retention begins a round when less is written.
     pub retention_every: Duration,
-    /// How long the end of a gateway waits for what is still to be written.
-    pub close: Duration,
 }
 
 /// Queues in Redis.
@@ -111,8 +104,6 @@ pub struct Sqlite {
 pub struct Redis {
     /// Bytes after which a take ends; one entry in any case.
     pub take_bytes: usize,
-    /// Entries that a take scans at most.
-    pub take_scanned: usize,
     /// Events that are in hand, or attempted and not recorded; from so many on, nothing more is taken.
     pub max_in_hand: usize,
     /// Outcomes that are recorded by one call.
@@ -121,8 +112,6 @@ pub struct Redis {
     pub poll_every: Duration,
     /// How often retention begins a round.
     pub trim_every: Duration,
-    /// Events that are deleted by one call.
-    pub trim_entries: i64,
     /// Entries that a list, in all queues together, scans before it answers with a cursor; one call's in any case.
     pub max_scanned: usize,
     /// Entries that one call of a list scans.
@@ -133,7 +122,7 @@ pub struct Redis {
     pub list_bytes: usize,
 }
 
-/// Delivery of queued events.
+/// Circuit breakers of the endpoints of queued events.
 #[derive(Debug, Clone)]
 pub struct Dispatch {
     /// Failures in a row after which the circuit breaker of an endpoint opens.
@@ -144,17 +133,6 @@ pub struct Dispatch {
     pub breaker_max_pause: Duration,
     /// The longest pause that the endpoint's `Retry-After` may cause; a single event waits as long as it says.
     pub breaker_max_asked: Duration,
-    /// The pause after the store did not answer.
-    pub store_pause: Duration,
-    /// How long a dispatcher that found nothing waits at most until it asks the store again.
-    pub idle_wait: Duration,
-    /// Bytes of messages that one take reserves in the budget for what is in hand, where there is room; the largest message in any
-    /// case.
-    pub take_bytes: usize,
-    /// Bytes of an upstream's answer that are read, so that the connection can be used again.
-    pub max_answer: usize,
-    /// How often the metrics of queues are brought up to date.
-    pub metrics_every: Duration,
 }
 
 impl Default for Supervision {
@@ -176,13 +154,7 @@ impl Default for Dedup {
 
 impl Default for DedupeLog {
     fn default() -> Self {
-        Self {
-            slack: 64 * 1024 * 1024,
-            factor: 2,
-            sync_every: Duration::from_secs(1),
-            retry_every: Duration::from_secs(5),
-            commit_timeout: Duration::from_millis(250),
-        }
+        Self { slack: 64 * 1024 * 1024, factor: 2, retry_every: Duration::from_secs(5) }
     }
 }
 
@@ -208,7 +180,6 @@ impl Default for Sqlite {
             retention_bytes: 8 * 1024 * 1024,
             retention_written: 8 * 1024 * 1024,
             retention_every: Duration::from_secs(30),
-            close: Duration::from_secs(5),
         }
     }
 }
@@ -217,12 +188,10 @@ impl Default for Redis {
     fn default() -> Self {
         Self {
             take_bytes: 256 * 1024,
-            take_scanned: 1024,
             max_in_hand: 16 * 1024,
             max_batch: 128,
             poll_every: Duration::from_secs(2),
             trim_every: Duration::from_secs(30),
-            trim_entries: 200,
             max_scanned: 10_000,
             list_page: 250,
             list_step: 32,
@@ -238,11 +207,6 @@ impl Default for Dispatch {
             breaker_pause: Duration::from_secs(1),
             breaker_max_pause: Duration::from_mins(1),
             breaker_max_asked: Duration::from_mins(5),
-            store_pause: Duration::from_secs(1),
-            idle_wait: Duration::from_secs(5),
-            take_bytes: 4 * 1024 * 1024,
-            max_answer: 64 * 1024,
-            metrics_every: Duration::from_secs(1),
         }
     }
 }

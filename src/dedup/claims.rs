@@ -31,11 +31,11 @@ enum State<W> {
 
 /// What one finds who comes with an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Entry {
+pub(super) enum Entry<L, O> {
     /// Nobody is at it: go on.
-    Lead(Holder),
-    /// Somebody is; the one who waits will be told. Whether the same id is, or only the same content.
-    Follow { same_id: bool },
+    Lead(L),
+    /// Somebody is: this tells whether it was finished. Whether the same id is, or only the same content.
+    Follow { outcome: O, same_id: bool },
     /// Come back after this time.
     Busy(Duration),
 }
@@ -57,16 +57,23 @@ impl<W> Claims<W> {
         Self { table: KeyMap::default(), holders: 0, max_waiting }
     }
 
-    /// Asks for an event; `wait` makes the one who waits, if that is the answer.
-    pub(super) fn enter(&mut self, keys: Keys, now: Instant, lease: Duration, wait: impl FnOnce() -> W) -> Entry {
+    /// Asks for an event; `wait` makes the one who waits and what they learn the outcome from, if that is the answer.
+    pub(super) fn enter<O>(
+        &mut self,
+        keys: Keys,
+        now: Instant,
+        lease: Duration,
+        wait: impl FnOnce() -> (W, O),
+    ) -> Entry<Holder, O> {
         for key in keys.iter() {
             match self.table.get_mut(&key) {
                 Some(State::Flying { until, waiting, .. }) if now < *until => {
                     if waiting.len() >= self.max_waiting {
                         return Entry::Busy(until.duration_since(now));
                     }
-                    waiting.push(wait());
-                    return Entry::Follow { same_id: key == keys.id };
+                    let (waiter, outcome) = wait();
+                    waiting.push(waiter);
+                    return Entry::Follow { outcome, same_id: key == keys.id };
                 }
                 Some(State::Held { until }) if now < *until => return Entry::Busy(until.duration_since(now)),
                 // A lease that has run out, or a hold that is over, is no claim any more.
@@ -154,13 +161,16 @@ mod tests {
     #[test]
     fn as_many_as_the_limit_says_wait_for_one_event_and_the_next_is_told_to_come_back() {
         let (mut claims, now) = (Claims::new(2), Instant::now());
-        let Entry::Lead(holder) = claims.enter(keys(1, None), now, LEASE, || 0) else { panic!("nobody is at it") };
+        let Entry::Lead(holder) = claims.enter(keys(1, None), now, LEASE, || (0, ())) else {
+            panic!("nobody is at it")
+        };
         let later = now + Duration::from_secs(10);
+        let follow = Entry::Follow { outcome: (), same_id: true };
         for waiter in [1, 2] {
-            assert_eq!(claims.enter(keys(1, None), later, LEASE, || waiter), Entry::Follow { same_id: true });
+            assert_eq!(claims.enter(keys(1, None), later, LEASE, || (waiter, ())), follow);
         }
-        assert_eq!(claims.enter(keys(1, None), later, LEASE, || 3), Entry::Busy(Duration::from_secs(20)));
-        assert_eq!(claims.enter(keys(2, None), later, LEASE, || 4), Entry::Lead(Holder(2)), "of another event");
+        assert_eq!(claims.enter(keys(1, None), later, LEASE, || (3, ())), Entry::Busy(Duration::from_secs(20)));
+        assert_eq!(claims.enter(keys(2, None), later, LEASE, || (4, ())), Entry::Lead(Holder(2)), "of another event");
         assert_eq!(claims.end(keys(1, None), holder, End::Finished, later), [1, 2]);
     }
 
@@ -182,7 +192,7 @@ mod tests {
                     Step::Enter(id, guard) => {
                         let keys = keys(id, guard);
                         let blocked = keys.iter().any(|key| held.get(&key).is_some_and(|(_, until)| now < *until));
-                        let entry = claims.enter(keys, now, LEASE, || waiters);
+                        let entry = claims.enter(keys, now, LEASE, || (waiters, ()));
                         match entry {
                             Entry::Lead(holder) => {
                                 prop_assert!(!blocked, "two are at it");
@@ -191,7 +201,7 @@ mod tests {
                                 }
                                 flights.push((keys, holder));
                             }
-                            Entry::Follow { same_id } => {
+                            Entry::Follow { outcome: (), same_id } => {
                                 prop_assert!(blocked);
                                 let id = held.get(&keys.id);
                                 prop_assert_eq!(same_id, id.is_some_and(|(_, until)| now < *until));

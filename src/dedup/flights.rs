@@ -40,17 +40,6 @@ pub struct Flight {
     landed: bool,
 }
 
-/// What a request finds when it comes with an event.
-#[derive(Debug)]
-pub(super) enum Entered {
-    /// Nobody is at it: go on.
-    Lead(Flight),
-    /// Somebody is: this tells whether it was finished. Whether the same id is, or only the same content.
-    Follow { outcome: oneshot::Receiver<bool>, same_id: bool },
-    /// Come back after this time.
-    Busy(Duration),
-}
-
 impl Flights {
     /// No flights; `process` is a random number that tells this process from others on the same store.
     pub fn new(process: u64, limits: &limits::Dedup, clock: Clock) -> Self {
@@ -69,22 +58,12 @@ impl Flights {
         Token((u128::from(self.process) << 64) | u128::from(attempt))
     }
 
-    pub(super) fn enter(self: &Arc<Self>, keys: Keys, lease: Duration) -> Entered {
-        let mut outcome = None;
-        let wait = || {
-            let (sender, receiver) = oneshot::channel();
-            outcome = Some(receiver);
-            sender
-        };
-        let entry = self.claims().enter(keys, self.clock.instant(), lease, wait);
-        match (entry, outcome) {
-            (Entry::Lead(holder), _) => {
-                Entered::Lead(Flight { flights: Arc::clone(self), keys, holder, landed: false })
-            }
-            (Entry::Follow { same_id }, Some(outcome)) => Entered::Follow { outcome, same_id },
-            (Entry::Busy(remaining), _) => Entered::Busy(remaining),
-            // Whoever follows has a channel.
-            (Entry::Follow { .. }, None) => Entered::Busy(lease),
+    pub(super) fn enter(self: &Arc<Self>, keys: Keys, lease: Duration) -> Entry<Flight, oneshot::Receiver<bool>> {
+        let entry = self.claims().enter(keys, self.clock.instant(), lease, oneshot::channel);
+        match entry {
+            Entry::Lead(holder) => Entry::Lead(Flight { flights: Arc::clone(self), keys, holder, landed: false }),
+            Entry::Follow { outcome, same_id } => Entry::Follow { outcome, same_id },
+            Entry::Busy(remaining) => Entry::Busy(remaining),
         }
     }
 
@@ -135,11 +114,11 @@ mod tests {
         let flights = Arc::new(Flights::new(1, &limits, clock));
         let keys = Keys { id: Key([1; 16]), guard: None, ignored: None };
         let enter = || flights.enter(keys, Duration::from_secs(30));
-        let Entered::Lead(flight) = enter() else { panic!("nobody is at it") };
+        let Entry::Lead(flight) = enter() else { panic!("nobody is at it") };
         flight.hold();
         hand.advance(Duration::from_millis(699));
-        assert!(matches!(enter(), Entered::Busy(left) if left == Duration::from_millis(1)));
+        assert!(matches!(enter(), Entry::Busy(left) if left == Duration::from_millis(1)));
         hand.advance(Duration::from_millis(1));
-        assert!(matches!(enter(), Entered::Lead(_)));
+        assert!(matches!(enter(), Entry::Lead(_)));
     }
 }

@@ -12,9 +12,9 @@ mod flights;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::claims::Entry;
 pub use self::firsts::First;
 pub use self::firsts::Firsts;
-use self::flights::Entered;
 pub use self::flights::Flight;
 pub use self::flights::Flights;
 use crate::event::Ignored;
@@ -132,9 +132,9 @@ impl Dedup {
     /// What became of it when somebody else has it, or had it until now.
     pub async fn enter(&self, keys: Keys) -> Result<Flight, Earlier> {
         match self.flights.enter(keys, self.terms.lease) {
-            Entered::Lead(flight) => Ok(flight),
-            Entered::Busy(remaining) => Err(Earlier::InFlight(remaining)),
-            Entered::Follow { outcome, same_id } => Err(match tokio::time::timeout(self.terms.lease, outcome).await {
+            Entry::Lead(flight) => Ok(flight),
+            Entry::Busy(remaining) => Err(Earlier::InFlight(remaining)),
+            Entry::Follow { outcome, same_id } => Err(match tokio::time::timeout(self.terms.lease, outcome).await {
                 Ok(Ok(true)) if same_id => Earlier::Finished(Known::Id),
                 Ok(Ok(true)) => Earlier::Finished(Known::Content),
                 // The first attempt failed or is gone: the provider's next one is welcome.

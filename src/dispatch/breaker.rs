@@ -258,7 +258,6 @@ mod tests {
             breaker_pause: seconds(10),
             breaker_max_pause: seconds(15),
             breaker_max_asked: seconds(60),
-            ..limits::Dispatch::default()
         };
         let (mut breaker, mut now) = (Breaker::new(limits), Instant::now());
         assert_eq!((breaker.failed(false, None, now, 0), breaker.failed(false, None, now, 0)), (false, false));

@@ -26,7 +26,6 @@ pub use self::metrics::QueueMetrics;
 pub use self::policy::Policy;
 pub use self::thread::start;
 use crate::clock::Clock;
-use crate::limits;
 use crate::store::Delivery;
 use crate::store::FailedAttempt;
 use crate::store::MAX_KEPT_ANSWER;
@@ -48,6 +47,14 @@ use crate::time;
 
 /// The shortest wait for a delivery that is due, so that a clock that is a little ahead of the store's does no harm.
 const MIN_WAIT: Duration = Duration::from_millis(1);
+/// Bytes of messages that one take reserves in the budget, where there is room; the largest message in any case.
+const TAKE_BYTES: usize = 4 * 1024 * 1024;
+/// How long a dispatcher that found nothing waits at most until it asks the store again.
+const IDLE_WAIT: Duration = Duration::from_secs(5);
+/// The pause after the store did not answer.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+/// How often the metrics of queues are brought up to date.
+const METRICS_EVERY: Duration = Duration::from_secs(1);
 
 /// Delivers for one destination.
 #[derive(Debug)]
@@ -74,8 +81,6 @@ pub struct Dispatcher {
     pub clock: Clock,
     /// The wall clock, for what operators see and for dates in answers.
     pub wall: Clock,
-    /// How long it waits.
-    pub limits: limits::Dispatch,
     /// What is counted.
     pub metrics: QueueMetrics,
 }
@@ -152,7 +157,7 @@ impl Running {
     /// Takes and attempts for ever. May be dropped at any time: a delivery that is taken and not attempted goes back.
     async fn work(self: &Arc<Self>) {
         let Self { dispatcher, slots, .. } = &**self;
-        let Dispatcher { store, queue, clock, limits, .. } = dispatcher;
+        let Dispatcher { store, queue, clock, .. } = dispatcher;
         loop {
             // A slot has to be free before anything is taken: what is taken is attempted at once.
             let Ok(slot) = Arc::clone(slots).acquire_owned().await else { return };
@@ -169,14 +174,14 @@ impl Running {
                     let due = next_due.map(|due| due.saturating_duration_since(now).max(MIN_WAIT));
                     tokio::select! {
                         () = queue.signal().past(seen) => {}
-                        () = clock.sleep(due.unwrap_or(Duration::MAX).min(limits.idle_wait)) => {}
+                        () = clock.sleep(due.unwrap_or(Duration::MAX).min(IDLE_WAIT)) => {}
                     }
                 }
                 Err(error) => {
                     drop((slot, pass, room));
                     let (source, destination) = (dispatcher.source(), dispatcher.destination());
                     tracing::debug!(source, destination, %error, "nothing can be taken off the queue");
-                    clock.sleep(limits.store_pause).await;
+                    clock.sleep(STORE_PAUSE).await;
                 }
             }
         }
@@ -184,10 +189,10 @@ impl Running {
 
     /// Room for the largest message, and for more where there is some; none, when nothing is in hand and others have it all.
     async fn room(&self) -> Reserved {
-        let Dispatcher { budget, largest, limits, concurrency, .. } = &self.dispatcher;
+        let Dispatcher { budget, largest, concurrency, .. } = &self.dispatcher;
         tokio::select! {
             biased;
-            reserved = budget.reserve(*largest, limits.take_bytes.max(*largest)) => reserved,
+            reserved = budget.reserve(*largest, TAKE_BYTES.max(*largest)) => reserved,
             // One slot is that of whoever asks.
             _nothing_in_hand = self.slots.acquire_many(permits(concurrency.saturating_sub(1))) => Reserved::default(),
         }
@@ -242,14 +247,14 @@ impl Running {
 
     /// Shows how much there is, for ever.
     async fn show(self: Arc<Self>) -> Result<(), Lost> {
-        let Dispatcher { store, queue, breaker, clock, limits, metrics, .. } = &self.dispatcher;
+        let Dispatcher { store, queue, breaker, clock, metrics, .. } = &self.dispatcher;
         loop {
             metrics.breaker_open.set(i64::from(breaker.open_until().is_some()));
             // A store that does not answer has said so elsewhere.
             if let Ok(stats) = store.stats(queue).await {
                 metrics.show(stats, clock.now());
             }
-            clock.sleep(limits.metrics_every).await;
+            clock.sleep(METRICS_EVERY).await;
         }
     }
 }

@@ -42,7 +42,9 @@ use crate::source::Source;
 use crate::store::DestinationId;
 use crate::store::Options;
 use crate::store::Queue;
+use crate::store::QueueTerms;
 use crate::store::Store;
+use crate::store::Unavailable;
 use crate::supervisor::Phase;
 use crate::supervisor::Supervisor;
 use crate::supervisor::Task;
@@ -60,6 +62,13 @@ const BACKLOG: i32 = 4096;
 
 /// About how many bytes a request has besides its body, at most.
 const MAX_HEAD: usize = 256 * 1024;
+
+/// Bytes of an app's answer that are read where nobody waits for it, so that the connection can be used again.
+const MAX_ANSWER: usize = 64 * 1024;
+
+/// How often a store is asked at the start to make destinations known, and the pause in between.
+const REGISTER_TRIES: u32 = 20;
+const REGISTER_PAUSE: Duration = Duration::from_millis(100);
 
 /// Circuit breakers by destination.
 type Breakers = HashMap<DestinationId, Arc<CircuitBreaker>>;
@@ -80,7 +89,6 @@ struct Shared {
     budget: Budget,
     /// A steady clock.
     clock: Clock,
-    limits: Limits,
     supervisor: Supervisor,
     /// By source; of what is no source's under `""`.
     samplers: HashMap<String, Arc<Sampler>>,
@@ -121,16 +129,16 @@ pub enum Failure {
 
 impl Shared {
     /// Opens the store, and makes the destinations known to it.
-    async fn new(settings: Settings, limits: Limits) -> Result<Self, Failure> {
+    async fn new(settings: Settings, limits: &Limits) -> Result<Self, Failure> {
         let system = |error: &dyn std::fmt::Display| Failure::System(error.to_string());
         let supervisor = Supervisor::new(limits.supervision.clone(), Clock::steady());
         let clock = Clock::steady();
-        let store = open(&settings, &limits, &clock, &supervisor).map_err(Failure::Store)?;
+        let store = open(&settings, limits, &clock, &supervisor).map_err(Failure::Store)?;
         let metrics = Metrics::new(&settings.sources, &supervisor, &store).map_err(|error| system(&error))?;
         let process = getrandom::u64().map_err(|error| system(&error))?;
         let queued = || queued(&settings).map(|(source, terms)| (source.name.as_str(), terms));
         let known: Vec<_> = queued().map(|(source, terms)| terms.queue(source)).collect();
-        let queues = store.register(&known).await.map_err(|unavailable| Failure::Store(unavailable.0))?;
+        let queues = register(&store, &known).await?;
         let mut endpoints: HashMap<_, Arc<CircuitBreaker>> = HashMap::new();
         let mut breaker = |terms: &DeliveryTerms| {
             let breaker = || CircuitBreaker::new(limits.dispatch.clone(), clock.clone());
@@ -149,7 +157,6 @@ impl Shared {
             samplers: samplers(&settings),
             draining: AtomicBool::new(false),
             drain: Mutex::default(),
-            limits,
             supervisor,
             settings,
         })
@@ -157,10 +164,10 @@ impl Shared {
 
     /// The dispatchers of all queues, for the runtime that this is called on, and the store as it sees it.
     fn dispatchers(&self) -> (Store, Vec<Dispatcher>) {
-        let (store, limits) = (self.store.local(), &self.limits.dispatch);
+        let store = self.store.local();
         let dispatcher = |(source, terms): (&Arc<Source>, &DeliveryTerms)| {
             let queue = self.queues.get(source.name.as_str())?.clone();
-            let http = Http::new(terms.address.clone(), terms.timeout, limits.max_answer);
+            let http = Http::new(terms.address.clone(), terms.timeout, MAX_ANSWER);
             Some(Dispatcher {
                 store: store.clone(),
                 target: Arc::new(Target::Http(Box::new(http))),
@@ -172,7 +179,6 @@ impl Shared {
                 budget: self.budget.clone(),
                 clock: self.clock.clone(),
                 wall: Clock::System,
-                limits: limits.clone(),
                 metrics: self.metrics.of_queue(queue.id()),
                 queue,
             })
@@ -205,7 +211,7 @@ impl Server {
         let address = |socket: io::Result<SocketAddr>| socket.map_err(|error| Failure::System(error.to_string()));
         let admin = address(admin_socket.local_addr())?;
         let listen = address(listeners.first().map_or_else(|| Ok(settings.server.listen), TcpListener::local_addr))?;
-        let shared = Arc::new(Shared::new(settings, limits).await?);
+        let shared = Arc::new(Shared::new(settings, &limits).await?);
         let (phase, watching) = watch::channel(Phase::Running);
         let (alive, workers) = mpsc::channel(1);
         let (mut views, mut threads) = (Vec::new(), Vec::new());
@@ -300,6 +306,19 @@ fn open(settings: &Settings, limits: &Limits, clock: &Clock, supervisor: &Superv
         clocks: (Clock::System, clock.clone()),
         supervisor,
     })
+}
+
+/// Makes destinations known to the store. A file that is found to be damaged then is set aside, and the fresh one asked.
+async fn register(store: &Store, known: &[QueueTerms]) -> Result<Vec<Queue>, Failure> {
+    let mut tries = 1;
+    loop {
+        match store.register(known).await {
+            Ok(queues) => return Ok(queues),
+            Err(_damaged) if tries < REGISTER_TRIES && store.sound().is_ok() => tries += 1,
+            Err(Unavailable(why)) => return Err(Failure::Store(why)),
+        }
+        tokio::time::sleep(REGISTER_PAUSE).await;
+    }
 }
 
 /// What keeps the lines of each source within limits.

@@ -8,6 +8,7 @@ pub mod dedupe_log;
 mod key_map;
 mod keyspace;
 mod page_cache;
+mod private;
 mod records;
 pub mod redis;
 pub mod sqlite;
@@ -122,35 +123,14 @@ impl Store {
     /// # Errors
     /// What is wrong with a file, for the operator.
     pub fn open(options: &Options<'_>) -> Result<Self, String> {
-        let Options {
-            kind,
-            spaces,
-            max_events,
-            min_free,
-            fsync,
-            timeout,
-            durability,
-            lease,
-            limits,
-            clocks,
-            supervisor,
-        } = options.clone();
-        match kind {
+        Ok(match options.kind {
             Kind::Memory => {
-                Ok(Self::Memory(Arc::new(DedupeRecords::new(max_events, spaces.iter().cloned(), clocks.0))))
+                let (spaces, wall) = (options.spaces.iter().cloned(), options.clocks.0.clone());
+                Self::Memory(Arc::new(DedupeRecords::new(options.max_events, spaces, wall)))
             }
-            Kind::Sqlite(path) => {
-                let (path, sources, limits) = (path.clone(), spaces, limits.clone());
-                let options =
-                    sqlite::Options { path, max_events, sources, min_free, supervisor, fsync, limits, clocks };
-                Sqlite::open(&options).map(|sqlite| Self::Sqlite(Arc::new(sqlite)))
-            }
-            Kind::Redis(url) => {
-                let (limits, (_, clock)) = (limits.clone(), clocks);
-                let options = redis::Options { url, timeout, durability, lease, spaces, limits, clock, supervisor };
-                Ok(Self::Redis(Redis::new(&options)))
-            }
-        }
+            Kind::Sqlite(path) => Self::Sqlite(Arc::new(Sqlite::open(path, options)?)),
+            Kind::Redis(url) => Self::Redis(Redis::new(url, options)),
+        })
     }
 
     /// The store as it is used on another runtime: a connection lives on one. Connects when it is first used.
@@ -328,8 +308,7 @@ impl Store {
     }
 
     /// Takes deliveries that may be attempted now, each of which has to be settled. It may be fewer than there are: whoever takes
-    /// asks again until there are none, and then waits for the queue's signal, for the next one that is due, or for
-    /// [`idle_wait`](crate::limits::Dispatch::idle_wait).
+    /// asks again until there are none, and then waits for the queue's signal or for the next one that is due, and not for ever.
     ///
     /// # Errors
     /// [`Unavailable`] when the store does not answer, or does not record what was delivered.
@@ -401,10 +380,16 @@ impl Store {
     /// # Errors
     /// [`AdminError`] says why it is not.
     pub async fn replay(&self, source: &str, id: MessageId, destination: Option<&str>) -> Result<u64, AdminError> {
-        match self {
+        let meant = to_replay(self.show(source, id).await?.deliveries, destination)?;
+        let replayed = match self {
             Self::Memory(_) => Err(no_queues().into()),
-            Self::Sqlite(sqlite) => sqlite.replay(source, id, destination).await,
-            Self::Redis(redis) => redis.replay(source, id, destination).await,
+            Self::Sqlite(sqlite) => sqlite.replay(&meant).await,
+            Self::Redis(redis) => redis.replay(&meant).await,
+        };
+        match replayed? {
+            // Somebody was faster.
+            0 => Err(AdminError::Waiting(State::Retrying)),
+            deliveries => Ok(deliveries),
         }
     }
 
@@ -494,6 +479,25 @@ fn finished(filter: &Filter, usual: &[State], open: fn(State) -> AdminError) -> 
     }
 }
 
+/// The deliveries of a message that a replay means: to the destination of this name; without one, those that are dead, or all when none
+/// is.
+fn to_replay(mut deliveries: Vec<Summary>, destination: Option<&str>) -> Result<Vec<Summary>, AdminError> {
+    if let Some(name) = destination {
+        let names = deliveries.iter().map(|delivery| delivery.destination.clone()).collect();
+        deliveries.retain(|delivery| delivery.destination == name);
+        if deliveries.is_empty() {
+            return Err(AdminError::NoSuchDestination(name.to_owned(), names));
+        }
+    }
+    let dead = deliveries.iter().any(|delivery| delivery.state == State::Dead);
+    let open = deliveries.iter().map(|delivery| delivery.state).find(|state| state.is_open());
+    deliveries.retain(|delivery| delivery.state == if dead { State::Dead } else { State::Delivered });
+    match open {
+        Some(open) if deliveries.is_empty() => Err(AdminError::Waiting(open)),
+        _ => Ok(deliveries),
+    }
+}
+
 fn no_queues() -> Unavailable {
     Unavailable("the store in memory has no queues; set store.url to sqlite:PATH or the URL of a Redis".to_owned())
 }
@@ -537,5 +541,42 @@ impl Drop for Delivery {
         if !self.settled {
             self.store.give_back(&self.queue, &self.claimed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Moment;
+
+    #[test]
+    fn a_replay_means_the_named_destination_or_the_dead_ones_or_all() {
+        let delivery = |(destination, state): &(&str, State)| Summary {
+            source: "shop".to_owned(),
+            destination: (*destination).to_owned(),
+            id: MessageId { millis: 1, sequence: 0 },
+            event_id: String::new(),
+            kind: None,
+            received_at: Moment::from_unix(0),
+            state: *state,
+            attempts: 0,
+            due: None,
+            settled_at: None,
+            status: None,
+            failures: Failures::default(),
+        };
+        let meant = |deliveries: &[(&str, State)], name: Option<&str>| {
+            let meant = to_replay(deliveries.iter().map(delivery).collect(), name).map_err(|error| error.to_string());
+            meant.map(|meant| meant.into_iter().map(|delivery| delivery.destination).collect::<Vec<_>>().join(" "))
+        };
+        let (delivered, dead, retrying) = (State::Delivered, State::Dead, State::Retrying);
+        let mixed = [("a", dead), ("b", delivered), ("c", retrying), ("d", dead)];
+        assert_eq!(meant(&mixed, None).as_deref(), Ok("a d"));
+        assert_eq!(meant(&mixed, Some("b")).as_deref(), Ok("b"));
+        assert_eq!(meant(&mixed[1..3], None).as_deref(), Ok("b"));
+        assert!(
+            meant(&mixed, Some("c")).is_err_and(|error| error.contains("is retrying and is delivered without that"))
+        );
+        assert!(meant(&mixed, Some("e")).is_err_and(|error| error.contains("there are those for a, b, c, d")));
     }
 }

@@ -277,6 +277,17 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    /// The state in which it leaves the delivery.
+    pub(super) fn state(&self) -> State {
+        match self {
+            Self::Delivered { .. } => State::Delivered,
+            Self::Retry { .. } => State::Retrying,
+            Self::Dead { .. } => State::Dead,
+        }
+    }
+}
+
 /// An attempt that failed.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct FailedAttempt {
@@ -391,6 +402,13 @@ pub struct Summary {
     pub status: Option<u16>,
     /// Attempts that failed.
     pub failures: Failures,
+}
+
+impl Summary {
+    /// Where it goes.
+    pub fn destination_id(&self) -> DestinationId {
+        DestinationId { source: self.source.clone(), name: self.destination.clone() }
+    }
 }
 
 /// A message with all its deliveries.

@@ -263,7 +263,7 @@ impl Http {
             stream.set_nodelay(true)?;
             match &self.address.tls {
                 Some(tls) => tls.connect(stream).await,
-                None => Ok(Stream::Plain(stream)),
+                None => Ok(Stream::Left(stream)),
             }
         };
         let stream = tokio::time::timeout(CONNECT_TIMEOUT, open)

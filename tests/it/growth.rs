@@ -76,18 +76,15 @@ fn the_files_are_for_their_owner_alone_whatever_the_umask() {
 }
 
 #[test]
-fn files_that_others_could_read_are_narrowed_and_so_are_those_of_a_salvage() {
+fn files_that_others_could_read_are_narrowed() {
     let sections = queued("http://127.0.0.1:1/app", "");
     let gateway = Gateway::start(&sections);
     assert_eq!(Github::delivery("1", "1").send(gateway.address()).text(), QUEUED);
     let folder = gateway.kill().folder.expect("its folder");
-    let widen = || {
-        for entry in std::fs::read_dir(folder.path()).expect("a folder") {
-            let path = entry.expect("an entry").path();
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).expect("a mode");
-        }
-    };
-    widen();
+    for entry in std::fs::read_dir(folder.path()).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).expect("a mode");
+    }
     let gateway = Gateway::spawn(folder.path(), &sections, &[]);
     assert_eq!(modes(folder.path()), [0o600; 4]);
     gateway.logged("that they could be read", |event| {
@@ -95,14 +92,6 @@ fn files_that_others_could_read_are_narrowed_and_so_are_those_of_a_salvage() {
             && event["mode"] == "666"
             && event["message"].as_str().is_some_and(|it| it.contains("others"))
     });
-    drop(gateway);
-    widen();
-    // As a gateway does that meets damage.
-    std::fs::write(folder.path().join("store.db-suspect"), "").expect("a mark");
-    let _gateway = Gateway::spawn(folder.path(), &sections, &[]);
-    let modes = modes(folder.path());
-    assert!(modes.len() > 4, "the damaged file is kept");
-    assert!(modes.iter().all(|mode| *mode == 0o600), "{modes:?}");
 }
 
 #[test]

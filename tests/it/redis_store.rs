@@ -18,8 +18,10 @@ use doorward::store::Earlier;
 use doorward::store::FailedAttempt;
 use doorward::store::Filter;
 use doorward::store::Keyspace;
+use doorward::store::Kind;
 use doorward::store::Known;
 use doorward::store::Once;
+use doorward::store::Options;
 use doorward::store::Outcome;
 use doorward::store::Published;
 use doorward::store::Queue;
@@ -34,7 +36,6 @@ use doorward::store::Taken;
 use doorward::store::Token;
 use doorward::store::Unavailable;
 use doorward::store::Want;
-use doorward::store::redis;
 use doorward::supervisor::Supervisor;
 use doorward::time::Moment;
 use http::HeaderValue;
@@ -85,17 +86,20 @@ impl Process {
         let thread = std::thread::spawn(move || drop(runtime.block_on(ended)));
         let supervisor = Supervisor::default();
         let spaces: Vec<_> = queues.iter().map(|(source, _)| Keyspace::of_source(source)).collect();
-        let url = RedisUrl::parse(url).expect("an address");
-        let store = Store::Redis(redis::Redis::new(&redis::Options {
-            url: &url,
+        let options = Options {
+            kind: &Kind::Redis(RedisUrl::parse(url).expect("an address")),
+            spaces: &spaces,
+            max_events: 0,
+            min_free: 0,
+            fsync: false,
             timeout: Duration::from_millis(500),
             durability: None,
             lease: LEASE,
-            spaces: &spaces,
-            limits,
-            clock,
+            limits: &limits,
+            clocks: (clock.clone(), clock),
             supervisor: &supervisor,
-        }));
+        };
+        let store = Store::open(&options).expect("a store");
         let terms = |(source, name): &(&str, &str)| {
             let id = DestinationId { source: (*source).to_owned(), name: (*name).to_owned() };
             QueueTerms { id, keep: KEEP }

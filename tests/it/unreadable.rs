@@ -32,7 +32,7 @@ fn rows_that_cannot_be_read_are_dead_letters_and_the_others_are_delivered() {
         ("trace", &7),
         ("verified", &"no"),
         ("method", &"P T"),
-        ("source_name", &"a\nb"),
+        ("source", &"a\nb"),
         ("event_id", &"\u{20ac}"),
     ];
     let gateway = Gateway::start(&crate::queue::queued("http://127.0.0.1:1/app", ""));
@@ -42,13 +42,8 @@ fn rows_that_cannot_be_read_are_dead_letters_and_the_others_are_delivered() {
     let folder = gateway.kill().folder.expect("its folder");
     let file = rusqlite::Connection::open(folder.path().join("store.db")).expect("a file");
     for (at, (column, value)) in wrong.iter().enumerate() {
-        let event = "SELECT event FROM events WHERE id = ?1";
-        let changed = file
-            .execute(
-                &format!("UPDATE payloads SET {column} = ?2 WHERE event = ({event})"),
-                rusqlite::params![at.to_string(), value],
-            )
-            .expect("changed");
+        let change = format!("UPDATE messages SET {column} = ?2 WHERE event_id = ?1");
+        let changed = file.execute(&change, rusqlite::params![at.to_string(), value]).expect("changed");
         assert_eq!(changed, 1, "{column}");
     }
     drop(file);
@@ -64,9 +59,10 @@ fn entries_that_cannot_be_read_are_dead_letters_and_the_others_are_delivered() {
     let gateway = Gateway::start(&queue_redis::queued(&upstream.url(), "", &redis.url()));
     assert_eq!(Github::delivery("first", "first").send(gateway.address()).text(), QUEUED);
     upstream.wait_for(1);
-    let streams: Vec<String> = redis.command(&["KEYS", "*stream"]);
     let headers = headers();
     let right = [
+        ("to", "default"),
+        ("weight", "300"),
         ("id", "1"),
         ("received_at", "1767323045678"),
         ("method", "POST"),
@@ -88,8 +84,11 @@ fn entries_that_cannot_be_read_are_dead_letters_and_the_others_are_delivered() {
             let value = changed.filter(|(changed, _)| changed == name).map_or(*value, |(_, value)| value);
             [*name, value]
         });
-        let words: Vec<_> = ["XADD", &streams[0], "*"].into_iter().chain(fields).collect();
-        redis.command::<String>(&words);
+        let words: Vec<_> = ["XADD", "doorward:{github}:events", "*"].into_iter().chain(fields).collect();
+        let id: String = redis.command(&words);
+        let millis = id.split('-').next().expect("a millisecond");
+        redis.command::<()>(&["ZADD", "doorward:{github}:d:default:open", millis, &id]);
+        redis.command::<()>(&["RPUSH", "doorward:{github}:d:default:ready", &id]);
     };
     wrong.iter().for_each(|wrong| add(Some(*wrong)));
     add(None);

@@ -31,7 +31,6 @@ use crate::reply::Answers;
 use crate::secret::Secret;
 use crate::source::Source;
 use crate::store::AdminError;
-use crate::store::DestinationId;
 use crate::store::Done;
 use crate::store::Filter;
 use crate::store::MessageId;
@@ -240,9 +239,7 @@ impl Api {
 
     /// Until when a delivery waits for the circuit breaker of its endpoint.
     fn open_until(&self, summary: &Summary) -> Option<Moment> {
-        let Summary { source, destination, .. } = summary;
-        let id = DestinationId { source: source.clone(), name: destination.clone() };
-        self.breakers.get(&id)?.open_until()
+        self.breakers.get(&summary.destination_id())?.open_until()
     }
 
     async fn read<T>(

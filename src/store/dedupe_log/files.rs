@@ -1,6 +1,5 @@
 //! The files of a dedupe log, `PATH-dedupe.N`: listed, created, read and replaced. Each has mode 0600.
 
-use std::ffi::OsString;
 use std::fs;
 use std::fs::File;
 use std::io;
@@ -20,6 +19,9 @@ use super::entry::Record;
 use super::entry::Scanner;
 use super::entry::VERSION;
 use crate::store::page_cache;
+use crate::store::private::beside;
+use crate::store::private::folder;
+use crate::store::private::sync_folder;
 
 /// Bytes that are read or written at once.
 const CHUNK: usize = 1024 * 1024;
@@ -41,16 +43,6 @@ pub(super) fn name(path: &Path, number: u64) -> PathBuf {
 
 fn unfinished(path: &Path) -> PathBuf {
     beside(path, "-dedupe.new")
-}
-
-fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = OsString::from(path);
-    name.push(ending);
-    name.into()
-}
-
-fn folder(path: &Path) -> &Path {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
 /// The files that are there, in the order of their numbers; an error when one of them is something else, such as a pipe, at
@@ -201,9 +193,4 @@ pub(super) fn remove_below(path: &Path, number: u64) -> io::Result<()> {
         fs::remove_file(name(path, old.number))?;
     }
     Ok(())
-}
-
-/// Makes names and removals safe.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(folder(path))?.sync_all()
 }

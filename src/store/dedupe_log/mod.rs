@@ -60,27 +60,16 @@ pub(crate) struct DedupeLog {
     failures: IntCounter,
 }
 
-/// What is in the files of a log that nobody has open.
+/// What is in the files of a log.
 #[derive(Debug, Default)]
-pub(crate) struct Inspected {
+pub(crate) struct Found {
     /// How many files there are that are not empty.
     pub(crate) files: usize,
     /// Records, those that are past their time among them.
     pub(crate) records: u64,
-    /// Damaged bytes.
+    /// Damaged bytes, which are skipped.
     pub(crate) skipped: u64,
-    /// The keys of all messages up to this one are in the log.
-    pub(crate) checkpoint: i64,
-}
-
-/// What was found when the log was opened.
-#[derive(Debug, Default)]
-pub(crate) struct Found {
-    /// How many files there were that are not empty.
-    pub(crate) files: usize,
-    /// Damaged bytes that were skipped.
-    pub(crate) skipped: u64,
-    /// The keys of all messages up to this one were in the log, and safe.
+    /// The keys of all messages up to this one are in the log, and safe.
     pub(crate) checkpoint: i64,
 }
 
@@ -180,10 +169,10 @@ impl DedupeLog {
     ///
     /// # Errors
     /// Why they cannot be read, for the operator.
-    pub(crate) fn inspect(path: &Path) -> Result<Inspected, String> {
+    pub(crate) fn inspect(path: &Path) -> Result<Found, String> {
         let existing = Existing::list(path).map_err(|error| error.to_string())?;
         existing.is_readable(path)?;
-        existing.inspect(path).map_err(|error| error.to_string())
+        existing.read(path, |_record| {}).map_err(|error| error.to_string())
     }
 
     /// Writes all records to a snapshot beside another file, a copy of the store's of which this is the last message. There must

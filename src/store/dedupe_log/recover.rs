@@ -5,9 +5,9 @@ use std::io;
 use std::path::Path;
 
 use super::Found;
-use super::Inspected;
 use super::entry::Entry;
 use super::entry::Kind;
+use super::entry::Record;
 use super::entry::VERSION;
 use super::files;
 use super::files::Listed;
@@ -67,13 +67,16 @@ impl Existing {
         ))
     }
 
-    /// Reads the files, and changes nothing.
-    pub(super) fn inspect(&self, path: &Path) -> io::Result<Inspected> {
-        let mut found = Inspected::default();
+    /// Reads the files, and changes nothing; calls `each` with the records.
+    pub(super) fn read(&self, path: &Path, mut each: impl FnMut(Record)) -> io::Result<Found> {
+        let mut found = Found::default();
         for file in self.current.iter().filter(|file| file.bytes > 0) {
             found.files += 1;
             found.skipped += files::read(path, file.number, |entry| match entry {
-                Entry::Record(_) => found.records += 1,
+                Entry::Record(record) => {
+                    found.records += 1;
+                    each(record);
+                }
                 Entry::Checkpoint(message) => found.checkpoint = found.checkpoint.max(message),
                 Entry::Header { .. } => {}
             })?;
@@ -83,23 +86,16 @@ impl Existing {
 
     /// Reads the records into memory.
     pub(super) fn load(&self, path: &Path, records: &DedupeRecords, now: Moment) -> io::Result<Found> {
-        let files = self.current.iter().filter(|file| file.bytes > 0).count();
-        let mut found = Found { files, ..Found::default() };
-        let second = seconds(now);
-        let mut batch = Vec::with_capacity(BATCH);
-        for file in &self.current {
-            found.skipped += files::read(path, file.number, |entry| match entry {
-                Entry::Record(record) if second < record.until => {
-                    batch.push(record);
-                    if batch.len() == BATCH {
-                        records.insert_all(&batch, now);
-                        batch.clear();
-                    }
-                }
-                Entry::Checkpoint(message) => found.checkpoint = found.checkpoint.max(message),
-                Entry::Record(_) | Entry::Header { .. } => {}
-            })?;
-        }
+        let (second, mut batch) = (seconds(now), Vec::with_capacity(BATCH));
+        let found = self.read(path, |record| {
+            if second < record.until {
+                batch.push(record);
+            }
+            if batch.len() == BATCH {
+                records.insert_all(&batch, now);
+                batch.clear();
+            }
+        })?;
         records.insert_all(&batch, now);
         Ok(found)
     }

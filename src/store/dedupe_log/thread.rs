@@ -16,6 +16,9 @@ use super::files;
 use crate::supervisor::Heartbeat;
 use crate::supervisor::Lost;
 
+/// How often what was appended is synced to disk.
+const SYNC_EVERY: Duration = Duration::from_secs(1);
+
 impl DedupeLog {
     /// Runs until the log is closed.
     ///
@@ -43,7 +46,7 @@ impl DedupeLog {
             let from = if let Due::From(from) = state.due { Some(from) } else { None };
             // What a sync cannot help any more waits for a snapshot.
             let unsynced = state.unsynced.filter(|_| state.is_healthy());
-            let due = unsynced.map(|since| since + self.limits.sync_every).into_iter().chain(from).min();
+            let due = unsynced.map(|since| since + SYNC_EVERY).into_iter().chain(from).min();
             let left = due.map(|due| due.saturating_duration_since(self.clock.instant()));
             state = match left {
                 Some(Duration::ZERO) => return false,
@@ -57,7 +60,7 @@ impl DedupeLog {
     pub(super) fn maintain(&self, closed: bool, beat: impl Fn()) {
         let now = self.clock.instant();
         let state = self.lock();
-        let late = state.unsynced.is_some_and(|since| now.saturating_duration_since(since) >= self.limits.sync_every);
+        let late = state.unsynced.is_some_and(|since| now.saturating_duration_since(since) >= SYNC_EVERY);
         let (sync, due) = (late || closed || !state.waiting.is_empty(), state.due);
         drop(state);
         if sync {

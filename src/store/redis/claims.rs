@@ -62,7 +62,7 @@ impl Redis {
         let call = IGNORE.call([space.name(ignored.any)]);
         let call = call.argument(ignored.typed.hex()).argument(millis(ttl).to_string());
         let noted = self.links.call::<i64>(space, Use::Requests, &call).await;
-        match noted.map_err(|failed| failed.error)? {
+        match noted? {
             0.. => Ok(Noted::New),
             -1 => Ok(Noted::Again),
             _ => Ok(Noted::OtherType),

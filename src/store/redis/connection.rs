@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::seek::Seeker;
 use super::url::RedisUrl;
+use crate::store::AdminError;
 use crate::store::Keyspace;
 use crate::store::Unavailable;
 use crate::supervisor::Supervisor;
@@ -67,9 +68,26 @@ impl Failed {
         Self { error: Unavailable(why.into()), perhaps_done: false, refused: false }
     }
 
+    /// Nothing was done, because of what Redis has.
+    pub(crate) fn refused(why: impl Into<String>) -> Self {
+        Self { refused: true, ..Self::unheard(why) }
+    }
+
     /// It may be done.
     pub(crate) fn in_doubt(why: impl Into<String>) -> Self {
         Self { perhaps_done: true, ..Self::unheard(why) }
+    }
+}
+
+impl From<Failed> for Unavailable {
+    fn from(failed: Failed) -> Self {
+        failed.error
+    }
+}
+
+impl From<Failed> for AdminError {
+    fn from(failed: Failed) -> Self {
+        Self::Unavailable(failed.error)
     }
 }
 

@@ -94,20 +94,20 @@ pub(super) fn details(destination: &DestinationId, row: Value) -> Option<(Summar
 fn row_of(
     destination: &DestinationId,
     (id, record, due, blocked): (&Value, &Value, &Value, &Value),
-    fields: Fields,
+    mut fields: Fields,
 ) -> Option<Summary> {
     let id: MessageId = text(id)?.parse().ok()?;
     let record = text(record).and_then(Record::parse).unwrap_or_else(Record::first);
     let state = if *blocked == Value::Int(1) { State::Blocked } else { record.state };
     let stored_at = Moment::from_millis(i64::try_from(id.millis).unwrap_or(i64::MAX));
-    let received_at = fields.received_at.as_ref().and_then(|at| text(at)?.parse().ok()).map(Moment::from_millis);
+    let received_at = fields.text("received_at").and_then(|at| at.parse().ok()).map(Moment::from_millis);
     let due = text(due).and_then(|due| due.parse::<f64>().ok()).map(|due| Moment::from_millis(whole_millis(due)));
     Some(Summary {
         source: destination.source.clone(),
         destination: destination.name.clone(),
         id,
-        event_id: fields.id.and_then(readable).unwrap_or_default(),
-        kind: fields.kind.and_then(readable),
+        event_id: fields.take("id").and_then(readable).unwrap_or_default(),
+        kind: fields.take("type").and_then(readable),
         received_at: received_at.unwrap_or(stored_at),
         state,
         attempts: record.tries.attempts,
@@ -127,70 +127,52 @@ fn readable(value: Value) -> Option<String> {
     header(value).as_ref().map(codec::text)
 }
 
+/// The fields of an entry: names and values.
 #[derive(Debug, Default, Clone)]
-struct Fields {
-    to: Option<Value>,
-    id: Option<Value>,
-    kind: Option<Value>,
-    received_at: Option<Value>,
-    method: Option<Value>,
-    target: Option<Value>,
-    trace: Option<Value>,
-    verified: Option<Value>,
-    headers: Option<Value>,
-    body: Option<Value>,
-}
+struct Fields(Vec<(Value, Value)>);
 
 impl Fields {
     fn read(answer: Value) -> Option<Self> {
         let Value::Array(parts) = answer else { return None };
-        let mut fields = Self::default();
         let mut parts = parts.into_iter();
-        while let (Some(name), Some(value)) = (parts.next(), parts.next()) {
-            let field = match text(&name) {
-                Some("to") => &mut fields.to,
-                Some("id") => &mut fields.id,
-                Some("type") => &mut fields.kind,
-                Some("received_at") => &mut fields.received_at,
-                Some("method") => &mut fields.method,
-                Some("target") => &mut fields.target,
-                Some("trace") => &mut fields.trace,
-                Some("verified") => &mut fields.verified,
-                Some("headers") => &mut fields.headers,
-                Some("body") => &mut fields.body,
-                _ => continue,
-            };
-            *field = Some(value);
-        }
-        Some(fields)
+        Some(Self(std::iter::from_fn(|| parts.next().zip(parts.next())).collect()))
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| text(known) == Some(name)).and_then(|(_, value)| text(value))
+    }
+
+    fn take(&mut self, name: &str) -> Option<Value> {
+        let at = self.0.iter().position(|(known, _)| text(known) == Some(name))?;
+        Some(self.0.swap_remove(at).1)
     }
 
     /// The lane at the destination of this name, if any; `None` when it is not named.
     #[expect(clippy::option_option, reason = "whether it goes there, and whether it has a lane there")]
     fn lane(&self, destination: &str) -> Option<Option<Lane>> {
-        text(self.to.as_ref()?)?.split(' ').find_map(|named| match named.split_once('=') {
+        self.text("to")?.split(' ').find_map(|named| match named.split_once('=') {
             None => (named == destination).then_some(None),
             Some((name, lane)) if name == destination => Some(Some(Lane(u64::from_str_radix(lane, 16).ok()?))),
             Some(_) => None,
         })
     }
 
-    fn message(self, source: &str) -> Option<Message> {
+    fn message(mut self, source: &str) -> Option<Message> {
         let optional = |field: Option<Value>| match field {
             Some(value) => header(value).map(Some),
             None => Some(None),
         };
         Some(Message {
             source: HeaderValue::from_str(source).ok()?,
-            event_id: header(self.id?)?,
-            kind: optional(self.kind)?,
-            received_at: Moment::from_millis(text(&self.received_at?)?.parse().ok()?),
-            method: Method::from_bytes(&bytes(self.method?)?).ok()?,
-            headers: codec::from_json(text(&self.headers?)?)?,
-            body: bytes(self.body?)?,
-            target: text(&self.target?)?.into(),
-            trace: optional(self.trace)?,
-            verified: match text(&self.verified?)? {
+            event_id: header(self.take("id")?)?,
+            kind: optional(self.take("type"))?,
+            received_at: Moment::from_millis(self.text("received_at")?.parse().ok()?),
+            method: self.text("method")?.parse::<Method>().ok()?,
+            headers: codec::from_json(self.text("headers")?)?,
+            body: bytes(self.take("body")?)?,
+            target: self.text("target")?.into(),
+            trace: optional(self.take("trace"))?,
+            verified: match self.text("verified")? {
                 "true" => true,
                 "false" => false,
                 _ => return None,

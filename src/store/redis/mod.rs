@@ -58,9 +58,9 @@ use super::Stats;
 use super::Want;
 use crate::clock::Clock;
 use crate::limits;
-use crate::limits::Limits;
 use crate::message::Message;
 use crate::store::Keyspace;
+use crate::store::Options;
 use crate::store::Published;
 use crate::store::Unavailable;
 use crate::store::redis::claim_scripts::earlier;
@@ -70,28 +70,9 @@ use crate::store::redis::claim_scripts::names;
 use crate::store::redis::connection::Failed;
 use crate::store::redis::script::Call;
 use crate::supervisor::Background;
-use crate::supervisor::Supervisor;
 
-/// How a Redis is used.
-#[derive(Debug, Clone)]
-pub struct Options<'o> {
-    /// Where it is.
-    pub url: &'o RedisUrl,
-    /// How long a command of a request may take.
-    pub timeout: Duration,
-    /// When what is stored counts as safe; as soon as Redis answers without one.
-    pub durability: Option<Durability>,
-    /// How long a delivery stays with the gateway that took it.
-    pub lease: Duration,
-    /// All sources, and the tags of streams: what keys there may be.
-    pub spaces: &'o [Keyspace],
-    /// Sizes, intervals and thresholds.
-    pub limits: Limits,
-    /// A steady clock. One that a test moves is also what Redis goes by.
-    pub clock: Clock,
-    /// Owns its tasks.
-    pub supervisor: &'o Supervisor,
-}
+/// Entries that a take scans at most.
+const MAX_SCANNED: usize = 1024;
 
 /// A handle to a Redis, for one runtime.
 #[derive(Debug, Clone)]
@@ -123,8 +104,8 @@ struct Again {
 
 impl Redis {
     /// A handle that connects when it is first used, on the runtime that uses it.
-    pub fn new(options: &Options<'_>) -> Self {
-        let (url, supervisor) = (options.url.clone(), options.supervisor.clone());
+    pub fn new(url: &RedisUrl, options: &Options<'_>) -> Self {
+        let (url, supervisor) = (url.clone(), options.supervisor.clone());
         let address = Address { url, timeout: options.timeout, durability: options.durability, supervisor };
         let (name, help) = ("doorward_outcomes_refused_total", "Outcomes of deliveries that Redis refused to record.");
         #[expect(clippy::expect_used, reason = "the name is a constant")]
@@ -133,7 +114,7 @@ impl Redis {
             lease: options.lease,
             spaces: options.spaces.to_vec(),
             limits: options.limits.redis.clone(),
-            clock: options.clock.clone(),
+            clock: options.clocks.1.clone(),
             lines: Mutex::default(),
             upkeep: Upkeep::default(),
             refused,
@@ -186,9 +167,9 @@ impl Redis {
         let lines: Vec<_> = destinations.iter().map(|terms| self.known(terms)).collect();
         for line in &lines {
             match self.begin(line, Use::Requests).await {
+                Err(failed) if failed.refused => return Err(failed.error),
                 // It is asked again when the queue is used.
-                Ok(()) | Err(Begun::Unheard(_)) => {}
-                Err(Begun::Leftover(why)) => return Err(why),
+                Ok(()) | Err(_) => {}
             }
         }
         Ok(lines.iter().map(|line| line.queue.clone()).collect())
@@ -208,23 +189,23 @@ impl Redis {
     }
 
     /// Makes a destination known in Redis before it is first used.
-    async fn begin(&self, line: &Line, purpose: Use) -> Result<(), Begun> {
+    async fn begin(&self, line: &Line, purpose: Use) -> Result<(), Failed> {
         if line.is_known.load(Ordering::Relaxed) { Ok(()) } else { self.make_known(line, purpose).await }
     }
 
-    async fn make_known(&self, line: &Line, purpose: Use) -> Result<(), Begun> {
+    async fn make_known(&self, line: &Line, purpose: Use) -> Result<(), Failed> {
         let keys = ["destinations", "stream", "done", "dead"].map(|key| format!("{}{key}", line.space.prefix()));
         let call = queue_scripts::BEGIN.call(keys).argument(line.id().name.as_str());
-        match self.links.call::<i64>(&line.space, purpose, &call).await.map_err(Begun::Unheard)? {
+        match self.links.call::<i64>(&line.space, purpose, &call).await? {
             0 => {
                 line.is_known.store(true, Ordering::Relaxed);
                 Ok(())
             }
-            left => Err(Begun::Leftover(Unavailable(format!(
+            left => Err(Failed::refused(format!(
                 "version 0.1 still has {left} events of {} to deliver from this Redis; let 0.1 deliver what it queues, then use \
                  this version, or name another Redis",
                 line.id().source
-            )))),
+            ))),
         }
     }
 
@@ -271,16 +252,16 @@ impl Redis {
     pub(super) async fn take(&self, queue: &Queue, want: Want) -> Result<(Vec<Claimed>, Option<Instant>), Unavailable> {
         let line = self.line(queue)?;
         let Process { lease, limits, clock, .. } = &*self.process;
-        let max = want.max.min(limits.take_scanned).min(line.room(limits.max_in_hand)?);
+        let max = want.max.min(MAX_SCANNED).min(line.room(limits.max_in_hand)?);
         if max == 0 {
             return Ok((Vec::new(), None));
         }
         self.begin(&line, Use::Takes).await?;
         let (bytes, asked) = (want.bytes.min(limits.take_bytes), clock.instant());
-        let numbers = [max, bytes, limits.take_scanned].map(|number| number.to_string());
+        let numbers = [max, bytes, MAX_SCANNED].map(|number| number.to_string());
         let call = queue_scripts::TAKE.call(line.keys()).argument(self.now()).argument(lease.as_micros().to_string());
         let call = numbers.into_iter().fold(call, Call::argument);
-        let answer: Value = self.links.call(&line.space, Use::Takes, &call).await.map_err(|failed| failed.error)?;
+        let answer: Value = self.links.call(&line.space, Use::Takes, &call).await?;
         let Some([Value::Int(deadline), Value::Int(pause), Value::Array(taken)]) = entry::parts(answer) else {
             return Err(no_answer());
         };
@@ -344,22 +325,6 @@ impl Redis {
 
     pub(super) fn stats(&self, queue: &Queue) -> Result<Stats, Unavailable> {
         Ok(self.line(queue)?.stats())
-    }
-}
-
-/// Why a destination is not known in Redis.
-enum Begun {
-    Unheard(Failed),
-    /// Version 0.1 has events there.
-    Leftover(Unavailable),
-}
-
-impl From<Begun> for Unavailable {
-    fn from(begun: Begun) -> Self {
-        match begun {
-            Begun::Unheard(failed) => failed.error,
-            Begun::Leftover(why) => why,
-        }
     }
 }
 

@@ -36,10 +36,10 @@ impl Record {
 
     /// What an outcome leaves behind.
     pub(super) fn after(outcome: Outcome, before: &Tries) -> Self {
-        let (state, settled, status, failures) = match outcome {
-            Outcome::Delivered { at, status } => (State::Delivered, at, status, before.failures.clone()),
-            Outcome::Retry { failed, .. } => (State::Retrying, failed.at, None, before.failures.with(failed)),
-            Outcome::Dead { failed } => (State::Dead, failed.at, None, before.failures.with(failed)),
+        let state = outcome.state();
+        let (settled, status, failures) = match outcome {
+            Outcome::Delivered { at, status } => (at, status, before.failures.clone()),
+            Outcome::Retry { failed, .. } | Outcome::Dead { failed } => (failed.at, None, before.failures.with(failed)),
         };
         let tries = Tries { attempts: before.attempts.saturating_add(1), failures, ..before.clone() };
         Self { state, tries, settled: Some(settled), status }

@@ -14,7 +14,6 @@ use std::time::Instant;
 use tokio::runtime::Handle;
 
 use super::Again;
-use super::Begun;
 use super::Line;
 use super::Redis;
 use super::Told;
@@ -36,6 +35,8 @@ const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// Between two parts of a sweep others are heard; a round rests for so many times as long as it took.
 const BREATH: Duration = Duration::from_millis(2);
 const REST: u32 = 20;
+/// Messages that a part of a sweep looks at.
+const TRIMMED: u32 = 200;
 /// Parts of a sweep between two looks.
 const MAX_PARTS: usize = 200;
 
@@ -206,7 +207,7 @@ impl Redis {
         }
     }
 
-    async fn look(&self, space: &Keyspace, lines: &[Arc<Line>]) -> Result<(), Begun> {
+    async fn look(&self, space: &Keyspace, lines: &[Arc<Line>]) -> Result<(), Failed> {
         for line in lines {
             self.begin(line, Use::Upkeep).await?;
         }
@@ -214,7 +215,7 @@ impl Redis {
             ["ready", "due", "blocked", "retrying", "dead", "open"].map(|part| line::key(space, &line.id().name, part))
         };
         let call = queue_scripts::STATS.call(lines.iter().flat_map(of_line)).argument(self.now());
-        let seen: Vec<i64> = self.links.call(space, Use::Upkeep, &call).await.map_err(Begun::Unheard)?;
+        let seen: Vec<i64> = self.links.call(space, Use::Upkeep, &call).await?;
         for (line, seen) in lines.iter().zip(seen.chunks(6)) {
             let [open, retrying, blocked, dead, oldest, work] = *seen else { continue };
             let count = |count: i64| u64::try_from(count).unwrap_or(0);
@@ -231,7 +232,7 @@ impl Redis {
     }
 
     /// Deletes a part of what is past its time, or has a rest.
-    async fn sweep(&self, space: &Keyspace, lines: &[Arc<Line>], sweep: &mut Sweep) -> Result<(), Begun> {
+    async fn sweep(&self, space: &Keyspace, lines: &[Arc<Line>], sweep: &mut Sweep) -> Result<(), Failed> {
         let (clock, limits) = (&self.process.clock, &self.process.limits);
         let now = clock.instant();
         if sweep.behind.is_empty() {
@@ -244,19 +245,18 @@ impl Redis {
             }
             *sweep = Sweep { began: Some(now), ..Sweep::default() };
         }
-        let names: BTreeSet<String> = self.destinations(space).await.map_err(Begun::Unheard)?;
+        let names: BTreeSet<String> = self.destinations(space).await?;
         let keep = |name: &str| lines.iter().find(|line| line.id().name == name).map(|line| line.keep());
         let longest = lines.iter().map(|line| line.keep()).max().unwrap_or_default();
         let of_name = |name: &String| ["due", "dead", "open", "records"].map(|part| line::key(space, name, part));
         for _part in 0..MAX_PARTS {
             let keys = std::iter::once(line::stream(space)).chain(names.iter().flat_map(of_name));
             let call = queue_scripts::SWEEP.call(keys).argument(self.now()).argument(sweep.behind.as_str());
-            let call = call.argument(limits.trim_entries.to_string()).argument(limits.list_bytes.to_string());
+            let call = call.argument(TRIMMED.to_string()).argument(limits.list_bytes.to_string());
             let call = names.iter().fold(call, |call, name| {
                 call.argument(name.as_str()).argument(millis(keep(name).unwrap_or(longest)).to_string())
             });
-            let (behind, seen, deleted): (String, u32, u32) =
-                self.links.call(space, Use::Upkeep, &call).await.map_err(Begun::Unheard)?;
+            let (behind, seen, deleted): (String, u32, u32) = self.links.call(space, Use::Upkeep, &call).await?;
             sweep.behind = behind;
             sweep.deleted = sweep.deleted.saturating_add(deleted);
             sweep.left = sweep.left.saturating_add(seen.saturating_sub(deleted));

@@ -11,7 +11,7 @@ use rusqlite::params;
 use super::Sqlite;
 use super::changes::Changes;
 use super::ids;
-use super::message_row;
+use super::rows;
 use super::search::Direction;
 use super::search::Found;
 use super::search::Search;
@@ -33,7 +33,7 @@ impl Sqlite {
     /// See [`Store::list`](crate::store::Store::list).
     pub(in crate::store) async fn list(self: &Arc<Self>, part: Part) -> Result<Page, AdminError> {
         let limits = self.shared.limits.clone();
-        self.view(move |file| list(file, &part, &limits)).await?
+        self.view(move |file| list(file, &part, &limits)).await
     }
 
     /// See [`Store::show`](crate::store::Store::show).
@@ -43,51 +43,39 @@ impl Sqlite {
         id: MessageId,
     ) -> Result<Option<Details>, AdminError> {
         let (Some(id), source) = (ids::written(id), source.to_owned()) else { return Ok(None) };
-        Ok(self.view(move |file| show(file, &source, id)).await?)
+        self.view(move |file| Ok(show(file, &source, id)?)).await
     }
 
-    /// See [`Store::replay`](crate::store::Store::replay).
-    pub(in crate::store) async fn replay(
-        self: &Arc<Self>,
-        source: &str,
-        id: MessageId,
-        destination: Option<&str>,
-    ) -> Result<u64, AdminError> {
-        let replay = Replay {
-            source: source.to_owned(),
-            message: ids::written(id).ok_or_else(|| AdminError::NoSuchEvent(source.to_owned(), id))?,
-            destination: destination.map(str::to_owned),
-            registered: self.registered(),
+    /// Has these deliveries made again, as far as they are dead or delivered; how many.
+    pub(in crate::store) async fn replay(&self, deliveries: &[Summary]) -> Result<u64, AdminError> {
+        let row = |delivery: &Summary| {
+            let known = self.shared.queues.named(&delivery.destination_id())?;
+            Some((ids::written(delivery.id)?, known.destination()))
         };
-        self.command(move |file, changes| replay.run(file, changes)).await?
+        let found: Vec<_> = deliveries.iter().filter_map(row).collect();
+        if let (true, Some(delivery)) = (found.is_empty(), deliveries.first()) {
+            return Err(AdminError::NoQueue(delivery.source.clone()));
+        }
+        let states = [State::Dead, State::Delivered];
+        Ok(self.command(move |file, changes| reopen(file, &found, &states, changes)).await?)
     }
 
     /// See [`Store::replay_all`](crate::store::Store::replay_all).
     pub(in crate::store) async fn replay_all(self: &Arc<Self>, part: Part) -> Result<Done, AdminError> {
-        let (limits, registered) = (self.shared.limits.clone(), self.registered());
-        let (states, only) = (part.states.clone(), registered.clone());
-        let found = self.view(move |file| finished(file, &part, &limits, Some(&only))).await??;
-        let done = move |file: &Connection, changes: &mut Changes| {
-            let mut replayed = 0;
-            for (message, destination) in found.deliveries {
-                replayed += u64::from(
-                    registered.contains(&destination) && reopen(file, (message, destination), &states, changes)?,
-                );
-            }
-            Ok(Done { deliveries: replayed, next: found.next.map(ids::public) })
-        };
-        Ok(self.command(done).await?)
+        let (limits, registered, states) = (self.shared.limits.clone(), self.registered(), part.states.clone());
+        let found = self.view(move |file| finished(file, &part, &limits, Some(&registered))).await?;
+        let next = found.next.map(ids::public);
+        let reopen = move |file: &Connection, changes: &mut _| reopen(file, &found.deliveries, &states, changes);
+        Ok(Done { deliveries: self.command(reopen).await?, next })
     }
 
     /// See [`Store::purge`](crate::store::Store::purge).
     pub(in crate::store) async fn purge(self: &Arc<Self>, part: Part) -> Result<Done, AdminError> {
         let (limits, states) = (self.shared.limits.clone(), part.states.clone());
-        let found = self.view(move |file| finished(file, &part, &limits, None)).await??;
-        let done = move |file: &Connection, changes: &mut Changes| {
-            let deliveries = purge(file, &found.deliveries, &states, changes)?;
-            Ok(Done { deliveries, next: found.next.map(ids::public) })
-        };
-        Ok(self.command(done).await?)
+        let found = self.view(move |file| finished(file, &part, &limits, None)).await?;
+        let next = found.next.map(ids::public);
+        let purge = move |file: &Connection, changes: &mut _| purge(file, &found.deliveries, &states, changes);
+        Ok(Done { deliveries: self.command(purge).await?, next })
     }
 }
 
@@ -140,20 +128,11 @@ impl Names {
 }
 
 /// A part of the list, newest first.
-fn list(file: &Connection, part: &Part, limits: &limits::Sqlite) -> rusqlite::Result<Result<Page, AdminError>> {
-    // All that is read is of the same moment.
-    let transaction = file.unchecked_transaction()?;
-    let names = Names::read(&transaction)?;
-    let destinations = match names.meant(part.filter.source.as_deref(), part.filter.destination.as_deref()) {
-        Ok(destinations) => destinations,
-        Err(error) => return Ok(Err(error)),
-    };
-    let search = match search(part, Direction::NewestFirst, destinations, limits) {
-        Ok(search) => search,
-        Err(error) => return Ok(Err(error)),
-    };
-    let Found { deliveries, next } = search.run(&transaction)?;
-    Ok(Ok(Page { deliveries: summaries(&transaction, &deliveries, &names)?, next: next.map(ids::public) }))
+fn list(file: &Connection, part: &Part, limits: &limits::Sqlite) -> Result<Page, AdminError> {
+    let names = Names::read(file)?;
+    let destinations = names.meant(part.filter.source.as_deref(), part.filter.destination.as_deref())?;
+    let Found { deliveries, next } = search(part, Direction::NewestFirst, destinations, limits)?.run(file)?;
+    Ok(Page { deliveries: summaries(file, &deliveries, &names)?, next: next.map(ids::public) })
 }
 
 /// Finished deliveries, the oldest first. Where only `registered` ones are meant, the filter has to mean one of them.
@@ -162,24 +141,16 @@ fn finished(
     part: &Part,
     limits: &limits::Sqlite,
     registered: Option<&[i64]>,
-) -> rusqlite::Result<Result<Found, AdminError>> {
-    let transaction = file.unchecked_transaction()?;
+) -> Result<Found, AdminError> {
     let filter = &part.filter;
-    let meant = Names::read(&transaction)?.meant(filter.source.as_deref(), filter.destination.as_deref());
-    let mut destinations = match meant {
-        Ok(destinations) => destinations,
-        Err(error) => return Ok(Err(error)),
-    };
+    let mut destinations = Names::read(file)?.meant(filter.source.as_deref(), filter.destination.as_deref())?;
     if let Some(registered) = registered {
         destinations.retain(|destination| registered.contains(destination));
         if let Some(source) = filter.source.as_ref().filter(|_| destinations.is_empty()) {
-            return Ok(Err(AdminError::NoQueue(source.clone())));
+            return Err(AdminError::NoQueue(source.clone()));
         }
     }
-    match search(part, Direction::OldestFirst, destinations, limits) {
-        Ok(search) => search.run(&transaction).map(Ok),
-        Err(error) => Ok(Err(error)),
-    }
+    Ok(search(part, Direction::OldestFirst, destinations, limits)?.run(file)?)
 }
 
 fn search<'p>(
@@ -238,110 +209,49 @@ fn summary(row: &Row<'_>, names: &Names) -> rusqlite::Result<Option<Summary>> {
 
 /// One message of a source with all its deliveries.
 fn show(file: &Connection, source: &str, id: i64) -> rusqlite::Result<Option<Details>> {
-    let transaction = file.unchecked_transaction()?;
-    let names = Names::read(&transaction)?;
-    let mut statement = transaction.prepare_cached(&format!("{SUMMARY} WHERE message = ?1 ORDER BY destination"))?;
+    let names = Names::read(file)?;
+    let mut statement = file.prepare_cached(&format!("{SUMMARY} WHERE message = ?1 ORDER BY destination"))?;
     let deliveries = statement.query_map([id], |row| summary(row, &names))?;
     let mut deliveries = deliveries.filter_map(Result::transpose).collect::<rusqlite::Result<Vec<_>>>()?;
     deliveries.retain(|delivery| delivery.source == source);
     if deliveries.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Details { deliveries, message: message_row::whole(&transaction, id)?.map(Arc::new) }))
-}
-
-/// One message that is delivered again.
-#[derive(Debug)]
-struct Replay {
-    source: String,
-    message: i64,
-    destination: Option<String>,
-    /// The rows of the destinations that somebody delivers to.
-    registered: Vec<i64>,
-}
-
-impl Replay {
-    fn run(self, file: &Connection, changes: &mut Changes) -> rusqlite::Result<Result<u64, AdminError>> {
-        let names = Names::read(file)?;
-        let mut deliveries: Vec<(i64, State)> = Vec::new();
-        {
-            let mut statement = file.prepare_cached("SELECT destination, state FROM deliveries WHERE message = ?1")?;
-            let mut rows = statement.query([self.message])?;
-            while let Some(row) = rows.next()? {
-                let (destination, state) = (row.get_ref(0)?.as_i64(), row.get_ref(1)?.as_i64());
-                let (Ok(destination), Some(state)) = (destination, state.ok().and_then(ids::state_of)) else {
-                    continue;
-                };
-                if names.of(destination).0 == self.source {
-                    deliveries.push((destination, state));
-                }
-            }
-        }
-        let chosen = match self.choose(deliveries, &names) {
-            Ok(chosen) => chosen,
-            Err(error) => return Ok(Err(error)),
-        };
-        for destination in &chosen {
-            reopen(file, (self.message, *destination), &[State::Dead, State::Delivered], changes)?;
-        }
-        Ok(Ok(u64::try_from(chosen.len()).unwrap_or(u64::MAX)))
-    }
-
-    /// The destinations to which it is delivered again; of all, only those where it is dead, if it is.
-    fn choose(&self, mut deliveries: Vec<(i64, State)>, names: &Names) -> Result<Vec<i64>, AdminError> {
-        if deliveries.is_empty() {
-            return Err(AdminError::NoSuchEvent(self.source.clone(), ids::public(self.message)));
-        }
-        if let Some(wanted) = &self.destination {
-            let mut known: Vec<_> = deliveries.iter().map(|(destination, _)| names.of(*destination).1).collect();
-            deliveries.retain(|(destination, _)| names.of(*destination).1 == *wanted);
-            if deliveries.is_empty() {
-                known.sort();
-                return Err(AdminError::NoSuchDestination(wanted.clone(), known));
-            }
-        }
-        let dead = deliveries.iter().any(|(_, state)| *state == State::Dead);
-        let open = deliveries.iter().map(|(_, state)| *state).find(|state| state.is_open());
-        deliveries.retain(|(_, state)| if dead { *state == State::Dead } else { *state == State::Delivered });
-        if let Some(open) = open.filter(|_| deliveries.is_empty()) {
-            return Err(AdminError::Waiting(open));
-        }
-        deliveries.retain(|(destination, _)| self.registered.contains(destination));
-        if deliveries.is_empty() {
-            return Err(AdminError::NoQueue(self.source.clone()));
-        }
-        Ok(deliveries.into_iter().map(|(destination, _)| destination).collect())
-    }
+    Ok(Some(Details { deliveries, message: rows::whole(file, id)?.map(Arc::new) }))
 }
 
 pub(super) const STATE: &str = "SELECT state, lane FROM deliveries WHERE message = ?1 AND destination = ?2";
 pub(super) const REOPEN: &str = "UPDATE deliveries SET state = ?3, before_replay = attempts, replayed = ?4, due = ?5
      WHERE message = ?1 AND destination = ?2";
 
-/// Has a delivery made again that is still in one of these states, after those of its lane that are open; whether it is.
+/// Has deliveries made again that are still in one of these states, each after those of its lane that are open; how many.
 fn reopen(
     file: &Connection,
-    (message, destination): (i64, i64),
+    deliveries: &[(i64, i64)],
     states: &[State],
     changes: &mut Changes,
-) -> rusqlite::Result<bool> {
-    let found = file.prepare_cached(STATE)?.query_row([message, destination], |row| {
-        Ok((row.get_ref(0)?.as_i64().ok().and_then(ids::state_of), row.get_ref(1)?.as_i64().ok()))
-    });
-    let Some((Some(was), lane)) = found.optional()?.filter(|(was, _)| was.is_some_and(|was| states.contains(&was)))
-    else {
-        return Ok(false);
-    };
-    let busy = match lane {
-        Some(lane) => statements::is_busy(file, destination, lane.cast_unsigned())?,
-        None => false,
-    };
-    // At once, by the clock of those who deliver, which need not be the system's.
-    let (state, due) = if busy { (State::Blocked, None) } else { (State::Retrying, Some(changes.due())) };
-    let mut statement = file.prepare_cached(REOPEN)?;
-    statement.execute(params![message, destination, ids::state(state), changes.now().millis(), due])?;
-    changes.moved(destination, Some(was), Some(state));
-    Ok(true)
+) -> rusqlite::Result<u64> {
+    let mut reopened = 0;
+    for (message, destination) in deliveries.iter().copied() {
+        let found = file.prepare_cached(STATE)?.query_row([message, destination], |row| {
+            Ok((row.get_ref(0)?.as_i64().ok().and_then(ids::state_of), row.get_ref(1)?.as_i64().ok()))
+        });
+        let Some((Some(was), lane)) = found.optional()? else { continue };
+        if !states.contains(&was) {
+            continue;
+        }
+        let busy = match lane {
+            Some(lane) => statements::is_busy(file, destination, lane.cast_unsigned())?,
+            None => false,
+        };
+        // At once, by the clock of those who deliver, which need not be the system's.
+        let (state, due) = if busy { (State::Blocked, None) } else { (State::Retrying, Some(changes.due)) };
+        let mut statement = file.prepare_cached(REOPEN)?;
+        statement.execute(params![message, destination, ids::state(state), changes.now.millis(), due])?;
+        changes.moved(destination, Some(was), Some(state));
+        reopened += 1;
+    }
+    Ok(reopened)
 }
 
 pub(super) const DELETE: &str = "DELETE FROM deliveries WHERE message = ?1 AND destination = ?2";
@@ -430,13 +340,6 @@ mod tests {
         rows.expect("rows").map(|row| row.expect("a row")).collect()
     }
 
-    fn replay(file: &Connection, message: i64, destination: Option<&str>) -> (Result<u64, AdminError>, Changes) {
-        let mut changes = changes();
-        let destination = destination.map(str::to_owned);
-        let replay = Replay { source: "shop".to_owned(), message, destination, registered: vec![1, 3] };
-        (replay.run(file, &mut changes).expect("it can be written"), changes)
-    }
-
     #[test]
     fn a_list_has_what_the_filter_means_and_unknown_names_are_told_with_known_ones() {
         let file = file();
@@ -445,8 +348,7 @@ mod tests {
         let listed = |source: Option<&str>, destination: Option<&str>, states: &[State]| {
             let (source, destination) = (source.map(str::to_owned), destination.map(str::to_owned));
             let part = part(Filter { source, destination, ..Filter::default() }, states);
-            let page =
-                list(&file, &part, &limits::Sqlite::default()).expect("it can be read").map_err(|it| it.to_string())?;
+            let page = list(&file, &part, &limits::Sqlite::default()).map_err(|it| it.to_string())?;
             let name = |it: &Summary| format!("{}/{} {} {}", it.source, it.destination, it.event_id, it.state.name());
             Ok::<_, String>(page.deliveries.iter().map(name).collect::<Vec<_>>().join(", "))
         };
@@ -487,44 +389,26 @@ mod tests {
     }
 
     #[test]
-    fn a_replay_means_the_named_destination_or_the_dead_ones_or_all() {
-        let (delivered, dead) = (State::Delivered, State::Dead);
-        let file = file();
-        put(&file, 1, &[(1, dead, None), (2, delivered, None)]);
-        put(&file, 2, &[(1, delivered, None), (3, State::Queued, None)]);
-        put(&file, 3, &[(2, dead, None)]);
-        put(&file, 4, &[(1, State::Retrying, None)]);
-        let told = |message, destination| replay(&file, message, destination).0.map_err(|error| error.to_string());
-        assert_eq!(
-            told(1, Some("copy")),
-            Err("the source shop has no deliver.queue any more, so that nobody would deliver its events".to_owned())
-        );
-        assert_eq!((told(1, None), told(2, Some("default"))), (Ok(1), Ok(1)));
-        let changed: Vec<_> = stored(&file).into_iter().take(3).collect();
-        let now = Some(NOW);
-        assert_eq!(
-            changed,
-            [(1, 1, State::Retrying, 7, now), (1, 2, delivered, 0, None), (2, 1, State::Retrying, 7, now)]
-        );
-        assert!(matches!(replay(&file, 3, None).0, Err(AdminError::NoQueue(_))));
-        assert!(matches!(replay(&file, 4, None).0, Err(AdminError::Waiting(State::Retrying))));
-        assert!(matches!(replay(&file, 1, Some("no")).0, Err(AdminError::NoSuchDestination(..))));
-        assert!(matches!(replay(&file, 9, None).0, Err(AdminError::NoSuchEvent(..))));
-    }
-
-    #[test]
-    fn a_replay_waits_for_what_is_open_in_its_lane() {
-        let file = file();
-        let lane = Some(-3);
+    fn a_replay_waits_for_what_is_open_in_its_lane_and_what_is_open_is_left_alone() {
+        let (file, lane) = (file(), Some(-3));
         put(&file, 1, &[(1, State::Dead, lane)]);
         put(&file, 2, &[(1, State::Dead, lane), (3, State::Queued, lane)]);
         put(&file, 3, &[(1, State::Delivered, Some(4))]);
-        for (message, to) in [(1, State::Retrying), (2, State::Blocked), (3, State::Retrying)] {
-            let (done, changes) = replay(&file, message, Some("default"));
-            assert_eq!(done.map_err(|error| error.to_string()), Ok(1));
-            assert_eq!((changes.moved[0].destination, changes.moved[0].to), (1, Some(to)), "{message}");
-        }
-        assert_eq!(stored(&file)[1], (2, 1, State::Blocked, 7, None));
+        let (mut changes, states) = (changes(), [State::Dead, State::Delivered]);
+        let all = [(1, 1), (2, 1), (2, 3), (3, 1), (9, 1)];
+        assert_eq!(reopen(&file, &all, &states, &mut changes), Ok(3));
+        let moved: Vec<_> = changes.moved.iter().map(|change| (change.destination, change.to)).collect();
+        assert_eq!(moved, [(1, Some(State::Retrying)), (1, Some(State::Blocked)), (1, Some(State::Retrying))]);
+        let (retrying, now) = (State::Retrying, Some(NOW));
+        assert_eq!(
+            stored(&file),
+            [
+                (1, 1, retrying, 7, now),
+                (2, 1, State::Blocked, 7, None),
+                (2, 3, State::Queued, 0, None),
+                (3, 1, retrying, 7, now)
+            ]
+        );
     }
 
     #[test]
@@ -536,14 +420,14 @@ mod tests {
         let count = |sql: &str| file.query_row(sql, [], |row| row.get::<_, i64>(0)).expect("a number");
         let mut changes = changes();
         let dead = part(Filter::default(), &[State::Dead]);
-        let found = finished(&file, &dead, &limits::Sqlite::default(), None).expect("read").expect("found").deliveries;
+        let found = finished(&file, &dead, &limits::Sqlite::default(), None).expect("found").deliveries;
         assert_eq!(found, [(1, 1), (2, 1)]);
         let all = [&found[..], &[(3, 1)]].concat();
         assert_eq!(purge(&file, &all, &dead.states, &mut changes).expect("purged"), 2);
         assert_eq!(changes.moved.len(), 2);
         assert_eq!((count("SELECT count(*) FROM messages"), count("SELECT max(message) FROM deleted")), (2, 2));
         let all = part(Filter::default(), &[State::Dead, State::Delivered]);
-        let found = finished(&file, &all, &limits::Sqlite::default(), None).expect("read").expect("found").deliveries;
+        let found = finished(&file, &all, &limits::Sqlite::default(), None).expect("found").deliveries;
         assert_eq!(purge(&file, &found, &all.states, &mut changes).expect("purged"), 1);
         assert_eq!((count("SELECT min(id) FROM messages"), count("SELECT max(message) FROM deleted")), (3, 2));
     }
@@ -554,7 +438,7 @@ mod tests {
         put(&file, 1, &[(1, State::Dead, None), (3, State::Dead, None)]);
         let found = |source: Option<&str>, registered: &[i64]| {
             let filter = Filter { source: source.map(str::to_owned), ..Filter::default() };
-            finished(&file, &part(filter, &[State::Dead]), &limits::Sqlite::default(), Some(registered)).expect("read")
+            finished(&file, &part(filter, &[State::Dead]), &limits::Sqlite::default(), Some(registered))
         };
         assert_eq!(found(None, &[1]).expect("found").deliveries, [(1, 1)]);
         assert!(matches!(found(Some("shop"), &[3]), Err(AdminError::NoQueue(source)) if source == "shop"));

@@ -5,16 +5,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use rusqlite::Connection;
-use tokio::sync::oneshot;
 
 use super::changes::Change;
 use super::changes::Changes;
-use super::mailbox::Answer;
 use super::mailbox::Arrival;
 use super::mailbox::Batch;
+use super::mailbox::Respond;
 use super::mailbox::Settled;
 use super::queue::Entry;
-use super::rows;
 use super::shared::Shared;
 use super::statements;
 use super::statements::Writing;
@@ -25,7 +23,6 @@ use crate::store::Known;
 use crate::store::Outcome;
 use crate::store::Published;
 use crate::store::State;
-use crate::store::Unavailable;
 use crate::store::dedupe_log::Record;
 use crate::time::Moment;
 
@@ -43,7 +40,7 @@ pub(super) struct Work {
     settled: Vec<(Settled, bool)>,
     /// Changes of deliveries, and whether they let one be attempted that is neither handed over nor has said when it is due.
     moved: Vec<(Change, bool)>,
-    answers: Vec<(oneshot::Sender<Result<Answer, Unavailable>>, Answer)>,
+    responds: Vec<Respond>,
     bytes: usize,
 }
 
@@ -59,7 +56,7 @@ impl Work {
             ready: Vec::with_capacity(arrivals),
             settled: Vec::with_capacity(outcomes),
             moved: Vec::with_capacity(arrivals + outcomes),
-            answers: Vec::new(),
+            responds: Vec::new(),
             bytes: 0,
         }
     }
@@ -126,7 +123,7 @@ impl Work {
         self.bytes += columns.bytes() + message.body.len();
         for (index, lane) in routes {
             let Some(known) = self.shared.queues.get(index) else { continue };
-            let (destination, lane) = (known.destination(), rows::lane(lane));
+            let (destination, lane) = (known.destination(), lane.map(|lane| lane.0));
             let state = writing.delivery((id, destination), lane, now)?;
             self.moved.push((Change { destination, from: None, to: Some(state) }, false));
             if state == State::Queued {
@@ -143,25 +140,15 @@ impl Work {
         Ok(())
     }
 
-    /// A command was carried out.
-    pub(super) fn obeyed(
-        &mut self,
-        changes: &mut Changes,
-        reply: oneshot::Sender<Result<Answer, Unavailable>>,
-        answer: Answer,
-    ) {
+    /// What follows a command.
+    pub(super) fn follow(&mut self, changes: Changes, respond: Respond) {
         let claimable = |to| matches!(to, Some(State::Queued | State::Retrying));
-        self.moved.extend(changes.moved.drain(..).map(|change| (change, claimable(change.to))));
-        self.records.append(&mut changes.records);
+        self.moved.extend(changes.moved.into_iter().map(|change| (change, claimable(change.to))));
+        self.records.extend(changes.records);
         if changes.stored {
             self.last = Some(changes.last);
         }
-        self.answers.push((reply, answer));
-    }
-
-    /// A command could not be carried out, as all others of the batch.
-    pub(super) fn disobeyed(&mut self, reply: oneshot::Sender<Result<Answer, Unavailable>>) {
-        self.answers.push((reply, Box::new(())));
+        self.responds.push(respond);
     }
 
     /// The batch is safe; in which queues something has changed.
@@ -182,7 +169,7 @@ impl Work {
         for (settled, applied) in self.settled.drain(..) {
             let Some(known) = self.shared.queues.get(settled.queue) else { continue };
             let retries = applied && matches!(settled.outcome, Outcome::Retry { .. });
-            known.claims.settled(settled.id, retries.then_some(settled.due));
+            known.claims.settled(settled.entry.id, retries.then_some(settled.due));
             if retries {
                 touched.insert(settled.queue);
             } else if !applied {
@@ -201,10 +188,7 @@ impl Work {
             }
         }
         self.shared.mailbox.wake(self.batch.waiting.drain(..));
-        for (reply, answer) in self.answers.drain(..) {
-            // One that is gone has stopped waiting.
-            let _gone = reply.send(Ok(answer));
-        }
+        self.responds.drain(..).for_each(|respond| respond());
         touched
     }
 }
@@ -222,13 +206,11 @@ fn settle(
     if !writing.settle(destination, settled)? {
         return Ok(false);
     }
-    let to = match settled.outcome {
-        Outcome::Delivered { .. } => State::Delivered,
-        Outcome::Retry { .. } => State::Retrying,
-        Outcome::Dead { .. } => State::Dead,
-    };
-    moved.push((Change { destination, from: Some(settled.was), to: Some(to) }, false));
-    if let (false, Some(lane)) = (to.is_open(), settled.lane)
+    let to = settled.outcome.state();
+    let was_tried = settled.entry.attempts > 0 || settled.entry.replayed.is_some();
+    let from = if was_tried { State::Retrying } else { State::Queued };
+    moved.push((Change { destination, from: Some(from), to: Some(to) }, false));
+    if let (false, Some(lane)) = (to.is_open(), settled.entry.lane)
         && let Some(state) = statements::promote(connection, destination, lane, due)?
     {
         moved.push((Change { destination, from: Some(State::Blocked), to: Some(state) }, true));

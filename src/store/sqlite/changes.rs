@@ -7,13 +7,16 @@ use crate::time::Moment;
 /// What a command of an operator changes within the transaction of its batch.
 #[derive(Debug)]
 pub(super) struct Changes {
-    now: Moment,
-    due: i64,
+    /// When the batch was begun, by the wall clock.
+    pub(super) now: Moment,
+    /// The same by the clock of pauses: the column `due` of what may be attempted at once.
+    pub(super) due: i64,
     /// The last id that was given to a message.
     pub(super) last: i64,
     /// Whether messages were stored.
     pub(super) stored: bool,
     pub(super) moved: Vec<Change>,
+    /// Dedupe records, which are added to the log after the commit.
     pub(super) records: Vec<Record>,
 }
 
@@ -27,19 +30,9 @@ pub(super) struct Change {
 }
 
 impl Changes {
-    /// Of a batch at this moment, which is `due` by the clock of pauses.
+    /// Nothing yet.
     pub(super) fn new(now: Moment, due: i64, last: i64) -> Self {
         Self { now, due, last, stored: false, moved: Vec::new(), records: Vec::new() }
-    }
-
-    /// When the batch was begun, by the wall clock.
-    pub(super) fn now(&self) -> Moment {
-        self.now
-    }
-
-    /// The same by the clock of pauses: the column `due` of what may be attempted at once.
-    pub(super) fn due(&self) -> i64 {
-        self.due
     }
 
     /// Notes that a delivery went from one state to another.
@@ -50,10 +43,5 @@ impl Changes {
     /// Notes that a message was stored: later ones have higher ids.
     pub(super) fn stored(&mut self, id: i64) {
         (self.last, self.stored) = (self.last.max(id), true);
-    }
-
-    /// Notes a dedupe record, which is added to the log after the commit.
-    pub(super) fn remember(&mut self, record: Record) {
-        self.records.push(record);
     }
 }

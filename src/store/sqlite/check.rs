@@ -6,13 +6,10 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use rusqlite::Connection;
-use rusqlite::OpenFlags;
-use rusqlite::config::DbConfig;
 
 use super::ids;
-use super::message_row;
-use super::schema;
-use super::schema::Owner;
+use super::open;
+use super::rows;
 use super::statements;
 use crate::store::State;
 use crate::store::dedupe_log::DedupeLog;
@@ -62,24 +59,14 @@ pub(crate) fn check(path: &Path) -> Result<Checked, String> {
     let path = std::fs::canonicalize(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let _unused = unused(&path)?;
     let shared_memory = Leftover::beside(&path);
-    let failed = |error: rusqlite::Error| format!("{} cannot be read: {error}", path.display());
-    let file = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-        .map_err(failed)?;
-    file.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false).map_err(failed)?;
-    match schema::owner(&file).map_err(failed)? {
-        Owner::Doorward(schema::PRESENT) => {}
-        Owner::Doorward(layout) => {
-            return Err(format!("{} has layout {layout}; this version knows {}", path.display(), schema::PRESENT));
-        }
-        Owner::Nobody | Owner::Other => return Err(format!("{} is no file of Doorward's", path.display())),
-    }
+    let file = open::read_only(&path).map_err(|failure| failure.explain(&path))?;
     let mut checked = Checked::default();
-    checked.note(integrity(&file));
-    checked.note(deliveries(&file));
-    for (query, wrong) in RULES {
-        checked.note(broken(&file, query, wrong));
+    checked.rules(&file);
+    for look in [Checked::integrity, Checked::deliveries, Checked::messages] {
+        if let Err(error) = look(&mut checked, &file) {
+            checked.unreadable(&error);
+        }
     }
-    checked.note(messages(&file));
     checked.log(&file, &path);
     drop(file);
     drop(shared_memory);
@@ -119,23 +106,67 @@ impl Drop for Leftover {
     }
 }
 
-/// Facts and problems; both when it ended early.
-type Lines = (Vec<String>, Vec<String>);
-
 impl Checked {
-    fn note(&mut self, found: rusqlite::Result<Lines>) {
-        match found {
-            Ok((facts, problems)) => {
-                self.facts.extend(facts);
-                self.problems.extend(problems);
+    fn unreadable(&mut self, error: &rusqlite::Error) {
+        let line = format!("the file cannot be read: {error}");
+        if !self.problems.contains(&line) {
+            self.problems.push(line);
+        }
+    }
+
+    /// What SQLite itself finds.
+    fn integrity(&mut self, file: &Connection) -> rusqlite::Result<()> {
+        let mut statement = file.prepare(&format!("PRAGMA integrity_check({MAX_LINES})"))?;
+        for lines in statement.query_map([], |row| row.get::<_, String>(0))? {
+            // Some are several lines.
+            self.problems.extend(lines?.lines().filter(|line| *line != "ok").map(str::to_owned));
+        }
+        Ok(())
+    }
+
+    /// How many deliveries there are.
+    fn deliveries(&mut self, file: &Connection) -> rusqlite::Result<()> {
+        let mut statement = file.prepare("SELECT state, count(*) FROM deliveries GROUP BY state")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            if let Some(state) = row.get_ref(0)?.as_i64().ok().and_then(ids::state_of) {
+                self.facts.push(format!("{} deliveries are {}", row.get::<_, i64>(1)?, State::name(state)));
             }
-            Err(error) => {
-                let line = format!("the file cannot be read: {error}");
-                if !self.problems.contains(&line) {
-                    self.problems.push(line);
+        }
+        Ok(())
+    }
+
+    /// Whether the rules hold.
+    fn rules(&mut self, file: &Connection) {
+        for (query, wrong) in RULES {
+            match file.query_row(query, [], |row| row.get::<_, i64>(0)) {
+                Ok(0) => {}
+                Ok(count) => self.problems.push(format!("{count} {wrong}")),
+                Err(error) => self.unreadable(&error),
+            }
+        }
+    }
+
+    /// Whether each message is what was written.
+    fn messages(&mut self, file: &Connection) -> rusqlite::Result<()> {
+        let (mut count, mut damaged) = (0_u64, 0);
+        let mut statement = file.prepare(&format!("SELECT id, {} FROM messages ORDER BY id", rows::COLUMNS))?;
+        let mut found = statement.query([])?;
+        while let Some(row) = found.next()? {
+            let id = row.get(0)?;
+            count += 1;
+            if rows::read(row, id, 1)?.is_none() {
+                damaged += 1;
+                if damaged <= MAX_LINES {
+                    self.problems.push(format!("message {} is not what was written", ids::public(id)));
                 }
             }
         }
+        if damaged > MAX_LINES {
+            self.problems.push(format!("{} more messages are not what was written", damaged - MAX_LINES));
+        }
+        self.facts.push(format!("{count} messages"));
+        Ok(())
     }
 
     /// Checks the dedupe log beside the file.
@@ -160,58 +191,11 @@ impl Checked {
     }
 }
 
-/// What SQLite itself finds.
-fn integrity(file: &Connection) -> rusqlite::Result<Lines> {
-    let mut statement = file.prepare(&format!("PRAGMA integrity_check({MAX_LINES})"))?;
-    let lines = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
-    // Some are several lines.
-    let lines = lines.iter().flat_map(|lines| lines.lines()).filter(|line| *line != "ok").map(str::to_owned);
-    Ok((Vec::new(), lines.collect()))
-}
-
-/// How many deliveries there are.
-fn deliveries(file: &Connection) -> rusqlite::Result<Lines> {
-    let mut statement = file.prepare("SELECT state, count(*) FROM deliveries GROUP BY state")?;
-    let mut rows = statement.query([])?;
-    let mut facts = Vec::new();
-    while let Some(row) = rows.next()? {
-        if let Some(state) = row.get_ref(0)?.as_i64().ok().and_then(ids::state_of) {
-            facts.push(format!("{} deliveries are {}", row.get::<_, i64>(1)?, State::name(state)));
-        }
-    }
-    Ok((facts, Vec::new()))
-}
-
-/// Whether a rule is broken.
-fn broken(file: &Connection, query: &str, wrong: &str) -> rusqlite::Result<Lines> {
-    let count: i64 = file.query_row(query, [], |row| row.get(0))?;
-    Ok((Vec::new(), if count > 0 { vec![format!("{count} {wrong}")] } else { Vec::new() }))
-}
-
-/// Whether each message is what was written.
-fn messages(file: &Connection) -> rusqlite::Result<Lines> {
-    let (mut count, mut damaged) = (0_u64, Vec::new());
-    let mut statement = file.prepare(&format!("SELECT id, {} FROM messages ORDER BY id", message_row::COLUMNS))?;
-    let mut found = statement.query([])?;
-    while let Some(row) = found.next()? {
-        let id = row.get(0)?;
-        count += 1;
-        if message_row::read(row, id, 1)?.is_none() {
-            damaged.push(ids::public(id));
-        }
-    }
-    let mut problems: Vec<_> =
-        damaged.iter().take(MAX_LINES).map(|id| format!("message {id} is not what was written")).collect();
-    if let Some(more) = damaged.len().checked_sub(MAX_LINES).filter(|more| *more > 0) {
-        problems.push(format!("{more} more messages are not what was written"));
-    }
-    Ok((vec![format!("{count} messages")], problems))
-}
-
 #[cfg(test)]
 mod tests {
     use rusqlite::params;
 
+    use super::super::schema;
     use super::*;
     use crate::message::Message;
     use crate::message::codec;
@@ -322,7 +306,7 @@ mod tests {
         drop(owned);
         let other = folder.path().join("other.db");
         Connection::open(&other).expect("a file").execute_batch("CREATE TABLE t (x)").expect("a table");
-        assert!(check(&other).is_err_and(|error| error.contains("no file of Doorward's")));
+        assert!(check(&other).is_err_and(|error| error.contains("of another program")));
         assert!(check(&folder.path().join("none")).is_err());
     }
 }

@@ -18,7 +18,7 @@ pub(super) fn keep_plans(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// The connections beside the writer's.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Connections {
     /// Reads what is to be attempted.
     pub(super) reader: Slot,
@@ -32,15 +32,14 @@ pub(super) struct Connections {
 #[derive(Default)]
 pub(super) struct Slot {
     connection: Mutex<Option<Connection>>,
-    interrupt: Mutex<Option<InterruptHandle>>,
-    /// Since when it is used.
-    since: Mutex<Option<Instant>>,
+    using: Mutex<Using>,
 }
 
-impl std::fmt::Debug for Slot {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Slot")
-    }
+#[derive(Default)]
+struct Using {
+    /// Since when the connection is used.
+    since: Option<Instant>,
+    interrupt: Option<InterruptHandle>,
 }
 
 impl Slot {
@@ -49,32 +48,32 @@ impl Slot {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn since(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.since.lock().unwrap_or_else(PoisonError::into_inner)
+    fn using(&self) -> MutexGuard<'_, Using> {
+        self.using.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Uses it; `None` when there is none.
     pub(super) fn with<T>(&self, act: impl FnOnce(&Connection) -> T) -> Option<T> {
         let connection = self.lock();
         let connection = connection.as_ref()?;
-        *self.since() = Some(Instant::now());
+        self.using().since = Some(Instant::now());
         let done = act(connection);
-        *self.since() = None;
+        self.using().since = None;
         Some(done)
     }
 
     fn set(&self, connection: Option<Connection>) {
-        *self.interrupt.lock().unwrap_or_else(PoisonError::into_inner) =
-            connection.as_ref().map(Connection::get_interrupt_handle);
+        self.using().interrupt = connection.as_ref().map(Connection::get_interrupt_handle);
         *self.lock() = connection;
     }
 
-    /// Gives up what is done with it for so long already.
+    /// Gives up what is done with it for so long already, and nothing that is begun later.
     fn interrupt(&self, longest: Duration) {
-        if self.since().is_some_and(|since| since.elapsed() >= longest)
-            && let Some(read) = &*self.interrupt.lock().unwrap_or_else(PoisonError::into_inner)
+        let using = self.using();
+        if let (Some(since), Some(interrupt)) = (using.since, &using.interrupt)
+            && since.elapsed() >= longest
         {
-            read.interrupt();
+            interrupt.interrupt();
         }
     }
 }

@@ -175,6 +175,7 @@ mod tests {
     use super::*;
     use crate::message::Message;
     use crate::store::Route;
+    use crate::store::Unavailable;
 
     const NEVER: u32 = u32::MAX;
     /// Bytes of a frame, and of what stands before the first one.
@@ -277,7 +278,8 @@ mod tests {
             "WITH RECURSIVE n(i) AS (SELECT count(*) FROM deleted UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n";
         let reader = Arc::clone(world.sqlite());
         let mut reading = tokio::task::JoinSet::new();
-        let read = async move { reader.view(|file| file.query_row(endless, [], |_row| Ok(()))).await };
+        let read =
+            async move { reader.view(|file| Ok::<_, Unavailable>(file.query_row(endless, [], |_row| Ok(()))?)).await };
         let _reading = reading.spawn(read);
         let mut read = None;
         for number in 0..10_000 {

@@ -5,12 +5,12 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::ids;
-use super::private;
 use super::statements;
 use crate::store::Keyspace;
 use crate::store::dedupe_log::DedupeLog;
 use crate::store::dedupe_log::Found;
 use crate::store::dedupe_log::Record;
+use crate::store::private;
 use crate::time::Moment;
 
 /// Keys that are appended to the log with one write.

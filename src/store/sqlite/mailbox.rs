@@ -1,6 +1,5 @@
 //! The mailbox of the writer: what it writes in its next batch, and whether it can write at all.
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::Condvar;
@@ -19,6 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::changes::Changes;
+use super::queue::Entry;
 use super::rows::Columns;
 use crate::event::Lane;
 use crate::message::Keys;
@@ -26,13 +26,11 @@ use crate::message::Message;
 use crate::store::Outcome;
 use crate::store::Published;
 use crate::store::SourceTag;
-use crate::store::State;
 use crate::store::Unavailable;
 use crate::supervisor::Background;
 use crate::supervisor::Lost;
 
 /// Between those who have something to write and the writer.
-#[derive(Debug)]
 pub(super) struct Mailbox {
     pending: Mutex<Batch>,
     more: Condvar,
@@ -53,7 +51,7 @@ pub(super) struct Mailbox {
 }
 
 /// What is written together.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Batch {
     pub(super) outcomes: VecDeque<Settled>,
     pub(super) arrivals: VecDeque<Arrival>,
@@ -95,49 +93,27 @@ pub(super) struct Finished {
     pub(super) until: u32,
 }
 
-/// What an attempt came to.
+/// What became of a delivery.
 #[derive(Debug, Clone)]
 pub(super) struct Settled {
     pub(super) queue: usize,
-    /// The message.
-    pub(super) id: i64,
-    pub(super) lane: Option<u64>,
-    /// The state that the delivery was in.
-    pub(super) was: State,
+    /// The delivery as it was taken.
+    pub(super) entry: Entry,
     /// Attempts with this one.
     pub(super) attempts: u32,
-    pub(super) before_replay: u32,
     pub(super) outcome: Outcome,
     /// When that was by the clock of pauses, and when the next attempt is due.
     pub(super) at: i64,
     pub(super) due: i64,
 }
 
-/// What a command answers.
-pub(super) type Answer = Box<dyn Any + Send>;
-type Act = Box<dyn FnOnce(&Connection, &mut Changes) -> rusqlite::Result<Answer> + Send>;
-type Work = Box<dyn FnOnce(&Connection, &mut dyn FnMut() -> Result<(), Lost>) -> Result<(), Lost> + Send>;
-
-/// Anything else that is done on the writer's connection, in the transaction of a batch.
-pub(super) struct Command {
-    pub(super) act: Act,
-    pub(super) reply: oneshot::Sender<Result<Answer, Unavailable>>,
-}
+/// Anything else that is done on the writer's connection, in the transaction of a batch: whether it could be, and what replies when the
+/// batch is safe.
+pub(super) type Command = Box<dyn FnOnce(&Connection, &mut Changes) -> (rusqlite::Result<()>, Respond) + Send>;
+pub(super) type Respond = Box<dyn FnOnce() + Send>;
 
 /// Something that is done on the writer's connection between batches.
-pub(super) struct Aside(pub(super) Work);
-
-impl std::fmt::Debug for Command {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Command")
-    }
-}
-
-impl std::fmt::Debug for Aside {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Aside")
-    }
-}
+pub(super) type Aside = Box<dyn FnOnce(&Connection, &mut dyn FnMut() -> Result<(), Lost>) -> Result<(), Lost> + Send>;
 
 /// The sender of a reply to a task, with the task's runtime.
 #[derive(Debug)]

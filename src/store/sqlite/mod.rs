@@ -16,10 +16,8 @@ mod housekeeper;
 mod ids;
 mod log_repair;
 mod mailbox;
-mod message_row;
 mod metrics;
 mod open;
-mod private;
 mod queue;
 mod recover;
 mod register;
@@ -37,7 +35,6 @@ mod tests_open;
 mod volatile;
 mod writer;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -47,13 +44,10 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use self::changes::Changes;
-use self::mailbox::Answer;
+use self::fault::Fault;
 use self::mailbox::Arrival;
-use self::mailbox::Aside;
-use self::mailbox::Command;
 use self::mailbox::Finished;
 use self::mailbox::Reply;
-use self::mailbox::Settled;
 pub(super) use self::metrics::Quarantined;
 use self::queue::Counts;
 use self::queue::Entry;
@@ -61,64 +55,51 @@ use self::recover::Recovery;
 use self::rows::Columns;
 use self::shared::Shared;
 pub use self::volatile::why_volatile;
+use super::AdminError;
 use super::Claimed;
 use super::Once;
 use super::Outcome;
 use super::Queue;
 use super::Route;
 use super::Stats;
-use crate::clock::Clock;
+use super::Tries;
 use crate::event::Key;
-use crate::limits::Limits;
 use crate::message::Message;
 use crate::store::DedupeRecords;
-use crate::store::Keyspace;
 use crate::store::Published;
 use crate::store::SourceTag;
 use crate::store::Unavailable;
 use crate::store::dedupe_log::LogMetrics;
 use crate::store::dedupe_log::Record;
+use crate::store::private;
 use crate::supervisor::Lost;
-use crate::supervisor::Supervisor;
 use crate::time::Moment;
 
 /// Most destinations of one message.
 const MAX_ROUTES: usize = 16;
+/// How long an answer waits for a sync, where it waits for one. The event is delivered by then, so a slower disk can only cause a
+/// duplicate.
+const COMMIT_TIMEOUT: Duration = Duration::from_millis(250);
+/// How long the end of a gateway waits for what is still to be written.
+const CLOSE: Duration = Duration::from_secs(5);
 /// How often it is looked whether a thread has ended, where nothing tells.
 const JOIN_PAUSE: Duration = Duration::from_millis(1);
 
-/// What a file is opened with.
-#[derive(Debug, Clone)]
-pub struct Options<'o> {
-    /// Where it is.
-    pub path: PathBuf,
-    /// Most dedupe keys that are remembered.
-    pub max_events: usize,
-    /// All sources: each has a share of them.
-    pub sources: &'o [Keyspace],
-    /// Bytes that stay free on its disk.
-    pub min_free: u64,
-    /// Owns its threads.
-    pub supervisor: &'o Supervisor,
-    /// Whether an event is finished only when its dedupe records are synced to disk.
-    pub fsync: bool,
-    /// Sizes, intervals and thresholds.
-    pub limits: Limits,
-    /// The wall clock, for dedupe records, and the steady one, for pauses.
-    pub clocks: (Clock, Clock),
-}
-
 /// The file and what is in memory of it.
-#[derive(Debug)]
 pub struct Sqlite {
     shared: Arc<Shared>,
     fsync: bool,
-    commit_timeout: Duration,
     threads: Vec<JoinHandle<()>>,
     log_thread: Option<JoinHandle<()>>,
     min_free: u64,
     /// What goes on with the next call.
     recovery: tokio::sync::Mutex<Option<Recovery>>,
+}
+
+impl std::fmt::Debug for Sqlite {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Sqlite").field(&self.shared.path).finish()
+    }
 }
 
 impl Sqlite {
@@ -170,12 +151,11 @@ impl Sqlite {
         if !self.fsync {
             return Ok(());
         }
-        match tokio::time::timeout(self.commit_timeout, log.sync()).await {
+        match tokio::time::timeout(COMMIT_TIMEOUT, log.sync()).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_failed)) => Err(log.healthy().err().unwrap_or_else(closing)),
             Err(_elapsed) => {
-                let timeout = self.commit_timeout;
-                Err(Unavailable(format!("the sync of the dedupe log took longer than {timeout:?}")))
+                Err(Unavailable(format!("the sync of the dedupe log took longer than {COMMIT_TIMEOUT:?}")))
             }
         }
     }
@@ -210,32 +190,13 @@ impl Sqlite {
     }
 
     pub(super) fn settle(&self, queue: &Queue, claimed: &Claimed, outcome: Outcome) {
-        let Some(id) = ids::written(claimed.id) else { return };
-        let (tries, now) = (&claimed.tries, self.shared.pauses.now());
-        let pause = if let Outcome::Retry { after, .. } = &outcome { *after } else { Duration::ZERO };
-        self.shared.mailbox.settle(Settled {
-            queue: queue.index(),
-            id,
-            lane: rows::lane(claimed.lane),
-            was: take::was(tries.attempts, tries.replayed_at.is_some()),
-            attempts: tries.attempts.saturating_add(1),
-            before_replay: tries.before_replay,
-            outcome,
-            at: now,
-            due: now.saturating_add(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX)),
-        });
+        let Some(entry) = entry_of(claimed) else { return };
+        let attempts = entry.attempts.saturating_add(1);
+        self.shared.settle(queue.index(), entry, attempts, outcome);
     }
 
     pub(super) fn give_back(&self, queue: &Queue, claimed: &Claimed) {
-        let (Some(known), Some(id)) = (self.shared.queues.get(queue.index()), ids::written(claimed.id)) else { return };
-        let tries = &claimed.tries;
-        let entry = Entry {
-            id,
-            lane: rows::lane(claimed.lane),
-            attempts: tries.attempts,
-            before_replay: tries.before_replay,
-            replayed: tries.replayed_at.map(Moment::millis),
-        };
+        let (Some(known), Some(entry)) = (self.shared.queues.get(queue.index()), entry_of(claimed)) else { return };
         known.claims.give_back_one(entry);
         queue.signal().raise();
     }
@@ -247,36 +208,54 @@ impl Sqlite {
     pub(super) async fn stats(self: &Arc<Self>, queue: &Queue) -> Result<Stats, Unavailable> {
         let Some(known) = self.shared.queues.get(queue.index()) else { return Ok(Stats::default()) };
         let destination = known.destination();
-        let oldest = self.view(move |file| statements::oldest(file, destination)).await?;
+        let oldest = self.view(move |file| Ok::<_, Unavailable>(statements::oldest(file, destination)?)).await?;
         let Counts { blocked, queued, retrying, dead } = known.claims.counts();
         Ok(Stats { blocked, queued, retrying, dead, oldest })
     }
 
-    /// Reads on the connection for operators, on a thread that may wait. The read is given up after a while when it keeps the WAL from
+    /// Reads in a transaction on the connection for operators, on a thread that may wait. The read is given up after a while when it keeps the WAL from
     /// restarting, so it looks at a bounded number of rows.
-    async fn view<T: Send + 'static>(
+    async fn view<T, E>(
         self: &Arc<Self>,
-        read: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, Unavailable> {
+        read: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Unavailable> + From<rusqlite::Error> + Send + 'static,
+    {
         let sqlite = Arc::clone(self);
-        let read = move || sqlite.shared.connections.admin.with(read);
-        unreadable(tokio::task::spawn_blocking(read).await.map_err(|_ending| closing())?)
+        let of_one_moment = |file: &Connection| read(&*file.unchecked_transaction()?);
+        let read = move || sqlite.shared.connections.admin.with(of_one_moment);
+        tokio::task::spawn_blocking(read).await.map_err(|_ending| closing())?.ok_or_else(reopening)?
     }
 
-    /// Has the writer do something in the transaction of its next batch; answers when it is safe on disk. `act` notes what it changes
-    /// of deliveries in [`Changes`], so that counts are right and what may be attempted is.
+    /// Has the writer do something in the transaction of its next batch, wholly or not at all; answers when it is safe on disk. `act`
+    /// notes what it changes of deliveries in [`Changes`], so that counts are right and what may be attempted is.
     async fn command<T: Send + 'static>(
         &self,
         act: impl FnOnce(&Connection, &mut Changes) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Unavailable> {
         let (reply, done) = oneshot::channel();
-        let act = Box::new(move |file: &Connection, changes: &mut Changes| {
-            let answer: Answer = Box::new(act(file, changes)?);
-            Ok(answer)
+        let command: mailbox::Command = Box::new(move |file, changes| {
+            let before = Changes::new(changes.now, changes.due, changes.last);
+            let acted = file.execute_batch("SAVEPOINT command").and_then(|()| act(file, changes));
+            let (done, answer) = match acted {
+                Ok(answer) => (file.execute_batch("RELEASE command"), Some(Ok(answer))),
+                Err(error) if Fault::is_of_statement(&error) => {
+                    *changes = before;
+                    let why = Unavailable(format!("the SQLite file cannot be used for that: {error}"));
+                    (file.execute_batch("ROLLBACK TO command; RELEASE command"), Some(Err(why)))
+                }
+                Err(error) => (Err(error), None),
+            };
+            let respond = move || {
+                // One that is gone has stopped waiting.
+                let _gone = answer.map(|answer| reply.send(answer));
+            };
+            (done, Box::new(respond))
         });
-        self.shared.mailbox.submit(|batch| batch.commands.push_back(Command { act, reply }))?;
-        let answer = done.await.map_err(|_gone| self.gone())??;
-        answer.downcast().map(|answer| *answer).map_err(|_other| closing())
+        self.shared.mailbox.submit(|batch| batch.commands.push_back(command))?;
+        done.await.map_err(|_gone| self.gone())?
     }
 
     /// Has the writer do something that takes longer, on its connection and outside of a transaction. The function that `act` gets
@@ -286,11 +265,11 @@ impl Sqlite {
         act: impl FnOnce(&Connection, &mut dyn FnMut() -> Result<(), Lost>) -> Result<T, Lost> + Send + 'static,
     ) -> Result<T, Unavailable> {
         let (sender, done) = oneshot::channel();
-        let work = Aside(Box::new(move |file, next| {
+        let work: mailbox::Aside = Box::new(move |file, next| {
             // One that is gone has stopped waiting.
             let _gone = sender.send(act(file, next)?);
             Ok(())
-        }));
+        });
         self.shared.mailbox.submit(|batch| batch.asides.push(work))?;
         done.await.map_err(|_gone| self.gone())
     }
@@ -300,7 +279,7 @@ impl Drop for Sqlite {
     /// Waits until everything is written, but not for ever: a disk that hangs must not keep a gateway from ending, which is then
     /// the same as a kill.
     fn drop(&mut self) {
-        let deadline = Instant::now() + self.shared.limits.close;
+        let deadline = Instant::now() + CLOSE;
         self.shared.housekeeper.close();
         for thread in self.threads.drain(..) {
             if !joined(thread, deadline) {
@@ -334,12 +313,28 @@ fn joined(thread: JoinHandle<()>, deadline: Instant) -> bool {
     true
 }
 
-/// What a read on a connection came to, which may be closed.
-fn unreadable<T>(read: Option<rusqlite::Result<T>>) -> Result<T, Unavailable> {
-    match read {
-        Some(read) => read.map_err(|error| Unavailable(format!("the SQLite file cannot be read: {error}"))),
-        None => Err(Unavailable("the SQLite file is being opened anew".to_owned())),
+/// A delivery as it was taken.
+fn entry_of(claimed: &Claimed) -> Option<Entry> {
+    let Tries { attempts, before_replay, replayed_at, .. } = claimed.tries;
+    let (id, lane) = (ids::written(claimed.id)?, claimed.lane.map(|lane| lane.0));
+    Some(Entry { id, lane, attempts, before_replay, replayed: replayed_at.map(Moment::millis) })
+}
+
+/// A read that failed.
+impl From<rusqlite::Error> for Unavailable {
+    fn from(error: rusqlite::Error) -> Self {
+        Self(format!("the SQLite file cannot be read: {error}"))
     }
+}
+
+impl From<rusqlite::Error> for AdminError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Unavailable(error.into())
+    }
+}
+
+fn reopening() -> Unavailable {
+    Unavailable("the SQLite file is being opened anew".to_owned())
 }
 
 fn closing() -> Unavailable {

@@ -13,9 +13,9 @@ use std::time::Instant;
 
 use rusqlite::Connection;
 use rusqlite::ErrorCode;
+use rusqlite::OpenFlags;
 use rusqlite::config::DbConfig;
 
-use super::Options;
 use super::Sqlite;
 use super::connections::Connections;
 use super::connections::keep_plans;
@@ -25,8 +25,6 @@ use super::housekeeper::PATIENCE;
 pub(super) use super::log_repair::compare;
 use super::log_repair::repair;
 use super::mailbox::Mailbox;
-use super::private;
-use super::private::beside;
 use super::retention::Retention;
 use super::schema;
 use super::schema::Owner;
@@ -38,9 +36,12 @@ use super::shared::Shared;
 use super::statements;
 use super::writer::Writer;
 use crate::store::DedupeRecords;
+use crate::store::Options;
 use crate::store::dedupe_log::DedupeLog;
 use crate::store::dedupe_log::Found;
 use crate::store::page_cache;
+use crate::store::private;
+use crate::store::private::beside;
 use crate::supervisor::Supervisor;
 use crate::supervisor::Task;
 use crate::time::Moment;
@@ -73,10 +74,10 @@ impl Sqlite {
     ///
     /// # Errors
     /// What keeps the file from being used, for the operator.
-    pub fn open(options: &Options<'_>) -> Result<Self, String> {
-        let mut owned = own(&options.path)?;
+    pub fn open(path: &Path, options: &Options<'_>) -> Result<Self, String> {
+        let mut owned = own(path)?;
         // A link to a file elsewhere is followed once: what is beside the file, and the room on its disk, are there.
-        let path = fs::canonicalize(&options.path).unwrap_or_else(|_unknown| options.path.clone());
+        let path = fs::canonicalize(path).unwrap_or_else(|_unknown| path.to_owned());
         let (path, now) = (path.as_path(), options.clocks.0.now());
         set_lone_wal_aside(path, now)?;
         drop_cached_pages(path)?;
@@ -109,7 +110,6 @@ impl Sqlite {
         Ok(Self {
             shared,
             fsync: options.fsync,
-            commit_timeout: options.limits.dedupe_log.commit_timeout,
             threads,
             log_thread: Some(log_thread),
             min_free: options.min_free,
@@ -177,7 +177,7 @@ fn first(
     let (log, found) = match log {
         Some(log) => log,
         None => {
-            let records = DedupeRecords::new(options.max_events, options.sources.iter().cloned(), clock.clone());
+            let records = DedupeRecords::new(options.max_events, options.spaces.iter().cloned(), clock.clone());
             let opened = DedupeLog::open(path, Arc::new(records), options.limits.dedupe_log.clone(), clock);
             let (opened, found) = opened.map_err(Failure::Other)?;
             log.insert((Arc::new(opened), found))
@@ -223,6 +223,18 @@ fn open(path: &Path) -> Result<(Connection, bool), Failure> {
     connection.pragma_update(None, "cache_size", -CACHE)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok((connection, owner == Owner::Nobody))
+}
+
+/// Opens a file of a store that nobody writes, to look at it.
+pub(super) fn read_only(path: &Path) -> Result<Connection, Failure> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    match schema::owner(&connection)? {
+        Owner::Doorward(schema::PRESENT) => Ok(connection),
+        Owner::Doorward(version) => Err(Failure::Layout(version)),
+        Owner::Nobody | Owner::Other => Err(Failure::Foreign),
+    }
 }
 
 fn create(connection: &Connection, is_new: bool) -> rusqlite::Result<()> {

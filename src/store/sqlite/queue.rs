@@ -9,6 +9,9 @@ use std::collections::VecDeque;
 
 use crate::sync::Mutex;
 
+/// When nothing is found so many milliseconds after the last refill, the file is read again, whatever is known of it.
+pub(super) const STALE: i64 = 1000;
+
 /// A delivery that is claimed, as the file has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
@@ -59,8 +62,9 @@ struct Inner {
     more: bool,
     /// When the next delivery is due that is not claimed.
     next_due: Option<i64>,
-    /// Whether the writer was asked for a refill and has not done it.
+    /// Whether the writer was asked for a refill and has not done it, and when it did the last one.
     asked: bool,
+    refilled: i64,
     /// Messages up to this one were in a file that was set aside.
     gone: i64,
     counts: Counts,
@@ -83,7 +87,8 @@ impl Claims {
         let taken: VecDeque<_> = inner.ready.drain(..count).collect();
         let due = inner.next_due.is_some_and(|due| due <= now) && inner.ready.len() < self.ahead;
         let low = inner.more && inner.ready.len() <= self.ahead / 2;
-        let need = match (due || low, taken.is_empty()) {
+        let stale = max > 0 && taken.is_empty() && now.saturating_sub(inner.refilled) >= STALE;
+        let need = match (due || low || stale, taken.is_empty()) {
             (true, true) => Need::Now,
             (true, false) if !inner.asked => Need::Soon,
             (true, false) | (false, _) => Need::Nothing,
@@ -130,15 +135,15 @@ impl Claims {
         ids
     }
 
-    /// Claims what was read. `more`: whether there may be others that may be attempted.
-    pub(super) fn refill(&self, entries: Vec<Entry>, more: bool, next_due: Option<i64>) {
+    /// Claims what was read at this moment. `more`: whether there may be others that may be attempted.
+    pub(super) fn refill(&self, entries: Vec<Entry>, more: bool, next_due: Option<i64>, now: i64) {
         let mut inner = self.lock();
         for entry in entries {
             if inner.claimed.insert(entry.id) {
                 inner.ready.push_back(entry);
             }
         }
-        (inner.more, inner.next_due, inner.asked) = (more, next_due, false);
+        (inner.more, inner.next_due, inner.asked, inner.refilled) = (more, next_due, false, now);
     }
 
     /// Claims one that was just stored, if there is room and all others that may be attempted are claimed.
@@ -211,7 +216,7 @@ mod tests {
 
     fn claims(ahead: usize, ready: std::ops::Range<i64>, more: bool) -> Claims {
         let claims = Claims::new(ahead);
-        claims.refill(ready.map(entry).collect(), more, None);
+        claims.refill(ready.map(entry).collect(), more, None, 0);
         claims
     }
 
@@ -219,9 +224,13 @@ mod tests {
     fn a_queue_that_was_not_read_has_to_be_and_then_an_empty_one_is_empty() {
         let claims = Claims::new(4);
         assert_eq!(claims.take(9, 0).1, Need::Now);
-        claims.refill(Vec::new(), false, Some(10));
+        claims.refill(Vec::new(), false, Some(10), 0);
         assert_eq!(claims.take(9, 9).1, Need::Nothing);
         assert_eq!(claims.take(9, 10).1, Need::Now, "one is due");
+        claims.refill(Vec::new(), false, None, 10);
+        assert_eq!(claims.take(9, 9 + STALE).1, Need::Nothing);
+        assert_eq!(claims.take(0, 10 + STALE).1, Need::Nothing, "nothing is wanted");
+        assert_eq!(claims.take(9, 10 + STALE).1, Need::Now, "nobody has looked for a while");
     }
 
     #[test]

@@ -13,9 +13,7 @@ use std::time::Instant;
 
 use rusqlite::Connection;
 use rusqlite::ErrorCode;
-use rusqlite::OpenFlags;
 use rusqlite::OptionalExtension as _;
-use rusqlite::config::DbConfig;
 use rusqlite::params;
 use rusqlite::params_from_iter;
 use rusqlite::types::Value;
@@ -25,13 +23,13 @@ use super::admin::Names;
 use super::changes::Changes;
 use super::ids;
 use super::mailbox::Settled;
-use super::message_row;
-use super::private::beside;
-use super::private::sync_folder;
-use super::schema;
-use super::schema::Owner;
+use super::open;
+use super::open::Failure;
+use super::queue::Entry;
+use super::rows;
 use super::shared::Forgotten;
 use super::statements;
+use super::statements::Writing;
 use crate::event::Key;
 use crate::store::AdminError;
 use crate::store::DestinationId;
@@ -39,11 +37,12 @@ use crate::store::FailedAttempt;
 use crate::store::Failures;
 use crate::store::Keyspace;
 use crate::store::MessageId;
-use crate::store::Outcome;
 use crate::store::Recovered;
 use crate::store::State;
 use crate::store::Unavailable;
 use crate::store::dedupe_log::Record;
+use crate::store::private::beside;
+use crate::store::private::sync_folder;
 
 /// About how long one call takes.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -149,7 +148,8 @@ impl Sqlite {
     /// Reads the keys of messages that came since.
     async fn scan(self: &Arc<Self>, mut present: Present, rows: i64) -> Result<Present, Unavailable> {
         loop {
-            let (read, more) = self.view(move |file| present.scan(file, rows).map(|more| (present, more))).await?;
+            let (more, read) =
+                self.view(move |file| Ok::<_, Unavailable>((present.scan(file, rows)?, present))).await?;
             if !more {
                 return Ok(read);
             }
@@ -194,18 +194,12 @@ fn set_aside(store: &Path, name: &str) -> io::Result<()> {
 
 impl Recovery {
     fn open(path: PathBuf) -> Result<Self, String> {
-        let failed = |error: rusqlite::Error| {
-            format!("{} cannot be read ({error}); `sqlite3 FILE .recover` may find more in it", path.display())
-        };
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let damaged = Connection::open_with_flags(&path, flags).map_err(failed)?;
-        damaged.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false).map_err(failed)?;
-        match schema::owner(&damaged).map_err(failed)? {
-            Owner::Doorward(schema::PRESENT) => {}
-            Owner::Doorward(_) | Owner::Nobody | Owner::Other => {
-                return Err(format!("{} is no file of this version of Doorward", path.display()));
+        let damaged = open::read_only(&path).map_err(|failure| match failure {
+            Failure::Sqlite(ref error) => {
+                format!("{} cannot be read ({error}); `sqlite3 FILE .recover` may find more in it", path.display())
             }
-        }
+            Failure::Layout(_) | Failure::Foreign | Failure::Other(_) => failure.explain(&path),
+        })?;
         // Without names, no delivery can be told; what is left of them is enough.
         let names = Names::read(&damaged).unwrap_or_default();
         Ok(Self { path, damaged, names, present: Present::default() })
@@ -233,7 +227,7 @@ impl Recovery {
 
     /// The columns of a message that is what was written.
     fn columns(&self, id: i64) -> rusqlite::Result<Option<Vec<Value>>> {
-        if message_row::whole(&self.damaged, id)?.is_none() {
+        if rows::whole(&self.damaged, id)?.is_none() {
             return Ok(None);
         }
         let mut statement = self.damaged.prepare_cached(&format!("SELECT {MESSAGE} FROM messages WHERE id = ?1"))?;
@@ -363,8 +357,14 @@ fn import(
         remember(columns, keys, changes);
         for (destination, delivered) in deliveries {
             let row = statements::destination(file, destination)?;
-            let outcome = forgotten.of(destination, *id);
-            deliver(file, (free, row), &delivered.after(outcome), changes)?;
+            let state = deliver(file, (free, row), delivered, changes)?;
+            if let (Some(from), Some(settled)) = (state, forgotten.of(destination, *id)) {
+                let settled = Settled { entry: Entry { id: free, ..settled.entry }, ..settled };
+                if Writing::new(file)?.settle(row, &settled)? {
+                    // None of its lane is open behind it yet.
+                    changes.moved(row, Some(from), Some(settled.outcome.state()));
+                }
+            }
         }
         if deliveries.is_empty() {
             for row in destinations_of(file, columns)? {
@@ -404,11 +404,11 @@ fn insert(file: &Connection, id: i64, columns: &[Value]) -> rusqlite::Result<()>
 /// Has the keys of a message remembered for the rest of their time.
 fn remember(columns: &[Value], keys: &[[u8; 16]], changes: &mut Changes) {
     let (Some(Value::Text(source)), Some(Value::Integer(until))) = (columns.first(), columns.get(2)) else { return };
-    let Some(until) = u32::try_from(*until).ok().filter(|until| i64::from(*until) > changes.now().unix()) else {
+    let Some(until) = u32::try_from(*until).ok().filter(|until| i64::from(*until) > changes.now.unix()) else {
         return;
     };
     let source = Keyspace::of_source(source).tag();
-    keys.iter().for_each(|key| changes.remember(Record { source, key: Key(*key), until }));
+    keys.iter().for_each(|key| changes.records.push(Record { source, key: Key(*key), until }));
 }
 
 /// The rows of all destinations of a message's source; of its unnamed one when none is known.
@@ -419,13 +419,13 @@ fn destinations_of(file: &Connection, columns: &[Value]) -> rusqlite::Result<Vec
     if known.is_empty() { Ok(vec![statements::destination(file, &DestinationId::unnamed(source))?]) } else { Ok(known) }
 }
 
-/// Writes a delivery that keeps the rule of lanes: blocked when its lane has an open one, else not.
+/// Writes a delivery that keeps the rule of lanes: blocked when its lane has an open one, else not. In which state, unless it is there.
 fn deliver(
     file: &Connection,
     (message, destination): (i64, i64),
     delivered: &Delivered,
     changes: &mut Changes,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<Option<State>> {
     let Delivered { attempts, before_replay, settled, replayed, lane, status, .. } = delivered;
     let busy = match lane {
         Some(lane) if delivered.state.is_open() => statements::is_busy(file, destination, lane.cast_unsigned())?,
@@ -437,12 +437,13 @@ fn deliver(
         State::Blocked => State::Queued,
         state @ (State::Queued | State::Retrying | State::Delivered | State::Dead) => state,
     };
-    let latest = changes.due().saturating_add(MAX_PAUSE);
-    let due =
-        (state == State::Retrying).then(|| delivered.due.filter(|due| *due <= latest).unwrap_or_else(|| changes.due()));
+    let latest = changes.due.saturating_add(MAX_PAUSE);
+    let due = (state == State::Retrying).then(|| delivered.due.filter(|due| *due <= latest).unwrap_or(changes.due));
     let failures = delivered.failures.as_json();
-    file.prepare_cached(
-        "INSERT INTO deliveries (message, destination, state, attempts, before_replay, settled, due, replayed, lane, status, failures)
+    // Where the file is damaged, it may have one twice.
+    let inserted = file
+    .prepare_cached(
+        "INSERT OR IGNORE INTO deliveries (message, destination, state, attempts, before_replay, settled, due, replayed, lane, status, failures)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )?
     .execute(params![
@@ -458,14 +459,17 @@ fn deliver(
         status,
         failures
     ])?;
+    if inserted == 0 {
+        return Ok(None);
+    }
     changes.moved(destination, None, Some(state));
-    Ok(())
+    Ok(Some(state))
 }
 
 impl Delivered {
     /// One of which nothing is known.
     fn lost(changes: &Changes) -> Self {
-        let at = changes.now();
+        let at = changes.now;
         let failed = FailedAttempt { at, ms: 0, status: None, reason: RECORD_LOST.to_owned(), answer: String::new() };
         Self {
             state: State::Dead,
@@ -479,42 +483,19 @@ impl Delivered {
             failures: Failures::default().with(failed),
         }
     }
-
-    /// The same after an attempt whose outcome the file did not learn of.
-    fn after(&self, settled: Option<Settled>) -> Self {
-        let mut after = Self { failures: self.failures.clone(), ..*self };
-        let same = |settled: &Settled| self.state.is_open() && settled.before_replay == self.before_replay;
-        let Some(settled) = settled.filter(same) else { return after };
-        (after.attempts, after.settled) = (settled.attempts, settled.at);
-        let failed = match settled.outcome {
-            Outcome::Delivered { status, .. } => {
-                after.state = State::Delivered;
-                after.status = status.map(|status| i64::from(status) - statements::STATUS);
-                return after;
-            }
-            Outcome::Retry { failed, .. } => {
-                (after.state, after.due) = (State::Retrying, Some(settled.due));
-                failed
-            }
-            Outcome::Dead { failed } => {
-                after.state = State::Dead;
-                failed
-            }
-        };
-        after.failures = self.failures.with(failed);
-        after
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::schema;
     use super::super::tests::World;
     use super::*;
     use crate::limits;
     use crate::message::Message;
     use crate::message::codec;
+    use crate::store::Outcome;
     use crate::time::Moment;
 
     const NOW: i64 = 1_000_000;
@@ -667,9 +648,8 @@ mod tests {
         let forgotten = Forgotten::default();
         forgotten.set_aside(4);
         for (id, outcome) in outcomes {
-            let (attempts, due) = (2, NOW + 9);
-            let was = State::Queued;
-            let settled = Settled { queue: 0, id, lane: None, was, attempts, before_replay: 0, outcome, at: 3, due };
+            let entry = Entry { id, lane: None, attempts: 1, before_replay: 0, replayed: None };
+            let settled = Settled { queue: 0, entry, attempts: 2, outcome, at: 3, due: NOW + 9 };
             forgotten.keep(&DestinationId::unnamed("shop"), settled);
         }
         let new = present();

@@ -1,12 +1,16 @@
-//! What is written of a message, and what is known of one without reading it.
+//! Messages as they are written to rows and read from them.
 
+use bytes::Bytes;
+use http::Method;
 use rusqlite::Connection;
 use rusqlite::OptionalExtension as _;
+use rusqlite::Row;
 
+use super::ids;
 use super::statements::limit_of;
-use crate::event::Lane;
 use crate::message::Message;
 use crate::message::codec;
+use crate::time::Moment;
 
 /// Why a delivery is given up whose message is not what was written.
 pub(super) const DAMAGED: &str = "damaged on disk";
@@ -50,9 +54,39 @@ pub(super) fn size(connection: &Connection, id: i64) -> rusqlite::Result<Option<
     Ok(size.map(|size| usize::try_from(size).unwrap_or_default()))
 }
 
-/// A lane as entries have it.
-pub(super) fn lane(lane: Option<Lane>) -> Option<u64> {
-    lane.map(|lane| lane.0)
+/// The columns from which a message is read.
+pub(super) const COLUMNS: &str =
+    "source, event_id, type, received, checksum, method, target, trace, verified, headers, body";
+
+/// Reads one message; `None` when there is none, or it is not what was written.
+pub(super) fn whole(file: &Connection, id: i64) -> rusqlite::Result<Option<Message>> {
+    let mut statement = file.prepare_cached(&format!("SELECT {COLUMNS} FROM messages WHERE id = ?1"))?;
+    Ok(statement.query_row([id], |row| read(row, id, 0)).optional()?.flatten())
+}
+
+/// The message in [`COLUMNS`], which begin at this column; `None` when it is not what was written.
+pub(super) fn read(row: &Row<'_>, id: i64, begin: usize) -> rusqlite::Result<Option<Message>> {
+    let text = |column: usize| Ok::<_, rusqlite::Error>(row.get_ref(begin + column)?.as_str().ok());
+    let value = |column: usize| Ok::<_, rusqlite::Error>(text(column)?.and_then(codec::value));
+    let number = |column: usize| Ok::<_, rusqlite::Error>(row.get_ref(begin + column)?.as_i64().ok());
+    let (Some(source), Some(event_id), Some(method)) = (value(0)?, value(1)?, text(5)?) else { return Ok(None) };
+    let (Some(target), Some(json)) = (text(6)?, text(9)?) else { return Ok(None) };
+    let Ok(body) = row.get_ref(begin + 10)?.as_blob() else { return Ok(None) };
+    let (Ok(method), Some(headers)) = (method.parse::<Method>(), codec::from_json(json)) else { return Ok(None) };
+    let message = Message {
+        source,
+        event_id,
+        kind: value(2)?,
+        received_at: number(3)?.map_or_else(|| ids::stored(id), Moment::from_millis),
+        method,
+        headers,
+        body: Bytes::copy_from_slice(body),
+        target: target.into(),
+        trace: value(7)?,
+        verified: number(8)? == Some(1),
+        keys: None,
+    };
+    Ok((number(4)? == Some(i64::from(codec::checksum(&message, json)))).then_some(message))
 }
 
 #[cfg(test)]
@@ -60,7 +94,6 @@ mod tests {
     use proptest::prelude::*;
     use rusqlite::types::Value;
 
-    use super::super::message_row;
     use super::super::schema;
     use super::super::statements;
     use super::super::statements::Writing;
@@ -72,7 +105,7 @@ mod tests {
         schema::create(&file).expect("a layout");
         let mut writing = Writing::new(&file).expect("statements");
         writing.message(1, (message, &Columns::of(message), None)).expect("a message");
-        writing.delivery((1, 1), Some(7), crate::time::Moment::from_unix(0)).expect("a delivery");
+        writing.delivery((1, 1), Some(7), Moment::from_unix(0)).expect("a delivery");
         drop(writing);
         file
     }
@@ -92,7 +125,7 @@ mod tests {
         fn any_message_comes_back_as_it_was(message in Message::any()) {
             let file = written(&message);
             prop_assert_eq!(size(&file, 1), Ok(Some(message.weight())));
-            prop_assert_eq!(message_row::whole(&file, 1), Ok(Some(message)));
+            prop_assert_eq!(whole(&file, 1), Ok(Some(message)));
         }
 
         #[test]
@@ -106,7 +139,7 @@ mod tests {
             // What must not be nothing cannot be.
             let _refused = file.execute(&format!("UPDATE {table} SET {name} = ?1"), [value]);
             for state in [3, 4] {
-                prop_assert!(message_row::whole(&file, 1).is_ok() && size(&file, 1).is_ok());
+                prop_assert!(whole(&file, 1).is_ok() && size(&file, 1).is_ok());
                 prop_assert!(statements::entry(&file, 1, 1).is_ok() && statements::oldest(&file, 1).is_ok());
                 prop_assert!(statements::fresh(&file, 1, 9).is_ok() && statements::due(&file, 1, 10, 9).is_ok());
                 prop_assert!(statements::next_due(&file, 1, 0).is_ok() && statements::counts(&file, 1).is_ok());

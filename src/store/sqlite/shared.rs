@@ -16,15 +16,16 @@ use std::time::Instant;
 
 use super::connections::Connections;
 use super::housekeeper::Housekeeper;
-use super::mailbox::Batch;
 use super::mailbox::Mailbox;
 use super::mailbox::Settled;
 use super::queue::Claims;
 use super::queue::Counts;
+use super::queue::Entry;
 use crate::clock::Clock;
 use crate::limits;
 use crate::message::Message;
 use crate::store::DestinationId;
+use crate::store::Outcome;
 use crate::store::Queue;
 use crate::store::State;
 use crate::store::dedupe_log::DedupeLog;
@@ -32,7 +33,6 @@ use crate::store::dedupe_log::DedupeLog;
 /// Most outcomes that are kept for a file that was set aside.
 const MAX_FORGOTTEN: usize = 16 * 1024;
 
-#[derive(Debug)]
 pub(super) struct Shared {
     pub(super) path: PathBuf,
     pub(super) limits: limits::Sqlite,
@@ -50,9 +50,12 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Waits for a batch, for at most this long; `None` when there will be no more.
-    pub(super) fn next(&self, patience: Duration) -> Option<Batch> {
-        self.mailbox.next(patience)
+    /// Has the writer record what became of a delivery, after so many attempts.
+    pub(super) fn settle(&self, queue: usize, entry: Entry, attempts: u32, outcome: Outcome) {
+        let at = self.pauses.now();
+        let pause = if let Outcome::Retry { after, .. } = &outcome { *after } else { Duration::ZERO };
+        let due = at.saturating_add(i64::try_from(pause.as_millis()).unwrap_or(i64::MAX));
+        self.mailbox.settle(Settled { queue, entry, attempts, outcome, at, due });
     }
 }
 
@@ -76,11 +79,6 @@ impl Pauses {
         self.at.saturating_add(i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
     }
 
-    /// What the clock of the process shows now.
-    pub(super) fn instant(&self) -> Instant {
-        self.clock.instant()
-    }
-
     /// What the clock of the process shows at this time.
     pub(super) fn instant_of(&self, due: i64) -> Instant {
         let since = u64::try_from(due.saturating_sub(self.at)).unwrap_or(0);
@@ -101,7 +99,6 @@ pub(super) struct Known {
     /// The row of its destination.
     destination: AtomicI64,
     keep: Mutex<Duration>,
-    refilled: Mutex<Option<Instant>>,
 }
 
 impl Known {
@@ -120,17 +117,6 @@ impl Known {
 
     pub(super) fn set_keep(&self, keep: Duration) {
         *self.keep.lock().unwrap_or_else(PoisonError::into_inner) = keep;
-    }
-
-    /// Notes a refill.
-    pub(super) fn refilled(&self, now: Instant) {
-        *self.refilled.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
-    }
-
-    /// Whether the last refill is at least this long ago.
-    pub(super) fn is_stale(&self, now: Instant, age: Duration) -> bool {
-        let refilled = *self.refilled.lock().unwrap_or_else(PoisonError::into_inner);
-        refilled.is_none_or(|refilled| now.saturating_duration_since(refilled) >= age)
     }
 }
 
@@ -178,7 +164,6 @@ impl Queues {
             claims,
             destination: AtomicI64::new(row),
             keep: Mutex::new(keep),
-            refilled: Mutex::default(),
         }));
         queue
     }
@@ -246,8 +231,8 @@ impl Forgotten {
     /// Keeps an outcome that has no delivery, if it can have had one.
     pub(super) fn keep(&self, destination: &DestinationId, settled: Settled) {
         let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
-        if settled.id <= self.gone.load(Ordering::Relaxed) && outcomes.len() < MAX_FORGOTTEN {
-            outcomes.insert((destination.clone(), settled.id), settled);
+        if settled.entry.id <= self.gone.load(Ordering::Relaxed) && outcomes.len() < MAX_FORGOTTEN {
+            outcomes.insert((destination.clone(), settled.entry.id), settled);
         }
     }
 

@@ -125,23 +125,23 @@ impl<'c> Writing<'c> {
 
     /// Writes what an attempt came to; whether the delivery was open since the same replay.
     pub(super) fn settle(&mut self, destination: i64, settled: &Settled) -> rusqlite::Result<bool> {
-        let (state, at, due, status, failed) = match &settled.outcome {
-            Outcome::Delivered { at, status } => (State::Delivered, at.millis(), None, *status, None),
-            Outcome::Retry { failed, .. } => (State::Retrying, settled.at, Some(settled.due), None, Some(failed)),
-            Outcome::Dead { failed } => (State::Dead, failed.at.millis(), None, None, Some(failed)),
+        let (at, due, status, failed) = match &settled.outcome {
+            Outcome::Delivered { at, status } => (at.millis(), None, *status, None),
+            Outcome::Retry { failed, .. } => (settled.at, Some(settled.due), None, Some(failed)),
+            Outcome::Dead { failed } => (failed.at.millis(), None, None, Some(failed)),
         };
         let failures = match failed {
             Some(failed) => {
                 let earlier =
-                    self.failures.query_row([settled.id, destination], |row| Ok(failures(row, 0))).optional()?;
+                    self.failures.query_row([settled.entry.id, destination], |row| Ok(failures(row, 0))).optional()?;
                 Some(earlier.unwrap_or_default().with(failed.clone()))
             }
             None => None,
         };
         let failures = failures.as_ref().and_then(Failures::as_json);
         let status = status.map(|status| i64::from(status) - STATUS);
-        let (attempts, before_replay) = (settled.attempts, settled.before_replay);
-        let (id, state) = (settled.id, ids::state(state));
+        let (attempts, before_replay) = (settled.attempts, settled.entry.before_replay);
+        let (id, state) = (settled.entry.id, ids::state(settled.outcome.state()));
         let parameters = params![id, destination, before_replay, state, attempts, at, due, status, failures];
         Ok(self.settle.execute(parameters)? > 0)
     }

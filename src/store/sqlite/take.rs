@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 use std::time::Instant;
 
 use rusqlite::Connection;
@@ -11,15 +10,13 @@ use tokio::sync::oneshot;
 use super::Sqlite;
 use super::closing;
 use super::ids;
-use super::mailbox::Settled;
-use super::message_row;
 use super::queue::Entry;
 use super::queue::Need;
+use super::reopening;
 use super::rows;
 use super::shared::Known;
 use super::shared::Shared;
 use super::statements;
-use super::unreadable;
 use crate::event::Lane;
 use crate::message::Message;
 use crate::store::Claimed;
@@ -27,14 +24,10 @@ use crate::store::FailedAttempt;
 use crate::store::Failures;
 use crate::store::Outcome;
 use crate::store::Queue;
-use crate::store::State;
 use crate::store::Tries;
 use crate::store::Unavailable;
 use crate::store::Want;
 use crate::time::Moment;
-
-/// A queue in which nothing is found is read again when that is so long ago, whatever is known of it.
-pub(super) const STALE: Duration = Duration::from_secs(1);
 
 impl Sqlite {
     /// See [`Store::take`](crate::store::Store::take).
@@ -57,7 +50,8 @@ impl Sqlite {
                 let read = move || (sqlite.shared.connections.reader.with(|file| taking.read(file)), taking);
                 let (read, loaded) = tokio::task::spawn_blocking(read).await.map_err(|_ending| closing())?;
                 // Those that have their messages are handed out all the same.
-                unreadable(read).or_else(|error| if loaded.is_empty() { Err(error) } else { Ok(()) })?;
+                let read = read.ok_or_else(reopening).and_then(|read| Ok(read?));
+                read.or_else(|error| if loaded.is_empty() { Err(error) } else { Ok(()) })?;
                 taking = loaded;
             }
             if taking.found_damage_alone() {
@@ -71,10 +65,7 @@ impl Sqlite {
     /// Takes what is claimed; waits for the writer where nothing is, and there may be something.
     async fn claimed(&self, known: &Known, max: usize) -> Result<VecDeque<Entry>, Unavailable> {
         let (shared, index) = (&self.shared, known.queue.index());
-        let (entries, mut need) = known.claims.take(max, shared.pauses.now());
-        if entries.is_empty() && need == Need::Nothing && max > 0 && known.is_stale(shared.pauses.instant(), STALE) {
-            need = Need::Now;
-        }
+        let (entries, need) = known.claims.take(max, shared.pauses.now());
         match need {
             Need::Nothing => Ok(entries),
             Need::Soon => {
@@ -145,7 +136,7 @@ impl Taking {
             }
             let message = match cached {
                 Some(message) => Some(message),
-                None => message_row::whole(connection, id)?.map(Arc::new),
+                None => rows::whole(connection, id)?.map(Arc::new),
             };
             let failures = match attempts {
                 0 => Failures::default(),
@@ -180,20 +171,10 @@ impl Taking {
             source = self.known.queue.id().source,
             "a queued event is damaged on disk and cannot be delivered; it is kept as a dead letter"
         );
-        let (at, now) = (self.shared.wall.now(), self.shared.pauses.now());
-        let (reason, status, answer) = (rows::DAMAGED.to_owned(), None, String::new());
-        let outcome = Outcome::Dead { failed: FailedAttempt { at, ms: 0, status, reason, answer } };
-        self.shared.mailbox.settle(Settled {
-            queue: self.known.queue.index(),
-            id: entry.id,
-            lane: entry.lane,
-            was: was(entry.attempts, entry.replayed.is_some()),
-            attempts: entry.attempts,
-            before_replay: entry.before_replay,
-            outcome,
-            at: now,
-            due: now,
-        });
+        let (at, reason) = (self.shared.wall.now(), rows::DAMAGED.to_owned());
+        let failed = FailedAttempt { at, ms: 0, status: None, reason, answer: String::new() };
+        let attempts = entry.attempts;
+        self.shared.settle(self.known.queue.index(), entry, attempts, Outcome::Dead { failed });
     }
 
     /// Whether none has its message.
@@ -234,9 +215,4 @@ impl Drop for Taking {
             self.known.queue.signal().raise();
         }
     }
-}
-
-/// The state in which a delivery is claimed.
-pub(super) fn was(attempts: u32, is_replayed: bool) -> State {
-    if attempts > 0 || is_replayed { State::Retrying } else { State::Queued }
 }

@@ -8,19 +8,24 @@ use http::HeaderValue;
 use tempfile::TempDir;
 
 use super::*;
+use crate::clock::Clock;
 use crate::limits;
+use crate::limits::Limits;
 use crate::store::Delivery;
 use crate::store::DestinationId;
 use crate::store::Earlier;
 use crate::store::FailedAttempt;
 use crate::store::Keyspace;
+use crate::store::Kind;
 use crate::store::Known as KnownBy;
+use crate::store::Options;
 use crate::store::QueueTerms;
 use crate::store::State;
 use crate::store::Store;
 use crate::store::Taken;
 use crate::store::Token;
 use crate::store::Want;
+use crate::supervisor::Supervisor;
 use crate::time::Moment;
 
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
@@ -120,16 +125,20 @@ impl World {
 }
 
 pub(super) fn open(path: &Path, limits: &Limits, clock: &Clock, supervisor: &Supervisor) -> Result<Sqlite, String> {
-    Sqlite::open(&Options {
-        path: path.to_owned(),
+    let options = Options {
+        kind: &Kind::Sqlite(path.to_owned()),
+        spaces: &[Keyspace::of_source("shop")],
         max_events: 1000,
-        sources: &[Keyspace::of_source("shop")],
         min_free: 0,
-        supervisor,
         fsync: false,
-        limits: limits.clone(),
+        timeout: HOUR,
+        durability: None,
+        lease: HOUR,
+        limits,
         clocks: (clock.clone(), clock.clone()),
-    })
+        supervisor,
+    };
+    Sqlite::open(path, &options)
 }
 
 pub(super) fn message(id: &str) -> Arc<Message> {
@@ -457,8 +466,8 @@ async fn a_command_that_fails_fails_alone() {
     };
     let (failed, ()) = tokio::join!(world.sqlite().command(wrong), world.enqueue(&queue, "a", None));
     assert!(failed.expect_err("it is there").to_string().contains("UNIQUE"), "and it says why");
-    let deleted =
-        world.sqlite().view(|file| file.query_row("SELECT message FROM deleted", [], |row| row.get::<_, i64>(0)));
+    let read = |file: &Connection| file.query_row("SELECT message FROM deleted", [], |row| row.get::<_, i64>(0));
+    let deleted = world.sqlite().view(move |file| Ok::<_, Unavailable>(read(file)?));
     assert_eq!((deleted.await.expect("a row"), restarts(&world)), (0, 0));
 }
 
@@ -567,6 +576,6 @@ async fn whoever_asks_after_a_while_gets_what_nobody_told_of() {
     let untold = |file: &Connection, _: &mut Changes| file.execute("UPDATE deliveries SET state = 3, attempts = 0", []);
     world.sqlite().command(untold).await.expect("written");
     assert!(world.take(&queue, 9).await.is_empty(), "nothing is known of it");
-    world.hand.advance(take::STALE);
+    world.hand.advance(Duration::from_millis(queue::STALE.unsigned_abs()));
     assert_eq!(ids(&world.take(&queue, 9).await), ["a"]);
 }

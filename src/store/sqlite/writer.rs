@@ -20,17 +20,15 @@ use super::batch::Work;
 use super::changes::Changes;
 use super::fault::Fault;
 use super::mailbox::Batch;
-use super::mailbox::Command;
 use super::open;
 use super::open::Failure;
-use super::private;
 use super::retention::Bounds;
 use super::retention::Retention;
 use super::shared::Known;
 use super::shared::Shared;
 use super::statements;
 use super::statements::Writing;
-use crate::store::Unavailable;
+use crate::store::private;
 use crate::supervisor::Heartbeat;
 use crate::supervisor::Lost;
 use crate::time::Moment;
@@ -86,7 +84,7 @@ impl Writer {
     }
 
     fn serve(&mut self, connection: &Connection, beat: &Heartbeat) -> Result<(), Lost> {
-        while let Some(batch) = self.shared.next(IDLE) {
+        while let Some(batch) = self.shared.mailbox.next(IDLE) {
             self.turn(connection, batch, beat)?;
             beat.idle();
         }
@@ -122,7 +120,7 @@ impl Writer {
         }
         self.refill_all(connection, &touched, refills).map_err(|error| self.lose(&error))?;
         for aside in asides {
-            (aside.0)(connection, &mut || match self.shared.next(Duration::ZERO) {
+            aside(connection, &mut || match self.shared.mailbox.next(Duration::ZERO) {
                 Some(batch) => self.turn(connection, batch, beat),
                 None => Ok(()),
             })?;
@@ -271,8 +269,11 @@ impl Writer {
         drop(writing);
         while let Some(command) = work.batch.commands.pop_front() {
             let mut changes = Changes::new(now, due, self.last);
-            obey(&transaction, command, &mut changes, work)?;
-            self.last = changes.last;
+            let (done, respond) = command(&transaction, &mut changes);
+            let last = changes.last;
+            work.follow(changes, respond);
+            done?;
+            self.last = last;
         }
         self.retention.wrote(work.bytes());
         if purge {
@@ -332,33 +333,9 @@ impl Writer {
             }
         }
         let any = !entries.is_empty();
-        claims.refill(entries, full || left, statements::next_due(connection, destination, now)?);
-        known.refilled(self.shared.pauses.instant());
+        claims.refill(entries, full || left, statements::next_due(connection, destination, now)?, now);
         Ok(any)
     }
-}
-
-/// Carries out a command, wholly or not at all. One that fails by itself fails alone.
-fn obey(
-    transaction: &Connection,
-    Command { act, reply }: Command,
-    changes: &mut Changes,
-    work: &mut Work,
-) -> rusqlite::Result<()> {
-    let acted = transaction.execute_batch("SAVEPOINT command").and_then(|()| act(transaction, changes));
-    match acted.and_then(|answer| transaction.execute_batch("RELEASE command").map(|()| answer)) {
-        Ok(answer) => work.obeyed(changes, reply, answer),
-        Err(error) if Fault::is_of_statement(&error) => {
-            // One that is gone has stopped waiting.
-            let _gone = reply.send(Err(Unavailable(format!("the SQLite file cannot be used for that: {error}"))));
-            transaction.execute_batch("ROLLBACK TO command; RELEASE command")?;
-        }
-        Err(error) => {
-            work.disobeyed(reply);
-            return Err(error);
-        }
-    }
-    Ok(())
 }
 
 impl Drop for Writer {

@@ -23,16 +23,16 @@ use doorward::store::Earlier;
 use doorward::store::FailedAttempt;
 use doorward::store::Filter;
 use doorward::store::Keyspace;
+use doorward::store::Kind;
 use doorward::store::Known;
 use doorward::store::MessageId;
 use doorward::store::Once;
+use doorward::store::Options;
 use doorward::store::Published;
 use doorward::store::Queue;
 use doorward::store::QueueTerms;
-use doorward::store::Redis;
 use doorward::store::RedisUrl;
 use doorward::store::Route;
-use doorward::store::Sqlite;
 use doorward::store::State;
 use doorward::store::Stats;
 use doorward::store::Store;
@@ -40,8 +40,6 @@ use doorward::store::Summary;
 use doorward::store::Taken;
 use doorward::store::Token;
 use doorward::store::Want;
-use doorward::store::redis;
-use doorward::store::sqlite;
 use doorward::supervisor::Supervisor;
 use doorward::time::Moment;
 use http::HeaderValue;
@@ -168,34 +166,24 @@ impl Process {
         };
         let spaces: Vec<_> = (0..QUEUES).map(|queue| Keyspace::of_source(&source(queue))).collect();
         let supervisor = Supervisor::default();
-        let limits = terms.limits.clone();
-        let store = runtime.0.block_on(async {
-            match place {
-                Place::Sqlite(folder) => {
-                    let options = sqlite::Options {
-                        path: folder.path().join("store.db"),
-                        max_events: 10_000,
-                        sources: &spaces,
-                        min_free: 0,
-                        supervisor: &supervisor,
-                        fsync: false,
-                        limits,
-                        clocks: (terms.wall.clone(), clock.clone()),
-                    };
-                    Store::Sqlite(Arc::new(Sqlite::open(&options).expect("a store")))
-                }
-                Place::Redis(url) => Store::Redis(Redis::new(&redis::Options {
-                    url: &RedisUrl::parse(url).expect("an address"),
-                    timeout: terms.timeout,
-                    durability: None,
-                    lease: terms.lease,
-                    spaces: &spaces,
-                    limits,
-                    clock: clock.clone(),
-                    supervisor: &supervisor,
-                })),
-            }
-        });
+        let kind = match place {
+            Place::Sqlite(folder) => Kind::Sqlite(folder.path().join("store.db")),
+            Place::Redis(url) => Kind::Redis(RedisUrl::parse(url).expect("an address")),
+        };
+        let options = Options {
+            kind: &kind,
+            spaces: &spaces,
+            max_events: 10_000,
+            min_free: 0,
+            fsync: false,
+            timeout: terms.timeout,
+            durability: None,
+            lease: terms.lease,
+            limits: &terms.limits,
+            clocks: (terms.wall.clone(), clock.clone()),
+            supervisor: &supervisor,
+        };
+        let store = runtime.0.block_on(async { Store::open(&options) }).expect("a store");
         let queue = |queue| QueueTerms { id: destination(queue), keep: DAYS };
         let queues: Vec<_> = (0..terms.queues).map(queue).collect();
         let queues = runtime.0.block_on(async {

@@ -30,7 +30,6 @@ use crate::store::Part;
 use crate::store::State;
 use crate::store::Summary;
 use crate::store::Unavailable;
-use crate::store::redis::connection::Failed;
 use crate::store::redis::script::Call;
 
 /// Most deliveries that are changed in one step, so that nobody waits for long.
@@ -73,34 +72,25 @@ impl Redis {
     async fn one(&self, place: &Place, id: MessageId) -> Result<Option<(Summary, Option<Arc<Message>>)>, AdminError> {
         let call = queue_scripts::SHOW.call(place.keys()).argument(self.now());
         let call = call.argument(place.id.name.as_str()).argument(id.to_string());
-        let shown: Value = self.links.call(&place.space, Use::Upkeep, &call).await.map_err(unavailable)?;
+        let shown: Value = self.links.call(&place.space, Use::Upkeep, &call).await?;
         Ok(entry::details(&place.id, shown))
     }
 
-    pub(in crate::store) async fn replay(
-        &self,
-        source: &str,
-        id: MessageId,
-        destination: Option<&str>,
-    ) -> Result<u64, AdminError> {
-        let filter = Filter { destination: destination.map(str::to_owned), ..of_source(source) };
-        let mut found = Vec::new();
-        for place in self.places(&filter).await? {
-            if let Some((summary, _)) = self.one(&place, id).await? {
-                found.push((place, summary.state));
+    /// Has these deliveries made again, as far as they are finished; how many.
+    pub(in crate::store) async fn replay(&self, deliveries: &[Summary]) -> Result<u64, AdminError> {
+        let (mut replayed, mut queued) = (0, false);
+        for delivery in deliveries {
+            let id = delivery.destination_id();
+            let line = self.lines().iter().find(|line| *line.id() == id).map(Arc::clone);
+            if let Some(line) = line {
+                replayed += self.reopen(&line, &[delivery.state], &[delivery.id]).await?;
+                queued = true;
             }
         }
-        let Some((_, first)) = found.first() else { return Err(AdminError::NoSuchEvent(source.to_owned(), id)) };
-        let first = *first;
-        let any_dead = found.iter().any(|(_, state)| *state == State::Dead);
-        let meant = |state: State| if any_dead { state == State::Dead } else { !state.is_open() };
-        let mut again = 0;
-        for (place, state) in found.iter().filter(|(_, state)| meant(*state)) {
-            again += self.replay_some(place, &[*state], &[id]).await?;
+        match deliveries.first().filter(|_| !queued) {
+            Some(delivery) => Err(AdminError::NoQueue(delivery.source.clone())),
+            None => Ok(replayed),
         }
-        // Nothing is finished, or somebody was faster.
-        let open = if first.is_open() { first } else { State::Retrying };
-        if again == 0 { Err(AdminError::Waiting(open)) } else { Ok(again) }
     }
 
     pub(in crate::store) async fn replay_all(&self, part: Part) -> Result<Done, AdminError> {
@@ -113,8 +103,9 @@ impl Redis {
         let (found, next) = self.found(&search, &places).await?;
         let mut deliveries = 0;
         for place in &places {
+            let Some(line) = &place.line else { return Err(AdminError::NoQueue(place.id.source.clone())) };
             let ids = found.get(&place.id).map(Vec::as_slice).unwrap_or_default();
-            deliveries += self.replay_some(place, &search.part.states, ids).await?;
+            deliveries += self.reopen(line, &search.part.states, ids).await?;
         }
         Ok(Done { deliveries, next })
     }
@@ -129,14 +120,14 @@ impl Redis {
             if ids.is_empty() {
                 continue;
             }
-            let names: BTreeSet<String> = self.destinations(&place.space).await.map_err(unavailable)?;
+            let names: BTreeSet<String> = self.destinations(&place.space).await?;
             for ids in ids.chunks(PART) {
                 let records = names.iter().map(|name| line::key(&place.space, name, "records"));
                 let call = queue_scripts::PURGE.call(place.keys().chain([answer_key(&place.space)?]).chain(records));
                 let call = call.argument(self.now()).argument(letters(&search.part.states));
                 let call = call.argument(names.len().to_string());
                 let call = names.iter().fold(call, |call, name| call.argument(name.as_str()));
-                deliveries += self.change(place, call, ids).await?;
+                deliveries += self.change(&place.space, call, ids).await?;
             }
         }
         Ok(Done { deliveries, next })
@@ -146,28 +137,27 @@ impl Redis {
     async fn found(&self, search: &Search, places: &[Place]) -> Result<(Ids, Option<MessageId>), AdminError> {
         let Found { deliveries, next } = self.search(search, places).await?;
         let mut found = Ids::new();
-        for Summary { source, destination, id, .. } in deliveries {
-            found.entry(DestinationId { source, name: destination }).or_default().push(id);
+        for delivery in deliveries {
+            found.entry(delivery.destination_id()).or_default().push(delivery.id);
         }
         Ok((found, next))
     }
 
-    /// Replays deliveries that are still in one of these states; how many.
-    async fn replay_some(&self, place: &Place, states: &[State], ids: &[MessageId]) -> Result<u64, AdminError> {
-        let Some(line) = &place.line else { return Err(AdminError::NoQueue(place.id.source.clone())) };
-        let mut again = 0;
+    /// Has deliveries made again that are still in one of these states; how many.
+    async fn reopen(&self, line: &Line, states: &[State], ids: &[MessageId]) -> Result<u64, AdminError> {
+        let mut reopened = 0;
         for ids in ids.chunks(PART) {
-            let call = queue_scripts::REPLAY.call(place.keys().chain([answer_key(&place.space)?])).argument(self.now());
-            let call = call.argument(place.id.name.as_str()).argument(letters(states));
-            again += self.change(place, call, ids).await?;
+            let call = queue_scripts::REPLAY.call(line.keys().chain([answer_key(&line.space)?])).argument(self.now());
+            let call = call.argument(line.id().name.as_str()).argument(letters(states));
+            reopened += self.change(&line.space, call, ids).await?;
             line.queue.signal().raise();
         }
-        Ok(again)
+        Ok(reopened)
     }
 
-    async fn change(&self, place: &Place, call: Call, ids: &[MessageId]) -> Result<u64, AdminError> {
+    async fn change(&self, space: &Keyspace, call: Call, ids: &[MessageId]) -> Result<u64, AdminError> {
         let call = ids.iter().fold(call, |call, id| call.argument(id.to_string()));
-        self.links.call(&place.space, Use::Upkeep, &call).await.map_err(unavailable)
+        Ok(self.links.call(space, Use::Upkeep, &call).await?)
     }
 
     /// The destinations that a filter means: those that are configured, and those that a source had before.
@@ -189,7 +179,7 @@ impl Redis {
             match self.destinations(&space).await {
                 Ok(more) => names.extend(more),
                 // In a cluster, a part of it may be out that nobody asked for.
-                Err(failed) if !names.is_empty() || filter.source.is_some() => return Err(unavailable(failed)),
+                Err(failed) if !names.is_empty() || filter.source.is_some() => return Err(failed.into()),
                 Err(_) => {}
             }
             places.extend(names.into_iter().map(|name| {
@@ -229,8 +219,4 @@ fn letters(states: &[State]) -> String {
 fn answer_key(space: &Keyspace) -> Result<String, AdminError> {
     let number = getrandom::u64().map_err(|error| Unavailable(error.to_string()))?;
     Ok(format!("{}answer:{number:016x}", space.prefix()))
-}
-
-fn unavailable(failed: Failed) -> AdminError {
-    AdminError::Unavailable(failed.error)
 }

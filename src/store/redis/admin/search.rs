@@ -3,7 +3,6 @@
 use redis::Value;
 
 use super::Place;
-use super::unavailable;
 use crate::limits;
 use crate::store::AdminError;
 use crate::store::Filter;
@@ -116,8 +115,7 @@ impl Redis {
             let call = call.argument(direction).argument(from.as_str()).argument(to.as_str());
             let call = call.argument(list_page.to_string()).argument(search.index());
             let call = call.argument(list_step.to_string()).argument(list_bytes.to_string());
-            let listed = self.links.call(&place.space, Use::Upkeep, &call).await;
-            let (last, rows): (String, Vec<Value>) = listed.map_err(unavailable)?;
+            let (last, rows): (String, Vec<Value>) = self.links.call(&place.space, Use::Upkeep, &call).await?;
             pages += 1;
             let rows: Option<Vec<_>> = rows.into_iter().map(|row| entry::summary(&place.id, row)).collect();
             let rows = rows.ok_or_else(no_answer)?;

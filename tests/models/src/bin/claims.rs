@@ -56,7 +56,7 @@ impl Store {
         let full = read.len() == limit;
         let unclaimed = self.claims.unclaimed(read);
         let left = unclaimed.len() > wanted;
-        self.claims.refill(unclaimed.into_iter().take(wanted).map(entry).collect(), full || left, None);
+        self.claims.refill(unclaimed.into_iter().take(wanted).map(entry).collect(), full || left, None, 0);
     }
 
     /// Commits so many events, and does what it is asked for until the dispatcher ends.

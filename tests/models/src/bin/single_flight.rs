@@ -45,7 +45,7 @@ use shuttle::sync::atomic::AtomicUsize;
 use shuttle::sync::atomic::Ordering;
 use shuttle::thread;
 
-use self::flights::Entered;
+use self::claims::Entry;
 use self::flights::Flights;
 use self::limits::Dedup;
 use self::message::Keys;
@@ -73,7 +73,7 @@ impl Upstream {
 /// A request; the first one dies in its delivery, the second one fails.
 fn request(number: usize, flights: &std::sync::Arc<Flights>, upstream: &Upstream) {
     match flights.enter(KEYS, LEASE) {
-        Entered::Lead(flight) => {
+        Entry::Lead(flight) => {
             if upstream.delivered.load(Ordering::SeqCst) > 0 {
                 return flight.land(true);
             }
@@ -83,7 +83,7 @@ fn request(number: usize, flights: &std::sync::Arc<Flights>, upstream: &Upstream
                 number => flight.land(number > 1),
             }
         }
-        Entered::Follow { mut outcome, same_id } => {
+        Entry::Follow { mut outcome, same_id } => {
             assert!(same_id);
             let finished = loop {
                 match outcome.try_recv() {
@@ -94,7 +94,7 @@ fn request(number: usize, flights: &std::sync::Arc<Flights>, upstream: &Upstream
             };
             assert_eq!(finished, upstream.delivered.load(Ordering::SeqCst) > 0 && finished, "told too much");
         }
-        Entered::Busy(_) => panic!("there is room to wait"),
+        Entry::Busy(_) => panic!("there is room to wait"),
     }
 }
 
