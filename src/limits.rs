@@ -75,8 +75,6 @@ pub struct Sqlite {
     pub claimed_ahead: usize,
     /// Bytes of messages, of all queues together, that stay in memory after they were written, so that they need not be read.
     pub cached_bytes: usize,
-    /// How long a commit that holds nothing but outcomes may stay unsynced: what a power failure makes deliver again.
-    pub sync_every: Duration,
     /// Longest that messages are read at once, one in any case, and that one read keeps the WAL from restarting.
     pub max_read: Duration,
     /// Messages of a recovered file that are imported in one transaction.
@@ -165,7 +163,6 @@ impl Default for Sqlite {
             max_outcomes: 16 * 1024,
             claimed_ahead: 1024,
             cached_bytes: 8 * 1024 * 1024,
-            sync_every: Duration::from_secs(1),
             max_read: Duration::from_millis(100),
             recover_rows: 200,
             backup_pages: 256,

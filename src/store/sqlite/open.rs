@@ -102,8 +102,6 @@ impl Sqlite {
             min_free: options.min_free,
             last,
             damaged: false,
-            synced: Instant::now(),
-            syncs: true,
         };
         let (threads, log_thread) = threads(options.supervisor, &shared, writer)
             .map_err(|error| format!("cannot start a thread of the store: {error}"))?;
@@ -218,6 +216,8 @@ fn open(path: &Path) -> Result<(Connection, bool), Failure> {
         Owner::Other => return Err(Failure::Foreign),
     }
     connection.pragma_update(None, "journal_mode", "WAL")?;
+    // Also for what nobody waits for: a page of the WAL that the system cannot write by itself, between two syncs, would be lost unseen,
+    // and what is acknowledged behind it with it.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "cache_size", -CACHE)?;

@@ -549,27 +549,6 @@ async fn a_registered_destination_keeps_its_handle_and_its_terms_are_exchanged()
 }
 
 #[tokio::test]
-async fn what_is_acknowledged_is_synced_and_outcomes_alone_are_after_a_while() {
-    for (sync_every, alone) in [(Duration::ZERO, 2), (HOUR, 1)] {
-        let world = World::new(limits::Sqlite { sync_every, ..Default::default() });
-        let queue = world.queue("shop").await;
-        let synchronous = || {
-            world.sqlite().aside(|file, _next| {
-                let level = file.query_row("PRAGMA synchronous", [], |row| row.get::<_, i64>(0));
-                level.map_err(|error| Lost(error.to_string()))
-            })
-        };
-        world.enqueue(&queue, "a", None).await;
-        assert_eq!(synchronous().await.expect("a level"), 2, "FULL");
-        world.take(&queue, 1).await.remove(0).settle(world.delivered());
-        wait_until("it to be recorded", || world.sqlite().shared.mailbox.outcomes() == 0).await;
-        assert_eq!(synchronous().await.expect("a level"), alone);
-        world.enqueue(&queue, "b", None).await;
-        assert_eq!(synchronous().await.expect("a level"), 2, "FULL");
-    }
-}
-
-#[tokio::test]
 async fn whoever_asks_after_a_while_gets_what_nobody_told_of() {
     let world = World::new(limits::Sqlite::default());
     let queue = world.queue("shop").await;

@@ -54,9 +54,6 @@ pub(super) struct Writer {
     pub(super) last: i64,
     /// Whether what is in the file is not what was written.
     pub(super) damaged: bool,
-    /// When a commit was last synced, and whether the next one is.
-    pub(super) synced: Instant,
-    pub(super) syncs: bool,
 }
 
 impl Writer {
@@ -210,7 +207,6 @@ impl Writer {
         }
         open::truncate_wal(&connection)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
-        self.syncs = true;
         shared.housekeeper.watch(&mut connection)?;
         shared.connections.open(&shared.path)?;
         Ok(connection)
@@ -257,12 +253,6 @@ impl Writer {
             // Their senders are answered when the replies are dropped.
             work.batch.arrivals.clear();
         }
-        let acknowledged = !work.batch.arrivals.is_empty() || !work.batch.commands.is_empty();
-        let syncs = acknowledged || self.synced.elapsed() >= self.shared.limits.sync_every;
-        if self.syncs != syncs {
-            connection.pragma_update(None, "synchronous", if syncs { "FULL" } else { "NORMAL" })?;
-            self.syncs = syncs;
-        }
         let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
         let mut writing = Writing::new(&transaction)?;
         work.settle(&mut writing, due)?;
@@ -284,9 +274,6 @@ impl Writer {
             self.retention.purge(&transaction, Bounds { now, keep: &keep, last, checkpoint, arrived })?;
         }
         transaction.commit()?;
-        if syncs {
-            self.synced = Instant::now();
-        }
         Ok(())
     }
 
