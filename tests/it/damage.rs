@@ -135,15 +135,23 @@ struct Base(TempDir);
 
 impl Base {
     fn in_the_log() -> Self {
+        Self(Self::filled().kill().folder.expect("its folder"))
+    }
+
+    /// A gateway with all events.
+    fn filled() -> Gateway {
         let gateway = Gateway::start(&queued("http://127.0.0.1:1/app", ""));
         for number in 0..EVENTS {
             assert_eq!(Github::delivery(&number.to_string(), body(number)).send(gateway.address()).text(), QUEUED);
         }
-        Self(gateway.kill().folder.expect("its folder"))
+        gateway
     }
 
     fn in_the_file() -> Self {
-        let base = Self::in_the_log();
+        let gateway = Self::filled();
+        // A start reads the messages whose keys may not be in the log.
+        wait_until("the dedupe log", || gateway.metric("doorward_dedupe_log_unsynced_seconds") == 0.0);
+        let base = Self(gateway.kill().folder.expect("its folder"));
         let moved = rusqlite::Connection::open(base.0.path().join("store.db"))
             .and_then(|file| file.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, i64>(0)));
         assert_eq!(moved, Ok(0));
