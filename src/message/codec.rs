@@ -48,7 +48,10 @@ pub(crate) fn from_json(json: &str) -> Option<Headers> {
 
 /// A value as text.
 pub(crate) fn text(value: &HeaderValue) -> String {
-    value.as_bytes().iter().copied().map(char::from).collect()
+    match value.to_str() {
+        Ok(plain) => plain.to_owned(),
+        Err(_) => value.as_bytes().iter().copied().map(char::from).collect(),
+    }
 }
 
 /// The value that was written as this text; `None` when none was.

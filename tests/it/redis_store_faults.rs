@@ -12,6 +12,8 @@ use doorward::store::Stats;
 use crate::harness::Cluster;
 use crate::harness::Proxy;
 use crate::harness::Redis;
+use crate::harness::free_port;
+use crate::harness::join_cluster;
 use crate::harness::wait_for;
 use crate::harness::wait_until;
 use crate::redis_store::LEASE;
@@ -316,4 +318,39 @@ fn each_source_of_a_cluster_is_on_its_node() {
     let replayed = process.run(process.store.replay_all(&Filter::default(), None, 9)).expect("replayed");
     assert_eq!(replayed.deliveries, 4);
     assert_eq!(process.states(), [State::Retrying; 4]);
+}
+
+#[test]
+fn all_sources_of_a_cluster_share_the_connections_to_a_node() {
+    let bus = |_| free_port().to_string();
+    let node = |bus: String| Redis::with(&["--cluster-enabled", "yes", "--cluster-port", &bus]);
+    let nodes: Vec<_> = (0..3).map(bus).map(node).collect();
+    join_cluster(&nodes);
+    let names: Vec<_> = (0..20).map(|number| format!("source-{number}")).collect();
+    let sources: Vec<_> = names.iter().map(|name| (name.as_str(), "default")).collect();
+    let url = format!("redis-cluster://127.0.0.1:{}", nodes[0].port());
+    let process = Process::with(&url, &sources, Limits::default(), standing());
+    let everything = || {
+        for (name, queue) in names.iter().zip(&process.queues) {
+            let want = doorward::store::Want { max: 9, bytes: usize::MAX };
+            process.run(process.store.take(queue, want)).expect("an answer");
+            let filter = Filter { source: Some(name.clone()), ..Filter::default() };
+            process.run(process.store.list(&filter, None, 9)).expect("a page");
+        }
+    };
+    let most = || nodes.iter().map(connections).max().expect("nodes");
+    everything();
+    wait_until("a connection for requests, one for takes, and one for all else", || most() <= 3);
+    // All of them lose it at one time.
+    for node in &nodes {
+        node.command::<i64>(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    }
+    everything();
+    wait_until("no more than before", || most() <= 3);
+}
+
+/// Connections of gateways to a server.
+fn connections(redis: &Redis) -> usize {
+    let clients: String = redis.command(&["CLIENT", "LIST", "TYPE", "normal"]);
+    clients.lines().count() - 1
 }

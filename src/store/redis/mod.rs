@@ -17,6 +17,7 @@ pub(crate) mod durable;
 mod entry;
 mod queue;
 mod links;
+mod pool;
 mod queue_scripts;
 mod record;
 pub(crate) mod script;

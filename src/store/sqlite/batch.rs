@@ -44,15 +44,16 @@ pub(super) struct Work {
 
 impl Work {
     pub(super) fn new(shared: Arc<Shared>, batch: Batch) -> Self {
+        let (arrivals, outcomes) = (batch.arrivals.len(), batch.outcomes.len());
         Self {
             shared,
             batch,
-            records: Vec::new(),
+            records: Vec::with_capacity(arrivals),
             last: None,
-            arrived: Vec::new(),
-            ready: Vec::new(),
-            settled: Vec::new(),
-            moved: Vec::new(),
+            arrived: Vec::with_capacity(arrivals),
+            ready: Vec::with_capacity(arrivals),
+            settled: Vec::with_capacity(outcomes),
+            moved: Vec::with_capacity(arrivals + outcomes),
             responds: Vec::new(),
             bytes: 0,
         }
@@ -89,6 +90,7 @@ impl Work {
     /// commit, because the first of two may be in the batch.
     pub(super) fn admit(&mut self, writing: &mut Writing<'_>, last: &mut i64, now: Moment) -> rusqlite::Result<()> {
         let mut new: KeyMap<()> = KeyMap::default();
+        new.reserve(self.batch.arrivals.len());
         while let Some(arrival) = self.batch.arrivals.pop_front() {
             if let Some(once) = arrival.once {
                 let in_batch = once.keys.iter().position(|key| new.contains_key(&key));

@@ -48,6 +48,8 @@ use crate::time::Moment;
 
 /// Bytes of the writer's page cache, in KiB: the index of lanes has no order.
 const CACHE: i64 = 16 * 1024;
+/// Statements of the writer that are kept: more than it has.
+const STATEMENTS: usize = 64;
 
 /// Why a file cannot be used.
 #[derive(Debug)]
@@ -219,6 +221,7 @@ fn open(path: &Path) -> Result<(Connection, bool), Failure> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "cache_size", -CACHE)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok((connection, owner == Owner::Nobody))
 }
 

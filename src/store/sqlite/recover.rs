@@ -4,7 +4,11 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::fs::File;
+use std::fs::OpenOptions;
 use std::io;
+use std::io::Read as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,12 +26,14 @@ use rusqlite::types::Value;
 use super::Sqlite;
 use super::admin::Names;
 use super::changes::Changes;
+use super::fault::Fault;
 use super::ids;
 use super::mailbox::Settled;
 use super::open;
 use super::open::Failure;
 use super::queue::Entry;
 use super::rows;
+use super::schema;
 use super::shared::Forgotten;
 use super::statements;
 use super::statements::Writing;
@@ -42,9 +48,12 @@ use crate::store::Recovered;
 use crate::store::State;
 use crate::store::Unavailable;
 use crate::store::dedupe_log::Record;
+use crate::store::private;
 use crate::store::private::beside;
 use crate::store::private::sync_folder;
 
+/// Bytes of a page.
+const PAGE: usize = 4096;
 /// About how long one call takes.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// A due time later than this, in milliseconds, is none that was written: no pause is longer.
@@ -57,6 +66,8 @@ const RECORD_LOST: &str = "record lost: the file was damaged, and whether the ev
 pub(super) struct Recovery {
     path: PathBuf,
     damaged: Connection,
+    /// What it reads in the file's place.
+    _mended: Option<Mended>,
     names: Names,
     present: Present,
 }
@@ -92,6 +103,14 @@ struct Delivered {
     failures: Failures,
 }
 
+/// A copy of a damaged file with a new first page, and of its WAL. Removed when it is dropped.
+#[derive(Debug)]
+struct Mended(PathBuf);
+
+/// What somebody can do with a file that is not read to its end.
+const MORE: &str = "`sqlite3 FILE .recover` may find more in it";
+/// All that is walked.
+const TABLES: [&str; 2] = ["SELECT id FROM messages", "SELECT message FROM deliveries NOT INDEXED"];
 const MESSAGE: &str =
     "source, keys, until, checksum, received, size, event_id, type, method, target, trace, verified, headers, body";
 const DELIVERY: &str = "destination, state, attempts, before_replay, settled, due, replayed, lane, status, failures";
@@ -129,7 +148,9 @@ impl Sqlite {
             recovery = back;
             let part = part.map_err(|error| AdminError::BadPath(format!("{file} cannot be read: {error}")))?;
             let Some(last) = part.last().map(|stored| stored.id) else {
-                drop(recovery);
+                if after == 0 && !blocking(move || recovery.is_empty()).await? {
+                    return Err(AdminError::BadPath(format!("{file}: none of its events can be read; {MORE}")));
+                }
                 set_aside(&self.shared.path, file).map_err(|error| AdminError::BadPath(format!("{file}: {error}")))?;
                 return Ok(done);
             };
@@ -163,6 +184,65 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(work).await.map_err(|_ending| Unavailable("the gateway is ending".to_owned()))
 }
 
+/// Opens a damaged file, which is only read.
+fn connect(path: &Path) -> Result<Connection, Failure> {
+    let damaged = open::read_only(path)?;
+    TABLES.into_iter().try_for_each(|sql| damaged.prepare(sql).map(drop))?;
+    Ok(damaged)
+}
+
+/// Whether the first page, which says what the tables are, is damaged.
+fn is_damage(failure: &Failure) -> bool {
+    let Failure::Sqlite(error) = failure else { return false };
+    Fault::of(error) == Fault::Damage || error.sqlite_error_code() == Some(ErrorCode::Unknown)
+}
+
+impl Mended {
+    /// Makes it. Every file has its tables at the same pages, since they are made at once and never moved.
+    fn of(path: &Path) -> io::Result<Self> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().replacen(".damaged-", ".mended-", 1);
+        let mended = Self(path.with_file_name(name));
+        mended.remove();
+        private::open(&mended.0)?;
+        let fresh = Connection::open(&mended.0).and_then(|fresh| schema::create(&fresh));
+        fresh.map_err(io::Error::other)?;
+        let mut page = [0; PAGE];
+        File::open(&mended.0)?.read_exact(&mut page)?;
+        let pages = fs::metadata(path)?.len().div_ceil(4096);
+        // The format: with a WAL. How many pages there are, and none of them free.
+        page[18..20].fill(2);
+        page[28..32].copy_from_slice(&u32::try_from(pages).unwrap_or(u32::MAX).to_be_bytes());
+        page[32..40].fill(0);
+        copy(path, &mended.0)?;
+        OpenOptions::new().write(true).open(&mended.0)?.write_all_at(&page, 0)?;
+        let wal = beside(path, "-wal");
+        if wal.exists() {
+            copy(&wal, &beside(&mended.0, "-wal"))?;
+        }
+        Ok(mended)
+    }
+
+    /// Removes what there is of it.
+    fn remove(&self) {
+        for ending in ["", "-wal", "-shm", "-journal"] {
+            // It may not be there.
+            drop(fs::remove_file(beside(&self.0, ending)));
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    let mut new = private::open(to)?;
+    new.set_len(0)?;
+    io::copy(&mut File::open(from)?, &mut new).map(drop)
+}
+
+impl Drop for Mended {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
 /// The path of a quarantined file of this name beside the store's.
 fn quarantined(store: &Path, name: &str) -> Result<PathBuf, String> {
     let prefix = format!("{}.damaged-", store.file_name().unwrap_or_default().display());
@@ -194,16 +274,27 @@ fn set_aside(store: &Path, name: &str) -> io::Result<()> {
 }
 
 impl Recovery {
+    /// Opens the file; where its first page is damaged, a copy with a new one.
     fn open(path: PathBuf) -> Result<Self, String> {
-        let damaged = open::read_only(&path).map_err(|failure| match failure {
-            Failure::Sqlite(ref error) => {
-                format!("{} cannot be read ({error}); `sqlite3 FILE .recover` may find more in it", path.display())
-            }
+        let (mut opened, mut mended) = (connect(&path), None);
+        if opened.as_ref().is_err_and(is_damage) {
+            let copy = Mended::of(&path).map_err(|error| format!("{} cannot be copied: {error}", path.display()))?;
+            opened = connect(&copy.0);
+            mended = Some(copy);
+        }
+        let damaged = opened.map_err(|failure| match failure {
+            Failure::Sqlite(ref error) => format!("{} cannot be read ({error}); {MORE}", path.display()),
             Failure::Layout(_) | Failure::Foreign | Failure::Other(_) => failure.explain(&path),
         })?;
         // Without names, no delivery can be told; what is left of them is enough.
         let names = Names::read(&damaged).unwrap_or_default();
-        Ok(Self { path, damaged, names, present: Present::default() })
+        Ok(Self { path, damaged, _mended: mended, names, present: Present::default() })
+    }
+
+    /// Whether there are no messages, as far as that can be read.
+    fn is_empty(&self) -> bool {
+        let any = |sql| self.damaged.prepare(sql).and_then(|mut statement| statement.exists([]));
+        TABLES.into_iter().all(|sql| any(sql) == Ok(false))
     }
 
     /// The messages behind one, at most so many and about so many bytes. None is the end.
@@ -692,8 +783,6 @@ mod tests {
 
     #[test]
     fn lost_pages_cost_what_stood_in_them_and_no_more() {
-        use std::os::unix::fs::FileExt as _;
-
         let folder = tempfile::tempdir().expect("a folder");
         let (path, mut old) = damaged(folder.path());
         let transaction = old.transaction().expect("a transaction");
@@ -705,7 +794,7 @@ mod tests {
         transaction.commit().expect("written");
         drop(old);
         let pages = fs::metadata(&path).expect("a file").len() / 4096;
-        let file = fs::File::options().write(true).open(&path).expect("a file");
+        let file = File::options().write(true).open(&path).expect("a file");
         // Of about 300 pages, spread ones; not those of the schema and the roots.
         let wiped: Vec<_> = (60..pages).step_by(40).collect();
         wiped.iter().for_each(|page| file.write_all_at(&[0; 4096], page * 4096).expect("wiped"));
@@ -716,6 +805,30 @@ mod tests {
         assert!(found < 2_000 && found > 2_000 - 60 && done.imported > 1_000, "{done:?} without {} pages", wiped.len());
         let count: i64 = new.query_row("SELECT count(*) FROM messages", [], |row| row.get(0)).expect("a number");
         assert_eq!(u64::try_from(count), Ok(found));
+    }
+
+    #[test]
+    fn without_its_first_page_a_file_is_recovered_from_a_copy_that_is_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, old) = damaged(folder.path());
+        old.pragma_update(None, "journal_mode", "WAL").expect("a WAL");
+        (1..=50).for_each(|id| put(&old, id, u8::try_from(id).expect("small"), &[b'x'; 2_000]));
+        (1..=50).for_each(|id| deliver_to(&old, id, 1, State::Queued, None));
+        drop(old);
+        let whole = fs::read(&path).expect("a file");
+        for (from, to, fill) in [(0, 1, b'X'), (0, PAGE, 0), (18, 100, 255), (100, PAGE, 0)] {
+            let mut bytes = whole.clone();
+            bytes[from..to].fill(fill);
+            fs::write(&path, &bytes).expect("damaged");
+            let new = present();
+            assert_eq!(counts(&recover(&path, &new, &Forgotten::default())), (50, 0, 0, 0), "{from} to {to}");
+            assert_eq!(fs::read(&path).expect("a file"), bytes);
+            let names: Vec<_> =
+                fs::read_dir(folder.path()).expect("a folder").map(|it| it.expect("a file").file_name()).collect();
+            assert!(!names.iter().any(|name| name.to_string_lossy().contains("mended")), "{names:?}");
+        }
+        fs::write(&path, [b'x'; 50_000]).expect("no store at all");
+        assert!(Recovery::open(path).is_ok_and(|recovery| !recovery.is_empty()));
     }
 
     #[test]

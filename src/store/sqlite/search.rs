@@ -513,8 +513,9 @@ mod tests {
         let names = super::super::admin::Names::read(file).expect("names");
         let page = |search: &Search<'_>| {
             let begun = Instant::now();
-            let found = search.run(file).expect("a page");
-            let summaries = super::super::admin::summaries(file, &found.deliveries, &names).expect("summaries");
+            let file = file.unchecked_transaction().expect("a transaction");
+            let found = search.run(&file).expect("a page");
+            let summaries = super::super::admin::summaries(&file, &found.deliveries, &names).expect("summaries");
             assert_eq!(summaries.len(), found.deliveries.len());
             (begun.elapsed(), found)
         };

@@ -169,6 +169,10 @@ impl Queues {
     }
 }
 
+/// What a message that was just stored takes besides its weight: headers and a small body are parts of the buffer into which the
+/// connection has read them, all of which is kept.
+const READ_BUFFER: usize = 8 * 1024;
+
 /// Messages that were just stored, so that they need not be read: the oldest go first.
 #[derive(Debug)]
 pub(super) struct Cache {
@@ -195,13 +199,13 @@ impl Cache {
     pub(super) fn insert(&self, messages: impl Iterator<Item = (i64, Arc<Message>)>) {
         let mut cached = self.lock();
         for (id, message) in messages {
-            cached.bytes += message.weight();
+            cached.bytes += READ_BUFFER + message.weight();
             cached.order.push_back(id);
             cached.messages.insert(id, message);
         }
         while cached.bytes > self.max_bytes {
             let Some(oldest) = cached.order.pop_front() else { break };
-            let weight = cached.messages.remove(&oldest).map_or(0, |message| message.weight());
+            let weight = cached.messages.remove(&oldest).map_or(0, |message| READ_BUFFER + message.weight());
             cached.bytes = cached.bytes.saturating_sub(weight);
         }
     }

@@ -3,8 +3,6 @@
 -- Arguments: now, and for each: id, outcome (V delivered, R retry, D dead, G given back), attempts before and those of them before
 -- the last replay (both empty: whatever they are), the deadline, microseconds until it is due again, its lane (nothing without one,
 -- ? when it is not known), and the record without state. Answers with how many counted.
--- Redis that is out of memory lets a script write that has begun with a removing command.
-redis.call('ZREM', due, '')
 local counted = 0
 
 -- Records, and what is still to be delivered, in one call each.
@@ -48,6 +46,8 @@ for at = 2, #ARGV, 8 do
       record(id, 'V' .. text)
     end
   elseif state ~= 'D' and (attempts == '' or attempts == attempts_now) and tonumber(redis.call('ZSCORE', due, id) or -1) == tonumber(deadline) then
+    -- Redis that is out of memory lets a script write that has begun with a removing command.
+    redis.call('ZREM', due, '')
     if outcome == 'D' then
       finish(id, state, lane)
       redis.call('ZADD', dead, millis(id), id)

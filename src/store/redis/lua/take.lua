@@ -1,12 +1,13 @@
 -- Takes deliveries: half of them from those that are due and half from those that were never taken, if there are so many of both;
 -- first from where the oldest is. What is taken is claimed until a deadline, and nothing else is.
 -- Arguments: now, the lease in microseconds, how many at most, of how many bytes together (one in any case), and how many are looked
--- at. Answers with the deadline, the microseconds until the next one is due or -1, and id, fields and record of each.
--- Redis that is out of memory lets a script write that has begun with a removing command.
-redis.call('ZREM', due, '')
+-- at. Answers with the deadline, the microseconds until the next one was due or -1, and id, fields and record of each.
 local deadline, max, most_bytes, most_seen = now + ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local waiting = redis.call('ZRANGEBYSCORE', due, '-inf', now, 'WITHSCORES', 'LIMIT', 0, max)
+local next = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]
+local pause = next and math.max(next - now, 0) or -1
+local waiting = pause == 0 and redis.call('ZRANGEBYSCORE', due, '-inf', now, 'WITHSCORES', 'LIMIT', 0, max) or {}
 local fresh = redis.call('LRANGE', ready, 0, max - 1)
+if pause ~= 0 and #fresh == 0 then return {deadline, pause, {}} end
 local taken, claims, bytes, seen, full = {}, {'ZADD', due}, 0, 0, false
 -- Finished, or deleted by hand.
 local ended, any_ended = {}, false
@@ -15,10 +16,8 @@ local ended, any_ended = {}, false
 local known, ids = {}, {}
 for i = 1, #waiting, 2 do ids[#ids + 1] = waiting[i] end
 for _, id in ipairs(fresh) do ids[#ids + 1] = id end
-if #ids > 0 then
-  local found = redis.call('HMGET', records, unpack(ids))
-  for i, id in ipairs(ids) do known[id] = found[i] or '' end
-end
+local found = redis.call('HMGET', records, unpack(ids))
+for i, id in ipairs(ids) do known[id] = found[i] or '' end
 
 local function weight(fields)
   local told = fields[3] == 'weight' and tonumber(fields[4])
@@ -28,9 +27,9 @@ local function weight(fields)
   return sum
 end
 
--- What was never taken mostly stands in one piece, and is read so: twice as many each time, about as many as there is room for, and
--- one alone after half of what was read was not wanted.
-local cache, step = {}, 1
+-- What was never taken mostly stands in one piece, and is read so: one, then eight and more, about as many as there is room for. After
+-- half of what was read was not wanted, it is one again, and twice as many each time.
+local cache, step, growth = {}, 1, 8
 
 local function read(id, is_fresh)
   if not cache[id] then
@@ -42,7 +41,11 @@ local function read(id, is_fresh)
         hits = hits + 1
       end
     end
-    if is_fresh then step = hits * 2 < count and 1 or math.min(step * 2, 32) end
+    if is_fresh and hits * 2 < count then
+      step, growth = 1, 2
+    elseif is_fresh then
+      step = math.min(step * growth, 32)
+    end
   end
   return cache[id]
 end
@@ -99,12 +102,9 @@ else
   from_fresh(max)
   from_waiting(max)
 end
-if of_fresh > 0 then redis.call('LTRIM', ready, of_fresh, -1) end
+-- Redis that is out of memory lets a script write that has begun with a removing command.
+if of_fresh > 0 then redis.call('LTRIM', ready, of_fresh, -1) else redis.call('ZREM', due, '') end
 if #taken > 0 then redis.call(unpack(claims)) end
 if any_ended then promote_after(ended) end
-
-local next = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]
-local pause = next and math.max(next - now, 0) or -1
 -- What was looked at and dropped leaves more to take.
-if any_ended and #taken == 0 then pause = 0 end
-return {deadline, pause, taken}
+return {deadline, any_ended and #taken == 0 and 0 or pause, taken}

@@ -45,6 +45,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const DELIVERY: Duration = Duration::from_secs(120);
 const SIGNATURE: usize = 64;
 const ID: usize = 16;
+const ORDER: usize = 4;
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
@@ -71,6 +72,12 @@ pub struct Options {
     /// The process whose CPU time and memory are read.
     #[arg(long)]
     pid: i32,
+    /// Another process that works for it, such as its Redis, whose CPU time is read.
+    #[arg(long)]
+    server_pid: Option<i32>,
+    /// How many different values the member "order" of the events has, at most 10,000.
+    #[arg(long, default_value_t = 1)]
+    orders: u64,
     /// Address of the upstream, which is asked whether all requests have arrived.
     #[arg(long)]
     upstream: String,
@@ -114,12 +121,14 @@ impl Options {
 /// Signed requests. They differ in id and signature only, so just the signatures are kept: bodies of 64 KiB times the
 /// requests of a run would not fit into memory.
 struct Requests {
-    /// Everything before the filler, with gaps at `signature_at` and `id_at`.
+    /// Everything before the filler, with gaps at `signature_at`, `id_at` and `order_at`.
     head: Vec<u8>,
     signature_at: usize,
     id_at: usize,
+    order_at: usize,
     filler: Vec<u8>,
     seed: u64,
+    orders: u64,
     signatures: Vec<[u8; SIGNATURE]>,
 }
 
@@ -142,6 +151,9 @@ impl Requests {
         head.extend_from_slice(br#"{"id":"evt_"#);
         let id_at = head.len();
         head.extend_from_slice(&[b'0'; ID]);
+        head.extend_from_slice(br#"","order":""#);
+        let order_at = head.len();
+        head.extend_from_slice(&[b'0'; ORDER]);
         head.extend_from_slice(br#"","event":"order.created","data":""#);
         let fixed = head.len() - body_at + br#""}"#.len();
         ensure!(options.body >= fixed, "a body has at least {fixed} bytes");
@@ -150,12 +162,14 @@ impl Requests {
 
         // Nanoseconds, so that the ids of different runs differ: a run takes more of them than it has requests.
         let seed = now.as_nanos() as u64;
-        let mut requests = Self { head, signature_at, id_at, filler, seed, signatures: Vec::new() };
+        let orders = options.orders.clamp(1, 10_000);
+        let mut requests = Self { head, signature_at, id_at, order_at, filler, seed, orders, signatures: Vec::new() };
         let key = Hmac::<Sha256>::new_from_slice(options.secret.as_bytes()).context("the secret is not a key")?;
         let timestamp = format!("{timestamp}.");
         let mut prefix = requests.head[body_at..].to_vec();
         for number in 0..options.budget() {
             prefix[id_at - body_at..][..ID].copy_from_slice(&requests.id(number));
+            prefix[order_at - body_at..][..ORDER].copy_from_slice(&requests.order(number));
             let mut mac = key.clone();
             mac.update(timestamp.as_bytes());
             mac.update(&prefix);
@@ -178,6 +192,16 @@ impl Requests {
             *digit = b"0123456789abcdef"[(mixed >> (4 * index)) as usize & 15];
         }
         id
+    }
+
+    fn order(&self, number: u64) -> [u8; ORDER] {
+        let mut left = number % self.orders;
+        let mut order = [b'0'; ORDER];
+        for digit in order.iter_mut().rev() {
+            *digit += (left % 10) as u8;
+            left /= 10;
+        }
+        order
     }
 }
 
@@ -205,6 +229,7 @@ impl Connection {
     fn send(&mut self, requests: &Requests, number: usize, due: Instant) -> std::io::Result<()> {
         self.head[requests.signature_at..][..SIGNATURE].copy_from_slice(&requests.signatures[number]);
         self.head[requests.id_at..][..ID].copy_from_slice(&requests.id(number as u64));
+        self.head[requests.order_at..][..ORDER].copy_from_slice(&requests.order(number as u64));
         (self.written, self.waits, self.sent_at) = (0, true, due);
         self.write(&requests.filler)
     }
@@ -280,6 +305,8 @@ pub fn run(options: &Options) -> Result<Line> {
     let mut outcome: Option<(Measured, Duration, Duration)> = None;
 
     let cpu_at_start = process::cpu(options.pid)?;
+    let server_cpu = || options.server_pid.map(process::cpu).transpose();
+    let server_at_start = server_cpu()?;
     let due_at = |number: usize| options.rate.map(|rate| started + Duration::from_secs_f64(number as f64 / rate));
     let mut idle: Vec<usize> = (0..options.connections).rev().collect();
     let mut events = Events::with_capacity(options.connections.max(16));
@@ -417,6 +444,9 @@ pub fn run(options: &Options) -> Result<Line> {
         disk_p99_us: options.disk_p99,
         delivered_per_second: options.queued.then(|| answered as f64 / (elapsed + drained).as_secs_f64()),
         cpu_us: cpu.as_secs_f64() * 1e6 / count as f64,
+        server_cpu_us: server_cpu()?
+            .zip(server_at_start)
+            .map(|(now, before)| now.saturating_sub(before).as_secs_f64() * 1e6 / answered as f64),
         store_bytes: options.store.as_deref().map(crate::disk::bytes).transpose()?,
         rss_before_kib,
         rss_after_kib: process::memory_kib(options.pid, "VmRSS")?,

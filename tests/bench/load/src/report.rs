@@ -36,6 +36,8 @@ pub struct Line {
     pub disk_p99_us: Option<f64>,
     /// CPU time of the proxy per request.
     pub cpu_us: f64,
+    /// CPU time per request of what works for the proxy, such as its Redis, where that was given.
+    pub server_cpu_us: Option<f64>,
     /// Bytes of the proxy's store on disk, where it has files.
     pub store_bytes: Option<u64>,
     pub rss_before_kib: u64,
@@ -189,13 +191,13 @@ fn print_queued(all: &[Line]) {
             println!("\n### Queues ({})\n", size(line.body));
             println!(
                 "| proxy | connections | load | acknowledged/s | delivered/s | p50 ms | p99 ms | disk's fdatasync p99 ms \
-                 | CPU µs/event | × {BASELINE} | (rounds) | RSS MiB peak |"
+                 | CPU µs/event | × {BASELINE} | (rounds) | Redis CPU µs/event | RSS MiB peak |"
             );
-            println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|:-:|--:|");
+            println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|:-:|--:|--:|");
         }
         let ratios = cell.ratios();
         println!(
-            "| {} | {} | {} | {:.0} | {:.0} | {:.3} | {:.3} | {:.3} | {:.1} | {:.2} | {} | {:.1} |",
+            "| {} | {} | {} | {:.0} | {:.0} | {:.3} | {:.3} | {:.3} | {:.1} | {:.2} | {} | {} | {:.1} |",
             line.proxy,
             line.connections,
             line.rate.map_or_else(|| "full".to_owned(), |_| "half".to_owned()),
@@ -207,6 +209,9 @@ fn print_queued(all: &[Line]) {
             cell.median(|line| line.cpu_us),
             median(ratios.clone()),
             range(&ratios),
+            line.server_cpu_us.map_or_else(String::new, |_| {
+                format!("{:.1}", cell.median(|line| line.server_cpu_us.unwrap_or(f64::NAN)))
+            }),
             cell.mib(|line| line.rss_peak_kib, |values| values.into_iter().max()),
         );
     }
