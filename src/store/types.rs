@@ -97,7 +97,7 @@ impl FromStr for MessageId {
 
 /// A named place to which messages of a source go. The name of one that is configured with its source, and has none, is
 /// [`DestinationId::DEFAULT`].
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DestinationId {
     /// The source.
     pub source: String,

@@ -74,6 +74,7 @@ impl Process {
         Self::try_with(url, queues, limits, clock).expect("it starts")
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "calls are shorter")]
     pub fn try_with(
         url: &str,
         queues: &[(&str, &str)],

@@ -38,7 +38,7 @@ pub(super) struct Listed {
 
 /// Where the file of a number is.
 pub(super) fn name(path: &Path, number: u64) -> PathBuf {
-    beside(path, &format!("-dedupe.{number}"))
+    beside(path, format!("-dedupe.{number}"))
 }
 
 fn unfinished(path: &Path) -> PathBuf {

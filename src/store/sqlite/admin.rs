@@ -196,8 +196,7 @@ fn summary(row: &Row<'_>, names: &Names) -> rusqlite::Result<Option<Summary>> {
     else {
         return Ok(None);
     };
-    let DestinationId { source, name: destination } =
-        names.0.get(&destination).cloned().unwrap_or(DestinationId { source: String::new(), name: String::new() });
+    let DestinationId { source, name: destination } = names.0.get(&destination).cloned().unwrap_or_default();
     let attempts = integer(3)?.and_then(|attempts| u32::try_from(attempts).ok()).unwrap_or_default();
     let settled = integer(4)?.filter(|_| attempts > 0 || matches!(state, State::Delivered | State::Dead));
     let status = integer(6)?.filter(|_| state == State::Delivered);

@@ -22,7 +22,7 @@ const PART: usize = 64 * 1024;
 pub(super) fn compare(connection: &Connection, path: &Path, checkpoint: i64, now: Moment) -> rusqlite::Result<i64> {
     let last = statements::last(connection)?;
     if last < checkpoint {
-        let kept = private::beside(path, &format!("-wal.kept-{}", private::stamp(now)));
+        let kept = private::beside(path, format!("-wal.kept-{}", private::stamp(now)));
         let copied = std::fs::copy(private::beside(path, "-wal"), &kept);
         tracing::error!(
             path = %path.display(),

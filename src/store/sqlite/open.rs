@@ -276,7 +276,7 @@ fn is_ours(path: &Path) -> bool {
 
 /// Sets a damaged file and its WAL aside, and makes an empty one in its place, which is locked; its lock. No connection may be open.
 pub(super) fn quarantine(path: &Path, now: Moment) -> Result<File, String> {
-    let aside = beside(path, &format!(".damaged-{}", private::stamp(now)));
+    let aside = beside(path, format!(".damaged-{}", private::stamp(now)));
     let replace = || {
         if aside.exists() {
             return Err(io::Error::from(io::ErrorKind::AlreadyExists));
@@ -311,7 +311,7 @@ fn set_lone_wal_aside(path: &Path, now: Moment) -> Result<(), String> {
     }
     let names = private::endings(path).into_iter().filter_map(|ending| ending.into_string().ok());
     let last = names.filter(|ending| is_quarantined(ending)).max();
-    let aside = beside(path, &last.unwrap_or_else(|| format!(".damaged-{}", private::stamp(now))));
+    let aside = beside(path, last.unwrap_or_else(|| format!(".damaged-{}", private::stamp(now))));
     let moved = rename_if_there(&wal, &beside(&aside, "-wal")).and_then(|()| remove_if_there(&beside(path, "-shm")));
     moved.map_err(|error| format!("{} cannot be set aside: {error}", wal.display()))
 }
