@@ -208,7 +208,7 @@ impl Mended {
         fresh.map_err(io::Error::other)?;
         let mut page = [0; PAGE];
         File::open(&mended.0)?.read_exact(&mut page)?;
-        let pages = fs::metadata(path)?.len().div_ceil(PAGE as u64);
+        let pages = fs::metadata(path)?.len().div_ceil(u64::try_from(PAGE).unwrap_or(u64::MAX));
         // The format: with a WAL. How many pages there are, and none of them free.
         page[18..20].fill(2);
         page[28..32].copy_from_slice(&u32::try_from(pages).unwrap_or(u32::MAX).to_be_bytes());
