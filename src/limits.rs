@@ -71,17 +71,13 @@ pub struct Sqlite {
     pub batch_bytes: usize,
     /// Outcomes of attempts that wait to be written; from so many on, nothing more is taken.
     pub max_outcomes: usize,
-    /// Events that are read at once.
-    pub max_load: usize,
-    /// Bytes of bodies that are read at once; one event in any case.
-    pub max_load_bytes: usize,
     /// Deliveries of a queue that are claimed ahead, as ids, so that a take need not wait for the writer.
     pub claimed_ahead: usize,
     /// Bytes of messages, of all queues together, that stay in memory after they were written, so that they need not be read.
     pub cached_bytes: usize,
     /// How long a commit that holds nothing but outcomes may stay unsynced: what a power failure makes deliver again.
     pub sync_every: Duration,
-    /// Longest that one read keeps the WAL from restarting.
+    /// Longest that messages are read at once, one in any case, and that one read keeps the WAL from restarting.
     pub max_read: Duration,
     /// Messages of a recovered file that are imported in one transaction.
     pub recover_rows: usize,
@@ -167,8 +163,6 @@ impl Default for Sqlite {
             restart_timeout: Duration::from_millis(100),
             batch_bytes: 8 * 1024 * 1024,
             max_outcomes: 16 * 1024,
-            max_load: 256,
-            max_load_bytes: 4 * 1024 * 1024,
             claimed_ahead: 1024,
             cached_bytes: 8 * 1024 * 1024,
             sync_every: Duration::from_secs(1),

@@ -42,9 +42,7 @@ use crate::source::Source;
 use crate::store::DestinationId;
 use crate::store::Options;
 use crate::store::Queue;
-use crate::store::QueueTerms;
 use crate::store::Store;
-use crate::store::Unavailable;
 use crate::supervisor::Phase;
 use crate::supervisor::Supervisor;
 use crate::supervisor::Task;
@@ -65,10 +63,6 @@ const MAX_HEAD: usize = 256 * 1024;
 
 /// Bytes of an app's answer that are read where nobody waits for it, so that the connection can be used again.
 const MAX_ANSWER: usize = 64 * 1024;
-
-/// How often a store is asked at the start to make destinations known, and the pause in between.
-const REGISTER_TRIES: u32 = 20;
-const REGISTER_PAUSE: Duration = Duration::from_millis(100);
 
 /// Circuit breakers by destination.
 type Breakers = HashMap<DestinationId, Arc<CircuitBreaker>>;
@@ -138,7 +132,7 @@ impl Shared {
         let process = getrandom::u64().map_err(|error| system(&error))?;
         let queued = || queued(&settings).map(|(source, terms)| (source.name.as_str(), terms));
         let known: Vec<_> = queued().map(|(source, terms)| terms.queue(source)).collect();
-        let queues = register(&store, &known).await?;
+        let queues = store.register(&known).await.map_err(|unavailable| Failure::Store(unavailable.0))?;
         let mut endpoints: HashMap<_, Arc<CircuitBreaker>> = HashMap::new();
         let mut breaker = |terms: &DeliveryTerms| {
             let breaker = || CircuitBreaker::new(limits.dispatch.clone(), clock.clone());
@@ -306,19 +300,6 @@ fn open(settings: &Settings, limits: &Limits, clock: &Clock, supervisor: &Superv
         clocks: (Clock::System, clock.clone()),
         supervisor,
     })
-}
-
-/// Makes destinations known to the store. A file that is found to be damaged then is set aside, and the fresh one asked.
-async fn register(store: &Store, known: &[QueueTerms]) -> Result<Vec<Queue>, Failure> {
-    let mut tries = 1;
-    loop {
-        match store.register(known).await {
-            Ok(queues) => return Ok(queues),
-            Err(_damaged) if tries < REGISTER_TRIES && store.sound().is_ok() => tries += 1,
-            Err(Unavailable(why)) => return Err(Failure::Store(why)),
-        }
-        tokio::time::sleep(REGISTER_PAUSE).await;
-    }
 }
 
 /// What keeps the lines of each source within limits.

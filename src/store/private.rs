@@ -24,7 +24,7 @@ pub(super) fn open(path: &Path) -> io::Result<File> {
 }
 
 /// The path of a file that stands beside another one.
-pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
+pub(super) fn beside(path: &Path, ending: impl AsRef<OsStr>) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(ending);
     name.into()
@@ -78,22 +78,16 @@ pub(super) fn narrow(path: &Path) {
 
 /// The file, those that SQLite has beside it, and what was kept of damaged ones.
 fn files(path: &Path) -> Vec<PathBuf> {
-    let ours = endings(path).into_iter().filter(|ending| is_beside(ending.as_bytes()));
-    let beside = ours.map(|ending| {
-        let mut name = OsString::from(path);
-        name.push(ending);
-        PathBuf::from(name)
-    });
-    std::iter::once(path.to_owned()).chain(beside).collect()
+    let endings = endings(path).into_iter().filter(|ending| is_beside(ending.as_bytes()));
+    std::iter::once(path.to_owned()).chain(endings.map(|ending| beside(path, ending))).collect()
 }
 
 fn is_beside(ending: &[u8]) -> bool {
-    let known = ["-wal", "-shm"].map(OsStr::new);
     ending.starts_with(b".damaged-")
         || ending.starts_with(b".recovered-")
         || ending.starts_with(b"-wal.kept-")
         || ending.starts_with(b"-dedupe.")
-        || known.iter().any(|known| known.as_bytes() == ending)
+        || [&b"-wal"[..], b"-shm"].contains(&ending)
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use crate::damage::ADMIN;
 use crate::damage::body;
 use crate::damage::dead;
 use crate::damage::settled;
@@ -15,6 +14,7 @@ use crate::harness::Gateway;
 use crate::harness::Github;
 use crate::harness::Mode;
 use crate::harness::Random;
+use crate::harness::TOKEN;
 use crate::harness::Upstream;
 use crate::harness::connect;
 use crate::harness::rounds;
@@ -121,7 +121,7 @@ impl Base {
                     let came = came(&app, &what);
                     whole.iter().copied().filter(|number| !came.contains(number)).collect::<Vec<_>>()
                 };
-                settled(&gateway, folder.path(), || lost().len() <= dead(&gateway) + hit(name, damage));
+                settled(&gateway, folder.path(), |gone| lost().len() <= dead(&gateway) + gone + hit(name, damage));
                 lost()
             }
             Mode::Upstream => {
@@ -154,8 +154,8 @@ impl Base {
 /// How many events a byte may cost.
 fn hit(name: &str, damage: Damage) -> usize {
     match damage {
-        // SQLite reads its log to the first frame that is wrong.
-        Damage::Flip(_) if name.ends_with("-wal") || name == "store.db" => EVENTS,
+        // SQLite reads a WAL up to what is damaged.
+        Damage::Flip(_) | Damage::Cut(_) | Damage::Unwritten(_) if name.ends_with("-wal") => EVENTS,
         Damage::Flip(_) if !name.ends_with("-shm") => 1,
         Damage::Cut(_) | Damage::Unwritten(_) if name == "store.db" => EVENTS,
         Damage::Flip(_) | Damage::Cut(_) | Damage::Unwritten(_) | Damage::Longer(_) => 0,
@@ -190,8 +190,8 @@ fn delivery(number: usize) -> crate::harness::Delivery {
 
 fn sections(mode: Mode, url: &str) -> String {
     let so = if mode == Mode::Queue { "queue" } else { "upstream" };
-    let source = Github::delivering(&format!("{so} = {{ url = \"{url}\" }}"));
-    format!("{source}[store]\nurl = \"sqlite:store.db\"\n{ADMIN}")
+    let more = format!("[store]\nurl = \"sqlite:store.db\"\n[admin]\ntoken = \"plain:{TOKEN}\"\n");
+    format!("{}{more}", Github::delivering(&format!("{so} = {{ url = \"{url}\" }}")))
 }
 
 /// The files of a store that are not empty, with their lengths.

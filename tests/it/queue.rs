@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use crate::harness::Gateway;
 use crate::harness::Github;
+use crate::harness::Redis;
 use crate::harness::Reply;
 use crate::harness::Upstream;
 use crate::harness::wait_until;
+use crate::queue_redis::count;
 
 pub const QUEUED: &str = r#"{"received":true}"#;
 pub const DUPLICATE: &str = r#"{"received":true,"duplicate":true}"#;
@@ -17,10 +19,53 @@ pub fn queued(upstream: &str, more: &str) -> String {
     format!("{source}[store]\nurl = \"sqlite:store.db\"\n")
 }
 
-/// Sends an event while the upstream is down, and starts it; what the settings are for an upstream is told.
-pub fn queue_one_for_later(settings: impl FnOnce(&str) -> String) -> (Gateway, Upstream) {
+/// Where the events are.
+enum Place {
+    File,
+    Redis(Redis),
+}
+
+impl Place {
+    /// A GitHub source with a queue, whose table has these keys besides `url`.
+    fn queued(&self, upstream: &str, more: &str) -> String {
+        match self {
+            Self::File => queued(upstream, more),
+            Self::Redis(redis) => crate::queue_redis::queued(upstream, more, &redis.url()),
+        }
+    }
+}
+
+/// What every store with queues promises.
+macro_rules! on_every_store {
+    ($($name:ident)*) => {
+        mod in_a_file {
+            $(#[test]
+            fn $name() {
+                super::$name(&super::Place::File);
+            })*
+        }
+        mod in_redis {
+            $(#[test]
+            fn $name() {
+                super::$name(&super::Place::Redis(crate::harness::Redis::start()));
+            })*
+        }
+    };
+}
+
+on_every_store! {
+    an_event_is_acknowledged_while_the_upstream_is_down_and_delivered_when_it_is_up
+    many_events_are_each_delivered_once
+    what_was_acknowledged_survives_a_kill
+    an_event_that_the_upstream_refuses_for_good_is_given_up_and_others_go_on
+    an_event_is_given_up_after_its_attempts
+    events_of_one_order_stay_in_order_and_do_not_block_others
+    a_stop_lets_attempts_end_and_keeps_the_rest
+}
+
+fn an_event_is_acknowledged_while_the_upstream_is_down_and_delivered_when_it_is_up(place: &Place) {
     let nowhere = Upstream::nowhere();
-    let gateway = Gateway::start(&settings(&format!("http://{nowhere}/app")));
+    let gateway = Gateway::start(&place.queued(&format!("http://{nowhere}/app"), ""));
     let delivery = Github::delivery("one", r#"{"a": 1}"#);
     assert_eq!(delivery.send(gateway.address()).text(), QUEUED);
     assert_eq!(delivery.send(gateway.address()).text(), DUPLICATE);
@@ -32,39 +77,31 @@ pub fn queue_one_for_later(settings: impl FnOnce(&str) -> String) -> (Gateway, U
     assert_eq!(received[0].header("doorward-event-id"), Some("one"));
     assert_eq!(received[0].header("doorward-event-type"), Some("push"));
     assert_ne!(received[0].header("doorward-attempt"), Some("1"));
-    (gateway, upstream)
-}
-
-#[test]
-fn an_event_is_acknowledged_while_the_upstream_is_down_and_delivered_when_it_is_up() {
-    let (gateway, upstream) = queue_one_for_later(|url| queued(url, ""));
     wait_until("the delivery to be counted", || {
         gateway.metric(r#"doorward_deliveries_total{destination="default",outcome="delivered",source="github"}"#) >= 1.0
     });
     assert_eq!(gateway.metric(r#"doorward_requests_total{outcome="queued",source="github"}"#), 1.0);
+    wait_until("the queue to be empty", || count(&gateway, "retrying") == 0.0);
+    assert_eq!(delivery.send(gateway.address()).text(), DUPLICATE);
     assert_eq!(upstream.ids(), ["one"]);
 }
 
-#[test]
-fn many_events_are_each_delivered_once() {
+fn many_events_are_each_delivered_once(place: &Place) {
     let upstream = Upstream::start();
-    let gateway = Gateway::start(&queued(&upstream.url(), ", concurrency = 8"));
+    let gateway = Gateway::start(&place.queued(&upstream.url(), ", concurrency = 8"));
     for number in 0..200 {
         assert_eq!(Github::delivery(&number.to_string(), number.to_string()).send(gateway.address()).text(), QUEUED);
     }
     upstream.wait_for(200);
-    wait_until("the queue to be empty", || {
-        gateway.metric(r#"doorward_queue_events{destination="default",source="github",state="queued"}"#) == 0.0
-    });
+    wait_until("the queue to be empty", || count(&gateway, "queued") == 0.0);
     let mut ids = upstream.ids();
     ids.sort_by_key(|id| id.parse::<u32>().expect("a number"));
     assert_eq!(ids, (0..200).map(|number| number.to_string()).collect::<Vec<_>>());
 }
 
-#[test]
-fn what_was_acknowledged_survives_a_kill() {
+fn what_was_acknowledged_survives_a_kill(place: &Place) {
     let nowhere = Upstream::nowhere();
-    let sections = queued(&format!("http://{nowhere}/app"), "");
+    let sections = place.queued(&format!("http://{nowhere}/app"), "");
     let gateway = Gateway::start(&sections);
     for number in 0..20 {
         assert_eq!(Github::delivery(&number.to_string(), number.to_string()).send(gateway.address()).text(), QUEUED);
@@ -79,8 +116,7 @@ fn what_was_acknowledged_survives_a_kill() {
     assert_eq!(ids, (0..20).map(|number| number.to_string()).collect::<Vec<_>>());
 }
 
-#[test]
-fn an_event_that_the_upstream_refuses_for_good_is_given_up_and_others_go_on() {
+fn an_event_that_the_upstream_refuses_for_good_is_given_up_and_others_go_on(place: &Place) {
     let upstream = Upstream::with(|_, message| match message.header("doorward-event-id") {
         Some("bad") => Reply::Status(422, "no such order"),
         // Whoever sends long queries and headers along does not have the upstream taken for one that fails.
@@ -88,7 +124,7 @@ fn an_event_that_the_upstream_refuses_for_good_is_given_up_and_others_go_on() {
         Some("long-headers") => Reply::Status(431, ""),
         _ => Reply::Status(200, ""),
     });
-    let gateway = Gateway::start(&queued(&upstream.url(), ""));
+    let gateway = Gateway::start(&place.queued(&upstream.url(), ""));
     for id in ["bad", "good", "long-query", "long-headers"] {
         assert_eq!(Github::delivery(id, id).send(gateway.address()).text(), QUEUED);
     }
@@ -99,15 +135,12 @@ fn an_event_that_the_upstream_refuses_for_good_is_given_up_and_others_go_on() {
         });
         assert_eq!(given_up["status"], status);
     }
-    wait_until("the dead letters to be counted", || {
-        gateway.metric(r#"doorward_queue_events{destination="default",source="github",state="dead"}"#) == 3.0
-    });
+    wait_until("the dead letters to be counted", || count(&gateway, "dead") == 3.0);
 }
 
-#[test]
-fn an_event_is_given_up_after_its_attempts() {
+fn an_event_is_given_up_after_its_attempts(place: &Place) {
     let upstream = Upstream::with(|_, _| Reply::Status(500, ""));
-    let gateway = Gateway::start(&queued(&upstream.url(), r#", max_attempts = 3, backoff = "1ms""#));
+    let gateway = Gateway::start(&place.queued(&upstream.url(), r#", max_attempts = 3, backoff = "1ms""#));
     assert_eq!(Github::delivery("one", "1").send(gateway.address()).text(), QUEUED);
     gateway.logged("the dead letter", |event| event["message"] == "given up: a dead letter");
     let attempts: Vec<_> =
@@ -118,8 +151,7 @@ fn an_event_is_given_up_after_its_attempts() {
     assert!(times.iter().all(|time| *time == times[0] && time.is_some()), "{times:?}");
 }
 
-#[test]
-fn events_of_one_order_stay_in_order_and_do_not_block_others() {
+fn events_of_one_order_stay_in_order_and_do_not_block_others(place: &Place) {
     // The first event of order 1 fails twice before it is taken.
     let upstream = Upstream::with(|_, message| {
         let first_attempts = ["1", "2"].map(Some).contains(&message.header("doorward-attempt"));
@@ -129,7 +161,7 @@ fn events_of_one_order_stay_in_order_and_do_not_block_others() {
         }
     });
     let order = r#", backoff = "50ms", order_by = { json = "/order" }"#;
-    let gateway = Gateway::start(&queued(&upstream.url(), order));
+    let gateway = Gateway::start(&place.queued(&upstream.url(), order));
     for (id, order) in [("a1", 1), ("a2", 1), ("b1", 2), ("a3", 1), ("b2", 2)] {
         let body = format!(r#"{{"order": "{order}", "id": "{id}"}}"#);
         assert_eq!(Github::delivery(id, body).send(gateway.address()).text(), QUEUED);
@@ -141,10 +173,9 @@ fn events_of_one_order_stay_in_order_and_do_not_block_others() {
     assert_eq!(of("b"), ["b1", "b2"]);
 }
 
-#[test]
-fn a_stop_lets_attempts_end_and_keeps_the_rest() {
+fn a_stop_lets_attempts_end_and_keeps_the_rest(place: &Place) {
     let upstream = Upstream::with(|_, _| Reply::After(Duration::from_millis(300), 200));
-    let sections = queued(&upstream.url(), ", concurrency = 1");
+    let sections = place.queued(&upstream.url(), ", concurrency = 1");
     let gateway = Gateway::start(&sections);
     for number in 0..4 {
         assert_eq!(Github::delivery(&number.to_string(), number.to_string()).send(gateway.address()).text(), QUEUED);
@@ -155,6 +186,10 @@ fn a_stop_lets_attempts_end_and_keeps_the_rest() {
     assert_eq!(exit.status.code(), Some(0));
     let before = upstream.ids().len();
     assert!(before < 4, "{before}");
+    if let Place::Redis(redis) = place {
+        let claims: usize = redis.command(&["ZCARD", "doorward:{github}:d:default:due"]);
+        assert_eq!(claims, 0, "nothing is in hand any more");
+    }
     let _gateway = Gateway::start_in(exit.folder.expect("its folder"), &sections);
     upstream.wait_for(4);
     let mut ids = upstream.ids();

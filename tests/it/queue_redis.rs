@@ -1,4 +1,5 @@
-//! Queues in Redis: several gateways that deliver the same events, and what becomes of them when one is gone.
+//! Queues in Redis: several gateways that deliver the same events, and what becomes of them when one is gone. What one gateway does
+//! is tested for all stores in `queue`.
 
 use std::time::Duration;
 
@@ -13,7 +14,6 @@ use crate::harness::Upstream;
 use crate::harness::wait_until;
 use crate::queue::DUPLICATE;
 use crate::queue::QUEUED;
-use crate::queue::queue_one_for_later;
 
 /// A GitHub source with a queue, whose table has these keys besides `url`, on this Redis. Others take over after 6 seconds.
 pub fn queued(upstream: &str, more: &str, redis: &str) -> String {
@@ -46,15 +46,6 @@ pub fn sorted(upstream: &Upstream) -> Vec<u32> {
 }
 
 #[test]
-fn an_event_is_acknowledged_when_redis_has_it_and_delivered_once_the_upstream_is_up() {
-    let redis = Redis::start();
-    let (gateway, upstream) = queue_one_for_later(|url| queued(url, "", &redis.url()));
-    wait_until("the queue to be empty", || count(&gateway, "retrying") == 0.0);
-    assert_eq!(Github::delivery("one", r#"{"a": 1}"#).send(gateway.address()).text(), DUPLICATE);
-    assert_eq!(upstream.ids(), ["one"]);
-}
-
-#[test]
 fn two_gateways_deliver_many_events_each_once() {
     let (redis, upstream) = (Redis::start(), Upstream::start());
     let gateways = [0, 1].map(|_| Gateway::start(&queued(&upstream.url(), ", concurrency = 8", &redis.url())));
@@ -79,23 +70,6 @@ fn what_a_dead_gateway_had_in_hand_is_delivered_by_another_after_the_lease() {
     let mut ids = sorted(&upstream);
     ids.dedup();
     assert_eq!(ids, (0..20).collect::<Vec<_>>());
-}
-
-#[test]
-fn an_event_that_the_upstream_refuses_for_good_is_given_up() {
-    let redis = Redis::start();
-    let upstream = Upstream::with(|_, message| match message.header("doorward-event-id") {
-        Some("bad") => Reply::Status(422, "no such order"),
-        _ => Reply::Status(200, ""),
-    });
-    let gateway = Gateway::start(&queued(&upstream.url(), "", &redis.url()));
-    for id in ["bad", "good"] {
-        assert_eq!(Github::delivery(id, id).send(gateway.address()).text(), QUEUED);
-    }
-    let given_up = gateway.logged("the dead letter", |event| event["message"] == "given up: a dead letter");
-    assert_eq!((&given_up["event_id"], &given_up["status"]), (&"bad".into(), &422.into()));
-    wait_until("the dead letter to be counted", || count(&gateway, "dead") == 1.0);
-    upstream.wait_for(2);
 }
 
 #[test]
@@ -127,25 +101,6 @@ fn events_of_one_order_stay_in_order_across_gateways() {
         came.dedup();
         assert_eq!(came, sent.iter().filter(|id| id.starts_with(order)).collect::<Vec<_>>());
     }
-}
-
-#[test]
-fn a_stop_lets_attempts_end_and_gives_back_the_rest() {
-    let redis = Redis::start();
-    let upstream = Upstream::with(|_, _| Reply::After(Duration::from_millis(300), 200));
-    let sections = queued(&upstream.url(), ", concurrency = 1", &redis.url());
-    let gateway = Gateway::start(&sections);
-    send(&gateway, 0..4);
-    upstream.wait_for(1);
-    gateway.signal("TERM");
-    assert_eq!(gateway.wait().status.code(), Some(0));
-    let before = upstream.ids().len();
-    assert!(before < 4, "{before}");
-    let claims: usize = redis.command(&["ZCARD", "doorward:{github}:d:default:due"]);
-    assert_eq!(claims, 0, "nothing is in hand any more");
-    let _next = Gateway::start(&sections);
-    upstream.wait_for(4);
-    assert_eq!(sorted(&upstream), [0, 1, 2, 3]);
 }
 
 #[test]

@@ -81,7 +81,8 @@ fn a_gateway_starts_before_its_cluster_and_waits_for_it() {
     assert!(delivery("app", "one").send(gateway.address()).asks_to_come_again());
     cluster.nodes.iter_mut().for_each(|node| node.run(&[]));
     delivery("app", "one").send_until_taken(gateway.address());
-    assert_eq!(gateway.admin("/readyz").status, 200);
+    // It has a connection of its own.
+    wait_until("it to be ready", || gateway.admin("/readyz").status == 200);
     assert_eq!(upstream.ids(), ["one"]);
 }
 

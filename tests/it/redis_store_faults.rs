@@ -7,10 +7,13 @@ use doorward::limits::Limits;
 use doorward::store::Filter;
 use doorward::store::Published;
 use doorward::store::State;
+use doorward::store::Stats;
 
 use crate::harness::Cluster;
 use crate::harness::Proxy;
 use crate::harness::Redis;
+use crate::harness::free_port;
+use crate::harness::join_cluster;
 use crate::harness::wait_for;
 use crate::harness::wait_until;
 use crate::redis_store::LEASE;
@@ -196,6 +199,24 @@ fn an_outcome_that_redis_refuses_is_left_alone_and_the_others_are_recorded() {
 }
 
 #[test]
+fn a_message_that_cannot_be_queued_is_not_stored_either() {
+    let redis = Redis::start();
+    let process = Process::start(&redis.url());
+    for key in ["ready", "open"] {
+        let key = format!("doorward:{{shop}}:d:default:{key}");
+        redis.command::<()>(&["SET", &key, "of another type"]);
+        for _again in 0..3 {
+            let why = process.try_enqueue(1, None, 10).expect_err("refused").to_string();
+            assert!(why.contains("WRONGTYPE"), "{why}");
+        }
+        assert_eq!(redis.command::<usize>(&["XLEN", "doorward:{shop}:events"]), 0);
+        redis.command::<()>(&["DEL", &key]);
+    }
+    process.enqueue(1, None);
+    assert_eq!(process.numbers(9), ["1"]);
+}
+
+#[test]
 fn a_redis_without_memory_still_hands_out_and_records() {
     let redis = Redis::start();
     let process = Process::start(&redis.url());
@@ -217,6 +238,40 @@ fn what_somebody_has_deleted_by_hand_holds_up_nothing() {
     redis.command::<()>(&["XDEL", "doorward:{shop}:events", &list[2].id.to_string(), &list[1].id.to_string()]);
     wait_until("the third to be taken", || process.take(9).len() == 1);
     process.stats("one to be left", |stats| stats.queued + stats.blocked == 1);
+}
+
+#[test]
+fn a_key_that_is_deleted_by_hand_costs_no_delivery_and_no_order() {
+    for key in ["ready", "due", "lanes", "blocked", "retrying", "open"] {
+        let redis = Redis::start();
+        let process = Process::start(&redis.url());
+        // Two lanes, and what has none; some are claimed, some wait for another attempt, and some are done.
+        let lane = |event: u32| (event % 3 < 2).then_some(u64::from(event % 3));
+        (0..15).for_each(|event| process.enqueue(event, lane(event)));
+        let mut taken = process.take(4);
+        process.settle(taken.remove(0), retry(5));
+        process.settle(taken.remove(0), delivered());
+        redis.command::<()>(&["DEL", &format!("doorward:{{shop}}:d:default:{key}")]);
+        drop(taken);
+        let mut came = Vec::new();
+        wait_until(&format!("all to come without {key}"), || {
+            process.clock.advance(Duration::from_secs(31));
+            for delivery in process.take(20) {
+                came.push(number(&delivery).parse::<u32>().expect("a number"));
+                process.settle(delivery, delivered());
+            }
+            came.len() >= 14
+        });
+        process.stats("nothing to be left", |stats| stats == Stats::default());
+        assert!(process.states().iter().all(|state| *state == State::Delivered), "{key}");
+        for lane in 0..2 {
+            let of_lane: Vec<_> = came.iter().filter(|event| **event % 3 == lane).collect();
+            assert!(of_lane.is_sorted(), "{key}: {came:?}");
+        }
+        came.sort_unstable();
+        came.dedup();
+        assert_eq!(came.len(), 14, "{key}: each came once: {came:?}");
+    }
 }
 
 #[test]
@@ -263,4 +318,39 @@ fn each_source_of_a_cluster_is_on_its_node() {
     let replayed = process.run(process.store.replay_all(&Filter::default(), None, 9)).expect("replayed");
     assert_eq!(replayed.deliveries, 4);
     assert_eq!(process.states(), [State::Retrying; 4]);
+}
+
+#[test]
+fn all_sources_of_a_cluster_share_the_connections_to_a_node() {
+    let bus = |_| free_port().to_string();
+    let node = |bus: String| Redis::with(&["--cluster-enabled", "yes", "--cluster-port", &bus]);
+    let nodes: Vec<_> = (0..3).map(bus).map(node).collect();
+    join_cluster(&nodes);
+    let names: Vec<_> = (0..20).map(|number| format!("source-{number}")).collect();
+    let sources: Vec<_> = names.iter().map(|name| (name.as_str(), "default")).collect();
+    let url = format!("redis-cluster://127.0.0.1:{}", nodes[0].port());
+    let process = Process::with(&url, &sources, Limits::default(), standing());
+    let everything = || {
+        for (name, queue) in names.iter().zip(&process.queues) {
+            let want = doorward::store::Want { max: 9, bytes: usize::MAX };
+            process.run(process.store.take(queue, want)).expect("an answer");
+            let filter = Filter { source: Some(name.clone()), ..Filter::default() };
+            process.run(process.store.list(&filter, None, 9)).expect("a page");
+        }
+    };
+    let most = || nodes.iter().map(connections).max().expect("nodes");
+    everything();
+    wait_until("a connection for requests, one for takes, and one for all else", || most() <= 3);
+    // All of them lose it at one time.
+    for node in &nodes {
+        node.command::<i64>(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    }
+    everything();
+    wait_until("no more than before", || most() <= 3);
+}
+
+/// Connections of gateways to a server.
+fn connections(redis: &Redis) -> usize {
+    let clients: String = redis.command(&["CLIENT", "LIST", "TYPE", "normal"]);
+    clients.lines().count() - 1
 }

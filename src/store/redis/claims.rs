@@ -26,7 +26,7 @@ use crate::store::redis::connection::Failed;
 const MAX_AGAIN: usize = 4096;
 /// Pause between two such attempts.
 const PAUSE: Duration = Duration::from_millis(500);
-/// How long a dedupe record is tried again: longer than a failover takes.
+/// How long a dedupe record or a release is tried again: longer than a failover takes.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 impl Redis {
@@ -42,11 +42,7 @@ impl Redis {
                 if failed.perhaps_done {
                     // Redis may have taken a claim whose answer never came, and that nobody will use. The provider's
                     // retry should not have to wait for the lease, after which it has ended by itself.
-                    let let_go = released(space, *keys, *token, Duration::ZERO);
-                    self.later(space, lease, move |connection| {
-                        let let_go = Arc::clone(&let_go);
-                        async move { connection.run(|connection| let_go.run::<i64>(connection)).await.map(drop) }
-                    });
+                    self.let_go_later(once, Duration::ZERO, lease);
                 }
                 Err(failed.error)
             }
@@ -92,8 +88,17 @@ impl Redis {
     pub(in crate::store) async fn release(&self, once: &Once, after: Duration) {
         let call = released(&once.space, once.keys, once.token, after);
         if let Err(failed) = self.links.call::<i64>(&once.space, Use::Requests, &call).await {
-            tracing::warn!(error = %failed.error, "a claim could not be released; it ends with its lease");
+            tracing::warn!(error = %failed.error, "a claim could not be released yet; at the latest it ends with its lease");
+            self.let_go_later(once, after, PATIENCE);
         }
+    }
+
+    fn let_go_later(&self, once: &Once, after: Duration, patience: Duration) {
+        let let_go = released(&once.space, once.keys, once.token, after);
+        self.later(&once.space, patience, move |connection| {
+            let let_go = Arc::clone(&let_go);
+            async move { connection.run(|connection| let_go.run::<i64>(connection)).await.map(drop) }
+        });
     }
 
     /// Tries again in the background until it works, for this long.

@@ -12,6 +12,7 @@ use redis::ServerErrorKind;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::watch;
 
+use super::pool::Pool;
 use super::seek::Seeker;
 use super::url::RedisUrl;
 use crate::store::AdminError;
@@ -25,7 +26,7 @@ const MIN_PAUSE: Duration = Duration::from_millis(10);
 /// Longest pause between two attempts to connect.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// Longest an attempt to connect may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Commands that may wait to be written.
 const PIPELINE: usize = 1024;
 
@@ -92,14 +93,19 @@ impl From<Failed> for AdminError {
 }
 
 impl Connection {
-    /// Keeps a connection on the runtime that this is called on; in a cluster, to the node where the keys of `space` are. A
-    /// command may take `timeout`.
-    pub(crate) fn keep(url: &RedisUrl, space: Option<&Keyspace>, timeout: Duration, supervisor: &Supervisor) -> Self {
+    /// Keeps a connection on the runtime that this is called on; in a cluster, to the node where the keys of `space` are,
+    /// which others share that have the same pool. A command may take `timeout`.
+    pub(super) fn keep(
+        url: &RedisUrl,
+        (space, pool): (Option<&Keyspace>, &Pool),
+        timeout: Duration,
+        supervisor: &Supervisor,
+    ) -> Self {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(timeout))
             .set_pipeline_buffer_size(PIPELINE);
-        let seeker = Seeker::new(url.clone(), space.cloned(), config);
+        let seeker = Seeker::new(url.clone(), space.cloned(), pool.clone(), config);
         let (sender, current) = watch::channel(None);
         let (broken, news) = watch::channel(0);
         let (sender, numbers) = (Arc::new(sender), Arc::new(AtomicU64::new(0)));
@@ -219,8 +225,9 @@ async fn reconnect(mut seeker: Seeker, link: Link) {
                 let number = numbers.fetch_add(1, Ordering::Relaxed) + 1;
                 sender.send_replace(Some(Alive { connection, number }));
                 pause = MIN_PAUSE;
-                if broken.wait_for(|newest| *newest >= number).await.is_err() {
-                    return;
+                tokio::select! {
+                    broken = broken.wait_for(|newest| *newest >= number) => if broken.is_err() { return },
+                    () = seeker.replaced() => {}
                 }
                 sender.send_replace(None);
             }

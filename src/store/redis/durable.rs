@@ -21,6 +21,7 @@ use super::claim_scripts::millis;
 use super::connection::Connection;
 use super::connection::Failed;
 use super::connection::leads_nowhere;
+use super::pool::Pool;
 use super::script::Call;
 use super::script::Script;
 use super::url::RedisUrl;
@@ -74,7 +75,8 @@ impl Durable {
         (timeout, durability): (Duration, Durability),
         supervisor: &Supervisor,
     ) -> Self {
-        let connection = Connection::keep(url, space, timeout * 2, supervisor);
+        // Whoever waits for a confirmation blocks the connection.
+        let connection = Connection::keep(url, (space, &Pool::default()), timeout * 2, supervisor);
         let proof = Arc::new(Proof { durability, timeout, by_settings: AtomicBool::new(false) });
         let (jobs, waiting) = mpsc::channel(MAX_GROUP);
         let waiting = Arc::new(Mutex::new(waiting));

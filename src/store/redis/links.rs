@@ -16,6 +16,7 @@ use crate::store::RedisUrl;
 use crate::store::redis::connection::Connection;
 use crate::store::redis::connection::Failed;
 use crate::store::redis::durable::Durable;
+use crate::store::redis::pool::Pool;
 use crate::store::redis::script::Call;
 use crate::store::redis::url::Topology;
 use crate::supervisor::Supervisor;
@@ -39,6 +40,10 @@ pub(super) struct Links {
     pub(super) address: Address,
     /// By keyspace in a cluster, where each is on one node.
     ways: Mutex<HashMap<Option<Keyspace>, Arc<Way>>>,
+    /// What the keyspaces of a cluster share.
+    requests: Pool,
+    takes: Pool,
+    upkeep: Pool,
 }
 
 /// The connections to one server. What takes long has one of its own, so that nothing waits behind it.
@@ -63,19 +68,20 @@ pub(super) enum Use {
 
 impl Links {
     pub(super) fn new(address: Address) -> Self {
-        Self { address, ways: Mutex::default() }
+        let (requests, takes, upkeep) = Default::default();
+        Self { address, ways: Mutex::default(), requests, takes, upkeep }
     }
 
     /// A connection to where these keys are.
     pub(super) fn connection(&self, space: &Keyspace, purpose: Use) -> Connection {
         let Address { url, timeout, supervisor, .. } = &self.address;
         let (way, place) = self.way(space);
-        let (link, timeout) = match purpose {
-            Use::Requests => (&way.requests, *timeout),
-            Use::Takes => (&way.takes, PATIENCE),
-            Use::Upkeep => (&way.upkeep, PATIENCE),
+        let (link, pool, timeout) = match purpose {
+            Use::Requests => (&way.requests, &self.requests, *timeout),
+            Use::Takes => (&way.takes, &self.takes, PATIENCE),
+            Use::Upkeep => (&way.upkeep, &self.upkeep, PATIENCE),
         };
-        link.get_or_init(|| Connection::keep(url, place.as_ref(), timeout, supervisor)).clone()
+        link.get_or_init(|| Connection::keep(url, (place.as_ref(), pool), timeout, supervisor)).clone()
     }
 
     /// Runs a script that is the same whether it runs once or twice.

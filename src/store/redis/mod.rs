@@ -15,8 +15,9 @@ mod claims;
 pub(crate) mod connection;
 pub(crate) mod durable;
 mod entry;
-mod line;
+mod queue;
 mod links;
+mod pool;
 mod queue_scripts;
 mod record;
 pub(crate) mod script;
@@ -38,12 +39,12 @@ use redis::Value;
 
 pub use self::durable::Durability;
 use self::entry::Entry;
-use self::line::Line;
-use self::line::Told;
-use self::line::What;
 use self::links::Address;
 use self::links::Links;
 use self::links::Use;
+use self::queue::Ending;
+use self::queue::RedisQueue;
+use self::queue::Unrecorded;
 use self::upkeep::Upkeep;
 pub use self::url::RedisUrl;
 use super::Claimed;
@@ -91,7 +92,7 @@ struct Process {
     limits: limits::Redis,
     clock: Clock,
     /// By the index in their handles.
-    lines: Mutex<Vec<Arc<Line>>>,
+    queues: Mutex<Vec<Arc<RedisQueue>>>,
     upkeep: Upkeep,
     refused: IntCounter,
 }
@@ -115,7 +116,7 @@ impl Redis {
             spaces: options.spaces.to_vec(),
             limits: options.limits.redis.clone(),
             clock: options.clocks.1.clone(),
-            lines: Mutex::default(),
+            queues: Mutex::default(),
             upkeep: Upkeep::default(),
             refused,
         };
@@ -146,13 +147,13 @@ impl Redis {
         self.links.was_made(&self.process.spaces)
     }
 
-    fn lines(&self) -> MutexGuard<'_, Vec<Arc<Line>>> {
-        self.process.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    fn queues(&self) -> MutexGuard<'_, Vec<Arc<RedisQueue>>> {
+        self.process.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn line(&self, queue: &Queue) -> Result<Arc<Line>, Unavailable> {
+    fn queue(&self, queue: &Queue) -> Result<Arc<RedisQueue>, Unavailable> {
         let unknown = || Unavailable("there is no such queue".to_owned());
-        self.lines().get(queue.index()).map(Arc::clone).ok_or_else(unknown)
+        self.queues().get(queue.index()).map(Arc::clone).ok_or_else(unknown)
     }
 
     /// The time for scripts: Redis's own, but in tests.
@@ -164,47 +165,47 @@ impl Redis {
     }
 
     pub(super) async fn register(&self, destinations: &[QueueTerms]) -> Result<Vec<Queue>, Unavailable> {
-        let lines: Vec<_> = destinations.iter().map(|terms| self.known(terms)).collect();
-        for line in &lines {
-            match self.begin(line, Use::Requests).await {
+        let queues: Vec<_> = destinations.iter().map(|terms| self.known(terms)).collect();
+        for queue in &queues {
+            match self.begin(queue, Use::Requests).await {
                 Err(failed) if failed.refused => return Err(failed.error),
                 // It is asked again when the queue is used.
                 Ok(()) | Err(_) => {}
             }
         }
-        Ok(lines.iter().map(|line| line.queue.clone()).collect())
+        Ok(queues.iter().map(|queue| queue.handle.clone()).collect())
     }
 
-    fn known(&self, terms: &QueueTerms) -> Arc<Line> {
-        let mut lines = self.lines();
-        if let Some(line) = lines.iter().find(|line| *line.id() == terms.id) {
-            line.set_keep(terms.keep);
-            return Arc::clone(line);
+    fn known(&self, terms: &QueueTerms) -> Arc<RedisQueue> {
+        let mut queues = self.queues();
+        if let Some(queue) = queues.iter().find(|queue| *queue.id() == terms.id) {
+            queue.set_keep(terms.keep);
+            return Arc::clone(queue);
         }
-        let line = Arc::new(Line::new(Queue::new(terms.id.clone(), lines.len()), terms.keep));
-        lines.push(Arc::clone(&line));
-        drop(lines);
-        self.look_after(&line);
-        line
+        let queue = Arc::new(RedisQueue::new(Queue::new(terms.id.clone(), queues.len()), terms.keep));
+        queues.push(Arc::clone(&queue));
+        drop(queues);
+        self.look_after(&queue);
+        queue
     }
 
     /// Makes a destination known in Redis before it is first used.
-    async fn begin(&self, line: &Line, purpose: Use) -> Result<(), Failed> {
-        if line.is_known.load(Ordering::Relaxed) { Ok(()) } else { self.make_known(line, purpose).await }
+    async fn begin(&self, queue: &RedisQueue, purpose: Use) -> Result<(), Failed> {
+        if queue.is_known.load(Ordering::Relaxed) { Ok(()) } else { self.make_known(queue, purpose).await }
     }
 
-    async fn make_known(&self, line: &Line, purpose: Use) -> Result<(), Failed> {
-        let keys = ["destinations", "stream", "done", "dead"].map(|key| format!("{}{key}", line.space.prefix()));
-        let call = queue_scripts::BEGIN.call(keys).argument(line.id().name.as_str());
-        match self.links.call::<i64>(&line.space, purpose, &call).await? {
+    async fn make_known(&self, queue: &RedisQueue, purpose: Use) -> Result<(), Failed> {
+        let keys = ["destinations", "stream", "done", "dead"].map(|key| format!("{}{key}", queue.space.prefix()));
+        let call = queue_scripts::BEGIN.call(keys).argument(queue.id().name.as_str());
+        match self.links.call::<i64>(&queue.space, purpose, &call).await? {
             0 => {
-                line.is_known.store(true, Ordering::Relaxed);
+                queue.is_known.store(true, Ordering::Relaxed);
                 Ok(())
             }
             left => Err(Failed::refused(format!(
                 "version 0.1 still has {left} events of {} to deliver from this Redis; let 0.1 deliver what it queues, then use \
                  this version, or name another Redis",
-                line.id().source
+                queue.id().source
             ))),
         }
     }
@@ -215,22 +216,22 @@ impl Redis {
         to: &[Route],
         once: Option<&Once>,
     ) -> Result<Published, Unavailable> {
-        let lines = to.iter().map(|route| self.line(&route.queue)).collect::<Result<Vec<_>, _>>()?;
-        let Some(first) = lines.first() else {
+        let queues = to.iter().map(|route| self.queue(&route.queue)).collect::<Result<Vec<_>, _>>()?;
+        let Some(first) = queues.first() else {
             return Err(Unavailable("the message goes to no destination".to_owned()));
         };
-        for line in &lines {
-            self.begin(line, Use::Requests).await?;
+        for queue in &queues {
+            self.begin(queue, Use::Requests).await?;
         }
         let space = &first.space;
         let ignored = once.and_then(|once| once.keys.ignored);
         let records = once.into_iter().flat_map(|once| names(&once.space, once.keys));
         let records = records.chain(once.zip(ignored).map(|(once, ignored)| once.space.name(ignored.any)));
-        let of_line = |line: &Arc<Line>| {
-            ["ready", "lanes", "blocked", "open"].map(|part| line::key(&line.space, &line.id().name, part))
+        let of_queue = |queue: &Arc<RedisQueue>| {
+            ["ready", "lanes", "blocked", "open"].map(|part| queue::key(&queue.space, &queue.id().name, part))
         };
         let call =
-            queue_scripts::ENQUEUE.call(records.chain([line::stream(space)]).chain(lines.iter().flat_map(of_line)));
+            queue_scripts::ENQUEUE.call(records.chain([queue::stream(space)]).chain(queues.iter().flat_map(of_queue)));
         let (token, ttl) = once.map(|once| (once.token.text(), millis(once.ttl))).unwrap_or_default();
         let call = call.argument(self.now()).argument(token).argument(ttl.to_string()).argument(kind(ignored));
         let lanes = to.iter().map(|route| route.lane.map(entry::lane_name).unwrap_or_default());
@@ -244,47 +245,47 @@ impl Redis {
         };
         // It may be there without an answer.
         if !matches!(published, Ok(Published::Earlier(_))) {
-            lines.iter().for_each(|line| line.queue.signal().raise());
+            queues.iter().for_each(|queue| queue.handle.signal().raise());
         }
         published
     }
 
     pub(super) async fn take(&self, queue: &Queue, want: Want) -> Result<(Vec<Claimed>, Option<Instant>), Unavailable> {
-        let line = self.line(queue)?;
+        let queue = self.queue(queue)?;
         let Process { lease, limits, clock, .. } = &*self.process;
-        let max = want.max.min(MAX_SCANNED).min(line.room(limits.max_in_hand)?);
+        let max = want.max.min(MAX_SCANNED).min(queue.room(limits.max_in_hand)?);
         if max == 0 {
             return Ok((Vec::new(), None));
         }
-        self.begin(&line, Use::Takes).await?;
-        let (bytes, asked) = (want.bytes.min(limits.take_bytes), clock.instant());
+        self.begin(&queue, Use::Takes).await?;
+        let (bytes, asked, _take) = (want.bytes.min(limits.take_bytes), clock.instant(), queue.take());
         let numbers = [max, bytes, MAX_SCANNED].map(|number| number.to_string());
-        let call = queue_scripts::TAKE.call(line.keys()).argument(self.now()).argument(lease.as_micros().to_string());
+        let call = queue_scripts::TAKE.call(queue.keys()).argument(self.now()).argument(lease.as_micros().to_string());
         let call = numbers.into_iter().fold(call, Call::argument);
-        let answer: Value = self.links.call(&line.space, Use::Takes, &call).await?;
+        let answer: Value = self.links.call(&queue.space, Use::Takes, &call).await?;
         let Some([Value::Int(deadline), Value::Int(pause), Value::Array(taken)]) = entry::parts(answer) else {
             return Err(no_answer());
         };
         let next_due = u64::try_from(pause).ok().map(|pause| clock.instant() + Duration::from_micros(pause));
         let lease = Lease { end: asked + *lease, deadline };
         let any = !taken.is_empty();
-        let entries = taken.into_iter().filter_map(|entry| Entry::read(line.id(), entry));
-        let claimed: Vec<_> = entries.filter_map(|entry| self.hand_out(&line, entry, lease)).collect();
+        let entries = taken.into_iter().filter_map(|entry| Entry::read(queue.id(), entry));
+        let claimed: Vec<_> = entries.filter_map(|entry| self.hand_out(&queue, entry, lease)).collect();
         // There may be more behind what was in hand already.
         let next_due = if any && claimed.is_empty() { Some(clock.instant()) } else { next_due };
         Ok((claimed, next_due))
     }
 
     /// What is in hand already is not handed out again, and what cannot be read is given up.
-    fn hand_out(&self, line: &Line, entry: Entry, lease: Lease) -> Option<Claimed> {
-        if !line.hold(&entry, lease.deadline) {
+    fn hand_out(&self, queue: &RedisQueue, entry: Entry, lease: Lease) -> Option<Claimed> {
+        if !queue.claim(&entry, lease.deadline) {
             return None;
         }
         let Entry { id, tries, lane, message } = entry;
         if let Some(message) = message {
             return Some(Claimed { id, message, lane, tries, lease: Some(lease) });
         }
-        let (source, destination) = (&line.id().source, &line.id().name);
+        let (source, destination) = (&queue.id().source, &queue.id().name);
         tracing::error!(
             source,
             destination,
@@ -293,30 +294,30 @@ impl Redis {
         );
         let (at, reason) = (self.process.clock.now(), "damaged in Redis".to_owned());
         let failed = FailedAttempt { at, ms: 0, status: None, reason, answer: String::new() };
-        let what = (What::Damaged(Outcome::Dead { failed }), self.process.clock.instant());
-        line.tell(Told::new(id, lane, (tries, lease.deadline), what));
+        let what = (Ending::Damaged(Outcome::Dead { failed }), self.process.clock.instant());
+        queue.push(Unrecorded::new(id, lane, (tries, lease.deadline), what));
         None
     }
 
     pub(super) fn settle(&self, queue: &Queue, claimed: &Claimed, outcome: Outcome) {
-        self.tell(queue, claimed, What::Tried(outcome));
+        self.push(queue, claimed, Ending::Attempted(outcome));
     }
 
     pub(super) fn give_back(&self, queue: &Queue, claimed: &Claimed) {
-        self.tell(queue, claimed, What::GivenBack);
+        self.push(queue, claimed, Ending::Released);
     }
 
-    fn tell(&self, queue: &Queue, claimed: &Claimed, what: What) {
-        let (Ok(line), Some(lease)) = (self.line(queue), claimed.lease) else { return };
+    fn push(&self, queue: &Queue, claimed: &Claimed, what: Ending) {
+        let (Ok(queue), Some(lease)) = (self.queue(queue), claimed.lease) else { return };
         let claim = (claimed.tries.clone(), lease.deadline);
-        line.tell(Told::new(claimed.id, claimed.lane, claim, (what, self.process.clock.instant())));
+        queue.push(Unrecorded::new(claimed.id, claimed.lane, claim, (what, self.process.clock.instant())));
     }
 
     pub(super) async fn flush(&self, queue: &Queue) -> Result<(), Unavailable> {
-        let line = self.line(queue)?;
+        let queue = self.queue(queue)?;
         loop {
-            let recorded = line.recorded.notified();
-            if line.is_recorded() {
+            let recorded = queue.recorded.notified();
+            if queue.is_recorded() {
                 return Ok(());
             }
             recorded.await;
@@ -324,7 +325,7 @@ impl Redis {
     }
 
     pub(super) fn stats(&self, queue: &Queue) -> Result<Stats, Unavailable> {
-        Ok(self.line(queue)?.stats())
+        Ok(self.queue(queue)?.stats())
     }
 }
 

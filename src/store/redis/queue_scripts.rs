@@ -17,6 +17,7 @@ script!(TAKE, "now", "delivery", "take");
 script!(SETTLE, "now", "delivery", "settle");
 script!(STATS, "now", "stats");
 script!(SWEEP, "now", "sweep");
+script!(MEND, "now", "delivery", "mend");
 script!(LIST, "now", "delivery", "facts", "list");
 script!(SHOW, "now", "delivery", "facts", "show");
 script!(REPLAY, "now", "delivery", "replay");

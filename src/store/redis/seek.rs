@@ -11,6 +11,9 @@ use redis::ServerErrorKind;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
 
+use super::connection::CONNECT_TIMEOUT;
+use super::pool::Pool;
+use super::pool::Pooled;
 use super::url::RedisUrl;
 use super::url::Topology;
 use crate::store::Keyspace;
@@ -27,13 +30,16 @@ pub(super) struct Seeker {
     /// In a cluster: whose place is looked for, and the nodes that were there when it was last found.
     space: Option<Keyspace>,
     nodes: Vec<(String, u16)>,
+    /// In a cluster: what is shared with others that look there.
+    pool: Pool,
+    found: Option<Pooled>,
     config: AsyncConnectionConfig,
 }
 
 impl Seeker {
     /// Without a keyspace, a cluster cannot be searched.
-    pub(super) fn new(url: RedisUrl, space: Option<Keyspace>, config: AsyncConnectionConfig) -> Self {
-        Self { url, space, nodes: Vec::new(), config }
+    pub(super) fn new(url: RedisUrl, space: Option<Keyspace>, pool: Pool, config: AsyncConnectionConfig) -> Self {
+        Self { url, space, nodes: Vec::new(), pool, found: None, config }
     }
 
     /// Where it looks, for logs.
@@ -112,7 +118,9 @@ impl Seeker {
         let mut last = "no node is named".to_owned();
         for node in candidates {
             match self.follow(node, &space).await {
-                Ok(mut connection) => {
+                Ok(found) => {
+                    let mut connection = found.connection.clone();
+                    self.found = Some(found);
                     let slots = redis::cmd("CLUSTER").arg("SLOTS").query_async(&mut connection).await;
                     // Without them there are still those that are named.
                     self.nodes = slots.map(|slots: Vec<Value>| nodes(&slots)).unwrap_or_default();
@@ -125,12 +133,10 @@ impl Seeker {
     }
 
     /// Goes where a node sends for these keys.
-    async fn follow(&self, mut node: ConnectionInfo, space: &Keyspace) -> Result<MultiplexedConnection, String> {
+    async fn follow(&self, mut node: ConnectionInfo, space: &Keyspace) -> Result<Pooled, String> {
         for _hop in 0..MAX_HOPS {
-            let mut connection = self.open(node.clone()).await?;
-            // There is no such key, but its place is that of all others.
-            let there = redis::cmd("EXISTS").arg(space.prefix()).query_async::<i64>(&mut connection).await;
-            let Err(error) = there else { return Ok(connection) };
+            let (found, there) = self.reach(&node, space).await?;
+            let Err(error) = there else { return Ok(found) };
             if error.kind() == ErrorKind::Server(ServerErrorKind::Moved) {
                 node = self.redirected(&node, &error).ok_or_else(|| error.to_string())?;
                 continue;
@@ -140,9 +146,41 @@ impl Seeker {
                 error.kind(),
                 ErrorKind::Server(ServerErrorKind::Ask | ServerErrorKind::TryAgain | ServerErrorKind::NoPerm)
             );
-            return if owner { Ok(connection) } else { Err(error.to_string()) };
+            return if owner { Ok(found) } else { Err(error.to_string()) };
         }
         Err("the nodes of the cluster do not agree where the keys are".to_owned())
+    }
+
+    /// A connection to a node, and what the node says of the keys.
+    async fn reach(
+        &self,
+        node: &ConnectionInfo,
+        space: &Keyspace,
+    ) -> Result<(Pooled, Result<i64, RedisError>), String> {
+        // There is no such key, but its place is that of all others.
+        let mut exists = redis::cmd("EXISTS");
+        exists.arg(space.prefix());
+        let address = node.addr().to_string();
+        let shared = self.pool.get(&address);
+        if let Some(shared) = &shared {
+            let mut connection = shared.connection.clone();
+            let there = tokio::time::timeout(CONNECT_TIMEOUT, exists.query_async(&mut connection)).await;
+            let is_broken = |error: &RedisError| error.is_io_error() || error.is_unrecoverable_error();
+            if let Some(there) = there.ok().filter(|there| !there.as_ref().is_err_and(is_broken)) {
+                return Ok((shared.clone(), there));
+            }
+        }
+        let found = self.pool.put(&address, shared.as_ref(), self.open(node.clone()).await?);
+        let there = exists.query_async(&mut found.connection.clone()).await;
+        Ok((found, there))
+    }
+
+    /// Waits until others have found that the connection is broken that was found last.
+    pub(super) async fn replaced(&self) {
+        match &self.found {
+            Some(found) => self.pool.replaced(found).await,
+            None => std::future::pending().await,
+        }
     }
 
     fn redirected(&self, from: &ConnectionInfo, error: &RedisError) -> Option<ConnectionInfo> {

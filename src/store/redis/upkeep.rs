@@ -14,12 +14,12 @@ use std::time::Instant;
 use tokio::runtime::Handle;
 
 use super::Again;
-use super::Line;
 use super::Redis;
-use super::Told;
+use super::RedisQueue;
+use super::Unrecorded;
 use super::Use;
-use super::line;
 use super::links::Links;
+use super::queue;
 use super::queue_scripts;
 use crate::store::Keyspace;
 use crate::store::Stats;
@@ -92,40 +92,40 @@ impl Redis {
     pub(in crate::store) fn maintain(&self, supervisor: &Supervisor) {
         let (links, again) = (Arc::downgrade(&self.links), Arc::downgrade(&self.again));
         let place = Place { runtime: Handle::current(), supervisor: supervisor.clone(), links, again };
-        let lines = self.lines().clone();
+        let queues = self.queues().clone();
         *self.process.upkeep.place() = Some(place);
-        for line in &lines {
+        for queue in &queues {
             // The tasks of a runtime that died have ended with it.
-            line.is_kept.store(false, Ordering::Relaxed);
-            self.start(line, &lines);
+            queue.is_kept.store(false, Ordering::Relaxed);
+            self.start(queue, &queues);
         }
     }
 
     /// Begins with a queue that has become known, if it is done for any.
-    pub(super) fn look_after(&self, line: &Arc<Line>) {
-        let lines = self.lines().clone();
-        self.start(line, &lines);
+    pub(super) fn look_after(&self, queue: &Arc<RedisQueue>) {
+        let queues = self.queues().clone();
+        self.start(queue, &queues);
     }
 
-    fn start(&self, line: &Arc<Line>, lines: &[Arc<Line>]) {
+    fn start(&self, queue: &Arc<RedisQueue>, queues: &[Arc<RedisQueue>]) {
         let Some(place) = self.process.upkeep.place().clone() else { return };
         let (Some(links), Some(again)) = (place.links.upgrade(), place.again.upgrade()) else { return };
-        if line.is_kept.swap(true, Ordering::Relaxed) {
+        if queue.is_kept.swap(true, Ordering::Relaxed) {
             return;
         }
         let redis = Self { process: Arc::clone(&self.process), links, again };
         let _on_it = place.runtime.enter();
-        let (store, recorded) = (redis.clone(), Arc::clone(line));
+        let (store, recorded) = (redis.clone(), Arc::clone(queue));
         place.supervisor.task(Task::RedisRecorder, move || {
-            let (redis, line) = (store.clone(), Arc::clone(&recorded));
+            let (redis, queue) = (store.clone(), Arc::clone(&recorded));
             async move {
-                redis.record(&line).await;
+                redis.record(&queue).await;
                 Ok(())
             }
         });
         // The first queue of a source.
-        if lines.iter().find(|other| other.space == line.space).is_some_and(|first| Arc::ptr_eq(first, line)) {
-            let space = line.space.clone();
+        if queues.iter().find(|other| other.space == queue.space).is_some_and(|first| Arc::ptr_eq(first, queue)) {
+            let space = queue.space.clone();
             place.supervisor.task(Task::RedisWatcher, move || {
                 let (redis, space) = (redis.clone(), space.clone());
                 async move {
@@ -137,27 +137,27 @@ impl Redis {
     }
 
     /// Records outcomes for ever, in their order.
-    async fn record(&self, line: &Line) {
-        let (source, destination) = (&line.id().source, &line.id().name);
+    async fn record(&self, queue: &RedisQueue) {
+        let (source, destination) = (&queue.id().source, &queue.id().name);
         let max = self.process.limits.max_batch.max(1);
         let (mut most, mut pause) = (max, MIN_PAUSE);
         loop {
-            let batch = line.batch(most);
+            let batch = queue.batch(most);
             if batch.is_empty() {
-                line.told.notified().await;
+                queue.more.notified().await;
                 continue;
             }
-            match self.send(line, &batch).await {
+            match self.send(queue, &batch).await {
                 Recorded::Yes => {
                     if pause > MIN_PAUSE {
                         tracing::info!(source, destination, "what came of deliveries can be recorded again");
                     }
-                    line.recorded(&batch);
+                    queue.recorded(&batch);
                     (most, pause) = ((most * 2).min(max), MIN_PAUSE);
                 }
                 Recorded::Refused(1) => {
                     self.process.refused.inc();
-                    line.recorded(&batch);
+                    queue.recorded(&batch);
                     most = max;
                 }
                 Recorded::Refused(count) => most = count / 2,
@@ -173,15 +173,15 @@ impl Redis {
         }
     }
 
-    async fn send(&self, line: &Line, batch: &[Told]) -> Recorded {
+    async fn send(&self, queue: &RedisQueue, batch: &[Unrecorded]) -> Recorded {
         let now = self.process.clock.instant();
-        let call = queue_scripts::SETTLE.call(line.keys()).argument(self.now());
+        let call = queue_scripts::SETTLE.call(queue.keys()).argument(self.now());
         let call = batch.iter().flat_map(|told| told.arguments(now)).fold(call, |call, part| call.argument(part));
-        match self.links.call::<i64>(&line.space, Use::Upkeep, &call).await {
+        match self.links.call::<i64>(&queue.space, Use::Upkeep, &call).await {
             Ok(_) => Recorded::Yes,
             Err(failed) if failed.refused => {
                 if let [told] = batch {
-                    let (source, destination, error) = (&line.id().source, &line.id().name, failed.error.0);
+                    let (source, destination, error) = (&queue.id().source, &queue.id().name, failed.error.0);
                     let id = told.id();
                     tracing::error!(
                         source, destination, %id, error,
@@ -196,28 +196,49 @@ impl Redis {
 
     /// Looks after the queues of a source for ever.
     async fn watch(&self, space: &Keyspace) {
-        let mut sweep = Sweep::default();
+        let (mut sweep, mut next_mend, mut refused) = (Sweep::default(), None, false);
         loop {
-            let lines: Vec<_> = self.lines().iter().filter(|line| line.space == *space).map(Arc::clone).collect();
-            // Whoever takes or queues events says what is wrong.
-            if let Ok(()) = self.look(space, &lines).await {
-                let _later = self.sweep(space, &lines, &mut sweep).await;
+            let queues: Vec<_> = self.queues().iter().filter(|queue| queue.space == *space).map(Arc::clone).collect();
+            let done = async {
+                let damaged = self.look(space, &queues).await?;
+                let now = self.process.clock.instant();
+                if !damaged.is_empty() && next_mend.is_none_or(|next| next <= now) {
+                    next_mend = Some(now + self.process.limits.trim_every);
+                    for queue in damaged {
+                        self.mend(queue).await?;
+                    }
+                }
+                self.sweep(space, &queues, &mut sweep).await
+            };
+            match done.await {
+                Ok(()) => refused = false,
+                // Of a Redis that does not answer, its connections tell.
+                Err(failed) if failed.refused => {
+                    if !std::mem::replace(&mut refused, true) {
+                        let (source, error) = (space.source(), failed.error.0);
+                        tracing::error!(source, error, "Redis refuses to look after the queues of a source");
+                    }
+                }
+                Err(_) => {}
             }
             self.process.clock.sleep(self.process.limits.poll_every).await;
         }
     }
 
-    async fn look(&self, space: &Keyspace, lines: &[Arc<Line>]) -> Result<(), Failed> {
-        for line in lines {
-            self.begin(line, Use::Upkeep).await?;
+    /// Looks how much there is; returns the queues of which a key is missing.
+    async fn look<'q>(&self, space: &Keyspace, queues: &'q [Arc<RedisQueue>]) -> Result<Vec<&'q RedisQueue>, Failed> {
+        for queue in queues {
+            self.begin(queue, Use::Upkeep).await?;
         }
-        let of_line = |line: &Arc<Line>| {
-            ["ready", "due", "blocked", "retrying", "dead", "open"].map(|part| line::key(space, &line.id().name, part))
+        let of_queue = |queue: &Arc<RedisQueue>| {
+            ["ready", "due", "lanes", "blocked", "retrying", "dead", "open"]
+                .map(|part| queue::key(space, &queue.id().name, part))
         };
-        let call = queue_scripts::STATS.call(lines.iter().flat_map(of_line)).argument(self.now());
+        let call = queue_scripts::STATS.call(queues.iter().flat_map(of_queue)).argument(self.now());
         let seen: Vec<i64> = self.links.call(space, Use::Upkeep, &call).await?;
-        for (line, seen) in lines.iter().zip(seen.chunks(6)) {
-            let [open, retrying, blocked, dead, oldest, work] = *seen else { continue };
+        let mut damaged = Vec::new();
+        for (queue, seen) in queues.iter().zip(seen.chunks(7)) {
+            let [open, retrying, blocked, dead, oldest, work, is_damaged] = *seen else { continue };
             let count = |count: i64| u64::try_from(count).unwrap_or(0);
             let stats = Stats {
                 blocked: count(blocked),
@@ -226,13 +247,41 @@ impl Redis {
                 dead: count(dead),
                 oldest: (oldest >= 0).then(|| Moment::from_millis(oldest)),
             };
-            line.looked(stats, work > 0);
+            queue.set_stats(stats, work > 0);
+            if is_damaged > 0 {
+                damaged.push(&**queue);
+            }
         }
+        Ok(damaged)
+    }
+
+    /// Puts deliveries back that have lost their place with a key that was deleted or evicted.
+    async fn mend(&self, queue: &RedisQueue) -> Result<(), Failed> {
+        let (limits, mut behind, mut misplaced) = (&self.process.limits, String::new(), 0);
+        loop {
+            let call = queue_scripts::MEND.call(queue.keys()).argument(self.now()).argument(queue.id().name.as_str());
+            let call = call.argument(behind).argument(TRIMMED.to_string());
+            let call = call.argument(limits.list_bytes.to_string());
+            let (next, found): (String, u64) = self.links.call(&queue.space, Use::Upkeep, &call).await?;
+            (behind, misplaced) = (next, misplaced + found);
+            if behind.is_empty() {
+                break;
+            }
+            tokio::time::sleep(BREATH).await;
+        }
+        let (source, destination) = (&queue.id().source, &queue.id().name);
+        tracing::error!(
+            source,
+            destination,
+            misplaced,
+            "a key of this queue was deleted or evicted in Redis; the deliveries that were in it are put back"
+        );
+        queue.handle.signal().raise();
         Ok(())
     }
 
     /// Deletes a part of what is past its time, or has a rest.
-    async fn sweep(&self, space: &Keyspace, lines: &[Arc<Line>], sweep: &mut Sweep) -> Result<(), Failed> {
+    async fn sweep(&self, space: &Keyspace, queues: &[Arc<RedisQueue>], sweep: &mut Sweep) -> Result<(), Failed> {
         let (clock, limits) = (&self.process.clock, &self.process.limits);
         let now = clock.instant();
         if sweep.behind.is_empty() {
@@ -240,17 +289,17 @@ impl Redis {
                 return Ok(());
             }
             // A Redis that has lost its data has to be told again.
-            for line in lines {
-                self.make_known(line, Use::Upkeep).await?;
+            for queue in queues {
+                self.make_known(queue, Use::Upkeep).await?;
             }
             *sweep = Sweep { began: Some(now), ..Sweep::default() };
         }
         let names: BTreeSet<String> = self.destinations(space).await?;
-        let keep = |name: &str| lines.iter().find(|line| line.id().name == name).map(|line| line.keep());
-        let longest = lines.iter().map(|line| line.keep()).max().unwrap_or_default();
-        let of_name = |name: &String| ["due", "dead", "open", "records"].map(|part| line::key(space, name, part));
+        let keep = |name: &str| queues.iter().find(|queue| queue.id().name == name).map(|queue| queue.keep());
+        let longest = queues.iter().map(|queue| queue.keep()).max().unwrap_or_default();
+        let of_name = |name: &String| ["due", "dead", "open", "records"].map(|part| queue::key(space, name, part));
         for _part in 0..MAX_PARTS {
-            let keys = std::iter::once(line::stream(space)).chain(names.iter().flat_map(of_name));
+            let keys = std::iter::once(queue::stream(space)).chain(names.iter().flat_map(of_name));
             let call = queue_scripts::SWEEP.call(keys).argument(self.now()).argument(sweep.behind.as_str());
             let call = call.argument(TRIMMED.to_string()).argument(limits.list_bytes.to_string());
             let call = names.iter().fold(call, |call, name| {

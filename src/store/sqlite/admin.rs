@@ -1,6 +1,7 @@
 //! Lists deliveries in the file, shows messages, replays and purges them.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rusqlite::Connection;
@@ -10,6 +11,7 @@ use rusqlite::params;
 
 use super::Sqlite;
 use super::changes::Changes;
+use super::fault::Fault;
 use super::ids;
 use super::rows;
 use super::search::Direction;
@@ -79,48 +81,36 @@ impl Sqlite {
     }
 }
 
-/// The names of all destinations in the file: source and name, by their rows.
+/// All destinations in the file, by their rows.
 #[derive(Debug, Default)]
-pub(super) struct Names(HashMap<i64, (String, String)>);
+pub(super) struct Names(pub(super) BTreeMap<i64, DestinationId>);
 
 impl Names {
     pub(super) fn read(file: &Connection) -> rusqlite::Result<Self> {
         let mut statement = file.prepare_cached("SELECT id, source, name FROM destinations")?;
-        let names = statement.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?;
-        Ok(Self(names.collect::<rusqlite::Result<_>>()?))
-    }
-
-    fn of(&self, destination: i64) -> (String, String) {
-        self.0.get(&destination).cloned().unwrap_or_default()
-    }
-
-    /// The destination of a row.
-    pub(super) fn id(&self, destination: i64) -> Option<DestinationId> {
-        let (source, name) = self.0.get(&destination)?.clone();
-        Some(DestinationId { source, name })
+        let id = |row: &Row<'_>| Ok::<_, rusqlite::Error>(DestinationId { source: row.get(1)?, name: row.get(2)? });
+        // One that is damaged names nothing.
+        let names = statement.query_map([], |row| Ok(row.get(0).and_then(|at| Ok((at, id(row)?))).ok()))?;
+        Ok(Self(names.filter_map(Result::transpose).collect::<rusqlite::Result<_>>()?))
     }
 
     /// The rows of the destinations that are meant, sorted.
     fn meant(&self, source: Option<&str>, name: Option<&str>) -> Result<Vec<i64>, AdminError> {
-        let of_source = |(_, (of, _)): &(&i64, &(String, String))| source.is_none_or(|source| source == of);
-        let listed = |pick: fn(&(String, String)) -> &String, all: bool| {
-            let known = self.0.iter().filter(|known| all || of_source(known));
-            let mut names: Vec<_> = known.map(|(_, names)| pick(names).clone()).collect();
-            names.sort();
-            names.dedup();
-            names
-        };
-        if let Some(source) = source
-            && !self.0.values().any(|(known, _)| known == source)
-        {
-            return Err(AdminError::NoSuchSource(source.to_owned(), listed(|(source, _)| source, true)));
+        let listed = |names: BTreeSet<&String>| names.into_iter().cloned().collect();
+        let mut of_source: Vec<_> = self.0.iter().collect();
+        if let Some(source) = source {
+            of_source.retain(|(_, id)| id.source == source);
+            if of_source.is_empty() {
+                let sources = listed(self.0.values().map(|id| &id.source).collect());
+                return Err(AdminError::NoSuchSource(source.to_owned(), sources));
+            }
         }
-        let named = |(_, (_, known)): &(&i64, &(String, String))| name.is_none_or(|name| name == known);
-        let mut meant: Vec<_> = self.0.iter().filter(of_source).filter(named).map(|(row, _)| *row).collect();
-        meant.sort_unstable();
+        let named = of_source.iter().filter(|(_, id)| name.is_none_or(|name| id.name == name));
+        let meant: Vec<_> = named.map(|(row, _)| **row).collect();
         match name {
             Some(name) if meant.is_empty() => {
-                Err(AdminError::NoSuchDestination(name.to_owned(), listed(|(_, name)| name, false)))
+                let names = listed(of_source.iter().map(|(_, id)| &id.name).collect());
+                Err(AdminError::NoSuchDestination(name.to_owned(), names))
             }
             _ => Ok(meant),
         }
@@ -171,11 +161,30 @@ pub(super) const SUMMARY: &str =
     "SELECT message, destination, state, attempts, settled, due, status, failures, event_id, type, received
      FROM deliveries NOT INDEXED LEFT JOIN messages ON id = message";
 
+/// The same of one whose message stands on a page that is damaged.
+const SUMMARY_ALONE: &str =
+    "SELECT message, destination, state, attempts, settled, due, status, failures, NULL, NULL, NULL
+     FROM deliveries NOT INDEXED";
+
 /// What a list shows of deliveries that were just found.
 pub(super) fn summaries(file: &Connection, deliveries: &[(i64, i64)], names: &Names) -> rusqlite::Result<Vec<Summary>> {
-    let mut statement = file.prepare_cached(&format!("{SUMMARY} WHERE message = ?1 AND destination = ?2"))?;
-    let read = |at: &(i64, i64)| statement.query_row([at.0, at.1], |row| summary(row, names)).optional();
-    deliveries.iter().map(read).filter_map(|read| read.map(Option::flatten).transpose()).collect()
+    let read = |at: &(i64, i64)| summary_of(file, *at, names);
+    deliveries.iter().map(read).filter_map(Result::transpose).collect()
+}
+
+fn summary_of(
+    file: &Connection,
+    (message, destination): (i64, i64),
+    names: &Names,
+) -> rusqlite::Result<Option<Summary>> {
+    let read = |columns: &str| {
+        let mut statement = file.prepare_cached(&format!("{columns} WHERE message = ?1 AND destination = ?2"))?;
+        statement.query_row([message, destination], |row| summary(row, names)).optional().map(Option::flatten)
+    };
+    match read(SUMMARY) {
+        Err(error) if Fault::of(&error) == Fault::Damage => read(SUMMARY_ALONE),
+        read => read,
+    }
 }
 
 /// The summary in a row; `None` when it is not what was written.
@@ -187,7 +196,8 @@ fn summary(row: &Row<'_>, names: &Names) -> rusqlite::Result<Option<Summary>> {
     else {
         return Ok(None);
     };
-    let (source, destination) = names.of(destination);
+    let DestinationId { source, name: destination } =
+        names.0.get(&destination).cloned().unwrap_or(DestinationId { source: String::new(), name: String::new() });
     let attempts = integer(3)?.and_then(|attempts| u32::try_from(attempts).ok()).unwrap_or_default();
     let settled = integer(4)?.filter(|_| attempts > 0 || matches!(state, State::Delivered | State::Dead));
     let status = integer(6)?.filter(|_| state == State::Delivered);
@@ -207,17 +217,25 @@ fn summary(row: &Row<'_>, names: &Names) -> rusqlite::Result<Option<Summary>> {
     }))
 }
 
+const DESTINATIONS: &str = "SELECT destination FROM deliveries WHERE message = ?1 ORDER BY destination";
+
 /// One message of a source with all its deliveries.
 fn show(file: &Connection, source: &str, id: i64) -> rusqlite::Result<Option<Details>> {
     let names = Names::read(file)?;
-    let mut statement = file.prepare_cached(&format!("{SUMMARY} WHERE message = ?1 ORDER BY destination"))?;
-    let deliveries = statement.query_map([id], |row| summary(row, &names))?;
-    let mut deliveries = deliveries.filter_map(Result::transpose).collect::<rusqlite::Result<Vec<_>>>()?;
+    let mut statement = file.prepare_cached(DESTINATIONS)?;
+    let found =
+        statement.query_map([id], |row| Ok(row.get_ref(0)?.as_i64().ok().map(|destination| (id, destination))))?;
+    let found = found.filter_map(Result::transpose).collect::<rusqlite::Result<Vec<_>>>()?;
+    let mut deliveries = summaries(file, &found, &names)?;
     deliveries.retain(|delivery| delivery.source == source);
     if deliveries.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Details { deliveries, message: rows::whole(file, id)?.map(Arc::new) }))
+    let message = match rows::whole(file, id) {
+        Err(error) if Fault::of(&error) == Fault::Damage => None,
+        message => message?,
+    };
+    Ok(Some(Details { deliveries, message: message.map(Arc::new) }))
 }
 
 pub(super) const STATE: &str = "SELECT state, lane FROM deliveries WHERE message = ?1 AND destination = ?2";
@@ -460,10 +478,7 @@ mod tests {
             plan(&format!("{SUMMARY} WHERE message = ?1 AND destination = ?2")),
             format!("{one}; {message} LEFT-JOIN")
         );
-        assert_eq!(
-            plan(&format!("{SUMMARY} WHERE message = ?1 ORDER BY destination")),
-            format!("SEARCH deliveries USING PRIMARY KEY (message=?); {message} LEFT-JOIN")
-        );
+        assert_eq!(plan(DESTINATIONS), "SEARCH deliveries USING PRIMARY KEY (message=?)");
         assert_eq!(
             plan(DELETE_MESSAGE),
             format!("{message}; SCALAR SUBQUERY 1; SEARCH deliveries USING PRIMARY KEY (message=?)")

@@ -311,7 +311,7 @@ mod tests {
             copied
         };
         let (copied, after) = tokio::join!(backup, load);
-        assert!(after > 5, "there was load: {after}");
+        assert!(after > 1, "there was load: {after}");
         assert_eq!(
             (copied.clone(), names(to.path())),
             (to.path().join("store.db"), vec!["store.db".to_owned(), "store.db-dedupe.1".to_owned()])

@@ -4,8 +4,6 @@ use std::collections::BTreeSet;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use rusqlite::Connection;
-
 use super::changes::Change;
 use super::changes::Changes;
 use super::mailbox::Arrival;
@@ -77,17 +75,12 @@ impl Work {
     }
 
     /// Writes what attempts came to; what ends lets the next one of its lane be attempted, at `due` by the clock of pauses.
-    pub(super) fn settle(
-        &mut self,
-        writing: &mut Writing<'_>,
-        connection: &Connection,
-        due: i64,
-    ) -> rusqlite::Result<()> {
+    pub(super) fn settle(&mut self, writing: &mut Writing<'_>, due: i64) -> rusqlite::Result<()> {
         while let Some(settled) = self.batch.outcomes.pop_front() {
             // Kept until it is written, also when this panics.
             self.settled.push((settled, false));
             if let Some((settled, applied)) = self.settled.last_mut() {
-                *applied = settle(&self.shared, (writing, connection), settled, due, &mut self.moved)?;
+                *applied = settle(&self.shared, writing, settled, due, &mut self.moved)?;
             }
         }
         Ok(())
@@ -122,8 +115,8 @@ impl Work {
         writing.message(id, (&message, &columns, once.as_ref()))?;
         self.bytes += columns.bytes() + message.body.len();
         for (index, lane) in routes {
-            let Some(known) = self.shared.queues.get(index) else { continue };
-            let (destination, lane) = (known.destination(), lane.map(|lane| lane.0));
+            let Some(queue) = self.shared.queues.get(index) else { continue };
+            let (destination, lane) = (queue.destination(), lane.map(|lane| lane.0));
             let state = writing.delivery((id, destination), lane, now)?;
             self.moved.push((Change { destination, from: None, to: Some(state) }, false));
             if state == State::Queued {
@@ -160,31 +153,31 @@ impl Work {
         self.shared.cache.insert(self.arrived.drain(..));
         let mut touched = BTreeSet::new();
         for (index, entry) in self.ready.drain(..) {
-            if let Some(known) = self.shared.queues.get(index) {
-                known.claims.arrived(entry);
+            if let Some(queue) = self.shared.queues.get(index) {
+                queue.claims.arrived(entry);
                 touched.insert(index);
             }
         }
         self.shared.mailbox.recorded(self.settled.len());
         for (settled, applied) in self.settled.drain(..) {
-            let Some(known) = self.shared.queues.get(settled.queue) else { continue };
+            let Some(queue) = self.shared.queues.get(settled.queue) else { continue };
             let retries = applied && matches!(settled.outcome, Outcome::Retry { .. });
-            known.claims.settled(settled.entry.id, retries.then_some(settled.due));
+            queue.claims.settled(settled.entry.id, retries.then_some(settled.due));
             if retries {
                 touched.insert(settled.queue);
             } else if !applied {
-                self.shared.forgotten.keep(known.queue.id(), settled);
+                self.shared.forgotten.keep(queue.handle.id(), settled);
             }
         }
         for (Change { destination, from, to }, claimable) in self.moved.drain(..) {
-            let Some(known) = self.shared.queues.of(destination) else { continue };
-            known.claims.count(|counts| {
+            let Some(queue) = self.shared.queues.of(destination) else { continue };
+            queue.claims.count(|counts| {
                 counts.add(from, -1);
                 counts.add(to, 1);
             });
             if claimable {
-                known.claims.changed();
-                touched.insert(known.queue.index());
+                queue.claims.changed();
+                touched.insert(queue.handle.index());
             }
         }
         self.shared.mailbox.wake(self.batch.waiting.drain(..));
@@ -196,13 +189,13 @@ impl Work {
 /// Writes one outcome; whether the delivery was open.
 fn settle(
     shared: &Shared,
-    (writing, connection): (&mut Writing<'_>, &Connection),
+    writing: &mut Writing<'_>,
     settled: &Settled,
     due: i64,
     moved: &mut Vec<(Change, bool)>,
 ) -> rusqlite::Result<bool> {
-    let Some(known) = shared.queues.get(settled.queue) else { return Ok(false) };
-    let destination = known.destination();
+    let Some(queue) = shared.queues.get(settled.queue) else { return Ok(false) };
+    let destination = queue.destination();
     if !writing.settle(destination, settled)? {
         return Ok(false);
     }
@@ -211,7 +204,7 @@ fn settle(
     let from = if was_tried { State::Retrying } else { State::Queued };
     moved.push((Change { destination, from: Some(from), to: Some(to) }, false));
     if let (false, Some(lane)) = (to.is_open(), settled.entry.lane)
-        && let Some(state) = statements::promote(connection, destination, lane, due)?
+        && let Some(state) = statements::promote(writing.connection, destination, lane, due)?
     {
         moved.push((Change { destination, from: Some(State::Blocked), to: Some(state) }, true));
     }

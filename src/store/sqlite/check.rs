@@ -1,7 +1,9 @@
 //! Looks for damage in a file that no gateway has open: it is only read.
 
+use std::fs;
 use std::fs::File;
 use std::fs::TryLockError;
+use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -56,7 +58,7 @@ const RULES: [(&str, &str); 5] = [
 /// # Errors
 /// Why it cannot be checked: it is in use, or no file of this version.
 pub(crate) fn check(path: &Path) -> Result<Checked, String> {
-    let path = std::fs::canonicalize(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let path = fs::canonicalize(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let _unused = unused(&path)?;
     let shared_memory = Leftover::beside(&path);
     let file = open::read_only(&path).map_err(|failure| failure.explain(&path))?;
@@ -75,7 +77,12 @@ pub(crate) fn check(path: &Path) -> Result<Checked, String> {
 
 /// The lock on a file that no gateway has open, so that none opens it meanwhile.
 fn unused(path: &Path) -> Result<File, String> {
-    let file = File::open(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let failed = |error: io::Error| format!("{}: {error}", path.display());
+    // Whoever opens a pipe waits for who is at its other end.
+    if !fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(format!("{} is not a regular file", path.display()));
+    }
+    let file = File::open(path).map_err(failed)?;
     match file.try_lock_shared() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(format!(
@@ -101,7 +108,7 @@ impl Drop for Leftover {
     fn drop(&mut self) {
         for file in &self.0 {
             // It may not have been made.
-            drop(std::fs::remove_file(file));
+            drop(fs::remove_file(file));
         }
     }
 }
@@ -243,7 +250,7 @@ mod tests {
             checked.facts,
             ["2 deliveries are blocked", "4 deliveries are queued", "3 messages", "0 dedupe records in 0 files"]
         );
-        assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 1);
+        assert_eq!(fs::read_dir(folder.path()).expect("a folder").count(), 1);
     }
 
     #[test]
@@ -284,12 +291,12 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("s.db");
         drop(good(&path));
-        std::fs::write(folder.path().join("s.db-dedupe.1"), [1; 30]).expect("a log");
+        fs::write(folder.path().join("s.db-dedupe.1"), [1; 30]).expect("a log");
         assert_eq!(problems(&path), ["30 bytes of the dedupe log are damaged"]);
-        std::fs::create_dir(folder.path().join("s.db-dedupe.2")).expect("a folder");
+        fs::create_dir(folder.path().join("s.db-dedupe.2")).expect("a folder");
         assert!(problems(&path)[0].contains("is not a regular file"));
-        std::fs::remove_dir(folder.path().join("s.db-dedupe.2")).expect("removed");
-        let (page, pages) = (4096, std::fs::metadata(&path).expect("a file").len() / 4096);
+        fs::remove_dir(folder.path().join("s.db-dedupe.2")).expect("removed");
+        let (page, pages) = (4096, fs::metadata(&path).expect("a file").len() / 4096);
         let file = File::options().write(true).open(&path).expect("a file");
         file.write_all_at(&[9; 4096], (pages - 1) * page).expect("damaged");
         assert!(problems(&path).len() > 1, "{:?}", problems(&path));
@@ -308,5 +315,10 @@ mod tests {
         Connection::open(&other).expect("a file").execute_batch("CREATE TABLE t (x)").expect("a table");
         assert!(check(&other).is_err_and(|error| error.contains("of another program")));
         assert!(check(&folder.path().join("none")).is_err());
+        let nowhere = rustix::fs::mkfifoat(rustix::fs::CWD, folder.path().join("pipe"), rustix::fs::Mode::RUSR);
+        nowhere.expect("a pipe");
+        for name in ["pipe", "."] {
+            assert!(check(&folder.path().join(name)).is_err_and(|why| why.contains("not a regular file")), "{name}");
+        }
     }
 }

@@ -196,9 +196,9 @@ impl Sqlite {
     }
 
     pub(super) fn give_back(&self, queue: &Queue, claimed: &Claimed) {
-        let (Some(known), Some(entry)) = (self.shared.queues.get(queue.index()), entry_of(claimed)) else { return };
-        known.claims.give_back_one(entry);
-        queue.signal().raise();
+        let (Some(queue), Some(entry)) = (self.shared.queues.get(queue.index()), entry_of(claimed)) else { return };
+        queue.claims.give_back_one(entry);
+        queue.handle.signal().raise();
     }
 
     pub(super) async fn flush(&self) -> Result<(), Unavailable> {
@@ -206,10 +206,10 @@ impl Sqlite {
     }
 
     pub(super) async fn stats(self: &Arc<Self>, queue: &Queue) -> Result<Stats, Unavailable> {
-        let Some(known) = self.shared.queues.get(queue.index()) else { return Ok(Stats::default()) };
-        let destination = known.destination();
+        let Some(queue) = self.shared.queues.get(queue.index()) else { return Ok(Stats::default()) };
+        let destination = queue.destination();
         let oldest = self.view(move |file| Ok::<_, Unavailable>(statements::oldest(file, destination)?)).await?;
-        let Counts { blocked, queued, retrying, dead } = known.claims.counts();
+        let Counts { blocked, queued, retrying, dead } = queue.claims.counts();
         Ok(Stats { blocked, queued, retrying, dead, oldest })
     }
 

@@ -108,6 +108,15 @@ impl Claims {
         entries.into_iter().rev().for_each(|entry| inner.put_back(entry, 0));
     }
 
+    /// Puts back what could not be read, behind all others.
+    pub(super) fn put_behind(&self, entries: VecDeque<Entry>) {
+        let mut inner = self.lock();
+        for entry in entries {
+            let end = inner.ready.len();
+            inner.put_back(entry, end);
+        }
+    }
+
     /// Puts back one that was not attempted, behind those before it that are older.
     pub(super) fn give_back_one(&self, entry: Entry) {
         let mut inner = self.lock();

@@ -4,7 +4,11 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::fs::File;
+use std::fs::OpenOptions;
 use std::io;
+use std::io::Read as _;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,6 +18,7 @@ use std::time::Instant;
 use rusqlite::Connection;
 use rusqlite::ErrorCode;
 use rusqlite::OptionalExtension as _;
+use rusqlite::ffi;
 use rusqlite::params;
 use rusqlite::params_from_iter;
 use rusqlite::types::Value;
@@ -21,12 +26,14 @@ use rusqlite::types::Value;
 use super::Sqlite;
 use super::admin::Names;
 use super::changes::Changes;
+use super::fault::Fault;
 use super::ids;
 use super::mailbox::Settled;
 use super::open;
 use super::open::Failure;
 use super::queue::Entry;
 use super::rows;
+use super::schema;
 use super::shared::Forgotten;
 use super::statements;
 use super::statements::Writing;
@@ -41,9 +48,12 @@ use crate::store::Recovered;
 use crate::store::State;
 use crate::store::Unavailable;
 use crate::store::dedupe_log::Record;
+use crate::store::private;
 use crate::store::private::beside;
 use crate::store::private::sync_folder;
 
+/// Bytes of a page.
+const PAGE: usize = 4096;
 /// About how long one call takes.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// A due time later than this, in milliseconds, is none that was written: no pause is longer.
@@ -56,6 +66,8 @@ const RECORD_LOST: &str = "record lost: the file was damaged, and whether the ev
 pub(super) struct Recovery {
     path: PathBuf,
     damaged: Connection,
+    /// What it reads in the file's place.
+    _mended: Option<Mended>,
     names: Names,
     present: Present,
 }
@@ -91,6 +103,14 @@ struct Delivered {
     failures: Failures,
 }
 
+/// A copy of a damaged file with a new first page, and of its WAL. Removed when it is dropped.
+#[derive(Debug)]
+struct Mended(PathBuf);
+
+/// What somebody can do with a file that is not read to its end.
+const MORE: &str = "`sqlite3 FILE .recover` may find more in it";
+/// All that is walked.
+const TABLES: [&str; 2] = ["SELECT id FROM messages", "SELECT message FROM deliveries NOT INDEXED"];
 const MESSAGE: &str =
     "source, keys, until, checksum, received, size, event_id, type, method, target, trace, verified, headers, body";
 const DELIVERY: &str = "destination, state, attempts, before_replay, settled, due, replayed, lane, status, failures";
@@ -128,7 +148,9 @@ impl Sqlite {
             recovery = back;
             let part = part.map_err(|error| AdminError::BadPath(format!("{file} cannot be read: {error}")))?;
             let Some(last) = part.last().map(|stored| stored.id) else {
-                drop(recovery);
+                if after == 0 && !blocking(move || recovery.is_empty()).await? {
+                    return Err(AdminError::BadPath(format!("{file}: none of its events can be read; {MORE}")));
+                }
                 set_aside(&self.shared.path, file).map_err(|error| AdminError::BadPath(format!("{file}: {error}")))?;
                 return Ok(done);
             };
@@ -162,6 +184,65 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(work).await.map_err(|_ending| Unavailable("the gateway is ending".to_owned()))
 }
 
+/// Opens a damaged file, which is only read.
+fn connect(path: &Path) -> Result<Connection, Failure> {
+    let damaged = open::read_only(path)?;
+    TABLES.into_iter().try_for_each(|sql| damaged.prepare(sql).map(drop))?;
+    Ok(damaged)
+}
+
+/// Whether the first page, which says what the tables are, is damaged.
+fn is_damage(failure: &Failure) -> bool {
+    let Failure::Sqlite(error) = failure else { return false };
+    Fault::of(error) == Fault::Damage || error.sqlite_error_code() == Some(ErrorCode::Unknown)
+}
+
+impl Mended {
+    /// Makes it. Every file has its tables at the same pages, since they are made at once and never moved.
+    fn of(path: &Path) -> io::Result<Self> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().replacen(".damaged-", ".mended-", 1);
+        let mended = Self(path.with_file_name(name));
+        mended.remove();
+        private::open(&mended.0)?;
+        let fresh = Connection::open(&mended.0).and_then(|fresh| schema::create(&fresh));
+        fresh.map_err(io::Error::other)?;
+        let mut page = [0; PAGE];
+        File::open(&mended.0)?.read_exact(&mut page)?;
+        let pages = fs::metadata(path)?.len().div_ceil(PAGE as u64);
+        // The format: with a WAL. How many pages there are, and none of them free.
+        page[18..20].fill(2);
+        page[28..32].copy_from_slice(&u32::try_from(pages).unwrap_or(u32::MAX).to_be_bytes());
+        page[32..40].fill(0);
+        copy(path, &mended.0)?;
+        OpenOptions::new().write(true).open(&mended.0)?.write_all_at(&page, 0)?;
+        let wal = beside(path, "-wal");
+        if wal.exists() {
+            copy(&wal, &beside(&mended.0, "-wal"))?;
+        }
+        Ok(mended)
+    }
+
+    /// Removes what there is of it.
+    fn remove(&self) {
+        for ending in ["", "-wal", "-shm", "-journal"] {
+            // It may not be there.
+            drop(fs::remove_file(beside(&self.0, ending)));
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    let mut new = private::open(to)?;
+    new.set_len(0)?;
+    io::copy(&mut File::open(from)?, &mut new).map(drop)
+}
+
+impl Drop for Mended {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
 /// The path of a quarantined file of this name beside the store's.
 fn quarantined(store: &Path, name: &str) -> Result<PathBuf, String> {
     let prefix = format!("{}.damaged-", store.file_name().unwrap_or_default().display());
@@ -193,16 +274,27 @@ fn set_aside(store: &Path, name: &str) -> io::Result<()> {
 }
 
 impl Recovery {
+    /// Opens the file; where its first page is damaged, a copy with a new one.
     fn open(path: PathBuf) -> Result<Self, String> {
-        let damaged = open::read_only(&path).map_err(|failure| match failure {
-            Failure::Sqlite(ref error) => {
-                format!("{} cannot be read ({error}); `sqlite3 FILE .recover` may find more in it", path.display())
-            }
+        let (mut opened, mut mended) = (connect(&path), None);
+        if opened.as_ref().is_err_and(is_damage) {
+            let copy = Mended::of(&path).map_err(|error| format!("{} cannot be copied: {error}", path.display()))?;
+            opened = connect(&copy.0);
+            mended = Some(copy);
+        }
+        let damaged = opened.map_err(|failure| match failure {
+            Failure::Sqlite(ref error) => format!("{} cannot be read ({error}); {MORE}", path.display()),
             Failure::Layout(_) | Failure::Foreign | Failure::Other(_) => failure.explain(&path),
         })?;
         // Without names, no delivery can be told; what is left of them is enough.
         let names = Names::read(&damaged).unwrap_or_default();
-        Ok(Self { path, damaged, names, present: Present::default() })
+        Ok(Self { path, damaged, _mended: mended, names, present: Present::default() })
+    }
+
+    /// Whether there are no messages, as far as that can be read.
+    fn is_empty(&self) -> bool {
+        let any = |sql| self.damaged.prepare(sql).and_then(|mut statement| statement.exists([]));
+        TABLES.into_iter().all(|sql| any(sql) == Ok(false))
     }
 
     /// The messages behind one, at most so many and about so many bytes. None is the end.
@@ -211,7 +303,12 @@ impl Recovery {
         while part.len() < max_rows && bytes < max_bytes {
             let Some(from) = after.checked_add(1) else { break };
             let next = |sql: &str| {
-                seek(from, |from| self.damaged.prepare_cached(sql)?.query_row([from], |row| row.get(0)).optional())
+                seek(from, |from| {
+                    let found: Option<i64> =
+                        self.damaged.prepare_cached(sql)?.query_row([from], |row| row.get(0)).optional()?;
+                    // Keys that are out of order would lead back.
+                    if found.is_some_and(|found| found < from) { Err(damage()) } else { Ok(found) }
+                })
             };
             let message = next("SELECT id FROM messages WHERE id >= ?1 ORDER BY id LIMIT 1")?;
             let delivery =
@@ -244,7 +341,7 @@ impl Recovery {
         while let Some(row) = readable(rows.next())?.flatten() {
             let number = |column: usize| Ok::<_, rusqlite::Error>(row.get_ref(column)?.as_i64().ok());
             let count = |column| Ok::<_, rusqlite::Error>(number(column)?.and_then(|it| u32::try_from(it).ok()));
-            let id = number(0)?.and_then(|destination| self.names.id(destination));
+            let id = number(0)?.and_then(|destination| self.names.0.get(&destination).cloned());
             let (Some(id), Some(state)) = (id, number(1)?.and_then(ids::state_of)) else { continue };
             let delivered = Delivered {
                 state,
@@ -279,10 +376,15 @@ fn readable<T>(read: rusqlite::Result<T>) -> rusqlite::Result<Option<T>> {
     match read {
         Ok(read) => Ok(Some(read)),
         Err(error) => match error.sqlite_error_code() {
-            Some(DatabaseCorrupt | NotADatabase | SystemIoFailure) => Ok(None),
-            _ => Err(error),
+            // Without a code, it is no value of that kind.
+            Some(DatabaseCorrupt | NotADatabase | SystemIoFailure) | None => Ok(None),
+            Some(_) => Err(error),
         },
     }
+}
+
+fn damage() -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), None)
 }
 
 /// The first key from `from` on that can be read: jumps by doubled steps over what cannot, then back by halves.
@@ -345,7 +447,7 @@ fn import(
         let (keys, _rest) =
             if let Some(Value::Blob(keys)) = columns.get(1) { keys.as_chunks() } else { (&[][..], &[][..]) };
         let (Some(free), false) = (
-            free(file, *id, columns.get(3))?,
+            free(file, plausible(*id, changes), columns.get(3))?,
             keys.iter().any(|key| present.keys.get(&Key(*key)).is_some_and(|known| known != id)),
         ) else {
             done.present += 1;
@@ -378,6 +480,12 @@ fn import(
     Ok((done, present))
 }
 
+/// The id of a message, unless none can have it: then a new one, lest all later ones are behind it.
+fn plausible(id: i64, changes: &Changes) -> i64 {
+    let latest = changes.last.max(ids::first_of(changes.now));
+    if (1..=latest).contains(&id) { id } else { latest.saturating_add(1) }
+}
+
 /// The id under which a message can be imported: its own, or the next that nobody has; nothing when it is there already.
 fn free(file: &Connection, id: i64, checksum: Option<&Value>) -> rusqlite::Result<Option<i64>> {
     let mut statement = file.prepare_cached("SELECT checksum FROM messages WHERE id = ?1")?;
@@ -393,8 +501,10 @@ fn free(file: &Connection, id: i64, checksum: Option<&Value>) -> rusqlite::Resul
 }
 
 fn insert(file: &Connection, id: i64, columns: &[Value]) -> rusqlite::Result<()> {
+    // What is not in what is delivered may be damaged in one that is.
     let sql = format!(
-        "INSERT INTO messages (id, {MESSAGE}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)"
+        "INSERT INTO messages (id, {MESSAGE})
+         VALUES (?1, ?2, ?3, ?4, ?5, coalesce(?6, ?1 / 4096), coalesce(?7, 0), ?8, ?9, ?10, ?11, ?12, coalesce(?13, 0), ?14, ?15)"
     );
     let id = Value::Integer(id);
     let values = std::iter::once(&id).chain(columns);
@@ -440,13 +550,12 @@ fn deliver(
     let latest = changes.due.saturating_add(MAX_PAUSE);
     let due = (state == State::Retrying).then(|| delivered.due.filter(|due| *due <= latest).unwrap_or(changes.due));
     let failures = delivered.failures.as_json();
-    // Where the file is damaged, it may have one twice.
-    let inserted = file
-    .prepare_cached(
+    // Of two for one destination, one is not what was written.
+    let mut insert = file.prepare_cached(
         "INSERT OR IGNORE INTO deliveries (message, destination, state, attempts, before_replay, settled, due, replayed, lane, status, failures)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-    )?
-    .execute(params![
+    )?;
+    let inserted = insert.execute(params![
         message,
         destination,
         ids::state(state),
@@ -674,8 +783,6 @@ mod tests {
 
     #[test]
     fn lost_pages_cost_what_stood_in_them_and_no_more() {
-        use std::os::unix::fs::FileExt as _;
-
         let folder = tempfile::tempdir().expect("a folder");
         let (path, mut old) = damaged(folder.path());
         let transaction = old.transaction().expect("a transaction");
@@ -687,7 +794,7 @@ mod tests {
         transaction.commit().expect("written");
         drop(old);
         let pages = fs::metadata(&path).expect("a file").len() / 4096;
-        let file = fs::File::options().write(true).open(&path).expect("a file");
+        let file = File::options().write(true).open(&path).expect("a file");
         // Of about 300 pages, spread ones; not those of the schema and the roots.
         let wiped: Vec<_> = (60..pages).step_by(40).collect();
         wiped.iter().for_each(|page| file.write_all_at(&[0; 4096], page * 4096).expect("wiped"));
@@ -698,6 +805,30 @@ mod tests {
         assert!(found < 2_000 && found > 2_000 - 60 && done.imported > 1_000, "{done:?} without {} pages", wiped.len());
         let count: i64 = new.query_row("SELECT count(*) FROM messages", [], |row| row.get(0)).expect("a number");
         assert_eq!(u64::try_from(count), Ok(found));
+    }
+
+    #[test]
+    fn without_its_first_page_a_file_is_recovered_from_a_copy_that_is_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, old) = damaged(folder.path());
+        old.pragma_update(None, "journal_mode", "WAL").expect("a WAL");
+        (1..=50).for_each(|id| put(&old, id, u8::try_from(id).expect("small"), &[b'x'; 2_000]));
+        (1..=50).for_each(|id| deliver_to(&old, id, 1, State::Queued, None));
+        drop(old);
+        let whole = fs::read(&path).expect("a file");
+        for (from, to, fill) in [(0, 1, b'X'), (0, PAGE, 0), (18, 100, 255), (100, PAGE, 0)] {
+            let mut bytes = whole.clone();
+            bytes[from..to].fill(fill);
+            fs::write(&path, &bytes).expect("damaged");
+            let new = present();
+            assert_eq!(counts(&recover(&path, &new, &Forgotten::default())), (50, 0, 0, 0), "{from} to {to}");
+            assert_eq!(fs::read(&path).expect("a file"), bytes);
+            let names: Vec<_> =
+                fs::read_dir(folder.path()).expect("a folder").map(|it| it.expect("a file").file_name()).collect();
+            assert!(!names.iter().any(|name| name.to_string_lossy().contains("mended")), "{names:?}");
+        }
+        fs::write(&path, [b'x'; 50_000]).expect("no store at all");
+        assert!(Recovery::open(path).is_ok_and(|recovery| !recovery.is_empty()));
     }
 
     #[test]
@@ -781,7 +912,52 @@ mod tests {
         assert!(new.store.recover("store.db.damaged-1", None).await.is_err(), "it is done");
     }
 
+    #[test]
+    fn of_a_row_that_is_there_twice_one_is_imported_and_a_message_far_ahead_of_time_gets_an_id_of_now() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, old) = damaged(folder.path());
+        put(&old, 1, 1, b"");
+        put(&old, i64::MAX - 1, 2, b"");
+        old.execute_batch("CREATE TABLE copy AS SELECT * FROM deliveries; DROP TABLE deliveries; ALTER TABLE copy RENAME TO deliveries")
+            .expect("a table without a key");
+        for id in [1, 1, i64::MAX - 1] {
+            deliver_to(&old, id, 1, State::Queued, None);
+        }
+        let new = present();
+        let done = recover(&path, &new, &Forgotten::default());
+        assert_eq!((counts(&done), done.1.moved.len()), ((2, 0, 0, 0), 2));
+        let latest = ids::first_of(Moment::from_millis(NOW));
+        assert_eq!(deliveries(&new), [(1, 7, State::Queued), (latest + 1, 7, State::Queued)]);
+    }
+
     proptest! {
+        #[test]
+        fn whatever_stands_in_a_damaged_file_it_is_recovered_to_its_end(
+            column in 0..26_usize,
+            value in rows::tests::any_value(),
+        ) {
+            let folder = tempfile::tempdir().expect("a folder");
+            let (path, old) = damaged(folder.path());
+            for id in [1, 2] {
+                put(&old, id, u8::try_from(id).expect("small"), b"");
+                deliver_to(&old, id, 1, State::Queued, Some(1));
+            }
+            let columns = "id source received size checksum keys until event_id type method target trace verified headers body";
+            let columns = columns.split(' ').map(|name| ("messages", "id", name));
+            let more = "message destination state attempts before_replay settled due replayed lane status failures";
+            let more = more.split(' ').map(|name| ("deliveries", "message", name));
+            if let Some((table, key, name)) = columns.chain(more).nth(column) {
+                // What must not be nothing cannot be; that it is in a damaged file is tried by other means.
+                let _refused = old.execute(&format!("UPDATE {table} SET {name} = ?1 WHERE {key} = 1"), [value]);
+            }
+            let new = present();
+            let (done, _) = recover(&path, &new, &Forgotten::default());
+            prop_assert!(done.imported >= 1 && done.imported + done.record_lost + done.lost <= 3, "{:?}", done);
+            let lane = "SELECT count(*) FROM deliveries WHERE lane = 1 AND state BETWEEN 3 AND 4";
+            let open: i64 = new.query_row(lane, [], |row| row.get(0)).expect("a number");
+            prop_assert_eq!(open, 1);
+        }
+
         #[test]
         fn the_first_key_behind_what_cannot_be_read_is_found(
             keys in proptest::collection::btree_set(1..1_000_i64, 0..40),
@@ -792,7 +968,7 @@ mod tests {
             // A page that cannot be read fails those who look for what it has or had.
             let read = |from: i64| {
                 if bad.contains(&from) {
-                    return Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT), None));
+                    return Err(damage());
                 }
                 Ok(keys.range(from..).next().copied())
             };

@@ -5,19 +5,26 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use super::Sqlite;
+use super::admin::Names;
 use super::changes::Changes;
 use super::queue::Claims;
 use super::queue::Counts;
 use super::shared::Shared;
 use super::statements;
-use crate::store::DestinationId;
 use crate::store::Queue;
 use crate::store::QueueTerms;
 use crate::store::Unavailable;
 
 impl Sqlite {
-    /// See [`Store::register`](crate::store::Store::register).
+    /// See [`Store::register`](crate::store::Store::register). Where that finds the file damaged, it is done in the fresh one.
     pub(in crate::store) async fn register(&self, destinations: &[QueueTerms]) -> Result<Vec<Queue>, Unavailable> {
+        match self.register_once(destinations).await {
+            Err(_lost) if self.sound().is_ok() => self.register_once(destinations).await,
+            registered => registered,
+        }
+    }
+
+    async fn register_once(&self, destinations: &[QueueTerms]) -> Result<Vec<Queue>, Unavailable> {
         let (shared, terms) = (Arc::clone(&self.shared), destinations.to_vec());
         let act = move |file: &Connection, _: &mut Changes| {
             let queues = terms.iter().map(|terms| register(&shared, file, terms)).collect::<Result<Vec<_>, _>>()?;
@@ -29,17 +36,17 @@ impl Sqlite {
 
     /// The rows of the destinations that are registered: what is replayed for others would not be delivered.
     pub(super) fn registered(&self) -> Vec<i64> {
-        self.shared.queues.all().iter().map(|known| known.destination()).collect()
+        self.shared.queues.all().iter().map(|queue| queue.destination()).collect()
     }
 }
 
 /// Makes one destination known.
 fn register(shared: &Shared, file: &Connection, terms: &QueueTerms) -> rusqlite::Result<Queue> {
     let row = statements::destination(file, &terms.id)?;
-    if let Some(known) = shared.queues.named(&terms.id) {
-        known.set_destination(row);
-        known.set_keep(terms.keep);
-        return Ok(known.queue.clone());
+    if let Some(queue) = shared.queues.named(&terms.id) {
+        queue.set_destination(row);
+        queue.set_keep(terms.keep);
+        return Ok(queue.handle.clone());
     }
     let claims = Claims::new(shared.limits.claimed_ahead);
     let counts = statements::counts(file, row)?;
@@ -49,20 +56,16 @@ fn register(shared: &Shared, file: &Connection, terms: &QueueTerms) -> rusqlite:
 
 /// Logs for which destinations there are deliveries that nobody makes.
 fn warn_unregistered(shared: &Shared, file: &Connection) -> rusqlite::Result<()> {
-    let mut statement = file.prepare("SELECT id, source, name FROM destinations")?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        let (id, source, name) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        let id: (i64, DestinationId) = (id, DestinationId { source, name });
-        if shared.queues.named(&id.1).is_some() {
+    for (row, id) in Names::read(file)?.0 {
+        if shared.queues.named(&id).is_some() {
             continue;
         }
-        let Counts { blocked, queued, retrying, .. } = statements::counts(file, id.0)?;
+        let Counts { blocked, queued, retrying, .. } = statements::counts(file, row)?;
         let events = blocked + queued + retrying;
         if events > 0 {
             tracing::warn!(
-                source = id.1.source,
-                destination = id.1.name,
+                source = id.source,
+                destination = id.name,
                 events,
                 "the store has queued events of a source that has no queue any more; they are delivered when it has one again"
             );

@@ -90,7 +90,7 @@ pub(super) fn read(row: &Row<'_>, id: i64, begin: usize) -> rusqlite::Result<Opt
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
     use rusqlite::types::Value;
 
@@ -110,7 +110,7 @@ mod tests {
         file
     }
 
-    fn any_value() -> impl Strategy<Value = Value> {
+    pub(in crate::store::sqlite) fn any_value() -> impl Strategy<Value = Value> {
         prop_oneof![
             Just(Value::Null),
             any::<i64>().prop_map(Value::Integer),

@@ -89,19 +89,19 @@ impl Pauses {
 
 /// The queues that are registered, by their indexes.
 #[derive(Debug, Default)]
-pub(super) struct Queues(RwLock<Vec<Arc<Known>>>);
+pub(super) struct Queues(RwLock<Vec<Arc<SqliteQueue>>>);
 
 /// One queue.
 #[derive(Debug)]
-pub(super) struct Known {
-    pub(super) queue: Queue,
+pub(super) struct SqliteQueue {
+    pub(super) handle: Queue,
     pub(super) claims: Claims,
     /// The row of its destination.
     destination: AtomicI64,
     keep: Mutex<Duration>,
 }
 
-impl Known {
+impl SqliteQueue {
     pub(super) fn destination(&self) -> i64 {
         self.destination.load(Ordering::Relaxed)
     }
@@ -135,37 +135,37 @@ impl Counts {
 }
 
 impl Queues {
-    pub(super) fn all(&self) -> Vec<Arc<Known>> {
+    pub(super) fn all(&self) -> Vec<Arc<SqliteQueue>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub(super) fn get(&self, index: usize) -> Option<Arc<Known>> {
+    pub(super) fn get(&self, index: usize) -> Option<Arc<SqliteQueue>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(index).cloned()
     }
 
     /// The queue of a destination's row.
-    pub(super) fn of(&self, destination: i64) -> Option<Arc<Known>> {
+    pub(super) fn of(&self, destination: i64) -> Option<Arc<SqliteQueue>> {
         let queues = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        queues.iter().find(|known| known.destination() == destination).cloned()
+        queues.iter().find(|queue| queue.destination() == destination).cloned()
     }
 
     /// The queue of a destination.
-    pub(super) fn named(&self, id: &DestinationId) -> Option<Arc<Known>> {
+    pub(super) fn named(&self, id: &DestinationId) -> Option<Arc<SqliteQueue>> {
         let queues = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        queues.iter().find(|known| known.queue.id() == id).cloned()
+        queues.iter().find(|queue| queue.handle.id() == id).cloned()
     }
 
     /// Adds the queue of a destination that has none.
     pub(super) fn add(&self, id: &DestinationId, (row, keep): (i64, Duration), claims: Claims) -> Queue {
         let mut queues = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let queue = Queue::new(id.clone(), queues.len());
-        queues.push(Arc::new(Known {
-            queue: queue.clone(),
+        let handle = Queue::new(id.clone(), queues.len());
+        queues.push(Arc::new(SqliteQueue {
+            handle: handle.clone(),
             claims,
             destination: AtomicI64::new(row),
             keep: Mutex::new(keep),
         }));
-        queue
+        handle
     }
 }
 

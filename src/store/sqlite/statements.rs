@@ -46,8 +46,8 @@ const DUE: &str = "SELECT message FROM deliveries INDEXED BY due
     WHERE destination = ?1 AND state = 4 AND due <= ?2 ORDER BY due, message LIMIT ?3";
 const NEXT_DUE: &str = "SELECT due FROM deliveries INDEXED BY due
     WHERE destination = ?1 AND state = 4 AND due > ?2 ORDER BY due, message LIMIT 1";
-const ENTRY: &str =
-    "SELECT lane, attempts, before_replay, replayed FROM deliveries WHERE message = ?1 AND destination = ?2";
+const ENTRY: &str = "SELECT lane, attempts, before_replay, replayed FROM deliveries
+    WHERE message = ?1 AND destination = ?2 AND state IN (3, 4)";
 const COUNT: &str = "SELECT count(*) FROM deliveries INDEXED BY by_state
     WHERE destination = ?1 AND state = ?2 AND state <> 5";
 const FIRST: &str = "SELECT message FROM deliveries INDEXED BY by_state
@@ -65,7 +65,7 @@ pub(super) struct Writing<'c> {
     delivery: CachedStatement<'c>,
     failures: CachedStatement<'c>,
     settle: CachedStatement<'c>,
-    connection: &'c Connection,
+    pub(super) connection: &'c Connection,
 }
 
 impl<'c> Writing<'c> {
@@ -207,7 +207,7 @@ pub(super) fn next_due(connection: &Connection, destination: i64, now: i64) -> r
     Ok(due.flatten())
 }
 
-/// A delivery as it is claimed. What is damaged of it counts as nothing.
+/// A delivery that may be attempted, as it is claimed. What is damaged of it counts as nothing.
 pub(super) fn entry(connection: &Connection, id: i64, destination: i64) -> rusqlite::Result<Option<Entry>> {
     let mut statement = connection.prepare_cached(ENTRY)?;
     let entry = |row: &Row<'_>| Entry {

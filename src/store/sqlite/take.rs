@@ -9,13 +9,14 @@ use tokio::sync::oneshot;
 
 use super::Sqlite;
 use super::closing;
+use super::fault::Fault;
 use super::ids;
 use super::queue::Entry;
 use super::queue::Need;
 use super::reopening;
 use super::rows;
-use super::shared::Known;
 use super::shared::Shared;
+use super::shared::SqliteQueue;
 use super::statements;
 use crate::event::Lane;
 use crate::message::Message;
@@ -37,14 +38,14 @@ impl Sqlite {
         want: Want,
     ) -> Result<(Vec<Claimed>, Option<Instant>), Unavailable> {
         let shared = &self.shared;
-        let Some(known) = shared.queues.get(queue.index()) else { return Ok((Vec::new(), None)) };
+        let Some(queue) = shared.queues.get(queue.index()) else { return Ok((Vec::new(), None)) };
         loop {
             self.sound()?;
             if shared.mailbox.outcomes() >= shared.limits.max_outcomes {
                 return Err(Unavailable("the SQLite file does not take what was delivered fast enough".to_owned()));
             }
-            let entries = self.claimed(&known, want.max).await?;
-            let mut taking = Taking::new(Arc::clone(shared), Arc::clone(&known), want, entries);
+            let entries = self.claimed(&queue, want.max).await?;
+            let mut taking = Taking::new(Arc::clone(shared), Arc::clone(&queue), want, entries);
             if taking.reads() {
                 let sqlite = Arc::clone(self);
                 let read = move || (sqlite.shared.connections.reader.with(|file| taking.read(file)), taking);
@@ -57,15 +58,15 @@ impl Sqlite {
             if taking.found_damage_alone() {
                 continue;
             }
-            let next_due = known.claims.next_due().map(|due| shared.pauses.instant_of(due));
+            let next_due = queue.claims.next_due().map(|due| shared.pauses.instant_of(due));
             return Ok((taking.hand_out(), next_due));
         }
     }
 
     /// Takes what is claimed; waits for the writer where nothing is, and there may be something.
-    async fn claimed(&self, known: &Known, max: usize) -> Result<VecDeque<Entry>, Unavailable> {
-        let (shared, index) = (&self.shared, known.queue.index());
-        let (entries, need) = known.claims.take(max, shared.pauses.now());
+    async fn claimed(&self, queue: &SqliteQueue, max: usize) -> Result<VecDeque<Entry>, Unavailable> {
+        let (shared, index) = (&self.shared, queue.handle.index());
+        let (entries, need) = queue.claims.take(max, shared.pauses.now());
         match need {
             Need::Nothing => Ok(entries),
             Need::Soon => {
@@ -77,7 +78,7 @@ impl Sqlite {
                 let (sender, refilled) = oneshot::channel();
                 shared.mailbox.submit(|batch| batch.refills.push((index, Some(sender))))?;
                 refilled.await.map_err(|_gone| self.gone())?;
-                Ok(known.claims.take(max, shared.pauses.now()).0)
+                Ok(queue.claims.take(max, shared.pauses.now()).0)
             }
         }
     }
@@ -86,22 +87,22 @@ impl Sqlite {
 /// Deliveries that were taken off a queue, in their order. Dropped, they go back.
 pub(super) struct Taking {
     shared: Arc<Shared>,
-    known: Arc<Known>,
+    queue: Arc<SqliteQueue>,
     want: Want,
     left: VecDeque<Entry>,
+    /// Those whose messages cannot be read at the moment.
+    unread: VecDeque<Entry>,
     loaded: Vec<(Entry, Arc<Message>, Failures)>,
-    /// Bytes of messages so far, and of those that were read.
+    /// Bytes of messages so far.
     bytes: usize,
-    read: usize,
     /// Whether some were damaged.
     damaged: bool,
-    began: Instant,
 }
 
 impl Taking {
-    pub(super) fn new(shared: Arc<Shared>, known: Arc<Known>, want: Want, left: VecDeque<Entry>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, queue: Arc<SqliteQueue>, want: Want, left: VecDeque<Entry>) -> Self {
         let loaded = Vec::with_capacity(left.len());
-        Self { shared, known, want, left, loaded, bytes: 0, read: 0, damaged: false, began: Instant::now() }
+        Self { shared, queue, want, left, unread: VecDeque::new(), loaded, bytes: 0, damaged: false }
     }
 
     /// Gives those their messages that need not be read, until one has to be; whether there is one.
@@ -117,38 +118,54 @@ impl Taking {
         false
     }
 
-    /// Reads messages as long as there is room for them.
+    /// Reads messages as long as there is room for them, and not for long. One whose page is damaged is given up, and one that cannot
+    /// be read at the moment is put back behind all others: neither holds up those behind it. Fails when there was one that cannot be
+    /// read.
     pub(super) fn read(&mut self, connection: &Connection) -> rusqlite::Result<()> {
-        let limits = self.shared.limits.clone();
-        let mut rows = 0;
+        let (began, longest) = (Instant::now(), self.shared.limits.max_read);
+        let (mut any, mut failed) = (false, Ok(()));
         while self.reads()
             && let Some(&Entry { id, attempts, .. }) = self.left.front()
         {
-            let late = self.began.elapsed() >= limits.max_read || rows >= limits.max_load.max(1);
             let cached = self.shared.cache.get(id);
             let size = match &cached {
                 Some(message) => message.weight(),
-                None => rows::size(connection, id)?.unwrap_or_default(),
+                // What reading that comes to is seen below.
+                None => rows::size(connection, id).ok().flatten().unwrap_or_default(),
             };
-            let too_many = self.read.saturating_add(size) > limits.max_load_bytes && self.read > 0;
-            if !self.has_room(size) || rows > 0 && (late || too_many) {
-                return Ok(());
+            if !self.has_room(size) || any && began.elapsed() >= longest {
+                break;
             }
-            let message = match cached {
-                Some(message) => Some(message),
-                None => rows::whole(connection, id)?.map(Arc::new),
-            };
-            let failures = match attempts {
-                0 => Failures::default(),
-                _ => statements::failures_of(connection, id, self.known.destination())?,
-            };
-            (rows, self.read) = (rows + 1, self.read.saturating_add(size));
-            match message {
-                Some(message) => self.push(message, failures),
-                None => self.give_up(),
+            any = true;
+            match self.load(connection, (id, attempts), cached) {
+                Ok(Some((message, failures))) => self.push(message, failures),
+                Ok(None) => self.give_up(None),
+                Err(error) if Fault::of(&error) == Fault::Damage => self.give_up(Some(&error)),
+                Err(error) => {
+                    failed = Err(error);
+                    self.unread.extend(self.left.pop_front());
+                }
             }
         }
-        Ok(())
+        failed
+    }
+
+    /// A message and what failed of its delivery; `None` when the message is not what was written.
+    fn load(
+        &self,
+        connection: &Connection,
+        (id, attempts): (i64, u32),
+        cached: Option<Arc<Message>>,
+    ) -> rusqlite::Result<Option<(Arc<Message>, Failures)>> {
+        let message = match cached {
+            Some(message) => Some(message),
+            None => rows::whole(connection, id)?.map(Arc::new),
+        };
+        let failures = match attempts {
+            0 => Failures::default(),
+            _ => statements::failures_of(connection, id, self.queue.destination())?,
+        };
+        Ok(message.map(|message| (message, failures)))
     }
 
     fn has_room(&self, bytes: usize) -> bool {
@@ -162,19 +179,20 @@ impl Taking {
         }
     }
 
-    /// Gives up the first one, whose message is not what was written.
-    fn give_up(&mut self) {
+    /// Gives up the first one, whose message is not what was written, or stands on a page that is damaged.
+    fn give_up(&mut self, error: Option<&rusqlite::Error>) {
         let Some(entry) = self.left.pop_front() else { return };
         self.damaged = true;
         tracing::error!(
             id = %ids::public(entry.id),
-            source = self.known.queue.id().source,
+            source = self.queue.handle.id().source,
+            error = error.map(tracing::field::display),
             "a queued event is damaged on disk and cannot be delivered; it is kept as a dead letter"
         );
         let (at, reason) = (self.shared.wall.now(), rows::DAMAGED.to_owned());
         let failed = FailedAttempt { at, ms: 0, status: None, reason, answer: String::new() };
         let attempts = entry.attempts;
-        self.shared.settle(self.known.queue.index(), entry, attempts, Outcome::Dead { failed });
+        self.shared.settle(self.queue.handle.index(), entry, attempts, Outcome::Dead { failed });
     }
 
     /// Whether none has its message.
@@ -201,7 +219,8 @@ impl Taking {
             },
             lease: None,
         };
-        self.known.claims.give_back(std::mem::take(&mut self.left));
+        self.queue.claims.give_back(std::mem::take(&mut self.left));
+        self.queue.claims.put_behind(std::mem::take(&mut self.unread));
         std::mem::take(&mut self.loaded).into_iter().map(claimed).collect()
     }
 }
@@ -210,9 +229,10 @@ impl Drop for Taking {
     fn drop(&mut self) {
         let mut entries: VecDeque<_> = self.loaded.drain(..).map(|(entry, ..)| entry).collect();
         entries.append(&mut self.left);
+        self.queue.claims.put_behind(std::mem::take(&mut self.unread));
         if !entries.is_empty() {
-            self.known.claims.give_back(entries);
-            self.known.queue.signal().raise();
+            self.queue.claims.give_back(entries);
+            self.queue.handle.signal().raise();
         }
     }
 }

@@ -267,10 +267,14 @@ async fn a_message_goes_to_all_its_destinations_in_one_step() {
 
 #[tokio::test]
 async fn whoever_takes_until_there_is_nothing_gets_everything_whatever_the_limits_are() {
-    for (claimed_ahead, cached_bytes, max_load, max_load_bytes) in
-        [(0, 0, 0, 0), (1, 0, 1, 1), (2, 600, 2, 600), (3, 1_000, 1, usize::MAX), (1024, usize::MAX, 256, usize::MAX)]
-    {
-        let limits = limits::Sqlite { claimed_ahead, cached_bytes, max_load, max_load_bytes, ..Default::default() };
+    for (claimed_ahead, cached_bytes, max_read) in [
+        (0, 0, Duration::ZERO),
+        (1, 0, HOUR),
+        (2, 600, Duration::ZERO),
+        (3, 1_000, HOUR),
+        (1024, usize::MAX, Duration::ZERO),
+    ] {
+        let limits = limits::Sqlite { claimed_ahead, cached_bytes, max_read, ..Default::default() };
         let world = World::new(limits);
         let queue = world.queue("shop").await;
         for number in 0..40 {
@@ -317,8 +321,8 @@ async fn of_what_is_due_and_what_is_new_half_and_half_is_ready() {
 #[tokio::test]
 async fn a_take_has_no_more_bytes_than_are_wanted_and_one_delivery_in_any_case() {
     let weight = message("a").weight();
-    for (cached_bytes, max_load_bytes) in [(usize::MAX, 0), (0, usize::MAX)] {
-        let world = World::new(limits::Sqlite { cached_bytes, max_load_bytes, ..Default::default() });
+    for cached_bytes in [usize::MAX, 0] {
+        let world = World::new(limits::Sqlite { cached_bytes, max_read: HOUR, ..Default::default() });
         let queue = world.queue("shop").await;
         for id in ["a", "b", "c"] {
             world.enqueue(&queue, id, None).await;

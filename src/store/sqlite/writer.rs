@@ -14,6 +14,7 @@ use rusqlite::Connection;
 use rusqlite::Transaction;
 use rusqlite::TransactionBehavior;
 use rusqlite::config::DbConfig;
+use rusqlite::ffi;
 use tokio::sync::oneshot;
 
 use super::batch::Work;
@@ -24,8 +25,8 @@ use super::open;
 use super::open::Failure;
 use super::retention::Bounds;
 use super::retention::Retention;
-use super::shared::Known;
 use super::shared::Shared;
+use super::shared::SqliteQueue;
 use super::statements;
 use super::statements::Writing;
 use crate::store::private;
@@ -179,13 +180,13 @@ impl Writer {
             }
         };
         self.damaged = false;
-        for known in shared.queues.all() {
-            let row = statements::destination(&connection, known.queue.id());
+        for queue in shared.queues.all() {
+            let row = statements::destination(&connection, queue.handle.id());
             let read = row.and_then(|row| Ok((row, statements::counts(&connection, row)?)));
             let (row, counts) = read.map_err(|error| self.lose(&error))?;
-            known.set_destination(row);
-            known.claims.reset(gone, counts);
-            known.queue.signal().raise();
+            queue.set_destination(row);
+            queue.claims.reset(gone, counts);
+            queue.handle.signal().raise();
         }
         shared.mailbox.set_failing(None);
         tracing::warn!(path = %shared.path.display(), "the store's file was opened anew");
@@ -264,7 +265,7 @@ impl Writer {
         }
         let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
         let mut writing = Writing::new(&transaction)?;
-        work.settle(&mut writing, &transaction, due)?;
+        work.settle(&mut writing, due)?;
         work.admit(&mut writing, &mut self.last, now)?;
         drop(writing);
         while let Some(command) = work.batch.commands.pop_front() {
@@ -278,7 +279,7 @@ impl Writer {
         self.retention.wrote(work.bytes());
         if purge {
             let keep: HashMap<_, _> =
-                self.shared.queues.all().iter().map(|known| (known.destination(), known.keep())).collect();
+                self.shared.queues.all().iter().map(|queue| (queue.destination(), queue.keep())).collect();
             let (last, checkpoint, arrived) = (self.last, self.shared.log.checkpoint(), work.arrived());
             self.retention.purge(&transaction, Bounds { now, keep: &keep, last, checkpoint, arrived })?;
         }
@@ -297,11 +298,11 @@ impl Writer {
         refills: Vec<(usize, Option<oneshot::Sender<()>>)>,
     ) -> rusqlite::Result<()> {
         let asked: BTreeSet<usize> = refills.iter().map(|(index, _)| *index).collect();
-        for known in touched.union(&asked).filter_map(|index| self.shared.queues.get(*index)) {
-            let index = known.queue.index();
-            let refilled = (asked.contains(&index) || known.claims.is_low()) && self.refill(connection, &known)?;
+        for queue in touched.union(&asked).filter_map(|index| self.shared.queues.get(*index)) {
+            let index = queue.handle.index();
+            let refilled = (asked.contains(&index) || queue.claims.is_low()) && self.refill(connection, &queue)?;
             if refilled || touched.contains(&index) {
-                known.queue.signal().raise();
+                queue.handle.signal().raise();
             }
         }
         for waiting in refills.into_iter().filter_map(|(_, waiting)| waiting) {
@@ -313,10 +314,12 @@ impl Writer {
 
     /// Claims deliveries that may be attempted: those that are due and those that wait for their first attempt by turns. Whether there
     /// were any.
-    fn refill(&self, connection: &Connection, known: &Known) -> rusqlite::Result<bool> {
-        let (claims, destination, now) = (&known.claims, known.destination(), self.shared.pauses.now());
+    fn refill(&self, connection: &Connection, queue: &SqliteQueue) -> rusqlite::Result<bool> {
+        let (claims, destination, now) = (&queue.claims, queue.destination(), self.shared.pauses.now());
         let (wanted, claimed) = claims.wanted();
         let limit = wanted.saturating_add(claimed);
+        // All that is read is of the same moment.
+        let _moment = connection.unchecked_transaction()?;
         let due = statements::due(connection, destination, now, limit)?;
         let fresh = statements::fresh(connection, destination, limit)?;
         let full = due.len() == limit || fresh.len() == limit;
@@ -329,13 +332,19 @@ impl Writer {
                 break;
             }
             for id in pair.into_iter().flatten().take(wanted - entries.len()) {
-                entries.extend(statements::entry(connection, id, destination)?);
+                entries.push(statements::entry(connection, id, destination)?.ok_or_else(index_is_wrong)?);
             }
         }
         let any = !entries.is_empty();
         claims.refill(entries, full || left, statements::next_due(connection, destination, now)?, now);
         Ok(any)
     }
+}
+
+/// An index names a delivery that its row says may not be attempted: it would be attempted again and again.
+fn index_is_wrong() -> rusqlite::Error {
+    let why = "an index does not agree with its table".to_owned();
+    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), Some(why))
 }
 
 impl Drop for Writer {

@@ -152,8 +152,6 @@ pub fn limits(history: &History) -> Limits {
         max_outcomes: few,
         claimed_ahead: few,
         cached_bytes: bytes,
-        max_load: few,
-        max_load_bytes: bytes,
         max_scanned: few_rows,
         retention_rows: few_rows,
         ..limits.sqlite

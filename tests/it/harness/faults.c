@@ -1,5 +1,6 @@
 /* Faults of the system, loaded into the gateway with LD_PRELOAD. The folder that FAULTS names says which: while it has a
- * file "fsync", no file whose name ends as that says reaches the disk; while it has a file
+ * file "fsync", no file whose name ends as that says reaches the disk; while it has a file "read", nothing is read at the
+ * offset that it names, after an ending as before and a blank; while it has a file
  * "hang", nobody who tries to reach the disk comes back, and each adds a byte to it; a file "clock"
  * has the seconds by which the wall clock is wrong, or "=" and the milliseconds since 1970 at which it stands still; while it
  * has a file "memory", nothing is given to whoever asks the C library for as many bytes as that says, or more. */
@@ -39,6 +40,24 @@ static int sync_file(long call, int file) {
         return (int)syscall(call, file);
     errno = EIO;
     return -1;
+}
+
+ssize_t pread64(int file, void *bytes, size_t count, off64_t offset) {
+    int control = open_control("read", O_RDONLY);
+    if (control >= 0) {
+        char text[64] = {0}, link[32], path[4096] = {0};
+        ssize_t length = read(control, text, sizeof text - 1);
+        close(control);
+        char *at = strchr(text, ' ');
+        snprintf(link, sizeof link, "/proc/self/fd/%d", file);
+        ssize_t named = readlink(link, path, sizeof path - 1), ending = at - text;
+        if (length > 0 && at != NULL && named >= ending && strncmp(path + named - ending, text, ending) == 0
+            && offset == atoll(at + 1)) {
+            errno = EIO;
+            return -1;
+        }
+    }
+    return (ssize_t)syscall(SYS_pread64, file, bytes, count, offset);
 }
 
 int fsync(int file) { return sync_file(SYS_fsync, file); }

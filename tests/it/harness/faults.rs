@@ -42,6 +42,16 @@ impl Faults {
         std::fs::write(self.0.path().join("fsync"), ending).expect("a switch");
     }
 
+    /// Lets nothing be read at this offset of a file whose name ends so.
+    pub fn fail_reads(&self, ending: &str, offset: u64) {
+        self.control("read", &format!("{ending} {offset}"));
+    }
+
+    /// Lets everything be read again.
+    pub fn heal_reads(&self) {
+        std::fs::remove_file(self.0.path().join("read")).expect("a switch");
+    }
+
     /// Lets every file reach the disk again.
     pub fn heal(&self) {
         std::fs::remove_file(self.0.path().join("fsync")).expect("a switch");

@@ -10,11 +10,11 @@ use redis::Value;
 
 use self::search::Found;
 use self::search::Search;
-use super::Line;
 use super::Redis;
+use super::RedisQueue;
 use super::Use;
 use super::entry;
-use super::line;
+use super::queue;
 use super::queue_scripts;
 use super::record;
 use crate::message::Message;
@@ -41,12 +41,12 @@ struct Place {
     id: DestinationId,
     space: Keyspace,
     /// Nothing where nobody delivers.
-    line: Option<Arc<Line>>,
+    queue: Option<Arc<RedisQueue>>,
 }
 
 impl Place {
     fn keys(&self) -> impl Iterator<Item = String> {
-        line::keys(&self.space, &self.id.name)
+        queue::keys(&self.space, &self.id.name)
     }
 }
 
@@ -81,9 +81,9 @@ impl Redis {
         let (mut replayed, mut queued) = (0, false);
         for delivery in deliveries {
             let id = delivery.destination_id();
-            let line = self.lines().iter().find(|line| *line.id() == id).map(Arc::clone);
-            if let Some(line) = line {
-                replayed += self.reopen(&line, &[delivery.state], &[delivery.id]).await?;
+            let queue = self.queues().iter().find(|queue| *queue.id() == id).map(Arc::clone);
+            if let Some(queue) = queue {
+                replayed += self.reopen(&queue, &[delivery.state], &[delivery.id]).await?;
                 queued = true;
             }
         }
@@ -97,15 +97,15 @@ impl Redis {
         let named = part.filter.source.is_some();
         let mut places = self.places(&part.filter).await?;
         if !named {
-            places.retain(|place| place.line.is_some());
+            places.retain(|place| place.queue.is_some());
         }
         let search = Search { part, newest_first: false };
         let (found, next) = self.found(&search, &places).await?;
         let mut deliveries = 0;
         for place in &places {
-            let Some(line) = &place.line else { return Err(AdminError::NoQueue(place.id.source.clone())) };
+            let Some(queue) = &place.queue else { return Err(AdminError::NoQueue(place.id.source.clone())) };
             let ids = found.get(&place.id).map(Vec::as_slice).unwrap_or_default();
-            deliveries += self.reopen(line, &search.part.states, ids).await?;
+            deliveries += self.reopen(queue, &search.part.states, ids).await?;
         }
         Ok(Done { deliveries, next })
     }
@@ -122,7 +122,7 @@ impl Redis {
             }
             let names: BTreeSet<String> = self.destinations(&place.space).await?;
             for ids in ids.chunks(PART) {
-                let records = names.iter().map(|name| line::key(&place.space, name, "records"));
+                let records = names.iter().map(|name| queue::key(&place.space, name, "records"));
                 let call = queue_scripts::PURGE.call(place.keys().chain([answer_key(&place.space)?]).chain(records));
                 let call = call.argument(self.now()).argument(letters(&search.part.states));
                 let call = call.argument(names.len().to_string());
@@ -144,13 +144,13 @@ impl Redis {
     }
 
     /// Has deliveries made again that are still in one of these states; how many.
-    async fn reopen(&self, line: &Line, states: &[State], ids: &[MessageId]) -> Result<u64, AdminError> {
+    async fn reopen(&self, queue: &RedisQueue, states: &[State], ids: &[MessageId]) -> Result<u64, AdminError> {
         let mut reopened = 0;
         for ids in ids.chunks(PART) {
-            let call = queue_scripts::REPLAY.call(line.keys().chain([answer_key(&line.space)?])).argument(self.now());
-            let call = call.argument(line.id().name.as_str()).argument(letters(states));
-            reopened += self.change(&line.space, call, ids).await?;
-            line.queue.signal().raise();
+            let call = queue_scripts::REPLAY.call(queue.keys().chain([answer_key(&queue.space)?])).argument(self.now());
+            let call = call.argument(queue.id().name.as_str()).argument(letters(states));
+            reopened += self.change(&queue.space, call, ids).await?;
+            queue.handle.signal().raise();
         }
         Ok(reopened)
     }
@@ -162,9 +162,9 @@ impl Redis {
 
     /// The destinations that a filter means: those that are configured, and those that a source had before.
     async fn places(&self, filter: &Filter) -> Result<Vec<Place>, AdminError> {
-        let lines = self.lines().clone();
+        let queues = self.queues().clone();
         let mut spaces: BTreeMap<String, Keyspace> =
-            lines.iter().map(|line| (line.id().source.clone(), line.space.clone())).collect();
+            queues.iter().map(|queue| (queue.id().source.clone(), queue.space.clone())).collect();
         match &filter.source {
             None => spaces.extend(self.process.spaces.iter().map(|space| (space.source().to_owned(), space.clone()))),
             Some(source) => {
@@ -174,8 +174,8 @@ impl Redis {
         }
         let mut places = Vec::new();
         for (source, space) in spaces {
-            let of_source = lines.iter().filter(|line| line.id().source == source);
-            let mut names: BTreeSet<String> = of_source.map(|line| line.id().name.clone()).collect();
+            let of_source = queues.iter().filter(|queue| queue.id().source == source);
+            let mut names: BTreeSet<String> = of_source.map(|queue| queue.id().name.clone()).collect();
             match self.destinations(&space).await {
                 Ok(more) => names.extend(more),
                 // In a cluster, a part of it may be out that nobody asked for.
@@ -184,13 +184,13 @@ impl Redis {
             }
             places.extend(names.into_iter().map(|name| {
                 let id = DestinationId { source: source.clone(), name };
-                let line = lines.iter().find(|line| *line.id() == id).map(Arc::clone);
-                Place { id, space: space.clone(), line }
+                let queue = queues.iter().find(|queue| *queue.id() == id).map(Arc::clone);
+                Place { id, space: space.clone(), queue }
             }));
         }
         match (&filter.source, &filter.destination) {
             (Some(source), _) if places.is_empty() => {
-                let names: BTreeSet<_> = lines.iter().map(|line| line.id().source.clone()).collect();
+                let names: BTreeSet<_> = queues.iter().map(|queue| queue.id().source.clone()).collect();
                 Err(AdminError::NoSuchSource(source.clone(), names.into_iter().collect()))
             }
             (_, Some(name)) if !places.iter().any(|place| place.id.name == *name) => {

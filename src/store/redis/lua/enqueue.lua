@@ -32,17 +32,24 @@ else
     id = redis.call('XADD', KEYS[stream], newest, unpack(ARGV, 6 + count))
   end
 end
-local millis = string.match(id, '^%d+')
-for n = 1, count do
-  local ready, lanes, blocked, open = unpack(KEYS, stream + 4 * n - 3, stream + 4 * n)
-  local lane = ARGV[5 + n]
-  if lane == '' or redis.call('HSETNX', lanes, lane, id) == 1 then
-    redis.call('RPUSH', ready, id)
-  else
-    local second = string.match(id, '%d+$')
-    redis.call('ZADD', blocked, 0, lane .. ':' .. string.rep('0', 20 - #millis) .. millis .. '-' .. string.rep('0', 20 - #second) .. second)
+local millis, sequence = string.match(id, '^(%d+)-(%d+)$')
+local function deliver()
+  for n = 1, count do
+    local ready, lanes, blocked, open = unpack(KEYS, stream + 4 * n - 3, stream + 4 * n)
+    local lane = ARGV[5 + n]
+    if lane == '' or redis.call('HSETNX', lanes, lane, id) == 1 then
+      redis.call('RPUSH', ready, id)
+    else
+      redis.call('ZADD', blocked, 0, lane .. ':' .. string.rep('0', 20 - #millis) .. millis .. '-' .. string.rep('0', 20 - #sequence) .. sequence)
+    end
+    redis.call('ZADD', open, millis, id)
   end
-  redis.call('ZADD', open, millis, id)
+end
+-- A key of another type ends the script and undoes nothing. Whatever names a message that is not there is skipped.
+local stored, why = pcall(deliver)
+if not stored then
+  redis.call('XDEL', KEYS[stream], id)
+  return type(why) == 'table' and why or redis.error_reply(why)
 end
 for i = 1, last do redis.call('SET', KEYS[i], 'D' .. token, 'PX', ttl) end
 return 0

@@ -40,11 +40,12 @@ for at = 2, #ARGV, 8 do
   if state == 'V' or state == 'P' or before ~= '' and before ~= before_now then
     -- It has ended, or begun again.
   elseif outcome == 'V' then
-    if is_open[id] or state == 'D' and redis.call('ZREM', dead, id) == 1 then
+    -- Somebody may have deleted one of the keys that say that it is still to be delivered.
+    if is_open[id] or state == 'D' and redis.call('ZREM', dead, id) == 1 or state ~= 'D' and redis.call('ZSCORE', due, id) then
       finish(id, state, lane)
       record(id, 'V' .. text)
     end
-  elseif (attempts == '' or attempts == attempts_now) and is_open[id] and tonumber(redis.call('ZSCORE', due, id) or -1) == tonumber(deadline) then
+  elseif state ~= 'D' and (attempts == '' or attempts == attempts_now) and tonumber(redis.call('ZSCORE', due, id) or -1) == tonumber(deadline) then
     -- Redis that is out of memory lets a script write that has begun with a removing command.
     redis.call('ZREM', due, '')
     if outcome == 'D' then

@@ -1,15 +1,21 @@
--- Looks, and changes nothing. Keys, of each destination: ready, due, blocked, retrying, dead and open. Argument: now.
--- Answers, for each, with how many are open, retrying, blocked and dead, the millisecond of the oldest that is open or -1, and 1 when
--- there is something to take.
+-- Looks, and changes nothing. Keys, of each destination: ready, due, lanes, blocked, retrying, dead and open. Argument: now.
+-- Answers, for each, with how many are open, retrying, blocked and dead, the millisecond of the oldest that is open or -1, 1 when
+-- there is something to take, and 1 when a key is missing: what is open is in one place, and where deliveries are blocked there are
+-- lanes.
 local answer = {}
-for at = 1, #KEYS, 6 do
-  local ready, due, blocked, retrying, dead, open = unpack(KEYS, at, at + 5)
+for at = 1, #KEYS, 7 do
+  local ready, due, lanes, blocked, retrying, dead, open = unpack(KEYS, at, at + 6)
   local oldest = redis.call('ZRANGE', open, 0, 0, 'WITHSCORES')[2]
   local next = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]
-  local work = redis.call('LLEN', ready) > 0 or next and tonumber(next) <= now
-  local counts = {redis.call('ZCARD', open), redis.call('ZCARD', retrying), redis.call('ZCARD', blocked), redis.call('ZCARD', dead)}
-  for _, count in ipairs(counts) do answer[#answer + 1] = count end
+  local fresh, waiting = redis.call('LLEN', ready), redis.call('ZCARD', due)
+  local is_open, tried = redis.call('ZCARD', open), redis.call('ZCARD', retrying)
+  local behind, given_up = redis.call('ZCARD', blocked), redis.call('ZCARD', dead)
+  local is_whole = is_open == fresh + waiting + behind and tried <= is_open - behind
+    and (behind == 0 or redis.call('EXISTS', lanes) == 1)
+  local work = fresh > 0 or next and tonumber(next) <= now
+  for _, count in ipairs({is_open, tried, behind, given_up}) do answer[#answer + 1] = count end
   answer[#answer + 1] = oldest and tonumber(oldest) or -1
   answer[#answer + 1] = work and 1 or 0
+  answer[#answer + 1] = is_whole and 0 or 1
 end
 return answer

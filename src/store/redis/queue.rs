@@ -1,6 +1,7 @@
 //! What one process knows of one queue: what it has in hand, and which outcomes it still has to record.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
@@ -46,15 +47,15 @@ pub(super) fn stream(space: &Keyspace) -> String {
 
 /// One queue.
 #[derive(Debug)]
-pub(super) struct Line {
-    pub(super) queue: Queue,
+pub(super) struct RedisQueue {
+    pub(super) handle: Queue,
     pub(super) space: Keyspace,
     /// Whether Redis knows the destination.
     pub(super) is_known: AtomicBool,
     /// Whether its outcomes are recorded by a task.
     pub(super) is_kept: AtomicBool,
     /// There is something to record.
-    pub(super) told: Notify,
+    pub(super) more: Notify,
     /// Something was recorded.
     pub(super) recorded: Notify,
     state: Mutex<State>,
@@ -64,14 +65,32 @@ pub(super) struct Line {
 struct State {
     keep: Duration,
     /// Also what is in the outbox.
-    in_hand: HashMap<MessageId, Held>,
-    outbox: VecDeque<Told>,
+    in_hand: HashMap<MessageId, Claim>,
+    outbox: VecDeque<Unrecorded>,
+    /// Takes that are not answered yet, and the deliveries that were recorded as delivered meanwhile, with their attempts before the
+    /// last replay.
+    takes: usize,
+    delivered: HashSet<(MessageId, u32)>,
     stats: Stats,
+}
+
+/// A take that is under way, until this is dropped.
+#[derive(Debug)]
+pub(super) struct Take<'q>(&'q RedisQueue);
+
+impl Drop for Take<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.takes -= 1;
+        if state.takes == 0 {
+            state.delivered.clear();
+        }
+    }
 }
 
 /// The newest claim of a delivery.
 #[derive(Debug, Clone, Copy)]
-struct Held {
+struct Claim {
     deadline: i64,
     attempts: u32,
     before_replay: u32,
@@ -79,50 +98,50 @@ struct Held {
 
 /// An outcome that Redis does not know of yet.
 #[derive(Debug, Clone)]
-pub(super) struct Told {
+pub(super) struct Unrecorded {
     id: MessageId,
     lane: String,
     /// What was tried before.
     tries: Tries,
     deadline: i64,
-    outcome: What,
+    outcome: Ending,
     since: Instant,
 }
 
 /// What became of a claim.
 #[derive(Debug, Clone)]
-pub(super) enum What {
+pub(super) enum Ending {
     /// An attempt was made.
-    Tried(Outcome),
+    Attempted(Outcome),
     /// None was.
-    GivenBack,
+    Released,
     /// It cannot be read.
     Damaged(Outcome),
 }
 
-impl Told {
+impl Unrecorded {
     pub(super) fn new(
         id: MessageId,
         lane: Option<Lane>,
         (tries, deadline): (Tries, i64),
-        what: (What, Instant),
+        what: (Ending, Instant),
     ) -> Self {
         let (outcome, since) = what;
         let lane = match (lane, &outcome) {
             (Some(lane), _) => lane_name(lane),
-            (None, What::Damaged(_)) => "?".to_owned(),
-            (None, What::Tried(_) | What::GivenBack) => String::new(),
+            (None, Ending::Damaged(_)) => "?".to_owned(),
+            (None, Ending::Attempted(_) | Ending::Released) => String::new(),
         };
         Self { id, lane, tries, deadline, outcome, since }
     }
 
     /// As it is told for the newest claim of the delivery. An attempt that failed while somebody else has recorded one counts for
     /// nothing.
-    fn for_claim(mut self, held: Option<&Held>) -> Self {
+    fn for_claim(mut self, held: Option<&Claim>) -> Self {
         let Some(held) = held.filter(|held| held.before_replay == self.tries.before_replay) else { return self };
         self.deadline = held.deadline;
         if held.attempts != self.tries.attempts && !self.is_delivered() {
-            self.outcome = What::GivenBack;
+            self.outcome = Ending::Released;
             self.tries.attempts = held.attempts;
         }
         self
@@ -133,24 +152,26 @@ impl Told {
     }
 
     fn is_delivered(&self) -> bool {
-        matches!(self.outcome, What::Tried(Outcome::Delivered { .. }))
+        matches!(self.outcome, Ending::Attempted(Outcome::Delivered { .. }))
     }
 
     /// As the script takes it.
     pub(super) fn arguments(&self, now: Instant) -> [String; 8] {
         let (attempts, before) = match self.outcome {
-            What::Damaged(_) => (String::new(), String::new()),
-            What::Tried(_) | What::GivenBack => (self.tries.attempts.to_string(), self.tries.before_replay.to_string()),
+            Ending::Damaged(_) => (String::new(), String::new()),
+            Ending::Attempted(_) | Ending::Released => {
+                (self.tries.attempts.to_string(), self.tries.before_replay.to_string())
+            }
         };
         let pause = match &self.outcome {
-            What::Tried(Outcome::Retry { after, .. }) => {
+            Ending::Attempted(Outcome::Retry { after, .. }) => {
                 after.saturating_sub(now.saturating_duration_since(self.since))
             }
-            What::Tried(_) | What::GivenBack | What::Damaged(_) => Duration::ZERO,
+            Ending::Attempted(_) | Ending::Released | Ending::Damaged(_) => Duration::ZERO,
         };
         let (letter, record) = match &self.outcome {
-            What::GivenBack => ("G".to_owned(), String::new()),
-            What::Tried(outcome) | What::Damaged(outcome) => {
+            Ending::Released => ("G".to_owned(), String::new()),
+            Ending::Attempted(outcome) | Ending::Damaged(outcome) => {
                 let record = Record::after(outcome.clone(), &self.tries);
                 (letter(record.state).map(String::from).unwrap_or_default(), record.without_state())
             }
@@ -161,29 +182,35 @@ impl Told {
 
     /// Whether recording it may leave something to take.
     fn leaves_more(&self) -> bool {
-        let again = matches!(self.outcome, What::GivenBack | What::Tried(Outcome::Retry { .. }));
+        let again = matches!(self.outcome, Ending::Released | Ending::Attempted(Outcome::Retry { .. }));
         again || !self.lane.is_empty()
     }
 }
 
-impl Line {
-    pub(super) fn new(queue: Queue, keep: Duration) -> Self {
-        let space = Keyspace::of_source(&queue.id().source);
-        let state = State { keep, in_hand: HashMap::new(), outbox: VecDeque::new(), stats: Stats::default() };
-        let (told, recorded) = (Notify::new(), Notify::new());
+impl RedisQueue {
+    pub(super) fn new(handle: Queue, keep: Duration) -> Self {
+        let space = Keyspace::of_source(&handle.id().source);
+        let state = State {
+            keep,
+            in_hand: HashMap::new(),
+            outbox: VecDeque::new(),
+            takes: 0,
+            delivered: HashSet::new(),
+            stats: Stats::default(),
+        };
         Self {
-            queue,
+            handle,
             space,
             is_known: AtomicBool::new(false),
             is_kept: AtomicBool::new(false),
-            told,
-            recorded,
+            more: Notify::new(),
+            recorded: Notify::new(),
             state: Mutex::new(state),
         }
     }
 
     pub(super) fn id(&self) -> &DestinationId {
-        self.queue.id()
+        self.handle.id()
     }
 
     pub(super) fn keys(&self) -> impl Iterator<Item = String> {
@@ -211,22 +238,33 @@ impl Line {
         }
     }
 
-    /// Notes a claim; whether it is to be handed out: what this process still holds only has another deadline from now on.
-    pub(super) fn hold(&self, entry: &Entry, deadline: i64) -> bool {
+    /// Begins a take: what it claims may be recorded as delivered before its answer comes.
+    pub(super) fn take(&self) -> Take<'_> {
+        self.lock().takes += 1;
+        Take(self)
+    }
+
+    /// Notes a claim; whether it is to be handed out: what this process still holds only has another deadline from now on, and what it
+    /// has delivered since is finished.
+    pub(super) fn claim(&self, entry: &Entry, deadline: i64) -> bool {
         let Tries { attempts, before_replay, .. } = entry.tries;
-        let held = Held { deadline, attempts, before_replay };
-        let before = self.lock().in_hand.insert(entry.id, held);
+        let held = Claim { deadline, attempts, before_replay };
+        let mut state = self.lock();
+        if state.delivered.contains(&(entry.id, before_replay)) {
+            return false;
+        }
+        let before = state.in_hand.insert(entry.id, held);
         before.is_none_or(|before| before.before_replay != before_replay)
     }
 
     /// Something has to be recorded.
-    pub(super) fn tell(&self, told: Told) {
+    pub(super) fn push(&self, told: Unrecorded) {
         self.lock().outbox.push_back(told);
-        self.told.notify_one();
+        self.more.notify_one();
     }
 
     /// The first of what has to be recorded.
-    pub(super) fn batch(&self, max: usize) -> Vec<Told> {
+    pub(super) fn batch(&self, max: usize) -> Vec<Unrecorded> {
         let state = self.lock();
         let first = state.outbox.iter().take(max);
         first.map(|told| told.clone().for_claim(state.in_hand.get(&told.id))).collect()
@@ -234,11 +272,14 @@ impl Line {
 
     /// The batch was recorded, or is given up. What was claimed anew meanwhile, by an answer that came before this one, is told once
     /// more, for that claim.
-    pub(super) fn recorded(&self, batch: &[Told]) {
+    pub(super) fn recorded(&self, batch: &[Unrecorded]) {
         let mut state = self.lock();
-        let State { in_hand, outbox, .. } = &mut *state;
+        let State { in_hand, outbox, takes, delivered, .. } = &mut *state;
         let mut again = Vec::new();
         for (sent, told) in batch.iter().zip(outbox.drain(..batch.len().min(outbox.len()))) {
+            if *takes > 0 && sent.is_delivered() {
+                delivered.insert((sent.id, sent.tries.before_replay));
+            }
             let held = in_hand.get(&sent.id).filter(|held| held.before_replay == sent.tries.before_replay);
             match held {
                 Some(held) if held.deadline != sent.deadline && !sent.is_delivered() => again.push(told),
@@ -248,8 +289,8 @@ impl Line {
         }
         again.into_iter().rev().for_each(|told| outbox.push_front(told));
         drop(state);
-        if batch.iter().any(Told::leaves_more) {
-            self.queue.signal().raise();
+        if batch.iter().any(Unrecorded::leaves_more) {
+            self.handle.signal().raise();
         }
         self.recorded.notify_waiters();
     }
@@ -259,10 +300,10 @@ impl Line {
     }
 
     /// What a look has shown.
-    pub(super) fn looked(&self, stats: Stats, has_work: bool) {
+    pub(super) fn set_stats(&self, stats: Stats, has_work: bool) {
         self.lock().stats = stats;
         if has_work {
-            self.queue.signal().raise();
+            self.handle.signal().raise();
         }
     }
 
@@ -279,35 +320,35 @@ mod tests {
 
     const ID: MessageId = MessageId { millis: 12, sequence: 3 };
 
-    fn line() -> Line {
-        Line::new(Queue::new(DestinationId::unnamed("shop"), 0), Duration::from_secs(1))
+    fn queue() -> RedisQueue {
+        RedisQueue::new(Queue::new(DestinationId::unnamed("shop"), 0), Duration::from_secs(1))
     }
 
     fn claim(attempts: u32, before_replay: u32) -> Entry {
         Entry { id: ID, tries: Tries { attempts, before_replay, ..Tries::default() }, lane: None, message: None }
     }
 
-    fn told(entry: &Entry, deadline: i64, what: What) -> Told {
-        Told::new(ID, None, (entry.tries.clone(), deadline), (what, Instant::now()))
+    fn told(entry: &Entry, deadline: i64, what: Ending) -> Unrecorded {
+        Unrecorded::new(ID, None, (entry.tries.clone(), deadline), (what, Instant::now()))
     }
 
-    fn failed() -> What {
+    fn failed() -> Ending {
         let (at, reason) = (Moment::from_millis(1), String::new());
         let failed = FailedAttempt { at, ms: 0, status: None, reason, answer: String::new() };
-        What::Tried(Outcome::Retry { after: Duration::ZERO, failed })
+        Ending::Attempted(Outcome::Retry { after: Duration::ZERO, failed })
     }
 
-    fn delivered() -> What {
-        What::Tried(Outcome::Delivered { at: Moment::from_millis(1), status: None })
+    fn delivered() -> Ending {
+        Ending::Attempted(Outcome::Delivered { at: Moment::from_millis(1), status: None })
     }
 
     /// Letter, attempts and deadline of what would be told.
-    fn sent(line: &Line) -> Vec<(String, String, String)> {
-        let arguments = |told: &Told| {
+    fn sent(queue: &RedisQueue) -> Vec<(String, String, String)> {
+        let arguments = |told: &Unrecorded| {
             let [_, letter, attempts, _, deadline, ..] = told.arguments(Instant::now());
             (letter, attempts, deadline)
         };
-        line.batch(9).iter().map(arguments).collect()
+        queue.batch(9).iter().map(arguments).collect()
     }
 
     fn one(letter: &str, attempts: &str, deadline: &str) -> Vec<(String, String, String)> {
@@ -316,64 +357,81 @@ mod tests {
 
     #[test]
     fn what_is_in_hand_is_not_handed_out_again_and_its_outcome_is_for_the_new_claim() {
-        let line = line();
-        assert!(line.hold(&claim(0, 0), 1000));
-        assert!(!line.hold(&claim(0, 0), 2000));
-        line.tell(told(&claim(0, 0), 1000, failed()));
-        assert_eq!(sent(&line), one("R", "0", "2000"));
-        assert!(!line.hold(&claim(0, 0), 3000), "it is still in the outbox");
-        assert_eq!(sent(&line), one("R", "0", "3000"));
-        line.recorded(&line.batch(9));
-        assert!(line.is_recorded());
-        assert!(line.hold(&claim(1, 0), 4000));
+        let queue = queue();
+        assert!(queue.claim(&claim(0, 0), 1000));
+        assert!(!queue.claim(&claim(0, 0), 2000));
+        queue.push(told(&claim(0, 0), 1000, failed()));
+        assert_eq!(sent(&queue), one("R", "0", "2000"));
+        assert!(!queue.claim(&claim(0, 0), 3000), "it is still in the outbox");
+        assert_eq!(sent(&queue), one("R", "0", "3000"));
+        queue.recorded(&queue.batch(9));
+        assert!(queue.is_recorded());
+        assert!(queue.claim(&claim(1, 0), 4000));
     }
 
     #[test]
     fn what_is_claimed_while_its_outcome_is_recorded_is_not_left_to_its_lease() {
-        let line = line();
-        assert!(line.hold(&claim(0, 0), 1000));
-        line.tell(told(&claim(0, 0), 1000, failed()));
-        let batch = line.batch(9);
+        let queue = queue();
+        assert!(queue.claim(&claim(0, 0), 1000));
+        queue.push(told(&claim(0, 0), 1000, failed()));
+        let batch = queue.batch(9);
         // The retry was recorded, and the claim of it is answered first.
-        assert!(!line.hold(&claim(1, 0), 2000));
-        line.recorded(&batch);
-        assert_eq!(sent(&line), one("G", "1", "2000"));
-        line.recorded(&line.batch(9));
-        assert!(line.is_recorded() && line.hold(&claim(1, 0), 3000));
+        assert!(!queue.claim(&claim(1, 0), 2000));
+        queue.recorded(&batch);
+        assert_eq!(sent(&queue), one("G", "1", "2000"));
+        queue.recorded(&queue.batch(9));
+        assert!(queue.is_recorded() && queue.claim(&claim(1, 0), 3000));
     }
 
     #[test]
     fn a_failure_counts_for_nothing_after_somebody_elses_and_a_success_always_counts() {
-        let line = line();
-        assert!(line.hold(&claim(0, 0), 1000) && !line.hold(&claim(1, 0), 2000));
-        line.tell(told(&claim(0, 0), 1000, failed()));
-        assert_eq!(sent(&line), one("G", "1", "2000"));
-        line.recorded(&line.batch(9));
-        assert!(line.hold(&claim(1, 0), 3000) && !line.hold(&claim(2, 0), 4000));
-        line.tell(told(&claim(1, 0), 3000, delivered()));
-        assert_eq!(sent(&line), one("V", "1", "4000"));
+        let queue = queue();
+        assert!(queue.claim(&claim(0, 0), 1000) && !queue.claim(&claim(1, 0), 2000));
+        queue.push(told(&claim(0, 0), 1000, failed()));
+        assert_eq!(sent(&queue), one("G", "1", "2000"));
+        queue.recorded(&queue.batch(9));
+        assert!(queue.claim(&claim(1, 0), 3000) && !queue.claim(&claim(2, 0), 4000));
+        queue.push(told(&claim(1, 0), 3000, delivered()));
+        assert_eq!(sent(&queue), one("V", "1", "4000"));
+    }
+
+    #[test]
+    fn what_was_recorded_as_delivered_before_the_answer_to_a_take_is_not_handed_out_by_that_answer() {
+        let queue = queue();
+        assert!(queue.claim(&claim(0, 0), 1000));
+        queue.push(told(&claim(0, 0), 1000, delivered()));
+        let take = queue.take();
+        queue.recorded(&queue.batch(9));
+        assert!(!queue.claim(&claim(0, 0), 2000));
+        assert!(queue.claim(&claim(1, 1), 3000), "it was replayed since");
+        drop(take);
+        assert_eq!(queue.room(9).expect("room"), 8, "nothing is left of the first");
+        let _take = queue.take();
+        queue.push(told(&claim(1, 1), 3000, failed()));
+        queue.recorded(&queue.batch(9));
+        assert!(queue.claim(&claim(2, 1), 4000), "a retry");
     }
 
     #[test]
     fn what_was_replayed_meanwhile_is_handed_out_beside_what_is_in_hand() {
-        let line = line();
-        assert!(line.hold(&claim(0, 0), 1000) && line.hold(&claim(1, 1), 2000));
-        line.tell(told(&claim(0, 0), 1000, failed()));
-        assert_eq!(sent(&line), one("R", "0", "1000"));
-        line.recorded(&line.batch(9));
-        assert!(!line.hold(&claim(1, 1), 3000));
+        let queue = queue();
+        assert!(queue.claim(&claim(0, 0), 1000) && queue.claim(&claim(1, 1), 2000));
+        queue.push(told(&claim(0, 0), 1000, failed()));
+        assert_eq!(sent(&queue), one("R", "0", "1000"));
+        queue.recorded(&queue.batch(9));
+        assert!(!queue.claim(&claim(1, 1), 3000));
     }
 
     #[test]
     fn as_many_are_in_hand_as_may_be_and_no_more() {
-        let line = line();
-        assert_eq!(line.room(2).expect("room"), 2);
-        assert!(line.hold(&claim(0, 0), 1000));
-        assert_eq!(line.room(2).expect("room"), 1);
-        assert!(line.room(1).is_err());
-        line.tell(told(&claim(0, 0), 1000, delivered()));
-        assert!(line.room(1).is_err(), "it is not recorded");
-        line.recorded(&line.batch(9));
-        assert_eq!(line.room(1).expect("room"), 1);
+        let queue = queue();
+        assert_eq!(queue.room(2).expect("room"), 2);
+        assert!(queue.claim(&claim(0, 0), 1000));
+        assert_eq!(queue.room(2).expect("room"), 1);
+        assert!(queue.room(1).is_err());
+        queue.push(told(&claim(0, 0), 1000, delivered()));
+        assert!(queue.room(1).is_err(), "it is not recorded");
+        queue.recorded(&queue.batch(9));
+        assert_eq!(queue.room(1).expect("room"), 1);
     }
 }
