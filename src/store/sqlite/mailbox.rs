@@ -180,12 +180,17 @@ impl Mailbox {
 
     /// Hands something to the writer.
     pub(super) fn submit(&self, put: impl FnOnce(&mut Batch)) -> Result<(), Unavailable> {
-        {
+        let is_first = {
             let mut pending = self.lock();
             self.sound()?;
+            let is_first = pending.is_empty();
             put(&mut pending);
+            is_first
+        };
+        // Each call is a system call, and the writer takes all there is.
+        if is_first {
+            self.more.notify_one();
         }
-        self.more.notify_one();
         Ok(())
     }
 

@@ -408,7 +408,7 @@ pub fn run(options: &Options) -> Result<Line> {
     let (measured, elapsed, mut cpu) = outcome.context("the run ended before its warm-up")?;
     let behind = Instant::now();
     let mut arrived_now = arrived(&options.upstream)?;
-    while options.queued && arrived_now - arrived_before < answered {
+    while options.queued && arrived_now - arrived_before < answered - wrong {
         ensure!(behind.elapsed() < DELIVERY, "{}: not everything arrived in {DELIVERY:?}", options.proxy);
         std::thread::sleep(Duration::from_millis(2));
         arrived_now = arrived(&options.upstream)?;
