@@ -9,7 +9,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 use rusqlite::Connection;
 use rusqlite::ErrorCode;
