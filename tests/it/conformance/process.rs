@@ -49,6 +49,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::model::Outcome;
+use crate::harness::wait_for;
 
 const DAYS: Duration = Duration::from_secs(10 * 24 * 60 * 60);
 
@@ -183,7 +184,8 @@ impl Process {
             clocks: (terms.wall.clone(), clock.clone()),
             supervisor: &supervisor,
         };
-        let store = runtime.0.block_on(async { Store::open(&options) }).expect("a store");
+        // A program that another test is starting has the file of the process before open for a moment.
+        let store = wait_for("a store", || runtime.0.block_on(async { Store::open(&options) }).ok());
         let queue = |queue| QueueTerms { id: destination(queue), keep: DAYS };
         let queues: Vec<_> = (0..terms.queues).map(queue).collect();
         let queues = runtime.0.block_on(async {
