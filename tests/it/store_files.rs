@@ -5,6 +5,7 @@ use std::process::Output;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
+use crate::events::said;
 use crate::harness::Gateway;
 use crate::harness::Github;
 use crate::harness::TOKEN;
@@ -24,12 +25,6 @@ fn ask(gateway: &Gateway, command: &str, argument: &str) -> Output {
 
 fn shown(path: &Path) -> &str {
     path.to_str().expect("text")
-}
-
-#[track_caller]
-fn said(output: &Output) -> String {
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout.clone()).expect("text")
 }
 
 #[track_caller]

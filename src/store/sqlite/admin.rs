@@ -241,6 +241,15 @@ pub(super) const STATE: &str = "SELECT state, lane FROM deliveries WHERE message
 pub(super) const REOPEN: &str = "UPDATE deliveries SET state = ?3, before_replay = attempts, replayed = ?4, due = ?5
      WHERE message = ?1 AND destination = ?2";
 
+/// State and lane of a delivery; `None` when there is none, or its state is not one that was written.
+fn standing(file: &Connection, message: i64, destination: i64) -> rusqlite::Result<Option<(State, Option<i64>)>> {
+    let found = file.prepare_cached(STATE)?.query_row([message, destination], |row| {
+        let state = row.get_ref(0)?.as_i64().ok().and_then(ids::state_of);
+        Ok(state.zip(Some(row.get_ref(1)?.as_i64().ok())))
+    });
+    found.optional().map(Option::flatten)
+}
+
 /// Has deliveries made again that are still in one of these states, each after those of its lane that are open; how many.
 fn reopen(
     file: &Connection,
@@ -250,13 +259,9 @@ fn reopen(
 ) -> rusqlite::Result<u64> {
     let mut reopened = 0;
     for (message, destination) in deliveries.iter().copied() {
-        let found = file.prepare_cached(STATE)?.query_row([message, destination], |row| {
-            Ok((row.get_ref(0)?.as_i64().ok().and_then(ids::state_of), row.get_ref(1)?.as_i64().ok()))
-        });
-        let Some((Some(was), lane)) = found.optional()? else { continue };
-        if !states.contains(&was) {
+        let Some((was, lane)) = standing(file, message, destination)?.filter(|(was, _)| states.contains(was)) else {
             continue;
-        }
+        };
         let busy = match lane {
             Some(lane) => statements::is_busy(file, destination, lane.cast_unsigned())?,
             None => false,
@@ -283,15 +288,15 @@ fn purge(
     changes: &mut Changes,
 ) -> rusqlite::Result<u64> {
     let mut purged = 0;
-    for (message, destination) in deliveries {
-        let state = |row: &Row<'_>| Ok(row.get_ref(0)?.as_i64().ok().and_then(ids::state_of));
-        let was = file.prepare_cached(STATE)?.query_row([message, destination], state).optional()?.flatten();
-        let Some(was) = was.filter(|was| states.contains(was)) else { continue };
+    for (message, destination) in deliveries.iter().copied() {
+        let Some((was, _)) = standing(file, message, destination)?.filter(|(was, _)| states.contains(was)) else {
+            continue;
+        };
         file.prepare_cached(DELETE)?.execute([message, destination])?;
-        changes.moved(*destination, Some(was), None);
+        changes.moved(destination, Some(was), None);
         purged += 1;
         if file.prepare_cached(DELETE_MESSAGE)?.execute([message])? > 0 {
-            statements::mark_deleted(file, *message)?;
+            statements::mark_deleted(file, message)?;
         }
     }
     Ok(purged)
