@@ -49,7 +49,7 @@ use crate::time;
 const MIN_WAIT: Duration = Duration::from_millis(1);
 /// Bytes of messages that one take reserves in the budget, where there is room; the largest message in any case.
 const TAKE_BYTES: usize = 4 * 1024 * 1024;
-/// How long a dispatcher that found nothing waits at most until it asks the store again.
+/// How long a dispatcher that has taken all there is waits at most until it asks the store again.
 const IDLE_WAIT: Duration = Duration::from_secs(5);
 /// The pause after the store did not answer.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
@@ -167,14 +167,20 @@ impl Running {
             let max = if is_probe || room.bytes() == 0 { 1 } else { 1 + slots.available_permits() };
             let seen = queue.signal().count();
             match store.take(queue, Want { max, bytes: room.bytes() }).await {
-                Ok(taken) if !taken.deliveries.is_empty() => self.attempt_all(taken.deliveries, (slot, pass, room)),
-                Ok(Taken { next_due, .. }) => {
-                    drop((slot, pass, room));
-                    let now = clock.instant();
-                    let due = next_due.map(|due| due.saturating_duration_since(now).max(MIN_WAIT));
-                    tokio::select! {
-                        () = queue.signal().past(seen) => {}
-                        () = clock.sleep(due.unwrap_or(Duration::MAX).min(IDLE_WAIT)) => {}
+                Ok(Taken { deliveries, next_due }) => {
+                    let least = if deliveries.is_empty() { MIN_WAIT } else { Duration::ZERO };
+                    if deliveries.is_empty() {
+                        drop((slot, pass, room));
+                    } else {
+                        self.attempt_all(deliveries, (slot, pass, room));
+                    }
+                    let due = next_due.map(|due| due.saturating_duration_since(clock.instant()).max(least));
+                    let wait = due.unwrap_or(IDLE_WAIT).min(IDLE_WAIT);
+                    if !wait.is_zero() {
+                        tokio::select! {
+                            () = queue.signal().past(seen) => {}
+                            () = clock.sleep(wait) => {}
+                        }
                     }
                 }
                 Err(error) => {

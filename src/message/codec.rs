@@ -23,8 +23,8 @@ pub(crate) fn to_json<'h>(headers: impl IntoIterator<Item = (&'h HeaderName, &'h
         // Names are tokens, in which nothing has to be escaped.
         json.push_str(name.as_str());
         json.push_str("\",");
-        match value.to_str() {
-            Ok(plain) if !plain.bytes().any(|byte| matches!(byte, b'"' | b'\\' | b'\t')) => {
+        match str::from_utf8(value.as_bytes()) {
+            Ok(plain) if is_plain(plain) => {
                 json.push('"');
                 json.push_str(plain);
                 json.push('"');
@@ -35,6 +35,11 @@ pub(crate) fn to_json<'h>(headers: impl IntoIterator<Item = (&'h HeaderName, &'h
     }
     json.push_str(if json.is_empty() { "[]" } else { "]" });
     json
+}
+
+/// Whether it is written in JSON as it stands. All of it is looked at, which the compiler does for many bytes at once.
+fn is_plain(text: &str) -> bool {
+    text.bytes().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~') & (byte != b'"') & (byte != b'\\'))
 }
 
 /// Reads them again; `None` when they are no headers, or more than [`MAX_HEADERS`].
@@ -56,6 +61,9 @@ pub(crate) fn text(value: &HeaderValue) -> String {
 
 /// The value that was written as this text; `None` when none was.
 pub(crate) fn value(text: &str) -> Option<HeaderValue> {
+    if text.is_ascii() {
+        return HeaderValue::from_str(text).ok();
+    }
     let bytes: Option<Vec<u8>> = text.chars().map(|character| u8::try_from(character).ok()).collect();
     HeaderValue::from_bytes(&bytes?).ok()
 }

@@ -307,8 +307,8 @@ impl Store {
         }
     }
 
-    /// Takes deliveries that may be attempted now, each of which has to be settled. It may be fewer than there are: whoever takes
-    /// asks again until there are none, and then waits for the queue's signal or for the next one that is due, and not for ever.
+    /// Takes deliveries that may be attempted now, each of which has to be settled. It may be fewer than there are. Whoever takes asks
+    /// again when [`Taken::next_due`] has come or the queue's signal was raised since before the take, and sooner or later in any case.
     ///
     /// # Errors
     /// [`Unavailable`] when the store does not answer, or does not record what was delivered.

@@ -545,7 +545,8 @@ fn listed(names: &[String]) -> String {
 pub struct Taken {
     /// The deliveries.
     pub deliveries: Vec<super::Delivery>,
-    /// When the next one is due that waits for another attempt.
+    /// When there may be more to take, as far as that is known: at once where not all there is was taken, or when the next one is due
+    /// that waits for another attempt.
     pub next_due: Option<Instant>,
 }
 

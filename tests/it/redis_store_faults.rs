@@ -153,7 +153,9 @@ fn an_event_that_cannot_be_read_is_a_dead_letter_and_its_lane_goes_on() {
     let many: Vec<_> = (0..33_000).map(|number| format!("[\"x-{number}\",\"\"]")).collect();
     let headers = format!("[{}]", many.join(","));
     let damage = |id: &str, to: &str, headers: &str| {
-        redis.command::<()>(&["XADD", "doorward:{shop}:events", id, "to", to, "headers", headers]);
+        let request = format!(r#"{{"method":"POST","target":"/","trace":null,"verified":true,"headers":{headers}}}"#);
+        let fields = ["to", to, "id", "7", "received_at", "1", "request", &request, "body", ""];
+        redis.command::<()>(&[&["XADD", "doorward:{shop}:events", id], &fields[..]].concat());
         redis.command::<()>(&["ZADD", "doorward:{shop}:d:default:open", "9999999999999", id]);
         redis.command::<()>(&["RPUSH", "doorward:{shop}:d:default:ready", id]);
     };

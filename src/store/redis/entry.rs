@@ -7,6 +7,8 @@ use bytes::Bytes;
 use http::HeaderValue;
 use http::Method;
 use redis::Value;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::record::Record;
 use crate::event::Lane;
@@ -20,10 +22,11 @@ use crate::store::Summary;
 use crate::store::Tries;
 use crate::time::Moment;
 
-/// The fields of an entry. The first two stand where scripts look for them: the destinations with their lanes, and the weight.
+/// The fields of an entry. The first two stand where scripts look for them: the destinations with their lanes, and the weight. Those that
+/// lists do not show are two, because each field costs time in Redis.
 pub(super) fn fields<'m>(message: &'m Message, to: &[Route]) -> Vec<(&'static str, Cow<'m, [u8]>)> {
     let to: Vec<_> = to.iter().map(destination).collect();
-    let mut fields = Vec::with_capacity(11);
+    let mut fields = Vec::with_capacity(7);
     fields.push(("to", Cow::Owned(to.join(" ").into_bytes())));
     fields.push(("weight", Cow::Owned(message.weight().to_string().into_bytes())));
     fields.push(("id", Cow::Borrowed(message.event_id.as_bytes())));
@@ -31,15 +34,33 @@ pub(super) fn fields<'m>(message: &'m Message, to: &[Route]) -> Vec<(&'static st
         fields.push(("type", Cow::Borrowed(kind.as_bytes())));
     }
     fields.push(("received_at", Cow::Owned(message.received_at.millis().to_string().into_bytes())));
-    fields.push(("method", Cow::Borrowed(message.method.as_str().as_bytes())));
-    fields.push(("target", Cow::Borrowed(message.target.as_bytes())));
-    if let Some(trace) = &message.trace {
-        fields.push(("trace", Cow::Borrowed(trace.as_bytes())));
-    }
-    fields.push(("verified", Cow::Borrowed(if message.verified { b"true" } else { b"false" })));
-    fields.push(("headers", Cow::Owned(codec::to_json(codec::pairs(&message.headers)).into_bytes())));
+    fields.push(("request", Cow::Owned(Request::written(message).into_bytes())));
     fields.push(("body", Cow::Borrowed(&message.body)));
     fields
+}
+
+/// What else was received, as JSON.
+#[derive(Deserialize)]
+struct Request<'j> {
+    method: String,
+    target: String,
+    trace: Option<String>,
+    verified: bool,
+    #[serde(borrow)]
+    headers: &'j RawValue,
+}
+
+impl Request<'_> {
+    fn written(message: &Message) -> String {
+        // A method is a token, in which nothing has to be escaped.
+        let Message { method, verified, .. } = message;
+        let target = serde_json::Value::from(&*message.target);
+        let trace = serde_json::Value::from(message.trace.as_ref().map(codec::text));
+        let headers = codec::to_json(codec::pairs(&message.headers));
+        format!(
+            r#"{{"method":"{method}","target":{target},"trace":{trace},"verified":{verified},"headers":{headers}}}"#
+        )
+    }
 }
 
 fn destination(route: &Route) -> String {
@@ -138,13 +159,17 @@ impl Fields {
         Some(Self(std::iter::from_fn(|| parts.next().zip(parts.next())).collect()))
     }
 
+    fn position(&self, name: &str) -> Option<usize> {
+        let is_it = |known: &Value| matches!(known, Value::BulkString(known) if known == name.as_bytes());
+        self.0.iter().position(|(known, _)| is_it(known))
+    }
+
     fn text(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(known, _)| text(known) == Some(name)).and_then(|(_, value)| text(value))
+        self.0.get(self.position(name)?).and_then(|(_, value)| text(value))
     }
 
     fn take(&mut self, name: &str) -> Option<Value> {
-        let at = self.0.iter().position(|(known, _)| text(known) == Some(name))?;
-        Some(self.0.swap_remove(at).1)
+        Some(self.0.swap_remove(self.position(name)?).1)
     }
 
     /// The lane at the destination of this name, if any; `None` when it is not named.
@@ -158,25 +183,27 @@ impl Fields {
     }
 
     fn message(mut self, source: &str) -> Option<Message> {
-        let optional = |field: Option<Value>| match field {
-            Some(value) => header(value).map(Some),
-            None => Some(None),
+        let Request { method, target, trace, verified, headers } = serde_json::from_str(self.text("request")?).ok()?;
+        let (method, headers) = (method.parse::<Method>().ok()?, codec::from_json(headers.get())?);
+        let trace = match trace {
+            Some(trace) => Some(codec::value(&trace)?),
+            None => None,
+        };
+        let kind = match self.take("type") {
+            Some(kind) => Some(header(kind)?),
+            None => None,
         };
         Some(Message {
             source: HeaderValue::from_str(source).ok()?,
             event_id: header(self.take("id")?)?,
-            kind: optional(self.take("type"))?,
+            kind,
             received_at: Moment::from_millis(self.text("received_at")?.parse().ok()?),
-            method: self.text("method")?.parse::<Method>().ok()?,
-            headers: codec::from_json(self.text("headers")?)?,
+            method,
+            headers,
             body: bytes(self.take("body")?)?,
-            target: self.text("target")?.into(),
-            trace: optional(self.take("trace"))?,
-            verified: match self.text("verified")? {
-                "true" => true,
-                "false" => false,
-                _ => return None,
-            },
+            target: target.into(),
+            trace,
+            verified,
             keys: None,
         })
     }
@@ -209,8 +236,7 @@ mod tests {
     use super::*;
     use crate::store::Queue;
 
-    const NAMES: [&str; 11] =
-        ["to", "id", "type", "received_at", "method", "target", "trace", "verified", "headers", "body", "other"];
+    const NAMES: [&str; 7] = ["to", "id", "type", "received_at", "request", "body", "other"];
 
     fn bulk(text: impl Into<Vec<u8>>) -> Value {
         Value::BulkString(text.into())
@@ -250,9 +276,11 @@ mod tests {
     fn more_headers_than_there_may_be_are_damage() {
         let Value::Array(mut parts) = entry(&Message::example(), None, "") else { panic!("an array") };
         let Value::Array(fields) = &mut parts[1] else { panic!("an array") };
-        let at = fields.iter().position(|field| *field == bulk("headers")).expect("headers") + 1;
+        let at = fields.iter().position(|field| *field == bulk("request")).expect("a request") + 1;
         let many: Vec<_> = (0..33_000).map(|number| format!("[\"x-{number}\",\"\"]")).collect();
-        fields[at] = bulk(format!("[{}]", many.join(",")));
+        let request =
+            text(&fields[at]).expect("JSON").replace("\"headers\":[", &format!("\"headers\":[{},", many.join(",")));
+        fields[at] = bulk(request);
         let read = Entry::read(&shop(), Value::Array(parts)).expect("an entry");
         assert_eq!(read.message, None);
     }

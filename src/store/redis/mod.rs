@@ -227,11 +227,8 @@ impl Redis {
         let ignored = once.and_then(|once| once.keys.ignored);
         let records = once.into_iter().flat_map(|once| names(&once.space, once.keys));
         let records = records.chain(once.zip(ignored).map(|(once, ignored)| once.space.name(ignored.any)));
-        let of_queue = |queue: &Arc<RedisQueue>| {
-            ["ready", "lanes", "blocked", "open"].map(|part| queue::key(&queue.space, &queue.id().name, part))
-        };
-        let call =
-            queue_scripts::ENQUEUE.call(records.chain([queue::stream(space)]).chain(queues.iter().flat_map(of_queue)));
+        let of_queues = queues.iter().flat_map(|queue| queue.keys_of_new());
+        let call = queue_scripts::ENQUEUE.call(records.chain([queue::stream(space)]).chain(of_queues));
         let (token, ttl) = once.map(|once| (once.token.text(), millis(once.ttl))).unwrap_or_default();
         let call = call.argument(self.now()).argument(token).argument(ttl.to_string()).argument(kind(ignored));
         let lanes = to.iter().map(|route| route.lane.map(entry::lane_name).unwrap_or_default());

@@ -50,6 +50,8 @@ pub(super) fn stream(space: &Keyspace) -> String {
 pub(super) struct RedisQueue {
     pub(super) handle: Queue,
     pub(super) space: Keyspace,
+    /// In the order of [`keys`].
+    keys: Vec<String>,
     /// Whether Redis knows the destination.
     pub(super) is_known: AtomicBool,
     /// Whether its outcomes are recorded by a task.
@@ -190,6 +192,7 @@ impl Unrecorded {
 impl RedisQueue {
     pub(super) fn new(handle: Queue, keep: Duration) -> Self {
         let space = Keyspace::of_source(&handle.id().source);
+        let keys = keys(&space, &handle.id().name).collect();
         let state = State {
             keep,
             in_hand: HashMap::new(),
@@ -201,6 +204,7 @@ impl RedisQueue {
         Self {
             handle,
             space,
+            keys,
             is_known: AtomicBool::new(false),
             is_kept: AtomicBool::new(false),
             more: Notify::new(),
@@ -214,7 +218,12 @@ impl RedisQueue {
     }
 
     pub(super) fn keys(&self) -> impl Iterator<Item = String> {
-        keys(&self.space, &self.id().name)
+        self.keys.iter().cloned()
+    }
+
+    /// Those that a new delivery may be written to, without the stream.
+    pub(super) fn keys_of_new(&self) -> impl Iterator<Item = String> {
+        [1, 3, 4, 8].into_iter().filter_map(|at| self.keys.get(at).cloned())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -17,12 +17,13 @@ pub(crate) struct Script {
     digest: String,
 }
 
-/// A script with its keys and arguments.
+/// A script with its keys and arguments, which stand in one text one behind the other.
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) script: &'static Script,
-    keys: Vec<String>,
-    arguments: Vec<Vec<u8>>,
+    keys: usize,
+    text: Vec<u8>,
+    ends: Vec<usize>,
 }
 
 impl Script {
@@ -30,14 +31,17 @@ impl Script {
         Self { text, digest: const_hex::encode(Sha1::digest(text)) }
     }
 
-    pub(crate) fn call(&'static self, keys: impl IntoIterator<Item = String>) -> Call {
-        Call { script: self, keys: keys.into_iter().collect(), arguments: Vec::new() }
+    pub(crate) fn call(&'static self, keys: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Call {
+        let call = Call { script: self, keys: 0, text: Vec::with_capacity(1024), ends: Vec::with_capacity(32) };
+        let call = keys.into_iter().fold(call, Call::argument);
+        Call { keys: call.ends.len(), ..call }
     }
 }
 
 impl Call {
-    pub(crate) fn argument(mut self, argument: impl Into<Vec<u8>>) -> Self {
-        self.arguments.push(argument.into());
+    pub(crate) fn argument(mut self, argument: impl AsRef<[u8]>) -> Self {
+        self.text.extend_from_slice(argument.as_ref());
+        self.ends.push(self.text.len());
         self
     }
 
@@ -52,8 +56,15 @@ impl Call {
     }
 
     fn command(&self, verb: &str, script: &str) -> Cmd {
-        let mut command = redis::cmd(verb);
-        command.arg(script).arg(self.keys.len()).arg(&self.keys).arg(&self.arguments);
+        let mut command = Cmd::with_capacity(self.ends.len() + 3, verb.len() + script.len() + 20 + self.text.len());
+        command.arg(verb).arg(script).arg(self.keys);
+        let mut rest = &*self.text;
+        let begins = std::iter::once(&0).chain(&self.ends);
+        for length in self.ends.iter().zip(begins).map(|(end, begin)| end - begin) {
+            let (part, behind) = rest.split_at_checked(length).unwrap_or((rest, &[]));
+            command.arg(part);
+            rest = behind;
+        }
         command
     }
 

@@ -97,9 +97,10 @@ impl Claims {
         (taken, need)
     }
 
-    /// When the next delivery is due that is not claimed, by the clock of pauses.
-    pub(super) fn next_due(&self) -> Option<i64> {
-        self.lock().next_due
+    /// When there may be more to take, by the clock of pauses: at this moment, or when the next delivery is due that is not claimed.
+    pub(super) fn next_due(&self, now: i64) -> Option<i64> {
+        let inner = self.lock();
+        if inner.more || !inner.ready.is_empty() { Some(now) } else { inner.next_due }
     }
 
     /// Puts back what was not attempted, before all others and in its order.
@@ -259,7 +260,7 @@ mod tests {
         let claims = claims(4, 1..5, false);
         claims.settled(9, Some(10));
         claims.settled(9, Some(20));
-        assert_eq!(claims.next_due(), Some(10));
+        assert_eq!(claims.next_due(5), Some(5), "four are ready");
         assert_eq!(claims.take(0, 10).1, Need::Nothing, "all four are ready");
         assert_eq!(claims.take(1, 9).1, Need::Nothing, "it is not due");
         assert_eq!(claims.take(1, 10).1, Need::Soon);

@@ -182,8 +182,8 @@ pub(super) struct Cache {
 
 #[derive(Debug, Default)]
 struct Cached {
-    messages: HashMap<i64, Arc<Message>>,
-    order: VecDeque<i64>,
+    /// By id, which grows.
+    messages: VecDeque<(i64, Arc<Message>)>,
     bytes: usize,
 }
 
@@ -200,18 +200,18 @@ impl Cache {
         let mut cached = self.lock();
         for (id, message) in messages {
             cached.bytes += READ_BUFFER + message.weight();
-            cached.order.push_back(id);
-            cached.messages.insert(id, message);
+            cached.messages.push_back((id, message));
         }
         while cached.bytes > self.max_bytes {
-            let Some(oldest) = cached.order.pop_front() else { break };
-            let weight = cached.messages.remove(&oldest).map_or(0, |message| READ_BUFFER + message.weight());
-            cached.bytes = cached.bytes.saturating_sub(weight);
+            let Some((_, oldest)) = cached.messages.pop_front() else { break };
+            cached.bytes -= READ_BUFFER + oldest.weight();
         }
     }
 
     pub(super) fn get(&self, id: i64) -> Option<Arc<Message>> {
-        self.lock().messages.get(&id).cloned()
+        let cached = self.lock();
+        let at = cached.messages.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        cached.messages.get(at).map(|(_, message)| Arc::clone(message))
     }
 }
 

@@ -58,8 +58,9 @@ impl Sqlite {
             if taking.found_damage_alone() {
                 continue;
             }
-            let next_due = queue.claims.next_due().map(|due| shared.pauses.instant_of(due));
-            return Ok((taking.hand_out(), next_due));
+            let claimed = taking.hand_out();
+            let next_due = queue.claims.next_due(shared.pauses.now()).map(|due| shared.pauses.instant_of(due));
+            return Ok((claimed, next_due));
         }
     }
 

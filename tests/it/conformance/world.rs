@@ -220,7 +220,7 @@ impl<'s> World<'s> {
         Ok(())
     }
 
-    /// Whether a dispatcher asks, because it has not found nothing before, or because what it waits for has come.
+    /// Whether a dispatcher asks, because it never has, or because what it waits for has come.
     fn asks(&self, by: usize, queue: usize, idle: bool) -> bool {
         let (process, Some(wait)) = (&self.processes[by], self.waits.get(&(by, queue))) else { return true };
         let now = process.clock.instant();
@@ -250,12 +250,8 @@ impl<'s> World<'s> {
             taken => taken?,
         };
         let count = taken.deliveries.len();
-        if count == 0 {
-            let since = self.processes[by].clock.instant();
-            self.waits.insert((by, queue), Wait { seen, next_due: taken.next_due, since });
-        } else {
-            self.waits.remove(&(by, queue));
-        }
+        let since = self.processes[by].clock.instant();
+        self.waits.insert((by, queue), Wait { seen, next_due: taken.next_due, since });
         let attempt = |delivery: &Delivery| {
             let serial = delivery.message().event_id.to_str().ok().and_then(|id| id.parse().ok()).unwrap_or(0);
             let tries = delivery.tries();

@@ -7,7 +7,7 @@
 local name, newest_first, from, to, max = ARGV[2], ARGV[3] == '1', ARGV[4], ARGV[5], tonumber(ARGV[6])
 local set = ({open = open, dead = dead, retrying = retrying})[ARGV[7]]
 local STEP, MOST_BYTES = tonumber(ARGV[8]), tonumber(ARGV[9])
-local HIDDEN = {target = true, trace = true, headers = true, body = true, weight = true}
+local HIDDEN = {request = true, body = true, weight = true}
 local shown, bytes, seen, last = {}, 0, 0, ''
 
 local function show(entry, is_known)

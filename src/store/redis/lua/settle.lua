@@ -5,11 +5,11 @@
 -- ? when it is not known), and the record without state. Answers with how many counted.
 local counted = 0
 
--- Records, and what is still to be delivered, in one call each.
-local ids, known, is_open = {}, {}, {}
+-- Their records in one call.
+local ids, known = {}, {}
 for at = 2, #ARGV, 8 do ids[#ids + 1] = ARGV[at] end
-local records_found, open_found = redis.call('HMGET', records, unpack(ids)), redis.call('ZMSCORE', open, unpack(ids))
-for i, id in ipairs(ids) do known[id], is_open[id] = records_found[i] or '', open_found[i] end
+local found = redis.call('HMGET', records, unpack(ids))
+for i, id in ipairs(ids) do known[id] = found[i] or '' end
 
 -- First of all, so that nothing is recorded when it fails.
 local function leave(id, lane)
@@ -27,7 +27,6 @@ end
 
 local function finish(id, state, lane)
   leave(id, lane)
-  is_open[id] = false
   no_more_due[#no_more_due + 1] = id
   no_more_open[#no_more_open + 1] = id
   if state == 'R' then no_more_retrying[#no_more_retrying + 1] = id end
@@ -40,8 +39,9 @@ for at = 2, #ARGV, 8 do
   if state == 'V' or state == 'P' or before ~= '' and before ~= before_now then
     -- It has ended, or begun again.
   elseif outcome == 'V' then
-    -- Somebody may have deleted one of the keys that say that it is still to be delivered.
-    if is_open[id] or state == 'D' and redis.call('ZREM', dead, id) == 1 or state ~= 'D' and redis.call('ZSCORE', due, id) then
+    -- Somebody may have deleted one of the keys that say that it is still to be delivered. To be told a score takes longer than a rank.
+    local stands = state == 'D' and redis.call('ZREM', dead, id) == 1
+    if stands or state ~= 'D' and (redis.call('ZRANK', open, id) or redis.call('ZSCORE', due, id)) then
       finish(id, state, lane)
       record(id, 'V' .. text)
     end

@@ -1,7 +1,7 @@
 -- Takes deliveries: half of them from those that are due and half from those that were never taken, if there are so many of both;
 -- first from where the oldest is. What is taken is claimed until a deadline, and nothing else is.
 -- Arguments: now, the lease in microseconds, how many at most, of how many bytes together (one in any case), and how many are looked
--- at. Answers with the deadline, the microseconds until the next one was due or -1, and id, fields and record of each.
+-- at. Answers with the deadline, the microseconds until there may be more to take or -1, and id, fields and record of each.
 local deadline, max, most_bytes, most_seen = now + ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local next = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]
 local pause = next and math.max(next - now, 0) or -1
@@ -9,6 +9,8 @@ local waiting = pause == 0 and redis.call('ZRANGEBYSCORE', due, '-inf', now, 'WI
 local fresh = redis.call('LRANGE', ready, 0, max - 1)
 if pause ~= 0 and #fresh == 0 then return {deadline, pause, {}} end
 local taken, claims, bytes, seen, full = {}, {'ZADD', due}, 0, 0, false
+-- As a text: Redis would write the number anew for each.
+local score = string.format('%.0f', deadline)
 -- Finished, or deleted by hand.
 local ended, any_ended = {}, false
 
@@ -76,7 +78,7 @@ local function admit(id, is_fresh)
   full = #taken > 0 and bytes + more > most_bytes
   if full then return false end
   bytes = bytes + more
-  claims[#claims + 1] = deadline
+  claims[#claims + 1] = score
   claims[#claims + 1] = id
   taken[#taken + 1] = {id, fields, record}
   return true
@@ -106,5 +108,10 @@ end
 if of_fresh > 0 then redis.call('LTRIM', ready, of_fresh, -1) else redis.call('ZREM', due, '') end
 if #taken > 0 then redis.call(unpack(claims)) end
 if any_ended then promote_after(ended) end
--- What was looked at and dropped leaves more to take.
-return {deadline, any_ended and #taken == 0 and 0 or pause, taken}
+-- What ends lets others be taken.
+if full or any_ended or #taken == max or seen == most_seen then
+  pause = 0
+elseif pause == 0 then
+  pause = math.max((redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')[2] or now) - now, 0)
+end
+return {deadline, pause, taken}
