@@ -5,7 +5,6 @@
 //! there is no position from which on something is read.
 
 pub mod dedupe_log;
-mod key_map;
 mod keyspace;
 mod page_cache;
 mod private;
@@ -14,6 +13,7 @@ pub mod redis;
 pub mod sqlite;
 mod types;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,7 +22,6 @@ use std::time::Instant;
 
 use prometheus::core::Collector;
 
-pub(crate) use self::key_map::KeyMap;
 pub use self::keyspace::Keyspace;
 pub use self::keyspace::SourceTag;
 pub use self::records::DedupeRecords;
@@ -34,10 +33,14 @@ pub use self::sqlite::Sqlite;
 pub use self::types::*;
 use crate::clock::Clock;
 use crate::event::Ignored;
+use crate::event::Key;
 use crate::event::Lane;
 use crate::limits::Limits;
 use crate::message::Message;
 use crate::supervisor::Supervisor;
+
+/// Values by event key. Hashed with random numbers of this process: whoever can choose ids cannot make their keys fall together.
+pub(crate) type KeyMap<V> = HashMap<Key, V>;
 
 /// `store.url`.
 #[derive(Debug, Clone)]
