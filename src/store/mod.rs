@@ -5,6 +5,7 @@
 //! there is no position from which on something is read.
 
 pub mod dedupe_log;
+mod gauge;
 mod keyspace;
 mod page_cache;
 mod private;
@@ -28,7 +29,6 @@ pub use self::records::DedupeRecords;
 pub use self::redis::Durability;
 pub use self::redis::Redis;
 pub use self::redis::RedisUrl;
-use self::sqlite::Quarantined;
 pub use self::sqlite::Sqlite;
 pub use self::types::*;
 use crate::clock::Clock;
@@ -165,10 +165,7 @@ impl Store {
     pub fn collectors(&self) -> prometheus::Result<Vec<Box<dyn Collector>>> {
         Ok(match self {
             Self::Memory(records) => vec![Box::new(records.evicted().clone())],
-            Self::Sqlite(sqlite) => {
-                let quarantined = Quarantined::new(Arc::downgrade(sqlite))?;
-                vec![Box::new(sqlite.records().evicted().clone()), Box::new(sqlite.metrics()?), Box::new(quarantined)]
-            }
+            Self::Sqlite(sqlite) => sqlite.collectors()?,
             Self::Redis(redis) => vec![Box::new(redis.refused().clone())],
         })
     }

@@ -2,7 +2,6 @@
 
 mod entry;
 mod files;
-mod metrics;
 mod recover;
 #[cfg(test)]
 mod tests;
@@ -24,6 +23,8 @@ use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 use prometheus::IntCounter;
+use prometheus::core::AtomicF64;
+use prometheus::core::Collector;
 use tokio::sync::oneshot;
 
 pub use self::entry::ENTRY;
@@ -32,10 +33,10 @@ pub use self::entry::Kind;
 pub use self::entry::Record;
 pub use self::entry::Scanner;
 pub use self::entry::VERSION;
-pub(crate) use self::metrics::LogMetrics;
 use self::recover::Existing;
 use super::DedupeRecords;
 use super::Unavailable;
+use super::gauge::Read;
 use crate::clock::Clock;
 use crate::limits;
 
@@ -160,7 +161,7 @@ impl DedupeLog {
             more: Condvar::new(),
             checkpoint: AtomicI64::new(found.checkpoint),
             failure: ArcSwapOption::empty(),
-            failures: metrics::failures(),
+            failures: failures(),
         };
         Ok((log, found))
     }
@@ -189,6 +190,32 @@ impl DedupeLog {
             drop(files::discard(path));
         }
         written
+    }
+
+    /// The size of the files, the age of what is not synced, and what failed.
+    pub(crate) fn collectors(self: &Arc<Self>) -> prometheus::Result<Vec<Box<dyn Collector>>> {
+        // A scrape does not wait for a write that the disk holds up.
+        let log = Arc::clone(self);
+        let bytes = move || log.state.try_lock().ok().and_then(|state| i64::try_from(state.bytes).ok());
+        let (log, seen) = (Arc::clone(self), Mutex::new(None));
+        let unsynced = move || {
+            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Ok(state) = log.state.try_lock() {
+                *seen = state.syncing.or(state.unsynced);
+            }
+            let age = seen.map(|since| log.clock.instant().saturating_duration_since(since));
+            Some(age.unwrap_or_default().as_secs_f64())
+        };
+        let age = "Age of the oldest record that a power failure would take; 0 when there is none.";
+        Ok(vec![
+            Read::<prometheus::core::AtomicI64, _>::boxed(
+                "doorward_dedupe_log_bytes",
+                "Size of the dedupe log's files.",
+                bytes,
+            )?,
+            Read::<AtomicF64, _>::boxed("doorward_dedupe_log_unsynced_seconds", age, unsynced)?,
+            Box::new(self.failures.clone()),
+        ])
     }
 
     /// The records in memory.
@@ -288,6 +315,12 @@ impl DedupeLog {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn failures() -> IntCounter {
+    let help = "Appends, syncs and snapshots of the dedupe log that failed.";
+    #[expect(clippy::expect_used, reason = "the name is a constant")]
+    IntCounter::new("doorward_dedupe_log_failures_total", help).expect("a valid metric")
 }
 
 impl State {

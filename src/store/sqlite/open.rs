@@ -315,7 +315,11 @@ fn set_lone_wal_aside(path: &Path, now: Moment) -> Result<(), String> {
     moved.map_err(|error| format!("{} cannot be set aside: {error}", wal.display()))
 }
 
-/// Whether this ending is that of a file that was set aside.
+/// How many files were set aside and wait to be recovered.
+pub(super) fn quarantined(path: &Path) -> usize {
+    private::endings(path).iter().filter(|ending| ending.to_str().is_some_and(is_quarantined)).count()
+}
+
 pub(super) fn is_quarantined(ending: &str) -> bool {
     ending.starts_with(".damaged-") && !ending.ends_with("-wal") && !ending.ends_with("-shm")
 }

@@ -885,7 +885,7 @@ mod tests {
         new.enqueue(&queue, "6", Some(9)).await;
         fs::copy(path, new.folder.path().join("store.db.damaged-1")).expect("a copy");
         drop(folder);
-        assert_eq!(new.sqlite().quarantined(), 1);
+        assert_eq!(open::quarantined(&new.path()), 1);
         let (mut done, mut after) = (Recovered::default(), None);
         loop {
             let part = new.store.recover("store.db.damaged-1", after).await.expect("recovered");
@@ -896,7 +896,7 @@ mod tests {
             }
         }
         assert_eq!(done, Recovered { imported: 5, ..Recovered::default() });
-        assert_eq!((new.sqlite().quarantined(), new.path().with_extension("db.recovered-1").exists()), (0, true));
+        assert_eq!((open::quarantined(&new.path()), new.path().with_extension("db.recovered-1").exists()), (0, true));
         assert_eq!(new.stats(&queue).await, (2, 2, 0, 1));
         let mut taken = Vec::new();
         loop {
