@@ -21,6 +21,7 @@ use super::entry::VERSION;
 use crate::store::page_cache;
 use crate::store::private::beside;
 use crate::store::private::folder;
+use crate::store::private::remove_if_there;
 use crate::store::private::sync_folder;
 
 /// Bytes that are read or written at once.
@@ -181,10 +182,7 @@ impl Snapshot {
 /// Removes what is left of a snapshot that was not finished, if anything.
 pub(super) fn discard(path: &Path) -> io::Result<()> {
     let name = unfinished(path);
-    match fs::remove_file(&name) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed.map_err(|error| named(&name, &error)),
-    }
+    remove_if_there(&name).map_err(|error| named(&name, &error))
 }
 
 /// Removes the files below a number.

@@ -18,22 +18,25 @@ use rusqlite::backup::Backup;
 use rusqlite::backup::StepResult;
 
 use super::Sqlite;
+use super::blocking;
 use super::statements;
 use crate::store::AdminError;
-use crate::store::Unavailable;
 use crate::store::dedupe_log::DedupeLog;
+use crate::store::private;
+use crate::store::private::Temporary;
 use crate::store::private::beside;
 use crate::store::private::sync_folder;
 use crate::supervisor::Lost;
 
-/// The files of a copy that is not finished; they are removed when it never is.
+/// A copy that is not finished.
 #[derive(Debug)]
 struct Unfinished {
     /// The copy, under the name that it gets at last.
     path: PathBuf,
     /// The same while it is written.
     partial: PathBuf,
-    finished: bool,
+    /// What is removed when it never is.
+    made: Temporary,
 }
 
 impl Sqlite {
@@ -57,9 +60,8 @@ impl Sqlite {
             .map_err(failed)?;
         // Records of what came since do no harm: it was acknowledged by a gateway that is not the copy's.
         let log = Arc::clone(&self.shared.log);
-        let finished = tokio::task::spawn_blocking(move || copy.finish(&log, last).map(|()| copy.path.clone()));
-        let ending = |_ending| Unavailable("the gateway is ending".to_owned());
-        finished.await.map_err(ending)?.map_err(|error| failed(error.to_string()))
+        let finished = blocking(move || copy.finish(&log, last).map(|()| copy.path));
+        finished.await?.map_err(|error| failed(error.to_string()))
     }
 }
 
@@ -121,14 +123,15 @@ impl Unfinished {
                 ));
             }
         }
-        let free = rustix::fs::statvfs(folder).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        let free = private::free(folder);
         if free < bytes {
             return Err(format!("{} has {free} bytes of room, and {bytes} are needed", folder.display()));
         }
         let partial = beside(&path, "-unfinished");
         let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial);
         drop(made.map_err(|error| format!("{}: {error}", partial.display()))?);
-        Ok(Self { path, partial, finished: false })
+        let made = Temporary(vec![partial.clone(), beside(&path, "-dedupe.1")]);
+        Ok(Self { path, partial, made })
     }
 
     /// Adds the dedupe records, syncs everything, and gives the copy its name.
@@ -139,20 +142,8 @@ impl Unfinished {
             return Err(io::Error::other(format!("{} has appeared meanwhile", self.path.display())));
         }
         fs::rename(&self.partial, &self.path)?;
-        self.finished = true;
+        self.made.0.clear();
         sync_folder(&self.path)
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        if self.finished {
-            return;
-        }
-        for file in [&self.partial, &beside(&self.path, "-dedupe.1")] {
-            // It may not be there yet.
-            drop(fs::remove_file(file));
-        }
     }
 }
 

@@ -221,7 +221,7 @@ impl Sqlite {
         let sqlite = Arc::clone(self);
         let of_one_moment = |file: &Connection| read(&*file.unchecked_transaction()?);
         let read = move || sqlite.shared.connections.admin.with(of_one_moment);
-        tokio::task::spawn_blocking(read).await.map_err(|_ending| closing())?.ok_or_else(reopening)?
+        blocking(read).await?.ok_or_else(reopening)?
     }
 
     /// Has the writer do something in the transaction of its next batch, wholly or not at all; answers when it is safe on disk. `act`
@@ -326,6 +326,11 @@ impl From<rusqlite::Error> for AdminError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Unavailable(error.into())
     }
+}
+
+/// Does something on a thread that may wait.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Unavailable> {
+    tokio::task::spawn_blocking(work).await.map_err(|_ending| closing())
 }
 
 fn reopening() -> Unavailable {

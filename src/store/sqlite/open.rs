@@ -41,6 +41,8 @@ use crate::store::dedupe_log::Found;
 use crate::store::page_cache;
 use crate::store::private;
 use crate::store::private::beside;
+use crate::store::private::remove_if_there;
+use crate::store::private::rename_if_there;
 use crate::supervisor::Supervisor;
 use crate::supervisor::Task;
 use crate::time::Moment;
@@ -322,20 +324,6 @@ pub(super) fn quarantined(path: &Path) -> usize {
 
 pub(super) fn is_quarantined(ending: &str) -> bool {
     ending.starts_with(".damaged-") && !ending.ends_with("-wal") && !ending.ends_with("-shm")
-}
-
-fn rename_if_there(from: &Path, to: &Path) -> io::Result<()> {
-    match fs::rename(from, to) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _renamed => private::sync_folder(to),
-    }
-}
-
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _removed => Ok(()),
-    }
 }
 
 /// Moves the WAL of an earlier process into the file: one that is killed again and again never does, and each start would read

@@ -25,6 +25,7 @@ use rusqlite::types::Value;
 
 use super::Sqlite;
 use super::admin::Names;
+use super::blocking;
 use super::changes::Changes;
 use super::fault::Fault;
 use super::ids;
@@ -49,7 +50,9 @@ use crate::store::State;
 use crate::store::Unavailable;
 use crate::store::dedupe_log::Record;
 use crate::store::private;
+use crate::store::private::Temporary;
 use crate::store::private::beside;
+use crate::store::private::rename_if_there;
 use crate::store::private::sync_folder;
 
 /// Bytes of a page.
@@ -67,7 +70,7 @@ pub(super) struct Recovery {
     path: PathBuf,
     damaged: Connection,
     /// What it reads in the file's place.
-    _mended: Option<Mended>,
+    _mended: Option<Temporary>,
     names: Names,
     present: Present,
 }
@@ -102,10 +105,6 @@ struct Delivered {
     status: Option<i64>,
     failures: Failures,
 }
-
-/// A copy of a damaged file with a new first page, and of its WAL. Removed when it is dropped.
-#[derive(Debug)]
-struct Mended(PathBuf);
 
 /// What somebody can do with a file that is not read to its end.
 const MORE: &str = "`sqlite3 FILE .recover` may find more in it";
@@ -180,10 +179,6 @@ impl Sqlite {
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Unavailable> {
-    tokio::task::spawn_blocking(work).await.map_err(|_ending| Unavailable("the gateway is ending".to_owned()))
-}
-
 /// Opens a damaged file, which is only read.
 fn connect(path: &Path) -> Result<Connection, Failure> {
     let damaged = open::read_only(path)?;
@@ -197,50 +192,38 @@ fn is_damage(failure: &Failure) -> bool {
     Fault::of(error) == Fault::Damage || error.sqlite_error_code() == Some(ErrorCode::Unknown)
 }
 
-impl Mended {
-    /// Makes it. Every file has its tables at the same pages, since they are made at once and never moved.
-    fn of(path: &Path) -> io::Result<Self> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().replacen(".damaged-", ".mended-", 1);
-        let mended = Self(path.with_file_name(name));
-        mended.remove();
-        private::open(&mended.0)?;
-        let fresh = Connection::open(&mended.0).and_then(|fresh| schema::create(&fresh));
-        fresh.map_err(io::Error::other)?;
-        let mut page = [0; PAGE];
-        File::open(&mended.0)?.read_exact(&mut page)?;
-        let pages = fs::metadata(path)?.len().div_ceil(4096);
-        // The format: with a WAL. How many pages there are, and none of them free.
-        page[18..20].fill(2);
-        page[28..32].copy_from_slice(&u32::try_from(pages).unwrap_or(u32::MAX).to_be_bytes());
-        page[32..40].fill(0);
-        copy(path, &mended.0)?;
-        OpenOptions::new().write(true).open(&mended.0)?.write_all_at(&page, 0)?;
-        let wal = beside(path, "-wal");
-        if wal.exists() {
-            copy(&wal, &beside(&mended.0, "-wal"))?;
-        }
-        Ok(mended)
+/// Makes a copy of a damaged file with a new first page, and of its WAL: its path, and all that has to be removed. Every file has its
+/// tables at the same pages, since they are made at once and never moved.
+fn mended(path: &Path) -> io::Result<(PathBuf, Temporary)> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().replacen(".damaged-", ".mended-", 1);
+    let mended = path.with_file_name(name);
+    let made = || Temporary(["", "-wal", "-shm", "-journal"].map(|ending| beside(&mended, ending)).into());
+    // What an earlier one has left.
+    drop(made());
+    let made = made();
+    private::open(&mended)?;
+    let fresh = Connection::open(&mended).and_then(|fresh| schema::create(&fresh));
+    fresh.map_err(io::Error::other)?;
+    let mut page = [0; PAGE];
+    File::open(&mended)?.read_exact(&mut page)?;
+    let pages = fs::metadata(path)?.len().div_ceil(4096);
+    // The format: with a WAL. How many pages there are, and none of them free.
+    page[18..20].fill(2);
+    page[28..32].copy_from_slice(&u32::try_from(pages).unwrap_or(u32::MAX).to_be_bytes());
+    page[32..40].fill(0);
+    copy(path, &mended)?;
+    OpenOptions::new().write(true).open(&mended)?.write_all_at(&page, 0)?;
+    let wal = beside(path, "-wal");
+    if wal.exists() {
+        copy(&wal, &beside(&mended, "-wal"))?;
     }
-
-    /// Removes what there is of it.
-    fn remove(&self) {
-        for ending in ["", "-wal", "-shm", "-journal"] {
-            // It may not be there.
-            drop(fs::remove_file(beside(&self.0, ending)));
-        }
-    }
+    Ok((mended, made))
 }
 
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let mut new = private::open(to)?;
     new.set_len(0)?;
     io::copy(&mut File::open(from)?, &mut new).map(drop)
-}
-
-impl Drop for Mended {
-    fn drop(&mut self) {
-        self.remove();
-    }
 }
 
 /// The path of a quarantined file of this name beside the store's.
@@ -264,23 +247,20 @@ fn quarantined(store: &Path, name: &str) -> Result<PathBuf, String> {
 fn set_aside(store: &Path, name: &str) -> io::Result<()> {
     let done = store.with_file_name(name.replacen(".damaged-", ".recovered-", 1));
     let path = store.with_file_name(name);
-    for ending in ["-wal", "-shm", ""] {
-        match fs::rename(beside(&path, ending), beside(&done, ending)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound || ending.is_empty() => return Err(error),
-            _renamed => {}
-        }
+    for ending in ["-wal", "-shm"] {
+        rename_if_there(&beside(&path, ending), &beside(&done, ending))?;
     }
+    fs::rename(path, done)?;
     sync_folder(store)
 }
 
 impl Recovery {
     /// Opens the file; where its first page is damaged, a copy with a new one.
     fn open(path: PathBuf) -> Result<Self, String> {
-        let (mut opened, mut mended) = (connect(&path), None);
+        let (mut opened, mut made) = (connect(&path), None);
         if opened.as_ref().is_err_and(is_damage) {
-            let copy = Mended::of(&path).map_err(|error| format!("{} cannot be copied: {error}", path.display()))?;
-            opened = connect(&copy.0);
-            mended = Some(copy);
+            let copy = mended(&path).map_err(|error| format!("{} cannot be copied: {error}", path.display()))?;
+            (opened, made) = (connect(&copy.0), Some(copy.1));
         }
         let damaged = opened.map_err(|failure| match failure {
             Failure::Sqlite(ref error) => format!("{} cannot be read ({error}); {MORE}", path.display()),
@@ -288,7 +268,7 @@ impl Recovery {
         })?;
         // Without names, no delivery can be told; what is left of them is enough.
         let names = Names::read(&damaged).unwrap_or_default();
-        Ok(Self { path, damaged, _mended: mended, names, present: Present::default() })
+        Ok(Self { path, damaged, _mended: made, names, present: Present::default() })
     }
 
     /// Whether there are no messages, as far as that can be read.

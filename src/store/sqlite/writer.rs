@@ -230,9 +230,7 @@ impl Writer {
 
     /// New messages are refused before the disk is full, so that there is room to record what becomes of the others.
     fn check_free_space(&self) {
-        let folder = private::folder(&self.shared.path);
-        // A file system that does not say has no limit.
-        let free = rustix::fs::statvfs(folder).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        let free = private::free(private::folder(&self.shared.path));
         let full = free < self.min_free;
         if self.shared.mailbox.set_full(full) {
             if full {
