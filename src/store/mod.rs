@@ -11,6 +11,7 @@ mod page_cache;
 mod private;
 mod records;
 pub mod redis;
+mod search;
 pub mod sqlite;
 mod types;
 

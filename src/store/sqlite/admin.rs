@@ -1,7 +1,6 @@
 //! Lists deliveries in the file, shows messages, replays and purges them.
 
 use std::collections::BTreeMap;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rusqlite::Connection;
@@ -14,7 +13,6 @@ use super::changes::Changes;
 use super::fault::Fault;
 use super::ids;
 use super::rows;
-use super::search::Direction;
 use super::search::Found;
 use super::search::Search;
 use super::statements;
@@ -24,11 +22,13 @@ use crate::store::DestinationId;
 use crate::store::Details;
 use crate::store::Done;
 use crate::store::Failures;
+use crate::store::Filter;
 use crate::store::MessageId;
 use crate::store::Page;
 use crate::store::Part;
 use crate::store::State;
 use crate::store::Summary;
+use crate::store::search::Direction;
 use crate::time::Moment;
 
 impl Sqlite {
@@ -95,32 +95,16 @@ impl Names {
     }
 
     /// The rows of the destinations that are meant, sorted.
-    fn meant(&self, source: Option<&str>, name: Option<&str>) -> Result<Vec<i64>, AdminError> {
-        let listed = |names: BTreeSet<&String>| names.into_iter().cloned().collect();
-        let mut of_source: Vec<_> = self.0.iter().collect();
-        if let Some(source) = source {
-            of_source.retain(|(_, id)| id.source == source);
-            if of_source.is_empty() {
-                let sources = listed(self.0.values().map(|id| &id.source).collect());
-                return Err(AdminError::NoSuchSource(source.to_owned(), sources));
-            }
-        }
-        let named = of_source.iter().filter(|(_, id)| name.is_none_or(|name| id.name == name));
-        let meant: Vec<_> = named.map(|(row, _)| **row).collect();
-        match name {
-            Some(name) if meant.is_empty() => {
-                let names = listed(of_source.iter().map(|(_, id)| &id.name).collect());
-                Err(AdminError::NoSuchDestination(name.to_owned(), names))
-            }
-            _ => Ok(meant),
-        }
+    fn meant(&self, filter: &Filter) -> Result<Vec<i64>, AdminError> {
+        filter.check(&self.0.values().collect::<Vec<_>>())?;
+        Ok(self.0.iter().filter(|(_, id)| filter.is_to(id)).map(|(row, _)| *row).collect())
     }
 }
 
 /// A part of the list, newest first.
 fn list(file: &Connection, part: &Part, limits: &limits::Sqlite) -> Result<Page, AdminError> {
     let names = Names::read(file)?;
-    let destinations = names.meant(part.filter.source.as_deref(), part.filter.destination.as_deref())?;
+    let destinations = names.meant(&part.filter)?;
     let Found { deliveries, next } = search(part, Direction::NewestFirst, destinations, limits)?.run(file)?;
     Ok(Page { deliveries: summaries(file, &deliveries, &names)?, next: next.map(ids::public) })
 }
@@ -133,7 +117,7 @@ fn finished(
     registered: Option<&[i64]>,
 ) -> Result<Found, AdminError> {
     let filter = &part.filter;
-    let mut destinations = Names::read(file)?.meant(filter.source.as_deref(), filter.destination.as_deref())?;
+    let mut destinations = Names::read(file)?.meant(filter)?;
     if let Some(registered) = registered {
         destinations.retain(|destination| registered.contains(destination));
         if let Some(source) = filter.source.as_ref().filter(|_| destinations.is_empty()) {
@@ -308,7 +292,6 @@ mod tests {
     use super::super::tests::World;
     use super::*;
     use crate::message::Message;
-    use crate::store::Filter;
     use crate::store::Outcome;
 
     const NOW: i64 = 5_000;
