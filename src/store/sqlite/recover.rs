@@ -27,7 +27,6 @@ use super::Sqlite;
 use super::admin::Names;
 use super::blocking;
 use super::changes::Changes;
-use super::fault::Fault;
 use super::ids;
 use super::mailbox::Settled;
 use super::open;
@@ -186,12 +185,6 @@ fn connect(path: &Path) -> Result<Connection, Failure> {
     Ok(damaged)
 }
 
-/// Whether the first page, which says what the tables are, is damaged.
-fn is_damage(failure: &Failure) -> bool {
-    let Failure::Sqlite(error) = failure else { return false };
-    Fault::of(error) == Fault::Damage || error.sqlite_error_code() == Some(ErrorCode::Unknown)
-}
-
 /// Makes a copy of a damaged file with a new first page, and of its WAL: its path, and all that has to be removed. Every file has its
 /// tables at the same pages, since they are made at once and never moved.
 fn mended(path: &Path) -> io::Result<(PathBuf, Temporary)> {
@@ -257,8 +250,9 @@ fn set_aside(store: &Path, name: &str) -> io::Result<()> {
 impl Recovery {
     /// Opens the file; where its first page is damaged, a copy with a new one.
     fn open(path: PathBuf) -> Result<Self, String> {
+        // The first page says what the tables are.
         let (mut opened, mut made) = (connect(&path), None);
-        if opened.as_ref().is_err_and(is_damage) {
+        if opened.as_ref().is_err_and(Failure::is_damage) {
             let copy = mended(&path).map_err(|error| format!("{} cannot be copied: {error}", path.display()))?;
             (opened, made) = (connect(&copy.0), Some(copy.1));
         }
