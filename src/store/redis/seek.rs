@@ -12,8 +12,8 @@ use redis::Value;
 use redis::aio::MultiplexedConnection;
 
 use super::connection::CONNECT_TIMEOUT;
+use super::pool::Numbered;
 use super::pool::Pool;
-use super::pool::Pooled;
 use super::url::RedisUrl;
 use super::url::Topology;
 use crate::store::Keyspace;
@@ -32,7 +32,7 @@ pub(super) struct Seeker {
     nodes: Vec<(String, u16)>,
     /// In a cluster: what is shared with others that look there.
     pool: Pool,
-    found: Option<Pooled>,
+    found: Option<Numbered>,
     config: AsyncConnectionConfig,
 }
 
@@ -133,7 +133,7 @@ impl Seeker {
     }
 
     /// Goes where a node sends for these keys.
-    async fn follow(&self, mut node: ConnectionInfo, space: &Keyspace) -> Result<Pooled, String> {
+    async fn follow(&self, mut node: ConnectionInfo, space: &Keyspace) -> Result<Numbered, String> {
         for _hop in 0..MAX_HOPS {
             let (found, there) = self.reach(&node, space).await?;
             let Err(error) = there else { return Ok(found) };
@@ -156,7 +156,7 @@ impl Seeker {
         &self,
         node: &ConnectionInfo,
         space: &Keyspace,
-    ) -> Result<(Pooled, Result<i64, RedisError>), String> {
+    ) -> Result<(Numbered, Result<i64, RedisError>), String> {
         // There is no such key, but its place is that of all others.
         let mut exists = redis::cmd("EXISTS");
         exists.arg(space.prefix());
