@@ -18,26 +18,29 @@ use std::time::Instant;
 use rusqlite::Connection;
 use rusqlite::ErrorCode;
 use rusqlite::OptionalExtension as _;
+use rusqlite::Row;
 use rusqlite::ffi;
 use rusqlite::params;
-use rusqlite::params_from_iter;
-use rusqlite::types::Value;
 
 use super::Sqlite;
 use super::admin::Names;
 use super::blocking;
 use super::changes::Changes;
 use super::ids;
+use super::mailbox::Finished;
 use super::mailbox::Settled;
 use super::open;
 use super::open::Failure;
 use super::queue::Entry;
 use super::rows;
+use super::rows::Columns;
 use super::schema;
 use super::shared::Forgotten;
 use super::statements;
 use super::statements::Writing;
 use crate::event::Key;
+use crate::message::Keys;
+use crate::message::Message;
 use crate::store::AdminError;
 use crate::store::DestinationId;
 use crate::store::FailedAttempt;
@@ -86,8 +89,8 @@ struct Present {
 #[derive(Debug)]
 struct Stored {
     id: i64,
-    /// The columns [`MESSAGE`]; nothing when they are damaged or lost.
-    columns: Option<Vec<Value>>,
+    /// With what it is known by; nothing when it is damaged or lost.
+    message: Option<(Message, Columns, Option<Finished>)>,
     deliveries: Vec<(DestinationId, Delivered)>,
 }
 
@@ -109,8 +112,6 @@ struct Delivered {
 const MORE: &str = "`sqlite3 FILE .recover` may find more in it";
 /// All that is walked.
 const TABLES: [&str; 2] = ["SELECT id FROM messages", "SELECT message FROM deliveries NOT INDEXED"];
-const MESSAGE: &str =
-    "source, keys, until, checksum, received, size, event_id, type, method, target, trace, verified, headers, body";
 const DELIVERY: &str = "destination, state, attempts, before_replay, settled, due, replayed, lane, status, failures";
 
 impl Sqlite {
@@ -288,22 +289,27 @@ impl Recovery {
             let delivery =
                 next("SELECT message FROM deliveries NOT INDEXED WHERE message >= ?1 ORDER BY message LIMIT 1")?;
             let Some(id) = message.into_iter().chain(delivery).min() else { break };
-            let columns = readable(self.columns(id))?.flatten();
-            bytes += columns.iter().flatten().map(weight).sum::<usize>();
-            part.push(Stored { id, columns, deliveries: self.deliveries(id)? });
+            let message = readable(self.message(id))?.flatten();
+            bytes += message.as_ref().map_or(0, |(message, columns, _)| columns.bytes() + message.body.len());
+            part.push(Stored { id, message, deliveries: self.deliveries(id)? });
             after = id;
         }
         Ok(part)
     }
 
-    /// The columns of a message that is what was written.
-    fn columns(&self, id: i64) -> rusqlite::Result<Option<Vec<Value>>> {
-        if rows::whole(&self.damaged, id)?.is_none() {
-            return Ok(None);
-        }
-        let mut statement = self.damaged.prepare_cached(&format!("SELECT {MESSAGE} FROM messages WHERE id = ?1"))?;
-        let columns = statement.column_count();
-        statement.query_row([id], |row| (0..columns).map(|column| row.get(column)).collect()).optional()
+    /// A message that is what was written.
+    fn message(&self, id: i64) -> rusqlite::Result<Option<(Message, Columns, Option<Finished>)>> {
+        let Some(message) = rows::whole(&self.damaged, id)? else { return Ok(None) };
+        let columns = Columns::of(&message);
+        let mut statement = self.damaged.prepare_cached("SELECT keys, until FROM messages WHERE id = ?1")?;
+        let once = statement.query_row([id], |row| {
+            let mut keys = keys_of(row, 0)?.into_iter();
+            let Some(id) = keys.next() else { return Ok(None) };
+            let keys = Keys { id, guard: keys.next(), ignored: None };
+            let source = Keyspace::of_source(&columns.source).tag();
+            Ok(Some(Finished { source, keys, until: row.get(1).unwrap_or_default() }))
+        })?;
+        Ok(Some((message, columns, once)))
     }
 
     /// What can be read of a message's deliveries.
@@ -334,12 +340,10 @@ impl Recovery {
     }
 }
 
-fn weight(value: &Value) -> usize {
-    match value {
-        Value::Text(text) => text.len(),
-        Value::Blob(bytes) => bytes.len(),
-        Value::Null | Value::Integer(_) | Value::Real(_) => 8,
-    }
+/// The dedupe keys in a column.
+fn keys_of(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<Key>> {
+    let (keys, _rest) = row.get_ref(column)?.as_blob().unwrap_or_default().as_chunks();
+    Ok(keys.iter().copied().map(Key).collect())
 }
 
 /// What was read; nothing when it is damaged.
@@ -395,8 +399,7 @@ impl Present {
         let (mut read, mut found) = (0, statement.query([self.scanned, rows])?);
         while let Some(row) = found.next()? {
             let id = row.get(0)?;
-            let (keys, _rest) = row.get_ref(1)?.as_blob().unwrap_or_default().as_chunks();
-            self.keys.extend(keys.iter().map(|key| (Key(*key), id)));
+            self.keys.extend(keys_of(row, 1)?.into_iter().map(|key| (key, id)));
             (read, self.scanned) = (read + 1, id);
         }
         Ok(read >= rows)
@@ -413,37 +416,39 @@ fn import(
 ) -> rusqlite::Result<(Recovered, Present)> {
     while present.scan(file, rows)? {}
     let mut done = Recovered::default();
-    for Stored { id, columns, deliveries } in part {
-        let Some(columns) = columns else {
+    let mut writing = Writing::new(file)?;
+    for Stored { id, message, deliveries } in part {
+        let Some((message, columns, once)) = message else {
             done.lost += 1;
             continue;
         };
-        let (keys, _rest) =
-            if let Some(Value::Blob(keys)) = columns.get(1) { keys.as_chunks() } else { (&[][..], &[][..]) };
-        let (Some(free), false) = (
-            free(file, plausible(*id, changes), columns.get(3))?,
-            keys.iter().any(|key| present.keys.get(&Key(*key)).is_some_and(|known| known != id)),
-        ) else {
+        let keys = || once.iter().flat_map(|once| once.keys.iter());
+        let anew = keys().any(|key| present.keys.get(&key).is_some_and(|known| known != id));
+        let Some(free) = free(file, plausible(*id, changes), columns.checksum)?.filter(|_| !anew) else {
             done.present += 1;
             continue;
         };
-        insert(file, free, columns)?;
+        writing.message(free, (message, columns, once.as_ref()))?;
         changes.stored(free);
-        present.keys.extend(keys.iter().map(|key| (Key(*key), free)));
-        remember(columns, keys, changes);
+        present.keys.extend(keys().map(|key| (key, free)));
+        if let Some(Finished { source, until, .. }) = *once
+            && i64::from(until) > changes.now.unix()
+        {
+            changes.records.extend(keys().map(|key| Record { source, key, until }));
+        }
         for (destination, delivered) in deliveries {
             let row = statements::destination(file, destination)?;
             let state = deliver(file, (free, row), delivered, changes)?;
             if let (Some(from), Some(settled)) = (state, forgotten.of(destination, *id)) {
                 let settled = Settled { entry: Entry { id: free, ..settled.entry }, ..settled };
-                if Writing::new(file)?.settle(row, &settled)? {
+                if writing.settle(row, &settled)? {
                     // None of its lane is open behind it yet.
                     changes.moved(row, Some(from), Some(settled.outcome.state()));
                 }
             }
         }
         if deliveries.is_empty() {
-            for row in destinations_of(file, columns)? {
+            for row in destinations_of(file, &columns.source)? {
                 deliver(file, (free, row), &Delivered::lost(changes), changes)?;
             }
             done.record_lost += 1;
@@ -461,43 +466,20 @@ fn plausible(id: i64, changes: &Changes) -> i64 {
 }
 
 /// The id under which a message can be imported: its own, or the next that nobody has; nothing when it is there already.
-fn free(file: &Connection, id: i64, checksum: Option<&Value>) -> rusqlite::Result<Option<i64>> {
+fn free(file: &Connection, id: i64, checksum: i64) -> rusqlite::Result<Option<i64>> {
     let mut statement = file.prepare_cached("SELECT checksum FROM messages WHERE id = ?1")?;
     let mut at = id;
     loop {
-        let known: Option<Value> = statement.query_row([at], |row| row.get(0)).optional()?;
-        match known {
+        match statement.query_row([at], |row| Ok(row.get_ref(0)?.as_i64().ok())).optional()? {
             None => return Ok(Some(at)),
-            known if known.as_ref() == checksum => return Ok(None),
-            _other => at = at.saturating_add(1),
+            Some(known) if known == Some(checksum) => return Ok(None),
+            Some(_other) => at = at.saturating_add(1),
         }
     }
 }
 
-fn insert(file: &Connection, id: i64, columns: &[Value]) -> rusqlite::Result<()> {
-    // What is not in what is delivered may be damaged in one that is.
-    let sql = format!(
-        "INSERT INTO messages (id, {MESSAGE})
-         VALUES (?1, ?2, ?3, ?4, ?5, coalesce(?6, ?1 / 4096), coalesce(?7, 0), ?8, ?9, ?10, ?11, ?12, coalesce(?13, 0), ?14, ?15)"
-    );
-    let id = Value::Integer(id);
-    let values = std::iter::once(&id).chain(columns);
-    file.prepare_cached(&sql)?.execute(params_from_iter(values)).map(drop)
-}
-
-/// Has the keys of a message remembered for the rest of their time.
-fn remember(columns: &[Value], keys: &[[u8; 16]], changes: &mut Changes) {
-    let (Some(Value::Text(source)), Some(Value::Integer(until))) = (columns.first(), columns.get(2)) else { return };
-    let Some(until) = u32::try_from(*until).ok().filter(|until| i64::from(*until) > changes.now.unix()) else {
-        return;
-    };
-    let source = Keyspace::of_source(source).tag();
-    keys.iter().for_each(|key| changes.records.push(Record { source, key: Key(*key), until }));
-}
-
 /// The rows of all destinations of a message's source; of its unnamed one when none is known.
-fn destinations_of(file: &Connection, columns: &[Value]) -> rusqlite::Result<Vec<i64>> {
-    let Some(Value::Text(source)) = columns.first() else { return Ok(Vec::new()) };
+fn destinations_of(file: &Connection, source: &str) -> rusqlite::Result<Vec<i64>> {
     let mut statement = file.prepare_cached("SELECT id FROM destinations WHERE source = ?1")?;
     let known = statement.query_map([source], |row| row.get(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
     if known.is_empty() { Ok(vec![statements::destination(file, &DestinationId::unnamed(source))?]) } else { Ok(known) }
@@ -576,7 +558,6 @@ mod tests {
     use super::super::tests::World;
     use super::*;
     use crate::limits;
-    use crate::message::Message;
     use crate::message::codec;
     use crate::store::Outcome;
     use crate::time::Moment;
