@@ -83,9 +83,11 @@ struct State {
     length: u64,
     /// The number of a snapshot that was begun and is not there yet; the segment behind it is there.
     reserved: Option<u64>,
-    /// Bytes of all files, and from how many on the thread checks whether a snapshot is due.
+    /// Bytes of all files, and from how many on the thread checks whether a snapshot is due; 0 before the first check.
     bytes: u64,
     check_at: u64,
+    /// When a snapshot is due whatever their size.
+    snapshot_at: Option<Instant>,
     /// The keys of all messages up to this one are in memory, and in the files unless something failed.
     message: i64,
     /// Appends and syncs that failed, and how many of them a snapshot has made up for.
@@ -96,20 +98,7 @@ struct State {
     syncing: Option<Instant>,
     /// Those who wait until what is not synced is safe.
     waiting: Vec<oneshot::Sender<()>>,
-    /// When the next snapshot is written.
-    due: Due,
     closed: bool,
-}
-
-/// When the thread writes a snapshot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Due {
-    /// When the files have more than `check_at` bytes: then `Check`.
-    Grown,
-    /// Now, if they have more bytes than the limits say for the records that are live now.
-    Check,
-    /// From this time on, whatever their size.
-    From(Instant),
 }
 
 impl DedupeLog {
@@ -142,14 +131,14 @@ impl DedupeLog {
             reserved: None,
             bytes,
             check_at: 0,
+            // What is damaged is replaced at once.
+            snapshot_at: (found.skipped > 0).then(|| clock.instant()),
             message: found.checkpoint,
             failed: 0,
             healed: 0,
             unsynced: None,
             syncing: None,
             waiting: Vec::new(),
-            // What is damaged is replaced at once.
-            due: if found.skipped > 0 { Due::From(clock.instant()) } else { Due::Check },
             closed: false,
         };
         let log = Self {
@@ -255,16 +244,13 @@ impl DedupeLog {
         }
         let mut state = self.lock();
         state.message = state.message.max(message.unwrap_or(0));
-        let mut wake = false;
+        let (mut wake, was_small) = (false, state.bytes <= state.check_at);
         let written = if bytes.is_empty() { Ok(()) } else { state.write(&bytes) };
         if state.unsynced.is_none() && !bytes.is_empty() {
             state.unsynced = Some(self.clock.instant());
             wake = true;
         }
-        if state.bytes > state.check_at && state.due == Due::Grown {
-            state.due = Due::Check;
-            wake = true;
-        }
+        wake |= was_small && state.bytes > state.check_at;
         let written = written.map_err(|error| self.fail(&mut state, "written", &error));
         drop(state);
         if wake || written.is_err() {
@@ -305,7 +291,7 @@ impl DedupeLog {
                 "the dedupe log could not be {done}: what is finished now is in memory alone, and may be delivered again \
                  after a crash, until a snapshot takes its place. See to the disk"
             );
-            state.due = Due::From(self.clock.instant());
+            state.snapshot_at = Some(self.clock.instant());
         }
         state.failed += 1;
         self.failure.store(Some(Arc::new(failure.clone())));
@@ -324,6 +310,11 @@ fn failures() -> IntCounter {
 }
 
 impl State {
+    /// Whether it is to be seen now if a snapshot is written.
+    fn is_due(&self, now: Instant) -> bool {
+        self.snapshot_at.map_or(self.bytes > self.check_at, |from| from <= now)
+    }
+
     /// Notes that a sync begins.
     fn begin_sync(&mut self) {
         let unsynced = self.unsynced.take();
