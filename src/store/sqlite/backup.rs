@@ -26,7 +26,6 @@ use crate::store::private;
 use crate::store::private::Temporary;
 use crate::store::private::beside;
 use crate::store::private::sync_folder;
-use crate::supervisor::Lost;
 
 /// A copy that is not finished.
 #[derive(Debug)]
@@ -51,10 +50,13 @@ impl Sqlite {
         let failed = |error: String| AdminError::BadPath(format!("the copy cannot be written: {error}"));
         let (partial, pages) = (copy.partial.clone(), self.shared.limits.backup_pages);
         let last = self
-            .aside(move |file, between| match copy_pages(file, &partial, pages, between) {
-                Ok(last) => Ok(Ok(last)),
-                Err(Failure::Copy(error)) => Ok(Err(error.to_string())),
-                Err(Failure::Writer(lost)) => Err(lost),
+            .aside(move |file, next| {
+                let mut lost = Ok(());
+                let copied = copy_pages(file, &partial, pages, &mut || {
+                    lost = next();
+                    lost.is_ok()
+                });
+                lost.map(|()| copied.map_err(|error| error.to_string()))
             })
             .await?
             .map_err(failed)?;
@@ -65,26 +67,8 @@ impl Sqlite {
     }
 }
 
-/// Why a copy ends early.
-enum Failure {
-    Copy(rusqlite::Error),
-    /// Not by its own fault.
-    Writer(Lost),
-}
-
-impl From<rusqlite::Error> for Failure {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Copy(error)
-    }
-}
-
-/// Copies all pages, so many at a step, and calls `between` after each step; the last message that is or was in the copy.
-fn copy_pages(
-    file: &Connection,
-    to: &Path,
-    pages: i32,
-    between: &mut dyn FnMut() -> Result<(), Lost>,
-) -> Result<i64, Failure> {
+/// Copies all pages, so many at a step, and asks after each step whether to go on; the last message that is or was in the copy.
+fn copy_pages(file: &Connection, to: &Path, pages: i32, goes_on: &mut dyn FnMut() -> bool) -> rusqlite::Result<i64> {
     // It is there, unless whoever asked has gone and it was removed.
     let mut copy = Connection::open_with_flags(to, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     // An unfinished copy is thrown away, and a finished one synced as a whole.
@@ -93,15 +77,14 @@ fn copy_pages(
     {
         let backup = Backup::new(file, &mut copy)?;
         while backup.step(pages)? != StepResult::Done {
-            between().map_err(Failure::Writer)?;
-            if !to.exists() {
-                // Whoever asked has gone.
+            // When whoever asked has gone, it is not there any more.
+            if !goes_on() || !to.exists() {
                 let interrupted = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_INTERRUPT);
-                return Err(rusqlite::Error::SqliteFailure(interrupted, None).into());
+                return Err(rusqlite::Error::SqliteFailure(interrupted, None));
             }
         }
     }
-    Ok(statements::last(file)?)
+    statements::last(file)
 }
 
 impl Unfinished {
@@ -217,7 +200,7 @@ mod tests {
             file.execute("UPDATE messages SET body = zeroblob(2000) WHERE id = ?1", [last - 900]).expect("written");
             file.execute("DELETE FROM messages WHERE id = ?1", [last - 901]).expect("written");
             (last, steps) = (last + 3, steps + 1);
-            Ok(())
+            true
         });
         assert_eq!(copied.ok(), Some(last));
         assert!(steps > 2, "{steps}");
@@ -256,8 +239,7 @@ mod tests {
         assert!(begin(Path::new("relative"), 0).is_err() && begin(&to.path().join("none"), 0).is_err());
         assert!(begin(to.path(), u64::MAX).is_err_and(|error| error.contains("room")));
         let copy = begin(to.path(), 0).expect("room");
-        let copied = copy_pages(&file, &copy.partial, 256, &mut || Err(Lost("the writer".to_owned())));
-        assert!(matches!(copied, Err(Failure::Writer(_))));
+        assert!(copy_pages(&file, &copy.partial, 256, &mut || false).is_err());
         drop(copy);
         assert_eq!(names(to.path()), [""; 0]);
         let mut copy = begin(to.path(), 0).expect("room");
