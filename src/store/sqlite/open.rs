@@ -48,6 +48,8 @@ const CACHE: i64 = 16 * 1024;
 /// Statements of the writer that are kept: more than it has.
 const STATEMENTS: usize = 64;
 
+const IN_USE: &str = "is in use by another process; one gateway owns its file, several share a Redis";
+
 /// Why a file cannot be used.
 #[derive(Debug)]
 pub(super) enum Failure {
@@ -197,10 +199,7 @@ fn own(path: &Path) -> Result<File, String> {
     })?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(format!(
-            "{} is in use by another process; one gateway owns its file, several share a Redis",
-            path.display()
-        )),
+        Err(TryLockError::WouldBlock) => Err(format!("{} {IN_USE}", path.display())),
         Err(TryLockError::Error(error)) => {
             Err(format!("{} cannot be locked ({error}); name a file on a file system of this machine", path.display()))
         }
@@ -324,7 +323,7 @@ impl Failure {
         };
         match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-                format!("{path} is in use by another process; one gateway owns its file, several share a Redis")
+                format!("{path} {IN_USE}")
             }
             Some(ErrorCode::CannotOpen) => format!("{path} cannot be opened; its folder must exist and be writable"),
             Some(ErrorCode::ReadOnly) => format!("{path} cannot be written; name a file on a writable volume"),
