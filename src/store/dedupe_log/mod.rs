@@ -171,14 +171,7 @@ impl DedupeLog {
     /// # Errors
     /// Why it cannot be written; nothing is left of it.
     pub(crate) fn copy(&self, path: &Path, message: i64) -> io::Result<()> {
-        let written = files::Snapshot::begin(path).and_then(|mut snapshot| {
-            self.records.parts(self.clock.now()).try_for_each(|part| snapshot.add(&part))?;
-            snapshot.finish(path, 1, message)
-        });
-        if written.is_err() {
-            drop(files::discard(path));
-        }
-        written
+        self.write_snapshot((path, 1), message, || ())
     }
 
     /// The size of the files, the age of what is not synced, and what failed.

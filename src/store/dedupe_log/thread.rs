@@ -1,6 +1,7 @@
 //! The thread of a dedupe log: syncs what was appended, and replaces the files by a snapshot when they are too large or damaged.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -132,12 +133,7 @@ impl DedupeLog {
             let state = self.lock();
             (state.message, state.failed)
         };
-        let written = self.write_snapshot(number, message, beat);
-        if written.is_err() {
-            // It may take room that others need.
-            drop(files::discard(&self.path));
-        }
-        written?;
+        self.write_snapshot((&self.path, number), message, beat)?;
         files::remove_below(&self.path, number)?;
         let bytes = files::list(&self.path)?.iter().map(|file| file.bytes).sum();
         self.checkpoint.fetch_max(message, Ordering::Relaxed);
@@ -157,13 +153,20 @@ impl DedupeLog {
         Ok(())
     }
 
-    fn write_snapshot(&self, number: u64, message: i64, beat: impl Fn()) -> io::Result<()> {
-        let mut snapshot = files::Snapshot::begin(&self.path)?;
-        for part in self.records.parts(self.clock.now()) {
-            snapshot.add(&part)?;
-            beat();
+    /// Writes everything that is in memory to a file of this number; nothing is left of one that cannot be written, which may take room
+    /// that others need.
+    pub(super) fn write_snapshot(&self, (path, number): (&Path, u64), message: i64, beat: impl Fn()) -> io::Result<()> {
+        let written = files::Snapshot::begin(path).and_then(|mut snapshot| {
+            for part in self.records.parts(self.clock.now()) {
+                snapshot.add(&part)?;
+                beat();
+            }
+            snapshot.finish(path, number, message)
+        });
+        if written.is_err() {
+            drop(files::discard(path));
         }
-        snapshot.finish(&self.path, number, message)
+        written
     }
 
     /// Begins a segment with room for a snapshot in front of it, whose number this is; unless that was done before and the
