@@ -319,20 +319,19 @@ impl Recovery {
         let mut rows = statement.query([message])?;
         let mut deliveries = Vec::new();
         while let Some(row) = readable(rows.next())?.flatten() {
-            let number = |column: usize| Ok::<_, rusqlite::Error>(row.get_ref(column)?.as_i64().ok());
-            let count = |column| Ok::<_, rusqlite::Error>(number(column)?.and_then(|it| u32::try_from(it).ok()));
-            let id = number(0)?.and_then(|destination| self.names.0.get(&destination).cloned());
-            let (Some(id), Some(state)) = (id, number(1)?.and_then(ids::state_of)) else { continue };
+            let id = row.get(0).ok().and_then(|destination: i64| self.names.0.get(&destination).cloned());
+            let (Some(id), Some(state)) = (id, row.get(1).ok().and_then(ids::state_of)) else { continue };
+            // What is damaged of it counts as nothing.
             let delivered = Delivered {
                 state,
-                attempts: count(2)?.unwrap_or(0),
-                before_replay: count(3)?.unwrap_or(0),
-                settled: number(4)?.unwrap_or(0),
-                due: number(5)?,
-                replayed: number(6)?,
-                lane: number(7)?,
-                status: number(8)?,
-                failures: Failures::stored(row.get_ref(9)?.as_str().ok()),
+                attempts: row.get(2).unwrap_or_default(),
+                before_replay: row.get(3).unwrap_or_default(),
+                settled: row.get(4).unwrap_or_default(),
+                due: row.get(5).ok(),
+                replayed: row.get(6).ok(),
+                lane: row.get(7).ok(),
+                status: row.get(8).ok(),
+                failures: statements::failures(row, 9),
             };
             deliveries.push((id, delivered));
         }

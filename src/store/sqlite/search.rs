@@ -79,10 +79,7 @@ impl Search<'_> {
     fn walk(&self, mut rows: Rows<'_>, max_scanned: i64, began: Instant) -> rusqlite::Result<Found> {
         let (mut found, mut scanned, mut last) = (Found::default(), 0, None);
         while let Some(row) = rows.next()? {
-            let number = |column| row.get_ref(column).map(|value| value.as_i64().ok());
-            let (Some(message), Some(destination), Some(state)) = (number(0)?, number(1)?, number(2)?) else {
-                continue;
-            };
+            let (Ok(message), Ok(destination), Ok(state)) = (row.get(0), row.get(1), row.get(2)) else { continue };
             // Deliveries of one message are not separated.
             if last.is_some_and(|last| last != message) {
                 let late = scanned % STRIDE == 0 && began.elapsed() >= self.max_time;
@@ -94,7 +91,7 @@ impl Search<'_> {
             (last, scanned) = (Some(message), scanned + 1);
             let meant = ids::state_of(state).is_some_and(|state| self.states.contains(&state))
                 && self.destinations.binary_search(&destination).is_ok()
-                && number(3)? == Some(1);
+                && row.get(3) == Ok(true);
             found.deliveries.extend(meant.then_some((message, destination)));
         }
         Ok(found)
