@@ -61,7 +61,7 @@ impl Search<'_> {
         let Filter { kind, id, from, until, .. } = self.filter;
         let asks = kind.is_some() || id.is_some() || from.is_some() || until.is_some();
         let (from, until) = (from.map_or(i64::MIN, Moment::millis), until.map_or(i64::MAX, Moment::millis));
-        let (walk, ways) = self.ways();
+        let (walk, ways) = (if self.states.contains(&State::Delivered) { ALL } else { BY_STATE }, self.ways());
         let count = i64::try_from(ways.len().max(1)).unwrap_or(i64::MAX);
         let scanned = self.max_scanned.saturating_add(count - 1) / count;
         let mut statement = file.prepare_cached(&sql(walk, self.direction))?;
@@ -97,13 +97,13 @@ impl Search<'_> {
         Ok(found)
     }
 
-    /// The shortest ways: destinations and states whose index is walked, or all deliveries.
-    fn ways(&self) -> (&'static str, Vec<(Option<i64>, Option<i64>)>) {
+    /// Destinations and states whose index is walked; no more than "nothing" where all deliveries are.
+    fn ways(&self) -> Vec<(Option<i64>, Option<i64>)> {
         if self.states.contains(&State::Delivered) {
-            return (ALL, vec![(None, None)]);
+            return vec![(None, None)];
         }
         let of = |destination: i64| self.states.iter().map(move |state| (Some(destination), Some(ids::state(*state))));
-        (BY_STATE, self.destinations.iter().copied().flat_map(of).collect())
+        self.destinations.iter().copied().flat_map(of).collect()
     }
 
     /// The messages between which all that is looked for stands, neither of them included. Ids are in the order of time, more or less.
