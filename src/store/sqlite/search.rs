@@ -63,20 +63,23 @@ impl Search<'_> {
         let (from, until) = (from.map_or(i64::MIN, Moment::millis), until.map_or(i64::MAX, Moment::millis));
         let (walk, ways) = (if self.states.contains(&State::Delivered) { ALL } else { BY_STATE }, self.ways());
         let count = i64::try_from(ways.len().max(1)).unwrap_or(i64::MAX);
-        let scanned = self.max_scanned.saturating_add(count - 1) / count;
+        // A walk may use what those before it have left, and its share in any case.
+        let (share, mut left) = (self.max_scanned.saturating_add(count - 1) / count, self.max_scanned);
         let mut statement = file.prepare_cached(&sql(walk, self.direction))?;
         let mut walks = Vec::with_capacity(ways.len());
         for (destination, state) in ways {
             let rows = statement.query(params![low, high, destination, state, asks, id, kind, from, until])?;
-            walks.push(self.walk(rows, scanned, began)?);
+            let (found, scanned) = self.walk(rows, left.max(share), began)?;
+            walks.push(found);
+            left -= scanned;
         }
         let mut found = Found::merged(walks, |(message, _)| *message, (self.direction, self.limit));
         found.deliveries.chunk_by_mut(|one, other| one.0 == other.0).for_each(<[_]>::sort_unstable);
         Ok(found)
     }
 
-    /// Goes through some rows. What is no number was written by nobody, and is passed.
-    fn walk(&self, mut rows: Rows<'_>, max_scanned: i64, began: Instant) -> rusqlite::Result<Found> {
+    /// Goes through some rows, and counts them. What is no number was written by nobody, and is passed.
+    fn walk(&self, mut rows: Rows<'_>, max_scanned: i64, began: Instant) -> rusqlite::Result<(Found, i64)> {
         let (mut found, mut scanned, mut last) = (Found::default(), 0, None);
         while let Some(row) = rows.next()? {
             let (Ok(message), Ok(destination), Ok(state)) = (row.get(0), row.get(1), row.get(2)) else { continue };
@@ -94,7 +97,7 @@ impl Search<'_> {
                 && row.get(3) == Ok(true);
             found.deliveries.extend(meant.then_some((message, destination)));
         }
-        Ok(found)
+        Ok((found, scanned))
     }
 
     /// Destinations and states whose index is walked; no more than "nothing" where all deliveries are.
