@@ -37,14 +37,12 @@ pub(super) struct Address {
 #[derive(Debug)]
 pub(super) struct Links {
     pub(super) address: Address,
-    connections: Mutex<HashMap<(Place, Use), Connection>>,
-    durable: Mutex<HashMap<Place, Durable>>,
+    /// By keyspace in a cluster, where each is on one node.
+    connections: Mutex<HashMap<(Option<Keyspace>, Use), Connection>>,
+    durable: Mutex<HashMap<Option<Keyspace>, Durable>>,
     /// What the keyspaces of a cluster share.
     pools: Mutex<HashMap<Use, Pool>>,
 }
-
-/// The keyspace in a cluster, where each is on one node.
-type Place = Option<Keyspace>;
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -104,7 +102,7 @@ impl Links {
         connection.is_some_and(|space| self.connection(space, Use::Requests).was_made())
     }
 
-    fn place(&self, space: &Keyspace) -> Place {
+    fn place(&self, space: &Keyspace) -> Option<Keyspace> {
         match self.address.url.topology {
             Topology::Server | Topology::Sentinel { .. } => None,
             Topology::Cluster => Some(space.clone()),
