@@ -177,20 +177,15 @@ impl Writer {
         let shared = Arc::clone(&self.shared);
         let now = shared.wall.now();
         shared.connections.close();
-        let opened = match self.damaged {
-            true => None,
-            false => match self.connect(now, false) {
-                Err(failure) if failure.is_damage() && open::is_ours(&shared.path) => {
+        let opened = if self.damaged { None } else { Some(self.connect(now, false)) };
+        let (connection, gone) = match opened {
+            Some(Ok(connection)) => (connection, 0),
+            Some(Err(failure)) if !(failure.is_damage() && open::is_ours(&shared.path)) => return Err(failure),
+            damaged => {
+                if let Some(Err(failure)) = damaged {
                     let error = failure.explain(&shared.path);
                     tracing::error!(error, path = %shared.path.display(), "the store's file is damaged");
-                    None
                 }
-                opened => Some(opened?),
-            },
-        };
-        let (connection, gone) = match opened {
-            Some(connection) => (connection, 0),
-            None => {
                 let owned = open::quarantine(&shared.path, now)?;
                 *shared.owned.lock().unwrap_or_else(PoisonError::into_inner) = owned;
                 shared.forgotten.set_aside(self.last);
