@@ -20,7 +20,14 @@ const OTHERS: u32 = 0o077;
 
 /// Opens a file, or makes one that only its owner may read and write. What SQLite makes beside a file gets its mode.
 pub(super) fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+    options().write(true).create(true).truncate(false).open(path)
+}
+
+/// Options for files that only their owner may read and write.
+pub(super) fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).mode(0o600);
+    options
 }
 
 /// The path of a file that stands beside another one.

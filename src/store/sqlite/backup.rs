@@ -5,9 +5,7 @@
 
 use std::fs;
 use std::fs::File;
-use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -111,7 +109,7 @@ impl Unfinished {
             return Err(format!("{} has {free} bytes of room, and {bytes} are needed", folder.display()));
         }
         let partial = beside(&path, "-unfinished");
-        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial);
+        let made = private::options().write(true).create_new(true).open(&partial);
         drop(made.map_err(|error| format!("{}: {error}", partial.display()))?);
         let made = Temporary(vec![partial.clone(), beside(&path, "-dedupe.1")]);
         Ok(Self { path, partial, made })
