@@ -6,7 +6,8 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 
 /// A moment: milliseconds since 1970-01-01T00:00:00Z.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(transparent)]
 pub struct Moment(i64);
 
 /// The last millisecond that can be written and read in every format: the library leaves room for offsets before the end

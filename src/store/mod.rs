@@ -5,15 +5,17 @@
 //! there is no position from which on something is read.
 
 pub mod dedupe_log;
-mod key_map;
+mod gauge;
 mod keyspace;
 mod page_cache;
 mod private;
 mod records;
 pub mod redis;
+mod search;
 pub mod sqlite;
 mod types;
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,22 +24,24 @@ use std::time::Instant;
 
 use prometheus::core::Collector;
 
-pub(crate) use self::key_map::KeyMap;
 pub use self::keyspace::Keyspace;
 pub use self::keyspace::SourceTag;
 pub use self::records::DedupeRecords;
 pub use self::redis::Durability;
 pub use self::redis::Redis;
 pub use self::redis::RedisUrl;
-use self::sqlite::Quarantined;
 pub use self::sqlite::Sqlite;
 pub use self::types::*;
 use crate::clock::Clock;
 use crate::event::Ignored;
+use crate::event::Key;
 use crate::event::Lane;
 use crate::limits::Limits;
 use crate::message::Message;
 use crate::supervisor::Supervisor;
+
+/// Values by event key. Hashed with random numbers of this process: whoever can choose ids cannot make their keys fall together.
+pub(crate) type KeyMap<V> = HashMap<Key, V>;
 
 /// `store.url`.
 #[derive(Debug, Clone)]
@@ -162,10 +166,7 @@ impl Store {
     pub fn collectors(&self) -> prometheus::Result<Vec<Box<dyn Collector>>> {
         Ok(match self {
             Self::Memory(records) => vec![Box::new(records.evicted().clone())],
-            Self::Sqlite(sqlite) => {
-                let quarantined = Quarantined::new(Arc::downgrade(sqlite))?;
-                vec![Box::new(sqlite.records().evicted().clone()), Box::new(sqlite.metrics()?), Box::new(quarantined)]
-            }
+            Self::Sqlite(sqlite) => sqlite.collectors()?,
             Self::Redis(redis) => vec![Box::new(redis.refused().clone())],
         })
     }

@@ -20,7 +20,14 @@ const OTHERS: u32 = 0o077;
 
 /// Opens a file, or makes one that only its owner may read and write. What SQLite makes beside a file gets its mode.
 pub(super) fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+    options().write(true).create(true).truncate(false).open(path)
+}
+
+/// Options for files that only their owner may read and write.
+pub(super) fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).mode(0o600);
+    options
 }
 
 /// The path of a file that stands beside another one.
@@ -33,6 +40,37 @@ pub(super) fn beside(path: &Path, ending: impl AsRef<OsStr>) -> PathBuf {
 /// A moment as it stands in names of files: digits and letters.
 pub(super) fn stamp(moment: Moment) -> String {
     moment.rfc3339().to_string().replace(['-', ':', '.'], "")
+}
+
+/// Renames a file and makes that durable; fine where there is none.
+pub(super) fn rename_if_there(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::rename(from, to) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _renamed => sync_folder(to),
+    }
+}
+
+/// Removes a file; fine where there is none.
+pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _removed => Ok(()),
+    }
+}
+
+/// Files that are removed when this is dropped, as far as they are there.
+#[derive(Debug)]
+pub(super) struct Temporary(pub(super) Vec<PathBuf>);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|file| drop(remove_if_there(file)));
+    }
+}
+
+/// Bytes that are free on the disk of a folder. A file system that does not say has no limit.
+pub(super) fn free(folder: &Path) -> u64 {
+    rustix::fs::statvfs(folder).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 /// Makes renames and removals beside a file durable.

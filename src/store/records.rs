@@ -1,5 +1,7 @@
 //! Dedupe records in memory: a bounded set of keys that expire, in which no source evicts the share of another.
 
+use std::hash::BuildHasher as _;
+use std::hash::RandomState;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
@@ -16,7 +18,6 @@ use super::Known;
 use super::Noted;
 use super::SourceTag;
 use super::dedupe_log::Record;
-use super::key_map::Seeded;
 use crate::clock::Clock;
 use crate::event::Ignored;
 use crate::event::Key;
@@ -42,7 +43,8 @@ pub struct DedupeRecords {
     /// Sorted by their tags.
     sources: Vec<Keyspace>,
     clock: Clock,
-    seeded: Seeded,
+    /// Tells in which shard a key is.
+    hasher: RandomState,
     shards: Vec<Mutex<Shard>>,
     max_per_shard: usize,
     evicted: IntCounter,
@@ -77,7 +79,7 @@ impl DedupeRecords {
         Self {
             sources,
             clock,
-            seeded: Seeded::default(),
+            hasher: RandomState::new(),
             shards: (0..shards).map(|_| Mutex::new(Shard::new(parts))).collect(),
             max_per_shard: (max / shards).max(1),
             evicted: evictions(),
@@ -205,9 +207,8 @@ impl DedupeRecords {
         self.sources.binary_search_by_key(&source, Keyspace::tag).unwrap_or(self.sources.len())
     }
 
-    /// Where a key is: by other bits than those by which a map finds it.
     fn shard_of(&self, key: Key) -> usize {
-        usize::try_from(self.seeded.of(key) >> 32).unwrap_or_default() % self.shards.len()
+        usize::try_from(self.hasher.hash_one(key) >> 32).unwrap_or_default() % self.shards.len()
     }
 
     fn lock(&self, at: usize) -> MutexGuard<'_, Shard> {

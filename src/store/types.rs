@@ -292,7 +292,6 @@ impl Outcome {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct FailedAttempt {
     /// When it ended, in milliseconds since 1970.
-    #[serde(with = "millis")]
     pub at: Moment,
     /// How long it took, in milliseconds.
     #[serde(default)]
@@ -306,20 +305,6 @@ pub struct FailedAttempt {
     /// the last attempt only.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub answer: String,
-}
-
-mod millis {
-    use serde::Deserialize as _;
-
-    use crate::time::Moment;
-
-    pub(super) fn serialize<S: serde::Serializer>(moment: &Moment, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_i64(moment.millis())
-    }
-
-    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Moment, D::Error> {
-        i64::deserialize(deserializer).map(Moment::from_millis)
-    }
 }
 
 /// The attempts of a delivery that failed, the newest last, as a store keeps them: a JSON array of [`FailedAttempt`], or nothing.

@@ -29,7 +29,6 @@ use tokio::net::TcpStream;
 
 use super::Answer;
 use super::Attempt;
-use super::Endpoint;
 use super::Failure;
 use super::driver::Driver;
 use super::headers;
@@ -74,9 +73,9 @@ pub struct Address {
 }
 
 impl Address {
-    /// Host and port.
-    pub fn endpoint(&self) -> Endpoint {
-        Endpoint::Http(self.host.clone(), self.port)
+    /// Host and port: what is up or down as a whole, and has one circuit breaker.
+    pub fn endpoint(&self) -> (String, u16) {
+        (self.host.clone(), self.port)
     }
 
     /// Reads an `http` or `https` URL.

@@ -35,15 +35,6 @@ pub enum Target {
     RedisStream(RedisStream),
 }
 
-/// What is up or down as a whole, and has one circuit breaker.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Endpoint {
-    /// Host and port of an app.
-    Http(String, u16),
-    /// The Redis of the store.
-    Redis,
-}
-
 /// One attempt to deliver a message.
 #[derive(Debug, Clone, Copy)]
 pub struct Attempt<'a> {

@@ -8,7 +8,6 @@ use std::io::Read as _;
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::path::PathBuf;
 
@@ -19,8 +18,10 @@ use super::entry::Record;
 use super::entry::Scanner;
 use super::entry::VERSION;
 use crate::store::page_cache;
+use crate::store::private;
 use crate::store::private::beside;
 use crate::store::private::folder;
+use crate::store::private::remove_if_there;
 use crate::store::private::sync_folder;
 
 /// Bytes that are read or written at once.
@@ -72,7 +73,7 @@ pub(super) fn list(path: &Path) -> io::Result<Vec<Listed>> {
 /// Makes a new segment, safe on disk but for what is appended to it.
 pub(super) fn create(path: &Path, number: u64) -> io::Result<File> {
     let name = name(path, number);
-    let mut file = private().append(true).create_new(true).open(&name)?;
+    let mut file = private::options().append(true).create_new(true).open(&name)?;
     let header = Entry::Header { version: VERSION, kind: Kind::Segment }.encode();
     let made = file.write_all(&header).and_then(|()| file.sync_all()).and_then(|()| sync_folder(path));
     if let Err(error) = made {
@@ -85,7 +86,7 @@ pub(super) fn create(path: &Path, number: u64) -> io::Result<File> {
 
 /// Opens a file to append to it.
 pub(super) fn reopen(path: &Path, number: u64) -> io::Result<File> {
-    private().append(true).open(name(path, number))
+    private::options().append(true).open(name(path, number))
 }
 
 /// Makes safe what has been written to a file, and has it read from the disk from now on.
@@ -106,12 +107,6 @@ pub(super) fn is_there(path: &Path, number: u64, file: &File, length: u64) -> io
 /// An error with the file that it is about.
 fn named(name: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", name.display()))
-}
-
-fn private() -> fs::OpenOptions {
-    let mut options = fs::OpenOptions::new();
-    options.read(true).mode(0o600);
-    options
 }
 
 /// What the first entry of a file says; `None` when that is damaged.
@@ -154,7 +149,7 @@ pub(super) struct Snapshot(BufWriter<File>);
 impl Snapshot {
     /// Begins it; what an earlier one has left unfinished goes.
     pub(super) fn begin(path: &Path) -> io::Result<Self> {
-        let file = private().write(true).create(true).truncate(true).open(unfinished(path))?;
+        let file = private::options().write(true).create(true).truncate(true).open(unfinished(path))?;
         let mut snapshot = Self(BufWriter::with_capacity(CHUNK, file));
         snapshot.write(Entry::Header { version: VERSION, kind: Kind::Snapshot })?;
         Ok(snapshot)
@@ -181,10 +176,7 @@ impl Snapshot {
 /// Removes what is left of a snapshot that was not finished, if anything.
 pub(super) fn discard(path: &Path) -> io::Result<()> {
     let name = unfinished(path);
-    match fs::remove_file(&name) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed.map_err(|error| named(&name, &error)),
-    }
+    remove_if_there(&name).map_err(|error| named(&name, &error))
 }
 
 /// Removes the files below a number.

@@ -2,7 +2,6 @@
 
 mod entry;
 mod files;
-mod metrics;
 mod recover;
 #[cfg(test)]
 mod tests;
@@ -24,6 +23,8 @@ use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
 use prometheus::IntCounter;
+use prometheus::core::AtomicF64;
+use prometheus::core::Collector;
 use tokio::sync::oneshot;
 
 pub use self::entry::ENTRY;
@@ -32,10 +33,10 @@ pub use self::entry::Kind;
 pub use self::entry::Record;
 pub use self::entry::Scanner;
 pub use self::entry::VERSION;
-pub(crate) use self::metrics::LogMetrics;
 use self::recover::Existing;
 use super::DedupeRecords;
 use super::Unavailable;
+use super::gauge::Read;
 use crate::clock::Clock;
 use crate::limits;
 
@@ -82,9 +83,11 @@ struct State {
     length: u64,
     /// The number of a snapshot that was begun and is not there yet; the segment behind it is there.
     reserved: Option<u64>,
-    /// Bytes of all files, and from how many on the thread checks whether a snapshot is due.
+    /// Bytes of all files, and from how many on the thread checks whether a snapshot is due; 0 before the first check.
     bytes: u64,
     check_at: u64,
+    /// When a snapshot is due whatever their size.
+    snapshot_at: Option<Instant>,
     /// The keys of all messages up to this one are in memory, and in the files unless something failed.
     message: i64,
     /// Appends and syncs that failed, and how many of them a snapshot has made up for.
@@ -95,20 +98,7 @@ struct State {
     syncing: Option<Instant>,
     /// Those who wait until what is not synced is safe.
     waiting: Vec<oneshot::Sender<()>>,
-    /// When the next snapshot is written.
-    due: Due,
     closed: bool,
-}
-
-/// When the thread writes a snapshot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Due {
-    /// When the files have more than `check_at` bytes: then `Check`.
-    Grown,
-    /// Now, if they have more bytes than the limits say for the records that are live now.
-    Check,
-    /// From this time on, whatever their size.
-    From(Instant),
 }
 
 impl DedupeLog {
@@ -141,14 +131,14 @@ impl DedupeLog {
             reserved: None,
             bytes,
             check_at: 0,
+            // What is damaged is replaced at once.
+            snapshot_at: (found.skipped > 0).then(|| clock.instant()),
             message: found.checkpoint,
             failed: 0,
             healed: 0,
             unsynced: None,
             syncing: None,
             waiting: Vec::new(),
-            // What is damaged is replaced at once.
-            due: if found.skipped > 0 { Due::From(clock.instant()) } else { Due::Check },
             closed: false,
         };
         let log = Self {
@@ -160,7 +150,7 @@ impl DedupeLog {
             more: Condvar::new(),
             checkpoint: AtomicI64::new(found.checkpoint),
             failure: ArcSwapOption::empty(),
-            failures: metrics::failures(),
+            failures: failures(),
         };
         Ok((log, found))
     }
@@ -181,14 +171,33 @@ impl DedupeLog {
     /// # Errors
     /// Why it cannot be written; nothing is left of it.
     pub(crate) fn copy(&self, path: &Path, message: i64) -> io::Result<()> {
-        let written = files::Snapshot::begin(path).and_then(|mut snapshot| {
-            self.records.parts(self.clock.now()).try_for_each(|part| snapshot.add(&part))?;
-            snapshot.finish(path, 1, message)
-        });
-        if written.is_err() {
-            drop(files::discard(path));
-        }
-        written
+        self.write_snapshot((path, 1), message, || ())
+    }
+
+    /// The size of the files, the age of what is not synced, and what failed.
+    pub(crate) fn collectors(self: &Arc<Self>) -> prometheus::Result<Vec<Box<dyn Collector>>> {
+        // A scrape does not wait for a write that the disk holds up.
+        let log = Arc::clone(self);
+        let bytes = move || log.state.try_lock().ok().and_then(|state| i64::try_from(state.bytes).ok());
+        let (log, seen) = (Arc::clone(self), Mutex::new(None));
+        let unsynced = move || {
+            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Ok(state) = log.state.try_lock() {
+                *seen = state.syncing.or(state.unsynced);
+            }
+            let age = seen.map(|since| log.clock.instant().saturating_duration_since(since));
+            Some(age.unwrap_or_default().as_secs_f64())
+        };
+        let age = "Age of the oldest record that a power failure would take; 0 when there is none.";
+        Ok(vec![
+            Read::<prometheus::core::AtomicI64, _>::boxed(
+                "doorward_dedupe_log_bytes",
+                "Size of the dedupe log's files.",
+                bytes,
+            )?,
+            Read::<AtomicF64, _>::boxed("doorward_dedupe_log_unsynced_seconds", age, unsynced)?,
+            Box::new(self.failures.clone()),
+        ])
     }
 
     /// The records in memory.
@@ -228,16 +237,13 @@ impl DedupeLog {
         }
         let mut state = self.lock();
         state.message = state.message.max(message.unwrap_or(0));
-        let mut wake = false;
+        let (mut wake, was_small) = (false, state.bytes <= state.check_at);
         let written = if bytes.is_empty() { Ok(()) } else { state.write(&bytes) };
         if state.unsynced.is_none() && !bytes.is_empty() {
             state.unsynced = Some(self.clock.instant());
             wake = true;
         }
-        if state.bytes > state.check_at && state.due == Due::Grown {
-            state.due = Due::Check;
-            wake = true;
-        }
+        wake |= was_small && state.bytes > state.check_at;
         let written = written.map_err(|error| self.fail(&mut state, "written", &error));
         drop(state);
         if wake || written.is_err() {
@@ -278,7 +284,7 @@ impl DedupeLog {
                 "the dedupe log could not be {done}: what is finished now is in memory alone, and may be delivered again \
                  after a crash, until a snapshot takes its place. See to the disk"
             );
-            state.due = Due::From(self.clock.instant());
+            state.snapshot_at = Some(self.clock.instant());
         }
         state.failed += 1;
         self.failure.store(Some(Arc::new(failure.clone())));
@@ -290,7 +296,18 @@ impl DedupeLog {
     }
 }
 
+fn failures() -> IntCounter {
+    let help = "Appends, syncs and snapshots of the dedupe log that failed.";
+    #[expect(clippy::expect_used, reason = "the name is a constant")]
+    IntCounter::new("doorward_dedupe_log_failures_total", help).expect("a valid metric")
+}
+
 impl State {
+    /// Whether it is to be seen now if a snapshot is written.
+    fn is_due(&self, now: Instant) -> bool {
+        self.snapshot_at.map_or(self.bytes > self.check_at, |from| from <= now)
+    }
+
     /// Notes that a sync begins.
     fn begin_sync(&mut self) {
         let unsynced = self.unsynced.take();

@@ -1,6 +1,7 @@
 //! The thread of a dedupe log: syncs what was appended, and replaces the files by a snapshot when they are too large or damaged.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -9,7 +10,6 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::DedupeLog;
-use super::Due;
 use super::ENTRY_BYTES;
 use super::entry::Entry;
 use super::files;
@@ -40,14 +40,14 @@ impl DedupeLog {
     fn wait(&self) -> bool {
         let mut state = self.lock();
         loop {
-            if state.closed || !state.waiting.is_empty() || state.due == Due::Check {
+            let now = self.clock.instant();
+            if state.closed || !state.waiting.is_empty() || state.is_due(now) {
                 return state.closed;
             }
-            let from = if let Due::From(from) = state.due { Some(from) } else { None };
             // What a sync cannot help any more waits for a snapshot.
             let unsynced = state.unsynced.filter(|_| state.is_healthy());
-            let due = unsynced.map(|since| since + SYNC_EVERY).into_iter().chain(from).min();
-            let left = due.map(|due| due.saturating_duration_since(self.clock.instant()));
+            let due = unsynced.map(|since| since + SYNC_EVERY).into_iter().chain(state.snapshot_at).min();
+            let left = due.map(|due| due.saturating_duration_since(now));
             state = match left {
                 Some(Duration::ZERO) => return false,
                 Some(left) => self.more.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
@@ -61,29 +61,16 @@ impl DedupeLog {
         let now = self.clock.instant();
         let state = self.lock();
         let late = state.unsynced.is_some_and(|since| now.saturating_duration_since(since) >= SYNC_EVERY);
-        let (sync, due) = (late || closed || !state.waiting.is_empty(), state.due);
+        let sync = late || closed || !state.waiting.is_empty();
+        let (due, whatever_size) = (state.is_due(now) && !closed, state.snapshot_at.is_some());
         drop(state);
         if sync {
             self.sync_now();
         }
-        let grown = || {
-            let live = u64::try_from(self.records.remove_expired(self.clock.now())).unwrap_or(u64::MAX);
-            let most = self.max_bytes(live);
-            let mut state = self.lock();
-            state.check_at = most;
-            // Something may have failed meanwhile.
-            if state.due == Due::Check {
-                state.due = Due::Grown;
-            }
-            state.bytes > most
-        };
-        let replace = match due {
-            _ if closed => false,
-            Due::Grown => false,
-            Due::Check => grown(),
-            Due::From(from) => from <= now,
-        };
-        if replace && let Err(error) = self.replace(&beat) {
+        if due
+            && (whatever_size || self.has_outgrown())
+            && let Err(error) = self.replace(&beat)
+        {
             self.failures.inc();
             tracing::error!(
                 %error,
@@ -91,14 +78,18 @@ impl DedupeLog {
                 "no snapshot of the dedupe log can be written: it grows, and what could not be appended stays in memory \
                  alone; it is tried again. See to the room on the disk"
             );
-            self.lock().due = Due::From(self.clock.instant() + self.limits.retry_every);
+            self.lock().snapshot_at = Some(self.clock.instant() + self.limits.retry_every);
         }
     }
 
-    /// Most bytes that all files may have with so many live records.
-    fn max_bytes(&self, live: u64) -> u64 {
+    /// Whether the files have more bytes than the limits say for the records that are live now.
+    fn has_outgrown(&self) -> bool {
+        let live = u64::try_from(self.records.remove_expired(self.clock.now())).unwrap_or(u64::MAX);
         let live = live.saturating_mul(ENTRY_BYTES);
-        live.saturating_mul(self.limits.factor.saturating_add(1)).saturating_add(self.limits.slack)
+        let most = live.saturating_mul(self.limits.factor.saturating_add(1)).saturating_add(self.limits.slack);
+        let mut state = self.lock();
+        state.check_at = most;
+        state.bytes > most
     }
 
     /// Makes safe what was appended, and says up to which message, unless an append has failed.
@@ -142,12 +133,7 @@ impl DedupeLog {
             let state = self.lock();
             (state.message, state.failed)
         };
-        let written = self.write_snapshot(number, message, beat);
-        if written.is_err() {
-            // It may take room that others need.
-            drop(files::discard(&self.path));
-        }
-        written?;
+        self.write_snapshot((&self.path, number), message, beat)?;
         files::remove_below(&self.path, number)?;
         let bytes = files::list(&self.path)?.iter().map(|file| file.bytes).sum();
         self.checkpoint.fetch_max(message, Ordering::Relaxed);
@@ -160,22 +146,27 @@ impl DedupeLog {
         }
         state.syncing = None;
         self.failure.store(None);
-        if matches!(state.due, Due::From(_)) {
-            state.due = Due::Check;
-        }
+        state.snapshot_at = None;
         if !was_healthy {
             tracing::info!("a snapshot has taken the place of the dedupe log that could not be written");
         }
         Ok(())
     }
 
-    fn write_snapshot(&self, number: u64, message: i64, beat: impl Fn()) -> io::Result<()> {
-        let mut snapshot = files::Snapshot::begin(&self.path)?;
-        for part in self.records.parts(self.clock.now()) {
-            snapshot.add(&part)?;
-            beat();
+    /// Writes everything that is in memory to a file of this number; nothing is left of one that cannot be written, which may take room
+    /// that others need.
+    pub(super) fn write_snapshot(&self, (path, number): (&Path, u64), message: i64, beat: impl Fn()) -> io::Result<()> {
+        let written = files::Snapshot::begin(path).and_then(|mut snapshot| {
+            for part in self.records.parts(self.clock.now()) {
+                snapshot.add(&part)?;
+                beat();
+            }
+            snapshot.finish(path, number, message)
+        });
+        if written.is_err() {
+            drop(files::discard(path));
         }
-        snapshot.finish(&self.path, number, message)
+        written
     }
 
     /// Begins a segment with room for a snapshot in front of it, whose number this is; unless that was done before and the

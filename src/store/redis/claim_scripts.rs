@@ -1,7 +1,6 @@
 //! The scripts of claims and dedupe records, and what they are told: each is one step of Redis, and may be repeated by the
 //! same attempt.
 
-use std::sync::Arc;
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -84,8 +83,8 @@ pub(crate) fn kind(ignored: Option<Ignored>) -> String {
 }
 
 /// Lets go of a claim after some time.
-pub(crate) fn released(space: &Keyspace, keys: Keys, token: Token, after: Duration) -> Arc<Call> {
-    Arc::new(RELEASE.call(names(space, keys)).argument(token.text()).argument(millis(after).to_string()))
+pub(crate) fn released(space: &Keyspace, keys: Keys, token: Token, after: Duration) -> Call {
+    RELEASE.call(names(space, keys)).argument(token.text()).argument(millis(after).to_string())
 }
 
 impl Token {

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use redis::Pipeline;
+
 use super::Redis;
 use super::Use;
 use crate::event::Ignored;
@@ -71,17 +73,10 @@ impl Redis {
         for name in names(&once.space, once.keys) {
             sets.cmd("SET").arg(name).arg(once.token.done()).arg("PX").arg(millis(once.ttl)).ignore();
         }
-        let sets = Arc::new(sets);
-        let record = move |connection: Connection| {
-            let sets = Arc::clone(&sets);
-            async move {
-                let sets = &*sets;
-                connection.run(|mut connection| async move { sets.query_async::<()>(&mut connection).await }).await
-            }
-        };
-        let Err(failed) = record(self.links.connection(&once.space, Use::Requests)).await else { return Ok(()) };
+        let connection = self.links.connection(&once.space, Use::Requests);
+        let Err(failed) = send(&connection, &sets).await else { return Ok(()) };
         // A failover takes longer than anybody can wait for an answer.
-        self.later(&once.space, PATIENCE, record);
+        self.later(connection, sets, PATIENCE);
         Err(failed.error)
     }
 
@@ -94,27 +89,21 @@ impl Redis {
     }
 
     fn let_go_later(&self, once: &Once, after: Duration, patience: Duration) {
-        let let_go = released(&once.space, once.keys, once.token, after);
-        self.later(&once.space, patience, move |connection| {
-            let let_go = Arc::clone(&let_go);
-            async move { connection.run(|connection| let_go.run::<i64>(connection)).await.map(drop) }
-        });
+        let mut let_go = redis::pipe();
+        let_go.add_command(released(&once.space, once.keys, once.token, after).in_full()).ignore();
+        self.later(self.links.connection(&once.space, Use::Requests), let_go, patience);
     }
 
     /// Tries again in the background until it works, for this long.
-    fn later<F>(&self, space: &Keyspace, patience: Duration, attempt: impl Fn(Connection) -> F + Send + Sync + 'static)
-    where
-        F: Future<Output = Result<(), Failed>> + Send,
-    {
+    fn later(&self, connection: Connection, commands: Pipeline, patience: Duration) {
         if self.again.count.fetch_add(1, Ordering::Relaxed) >= MAX_AGAIN {
             self.again.count.fetch_sub(1, Ordering::Relaxed);
             return;
         }
-        let connection = self.links.connection(space, Use::Requests);
         let again = Arc::downgrade(&self.again);
         self.again.tasks.spawn("redis-again", async move {
             let attempts = async {
-                while attempt(connection.clone()).await.is_err() {
+                while send(&connection, &commands).await.is_err() {
                     tokio::time::sleep(PAUSE).await;
                 }
             };
@@ -124,4 +113,8 @@ impl Redis {
             }
         });
     }
+}
+
+async fn send(connection: &Connection, commands: &Pipeline) -> Result<(), Failed> {
+    connection.run(|mut connection| async move { commands.query_async(&mut connection).await }).await
 }

@@ -12,6 +12,7 @@ use redis::ServerErrorKind;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::watch;
 
+use super::pool::Numbered;
 use super::pool::Pool;
 use super::seek::Seeker;
 use super::url::RedisUrl;
@@ -33,23 +34,10 @@ const PIPELINE: usize = 1024;
 /// The connection of one worker.
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
-    current: watch::Receiver<Option<Alive>>,
+    current: watch::Receiver<Option<Numbered>>,
     /// The number of the newest connection that is known to be broken.
     broken: Arc<watch::Sender<u64>>,
     timeout: Duration,
-}
-
-#[derive(Clone)]
-struct Alive {
-    connection: MultiplexedConnection,
-    /// Grows with each connection.
-    number: u64,
-}
-
-impl std::fmt::Debug for Alive {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Alive({})", self.number)
-    }
 }
 
 /// Why a command has no answer.
@@ -129,7 +117,7 @@ impl Connection {
         let (mut perhaps_done, mut refused) = (false, false);
         let mut last = None;
         for _attempt in 0..2 {
-            let Some(Alive { connection, number }) = self.connection().await else { break };
+            let Some(Numbered { connection, number }) = self.connection().await else { break };
             match command(connection).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => {
@@ -161,7 +149,7 @@ impl Connection {
         self.current.has_changed().unwrap_or(true)
     }
 
-    async fn connection(&self) -> Option<Alive> {
+    async fn connection(&self) -> Option<Numbered> {
         if let Some(alive) = self.current.borrow().clone() {
             return Some(alive);
         }
@@ -205,7 +193,7 @@ pub(crate) fn leads_nowhere(error: &RedisError) -> bool {
 
 /// What a connection is told with.
 struct Link {
-    sender: Arc<watch::Sender<Option<Alive>>>,
+    sender: Arc<watch::Sender<Option<Numbered>>>,
     /// The number of the newest connection; it outlives the task that makes them.
     numbers: Arc<AtomicU64>,
     broken: watch::Receiver<u64>,
@@ -223,7 +211,7 @@ async fn reconnect(mut seeker: Seeker, link: Link) {
                     tracing::info!(address, "Redis answers again");
                 }
                 let number = numbers.fetch_add(1, Ordering::Relaxed) + 1;
-                sender.send_replace(Some(Alive { connection, number }));
+                sender.send_replace(Some(Numbered { connection, number }));
                 pause = MIN_PAUSE;
                 tokio::select! {
                     broken = broken.wait_for(|newest| *newest >= number) => if broken.is_err() { return },

@@ -1,9 +1,8 @@
 //! The connections of one runtime, each made when it is first used.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::OnceLock;
+use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::time::Duration;
 
@@ -34,29 +33,19 @@ pub(super) struct Address {
     pub(super) supervisor: Supervisor,
 }
 
-/// The connections of one runtime.
+/// The connections of one runtime. What takes long has one of its own, so that nothing waits behind it.
 #[derive(Debug)]
 pub(super) struct Links {
     pub(super) address: Address,
     /// By keyspace in a cluster, where each is on one node.
-    ways: Mutex<HashMap<Option<Keyspace>, Arc<Way>>>,
+    connections: Mutex<HashMap<(Option<Keyspace>, Use), Connection>>,
+    durable: Mutex<HashMap<Option<Keyspace>, Durable>>,
     /// What the keyspaces of a cluster share.
-    requests: Pool,
-    takes: Pool,
-    upkeep: Pool,
-}
-
-/// The connections to one server. What takes long has one of its own, so that nothing waits behind it.
-#[derive(Debug, Default)]
-struct Way {
-    requests: OnceLock<Connection>,
-    durable: OnceLock<Durable>,
-    takes: OnceLock<Connection>,
-    upkeep: OnceLock<Connection>,
+    pools: Mutex<HashMap<Use, Pool>>,
 }
 
 /// What a connection is for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Use {
     /// What a request waits for.
     Requests,
@@ -68,20 +57,20 @@ pub(super) enum Use {
 
 impl Links {
     pub(super) fn new(address: Address) -> Self {
-        let (requests, takes, upkeep) = Default::default();
-        Self { address, ways: Mutex::default(), requests, takes, upkeep }
+        let (connections, durable, pools) = Default::default();
+        Self { address, connections, durable, pools }
     }
 
     /// A connection to where these keys are.
     pub(super) fn connection(&self, space: &Keyspace, purpose: Use) -> Connection {
         let Address { url, timeout, supervisor, .. } = &self.address;
-        let (way, place) = self.way(space);
-        let (link, pool, timeout) = match purpose {
-            Use::Requests => (&way.requests, &self.requests, *timeout),
-            Use::Takes => (&way.takes, &self.takes, PATIENCE),
-            Use::Upkeep => (&way.upkeep, &self.upkeep, PATIENCE),
+        let place = self.place(space);
+        let keep = || {
+            let pool = lock(&self.pools).entry(purpose).or_default().clone();
+            let timeout = if purpose == Use::Requests { *timeout } else { PATIENCE };
+            Connection::keep(url, (place.as_ref(), &pool), timeout, supervisor)
         };
-        link.get_or_init(|| Connection::keep(url, (place.as_ref(), pool), timeout, supervisor)).clone()
+        lock(&self.connections).entry((place.clone(), purpose)).or_insert_with(keep).clone()
     }
 
     /// Runs a script that is the same whether it runs once or twice.
@@ -98,28 +87,29 @@ impl Links {
     pub(super) async fn durable(&self, space: &Keyspace, call: Call) -> Result<i64, Failed> {
         let Address { url, timeout, durability, supervisor } = &self.address;
         let Some(durability) = *durability else { return self.call(space, Use::Requests, &call).await };
-        let (way, place) = self.way(space);
+        let place = self.place(space);
         let keep = || Durable::keep(url, place.as_ref(), (*timeout, durability), supervisor);
-        way.durable.get_or_init(keep).run(call).await
+        let durable = lock(&self.durable).entry(place.clone()).or_insert_with(keep).clone();
+        durable.run(call).await
     }
 
     /// Whether there has been a connection at any time; looks for Redis if nobody has done so.
     pub(super) fn was_made(&self, spaces: &[Keyspace]) -> bool {
-        let made = |link: &OnceLock<Connection>| link.get().is_some_and(Connection::was_made);
-        let any = |way: &Arc<Way>| made(&way.requests) || made(&way.takes) || made(&way.upkeep);
-        if self.ways.lock().unwrap_or_else(PoisonError::into_inner).values().any(any) {
+        if lock(&self.connections).values().any(Connection::was_made) {
             return true;
         }
         let connection = spaces.first().filter(|_| Handle::try_current().is_ok());
         connection.is_some_and(|space| self.connection(space, Use::Requests).was_made())
     }
 
-    fn way(&self, space: &Keyspace) -> (Arc<Way>, Option<Keyspace>) {
-        let place = match self.address.url.topology {
+    fn place(&self, space: &Keyspace) -> Option<Keyspace> {
+        match self.address.url.topology {
             Topology::Server | Topology::Sentinel { .. } => None,
             Topology::Cluster => Some(space.clone()),
-        };
-        let mut ways = self.ways.lock().unwrap_or_else(PoisonError::into_inner);
-        (Arc::clone(ways.entry(place.clone()).or_default()), place)
+        }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -13,28 +13,28 @@ pub(super) struct Pool(Arc<watch::Sender<Shared>>);
 #[derive(Default)]
 struct Shared {
     /// By address.
-    nodes: HashMap<String, Pooled>,
+    nodes: HashMap<String, Numbered>,
     /// How many there have been.
     count: u64,
 }
 
-/// One of them.
+/// A connection of those that took one another's place.
 #[derive(Clone)]
-pub(super) struct Pooled {
+pub(super) struct Numbered {
     pub(super) connection: MultiplexedConnection,
-    /// Grows with each connection.
-    number: u64,
+    /// Grows with each.
+    pub(super) number: u64,
 }
 
 impl Pool {
     /// The connection to a node, which may be broken.
-    pub(super) fn get(&self, address: &str) -> Option<Pooled> {
+    pub(super) fn get(&self, address: &str) -> Option<Numbered> {
         self.0.borrow().nodes.get(address).cloned()
     }
 
     /// Puts a new connection to a node in the place of one that is broken. The answer is the one to be used: somebody else may have
     /// been faster.
-    pub(super) fn put(&self, address: &str, broken: Option<&Pooled>, connection: MultiplexedConnection) -> Pooled {
+    pub(super) fn put(&self, address: &str, broken: Option<&Numbered>, connection: MultiplexedConnection) -> Numbered {
         let mut used = None;
         self.0.send_if_modified(|Shared { nodes, count }| {
             let other = nodes.get(address).filter(|other| broken.is_none_or(|broken| broken.number < other.number));
@@ -43,14 +43,14 @@ impl Pool {
                 return false;
             }
             *count += 1;
-            nodes.insert(address.to_owned(), Pooled { connection: connection.clone(), number: *count });
+            nodes.insert(address.to_owned(), Numbered { connection: connection.clone(), number: *count });
             true
         });
-        used.or_else(|| self.get(address)).unwrap_or(Pooled { connection, number: 0 })
+        used.or_else(|| self.get(address)).unwrap_or(Numbered { connection, number: 0 })
     }
 
     /// Waits until there is another one in its place.
-    pub(super) async fn replaced(&self, pooled: &Pooled) {
+    pub(super) async fn replaced(&self, pooled: &Numbered) {
         let is_there = |shared: &Shared| shared.nodes.values().any(|other| other.number == pooled.number);
         let mut nodes = self.0.subscribe();
         let _never_closed = nodes.wait_for(|shared| !is_there(shared)).await;
@@ -63,8 +63,8 @@ impl std::fmt::Debug for Pool {
     }
 }
 
-impl std::fmt::Debug for Pooled {
+impl std::fmt::Debug for Numbered {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Pooled({})", self.number)
+        write!(f, "Numbered({})", self.number)
     }
 }

@@ -12,8 +12,8 @@ use redis::Value;
 use redis::aio::MultiplexedConnection;
 
 use super::connection::CONNECT_TIMEOUT;
+use super::pool::Numbered;
 use super::pool::Pool;
-use super::pool::Pooled;
 use super::url::RedisUrl;
 use super::url::Topology;
 use crate::store::Keyspace;
@@ -32,7 +32,7 @@ pub(super) struct Seeker {
     nodes: Vec<(String, u16)>,
     /// In a cluster: what is shared with others that look there.
     pool: Pool,
-    found: Option<Pooled>,
+    found: Option<Numbered>,
     config: AsyncConnectionConfig,
 }
 
@@ -50,25 +50,10 @@ impl Seeker {
     /// Connects to the server that takes writes now.
     pub(super) async fn connect(&mut self) -> Result<MultiplexedConnection, String> {
         match &self.url.topology {
-            Topology::Server => self.any_named(|info| self.primary(info)).await,
-            Topology::Sentinel { .. } => self.any_named(|sentinel| self.ask(sentinel)).await,
+            Topology::Server => first_of(&self.url.nodes, |node| self.primary(node)).await,
+            Topology::Sentinel { .. } => first_of(&self.url.nodes, |sentinel| self.ask(sentinel)).await,
             Topology::Cluster => self.in_cluster().await,
         }
-    }
-
-    /// The first of the named nodes that leads anywhere.
-    async fn any_named<F>(&self, connect: impl Fn(ConnectionInfo) -> F) -> Result<MultiplexedConnection, String>
-    where
-        F: Future<Output = Result<MultiplexedConnection, String>>,
-    {
-        let mut last = "no server is named".to_owned();
-        for node in &self.url.nodes {
-            match connect(node.clone()).await {
-                Ok(connection) => return Ok(connection),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
     }
 
     async fn open(&self, info: ConnectionInfo) -> Result<MultiplexedConnection, String> {
@@ -115,25 +100,17 @@ impl Seeker {
         let space = self.space.clone().ok_or_else(|| "the keys of a cluster have no place".to_owned())?;
         let known = self.nodes.iter().filter_map(|(host, port)| self.url.node(host, *port));
         let candidates: Vec<_> = known.chain(self.url.nodes.iter().cloned()).collect();
-        let mut last = "no node is named".to_owned();
-        for node in candidates {
-            match self.follow(node, &space).await {
-                Ok(found) => {
-                    let mut connection = found.connection.clone();
-                    self.found = Some(found);
-                    let slots = redis::cmd("CLUSTER").arg("SLOTS").query_async(&mut connection).await;
-                    // Without them there are still those that are named.
-                    self.nodes = slots.map(|slots: Vec<Value>| nodes(&slots)).unwrap_or_default();
-                    return Ok(connection);
-                }
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
+        let found = first_of(&candidates, |node| self.follow(node, &space)).await?;
+        let mut connection = found.connection.clone();
+        self.found = Some(found);
+        let slots = redis::cmd("CLUSTER").arg("SLOTS").query_async(&mut connection).await;
+        // Without them there are still those that are named.
+        self.nodes = slots.map(|slots: Vec<Value>| nodes(&slots)).unwrap_or_default();
+        Ok(connection)
     }
 
     /// Goes where a node sends for these keys.
-    async fn follow(&self, mut node: ConnectionInfo, space: &Keyspace) -> Result<Pooled, String> {
+    async fn follow(&self, mut node: ConnectionInfo, space: &Keyspace) -> Result<Numbered, String> {
         for _hop in 0..MAX_HOPS {
             let (found, there) = self.reach(&node, space).await?;
             let Err(error) = there else { return Ok(found) };
@@ -156,7 +133,7 @@ impl Seeker {
         &self,
         node: &ConnectionInfo,
         space: &Keyspace,
-    ) -> Result<(Pooled, Result<i64, RedisError>), String> {
+    ) -> Result<(Numbered, Result<i64, RedisError>), String> {
         // There is no such key, but its place is that of all others.
         let mut exists = redis::cmd("EXISTS");
         exists.arg(space.prefix());
@@ -195,6 +172,21 @@ impl Seeker {
         }
         None
     }
+}
+
+/// What the first of these nodes leads to that leads anywhere.
+async fn first_of<T, F>(nodes: &[ConnectionInfo], connect: impl Fn(ConnectionInfo) -> F) -> Result<T, String>
+where
+    F: Future<Output = Result<T, String>>,
+{
+    let mut last = "no server is named".to_owned();
+    for node in nodes {
+        match connect(node.clone()).await {
+            Err(error) => last = error,
+            found => return found,
+        }
+    }
+    Err(last)
 }
 
 /// The nodes in the answer to `CLUSTER SLOTS`: ranges of slots, each with its nodes, masters first.

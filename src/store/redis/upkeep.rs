@@ -42,16 +42,17 @@ const MAX_PARTS: usize = 200;
 
 /// Where tasks run, from when they do.
 #[derive(Debug, Default)]
-pub(super) struct Upkeep(Mutex<Option<Place>>);
+pub(super) struct Upkeep(Mutex<Option<Worker>>);
 
 impl Upkeep {
-    fn place(&self) -> MutexGuard<'_, Option<Place>> {
+    fn worker(&self) -> MutexGuard<'_, Option<Worker>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// The runtime, and what it uses for as long as its own handle is there.
 #[derive(Debug, Clone)]
-struct Place {
+struct Worker {
     runtime: Handle,
     supervisor: Supervisor,
     links: Weak<Links>,
@@ -91,32 +92,27 @@ enum Recorded {
 impl Redis {
     pub(in crate::store) fn maintain(&self, supervisor: &Supervisor) {
         let (links, again) = (Arc::downgrade(&self.links), Arc::downgrade(&self.again));
-        let place = Place { runtime: Handle::current(), supervisor: supervisor.clone(), links, again };
+        let worker = Worker { runtime: Handle::current(), supervisor: supervisor.clone(), links, again };
         let queues = self.queues().clone();
-        *self.process.upkeep.place() = Some(place);
+        *self.process.upkeep.worker() = Some(worker);
         for queue in &queues {
             // The tasks of a runtime that died have ended with it.
             queue.is_kept.store(false, Ordering::Relaxed);
-            self.start(queue, &queues);
+            self.look_after(queue);
         }
     }
 
     /// Begins with a queue that has become known, if it is done for any.
     pub(super) fn look_after(&self, queue: &Arc<RedisQueue>) {
-        let queues = self.queues().clone();
-        self.start(queue, &queues);
-    }
-
-    fn start(&self, queue: &Arc<RedisQueue>, queues: &[Arc<RedisQueue>]) {
-        let Some(place) = self.process.upkeep.place().clone() else { return };
-        let (Some(links), Some(again)) = (place.links.upgrade(), place.again.upgrade()) else { return };
+        let Some(worker) = self.process.upkeep.worker().clone() else { return };
+        let (Some(links), Some(again)) = (worker.links.upgrade(), worker.again.upgrade()) else { return };
         if queue.is_kept.swap(true, Ordering::Relaxed) {
             return;
         }
         let redis = Self { process: Arc::clone(&self.process), links, again };
-        let _on_it = place.runtime.enter();
+        let _on_it = worker.runtime.enter();
         let (store, recorded) = (redis.clone(), Arc::clone(queue));
-        place.supervisor.task(Task::RedisRecorder, move || {
+        worker.supervisor.task(Task::RedisRecorder, move || {
             let (redis, queue) = (store.clone(), Arc::clone(&recorded));
             async move {
                 redis.record(&queue).await;
@@ -124,9 +120,10 @@ impl Redis {
             }
         });
         // The first queue of a source.
-        if queues.iter().find(|other| other.space == queue.space).is_some_and(|first| Arc::ptr_eq(first, queue)) {
+        let first = self.queues().iter().find(|other| other.space == queue.space).map(Arc::clone);
+        if first.is_some_and(|first| Arc::ptr_eq(&first, queue)) {
             let space = queue.space.clone();
-            place.supervisor.task(Task::RedisWatcher, move || {
+            worker.supervisor.task(Task::RedisWatcher, move || {
                 let (redis, space) = (redis.clone(), space.clone());
                 async move {
                     redis.watch(&space).await;

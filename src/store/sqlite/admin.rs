@@ -1,7 +1,6 @@
 //! Lists deliveries in the file, shows messages, replays and purges them.
 
 use std::collections::BTreeMap;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use rusqlite::Connection;
@@ -14,7 +13,6 @@ use super::changes::Changes;
 use super::fault::Fault;
 use super::ids;
 use super::rows;
-use super::search::Direction;
 use super::search::Found;
 use super::search::Search;
 use super::statements;
@@ -23,12 +21,13 @@ use crate::store::AdminError;
 use crate::store::DestinationId;
 use crate::store::Details;
 use crate::store::Done;
-use crate::store::Failures;
+use crate::store::Filter;
 use crate::store::MessageId;
 use crate::store::Page;
 use crate::store::Part;
 use crate::store::State;
 use crate::store::Summary;
+use crate::store::search::Direction;
 use crate::time::Moment;
 
 impl Sqlite {
@@ -95,32 +94,16 @@ impl Names {
     }
 
     /// The rows of the destinations that are meant, sorted.
-    fn meant(&self, source: Option<&str>, name: Option<&str>) -> Result<Vec<i64>, AdminError> {
-        let listed = |names: BTreeSet<&String>| names.into_iter().cloned().collect();
-        let mut of_source: Vec<_> = self.0.iter().collect();
-        if let Some(source) = source {
-            of_source.retain(|(_, id)| id.source == source);
-            if of_source.is_empty() {
-                let sources = listed(self.0.values().map(|id| &id.source).collect());
-                return Err(AdminError::NoSuchSource(source.to_owned(), sources));
-            }
-        }
-        let named = of_source.iter().filter(|(_, id)| name.is_none_or(|name| id.name == name));
-        let meant: Vec<_> = named.map(|(row, _)| **row).collect();
-        match name {
-            Some(name) if meant.is_empty() => {
-                let names = listed(of_source.iter().map(|(_, id)| &id.name).collect());
-                Err(AdminError::NoSuchDestination(name.to_owned(), names))
-            }
-            _ => Ok(meant),
-        }
+    fn meant(&self, filter: &Filter) -> Result<Vec<i64>, AdminError> {
+        filter.check(&self.0.values().collect::<Vec<_>>())?;
+        Ok(self.0.iter().filter(|(_, id)| filter.is_to(id)).map(|(row, _)| *row).collect())
     }
 }
 
 /// A part of the list, newest first.
 fn list(file: &Connection, part: &Part, limits: &limits::Sqlite) -> Result<Page, AdminError> {
     let names = Names::read(file)?;
-    let destinations = names.meant(part.filter.source.as_deref(), part.filter.destination.as_deref())?;
+    let destinations = names.meant(&part.filter)?;
     let Found { deliveries, next } = search(part, Direction::NewestFirst, destinations, limits)?.run(file)?;
     Ok(Page { deliveries: summaries(file, &deliveries, &names)?, next: next.map(ids::public) })
 }
@@ -133,7 +116,7 @@ fn finished(
     registered: Option<&[i64]>,
 ) -> Result<Found, AdminError> {
     let filter = &part.filter;
-    let mut destinations = Names::read(file)?.meant(filter.source.as_deref(), filter.destination.as_deref())?;
+    let mut destinations = Names::read(file)?.meant(filter)?;
     if let Some(registered) = registered {
         destinations.retain(|destination| registered.contains(destination));
         if let Some(source) = filter.source.as_ref().filter(|_| destinations.is_empty()) {
@@ -179,7 +162,7 @@ fn summary_of(
 ) -> rusqlite::Result<Option<Summary>> {
     let read = |columns: &str| {
         let mut statement = file.prepare_cached(&format!("{columns} WHERE message = ?1 AND destination = ?2"))?;
-        statement.query_row([message, destination], |row| summary(row, names)).optional().map(Option::flatten)
+        statement.query_row([message, destination], |row| Ok(summary(row, names))).optional().map(Option::flatten)
     };
     match read(SUMMARY) {
         Err(error) if Fault::of(&error) == Fault::Damage => read(SUMMARY_ALONE),
@@ -188,32 +171,28 @@ fn summary_of(
 }
 
 /// The summary in a row; `None` when it is not what was written.
-fn summary(row: &Row<'_>, names: &Names) -> rusqlite::Result<Option<Summary>> {
-    let integer = |column| Ok::<_, rusqlite::Error>(row.get_ref(column)?.as_i64().ok());
-    let text = |column| Ok::<_, rusqlite::Error>(row.get_ref(column)?.as_str().ok());
-    let (Some(message), Some(destination), Some(state)) =
-        (integer(0)?, integer(1)?, integer(2)?.and_then(ids::state_of))
-    else {
-        return Ok(None);
-    };
+fn summary(row: &Row<'_>, names: &Names) -> Option<Summary> {
+    let state = row.get(2).ok().and_then(ids::state_of);
+    let (Ok(message), Ok(destination), Some(state)) = (row.get(0), row.get(1), state) else { return None };
     let DestinationId { source, name: destination } = names.0.get(&destination).cloned().unwrap_or_default();
-    let attempts = integer(3)?.and_then(|attempts| u32::try_from(attempts).ok()).unwrap_or_default();
-    let settled = integer(4)?.filter(|_| attempts > 0 || matches!(state, State::Delivered | State::Dead));
-    let status = integer(6)?.filter(|_| state == State::Delivered);
-    Ok(Some(Summary {
+    let attempts = row.get(3).unwrap_or_default();
+    let settled = row.get(4).ok().filter(|_| attempts > 0 || matches!(state, State::Delivered | State::Dead));
+    let due = row.get(5).ok().filter(|_| state == State::Retrying);
+    let status = row.get(6).ok().filter(|_| state == State::Delivered);
+    Some(Summary {
         source,
         destination,
         id: ids::public(message),
-        event_id: text(8)?.unwrap_or_default().to_owned(),
-        kind: text(9)?.map(str::to_owned),
-        received_at: integer(10)?.map_or_else(|| ids::stored(message), Moment::from_millis),
+        event_id: row.get(8).unwrap_or_default(),
+        kind: row.get(9).ok(),
+        received_at: row.get(10).map_or_else(|_damaged| ids::stored(message), Moment::from_millis),
         state,
         attempts,
-        due: integer(5)?.filter(|_| state == State::Retrying).map(Moment::from_millis),
+        due: due.map(Moment::from_millis),
         settled_at: settled.map(Moment::from_millis),
-        status: status.and_then(|status| u16::try_from(status.saturating_add(statements::STATUS)).ok()),
-        failures: Failures::stored(text(7)?),
-    }))
+        status: status.and_then(|status: i64| u16::try_from(status.saturating_add(statements::STATUS)).ok()),
+        failures: statements::failures(row, 7),
+    })
 }
 
 const DESTINATIONS: &str = "SELECT destination FROM deliveries WHERE message = ?1 ORDER BY destination";
@@ -222,8 +201,7 @@ const DESTINATIONS: &str = "SELECT destination FROM deliveries WHERE message = ?
 fn show(file: &Connection, source: &str, id: i64) -> rusqlite::Result<Option<Details>> {
     let names = Names::read(file)?;
     let mut statement = file.prepare_cached(DESTINATIONS)?;
-    let found =
-        statement.query_map([id], |row| Ok(row.get_ref(0)?.as_i64().ok().map(|destination| (id, destination))))?;
+    let found = statement.query_map([id], |row| Ok(row.get(0).ok().map(|destination| (id, destination))))?;
     let found = found.filter_map(Result::transpose).collect::<rusqlite::Result<Vec<_>>>()?;
     let mut deliveries = summaries(file, &found, &names)?;
     deliveries.retain(|delivery| delivery.source == source);
@@ -244,8 +222,7 @@ pub(super) const REOPEN: &str = "UPDATE deliveries SET state = ?3, before_replay
 /// State and lane of a delivery; `None` when there is none, or its state is not one that was written.
 fn standing(file: &Connection, message: i64, destination: i64) -> rusqlite::Result<Option<(State, Option<i64>)>> {
     let found = file.prepare_cached(STATE)?.query_row([message, destination], |row| {
-        let state = row.get_ref(0)?.as_i64().ok().and_then(ids::state_of);
-        Ok(state.zip(Some(row.get_ref(1)?.as_i64().ok())))
+        Ok(row.get(0).ok().and_then(ids::state_of).zip(Some(row.get(1).ok())))
     });
     found.optional().map(Option::flatten)
 }
@@ -308,7 +285,6 @@ mod tests {
     use super::super::tests::World;
     use super::*;
     use crate::message::Message;
-    use crate::store::Filter;
     use crate::store::Outcome;
 
     const NOW: i64 = 5_000;

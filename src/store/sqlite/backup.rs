@@ -5,9 +5,7 @@
 
 use std::fs;
 use std::fs::File;
-use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,22 +16,24 @@ use rusqlite::backup::Backup;
 use rusqlite::backup::StepResult;
 
 use super::Sqlite;
+use super::blocking;
 use super::statements;
 use crate::store::AdminError;
-use crate::store::Unavailable;
 use crate::store::dedupe_log::DedupeLog;
+use crate::store::private;
+use crate::store::private::Temporary;
 use crate::store::private::beside;
 use crate::store::private::sync_folder;
-use crate::supervisor::Lost;
 
-/// The files of a copy that is not finished; they are removed when it never is.
+/// A copy that is not finished.
 #[derive(Debug)]
 struct Unfinished {
     /// The copy, under the name that it gets at last.
     path: PathBuf,
     /// The same while it is written.
     partial: PathBuf,
-    finished: bool,
+    /// What is removed when it never is.
+    made: Temporary,
 }
 
 impl Sqlite {
@@ -48,41 +48,25 @@ impl Sqlite {
         let failed = |error: String| AdminError::BadPath(format!("the copy cannot be written: {error}"));
         let (partial, pages) = (copy.partial.clone(), self.shared.limits.backup_pages);
         let last = self
-            .aside(move |file, between| match copy_pages(file, &partial, pages, between) {
-                Ok(last) => Ok(Ok(last)),
-                Err(Failure::Copy(error)) => Ok(Err(error.to_string())),
-                Err(Failure::Writer(lost)) => Err(lost),
+            .aside(move |file, next| {
+                let mut lost = Ok(());
+                let copied = copy_pages(file, &partial, pages, &mut || {
+                    lost = next();
+                    lost.is_ok()
+                });
+                lost.map(|()| copied.map_err(|error| error.to_string()))
             })
             .await?
             .map_err(failed)?;
         // Records of what came since do no harm: it was acknowledged by a gateway that is not the copy's.
         let log = Arc::clone(&self.shared.log);
-        let finished = tokio::task::spawn_blocking(move || copy.finish(&log, last).map(|()| copy.path.clone()));
-        let ending = |_ending| Unavailable("the gateway is ending".to_owned());
-        finished.await.map_err(ending)?.map_err(|error| failed(error.to_string()))
+        let finished = blocking(move || copy.finish(&log, last).map(|()| copy.path));
+        finished.await?.map_err(|error| failed(error.to_string()))
     }
 }
 
-/// Why a copy ends early.
-enum Failure {
-    Copy(rusqlite::Error),
-    /// Not by its own fault.
-    Writer(Lost),
-}
-
-impl From<rusqlite::Error> for Failure {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Copy(error)
-    }
-}
-
-/// Copies all pages, so many at a step, and calls `between` after each step; the last message that is or was in the copy.
-fn copy_pages(
-    file: &Connection,
-    to: &Path,
-    pages: i32,
-    between: &mut dyn FnMut() -> Result<(), Lost>,
-) -> Result<i64, Failure> {
+/// Copies all pages, so many at a step, and asks after each step whether to go on; the last message that is or was in the copy.
+fn copy_pages(file: &Connection, to: &Path, pages: i32, goes_on: &mut dyn FnMut() -> bool) -> rusqlite::Result<i64> {
     // It is there, unless whoever asked has gone and it was removed.
     let mut copy = Connection::open_with_flags(to, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     // An unfinished copy is thrown away, and a finished one synced as a whole.
@@ -91,15 +75,14 @@ fn copy_pages(
     {
         let backup = Backup::new(file, &mut copy)?;
         while backup.step(pages)? != StepResult::Done {
-            between().map_err(Failure::Writer)?;
-            if !to.exists() {
-                // Whoever asked has gone.
+            // When whoever asked has gone, it is not there any more.
+            if !goes_on() || !to.exists() {
                 let interrupted = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_INTERRUPT);
-                return Err(rusqlite::Error::SqliteFailure(interrupted, None).into());
+                return Err(rusqlite::Error::SqliteFailure(interrupted, None));
             }
         }
     }
-    Ok(statements::last(file)?)
+    statements::last(file)
 }
 
 impl Unfinished {
@@ -121,14 +104,15 @@ impl Unfinished {
                 ));
             }
         }
-        let free = rustix::fs::statvfs(folder).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        let free = private::free(folder);
         if free < bytes {
             return Err(format!("{} has {free} bytes of room, and {bytes} are needed", folder.display()));
         }
         let partial = beside(&path, "-unfinished");
-        let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&partial);
+        let made = private::options().write(true).create_new(true).open(&partial);
         drop(made.map_err(|error| format!("{}: {error}", partial.display()))?);
-        Ok(Self { path, partial, finished: false })
+        let made = Temporary(vec![partial.clone(), beside(&path, "-dedupe.1")]);
+        Ok(Self { path, partial, made })
     }
 
     /// Adds the dedupe records, syncs everything, and gives the copy its name.
@@ -139,20 +123,8 @@ impl Unfinished {
             return Err(io::Error::other(format!("{} has appeared meanwhile", self.path.display())));
         }
         fs::rename(&self.partial, &self.path)?;
-        self.finished = true;
+        self.made.0.clear();
         sync_folder(&self.path)
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        if self.finished {
-            return;
-        }
-        for file in [&self.partial, &beside(&self.path, "-dedupe.1")] {
-            // It may not be there yet.
-            drop(fs::remove_file(file));
-        }
     }
 }
 
@@ -226,7 +198,7 @@ mod tests {
             file.execute("UPDATE messages SET body = zeroblob(2000) WHERE id = ?1", [last - 900]).expect("written");
             file.execute("DELETE FROM messages WHERE id = ?1", [last - 901]).expect("written");
             (last, steps) = (last + 3, steps + 1);
-            Ok(())
+            true
         });
         assert_eq!(copied.ok(), Some(last));
         assert!(steps > 2, "{steps}");
@@ -265,8 +237,7 @@ mod tests {
         assert!(begin(Path::new("relative"), 0).is_err() && begin(&to.path().join("none"), 0).is_err());
         assert!(begin(to.path(), u64::MAX).is_err_and(|error| error.contains("room")));
         let copy = begin(to.path(), 0).expect("room");
-        let copied = copy_pages(&file, &copy.partial, 256, &mut || Err(Lost("the writer".to_owned())));
-        assert!(matches!(copied, Err(Failure::Writer(_))));
+        assert!(copy_pages(&file, &copy.partial, 256, &mut || false).is_err());
         drop(copy);
         assert_eq!(names(to.path()), [""; 0]);
         let mut copy = begin(to.path(), 0).expect("room");

@@ -5,7 +5,6 @@ use std::fs::File;
 use std::fs::TryLockError;
 use std::io;
 use std::path::Path;
-use std::path::PathBuf;
 
 use rusqlite::Connection;
 
@@ -15,6 +14,8 @@ use super::rows;
 use super::statements;
 use crate::store::State;
 use crate::store::dedupe_log::DedupeLog;
+use crate::store::private::Temporary;
+use crate::store::private::beside;
 
 /// Most lines about one kind of damage.
 const MAX_LINES: usize = 20;
@@ -60,7 +61,9 @@ const RULES: [(&str, &str); 5] = [
 pub(crate) fn check(path: &Path) -> Result<Checked, String> {
     let path = fs::canonicalize(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let _unused = unused(&path)?;
-    let shared_memory = Leftover::beside(&path);
+    // The gateway's user may not be able to write what a reader leaves beside a file.
+    let made = ["-wal", "-shm"].map(|ending| beside(&path, ending)).into_iter().filter(|file| !file.exists());
+    let _made = Temporary(made.collect());
     let file = open::read_only(&path).map_err(|failure| failure.explain(&path))?;
     let mut checked = Checked::default();
     checked.rules(&file);
@@ -70,8 +73,6 @@ pub(crate) fn check(path: &Path) -> Result<Checked, String> {
         }
     }
     checked.log(&file, &path);
-    drop(file);
-    drop(shared_memory);
     Ok(checked)
 }
 
@@ -90,26 +91,6 @@ fn unused(path: &Path) -> Result<File, String> {
             path.display()
         )),
         Err(TryLockError::Error(error)) => Err(format!("{} cannot be locked: {error}", path.display())),
-    }
-}
-
-/// What a reader leaves beside a file, which the gateway's user may not be able to write.
-#[derive(Debug)]
-struct Leftover(Vec<PathBuf>);
-
-impl Leftover {
-    fn beside(path: &Path) -> Self {
-        let beside = ["-wal", "-shm"].map(|ending| PathBuf::from(format!("{}{ending}", path.display())));
-        Self(beside.into_iter().filter(|file| !file.exists()).collect())
-    }
-}
-
-impl Drop for Leftover {
-    fn drop(&mut self) {
-        for file in &self.0 {
-            // It may not have been made.
-            drop(fs::remove_file(file));
-        }
     }
 }
 

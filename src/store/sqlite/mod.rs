@@ -16,7 +16,6 @@ mod housekeeper;
 mod ids;
 mod log_repair;
 mod mailbox;
-mod metrics;
 mod open;
 mod queue;
 mod recover;
@@ -40,6 +39,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use std::time::Instant;
 
+use prometheus::core::AtomicI64;
+use prometheus::core::Collector;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
@@ -48,7 +49,6 @@ use self::fault::Fault;
 use self::mailbox::Arrival;
 use self::mailbox::Finished;
 use self::mailbox::Reply;
-pub(super) use self::metrics::Quarantined;
 use self::queue::Counts;
 use self::queue::Entry;
 use self::recover::Recovery;
@@ -69,9 +69,8 @@ use crate::store::DedupeRecords;
 use crate::store::Published;
 use crate::store::SourceTag;
 use crate::store::Unavailable;
-use crate::store::dedupe_log::LogMetrics;
 use crate::store::dedupe_log::Record;
-use crate::store::private;
+use crate::store::gauge::Read;
 use crate::supervisor::Lost;
 use crate::time::Moment;
 
@@ -108,18 +107,14 @@ impl Sqlite {
         self.shared.log.records()
     }
 
-    /// The metrics of the dedupe log.
-    ///
-    /// # Errors
-    /// Only when a metric has no valid name, which is a bug.
-    pub fn metrics(&self) -> prometheus::Result<impl prometheus::core::Collector + use<>> {
-        LogMetrics::new(Arc::clone(&self.shared.log))
-    }
-
-    /// How many damaged files stand beside the file, whose events wait to be recovered.
-    pub fn quarantined(&self) -> usize {
-        let endings = private::endings(&self.shared.path);
-        endings.iter().filter(|ending| ending.to_str().is_some_and(open::is_quarantined)).count()
+    /// What is counted of the file and its log.
+    pub(super) fn collectors(&self) -> prometheus::Result<Vec<Box<dyn Collector>>> {
+        let (path, help) = (self.shared.path.clone(), "Damaged files that were set aside and wait to be recovered.");
+        let quarantined = move || i64::try_from(open::quarantined(&path)).ok();
+        let quarantined = Read::<AtomicI64, _>::boxed("doorward_store_quarantined", help, quarantined)?;
+        let mut collectors = self.shared.log.collectors()?;
+        collectors.extend([quarantined, Box::new(self.records().evicted().clone())]);
+        Ok(collectors)
     }
 
     /// Whether messages can be stored.
@@ -226,7 +221,7 @@ impl Sqlite {
         let sqlite = Arc::clone(self);
         let of_one_moment = |file: &Connection| read(&*file.unchecked_transaction()?);
         let read = move || sqlite.shared.connections.admin.with(of_one_moment);
-        tokio::task::spawn_blocking(read).await.map_err(|_ending| closing())?.ok_or_else(reopening)?
+        blocking(read).await?.ok_or_else(reopening)?
     }
 
     /// Has the writer do something in the transaction of its next batch, wholly or not at all; answers when it is safe on disk. `act`
@@ -331,6 +326,11 @@ impl From<rusqlite::Error> for AdminError {
     fn from(error: rusqlite::Error) -> Self {
         Self::Unavailable(error.into())
     }
+}
+
+/// Does something on a thread that may wait.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Unavailable> {
+    tokio::task::spawn_blocking(work).await.map_err(|_ending| closing())
 }
 
 fn reopening() -> Unavailable {

@@ -21,8 +21,6 @@ use super::connections::keep_plans;
 use super::fault::Fault;
 use super::housekeeper::Housekeeper;
 use super::housekeeper::PATIENCE;
-pub(super) use super::log_repair::compare;
-use super::log_repair::repair;
 use super::mailbox::Mailbox;
 use super::retention::Retention;
 use super::schema;
@@ -32,15 +30,15 @@ use super::shared::Forgotten;
 use super::shared::Pauses;
 use super::shared::Queues;
 use super::shared::Shared;
-use super::statements;
 use super::writer::Writer;
 use crate::store::DedupeRecords;
 use crate::store::Options;
 use crate::store::dedupe_log::DedupeLog;
-use crate::store::dedupe_log::Found;
 use crate::store::page_cache;
 use crate::store::private;
 use crate::store::private::beside;
+use crate::store::private::remove_if_there;
+use crate::store::private::rename_if_there;
 use crate::supervisor::Supervisor;
 use crate::supervisor::Task;
 use crate::time::Moment;
@@ -49,6 +47,8 @@ use crate::time::Moment;
 const CACHE: i64 = 16 * 1024;
 /// Statements of the writer that are kept: more than it has.
 const STATEMENTS: usize = 64;
+
+const IN_USE: &str = "is in use by another process; one gateway owns its file, several share a Redis";
 
 /// Why a file cannot be used.
 #[derive(Debug)]
@@ -74,34 +74,31 @@ impl Sqlite {
     /// # Errors
     /// What keeps the file from being used, for the operator.
     pub fn open(path: &Path, options: &Options<'_>) -> Result<Self, String> {
-        let mut owned = own(path)?;
+        let owned = own(path)?;
         // A link to a file elsewhere is followed once: what is beside the file, and the room on its disk, are there.
         let path = fs::canonicalize(path).unwrap_or_else(|_unknown| path.to_owned());
-        let (path, now) = (path.as_path(), options.clocks.0.now());
+        let (path, now, clock) = (path.as_path(), options.clocks.0.now(), options.clocks.0.clone());
         set_lone_wal_aside(path, now)?;
-        drop_cached_pages(path)?;
-        let mut log = None;
-        let opened = match first(path, options, (&mut log, false)) {
-            Err(Failure::Sqlite(error)) if is_damage(&error) && is_ours(path) => {
-                tracing::error!(%error, path = %path.display(), "the store's file is damaged");
-                owned = quarantine(path, now)?;
-                first(path, options, (&mut log, true))
-            }
-            opened => opened,
-        };
-        let (mut connection, last) = opened.map_err(|failure| failure.explain(path))?;
-        let Some((log, _)) = log else { return Err(format!("there is no dedupe log beside {}", path.display())) };
-        // Only now it is known to be a store.
+        // Nothing is made beside what is no store.
+        if let Err(failure) = open(path)
+            && !(failure.is_damage() && is_ours(path))
+        {
+            return Err(failure.explain(path));
+        }
         private::narrow(path);
-        let shared = share(path, options, (&mut connection, log, owned)).map_err(|failure| failure.explain(path))?;
-        let writer = Writer {
+        let records = DedupeRecords::new(options.max_events, options.spaces.iter().cloned(), clock.clone());
+        let (log, found) = DedupeLog::open(path, Arc::new(records), options.limits.dedupe_log.clone(), clock)?;
+        let shared = share(path, options, (log, owned));
+        let mut writer = Writer {
             retention: Retention::new(&shared.limits, now),
             shared: Arc::clone(&shared),
-            connection: Some(connection),
+            connection: None,
             min_free: options.min_free,
-            last,
+            found: Some(found),
+            last: 0,
             damaged: false,
         };
+        writer.connection = Some(writer.open().map_err(|failure| failure.explain(path))?);
         let (threads, log_thread) = threads(options.supervisor, &shared, writer)
             .map_err(|error| format!("cannot start a thread of the store: {error}"))?;
         Ok(Self {
@@ -115,30 +112,23 @@ impl Sqlite {
     }
 }
 
-/// What the threads share with the handle, for a file that is open.
-fn share(
-    path: &Path,
-    options: &Options<'_>,
-    (writer, log, owned): (&mut Connection, Arc<DedupeLog>, File),
-) -> Result<Arc<Shared>, Failure> {
+/// What the threads share with the handle.
+fn share(path: &Path, options: &Options<'_>, (log, owned): (DedupeLog, File)) -> Arc<Shared> {
     let (limits, (wall, steady)) = (options.limits.sqlite.clone(), options.clocks.clone());
-    let (housekeeper, connections) = (Arc::new(Housekeeper::new(limits.clone())), Connections::default());
-    housekeeper.watch(writer)?;
-    connections.open(path)?;
-    Ok(Arc::new(Shared {
+    Arc::new(Shared {
         path: path.to_owned(),
         pauses: Pauses::new(steady, wall.now().millis()),
         mailbox: Mailbox::new(limits.batch_bytes),
-        housekeeper,
-        connections,
+        housekeeper: Arc::new(Housekeeper::new(limits.clone())),
+        connections: Connections::default(),
         queues: Queues::default(),
         cache: Cache::new(limits.cached_bytes),
         forgotten: Forgotten::default(),
         owned: Mutex::new(owned),
-        log,
+        log: Arc::new(log),
         wall,
         limits,
-    }))
+    })
 }
 
 /// Starts the threads: the housekeeper is the first that has to end, the dedupe log's is the last.
@@ -157,46 +147,12 @@ fn threads(
     Ok((vec![housekeeper, writer], log))
 }
 
-/// Whether a file that was just opened is damaged. What the gateway asks is right: if SQLite does not understand it, the layout is not
-/// what it was.
-fn is_damage(error: &rusqlite::Error) -> bool {
-    Fault::of(error) == Fault::Damage || error.sqlite_error_code() == Some(ErrorCode::Unknown)
-}
-
-/// Opens the file and its log, if that is not open; the connection of the writer, and the last message that was ever stored.
-fn first(
-    path: &Path,
-    options: &Options<'_>,
-    (log, replaces): (&mut Option<(Arc<DedupeLog>, Found)>, bool),
-) -> Result<(Connection, i64), Failure> {
-    let (clock, now) = (options.clocks.0.clone(), options.clocks.0.now());
-    let (connection, is_new) = open(path)?;
-    let (log, found) = match log {
-        Some(log) => log,
-        None => {
-            let records = DedupeRecords::new(options.max_events, options.spaces.iter().cloned(), clock.clone());
-            let opened = DedupeLog::open(path, Arc::new(records), options.limits.dedupe_log.clone(), clock);
-            let (opened, found) = opened.map_err(Failure::Other)?;
-            log.insert((Arc::new(opened), found))
-        }
-    };
-    create(&connection, is_new)?;
-    if replaces {
-        // It is no older copy.
-        statements::mark_deleted(&connection, found.checkpoint)?;
-    }
-    let last = compare(&connection, path, found.checkpoint, now)?;
-    rebase_due(&connection, now)?;
-    repair(&connection, log, found, (path, is_new, last, now))?;
-    truncate_wal(&connection)?;
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
-    Ok((connection, last))
-}
-
 /// Opens the file for the writer; whether it is a new one, which has a layout now.
 pub(super) fn connect(path: &Path) -> Result<(Connection, bool), Failure> {
     let (connection, is_new) = open(path)?;
-    create(&connection, is_new)?;
+    if is_new {
+        schema::create(&connection)?;
+    }
     Ok((connection, is_new))
 }
 
@@ -236,10 +192,6 @@ pub(super) fn read_only(path: &Path) -> Result<Connection, Failure> {
     }
 }
 
-fn create(connection: &Connection, is_new: bool) -> rusqlite::Result<()> {
-    if is_new { schema::create(connection) } else { Ok(()) }
-}
-
 /// Takes the file for this process, until it is closed.
 fn own(path: &Path) -> Result<File, String> {
     let file = private::open(path).map_err(|error| {
@@ -247,10 +199,7 @@ fn own(path: &Path) -> Result<File, String> {
     })?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(format!(
-            "{} is in use by another process; one gateway owns its file, several share a Redis",
-            path.display()
-        )),
+        Err(TryLockError::WouldBlock) => Err(format!("{} {IN_USE}", path.display())),
         Err(TryLockError::Error(error)) => {
             Err(format!("{} cannot be locked ({error}); name a file on a file system of this machine", path.display()))
         }
@@ -258,15 +207,16 @@ fn own(path: &Path) -> Result<File, String> {
 }
 
 /// Has the file and its WAL read from the disk from here on. No connection may be open.
-pub(super) fn drop_cached_pages(path: &Path) -> Result<(), String> {
+pub(super) fn drop_cached_pages(path: &Path) -> Result<(), Failure> {
     for file in [path, beside(path, "-wal").as_path()] {
-        page_cache::drop_pages(file).map_err(|error| format!("{} cannot be written: {error}", file.display()))?;
+        let failed = |error| Failure::Other(format!("{} cannot be written: {error}", file.display()));
+        page_cache::drop_pages(file).map_err(failed)?;
     }
     Ok(())
 }
 
 /// Whether a file that cannot be read as one is a store's.
-fn is_ours(path: &Path) -> bool {
+pub(super) fn is_ours(path: &Path) -> bool {
     let mut header = [0; 72];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
     let named = read.is_ok() && header.ends_with(&schema::APPLICATION.to_be_bytes());
@@ -274,7 +224,7 @@ fn is_ours(path: &Path) -> bool {
 }
 
 /// Sets a damaged file and its WAL aside, and makes an empty one in its place, which is locked; its lock. No connection may be open.
-pub(super) fn quarantine(path: &Path, now: Moment) -> Result<File, String> {
+pub(super) fn quarantine(path: &Path, now: Moment) -> Result<File, Failure> {
     let aside = beside(path, format!(".damaged-{}", private::stamp(now)));
     let replace = || {
         if aside.exists() {
@@ -290,7 +240,8 @@ pub(super) fn quarantine(path: &Path, now: Moment) -> Result<File, String> {
         Ok(new)
     };
     let new: io::Result<File> = replace();
-    let new = new.map_err(|error| format!("{} is damaged and cannot be set aside ({error})", path.display()))?;
+    let failed = |error| Failure::Other(format!("{} is damaged and cannot be set aside ({error})", path.display()));
+    let new = new.map_err(failed)?;
     tracing::error!(
         path = %path.display(),
         aside = %aside.display(),
@@ -315,23 +266,13 @@ fn set_lone_wal_aside(path: &Path, now: Moment) -> Result<(), String> {
     moved.map_err(|error| format!("{} cannot be set aside: {error}", wal.display()))
 }
 
-/// Whether this ending is that of a file that was set aside.
+/// How many files were set aside and wait to be recovered.
+pub(super) fn quarantined(path: &Path) -> usize {
+    private::endings(path).iter().filter(|ending| ending.to_str().is_some_and(is_quarantined)).count()
+}
+
 pub(super) fn is_quarantined(ending: &str) -> bool {
     ending.starts_with(".damaged-") && !ending.ends_with("-wal") && !ending.ends_with("-shm")
-}
-
-fn rename_if_there(from: &Path, to: &Path) -> io::Result<()> {
-    match fs::rename(from, to) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _renamed => private::sync_folder(to),
-    }
-}
-
-fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _removed => Ok(()),
-    }
 }
 
 /// Moves the WAL of an earlier process into the file: one that is killed again and again never does, and each start would read
@@ -345,15 +286,21 @@ pub(super) fn truncate_wal(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// When the clock was set back, pauses that began later than now begin now.
-fn rebase_due(connection: &Connection, now: Moment) -> rusqlite::Result<()> {
+pub(super) fn rebase_due(connection: &Connection, now: i64) -> rusqlite::Result<()> {
     connection.execute(
         "UPDATE deliveries INDEXED BY due SET due = due - settled + ?1, settled = ?1 WHERE state = 4 AND due > ?1 AND settled > ?1",
-        [now.millis()],
+        [now],
     )?;
     Ok(())
 }
 
 impl Failure {
+    /// Whether the file is damaged. What the gateway asks is right: if SQLite does not understand it, the layout is not what it was.
+    pub(super) fn is_damage(&self) -> bool {
+        let Self::Sqlite(error) = self else { return false };
+        Fault::of(error) == Fault::Damage || error.sqlite_error_code() == Some(ErrorCode::Unknown)
+    }
+
     pub(super) fn explain(&self, path: &Path) -> String {
         let path = path.display();
         let error = match self {
@@ -376,7 +323,7 @@ impl Failure {
         };
         match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-                format!("{path} is in use by another process; one gateway owns its file, several share a Redis")
+                format!("{path} {IN_USE}")
             }
             Some(ErrorCode::CannotOpen) => format!("{path} cannot be opened; its folder must exist and be writable"),
             Some(ErrorCode::ReadOnly) => format!("{path} cannot be written; name a file on a writable volume"),

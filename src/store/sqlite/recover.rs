@@ -18,26 +18,29 @@ use std::time::Instant;
 use rusqlite::Connection;
 use rusqlite::ErrorCode;
 use rusqlite::OptionalExtension as _;
+use rusqlite::Row;
 use rusqlite::ffi;
 use rusqlite::params;
-use rusqlite::params_from_iter;
-use rusqlite::types::Value;
 
 use super::Sqlite;
 use super::admin::Names;
+use super::blocking;
 use super::changes::Changes;
-use super::fault::Fault;
 use super::ids;
+use super::mailbox::Finished;
 use super::mailbox::Settled;
 use super::open;
 use super::open::Failure;
 use super::queue::Entry;
 use super::rows;
+use super::rows::Columns;
 use super::schema;
 use super::shared::Forgotten;
 use super::statements;
 use super::statements::Writing;
 use crate::event::Key;
+use crate::message::Keys;
+use crate::message::Message;
 use crate::store::AdminError;
 use crate::store::DestinationId;
 use crate::store::FailedAttempt;
@@ -49,7 +52,9 @@ use crate::store::State;
 use crate::store::Unavailable;
 use crate::store::dedupe_log::Record;
 use crate::store::private;
+use crate::store::private::Temporary;
 use crate::store::private::beside;
+use crate::store::private::rename_if_there;
 use crate::store::private::sync_folder;
 
 /// Bytes of a page.
@@ -67,7 +72,7 @@ pub(super) struct Recovery {
     path: PathBuf,
     damaged: Connection,
     /// What it reads in the file's place.
-    _mended: Option<Mended>,
+    _mended: Option<Temporary>,
     names: Names,
     present: Present,
 }
@@ -84,8 +89,8 @@ struct Present {
 #[derive(Debug)]
 struct Stored {
     id: i64,
-    /// The columns [`MESSAGE`]; nothing when they are damaged or lost.
-    columns: Option<Vec<Value>>,
+    /// With what it is known by; nothing when it is damaged or lost.
+    message: Option<(Message, Columns, Option<Finished>)>,
     deliveries: Vec<(DestinationId, Delivered)>,
 }
 
@@ -103,16 +108,10 @@ struct Delivered {
     failures: Failures,
 }
 
-/// A copy of a damaged file with a new first page, and of its WAL. Removed when it is dropped.
-#[derive(Debug)]
-struct Mended(PathBuf);
-
 /// What somebody can do with a file that is not read to its end.
 const MORE: &str = "`sqlite3 FILE .recover` may find more in it";
 /// All that is walked.
 const TABLES: [&str; 2] = ["SELECT id FROM messages", "SELECT message FROM deliveries NOT INDEXED"];
-const MESSAGE: &str =
-    "source, keys, until, checksum, received, size, event_id, type, method, target, trace, verified, headers, body";
 const DELIVERY: &str = "destination, state, attempts, before_replay, settled, due, replayed, lane, status, failures";
 
 impl Sqlite {
@@ -180,10 +179,6 @@ impl Sqlite {
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Unavailable> {
-    tokio::task::spawn_blocking(work).await.map_err(|_ending| Unavailable("the gateway is ending".to_owned()))
-}
-
 /// Opens a damaged file, which is only read.
 fn connect(path: &Path) -> Result<Connection, Failure> {
     let damaged = open::read_only(path)?;
@@ -191,56 +186,38 @@ fn connect(path: &Path) -> Result<Connection, Failure> {
     Ok(damaged)
 }
 
-/// Whether the first page, which says what the tables are, is damaged.
-fn is_damage(failure: &Failure) -> bool {
-    let Failure::Sqlite(error) = failure else { return false };
-    Fault::of(error) == Fault::Damage || error.sqlite_error_code() == Some(ErrorCode::Unknown)
-}
-
-impl Mended {
-    /// Makes it. Every file has its tables at the same pages, since they are made at once and never moved.
-    fn of(path: &Path) -> io::Result<Self> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().replacen(".damaged-", ".mended-", 1);
-        let mended = Self(path.with_file_name(name));
-        mended.remove();
-        private::open(&mended.0)?;
-        let fresh = Connection::open(&mended.0).and_then(|fresh| schema::create(&fresh));
-        fresh.map_err(io::Error::other)?;
-        let mut page = [0; PAGE];
-        File::open(&mended.0)?.read_exact(&mut page)?;
-        let pages = fs::metadata(path)?.len().div_ceil(4096);
-        // The format: with a WAL. How many pages there are, and none of them free.
-        page[18..20].fill(2);
-        page[28..32].copy_from_slice(&u32::try_from(pages).unwrap_or(u32::MAX).to_be_bytes());
-        page[32..40].fill(0);
-        copy(path, &mended.0)?;
-        OpenOptions::new().write(true).open(&mended.0)?.write_all_at(&page, 0)?;
-        let wal = beside(path, "-wal");
-        if wal.exists() {
-            copy(&wal, &beside(&mended.0, "-wal"))?;
-        }
-        Ok(mended)
+/// Makes a copy of a damaged file with a new first page, and of its WAL: its path, and all that has to be removed. Every file has its
+/// tables at the same pages, since they are made at once and never moved.
+fn mended(path: &Path) -> io::Result<(PathBuf, Temporary)> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().replacen(".damaged-", ".mended-", 1);
+    let mended = path.with_file_name(name);
+    let made = || Temporary(["", "-wal", "-shm", "-journal"].map(|ending| beside(&mended, ending)).into());
+    // What an earlier one has left.
+    drop(made());
+    let made = made();
+    private::open(&mended)?;
+    let fresh = Connection::open(&mended).and_then(|fresh| schema::create(&fresh));
+    fresh.map_err(io::Error::other)?;
+    let mut page = [0; PAGE];
+    File::open(&mended)?.read_exact(&mut page)?;
+    let pages = fs::metadata(path)?.len().div_ceil(4096);
+    // The format: with a WAL. How many pages there are, and none of them free.
+    page[18..20].fill(2);
+    page[28..32].copy_from_slice(&u32::try_from(pages).unwrap_or(u32::MAX).to_be_bytes());
+    page[32..40].fill(0);
+    copy(path, &mended)?;
+    OpenOptions::new().write(true).open(&mended)?.write_all_at(&page, 0)?;
+    let wal = beside(path, "-wal");
+    if wal.exists() {
+        copy(&wal, &beside(&mended, "-wal"))?;
     }
-
-    /// Removes what there is of it.
-    fn remove(&self) {
-        for ending in ["", "-wal", "-shm", "-journal"] {
-            // It may not be there.
-            drop(fs::remove_file(beside(&self.0, ending)));
-        }
-    }
+    Ok((mended, made))
 }
 
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let mut new = private::open(to)?;
     new.set_len(0)?;
     io::copy(&mut File::open(from)?, &mut new).map(drop)
-}
-
-impl Drop for Mended {
-    fn drop(&mut self) {
-        self.remove();
-    }
 }
 
 /// The path of a quarantined file of this name beside the store's.
@@ -264,23 +241,21 @@ fn quarantined(store: &Path, name: &str) -> Result<PathBuf, String> {
 fn set_aside(store: &Path, name: &str) -> io::Result<()> {
     let done = store.with_file_name(name.replacen(".damaged-", ".recovered-", 1));
     let path = store.with_file_name(name);
-    for ending in ["-wal", "-shm", ""] {
-        match fs::rename(beside(&path, ending), beside(&done, ending)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound || ending.is_empty() => return Err(error),
-            _renamed => {}
-        }
+    for ending in ["-wal", "-shm"] {
+        rename_if_there(&beside(&path, ending), &beside(&done, ending))?;
     }
+    fs::rename(path, done)?;
     sync_folder(store)
 }
 
 impl Recovery {
     /// Opens the file; where its first page is damaged, a copy with a new one.
     fn open(path: PathBuf) -> Result<Self, String> {
-        let (mut opened, mut mended) = (connect(&path), None);
-        if opened.as_ref().is_err_and(is_damage) {
-            let copy = Mended::of(&path).map_err(|error| format!("{} cannot be copied: {error}", path.display()))?;
-            opened = connect(&copy.0);
-            mended = Some(copy);
+        // The first page says what the tables are.
+        let (mut opened, mut made) = (connect(&path), None);
+        if opened.as_ref().is_err_and(Failure::is_damage) {
+            let copy = mended(&path).map_err(|error| format!("{} cannot be copied: {error}", path.display()))?;
+            (opened, made) = (connect(&copy.0), Some(copy.1));
         }
         let damaged = opened.map_err(|failure| match failure {
             Failure::Sqlite(ref error) => format!("{} cannot be read ({error}); {MORE}", path.display()),
@@ -288,7 +263,7 @@ impl Recovery {
         })?;
         // Without names, no delivery can be told; what is left of them is enough.
         let names = Names::read(&damaged).unwrap_or_default();
-        Ok(Self { path, damaged, _mended: mended, names, present: Present::default() })
+        Ok(Self { path, damaged, _mended: made, names, present: Present::default() })
     }
 
     /// Whether there are no messages, as far as that can be read.
@@ -314,22 +289,27 @@ impl Recovery {
             let delivery =
                 next("SELECT message FROM deliveries NOT INDEXED WHERE message >= ?1 ORDER BY message LIMIT 1")?;
             let Some(id) = message.into_iter().chain(delivery).min() else { break };
-            let columns = readable(self.columns(id))?.flatten();
-            bytes += columns.iter().flatten().map(weight).sum::<usize>();
-            part.push(Stored { id, columns, deliveries: self.deliveries(id)? });
+            let message = readable(self.message(id))?.flatten();
+            bytes += message.as_ref().map_or(0, |(message, columns, _)| columns.bytes() + message.body.len());
+            part.push(Stored { id, message, deliveries: self.deliveries(id)? });
             after = id;
         }
         Ok(part)
     }
 
-    /// The columns of a message that is what was written.
-    fn columns(&self, id: i64) -> rusqlite::Result<Option<Vec<Value>>> {
-        if rows::whole(&self.damaged, id)?.is_none() {
-            return Ok(None);
-        }
-        let mut statement = self.damaged.prepare_cached(&format!("SELECT {MESSAGE} FROM messages WHERE id = ?1"))?;
-        let columns = statement.column_count();
-        statement.query_row([id], |row| (0..columns).map(|column| row.get(column)).collect()).optional()
+    /// A message that is what was written.
+    fn message(&self, id: i64) -> rusqlite::Result<Option<(Message, Columns, Option<Finished>)>> {
+        let Some(message) = rows::whole(&self.damaged, id)? else { return Ok(None) };
+        let columns = Columns::of(&message);
+        let mut statement = self.damaged.prepare_cached("SELECT keys, until FROM messages WHERE id = ?1")?;
+        let once = statement.query_row([id], |row| {
+            let mut keys = keys_of(row, 0)?.into_iter();
+            let Some(id) = keys.next() else { return Ok(None) };
+            let keys = Keys { id, guard: keys.next(), ignored: None };
+            let source = Keyspace::of_source(&columns.source).tag();
+            Ok(Some(Finished { source, keys, until: row.get(1).unwrap_or_default() }))
+        })?;
+        Ok(Some((message, columns, once)))
     }
 
     /// What can be read of a message's deliveries.
@@ -339,20 +319,19 @@ impl Recovery {
         let mut rows = statement.query([message])?;
         let mut deliveries = Vec::new();
         while let Some(row) = readable(rows.next())?.flatten() {
-            let number = |column: usize| Ok::<_, rusqlite::Error>(row.get_ref(column)?.as_i64().ok());
-            let count = |column| Ok::<_, rusqlite::Error>(number(column)?.and_then(|it| u32::try_from(it).ok()));
-            let id = number(0)?.and_then(|destination| self.names.0.get(&destination).cloned());
-            let (Some(id), Some(state)) = (id, number(1)?.and_then(ids::state_of)) else { continue };
+            let id = row.get(0).ok().and_then(|destination: i64| self.names.0.get(&destination).cloned());
+            let (Some(id), Some(state)) = (id, row.get(1).ok().and_then(ids::state_of)) else { continue };
+            // What is damaged of it counts as nothing.
             let delivered = Delivered {
                 state,
-                attempts: count(2)?.unwrap_or(0),
-                before_replay: count(3)?.unwrap_or(0),
-                settled: number(4)?.unwrap_or(0),
-                due: number(5)?,
-                replayed: number(6)?,
-                lane: number(7)?,
-                status: number(8)?,
-                failures: Failures::stored(row.get_ref(9)?.as_str().ok()),
+                attempts: row.get(2).unwrap_or_default(),
+                before_replay: row.get(3).unwrap_or_default(),
+                settled: row.get(4).unwrap_or_default(),
+                due: row.get(5).ok(),
+                replayed: row.get(6).ok(),
+                lane: row.get(7).ok(),
+                status: row.get(8).ok(),
+                failures: statements::failures(row, 9),
             };
             deliveries.push((id, delivered));
         }
@@ -360,12 +339,10 @@ impl Recovery {
     }
 }
 
-fn weight(value: &Value) -> usize {
-    match value {
-        Value::Text(text) => text.len(),
-        Value::Blob(bytes) => bytes.len(),
-        Value::Null | Value::Integer(_) | Value::Real(_) => 8,
-    }
+/// The dedupe keys in a column.
+fn keys_of(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<Key>> {
+    let (keys, _rest) = row.get_ref(column)?.as_blob().unwrap_or_default().as_chunks();
+    Ok(keys.iter().copied().map(Key).collect())
 }
 
 /// What was read; nothing when it is damaged.
@@ -421,8 +398,7 @@ impl Present {
         let (mut read, mut found) = (0, statement.query([self.scanned, rows])?);
         while let Some(row) = found.next()? {
             let id = row.get(0)?;
-            let (keys, _rest) = row.get_ref(1)?.as_blob().unwrap_or_default().as_chunks();
-            self.keys.extend(keys.iter().map(|key| (Key(*key), id)));
+            self.keys.extend(keys_of(row, 1)?.into_iter().map(|key| (key, id)));
             (read, self.scanned) = (read + 1, id);
         }
         Ok(read >= rows)
@@ -439,37 +415,39 @@ fn import(
 ) -> rusqlite::Result<(Recovered, Present)> {
     while present.scan(file, rows)? {}
     let mut done = Recovered::default();
-    for Stored { id, columns, deliveries } in part {
-        let Some(columns) = columns else {
+    let mut writing = Writing::new(file)?;
+    for Stored { id, message, deliveries } in part {
+        let Some((message, columns, once)) = message else {
             done.lost += 1;
             continue;
         };
-        let (keys, _rest) =
-            if let Some(Value::Blob(keys)) = columns.get(1) { keys.as_chunks() } else { (&[][..], &[][..]) };
-        let (Some(free), false) = (
-            free(file, plausible(*id, changes), columns.get(3))?,
-            keys.iter().any(|key| present.keys.get(&Key(*key)).is_some_and(|known| known != id)),
-        ) else {
+        let keys = || once.iter().flat_map(|once| once.keys.iter());
+        let anew = keys().any(|key| present.keys.get(&key).is_some_and(|known| known != id));
+        let Some(free) = free(file, plausible(*id, changes), columns.checksum)?.filter(|_| !anew) else {
             done.present += 1;
             continue;
         };
-        insert(file, free, columns)?;
+        writing.message(free, (message, columns, once.as_ref()))?;
         changes.stored(free);
-        present.keys.extend(keys.iter().map(|key| (Key(*key), free)));
-        remember(columns, keys, changes);
+        present.keys.extend(keys().map(|key| (key, free)));
+        if let Some(Finished { source, until, .. }) = *once
+            && i64::from(until) > changes.now.unix()
+        {
+            changes.records.extend(keys().map(|key| Record { source, key, until }));
+        }
         for (destination, delivered) in deliveries {
             let row = statements::destination(file, destination)?;
             let state = deliver(file, (free, row), delivered, changes)?;
             if let (Some(from), Some(settled)) = (state, forgotten.of(destination, *id)) {
                 let settled = Settled { entry: Entry { id: free, ..settled.entry }, ..settled };
-                if Writing::new(file)?.settle(row, &settled)? {
+                if writing.settle(row, &settled)? {
                     // None of its lane is open behind it yet.
                     changes.moved(row, Some(from), Some(settled.outcome.state()));
                 }
             }
         }
         if deliveries.is_empty() {
-            for row in destinations_of(file, columns)? {
+            for row in destinations_of(file, &columns.source)? {
                 deliver(file, (free, row), &Delivered::lost(changes), changes)?;
             }
             done.record_lost += 1;
@@ -487,43 +465,20 @@ fn plausible(id: i64, changes: &Changes) -> i64 {
 }
 
 /// The id under which a message can be imported: its own, or the next that nobody has; nothing when it is there already.
-fn free(file: &Connection, id: i64, checksum: Option<&Value>) -> rusqlite::Result<Option<i64>> {
+fn free(file: &Connection, id: i64, checksum: i64) -> rusqlite::Result<Option<i64>> {
     let mut statement = file.prepare_cached("SELECT checksum FROM messages WHERE id = ?1")?;
     let mut at = id;
     loop {
-        let known: Option<Value> = statement.query_row([at], |row| row.get(0)).optional()?;
-        match known {
+        match statement.query_row([at], |row| Ok(row.get_ref(0)?.as_i64().ok())).optional()? {
             None => return Ok(Some(at)),
-            known if known.as_ref() == checksum => return Ok(None),
-            _other => at = at.saturating_add(1),
+            Some(known) if known == Some(checksum) => return Ok(None),
+            Some(_other) => at = at.saturating_add(1),
         }
     }
 }
 
-fn insert(file: &Connection, id: i64, columns: &[Value]) -> rusqlite::Result<()> {
-    // What is not in what is delivered may be damaged in one that is.
-    let sql = format!(
-        "INSERT INTO messages (id, {MESSAGE})
-         VALUES (?1, ?2, ?3, ?4, ?5, coalesce(?6, ?1 / 4096), coalesce(?7, 0), ?8, ?9, ?10, ?11, ?12, coalesce(?13, 0), ?14, ?15)"
-    );
-    let id = Value::Integer(id);
-    let values = std::iter::once(&id).chain(columns);
-    file.prepare_cached(&sql)?.execute(params_from_iter(values)).map(drop)
-}
-
-/// Has the keys of a message remembered for the rest of their time.
-fn remember(columns: &[Value], keys: &[[u8; 16]], changes: &mut Changes) {
-    let (Some(Value::Text(source)), Some(Value::Integer(until))) = (columns.first(), columns.get(2)) else { return };
-    let Some(until) = u32::try_from(*until).ok().filter(|until| i64::from(*until) > changes.now.unix()) else {
-        return;
-    };
-    let source = Keyspace::of_source(source).tag();
-    keys.iter().for_each(|key| changes.records.push(Record { source, key: Key(*key), until }));
-}
-
 /// The rows of all destinations of a message's source; of its unnamed one when none is known.
-fn destinations_of(file: &Connection, columns: &[Value]) -> rusqlite::Result<Vec<i64>> {
-    let Some(Value::Text(source)) = columns.first() else { return Ok(Vec::new()) };
+fn destinations_of(file: &Connection, source: &str) -> rusqlite::Result<Vec<i64>> {
     let mut statement = file.prepare_cached("SELECT id FROM destinations WHERE source = ?1")?;
     let known = statement.query_map([source], |row| row.get(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
     if known.is_empty() { Ok(vec![statements::destination(file, &DestinationId::unnamed(source))?]) } else { Ok(known) }
@@ -602,7 +557,6 @@ mod tests {
     use super::super::tests::World;
     use super::*;
     use crate::limits;
-    use crate::message::Message;
     use crate::message::codec;
     use crate::store::Outcome;
     use crate::time::Moment;
@@ -885,7 +839,7 @@ mod tests {
         new.enqueue(&queue, "6", Some(9)).await;
         fs::copy(path, new.folder.path().join("store.db.damaged-1")).expect("a copy");
         drop(folder);
-        assert_eq!(new.sqlite().quarantined(), 1);
+        assert_eq!(open::quarantined(&new.path()), 1);
         let (mut done, mut after) = (Recovered::default(), None);
         loop {
             let part = new.store.recover("store.db.damaged-1", after).await.expect("recovered");
@@ -896,7 +850,7 @@ mod tests {
             }
         }
         assert_eq!(done, Recovered { imported: 5, ..Recovered::default() });
-        assert_eq!((new.sqlite().quarantined(), new.path().with_extension("db.recovered-1").exists()), (0, true));
+        assert_eq!((open::quarantined(&new.path()), new.path().with_extension("db.recovered-1").exists()), (0, true));
         assert_eq!(new.stats(&queue).await, (2, 2, 0, 1));
         let mut taken = Vec::new();
         loop {

@@ -1,25 +1,20 @@
 //! Finds the deliveries in the file that a filter means, in the order of their messages, by looks of bounded length.
 
-use std::collections::BinaryHeap;
 use std::time::Duration;
 use std::time::Instant;
 
 use rusqlite::Connection;
-use rusqlite::OptionalExtension as _;
 use rusqlite::Rows;
 use rusqlite::params;
 
 use super::ids;
 use crate::store::Filter;
 use crate::store::State;
+use crate::store::search::Direction;
 use crate::time::Moment;
 
-/// How far apart, in milliseconds, a message's reception and its id may be: a slow body, or a clock that was put back.
-const SLACK: i64 = 5 * 60 * 1000;
 /// After so many deliveries, the time is checked.
 const STRIDE: i64 = 64;
-/// After so many messages that are walked through.
-const STEP: i64 = 2_048;
 
 /// What is looked for.
 #[derive(Debug, Clone)]
@@ -40,226 +35,84 @@ pub(super) struct Search<'f> {
     pub(super) max_time: Duration,
 }
 
-/// Which messages are found first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Direction {
-    NewestFirst,
-    OldestFirst,
-}
+/// Messages and destinations.
+pub(super) type Found = crate::store::search::Found<(i64, i64), i64>;
 
-/// What was found.
-#[derive(Debug, Default)]
-pub(super) struct Found {
-    /// Messages and destinations: all that are meant of each message.
-    pub(super) deliveries: Vec<(i64, i64)>,
-    /// The message behind which it goes on; nothing when there are no more.
-    pub(super) next: Option<i64>,
-}
-
-/// A delivery of one walk that was not looked at yet. The walk whose message comes first is the greatest.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Head {
-    rank: i64,
-    message: i64,
-    destination: i64,
-    state: i64,
-    walk: usize,
-}
-
+/// Message, destination and state of a delivery, and whether its message is what a filter says of messages, if that is asked.
+const COLUMNS: &str = "message, destination, state,
+     iif(?5, (SELECT (?6 IS NULL OR event_id = ?6) AND (?7 IS NULL OR type = ?7) AND received >= ?8 AND received < ?9
+              FROM messages WHERE id = message), 1)";
 /// Through the deliveries to one destination in one state, which is not "delivered".
-pub(super) const BY_STATE: &str = "SELECT message, destination, state FROM deliveries INDEXED BY by_state
+const BY_STATE: &str = "FROM deliveries INDEXED BY by_state
      WHERE destination = ?3 AND state = ?4 AND state <> 5 AND message > ?1 AND message < ?2 ORDER BY message";
 /// Through all deliveries.
-pub(super) const ALL: &str = "SELECT message, destination, state FROM deliveries NOT INDEXED
-     WHERE message > ?1 AND message < ?2 ORDER BY message";
-/// Through all messages.
-pub(super) const IDS: &str = "SELECT id FROM messages WHERE id > ?1 AND id < ?2 ORDER BY id";
-/// Through the messages that are what a filter says of messages.
-pub(super) const MEANT: &str = "SELECT id FROM messages WHERE id > ?1 AND id < ?2 AND (?3 IS NULL OR event_id = ?3)
-     AND (?4 IS NULL OR type = ?4) AND received >= ?5 AND received < ?6 ORDER BY id";
-/// The deliveries of one message.
-pub(super) const DELIVERIES: &str = "SELECT destination, state FROM deliveries WHERE message = ?1";
-/// What a filter asks of a message.
-pub(super) const MESSAGE: &str = "SELECT received, event_id, type FROM messages WHERE id = ?1";
+const ALL: &str = "FROM deliveries NOT INDEXED WHERE message > ?1 AND message < ?2 ORDER BY message";
 
-impl Direction {
-    /// A statement that walks this way.
-    pub(super) fn of(self, walk: &str) -> String {
-        match self {
-            Self::NewestFirst => format!("{walk} DESC"),
-            Self::OldestFirst => walk.to_owned(),
-        }
-    }
-
-    /// The greater, the earlier a message is found.
-    fn rank(self, message: i64) -> i64 {
-        match self {
-            Self::NewestFirst => message,
-            Self::OldestFirst => message.saturating_neg(),
-        }
-    }
+/// A statement that goes this way.
+fn sql(walk: &str, direction: Direction) -> String {
+    let order = if direction == Direction::NewestFirst { "DESC" } else { "ASC" };
+    format!("SELECT {COLUMNS} {walk} {order}")
 }
 
 impl Search<'_> {
     /// Finds deliveries. To read them, the caller has to be in the same transaction.
     pub(super) fn run(&self, file: &Connection) -> rusqlite::Result<Found> {
-        let (began, walks) = (Instant::now(), self.walks());
-        if walks.is_empty() && self.asks_of_messages() {
-            return self.by_message(file, began);
+        let (began, (low, high)) = (Instant::now(), self.bounds());
+        let Filter { kind, id, from, until, .. } = self.filter;
+        let asks = kind.is_some() || id.is_some() || from.is_some() || until.is_some();
+        let (from, until) = (from.map_or(i64::MIN, Moment::millis), until.map_or(i64::MAX, Moment::millis));
+        let (walk, ways) = (if self.states.contains(&State::Delivered) { ALL } else { BY_STATE }, self.ways());
+        let count = i64::try_from(ways.len().max(1)).unwrap_or(i64::MAX);
+        // A walk may use what those before it have left, and its share in any case.
+        let (share, mut left) = (self.max_scanned.saturating_add(count - 1) / count, self.max_scanned);
+        let mut statement = file.prepare_cached(&sql(walk, self.direction))?;
+        let mut walks = Vec::with_capacity(ways.len());
+        for (destination, state) in ways {
+            let rows = statement.query(params![low, high, destination, state, asks, id, kind, from, until])?;
+            let (found, scanned) = self.walk(rows, left.max(share), began)?;
+            walks.push(found);
+            left -= scanned;
         }
-        let (low, high) = self.bounds();
-        let walk = self.direction.of(if walks.is_empty() { ALL } else { BY_STATE });
-        let mut statements =
-            (0..walks.len().max(1)).map(|_| file.prepare_cached(&walk)).collect::<rusqlite::Result<Vec<_>>>()?;
-        let mut rows = Vec::with_capacity(statements.len());
-        for (at, statement) in statements.iter_mut().enumerate() {
-            rows.push(match walks.get(at) {
-                Some((destination, state)) => statement.query(params![low, high, destination, state])?,
-                None => statement.query([low, high])?,
-            });
-        }
-        let mut heads = BinaryHeap::with_capacity(rows.len());
-        for (at, rows) in rows.iter_mut().enumerate() {
-            heads.extend(self.head(at, rows)?);
-        }
-        let (mut found, mut scanned) = (Found::default(), 0);
-        // The message that is looked at, and whether it is meant, once that is known.
-        let mut current: Option<(i64, Option<bool>)> = None;
-        while let Some(Head { message, destination, state, walk, .. }) = heads.pop() {
-            if let Some((last, _)) = current.filter(|(last, _)| *last != message) {
-                // Deliveries of one message are not separated.
-                let late = scanned % STRIDE == 0 && began.elapsed() >= self.max_time;
-                if found.deliveries.len() >= self.limit || scanned >= self.max_scanned || late {
-                    found.next = Some(last);
-                    break;
-                }
-                current = None;
-            }
-            scanned += 1;
-            let (_, meant) = current.get_or_insert((message, None));
-            if self.means(destination, state) {
-                let meant = match *meant {
-                    Some(meant) => meant,
-                    None => *meant.insert(self.means_message(file, message)?),
-                };
-                found.deliveries.extend(meant.then_some((message, destination)));
-            }
-            if let Some(rows) = rows.get_mut(walk) {
-                heads.extend(self.head(walk, rows)?);
-            }
-        }
-        found.deliveries.sort_unstable_by_key(|(message, destination)| (-self.direction.rank(*message), *destination));
+        let mut found = Found::merged(walks, |(message, _)| *message, (self.direction, self.limit));
+        found.deliveries.chunk_by_mut(|one, other| one.0 == other.0).for_each(<[_]>::sort_unstable);
         Ok(found)
     }
 
-    /// The same by a walk through the messages, where most of these are not meant.
-    fn by_message(&self, file: &Connection, began: Instant) -> rusqlite::Result<Found> {
-        let Filter { kind, id, from, until, .. } = self.filter;
-        let received = |bound: &Option<Moment>, none: i64| bound.map_or(none, Moment::millis);
-        let (from, until) = (received(from, i64::MIN), received(until, i64::MAX));
-        let mut last = file.prepare_cached(&format!("{} LIMIT 1 OFFSET ?3", self.direction.of(IDS)))?;
-        let mut meant = file.prepare_cached(&self.direction.of(MEANT))?;
-        let mut deliveries = file.prepare_cached(DELIVERIES)?;
-        let (step, (mut low, mut high)) = (self.max_scanned.clamp(1, STEP), self.bounds());
-        let (mut found, mut scanned) = (Found::default(), 0);
-        loop {
-            let end: Option<i64> = last.query_row([low, high, step - 1], |row| row.get(0)).optional()?;
-            let (first, behind) = match (self.direction, end) {
-                (_, None) => (low, high),
-                (Direction::NewestFirst, Some(end)) => (end.saturating_sub(1), high),
-                (Direction::OldestFirst, Some(end)) => (low, end.saturating_add(1)),
-            };
-            let mut messages = meant.query(params![first, behind, id, kind, from, until])?;
-            while let Some(message) = messages.next()? {
-                let message: i64 = message.get(0)?;
-                let mut rows = deliveries.query([message])?;
-                while let Some(row) = rows.next()? {
-                    let number = |column| row.get_ref(column).map(|value| value.as_i64().ok());
-                    if let (Some(destination), Some(state)) = (number(0)?, number(1)?)
-                        && self.means(destination, state)
-                    {
-                        found.deliveries.push((message, destination));
-                    }
-                }
-                if found.deliveries.len() >= self.limit {
-                    found.next = Some(message);
-                    return Ok(found);
-                }
-            }
-            let Some(end) = end else { return Ok(found) };
-            scanned += step;
-            if scanned >= self.max_scanned || began.elapsed() >= self.max_time {
-                found.next = Some(end);
-                return Ok(found);
-            }
-            match self.direction {
-                Direction::NewestFirst => high = end,
-                Direction::OldestFirst => low = end,
-            }
-        }
-    }
-
-    /// The shortest ways: destinations and states whose index is walked; none when all deliveries are.
-    fn walks(&self) -> Vec<(i64, i64)> {
-        if self.states.contains(&State::Delivered) || self.states.len() == State::ALL.len() {
-            return Vec::new();
-        }
-        let of = |destination: &i64| {
-            let destination = *destination;
-            self.states.iter().map(move |state| (destination, ids::state(*state)))
-        };
-        self.destinations.iter().flat_map(of).collect()
-    }
-
-    /// The next delivery of a walk. What is no number was written by nobody, and is passed.
-    fn head(&self, walk: usize, rows: &mut Rows<'_>) -> rusqlite::Result<Option<Head>> {
+    /// Goes through some rows, and counts them. What is no number was written by nobody, and is passed.
+    fn walk(&self, mut rows: Rows<'_>, max_scanned: i64, began: Instant) -> rusqlite::Result<(Found, i64)> {
+        let (mut found, mut scanned, mut last) = (Found::default(), 0, None);
         while let Some(row) = rows.next()? {
-            let number = |column| row.get_ref(column).map(|value| value.as_i64().ok());
-            if let (Some(message), Some(destination), Some(state)) = (number(0)?, number(1)?, number(2)?) {
-                let rank = self.direction.rank(message);
-                return Ok(Some(Head { rank, message, destination, state, walk }));
+            let (Ok(message), Ok(destination), Ok(state)) = (row.get(0), row.get(1), row.get(2)) else { continue };
+            // Deliveries of one message are not separated.
+            if last.is_some_and(|last| last != message) {
+                let late = scanned % STRIDE == 0 && began.elapsed() >= self.max_time;
+                if found.deliveries.len() >= self.limit || scanned >= max_scanned || late {
+                    found.next = last;
+                    break;
+                }
             }
+            (last, scanned) = (Some(message), scanned + 1);
+            let meant = ids::state_of(state).is_some_and(|state| self.states.contains(&state))
+                && self.destinations.binary_search(&destination).is_ok()
+                && row.get(3) == Ok(true);
+            found.deliveries.extend(meant.then_some((message, destination)));
         }
-        Ok(None)
+        Ok((found, scanned))
     }
 
-    fn means(&self, destination: i64, state: i64) -> bool {
-        ids::state_of(state).is_some_and(|state| self.states.contains(&state))
-            && self.destinations.binary_search(&destination).is_ok()
-    }
-
-    /// Whether the filter says something of messages.
-    fn asks_of_messages(&self) -> bool {
-        let Filter { kind, id, from, until, .. } = self.filter;
-        kind.is_some() || id.is_some() || from.is_some() || until.is_some()
-    }
-
-    /// Whether a message is what the filter says of messages.
-    fn means_message(&self, file: &Connection, message: i64) -> rusqlite::Result<bool> {
-        if !self.asks_of_messages() {
-            return Ok(true);
+    /// Destinations and states whose index is walked; no more than "nothing" where all deliveries are.
+    fn ways(&self) -> Vec<(Option<i64>, Option<i64>)> {
+        if self.states.contains(&State::Delivered) {
+            return vec![(None, None)];
         }
-        let Filter { kind, id, from, until, .. } = self.filter;
-        let mut statement = file.prepare_cached(MESSAGE)?;
-        let meant = statement.query_row([message], |row| {
-            let is = |column: usize, wanted: &Option<String>| {
-                let said = row.get_ref(column)?;
-                Ok::<_, rusqlite::Error>(wanted.as_ref().is_none_or(|wanted| said.as_str() == Ok(wanted)))
-            };
-            let received = row.get_ref(0)?.as_i64().map(Moment::from_millis);
-            let received = received.unwrap_or_else(|_damaged| ids::stored(message));
-            let in_time = from.is_none_or(|from| received >= from) && until.is_none_or(|until| received < until);
-            Ok(in_time && is(1, id)? && is(2, kind)?)
-        });
-        Ok(meant.optional()?.unwrap_or_default())
+        let of = |destination: i64| self.states.iter().map(move |state| (Some(destination), Some(ids::state(*state))));
+        self.destinations.iter().copied().flat_map(of).collect()
     }
 
-    /// The messages between which all that is looked for stands, neither of them included. Ids are in the order of time, but for
-    /// [`SLACK`].
+    /// The messages between which all that is looked for stands, neither of them included. Ids are in the order of time, more or less.
     fn bounds(&self) -> (i64, i64) {
-        let near = |bound: Moment, slack: i64| ids::first_of(Moment::from_millis(bound.millis().saturating_add(slack)));
-        let low = self.filter.from.map_or(0, |from| near(from, -SLACK)).saturating_sub(1);
-        let high = self.filter.until.map_or(i64::MAX, |until| near(until, SLACK));
+        let (from, until) = self.filter.stored();
+        let (low, high) = (from.map_or(0, ids::first_of).saturating_sub(1), until.map_or(i64::MAX, ids::first_of));
         match (self.direction, self.after) {
             (_, None) => (low, high),
             (Direction::NewestFirst, Some(after)) => (low, high.min(after)),
@@ -377,7 +230,9 @@ mod tests {
             };
             let meant = kept.iter().filter(|kept| means(&search, kept));
             let mut expected: Vec<_> = meant.map(|kept| (kept.message, kept.destination)).collect();
-            expected.sort_unstable_by_key(|(message, destination)| (-direction.rank(*message), *destination));
+            expected.sort_unstable_by_key(|(message, destination)| {
+                (if direction == Direction::NewestFirst { -message } else { *message }, *destination)
+            });
             let mut found = Vec::new();
             loop {
                 let part = search.run(&file).expect("a search");
@@ -437,19 +292,20 @@ mod tests {
             let lines = statement.raw_query().mapped(|row| row.get::<_, String>(3));
             lines.map(|line| line.expect("a line")).collect::<Vec<_>>().join("; ")
         };
+        let message = "CORRELATED SCALAR SUBQUERY 1; SEARCH messages USING INTEGER PRIMARY KEY (rowid=?)";
         for direction in [Direction::NewestFirst, Direction::OldestFirst] {
-            assert_eq!(plan(&direction.of(ALL)), "SEARCH deliveries USING PRIMARY KEY (message>? AND message<?)");
             assert_eq!(
-                plan(&direction.of(BY_STATE)),
-                "SEARCH deliveries USING COVERING INDEX by_state (destination=? AND state=? AND message>? AND message<?)"
+                plan(&sql(ALL, direction)),
+                format!("SEARCH deliveries USING PRIMARY KEY (message>? AND message<?); {message}")
+            );
+            assert_eq!(
+                plan(&sql(BY_STATE, direction)),
+                format!(
+                    "SEARCH deliveries USING COVERING INDEX by_state (destination=? AND state=? AND message>? AND message<?); \
+                     {message}"
+                )
             );
         }
-        let ids = "SEARCH messages USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)";
-        for direction in [Direction::NewestFirst, Direction::OldestFirst] {
-            assert_eq!([IDS, MEANT].map(|walk| plan(&direction.of(walk))), [ids; 2]);
-        }
-        assert_eq!(plan(DELIVERIES), "SEARCH deliveries USING PRIMARY KEY (message=?)");
-        assert_eq!(plan(MESSAGE), "SEARCH messages USING INTEGER PRIMARY KEY (rowid=?)");
     }
 
     /// A million deliveries, over a day and to three destinations. Most are delivered; others are spread, but for an outage in the

@@ -25,6 +25,7 @@ use crate::store::Store;
 use crate::store::Taken;
 use crate::store::Token;
 use crate::store::Want;
+use crate::store::private;
 use crate::supervisor::Supervisor;
 use crate::time::Moment;
 
@@ -371,7 +372,7 @@ async fn after_a_failed_write_the_file_is_opened_anew_and_nothing_is_lost() {
     taken.remove(0).settle(world.delivered());
     assert_eq!(world.stats(&queue).await, (0, 2, 0, 0));
     assert_eq!(ids(&world.take_all(&queue).await), ["c", "b"]);
-    assert_eq!(world.sqlite().quarantined(), 0);
+    assert_eq!(open::quarantined(&world.path()), 0);
     fail(&world, rusqlite::ffi::SQLITE_IOERR_FSYNC);
     wait_until("the end", || world.store.sound().is_err()).await;
     assert!(world.store.take(&queue, Want { max: 1, bytes: 1 }).await.is_err());
@@ -413,7 +414,7 @@ async fn a_damaged_file_is_set_aside_while_the_gateway_serves_and_its_outcomes_a
     let mut taken = world.take(&queue, 2).await;
     let (first, last) = (taken[0].id(), taken[1].id());
     fail(&world, rusqlite::ffi::SQLITE_CORRUPT);
-    wait_until("a fresh file", || world.sqlite().quarantined() == 1 && world.store.ready(true).is_ok()).await;
+    wait_until("a fresh file", || open::quarantined(&world.path()) == 1 && world.store.ready(true).is_ok()).await;
     assert_eq!(world.stats(&queue).await, (0, 0, 0, 0));
     taken.remove(0).settle(world.delivered());
     drop(taken);

@@ -11,6 +11,7 @@ use super::tests::once;
 use super::tests::open;
 use super::*;
 use crate::limits;
+use crate::store::private;
 
 fn fresh() -> World {
     World::new(limits::Sqlite::default())
@@ -79,7 +80,7 @@ async fn a_damaged_file_of_a_store_is_set_aside_when_it_is_opened() {
         world.store.enqueue(message("a"), &route, Some(&once(1))).await.expect("stored");
         let old = world.take(&queue, 1).await[0].id();
         let world = world.reopen(ruin).unwrap_or_else(|error| panic!("{number}: {error}"));
-        assert_eq!(world.sqlite().quarantined(), 1, "{number}");
+        assert_eq!(open::quarantined(&world.path()), 1, "{number}");
         let queue = world.queue("shop").await;
         let route = [Route { queue: queue.clone(), lane: None }];
         let again = world.store.enqueue(message("a"), &route, Some(&once(1))).await.expect("known");
@@ -102,7 +103,7 @@ async fn the_wal_of_a_file_that_was_set_aside_goes_with_it() {
     });
     let world = world.expect("a fresh file");
     assert_eq!(fs::read(private::beside(&world.path(), ".damaged-1-wal")).expect("it is there"), b"of the other");
-    assert_eq!(world.sqlite().quarantined(), 1);
+    assert_eq!(open::quarantined(&world.path()), 1);
 }
 
 #[tokio::test]

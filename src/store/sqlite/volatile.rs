@@ -5,10 +5,11 @@ use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
+use crate::store::private;
+
 /// Why the file at this path will be lost, if that can be told.
 pub fn why_volatile(path: &Path) -> Option<&'static str> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    judge(&fs::read_to_string("/proc/self/mountinfo").ok()?, &fs::canonicalize(folder).ok()?)
+    judge(&fs::read_to_string("/proc/self/mountinfo").ok()?, &fs::canonicalize(private::folder(path)).ok()?)
 }
 
 /// The same for a folder, without symbolic links, among these mounts.

@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 use super::batch::Work;
 use super::changes::Changes;
 use super::fault::Fault;
+use super::log_repair;
 use super::mailbox::Batch;
 use super::open;
 use super::open::Failure;
@@ -29,6 +30,7 @@ use super::shared::Shared;
 use super::shared::SqliteQueue;
 use super::statements;
 use super::statements::Writing;
+use crate::store::dedupe_log::Found;
 use crate::store::private;
 use crate::supervisor::Heartbeat;
 use crate::supervisor::Lost;
@@ -48,6 +50,8 @@ pub(super) struct Writer {
     /// Nothing when the file has to be opened anew.
     pub(super) connection: Option<Connection>,
     pub(super) retention: Retention,
+    /// What was in the dedupe log, until what it has lost is repaired.
+    pub(super) found: Option<Found>,
     /// Bytes that stay free on the disk for what is stored already.
     pub(super) min_free: u64,
     /// The last id that was given to a message.
@@ -61,7 +65,7 @@ impl Writer {
     pub(super) fn run(&mut self, beat: &Heartbeat) -> Result<(), Lost> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
-            None => self.reopen().map_err(|lost| self.fail(lost))?,
+            None => self.reopen()?,
         };
         self.check_free_space();
         let served = self.serve(&connection, beat);
@@ -79,6 +83,17 @@ impl Writer {
     fn fail(&self, lost: Lost) -> Lost {
         self.shared.mailbox.set_failing(Some(lost.0.clone()));
         lost
+    }
+
+    fn reopen(&mut self) -> Result<Connection, Lost> {
+        let connection = self.open().map_err(|failure| match failure {
+            Failure::Sqlite(error) => self.lose(&error),
+            Failure::Layout(_) | Failure::Foreign | Failure::Other(_) => {
+                self.fail(Lost(failure.explain(&self.shared.path)))
+            }
+        })?;
+        tracing::warn!(path = %self.shared.path.display(), "the store's file was opened anew");
+        Ok(connection)
     }
 
     fn serve(&mut self, connection: &Connection, beat: &Heartbeat) -> Result<(), Lost> {
@@ -158,53 +173,51 @@ impl Writer {
     }
 
     /// Closes all connections, has the file read from the disk from here on, and opens it: in its place a fresh one, if it is damaged.
-    fn reopen(&mut self) -> Result<Connection, Lost> {
+    pub(super) fn open(&mut self) -> Result<Connection, Failure> {
         let shared = Arc::clone(&self.shared);
         let now = shared.wall.now();
         shared.connections.close();
-        if !self.damaged {
-            open::drop_cached_pages(&shared.path).map_err(Lost)?;
-        }
-        let opened =
-            if self.damaged { None } else { self.connect(now).map(Some).or_else(|failure| self.damage(&failure))? };
+        let opened = if self.damaged { None } else { Some(self.connect(now, false)) };
         let (connection, gone) = match opened {
-            Some(connection) => (connection, 0),
-            None => {
-                let owned = open::quarantine(&shared.path, now).map_err(Lost)?;
+            Some(Ok(connection)) => (connection, 0),
+            Some(Err(failure)) if !(failure.is_damage() && open::is_ours(&shared.path)) => return Err(failure),
+            damaged => {
+                if let Some(Err(failure)) = damaged {
+                    let error = failure.explain(&shared.path);
+                    tracing::error!(error, path = %shared.path.display(), "the store's file is damaged");
+                }
+                let owned = open::quarantine(&shared.path, now)?;
                 *shared.owned.lock().unwrap_or_else(PoisonError::into_inner) = owned;
                 shared.forgotten.set_aside(self.last);
-                (self.connect(now).map_err(|failure| Lost(failure.explain(&shared.path)))?, self.last)
+                (self.connect(now, true)?, self.last)
             }
         };
         self.damaged = false;
         for queue in shared.queues.all() {
-            let row = statements::destination(&connection, queue.handle.id());
-            let read = row.and_then(|row| Ok((row, statements::counts(&connection, row)?)));
-            let (row, counts) = read.map_err(|error| self.lose(&error))?;
+            let row = statements::destination(&connection, queue.handle.id())?;
             queue.set_destination(row);
-            queue.claims.reset(gone, counts);
+            queue.claims.reset(gone, statements::counts(&connection, row)?);
             queue.handle.signal().raise();
         }
         shared.mailbox.set_failing(None);
-        tracing::warn!(path = %shared.path.display(), "the store's file was opened anew");
         Ok(connection)
     }
 
-    /// Notes that the file is damaged, if that is what is wrong.
-    fn damage<T>(&mut self, failure: &Failure) -> Result<Option<T>, Lost> {
-        let Failure::Sqlite(error) = failure else { return Err(Lost(failure.explain(&self.shared.path))) };
-        let lost = self.lose(error);
-        if self.damaged { Ok(None) } else { Err(lost) }
-    }
-
-    fn connect(&mut self, now: Moment) -> Result<Connection, Failure> {
+    /// Opens the file as it is on the disk; a fresh one in the place of a damaged one is no older copy of it.
+    fn connect(&mut self, now: Moment, replaces: bool) -> Result<Connection, Failure> {
         let shared = &self.shared;
+        open::drop_cached_pages(&shared.path)?;
         let (mut connection, is_new) = open::connect(&shared.path)?;
-        if is_new {
-            statements::mark_deleted(&connection, self.last)?;
-        } else {
-            self.last = open::compare(&connection, &shared.path, shared.log.checkpoint(), now)?.max(self.last);
+        let checkpoint = shared.log.checkpoint();
+        if replaces {
+            statements::mark_deleted(&connection, checkpoint.max(self.last))?;
         }
+        self.last = log_repair::compare(&connection, &shared.path, checkpoint, now)?.max(self.last);
+        open::rebase_due(&connection, shared.pauses.now())?;
+        if let Some(found) = &self.found {
+            log_repair::repair(&connection, &shared.log, found, (&shared.path, is_new, self.last, now))?;
+        }
+        self.found = None;
         open::truncate_wal(&connection)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         shared.housekeeper.watch(&mut connection)?;
@@ -230,9 +243,7 @@ impl Writer {
 
     /// New messages are refused before the disk is full, so that there is room to record what becomes of the others.
     fn check_free_space(&self) {
-        let folder = private::folder(&self.shared.path);
-        // A file system that does not say has no limit.
-        let free = rustix::fs::statvfs(folder).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        let free = private::free(private::folder(&self.shared.path));
         let full = free < self.min_free;
         if self.shared.mailbox.set_full(full) {
             if full {

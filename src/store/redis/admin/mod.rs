@@ -31,6 +31,7 @@ use crate::store::State;
 use crate::store::Summary;
 use crate::store::Unavailable;
 use crate::store::redis::script::Call;
+use crate::store::search::Direction;
 
 /// Most deliveries that are changed in one step, so that nobody waits for long.
 const PART: usize = 200;
@@ -53,7 +54,8 @@ impl Place {
 impl Redis {
     pub(in crate::store) async fn list(&self, part: Part) -> Result<Page, AdminError> {
         let places = self.places(&part.filter).await?;
-        let Found { deliveries, next } = self.search(&Search { part, newest_first: true }, &places).await?;
+        let Found { deliveries, next } =
+            self.search(&Search { part, direction: Direction::NewestFirst }, &places).await?;
         Ok(Page { deliveries, next })
     }
 
@@ -99,7 +101,7 @@ impl Redis {
         if !named {
             places.retain(|place| place.queue.is_some());
         }
-        let search = Search { part, newest_first: false };
+        let search = Search { part, direction: Direction::OldestFirst };
         let (found, next) = self.found(&search, &places).await?;
         let mut deliveries = 0;
         for place in &places {
@@ -112,7 +114,7 @@ impl Redis {
 
     pub(in crate::store) async fn purge(&self, part: Part) -> Result<Done, AdminError> {
         let places = self.places(&part.filter).await?;
-        let search = Search { part, newest_first: false };
+        let search = Search { part, direction: Direction::OldestFirst };
         let (found, next) = self.found(&search, &places).await?;
         let mut deliveries = 0;
         for place in &places {
@@ -188,20 +190,10 @@ impl Redis {
                 Place { id, space: space.clone(), queue }
             }));
         }
-        match (&filter.source, &filter.destination) {
-            (Some(source), _) if places.is_empty() => {
-                let names: BTreeSet<_> = queues.iter().map(|queue| queue.id().source.clone()).collect();
-                Err(AdminError::NoSuchSource(source.clone(), names.into_iter().collect()))
-            }
-            (_, Some(name)) if !places.iter().any(|place| place.id.name == *name) => {
-                let names: BTreeSet<_> = places.iter().map(|place| place.id.name.clone()).collect();
-                Err(AdminError::NoSuchDestination(name.clone(), names.into_iter().collect()))
-            }
-            (_, destination) => {
-                places.retain(|place| destination.as_ref().is_none_or(|name| *name == place.id.name));
-                Ok(places)
-            }
-        }
+        let known = places.iter().map(|place| &place.id).chain(queues.iter().map(|queue| queue.id()));
+        filter.check(&known.collect::<Vec<_>>())?;
+        places.retain(|place| filter.is_to(&place.id));
+        Ok(places)
     }
 }
 

@@ -15,24 +15,17 @@ use crate::store::redis::Use;
 use crate::store::redis::entry;
 use crate::store::redis::no_answer;
 use crate::store::redis::queue_scripts;
-
-/// How far apart, in milliseconds, a message's reception and its id may be: a slow body, or clocks that differ.
-const SLACK: i64 = 5 * 60 * 1000;
+use crate::store::search::Direction;
+use crate::time::Moment;
 
 /// What is looked for, and from which side.
 #[derive(Debug)]
 pub(super) struct Search {
     pub(super) part: Part,
-    pub(super) newest_first: bool,
+    pub(super) direction: Direction,
 }
 
-/// What was found.
-#[derive(Debug, Default)]
-pub(super) struct Found {
-    pub(super) deliveries: Vec<Summary>,
-    /// The message behind which it goes on; nothing when there are no more.
-    pub(super) next: Option<MessageId>,
-}
+pub(super) type Found = crate::store::search::Found<Summary, MessageId>;
 
 impl Search {
     fn means(&self, delivery: &Summary) -> bool {
@@ -46,11 +39,14 @@ impl Search {
 
     /// Where to begin and to end.
     fn bounds(&self) -> (String, String) {
-        let low =
-            self.part.filter.from.map_or_else(|| "-".to_owned(), |from| (from.millis() - SLACK).max(0).to_string());
-        let high =
-            self.part.filter.until.map_or_else(|| "+".to_owned(), |until| (until.millis() + SLACK).max(0).to_string());
-        let (from, to) = if self.newest_first { (high, low) } else { (low, high) };
+        let (from, until) = self.part.filter.stored();
+        let millis = |bound: Moment| bound.millis().max(0).to_string();
+        let low = from.map_or_else(|| "-".to_owned(), millis);
+        let high = until.map_or_else(|| "+".to_owned(), millis);
+        let (from, to) = match self.direction {
+            Direction::NewestFirst => (high, low),
+            Direction::OldestFirst => (low, high),
+        };
         (self.part.after.map_or(from, |after| format!("({after}")), to)
     }
 
@@ -63,11 +59,6 @@ impl Search {
             _ => "",
         }
     }
-
-    /// Whether `a` comes before `b`.
-    fn precedes(&self, a: MessageId, b: MessageId) -> bool {
-        if self.newest_first { a > b } else { a < b }
-    }
 }
 
 impl Redis {
@@ -75,33 +66,11 @@ impl Redis {
     pub(super) async fn search(&self, search: &Search, places: &[Place]) -> Result<Found, AdminError> {
         let limits = &self.process.limits;
         let looks = (limits.max_scanned / places.len().max(1)).max(limits.list_page);
-        let mut found = Found::default();
+        let mut walks = Vec::with_capacity(places.len());
         for place in places {
-            let Found { deliveries, next } = self.walk(place, search, looks).await?;
-            found.deliveries.extend(deliveries);
-            // Behind this message, not all have been looked at.
-            found.next = match (found.next, next) {
-                (Some(a), Some(b)) => Some(if search.precedes(a, b) { a } else { b }),
-                (a, b) => a.or(b),
-            };
+            walks.push(self.walk(place, search, looks).await?);
         }
-        found.deliveries.sort_by(|a, b| {
-            let by_id = if search.newest_first { b.id.cmp(&a.id) } else { a.id.cmp(&b.id) };
-            by_id.then_with(|| (&a.source, &a.destination).cmp(&(&b.source, &b.destination)))
-        });
-        if let Some(end) = found.next {
-            found.deliveries.retain(|delivery| !search.precedes(end, delivery.id));
-        }
-        if found.deliveries.len() > search.part.limit {
-            // What has the same id stays together, or half of it would be behind the cursor.
-            let last = found.deliveries.get(search.part.limit.saturating_sub(1)).map(|delivery| delivery.id);
-            let end = found.deliveries.last().map(|delivery| delivery.id);
-            found.deliveries.retain(|delivery| last.is_some_and(|last| !search.precedes(last, delivery.id)));
-            if last != end {
-                found.next = last.or(search.part.after);
-            }
-        }
-        Ok(found)
+        Ok(Found::merged(walks, |delivery| delivery.id, (search.direction, search.part.limit)))
     }
 
     async fn walk(&self, place: &Place, search: &Search, looks: usize) -> Result<Found, AdminError> {
@@ -109,7 +78,7 @@ impl Redis {
         let mut found = Found::default();
         let mut pages = 0;
         loop {
-            let direction = if search.newest_first { "1" } else { "0" };
+            let direction = if search.direction == Direction::NewestFirst { "1" } else { "0" };
             let limits::Redis { list_page, list_step, list_bytes, .. } = self.process.limits;
             let call = queue_scripts::LIST.call(place.keys()).argument(self.now()).argument(place.id.name.as_str());
             let call = call.argument(direction).argument(from.as_str()).argument(to.as_str());

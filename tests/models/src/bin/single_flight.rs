@@ -25,7 +25,7 @@ mod message {
 mod store {
     pub(crate) use doorward::store::Token;
 
-    pub(crate) use super::key_map::KeyMap;
+    pub(crate) type KeyMap<V> = std::collections::HashMap<super::event::Key, V>;
 }
 
 #[path = "../../../../src/dedup/claims.rs"]
@@ -34,9 +34,6 @@ mod claims;
 #[path = "../../../../src/dedup/flights.rs"]
 #[allow(dead_code)]
 mod flights;
-#[path = "../../../../src/store/key_map.rs"]
-#[allow(dead_code)]
-mod key_map;
 
 use std::time::Duration;
 
