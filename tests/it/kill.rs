@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crate::disk_power::forgotten;
 use crate::harness::Acknowledged;
+use crate::harness::Arrival;
 use crate::harness::Gateway;
 use crate::harness::Github;
 use crate::harness::LARGE_EVENT;
@@ -28,8 +29,8 @@ const SENDERS: usize = 4;
 /// How long before a kill an event may have arrived that arrives again: as long as its answer may take.
 const IN_FLIGHT: Duration = Duration::from_secs(1);
 /// How long a gateway takes to start, at most; and how long a moment is at which it is killed.
-const START: Duration = Duration::from_millis(30);
-const MOMENT: Duration = Duration::from_millis(150);
+pub const START: Duration = Duration::from_millis(30);
+pub const MOMENT: Duration = Duration::from_millis(150);
 /// How long a checkpoint takes, at most.
 const CHECKPOINT: Duration = Duration::from_millis(10);
 
@@ -43,9 +44,13 @@ fn killed_again_and_again_a_gateway_delivers_nothing_again_that_it_has_acknowled
     kill_again_and_again(Mode::Upstream);
 }
 
+/// How often it is killed: as often as `DOORWARD_TESTS_KILLS` says.
+pub fn kills() -> u64 {
+    std::env::var("DOORWARD_TESTS_KILLS").map_or(KILLS, |kills| kills.parse().expect("a number"))
+}
+
 fn kill_again_and_again(mode: Mode) {
-    let kills = std::env::var("DOORWARD_TESTS_KILLS").map_or(KILLS, |kills| kills.parse().expect("a number"));
-    let begun = Instant::now();
+    let (kills, begun) = (kills(), Instant::now());
     let (sink, address) = (Sink::start(mode), Upstream::nowhere());
     let sections = mode.sections(sink.address(), address) + "[store]\nurl = \"sqlite:store.db\"\n";
     let folder = tempfile::tempdir().expect("a folder");
@@ -59,11 +64,7 @@ fn kill_again_and_again(mode: Mode) {
     let log = std::fs::metadata(folder.path().join("store.db-wal")).map_or(0, |log| log.len());
     assert!(log < 64 << 20, "the log has {log} bytes: it is never moved into the file");
     let arrivals = sink.arrivals();
-    let again = arrivals
-        .iter()
-        .enumerate()
-        .filter(|(at, arrival)| recorded.get(&arrival.id).is_some_and(|recorded| at >= recorded));
-    assert_eq!(again.map(|(_, arrival)| &arrival.id).collect::<Vec<_>>(), Vec::<&String>::new(), "recorded before");
+    assert_none_again(&arrivals, &recorded);
     assert_eq!(sink.repeated(&at, IN_FLIGHT), Vec::<String>::new(), "far from any kill");
     let mut ids: Vec<_> = arrivals.iter().map(|arrival| &arrival.id).collect();
     ids.sort_unstable();
@@ -77,6 +78,16 @@ fn kill_again_and_again(mode: Mode) {
         arrivals.len() - ids.len()
     );
     assert!(acknowledged.len() as u64 > kills && (mode == Mode::Upstream || recorded.len() as u64 > kills / 2));
+}
+
+/// Nothing has arrived after it was recorded as delivered; `recorded` says how many events had arrived then.
+#[track_caller]
+pub fn assert_none_again(arrivals: &[Arrival], recorded: &HashMap<String, usize>) {
+    let again = arrivals
+        .iter()
+        .enumerate()
+        .filter(|(at, arrival)| recorded.get(&arrival.id).is_some_and(|recorded| at >= recorded));
+    assert_eq!(again.map(|(_, arrival)| &arrival.id).collect::<Vec<_>>(), Vec::<&String>::new(), "recorded before");
 }
 
 #[test]

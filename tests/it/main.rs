@@ -61,6 +61,7 @@ mod journey_paths;
 mod keys;
 mod keys_kept;
 mod kill;
+mod kill_redis;
 mod layering;
 mod limits;
 mod observe;
