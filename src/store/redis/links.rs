@@ -37,6 +37,8 @@ pub(super) struct Address {
 #[derive(Debug)]
 pub(super) struct Links {
     pub(super) address: Address,
+    /// The one on which this was made, whoever asks first for a connection; that of who asks, if it was made on none.
+    runtime: Option<Handle>,
     /// By keyspace in a cluster, where each is on one node.
     connections: Mutex<HashMap<(Option<Keyspace>, Use), Connection>>,
     durable: Mutex<HashMap<Option<Keyspace>, Durable>>,
@@ -58,7 +60,7 @@ pub(super) enum Use {
 impl Links {
     pub(super) fn new(address: Address) -> Self {
         let (connections, durable, pools) = Default::default();
-        Self { address, connections, durable, pools }
+        Self { address, runtime: Handle::try_current().ok(), connections, durable, pools }
     }
 
     /// A connection to where these keys are.
@@ -68,6 +70,7 @@ impl Links {
         let keep = || {
             let pool = lock(&self.pools).entry(purpose).or_default().clone();
             let timeout = if purpose == Use::Requests { *timeout } else { PATIENCE };
+            let _on_it = self.runtime.as_ref().map(Handle::enter);
             Connection::keep(url, (place.as_ref(), &pool), timeout, supervisor)
         };
         lock(&self.connections).entry((place.clone(), purpose)).or_insert_with(keep).clone()
@@ -88,7 +91,10 @@ impl Links {
         let Address { url, timeout, durability, supervisor } = &self.address;
         let Some(durability) = *durability else { return self.call(space, Use::Requests, &call).await };
         let place = self.place(space);
-        let keep = || Durable::keep(url, place.as_ref(), (*timeout, durability), supervisor);
+        let keep = || {
+            let _on_it = self.runtime.as_ref().map(Handle::enter);
+            Durable::keep(url, place.as_ref(), (*timeout, durability), supervisor)
+        };
         let durable = lock(&self.durable).entry(place.clone()).or_insert_with(keep).clone();
         durable.run(call).await
     }
@@ -98,7 +104,7 @@ impl Links {
         if lock(&self.connections).values().any(Connection::was_made) {
             return true;
         }
-        let connection = spaces.first().filter(|_| Handle::try_current().is_ok());
+        let connection = spaces.first().filter(|_| self.runtime.is_some() || Handle::try_current().is_ok());
         connection.is_some_and(|space| self.connection(space, Use::Requests).was_made())
     }
 
