@@ -358,6 +358,18 @@ fn what_may_be_taken_is_found_between_what_waits_for_its_lane() {
 }
 
 #[test]
+fn a_connection_outlives_the_runtime_from_which_it_was_asked_for_first() {
+    let redis = Redis::start();
+    let process = Process::start(&redis.url());
+    let store = process.run(async { process.store.local() });
+    let probing = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let _not_yet = probing.block_on(async { store.ready(false) });
+    drop(probing);
+    let claimed = process.run(store.claim(&once(&message(1, 10), 1), LEASE));
+    assert_eq!(claimed.expect("an answer"), None);
+}
+
+#[test]
 fn what_stands_behind_deliveries_in_hand_is_taken_at_once() {
     let redis = Redis::start();
     let process = Process::start(&redis.url());
