@@ -73,8 +73,11 @@ fn what_only_the_memory_of_the_system_has_is_not_taken_for_safe_after_a_restart(
                 answer.status != 200
             });
             // ext4 may say that something is safe in the moment in which it gives up.
-            let gave_up = |event: &serde_json::Value| event.to_string().contains("Read-only file system");
-            if gateway.log().iter().any(gave_up) {
+            let gave_up = || gateway.log().iter().any(|event| event.to_string().contains("Read-only file system"));
+            wait_until("it to go on or to give up", || {
+                gave_up() || gateway.admin("/readyz").status == 200 || gateway.admin("/livez").status != 200
+            });
+            if gave_up() {
                 acknowledged.pop();
             }
             drop(gateway.kill());
