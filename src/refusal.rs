@@ -332,7 +332,7 @@ fn undelivered_row(failure: &Failure) -> Row {
     let (status, reason) = match failure {
         // The only broker is the store.
         Failure::Unacknowledged { .. } => return gateway("store_unavailable"),
-        Failure::Unreachable(_) => (StatusCode::BAD_GATEWAY, "upstream_unreachable"),
+        Failure::Unreachable(_) | Failure::Unsendable(_) => (StatusCode::BAD_GATEWAY, "upstream_unreachable"),
         Failure::Broken(_) => (StatusCode::BAD_GATEWAY, "upstream_broke_off"),
         Failure::ConnectTimedOut | Failure::TimedOut => (StatusCode::GATEWAY_TIMEOUT, "upstream_timed_out"),
         // Some providers count a redirect as success, and none may follow one to an inner address.

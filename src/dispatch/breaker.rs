@@ -176,9 +176,8 @@ impl Breaker {
         }
     }
 
-    /// The endpoint has answered. Whether that is news.
+    /// The endpoint has answered. Whether that is news. What it has asked for stands: the attempt may have begun before.
     fn succeeded(&mut self) -> bool {
-        self.quiet = None;
         let before = std::mem::take(&mut self.state);
         !matches!(before, State::Closed { .. })
     }
@@ -248,6 +247,17 @@ mod tests {
             4 => (any::<usize>(), proptest::option::weighted(0.1, 0..400_u64)).prop_map(|(which, asked)| Step::Fail(which, asked)),
             2 => (0..100_000_u64).prop_map(Step::Wait),
         ]
+    }
+
+    #[test]
+    fn an_answer_to_an_attempt_that_began_earlier_does_not_end_what_the_endpoint_has_asked_for() {
+        let limits = limits::Dispatch::default();
+        let (mut breaker, now) = (Breaker::new(limits), Instant::now());
+        assert!(!breaker.failed(false, Some(Duration::from_secs(30)), now, 0));
+        assert!(!breaker.succeeded());
+        let until = now + Duration::from_secs(30);
+        assert_eq!((breaker.permit(now), breaker.open_until(now)), (Permit::Not(until), Some(until)));
+        assert_eq!(breaker.permit(until), Permit::Any);
     }
 
     #[test]

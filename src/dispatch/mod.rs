@@ -10,6 +10,7 @@ mod metrics;
 mod policy;
 mod thread;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -142,10 +143,7 @@ impl Dispatcher {
 
 impl Running {
     async fn run(self: Arc<Self>, end: impl Future<Output = ()>) {
-        tokio::select! {
-            () = self.work() => {}
-            () = end => {}
-        }
+        self.work(end).await;
         let dispatcher = &self.dispatcher;
         let _all_ended = self.slots.acquire_many(permits(dispatcher.concurrency)).await;
         if let Err(error) = dispatcher.store.flush(&dispatcher.queue).await {
@@ -154,19 +152,21 @@ impl Running {
         }
     }
 
-    /// Takes and attempts for ever. May be dropped at any time: a delivery that is taken and not attempted goes back.
-    async fn work(self: &Arc<Self>) {
-        let Self { dispatcher, slots, .. } = &**self;
-        let Dispatcher { store, queue, clock, .. } = dispatcher;
+    /// Takes and attempts until `end`. A take is never given up half-way: what the store has claimed by then would have to wait for the
+    /// end of its lease.
+    async fn work(self: &Arc<Self>, end: impl Future<Output = ()>) {
+        let Dispatcher { store, queue, clock, .. } = &self.dispatcher;
+        let mut end = pin!(end);
         loop {
-            // A slot has to be free before anything is taken: what is taken is attempted at once.
-            let Ok(slot) = Arc::clone(slots).acquire_owned().await else { return };
-            let pass = dispatcher.breaker.pass().await;
-            let room = self.room().await;
+            let hold = tokio::select! {
+                hold = self.hold() => hold,
+                () = &mut end => return,
+            };
+            let Some((slot, pass, room)) = hold else { return };
             let is_probe = matches!(pass, Pass::Probe(_));
-            let max = if is_probe || room.bytes() == 0 { 1 } else { 1 + slots.available_permits() };
+            let max = if is_probe || room.bytes() == 0 { 1 } else { 1 + self.slots.available_permits() };
             let seen = queue.signal().count();
-            match store.take(queue, Want { max, bytes: room.bytes() }).await {
+            let wait = match store.take(queue, Want { max, bytes: room.bytes() }).await {
                 Ok(Taken { deliveries, next_due }) => {
                     let least = if deliveries.is_empty() { MIN_WAIT } else { Duration::ZERO };
                     if deliveries.is_empty() {
@@ -175,22 +175,33 @@ impl Running {
                         self.attempt_all(deliveries, (slot, pass, room));
                     }
                     let due = next_due.map(|due| due.saturating_duration_since(clock.instant()).max(least));
-                    let wait = due.unwrap_or(IDLE_WAIT).min(IDLE_WAIT);
-                    if !wait.is_zero() {
-                        tokio::select! {
-                            () = queue.signal().past(seen) => {}
-                            () = clock.sleep(wait) => {}
-                        }
-                    }
+                    due.unwrap_or(IDLE_WAIT).min(IDLE_WAIT)
                 }
                 Err(error) => {
                     drop((slot, pass, room));
-                    let (source, destination) = (dispatcher.source(), dispatcher.destination());
+                    let (source, destination) = (self.dispatcher.source(), self.dispatcher.destination());
                     tracing::debug!(source, destination, %error, "nothing can be taken off the queue");
-                    clock.sleep(STORE_PAUSE).await;
+                    tokio::select! {
+                        () = clock.sleep(STORE_PAUSE) => continue,
+                        () = &mut end => return,
+                    }
+                }
+            };
+            if !wait.is_zero() {
+                tokio::select! {
+                    () = queue.signal().past(seen) => {}
+                    () = clock.sleep(wait) => {}
+                    () = &mut end => return,
                 }
             }
         }
+    }
+
+    /// What an attempt needs: a slot has to be free before anything is taken, because what is taken is attempted at once.
+    async fn hold(&self) -> Option<(OwnedSemaphorePermit, Pass, Reserved)> {
+        let slot = Arc::clone(&self.slots).acquire_owned().await.ok()?;
+        let pass = self.dispatcher.breaker.pass().await;
+        Some((slot, pass, self.room().await))
     }
 
     /// Room for the largest message, and for more where there is some; none, when nothing is in hand and others have it all.
@@ -321,7 +332,9 @@ impl Dispatcher {
         let message = delivery.message();
         let status = answer.map(|(status, _)| status);
         let tried = (delivery.tries(), message.received_at);
-        let pause = self.policy.pause_after((status, retry_after), tried, self.clock.now(), chance);
+        // One of the clocks may have been wrong when the process began, and the other one may be set.
+        let now = self.clock.now().min(self.wall.now());
+        let pause = self.policy.pause_after((status, retry_after), tried, now, chance);
         let kept = answer.map(|(_, body)| body.get(..MAX_KEPT_ANSWER).unwrap_or(body)).unwrap_or_default();
         let at = self.wall.now();
         let failed = FailedAttempt {

@@ -40,6 +40,8 @@ use crate::query::Names;
 /// What an answer is granted beyond its time: a gateway that was stopped for a while sees that the time is up before it
 /// sees the answer that came meanwhile, and would send the event again.
 const GRACE: Duration = Duration::from_millis(20);
+/// How soon after a request was sent an idle connection ends that the other side was closing: later, it may have taken the message.
+const CLOSING: Duration = Duration::from_secs(1);
 /// How long an idle connection is kept: less than what common servers wait (Node.js: 5 s).
 const MAX_IDLE: Duration = Duration::from_secs(4);
 /// Longest a connection may take to be made: long enough for a lost first packet, which is sent again after a second.
@@ -136,7 +138,7 @@ impl Address {
             Some(_) => "&",
         };
         let address = format!("{}{joint}{query}", self.path).parse();
-        address.map_err(|_long| Failure::Unreachable("its address is too long with the query".to_owned()))
+        address.map_err(|_long| Failure::Unsendable("its address is too long with the query".to_owned()))
     }
 }
 
@@ -216,21 +218,30 @@ impl Http {
         request: impl Fn() -> Result<Outgoing, Failure>,
         sent: &mut bool,
     ) -> Result<Answer, Failure> {
+        let mut unanswered = false;
         while let Some(connection) = self.take_idle() {
             let request = request()?;
             *sent = true;
+            let begun = Instant::now();
             match self.attempt(connection, request).await {
                 Ok(answer) => return Ok(answer),
                 // It was closed while it lay idle: the next one may be open.
                 Err(Fault::Unsent) => {}
                 // It was closed as the request went out. Sending again is what the provider would do next.
-                Err(Fault::Unanswered(_)) => break,
-                Err(Fault::BrokenOff(error)) => return Err(Failure::Broken(error.to_string())),
+                Err(Fault::Unanswered(_)) if begun.elapsed() < CLOSING => {
+                    unanswered = true;
+                    break;
+                }
+                Err(Fault::Unanswered(error) | Fault::BrokenOff(error)) => {
+                    return Err(Failure::Broken(error.to_string()));
+                }
             }
         }
         let request = request()?;
         // Rare and large: exchanges on connections that are there carry no room for it.
-        let fresh = Box::pin(self.connect()).await?;
+        let fresh = Box::pin(self.connect()).await;
+        // It may have taken the message before.
+        let fresh = fresh.map_err(|failure| if unanswered { Failure::Broken(failure.to_string()) } else { failure })?;
         *sent = true;
         self.attempt(fresh, request).await.map_err(|fault| match fault {
             Fault::Unsent => Failure::Unreachable("the connection was closed at once".to_owned()),
@@ -316,7 +327,11 @@ impl Connection {
         }
         driver.drive(pin!(sender.try_send_request(request))).await.map_err(|mut error| match error.take_message() {
             Some(_request) => Fault::Unsent,
-            None => Fault::Unanswered(error.into_error()),
+            None => match error.into_error() {
+                // What came is no answer.
+                error if error.is_parse() => Fault::BrokenOff(error),
+                error => Fault::Unanswered(error),
+            },
         })
     }
 

@@ -76,6 +76,9 @@ pub enum Failure {
     /// No connection could be made.
     #[error("the upstream cannot be reached: {0}")]
     Unreachable(String),
+    /// What the message is makes it impossible to send it there, and nothing was sent.
+    #[error("the message cannot be sent there: {0}")]
+    Unsendable(String),
     /// There was no connection in time, so nothing was sent.
     #[error("the upstream did not accept a connection in time")]
     ConnectTimedOut,
@@ -144,7 +147,7 @@ impl Failure {
     pub fn is_ambiguous(&self) -> bool {
         match self {
             Self::TimedOut | Self::Broken(_) => true,
-            Self::Unreachable(_) | Self::ConnectTimedOut | Self::Answered(_) => false,
+            Self::Unsendable(_) | Self::Unreachable(_) | Self::ConnectTimedOut | Self::Answered(_) => false,
             Self::Unacknowledged { ambiguous, .. } => *ambiguous,
         }
     }
@@ -153,7 +156,8 @@ impl Failure {
     pub fn answer(&self) -> Option<&Answer> {
         match self {
             Self::Answered(answer) => Some(answer),
-            Self::Unreachable(_)
+            Self::Unsendable(_)
+            | Self::Unreachable(_)
             | Self::ConnectTimedOut
             | Self::TimedOut
             | Self::Broken(_)
@@ -163,15 +167,21 @@ impl Failure {
 
     /// Whether it shows that the endpoint is down or overloaded, so that another message would fare no better.
     pub fn blames_endpoint(&self) -> bool {
-        self.answer().is_none_or(|answer| {
-            matches!(
+        match self {
+            Self::Answered(answer) => matches!(
                 answer.status,
                 StatusCode::TOO_MANY_REQUESTS
                     | StatusCode::BAD_GATEWAY
                     | StatusCode::SERVICE_UNAVAILABLE
                     | StatusCode::GATEWAY_TIMEOUT
-            )
-        })
+            ),
+            Self::Unsendable(_) => false,
+            Self::Unreachable(_)
+            | Self::ConnectTimedOut
+            | Self::TimedOut
+            | Self::Broken(_)
+            | Self::Unacknowledged { .. } => true,
+        }
     }
 }
 

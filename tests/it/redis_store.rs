@@ -358,6 +358,25 @@ fn what_may_be_taken_is_found_between_what_waits_for_its_lane() {
 }
 
 #[test]
+fn whatever_may_leave_something_to_take_wakes_whoever_waits() {
+    let redis = Redis::start();
+    let process = Process::start(&redis.url());
+    let raised = |what: &str, act: &dyn Fn()| {
+        let seen = process.queues[0].signal().count();
+        act();
+        process.flush();
+        wait_until(what, || process.queues[0].signal().count() > seen);
+    };
+    raised("an event", &|| process.enqueue(1, None));
+    raised("a retry", &|| process.take(1).into_iter().for_each(|delivery| process.settle(delivery, retry(0))));
+    raised("what is given back", &|| drop(process.take(1)));
+    (2..4).for_each(|event| process.enqueue(event, Some(1)));
+    let first = process.take(9).into_iter().find(|delivery| number(delivery) == "2").expect("the first of its lane");
+    let first = std::cell::Cell::new(Some(first));
+    raised("the end of the first of a lane", &|| process.settle(first.take().expect("one"), delivered()));
+}
+
+#[test]
 fn a_connection_outlives_the_runtime_from_which_it_was_asked_for_first() {
     let redis = Redis::start();
     let process = Process::start(&redis.url());

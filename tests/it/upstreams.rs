@@ -112,6 +112,40 @@ fn an_upstream_that_breaks_off_is_answered_502_and_the_retry_is_delivered() {
     }
 }
 
+/// Each has connections of its own.
+const ONE_WORKER: &str = "[server]\nworkers = 1\n";
+
+#[test]
+fn what_is_no_answer_is_none_on_a_connection_that_was_used_before() {
+    let upstream = Upstream::with(|number, _| match number {
+        0 => Reply::Status(200, "{}"),
+        _ => Reply::RawThenClose(b"220 mail.example ESMTP\r\n\r\n".to_vec()),
+    });
+    let gateway = Gateway::start(&(Github::source(&upstream.url()) + ONE_WORKER));
+    assert_eq!(Github::delivery("1", "{}").send(gateway.address()).status, 200);
+    assert_eq!(Github::delivery("2", "[]").send(gateway.address()).status, 502);
+    assert_eq!((upstream.ids(), upstream.connections()), (vec!["1".to_owned(), "2".to_owned()], 1));
+}
+
+#[test]
+fn an_upstream_that_dies_with_an_event_may_have_taken_it() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let upstream = listener.local_addr().expect("an address");
+    let app = std::thread::spawn(move || {
+        let (mut stream, _peer) = listener.accept().expect("a connection");
+        drop(stream.read(&mut [0; 1 << 16]));
+        stream.write_all(GOOD).expect("an answer");
+        drop(stream.read(&mut [0; 1 << 16]));
+    });
+    let gateway = Gateway::start(&(Github::source(&format!("http://{upstream}/app")) + ONE_WORKER));
+    assert_eq!(Github::delivery("1", "{}").send(gateway.address()).status, 200);
+    let delivery = Github::delivery("2", "[]");
+    assert_eq!(delivery.send(gateway.address()).status, 502);
+    app.join().expect("it ended");
+    assert_eq!(refusals(&gateway, "upstream_broke_off"), 1.0);
+    assert_eq!(delivery.send(gateway.address()).status, 503, "it is held");
+}
+
 #[test]
 fn a_broken_off_event_is_delivered_when_it_comes_again() {
     let upstream = Upstream::with(|number, _| match number {

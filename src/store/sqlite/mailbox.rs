@@ -303,6 +303,11 @@ impl Mailbox {
         Ok(())
     }
 
+    /// Whether nothing can be written at the moment.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failing.load().is_some()
+    }
+
     /// Notes why nothing can be written, or that it can again; whether that is news.
     pub(super) fn set_failing(&self, why: Option<String>) -> bool {
         let news = why.is_some() != self.failing.load().is_some();

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -118,10 +119,12 @@ impl Writer {
         };
         let (mut touched, mut many) = (BTreeSet::new(), false);
         match written {
-            Ok(()) => {
+            Ok(written) => {
                 many = work.len() >= MANY;
                 touched = work.conclude();
-                self.wrote();
+                if written {
+                    self.wrote();
+                }
             }
             Err(error) if Fault::of(&error) == Fault::Passing => {
                 // Before those who wait are told.
@@ -132,9 +135,14 @@ impl Writer {
             Err(error) => return Err(self.lose(&error)),
         }
         self.refill_all(connection, &touched, refills).map_err(|error| self.lose(&error))?;
-        for aside in asides {
+        let mut asides = VecDeque::from(asides);
+        while let Some(aside) = asides.pop_front() {
             aside(connection, &mut || match self.shared.mailbox.next(Duration::ZERO) {
-                Some(batch) => self.turn(connection, batch, beat),
+                Some(mut batch) => {
+                    // One after the other.
+                    asides.extend(batch.asides.drain(..));
+                    self.turn(connection, batch, beat)
+                }
                 None => Ok(()),
             })?;
         }
@@ -144,7 +152,7 @@ impl Writer {
         Ok(())
     }
 
-    /// A batch is committed, or there was nothing to write: whether more can be is seen when it comes.
+    /// Something is committed.
     fn wrote(&self) {
         if self.shared.mailbox.set_failing(None) {
             tracing::info!(path = %self.shared.path.display(), "the store's file can be written again");
@@ -254,11 +262,13 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, connection: &Connection, work: &mut Work) -> rusqlite::Result<()> {
+    /// Writes a batch; whether there was anything to write. After a failure there is: nobody else would find out that it is over.
+    fn write(&mut self, connection: &Connection, work: &mut Work) -> rusqlite::Result<bool> {
         let (now, due) = (self.shared.wall.now(), self.shared.pauses.now());
         let purge = self.retention.is_due(now);
-        if work.batch.is_read_only() && !purge {
-            return Ok(());
+        let is_failing = self.shared.mailbox.is_failing();
+        if work.batch.is_read_only() && !purge && !is_failing {
+            return Ok(false);
         }
         if self.shared.mailbox.healthy().is_err() {
             // Their senders are answered when the replies are dropped.
@@ -284,8 +294,11 @@ impl Writer {
             let (last, checkpoint, arrived) = (self.last, self.shared.log.checkpoint(), work.arrived());
             self.retention.purge(&transaction, Bounds { now, keep: &keep, last, checkpoint, arrived })?;
         }
+        if is_failing {
+            statements::touch(&transaction)?;
+        }
         transaction.commit()?;
-        Ok(())
+        Ok(true)
     }
 
     /// Reads what may be attempted, where somebody waits for it or something has changed, and tells the dispatchers.
