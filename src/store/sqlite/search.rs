@@ -38,20 +38,35 @@ pub(super) struct Search<'f> {
 /// Messages and destinations.
 pub(super) type Found = crate::store::search::Found<(i64, i64), i64>;
 
-/// Message, destination and state of a delivery, and whether its message is what a filter says of messages, if that is asked.
-const COLUMNS: &str = "message, destination, state,
-     iif(?5, (SELECT (?6 IS NULL OR event_id = ?6) AND (?7 IS NULL OR type = ?7) AND received >= ?8 AND received < ?9
-              FROM messages WHERE id = message), 1)";
+/// What a filter says of a message.
+macro_rules! is_meant {
+    () => {
+        "(?6 IS NULL OR event_id = ?6) AND (?7 IS NULL OR type = ?7) AND received >= ?8 AND received < ?9"
+    };
+}
+
+// Each has message, destination and state of a delivery, and whether its message is what a filter says of messages, if that is asked.
 /// Through the deliveries to one destination in one state, which is not "delivered".
-const BY_STATE: &str = "FROM deliveries INDEXED BY by_state
-     WHERE destination = ?3 AND state = ?4 AND state <> 5 AND message > ?1 AND message < ?2 ORDER BY message";
+const BY_STATE: &str = concat!(
+    "SELECT message, destination, state, iif(?5, (SELECT ",
+    is_meant!(),
+    " FROM messages WHERE id = message), 1) FROM deliveries INDEXED BY by_state
+     WHERE destination = ?3 AND state = ?4 AND state <> 5 AND message > ?1 AND message < ?2 ORDER BY message"
+);
 /// Through all deliveries.
-const ALL: &str = "FROM deliveries NOT INDEXED WHERE message > ?1 AND message < ?2 ORDER BY message";
+const ALL: &str = "SELECT message, destination, state, ?9 IS NOT NULL FROM deliveries NOT INDEXED
+     WHERE message > ?1 AND message < ?2 ORDER BY message";
+/// Through all messages, and the deliveries of those that are what a filter says: others have none.
+const BY_MESSAGE: &str = concat!(
+    "SELECT id, ifnull(destination, -1), ifnull(state, -1), 1
+     FROM messages LEFT JOIN deliveries NOT INDEXED ON message = iif(",
+    is_meant!(),
+    ", id, NULL) WHERE id > ?1 AND id < ?2 ORDER BY id"
+);
 
 /// A statement that goes this way.
 fn sql(walk: &str, direction: Direction) -> String {
-    let order = if direction == Direction::NewestFirst { "DESC" } else { "ASC" };
-    format!("SELECT {COLUMNS} {walk} {order}")
+    format!("{walk} {}", if direction == Direction::NewestFirst { "DESC" } else { "ASC" })
 }
 
 impl Search<'_> {
@@ -61,7 +76,11 @@ impl Search<'_> {
         let Filter { kind, id, from, until, .. } = self.filter;
         let asks = kind.is_some() || id.is_some() || from.is_some() || until.is_some();
         let (from, until) = (from.map_or(i64::MIN, Moment::millis), until.map_or(i64::MAX, Moment::millis));
-        let (walk, ways) = (if self.states.contains(&State::Delivered) { ALL } else { BY_STATE }, self.ways());
+        let (walk, ways) = match (self.states.contains(&State::Delivered), asks) {
+            (false, _) => (BY_STATE, self.ways()),
+            (true, true) => (BY_MESSAGE, self.ways()),
+            (true, false) => (ALL, self.ways()),
+        };
         let count = i64::try_from(ways.len().max(1)).unwrap_or(i64::MAX);
         // A walk may use what those before it have left, and its share in any case.
         let (share, mut left) = (self.max_scanned.saturating_add(count - 1) / count, self.max_scanned);
@@ -294,9 +313,11 @@ mod tests {
         };
         let message = "CORRELATED SCALAR SUBQUERY 1; SEARCH messages USING INTEGER PRIMARY KEY (rowid=?)";
         for direction in [Direction::NewestFirst, Direction::OldestFirst] {
+            assert_eq!(plan(&sql(ALL, direction)), "SEARCH deliveries USING PRIMARY KEY (message>? AND message<?)");
             assert_eq!(
-                plan(&sql(ALL, direction)),
-                format!("SEARCH deliveries USING PRIMARY KEY (message>? AND message<?); {message}")
+                plan(&sql(BY_MESSAGE, direction)),
+                "SEARCH messages USING INTEGER PRIMARY KEY (rowid>? AND rowid<?); \
+                 SEARCH deliveries USING PRIMARY KEY (message=?) LEFT-JOIN"
             );
             assert_eq!(
                 plan(&sql(BY_STATE, direction)),
