@@ -256,15 +256,19 @@ impl Server {
         self.shared.stop_taking();
         self.phase.send_replace(Phase::Finishing);
         let drain_timeout = self.shared.settings.server.drain_timeout;
-        tokio::select! {
-            _all_gone = self.workers.recv() => return Ok(()),
-            () = tokio::time::sleep(drain_timeout) => {}
-            () = hurry => {}
+        let finished = tokio::select! {
+            _all_gone = self.workers.recv() => true,
+            () = tokio::time::sleep(drain_timeout) => false,
+            () = hurry => false,
+        };
+        let cut = if finished { 0 } else { self.shared.metrics.in_flight.get() };
+        if !finished {
+            self.phase.send_replace(Phase::Cut);
+            // A worker that does not even end now is not waited for.
+            let _ended = tokio::time::timeout(Duration::from_secs(1), self.workers.recv()).await;
         }
-        let cut = self.shared.metrics.in_flight.get();
-        self.phase.send_replace(Phase::Cut);
-        // A worker that does not even end now is not waited for.
-        let _ended = tokio::time::timeout(Duration::from_secs(1), self.workers.recv()).await;
+        // A read that still runs may keep a handle of it.
+        self.shared.store.close();
         if cut > 0 { Err(Failure::Cut(cut)) } else { Ok(()) }
     }
 }

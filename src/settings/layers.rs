@@ -1,5 +1,6 @@
 //! Finds the layers of the configuration and puts them over each other: the embedded defaults, the file, the environment.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use config::Config;
@@ -26,11 +27,11 @@ pub(super) fn usual(section: &str, key: &str) -> Result<String, String> {
     value.map(str::to_owned).ok_or_else(|| format!("the defaults have no {section}.{key}"))
 }
 
-/// All layers in one, and the file to look for lines in.
+/// All layers in one, the file, and the lines of its keys.
 pub(super) struct Layers {
     root: Map<String, Value>,
     file: String,
-    text: String,
+    lines: HashMap<String, usize>,
 }
 
 impl Layers {
@@ -46,22 +47,23 @@ impl Layers {
             problems
         };
         let text = std::fs::read_to_string(path).map_err(|error| fatal(format!("cannot read it: {error}")))?;
-        Self::stack(file.clone(), text).map_err(fatal)
+        Self::stack(file.clone(), &text).map_err(fatal)
     }
 
-    fn stack(file: String, text: String) -> Result<Self, String> {
+    fn stack(file: String, text: &str) -> Result<Self, String> {
         // Read by `toml` first: it points at line and column. The line itself, which it would show too, may hold a secret.
-        DeTable::parse(&text).map_err(|error| pointed(&text, &error))?;
+        let document = DeTable::parse(text).map_err(|error| pointed(text, &error))?;
+        let lines = lines(text, document.get_ref());
         let stacked = Config::builder()
             .add_source(File::from_str(DEFAULTS, FileFormat::Toml))
-            .add_source(File::from_str(&text, FileFormat::Toml))
+            .add_source(File::from_str(text, FileFormat::Toml))
             .add_source(Environment::with_prefix(PREFIX).prefix_separator(SEPARATOR).separator(SEPARATOR))
             .build()
             .map_err(|error| error.to_string())?;
         let ValueKind::Table(root) = stacked.cache.kind else {
             return Err("is not a table of keys and values".to_owned());
         };
-        Ok(Self { root, file, text })
+        Ok(Self { root, file, lines })
     }
 
     pub(super) fn root(&self) -> &Map<String, Value> {
@@ -80,19 +82,31 @@ impl Layers {
         }
     }
 
-    fn line(&self, key: &str) -> Option<usize> {
-        let document = DeTable::parse(&self.text).ok()?;
-        let mut table = document.get_ref();
-        let mut found = None;
-        for part in key.split('.') {
-            let Some((name, value)) = table.get_key_value(part) else { break };
-            found = Some(name.span().start);
-            let DeValue::Table(inner) = value.get_ref() else { break };
-            table = inner;
+    fn line(&self, mut key: &str) -> Option<usize> {
+        loop {
+            if let Some(line) = self.lines.get(key) {
+                return Some(*line);
+            }
+            key = key.rsplit_once('.')?.0;
         }
-        let before = self.text.get(..found?)?;
-        Some(before.matches('\n').count() + 1)
     }
+}
+
+/// On which lines the keys of a file stand, those in tables with the names of these before them.
+fn lines(text: &str, document: &DeTable<'_>) -> HashMap<String, usize> {
+    let ends: Vec<_> = text.match_indices('\n').map(|(at, _)| at).collect();
+    let mut lines = HashMap::new();
+    let mut tables = vec![(String::new(), document)];
+    while let Some((prefix, table)) = tables.pop() {
+        for (name, value) in table {
+            let key = format!("{prefix}{}", name.get_ref());
+            if let DeValue::Table(inner) = value.get_ref() {
+                tables.push((format!("{key}."), inner));
+            }
+            lines.insert(key, 1 + ends.partition_point(|end| *end < name.span().start));
+        }
+    }
+    lines
 }
 
 /// Where a syntax error is and what it is.

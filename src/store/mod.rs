@@ -282,6 +282,15 @@ impl Store {
         }
     }
 
+    /// Waits until everything is written, at the end of a process, whoever else may still have a handle; a disk that hangs is not waited
+    /// for. What uses the store afterwards may be told that it is unavailable, or nothing.
+    pub fn close(&self) {
+        match self {
+            Self::Sqlite(sqlite) => sqlite.close(),
+            Self::Memory(_) | Self::Redis(_) => {}
+        }
+    }
+
     /// Does what queues need beside being asked, on the runtime that this is called on, until it ends.
     pub fn maintain(&self, supervisor: &Supervisor) {
         match self {

@@ -8,6 +8,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -126,6 +127,15 @@ fn is_beside(ending: &[u8]) -> bool {
         || ending.starts_with(b"-wal.kept-")
         || ending.starts_with(b"-dedupe.")
         || [&b"-wal"[..], b"-shm"].contains(&ending)
+}
+
+/// Whether a file that is open is still the one of this path. One of which nothing can be said is.
+pub(super) fn is_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(open), Ok(there)) => (open.dev(), open.ino()) == (there.dev(), there.ino()),
+        (_, Err(error)) => error.kind() != io::ErrorKind::NotFound,
+        (Err(_), Ok(_)) => true,
+    }
 }
 
 #[cfg(test)]

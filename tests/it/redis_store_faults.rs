@@ -243,6 +243,27 @@ fn what_somebody_has_deleted_by_hand_holds_up_nothing() {
 }
 
 #[test]
+fn a_lane_goes_on_whose_head_was_never_stored_or_is_forgotten() {
+    let redis = Redis::start();
+    let process = Process::start(&redis.url());
+    let key = |name: &str| format!("doorward:{{shop}}:d:default:{name}");
+    redis.command::<()>(&["SET", &key("ready"), "of another type"]);
+    process.try_enqueue(1, Some(1), 10).expect_err("refused");
+    redis.command::<()>(&["DEL", &key("ready")]);
+    (1..3).for_each(|event| process.enqueue(event, Some(1)));
+    let mut first = process.take(9);
+    assert_eq!(first.iter().map(number).collect::<Vec<_>>(), ["1"]);
+    redis.command::<()>(&["DEL", &key("lanes")]);
+    process.enqueue(3, Some(2));
+    process.settle(first.remove(0), delivered());
+    wait_until("the second of the lane", || {
+        let mut numbers = process.numbers(9);
+        numbers.sort_unstable();
+        numbers == ["2", "3"]
+    });
+}
+
+#[test]
 fn a_key_that_is_deleted_by_hand_costs_no_delivery_and_no_order() {
     for key in ["ready", "due", "lanes", "blocked", "retrying", "open"] {
         let redis = Redis::start();

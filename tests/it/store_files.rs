@@ -12,6 +12,7 @@ use crate::harness::TOKEN;
 use crate::harness::doorward;
 use crate::harness::picky;
 use crate::harness::steerable;
+use crate::harness::wait_until;
 
 fn run(arguments: &[&str]) -> Output {
     doorward().arg("store").args(arguments).env("TOKEN", TOKEN).output().expect("it runs")
@@ -104,4 +105,20 @@ fn a_damaged_file_is_told_and_recovered() {
     std::os::unix::fs::FileExt::write_all_at(&file, &[7; 4096], (pages - 1) * 4096).expect("damaged");
     let told = complained(&run(&["check", shown(&path)]));
     assert!(told.contains("store.db: damaged, "), "{told}");
+}
+
+#[test]
+fn a_file_that_is_removed_under_a_gateway_takes_no_more_events_until_it_is_back() {
+    let upstream = picky();
+    let gateway = Gateway::start(&steerable(&upstream.url()));
+    gateway.take(&["fine-1"]);
+    let (file, elsewhere) = (gateway.folder().join("store.db"), gateway.folder().join("elsewhere.db"));
+    std::fs::rename(&file, &elsewhere).expect("renamed");
+    wait_until("it to be seen", || gateway.admin("/readyz").status == 503);
+    let said = gateway.admin("/readyz").text();
+    assert!(said.contains("was removed or replaced"), "{said}");
+    assert!(Github::delivery("fine-2", "{}").send(gateway.address()).asks_to_come_again());
+    std::fs::rename(&elsewhere, &file).expect("renamed");
+    wait_until("it to go on", || gateway.admin("/readyz").status == 200);
+    gateway.take(&["fine-2"]);
 }

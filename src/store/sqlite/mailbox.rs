@@ -46,6 +46,8 @@ pub(super) struct Mailbox {
     full: AtomicBool,
     /// Whether the WAL is too long for more messages.
     long: AtomicBool,
+    /// Whether there is another file in the place of the store's, or none.
+    displaced: AtomicBool,
     /// Tasks that send the replies.
     wakes: Background,
 }
@@ -170,6 +172,7 @@ impl Mailbox {
             outcomes: AtomicUsize::new(0),
             full: AtomicBool::new(false),
             long: AtomicBool::new(false),
+            displaced: AtomicBool::new(false),
             wakes: Background::default(),
         }
     }
@@ -287,6 +290,9 @@ impl Mailbox {
             return Err(Unavailable(why.clone()));
         }
         self.room()?;
+        if self.displaced.load(Ordering::Relaxed) {
+            return Err(Unavailable("the SQLite file was removed or replaced while it was in use".to_owned()));
+        }
         if self.long.load(Ordering::Relaxed) {
             return Err(Unavailable(
                 "somebody reads the SQLite file for so long that its WAL gets too long".to_owned(),
@@ -318,6 +324,11 @@ impl Mailbox {
     /// Notes whether there is too little room; whether that is news.
     pub(super) fn set_full(&self, full: bool) -> bool {
         self.full.swap(full, Ordering::Relaxed) != full
+    }
+
+    /// Notes whether the file is in its place; whether that is news.
+    pub(super) fn set_displaced(&self, displaced: bool) -> bool {
+        self.displaced.swap(displaced, Ordering::Relaxed) != displaced
     }
 
     /// Notes whether the WAL is too long; whether that is news.

@@ -35,6 +35,8 @@ mod volatile;
 mod writer;
 
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use std::time::Instant;
@@ -88,8 +90,8 @@ const JOIN_PAUSE: Duration = Duration::from_millis(1);
 pub struct Sqlite {
     shared: Arc<Shared>,
     fsync: bool,
-    threads: Vec<JoinHandle<()>>,
-    log_thread: Option<JoinHandle<()>>,
+    /// The housekeeper, the writer and the dedupe log's; none when it is closed.
+    threads: Mutex<Option<[JoinHandle<()>; 3]>>,
     min_free: u64,
     /// What goes on with the next call.
     recovery: tokio::sync::Mutex<Option<Recovery>>,
@@ -270,24 +272,30 @@ impl Sqlite {
     }
 }
 
-impl Drop for Sqlite {
+impl Sqlite {
     /// Waits until everything is written, but not for ever: a disk that hangs must not keep a gateway from ending, which is then
-    /// the same as a kill.
-    fn drop(&mut self) {
-        let deadline = Instant::now() + CLOSE;
+    /// the same as a kill. Nothing is stored from then on.
+    pub(super) fn close(&self) {
+        let Some(threads) = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        let ([housekeeper, writer, log], deadline) = (threads, Instant::now() + CLOSE);
         self.shared.housekeeper.close();
-        for thread in self.threads.drain(..) {
-            if !joined(thread, deadline) {
-                return;
-            }
-            // The housekeeper is the first: what it could not do, the writer must not try again.
-            self.shared.mailbox.close();
+        if !joined(housekeeper, deadline) {
+            return;
+        }
+        // What the housekeeper could not do, the writer must not try again.
+        self.shared.mailbox.close();
+        if !joined(writer, deadline) {
+            return;
         }
         // What was stored last is in the log before that ends.
         self.shared.log.close();
-        if let Some(thread) = self.log_thread.take() {
-            joined(thread, deadline);
-        }
+        joined(log, deadline);
+    }
+}
+
+impl Drop for Sqlite {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 

@@ -99,13 +99,12 @@ impl Sqlite {
             damaged: false,
         };
         writer.connection = Some(writer.open().map_err(|failure| failure.explain(path))?);
-        let (threads, log_thread) = threads(options.supervisor, &shared, writer)
+        let threads = threads(options.supervisor, &shared, writer)
             .map_err(|error| format!("cannot start a thread of the store: {error}"))?;
         Ok(Self {
             shared,
             fsync: options.fsync,
-            threads,
-            log_thread: Some(log_thread),
+            threads: Mutex::new(Some(threads)),
             min_free: options.min_free,
             recovery: tokio::sync::Mutex::default(),
         })
@@ -131,12 +130,8 @@ fn share(path: &Path, options: &Options<'_>, (log, owned): (DedupeLog, File)) ->
     })
 }
 
-/// Starts the threads: the housekeeper is the first that has to end, the dedupe log's is the last.
-fn threads(
-    supervisor: &Supervisor,
-    shared: &Arc<Shared>,
-    mut writer: Writer,
-) -> io::Result<(Vec<JoinHandle<()>>, JoinHandle<()>)> {
+/// Starts the threads: the housekeeper's, the writer's and the dedupe log's.
+fn threads(supervisor: &Supervisor, shared: &Arc<Shared>, mut writer: Writer) -> io::Result<[JoinHandle<()>; 3]> {
     let (keeps, log) = (Arc::clone(shared), Arc::clone(&shared.log));
     let housekeeper = supervisor.thread(Task::SqliteCheckpointer, move |beat| {
         keeps.housekeeper.run(&keeps.connections, &keeps.mailbox, beat);
@@ -144,7 +139,7 @@ fn threads(
     })?;
     let writer = supervisor.thread(Task::SqliteWriter, move |beat| writer.run(beat))?;
     let log = supervisor.thread(Task::DedupeLog, move |beat| log.run(beat))?;
-    Ok((vec![housekeeper, writer], log))
+    Ok([housekeeper, writer, log])
 }
 
 /// Opens the file for the writer; whether it is a new one, which has a layout now.

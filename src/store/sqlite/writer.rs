@@ -113,6 +113,7 @@ impl Writer {
         beat.beat();
         let begun = Instant::now();
         self.check_free_space();
+        self.check_place();
         let written = match trouble {
             Some(error) => Err(error),
             None => self.keep_wal_short(connection).and_then(|()| self.write(connection, &mut work)),
@@ -247,6 +248,27 @@ impl Writer {
             }
         }
         Ok(())
+    }
+
+    /// What is stored in a file that has no name any more is lost when the gateway ends.
+    fn check_place(&self) {
+        let shared = &self.shared;
+        let is_there = {
+            let owned = shared.owned.lock().unwrap_or_else(PoisonError::into_inner);
+            private::is_at(&owned, &shared.path)
+        };
+        if shared.mailbox.set_displaced(!is_there) {
+            let path = shared.path.display();
+            if is_there {
+                tracing::info!(%path, "the store's file is in its place again: events are taken again");
+            } else {
+                tracing::error!(
+                    %path,
+                    "the store's file was removed or replaced: no more events are taken, and what is stored is lost when the \
+                     gateway ends; `doorward store backup DIR` copies it before"
+                );
+            }
+        }
     }
 
     /// New messages are refused before the disk is full, so that there is room to record what becomes of the others.

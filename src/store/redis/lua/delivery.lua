@@ -36,9 +36,10 @@ local function take_again(id)
   redis.call('ZADD', retrying, millis(id), id)
 end
 
--- A delivery has ended: if it was the head of its lane, the oldest that is blocked follows.
+-- A delivery has ended: if it was the head of its lane, or the lane has lost its head, the oldest that is blocked follows.
 local function promote(lane, id)
-  if redis.call('HGET', lanes, lane) ~= id then
+  local current = redis.call('HGET', lanes, lane)
+  if current and current ~= id then
     redis.call('ZREM', blocked, place(lane, id))
     return
   end

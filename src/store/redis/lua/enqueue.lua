@@ -45,9 +45,14 @@ local function deliver()
     redis.call('ZADD', open, millis, id)
   end
 end
--- A key of another type ends the script and undoes nothing. Whatever names a message that is not there is skipped.
+-- A key of another type ends the script and undoes nothing. Whatever names a message that is not there is skipped, but for the head of
+-- a lane.
 local stored, why = pcall(deliver)
 if not stored then
+  for n = 1, count do
+    local lanes, lane = KEYS[stream + 4 * n - 2], ARGV[5 + n]
+    if lane ~= '' and redis.pcall('HGET', lanes, lane) == id then redis.call('HDEL', lanes, lane) end
+  end
   redis.call('XDEL', KEYS[stream], id)
   return type(why) == 'table' and why or redis.error_reply(why)
 end
