@@ -411,7 +411,7 @@ mod tests {
         let long = address("http://app/hook", &format!("/in?{}", "a".repeat(room + 1)));
         assert_eq!(
             long.expect_err("too long").to_string(),
-            "the upstream cannot be reached: its address is too long with the query"
+            "the message cannot be sent there: its address is too long with the query"
         );
     }
 }
