@@ -20,20 +20,20 @@ use super::runtime;
 use super::say;
 use super::say_json;
 use super::shown_address;
+use crate::base::secret::Secret;
+use crate::base::time::Format;
+use crate::base::time::Moment;
+use crate::config::Settings;
+use crate::config::usual_ttl;
 use crate::explain;
 use crate::explain::Capture;
 use crate::explain::Case;
 use crate::explain::Cause;
 use crate::explain::Explanation;
 use crate::explain::Taken;
-use crate::params::Params;
+use crate::extract::params::Params;
 use crate::profile::Profile;
-use crate::refusal::Refusal;
-use crate::secret::Secret;
-use crate::settings::Settings;
-use crate::settings::usual_ttl;
-use crate::time::Format;
-use crate::time::Moment;
+use crate::source::refusal::Refusal;
 
 /// The options or the captured request cannot be read.
 const UNREADABLE: u8 = 2;

@@ -22,9 +22,9 @@ use clap::Parser;
 use clap::Subcommand;
 use serde_json::Value;
 
-use crate::escape;
-use crate::problem::Problems;
-use crate::settings::Settings;
+use crate::base::escape;
+use crate::base::problem::Problems;
+use crate::config::Settings;
 
 /// A bad configuration; `EX_CONFIG` of sysexits.h.
 const EX_CONFIG: u8 = 78;

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use super::profiles;
 use super::warn_of_text;
-use crate::params;
-use crate::params::Params;
+use crate::base::secret::Secret;
+use crate::base::secret::SecretRef;
+use crate::extract::params;
+use crate::extract::params::Params;
 use crate::profile::Profile;
 use crate::profile::Profiles;
-use crate::secret::Secret;
-use crate::secret::SecretRef;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ProviderOptions {

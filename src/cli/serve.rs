@@ -10,10 +10,10 @@ use tokio::signal::unix::signal;
 use super::ConfigFile;
 use super::complain;
 use super::runtime;
-use crate::limits::Limits;
+use crate::base::limits::Limits;
+use crate::base::supervisor;
+use crate::config::Settings;
 use crate::server::Server;
-use crate::settings::Settings;
-use crate::supervisor;
 use crate::telemetry;
 
 pub(super) fn run(file: &ConfigFile) -> ExitCode {

@@ -13,12 +13,13 @@ use super::provider::ProviderOptions;
 use super::say;
 use super::say_as_it_is;
 use super::say_json;
+use crate::base::secret::Secret;
+use crate::base::time::Moment;
 use crate::profile::Credentials;
 use crate::profile::Holder;
 use crate::profile::Profile;
 use crate::profile::Scheme;
 use crate::profile::Verifier;
-use crate::secret::Secret;
 use crate::sign;
 use crate::sign::Id;
 use crate::sign::Kind;
@@ -26,7 +27,6 @@ use crate::sign::Order;
 use crate::sign::PrivateKey;
 use crate::sign::Public;
 use crate::sign::Request;
-use crate::time::Moment;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

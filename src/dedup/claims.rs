@@ -3,9 +3,9 @@
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::event::Key;
 use crate::message::Keys;
 use crate::store::KeyMap;
+use crate::verify::identity::Key;
 
 /// The claims of a process. `W` is somebody who waits for an outcome.
 #[derive(Debug)]

@@ -8,9 +8,9 @@ use std::sync::PoisonError;
 
 use http::HeaderValue;
 
-use crate::event::Key;
+use crate::base::time::Moment;
 use crate::message::Message;
-use crate::time::Moment;
+use crate::verify::identity::Key;
 
 /// How an event came first.
 #[derive(Debug, Clone)]

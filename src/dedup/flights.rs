@@ -11,13 +11,13 @@ use super::claims::Claims;
 use super::claims::End;
 use super::claims::Entry;
 use super::claims::Holder;
-use crate::clock::Clock;
-use crate::limits;
+use crate::base::clock::Clock;
+use crate::base::limits;
+use crate::base::sync::AtomicU64;
+use crate::base::sync::Mutex;
+use crate::base::sync::Ordering;
 use crate::message::Keys;
 use crate::store::Token;
-use crate::sync::AtomicU64;
-use crate::sync::Mutex;
-use crate::sync::Ordering;
 
 /// All flights of the process. None is given up for another, so that no source crowds out another one.
 #[derive(Debug)]
@@ -104,8 +104,8 @@ impl Drop for Flight {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::Key;
-    use crate::time::Moment;
+    use crate::base::time::Moment;
+    use crate::verify::identity::Key;
 
     #[test]
     fn an_event_that_may_have_been_delivered_is_claimed_again_after_the_time_that_the_limit_says() {

@@ -17,7 +17,6 @@ pub use self::firsts::First;
 pub use self::firsts::Firsts;
 pub use self::flights::Flight;
 pub use self::flights::Flights;
-use crate::event::Ignored;
 use crate::message::Keys;
 use crate::message::Message;
 use crate::store::Earlier;
@@ -27,6 +26,7 @@ use crate::store::Noted;
 use crate::store::Once;
 use crate::store::Store;
 use crate::store::Unavailable;
+use crate::verify::identity::Ignored;
 
 /// What happens while the store does not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,7 +161,7 @@ impl Dedup {
         lease.flight.land(false);
     }
 
-    /// The event may have been delivered: others wait for [`limits::Dedup::ambiguous`](crate::limits::Dedup::ambiguous) before
+    /// The event may have been delivered: others wait for [`limits::Dedup::ambiguous`](crate::base::limits::Dedup::ambiguous) before
     /// they try.
     pub async fn hold(&self, lease: Lease) {
         if lease.stored {

@@ -10,9 +10,9 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
-use crate::clock::Clock;
-use crate::limits;
-use crate::time::Moment;
+use crate::base::clock::Clock;
+use crate::base::limits;
+use crate::base::time::Moment;
 
 /// The circuit breaker of one endpoint, which all destinations share that deliver to it.
 #[derive(Debug)]

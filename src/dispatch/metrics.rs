@@ -5,8 +5,8 @@ use prometheus::Histogram;
 use prometheus::IntCounter;
 use prometheus::IntGauge;
 
+use crate::base::time::Moment;
 use crate::store::Stats;
-use crate::time::Moment;
 
 /// The metrics of one destination.
 #[derive(Debug, Clone)]

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use crate::base::time::Moment;
 use crate::store::Tries;
-use crate::time::Moment;
 
 /// Longest that an endpoint may ask to be left alone.
 pub(super) const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);

@@ -9,12 +9,12 @@ use tokio::sync::mpsc;
 use tokio::sync::watch;
 
 use super::Dispatcher;
+use crate::base::supervisor::Heartbeat;
+use crate::base::supervisor::Lost;
+use crate::base::supervisor::Phase;
+use crate::base::supervisor::Supervisor;
+use crate::base::supervisor::Task;
 use crate::store::Store;
-use crate::supervisor::Heartbeat;
-use crate::supervisor::Lost;
-use crate::supervisor::Phase;
-use crate::supervisor::Supervisor;
-use crate::supervisor::Task;
 use crate::target;
 
 /// Starts the thread, which delivers until the gateway stops; it holds `alive` until then. `prepare` is called on its runtime, again

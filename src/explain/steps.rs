@@ -15,24 +15,24 @@ use super::words::duration;
 use super::words::proof;
 use super::words::secret;
 use super::words::signed;
-use crate::auth::Failure;
-use crate::auth::Member;
-use crate::auth::Scheme;
-use crate::body::Inbound;
-use crate::body::Unreadable;
-use crate::condition::Condition;
-use crate::content_coding::Coding;
-use crate::field::Field;
-use crate::field::Values;
-use crate::field::Wants;
+use crate::extract::condition::Condition;
+use crate::extract::field::Field;
+use crate::extract::field::Values;
+use crate::extract::field::Wants;
+use crate::http::body::Inbound;
+use crate::http::body::Unreadable;
+use crate::http::content_coding::Coding;
+use crate::verify::Failure;
+use crate::verify::Member;
+use crate::verify::Scheme;
 
+use crate::config::Judge;
+use crate::extract::template::Context;
 use crate::profile;
 use crate::profile::Combination;
 use crate::profile::ContentEncoding;
 use crate::profile::Handshake;
 use crate::profile::Reference;
-use crate::settings::Judge;
-use crate::template::Context;
 
 /// One thing that was done.
 #[derive(Debug, Clone, PartialEq, Eq)]

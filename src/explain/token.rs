@@ -6,9 +6,9 @@ use serde_json::Value;
 use super::Case;
 use super::words;
 use super::words::duration;
-use crate::params;
+use crate::base::time::Moment;
+use crate::extract::params;
 use crate::profile::Jwt;
-use crate::time::Moment;
 
 /// Longest claim that is shown whole, in characters.
 const MAX_SHOWN: usize = 120;

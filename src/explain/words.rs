@@ -1,9 +1,9 @@
 //! How steps and causes are worded. Of digests a few characters are told, of secrets nothing.
 
-use crate::mac;
+use crate::extract::mac;
+use crate::extract::template::Filled;
 use crate::profile;
 use crate::profile::Hash;
-use crate::template::Filled;
 
 /// What proves a request, and where it stands.
 pub(super) fn proof(scheme: &profile::Scheme) -> String {

@@ -16,16 +16,16 @@ use prometheus::IntGauge;
 use super::Endpoint;
 use super::Gateway;
 use super::Received;
-use crate::admission::Permit;
-use crate::admission::Reserved;
-use crate::body::Inbound;
+use crate::base::escape;
 use crate::dedup::First;
-use crate::escape;
-use crate::refusal::Blame;
-use crate::refusal::Refusal;
-use crate::reply;
-use crate::reply::Answers;
-use crate::reply::Outcome;
+use crate::http::admission::Permit;
+use crate::http::admission::Reserved;
+use crate::http::body::Inbound;
+use crate::source::refusal::Blame;
+use crate::source::refusal::Refusal;
+use crate::source::reply;
+use crate::source::reply::Answers;
+use crate::source::reply::Outcome;
 use crate::target::Receipt;
 
 /// One request from its head to its answer: what the log and the metrics will say about it.

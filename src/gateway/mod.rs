@@ -1,6 +1,7 @@
 //! The journey of a webhook, as one worker drives it: `receive` decides whether to believe it, `forward` hands it on.
 
 mod exchange;
+pub mod route;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,25 +17,23 @@ use hyper::body::Incoming;
 use prometheus::Histogram;
 
 use self::exchange::Exchange;
-use crate::admission::Connection;
-use crate::body;
-use crate::body::Inbound;
+use crate::base::time::Moment;
 use crate::dedup::Claim;
 use crate::dedup::Dedup;
-use crate::event::Event;
-use crate::event::Lane;
-use crate::handshake;
+use crate::gateway::route::Routes;
+use crate::http::admission::Connection;
+use crate::http::body;
+use crate::http::body::Inbound;
+use crate::http::origin::Peer;
+use crate::http::origin::TrustedProxies;
 use crate::message::Credentials;
 use crate::message::Keys;
 use crate::message::Message;
-use crate::origin::Peer;
-use crate::origin::TrustedProxies;
-use crate::refusal::Refusal;
-use crate::refusal::Unserved;
-use crate::reply::Outcome;
-use crate::route::Routes;
 use crate::source::Source;
 use crate::source::Want;
+use crate::source::refusal::Refusal;
+use crate::source::refusal::Unserved;
+use crate::source::reply::Outcome;
 use crate::store::Earlier;
 use crate::store::Keyspace;
 use crate::store::Known;
@@ -47,7 +46,9 @@ use crate::target::Target;
 use crate::telemetry::Metrics;
 use crate::telemetry::Sampler;
 use crate::telemetry::SourceMetrics;
-use crate::time::Moment;
+use crate::verify::handshake;
+use crate::verify::identity::Event;
+use crate::verify::identity::Lane;
 
 /// Everything one worker needs to handle requests.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use http::header;
 
 use super::Headers;
 use super::TRACEPARENT;
-use crate::origin::Client;
+use crate::http::origin::Client;
 use crate::profile;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");

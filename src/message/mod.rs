@@ -11,11 +11,11 @@ use http::HeaderValue;
 use http::Method;
 
 use self::headers::Sorted;
-use crate::body::Inbound;
-use crate::event::Event;
-pub use crate::event::Keys;
+use crate::base::time::Moment;
+use crate::http::body::Inbound;
 use crate::profile;
-use crate::time::Moment;
+use crate::verify::identity::Event;
+pub use crate::verify::identity::Keys;
 
 /// Headers in their order. A list, and not a map: most are only handed on, and nobody looks for one.
 pub type Headers = Vec<(HeaderName, HeaderValue)>;

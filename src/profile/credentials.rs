@@ -9,7 +9,7 @@ use super::Holder;
 use super::Place;
 use super::Profile;
 use super::Scheme;
-use crate::query::Names;
+use crate::base::query::Names;
 
 /// Headers in which proxies hand on the address that was asked for, and clients the one that they come from.
 const ADDRESSES: [HeaderName; 5] = [

@@ -8,7 +8,7 @@ use super::place::Place;
 use super::place::place_table;
 use super::read;
 use super::read::written_as;
-use crate::json::Pointer;
+use crate::base::json::Pointer;
 
 /// `[event]`.
 #[derive(Debug, Clone, Deserialize)]

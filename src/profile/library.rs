@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use super::Profile;
 use super::shipped;
-use crate::problem::Problems;
+use crate::base::problem::Problems;
 
 /// All profiles of one installation, by name.
 #[derive(Debug, Clone)]

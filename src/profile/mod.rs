@@ -1,7 +1,7 @@
 //! Profiles: what a provider says about its webhooks, as TOML. Holds no secret and nothing of one installation.
 //!
-//! This module reads the language; what a profile means is decided where it is used: [`crate::auth`],
-//! [`crate::handshake`] and [`crate::event`]. Profiles are read with `toml` directly, which points at line, column and
+//! This module reads the language; what a profile means is decided where it is used: [`crate::verify`],
+//! [`crate::verify::handshake`] and [`crate::verify::identity`]. Profiles are read with `toml` directly, which points at line, column and
 //! caret.
 
 mod ambiguity;
@@ -33,7 +33,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use serde::Deserializer;
 
-use crate::time::Format;
+use crate::base::time::Format;
 
 pub use answers::Answer;
 pub use answers::AnswerBody;

@@ -6,7 +6,7 @@ use serde::Deserializer;
 
 use super::read;
 use super::read::written_as;
-use crate::json::Pointer;
+use crate::base::json::Pointer;
 
 /// A place in a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -212,7 +212,7 @@ macro_rules! place_table {
             header: Option<Vec<http::HeaderName>>,
             #[serde(default)]
             numbered: bool,
-            json: Option<$crate::json::Pointer>,
+            json: Option<$crate::base::json::Pointer>,
             form: Option<String>,
             query: Option<String>,
             item: Option<String>,

@@ -14,7 +14,7 @@ use serde::de::SeqAccess;
 use serde::de::Visitor;
 use serde::de::value::MapAccessDeserializer;
 
-use crate::problem::closest;
+use crate::base::problem::closest;
 
 /// What a text means, or what is wrong with it.
 type Read<T> = fn(&str) -> Result<T, String>;

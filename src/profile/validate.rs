@@ -22,7 +22,7 @@ use super::Verb;
 use super::Verifier;
 use super::template::VARIABLES;
 use super::template::is_name;
-use crate::problem::closest;
+use crate::base::problem::closest;
 
 /// What does not fit, and where that shows.
 #[derive(Debug)]

@@ -9,8 +9,8 @@ use http::HeaderName;
 use http::HeaderValue;
 use http::header;
 
-use crate::secret::Secret;
-use crate::settings::Log;
+use crate::base::secret::Secret;
+use crate::config::Log;
 use crate::telemetry::Sampler;
 
 /// What browsers say of where a request comes from.

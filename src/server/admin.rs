@@ -20,15 +20,15 @@ use hyper::body::Incoming;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 
-use crate::admission::Connections;
-use crate::admission::Terms;
+use crate::base::supervisor::Background;
+use crate::base::supervisor::Lost;
+use crate::base::supervisor::Task;
 use crate::dedup::OnOutage;
-use crate::origin::TrustedProxies;
+use crate::http::admission::Connections;
+use crate::http::admission::Terms;
+use crate::http::origin::TrustedProxies;
 use crate::store::Store;
 use crate::store::Unavailable;
-use crate::supervisor::Background;
-use crate::supervisor::Lost;
-use crate::supervisor::Task;
 
 use super::Shared;
 use super::access;

@@ -23,11 +23,11 @@ use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 
-use crate::admission::Connection;
-use crate::admission::Phase;
-use crate::admission::Place;
-use crate::admission::Verdict;
-use crate::refusal::Unserved;
+use crate::http::admission::Connection;
+use crate::http::admission::Phase;
+use crate::http::admission::Place;
+use crate::http::admission::Verdict;
+use crate::source::refusal::Unserved;
 
 /// Most bytes that the head of a request may take.
 const MAX_HEAD: usize = 64 * 1024;

@@ -19,9 +19,9 @@ use hyper::service::Service;
 use tokio::runtime::Handle;
 
 use super::Shared;
+use crate::base::supervisor::Background;
 use crate::gateway::Caller;
 use crate::gateway::Gateway;
-use crate::supervisor::Background;
 
 /// The gateway as the requests of one connection reach it.
 pub(super) struct Handler {

@@ -10,15 +10,15 @@ use http::header;
 use serde_json::Value;
 
 use super::splice;
-use crate::body::Inbound;
-use crate::mac;
-use crate::params;
-use crate::params::Params;
+use crate::base::time::Moment;
+use crate::extract::mac;
+use crate::extract::params;
+use crate::extract::params::Params;
+use crate::http::body::Inbound;
 use crate::profile::Hash;
 use crate::profile::Holder;
 use crate::profile::Place;
 use crate::profile::Profile;
-use crate::time::Moment;
 
 /// The request so far.
 #[derive(Debug, Clone)]

@@ -1,4 +1,4 @@
-//! Makes requests as a provider would: the counterpart of [`crate::auth`], driven by the same profiles. What is signed is
+//! Makes requests as a provider would: the counterpart of [`crate::verify`], driven by the same profiles. What is signed is
 //! made by the same templates that verification reads.
 
 mod draft;
@@ -12,16 +12,14 @@ use http::HeaderMap;
 use http::Method;
 use jsonwebtoken::EncodingKey;
 
-use crate::auth;
-use crate::auth::Failure;
-use crate::auth::Freshness;
-use crate::auth::KeySets;
-use crate::auth::Material;
-use crate::body::Inbound;
-use crate::condition::Condition;
-use crate::field::Values;
-use crate::field::Wants;
-use crate::params::Params;
+use crate::base::secret::Secret;
+use crate::base::time::Moment;
+use crate::extract::condition::Condition;
+use crate::extract::field::Values;
+use crate::extract::field::Wants;
+use crate::extract::params::Params;
+use crate::extract::template::Context;
+use crate::http::body::Inbound;
 use crate::profile;
 use crate::profile::Combination;
 use crate::profile::Holder;
@@ -31,9 +29,11 @@ use crate::profile::Profile;
 use crate::profile::Scheme;
 use crate::profile::Template;
 use crate::profile::Verifier;
-use crate::secret::Secret;
-use crate::template::Context;
-use crate::time::Moment;
+use crate::verify;
+use crate::verify::Failure;
+use crate::verify::Freshness;
+use crate::verify::KeySets;
+use crate::verify::Material;
 
 use self::draft::Draft;
 
@@ -140,7 +140,7 @@ struct Signer<'o> {
 /// A member of the profile's schemes, made ready.
 struct Member<'o> {
     said: &'o profile::Member,
-    scheme: auth::Scheme,
+    scheme: verify::Scheme,
     when: Vec<Ready<'o>>,
     check: Vec<Ready<'o>>,
 }
@@ -155,7 +155,7 @@ impl<'o> Signer<'o> {
         wants.json_optional = profile.event.id.works_without_json();
         let mut material = Material::new(order.secrets, order.params, profile.keys(), &mut wants, &mut key_sets);
         let schemes =
-            profile.schemes().map(|said| auth::Scheme::new(said, &mut material)).collect::<Result<Vec<_>, _>>();
+            profile.schemes().map(|said| verify::Scheme::new(said, &mut material)).collect::<Result<Vec<_>, _>>();
         let schemes = schemes.map_err(|(key, message)| format!("{key} {message}"))?;
         if let Some((at, message)) = material.unusable().next() {
             let which = if order.secrets.len() > 1 { format!(" number {}", at + 1) } else { String::new() };
@@ -237,7 +237,7 @@ impl<'o> Signer<'o> {
     /// Sets a member's proof.
     fn prove(&self, member: &Member<'_>, draft: &mut Draft<'_>, id: &str) -> Result<(), String> {
         match (&member.said.scheme, &member.scheme) {
-            (Scheme::Signature(said), auth::Scheme::Signature(ready)) => self.sign(said, ready, draft, id),
+            (Scheme::Signature(said), verify::Scheme::Signature(ready)) => self.sign(said, ready, draft, id),
             (Scheme::Jwt(said), _) => {
                 let key = self.token_key(said)?;
                 let token = token::token(said, &key, self.order.params, (id, &draft.body, self.order.at))?;
@@ -247,10 +247,10 @@ impl<'o> Signer<'o> {
                 };
                 draft.prove(place, &format!("{prefix}{token}"))
             }
-            (Scheme::Token(said), auth::Scheme::Token(ready)) => {
+            (Scheme::Token(said), verify::Scheme::Token(ready)) => {
                 draft.prove(&said.from.place, &ready.present().ok_or("the secret is not text")?)
             }
-            (Scheme::Basic(_), auth::Scheme::Token(ready)) => {
+            (Scheme::Basic(_), verify::Scheme::Token(ready)) => {
                 let credentials = ready.present().ok_or("the secret is not text")?;
                 draft.prove(&Place::header(http::header::AUTHORIZATION), &credentials)
             }
@@ -263,7 +263,7 @@ impl<'o> Signer<'o> {
     fn sign(
         &self,
         said: &profile::Signature,
-        ready: &auth::Signature,
+        ready: &verify::Signature,
         draft: &mut Draft<'_>,
         id: &str,
     ) -> Result<(), String> {
@@ -304,7 +304,7 @@ impl<'o> Signer<'o> {
             return key.for_tokens();
         }
         let secret = self.order.secrets.first().ok_or("there is no key to sign with")?;
-        auth::key_bytes(&said.key, secret).map(|bytes| EncodingKey::from_secret(&bytes))
+        verify::key_bytes(&said.key, secret).map(|bytes| EncodingKey::from_secret(&bytes))
     }
 
     /// What the gateway will see.

@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     fn tokens(pointer: &str) -> Vec<String> {
-        crate::json::Pointer::parse(pointer).expect("a pointer").tokens().to_vec()
+        crate::base::json::Pointer::parse(pointer).expect("a pointer").tokens().to_vec()
     }
 
     #[test]

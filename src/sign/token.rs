@@ -6,12 +6,12 @@ use serde_json::Map;
 use serde_json::Value;
 
 use super::key::KID;
-use crate::mac;
-use crate::params;
-use crate::params::Params;
+use crate::base::time::Moment;
+use crate::extract::mac;
+use crate::extract::params;
+use crate::extract::params::Params;
 use crate::profile;
 use crate::profile::Hash;
-use crate::time::Moment;
 
 /// How long a token holds that says it itself, in seconds.
 const LIFE: i64 = 3600;

@@ -32,13 +32,13 @@ pub use self::redis::Redis;
 pub use self::redis::RedisUrl;
 pub use self::sqlite::Sqlite;
 pub use self::types::*;
-use crate::clock::Clock;
-use crate::event::Ignored;
-use crate::event::Key;
-use crate::event::Lane;
-use crate::limits::Limits;
+use crate::base::clock::Clock;
+use crate::base::limits::Limits;
+use crate::base::supervisor::Supervisor;
 use crate::message::Message;
-use crate::supervisor::Supervisor;
+use crate::verify::identity::Ignored;
+use crate::verify::identity::Key;
+use crate::verify::identity::Lane;
 
 /// Values by event key. Hashed with random numbers of this process: whoever can choose ids cannot make their keys fall together.
 pub(crate) type KeyMap<V> = HashMap<Key, V>;
@@ -557,7 +557,7 @@ impl Drop for Delivery {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::Moment;
+    use crate::base::time::Moment;
 
     #[test]
     fn a_replay_means_the_named_destination_or_the_dead_ones_or_all() {

@@ -14,7 +14,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::path::PathBuf;
 
-use crate::time::Moment;
+use crate::base::time::Moment;
 
 /// The permissions of the group and of everybody else.
 const OTHERS: u32 = 0o077;

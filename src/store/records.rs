@@ -18,11 +18,11 @@ use super::Known;
 use super::Noted;
 use super::SourceTag;
 use super::dedupe_log::Record;
-use crate::clock::Clock;
-use crate::event::Ignored;
-use crate::event::Key;
+use crate::base::clock::Clock;
+use crate::base::time::Moment;
 use crate::message::Keys;
-use crate::time::Moment;
+use crate::verify::identity::Ignored;
+use crate::verify::identity::Key;
 
 /// Most shards, each with its own lock, so that growing one stops nobody for long.
 const MAX_SHARDS: usize = 64;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::AdminError;
 use super::DestinationId;
 use super::Filter;
-use crate::time::Moment;
+use crate::base::time::Moment;
 
 /// How far apart a message's reception and its id may be: a slow body, clocks that differ, or one that was put back.
 const SLACK: Duration = Duration::from_mins(5);

@@ -7,11 +7,11 @@ use std::time::Duration;
 use std::time::Instant;
 
 use super::Keyspace;
-use crate::event::Lane;
+use crate::base::signal::Signal;
+use crate::base::time::Moment;
 use crate::message::Keys;
 use crate::message::Message;
-use crate::signal::Signal;
-use crate::time::Moment;
+use crate::verify::identity::Lane;
 
 /// Names one attempt, so that only the one who holds a claim can let go of it.
 #[derive(Debug, Clone, Copy)]

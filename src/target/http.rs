@@ -34,8 +34,8 @@ use super::driver::Driver;
 use super::headers;
 use super::tls::Stream;
 use super::tls::Tls;
+use crate::base::query::Names;
 use crate::message::Message;
-use crate::query::Names;
 
 /// What an answer is granted beyond its time: a gateway that was stopped for a while sees that the time is up before it
 /// sees the answer that came meanwhile, and would send the event again.

@@ -19,9 +19,9 @@ use tracing_subscriber::fmt::format;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::escape;
-use crate::settings::Log;
-use crate::settings::LogFormat;
+use crate::base::escape;
+use crate::config::Log;
+use crate::config::LogFormat;
 
 /// Most lines that wait to be written; when the reader of standard error is slower, lines are dropped rather than
 /// requests delayed.

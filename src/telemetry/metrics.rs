@@ -18,14 +18,14 @@ use prometheus::core::Desc;
 use prometheus::proto::MetricFamily;
 
 use super::log::dropped_lines;
-use crate::auth::Jwks;
+use crate::base::supervisor;
+use crate::base::supervisor::Supervisor;
 use crate::dispatch::QueueMetrics;
 use crate::source::Source;
 use crate::store::DestinationId;
 use crate::store::State;
 use crate::store::Store;
-use crate::supervisor;
-use crate::supervisor::Supervisor;
+use crate::verify::Jwks;
 
 /// Upper bounds of duration buckets, in seconds.
 const SECONDS: &[f64] =

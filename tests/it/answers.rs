@@ -71,7 +71,7 @@ fn a_published_event_is_answered_as_the_profile_says() {
 #[test]
 fn slack_shows_nobody_that_a_command_came_twice() {
     let (gateway, _upstream) = shipped("slack", &keyed(""));
-    let time = doorward::time::Moment::now().unix().to_string();
+    let time = doorward::base::time::Moment::now().unix().to_string();
     let body = r#"{"type":"event_callback","event_id":"Ev1"}"#;
     let signature = format!("v0={}", hmac_hex(SECRET, &[b"v0:", time.as_bytes(), b":", body.as_bytes()]));
     let headers = [("X-Slack-Request-Timestamp", time.as_str()), ("X-Slack-Signature", signature.as_str())];
@@ -111,7 +111,7 @@ fn xero_and_adyen_and_discord_are_given_what_they_want() {
     let key = signing::ed25519("ed25519-a");
     let public = const_hex::encode(aws_lc_rs::signature::KeyPair::public_key(&key).as_ref());
     let (gateway, _upstream) = shipped("discord", &format!("secrets = [\"plain:{public}\"]"));
-    let now = doorward::time::Moment::now().unix().to_string();
+    let now = doorward::base::time::Moment::now().unix().to_string();
     let signature = const_hex::encode(key.sign(format!("{now}{{\"type\":1}}").as_bytes()));
     let headers = [("X-Signature-Ed25519", signature.as_str()), ("X-Signature-Timestamp", &now)];
     let event = request("POST", "/discord", &headers, "{\"type\":1}");
@@ -315,7 +315,7 @@ fn zendesk(url: &str) -> Gateway {
 }
 
 fn zendesk_event() -> Delivery {
-    let time = doorward::time::Moment::now().rfc3339().to_string();
+    let time = doorward::base::time::Moment::now().rfc3339().to_string();
     let signature = signing::base64(signing::hmac_sha256(SECRET.as_bytes(), format!("{time}{{}}").as_bytes()));
     let headers =
         [("X-Zendesk-Webhook-Signature", signature.as_str()), ("X-Zendesk-Webhook-Signature-Timestamp", &time)];

@@ -6,10 +6,10 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
-use doorward::event::Key;
 use doorward::store::Keyspace;
 use doorward::store::dedupe_log::Entry;
 use doorward::store::dedupe_log::Record;
+use doorward::verify::identity::Key;
 use tempfile::TempDir;
 
 use crate::disk_errors::assert_no_panic;

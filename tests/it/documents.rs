@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use doorward::profile::Profiles;
-use doorward::refusal::Refusal;
+use doorward::source::refusal::Refusal;
 
 use crate::harness::Gateway;
 use crate::harness::Github;
@@ -77,8 +77,8 @@ fn what_the_probes_say_according_to_the_readme_is_what_the_source_says() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let files = [
         "server/admin.rs",
-        "supervisor/mod.rs",
-        "supervisor/heartbeat.rs",
+        "base/supervisor/mod.rs",
+        "base/supervisor/heartbeat.rs",
         "store/mod.rs",
         "store/sqlite/mailbox.rs",
         "store/sqlite/writer.rs",

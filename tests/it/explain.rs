@@ -3,21 +3,21 @@
 use std::io::Write as _;
 
 use bytes::Bytes;
+use doorward::base::secret::Secret;
+use doorward::base::time::Moment;
+use doorward::config::usual_ttl;
 use doorward::explain::Case;
 use doorward::explain::Cause;
 use doorward::explain::Explanation;
 use doorward::explain::Taken;
 use doorward::explain::explain;
-use doorward::params;
+use doorward::extract::params;
 use doorward::profile::ContentEncoding;
 use doorward::profile::Profile;
 use doorward::profile::Profiles;
-use doorward::secret::Secret;
-use doorward::settings::usual_ttl;
 use doorward::sign;
 use doorward::sign::Id;
 use doorward::sign::Order;
-use doorward::time::Moment;
 use http::HeaderName;
 use http::HeaderValue;
 

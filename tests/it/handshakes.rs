@@ -38,7 +38,7 @@ fn slacks_challenge_is_given_back_when_it_is_signed() {
 fn zooms_token_is_given_back_with_its_hash() {
     let (gateway, upstream) = shipped("zoom", &keyed(""));
     let body = r#"{"payload":{"plainToken":"qgg8vlvZRS6UYooatFL8Aw"},"event_ts":1654503849680,"event":"endpoint.url_validation"}"#;
-    let time = doorward::time::Moment::now().unix().to_string();
+    let time = doorward::base::time::Moment::now().unix().to_string();
     let signature = signing::hmac_sha256(SECRET.as_bytes(), format!("v0:{time}:{body}").as_bytes());
     let signature = format!("v0={}", const_hex::encode(signature));
     let headers = [("x-zm-signature", signature.as_str()), ("x-zm-request-timestamp", &time)];
@@ -74,7 +74,7 @@ fn discords_ping_is_answered_without_a_body() {
     let key = signing::ed25519("ed25519-a");
     let (gateway, upstream) = shipped("discord", &format!("secrets = [\"plain:{}\"]", public(&key)));
     let body = r#"{"version":1,"application_id":"1234560123453231555","type":0}"#;
-    let now = doorward::time::Moment::now().unix();
+    let now = doorward::base::time::Moment::now().unix();
     let (time, another) = (now.to_string(), (now + 1).to_string());
     let signature = const_hex::encode(key.sign(format!("{time}{body}").as_bytes()));
     let headers = [("X-Signature-Ed25519", signature.as_str()), ("X-Signature-Timestamp", &time)];
@@ -88,7 +88,7 @@ fn discords_ping_is_answered_without_a_body() {
 #[test]
 fn twitchs_challenge_is_given_back() {
     let (gateway, upstream) = shipped("twitch", &keyed(""));
-    let time = doorward::time::Moment::now().rfc3339().to_string();
+    let time = doorward::base::time::Moment::now().rfc3339().to_string();
     let body = r#"{"challenge":"pogchamp-kappa-360noscope-vohiyo","subscription":{"type":"channel.follow"}}"#;
     let signed = [b"e76c6bd4".as_slice(), time.as_bytes(), body.as_bytes()].concat();
     let signature = format!("sha256={}", const_hex::encode(signing::hmac_sha256(SECRET.as_bytes(), &signed)));

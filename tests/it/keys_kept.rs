@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use doorward::auth::Failure;
-use doorward::auth::Jwks;
-use doorward::auth::JwksLimits;
-use doorward::fetch::Address;
+use doorward::http::fetch::Address;
 use doorward::profile::Algorithm;
+use doorward::verify::Failure;
+use doorward::verify::Jwks;
+use doorward::verify::JwksLimits;
 use tokio::runtime::Runtime;
 
 use crate::harness::Issuer;

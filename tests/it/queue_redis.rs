@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use doorward::limits::Limits;
+use doorward::base::limits::Limits;
 
 use crate::harness::Gateway;
 use crate::harness::Github;

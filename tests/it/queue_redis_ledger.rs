@@ -1,6 +1,6 @@
 //! Queued events in Redis, listed, shown, replayed and purged through any gateway that shares it.
 
-use doorward::limits::Limits;
+use doorward::base::limits::Limits;
 use serde_json::Value;
 use serde_json::json;
 

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
+use doorward::base::time::Moment;
 use doorward::profile::Function;
 use doorward::profile::Holder;
 use doorward::profile::Piece;
@@ -16,7 +17,6 @@ use doorward::profile::Scheme;
 use doorward::profile::Signature;
 use doorward::sign::Id;
 use doorward::sign::Request;
-use doorward::time::Moment;
 use http::HeaderValue;
 use serde_json::Value;
 use serde_json::json;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use doorward::limits::Limits;
+use doorward::base::limits::Limits;
 use doorward::store::AdminError;
 use doorward::store::Filter;
 use doorward::store::State;

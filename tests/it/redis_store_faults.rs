@@ -3,7 +3,7 @@
 use std::time::Duration;
 use std::time::Instant;
 
-use doorward::limits::Limits;
+use doorward::base::limits::Limits;
 use doorward::store::Filter;
 use doorward::store::Published;
 use doorward::store::State;

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use doorward::base::time::Format;
+use doorward::base::time::Moment;
 use doorward::explain::Case;
 use doorward::explain::explain;
 use doorward::profile::Profiles;
 use doorward::sign::Id;
-use doorward::time::Format;
-use doorward::time::Moment;
 use jsonwebtoken::Algorithm;
 use jsonwebtoken::EncodingKey;
 use serde_json::json;

@@ -117,7 +117,7 @@ fn an_ecdsa_signature_that_somebody_negated_is_the_same_event() {
 #[test]
 fn a_captured_token_that_binds_the_body_is_not_taken_again_under_another_id() {
     let (gateway, upstream) = own(&bound(), &keyed());
-    let claims = json!({ "iat": doorward::time::Moment::now().unix(), "digest": digest_of("{}") });
+    let claims = json!({ "iat": doorward::base::time::Moment::now().unix(), "digest": digest_of("{}") });
     let token = encode(Algorithm::HS256, &EncodingKey::from_secret(SECRET.as_bytes()), &claims);
     let send = |id: &str| {
         let headers = [("X-Id", id), ("Authorization", &format!("Bearer {token}"))];
@@ -135,7 +135,7 @@ fn plaids_token_is_the_same_event_when_somebody_negated_its_signature() {
     let pem = signing::pem(&signing::p256_public(&key));
     let (gateway, upstream) =
         crate::harness::shipped("plaid", &format!("secrets = [\"plain:{}\"]", pem.replace('\n', "\\n")));
-    let claims = json!({ "iat": doorward::time::Moment::now().unix(), "request_body_sha256": digest_of("{}") });
+    let claims = json!({ "iat": doorward::base::time::Moment::now().unix(), "request_body_sha256": digest_of("{}") });
     let part = |value: serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let signed = format!("{}.{}", part(json!({ "alg": "ES256", "typ": "JWT" })), part(claims));
     let signature = signing::p256_signature(&key, signed.as_bytes());
@@ -167,7 +167,7 @@ fn a_digit_moved_from_the_time_to_the_body_makes_no_new_event() {
                    [timestamp]\nfrom = { header = \"X-Time\" }\nformat = \"unix\"\npolicy = \"record\"\n";
     for id in ["{ digest = \"body\" }", "{ first = [{ json = \"/id\" }, { digest = \"body\" }] }"] {
         let (gateway, upstream) = own(&format!("{profile}[event]\nid = {id}\n"), &keyed());
-        let now = doorward::time::Moment::now().unix().to_string();
+        let now = doorward::base::time::Moment::now().unix().to_string();
         let signature = hmac_hex(SECRET, &[now.as_bytes(), b"{}"]);
         let send = |time: &str, body: &str| {
             request("POST", "/own", &[("X-Sig", &signature), ("X-Time", time)], body).send(gateway.address())

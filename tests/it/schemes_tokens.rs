@@ -226,7 +226,7 @@ fn required_claims_have_to_be_there_with_their_very_values() {
 fn a_token_that_binds_the_body_is_good_for_no_other() {
     let (gateway, upstream) = own(&bound(), &format!("secrets = [\"plain:{SECRET}\"]"));
     let send = |digest: Value, body: &str| {
-        let claims = json!({ "iat": doorward::time::Moment::now().unix(), "digest": digest });
+        let claims = json!({ "iat": doorward::base::time::Moment::now().unix(), "digest": digest });
         let token = encode(Algorithm::HS256, &shared(), &claims);
         request("POST", "/own", &[("X-Id", "1"), ("Authorization", &format!("Bearer {token}"))], body)
             .send(gateway.address())

@@ -62,7 +62,7 @@ fn no_secret_is_in_what_the_settings_print_of_themselves() {
              deliver.upstream = {{ url = \"http://127.0.0.1:9/\" }}\n",
         );
         std::fs::write(&config, file).expect("written");
-        let settings = doorward::settings::Settings::load(&config).unwrap_or_else(|problems| panic!("{problems}"));
+        let settings = doorward::config::Settings::load(&config).unwrap_or_else(|problems| panic!("{problems}"));
         assert_eq!(settings.sources.len(), 4);
         let printed = format!("{settings:?}");
         let bytes = HUSH.bytes().map(|byte| byte.to_string()).collect::<Vec<_>>().join(", ");

@@ -1,7 +1,8 @@
 //! Whatever `doorward sign` makes up for a profile is what that profile verifies, and nothing near it is.
 
 use bytes::Bytes;
-use doorward::event::Event;
+use doorward::base::secret::Secret;
+use doorward::base::time::Moment;
 use doorward::explain::Case;
 use doorward::explain::Taken;
 use doorward::explain::explain;
@@ -9,11 +10,10 @@ use doorward::profile::Profile;
 use doorward::profile::Profiles;
 use doorward::profile::Reference;
 use doorward::profile::Scheme;
-use doorward::refusal::Refusal;
-use doorward::secret::Secret;
 use doorward::sign::Id;
 use doorward::sign::Request;
-use doorward::time::Moment;
+use doorward::source::refusal::Refusal;
+use doorward::verify::identity::Event;
 
 use crate::harness::Keyed;
 use crate::harness::Receiver;

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::time::Duration;
 
-use doorward::limits::Limits;
-use doorward::supervisor::Task;
+use doorward::base::limits::Limits;
+use doorward::base::supervisor::Task;
 
 use crate::harness::Github;
 use crate::harness::Inside;

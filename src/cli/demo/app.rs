@@ -16,7 +16,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-use crate::supervisor::Background;
+use crate::base::supervisor::Background;
 
 /// The app behind the gateway.
 pub(super) struct App {

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use super::app;
+use crate::base::supervisor::Background;
 use crate::profile::Profile;
 use crate::sign::Kind;
 use crate::sign::PrivateKey;
 use crate::sign::Public;
-use crate::supervisor::Background;
 
 /// For whom its tokens are.
 pub(super) const AUDIENCE: &str = "demo";

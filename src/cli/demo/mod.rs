@@ -13,12 +13,12 @@ use super::complain;
 use super::runtime;
 use super::say;
 use super::serve::Signals;
-use crate::limits::Limits;
+use crate::base::limits::Limits;
+use crate::config::Log;
+use crate::config::LogFormat;
+use crate::config::Settings;
 use crate::profile::Profiles;
 use crate::server::Server;
-use crate::settings::Log;
-use crate::settings::LogFormat;
-use crate::settings::Settings;
 use crate::telemetry;
 
 use self::app::App;

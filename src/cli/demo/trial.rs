@@ -10,19 +10,19 @@ use super::app::App;
 use super::issuer::AUDIENCE;
 use super::issuer::Issuer;
 use super::random;
+use crate::base::secret::Secret;
+use crate::base::secret::SecretRef;
+use crate::base::time::Moment;
 use crate::cli::say;
-use crate::params;
+use crate::extract::params;
 use crate::profile::Profile;
 use crate::profile::Profiles;
 use crate::profile::Scheme;
 use crate::profile::TimestampPolicy;
-use crate::secret::Secret;
-use crate::secret::SecretRef;
 use crate::sign;
 use crate::sign::Id;
 use crate::sign::Order;
 use crate::sign::Request;
-use crate::time::Moment;
 
 /// Longest that one request may take.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -15,13 +15,13 @@ use http::header;
 use reqwest::Url;
 use serde_json::Value;
 
+use crate::base::problem::Problems;
+use crate::base::secret::Secret;
+use crate::base::secret::SecretRef;
 use crate::cli::shown_address;
 use crate::cli::warn_of_text;
-use crate::problem::Problems;
-use crate::secret::Secret;
-use crate::secret::SecretRef;
-use crate::settings::Admin;
-use crate::settings::Settings;
+use crate::config::Admin;
+use crate::config::Settings;
 
 /// Longest that an answer may take.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -17,10 +17,10 @@ use super::count;
 use super::runtime;
 use super::say;
 use super::say_json;
+use crate::base::time::Format;
+use crate::base::time::Moment;
 use crate::store::MAX_PART;
 use crate::store::State;
-use crate::time::Format;
-use crate::time::Moment;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

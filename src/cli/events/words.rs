@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use serde_json::Value;
 
-use crate::escape;
+use crate::base::escape;
 
 /// One line for each delivery.
 pub(super) fn table(deliveries: &[Value]) -> String {

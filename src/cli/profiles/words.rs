@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::proof;
+use crate::base::time::Format;
 use crate::profile::AnswerBody;
 use crate::profile::Answers;
 use crate::profile::Combination;
@@ -17,7 +18,6 @@ use crate::profile::Reply;
 use crate::profile::Scheme;
 use crate::profile::Status;
 use crate::profile::TimestampPolicy;
-use crate::time::Format;
 
 /// Longest line, in characters.
 const WIDTH: usize = 110;

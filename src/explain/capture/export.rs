@@ -10,9 +10,9 @@ use serde_json::value::RawValue;
 use super::Capture;
 use super::add;
 use super::wire;
+use crate::base::time::Format;
+use crate::base::time::Moment;
 use crate::explain::rewritten::Members;
-use crate::time::Format;
-use crate::time::Moment;
 
 /// The members of a JSON object, as they are written.
 type Object<'j> = HashMap<String, &'j RawValue>;

@@ -13,8 +13,8 @@ use http::Method;
 use http::Uri;
 use http::header;
 
-use crate::json::BYTE_ORDER_MARK;
-use crate::time::Moment;
+use crate::base::json::BYTE_ORDER_MARK;
+use crate::base::time::Moment;
 
 /// A request that somebody captured.
 #[derive(Debug, Clone)]

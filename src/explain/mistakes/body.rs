@@ -10,7 +10,7 @@ use super::text;
 use crate::explain::Case;
 use crate::explain::order::reordered;
 use crate::explain::rewritten::rewritten;
-use crate::mac;
+use crate::extract::mac;
 use crate::profile::Hash;
 
 /// The same request with every body that it may have had, made one after the other.

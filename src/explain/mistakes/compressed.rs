@@ -4,9 +4,9 @@ use bytes::Bytes;
 use http::header;
 
 use super::Undone;
-use crate::content_coding::Coding;
 use crate::explain::Case;
 use crate::explain::rewritten::MAX_BODY;
+use crate::http::content_coding::Coding;
 use crate::profile::ContentEncoding;
 
 /// The same request with the bytes before and after compression, and without a header that says which they are.

@@ -3,12 +3,12 @@
 use base64::Engine as _;
 
 use super::Undone;
+use crate::base::secret::Secret;
 use crate::explain::Case;
 use crate::profile::KeyEncoding;
 use crate::profile::KeyForm;
 use crate::profile::Scheme;
 use crate::profile::Verifier;
-use crate::secret::Secret;
 
 /// What secrets of webhooks begin with.
 const PREFIXES: [&str; 5] = ["whsec_", "v1,whsec_", "whsk_", "whpk_", "sk_"];

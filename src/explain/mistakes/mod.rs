@@ -14,13 +14,13 @@ use bytes::Bytes;
 
 use super::Case;
 use super::Taken;
-use crate::auth::Failure;
-use crate::auth::KeySets;
-use crate::body::Unreadable;
+use crate::config::Judge;
+use crate::http::body::Unreadable;
 use crate::profile::Scheme;
 use crate::profile::Verifier;
-use crate::refusal::Refusal;
-use crate::settings::Judge;
+use crate::source::refusal::Refusal;
+use crate::verify::Failure;
+use crate::verify::KeySets;
 
 /// Largest body whose mistakes are combined with those of secrets, in bytes.
 const MAX_COMBINED: usize = 64 * 1024;

@@ -1,16 +1,16 @@
 //! Causes that the refusal itself tells, and what is left when no mistake explains it.
 
-use crate::auth::Failure;
-use crate::auth::JWKS_COOLDOWN;
-use crate::body::Unreadable;
-use crate::event::Unidentified;
 use crate::explain::Case;
 use crate::explain::order::sorted;
 use crate::explain::rewritten::MAX_BODY;
 use crate::explain::token;
-use crate::params;
+use crate::extract::params;
+use crate::http::body::Unreadable;
 use crate::profile::Scheme;
-use crate::refusal::Refusal;
+use crate::source::refusal::Refusal;
+use crate::verify::Failure;
+use crate::verify::JWKS_COOLDOWN;
+use crate::verify::identity::Unidentified;
 
 /// What the refusal means, where trying would tell nothing more.
 #[expect(clippy::wildcard_enum_match_arm, reason = "what has no words of its own says what it is")]

@@ -3,11 +3,11 @@
 use http::HeaderValue;
 
 use super::Undone;
+use crate::base::time::Format;
+use crate::base::time::Moment;
 use crate::explain::Case;
 use crate::profile::Holder;
 use crate::profile::Timestamp;
-use crate::time::Format;
-use crate::time::Moment;
 
 const FORMATS: [Format; 5] =
     [Format::Unix, Format::UnixMs, Format::UnixFloat, Format::Rfc3339Lenient, Format::HttpDate];
@@ -71,8 +71,8 @@ pub(super) fn scaled(case: &Case) -> Vec<Undone> {
 /// What the profile says of the time, and the text that stands there.
 fn time(case: &Case) -> Option<(&Timestamp, String)> {
     let said = case.profile.timestamp.as_ref()?;
-    let mut wants = crate::field::Wants::default();
-    let field = crate::field::Field::new(&said.from, &mut wants);
+    let mut wants = crate::extract::field::Wants::default();
+    let field = crate::extract::field::Field::new(&said.from, &mut wants);
     let inbound = case.inbound();
     let mut values = wants.read(&inbound);
     if said.from.is_json() {

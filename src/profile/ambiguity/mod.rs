@@ -186,8 +186,8 @@ fn arguments_dispute(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::Format;
-    use crate::time::Moment;
+    use crate::base::time::Format;
+    use crate::base::time::Moment;
 
     const SIGNATURE: &str = "signature = { header = \"X-S\", encoding = \"hex\" }";
 

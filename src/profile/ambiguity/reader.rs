@@ -5,6 +5,7 @@ use super::automaton::Automaton;
 use super::automaton::Class;
 use super::automaton::Language;
 use super::automaton::Owner;
+use crate::base::time::Format;
 use crate::profile::Condition;
 use crate::profile::Encoding;
 use crate::profile::Function;
@@ -18,7 +19,6 @@ use crate::profile::Signature;
 use crate::profile::Test;
 use crate::profile::Timestamp;
 use crate::profile::TimestampPolicy;
-use crate::time::Format;
 
 /// Reads templates into an automaton.
 pub(super) struct Reader<'p> {

@@ -12,8 +12,8 @@ use super::place::Holder;
 use super::place::Place;
 use super::place::header_name;
 use super::read;
-use crate::json::Pointer;
-use crate::problem::closest;
+use crate::base::json::Pointer;
+use crate::base::problem::closest;
 
 /// A template: parts one after the other, of which one may be left out.
 #[derive(Debug, Clone, PartialEq, Eq)]

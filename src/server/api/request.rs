@@ -5,13 +5,13 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use crate::problem::closest;
+use crate::base::problem::closest;
+use crate::base::time::Format;
+use crate::base::time::Moment;
 use crate::store::Filter;
 use crate::store::MAX_PART;
 use crate::store::MessageId;
 use crate::store::State;
-use crate::time::Format;
-use crate::time::Moment;
 
 /// How many deliveries are listed when nobody says.
 const USUAL: usize = 50;

@@ -6,6 +6,7 @@ use serde_json::Value;
 use serde_json::json;
 
 use super::withheld::Places;
+use crate::base::time::Moment;
 use crate::message::Message;
 use crate::message::codec;
 use crate::store::Details;
@@ -16,7 +17,6 @@ use crate::store::Recovered;
 use crate::store::State;
 use crate::store::Summary;
 use crate::target;
-use crate::time::Moment;
 
 /// A part of a list; `open_until` says until when a delivery waits for the circuit breaker of its endpoint.
 pub(super) fn page(page: &Page, open_until: impl Fn(&Summary) -> Option<Moment>) -> Value {

@@ -9,10 +9,10 @@ use http::HeaderMap;
 use http::HeaderName;
 use http::Uri;
 
-use crate::body::Inbound;
-use crate::content_coding::Coding;
-use crate::field::Field;
-use crate::field::Wants;
+use crate::extract::field::Field;
+use crate::extract::field::Wants;
+use crate::http::body::Inbound;
+use crate::http::content_coding::Coding;
 use crate::message::Message;
 use crate::profile::Credentials;
 use crate::source::Source;

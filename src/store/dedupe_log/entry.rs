@@ -1,7 +1,7 @@
 //! The entries of a dedupe log, 28 bytes each: encoding, decoding, and the scan that finds them among damaged bytes.
 
-use crate::event::Key;
 use crate::store::SourceTag;
+use crate::verify::identity::Key;
 
 /// Bytes of an entry, whatever it says.
 pub const ENTRY: usize = 28;

@@ -37,8 +37,8 @@ use self::recover::Existing;
 use super::DedupeRecords;
 use super::Unavailable;
 use super::gauge::Read;
-use crate::clock::Clock;
-use crate::limits;
+use crate::base::clock::Clock;
+use crate::base::limits;
 
 /// [`ENTRY`], where sizes of files are meant.
 const ENTRY_BYTES: u64 = 28;

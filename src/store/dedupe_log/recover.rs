@@ -11,9 +11,9 @@ use super::entry::Record;
 use super::entry::VERSION;
 use super::files;
 use super::files::Listed;
+use crate::base::time::Moment;
 use crate::store::DedupeRecords;
 use crate::store::records::seconds;
-use crate::time::Moment;
 
 /// Records that are put into memory together.
 const BATCH: usize = 256 * 1024;

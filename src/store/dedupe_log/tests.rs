@@ -8,12 +8,12 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::clock::Manual;
-use crate::event::Key;
+use crate::base::clock::Manual;
+use crate::base::supervisor::Supervisor;
+use crate::base::supervisor::Task;
+use crate::base::time::Moment;
 use crate::store::Keyspace;
-use crate::supervisor::Supervisor;
-use crate::supervisor::Task;
-use crate::time::Moment;
+use crate::verify::identity::Key;
 
 const START: i64 = 1_700_000_000;
 const TTL: u32 = 1000;

@@ -13,8 +13,8 @@ use super::DedupeLog;
 use super::ENTRY_BYTES;
 use super::entry::Entry;
 use super::files;
-use crate::supervisor::Heartbeat;
-use crate::supervisor::Lost;
+use crate::base::supervisor::Heartbeat;
+use crate::base::supervisor::Lost;
 
 /// How often what was appended is synced to disk.
 const SYNC_EVERY: Duration = Duration::from_secs(1);

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use super::script::Call;
 use super::script::Script;
-use crate::event::Ignored;
 use crate::message::Keys;
 use crate::store::Earlier;
 use crate::store::Keyspace;
 use crate::store::Known;
 use crate::store::Token;
+use crate::verify::identity::Ignored;
 
 /// A script that can ask for an event that was ignored: `-1` when it was as this type, `-2` as another one, or nothing.
 macro_rules! script {

@@ -8,7 +8,6 @@ use redis::Pipeline;
 
 use super::Redis;
 use super::Use;
-use crate::event::Ignored;
 use crate::store::Earlier;
 use crate::store::Keyspace;
 use crate::store::Noted;
@@ -23,6 +22,7 @@ use crate::store::redis::claim_scripts::names;
 use crate::store::redis::claim_scripts::released;
 use crate::store::redis::connection::Connection;
 use crate::store::redis::connection::Failed;
+use crate::verify::identity::Ignored;
 
 /// Most claims and dedupe records that are tried again in the background at one time.
 const MAX_AGAIN: usize = 4096;

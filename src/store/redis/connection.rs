@@ -16,11 +16,11 @@ use super::pool::Numbered;
 use super::pool::Pool;
 use super::seek::Seeker;
 use super::url::RedisUrl;
+use crate::base::supervisor::Supervisor;
+use crate::base::supervisor::Task;
 use crate::store::AdminError;
 use crate::store::Keyspace;
 use crate::store::Unavailable;
-use crate::supervisor::Supervisor;
-use crate::supervisor::Task;
 
 /// Shortest pause between two attempts to connect.
 const MIN_PAUSE: Duration = Duration::from_millis(10);

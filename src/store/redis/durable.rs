@@ -25,9 +25,9 @@ use super::pool::Pool;
 use super::script::Call;
 use super::script::Script;
 use super::url::RedisUrl;
+use crate::base::supervisor::Supervisor;
+use crate::base::supervisor::Task;
 use crate::store::Keyspace;
-use crate::supervisor::Supervisor;
-use crate::supervisor::Task;
 
 /// Most calls in one group, and most that wait for the next.
 const MAX_GROUP: usize = 1024;

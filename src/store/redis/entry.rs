@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::record::Record;
-use crate::event::Lane;
+use crate::base::time::Moment;
 use crate::message::Message;
 use crate::message::codec;
 use crate::store::DestinationId;
@@ -20,7 +20,7 @@ use crate::store::Route;
 use crate::store::State;
 use crate::store::Summary;
 use crate::store::Tries;
-use crate::time::Moment;
+use crate::verify::identity::Lane;
 
 /// The fields of an entry. The first two stand where scripts look for them: the destinations with their lanes, and the weight. Those that
 /// lists do not show are two, because each field costs time in Redis.

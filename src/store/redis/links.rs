@@ -9,6 +9,7 @@ use std::time::Duration;
 use redis::FromRedisValue;
 use tokio::runtime::Handle;
 
+use crate::base::supervisor::Supervisor;
 use crate::store::Durability;
 use crate::store::Keyspace;
 use crate::store::RedisUrl;
@@ -18,7 +19,6 @@ use crate::store::redis::durable::Durable;
 use crate::store::redis::pool::Pool;
 use crate::store::redis::script::Call;
 use crate::store::redis::url::Topology;
-use crate::supervisor::Supervisor;
 
 /// How long a command may take that no request waits for.
 const PATIENCE: Duration = Duration::from_secs(5);

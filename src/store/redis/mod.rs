@@ -57,8 +57,9 @@ use super::QueueTerms;
 use super::Route;
 use super::Stats;
 use super::Want;
-use crate::clock::Clock;
-use crate::limits;
+use crate::base::clock::Clock;
+use crate::base::limits;
+use crate::base::supervisor::Background;
 use crate::message::Message;
 use crate::store::Keyspace;
 use crate::store::Options;
@@ -70,7 +71,6 @@ use crate::store::redis::claim_scripts::millis;
 use crate::store::redis::claim_scripts::names;
 use crate::store::redis::connection::Failed;
 use crate::store::redis::script::Call;
-use crate::supervisor::Background;
 
 /// Entries that a take scans at most.
 const MAX_SCANNED: usize = 1024;

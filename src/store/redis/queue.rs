@@ -16,7 +16,6 @@ use super::entry::Entry;
 use super::entry::lane_name;
 use super::record::Record;
 use super::record::letter;
-use crate::event::Lane;
 use crate::store::DestinationId;
 use crate::store::Keyspace;
 use crate::store::MessageId;
@@ -25,6 +24,7 @@ use crate::store::Queue;
 use crate::store::Stats;
 use crate::store::Tries;
 use crate::store::Unavailable;
+use crate::verify::identity::Lane;
 
 /// The names of the keys of a destination, in the order in which its scripts expect them behind that of the stream.
 const KEYS: [&str; 8] = ["ready", "due", "lanes", "blocked", "records", "retrying", "dead", "open"];
@@ -324,8 +324,8 @@ impl RedisQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::time::Moment;
     use crate::store::FailedAttempt;
-    use crate::time::Moment;
 
     const ID: MessageId = MessageId { millis: 12, sequence: 3 };
 

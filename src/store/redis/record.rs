@@ -3,11 +3,11 @@
 
 use std::fmt::Display;
 
+use crate::base::time::Moment;
 use crate::store::Failures;
 use crate::store::Outcome;
 use crate::store::State;
 use crate::store::Tries;
-use crate::time::Moment;
 
 /// What a record says.
 #[derive(Debug, Clone, PartialEq, Eq)]

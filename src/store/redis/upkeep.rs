@@ -21,13 +21,13 @@ use super::Use;
 use super::links::Links;
 use super::queue;
 use super::queue_scripts;
+use crate::base::supervisor::Supervisor;
+use crate::base::supervisor::Task;
+use crate::base::time::Moment;
 use crate::store::Keyspace;
 use crate::store::Stats;
 use crate::store::redis::claim_scripts::millis;
 use crate::store::redis::connection::Failed;
-use crate::supervisor::Supervisor;
-use crate::supervisor::Task;
-use crate::time::Moment;
 
 /// Pauses after outcomes could not be recorded.
 const MIN_PAUSE: Duration = Duration::from_millis(50);

@@ -16,7 +16,8 @@ use super::rows;
 use super::search::Found;
 use super::search::Search;
 use super::statements;
-use crate::limits;
+use crate::base::limits;
+use crate::base::time::Moment;
 use crate::store::AdminError;
 use crate::store::DestinationId;
 use crate::store::Details;
@@ -28,7 +29,6 @@ use crate::store::Part;
 use crate::store::State;
 use crate::store::Summary;
 use crate::store::search::Direction;
-use crate::time::Moment;
 
 impl Sqlite {
     /// See [`Store::list`](crate::store::Store::list).

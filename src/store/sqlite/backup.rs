@@ -136,9 +136,8 @@ mod tests {
     use super::super::tests::World;
     use super::super::tests::open;
     use super::*;
-    use crate::clock::Clock;
-    use crate::event::Key;
-    use crate::limits;
+    use crate::base::clock::Clock;
+    use crate::base::limits;
     use crate::message::Message;
     use crate::store::DedupeRecords;
     use crate::store::Filter;
@@ -147,6 +146,7 @@ mod tests {
     use crate::store::State;
     use crate::store::Store;
     use crate::store::dedupe_log::Record;
+    use crate::verify::identity::Key;
 
     fn open_log(path: &Path) -> (DedupeLog, i64) {
         let records = Arc::new(DedupeRecords::new(1_000, [], Clock::System));

@@ -14,6 +14,7 @@ use super::queue::Entry;
 use super::shared::Shared;
 use super::statements;
 use super::statements::Writing;
+use crate::base::time::Moment;
 use crate::message::Message;
 use crate::store::Earlier;
 use crate::store::KeyMap;
@@ -22,7 +23,6 @@ use crate::store::Outcome;
 use crate::store::Published;
 use crate::store::State;
 use crate::store::dedupe_log::Record;
-use crate::time::Moment;
 
 /// A batch while it is written. Outcomes of one that is dropped before it is committed are written with the next batch; for
 /// anything else, the dropped replies say that it was not written.

@@ -14,8 +14,8 @@ use rusqlite::Connection;
 use super::connections::Connections;
 use super::fault::Fault;
 use super::mailbox::Mailbox;
-use crate::limits::Sqlite as Limits;
-use crate::supervisor::Heartbeat;
+use crate::base::limits::Sqlite as Limits;
+use crate::base::supervisor::Heartbeat;
 
 /// SQLite's busy timeout of the writer, but for the checkpoint that restarts the WAL.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);

@@ -1,8 +1,8 @@
 //! How ids of messages and states of deliveries are written.
 
+use crate::base::time::Moment;
 use crate::store::MessageId;
 use crate::store::State;
-use crate::time::Moment;
 
 /// Ids of one millisecond.
 const PER_MILLISECOND: i64 = 4096;

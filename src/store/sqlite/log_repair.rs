@@ -6,12 +6,12 @@ use rusqlite::Connection;
 
 use super::ids;
 use super::statements;
+use crate::base::time::Moment;
 use crate::store::Keyspace;
 use crate::store::dedupe_log::DedupeLog;
 use crate::store::dedupe_log::Found;
 use crate::store::dedupe_log::Record;
 use crate::store::private;
-use crate::time::Moment;
 
 /// Keys that are appended to the log with one write.
 const PART: usize = 64 * 1024;

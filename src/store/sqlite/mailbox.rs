@@ -20,15 +20,15 @@ use tokio::sync::oneshot;
 use super::changes::Changes;
 use super::queue::Entry;
 use super::rows::Columns;
-use crate::event::Lane;
+use crate::base::supervisor::Background;
+use crate::base::supervisor::Lost;
 use crate::message::Keys;
 use crate::message::Message;
 use crate::store::Outcome;
 use crate::store::Published;
 use crate::store::SourceTag;
 use crate::store::Unavailable;
-use crate::supervisor::Background;
-use crate::supervisor::Lost;
+use crate::verify::identity::Lane;
 
 /// Between those who have something to write and the writer.
 pub(super) struct Mailbox {

@@ -65,7 +65,8 @@ use super::Queue;
 use super::Route;
 use super::Stats;
 use super::Tries;
-use crate::event::Key;
+use crate::base::supervisor::Lost;
+use crate::base::time::Moment;
 use crate::message::Message;
 use crate::store::DedupeRecords;
 use crate::store::Published;
@@ -73,8 +74,7 @@ use crate::store::SourceTag;
 use crate::store::Unavailable;
 use crate::store::dedupe_log::Record;
 use crate::store::gauge::Read;
-use crate::supervisor::Lost;
-use crate::time::Moment;
+use crate::verify::identity::Key;
 
 /// Most destinations of one message.
 const MAX_ROUTES: usize = 16;

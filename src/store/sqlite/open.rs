@@ -31,6 +31,9 @@ use super::shared::Pauses;
 use super::shared::Queues;
 use super::shared::Shared;
 use super::writer::Writer;
+use crate::base::supervisor::Supervisor;
+use crate::base::supervisor::Task;
+use crate::base::time::Moment;
 use crate::store::DedupeRecords;
 use crate::store::Options;
 use crate::store::dedupe_log::DedupeLog;
@@ -39,9 +42,6 @@ use crate::store::private;
 use crate::store::private::beside;
 use crate::store::private::remove_if_there;
 use crate::store::private::rename_if_there;
-use crate::supervisor::Supervisor;
-use crate::supervisor::Task;
-use crate::time::Moment;
 
 /// Bytes of the writer's page cache, in KiB: the index of lanes has no order.
 const CACHE: i64 = 16 * 1024;

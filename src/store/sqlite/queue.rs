@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 use std::collections::VecDeque;
 
-use crate::sync::Mutex;
+use crate::base::sync::Mutex;
 
 /// When nothing is found so many milliseconds after the last refill, the file is read again, whatever is known of it.
 pub(super) const STALE: i64 = 1000;

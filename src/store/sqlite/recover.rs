@@ -38,7 +38,6 @@ use super::schema;
 use super::shared::Forgotten;
 use super::statements;
 use super::statements::Writing;
-use crate::event::Key;
 use crate::message::Keys;
 use crate::message::Message;
 use crate::store::AdminError;
@@ -56,6 +55,7 @@ use crate::store::private::Temporary;
 use crate::store::private::beside;
 use crate::store::private::rename_if_there;
 use crate::store::private::sync_folder;
+use crate::verify::identity::Key;
 
 /// Bytes of a page.
 const PAGE: usize = 4096;
@@ -556,10 +556,10 @@ mod tests {
     use super::super::schema;
     use super::super::tests::World;
     use super::*;
-    use crate::limits;
+    use crate::base::limits;
+    use crate::base::time::Moment;
     use crate::message::codec;
     use crate::store::Outcome;
-    use crate::time::Moment;
 
     const NOW: i64 = 1_000_000;
     const ROWS: i64 = 2;

@@ -11,9 +11,9 @@ use rusqlite::Params;
 use super::ids;
 use super::rows;
 use super::statements;
-use crate::limits;
+use crate::base::limits;
+use crate::base::time::Moment;
 use crate::store::State;
-use crate::time::Moment;
 
 /// How long delivered messages are kept for destinations that are not configured any more.
 const USUAL: Duration = Duration::from_secs(24 * 60 * 60);

@@ -8,9 +8,9 @@ use rusqlite::Row;
 
 use super::ids;
 use super::statements::limit_of;
+use crate::base::time::Moment;
 use crate::message::Message;
 use crate::message::codec;
-use crate::time::Moment;
 
 /// Why a delivery is given up whose message is not what was written.
 pub(super) const DAMAGED: &str = "damaged on disk";

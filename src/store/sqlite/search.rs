@@ -8,10 +8,10 @@ use rusqlite::Rows;
 use rusqlite::params;
 
 use super::ids;
+use crate::base::time::Moment;
 use crate::store::Filter;
 use crate::store::State;
 use crate::store::search::Direction;
-use crate::time::Moment;
 
 /// After so many deliveries, the time is checked.
 const STRIDE: i64 = 64;
@@ -144,7 +144,7 @@ impl Search<'_> {
 mod tests {
     use super::super::schema;
     use super::*;
-    use crate::limits;
+    use crate::base::limits;
 
     /// Numbers that look random and are the same every time.
     struct Dice(u64);

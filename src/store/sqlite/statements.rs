@@ -13,13 +13,13 @@ use super::mailbox::Settled;
 use super::queue::Counts;
 use super::queue::Entry;
 use super::rows::Columns;
-use crate::event::Key;
+use crate::base::time::Moment;
 use crate::message::Message;
 use crate::store::DestinationId;
 use crate::store::Failures;
 use crate::store::Outcome;
 use crate::store::State;
-use crate::time::Moment;
+use crate::verify::identity::Key;
 
 const INSERT_MESSAGE: &str = "INSERT INTO messages
     (id, source, received, size, checksum, keys, until, event_id, type, method, target, trace, verified, headers, body)

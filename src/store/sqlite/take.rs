@@ -18,7 +18,7 @@ use super::rows;
 use super::shared::Shared;
 use super::shared::SqliteQueue;
 use super::statements;
-use crate::event::Lane;
+use crate::base::time::Moment;
 use crate::message::Message;
 use crate::store::Claimed;
 use crate::store::FailedAttempt;
@@ -28,7 +28,7 @@ use crate::store::Queue;
 use crate::store::Tries;
 use crate::store::Unavailable;
 use crate::store::Want;
-use crate::time::Moment;
+use crate::verify::identity::Lane;
 
 impl Sqlite {
     /// See [`Store::take`](crate::store::Store::take).

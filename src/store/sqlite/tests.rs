@@ -8,9 +8,11 @@ use http::HeaderValue;
 use tempfile::TempDir;
 
 use super::*;
-use crate::clock::Clock;
-use crate::limits;
-use crate::limits::Limits;
+use crate::base::clock::Clock;
+use crate::base::limits;
+use crate::base::limits::Limits;
+use crate::base::supervisor::Supervisor;
+use crate::base::time::Moment;
 use crate::store::Delivery;
 use crate::store::DestinationId;
 use crate::store::Earlier;
@@ -26,8 +28,6 @@ use crate::store::Taken;
 use crate::store::Token;
 use crate::store::Want;
 use crate::store::private;
-use crate::supervisor::Supervisor;
-use crate::time::Moment;
 
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
 
@@ -37,7 +37,7 @@ pub(super) struct World {
     pub(super) store: Store,
     pub(super) limits: Limits,
     pub(super) clock: Clock,
-    pub(super) hand: Arc<crate::clock::Manual>,
+    pub(super) hand: Arc<crate::base::clock::Manual>,
     pub(super) supervisor: Supervisor,
 }
 
@@ -81,7 +81,7 @@ impl World {
     }
 
     pub(super) async fn enqueue(&self, queue: &Queue, id: &str, lane: Option<u64>) {
-        let route = Route { queue: queue.clone(), lane: lane.map(crate::event::Lane) };
+        let route = Route { queue: queue.clone(), lane: lane.map(crate::verify::identity::Lane) };
         let stored = self.store.enqueue(message(id), &[route], None).await.expect("stored");
         assert_eq!(stored, Published::Appended);
     }
@@ -395,7 +395,7 @@ async fn a_panic_of_the_writer_loses_neither_outcomes_nor_what_comes_later() {
     let queue = world.queue("shop").await;
     world.enqueue(&queue, "a", None).await;
     let mut taken = world.take(&queue, 1).await;
-    world.supervisor.inject_panic(crate::supervisor::Task::SqliteWriter);
+    world.supervisor.inject_panic(crate::base::supervisor::Task::SqliteWriter);
     taken.remove(0).settle(world.delivered());
     wait_until("a restart", || restarts(&world) == 1).await;
     wait_until("it to be well", || world.store.ready(true).is_ok()).await;

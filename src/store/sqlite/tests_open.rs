@@ -10,7 +10,7 @@ use super::tests::message;
 use super::tests::once;
 use super::tests::open;
 use super::*;
-use crate::limits;
+use crate::base::limits;
 use crate::store::private;
 
 fn fresh() -> World {

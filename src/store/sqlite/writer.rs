@@ -31,11 +31,11 @@ use super::shared::Shared;
 use super::shared::SqliteQueue;
 use super::statements;
 use super::statements::Writing;
+use crate::base::supervisor::Heartbeat;
+use crate::base::supervisor::Lost;
+use crate::base::time::Moment;
 use crate::store::dedupe_log::Found;
 use crate::store::private;
-use crate::supervisor::Heartbeat;
-use crate::supervisor::Lost;
-use crate::time::Moment;
 
 /// How long the writer waits for work before it checks the free space of the disk and whether retention is due.
 const IDLE: Duration = Duration::from_secs(1);

@@ -3,7 +3,7 @@
 pub mod parsers;
 pub mod provider;
 
-use doorward::time::Moment;
+use doorward::base::time::Moment;
 use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;

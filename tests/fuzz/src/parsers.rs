@@ -10,9 +10,9 @@ use std::process::Command;
 use std::process::Stdio;
 
 use bytes::Bytes;
-use doorward::json::BYTE_ORDER_MARK;
-use doorward::json::Pointer;
-use doorward::json::Value;
+use doorward::base::json::BYTE_ORDER_MARK;
+use doorward::base::json::Pointer;
+use doorward::base::json::Value;
 use serde::Deserialize;
 
 use crate::Json;

@@ -1,7 +1,6 @@
 //! Whatever stands in a dedupe log, reading it ends, and finds every record that was written whole before the damage and behind it.
 #![no_main]
 
-use doorward::event::Key;
 use doorward::store::SourceTag;
 use doorward::store::dedupe_log::ENTRY;
 use doorward::store::dedupe_log::Entry;
@@ -9,6 +8,7 @@ use doorward::store::dedupe_log::Kind;
 use doorward::store::dedupe_log::Record;
 use doorward::store::dedupe_log::Scanner;
 use doorward::store::dedupe_log::VERSION;
+use doorward::verify::identity::Key;
 use libfuzzer_sys::fuzz_target;
 
 // How many records stand in front of the other bytes, how many behind them, where what is read is cut in two, and those bytes.

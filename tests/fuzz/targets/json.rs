@@ -5,8 +5,8 @@
 use std::cell::RefCell;
 
 use bytes::Bytes;
-use doorward::json::Pointer;
-use doorward::json::Pointers;
+use doorward::base::json::Pointer;
+use doorward::base::json::Pointers;
 use doorward_fuzz::cut;
 use doorward_fuzz::parsers;
 use doorward_fuzz::parsers::Answer;

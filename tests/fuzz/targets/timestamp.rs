@@ -4,16 +4,16 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use doorward::auth::Failure;
-use doorward::auth::Freshness;
-use doorward::body::Inbound;
-use doorward::field::Wants;
+use doorward::base::time::Format;
+use doorward::base::time::Moment;
+use doorward::extract::field::Wants;
+use doorward::http::body::Inbound;
 use doorward::profile::Place;
 use doorward::profile::Timestamp;
 use doorward::profile::TimestampPolicy;
 use doorward::profile::Tolerance;
-use doorward::time::Format;
-use doorward::time::Moment;
+use doorward::verify::Failure;
+use doorward::verify::Freshness;
 use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use doorward::limits;
-use doorward::limits::Limits;
+use doorward::base::limits;
+use doorward::base::limits::Limits;
 use proptest::prelude::*;
 
 use super::model::Outcome;

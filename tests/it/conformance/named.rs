@@ -3,11 +3,11 @@
 use std::time::Duration;
 use std::time::Instant;
 
-use doorward::clock::Clock;
-use doorward::limits;
-use doorward::limits::Limits;
+use doorward::base::clock::Clock;
+use doorward::base::limits;
+use doorward::base::limits::Limits;
+use doorward::base::time::Moment;
 use doorward::store::State;
-use doorward::time::Moment;
 
 use super::history::Around;
 use super::history::BYTES;

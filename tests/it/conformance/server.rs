@@ -1,6 +1,6 @@
 //! Redis servers whose clocks and answers are in the hand of a test: one, or a cluster of three.
 
-use doorward::time::Moment;
+use doorward::base::time::Moment;
 
 use crate::harness::Faults;
 use crate::harness::Proxy;

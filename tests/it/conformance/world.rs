@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
-use doorward::clock::Clock;
-use doorward::clock::Manual;
+use doorward::base::clock::Clock;
+use doorward::base::clock::Manual;
+use doorward::base::time::Moment;
 use doorward::store::AdminError;
 use doorward::store::Delivery;
 use doorward::store::Filter;
 use doorward::store::MessageId;
 use doorward::store::State;
 use doorward::store::Summary;
-use doorward::time::Moment;
 
 use super::history;
 use super::history::Around;

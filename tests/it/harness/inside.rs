@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::thread::JoinHandle;
 
-use doorward::limits::Limits;
+use doorward::base::limits::Limits;
+use doorward::base::supervisor::Supervisor;
+use doorward::base::supervisor::Task;
+use doorward::config::Settings;
 use doorward::server::Server;
-use doorward::settings::Settings;
-use doorward::supervisor::Supervisor;
-use doorward::supervisor::Task;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 

@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use doorward::base::secret::Secret;
+use doorward::base::time::Moment;
+use doorward::config::usual_ttl;
 use doorward::explain::Case;
-use doorward::params;
-use doorward::params::Params;
+use doorward::extract::params;
+use doorward::extract::params::Params;
 use doorward::profile::EcdsaFormat;
 use doorward::profile::Hash;
 use doorward::profile::KeyEncoding;
@@ -14,8 +17,6 @@ use doorward::profile::Profile;
 use doorward::profile::Scheme;
 use doorward::profile::Signature;
 use doorward::profile::Verifier;
-use doorward::secret::Secret;
-use doorward::settings::usual_ttl;
 use doorward::sign;
 use doorward::sign::Id;
 use doorward::sign::Kind;
@@ -23,7 +24,6 @@ use doorward::sign::Order;
 use doorward::sign::PrivateKey;
 use doorward::sign::Public;
 use doorward::sign::Request;
-use doorward::time::Moment;
 
 use super::Files;
 use super::Issuer;
@@ -181,7 +181,7 @@ impl Keyed {
         let hmac = |algorithm| {
             let secret = Secret::new(self.secrets[0].as_bytes()).expect("a secret");
             let key =
-                aws_lc_rs::hmac::Key::new(algorithm, &doorward::auth::key_bytes(&said.key, &secret).expect("a key"));
+                aws_lc_rs::hmac::Key::new(algorithm, &doorward::verify::key_bytes(&said.key, &secret).expect("a key"));
             aws_lc_rs::hmac::sign(&key, text).as_ref().to_vec()
         };
         let bytes = match &said.verifier {

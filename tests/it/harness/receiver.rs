@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use doorward::body;
-use doorward::body::Inbound;
-use doorward::event::Event;
-use doorward::refusal::Refusal;
-use doorward::settings::Settings;
+use doorward::base::time::Moment;
+use doorward::config::Settings;
+use doorward::http::body;
+use doorward::http::body::Inbound;
 use doorward::sign::Request;
 use doorward::source::Source;
-use doorward::time::Moment;
+use doorward::source::refusal::Refusal;
+use doorward::verify::identity::Event;
 
 use super::Keyed;
 

@@ -1,6 +1,6 @@
 //! AWS SNS as its subscribers see it: signed messages, a certificate to verify them with, an address to visit.
 
-use doorward::time::Moment;
+use doorward::base::time::Moment;
 use serde_json::Value;
 use serde_json::json;
 

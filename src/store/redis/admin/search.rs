@@ -3,7 +3,8 @@
 use redis::Value;
 
 use super::Place;
-use crate::limits;
+use crate::base::limits;
+use crate::base::time::Moment;
 use crate::store::AdminError;
 use crate::store::Filter;
 use crate::store::MessageId;
@@ -16,7 +17,6 @@ use crate::store::redis::entry;
 use crate::store::redis::no_answer;
 use crate::store::redis::queue_scripts;
 use crate::store::search::Direction;
-use crate::time::Moment;
 
 /// What is looked for, and from which side.
 #[derive(Debug)]

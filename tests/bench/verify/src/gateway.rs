@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 use anyhow::anyhow;
-use doorward::auth::Authenticator;
-use doorward::auth::KeySets;
-use doorward::auth::Rejected;
-use doorward::body::Inbound;
-use doorward::settings::Judge;
-use doorward::settings::Replays;
-use doorward::settings::usual_ttl;
+use doorward::config::Judge;
+use doorward::config::Replays;
+use doorward::config::usual_ttl;
+use doorward::http::body::Inbound;
+use doorward::verify::Authenticator;
+use doorward::verify::KeySets;
+use doorward::verify::Rejected;
 use http::Uri;
 use tokio::runtime::Runtime;
 

@@ -1,16 +1,18 @@
 //! The writer of a file claims deliveries, a dispatcher takes them, gives one back, and sleeps when there is none: it never sleeps while
 //! there is something to take, and none is taken twice.
 
-mod sync {
-    pub(crate) use loom::sync::Mutex;
-    pub(crate) use loom::sync::atomic::AtomicU64;
-    pub(crate) use loom::sync::atomic::Ordering;
+mod base {
+    pub(crate) mod sync {
+        pub(crate) use loom::sync::Mutex;
+        pub(crate) use loom::sync::atomic::AtomicU64;
+        pub(crate) use loom::sync::atomic::Ordering;
+    }
 }
 
 #[path = "../../../../src/store/sqlite/queue.rs"]
 #[allow(dead_code)]
 mod queue;
-#[path = "../../../../src/signal.rs"]
+#[path = "../../../../src/base/signal.rs"]
 mod signal;
 
 use std::collections::VecDeque;

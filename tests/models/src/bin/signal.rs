@@ -1,12 +1,14 @@
 //! Whoever finds nothing to do and waits for a signal is never asleep while there is something, in whatever order two threads run.
 
-mod sync {
-    pub(crate) use loom::sync::Mutex;
-    pub(crate) use loom::sync::atomic::AtomicU64;
-    pub(crate) use loom::sync::atomic::Ordering;
+mod base {
+    pub(crate) mod sync {
+        pub(crate) use loom::sync::Mutex;
+        pub(crate) use loom::sync::atomic::AtomicU64;
+        pub(crate) use loom::sync::atomic::Ordering;
+    }
 }
 
-#[path = "../../../../src/signal.rs"]
+#[path = "../../../../src/base/signal.rs"]
 mod signal;
 
 use loom::sync::Arc;

@@ -1,21 +1,23 @@
 //! One event at a time is delivered by one request, and whoever waits for its outcome is told, in whatever order requests run.
 
-mod sync {
-    pub(crate) use shuttle::sync::Mutex;
-    pub(crate) use shuttle::sync::atomic::AtomicU64;
-    pub(crate) use shuttle::sync::atomic::Ordering;
+mod base {
+    pub(crate) mod sync {
+        pub(crate) use shuttle::sync::Mutex;
+        pub(crate) use shuttle::sync::atomic::AtomicU64;
+        pub(crate) use shuttle::sync::atomic::Ordering;
+    }
+    pub(crate) mod clock {
+        pub(crate) use doorward::base::clock::Clock;
+    }
+    pub(crate) mod limits {
+        pub(crate) use doorward::base::limits::Dedup;
+    }
 }
 
-mod clock {
-    pub(crate) use doorward::clock::Clock;
-}
-
-mod event {
-    pub(crate) use doorward::event::Key;
-}
-
-mod limits {
-    pub(crate) use doorward::limits::Dedup;
+mod verify {
+    pub(crate) mod identity {
+        pub(crate) use doorward::verify::identity::Key;
+    }
 }
 
 mod message {
@@ -25,7 +27,7 @@ mod message {
 mod store {
     pub(crate) use doorward::store::Token;
 
-    pub(crate) type KeyMap<V> = std::collections::HashMap<super::event::Key, V>;
+    pub(crate) type KeyMap<V> = std::collections::HashMap<super::verify::identity::Key, V>;
 }
 
 #[path = "../../../../src/dedup/claims.rs"]
@@ -42,13 +44,14 @@ use shuttle::sync::atomic::AtomicUsize;
 use shuttle::sync::atomic::Ordering;
 use shuttle::thread;
 
+use self::base::limits::Dedup;
 use self::claims::Entry;
 use self::flights::Flights;
-use self::limits::Dedup;
 use self::message::Keys;
 
 const LEASE: Duration = Duration::from_secs(3600);
-const KEYS: Keys = Keys { id: event::Key([7; 16]), guard: Some(event::Key([9; 16])), ignored: None };
+const KEYS: Keys =
+    Keys { id: verify::identity::Key([7; 16]), guard: Some(verify::identity::Key([9; 16])), ignored: None };
 const REQUESTS: usize = 4;
 
 /// How many are delivering, and how many have.
@@ -96,7 +99,7 @@ fn request(number: usize, flights: &std::sync::Arc<Flights>, upstream: &Upstream
 }
 
 fn each_is_told_and_one_delivers() {
-    let (clock, _hand) = clock::Clock::manual(doorward::time::Moment::from_unix(1_000));
+    let (clock, _hand) = clock::Clock::manual(doorward::base::time::Moment::from_unix(1_000));
     let flights = std::sync::Arc::new(Flights::new(1, &Dedup::default(), clock));
     let upstream = Arc::new(Upstream::default());
     let requests: Vec<_> = (0..REQUESTS)

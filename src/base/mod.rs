@@ -1,0 +1,14 @@
+//! What knows nobody: times and clocks, limits, problem reports, secrets, the supervisor of tasks, and readers of JSON, forms and queries.
+
+pub mod clock;
+pub mod escape;
+pub mod form;
+pub mod json;
+pub mod limits;
+pub mod problem;
+pub mod query;
+pub mod secret;
+pub mod signal;
+pub mod supervisor;
+pub(crate) mod sync;
+pub mod time;

@@ -1,0 +1,258 @@
+//! Joins what a profile asks for with the secrets and parameters of a source.
+
+use std::time::Duration;
+
+use super::section::Section;
+use crate::base::secret::Secret;
+use crate::extract::condition::Condition;
+use crate::extract::field::Field;
+use crate::extract::field::Wants;
+use crate::extract::params;
+use crate::extract::params::Params;
+use crate::extract::template::Context;
+use crate::profile;
+use crate::profile::Combination;
+use crate::profile::Place;
+use crate::profile::Profile;
+use crate::profile::Reference;
+use crate::profile::ReplayGuard;
+use crate::verify::Authenticator;
+use crate::verify::Freshness;
+use crate::verify::KeySets;
+use crate::verify::Material;
+use crate::verify::Member;
+use crate::verify::Misfit;
+use crate::verify::Scheme;
+use crate::verify::handshake::Handshakes;
+use crate::verify::identity::Identity;
+
+/// What a profile becomes with the secrets and parameters of a source.
+#[derive(Debug)]
+pub struct Judge {
+    /// How requests prove their origin.
+    pub authenticator: Authenticator,
+    /// The probes that are answered.
+    pub handshakes: Handshakes,
+    /// Where events carry their identity.
+    pub identity: Identity,
+    /// The headers that all of them read, each of which may be there once.
+    pub single_headers: Vec<http::HeaderName>,
+    /// Whether the replay guard decides anything: what is signed does not have the event's id.
+    pub guarded: bool,
+    /// Whether somebody else than the provider can change an event's type.
+    pub type_unsigned: bool,
+}
+
+/// How replays are told from new events.
+#[derive(Debug, Clone, Copy)]
+pub struct Replays {
+    /// How long events are remembered.
+    pub ttl: Duration,
+    /// By what an event is known again; as the profile says when absent.
+    pub guard: Option<ReplayGuard>,
+    /// Whether only some types are delivered.
+    pub selects: bool,
+    /// Whether it does by names alone, of which there are only so many.
+    pub names_types: bool,
+}
+
+impl Replays {
+    /// For a source that delivers these types.
+    pub fn new(ttl: Duration, guard: Option<ReplayGuard>, events: &[String]) -> Self {
+        let pattern = |name: &String| name.contains(['*', '?']);
+        Self { ttl, guard, selects: !events.is_empty(), names_types: !events.is_empty() && !events.iter().any(pattern) }
+    }
+}
+
+impl Judge {
+    /// Makes a profile ready with these secrets and complete parameters.
+    ///
+    /// # Errors
+    /// Everything that does not fit, by the key of the source.
+    pub fn new(
+        profile: &Profile,
+        secrets: &[Secret],
+        params: &Params,
+        replays: Replays,
+        key_sets: &mut KeySets,
+    ) -> Result<Self, Vec<Misfit>> {
+        let guard = replays.guard.unwrap_or(profile.event.replay_guard);
+        let mut wants = Wants::default();
+        wants.json_optional = profile.event.id.works_without_json();
+        wants.json_only = profile.limits.json;
+        let material = Material::new(secrets, params, profile.keys(), &mut wants, key_sets);
+        let mut members = members(profile, material)?;
+        let guarded = remember(profile, &mut members, guard, replays.ttl) && profile.event.nonce.is_none();
+        let kind = profile.event.kind.as_ref();
+        let type_unsigned = kind.is_some_and(|kind| uncovered(profile, &members, kind).contains(&true));
+        let context = Context { params, signature: None, key: secrets.first().map(Secret::expose) };
+        let timed = timed(profile, &members);
+        let alone = alone(&members);
+        let members: Vec<_> = members
+            .into_iter()
+            .zip(timed.into_iter().zip(alone))
+            .map(|((said, scheme), (timed, alone))| Member {
+                position: profile.auth.members.iter().take_while(|member| !std::ptr::eq(*member, said)).count(),
+                when: Condition::all(&said.when, context, &mut wants),
+                check: Condition::all(&said.check, context, &mut wants),
+                scheme,
+                timed,
+                alone,
+            })
+            .collect();
+        let authenticator = Authenticator {
+            combination: profile.auth.combination,
+            members,
+            require: Condition::all(&profile.require, context, &mut wants),
+            freshness: profile
+                .timestamp
+                .as_ref()
+                .map(|said| Freshness::new(said, profile.signs_timestamp().then_some(replays.ttl), &mut wants)),
+            wants: Wants::default(),
+            json_first: false,
+            compressed: profile.signed_when_compressed(),
+            unpacks_first: profile.signs_before_compression(),
+        };
+        let key = handshake_key(profile, secrets);
+        let context = Context { key: key.as_ref().map(|key| key.as_slice()), ..context };
+        let handshakes = Handshakes::new(&profile.handshakes, context, &mut wants)
+            .map_err(|message| vec![("params".to_owned(), message)])?;
+        // As another type it is another event where the type is part of what is known again.
+        let known = profile.event.id != Reference::Unique && (!guarded || guard == ReplayGuard::Content);
+        let notes_ignored = replays.selects && type_unsigned && known;
+        let identity = Identity::new(profile, guard, notes_ignored, params, &mut wants);
+        let json_first = authenticator.reads_json();
+        let authenticator = Authenticator { wants, json_first, ..authenticator };
+        let single_headers = [authenticator.headers(), identity.headers(), handshakes.headers()].concat();
+        let mut judge = Self { authenticator, handshakes, identity, single_headers, guarded, type_unsigned };
+        judge.sort_headers();
+        Ok(judge)
+    }
+}
+
+impl Judge {
+    /// The same for a source that delivers events in order in which this place reads the same.
+    #[must_use]
+    pub fn ordered(mut self, order: &Place) -> Self {
+        let order = Field::new(order, &mut self.authenticator.wants);
+        self.single_headers.extend(order.headers());
+        self.sort_headers();
+        self.identity.set_order(order);
+        self
+    }
+
+    fn sort_headers(&mut self) {
+        self.single_headers.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+        self.single_headers.dedup();
+    }
+}
+
+/// The members that there are keys for, with them.
+fn members<'p>(
+    profile: &'p Profile,
+    mut material: Material<'_>,
+) -> Result<Vec<(&'p profile::Member, Scheme)>, Vec<Misfit>> {
+    let mut members = Vec::new();
+    let mut misfits = Vec::new();
+    for said in &profile.auth.members {
+        match Scheme::new(&said.scheme, &mut material) {
+            Ok(scheme) => members.push((said, scheme)),
+            Err(misfit) => misfits.push(misfit),
+        }
+    }
+    for (at, message) in material.unusable() {
+        misfits.push(("secrets".to_owned(), format!("number {} {message}", at + 1)));
+    }
+    if !misfits.is_empty() {
+        return Err(misfits);
+    }
+    working(profile, members)
+}
+
+/// Has the members say what is known again of a request, where their signature does not cover the event's id; whether there
+/// are any.
+fn remember(profile: &Profile, members: &mut [(&profile::Member, Scheme)], guard: ReplayGuard, ttl: Duration) -> bool {
+    let unguarded = uncovered(profile, members, &profile.event.id);
+    for ((_, scheme), unguarded) in members.iter_mut().zip(&unguarded) {
+        let digest = *unguarded && guard != ReplayGuard::Off;
+        match scheme {
+            Scheme::Signature(signature) => signature.digest_signed = digest,
+            Scheme::Jwt(jwt) if jwt.binds_body() => {
+                jwt.digest_signed = digest;
+                jwt.issued_within = Some(i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX));
+            }
+            // Whoever has seen the secret can send anything under any id.
+            Scheme::Jwt(_) | Scheme::Token(_) => {}
+        }
+    }
+    unguarded.contains(&true)
+}
+
+/// Which members prove what is sent, but not this of it.
+fn uncovered(profile: &Profile, members: &[(&profile::Member, Scheme)], reference: &Reference) -> Vec<bool> {
+    let covers = |said: &profile::Member| profile.covers_all(&said.scheme, reference);
+    let covered = profile.auth.combination == Combination::All && members.iter().any(|(said, _)| covers(said));
+    let proves = |scheme: &Scheme| match scheme {
+        Scheme::Signature(_) => true,
+        Scheme::Jwt(jwt) => jwt.binds_body(),
+        Scheme::Token(_) => false,
+    };
+    members.iter().map(|(said, scheme)| proves(scheme) && !covered && !covers(said)).collect()
+}
+
+/// The members that there are keys for.
+fn working<'p>(
+    profile: &'p Profile,
+    members: Vec<(&'p profile::Member, Scheme)>,
+) -> Result<Vec<(&'p profile::Member, Scheme)>, Vec<Misfit>> {
+    let missing = |said: &profile::Member| {
+        let about = said.scheme.key(profile.fetches_keys()).and_then(|key| key.about.as_deref());
+        let about = about.map(|about| format!(" ({about})")).unwrap_or_default();
+        vec![("secrets".to_owned(), format!("has none for {}{about}", said.scheme.title()))]
+    };
+    let all = profile.auth.combination == Combination::All;
+    if all && let Some((said, _)) = members.iter().find(|(said, scheme)| !said.optional && !scheme.has_keys()) {
+        return Err(missing(said));
+    }
+    let (working, without): (Vec<_>, Vec<_>) = members.into_iter().partition(|(_, scheme)| scheme.has_keys());
+    match without.first() {
+        Some((said, _)) if working.is_empty() => Err(missing(said)),
+        _ => Ok(working),
+    }
+}
+
+/// Which members' requests have to be fresh: those that sign the time, or all when none does.
+fn timed(profile: &Profile, members: &[(&profile::Member, Scheme)]) -> Vec<bool> {
+    let signs = |said: &profile::Member| {
+        profile.timestamp.as_ref().is_some_and(|timestamp| profile.signs(&said.scheme, &timestamp.from))
+    };
+    let signs: Vec<_> = profile.auth.members.iter().map(signs).zip(&profile.auth.members).collect();
+    let any = signs.iter().any(|(signs, _)| *signs);
+    members
+        .iter()
+        .map(|(said, _)| !any || signs.iter().any(|(signs, member)| *signs && std::ptr::eq(*member, *said)))
+        .collect()
+}
+
+/// Which members' proofs have a place that no other member's proof has.
+fn alone(members: &[(&profile::Member, Scheme)]) -> Vec<bool> {
+    let same = |one: &Scheme, other: &Scheme| one.field().shares_holder(other.field());
+    members.iter().map(|(_, one)| members.iter().filter(|(_, other)| same(one, other)).count() == 1).collect()
+}
+
+/// The key that the replies of handshakes are signed with.
+fn handshake_key(profile: &Profile, secrets: &[Secret]) -> Option<zeroize::Zeroizing<Vec<u8>>> {
+    let secret = secrets.first()?;
+    let form = profile.keys().next()?;
+    crate::verify::key_bytes(form, secret).ok()
+}
+
+/// The parameters that the profile asks for, with its defaults; `None` when one is missing.
+pub(super) fn complete(profile: &Profile, section: &Section<'_>, given: &[(&str, String)]) -> Option<Params> {
+    let misfits = match params::complete(profile, given) {
+        Ok(params) => return Some(params),
+        Err(misfits) => misfits,
+    };
+    misfits.into_iter().for_each(|(name, message)| section.error(&format!("params.{name}"), message));
+    None
+}

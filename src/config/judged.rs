@@ -1,0 +1,100 @@
+//! Understands what the requests of one source are judged by, for commands that judge without a gateway.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::Layers;
+use super::Report;
+use super::Section;
+use super::Settings;
+use super::Shares;
+use super::judge::complete;
+use super::profiles;
+use super::section::duration;
+use super::section::size;
+use super::section::word;
+use super::source;
+use super::source::Surroundings;
+use crate::base::problem::Problems;
+use crate::base::problem::closest;
+use crate::base::secret::Secret;
+use crate::extract::params::Params;
+use crate::profile::Profile;
+
+/// What the requests of one source are judged by.
+#[derive(Debug)]
+pub struct Judged {
+    /// The profile of its provider.
+    pub profile: Profile,
+    /// Its secrets, in their order.
+    pub secrets: Vec<Secret>,
+    /// Its parameters, complete.
+    pub params: Params,
+    /// Its path.
+    pub path: String,
+    /// The largest body that the gateway takes, in bytes.
+    pub max_body: usize,
+    /// How long events are remembered.
+    pub ttl: Duration,
+    /// Whether what cannot be verified is delivered all the same.
+    pub observe: bool,
+}
+
+impl Settings {
+    /// Reads what the source of this name is judged by, from the layers that [`Settings::load`] reads: whatever is wrong
+    /// with others, such as a secret that cannot be had here, is not its.
+    ///
+    /// # Errors
+    /// Every problem of that source; that there is none of this name, and which there are.
+    pub fn load_source(path: &Path, name: &str) -> Result<Judged, Problems> {
+        let layers = Layers::read(path)?;
+        let report = Report::new(&layers);
+        let judged = judged(Section::root(layers.root(), &report), name, &report);
+        let problems = report.into_problems();
+        judged.filter(|_| !problems.is_fatal()).ok_or(problems)
+    }
+}
+
+fn judged(mut root: Section<'_>, name: &str, report: &Report<'_>) -> Option<Judged> {
+    let profiles = profiles(&mut root, report);
+    let max_body = root.section("server").and_then(|mut server| server.want("max_body", size));
+    let ttl = root.section("store").and_then(|mut store| store.want("ttl", duration));
+    let sources = root.section("sources")?;
+    let mut named = sources.subsections();
+    let Some(at) = named.iter().position(|(known, _)| *known == name) else {
+        let names: Vec<_> = named.iter().map(|(known, _)| *known).collect();
+        sources.error("", unknown(name, &names));
+        return None;
+    };
+    let (_, mut section) = named.swap_remove(at);
+    let shares = Shares::of_bodies(max_body?);
+    let surroundings = Surroundings::new(&profiles, &shares, None);
+    let profile = section.want("profile", |name| surroundings.profile(name));
+    let path = section.want("path", source::path);
+    let secrets = source::secrets(&mut section, profile);
+    let observe = section.may("verify", word(&[("enforce", false), ("observe", true)]));
+    let max_body = surroundings.max_body(&mut section, profile);
+    let params = section.subsection("params").map(Section::texts).unwrap_or_default();
+    let params = complete(profile?, &section, &params);
+    let (_, secrets) = secrets?;
+    Some(Judged {
+        profile: profile?.clone(),
+        secrets,
+        params: params?,
+        path: path?,
+        max_body,
+        ttl: ttl?,
+        observe: observe == Some(true),
+    })
+}
+
+fn unknown(name: &str, names: &[&str]) -> String {
+    let all = match names {
+        [] => "there are none".to_owned(),
+        names => format!("there are {}", names.join(", ")),
+    };
+    match closest(name, names.iter().copied()) {
+        Some(known) => format!("has no source {name:?}; did you mean {known:?}? {all}"),
+        None => format!("has no source {name:?}; {all}"),
+    }
+}

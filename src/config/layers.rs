@@ -1,0 +1,118 @@
+//! Finds the layers of the configuration and puts them over each other: the embedded defaults, the file, the environment.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use config::Config;
+use config::Environment;
+use config::File;
+use config::FileFormat;
+use config::Map;
+use config::Value;
+use config::ValueKind;
+use toml::de::DeTable;
+use toml::de::DeValue;
+
+use crate::base::problem::Problems;
+
+/// The embedded defaults.
+const DEFAULTS: &str = include_str!("../../config/doorward.toml");
+const PREFIX: &str = "DOORWARD";
+const SEPARATOR: &str = "__";
+
+/// The text that the embedded defaults have at a key of a section.
+pub(super) fn usual(section: &str, key: &str) -> Result<String, String> {
+    let defaults: toml::Table = DEFAULTS.parse().map_err(|error| format!("the defaults cannot be read: {error}"))?;
+    let value = defaults.get(section).and_then(|section| section.get(key)).and_then(toml::Value::as_str);
+    value.map(str::to_owned).ok_or_else(|| format!("the defaults have no {section}.{key}"))
+}
+
+/// All layers in one, the file, and the lines of its keys.
+pub(super) struct Layers {
+    root: Map<String, Value>,
+    file: String,
+    lines: HashMap<String, usize>,
+}
+
+impl Layers {
+    /// Reads the file and the environment.
+    ///
+    /// # Errors
+    /// The problem that keeps them from being looked at any further.
+    pub(super) fn read(path: &Path) -> Result<Self, Problems> {
+        let file = path.display().to_string();
+        let fatal = |message: String| {
+            let mut problems = Problems::default();
+            problems.error(file.clone(), "", message);
+            problems
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| fatal(format!("cannot read it: {error}")))?;
+        Self::stack(file.clone(), &text).map_err(fatal)
+    }
+
+    fn stack(file: String, text: &str) -> Result<Self, String> {
+        // Read by `toml` first: it points at line and column. The line itself, which it would show too, may hold a secret.
+        let document = DeTable::parse(text).map_err(|error| pointed(text, &error))?;
+        let lines = lines(text, document.get_ref());
+        let stacked = Config::builder()
+            .add_source(File::from_str(DEFAULTS, FileFormat::Toml))
+            .add_source(File::from_str(text, FileFormat::Toml))
+            .add_source(Environment::with_prefix(PREFIX).prefix_separator(SEPARATOR).separator(SEPARATOR))
+            .build()
+            .map_err(|error| error.to_string())?;
+        let ValueKind::Table(root) = stacked.cache.kind else {
+            return Err("is not a table of keys and values".to_owned());
+        };
+        Ok(Self { root, file, lines })
+    }
+
+    pub(super) fn root(&self) -> &Map<String, Value> {
+        &self.root
+    }
+
+    /// Where a value stands: the environment, or a line of the file. A key that is nowhere in the file is looked for
+    /// in the innermost table around it.
+    pub(super) fn place(&self, origin: Option<&str>, key: &str) -> String {
+        if origin == Some("the environment") {
+            return format!("environment variable {PREFIX}{SEPARATOR}{}", key.to_uppercase().replace('.', SEPARATOR));
+        }
+        match self.line(key) {
+            Some(line) => format!("{}:{line}", self.file),
+            None => self.file.clone(),
+        }
+    }
+
+    fn line(&self, mut key: &str) -> Option<usize> {
+        loop {
+            if let Some(line) = self.lines.get(key) {
+                return Some(*line);
+            }
+            key = key.rsplit_once('.')?.0;
+        }
+    }
+}
+
+/// On which lines the keys of a file stand, those in tables with the names of these before them.
+fn lines(text: &str, document: &DeTable<'_>) -> HashMap<String, usize> {
+    let ends: Vec<_> = text.match_indices('\n').map(|(at, _)| at).collect();
+    let mut lines = HashMap::new();
+    let mut tables = vec![(String::new(), document)];
+    while let Some((prefix, table)) = tables.pop() {
+        for (name, value) in table {
+            let key = format!("{prefix}{}", name.get_ref());
+            if let DeValue::Table(inner) = value.get_ref() {
+                tables.push((format!("{key}."), inner));
+            }
+            lines.insert(key, 1 + ends.partition_point(|end| *end < name.span().start));
+        }
+    }
+    lines
+}
+
+/// Where a syntax error is and what it is.
+fn pointed(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    format!("line {line}, column {column}: {}", error.message())
+}

@@ -1,0 +1,98 @@
+//! Understands `deliver.queue` of a source.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::section::Section;
+use super::section::count;
+use super::section::duration;
+use super::store::MAX_PAUSE;
+use crate::base::json::Pointer;
+use crate::dispatch::Policy;
+use crate::profile::Holder;
+use crate::profile::Place;
+use crate::profile::header_name;
+use crate::source::DeliveryTerms;
+use crate::target::Address;
+use crate::target::Forward;
+
+/// What is usual where a source says nothing.
+const TIMEOUT: Duration = Duration::from_secs(10);
+const CONCURRENCY: usize = 16;
+const MAX_ATTEMPTS: usize = 30;
+const MAX_AGE: Duration = Duration::from_secs(72 * 60 * 60);
+const BACKOFF: Duration = Duration::from_secs(1);
+const MAX_BACKOFF: Duration = Duration::from_secs(60 * 60);
+const PERMANENT: [StatusCode; 7] = [
+    StatusCode::BAD_REQUEST,
+    StatusCode::GONE,
+    StatusCode::PAYLOAD_TOO_LARGE,
+    StatusCode::URI_TOO_LONG,
+    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+    StatusCode::UNPROCESSABLE_ENTITY,
+    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+];
+const KEEP: Duration = Duration::from_secs(24 * 60 * 60);
+/// What is left of a lease for recording the outcome of an attempt.
+const MARGIN: Duration = Duration::from_secs(5);
+
+/// Reads the rest of the table; also the place by which events are ordered. `lease` is how long another gateway waits before
+/// it takes over.
+pub(super) fn queue(
+    mut section: Section<'_>,
+    forward: Forward,
+    lease: Option<Duration>,
+) -> Option<(DeliveryTerms, Option<Place>)> {
+    let address = section.want("url", Address::parse).map(|address| address.forwarding(forward));
+    let timeout = section.may("timeout", duration).unwrap_or(TIMEOUT);
+    if let Some(lease) = lease.filter(|lease| timeout + MARGIN > *lease) {
+        section.error(
+            "timeout",
+            format!(
+                "is not {MARGIN:?} shorter than store.lease ({lease:?}): others would take over during the attempt"
+            ),
+        );
+    }
+    let concurrency = section.may("concurrency", count(1, 4096)).unwrap_or(CONCURRENCY);
+    let max_attempts = section.may("max_attempts", count(1, 10_000)).unwrap_or(MAX_ATTEMPTS);
+    let max_age = section.may("max_age", duration).unwrap_or(MAX_AGE);
+    let backoff = section.may("backoff", duration).unwrap_or(BACKOFF);
+    let max_backoff = section.may("max_backoff", duration).unwrap_or_else(|| MAX_BACKOFF.max(backoff));
+    if max_backoff < backoff {
+        section.error("max_backoff", format!("is shorter than backoff ({backoff:?})"));
+    }
+    if max_backoff > MAX_PAUSE {
+        let key = if section.has("max_backoff") { "max_backoff" } else { "backoff" };
+        section.error(key, "is longer than 24h; limit by max_age how long an event is tried");
+    }
+    let said = section.has("permanent").then(|| section.list("permanent", status));
+    let keep = section.may("keep", duration).unwrap_or(KEEP);
+    let order_by = section.subsection("order_by").map(order_by);
+    section.finish();
+    let policy = Policy {
+        max_attempts: u32::try_from(max_attempts).unwrap_or(u32::MAX),
+        max_age,
+        backoff,
+        max_backoff,
+        permanent: said.unwrap_or_else(|| PERMANENT.to_vec()),
+    };
+    Some((DeliveryTerms { address: address?, timeout, concurrency, policy, keep }, order_by.flatten()))
+}
+
+fn order_by(mut section: Section<'_>) -> Option<Place> {
+    let json = section.may("json", |text| Pointer::parse(text).map(Holder::Json));
+    let header = section.may("header", |name| header_name(name).map(|name| Holder::Header(vec![name])));
+    if section.has("json") == section.has("header") {
+        section.error("", "takes one of json and header, such as { json = \"/order/id\" } or { header = \"X-Order\" }");
+    }
+    section.finish();
+    Some(Place { holder: json.or(header)?, item: None })
+}
+
+fn status(text: &str) -> Result<StatusCode, String> {
+    let status = text.parse().ok().and_then(|code| StatusCode::from_u16(code).ok());
+    status
+        .filter(|status| status.is_client_error() || status.is_server_error())
+        .ok_or_else(|| format!("{text:?} is not a status from 400 to 599"))
+}

@@ -1,0 +1,57 @@
+//! Secrets that several sources have: what is signed for one of them is good for the others as well.
+
+use std::cell::RefCell;
+
+use zeroize::Zeroizing;
+
+use super::section::Section;
+use crate::base::secret::Secret;
+use crate::profile::Profile;
+use crate::verify;
+
+/// The secrets of the sources that were looked at.
+#[derive(Default)]
+pub(super) struct Holdings(RefCell<Vec<Holding>>);
+
+struct Holding {
+    /// The secret as text, and as the keys that it is.
+    keys: Vec<Zeroizing<Vec<u8>>>,
+    /// Its key, `sources.NAME`.
+    source: String,
+    /// Its position among the secrets of that source, from 1.
+    number: usize,
+    /// The address that is signed with everything, where one is.
+    address: Option<String>,
+}
+
+impl Holdings {
+    /// Notes the secrets of a source, and reports those that another one has.
+    pub(super) fn add(&self, section: &Section<'_>, profile: &Profile, secrets: &[Secret], params: &[(&str, String)]) {
+        let url = params.iter().find(|(name, _)| *name == "url").map(|(_, url)| url);
+        // Where signed texts have several readings, one address may be read as the beginning of another.
+        let address = url.filter(|_| profile.signs_address() && profile.ambiguities().next().is_none());
+        let mut known = self.0.borrow_mut();
+        for (at, secret) in secrets.iter().enumerate() {
+            let number = at + 1;
+            let text = Zeroizing::new(secret.expose().to_vec());
+            let forms = profile.keys().filter_map(|form| verify::key_bytes(form, secret).ok());
+            let keys: Vec<_> = std::iter::once(text).chain(forms).collect();
+            let shares = |other: &&Holding| {
+                let elsewhere = other.address.as_ref().zip(address).is_some_and(|(one, other)| one != other);
+                other.keys.iter().any(|key| keys.contains(key)) && other.source != section.key() && !elsewhere
+            };
+            if let Some(other) = known.iter().find(shares) {
+                section.warning(
+                    "secrets",
+                    format!(
+                        "number {number}: is the secret of {} (number {}) too: whoever captures a request to one of \
+                         them can send it to the other, where it is new; give each a secret of its own where the \
+                         provider has one for each",
+                        other.source, other.number
+                    ),
+                );
+            }
+            known.push(Holding { keys, source: section.key().to_owned(), number, address: address.cloned() });
+        }
+    }
+}

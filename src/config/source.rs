@@ -1,0 +1,414 @@
+//! Understands one `[sources.NAME]`: joins what its profile asks for with what the operator gave.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Shares;
+use super::Store;
+use super::judge::Judge;
+use super::judge::Replays;
+use super::judge::complete;
+use super::lint;
+use super::section::Section;
+use super::section::count;
+use super::section::duration;
+use super::section::flag;
+use super::section::size;
+use super::section::word;
+use super::shared::Holdings;
+use crate::base::problem::closest;
+use crate::base::secret::Secret;
+use crate::base::secret::SecretRef;
+use crate::http::origin::Allowlist;
+use crate::http::origin::Networks;
+use crate::profile::Credentials;
+use crate::profile::Place;
+use crate::profile::Profile;
+use crate::profile::Profiles;
+use crate::profile::ReplayGuard;
+use crate::profile::Scheme;
+use crate::source::Destination;
+use crate::source::Source;
+use crate::source::SourceName;
+use crate::source::Wanted;
+use crate::source::reply::Answers;
+use crate::store::Keyspace;
+use crate::store::Kind;
+use crate::store::sqlite::why_volatile;
+use crate::verify::Jwks;
+use crate::verify::KeySets;
+
+use crate::target::Address;
+use crate::target::Forward;
+use crate::target::Stream;
+
+/// Longest an upstream may take when neither the source nor the provider says.
+const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(10);
+/// What is left of a provider's deadline for the way there and back.
+const MARGIN: Duration = Duration::from_secs(1);
+
+/// What is around all sources.
+pub(super) struct Surroundings<'s> {
+    profiles: &'s Profiles,
+    shares: &'s Shares,
+    /// Absent when something is wrong with it.
+    store: Option<&'s Store>,
+    /// The profiles that sources have.
+    used: RefCell<BTreeSet<String>>,
+    holdings: Holdings,
+}
+
+/// What a source verifies with.
+struct Given<'g> {
+    profile: &'g Profile,
+    /// Absent when one of them cannot be had.
+    secrets: Option<&'g [Secret]>,
+    params: &'g [(&'g str, String)],
+}
+
+impl<'s> Surroundings<'s> {
+    pub(super) fn new(profiles: &'s Profiles, shares: &'s Shares, store: Option<&'s Store>) -> Self {
+        Self { profiles, shares, store, used: RefCell::default(), holdings: Holdings::default() }
+    }
+
+    /// The names of the profiles that sources have.
+    pub(super) fn into_used(self) -> BTreeSet<String> {
+        self.used.into_inner()
+    }
+
+    /// All sources and the key sets that they use.
+    pub(super) fn sources(&self, sections: &Section<'_>) -> (Vec<Arc<Source>>, Vec<Arc<Jwks>>) {
+        let mut paths = BTreeMap::new();
+        let mut key_sets = KeySets::new();
+        let mut sources = Vec::new();
+        let named = sections.subsections();
+        if named.is_empty() {
+            sections.warning("", "there are none, so nothing can be received; `doorward profiles NAME` shows one");
+        }
+        let count = named.len();
+        for (name, section) in named {
+            sources.extend(self.source(name, section, count, (&mut paths, &mut key_sets)).map(Arc::new));
+        }
+        (sources, key_sets.into_values().collect())
+    }
+
+    fn source<'n>(
+        &self,
+        name: &'n str,
+        mut section: Section<'_>,
+        count: usize,
+        (paths, key_sets): (&mut BTreeMap<String, &'n str>, &mut KeySets),
+    ) -> Option<Source> {
+        let source_name = SourceName::parse(name).map_err(|message| section.error("", message)).ok();
+        let named = section.want("profile", |name| self.profile(name).map(|profile| (name.to_owned(), profile)));
+        let (profile_name, profile) = named.unzip();
+        let path = section.want("path", path);
+        if let Some(path) = &path
+            && let Some(other) = paths.insert(path.clone(), name)
+        {
+            section.error("path", format!("is the path of sources.{other} too; each source needs its own"));
+        }
+        let allow = section.list("allow", Networks::parse);
+        let events: Vec<String> = section.list("events", |pattern| Ok(pattern.to_owned()));
+        let guard = section.may("replay_guard", word(&ReplayGuard::ALL.map(|guard| (guard.name(), guard))));
+        let (labels, secrets) = secrets(&mut section, profile).unzip();
+        let (limits, in_flight) = self.shares.of(count, self.max_body(&mut section, profile));
+        let observe = section.may("verify", word(&[("enforce", false), ("observe", true)]));
+        if observe == Some(true) {
+            section.warning("verify", "is \"observe\": what cannot be verified is delivered all the same");
+        }
+        let params = section.subsection("params").map(Section::texts).unwrap_or_default();
+        let given = profile.map(|profile| Given { profile, secrets: secrets.as_deref(), params: &params });
+        if let (Some(given), Some(name)) = (&given, profile_name) {
+            self.lint(&section, given, &name, &events);
+            self.used.borrow_mut().insert(name);
+        }
+        let destination = self.destination(&mut section, profile);
+        // Where something is wrong with the store, the configuration is not used.
+        let ttl = self.store.map_or(Duration::MAX, |store| store.terms.ttl);
+        let replays = Replays::new(ttl, guard, &events);
+        let judge = given.and_then(|given| self.judge(&section, &given, replays, key_sets));
+        section.finish();
+        let (destination, order) = destination?;
+        let (judge, source_name) = (order.iter().fold(judge?, Judge::ordered), source_name?);
+        Some(Source {
+            answers: Answers::new(&profile?.answers, &judge.handshakes.methods().cloned().collect::<Vec<_>>()),
+            keyspace: destination.keyspace(source_name.as_str()),
+            name: source_name,
+            path: path?,
+            allowlist: Allowlist::new(allow.into_iter().collect()),
+            single_headers: judge.single_headers,
+            limits,
+            in_flight,
+            authenticator: judge.authenticator,
+            handshakes: judge.handshakes,
+            secret_labels: labels?,
+            credentials: Credentials::of(profile?),
+            identity: judge.identity,
+            wanted: wanted(events, profile?),
+            observe: observe == Some(true),
+            destination,
+        })
+    }
+
+    /// The largest body that is taken: what the source says or else the server, and no more than the provider sends.
+    pub(super) fn max_body(&self, section: &mut Section<'_>, profile: Option<&Profile>) -> usize {
+        let said = section.may("max_body", size);
+        if said.is_some_and(|said| said > self.shares.max_buffered) {
+            section
+                .error("max_body", "is more than server.max_buffered, so that the largest bodies could never be read");
+        }
+        let max_body = said.unwrap_or(self.shares.limits.max_body);
+        let Some(profile) = profile else { return max_body };
+        // Whoever has said how much is taken has decided.
+        if said.is_none() {
+            lint::largest_body(section, profile, max_body);
+        }
+        let largest = profile.limits.max_body.and_then(|size| usize::try_from(size.as_u64()).ok());
+        largest.map_or(max_body, |largest| largest.min(max_body))
+    }
+
+    /// What should be looked at before anything is made of it.
+    fn lint(&self, section: &Section<'_>, given: &Given<'_>, name: &str, events: &[String]) {
+        let profile = given.profile;
+        if let Some(secrets) = given.secrets {
+            lint::secrets(section, profile, secrets, !self.profiles.is_shipped(name));
+        }
+        if let Some(store) = self.store {
+            lint::horizon(section, profile, store.terms.ttl);
+        }
+        // Of the operator's own profiles all lints are reported.
+        if self.profiles.is_shipped(name) {
+            lint::readings(section, profile);
+        }
+        lint::events(section, profile, events);
+    }
+
+    fn judge(
+        &self,
+        section: &Section<'_>,
+        given: &Given<'_>,
+        replays: Replays,
+        key_sets: &mut KeySets,
+    ) -> Option<Judge> {
+        let (profile, secrets) = (given.profile, given.secrets?);
+        let params = complete(profile, section, given.params);
+        if let Some(params) = &params {
+            lint::params(section, profile, params);
+        }
+        match (profile.needs_secrets(), secrets.is_empty()) {
+            (true, false) => self.holdings.add(section, profile, secrets, given.params),
+            (false, true) => {}
+            (true, true) => {
+                section.error("secrets", "is missing: this profile verifies with a secret, such as [\"env:NAME\"]");
+                return None;
+            }
+            (false, false) => {
+                section.error("secrets", "is not used by this profile; remove it");
+                return None;
+            }
+        }
+        match Judge::new(profile, secrets, &params?, replays, key_sets) {
+            Ok(judge) => {
+                lint::replays(section, profile, &judge, replays);
+                Some(judge)
+            }
+            Err(misfits) => {
+                misfits.into_iter().for_each(|(key, message)| section.error(&key, message));
+                None
+            }
+        }
+    }
+
+    /// The profile of this name.
+    pub(super) fn profile(&self, name: &str) -> Result<&'s Profile, String> {
+        self.profiles.get(name).ok_or_else(|| {
+            if self.profiles.is_broken(name) {
+                return "cannot be used: its file has a problem, which is reported there".to_owned();
+            }
+            let names = || self.profiles.names();
+            match closest(name, names()) {
+                Some(known) => format!("there is no profile {name:?}; did you mean {known:?}?"),
+                None => {
+                    format!("there is no profile {name:?}; `doorward profiles` lists the {} there are", names().count())
+                }
+            }
+        })
+    }
+
+    /// Where events go, and by what they are ordered.
+    fn destination(
+        &self,
+        section: &mut Section<'_>,
+        profile: Option<&Profile>,
+    ) -> Option<(Destination, Option<Place>)> {
+        const FORMS: &str = "write deliver.upstream = { url = \"…\" }, deliver.queue = { url = \"…\" } or deliver.redis-stream = \
+                             { key = \"…\" }";
+        let Some(mut deliver) = section.subsection("deliver") else {
+            section.error("deliver", format!("is missing: where do events go? {FORMS}"));
+            return None;
+        };
+        let upstream = deliver.subsection("upstream").map(|upstream| self.upstream(upstream, profile));
+        let stream = deliver.subsection("redis-stream").map(|stream| self.stream(stream));
+        let queue = deliver.subsection("queue").map(|queue| self.queue(queue, profile));
+        let unordered = |destination: Option<Destination>| Some((destination?, None));
+        let destination = match (upstream, queue, stream) {
+            (Some(upstream), None, None) => unordered(upstream),
+            (None, Some(queue), None) => queue,
+            (None, None, Some(stream)) => unordered(stream),
+            (None, None, None) => {
+                section.error("deliver", format!("says nothing that is known; {FORMS}"));
+                None
+            }
+            _ => {
+                section.error("deliver", "names more than one destination; a source has one");
+                None
+            }
+        };
+        deliver.finish();
+        destination
+    }
+
+    fn upstream(&self, mut section: Section<'_>, profile: Option<&Profile>) -> Option<Destination> {
+        let target = section.want("url", Address::parse);
+        let said = section.may("timeout", duration);
+        let deadline = profile.and_then(|profile| profile.facts.deadline);
+        let usual = deadline.map_or(UPSTREAM_TIMEOUT, |deadline| deadline.saturating_sub(MARGIN).min(UPSTREAM_TIMEOUT));
+        let timeout = said.unwrap_or_else(|| usual.max(MARGIN));
+        if let Some(deadline) = deadline.filter(|deadline| timeout >= *deadline) {
+            section.warning(
+                "timeout",
+                format!(
+                    "is not shorter than the {deadline:?} that the provider waits: it gives up and sends again first"
+                ),
+            );
+        }
+        if let Some(lease) = self.store.map(|store| store.terms.lease).filter(|lease| timeout >= *lease) {
+            section.error(
+                "timeout",
+                format!("is not shorter than store.lease ({lease:?}): the claim would end during the delivery"),
+            );
+        }
+        let forward = forward(&mut section, profile);
+        section.finish();
+        Some(Destination::Upstream(target?.forwarding(forward), timeout))
+    }
+
+    fn queue(&self, mut section: Section<'_>, profile: Option<&Profile>) -> Option<(Destination, Option<Place>)> {
+        let forward = forward(&mut section, profile);
+        match self.store.map(|store| &store.kind) {
+            Some(Kind::Memory) => {
+                section.error(
+                    "",
+                    "needs a store that outlives the process; set store.url to sqlite:PATH or redis://HOST:PORT",
+                );
+            }
+            Some(Kind::Redis(_)) => self.warn_of_loss(&section),
+            Some(Kind::Sqlite(path)) => {
+                if let Some(why) = why_volatile(path) {
+                    section.warning(
+                        "",
+                        format!(
+                            "keeps events that were acknowledged in {}, which is on {why}; set store.url to a file on a \
+                             disk that stays, such as a PersistentVolumeClaim, or to redis://HOST:PORT",
+                            path.display()
+                        ),
+                    );
+                }
+            }
+            None => {}
+        }
+        // Only others on the same store could take over.
+        let lease = self.store.filter(|store| matches!(store.kind, Kind::Redis(_))).map(|store| store.terms.lease);
+        super::queue::queue(section, forward, lease).map(|(terms, order)| (Destination::Queue(terms), order))
+    }
+
+    fn warn_of_loss(&self, section: &Section<'_>) {
+        if self.store.is_some_and(|store| store.durability.is_none()) {
+            section.warning(
+                "",
+                "with store.durability = \"none\", an event that was acknowledged may be lost when Redis crashes or fails \
+                 over; set \"aof\" or { replicas = 1 }",
+            );
+        }
+    }
+
+    fn stream(&self, mut section: Section<'_>) -> Option<Destination> {
+        // Marks go beside the stream.
+        let key = section.want("key", |key| Keyspace::of_stream(key).map(|space| (key.to_owned(), space)));
+        let maxlen = section.may("maxlen", count(1, usize::MAX));
+        match self.store.map(|store| (&store.kind, store.durability)) {
+            Some((Kind::Memory | Kind::Sqlite(_), _)) => section.error(
+                "",
+                "needs a Redis store, on which the stream lives; set store.url to redis://, redis-cluster:// or \
+                 redis-sentinel://",
+            ),
+            Some((Kind::Redis(_), _)) => self.warn_of_loss(&section),
+            None => {}
+        }
+        section.finish();
+        let maxlen = maxlen.map(|maxlen| u64::try_from(maxlen).unwrap_or(u64::MAX));
+        let (key, keyspace) = key?;
+        Some(Destination::RedisStream(Stream { key, keyspace, maxlen }))
+    }
+}
+
+/// A path as it stands in a request line.
+pub(super) fn path(text: &str) -> Result<String, String> {
+    let sendable = text.parse::<http::Uri>().is_ok_and(|uri| uri.authority().is_none() && uri.path() == text);
+    if text.starts_with('/') && sendable {
+        return Ok(text.to_owned());
+    }
+    Err(format!("{text:?} is not a path such as \"/webhooks/github\", without query and without spaces"))
+}
+
+/// Of which requests the query goes on to the app: as the source says, or else of those whose query is signed.
+fn forward(section: &mut Section<'_>, profile: Option<&Profile>) -> Forward {
+    let signed = profile.is_some_and(Profile::signs_whole_query);
+    let said = section.may("forward_query", flag);
+    let signature = |scheme: &Scheme| matches!(scheme, Scheme::Signature(_));
+    if said == Some(true) && !signed && profile.is_some_and(|profile| profile.schemes().any(signature)) {
+        section.warning(
+            "forward_query",
+            "is true, and this profile's signatures do not cover the query: whoever has captured a request can send it with \
+             another one",
+        );
+    }
+    match said {
+        Some(true) => Forward::Always,
+        None if signed => Forward::Verified,
+        Some(false) | None => Forward::Never,
+    }
+}
+
+/// The types that are delivered; where there are none, nothing can be chosen by them.
+fn wanted(events: Vec<String>, profile: &Profile) -> Wanted {
+    Wanted::new(events.into_iter().filter(|_| profile.event.kind.is_some()))
+}
+
+/// What each of the secrets is called, and the secrets; `None` when one of them cannot be had.
+pub(super) fn secrets(section: &mut Section<'_>, profile: Option<&Profile>) -> Option<(Vec<String>, Vec<Secret>)> {
+    // Public keys may stand in the configuration.
+    let public = profile.is_some_and(|profile| profile.needs_secrets() && profile.keys_are_public());
+    let references = section.list("secrets", |text| Ok(SecretRef::parse(text)));
+    let mut secrets = Vec::with_capacity(references.len());
+    let mut complete = true;
+    for (number, reference) in (1..).zip(references) {
+        if let Ok(SecretRef::Plain(_)) = reference
+            && !public
+        {
+            section.warning("secrets", format!("number {number}: a plain secret is for local trials only"));
+        }
+        match reference.and_then(|reference| Ok((reference.label(number), reference.load()?))) {
+            Ok(secret) => secrets.push(secret),
+            Err(message) => {
+                section.error("secrets", format!("number {number}: {message}"));
+                complete = false;
+            }
+        }
+    }
+    complete.then(|| secrets.into_iter().unzip())
+}

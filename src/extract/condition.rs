@@ -1,0 +1,98 @@
+//! The conditions of a profile, made ready to be judged.
+
+use crate::extract::field::Field;
+use crate::extract::field::Values;
+use crate::extract::field::Wants;
+use crate::extract::template::Context;
+use crate::extract::template::Template;
+use crate::http::body::Inbound;
+use crate::profile;
+
+/// A statement about one place of a request.
+#[derive(Debug, Clone)]
+pub struct Condition {
+    field: Field,
+    test: Test,
+    optional: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Test {
+    Equals(Template),
+    Present,
+    Absent,
+    Length(usize, usize),
+    Without(String),
+}
+
+impl Condition {
+    /// Makes a condition ready.
+    pub fn new(said: &profile::Condition, context: Context<'_>, wants: &mut Wants) -> Self {
+        let test = match &said.test {
+            profile::Test::Equals(template) => Test::Equals(Template::new(template, context, wants)),
+            profile::Test::Present => Test::Present,
+            profile::Test::Absent => Test::Absent,
+            profile::Test::Length(min, max) => Test::Length(*min, *max),
+            profile::Test::Without(characters) => Test::Without(characters.clone()),
+        };
+        Self { field: Field::new(&said.place, wants), test, optional: said.optional }
+    }
+
+    /// Makes several ready.
+    pub fn all(said: &[profile::Condition], context: Context<'_>, wants: &mut Wants) -> Vec<Self> {
+        said.iter().map(|said| Self::new(said, context, wants)).collect()
+    }
+
+    /// Whether it holds. What is compared may be a secret: it takes the same time wherever the two differ.
+    pub fn holds(&self, inbound: &Inbound, values: &Values) -> bool {
+        if self.optional && matches!(self.field.text(inbound, values), Ok(None)) {
+            return true;
+        }
+        match &self.test {
+            Test::Present => self.field.has_entry(inbound, values),
+            Test::Absent => self.field.is_absent(inbound, values),
+            Test::Length(min, max) => {
+                let text = self.field.text(inbound, values).ok().flatten();
+                text.is_some_and(|text| (*min..=*max).contains(&text.len()))
+            }
+            Test::Without(characters) => {
+                let text = self.field.text(inbound, values).ok().flatten();
+                text.is_some_and(|text| !text.contains(|character| characters.contains(character)))
+            }
+            Test::Equals(template) => {
+                let found = self.field.text(inbound, values).ok().flatten();
+                let expected = template.fill(inbound, values, None).ok();
+                found.zip(expected).is_some_and(|(found, expected)| {
+                    let expected = expected.whole();
+                    aws_lc_rs::constant_time::verify_slices_are_equal(found.as_bytes(), &expected).is_ok()
+                })
+            }
+        }
+    }
+
+    /// Whether headers alone decide it.
+    pub fn is_of_headers(&self) -> bool {
+        let fixed = if let Test::Equals(template) = &self.test { template.is_fixed() } else { true };
+        fixed && self.field.is_header()
+    }
+
+    /// The text that would make it hold, where only one does.
+    pub fn expected(&self, inbound: &Inbound, values: &Values) -> Option<String> {
+        let Test::Equals(template) = &self.test else { return None };
+        String::from_utf8(template.fill(inbound, values, None).ok()?.whole().into_owned()).ok()
+    }
+
+    /// Where what it is about stands.
+    pub fn field(&self) -> &Field {
+        &self.field
+    }
+
+    /// The fields that it reads.
+    pub fn fields(&self) -> Vec<&Field> {
+        let mut fields = vec![&self.field];
+        if let Test::Equals(template) = &self.test {
+            fields.extend(template.fields());
+        }
+        fields
+    }
+}

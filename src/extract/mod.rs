@@ -1,0 +1,7 @@
+//! What a profile reads in a request: fields of headers, bodies and queries, templates of them, conditions on them, and their hashes.
+
+pub mod condition;
+pub mod field;
+pub mod mac;
+pub mod params;
+pub mod template;

@@ -1,0 +1,68 @@
+//! The parameters that a source gives its profile.
+
+use std::collections::HashMap;
+
+use crate::base::secret::SecretRef;
+use crate::profile::Piece;
+use crate::profile::Profile;
+use crate::profile::Template;
+
+/// The parameters of a source, by name.
+pub type Params = HashMap<String, String>;
+
+/// The value of a parameter; nothing when there is none, which a source without it is refused for.
+pub fn param<'p>(params: &'p Params, name: &str) -> &'p str {
+    params.get(name).map_or("", String::as_str)
+}
+
+/// Replaces `{name}` by the parameter of that name.
+#[expect(clippy::wildcard_enum_match_arm, reason = "a profile with anything else in such a text is refused")]
+pub fn fill(text: &str, params: &Params) -> String {
+    let Ok(template) = text.parse::<Template>() else { return text.to_owned() };
+    let piece = |piece: &Piece| match piece {
+        Piece::Param(name) => param(params, name).to_owned(),
+        Piece::Url => param(params, "url").to_owned(),
+        Piece::Literal(text) => text.clone(),
+        other => other.to_string(),
+    };
+    template.pieces().map(piece).collect()
+}
+
+/// The parameters that a profile asks for: those that are given, and its defaults.
+///
+/// # Errors
+/// The name of each that is missing or unknown, and what is wrong.
+pub fn complete(profile: &Profile, given: &[(&str, String)]) -> Result<Params, Vec<(String, String)>> {
+    let mut wrong = Vec::new();
+    for (name, _) in given.iter().filter(|(name, _)| !profile.params.contains_key(*name)) {
+        let known: Vec<_> = profile.params.keys().map(String::as_str).collect();
+        let hint = match known.as_slice() {
+            [] => "it takes none".to_owned(),
+            known => format!("it takes {}", known.join(", ")),
+        };
+        wrong.push(((*name).to_owned(), format!("is not a parameter of this profile; {hint}")));
+    }
+    let mut values = HashMap::new();
+    for (name, param) in &profile.params {
+        let said = given.iter().find(|(given, _)| given == name).map(|(_, value)| loaded(value.clone())).transpose();
+        match said.map(|said| said.or_else(|| param.default.clone())) {
+            Ok(Some(value)) if !value.is_empty() => drop(values.insert(name.clone(), value)),
+            Ok(_) => wrong.push((name.clone(), format!("is missing: {}", param.about))),
+            Err(message) => wrong.push((name.clone(), message)),
+        }
+    }
+    if !wrong.is_empty() {
+        return Err(wrong);
+    }
+    // A default may be made of other parameters: {issuer}.
+    Ok(values.iter().map(|(name, value)| (name.clone(), fill(value, &values))).collect())
+}
+
+/// A parameter as it is written, or read from where `env:` or `file:` says.
+fn loaded(value: String) -> Result<String, String> {
+    if !value.starts_with("env:") && !value.starts_with("file:") {
+        return Ok(value);
+    }
+    let secret = SecretRef::parse(&value)?.load()?;
+    String::from_utf8(secret.expose().to_vec()).map_err(|_bytes| "is not text".to_owned())
+}

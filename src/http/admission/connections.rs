@@ -1,0 +1,681 @@
+//! The connections of one listener. All of their state is in a few words of each and in one short list, so that a request
+//! costs one lock and no timer. One thread serves all of them, so its words need no order between each other.
+
+use std::collections::HashMap;
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::Waker;
+use std::time::Duration;
+use std::time::Instant;
+
+use tokio::sync::Notify;
+
+use super::Origin;
+use crate::http::origin::TrustedProxies;
+
+/// Most connections that were accepted and not looked at yet.
+const MAX_FRESH: usize = 16;
+
+/// What the connections of a listener may take.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// Connections at one time.
+    pub max: usize,
+    /// Connections of one IPv4 address or one /64 of IPv6 at one time.
+    pub max_per_address: usize,
+    /// Whose connections are those of many, and are not counted by address.
+    pub shared_by_many: TrustedProxies,
+    /// From the acceptance of a connection to the end of its first head, and from the first byte of a later head to its end.
+    pub header_timeout: Duration,
+    /// From an answer to the first byte of the next request.
+    pub idle_timeout: Duration,
+}
+
+/// What a connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Nothing of its first request has come.
+    Silent,
+    /// A head has begun.
+    Head,
+    /// The head is complete, and the body is not.
+    Body,
+    /// A complete request is being handled.
+    Busy,
+    /// The last request has been answered, and nothing of another one has come.
+    Idle,
+}
+
+impl Phase {
+    const ALL: [Self; 5] = [Self::Silent, Self::Head, Self::Body, Self::Busy, Self::Idle];
+
+    fn number(self) -> u8 {
+        match self {
+            Self::Silent => 0,
+            Self::Head => 1,
+            Self::Body => 2,
+            Self::Busy => 3,
+            Self::Idle => 4,
+        }
+    }
+}
+
+/// Why a connection is to be closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It has waited longest, and another one needs its place.
+    Displaced,
+    /// What it waited for did not come in time.
+    TimedOut,
+}
+
+/// All that one address may have is taken, and nothing of it waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("all connections that one address may have are busy")]
+pub struct Busy;
+
+/// The connections of one listener.
+#[derive(Debug)]
+pub struct Connections {
+    terms: Terms,
+    /// The time of the last sweep in milliseconds; read with every request, where a clock would cost more.
+    now: AtomicU64,
+    finishing: AtomicBool,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    nodes: Vec<Option<Node>>,
+    free: Vec<usize>,
+    /// Connections but for those that were displaced and are about to end.
+    counted: usize,
+    addresses: HashMap<Origin, usize>,
+    /// Those that wait, the longest first: strangers, and those on which a request was verified. What is here may have
+    /// become busy since, or wait somewhere further back.
+    waiting: [VecDeque<(usize, u64)>; 2],
+    turns: u64,
+    /// Those that cannot be closed for others yet, because what was sent with them has not been looked at.
+    fresh: usize,
+    /// Somebody waits for a place, or for the last one to leave.
+    awaited: bool,
+}
+
+#[derive(Debug)]
+struct Node {
+    connection: Arc<Connection>,
+    /// Absent where it does not count.
+    origin: Option<Origin>,
+    /// Its entry among those that wait.
+    turn: u64,
+    counted: bool,
+    waker: Option<Waker>,
+}
+
+/// One connection, as whoever serves it tells of it.
+#[derive(Debug)]
+pub struct Connection {
+    all: Arc<Connections>,
+    slot: usize,
+    phase: AtomicU8,
+    /// When the phase began, where it may not last for ever.
+    since: AtomicU64,
+    verified: AtomicBool,
+    verdict: AtomicU8,
+}
+
+/// The place of a connection, which it has until this is dropped.
+#[derive(Debug)]
+pub struct Place {
+    connection: Arc<Connection>,
+    registered: bool,
+}
+
+impl Connections {
+    /// None so far.
+    pub fn new(terms: Terms) -> Arc<Self> {
+        Arc::new(Self {
+            terms,
+            now: AtomicU64::new(0),
+            finishing: AtomicBool::new(false),
+            state: Mutex::default(),
+            changed: Notify::new(),
+        })
+    }
+
+    /// Gives up connections whose time is up, for ever.
+    pub async fn keep_time(&self) -> Infallible {
+        let begun = Instant::now();
+        loop {
+            tokio::time::sleep(self.period()).await;
+            self.sweep(begun.elapsed());
+        }
+    }
+
+    fn period(&self) -> Duration {
+        let shortest = self.terms.header_timeout.min(self.terms.idle_timeout);
+        (shortest / 8).clamp(Duration::from_millis(5), Duration::from_secs(1))
+    }
+
+    /// Gives up those whose time is up. `now` is since any one moment; a time ends at most two periods late.
+    fn sweep(&self, now: Duration) {
+        let now = milliseconds(now);
+        self.now.store(now, Relaxed);
+        // A phase may have begun up to one period after the moment that was noted.
+        let [header, idle] = [self.terms.header_timeout, self.terms.idle_timeout]
+            .map(|timeout| milliseconds(timeout.saturating_add(self.period())));
+        for node in self.state().nodes.iter().flatten() {
+            let waited = now.saturating_sub(node.connection.since.load(Relaxed));
+            let late = match node.connection.phase() {
+                Phase::Silent | Phase::Head => waited > header,
+                Phase::Idle => waited > idle,
+                // The body has a time of its own, and so has what is done with it.
+                Phase::Body | Phase::Busy => false,
+            };
+            if late {
+                node.give(Verdict::TimedOut);
+            }
+        }
+    }
+
+    /// Waits until a connection could be accepted: one is free, or waits and can be closed; and most of those that came before
+    /// have been looked at, so that a flood of new ones keeps nobody from being served, or from ending.
+    pub async fn room(&self) {
+        let is_free = |state: &mut State| state.counted < self.terms.max || state.longest_waiting(None).is_some();
+        self.until(|state| state.fresh < MAX_FRESH && is_free(state)).await;
+    }
+
+    /// Takes a connection in, in the place of another one where none is free; which may be one beyond the limit when all
+    /// became busy since there was [`Self::room`].
+    ///
+    /// # Errors
+    /// [`Busy`] when its address has as many connections as it may, and none of them waits.
+    pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Place, Busy> {
+        let origin = self.origin(address);
+        let mut state = self.state();
+        // There may be more than one too many: of those that came at once none can be closed yet.
+        while origin.is_some_and(|origin| state.of(origin) >= self.terms.max_per_address) {
+            match state.longest_waiting(origin) {
+                Some(slot) => state.displace(slot),
+                None if state.fresh > 0 => break,
+                None => return Err(Busy),
+            }
+        }
+        while state.counted >= self.terms.max
+            && let Some(slot) = state.longest_waiting(None)
+        {
+            state.displace(slot);
+        }
+        Ok(self.insert(state, origin))
+    }
+
+    /// Takes a connection in although there may be too many, and closes none for it: the last ones before the end.
+    pub fn enter_last(self: &Arc<Self>, address: IpAddr) -> Place {
+        self.insert(self.state(), self.origin(address))
+    }
+
+    fn origin(&self, address: IpAddr) -> Option<Origin> {
+        (!self.terms.shared_by_many.contains(address)).then(|| Origin::of(address))
+    }
+
+    fn insert(self: &Arc<Self>, mut state: MutexGuard<'_, State>, origin: Option<Origin>) -> Place {
+        let slot = state.free.pop().unwrap_or(state.nodes.len());
+        let connection = Arc::new(Connection {
+            all: Arc::clone(self),
+            slot,
+            phase: AtomicU8::new(Phase::Silent.number()),
+            since: AtomicU64::new(self.now.load(Relaxed)),
+            verified: AtomicBool::new(false),
+            verdict: AtomicU8::new(0),
+        });
+        let node = Node { connection: Arc::clone(&connection), origin, turn: 0, counted: true, waker: None };
+        match state.nodes.get_mut(slot) {
+            Some(place) => *place = Some(node),
+            None => state.nodes.push(Some(node)),
+        }
+        state.counted += 1;
+        state.fresh += 1;
+        if let Some(origin) = origin {
+            *state.addresses.entry(origin).or_default() += 1;
+        }
+        Place { connection, registered: false }
+    }
+
+    /// Asks all connections to end with the request that they are at.
+    pub fn finish(&self) {
+        self.finishing.store(true, Relaxed);
+        self.state().nodes.iter().flatten().for_each(Node::wake);
+    }
+
+    /// Waits until there are no more.
+    pub async fn emptied(&self) {
+        self.until(|state| state.free.len() == state.nodes.len()).await;
+    }
+
+    /// Waits until something is so; one at a time may wait.
+    async fn until(&self, condition: impl Fn(&mut State) -> bool) {
+        loop {
+            {
+                let mut state = self.state();
+                state.awaited = !condition(&mut state);
+                if !state.awaited {
+                    return;
+                }
+            }
+            self.changed.notified().await;
+        }
+    }
+
+    fn leave(&self, slot: usize) {
+        let mut state = self.state();
+        state.uncount(slot);
+        if let Some(node) = state.nodes.get_mut(slot).and_then(Option::take) {
+            state.free.push(slot);
+            if node.waker.is_none() {
+                state.fresh -= 1;
+            }
+            self.tell(state);
+            drop(node);
+        }
+    }
+
+    /// Ends a change that somebody may wait for.
+    fn tell(&self, state: MutexGuard<'_, State>) {
+        let awaited = state.awaited;
+        drop(state);
+        if awaited {
+            self.changed.notify_one();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// How many an address has.
+    fn of(&self, origin: Origin) -> usize {
+        self.addresses.get(&origin).copied().unwrap_or(0)
+    }
+
+    /// The connection that has waited longest, of this address if there is one: strangers before others.
+    fn longest_waiting(&mut self, origin: Option<Origin>) -> Option<usize> {
+        let nodes = &self.nodes;
+        let waits = |(slot, turn): &(usize, u64)| {
+            nodes.get(*slot)?.as_ref().filter(|node| node.turn == *turn && node.connection.phase() != Phase::Busy)
+        };
+        // A burst of strangers closes none that was verified: some of them can be closed in a moment.
+        let queues = if self.fresh > 0 { 1 } else { 2 };
+        for queue in self.waiting.iter_mut().take(queues) {
+            // What does not wait any more is skipped once only; it queues again when it waits again.
+            while queue.front().is_some_and(|entry| waits(entry).is_none()) {
+                queue.pop_front();
+            }
+            let of_origin =
+                |entry: &&(usize, u64)| waits(entry).is_some_and(|node| origin.is_none() || node.origin == origin);
+            if let Some((slot, _)) = queue.iter().find(of_origin) {
+                return Some(*slot);
+            }
+        }
+        None
+    }
+
+    /// Puts a connection behind the others that wait.
+    fn queue(&mut self, slot: usize) {
+        self.turns += 1;
+        let Some(Some(node)) = self.nodes.get_mut(slot) else { return };
+        node.turn = self.turns;
+        let verified = node.connection.verified.load(Relaxed);
+        let nodes = &self.nodes;
+        let [strangers, others] = &mut self.waiting;
+        let queue = if verified { others } else { strangers };
+        queue.push_back((slot, self.turns));
+        // Left-overs of those that moved on take at most as much room as there are connections.
+        if queue.len() > nodes.len() * 2 + 64 {
+            queue.retain(|(slot, turn)| matches!(nodes.get(*slot), Some(Some(node)) if node.turn == *turn));
+        }
+    }
+
+    fn displace(&mut self, slot: usize) {
+        self.uncount(slot);
+        if let Some(Some(node)) = self.nodes.get_mut(slot) {
+            node.turn = 0;
+            node.give(Verdict::Displaced);
+        }
+    }
+
+    fn uncount(&mut self, slot: usize) {
+        let Some(Some(node)) = self.nodes.get_mut(slot) else { return };
+        if !std::mem::replace(&mut node.counted, false) {
+            return;
+        }
+        self.counted -= 1;
+        if let Some(origin) = node.origin
+            && let Some(count) = self.addresses.get_mut(&origin)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.addresses.remove(&origin);
+            }
+        }
+    }
+}
+
+impl Node {
+    fn give(&self, verdict: Verdict) {
+        let told = match verdict {
+            Verdict::Displaced => 1,
+            Verdict::TimedOut => 2,
+        };
+        // The first one counts.
+        if self.connection.verdict.compare_exchange(0, told, Relaxed, Relaxed).is_ok() {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+}
+
+impl Connection {
+    /// Bytes have come.
+    pub fn read(&self) {
+        match self.phase() {
+            // The time of the first head has begun with the connection.
+            Phase::Silent => self.set(Phase::Head),
+            Phase::Idle => {
+                self.since.store(self.all.now.load(Relaxed), Relaxed);
+                self.set(Phase::Head);
+            }
+            Phase::Head | Phase::Body | Phase::Busy => {}
+        }
+    }
+
+    /// A head is complete.
+    pub fn begin(&self) {
+        self.set(Phase::Body);
+    }
+
+    /// The body is complete too: from here on the connection is not closed for another one.
+    pub fn complete(&self) {
+        self.set(Phase::Busy);
+    }
+
+    /// The request has proven whose it is, and what follows on this connection is likely to be theirs too.
+    pub fn verify(&self) {
+        self.verified.store(true, Relaxed);
+    }
+
+    /// The request has its answer. Only while the connection has its [`Place`].
+    pub fn rest(&self) {
+        self.since.store(self.all.now.load(Relaxed), Relaxed);
+        self.set(Phase::Idle);
+        let mut state = self.all.state();
+        if self.verdict().is_none() {
+            state.queue(self.slot);
+        }
+        self.all.tell(state);
+    }
+
+    /// What it is doing.
+    pub fn phase(&self) -> Phase {
+        Phase::ALL.get(usize::from(self.phase.load(Relaxed))).copied().unwrap_or(Phase::Busy)
+    }
+
+    /// Whether it is to be closed, and why.
+    pub fn verdict(&self) -> Option<Verdict> {
+        match self.verdict.load(Relaxed) {
+            0 => None,
+            1 => Some(Verdict::Displaced),
+            _ => Some(Verdict::TimedOut),
+        }
+    }
+
+    fn set(&self, phase: Phase) {
+        self.phase.store(phase.number(), Relaxed);
+    }
+}
+
+impl Place {
+    /// The connection.
+    pub fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    /// Has the task of this waker woken when there is a verdict, or the end is asked for. It must be the same task with
+    /// every call. From the first one on the connection may be closed for another one: what was sent with it has its chance.
+    pub fn register(&mut self, waker: &Waker) {
+        if std::mem::replace(&mut self.registered, true) {
+            return;
+        }
+        let mut state = self.connection.all.state();
+        if let Some(Some(node)) = state.nodes.get_mut(self.connection.slot) {
+            node.waker = Some(waker.clone());
+            state.fresh -= 1;
+        }
+        state.queue(self.connection.slot);
+        self.connection.all.tell(state);
+    }
+
+    /// Whether the connection is to end with the request that it is at.
+    pub fn is_finishing(&self) -> bool {
+        self.connection.all.finishing.load(Relaxed)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.connection.all.leave(self.connection.slot);
+    }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn connections(max: usize, max_per_address: usize) -> Arc<Connections> {
+        let networks = std::iter::once("10.0.0.0/8".parse().expect("a network"));
+        Connections::new(Terms {
+            max,
+            max_per_address,
+            shared_by_many: TrustedProxies::new(networks.collect()),
+            header_timeout: 8 * SECOND,
+            idle_timeout: 80 * SECOND,
+        })
+    }
+
+    #[track_caller]
+    fn enter(all: &Arc<Connections>, address: &str) -> Place {
+        let mut place = all.enter(address.parse().expect("an address")).expect("a place");
+        place.register(Waker::noop());
+        place
+    }
+
+    fn verdicts(places: &[&Place]) -> Vec<Option<Verdict>> {
+        places.iter().map(|place| place.connection().verdict()).collect()
+    }
+
+    /// A complete request that is verified, if it is, and then answered.
+    fn serve(place: &Place, verified: bool) {
+        let connection = place.connection();
+        connection.read();
+        connection.begin();
+        connection.complete();
+        if verified {
+            connection.verify();
+        }
+        connection.rest();
+    }
+
+    fn has_room(all: &Connections) -> bool {
+        let mut room = std::pin::pin!(all.room());
+        room.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    #[test]
+    fn phases_are_what_was_set() {
+        let all = connections(1, 1);
+        let place = enter(&all, "192.0.2.1");
+        for phase in Phase::ALL {
+            place.connection().set(phase);
+            assert_eq!(place.connection().phase(), phase);
+        }
+    }
+
+    #[test]
+    fn the_stranger_that_has_waited_longest_makes_room() {
+        let all = connections(3, 10);
+        let [first, second, third] = [1, 2, 3].map(|_| enter(&all, "192.0.2.1"));
+        assert_eq!(verdicts(&[&first, &second, &third]), [None; 3], "up to the limit");
+        // Whoever was answered begins to wait anew.
+        serve(&first, false);
+        let fourth = enter(&all, "192.0.2.1");
+        assert_eq!(verdicts(&[&first, &second, &third, &fourth]), [None, Some(Verdict::Displaced), None, None]);
+        // Before it has ended, it counts no more.
+        let _fifth = enter(&all, "192.0.2.1");
+        assert_eq!(verdicts(&[&first, &third, &fourth]), [None, Some(Verdict::Displaced), None]);
+        drop((second, third));
+        let _sixth = enter(&all, "192.0.2.1");
+        assert_eq!(verdicts(&[&first, &fourth]), [Some(Verdict::Displaced), None]);
+    }
+
+    #[test]
+    fn whoever_had_no_chance_yet_is_not_closed() {
+        let all = connections(1, 10);
+        let mut first = all.enter("192.0.2.1".parse().expect("an address")).expect("a place");
+        assert!(!has_room(&all));
+        let second = enter(&all, "192.0.2.1");
+        assert_eq!(verdicts(&[&first, &second]), [None, None], "one more than there may be");
+        first.register(Waker::noop());
+        let third = enter(&all, "192.0.2.1");
+        let closed = Some(Verdict::Displaced);
+        assert_eq!(verdicts(&[&first, &second, &third]), [closed, closed, None], "as many as there may be");
+        serve(&third, true);
+        let fresh = all.enter("192.0.2.1".parse().expect("an address")).expect("a place");
+        assert_eq!(verdicts(&[&third]), [closed]);
+        drop((first, second, third));
+        let verified = enter(&all, "192.0.2.2");
+        serve(&verified, true);
+        let _fourth = enter(&all, "192.0.2.2");
+        assert_eq!(verdicts(&[&verified, &fresh]), [None, None], "strangers go first, as soon as they can");
+    }
+
+    #[test]
+    fn no_more_are_accepted_than_are_looked_at() {
+        let all = connections(100, 100);
+        let accept = || all.enter("192.0.2.1".parse().expect("an address")).expect("a place");
+        let mut fresh: Vec<_> = (1..MAX_FRESH).map(|_| accept()).collect();
+        assert!(has_room(&all));
+        fresh.push(accept());
+        assert!(!has_room(&all));
+        fresh[0].register(Waker::noop());
+        assert!(has_room(&all));
+        fresh.push(accept());
+        assert!(!has_room(&all));
+        drop(fresh.pop());
+        assert!(has_room(&all));
+    }
+
+    #[test]
+    fn verified_ones_give_way_after_strangers_and_busy_ones_never() {
+        let all = connections(3, 10);
+        let [verified, busy, stranger] = [1, 2, 3].map(|_| enter(&all, "192.0.2.1"));
+        serve(&verified, true);
+        busy.connection().complete();
+        let newer = enter(&all, "192.0.2.1");
+        assert_eq!(verdicts(&[&verified, &busy, &stranger]), [None, None, Some(Verdict::Displaced)]);
+        newer.connection().complete();
+        assert!(has_room(&all));
+        let last = enter(&all, "192.0.2.1");
+        assert_eq!(verdicts(&[&verified, &busy, &newer]), [Some(Verdict::Displaced), None, None]);
+        last.connection().complete();
+        assert!(!has_room(&all), "all are busy");
+        busy.connection().rest();
+        assert!(has_room(&all));
+        busy.connection().complete();
+        assert!(!has_room(&all));
+        drop(newer);
+        assert!(has_room(&all));
+    }
+
+    #[test]
+    fn an_address_makes_room_for_itself() {
+        let all = connections(10, 2);
+        let other = enter(&all, "192.0.2.1");
+        let [first, second] = [1, 2].map(|host| enter(&all, &format!("2001:db8::{host}")));
+        assert_eq!(verdicts(&[&first, &second]), [None, None], "up to the limit");
+        let third = enter(&all, "2001:db8::3");
+        assert_eq!(verdicts(&[&other, &first, &second]), [None, Some(Verdict::Displaced), None]);
+        second.connection().complete();
+        third.connection().complete();
+        assert!(all.enter("2001:db8::4".parse().expect("an address")).is_err(), "all of it are busy");
+        let _elsewhere = enter(&all, "2001:db8:0:1::1");
+        drop(second);
+        let _fourth = enter(&all, "2001:db8::4");
+        let proxied = [(); 5].map(|()| enter(&all, "10.0.0.1"));
+        assert!(proxied.iter().all(|place| place.connection().verdict().is_none()), "a proxy has those of many");
+    }
+
+    #[test]
+    fn time_runs_for_heads_and_between_requests() {
+        let all = connections(10, 10);
+        let seconds = |seconds: u32| all.sweep(seconds * SECOND);
+        assert_eq!(all.period(), SECOND);
+        seconds(100);
+        let [silent, begun, body, busy, idle, later] = [(); 6].map(|()| enter(&all, "192.0.2.1"));
+        begun.connection().read();
+        body.connection().begin();
+        busy.connection().complete();
+        serve(&idle, true);
+        serve(&later, true);
+        seconds(109);
+        let places = [&silent, &begun, &body, &busy, &idle, &later];
+        assert_eq!(verdicts(&places), [None; 6], "not before its time");
+        later.connection().read();
+        seconds(110);
+        let late = Some(Verdict::TimedOut);
+        assert_eq!(verdicts(&places), [late, late, None, None, None, None]);
+        seconds(118);
+        assert_eq!(verdicts(&[&later]), [None], "a later head has its time from its first byte on");
+        seconds(119);
+        assert_eq!(verdicts(&places), [late, late, None, None, None, late]);
+        seconds(181);
+        assert_eq!(verdicts(&[&idle]), [None]);
+        seconds(182);
+        assert_eq!(verdicts(&places), [late, late, None, None, late, late]);
+    }
+
+    #[test]
+    fn what_has_moved_on_leaves_nothing_behind() {
+        let all = connections(10, 10);
+        let places = [(); 3].map(|()| enter(&all, "192.0.2.1"));
+        (0..10_000).for_each(|turn| serve(&places[turn % 2], true));
+        assert!(all.state().waiting.iter().map(VecDeque::len).sum::<usize>() < 200);
+        let mut emptied = std::pin::pin!(all.emptied());
+        let mut cx = std::task::Context::from_waker(Waker::noop());
+        assert!(emptied.as_mut().poll(&mut cx).is_pending());
+        drop(places);
+        assert!(emptied.as_mut().poll(&mut cx).is_ready());
+        assert!(all.state().addresses.is_empty());
+    }
+}

@@ -1,0 +1,8 @@
+//! HTTP before anybody is believed: connections and budgets for strangers, the client's address, bodies, and documents that the gateway
+//! fetches itself.
+
+pub mod admission;
+pub mod body;
+pub mod content_coding;
+pub mod fetch;
+pub mod origin;

@@ -1,0 +1,188 @@
+//! A source: one configured endpoint with everything it needs to judge requests, shared by all workers.
+
+pub mod refusal;
+pub mod reply;
+
+use http::HeaderName;
+use http::HeaderValue;
+use std::time::Duration;
+use wildmatch::WildMatch;
+
+use crate::base::time::Moment;
+use crate::dispatch::Policy;
+use crate::http::admission::InFlight;
+use crate::http::body::Inbound;
+use crate::http::body::Limits;
+use crate::http::body::Unreadable;
+use crate::http::origin::Allowlist;
+use crate::message::Message;
+use crate::profile::Credentials;
+use crate::source::reply::Answers;
+use crate::store::DestinationId;
+use crate::store::Keyspace;
+use crate::store::QueueTerms;
+use crate::target::Address;
+use crate::target::Stream;
+use crate::verify::Authenticator;
+use crate::verify::handshake::Handshakes;
+use crate::verify::identity::Identity;
+
+/// One configured endpoint.
+#[derive(Debug)]
+pub struct Source {
+    /// Its name: metric label, key prefix and the header `doorward-source`.
+    pub name: SourceName,
+    /// Its path, matched byte for byte.
+    pub path: String,
+    /// Who may send to it.
+    pub allowlist: Allowlist,
+    /// The headers that its profile reads, each of which may be there once.
+    pub single_headers: Vec<HeaderName>,
+    /// What one request may cost.
+    pub limits: Limits,
+    /// Complete requests that it may have in flight.
+    pub in_flight: InFlight,
+    /// How a request proves where it comes from.
+    pub authenticator: Authenticator,
+    /// The probes that it answers.
+    pub handshakes: Handshakes,
+    /// What the secrets are called that it may be proved with; see [`crate::base::secret::SecretRef::label`].
+    pub secret_labels: Vec<String>,
+    /// What of its requests nobody but an upstream may see.
+    pub credentials: Credentials,
+    /// Where events carry their id and type.
+    pub identity: Identity,
+    /// Which types are delivered.
+    pub wanted: Wanted,
+    /// The answers that its provider understands.
+    pub answers: Answers,
+    /// Whether what cannot be verified is delivered all the same, marked.
+    pub observe: bool,
+    /// Where its events go.
+    pub destination: Destination,
+    /// What they are remembered under.
+    pub keyspace: Keyspace,
+}
+
+impl Source {
+    /// Decompresses the body, unless it is signed as sent and not genuine.
+    ///
+    /// # Errors
+    /// [`Unreadable`] for what is too large, or not what its coding makes.
+    pub async fn decompress(&self, inbound: &mut Inbound) -> Result<(), Unreadable> {
+        let probe = self.handshakes.may_be_unsigned(inbound);
+        if probe || self.authenticator.is_worth_decompressing(inbound, Moment::now()).await {
+            inbound.decompress(&self.limits).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A name of ASCII lower-case letters, digits, `-` and `_`, so that it can stand in a header, a label and a key.
+#[derive(Debug, Clone)]
+pub struct SourceName {
+    text: String,
+    header: HeaderValue,
+}
+
+impl SourceName {
+    /// Takes the name.
+    ///
+    /// # Errors
+    /// What would be right, when `text` is none.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
+        match HeaderValue::from_str(text) {
+            Ok(header) if (1..=64).contains(&text.len()) && text.bytes().all(fits) => {
+                Ok(Self { text: text.to_owned(), header })
+            }
+            _ => Err("is not a source name; use 1 to 64 lower-case letters, digits, \"-\" and \"_\"".to_owned()),
+        }
+    }
+
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// As the value of a header.
+    pub fn header(&self) -> &HeaderValue {
+        &self.header
+    }
+}
+
+/// The event types that a source delivers: patterns in which `*` stands for any characters.
+#[derive(Debug, Default)]
+pub struct Wanted(Vec<WildMatch>);
+
+/// Whether an event is to be delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// It is.
+    Wanted,
+    /// Its type is not among those that are.
+    Unwanted,
+    /// Its type should say so, and cannot be read.
+    Untyped,
+}
+
+impl Wanted {
+    /// Wants what one of the patterns matches; everything when there is none.
+    pub fn new(patterns: impl IntoIterator<Item = String>) -> Self {
+        Self(patterns.into_iter().map(|pattern| WildMatch::new(&pattern)).collect())
+    }
+
+    /// Whether an event is to be delivered. What could not be verified is: nobody could read its type.
+    pub fn judge(&self, message: &Message) -> Want {
+        if self.0.is_empty() || !message.verified {
+            return Want::Wanted;
+        }
+        let Some(kind) = &message.kind else { return Want::Untyped };
+        let wanted =
+            std::str::from_utf8(kind.as_bytes()).is_ok_and(|kind| self.0.iter().any(|pattern| pattern.matches(kind)));
+        if wanted { Want::Wanted } else { Want::Unwanted }
+    }
+}
+
+/// Where the events of a source go.
+#[derive(Debug, Clone)]
+pub enum Destination {
+    /// To the consumer app; one delivery may take this long.
+    Upstream(Address, Duration),
+    /// To the queue, and from there to the consumer app.
+    Queue(DeliveryTerms),
+    /// To a Redis stream.
+    RedisStream(Stream),
+}
+
+/// How queued events are delivered.
+#[derive(Debug, Clone)]
+pub struct DeliveryTerms {
+    /// Where they go.
+    pub address: Address,
+    /// How long one attempt may take.
+    pub timeout: Duration,
+    /// How many attempts at one time.
+    pub concurrency: usize,
+    /// How often an event is tried.
+    pub policy: Policy,
+    /// How long delivered events are kept, to be looked at.
+    pub keep: Duration,
+}
+
+impl DeliveryTerms {
+    /// What the store has to know of the destination of this source.
+    pub fn queue(&self, source: &str) -> QueueTerms {
+        QueueTerms { id: DestinationId::unnamed(source), keep: self.keep }
+    }
+}
+
+impl Destination {
+    /// What the events of the source of this name are remembered under: beside the stream, where there is one.
+    pub fn keyspace(&self, source: &str) -> Keyspace {
+        match self {
+            Self::Upstream(..) | Self::Queue(_) => Keyspace::of_source(source),
+            Self::RedisStream(stream) => stream.keyspace.clone(),
+        }
+    }
+}

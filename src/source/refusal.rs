@@ -1,0 +1,383 @@
+//! Every "no" of the gateway, with its status, public text, metric label and blame in one table.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use crate::http::admission::Busy;
+use crate::http::body::Unreadable;
+use crate::http::origin::Denied;
+use crate::store::Unavailable;
+use crate::target::Failure;
+use crate::verify;
+use crate::verify::handshake::Unanswered;
+use crate::verify::identity::Unidentified;
+
+/// Why a request was not taken.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Refusal {
+    /// No source has this path.
+    #[error("no source has this path")]
+    NotFound,
+    /// The source takes other methods.
+    #[error("the source does not take this method")]
+    MethodNotAllowed,
+    /// The client's address is not allowed.
+    #[error(transparent)]
+    Denied(#[from] Denied),
+    /// The request could not be read.
+    #[error(transparent)]
+    Unreadable(#[from] Unreadable),
+    /// It does not prove that it comes from the provider.
+    #[error(transparent)]
+    Unauthenticated(#[from] verify::Failure),
+    /// A handshake is not answered.
+    #[error(transparent)]
+    Unanswered(#[from] Unanswered),
+    /// It has no usable event id.
+    #[error(transparent)]
+    Unidentified(#[from] Unidentified),
+    /// The same event is being handled elsewhere, or was a moment ago; ask again after this time.
+    #[error("the same event is in flight")]
+    InFlight(Duration),
+    /// The store does not answer.
+    #[error(transparent)]
+    StoreUnavailable(#[from] Unavailable),
+    /// The target did not take it.
+    #[error(transparent)]
+    Undelivered(#[from] Failure),
+    /// It is no request that could be served.
+    #[error(transparent)]
+    Unserved(#[from] Unserved),
+    /// As many requests as allowed are in flight.
+    #[error("too many requests are in flight")]
+    Overloaded,
+}
+
+/// Why something that came on a connection is no request that could be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unserved {
+    /// It is no HTTP/1.
+    #[error("it is no request of HTTP/1")]
+    Malformed,
+    /// Its head is longer than any.
+    #[error("the head of the request is too large")]
+    TooLarge,
+    /// A load balancer speaks the PROXY protocol.
+    #[error(
+        "it begins with the PROXY protocol, which is not spoken here: switch it off in the load balancer, have that send \
+         X-Forwarded-For, and list its addresses in server.trusted_proxies"
+    )]
+    ProxyProtocol,
+    /// A proxy speaks HTTP/2 without having asked.
+    #[error("it begins with HTTP/2, which is not spoken here: set the proxy in front to HTTP/1.1 for this upstream")]
+    Http2,
+    /// A sender speaks TLS.
+    #[error(
+        "it begins with a TLS handshake, and this port speaks plain HTTP: let a proxy in front end TLS, and give senders \
+         its address"
+    )]
+    Tls,
+    /// Its head did not come in time.
+    #[error("the head of the request did not arrive in time")]
+    TimedOut,
+    /// It had waited longest when another connection needed its place.
+    #[error("nothing was complete when the place was needed for another connection")]
+    Displaced,
+    /// Its address has as many connections as it may.
+    #[error(transparent)]
+    Busy(#[from] Busy),
+}
+
+impl Unserved {
+    /// What hyper did not take, by how it begins.
+    pub fn of(start: &[u8], too_large: bool) -> Self {
+        const PROXY_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+        match start {
+            [0x16, 0x03, ..] => Self::Tls,
+            _ if start.starts_with(b"PROXY ") || start.starts_with(PROXY_V2) => Self::ProxyProtocol,
+            _ if start.starts_with(b"PRI * HTTP/2.0\r\n") => Self::Http2,
+            _ if too_large => Self::TooLarge,
+            _ => Self::Malformed,
+        }
+    }
+
+    fn row(self) -> Row {
+        let bad = |reason| sender(StatusCode::BAD_REQUEST, "this is no request of HTTP/1", reason);
+        match self {
+            Self::Malformed => bad("head_malformed"),
+            Self::TooLarge => {
+                let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+                sender(status, "the head of the request is too large", "head_too_large")
+            }
+            Self::ProxyProtocol => bad("proxy_protocol"),
+            Self::Http2 => bad("http2"),
+            Self::Tls => bad("tls"),
+            Self::TimedOut => {
+                sender(StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time", "head_timed_out")
+            }
+            Self::Displaced => displaced(),
+            Self::Busy(_) => gateway("overloaded"),
+        }
+    }
+}
+
+/// Whose fault it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// Trying again would change nothing.
+    Sender,
+    /// Trying again may help.
+    Gateway,
+    /// Trying again may help; the gateway is not the one to look at.
+    Upstream,
+}
+
+/// The status as far as it does not depend on the provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatusKind {
+    /// The same for every provider.
+    Fixed(StatusCode),
+    /// What the profile says for requests that are not authenticated.
+    Unauthenticated,
+    /// What the profile says for requests that cannot be read or identified.
+    Malformed,
+    /// What the profile says for bodies over the limit.
+    TooLarge,
+    /// The provider's retryable status.
+    Retry,
+    /// This one, unless the provider tries again on another status only.
+    Upstream(StatusCode),
+}
+
+/// One row of the table.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    /// The status.
+    pub status: StatusKind,
+    /// What the sender is told.
+    pub detail: &'static str,
+    /// The value of the label `reason`.
+    pub reason: &'static str,
+    /// Whose fault it is.
+    pub blame: Blame,
+}
+
+const UNAUTHENTICATED: &str = "the request could not be authenticated";
+const DENIED: &str = "requests from this address are not taken";
+const TRY_AGAIN: &str = "the event cannot be taken right now; send it again";
+
+impl Refusal {
+    /// The row of this refusal.
+    pub fn row(&self) -> Row {
+        match self {
+            Self::NotFound => sender(StatusCode::NOT_FOUND, "there is nothing here", "not_found"),
+            Self::MethodNotAllowed => {
+                sender(StatusCode::METHOD_NOT_ALLOWED, "send events with POST", "method_not_allowed")
+            }
+            Self::Denied(Denied::Address) => sender(StatusCode::FORBIDDEN, DENIED, "address_not_allowed"),
+            Self::Denied(Denied::Unknown) => sender(StatusCode::FORBIDDEN, DENIED, "address_unknown"),
+            Self::Unreadable(unreadable) => unreadable_row(*unreadable),
+            Self::Unauthenticated(verify::Failure::BodyMalformed(_)) => {
+                malformed("the body is not what the provider sends", "body_malformed")
+            }
+            Self::Unauthenticated(failure @ (verify::Failure::KeysUnavailable | verify::Failure::KeysCoolingDown)) => {
+                gateway(failure.label())
+            }
+            Self::Unauthenticated(failure) => Row {
+                status: StatusKind::Unauthenticated,
+                detail: UNAUTHENTICATED,
+                reason: failure.label(),
+                blame: Blame::Sender,
+            },
+            Self::Unanswered(Unanswered::Refused) => Row {
+                status: StatusKind::Unauthenticated,
+                detail: UNAUTHENTICATED,
+                reason: "handshake_refused",
+                blame: Blame::Sender,
+            },
+            Self::Unanswered(Unanswered::Unavailable) => gateway("handshake_unavailable"),
+            Self::Unidentified(Unidentified::Missing) => malformed("the event has no id", "event_id_missing"),
+            Self::Unidentified(Unidentified::Invalid) => malformed("the event's id cannot be used", "event_id_invalid"),
+            Self::InFlight(_) => gateway("in_flight"),
+            Self::StoreUnavailable(_) => gateway("store_unavailable"),
+            Self::Unserved(unserved) => unserved.row(),
+            Self::Overloaded => gateway("overloaded"),
+            Self::Undelivered(failure) => undelivered_row(failure),
+        }
+    }
+
+    /// When the sender may try again, in whole seconds; `None` when that would change nothing.
+    pub fn retry_after(&self) -> Option<u64> {
+        if let Self::InFlight(remaining) = self {
+            return Some(remaining.as_millis().div_ceil(1000).try_into().unwrap_or(1).max(1));
+        }
+        match self.row().blame {
+            Blame::Sender => None,
+            Blame::Gateway | Blame::Upstream => Some(1),
+        }
+    }
+
+    /// Every value that the label `reason` can have.
+    pub const REASONS: &[&str] = &[
+        "not_found",
+        "method_not_allowed",
+        "address_not_allowed",
+        "address_unknown",
+        "body_too_large",
+        "body_encoded",
+        "body_malformed",
+        "body_incomplete",
+        "body_timed_out",
+        "header_repeated",
+        "host_missing",
+        "framing",
+        "head_malformed",
+        "head_too_large",
+        "head_timed_out",
+        "proxy_protocol",
+        "http2",
+        "tls",
+        "displaced",
+        "signature_missing",
+        "signature_malformed",
+        "signature_mismatch",
+        "timestamp_missing",
+        "timestamp_malformed",
+        "timestamp_stale",
+        "timestamp_future",
+        "token_missing",
+        "token_malformed",
+        "token_algorithm",
+        "token_unknown_key",
+        "token_key_use",
+        "token_key_unusable",
+        "token_signature",
+        "token_issuer",
+        "token_audience",
+        "token_expired",
+        "token_not_yet_valid",
+        "token_claim",
+        "token_body",
+        "credential_missing",
+        "credential_malformed",
+        "credential_mismatch",
+        "certificate_not_allowed",
+        "certificate_invalid",
+        "condition_unmet",
+        "keys_unavailable",
+        "keys_cooling_down",
+        "handshake_refused",
+        "handshake_unavailable",
+        "event_id_missing",
+        "event_id_invalid",
+        "in_flight",
+        "store_unavailable",
+        "overloaded",
+        "upstream_unreachable",
+        "upstream_timed_out",
+        "upstream_broke_off",
+        "upstream_redirected",
+        "upstream_refused",
+    ];
+}
+
+fn sender(status: StatusCode, detail: &'static str, reason: &'static str) -> Row {
+    Row { status: StatusKind::Fixed(status), detail, reason, blame: Blame::Sender }
+}
+
+fn malformed(detail: &'static str, reason: &'static str) -> Row {
+    Row { status: StatusKind::Malformed, detail, reason, blame: Blame::Sender }
+}
+
+fn gateway(reason: &'static str) -> Row {
+    Row { status: StatusKind::Retry, detail: TRY_AGAIN, reason, blame: Blame::Gateway }
+}
+
+fn displaced() -> Row {
+    sender(StatusCode::REQUEST_TIMEOUT, "the request was not complete when others needed its room", "displaced")
+}
+
+fn unreadable_row(unreadable: Unreadable) -> Row {
+    match unreadable {
+        Unreadable::TooLarge => Row {
+            status: StatusKind::TooLarge,
+            detail: "the body is larger than what is taken here",
+            reason: "body_too_large",
+            blame: Blame::Sender,
+        },
+        Unreadable::Encoded(_) => sender(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "send the body without content encoding, or with gzip or deflate alone",
+            "body_encoded",
+        ),
+        Unreadable::Garbled(_) => malformed("the body is not what its content encoding says", "body_malformed"),
+        Unreadable::HeaderRepeated => malformed("a header that may be there once is there twice", "header_repeated"),
+        Unreadable::Framing => {
+            sender(StatusCode::BAD_REQUEST, "the length of the body is given in two ways", "framing")
+        }
+        Unreadable::Incomplete => sender(StatusCode::BAD_REQUEST, "the body is incomplete", "body_incomplete"),
+        Unreadable::TimedOut => {
+            sender(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time", "body_timed_out")
+        }
+        Unreadable::Overloaded => gateway("overloaded"),
+        Unreadable::Displaced => displaced(),
+        Unreadable::HostMissing => {
+            sender(StatusCode::BAD_REQUEST, "a request of HTTP/1.1 says which host it is for", "host_missing")
+        }
+    }
+}
+
+fn undelivered_row(failure: &Failure) -> Row {
+    let (status, reason) = match failure {
+        // The only broker is the store.
+        Failure::Unacknowledged { .. } => return gateway("store_unavailable"),
+        Failure::Unreachable(_) | Failure::Unsendable(_) => (StatusCode::BAD_GATEWAY, "upstream_unreachable"),
+        Failure::Broken(_) => (StatusCode::BAD_GATEWAY, "upstream_broke_off"),
+        Failure::ConnectTimedOut | Failure::TimedOut => (StatusCode::GATEWAY_TIMEOUT, "upstream_timed_out"),
+        // Some providers count a redirect as success, and none may follow one to an inner address.
+        Failure::Answered(answer) if !answer.status.is_client_error() && !answer.status.is_server_error() => {
+            (StatusCode::BAD_GATEWAY, "upstream_redirected")
+        }
+        // Its own status is relayed; see `reply`.
+        Failure::Answered(answer) => (answer.status, "upstream_refused"),
+    };
+    Row { status: StatusKind::Upstream(status), detail: TRY_AGAIN, reason, blame: Blame::Upstream }
+}
+
+impl verify::Failure {
+    /// The value of the label `reason`.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::SignatureMissing => "signature_missing",
+            Self::SignatureMalformed => "signature_malformed",
+            Self::SignatureMismatch => "signature_mismatch",
+            Self::TimestampMissing => "timestamp_missing",
+            Self::TimestampMalformed => "timestamp_malformed",
+            Self::TimestampStale => "timestamp_stale",
+            Self::TimestampFuture => "timestamp_future",
+            Self::TokenMissing => "token_missing",
+            Self::TokenMalformed => "token_malformed",
+            Self::TokenAlgorithm => "token_algorithm",
+            Self::TokenUnknownKey => "token_unknown_key",
+            Self::TokenKeyUse => "token_key_use",
+            Self::TokenKeyUnusable(_) => "token_key_unusable",
+            Self::TokenSignature => "token_signature",
+            Self::TokenIssuer => "token_issuer",
+            Self::TokenAudience => "token_audience",
+            Self::TokenExpired => "token_expired",
+            Self::TokenNotYetValid => "token_not_yet_valid",
+            Self::TokenClaim => "token_claim",
+            Self::TokenBody => "token_body",
+            Self::CredentialMissing => "credential_missing",
+            Self::CredentialMalformed => "credential_malformed",
+            Self::CredentialMismatch => "credential_mismatch",
+            Self::CertificateNotAllowed => "certificate_not_allowed",
+            Self::CertificateInvalid => "certificate_invalid",
+            Self::ConditionUnmet => "condition_unmet",
+            Self::KeysUnavailable => "keys_unavailable",
+            Self::KeysCoolingDown => "keys_cooling_down",
+            Self::BodyMalformed(_) => "body_malformed",
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Builds the answers that senders get. With [`crate::source::refusal`] the only place where the gateway chooses a status.
+
+use bytes::Bytes;
+use http::HeaderValue;
+use http::Method;
+use http::Response;
+use http::StatusCode;
+use http::header;
+use http_body_util::Full;
+
+use crate::base::time;
+use crate::base::time::Moment;
+use crate::http::body::Unreadable;
+use crate::profile;
+use crate::source::refusal::Refusal;
+use crate::source::refusal::StatusKind;
+use crate::target::Answer;
+use crate::target::Failure;
+use crate::target::Receipt;
+use crate::verify::handshake;
+
+/// What became of a request that was taken.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// The target has it.
+    Delivered(Receipt),
+    /// It is on its queue.
+    Queued,
+    /// It was finished before: under this id, or under another one when this names by what it was known again.
+    Duplicate(Option<&'static str>),
+    /// The source does not want events of this type.
+    Ignored,
+    /// It was a probe, and is answered with this.
+    Handshake(handshake::Answer),
+}
+
+/// A body with its type, where it is not the usual one.
+type Body = Option<(HeaderValue, Bytes)>;
+
+/// The answers that one provider understands.
+#[derive(Debug, Clone)]
+pub struct Answers {
+    accepted: StatusCode,
+    body: Body,
+    unauthenticated: StatusCode,
+    unauthenticated_body: Body,
+    malformed: StatusCode,
+    too_large: StatusCode,
+    retry: Option<StatusCode>,
+    allow: HeaderValue,
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        Self::new(&profile::Answers::default(), &[])
+    }
+}
+
+impl Answers {
+    /// What the profile says, and what is usual for the rest; `methods` are those of its handshakes.
+    pub fn new(said: &profile::Answers, methods: &[Method]) -> Self {
+        let status = |code: Option<u16>, usual| code.and_then(|code| StatusCode::from_u16(code).ok()).unwrap_or(usual);
+        let body = |body: &profile::AnswerBody| match body {
+            profile::AnswerBody::Text(text) => (TEXT, Bytes::from(text.clone())),
+            profile::AnswerBody::Json(json) => (JSON, Bytes::from(json.clone())),
+        };
+        let mut allow = vec!["POST"];
+        methods.iter().map(Method::as_str).for_each(|method| {
+            if !allow.contains(&method) {
+                allow.push(method);
+            }
+        });
+        Self {
+            accepted: status(said.accepted.status.map(profile::Status::code), StatusCode::OK),
+            body: said.accepted.body.as_ref().map(body),
+            unauthenticated: status(said.refused.status.map(profile::Status::code), StatusCode::UNAUTHORIZED),
+            unauthenticated_body: said.refused.body.as_ref().map(body),
+            malformed: status(said.malformed.map(profile::Status::code), StatusCode::BAD_REQUEST),
+            too_large: status(said.too_large.map(profile::Status::code), StatusCode::PAYLOAD_TOO_LARGE),
+            retry: said.retry.and_then(|retry| StatusCode::from_u16(retry.code()).ok()),
+            allow: HeaderValue::from_str(&allow.join(", ")).unwrap_or(HeaderValue::from_static("POST")),
+        }
+    }
+
+    fn of(&self, kind: StatusKind) -> StatusCode {
+        match kind {
+            StatusKind::Fixed(status) => status,
+            StatusKind::Unauthenticated => self.unauthenticated,
+            StatusKind::Malformed => self.malformed,
+            StatusKind::TooLarge => self.too_large,
+            StatusKind::Retry => self.retry.unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
+            StatusKind::Upstream(status) => self.retry.unwrap_or(status),
+        }
+    }
+
+    /// The answer for an event that was taken without an upstream's own.
+    fn accepted(&self, usual: impl Into<Bytes>) -> Response<Full<Bytes>> {
+        match &self.body {
+            Some((content_type, body)) => whole(self.accepted, content_type.clone(), body.clone()),
+            None if self.accepted == StatusCode::NO_CONTENT => bodiless(self.accepted),
+            None => whole(self.accepted, JSON, usual.into()),
+        }
+    }
+}
+
+/// The content type of JSON.
+pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain");
+/// The content type of problems.
+pub const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// The answer for a request that was taken.
+pub fn accepted(outcome: Outcome, answers: &Answers) -> Response<Full<Bytes>> {
+    match outcome {
+        Outcome::Delivered(Receipt::Answered(answer)) => relay(answer, br#"{"received":true}"#),
+        Outcome::Delivered(Receipt::Stored) | Outcome::Queued => answers.accepted(r#"{"received":true}"#),
+        Outcome::Duplicate(None) => answers.accepted(r#"{"received":true,"duplicate":true}"#),
+        Outcome::Duplicate(Some(guard)) => {
+            answers.accepted(format!(r#"{{"received":true,"duplicate":true,"replay_guard":"{guard}"}}"#))
+        }
+        Outcome::Ignored => answers.accepted(r#"{"received":true,"ignored":true}"#),
+        Outcome::Handshake(answer) => shaken(answer),
+    }
+}
+
+/// The answer to a handshake. What a sender wrote may be in it, and no browser shall take it for a page.
+fn shaken(answer: handshake::Answer) -> Response<Full<Bytes>> {
+    let mut response = match answer.content_type {
+        Some(content_type) => whole(answer.status, HeaderValue::from_static(content_type), answer.body),
+        None => bodiless(answer.status),
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    for (name, value) in answer.headers {
+        headers.insert(name, value);
+    }
+    response
+}
+
+/// The answer for a request that was not taken.
+pub fn refused(refusal: Refusal, answers: &Answers) -> Response<Full<Bytes>> {
+    let row = refusal.row();
+    let status = answers.of(row.status);
+    // What follows on the connection may be no request at all.
+    let ends = matches!(
+        refusal,
+        Refusal::Unreadable(
+            Unreadable::Framing | Unreadable::TimedOut | Unreadable::Displaced | Unreadable::HostMissing
+        )
+    );
+    let mut retry_after = refusal.retry_after().map(HeaderValue::from);
+    if let Refusal::Undelivered(Failure::Answered(answer)) = refusal {
+        // An app that says when it wants to see it again knows best, if it can be understood.
+        let is_time =
+            |when: &HeaderValue| when.to_str().is_ok_and(|text| time::retry_after(text, Moment::now()).is_some());
+        let asked = answer.retry_after.clone().filter(is_time);
+        if answer.status == status {
+            let later = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
+            let mut response = relay(answer, &problem(status, row.detail));
+            if let Some(when) = asked.or_else(|| retry_after.filter(|_| later)) {
+                response.headers_mut().insert(header::RETRY_AFTER, when);
+            }
+            return response;
+        }
+        retry_after = asked.or(retry_after);
+    }
+    let mut response = match &answers.unauthenticated_body {
+        Some((content_type, body)) if row.status == StatusKind::Unauthenticated => {
+            whole(status, content_type.clone(), body.clone())
+        }
+        _ => whole(status, PROBLEM, problem(status, row.detail).into()),
+    };
+    if ends {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    if let Some(when) = retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, when);
+    }
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        response.headers_mut().insert(header::ALLOW, answers.allow.clone());
+    }
+    response
+}
+
+/// An upstream's own answer, with `instead` where its body is too long to relay.
+fn relay(answer: Answer, instead: &[u8]) -> Response<Full<Bytes>> {
+    let whole = answer.is_whole;
+    let body = if whole { answer.body } else { Bytes::copy_from_slice(instead) };
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = answer.status;
+    let content_type = if whole { answer.content_type } else { Some(JSON) };
+    if let Some(content_type) = content_type {
+        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    }
+    response
+}
+
+/// An answer with this body; an empty one has no type.
+fn whole(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Response<Full<Bytes>> {
+    if body.is_empty() {
+        return bodiless(status);
+    }
+    let mut response = Response::new(Full::new(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    response
+}
+
+fn bodiless(status: StatusCode) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = status;
+    response
+}
+
+/// A problem in words (RFC 9457).
+pub fn problem(status: StatusCode, detail: &str) -> Vec<u8> {
+    let title = status.canonical_reason().unwrap_or("Refused");
+    serde_json::json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail })
+        .to_string()
+        .into_bytes()
+}

@@ -1,0 +1,172 @@
+//! Keys from certificates that requests name: which addresses may be named, and what a certificate has to be.
+//!
+//! The host is authenticated by TLS, which is what makes the certificate the provider's. Providers publish the certificate
+//! alone, without what it was issued by, so that nothing else could be followed to a root.
+
+mod cache;
+mod queue;
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+
+use http::HeaderName;
+
+use super::Failure;
+use super::Material;
+use super::Misfit;
+use super::public_key::PublicKey;
+use crate::base::time::Moment;
+use crate::extract::field::Field;
+use crate::extract::field::Values;
+use crate::extract::params;
+use crate::http::body::Inbound;
+use crate::http::fetch::Address;
+use crate::http::fetch::Hosts;
+use crate::http::fetch::fits;
+use crate::profile;
+use crate::profile::Hash;
+
+use self::cache::Cache;
+use self::queue::Network;
+
+pub use self::cache::Limits;
+
+/// Longest address that is looked at, in bytes.
+const MAX_ADDRESS: usize = 512;
+
+/// Certificates by address.
+pub(super) struct Certificates {
+    from: Field,
+    hosts: Hosts,
+    path: Option<String>,
+    cache: Arc<Cache>,
+}
+
+/// A certificate that may verify signatures.
+pub(super) struct Certificate {
+    key: PublicKey,
+    /// When it is valid, in Unix seconds.
+    valid: RangeInclusive<i64>,
+    /// Whether a signature was right by it.
+    proven: AtomicBool,
+}
+
+/// What turns a document into a certificate.
+struct Reader {
+    hash: Hash,
+    /// Patterns of which its name has to fit one; any name will do when there is none.
+    subjects: Vec<String>,
+}
+
+impl std::fmt::Debug for Certificates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Certificates").field("hosts", &self.hosts).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Certificate").field("valid", &self.valid).finish_non_exhaustive()
+    }
+}
+
+impl Certificates {
+    /// Certificates that the profile's hosts may give.
+    ///
+    /// # Errors
+    /// What is wrong with a parameter.
+    pub(super) fn new(hash: Hash, said: &profile::Certificate, material: &mut Material<'_>) -> Result<Self, Misfit> {
+        let hosts = Hosts::parse(&params::fill(&said.hosts, material.params))
+            .map_err(|message| ("params".to_owned(), message))?;
+        let reader = Reader { hash, subjects: said.subject.iter().map(|name| name.to_ascii_lowercase()).collect() };
+        Ok(Self {
+            from: Field::new(&said.from, material.wants),
+            hosts,
+            path: said.path.clone(),
+            cache: Arc::new(Cache::new(reader, material.certificates)),
+        })
+    }
+
+    /// The header that names the certificate.
+    pub(super) fn headers(&self) -> Vec<HeaderName> {
+        self.from.headers()
+    }
+
+    /// Whether the body names the certificate.
+    pub(super) fn reads_json(&self) -> bool {
+        self.from.is_json()
+    }
+
+    /// The certificate that the request names.
+    ///
+    /// # Errors
+    /// [`Failure::SignatureMissing`] when it names none, [`Failure::CertificateNotAllowed`] and
+    /// [`Failure::CertificateInvalid`], and [`Failure::KeysUnavailable`] when it cannot be had now.
+    pub(super) async fn named(
+        &self,
+        inbound: &Inbound,
+        values: &Values,
+        now: Moment,
+    ) -> Result<Arc<Certificate>, Failure> {
+        let text = self.from.text(inbound, values).map_err(|_not_text| Failure::CertificateNotAllowed)?;
+        let text = text.ok_or(Failure::SignatureMissing)?;
+        let address = self.allowed(text).ok_or(Failure::CertificateNotAllowed)?;
+        let network = inbound.client().and_then(|client| client.address()).map(Network::of);
+        let certificate = self.cache.certificate(&address, network, now).await?;
+        if certificate.is_valid(now) { Ok(certificate) } else { Err(Failure::CertificateInvalid) }
+    }
+
+    fn allowed(&self, text: &str) -> Option<Address> {
+        let address = Some(text).filter(|text| text.len() <= MAX_ADDRESS).and_then(|text| self.hosts.admit(text))?;
+        // With a query or a fragment one file has any number of addresses, each of which would be fetched.
+        let allowed = address.is_bare() && self.path.as_ref().is_none_or(|path| fits(path, address.path()));
+        allowed.then_some(address)
+    }
+}
+
+impl Certificate {
+    /// Whether one of the signatures is this certificate's for the message.
+    pub(super) fn verifies(&self, message: &[u8], signatures: &[Vec<u8>]) -> bool {
+        let right = self.key.verifies(message, signatures);
+        if right {
+            self.mark_proven();
+        }
+        right
+    }
+
+    fn is_valid(&self, now: Moment) -> bool {
+        self.valid.contains(&now.unix())
+    }
+
+    fn mark_proven(&self) {
+        self.proven.store(true, Ordering::Relaxed);
+    }
+
+    fn is_proven(&self) -> bool {
+        self.proven.load(Ordering::Relaxed)
+    }
+}
+
+impl Reader {
+    /// The first certificate in a PEM.
+    ///
+    /// # Errors
+    /// [`Failure::KeysUnavailable`] when it is none: a host may serve something else by mistake, and mend that;
+    /// [`Failure::CertificateInvalid`] when it is one of somebody else.
+    fn read(&self, pem: &[u8]) -> Result<Certificate, Failure> {
+        let (_, pem) = x509_parser::pem::parse_x509_pem(pem).map_err(|_none| Failure::KeysUnavailable)?;
+        let certificate = pem.parse_x509().map_err(|_none| Failure::KeysUnavailable)?;
+        let name = certificate.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
+        let is_named = |name: &str| self.subjects.iter().any(|subject| fits(subject, &name.to_ascii_lowercase()));
+        if !self.subjects.is_empty() && !name.is_some_and(is_named) {
+            return Err(Failure::CertificateInvalid);
+        }
+        let key =
+            PublicKey::rsa(self.hash, certificate.public_key().raw).map_err(|_other| Failure::CertificateInvalid)?;
+        let validity = certificate.validity();
+        let valid = validity.not_before.timestamp()..=validity.not_after.timestamp();
+        Ok(Certificate { key, valid, proven: AtomicBool::new(false) })
+    }
+}

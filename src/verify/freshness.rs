@@ -1,0 +1,113 @@
+//! Judges the time that a request carries.
+
+use std::time::Duration;
+
+use http::HeaderName;
+
+use super::Failure;
+use crate::base::time::Format;
+use crate::base::time::Moment;
+use crate::extract::field::Field;
+use crate::extract::field::Values;
+use crate::extract::field::Wants;
+use crate::http::body::Inbound;
+use crate::profile;
+use crate::profile::TimestampPolicy;
+
+/// Where a request's time is and how far from now it may be.
+#[derive(Debug)]
+pub struct Freshness {
+    from: Field,
+    format: Format,
+    /// Whole seconds into the past and into the future, where there is a limit.
+    past: Option<i64>,
+    future: Option<i64>,
+    /// How long events are remembered, in whole seconds, where the time is signed: a request that is older than that would
+    /// be as good as new, because nothing may be left of the first one.
+    remembered: Option<i64>,
+    /// Whether it has to be there and readable: it decides something, or it is signed.
+    required: bool,
+}
+
+/// A request's time: its text, which may be signed, and what the text means.
+#[derive(Debug)]
+pub struct Stamp<'r> {
+    /// As received.
+    pub text: Option<&'r str>,
+    moment: Option<Moment>,
+}
+
+impl Freshness {
+    /// Takes the profile at its word; `signed` when the time is part of what is signed, with how long events are remembered.
+    pub fn new(said: &profile::Timestamp, signed: Option<Duration>, wants: &mut Wants) -> Self {
+        let tolerance = said.tolerance.filter(|_| said.policy == TimestampPolicy::Enforce);
+        Self {
+            from: Field::new(&said.from, wants),
+            format: said.format,
+            // What comes at once is never too old.
+            remembered: signed.map(|remembered| whole_seconds(remembered).max(1)),
+            required: signed.is_some() || tolerance.is_some(),
+            past: tolerance.and_then(|tolerance| tolerance.past).map(whole_seconds),
+            future: tolerance.and_then(|tolerance| tolerance.future).map(whole_seconds),
+        }
+    }
+
+    /// Finds and reads the time.
+    ///
+    /// # Errors
+    /// Only where the profile enforces or signs it: [`Failure::TimestampMissing`] or [`Failure::TimestampMalformed`].
+    pub fn read<'r>(&'r self, inbound: &'r Inbound, values: &'r Values) -> Result<Stamp<'r>, Failure> {
+        let text = self.from.text(inbound, values);
+        if !self.required {
+            let text = text.unwrap_or_default();
+            return Ok(Stamp { text, moment: text.and_then(|text| self.format.parse(text)) });
+        }
+        let text = text.map_err(|_not_text| Failure::TimestampMalformed)?.ok_or(Failure::TimestampMissing)?;
+        let moment = self.format.parse(text).ok_or(Failure::TimestampMalformed)?;
+        Ok(Stamp { text: Some(text), moment: Some(moment) })
+    }
+
+    /// Compares the time with now; the seconds from it to now.
+    ///
+    /// # Errors
+    /// [`Failure::TimestampStale`] or [`Failure::TimestampFuture`] beyond the tolerance, where it is enforced, and for a
+    /// signed time that is as far from now as events are remembered, whatever the profile says.
+    pub fn judge(&self, stamp: &Stamp<'_>, now: Moment) -> Result<Option<i64>, Failure> {
+        let Some(moment) = stamp.moment else { return Ok(None) };
+        let age = now.seconds_since(moment);
+        // What is remembered in whole seconds may be forgotten within the last of them.
+        if self.past.is_some_and(|limit| age > limit) || self.remembered.is_some_and(|limit| age >= limit) {
+            return Err(Failure::TimestampStale);
+        }
+        if self.future.is_some_and(|limit| age < -limit) || self.remembered.is_some_and(|limit| age <= -limit) {
+            return Err(Failure::TimestampFuture);
+        }
+        Ok(Some(age))
+    }
+
+    /// How far ahead of now a signed time of this age is: its event has to be remembered for longer by as much. Nothing where
+    /// the time is not signed.
+    pub fn ahead(&self, age: Option<i64>) -> Option<Duration> {
+        let ahead = age.filter(|_| self.remembered.is_some())?.saturating_neg();
+        Some(Duration::from_secs(u64::try_from(ahead).unwrap_or(0)))
+    }
+
+    /// Where the time stands.
+    pub fn field(&self) -> &Field {
+        &self.from
+    }
+
+    /// The headers that it reads.
+    pub fn headers(&self) -> Vec<HeaderName> {
+        self.from.headers()
+    }
+
+    /// Whether the time stands in a JSON body.
+    pub fn reads_json(&self) -> bool {
+        self.from.is_json()
+    }
+}
+
+fn whole_seconds(limit: Duration) -> i64 {
+    i64::try_from(limit.as_secs()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,95 @@
+//! What `jsonwebtoken` needs to know: keys, the one algorithm, and that the claims are not its business.
+
+use base64::Engine as _;
+use jsonwebtoken::DecodingKey;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::profile;
+use crate::profile::Algorithm;
+use crate::profile::KeyEncoding;
+use crate::profile::KeyForm;
+use crate::verify::Failure;
+use crate::verify::KeySet;
+use crate::verify::keys;
+
+/// The header of a token, as far as it decides anything.
+#[derive(Deserialize)]
+pub(super) struct Header {
+    pub(super) alg: String,
+    pub(super) kid: Option<String>,
+    pub(super) crit: Option<Value>,
+}
+
+/// Keys from the text of one secret: a shared key, a public key in PEM, a JWK or a JWK set.
+pub(super) fn configured(said: &profile::Jwt, form: &KeyForm, text: &[u8]) -> Result<KeySet, String> {
+    if said.algorithm.is_symmetric() {
+        return Ok(KeySet::of(DecodingKey::from_secret(&keys::bytes(form, KeyEncoding::Text, text)?)));
+    }
+    if !text.trim_ascii_start().starts_with(b"-----BEGIN") {
+        return KeySet::parse(text, said.algorithm, 0);
+    }
+    let key = match said.algorithm {
+        Algorithm::Es256 | Algorithm::Es384 => DecodingKey::from_ec_pem(text),
+        Algorithm::EdDsa => DecodingKey::from_ed_pem(text),
+        Algorithm::Rs256
+        | Algorithm::Rs384
+        | Algorithm::Rs512
+        | Algorithm::Ps256
+        | Algorithm::Ps384
+        | Algorithm::Ps512 => DecodingKey::from_rsa_pem(text),
+        Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512 => return Err("is not a shared key".to_owned()),
+    };
+    key.map(KeySet::of).map_err(|_bad| format!("is not a public key for {} in PEM", said.algorithm.title()))
+}
+
+/// Only the signature: the claims are judged here, where "absent" and "of the wrong type" are both a no, and where the
+/// time is an argument.
+pub(super) fn signature_only(algorithm: Algorithm) -> jsonwebtoken::Validation {
+    let mut validation = jsonwebtoken::Validation::new(match algorithm {
+        Algorithm::Rs256 => jsonwebtoken::Algorithm::RS256,
+        Algorithm::Rs384 => jsonwebtoken::Algorithm::RS384,
+        Algorithm::Rs512 => jsonwebtoken::Algorithm::RS512,
+        Algorithm::Ps256 => jsonwebtoken::Algorithm::PS256,
+        Algorithm::Ps384 => jsonwebtoken::Algorithm::PS384,
+        Algorithm::Ps512 => jsonwebtoken::Algorithm::PS512,
+        Algorithm::Es256 => jsonwebtoken::Algorithm::ES256,
+        Algorithm::Es384 => jsonwebtoken::Algorithm::ES384,
+        Algorithm::EdDsa => jsonwebtoken::Algorithm::EdDSA,
+        Algorithm::Hs256 => jsonwebtoken::Algorithm::HS256,
+        Algorithm::Hs384 => jsonwebtoken::Algorithm::HS384,
+        Algorithm::Hs512 => jsonwebtoken::Algorithm::HS512,
+    });
+    validation.required_spec_claims.clear();
+    validation.validate_exp = false;
+    validation.validate_nbf = false;
+    validation.validate_aud = false;
+    validation
+}
+
+/// When a token says that it was issued; whether that is true is not known yet.
+pub(super) fn claimed_iat(token: &str) -> Option<i64> {
+    let claims = token.split('.').nth(1)?;
+    let json = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(claims).ok()?;
+    numeric_date(serde_json::from_slice::<Value>(&json).ok()?.get("iat")?)
+}
+
+/// Seconds since 1970, perhaps with a fraction (RFC 7519 section 2, `NumericDate`).
+pub(super) fn numeric_date(value: &Value) -> Option<i64> {
+    value.as_i64().or_else(|| {
+        let seconds = value.as_f64().filter(|seconds| (0.0..1e12).contains(seconds))?;
+        #[expect(clippy::as_conversions, clippy::cast_possible_truncation, reason = "the range was checked above")]
+        Some(seconds as i64)
+    })
+}
+
+/// The header of a token in the compact form (RFC 7515 section 7.1).
+pub(super) fn read_header(token: &str) -> Result<Header, Failure> {
+    let mut parts = token.split('.');
+    let (Some(header), Some(_), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+        return Err(Failure::TokenMalformed);
+    };
+    let json =
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(header).map_err(|_bad| Failure::TokenMalformed)?;
+    serde_json::from_slice(&json).map_err(|_bad| Failure::TokenMalformed)
+}

@@ -1,0 +1,386 @@
+//! Decides whether a request comes from the provider. Knows the secrets and keys of one source, and nothing of HTTP
+//! statuses, stores or deliveries.
+
+mod certificate;
+mod failure;
+mod freshness;
+pub mod handshake;
+pub mod identity;
+mod jwks;
+mod jwt;
+mod keys;
+mod material;
+mod public_key;
+mod signature;
+mod token;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderName;
+
+use crate::base::time::Moment;
+use crate::extract::condition::Condition;
+use crate::extract::field::Field;
+use crate::extract::field::Values;
+use crate::extract::field::Wants;
+use crate::http::body::Inbound;
+use crate::profile;
+use crate::profile::Combination;
+use crate::profile::ContentEncoding;
+
+pub use certificate::Limits as CertificateLimits;
+pub use failure::Failure;
+pub use freshness::Freshness;
+pub use freshness::Stamp;
+pub use jwks::COOLDOWN as JWKS_COOLDOWN;
+pub use jwks::Jwks;
+pub use jwks::KeySet;
+pub use jwks::LeftOut;
+pub use jwks::Limits as JwksLimits;
+pub use jwt::Jwt;
+pub use keys::key_bytes;
+pub use material::KeySets;
+pub use material::Material;
+pub use material::Misfit;
+pub use signature::Signature;
+pub use signature::Signed;
+pub use token::Token;
+
+/// One scheme with its keys.
+#[derive(Debug)]
+pub enum Scheme {
+    /// A signature over bytes of the request.
+    Signature(Box<Signature>),
+    /// A secret that is sent along.
+    Token(Token),
+    /// A signed token.
+    Jwt(Box<Jwt>),
+}
+
+/// A scheme and when it counts.
+#[derive(Debug)]
+pub struct Member {
+    /// Its position among the members of the profile, from 0.
+    pub position: usize,
+    /// When it applies, where the profile says more than that its proof is there.
+    pub when: Vec<Condition>,
+    /// What has to hold besides the proof.
+    pub check: Vec<Condition>,
+    /// The scheme.
+    pub scheme: Scheme,
+    /// Whether its proof has a place of its own, so that whatever stands there is its to judge.
+    pub alone: bool,
+    /// Whether requests with this proof have to be fresh.
+    pub timed: bool,
+}
+
+/// Everything one source needs to tell genuine requests from others.
+#[derive(Debug)]
+pub struct Authenticator {
+    /// Which of the members have to hold.
+    pub combination: Combination,
+    /// How a request proves its origin; at least one.
+    pub members: Vec<Member>,
+    /// What has to hold besides.
+    pub require: Vec<Condition>,
+    /// How its time is judged, where the provider sends one.
+    pub freshness: Option<Freshness>,
+    /// Every value that the profile wants, of the authenticator, of the handshakes and of the event.
+    pub wants: Wants,
+    /// Whether JSON has to be parsed before the request is known to be genuine; see [`Self::reads_json`].
+    pub json_first: bool,
+    /// In which ways a compressed body may be signed, in the order in which they are tried.
+    pub compressed: Vec<ContentEncoding>,
+    /// Whether what a body was before its compression has to be known before the request is known to be genuine.
+    pub unpacks_first: bool,
+}
+
+/// An inbound that an authenticator accepted. Born in [`Authenticator::verify`] only.
+#[derive(Debug)]
+pub struct Verified {
+    inbound: Inbound,
+    values: Values,
+    secret: Option<usize>,
+    skew: Option<i64>,
+    ahead: Option<Duration>,
+    guard: Option<[u8; 32]>,
+}
+
+/// An inbound that an authenticator did not accept.
+#[derive(Debug)]
+pub struct Rejected {
+    /// Why.
+    pub failure: Failure,
+    /// The request, as untrusted as before.
+    pub inbound: Inbound,
+}
+
+impl Verified {
+    /// The request itself.
+    pub fn inbound(&self) -> &Inbound {
+        &self.inbound
+    }
+
+    /// What the profile wants of the body and the query.
+    pub fn values(&self) -> &Values {
+        &self.values
+    }
+
+    /// Which of the source's secrets matched, counted from 0; `None` for schemes without secrets.
+    pub fn secret(&self) -> Option<usize> {
+        self.secret
+    }
+
+    /// Seconds from the request's own time to now, where it has one.
+    pub fn skew(&self) -> Option<i64> {
+        self.skew
+    }
+
+    /// How far ahead of now the request's signed time is, if at all; nothing where no time is signed.
+    pub fn ahead(&self) -> Option<Duration> {
+        self.ahead
+    }
+
+    /// SHA-256 of the signed bytes when they do not include the event id.
+    pub fn guard(&self) -> Option<&[u8; 32]> {
+        self.guard.as_ref()
+    }
+
+    /// Gives the request on.
+    pub fn into_inbound(self) -> Inbound {
+        self.inbound
+    }
+}
+
+impl Authenticator {
+    /// Checks a request at the moment `now`.
+    ///
+    /// # Errors
+    /// The first [`Failure`] found; the order is the same for every request of a profile.
+    pub async fn verify(&self, mut inbound: Inbound, now: Moment) -> Result<Verified, Box<Rejected>> {
+        let judged = match inbound.is_compressed() {
+            false => self.judge(&inbound, now).await,
+            // Rare and large: it stays out of the way of all other requests.
+            true => Box::pin(self.judge_compressed(&mut inbound, now)).await,
+        };
+        match judged {
+            Ok(Proven { values, secret, skew, ahead, guard }) => {
+                Ok(Verified { inbound, values, secret, skew, ahead, guard })
+            }
+            Err(failure) => Err(Box::new(Rejected { failure, inbound })),
+        }
+    }
+
+    /// Takes the body for signed in one way after the other. What else is wrong would be so in each.
+    async fn judge_compressed(&self, inbound: &mut Inbound, now: Moment) -> Result<Proven, Failure> {
+        let mut failure = Failure::SignatureMismatch;
+        for signed in &self.compressed {
+            inbound.take_as(*signed);
+            match self.judge(inbound, now).await {
+                Err(other @ (Failure::SignatureMismatch | Failure::TokenBody | Failure::ConditionUnmet)) => {
+                    failure = other;
+                }
+                judged => return judged,
+            }
+        }
+        Err(failure)
+    }
+
+    /// Whether a compressed body proves itself as it was sent, or has to be decompressed before that can be told: what only
+    /// genuine requests need is not done for strangers.
+    pub async fn is_worth_decompressing(&self, inbound: &Inbound, now: Moment) -> bool {
+        if self.unpacks_first || self.json_first || self.wants.form() {
+            return true;
+        }
+        let values = self.wants.read(inbound);
+        // What may be judged otherwise a moment later is left to that.
+        !matches!(
+            self.prove(inbound, &values, now).await,
+            Err(Failure::SignatureMissing
+                | Failure::SignatureMalformed
+                | Failure::SignatureMismatch
+                | Failure::TokenMissing
+                | Failure::TokenMalformed
+                | Failure::TokenSignature
+                | Failure::TokenBody
+                | Failure::CredentialMissing
+                | Failure::CredentialMalformed
+                | Failure::CredentialMismatch)
+        )
+    }
+
+    async fn judge(&self, inbound: &Inbound, now: Moment) -> Result<Proven, Failure> {
+        let mut values = self.wants.read(inbound);
+        if self.json_first {
+            self.wants.read_json(inbound, &mut values, true)?;
+        }
+        let mut proven = self.prove(inbound, &values, now).await?;
+        // Bodies are parsed once they are known to be genuine, unless something inside is needed to tell.
+        if !self.json_first {
+            self.wants.read_json(inbound, &mut values, false)?;
+        }
+        proven.values = values;
+        Ok(proven)
+    }
+
+    /// Whether the request is genuine; the values of what it proves are left out.
+    async fn prove(&self, inbound: &Inbound, values: &Values, now: Moment) -> Result<Proven, Failure> {
+        if !self.require.iter().all(|condition| condition.holds(inbound, values)) {
+            return Err(Failure::ConditionUnmet);
+        }
+        let members = self.applying(inbound, values)?;
+        for member in members {
+            member.scheme.presented(inbound, values)?;
+        }
+        let timed = members.iter().any(|member| member.timed);
+        let freshness = self.freshness.as_ref().filter(|_| timed);
+        let stamp = freshness.map(|freshness| freshness.read(inbound, values)).transpose()?;
+        let timestamp = stamp.as_ref().and_then(|stamp| stamp.text);
+        let mut proven = Proven::default();
+        for member in members {
+            if !member.check.iter().all(|condition| condition.holds(inbound, values)) {
+                return Err(Failure::SignatureMismatch);
+            }
+            let signed = match &member.scheme {
+                Scheme::Signature(signature) => signature.verify(inbound, values, timestamp, now).await?,
+                Scheme::Token(token) => Signed { secret: Some(token.verify(inbound, values)?), digest: None },
+                Scheme::Jwt(jwt) => {
+                    proven.ahead = jwt.issued_within.map(|_| Duration::ZERO);
+                    Box::pin(jwt.verify(inbound, values, now)).await?
+                }
+            };
+            proven.guard = proven.guard.or(signed.digest);
+            proven.secret = proven.secret.or(signed.secret);
+        }
+        if let (Some(freshness), Some(stamp)) = (freshness, stamp) {
+            proven.skew = freshness.judge(&stamp, now)?;
+            proven.ahead = freshness.ahead(proven.skew).or(proven.ahead);
+        }
+        Ok(proven)
+    }
+
+    /// The members that decide about this request.
+    ///
+    /// # Errors
+    /// [`Failure::ConditionUnmet`] when none applies.
+    pub fn applying(&self, inbound: &Inbound, values: &Values) -> Result<&[Member], Failure> {
+        match (self.combination, self.members.as_slice()) {
+            (Combination::All, members) => Ok(members),
+            (Combination::First, members @ [member]) if member.when.is_empty() => Ok(members),
+            (Combination::First, members) => {
+                let applies = |member: &Member| match member.when.as_slice() {
+                    [] if member.alone => member.scheme.field().is_there(inbound, values),
+                    [] => member.scheme.field().has_entry(inbound, values),
+                    when => when.iter().all(|condition| condition.holds(inbound, values)),
+                };
+                let there = |member: &Member| member.when.is_empty() && member.scheme.field().is_there(inbound, values);
+                let first = members
+                    .iter()
+                    .position(applies)
+                    .or_else(|| members.iter().position(there))
+                    .or_else(|| members.iter().position(|member| member.when.is_empty()))
+                    .ok_or(Failure::ConditionUnmet)?;
+                Ok(members.get(first..=first).unwrap_or_default())
+            }
+        }
+    }
+
+    /// The headers that this authenticator reads, each of which may be there once.
+    pub fn headers(&self) -> Vec<HeaderName> {
+        let conditions =
+            self.require.iter().chain(self.members.iter().flat_map(|member| member.when.iter().chain(&member.check)));
+        let mut names: Vec<_> = conditions.flat_map(Condition::fields).flat_map(Field::headers).collect();
+        names.extend(self.members.iter().flat_map(|member| member.scheme.headers()));
+        names.extend(self.freshness.iter().flat_map(Freshness::headers));
+        names.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+        names.dedup();
+        names
+    }
+
+    /// The key sets that it verifies tokens with.
+    pub fn key_sets(&self) -> impl Iterator<Item = &Arc<Jwks>> {
+        self.members.iter().filter_map(|member| match &member.scheme {
+            Scheme::Jwt(jwt) => jwt.jwks(),
+            Scheme::Signature(_) | Scheme::Token(_) => None,
+        })
+    }
+
+    /// Whether anything that decides stands in a JSON body.
+    pub fn reads_json(&self) -> bool {
+        let conditions =
+            self.require.iter().chain(self.members.iter().flat_map(|member| member.when.iter().chain(&member.check)));
+        self.freshness.as_ref().is_some_and(Freshness::reads_json)
+            || conditions.flat_map(Condition::fields).any(Field::is_json)
+            || self.members.iter().any(|member| member.scheme.reads_json())
+    }
+}
+
+/// What a request was proven to be.
+#[derive(Default)]
+struct Proven {
+    values: Values,
+    secret: Option<usize>,
+    skew: Option<i64>,
+    ahead: Option<Duration>,
+    guard: Option<[u8; 32]>,
+}
+
+impl Scheme {
+    /// Makes a profile's scheme ready; the secrets that are no keys for it are reported to `material`.
+    ///
+    /// # Errors
+    /// What is wrong with a parameter.
+    pub fn new(said: &profile::Scheme, material: &mut Material<'_>) -> Result<Self, Misfit> {
+        Ok(match said {
+            profile::Scheme::Signature(said) => Self::Signature(Box::new(Signature::new(said, material)?)),
+            profile::Scheme::Token(said) => Self::Token(Token::new(said, material)),
+            profile::Scheme::Basic(said) => Self::Token(Token::basic(&said.key, material)),
+            profile::Scheme::Jwt(said) => Self::Jwt(Box::new(Jwt::new(said, material)?)),
+        })
+    }
+
+    /// Where its proof stands.
+    pub fn field(&self) -> &Field {
+        match self {
+            Self::Signature(signature) => signature.field(),
+            Self::Token(token) => token.field(),
+            Self::Jwt(jwt) => jwt.field(),
+        }
+    }
+
+    /// Whether it has a key to verify with.
+    pub fn has_keys(&self) -> bool {
+        match self {
+            Self::Signature(signature) => signature.has_keys(),
+            Self::Token(token) => token.has_keys(),
+            Self::Jwt(jwt) => jwt.has_keys(),
+        }
+    }
+
+    /// Whether the request presents anything where the proof should be.
+    fn presented(&self, inbound: &Inbound, values: &Values) -> Result<(), Failure> {
+        let missing = match self {
+            Self::Signature(_) => Failure::SignatureMissing,
+            Self::Token(_) => Failure::CredentialMissing,
+            Self::Jwt(_) => Failure::TokenMissing,
+        };
+        if self.field().is_there(inbound, values) { Ok(()) } else { Err(missing) }
+    }
+
+    fn headers(&self) -> Vec<HeaderName> {
+        match self {
+            Self::Signature(signature) => signature.headers(),
+            Self::Token(token) => token.headers(),
+            Self::Jwt(jwt) => jwt.headers(),
+        }
+    }
+
+    fn reads_json(&self) -> bool {
+        match self {
+            Self::Signature(signature) => signature.reads_json(),
+            Self::Token(token) => token.reads_json(),
+            Self::Jwt(jwt) => jwt.reads_json(),
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! Signatures over bytes of the request, in whatever shape the profile says.
+
+use http::HeaderName;
+use sha2::Digest as _;
+use sha2::Sha256;
+
+use super::Failure;
+use super::Material;
+use super::Misfit;
+use super::certificate::Certificates;
+use super::keys;
+use super::public_key::MAX_SIGNATURE;
+use super::public_key::PublicKey;
+use crate::base::time::Moment;
+use crate::extract::field::Field;
+use crate::extract::field::Texts;
+use crate::extract::field::Values;
+use crate::extract::mac;
+use crate::extract::mac::MAX_DIGEST;
+use crate::extract::template::Context;
+use crate::extract::template::Filled;
+use crate::extract::template::Template;
+use crate::extract::template::Unfilled;
+use crate::http::body::Inbound;
+use crate::profile;
+use crate::profile::EcdsaFormat;
+use crate::profile::Encoding;
+use crate::profile::KeyEncoding;
+use crate::profile::Verifier;
+
+/// A signature of a profile with the keys of a source.
+#[derive(Debug)]
+pub struct Signature {
+    keys: Keys,
+    field: Field,
+    prefix: String,
+    encoding: Encoding,
+    /// What may have been signed.
+    templates: Vec<Template>,
+    /// Whether the digest of what was signed is wanted, because it does not cover the event's id.
+    pub digest_signed: bool,
+}
+
+/// Keys, those from secrets with the position of theirs.
+#[derive(Debug)]
+enum Keys {
+    Hmac(Vec<(usize, mac::Key)>),
+    Public(Vec<(usize, PublicKey)>, Shape),
+    Certificates(Box<Certificates>),
+}
+
+/// What the bytes of a signature look like.
+#[derive(Debug, Clone, Copy)]
+enum Shape {
+    /// This many bytes.
+    Exactly(usize),
+    /// An ASN.1 sequence of two numbers.
+    Der,
+    /// As many bytes as the modulus of the key.
+    Modulus,
+}
+
+/// What a request presents.
+enum Presented {
+    /// Digests, each at the start of its array.
+    Digests(Vec<[u8; MAX_DIGEST]>),
+    /// Signatures of public keys.
+    Signatures(Vec<Vec<u8>>),
+}
+
+/// What a signature was good for.
+#[derive(Debug)]
+pub struct Signed {
+    /// The position of the secret that matched; `None` when the key was fetched.
+    pub secret: Option<usize>,
+    /// SHA-256 of the signed bytes, where it is wanted.
+    pub digest: Option<[u8; 32]>,
+}
+
+impl Signature {
+    /// Makes the profile's scheme ready; the secrets that are no keys for it are reported to `material`.
+    ///
+    /// # Errors
+    /// What is wrong with a parameter.
+    pub fn new(said: &profile::Signature, material: &mut Material<'_>) -> Result<Self, Misfit> {
+        let field = Field::new(&said.place.place, material.wants).with_params(material.params);
+        let usual = match said.verifier {
+            Verifier::Hmac(_) => KeyEncoding::Text,
+            Verifier::Ed25519 => KeyEncoding::Hex,
+            Verifier::Ecdsa(_) | Verifier::Rsa(_) | Verifier::Certificate(..) => KeyEncoding::Spki,
+        };
+        let keys = match &said.verifier {
+            Verifier::Hmac(hash) => Keys::Hmac(material.keys(&said.key, |form, text| {
+                let bytes = keys::bytes(form, usual, text)?;
+                mac::Key::new(*hash, &bytes).ok_or_else(|| "is not usable as a key".to_owned())
+            })),
+            Verifier::Ed25519 => Keys::Public(
+                material.keys(&said.key, |form, text| PublicKey::ed25519(&keys::bytes(form, usual, text)?)),
+                Shape::Exactly(64),
+            ),
+            Verifier::Ecdsa(format) => Keys::Public(
+                material.keys(&said.key, |form, text| PublicKey::ecdsa(*format, &keys::bytes(form, usual, text)?)),
+                if *format == EcdsaFormat::Raw { Shape::Exactly(64) } else { Shape::Der },
+            ),
+            Verifier::Rsa(hash) => Keys::Public(
+                material.keys(&said.key, |form, text| PublicKey::rsa(*hash, &keys::bytes(form, usual, text)?)),
+                Shape::Modulus,
+            ),
+            Verifier::Certificate(hash, certificate) => {
+                Keys::Certificates(Box::new(Certificates::new(*hash, certificate, material)?))
+            }
+        };
+        let context = Context { params: material.params, signature: Some(&field), key: None };
+        let templates = said.signed.iter().map(|signed| Template::new(signed, context, material.wants)).collect();
+        Ok(Self {
+            keys,
+            templates,
+            digest_signed: false,
+            prefix: said.place.prefix.clone(),
+            encoding: said.place.encoding,
+            field,
+        })
+    }
+
+    /// Whether there is a key to verify with.
+    pub fn has_keys(&self) -> bool {
+        match &self.keys {
+            Keys::Hmac(keys) => !keys.is_empty(),
+            Keys::Public(keys, _) => !keys.is_empty(),
+            Keys::Certificates(_) => true,
+        }
+    }
+
+    /// Where the signature is.
+    pub fn field(&self) -> &Field {
+        &self.field
+    }
+
+    /// The bytes that may have been signed, in pieces.
+    ///
+    /// # Errors
+    /// [`Failure::TimestampMissing`] when there is none to sign, [`Failure::BodyMalformed`] when the body is no form whose
+    /// fields could be, and [`Failure::SignatureMalformed`] when another part of the template is no text. A part that is
+    /// not there at all counts as empty.
+    pub fn signed<'r>(
+        &'r self,
+        inbound: &'r Inbound,
+        values: &'r Values,
+        timestamp: Option<&'r str>,
+    ) -> impl Iterator<Item = Result<Filled<'r>, Failure>> {
+        self.templates.iter().map(move |template| {
+            template.fill(inbound, values, timestamp).map_err(|unfilled| match unfilled {
+                Unfilled::NoTimestamp => Failure::TimestampMissing,
+                Unfilled::NotText => Failure::SignatureMalformed,
+                Unfilled::NoForm(why) => Failure::BodyMalformed(why),
+            })
+        })
+    }
+
+    /// Compares what the request presents with what each key gives.
+    ///
+    /// # Errors
+    /// [`Failure::SignatureMissing`], [`Failure::SignatureMalformed`] or [`Failure::SignatureMismatch`], and what
+    /// [`Self::signed`] and the fetch of a certificate fail with.
+    pub async fn verify(
+        &self,
+        inbound: &Inbound,
+        values: &Values,
+        timestamp: Option<&str>,
+        now: Moment,
+    ) -> Result<Signed, Failure> {
+        let presented = self
+            .field
+            .texts(inbound, values)
+            .map_err(|_not_text| Failure::SignatureMalformed)?
+            .ok_or(Failure::SignatureMissing)?;
+        let presented = self.read(presented)?;
+        let certificate = match &self.keys {
+            Keys::Certificates(certificates) => Some(Box::pin(certificates.named(inbound, values, now)).await?),
+            Keys::Hmac(_) | Keys::Public(..) => None,
+        };
+        for signed in self.signed(inbound, values, timestamp) {
+            let signed = signed?;
+            let matched = match (&self.keys, &presented, &certificate) {
+                // Each key's digest is computed once, however many signatures a sender presents.
+                (Keys::Hmac(keys), Presented::Digests(digests), _) => {
+                    keys.iter().find(|(_, key)| key.verifies(signed.pieces(), digests)).map(|(at, _)| Some(*at))
+                }
+                (Keys::Public(keys, _), Presented::Signatures(signatures), _) => {
+                    let message = signed.whole();
+                    keys.iter().find(|(_, key)| key.verifies(&message, signatures)).map(|(at, _)| Some(*at))
+                }
+                (Keys::Certificates(_), Presented::Signatures(signatures), Some(certificate)) => {
+                    certificate.verifies(&signed.whole(), signatures).then_some(None)
+                }
+                _ => None,
+            };
+            if let Some(secret) = matched {
+                return Ok(Signed { secret, digest: self.digest_signed.then(|| sha256(&signed)) });
+            }
+        }
+        Err(Failure::SignatureMismatch)
+    }
+
+    /// The bytes that the presented texts stand for.
+    fn read(&self, texts: Texts<'_>) -> Result<Presented, Failure> {
+        let texts = texts.filter_map(|text| text.strip_prefix(self.prefix.as_str()));
+        let (presented, none) = match &self.keys {
+            Keys::Hmac(keys) => {
+                let length = keys.first().map_or(0, |(_, key)| key.digest_length());
+                let digests: Vec<_> = texts.filter_map(|text| self.digest(text, length)).collect();
+                let none = digests.is_empty();
+                (Presented::Digests(digests), none)
+            }
+            Keys::Public(..) | Keys::Certificates(_) => {
+                let decoded = texts.filter_map(|text| self.encoding.decode_vec(text.as_bytes(), MAX_SIGNATURE));
+                let signatures: Vec<_> = decoded.filter(|bytes| self.fits(bytes)).take(MAX_PRESENTED).collect();
+                let none = signatures.is_empty();
+                (Presented::Signatures(signatures), none)
+            }
+        };
+        if none { Err(Failure::SignatureMalformed) } else { Ok(presented) }
+    }
+
+    /// The digest that a presented text stands for, at the start of the array.
+    fn digest(&self, text: &str, length: usize) -> Option<[u8; MAX_DIGEST]> {
+        let mut buffer = [0; MAX_DIGEST];
+        let digest = buffer.get_mut(..length)?;
+        self.encoding.decode(text.as_bytes(), digest).then_some(buffer)
+    }
+
+    /// Whether these bytes look like a signature of the keys at hand.
+    fn fits(&self, bytes: &[u8]) -> bool {
+        let shape = if let Keys::Public(_, shape) = &self.keys { *shape } else { Shape::Modulus };
+        match shape {
+            Shape::Exactly(length) => bytes.len() == length,
+            // A sequence of this very length.
+            Shape::Der => (8..=72).contains(&bytes.len()) && bytes.starts_with(&[0x30, der_length(bytes)]),
+            Shape::Modulus => (256..=MAX_SIGNATURE).contains(&bytes.len()),
+        }
+    }
+
+    /// What the provider would present for these bytes with each key of a keyed hash, and the position of its secret.
+    pub fn computed(&self, signed: &Filled<'_>) -> impl Iterator<Item = (usize, String)> {
+        let keys = match &self.keys {
+            Keys::Hmac(keys) => keys.as_slice(),
+            Keys::Public(..) | Keys::Certificates(_) => &[],
+        };
+        keys.iter().map(|(at, key)| (*at, self.present(&key.digest(signed.pieces()))))
+    }
+
+    /// These bytes as the profile writes a signature.
+    pub fn present(&self, signature: &[u8]) -> String {
+        format!("{}{}", self.prefix, self.encoding.encode(signature))
+    }
+
+    /// The headers that it reads.
+    pub fn headers(&self) -> Vec<HeaderName> {
+        let mut headers = self.field.headers();
+        headers.extend(self.templates.iter().flat_map(Template::fields).flat_map(Field::headers));
+        if let Keys::Certificates(certificates) = &self.keys {
+            headers.extend(certificates.headers());
+        }
+        headers
+    }
+
+    /// Whether the body has to be parsed as JSON first.
+    pub fn reads_json(&self) -> bool {
+        let certificate = matches!(&self.keys, Keys::Certificates(certificates) if certificates.reads_json());
+        certificate || self.field.is_json() || self.templates.iter().flat_map(Template::fields).any(Field::is_json)
+    }
+}
+
+/// Most signatures of one request that are tried with a public key, which takes its time.
+const MAX_PRESENTED: usize = 8;
+
+/// The length that the head of an ASN.1 sequence of fewer than 130 bytes says.
+fn der_length(bytes: &[u8]) -> u8 {
+    bytes.len().checked_sub(2).and_then(|length| u8::try_from(length).ok()).unwrap_or(u8::MAX)
+}
+
+fn sha256(signed: &Filled<'_>) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    signed.pieces().iter().for_each(|piece| hash.update(piece));
+    hash.finalize().into()
+}

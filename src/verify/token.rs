@@ -1,0 +1,113 @@
+//! Secrets that are sent along: compared, in constant time.
+
+use aws_lc_rs::constant_time::verify_slices_are_equal;
+use base64::Engine as _;
+use http::HeaderName;
+use http::header;
+
+use super::Failure;
+use super::Material;
+use crate::base::secret::Secret;
+use crate::extract::field::Field;
+use crate::extract::field::Values;
+use crate::http::body::Inbound;
+use crate::profile;
+use crate::profile::Holder;
+use crate::profile::KeyForm;
+use crate::profile::Place;
+
+/// A secret that stands somewhere in the request.
+#[derive(Debug)]
+pub struct Token {
+    field: Field,
+    prefix: String,
+    /// What is compared with; for Basic, the decoded credentials.
+    basic: bool,
+    secrets: Vec<(usize, Secret)>,
+}
+
+impl Token {
+    /// `[auth.token]` with the source's secrets.
+    pub fn new(said: &profile::Token, material: &mut Material<'_>) -> Self {
+        let field = Field::new(&said.from.place, material.wants);
+        let secrets = material.keys(&said.key, |_, text| Secret::new(text));
+        Self { field, prefix: said.from.prefix.clone(), basic: false, secrets }
+    }
+
+    /// `[auth.basic]` (RFC 7617) with the source's secrets, each `user:password`.
+    pub fn basic(key: &KeyForm, material: &mut Material<'_>) -> Self {
+        let place = Place { holder: Holder::Header(vec![header::AUTHORIZATION]), item: None };
+        let field = Field::new(&place, material.wants);
+        let secrets = material.keys(key, |_, text| {
+            if text.contains(&b':') {
+                Secret::new(text)
+            } else {
+                Err("is not \"user:password\", as this profile's credentials are".to_owned())
+            }
+        });
+        Self { field, prefix: String::new(), basic: true, secrets }
+    }
+
+    /// Whether there is a secret to compare with.
+    pub fn has_keys(&self) -> bool {
+        !self.secrets.is_empty()
+    }
+
+    /// Where the secret stands.
+    pub fn field(&self) -> &Field {
+        &self.field
+    }
+
+    /// The headers that it reads.
+    pub fn headers(&self) -> Vec<HeaderName> {
+        self.field.headers()
+    }
+
+    /// Whether the body has to be parsed as JSON first.
+    pub fn reads_json(&self) -> bool {
+        self.field.is_json()
+    }
+
+    /// What the provider presents with the first secret; `None` when there is none, or it is no text.
+    pub fn present(&self) -> Option<String> {
+        let (_, secret) = self.secrets.first()?;
+        if self.basic {
+            return Some(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(secret.expose())));
+        }
+        Some(format!("{}{}", self.prefix, std::str::from_utf8(secret.expose()).ok()?))
+    }
+
+    /// Compares what the request presents with each secret; the position of the one that matched.
+    ///
+    /// # Errors
+    /// [`Failure::CredentialMissing`], [`Failure::CredentialMalformed`] or [`Failure::CredentialMismatch`].
+    pub fn verify(&self, inbound: &Inbound, values: &Values) -> Result<usize, Failure> {
+        let presented = self
+            .field
+            .texts(inbound, values)
+            .map_err(|_not_text| Failure::CredentialMalformed)?
+            .ok_or(Failure::CredentialMissing)?;
+        let mut read = Vec::new();
+        for text in presented {
+            let text = text.strip_prefix(self.prefix.as_str()).ok_or(Failure::CredentialMalformed)?;
+            read.push(if self.basic { credentials(text)? } else { text.as_bytes().to_vec() });
+        }
+        if read.is_empty() {
+            return Err(Failure::CredentialMalformed);
+        }
+        // Where several stand, as in each item of a batch, every one has to be right.
+        let right = |secret: &Secret| read.iter().all(|text| verify_slices_are_equal(text, secret.expose()).is_ok());
+        self.secrets.iter().find(|(_, secret)| right(secret)).map(|(at, _)| *at).ok_or(Failure::CredentialMismatch)
+    }
+}
+
+/// The credentials of an `Authorization` header.
+fn credentials(value: &str) -> Result<Vec<u8>, Failure> {
+    let (scheme, text) = value.split_once(' ').ok_or(Failure::CredentialMalformed)?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return Err(Failure::CredentialMalformed);
+    }
+    let text = text.trim_matches(' ');
+    let decoded = base64::engine::general_purpose::STANDARD.decode(text).ok();
+    decoded.filter(|decoded| decoded.contains(&b':')).ok_or(Failure::CredentialMalformed)
+}
