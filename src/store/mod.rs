@@ -27,6 +27,7 @@ use prometheus::core::Collector;
 pub use self::keyspace::Keyspace;
 pub use self::keyspace::SourceTag;
 pub use self::records::DedupeRecords;
+pub use self::records::Record;
 pub use self::redis::Durability;
 pub use self::redis::Redis;
 pub use self::redis::RedisUrl;

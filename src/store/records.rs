@@ -17,12 +17,22 @@ use super::Keyspace;
 use super::Known;
 use super::Noted;
 use super::SourceTag;
-use super::dedupe_log::Record;
 use crate::base::clock::Clock;
 use crate::base::time::Moment;
 use crate::message::Keys;
 use crate::verify::identity::Ignored;
 use crate::verify::identity::Key;
+
+/// A key of a source that is remembered until a second since 1970; 0 stands for a source that is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Record {
+    /// Whose it is.
+    pub source: SourceTag,
+    /// The key.
+    pub key: Key,
+    /// Seconds since 1970; never 0.
+    pub until: u32,
+}
 
 /// Most shards, each with its own lock, so that growing one stops nobody for long.
 const MAX_SHARDS: usize = 64;

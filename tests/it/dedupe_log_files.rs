@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::Command;
 
 use doorward::store::Keyspace;
+use doorward::store::Record;
 use doorward::store::dedupe_log::Entry;
-use doorward::store::dedupe_log::Record;
 use doorward::verify::identity::Key;
 use tempfile::TempDir;
 

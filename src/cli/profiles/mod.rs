@@ -1,5 +1,6 @@
 //! `doorward profiles`: which providers can be verified, and what each needs.
 
+mod phrases;
 mod proof;
 mod sample;
 mod words;

@@ -1,7 +1,7 @@
 //! How requests are verified, in words.
 
-use super::words::conditions;
-use super::words::duration;
+use super::phrases::conditions;
+use super::phrases::duration;
 use crate::profile::Combination;
 use crate::profile::Hash;
 use crate::profile::Jwt;

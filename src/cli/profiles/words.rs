@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use super::phrases::conditions;
+use super::phrases::duration;
 use super::proof;
 use crate::base::time::Format;
 use crate::profile::AnswerBody;
 use crate::profile::Answers;
 use crate::profile::Combination;
-use crate::profile::Condition;
 use crate::profile::ContentEncoding;
 use crate::profile::Handshake;
 use crate::profile::Json;
@@ -128,11 +129,6 @@ fn covered(profile: &Profile, reference: &Reference) -> String {
     format!("signed where {} decides", titles.join(" or "))
 }
 
-/// Conditions in a row.
-pub(super) fn conditions(conditions: &[Condition]) -> String {
-    conditions.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
-}
-
 fn handshake(said: &Handshake) -> String {
     let about = said.about.as_ref().map(|about| format!("{about} ")).unwrap_or_default();
     let proven = if said.is_signed() { "verified " } else { "" };
@@ -232,9 +228,4 @@ fn facts(profile: &Profile) -> Vec<(&'static str, String)> {
         lines.push(("addresses", addresses.join(", ")));
     }
     lines
-}
-
-/// A duration as people write it.
-pub(super) fn duration(duration: Duration) -> String {
-    humantime::format_duration(duration).to_string()
 }

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use bytes::Bytes;
 
 use super::Undone;
+use super::Ways;
 use super::form;
 use super::text;
 use crate::explain::Case;
@@ -39,9 +40,6 @@ pub(super) fn ordered(case: &Case) -> impl Iterator<Item = Undone> {
 fn digest(bytes: &[u8]) -> Vec<u8> {
     mac::hash(Hash::Sha256, &[bytes])
 }
-
-/// Bodies, each with the words for what became of it.
-pub(super) type Ways = Vec<(String, Vec<u8>)>;
 
 fn ends(body: &[u8]) -> Ways {
     let added = |end: &str, name: &str| {

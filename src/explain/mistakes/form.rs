@@ -4,7 +4,7 @@ use http::HeaderMap;
 use http::header;
 use serde_json::value::RawValue;
 
-use super::body::Ways;
+use super::Ways;
 use crate::explain::rewritten::MAX_BODY;
 use crate::explain::rewritten::Members;
 use crate::explain::rewritten::plainly;

@@ -22,6 +22,9 @@ use crate::source::refusal::Refusal;
 use crate::verify::Failure;
 use crate::verify::KeySets;
 
+/// Bodies, each with the words for what became of it.
+type Ways = Vec<(String, Vec<u8>)>;
+
 /// Largest body whose mistakes are combined with those of secrets, in bytes.
 const MAX_COMBINED: usize = 64 * 1024;
 

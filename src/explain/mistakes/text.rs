@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 
-use super::body::Ways;
+use super::Ways;
 use crate::base::json::BYTE_ORDER_MARK;
 
 /// What windows-1252 has for the bytes from 0x80 to 0x9f, where it has anything.

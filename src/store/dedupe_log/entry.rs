@@ -1,5 +1,6 @@
 //! The entries of a dedupe log, 28 bytes each: encoding, decoding, and the scan that finds them among damaged bytes.
 
+use crate::store::Record;
 use crate::store::SourceTag;
 use crate::verify::identity::Key;
 
@@ -22,17 +23,6 @@ pub enum Kind {
     Segment,
     /// All records of one moment, which take the place of all files with lower numbers.
     Snapshot,
-}
-
-/// A key of a source that is remembered until a second since 1970; 0 stands for a source that is not known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Record {
-    /// Whose it is.
-    pub source: SourceTag,
-    /// The key.
-    pub key: Key,
-    /// Seconds since 1970; never 0.
-    pub until: u32,
 }
 
 /// An entry of a file.

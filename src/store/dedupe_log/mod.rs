@@ -30,13 +30,13 @@ use tokio::sync::oneshot;
 pub use self::entry::ENTRY;
 pub use self::entry::Entry;
 pub use self::entry::Kind;
-pub use self::entry::Record;
 pub use self::entry::Scanner;
 pub use self::entry::VERSION;
 use self::recover::Existing;
 use super::DedupeRecords;
 use super::Unavailable;
 use super::gauge::Read;
+use super::records::Record;
 use crate::base::clock::Clock;
 use crate::base::limits;
 

@@ -7,12 +7,12 @@ use std::path::Path;
 use super::Found;
 use super::entry::Entry;
 use super::entry::Kind;
-use super::entry::Record;
 use super::entry::VERSION;
 use super::files;
 use super::files::Listed;
 use crate::base::time::Moment;
 use crate::store::DedupeRecords;
+use crate::store::Record;
 use crate::store::records::seconds;
 
 /// Records that are put into memory together.

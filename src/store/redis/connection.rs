@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::pool::Numbered;
 use super::pool::Pool;
+use super::seek::CONNECT_TIMEOUT;
 use super::seek::Seeker;
 use super::url::RedisUrl;
 use crate::base::supervisor::Supervisor;
@@ -26,8 +27,6 @@ use crate::store::Unavailable;
 const MIN_PAUSE: Duration = Duration::from_millis(10);
 /// Longest pause between two attempts to connect.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
-/// Longest an attempt to connect may take.
-pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Commands that may wait to be written.
 const PIPELINE: usize = 1024;
 

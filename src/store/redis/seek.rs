@@ -1,6 +1,8 @@
 //! Finds the server that takes writes: the one that was named, the one that sentinels name, or the node of a cluster where
 //! the keys are.
 
+use std::time::Duration;
+
 use redis::AsyncConnectionConfig;
 use redis::Client;
 use redis::ConnectionAddr;
@@ -11,12 +13,14 @@ use redis::ServerErrorKind;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
 
-use super::connection::CONNECT_TIMEOUT;
 use super::pool::Numbered;
 use super::pool::Pool;
 use super::url::RedisUrl;
 use super::url::Topology;
 use crate::store::Keyspace;
+
+/// Longest an attempt to connect may take.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Most nodes of a cluster that may send to one another before the keys are found.
 const MAX_HOPS: usize = 8;

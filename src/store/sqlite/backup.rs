@@ -141,11 +141,11 @@ mod tests {
     use crate::message::Message;
     use crate::store::DedupeRecords;
     use crate::store::Filter;
+    use crate::store::Record;
     use crate::store::Route;
     use crate::store::SourceTag;
     use crate::store::State;
     use crate::store::Store;
-    use crate::store::dedupe_log::Record;
     use crate::verify::identity::Key;
 
     fn open_log(path: &Path) -> (DedupeLog, i64) {

@@ -21,8 +21,8 @@ use crate::store::KeyMap;
 use crate::store::Known;
 use crate::store::Outcome;
 use crate::store::Published;
+use crate::store::Record;
 use crate::store::State;
-use crate::store::dedupe_log::Record;
 
 /// A batch while it is written. Outcomes of one that is dropped before it is committed are written with the next batch; for
 /// anything else, the dropped replies say that it was not written.

@@ -1,8 +1,8 @@
 //! What a command changes, beside the rows that it writes: reported to the writer, which follows up after the commit.
 
 use crate::base::time::Moment;
+use crate::store::Record;
 use crate::store::State;
-use crate::store::dedupe_log::Record;
 
 /// What a command of an operator changes within the transaction of its batch.
 #[derive(Debug)]

@@ -50,6 +50,11 @@ pub(super) fn written(id: MessageId) -> Option<i64> {
     i64::try_from(id.millis).ok()?.checked_mul(PER_MILLISECOND)?.checked_add(sequence)
 }
 
+/// A limit as SQLite takes it.
+pub(super) fn limit_of(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

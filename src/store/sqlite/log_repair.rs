@@ -8,9 +8,9 @@ use super::ids;
 use super::statements;
 use crate::base::time::Moment;
 use crate::store::Keyspace;
+use crate::store::Record;
 use crate::store::dedupe_log::DedupeLog;
 use crate::store::dedupe_log::Found;
-use crate::store::dedupe_log::Record;
 use crate::store::private;
 
 /// Keys that are appended to the log with one write.

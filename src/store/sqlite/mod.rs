@@ -25,6 +25,7 @@ mod rows;
 mod schema;
 mod search;
 mod shared;
+mod start;
 mod statements;
 mod take;
 #[cfg(test)]
@@ -70,9 +71,9 @@ use crate::base::time::Moment;
 use crate::message::Message;
 use crate::store::DedupeRecords;
 use crate::store::Published;
+use crate::store::Record;
 use crate::store::SourceTag;
 use crate::store::Unavailable;
-use crate::store::dedupe_log::Record;
 use crate::store::gauge::Read;
 use crate::verify::identity::Key;
 

@@ -1,4 +1,4 @@
-//! Opens the file: locks it for this process, checks or makes its layout, sets a damaged one aside, and starts the threads.
+//! Opens the file: locks it for this process, checks or makes its layout, and sets a damaged one aside.
 
 use std::fs;
 use std::fs::File;
@@ -6,37 +6,18 @@ use std::fs::TryLockError;
 use std::io;
 use std::io::Read as _;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::thread::JoinHandle;
 
 use rusqlite::Connection;
 use rusqlite::ErrorCode;
 use rusqlite::OpenFlags;
 use rusqlite::config::DbConfig;
 
-use super::Sqlite;
-use super::connections::Connections;
 use super::connections::keep_plans;
 use super::fault::Fault;
-use super::housekeeper::Housekeeper;
 use super::housekeeper::PATIENCE;
-use super::mailbox::Mailbox;
-use super::retention::Retention;
 use super::schema;
 use super::schema::Owner;
-use super::shared::Cache;
-use super::shared::Forgotten;
-use super::shared::Pauses;
-use super::shared::Queues;
-use super::shared::Shared;
-use super::writer::Writer;
-use crate::base::supervisor::Supervisor;
-use crate::base::supervisor::Task;
 use crate::base::time::Moment;
-use crate::store::DedupeRecords;
-use crate::store::Options;
-use crate::store::dedupe_log::DedupeLog;
 use crate::store::page_cache;
 use crate::store::private;
 use crate::store::private::beside;
@@ -68,80 +49,6 @@ impl From<rusqlite::Error> for Failure {
     }
 }
 
-impl Sqlite {
-    /// Opens or makes the file, and starts the threads that write it.
-    ///
-    /// # Errors
-    /// What keeps the file from being used, for the operator.
-    pub fn open(path: &Path, options: &Options<'_>) -> Result<Self, String> {
-        let owned = own(path)?;
-        // A link to a file elsewhere is followed once: what is beside the file, and the room on its disk, are there.
-        let path = fs::canonicalize(path).unwrap_or_else(|_unknown| path.to_owned());
-        let (path, now, clock) = (path.as_path(), options.clocks.0.now(), options.clocks.0.clone());
-        set_lone_wal_aside(path, now)?;
-        // Nothing is made beside what is no store.
-        if let Err(failure) = open(path)
-            && !(failure.is_damage() && is_ours(path))
-        {
-            return Err(failure.explain(path));
-        }
-        private::narrow(path);
-        let records = DedupeRecords::new(options.max_events, options.spaces.iter().cloned(), clock.clone());
-        let (log, found) = DedupeLog::open(path, Arc::new(records), options.limits.dedupe_log.clone(), clock)?;
-        let shared = share(path, options, (log, owned));
-        let mut writer = Writer {
-            retention: Retention::new(&shared.limits, now),
-            shared: Arc::clone(&shared),
-            connection: None,
-            min_free: options.min_free,
-            found: Some(found),
-            last: 0,
-            damaged: false,
-        };
-        writer.connection = Some(writer.open().map_err(|failure| failure.explain(path))?);
-        let threads = threads(options.supervisor, &shared, writer)
-            .map_err(|error| format!("cannot start a thread of the store: {error}"))?;
-        Ok(Self {
-            shared,
-            fsync: options.fsync,
-            threads: Mutex::new(Some(threads)),
-            min_free: options.min_free,
-            recovery: tokio::sync::Mutex::default(),
-        })
-    }
-}
-
-/// What the threads share with the handle.
-fn share(path: &Path, options: &Options<'_>, (log, owned): (DedupeLog, File)) -> Arc<Shared> {
-    let (limits, (wall, steady)) = (options.limits.sqlite.clone(), options.clocks.clone());
-    Arc::new(Shared {
-        path: path.to_owned(),
-        pauses: Pauses::new(steady, wall.now().millis()),
-        mailbox: Mailbox::new(limits.batch_bytes),
-        housekeeper: Arc::new(Housekeeper::new(limits.clone())),
-        connections: Connections::default(),
-        queues: Queues::default(),
-        cache: Cache::new(limits.cached_bytes),
-        forgotten: Forgotten::default(),
-        owned: Mutex::new(owned),
-        log: Arc::new(log),
-        wall,
-        limits,
-    })
-}
-
-/// Starts the threads: the housekeeper's, the writer's and the dedupe log's.
-fn threads(supervisor: &Supervisor, shared: &Arc<Shared>, mut writer: Writer) -> io::Result<[JoinHandle<()>; 3]> {
-    let (keeps, log) = (Arc::clone(shared), Arc::clone(&shared.log));
-    let housekeeper = supervisor.thread(Task::SqliteCheckpointer, move |beat| {
-        keeps.housekeeper.run(&keeps.connections, &keeps.mailbox, beat);
-        Ok(())
-    })?;
-    let writer = supervisor.thread(Task::SqliteWriter, move |beat| writer.run(beat))?;
-    let log = supervisor.thread(Task::DedupeLog, move |beat| log.run(beat))?;
-    Ok([housekeeper, writer, log])
-}
-
 /// Opens the file for the writer; whether it is a new one, which has a layout now.
 pub(super) fn connect(path: &Path) -> Result<(Connection, bool), Failure> {
     let (connection, is_new) = open(path)?;
@@ -152,7 +59,7 @@ pub(super) fn connect(path: &Path) -> Result<(Connection, bool), Failure> {
 }
 
 /// Opens the file, if it is nobody's or has the present layout; whether it is nobody's.
-fn open(path: &Path) -> Result<(Connection, bool), Failure> {
+pub(super) fn open(path: &Path) -> Result<(Connection, bool), Failure> {
     let connection = Connection::open(path)?;
     // Whoever closes a file last moves what is in its WAL, unless told not to: that of somebody else stays as it is, and that of
     // one that is damaged.
@@ -188,7 +95,7 @@ pub(super) fn read_only(path: &Path) -> Result<Connection, Failure> {
 }
 
 /// Takes the file for this process, until it is closed.
-fn own(path: &Path) -> Result<File, String> {
+pub(super) fn own(path: &Path) -> Result<File, String> {
     let file = private::open(path).map_err(|error| {
         format!("{} cannot be opened ({error}); its folder must exist and be writable", path.display())
     })?;
@@ -248,7 +155,7 @@ pub(super) fn quarantine(path: &Path, now: Moment) -> Result<File, Failure> {
 }
 
 /// A file that was set aside goes with its WAL: the fresh one in its place must not be read with that.
-fn set_lone_wal_aside(path: &Path, now: Moment) -> Result<(), String> {
+pub(super) fn set_lone_wal_aside(path: &Path, now: Moment) -> Result<(), String> {
     let wal = beside(path, "-wal");
     let bytes = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
     if bytes(path) > 0 || bytes(&wal) == 0 {

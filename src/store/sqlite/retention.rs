@@ -93,9 +93,9 @@ impl Retention {
             false => ids::first_of(now.before(shortest)),
         };
         let newest = newest.min(checkpoint.saturating_add(1));
-        let limit = self.limits.retention_rows.max(statements::limit_of(arrived.saturating_mul(2)));
+        let limit = self.limits.retention_rows.max(ids::limit_of(arrived.saturating_mul(2)));
         let mut rows = read(&mut connection.prepare_cached(SLICE)?, [self.seen, newest, limit])?;
-        let full = statements::limit_of(rows.len()) == limit;
+        let full = ids::limit_of(rows.len()) == limit;
         if let (true, Some((message, ..))) = (full, rows.last().copied()) {
             // The last one may have deliveries that were not read.
             rows.retain(|row| row.0 != message);
@@ -115,7 +115,7 @@ impl Retention {
             }
             self.seen = message;
             if deliveries.iter().all(is_past) {
-                bytes += statements::limit_of(rows::size(connection, message)?.unwrap_or_default());
+                bytes += ids::limit_of(rows::size(connection, message)?.unwrap_or_default());
                 expired.push(message);
             }
         }

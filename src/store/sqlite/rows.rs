@@ -7,7 +7,7 @@ use rusqlite::OptionalExtension as _;
 use rusqlite::Row;
 
 use super::ids;
-use super::statements::limit_of;
+use super::ids::limit_of;
 use crate::base::time::Moment;
 use crate::message::Message;
 use crate::message::codec;

@@ -186,12 +186,12 @@ pub(super) fn promote(
 
 /// At most so many deliveries that wait for their first attempt, the oldest first.
 pub(super) fn fresh(connection: &Connection, destination: i64, limit: usize) -> rusqlite::Result<Vec<i64>> {
-    numbers(&mut connection.prepare_cached(FRESH)?, params![destination, limit_of(limit)])
+    numbers(&mut connection.prepare_cached(FRESH)?, params![destination, ids::limit_of(limit)])
 }
 
 /// At most so many deliveries that are due for another attempt, those that waited longest first.
 pub(super) fn due(connection: &Connection, destination: i64, now: i64, limit: usize) -> rusqlite::Result<Vec<i64>> {
-    numbers(&mut connection.prepare_cached(DUE)?, params![destination, now, limit_of(limit)])
+    numbers(&mut connection.prepare_cached(DUE)?, params![destination, now, ids::limit_of(limit)])
 }
 
 fn numbers(statement: &mut CachedStatement<'_>, parameters: impl rusqlite::Params) -> rusqlite::Result<Vec<i64>> {
@@ -224,11 +224,6 @@ pub(super) fn entry(connection: &Connection, id: i64, destination: i64) -> rusql
 pub(super) fn failures_of(connection: &Connection, id: i64, destination: i64) -> rusqlite::Result<Failures> {
     let mut statement = connection.prepare_cached(FAILURES)?;
     Ok(statement.query_row([id, destination], |row| Ok(failures(row, 0))).optional()?.unwrap_or_default())
-}
-
-/// A limit as SQLite takes it.
-pub(super) fn limit_of(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
 /// How many deliveries of a destination there are.

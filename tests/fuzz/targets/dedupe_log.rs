@@ -1,11 +1,11 @@
 //! Whatever stands in a dedupe log, reading it ends, and finds every record that was written whole before the damage and behind it.
 #![no_main]
 
+use doorward::store::Record;
 use doorward::store::SourceTag;
 use doorward::store::dedupe_log::ENTRY;
 use doorward::store::dedupe_log::Entry;
 use doorward::store::dedupe_log::Kind;
-use doorward::store::dedupe_log::Record;
 use doorward::store::dedupe_log::Scanner;
 use doorward::store::dedupe_log::VERSION;
 use doorward::verify::identity::Key;

@@ -99,7 +99,7 @@ fn request(number: usize, flights: &std::sync::Arc<Flights>, upstream: &Upstream
 }
 
 fn each_is_told_and_one_delivers() {
-    let (clock, _hand) = clock::Clock::manual(doorward::base::time::Moment::from_unix(1_000));
+    let (clock, _hand) = base::clock::Clock::manual(doorward::base::time::Moment::from_unix(1_000));
     let flights = std::sync::Arc::new(Flights::new(1, &Dedup::default(), clock));
     let upstream = Arc::new(Upstream::default());
     let requests: Vec<_> = (0..REQUESTS)
