@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::section::Section;
 use crate::base::secret::Secret;
 use crate::extract::condition::Condition;
+use crate::extract::field::ExtractionPlan;
 use crate::extract::field::Field;
-use crate::extract::field::Wants;
 use crate::extract::params;
 use crate::extract::params::Params;
 use crate::extract::template::Context;
@@ -18,10 +18,10 @@ use crate::profile::Reference;
 use crate::profile::ReplayGuard;
 use crate::verify::Authenticator;
 use crate::verify::Freshness;
+use crate::verify::KeyError;
+use crate::verify::KeyMaterial;
 use crate::verify::KeySets;
-use crate::verify::Material;
 use crate::verify::Member;
-use crate::verify::Misfit;
 use crate::verify::Scheme;
 use crate::verify::handshake::Handshakes;
 use crate::verify::identity::Identity;
@@ -75,12 +75,12 @@ impl Judge {
         params: &Params,
         replays: Replays,
         key_sets: &mut KeySets,
-    ) -> Result<Self, Vec<Misfit>> {
+    ) -> Result<Self, Vec<KeyError>> {
         let guard = replays.guard.unwrap_or(profile.event.replay_guard);
-        let mut wants = Wants::default();
+        let mut wants = ExtractionPlan::default();
         wants.json_optional = profile.event.id.works_without_json();
         wants.json_only = profile.limits.json;
-        let material = Material::new(secrets, params, profile.keys(), &mut wants, key_sets);
+        let material = KeyMaterial::new(secrets, params, profile.keys(), &mut wants, key_sets);
         let mut members = members(profile, material)?;
         let guarded = remember(profile, &mut members, guard, replays.ttl) && profile.event.nonce.is_none();
         let kind = profile.event.kind.as_ref();
@@ -108,7 +108,7 @@ impl Judge {
                 .timestamp
                 .as_ref()
                 .map(|said| Freshness::new(said, profile.signs_timestamp().then_some(replays.ttl), &mut wants)),
-            wants: Wants::default(),
+            wants: ExtractionPlan::default(),
             json_first: false,
             compressed: profile.signed_when_compressed(),
             unpacks_first: profile.signs_before_compression(),
@@ -150,8 +150,8 @@ impl Judge {
 /// The members that there are keys for, with them.
 fn members<'p>(
     profile: &'p Profile,
-    mut material: Material<'_>,
-) -> Result<Vec<(&'p profile::Member, Scheme)>, Vec<Misfit>> {
+    mut material: KeyMaterial<'_>,
+) -> Result<Vec<(&'p profile::Member, Scheme)>, Vec<KeyError>> {
     let mut members = Vec::new();
     let mut misfits = Vec::new();
     for said in &profile.auth.members {
@@ -204,7 +204,7 @@ fn uncovered(profile: &Profile, members: &[(&profile::Member, Scheme)], referenc
 fn working<'p>(
     profile: &'p Profile,
     members: Vec<(&'p profile::Member, Scheme)>,
-) -> Result<Vec<(&'p profile::Member, Scheme)>, Vec<Misfit>> {
+) -> Result<Vec<(&'p profile::Member, Scheme)>, Vec<KeyError>> {
     let missing = |said: &profile::Member| {
         let about = said.scheme.key(profile.fetches_keys()).and_then(|key| key.about.as_deref());
         let about = about.map(|about| format!(" ({about})")).unwrap_or_default();

@@ -14,7 +14,7 @@ use super::section::duration;
 use super::section::size;
 use super::section::word;
 use super::source;
-use super::source::Surroundings;
+use super::source::SourceContext;
 use crate::base::problem::Problems;
 use crate::base::problem::closest;
 use crate::base::secret::Secret;
@@ -68,7 +68,7 @@ fn judged(mut root: Section<'_>, name: &str, report: &Report<'_>) -> Option<Judg
     };
     let (_, mut section) = named.swap_remove(at);
     let shares = Shares::of_bodies(max_body?);
-    let surroundings = Surroundings::new(&profiles, &shares, None);
+    let surroundings = SourceContext::new(&profiles, &shares, None);
     let profile = section.want("profile", |name| surroundings.profile(name));
     let path = section.want("path", source::path);
     let secrets = source::secrets(&mut section, profile);

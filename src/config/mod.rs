@@ -156,7 +156,7 @@ impl Settings {
         // Sources are looked at even when something above is wrong, so that every problem comes out in one run.
         let (server, shares) = server.unwrap_or_else(|| (None, Shares::of_bodies(usize::MAX)));
         let store = store.flatten();
-        let surroundings = source::Surroundings::new(&profiles, &shares, store.as_ref());
+        let surroundings = source::SourceContext::new(&profiles, &shares, store.as_ref());
         let understood = root.section("sources").map(|sources| surroundings.sources(&sources));
         report.with(|problems| surroundings.into_used().iter().for_each(|name| profiles.lint(name, problems)));
         root.finish();

@@ -51,7 +51,7 @@ const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(10);
 const MARGIN: Duration = Duration::from_secs(1);
 
 /// What is around all sources.
-pub(super) struct Surroundings<'s> {
+pub(super) struct SourceContext<'s> {
     profiles: &'s Profiles,
     shares: &'s Shares,
     /// Absent when something is wrong with it.
@@ -69,7 +69,7 @@ struct Given<'g> {
     params: &'g [(&'g str, String)],
 }
 
-impl<'s> Surroundings<'s> {
+impl<'s> SourceContext<'s> {
     pub(super) fn new(profiles: &'s Profiles, shares: &'s Shares, store: Option<&'s Store>) -> Self {
         Self { profiles, shares, store, used: RefCell::default(), holdings: Holdings::default() }
     }

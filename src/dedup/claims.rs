@@ -33,9 +33,9 @@ enum State<W> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Entry<L, O> {
     /// Nobody is at it: go on.
-    Lead(L),
+    Leader(L),
     /// Somebody is: this tells whether it was finished. Whether the same id is, or only the same content.
-    Follow { outcome: O, same_id: bool },
+    Follower { outcome: O, same_id: bool },
     /// Come back after this time.
     Busy(Duration),
 }
@@ -73,7 +73,7 @@ impl<W> Claims<W> {
                     }
                     let (waiter, outcome) = wait();
                     waiting.push(waiter);
-                    return Entry::Follow { outcome, same_id: key == keys.id };
+                    return Entry::Follower { outcome, same_id: key == keys.id };
                 }
                 Some(State::Held { until }) if now < *until => return Entry::Busy(until.duration_since(now)),
                 // A lease that has run out, or a hold that is over, is no claim any more.
@@ -85,7 +85,7 @@ impl<W> Claims<W> {
         for key in keys.iter() {
             self.table.insert(key, State::Flying { until: now + lease, holder, waiting: Vec::new() });
         }
-        Entry::Lead(holder)
+        Entry::Leader(holder)
     }
 
     /// Ends a claim; gives back those who wait for it. An event that is finished is so for everybody; whoever has lost the
@@ -161,16 +161,16 @@ mod tests {
     #[test]
     fn as_many_as_the_limit_says_wait_for_one_event_and_the_next_is_told_to_come_back() {
         let (mut claims, now) = (Claims::new(2), Instant::now());
-        let Entry::Lead(holder) = claims.enter(keys(1, None), now, LEASE, || (0, ())) else {
+        let Entry::Leader(holder) = claims.enter(keys(1, None), now, LEASE, || (0, ())) else {
             panic!("nobody is at it")
         };
         let later = now + Duration::from_secs(10);
-        let follow = Entry::Follow { outcome: (), same_id: true };
+        let follow = Entry::Follower { outcome: (), same_id: true };
         for waiter in [1, 2] {
             assert_eq!(claims.enter(keys(1, None), later, LEASE, || (waiter, ())), follow);
         }
         assert_eq!(claims.enter(keys(1, None), later, LEASE, || (3, ())), Entry::Busy(Duration::from_secs(20)));
-        assert_eq!(claims.enter(keys(2, None), later, LEASE, || (4, ())), Entry::Lead(Holder(2)), "of another event");
+        assert_eq!(claims.enter(keys(2, None), later, LEASE, || (4, ())), Entry::Leader(Holder(2)), "of another event");
         assert_eq!(claims.end(keys(1, None), holder, End::Finished, later), [1, 2]);
     }
 
@@ -185,7 +185,7 @@ mod tests {
             let mut claims = Claims::new(usize::MAX);
             let mut now = Instant::now();
             let mut held: HashMap<Key, (Option<Holder>, Instant)> = HashMap::new();
-            let mut flights: Vec<(Keys, Holder)> = Vec::new();
+            let mut single_flight: Vec<(Keys, Holder)> = Vec::new();
             let (mut waiters, mut told) = (0_u32, Vec::new());
             for step in steps {
                 match step {
@@ -194,14 +194,14 @@ mod tests {
                         let blocked = keys.iter().any(|key| held.get(&key).is_some_and(|(_, until)| now < *until));
                         let entry = claims.enter(keys, now, LEASE, || (waiters, ()));
                         match entry {
-                            Entry::Lead(holder) => {
+                            Entry::Leader(holder) => {
                                 prop_assert!(!blocked, "two are at it");
                                 for key in keys.iter() {
                                     held.insert(key, (Some(holder), now + LEASE));
                                 }
-                                flights.push((keys, holder));
+                                single_flight.push((keys, holder));
                             }
-                            Entry::Follow { outcome: (), same_id } => {
+                            Entry::Follower { outcome: (), same_id } => {
                                 prop_assert!(blocked);
                                 let id = held.get(&keys.id);
                                 prop_assert_eq!(same_id, id.is_some_and(|(_, until)| now < *until));
@@ -212,8 +212,8 @@ mod tests {
                             }
                         }
                     }
-                    Step::End(which, ending) if !flights.is_empty() => {
-                        let (keys, holder) = flights.swap_remove(which % flights.len());
+                    Step::End(which, ending) if !single_flight.is_empty() => {
+                        let (keys, holder) = single_flight.swap_remove(which % single_flight.len());
                         let end = match ending {
                             Ending::Finished => End::Finished,
                             Ending::Released => End::Released,

@@ -1,13 +1,13 @@
 //! Lets each event through once: absent → pending → done.
 //!
 //! A claim is taken before delivery, committed after success and released after a definite failure; after a failure
-//! that may have been a success it is held a little longer. Claims of one process stand in [`Flights`], so that a
+//! that may have been a success it is held a little longer. Claims of one process stand in [`SingleFlight`], so that a
 //! duplicate in flight can wait for the outcome; what is finished stands in a [`Store`]. A failing store may cause a
 //! duplicate, never a loss.
 
 mod claims;
 mod firsts;
-mod flights;
+mod single_flight;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +15,8 @@ use std::time::Duration;
 use self::claims::Entry;
 pub use self::firsts::First;
 pub use self::firsts::Firsts;
-pub use self::flights::Flight;
-pub use self::flights::Flights;
+pub use self::single_flight::Leader;
+pub use self::single_flight::SingleFlight;
 use crate::message::Keys;
 use crate::message::Message;
 use crate::store::Earlier;
@@ -60,7 +60,7 @@ pub enum Claim {
 /// Deduplication as one worker sees it.
 #[derive(Debug)]
 pub struct Dedup {
-    flights: Arc<Flights>,
+    single_flight: Arc<SingleFlight>,
     firsts: Arc<Firsts>,
     store: Store,
     terms: Terms,
@@ -71,7 +71,7 @@ pub struct Dedup {
 #[derive(Debug)]
 #[must_use = "a claim that nobody ends blocks the event until its lease runs out"]
 pub struct Lease {
-    flight: Flight,
+    leader: Leader,
     once: Once,
     /// `false` when the store was out and the event is delivered without deduplication.
     stored: bool,
@@ -86,8 +86,8 @@ impl Lease {
 
 impl Dedup {
     /// Deduplication over this store; `flights` is shared by all workers of the process.
-    pub fn new(flights: Arc<Flights>, firsts: Arc<Firsts>, store: Store, terms: Terms) -> Self {
-        Self { flights, firsts, store, terms }
+    pub fn new(single_flight: Arc<SingleFlight>, firsts: Arc<Firsts>, store: Store, terms: Terms) -> Self {
+        Self { single_flight, firsts, store, terms }
     }
 
     /// The store.
@@ -107,20 +107,20 @@ impl Dedup {
     /// # Errors
     /// [`Unavailable`] when the store does not answer and the settings say to refuse then.
     pub async fn claim(&self, space: &Keyspace, keys: Keys, ahead: Option<Duration>) -> Result<Claim, Unavailable> {
-        let flight = match self.enter(keys).await {
-            Ok(flight) => flight,
+        let leader = match self.enter(keys).await {
+            Ok(leader) => leader,
             Err(earlier) => return Ok(Claim::Earlier(earlier)),
         };
         let once = self.once(space, keys, ahead);
         let answer = self.store.claim(&once, self.terms.lease).await;
         match answer {
-            Ok(None) => Ok(Claim::Fresh(Lease { flight, once, stored: true })),
+            Ok(None) => Ok(Claim::Fresh(Lease { leader, once, stored: true })),
             Ok(Some(earlier)) => {
-                flight.land(matches!(earlier, Earlier::Finished(_)));
+                leader.complete(matches!(earlier, Earlier::Finished(_)));
                 Ok(Claim::Earlier(earlier))
             }
             Err(_) if self.terms.on_outage == OnOutage::Accept => {
-                Ok(Claim::Fresh(Lease { flight, once, stored: false }))
+                Ok(Claim::Fresh(Lease { leader, once, stored: false }))
             }
             Err(error) => Err(error),
         }
@@ -130,11 +130,11 @@ impl Dedup {
     ///
     /// # Errors
     /// What became of it when somebody else has it, or had it until now.
-    pub async fn enter(&self, keys: Keys) -> Result<Flight, Earlier> {
-        match self.flights.enter(keys, self.terms.lease) {
-            Entry::Lead(flight) => Ok(flight),
+    pub async fn enter(&self, keys: Keys) -> Result<Leader, Earlier> {
+        match self.single_flight.enter(keys, self.terms.lease) {
+            Entry::Leader(leader) => Ok(leader),
             Entry::Busy(remaining) => Err(Earlier::InFlight(remaining)),
-            Entry::Follow { outcome, same_id } => Err(match tokio::time::timeout(self.terms.lease, outcome).await {
+            Entry::Follower { outcome, same_id } => Err(match tokio::time::timeout(self.terms.lease, outcome).await {
                 Ok(Ok(true)) if same_id => Earlier::Finished(Known::Id),
                 Ok(Ok(true)) => Earlier::Finished(Known::Content),
                 // The first attempt failed or is gone: the provider's next one is welcome.
@@ -150,7 +150,7 @@ impl Dedup {
             tracing::error!(%error, "an event was delivered but could not be remembered; a retry of it would be \
                             delivered again");
         }
-        lease.flight.land(true);
+        lease.leader.complete(true);
     }
 
     /// The event was definitely not delivered: the next attempt may have it at once.
@@ -158,21 +158,21 @@ impl Dedup {
         if lease.stored {
             self.store.release(&lease.once, Duration::ZERO).await;
         }
-        lease.flight.land(false);
+        lease.leader.complete(false);
     }
 
     /// The event may have been delivered: others wait for [`limits::Dedup::ambiguous`](crate::base::limits::Dedup::ambiguous) before
     /// they try.
-    pub async fn hold(&self, lease: Lease) {
+    pub async fn cool_down(&self, lease: Lease) {
         if lease.stored {
-            self.store.release(&lease.once, self.flights.ambiguous()).await;
+            self.store.release(&lease.once, self.single_flight.ambiguous()).await;
         }
-        lease.flight.hold();
+        lease.leader.cool_down();
     }
 
     /// By what one attempt to let an event through is known; `ahead` as for a claim.
     pub fn once(&self, space: &Keyspace, keys: Keys, ahead: Option<Duration>) -> Once {
-        Once { space: space.clone(), keys, token: self.flights.token(), ttl: self.kept(ahead) }
+        Once { space: space.clone(), keys, token: self.single_flight.token(), ttl: self.kept(ahead) }
     }
 
     /// Remembers an event whose type is not wanted, so that nobody can bring it again as another type: one step of the store.

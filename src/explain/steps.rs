@@ -16,9 +16,9 @@ use super::words::proof;
 use super::words::secret;
 use super::words::signed;
 use crate::extract::condition::Condition;
+use crate::extract::field::ExtractionPlan;
 use crate::extract::field::Field;
 use crate::extract::field::Values;
-use crate::extract::field::Wants;
 use crate::http::body::Inbound;
 use crate::http::body::Unreadable;
 use crate::http::content_coding::Coding;
@@ -221,7 +221,7 @@ impl Walk<'_> {
         self.fail(Kind::Found, format!("the method {method}, where events come with POST and this is no handshake"))
     }
 
-    fn read(&mut self, wants: &Wants, json: bool) -> ControlFlow<(), Values> {
+    fn read(&mut self, wants: &ExtractionPlan, json: bool) -> ControlFlow<(), Values> {
         let mut values = wants.read(self.inbound);
         match json.then(|| wants.read_json(self.inbound, &mut values, true)) {
             Some(Err(why)) => self.unreadable(&why),
@@ -258,7 +258,7 @@ impl Walk<'_> {
 
     /// Which statement about which handshake does not hold.
     fn unanswered(&mut self, said: &[&Handshake], why: &dyn std::fmt::Display) -> Going {
-        let mut wants = Wants::default();
+        let mut wants = ExtractionPlan::default();
         wants.json_optional = true;
         let context = Context { params: &self.case.params, signature: None, key: None };
         let rules: Vec<_> = said

@@ -1,8 +1,8 @@
 //! The conditions of a profile, made ready to be judged.
 
+use crate::extract::field::ExtractionPlan;
 use crate::extract::field::Field;
 use crate::extract::field::Values;
-use crate::extract::field::Wants;
 use crate::extract::template::Context;
 use crate::extract::template::Template;
 use crate::http::body::Inbound;
@@ -27,7 +27,7 @@ enum Test {
 
 impl Condition {
     /// Makes a condition ready.
-    pub fn new(said: &profile::Condition, context: Context<'_>, wants: &mut Wants) -> Self {
+    pub fn new(said: &profile::Condition, context: Context<'_>, wants: &mut ExtractionPlan) -> Self {
         let test = match &said.test {
             profile::Test::Equals(template) => Test::Equals(Template::new(template, context, wants)),
             profile::Test::Present => Test::Present,
@@ -39,7 +39,7 @@ impl Condition {
     }
 
     /// Makes several ready.
-    pub fn all(said: &[profile::Condition], context: Context<'_>, wants: &mut Wants) -> Vec<Self> {
+    pub fn all(said: &[profile::Condition], context: Context<'_>, wants: &mut ExtractionPlan) -> Vec<Self> {
         said.iter().map(|said| Self::new(said, context, wants)).collect()
     }
 

@@ -22,7 +22,7 @@ use crate::profile::Place;
 
 /// Everything that somebody wants to read from a request's body and query.
 #[derive(Debug, Clone, Default)]
-pub struct Wants {
+pub struct ExtractionPlan {
     pointers: Pointers,
     form: Names,
     query: Names,
@@ -40,7 +40,7 @@ pub struct Values {
     query: Vec<Found>,
 }
 
-impl Wants {
+impl ExtractionPlan {
     /// Whether the body may be read as a form.
     pub fn form(&self) -> bool {
         !self.form.is_empty()
@@ -111,7 +111,7 @@ const MAX_NUMBERED: usize = 100;
 
 impl Field {
     /// Makes a place ready, and asks for what it reads.
-    pub fn new(place: &Place, wants: &mut Wants) -> Self {
+    pub fn new(place: &Place, wants: &mut ExtractionPlan) -> Self {
         let holder = match &place.holder {
             Holder::Header(names) => Ready::Header(names.clone()),
             Holder::Numbered(name) => Ready::Numbered(name.clone()),

@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use crate::base::form;
 use crate::base::form::NotText;
 use crate::base::json::Malformed;
+use crate::extract::field::ExtractionPlan;
 use crate::extract::field::Field;
 use crate::extract::field::Values;
-use crate::extract::field::Wants;
 use crate::extract::mac;
 use crate::extract::mac::Key;
 use crate::extract::params::Params;
@@ -93,7 +93,7 @@ impl From<NotText> for Unfilled {
 
 impl Template {
     /// Makes a template ready.
-    pub fn new(said: &profile::Template, context: Context<'_>, wants: &mut Wants) -> Self {
+    pub fn new(said: &profile::Template, context: Context<'_>, wants: &mut ExtractionPlan) -> Self {
         let parts = said.parts().iter().map(|part| ready(part.pieces(), context, wants));
         Self(parts.collect())
     }
@@ -135,7 +135,7 @@ impl Template {
     }
 }
 
-fn ready(pieces: &[Piece], context: Context<'_>, wants: &mut Wants) -> Vec<Part> {
+fn ready(pieces: &[Piece], context: Context<'_>, wants: &mut ExtractionPlan) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::with_capacity(pieces.len());
     for piece in pieces {
         parts.push(match piece {

@@ -1,6 +1,6 @@
 //! The journey of a webhook, as one worker drives it: `receive` decides whether to believe it, `forward` hands it on.
 
-mod exchange;
+mod request_log;
 pub mod route;
 
 use std::net::IpAddr;
@@ -16,7 +16,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use prometheus::Histogram;
 
-use self::exchange::Exchange;
+use self::request_log::RequestLog;
 use crate::base::time::Moment;
 use crate::dedup::Claim;
 use crate::dedup::Dedup;
@@ -35,10 +35,10 @@ use crate::source::refusal::Refusal;
 use crate::source::refusal::Unserved;
 use crate::source::reply::Outcome;
 use crate::store::Earlier;
+use crate::store::Enqueued;
 use crate::store::Keyspace;
 use crate::store::Known;
 use crate::store::Noted;
-use crate::store::Published;
 use crate::store::Queue;
 use crate::store::Route;
 use crate::target::Attempt;
@@ -62,7 +62,7 @@ pub struct Gateway {
     /// The metrics of the process.
     pub metrics: Arc<Metrics>,
     /// Counts what belongs to no source.
-    pub nowhere: Arc<Endpoint>,
+    pub unmatched: Arc<Endpoint>,
 }
 
 /// A source with the connections of one worker.
@@ -98,18 +98,18 @@ impl Gateway {
     /// Handles one request, whatever becomes of it. Must be polled to its end: a sender that hangs up does not interrupt
     /// the delivery of an event that is claimed.
     pub async fn handle(self: Arc<Self>, caller: &Caller, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let mut exchange = Exchange::begin(&self, request.uri());
-        let result = match self.receive(caller, request, &mut exchange).await {
-            Ok(received) => self.forward(received, &mut exchange).await,
+        let mut request_log = RequestLog::begin(&self, request.uri());
+        let result = match self.receive(caller, request, &mut request_log).await {
+            Ok(received) => self.forward(received, &mut request_log).await,
             Err(refusal) => Err(refusal),
         };
-        exchange.end(result)
+        request_log.end(result)
     }
 
     /// Logs and counts what came from this address and was no request, or none that could be read; `start` is its first bytes, as
     /// far as they are known.
     pub fn unserved(&self, client: IpAddr, why: Unserved, start: &[u8]) {
-        Exchange::unserved(self, client, start).end(Err(why.into()));
+        RequestLog::unserved(self, client, start).end(Err(why.into()));
     }
 
     /// The targets of sources that do not queue.
@@ -124,12 +124,12 @@ impl Gateway {
         &self,
         caller: &Caller,
         request: Request<Incoming>,
-        exchange: &mut Exchange,
+        request_log: &mut RequestLog,
     ) -> Result<Received, Refusal> {
         let connection = &caller.connection;
         let client = self.proxies.client(&caller.peer, request.headers());
-        exchange.facts.client = client.address();
-        let endpoint = Arc::clone(&exchange.endpoint);
+        request_log.facts.client = client.address();
+        let endpoint = Arc::clone(&request_log.endpoint);
         let (source, _) = endpoint.source.as_ref().ok_or(Refusal::NotFound)?;
         let event = request.method() == Method::POST;
         if !event && !source.handshakes.methods().any(|method| method == request.method()) {
@@ -139,7 +139,7 @@ impl Gateway {
         let mut inbound = body::read(request, admitted, &source.single_headers, &source.limits, connection).await?;
         // What is complete is not closed for others any more, and counts until it is answered.
         connection.complete();
-        exchange.permit = Some(source.in_flight.permit().ok_or(Refusal::Overloaded)?);
+        request_log.permit = Some(source.in_flight.permit().ok_or(Refusal::Overloaded)?);
         if inbound.is_packed() {
             // Rare and large: it stays out of the way of all other requests.
             Box::pin(source.decompress(&mut inbound)).await?;
@@ -153,11 +153,11 @@ impl Gateway {
         let verified = match source.authenticator.verify(inbound, Moment::now()).await {
             Ok(verified) => verified,
             Err(rejected) if source.observe && event => {
-                return Ok(exchange.unverified(rejected.failure.into(), rejected.inbound));
+                return Ok(request_log.unverified(rejected.failure.into(), rejected.inbound));
             }
             Err(rejected) => return Err(rejected.failure.into()),
         };
-        exchange.verified(verified.secret(), verified.skew());
+        request_log.verified(verified.secret(), verified.skew());
         connection.verify();
         if let Some(answer) = source.handshakes.after(verified.inbound(), verified.values()).await? {
             return Ok(Received::Handshake(answer));
@@ -167,17 +167,17 @@ impl Gateway {
         }
         match source.identity.identify(source.name.as_str(), verified) {
             Ok(mut event) => {
-                exchange.facts.event = Some((event.id.clone(), event.kind.clone()));
-                exchange.reserved = event.inbound.take_reserved();
+                request_log.facts.event = Some((event.id.clone(), event.kind.clone()));
+                request_log.reserved = event.inbound.take_reserved();
                 Ok(Received::Event(event))
             }
-            Err(nameless) if source.observe => Ok(exchange.unverified(nameless.why.into(), nameless.inbound)),
+            Err(nameless) if source.observe => Ok(request_log.unverified(nameless.why.into(), nameless.inbound)),
             Err(nameless) => Err(nameless.why.into()),
         }
     }
 
-    async fn forward(&self, received: Received, exchange: &mut Exchange) -> Result<Outcome, Refusal> {
-        let endpoint = Arc::clone(&exchange.endpoint);
+    async fn forward(&self, received: Received, request_log: &mut RequestLog) -> Result<Outcome, Refusal> {
+        let endpoint = Arc::clone(&request_log.endpoint);
         let (source, way) = endpoint.source.as_ref().ok_or(Refusal::NotFound)?;
         let received = match received {
             Received::Event(event) => Admitted::event(event, source),
@@ -186,25 +186,30 @@ impl Gateway {
         };
         match source.wanted.judge(&received.message) {
             Want::Wanted => {}
-            Want::Unwanted => return self.ignore(&source.keyspace, &received, exchange).await,
+            Want::Unwanted => return self.ignore(&source.keyspace, &received, request_log).await,
             Want::Untyped => {
-                let outcome = self.ignore(&source.keyspace, &received, exchange).await?;
+                let outcome = self.ignore(&source.keyspace, &received, request_log).await?;
                 if matches!(outcome, Outcome::Ignored) {
-                    exchange.untyped();
+                    request_log.untyped();
                 }
                 return Ok(outcome);
             }
         }
         match way {
-            Way::Sync(target) => self.pass_on(target, &source.keyspace, &received, exchange).await,
+            Way::Sync(target) => self.pass_on(target, &source.keyspace, &received, request_log).await,
             // In a box, so that the others do not carry room for it.
-            Way::Queue(queue) => Box::pin(self.enqueue((source, queue), received, exchange)).await,
+            Way::Queue(queue) => Box::pin(self.enqueue((source, queue), received, request_log)).await,
         }
     }
 
     /// Lets go of an event whose type is not wanted. Where the type is not signed, it is remembered, so that the event cannot
     /// come again as one that is.
-    async fn ignore(&self, space: &Keyspace, received: &Admitted, exchange: &mut Exchange) -> Result<Outcome, Refusal> {
+    async fn ignore(
+        &self,
+        space: &Keyspace,
+        received: &Admitted,
+        request_log: &mut RequestLog,
+    ) -> Result<Outcome, Refusal> {
         let message = &received.message;
         let Some(ignored) = message.keys.and_then(|keys| keys.ignored) else { return Ok(Outcome::Ignored) };
         let mut watch = Stopwatch::start();
@@ -213,24 +218,24 @@ impl Gateway {
         match noted? {
             Noted::New => self.dedup.note(message),
             Noted::Again => {}
-            Noted::OtherType => return Ok(self.duplicate(message.keys, Known::Content, exchange)),
+            Noted::OtherType => return Ok(self.duplicate(message.keys, Known::Content, request_log)),
         }
         Ok(Outcome::Ignored)
     }
 
     /// What becomes of an event that came earlier.
-    fn earlier(&self, keys: Option<Keys>, earlier: Earlier, exchange: &mut Exchange) -> Result<Outcome, Refusal> {
+    fn earlier(&self, keys: Option<Keys>, earlier: Earlier, request_log: &mut RequestLog) -> Result<Outcome, Refusal> {
         match earlier {
-            Earlier::Finished(known) => Ok(self.duplicate(keys, known, exchange)),
+            Earlier::Finished(known) => Ok(self.duplicate(keys, known, request_log)),
             Earlier::InFlight(remaining) => Err(Refusal::InFlight(remaining)),
         }
     }
 
     /// What becomes of an event that is finished, or was ignored as another type.
-    fn duplicate(&self, keys: Option<Keys>, known: Known, exchange: &mut Exchange) -> Outcome {
+    fn duplicate(&self, keys: Option<Keys>, known: Known, request_log: &mut RequestLog) -> Outcome {
         match known {
             Known::Id => Outcome::Duplicate(None),
-            Known::Content => exchange.guarded(keys.and_then(|keys| self.dedup.first(keys))),
+            Known::Content => request_log.guarded(keys.and_then(|keys| self.dedup.first(keys))),
         }
     }
 
@@ -239,7 +244,7 @@ impl Gateway {
         target: &Target,
         space: &Keyspace,
         received: &Admitted,
-        exchange: &mut Exchange,
+        request_log: &mut RequestLog,
     ) -> Result<Outcome, Refusal> {
         let store = &self.metrics.store;
         let Admitted { message, credentials, ahead, lane: _ } = received;
@@ -247,26 +252,26 @@ impl Gateway {
         let mut watch = Stopwatch::start();
         let Some(keys) = message.keys else {
             let delivered = target.deliver(message, &attempt(false)).await;
-            exchange.facts.upstream = Some(watch.lap(&exchange.endpoint.metrics.upstream_duration));
+            request_log.facts.upstream = Some(watch.lap(&request_log.endpoint.metrics.upstream_duration));
             return Ok(Outcome::Delivered(delivered?));
         };
         let claim = self.dedup.claim(space, keys, *ahead).await;
         watch.lap(&store.claim);
         let lease = match claim? {
             Claim::Fresh(lease) => lease,
-            Claim::Earlier(earlier) => return self.earlier(message.keys, earlier, exchange),
+            Claim::Earlier(earlier) => return self.earlier(message.keys, earlier, request_log),
         };
         if !lease.is_stored() {
-            exchange.endpoint.metrics.undeduplicated.inc();
+            request_log.endpoint.metrics.undeduplicated.inc();
         }
         let delivered = target.deliver(message, &attempt(lease.is_stored())).await;
-        exchange.facts.upstream = Some(watch.lap(&exchange.endpoint.metrics.upstream_duration));
+        request_log.facts.upstream = Some(watch.lap(&request_log.endpoint.metrics.upstream_duration));
         match &delivered {
             Ok(_) => {
                 self.dedup.note(message);
                 self.dedup.commit(lease).await;
             }
-            Err(failure) if failure.is_ambiguous() => self.dedup.hold(lease).await,
+            Err(failure) if failure.is_ambiguous() => self.dedup.cool_down(lease).await,
             Err(_) => self.dedup.release(lease).await,
         }
         watch.lap(if delivered.is_ok() { &store.commit } else { &store.release });
@@ -278,14 +283,14 @@ impl Gateway {
         &self,
         (source, queue): (&Source, &Queue),
         received: Admitted,
-        exchange: &mut Exchange,
+        request_log: &mut RequestLog,
     ) -> Result<Outcome, Refusal> {
         let message = Arc::new(received.message);
         let to = [Route { queue: queue.clone(), lane: received.lane }];
-        let flight = match message.keys {
+        let leader = match message.keys {
             Some(keys) => match self.dedup.enter(keys).await {
-                Ok(flight) => Some(flight),
-                Err(earlier) => return self.earlier(message.keys, earlier, exchange),
+                Ok(leader) => Some(leader),
+                Err(earlier) => return self.earlier(message.keys, earlier, request_log),
             },
             None => None,
         };
@@ -293,15 +298,15 @@ impl Gateway {
         let once = message.keys.map(|keys| self.dedup.once(&source.keyspace, keys, received.ahead));
         let published = self.dedup.store().enqueue(Arc::clone(&message), &to, once.as_ref()).await;
         watch.lap(&self.metrics.store.enqueue);
-        if let Ok(Published::Appended) = published {
+        if let Ok(Enqueued::Stored) = published {
             self.dedup.note(&message);
         }
-        if let Some(flight) = flight {
-            flight.land(matches!(published, Ok(Published::Appended | Published::Earlier(Earlier::Finished(_)))));
+        if let Some(leader) = leader {
+            leader.complete(matches!(published, Ok(Enqueued::Stored | Enqueued::Earlier(Earlier::Finished(_)))));
         }
         match published? {
-            Published::Appended => Ok(Outcome::Queued),
-            Published::Earlier(earlier) => self.earlier(message.keys, earlier, exchange),
+            Enqueued::Stored => Ok(Outcome::Queued),
+            Enqueued::Earlier(earlier) => self.earlier(message.keys, earlier, request_log),
         }
     }
 }

@@ -187,7 +187,7 @@ fn unpadded(text: &[u8]) -> &[u8] {
 /// What a table with a place says of it: `{ header = "X-Signature", prefix = "sha256=", encoding = "hex" }`. Which of it
 /// belongs there is decided by what the table becomes.
 #[derive(Debug)]
-pub(super) struct Spot {
+pub(super) struct RawLocation {
     pub(super) header: Option<Vec<HeaderName>>,
     pub(super) numbered: bool,
     pub(super) json: Option<Pointer>,
@@ -223,8 +223,8 @@ macro_rules! place_table {
         }
 
         impl $name {
-            fn spot(&mut self) -> $crate::profile::place::Spot {
-                $crate::profile::place::Spot {
+            fn spot(&mut self) -> $crate::profile::place::RawLocation {
+                $crate::profile::place::RawLocation {
                     header: self.header.take(),
                     numbered: self.numbered,
                     json: self.json.take(),
@@ -265,7 +265,7 @@ pub fn header_name(name: &str) -> Result<HeaderName, String> {
     HeaderName::try_from(name).map_err(|_bad| format!("{name:?} is not a header name"))
 }
 
-impl Spot {
+impl RawLocation {
     /// Whether any place is said.
     pub(super) fn is_said(&self) -> bool {
         self.header.is_some() || self.json.is_some() || self.form.is_some() || self.query.is_some()

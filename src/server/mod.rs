@@ -34,7 +34,7 @@ use crate::base::supervisor::Supervisor;
 use crate::base::supervisor::Task;
 use crate::config::Settings;
 use crate::dedup::Firsts;
-use crate::dedup::Flights;
+use crate::dedup::SingleFlight;
 use crate::dispatch;
 use crate::dispatch::Budget;
 use crate::dispatch::CircuitBreaker;
@@ -72,7 +72,7 @@ type Breakers = HashMap<DestinationId, Arc<CircuitBreaker>>;
 struct Shared {
     settings: Settings,
     metrics: Arc<Metrics>,
-    flights: Arc<Flights>,
+    single_flight: Arc<SingleFlight>,
     firsts: Arc<Firsts>,
     store: Store,
     /// The queues of those that have one, by source.
@@ -142,7 +142,7 @@ impl Shared {
         Ok(Self {
             metrics: Arc::new(metrics),
             firsts: Arc::default(),
-            flights: Arc::new(Flights::new(process, &limits.dedup, Clock::System)),
+            single_flight: Arc::new(SingleFlight::new(process, &limits.dedup, Clock::System)),
             breakers: Arc::new(breakers.collect()),
             queues: queued().map(|(source, _)| source.to_owned()).zip(queues).collect(),
             budget: Budget::new(settings.store.max_in_hand),

@@ -121,13 +121,13 @@ impl Worker {
             routes: endpoints.collect(),
             proxies: shared.settings.server.trusted_proxies.clone(),
             dedup: Dedup::new(
-                Arc::clone(&shared.flights),
+                Arc::clone(&shared.single_flight),
                 Arc::clone(&shared.firsts),
                 store.clone(),
                 shared.settings.store.terms,
             ),
             metrics: Arc::clone(&shared.metrics),
-            nowhere: Arc::new(Endpoint {
+            unmatched: Arc::new(Endpoint {
                 source: None,
                 metrics: shared.metrics.of("", &[]),
                 sampler: self.sampler(""),

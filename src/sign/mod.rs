@@ -15,8 +15,8 @@ use jsonwebtoken::EncodingKey;
 use crate::base::secret::Secret;
 use crate::base::time::Moment;
 use crate::extract::condition::Condition;
+use crate::extract::field::ExtractionPlan;
 use crate::extract::field::Values;
-use crate::extract::field::Wants;
 use crate::extract::params::Params;
 use crate::extract::template::Context;
 use crate::http::body::Inbound;
@@ -32,8 +32,8 @@ use crate::profile::Verifier;
 use crate::verify;
 use crate::verify::Failure;
 use crate::verify::Freshness;
+use crate::verify::KeyMaterial;
 use crate::verify::KeySets;
-use crate::verify::Material;
 
 use self::draft::Draft;
 
@@ -134,7 +134,7 @@ struct Signer<'o> {
     members: Vec<Member<'o>>,
     require: Vec<Ready<'o>>,
     time: Option<Freshness>,
-    wants: Wants,
+    wants: ExtractionPlan,
 }
 
 /// A member of the profile's schemes, made ready.
@@ -151,9 +151,9 @@ type Ready<'o> = (&'o profile::Condition, Condition);
 impl<'o> Signer<'o> {
     fn new(order: &'o Order<'o>) -> Result<Self, String> {
         let profile = order.profile;
-        let (mut wants, mut key_sets) = (Wants::default(), KeySets::new());
+        let (mut wants, mut key_sets) = (ExtractionPlan::default(), KeySets::new());
         wants.json_optional = profile.event.id.works_without_json();
-        let mut material = Material::new(order.secrets, order.params, profile.keys(), &mut wants, &mut key_sets);
+        let mut material = KeyMaterial::new(order.secrets, order.params, profile.keys(), &mut wants, &mut key_sets);
         let schemes =
             profile.schemes().map(|said| verify::Scheme::new(said, &mut material)).collect::<Result<Vec<_>, _>>();
         let schemes = schemes.map_err(|(key, message)| format!("{key} {message}"))?;

@@ -310,7 +310,7 @@ impl Store {
         message: Arc<Message>,
         to: &[Route],
         once: Option<&Once>,
-    ) -> Result<Published, Unavailable> {
+    ) -> Result<Enqueued, Unavailable> {
         match self {
             Self::Memory(_) => Err(no_queues()),
             Self::Sqlite(sqlite) => sqlite.enqueue(message, to, once).await,

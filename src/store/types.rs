@@ -37,9 +37,9 @@ pub enum Earlier {
 
 /// The outcome of publishing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Published {
+pub enum Enqueued {
     /// The event is there, put there by this attempt.
-    Appended,
+    Stored,
     /// It came earlier.
     Earlier(Earlier),
 }

@@ -7,9 +7,9 @@ use http::HeaderName;
 use super::Failure;
 use crate::base::time::Format;
 use crate::base::time::Moment;
+use crate::extract::field::ExtractionPlan;
 use crate::extract::field::Field;
 use crate::extract::field::Values;
-use crate::extract::field::Wants;
 use crate::http::body::Inbound;
 use crate::profile;
 use crate::profile::TimestampPolicy;
@@ -39,7 +39,7 @@ pub struct Stamp<'r> {
 
 impl Freshness {
     /// Takes the profile at its word; `signed` when the time is part of what is signed, with how long events are remembered.
-    pub fn new(said: &profile::Timestamp, signed: Option<Duration>, wants: &mut Wants) -> Self {
+    pub fn new(said: &profile::Timestamp, signed: Option<Duration>, wants: &mut ExtractionPlan) -> Self {
         let tolerance = said.tolerance.filter(|_| said.policy == TimestampPolicy::Enforce);
         Self {
             from: Field::new(&said.from, wants),

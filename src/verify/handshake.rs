@@ -8,9 +8,9 @@ use http::StatusCode;
 use serde_json::Value;
 
 use crate::extract::condition::Condition;
+use crate::extract::field::ExtractionPlan;
 use crate::extract::field::Field;
 use crate::extract::field::Values;
-use crate::extract::field::Wants;
 use crate::extract::params;
 use crate::extract::template::Context;
 use crate::extract::template::Template;
@@ -27,7 +27,7 @@ const MAX_ANSWER: usize = 8 * 1024;
 pub struct Handshakes {
     rules: Vec<Rule>,
     /// What the rules for unsigned requests want to know of them.
-    wants: Wants,
+    wants: ExtractionPlan,
 }
 
 #[derive(Debug)]
@@ -91,8 +91,8 @@ impl Handshakes {
     ///
     /// # Errors
     /// What is wrong with a parameter.
-    pub fn new(said: &[profile::Handshake], context: Context<'_>, wants: &mut Wants) -> Result<Self, String> {
-        let mut own = Wants::default();
+    pub fn new(said: &[profile::Handshake], context: Context<'_>, wants: &mut ExtractionPlan) -> Result<Self, String> {
+        let mut own = ExtractionPlan::default();
         own.json_optional = true;
         let rules = said.iter().map(|said| {
             let wants = if said.is_signed() { &mut *wants } else { &mut own };
@@ -168,7 +168,7 @@ impl Handshakes {
 }
 
 impl Rule {
-    fn new(said: &profile::Handshake, context: Context<'_>, wants: &mut Wants) -> Result<Self, String> {
+    fn new(said: &profile::Handshake, context: Context<'_>, wants: &mut ExtractionPlan) -> Result<Self, String> {
         let visit = match &said.visit {
             Some(visit) => {
                 Some((Field::new(&visit.from, wants), Hosts::parse(&params::fill(&visit.hosts, context.params))?))
@@ -202,7 +202,7 @@ impl Rule {
 }
 
 impl Reply {
-    fn new(said: &profile::Reply, context: Context<'_>, wants: &mut Wants) -> Self {
+    fn new(said: &profile::Reply, context: Context<'_>, wants: &mut ExtractionPlan) -> Self {
         let mut template = |said: &profile::Template| Template::new(said, context, wants);
         let body = match (&said.text, &said.json) {
             (Some(text), _) => Body::Text(template(text)),

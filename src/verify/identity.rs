@@ -9,9 +9,9 @@ use sha2::Digest as _;
 use sha2::Sha256;
 
 use crate::base::form::NotText;
+use crate::extract::field::ExtractionPlan;
 use crate::extract::field::Field;
 use crate::extract::field::Values;
-use crate::extract::field::Wants;
 use crate::extract::mac;
 use crate::extract::params::Params;
 use crate::http::body::Inbound;
@@ -133,7 +133,13 @@ pub struct Nameless {
 
 impl Identity {
     /// Takes the profile at its word, but for its guard; with `notes_ignored`, events are known again whose type is not wanted.
-    pub fn new(profile: &Profile, guard: ReplayGuard, notes_ignored: bool, params: &Params, wants: &mut Wants) -> Self {
+    pub fn new(
+        profile: &Profile,
+        guard: ReplayGuard,
+        notes_ignored: bool,
+        params: &Params,
+        wants: &mut ExtractionPlan,
+    ) -> Self {
         let said = &profile.event;
         let proofs: Vec<_> = profile.schemes().map(profile::Scheme::proof).collect();
         Self {
@@ -227,7 +233,7 @@ impl Identity {
 }
 
 impl Reference {
-    fn new(said: &profile::Reference, proofs: &[Place], params: &Params, wants: &mut Wants) -> Self {
+    fn new(said: &profile::Reference, proofs: &[Place], params: &Params, wants: &mut ExtractionPlan) -> Self {
         let mut all = |several: &[profile::Reference]| {
             several.iter().map(|said| Self::new(said, proofs, params, wants)).collect()
         };

@@ -9,7 +9,7 @@ pub mod identity;
 mod jwks;
 mod jwt;
 mod keys;
-mod material;
+mod key_material;
 mod public_key;
 mod signature;
 mod token;
@@ -21,9 +21,9 @@ use http::HeaderName;
 
 use crate::base::time::Moment;
 use crate::extract::condition::Condition;
+use crate::extract::field::ExtractionPlan;
 use crate::extract::field::Field;
 use crate::extract::field::Values;
-use crate::extract::field::Wants;
 use crate::http::body::Inbound;
 use crate::profile;
 use crate::profile::Combination;
@@ -39,10 +39,10 @@ pub use jwks::KeySet;
 pub use jwks::LeftOut;
 pub use jwks::Limits as JwksLimits;
 pub use jwt::Jwt;
+pub use key_material::KeyError;
+pub use key_material::KeyMaterial;
+pub use key_material::KeySets;
 pub use keys::key_bytes;
-pub use material::KeySets;
-pub use material::Material;
-pub use material::Misfit;
 pub use signature::Signature;
 pub use signature::Signed;
 pub use token::Token;
@@ -87,7 +87,7 @@ pub struct Authenticator {
     /// How its time is judged, where the provider sends one.
     pub freshness: Option<Freshness>,
     /// Every value that the profile wants, of the authenticator, of the handshakes and of the event.
-    pub wants: Wants,
+    pub wants: ExtractionPlan,
     /// Whether JSON has to be parsed before the request is known to be genuine; see [`Self::reads_json`].
     pub json_first: bool,
     /// In which ways a compressed body may be signed, in the order in which they are tried.
@@ -331,7 +331,7 @@ impl Scheme {
     ///
     /// # Errors
     /// What is wrong with a parameter.
-    pub fn new(said: &profile::Scheme, material: &mut Material<'_>) -> Result<Self, Misfit> {
+    pub fn new(said: &profile::Scheme, material: &mut KeyMaterial<'_>) -> Result<Self, KeyError> {
         Ok(match said {
             profile::Scheme::Signature(said) => Self::Signature(Box::new(Signature::new(said, material)?)),
             profile::Scheme::Token(said) => Self::Token(Token::new(said, material)),

@@ -5,8 +5,8 @@ use sha2::Digest as _;
 use sha2::Sha256;
 
 use super::Failure;
-use super::Material;
-use super::Misfit;
+use super::KeyError;
+use super::KeyMaterial;
 use super::certificate::Certificates;
 use super::keys;
 use super::public_key::MAX_SIGNATURE;
@@ -82,7 +82,7 @@ impl Signature {
     ///
     /// # Errors
     /// What is wrong with a parameter.
-    pub fn new(said: &profile::Signature, material: &mut Material<'_>) -> Result<Self, Misfit> {
+    pub fn new(said: &profile::Signature, material: &mut KeyMaterial<'_>) -> Result<Self, KeyError> {
         let field = Field::new(&said.place.place, material.wants).with_params(material.params);
         let usual = match said.verifier {
             Verifier::Hmac(_) => KeyEncoding::Text,

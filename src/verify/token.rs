@@ -6,7 +6,7 @@ use http::HeaderName;
 use http::header;
 
 use super::Failure;
-use super::Material;
+use super::KeyMaterial;
 use crate::base::secret::Secret;
 use crate::extract::field::Field;
 use crate::extract::field::Values;
@@ -28,14 +28,14 @@ pub struct Token {
 
 impl Token {
     /// `[auth.token]` with the source's secrets.
-    pub fn new(said: &profile::Token, material: &mut Material<'_>) -> Self {
+    pub fn new(said: &profile::Token, material: &mut KeyMaterial<'_>) -> Self {
         let field = Field::new(&said.from.place, material.wants);
         let secrets = material.keys(&said.key, |_, text| Secret::new(text));
         Self { field, prefix: said.from.prefix.clone(), basic: false, secrets }
     }
 
     /// `[auth.basic]` (RFC 7617) with the source's secrets, each `user:password`.
-    pub fn basic(key: &KeyForm, material: &mut Material<'_>) -> Self {
+    pub fn basic(key: &KeyForm, material: &mut KeyMaterial<'_>) -> Self {
         let place = Place { holder: Holder::Header(vec![header::AUTHORIZATION]), item: None };
         let field = Field::new(&place, material.wants);
         let secrets = material.keys(key, |_, text| {

@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use doorward::base::time::Moment;
-use doorward::extract::field::Wants;
+use doorward::extract::field::ExtractionPlan;
 use doorward::extract::params;
 use doorward::http::body::Inbound;
 use doorward::profile::Profiles;
 use doorward::profile::Scheme;
 use doorward::verify::CertificateLimits;
 use doorward::verify::Failure;
+use doorward::verify::KeyMaterial;
 use doorward::verify::KeySets;
-use doorward::verify::Material;
 use doorward::verify::Signature;
 use http::HeaderMap;
 use http::HeaderName;
@@ -36,7 +36,7 @@ struct Host {
 /// What verifies a provider's signatures with certificates on that host.
 struct Kept {
     signature: Signature,
-    wants: Wants,
+    wants: ExtractionPlan,
     host: Host,
     runtime: Runtime,
     recorded: Value,
@@ -74,8 +74,8 @@ impl Kept {
         let webhook = recorded["params"]["webhook_id"].as_str().expect("an id").to_owned();
         let given = [("webhook_id", webhook), ("certificate_hosts", server.address().to_string())];
         let params = params::complete(&profile, &given).expect("parameters");
-        let (mut wants, mut key_sets) = (Wants::default(), KeySets::new());
-        let mut material = Material::new(&[], &params, std::iter::empty(), &mut wants, &mut key_sets);
+        let (mut wants, mut key_sets) = (ExtractionPlan::default(), KeySets::new());
+        let mut material = KeyMaterial::new(&[], &params, std::iter::empty(), &mut wants, &mut key_sets);
         material.certificates = limits;
         let signature = Signature::new(said, &mut material).expect("a scheme");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");

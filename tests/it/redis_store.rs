@@ -14,6 +14,7 @@ use doorward::message::Message;
 use doorward::store::Delivery;
 use doorward::store::DestinationId;
 use doorward::store::Earlier;
+use doorward::store::Enqueued;
 use doorward::store::FailedAttempt;
 use doorward::store::Filter;
 use doorward::store::Keyspace;
@@ -22,7 +23,6 @@ use doorward::store::Known;
 use doorward::store::Once;
 use doorward::store::Options;
 use doorward::store::Outcome;
-use doorward::store::Published;
 use doorward::store::Queue;
 use doorward::store::QueueTerms;
 use doorward::store::RedisUrl;
@@ -119,14 +119,14 @@ impl Process {
         self.queues.iter().map(|queue| Route { queue: queue.clone(), lane: lane.map(Lane) }).collect()
     }
 
-    pub fn try_enqueue(&self, number: u32, lane: Option<u64>, size: usize) -> Result<Published, Unavailable> {
+    pub fn try_enqueue(&self, number: u32, lane: Option<u64>, size: usize) -> Result<Enqueued, Unavailable> {
         let message = message(number, size);
         let once = once(&message, u128::from(number));
         self.run(self.store.enqueue(Arc::new(message), &self.to(lane), Some(&once)))
     }
 
     pub fn enqueue(&self, number: u32, lane: Option<u64>) {
-        assert_eq!(self.try_enqueue(number, lane, 10).expect("stored"), Published::Appended);
+        assert_eq!(self.try_enqueue(number, lane, 10).expect("stored"), Enqueued::Stored);
     }
 
     pub fn try_take(&self, max: usize) -> Result<Taken, Unavailable> {
@@ -242,10 +242,10 @@ fn what_is_queued_is_taken_as_it_was_once_and_is_known_from_then_on() {
         process.run(process.store.enqueue(Arc::new(sent.clone()), &process.to(None), Some(&once))).expect("an answer")
     };
     assert_eq!(process.run(process.store.claim(&once(&sent, 7), LEASE)).expect("an answer"), None);
-    assert!(matches!(enqueue(8), Published::Earlier(Earlier::InFlight(_))), "another attempt has a claim");
-    assert_eq!(enqueue(7), Published::Appended, "its own claim is no obstacle");
-    assert_eq!(enqueue(7), Published::Appended, "the same attempt asks again");
-    assert_eq!(enqueue(8), Published::Earlier(Earlier::Finished(Known::Id)));
+    assert!(matches!(enqueue(8), Enqueued::Earlier(Earlier::InFlight(_))), "another attempt has a claim");
+    assert_eq!(enqueue(7), Enqueued::Stored, "its own claim is no obstacle");
+    assert_eq!(enqueue(7), Enqueued::Stored, "the same attempt asks again");
+    assert_eq!(enqueue(8), Enqueued::Earlier(Earlier::Finished(Known::Id)));
     let mut taken = process.take(9);
     let delivery = taken.pop().expect("one");
     assert!(taken.is_empty());
@@ -434,7 +434,7 @@ fn a_take_ends_at_its_bytes_but_for_the_first_one() {
     let start = |bytes| Process::with(&redis.url(), &[(SHOP, "default")], limits(bytes), standing());
     let process = start(1);
     for event in 0..4 {
-        assert_eq!(process.try_enqueue(event, None, 1000).expect("stored"), Published::Appended);
+        assert_eq!(process.try_enqueue(event, None, 1000).expect("stored"), Enqueued::Stored);
     }
     assert_eq!(process.numbers(9), ["0"]);
     assert_eq!(start(2 * weight - 1).numbers(9).len(), 1);

@@ -4,8 +4,8 @@ use std::time::Duration;
 use std::time::Instant;
 
 use doorward::base::limits::Limits;
+use doorward::store::Enqueued;
 use doorward::store::Filter;
-use doorward::store::Published;
 use doorward::store::State;
 use doorward::store::Stats;
 
@@ -36,7 +36,7 @@ fn eight_bodies_of_a_mebibyte_come_over_a_slow_link_one_after_the_other() {
     let redis = Redis::start();
     let (proxy, process) = through(&redis);
     for event in 0..8 {
-        assert_eq!(process.try_enqueue(event, None, 1024 * 1024).expect("stored"), Published::Appended);
+        assert_eq!(process.try_enqueue(event, None, 1024 * 1024).expect("stored"), Enqueued::Stored);
     }
     // Eight of them take longer than a request or a take may.
     proxy.slow_down(1500);
@@ -332,7 +332,7 @@ fn each_source_of_a_cluster_is_on_its_node() {
         message.source = http::HeaderValue::from_static(source);
         let (once, to) = (crate::redis_store::once(&message, 1), process.to(None).remove(at));
         let stored = process.run(process.store.enqueue(std::sync::Arc::new(message), &[to], Some(&once)));
-        assert_eq!(stored.expect("stored"), Published::Appended);
+        assert_eq!(stored.expect("stored"), Enqueued::Stored);
         let want = doorward::store::Want { max: 9, bytes: usize::MAX };
         let taken = process.run(process.store.take(&process.queues[at], want)).expect("an answer").deliveries;
         taken.into_iter().for_each(|delivery| process.settle(delivery, dead()));

@@ -3,7 +3,7 @@
 use http::Uri;
 use http::header;
 
-use super::Undone;
+use super::Hypothesis;
 use super::form::spellings as spellings_of;
 use crate::explain::Case;
 
@@ -11,7 +11,7 @@ use crate::explain::Case;
 const URL: &str = "url";
 
 /// The same request with every spelling of the address.
-pub(super) fn spelled(case: &Case) -> Vec<Undone> {
+pub(super) fn spelled(case: &Case) -> Vec<Hypothesis> {
     let Some(said) = case.params.get(URL) else { return Vec::new() };
     let mut seen = vec![said.clone()];
     let mut all = Vec::new();
@@ -29,20 +29,20 @@ pub(super) fn spelled(case: &Case) -> Vec<Undone> {
             );
             let mut case = case.clone();
             case.params.insert(URL.to_owned(), url);
-            all.push(Undone::new(words, case));
+            all.push(Hypothesis::new(words, case));
         }
     }
     all
 }
 
 /// The same request with every spelling of its query.
-pub(super) fn query_spelled(case: &Case) -> Vec<Undone> {
+pub(super) fn query_spelled(case: &Case) -> Vec<Hypothesis> {
     let Some(query) = case.target.query().filter(|query| query.contains(['%', '+'])) else { return Vec::new() };
     let words = "the query is the same as the one that was signed, but its percent-encoding is another (%3a for %3A, + for %20 or \
                  the like): something parses it and writes it again. Pass on the address as it came.";
     let other = |spelled: String| {
         let target = format!("{}?{spelled}", case.target.path()).parse().ok()?;
-        (target != case.target).then(|| Undone::request(words, Case { target, ..case.clone() }))
+        (target != case.target).then(|| Hypothesis::request(words, Case { target, ..case.clone() }))
     };
     spellings_of(query).into_iter().filter_map(other).collect()
 }

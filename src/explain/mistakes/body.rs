@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 
-use super::Undone;
+use super::Hypothesis;
 use super::Ways;
 use super::form;
 use super::text;
@@ -15,25 +15,25 @@ use crate::extract::mac;
 use crate::profile::Hash;
 
 /// The same request with every body that it may have had, made one after the other.
-pub(super) fn altered(case: &Case) -> impl Iterator<Item = Undone> {
+pub(super) fn altered(case: &Case) -> impl Iterator<Item = Hypothesis> {
     let body = &case.body;
     let mut seen = HashSet::from([digest(body)]);
     let ways = ends(body).into_iter().chain(lines(body)).chain(text::encoded(body));
     let ways = ways.chain(form::written(&case.headers, body)).chain(json(body));
     ways.filter_map(move |(words, bytes)| {
-        seen.insert(digest(&bytes)).then(|| Undone::body(words, Bytes::from(bytes), case))
+        seen.insert(digest(&bytes)).then(|| Hypothesis::body(words, Bytes::from(bytes), case))
     })
 }
 
 /// The same request with its members in every order that they may have had, where they stand sorted.
-pub(super) fn ordered(case: &Case) -> impl Iterator<Item = Undone> {
+pub(super) fn ordered(case: &Case) -> impl Iterator<Item = Hypothesis> {
     let sample = case.profile.sample.body.as_deref().unwrap_or_default();
     reordered(&case.body, sample).map(|(order, bytes)| {
         let words = format!(
             "the members of the body are sorted by name, and those that were signed stand {order}: something has sorted them, \
              such as the tool that captured it. Pass on and verify the bytes as they came."
         );
-        Undone::body(words, Bytes::from(bytes), case)
+        Hypothesis::body(words, Bytes::from(bytes), case)
     })
 }
 

@@ -3,14 +3,14 @@
 use bytes::Bytes;
 use http::header;
 
-use super::Undone;
+use super::Hypothesis;
 use crate::explain::Case;
 use crate::explain::rewritten::MAX_BODY;
 use crate::http::content_coding::Coding;
 use crate::profile::ContentEncoding;
 
 /// The same request with the bytes before and after compression, and without a header that says which they are.
-pub(super) fn undone(case: &Case) -> Vec<Undone> {
+pub(super) fn undone(case: &Case) -> Vec<Hypothesis> {
     match Coding::of(&case.headers) {
         Ok(Some(coding)) if plain(coding, &case.body).is_some() => signed_otherwise(case),
         Ok(Some(_)) => vec![not_compressed(case)],
@@ -20,7 +20,7 @@ pub(super) fn undone(case: &Case) -> Vec<Undone> {
 }
 
 /// The other bytes of the compressed body signed, where the profile says which are.
-fn signed_otherwise(case: &Case) -> Vec<Undone> {
+fn signed_otherwise(case: &Case) -> Vec<Hypothesis> {
     let Some(said) = case.profile.content_encoding else { return Vec::new() };
     let (which, other) = match said {
         ContentEncoding::SignedPlain => ("as sent", ContentEncoding::SignedAsSent),
@@ -34,21 +34,21 @@ fn signed_otherwise(case: &Case) -> Vec<Undone> {
     );
     let mut case = case.clone();
     case.profile.content_encoding = Some(other);
-    vec![Undone::new(words, case)]
+    vec![Hypothesis::new(words, case)]
 }
 
-fn not_compressed(case: &Case) -> Undone {
+fn not_compressed(case: &Case) -> Hypothesis {
     let mut case = case.clone();
     case.headers.remove(header::CONTENT_ENCODING);
     let words = "the request says that its body is compressed, and it is not: something decompresses it and leaves \
                  Content-Encoding, or the capture shows it so. The signature belongs to the body before it was compressed.";
-    Undone::request(words, case)
+    Hypothesis::request(words, case)
 }
 
-fn unsaid(case: &Case, coding: Coding) -> Option<Undone> {
+fn unsaid(case: &Case, coding: Coding) -> Option<Hypothesis> {
     let words = "the body is compressed, and the request does not say so: something on the way compresses it, or has lost \
                  Content-Encoding. The signature belongs to the body before it was compressed.";
-    Some(Undone::body(words.to_owned(), plain(coding, &case.body)?, case))
+    Some(Hypothesis::body(words.to_owned(), plain(coding, &case.body)?, case))
 }
 
 /// What was compressed, no more than [`MAX_BODY`].

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 
-use super::Undone;
+use super::Hypothesis;
 use crate::base::secret::Secret;
 use crate::explain::Case;
 use crate::profile::KeyEncoding;
@@ -16,20 +16,20 @@ const PREFIXES: [&str; 5] = ["whsec_", "v1,whsec_", "whsk_", "whpk_", "sk_"];
 const MAX_PREFIX: usize = 16;
 
 /// The same request with each secret that the source had earlier.
-pub(super) fn older(case: &Case) -> Vec<Undone> {
+pub(super) fn older(case: &Case) -> Vec<Hypothesis> {
     let each = case.old_secrets.iter().enumerate().map(|(at, secret)| {
         let words = format!(
             "it is signed with old secret {}: the provider has not been told the new one, or still signs with the old one for \
              a while. List both in secrets of the source until it has stopped.",
             at + 1
         );
-        Undone::new(words, Case { secrets: vec![secret.clone()], ..case.clone() })
+        Hypothesis::new(words, Case { secrets: vec![secret.clone()], ..case.clone() })
     });
     each.collect()
 }
 
 /// The same request with secrets that are read in other ways.
-pub(super) fn misread(case: &Case) -> Vec<Undone> {
+pub(super) fn misread(case: &Case) -> Vec<Hypothesis> {
     if case.profile.keys_are_public() {
         return Vec::new();
     }
@@ -39,7 +39,7 @@ pub(super) fn misread(case: &Case) -> Vec<Undone> {
 }
 
 /// The text of the secret changed.
-fn texts(case: &Case) -> Vec<Undone> {
+fn texts(case: &Case) -> Vec<Hypothesis> {
     let mut all = Vec::new();
     for (at, secret) in case.secrets.iter().enumerate() {
         let Ok(text) = std::str::from_utf8(secret.expose()) else { continue };
@@ -48,7 +48,7 @@ fn texts(case: &Case) -> Vec<Undone> {
             let which = if case.secrets.len() > 1 { format!("secret {}", at + 1) } else { "the secret".to_owned() };
             let mut secrets = case.secrets.clone();
             secrets.get_mut(at).into_iter().for_each(|known| *known = secret.clone());
-            all.push(Undone::new(format!("{which} {words}"), Case { secrets, ..case.clone() }));
+            all.push(Hypothesis::new(format!("{which} {words}"), Case { secrets, ..case.clone() }));
         }
     }
     all
@@ -93,7 +93,7 @@ fn changed(text: &str) -> Vec<(String, String)> {
 }
 
 /// The secret's text read as other bytes.
-fn forms(case: &Case) -> Vec<Undone> {
+fn forms(case: &Case) -> Vec<Hypothesis> {
     let mut all = Vec::new();
     for (at, member) in case.profile.auth.members.iter().enumerate() {
         let Some(form) = member.scheme.key(case.profile.fetches_keys()) else { continue };
@@ -116,7 +116,7 @@ fn forms(case: &Case) -> Vec<Undone> {
                     read(is),
                     without(&form.prefix),
                 );
-                all.push(Undone::new(words, with_form(case, at, said)));
+                all.push(Hypothesis::new(words, with_form(case, at, said)));
             }
         }
     }
@@ -138,7 +138,7 @@ fn without(prefix: &[String]) -> String {
 }
 
 /// Base64 in the alphabet of addresses, for a key in the usual one.
-fn padded(case: &Case) -> Vec<Undone> {
+fn padded(case: &Case) -> Vec<Hypothesis> {
     let usual = |secret: &Secret| {
         let text = std::str::from_utf8(secret.expose()).ok()?;
         let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).ok()?;
@@ -146,7 +146,7 @@ fn padded(case: &Case) -> Vec<Undone> {
     };
     let secrets: Option<Vec<_>> = case.secrets.iter().map(usual).collect();
     let words = "the secret is base64 in the alphabet of addresses (- and _), and has to be decoded as such.";
-    secrets.map(|secrets| Undone::new(words, Case { secrets, ..case.clone() })).into_iter().collect()
+    secrets.map(|secrets| Hypothesis::new(words, Case { secrets, ..case.clone() })).into_iter().collect()
 }
 
 fn takes_bytes(scheme: &Scheme) -> bool {

@@ -39,14 +39,14 @@ pub struct Cause {
 
 /// A request without one mistake, and what that mistake would be.
 #[derive(Debug)]
-struct Undone {
+struct Hypothesis {
     words: String,
     case: Case,
     /// Whether the request alone is another, and not what it is judged by.
     request: bool,
 }
 
-impl Undone {
+impl Hypothesis {
     /// Another profile, secret or parameter.
     fn new(words: impl Into<String>, case: Case) -> Self {
         Self { words: words.into(), case, request: false }
@@ -137,7 +137,7 @@ fn doubtful(refusal: &Refusal) -> Option<&Failure> {
 }
 
 /// Every mistake that might have been made, the likeliest first, made one after the other.
-fn candidates<'c>(case: &'c Case, failure: &Failure) -> Box<dyn Iterator<Item = Undone> + 'c> {
+fn candidates<'c>(case: &'c Case, failure: &Failure) -> Box<dyn Iterator<Item = Hypothesis> + 'c> {
     let time = matches!(
         failure,
         Failure::TimestampMissing | Failure::TimestampMalformed | Failure::TimestampStale | Failure::TimestampFuture
@@ -169,7 +169,7 @@ fn candidates<'c>(case: &'c Case, failure: &Failure) -> Box<dyn Iterator<Item = 
 }
 
 /// The mistakes of one kind, made when they are asked for.
-fn lazily<'c>(case: &'c Case, mistakes: fn(&Case) -> Vec<Undone>) -> impl Iterator<Item = Undone> + 'c {
+fn lazily<'c>(case: &'c Case, mistakes: fn(&Case) -> Vec<Hypothesis>) -> impl Iterator<Item = Hypothesis> + 'c {
     std::iter::once_with(move || mistakes(case)).flatten()
 }
 

@@ -2,7 +2,7 @@
 
 use http::HeaderName;
 
-use super::Undone;
+use super::Hypothesis;
 use crate::explain::Case;
 use crate::explain::words::behind;
 use crate::profile::Combination;
@@ -38,14 +38,14 @@ const SIGNED: [&str; 10] = [
 const MAX_SIGNATURE: usize = 512;
 
 /// A text of the request that may be a proof.
-struct Spot {
+struct RawLocation {
     place: Place,
     prefix: String,
     /// What stands there, behind the prefix.
     text: String,
 }
 
-impl Spot {
+impl RawLocation {
     /// How it differs from where the profile looks; nothing when it does not.
     fn moved(&self, is: Option<(&Place, &str)>) -> Option<String> {
         let Self { place, prefix, .. } = self;
@@ -59,14 +59,14 @@ impl Spot {
 }
 
 /// The same request with the proof read from everywhere, in every encoding.
-pub(super) fn elsewhere(case: &Case) -> Vec<Undone> {
+pub(super) fn elsewhere(case: &Case) -> Vec<Hypothesis> {
     let spots = spots(case);
     let members = case.profile.auth.members.iter().enumerate();
     let all = members.flat_map(|(at, member)| spots.iter().map(move |spot| (at, member, spot)));
     all.flat_map(|(at, member, spot)| read_from(case, at, member, spot)).collect()
 }
 
-fn read_from(case: &Case, at: usize, member: &Member, spot: &Spot) -> Vec<Undone> {
+fn read_from(case: &Case, at: usize, member: &Member, spot: &RawLocation) -> Vec<Hypothesis> {
     let from = || PrefixedPlace { place: spot.place.clone(), prefix: spot.prefix.clone() };
     let (what, found) = match &member.scheme {
         Scheme::Signature(said) => ("signature", signatures(said, spot)),
@@ -102,13 +102,13 @@ fn read_from(case: &Case, at: usize, member: &Member, spot: &Spot) -> Vec<Undone
         {
             time.from.holder = spot.place.holder.clone();
         }
-        Undone::new(words, case)
+        Hypothesis::new(words, case)
     });
     undone.collect()
 }
 
 /// The signature read from there in each form that the text may be, with how that is another than the profile's.
-fn signatures(said: &Signature, spot: &Spot) -> Vec<(String, Scheme)> {
+fn signatures(said: &Signature, spot: &RawLocation) -> Vec<(String, Scheme)> {
     let moved = spot.moved(Some((&said.place.place, &said.place.prefix)));
     let mut all = Vec::new();
     for encoding in [Encoding::Hex, Encoding::Base64, Encoding::Base64url] {
@@ -139,15 +139,15 @@ fn verifiers(said: &Signature, length: usize) -> Vec<(Option<String>, Verifier)>
 }
 
 /// Everywhere that a proof can stand, with what may stand before it.
-fn spots(case: &Case) -> Vec<Spot> {
+fn spots(case: &Case) -> Vec<RawLocation> {
     let mut all = Vec::new();
     for name in case.headers.keys() {
         let Some(value) = case.headers.get(name).and_then(|value| value.to_str().ok()) else { continue };
         let place = Place::header(name.clone());
-        all.push(Spot { place: place.clone(), prefix: String::new(), text: value.to_owned() });
+        all.push(RawLocation { place: place.clone(), prefix: String::new(), text: value.to_owned() });
         for end in ['=', ' ', ':'] {
             if let Some((before, text)) = value.split_once(end) {
-                all.push(Spot { place: place.clone(), prefix: format!("{before}{end}"), text: text.to_owned() });
+                all.push(RawLocation { place: place.clone(), prefix: format!("{before}{end}"), text: text.to_owned() });
             }
         }
         all.extend(entries(name, value));
@@ -155,27 +155,27 @@ fn spots(case: &Case) -> Vec<Spot> {
     let query = case.target.query().unwrap_or_default();
     for (name, text) in form_urlencoded::parse(query.as_bytes()) {
         let place = Place { holder: Holder::Query(name.into_owned()), item: None };
-        all.push(Spot { place, prefix: String::new(), text: text.into_owned() });
+        all.push(RawLocation { place, prefix: String::new(), text: text.into_owned() });
     }
     all
 }
 
 /// The entries of a header that may be a list.
-fn entries(name: &HeaderName, value: &str) -> Vec<Spot> {
+fn entries(name: &HeaderName, value: &str) -> Vec<RawLocation> {
     let mut all = Vec::new();
     for (separator, assign) in [(',', '='), (';', '='), (' ', '='), (' ', ','), (';', ',')] {
         for entry in value.split(separator) {
             let Some((key, text)) = entry.trim_matches(' ').split_once(assign) else { continue };
             let item = Some(Item { key: key.to_owned(), separator, assign });
             let place = Place { holder: Holder::Header(vec![name.clone()]), item };
-            all.push(Spot { place, prefix: String::new(), text: text.to_owned() });
+            all.push(RawLocation { place, prefix: String::new(), text: text.to_owned() });
         }
     }
     all
 }
 
 /// The same request with a signature over what other providers sign.
-pub(super) fn signs_otherwise(case: &Case) -> Vec<Undone> {
+pub(super) fn signs_otherwise(case: &Case) -> Vec<Hypothesis> {
     let profile = &case.profile;
     let mut all = Vec::new();
     for (at, member) in profile.auth.members.iter().enumerate() {
@@ -192,7 +192,7 @@ pub(super) fn signs_otherwise(case: &Case) -> Vec<Undone> {
             );
             let mut scheme = said.clone();
             scheme.signed = vec![template];
-            all.push(Undone::new(words, with(case, at, member, Scheme::Signature(scheme))));
+            all.push(Hypothesis::new(words, with(case, at, member, Scheme::Signature(scheme))));
         }
     }
     all

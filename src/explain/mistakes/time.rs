@@ -2,7 +2,7 @@
 
 use http::HeaderValue;
 
-use super::Undone;
+use super::Hypothesis;
 use crate::base::time::Format;
 use crate::base::time::Moment;
 use crate::explain::Case;
@@ -18,7 +18,7 @@ const EARLIEST: i64 = 1_420_070_400;
 const AHEAD: i64 = 366 * 86_400;
 
 /// The same request with its time read in another format, at that time.
-pub(super) fn units(case: &Case) -> Vec<Undone> {
+pub(super) fn units(case: &Case) -> Vec<Hypothesis> {
     let Some((said, text)) = time(case) else { return Vec::new() };
     let plausible = |moment: &Moment| (EARLIEST..case.at.unix().saturating_add(AHEAD)).contains(&moment.unix());
     if said.format.parse(&text).as_ref().is_some_and(plausible) {
@@ -34,13 +34,13 @@ pub(super) fn units(case: &Case) -> Vec<Undone> {
         );
         let mut case = Case { at: moment, ..case.clone() };
         case.profile.timestamp = Some(Timestamp { format, ..said.clone() });
-        Undone::new(words, case)
+        Hypothesis::new(words, case)
     });
     undone.collect()
 }
 
 /// The same request with its time in other units, where the signature is over it.
-pub(super) fn scaled(case: &Case) -> Vec<Undone> {
+pub(super) fn scaled(case: &Case) -> Vec<Hypothesis> {
     let Some((said, text)) = time(case) else { return Vec::new() };
     let Holder::Header(names) = &said.from.holder else { return Vec::new() };
     let Some(name) = names.iter().find(|name| case.headers.contains_key(*name)) else { return Vec::new() };
@@ -62,7 +62,7 @@ pub(super) fn scaled(case: &Case) -> Vec<Undone> {
             let mut case = case.clone();
             case.headers.insert(name.clone(), value);
             case.profile.timestamp = Some(Timestamp { format, ..said.clone() });
-            all.push(Undone::new(words, case));
+            all.push(Hypothesis::new(words, case));
         }
     }
     all
@@ -71,7 +71,7 @@ pub(super) fn scaled(case: &Case) -> Vec<Undone> {
 /// What the profile says of the time, and the text that stands there.
 fn time(case: &Case) -> Option<(&Timestamp, String)> {
     let said = case.profile.timestamp.as_ref()?;
-    let mut wants = crate::extract::field::Wants::default();
+    let mut wants = crate::extract::field::ExtractionPlan::default();
     let field = crate::extract::field::Field::new(&said.from, &mut wants);
     let inbound = case.inbound();
     let mut values = wants.read(&inbound);

@@ -9,8 +9,8 @@ use http::HeaderMap;
 use http::HeaderName;
 use http::Uri;
 
+use crate::extract::field::ExtractionPlan;
 use crate::extract::field::Field;
-use crate::extract::field::Wants;
 use crate::http::body::Inbound;
 use crate::http::content_coding::Coding;
 use crate::message::Message;
@@ -34,7 +34,7 @@ pub(super) struct Withheld {
 #[derive(Debug, Default)]
 pub(super) struct Places {
     credentials: Credentials,
-    wants: Wants,
+    wants: ExtractionPlan,
     fields: Vec<Field>,
     /// Whether all of them are known.
     known: bool,
@@ -54,7 +54,7 @@ impl Withheld {
 
 impl Places {
     fn new(credentials: Credentials) -> Self {
-        let mut wants = Wants::default();
+        let mut wants = ExtractionPlan::default();
         let in_body = credentials.places.iter().filter(|place| place.is_in_body());
         let fields = in_body.map(|place| Field::new(place, &mut wants)).collect();
         Self { credentials, wants, fields, known: true }

@@ -12,10 +12,10 @@ use redis::ServerErrorKind;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::watch;
 
+use super::discovery::CONNECT_TIMEOUT;
+use super::discovery::PrimaryResolver;
 use super::pool::Numbered;
 use super::pool::Pool;
-use super::seek::CONNECT_TIMEOUT;
-use super::seek::Seeker;
 use super::url::RedisUrl;
 use crate::base::supervisor::Supervisor;
 use crate::base::supervisor::Task;
@@ -92,7 +92,7 @@ impl Connection {
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(timeout))
             .set_pipeline_buffer_size(PIPELINE);
-        let seeker = Seeker::new(url.clone(), space.cloned(), pool.clone(), config);
+        let seeker = PrimaryResolver::new(url.clone(), space.cloned(), pool.clone(), config);
         let (sender, current) = watch::channel(None);
         let (broken, news) = watch::channel(0);
         let (sender, numbers) = (Arc::new(sender), Arc::new(AtomicU64::new(0)));
@@ -198,7 +198,7 @@ struct Link {
     broken: watch::Receiver<u64>,
 }
 
-async fn reconnect(mut seeker: Seeker, link: Link) {
+async fn reconnect(mut seeker: PrimaryResolver, link: Link) {
     let Link { sender, numbers, mut broken } = link;
     let address = seeker.address();
     let mut pause = MIN_PAUSE;

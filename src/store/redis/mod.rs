@@ -21,7 +21,7 @@ mod pool;
 mod queue_scripts;
 mod record;
 pub(crate) mod script;
-mod seek;
+mod discovery;
 mod upkeep;
 pub(crate) mod url;
 
@@ -61,9 +61,9 @@ use crate::base::clock::Clock;
 use crate::base::limits;
 use crate::base::supervisor::Background;
 use crate::message::Message;
+use crate::store::Enqueued;
 use crate::store::Keyspace;
 use crate::store::Options;
-use crate::store::Published;
 use crate::store::Unavailable;
 use crate::store::redis::claim_scripts::earlier;
 use crate::store::redis::claim_scripts::kind;
@@ -215,7 +215,7 @@ impl Redis {
         message: &Arc<Message>,
         to: &[Route],
         once: Option<&Once>,
-    ) -> Result<Published, Unavailable> {
+    ) -> Result<Enqueued, Unavailable> {
         let queues = to.iter().map(|route| self.queue(&route.queue)).collect::<Result<Vec<_>, _>>()?;
         let Some(first) = queues.first() else {
             return Err(Unavailable("the message goes to no destination".to_owned()));
@@ -236,12 +236,12 @@ impl Redis {
         let fields = entry::fields(message, to);
         let call = fields.iter().fold(call, |call, (name, value)| call.argument(*name).argument(value.as_ref()));
         let published = match self.links.durable(space, call).await {
-            Ok(0 | 1) => Ok(Published::Appended),
-            Ok(answer) => Ok(Published::Earlier(earlier(answer))),
+            Ok(0 | 1) => Ok(Enqueued::Stored),
+            Ok(answer) => Ok(Enqueued::Earlier(earlier(answer))),
             Err(failed) => Err(failed.error),
         };
         // It may be there without an answer.
-        if !matches!(published, Ok(Published::Earlier(_))) {
+        if !matches!(published, Ok(Enqueued::Earlier(_))) {
             queues.iter().for_each(|queue| queue.handle.signal().raise());
         }
         published

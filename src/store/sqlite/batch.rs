@@ -17,10 +17,10 @@ use super::statements::Writing;
 use crate::base::time::Moment;
 use crate::message::Message;
 use crate::store::Earlier;
+use crate::store::Enqueued;
 use crate::store::KeyMap;
 use crate::store::Known;
 use crate::store::Outcome;
-use crate::store::Published;
 use crate::store::Record;
 use crate::store::State;
 
@@ -97,7 +97,7 @@ impl Work {
                 let in_batch = in_batch.map(|at| Earlier::Finished(if at == 0 { Known::Id } else { Known::Content }));
                 let earlier = in_batch.or_else(|| self.shared.log.records().earlier(once.source, once.keys));
                 if let Some(earlier) = earlier {
-                    self.batch.reply(arrival.reply, Published::Earlier(earlier));
+                    self.batch.reply(arrival.reply, Enqueued::Earlier(earlier));
                     continue;
                 }
                 new.extend(once.keys.iter().map(|key| (key, ())));
@@ -111,7 +111,7 @@ impl Work {
     fn insert(&mut self, writing: &mut Writing<'_>, id: i64, arrival: Arrival, now: Moment) -> rusqlite::Result<()> {
         let Arrival { message, columns, routes, once, reply } = arrival;
         // Also one that is not written hears of that with the others.
-        self.batch.reply(reply, Published::Appended);
+        self.batch.reply(reply, Enqueued::Stored);
         writing.message(id, (&message, &columns, once.as_ref()))?;
         self.bytes += columns.bytes() + message.body.len();
         for (index, lane) in routes {

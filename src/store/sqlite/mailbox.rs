@@ -24,8 +24,8 @@ use crate::base::supervisor::Background;
 use crate::base::supervisor::Lost;
 use crate::message::Keys;
 use crate::message::Message;
+use crate::store::Enqueued;
 use crate::store::Outcome;
-use crate::store::Published;
 use crate::store::SourceTag;
 use crate::store::Unavailable;
 use crate::verify::identity::Lane;
@@ -76,7 +76,7 @@ pub(super) struct Arrival {
     /// The queues that it goes to, none of them twice.
     pub(super) routes: Vec<(usize, Option<Lane>)>,
     pub(super) once: Option<Finished>,
-    pub(super) reply: Reply<Published>,
+    pub(super) reply: Reply<Enqueued>,
 }
 
 impl Arrival {
@@ -137,7 +137,7 @@ impl<T> Reply<T> {
 #[derive(Debug)]
 pub(super) struct Waiting {
     runtime: Handle,
-    published: Vec<(oneshot::Sender<Published>, Published)>,
+    published: Vec<(oneshot::Sender<Enqueued>, Enqueued)>,
 }
 
 impl Batch {
@@ -152,7 +152,7 @@ impl Batch {
     }
 
     /// Has a reply sent after the commit.
-    pub(super) fn reply(&mut self, reply: Reply<Published>, published: Published) {
+    pub(super) fn reply(&mut self, reply: Reply<Enqueued>, published: Enqueued) {
         let Reply { runtime, sender } = reply;
         match self.waiting.iter_mut().find(|waiting| waiting.runtime.id() == runtime.id()) {
             Some(waiting) => waiting.published.push((sender, published)),

@@ -70,7 +70,7 @@ use crate::base::supervisor::Lost;
 use crate::base::time::Moment;
 use crate::message::Message;
 use crate::store::DedupeRecords;
-use crate::store::Published;
+use crate::store::Enqueued;
 use crate::store::Record;
 use crate::store::SourceTag;
 use crate::store::Unavailable;
@@ -163,7 +163,7 @@ impl Sqlite {
         message: Arc<Message>,
         to: &[Route],
         once: Option<&Once>,
-    ) -> Result<Published, Unavailable> {
+    ) -> Result<Enqueued, Unavailable> {
         self.healthy()?;
         let mut routes: Vec<_> = to.iter().map(|route| (route.queue.index(), route.lane)).collect();
         routes.sort_by_key(|(index, _)| *index);

@@ -83,7 +83,7 @@ impl World {
     pub(super) async fn enqueue(&self, queue: &Queue, id: &str, lane: Option<u64>) {
         let route = Route { queue: queue.clone(), lane: lane.map(crate::verify::identity::Lane) };
         let stored = self.store.enqueue(message(id), &[route], None).await.expect("stored");
-        assert_eq!(stored, Published::Appended);
+        assert_eq!(stored, Enqueued::Stored);
     }
 
     pub(super) async fn take(&self, queue: &Queue, max: usize) -> Vec<Delivery> {
@@ -163,10 +163,10 @@ async fn what_is_stored_is_taken_in_order_and_known_again_after_a_restart() {
     let route = [Route { queue: queue.clone(), lane: None }];
     for byte in 1..4 {
         let stored = world.store.enqueue(message(&byte.to_string()), &route, Some(&once(byte))).await;
-        assert_eq!(stored.expect("stored"), Published::Appended);
+        assert_eq!(stored.expect("stored"), Enqueued::Stored);
     }
     let again = world.store.enqueue(message("1"), &route, Some(&once(1))).await.expect("known");
-    assert_eq!(again, Published::Earlier(Earlier::Finished(KnownBy::Id)));
+    assert_eq!(again, Enqueued::Earlier(Earlier::Finished(KnownBy::Id)));
     let mut taken = world.take(&queue, 2).await;
     assert_eq!(ids(&taken), ["1", "2"]);
     taken.remove(0).settle(world.delivered());
@@ -249,7 +249,7 @@ async fn a_message_goes_to_all_its_destinations_in_one_step() {
     let (one, other) = (world.queue("shop").await, world.queue("other").await);
     let route = |queue: &Queue| Route { queue: queue.clone(), lane: None };
     let routes = [route(&one), route(&other), route(&one)];
-    assert_eq!(world.store.enqueue(message("a"), &routes, None).await.expect("stored"), Published::Appended);
+    assert_eq!(world.store.enqueue(message("a"), &routes, None).await.expect("stored"), Enqueued::Stored);
     let (mut first, mut second) = (world.take(&one, 9).await, world.take(&other, 9).await);
     assert_eq!((ids(&first), ids(&second)), (vec!["a".to_owned()], vec!["a".to_owned()]));
     assert_eq!(first[0].id(), second[0].id());

@@ -14,8 +14,8 @@ use std::sync::atomic::Ordering;
 use http::HeaderName;
 
 use super::Failure;
-use super::Material;
-use super::Misfit;
+use super::KeyError;
+use super::KeyMaterial;
 use super::public_key::PublicKey;
 use crate::base::time::Moment;
 use crate::extract::field::Field;
@@ -77,7 +77,11 @@ impl Certificates {
     ///
     /// # Errors
     /// What is wrong with a parameter.
-    pub(super) fn new(hash: Hash, said: &profile::Certificate, material: &mut Material<'_>) -> Result<Self, Misfit> {
+    pub(super) fn new(
+        hash: Hash,
+        said: &profile::Certificate,
+        material: &mut KeyMaterial<'_>,
+    ) -> Result<Self, KeyError> {
         let hosts = Hosts::parse(&params::fill(&said.hosts, material.params))
             .map_err(|message| ("params".to_owned(), message))?;
         let reader = Reader { hash, subjects: said.subject.iter().map(|name| name.to_ascii_lowercase()).collect() };

@@ -16,8 +16,8 @@ use sha2::Sha256;
 
 use super::Failure;
 use super::Jwks;
-use super::Material;
-use super::Misfit;
+use super::KeyError;
+use super::KeyMaterial;
 use super::Signed;
 use super::jwks::KeySet;
 use crate::base::time::Moment;
@@ -90,7 +90,7 @@ impl Jwt {
     ///
     /// # Errors
     /// What is wrong with a parameter.
-    pub fn new(said: &profile::Jwt, material: &mut Material<'_>) -> Result<Self, Misfit> {
+    pub fn new(said: &profile::Jwt, material: &mut KeyMaterial<'_>) -> Result<Self, KeyError> {
         let keys = match material.jwks(said.algorithm)? {
             Some(jwks) => Keys::Fetched(jwks),
             None => Keys::Configured(material.keys(&said.key, |form, text| configured(said, form, text).map(Arc::new))),

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use doorward::base::form;
 use doorward::base::json::BYTE_ORDER_MARK;
 use doorward::base::time::Moment;
-use doorward::extract::field::Wants;
+use doorward::extract::field::ExtractionPlan;
 use doorward::extract::params::Params;
 use doorward::extract::template;
 use doorward::extract::template::Context;
@@ -55,7 +55,7 @@ fuzz_target!(|input: &[u8]| {
 });
 
 fn fill(said: &Template, params: &Params, time: Option<&str>, request: &Request<'_>) {
-    let mut wants = Wants::default();
+    let mut wants = ExtractionPlan::default();
     let ready = template::Template::new(said, Context { params, signature: None, key: None }, &mut wants);
     let body = Bytes::copy_from_slice(request.body);
     let (method, target) = (request.method.clone(), request.target.clone());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use doorward::base::time::Format;
 use doorward::base::time::Moment;
-use doorward::extract::field::Wants;
+use doorward::extract::field::ExtractionPlan;
 use doorward::http::body::Inbound;
 use doorward::profile::Place;
 use doorward::profile::Timestamp;
@@ -50,7 +50,7 @@ fn judge(format: Format, (past, future): (u64, u64), now: Moment, (value, found)
     let limit = |seconds| Some(Duration::from_secs(seconds));
     let tolerance = Some(Tolerance { past: limit(past), future: limit(future) });
     let said = Timestamp { from: Place::header(NAME), format, tolerance, policy: TimestampPolicy::Enforce };
-    let mut wants = Wants::default();
+    let mut wants = ExtractionPlan::default();
     let freshness = Freshness::new(&said, Some(Duration::from_secs(REMEMBERED.unsigned_abs())), &mut wants);
     let headers = HeaderMap::from_iter([(NAME, value)]);
     let inbound = Inbound::recorded(Method::POST, Uri::from_static("/"), headers, Bytes::new(), now);

@@ -19,6 +19,7 @@ use doorward::store::DestinationId;
 use doorward::store::Details;
 use doorward::store::Done;
 use doorward::store::Earlier;
+use doorward::store::Enqueued;
 use doorward::store::FailedAttempt;
 use doorward::store::Filter;
 use doorward::store::Keyspace;
@@ -27,7 +28,6 @@ use doorward::store::Known;
 use doorward::store::MessageId;
 use doorward::store::Once;
 use doorward::store::Options;
-use doorward::store::Published;
 use doorward::store::Queue;
 use doorward::store::QueueTerms;
 use doorward::store::RedisUrl;
@@ -224,8 +224,8 @@ impl Process {
         let token = Token(u128::from(message.serial) << 8 | u128::try_from(tag).expect("small"));
         let once = Once { space: Keyspace::of_source(&source), keys, token, ttl: DAYS };
         match self.wait(self.store.enqueue(Arc::new(event), &routes, Some(&once))) {
-            Ok(Published::Appended) => Ok(true),
-            Ok(Published::Earlier(Earlier::Finished(Known::Id))) => Ok(false),
+            Ok(Enqueued::Stored) => Ok(true),
+            Ok(Enqueued::Earlier(Earlier::Finished(Known::Id))) => Ok(false),
             Ok(other) => Err(format!("{other:?}")),
             Err(error) => Err(error.to_string()),
         }

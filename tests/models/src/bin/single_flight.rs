@@ -33,9 +33,9 @@ mod store {
 #[path = "../../../../src/dedup/claims.rs"]
 #[allow(dead_code)]
 mod claims;
-#[path = "../../../../src/dedup/flights.rs"]
+#[path = "../../../../src/dedup/single_flight.rs"]
 #[allow(dead_code)]
-mod flights;
+mod single_flight;
 
 use std::time::Duration;
 
@@ -46,8 +46,8 @@ use shuttle::thread;
 
 use self::base::limits::Dedup;
 use self::claims::Entry;
-use self::flights::Flights;
 use self::message::Keys;
+use self::single_flight::SingleFlight;
 
 const LEASE: Duration = Duration::from_secs(3600);
 const KEYS: Keys =
@@ -71,19 +71,19 @@ impl Upstream {
 }
 
 /// A request; the first one dies in its delivery, the second one fails.
-fn request(number: usize, flights: &std::sync::Arc<Flights>, upstream: &Upstream) {
-    match flights.enter(KEYS, LEASE) {
-        Entry::Lead(flight) => {
+fn request(number: usize, single_flight: &std::sync::Arc<SingleFlight>, upstream: &Upstream) {
+    match single_flight.enter(KEYS, LEASE) {
+        Entry::Leader(leader) => {
             if upstream.delivered.load(Ordering::SeqCst) > 0 {
-                return flight.land(true);
+                return leader.complete(true);
             }
             upstream.deliver(number > 1);
             match number {
-                0 => drop(flight),
-                number => flight.land(number > 1),
+                0 => drop(leader),
+                number => leader.complete(number > 1),
             }
         }
-        Entry::Follow { mut outcome, same_id } => {
+        Entry::Follower { mut outcome, same_id } => {
             assert!(same_id);
             let finished = loop {
                 match outcome.try_recv() {
@@ -100,12 +100,12 @@ fn request(number: usize, flights: &std::sync::Arc<Flights>, upstream: &Upstream
 
 fn each_is_told_and_one_delivers() {
     let (clock, _hand) = base::clock::Clock::manual(doorward::base::time::Moment::from_unix(1_000));
-    let flights = std::sync::Arc::new(Flights::new(1, &Dedup::default(), clock));
+    let single_flight = std::sync::Arc::new(SingleFlight::new(1, &Dedup::default(), clock));
     let upstream = Arc::new(Upstream::default());
     let requests: Vec<_> = (0..REQUESTS)
         .map(|number| {
-            let (flights, upstream) = (std::sync::Arc::clone(&flights), Arc::clone(&upstream));
-            thread::spawn(move || request(number, &flights, &upstream))
+            let (single_flight, upstream) = (std::sync::Arc::clone(&single_flight), Arc::clone(&upstream));
+            thread::spawn(move || request(number, &single_flight, &upstream))
         })
         .collect();
     requests.into_iter().for_each(|request| request.join().expect("no panic"));
@@ -116,5 +116,5 @@ fn main() {
     const ORDERS: usize = 20_000;
     shuttle::check_random(each_is_told_and_one_delivers, ORDERS);
     shuttle::check_pct(each_is_told_and_one_delivers, ORDERS, 3);
-    println!("single flight: {} orders of {REQUESTS} requests are fine", 2 * ORDERS);
+    println!("single leader: {} orders of {REQUESTS} requests are fine", 2 * ORDERS);
 }

@@ -29,7 +29,7 @@ const MAX_NODES: usize = 256;
 
 /// What is known about where the server is.
 #[derive(Debug, Clone)]
-pub(super) struct Seeker {
+pub(super) struct PrimaryResolver {
     url: RedisUrl,
     /// In a cluster: whose place is looked for, and the nodes that were there when it was last found.
     space: Option<Keyspace>,
@@ -40,7 +40,7 @@ pub(super) struct Seeker {
     config: AsyncConnectionConfig,
 }
 
-impl Seeker {
+impl PrimaryResolver {
     /// Without a keyspace, a cluster cannot be searched.
     pub(super) fn new(url: RedisUrl, space: Option<Keyspace>, pool: Pool, config: AsyncConnectionConfig) -> Self {
         Self { url, space, nodes: Vec::new(), pool, found: None, config }

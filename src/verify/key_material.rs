@@ -10,27 +10,27 @@ use super::Jwks;
 use super::JwksLimits;
 use super::keys;
 use crate::base::secret::Secret;
-use crate::extract::field::Wants;
+use crate::extract::field::ExtractionPlan;
 use crate::extract::params::Params;
 use crate::http::fetch::Address;
 use crate::profile::Algorithm;
 use crate::profile::KeyForm;
 
 /// Something that a source gives its profile and that does not fit: the key, and what is wrong.
-pub type Misfit = (String, String);
+pub type KeyError = (String, String);
 
 /// Key sets by address, so that sources of one issuer share theirs.
 pub type KeySets = HashMap<(Address, Algorithm), Arc<Jwks>>;
 
 /// The secrets and parameters of one source, and what becomes of them.
 #[derive(Debug)]
-pub struct Material<'m> {
+pub struct KeyMaterial<'m> {
     /// The source's secrets, in their order.
     pub secrets: &'m [Secret],
     /// Its parameters.
     pub params: &'m Params,
     /// Everything that is read from bodies and queries.
-    pub wants: &'m mut Wants,
+    pub wants: &'m mut ExtractionPlan,
     /// The key sets of all sources.
     pub key_sets: &'m mut KeySets,
     /// What fetching certificates may cost.
@@ -41,13 +41,13 @@ pub struct Material<'m> {
     wrong: BTreeMap<usize, String>,
 }
 
-impl<'m> Material<'m> {
+impl<'m> KeyMaterial<'m> {
     /// Begins with these; `forms` are the keys of all schemes of the profile.
     pub fn new(
         secrets: &'m [Secret],
         params: &'m Params,
         forms: impl Iterator<Item = &'m KeyForm>,
-        wants: &'m mut Wants,
+        wants: &'m mut ExtractionPlan,
         key_sets: &'m mut KeySets,
     ) -> Self {
         let claimed =
@@ -90,7 +90,7 @@ impl<'m> Material<'m> {
     }
 
     /// The key set at the parameter `jwks_url`, where the profile has one and the algorithm is not symmetric.
-    pub(super) fn jwks(&mut self, algorithm: Algorithm) -> Result<Option<Arc<Jwks>>, Misfit> {
+    pub(super) fn jwks(&mut self, algorithm: Algorithm) -> Result<Option<Arc<Jwks>>, KeyError> {
         let Some(url) = self.params.get("jwks_url").filter(|_| !algorithm.is_symmetric()) else { return Ok(None) };
         let url = Address::parse(url).map_err(|message| ("params.jwks_url".to_owned(), message))?;
         let made = || Arc::new(Jwks::new(url.clone(), algorithm, JwksLimits::default()));

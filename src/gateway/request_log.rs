@@ -29,7 +29,7 @@ use crate::source::reply::Outcome;
 use crate::target::Receipt;
 
 /// One request from its head to its answer: what the log and the metrics will say about it.
-pub(super) struct Exchange {
+pub(super) struct RequestLog {
     pub(super) endpoint: Arc<Endpoint>,
     begun: Instant,
     pub(super) facts: Facts,
@@ -68,10 +68,10 @@ static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
 /// The answers of paths that no source has.
 static NO_ANSWERS: LazyLock<Answers> = LazyLock::new(Answers::default);
 
-impl Exchange {
+impl RequestLog {
     pub(super) fn begin(gateway: &Gateway, target: &Uri) -> Self {
         gateway.metrics.in_flight.inc();
-        let endpoint = Arc::clone(gateway.routes.at(target).unwrap_or(&gateway.nowhere));
+        let endpoint = Arc::clone(gateway.routes.at(target).unwrap_or(&gateway.unmatched));
         let in_flight = gateway.metrics.in_flight.clone();
         let path = endpoint.source.is_none().then(|| shown(target.path()));
         let facts = Facts { path, ..Facts::default() };
@@ -82,7 +82,7 @@ impl Exchange {
     pub(super) fn unserved(gateway: &Gateway, client: IpAddr, start: &[u8]) -> Self {
         gateway.metrics.in_flight.inc();
         let facts = Facts { client: Some(client), path: path_of(start), ..Facts::default() };
-        let (endpoint, in_flight) = (Arc::clone(&gateway.nowhere), gateway.metrics.in_flight.clone());
+        let (endpoint, in_flight) = (Arc::clone(&gateway.unmatched), gateway.metrics.in_flight.clone());
         Self { endpoint, begun: Instant::now(), facts, permit: None, reserved: None, in_flight }
     }
 
@@ -198,7 +198,7 @@ impl Exchange {
     }
 }
 
-impl Drop for Exchange {
+impl Drop for RequestLog {
     fn drop(&mut self) {
         self.in_flight.dec();
     }

@@ -1,4 +1,4 @@
-//! Events that this process is handling right now, and those that wait for their outcome.
+//! Single-flight: of the requests for one event, one handles it (the leader), and the others (followers) wait for its outcome.
 
 use std::ops::DerefMut;
 use std::sync::Arc;
@@ -19,9 +19,9 @@ use crate::base::sync::Ordering;
 use crate::message::Keys;
 use crate::store::Token;
 
-/// All flights of the process. None is given up for another, so that no source crowds out another one.
+/// The events that this process is handling. None is given up for another, so that no source crowds out another one.
 #[derive(Debug)]
-pub struct Flights {
+pub struct SingleFlight {
     claims: Mutex<Claims<oneshot::Sender<bool>>>,
     process: u64,
     attempts: AtomicU64,
@@ -30,18 +30,18 @@ pub struct Flights {
     clock: Clock,
 }
 
-/// The place of the one who handles an event. When it is dropped without a verb, those who wait are told to come back.
+/// The one who handles an event. Dropped without an outcome, it tells those who wait to come back.
 #[derive(Debug)]
 #[must_use = "an event without its outcome keeps others waiting"]
-pub struct Flight {
-    flights: Arc<Flights>,
+pub struct Leader {
+    single_flight: Arc<SingleFlight>,
     keys: Keys,
     holder: Holder,
-    landed: bool,
+    completed: bool,
 }
 
-impl Flights {
-    /// No flights; `process` is a random number that tells this process from others on the same store.
+impl SingleFlight {
+    /// Nothing is handled yet; `process` is a random number that tells this process from others on the same store.
     pub fn new(process: u64, limits: &limits::Dedup, clock: Clock) -> Self {
         let claims = Mutex::new(Claims::new(limits.max_waiting));
         Self { claims, process, attempts: AtomicU64::new(0), ambiguous: limits.ambiguous, clock }
@@ -58,11 +58,13 @@ impl Flights {
         Token((u128::from(self.process) << 64) | u128::from(attempt))
     }
 
-    pub(super) fn enter(self: &Arc<Self>, keys: Keys, lease: Duration) -> Entry<Flight, oneshot::Receiver<bool>> {
+    pub(super) fn enter(self: &Arc<Self>, keys: Keys, lease: Duration) -> Entry<Leader, oneshot::Receiver<bool>> {
         let entry = self.claims().enter(keys, self.clock.instant(), lease, oneshot::channel);
         match entry {
-            Entry::Lead(holder) => Entry::Lead(Flight { flights: Arc::clone(self), keys, holder, landed: false }),
-            Entry::Follow { outcome, same_id } => Entry::Follow { outcome, same_id },
+            Entry::Leader(holder) => {
+                Entry::Leader(Leader { single_flight: Arc::clone(self), keys, holder, completed: false })
+            }
+            Entry::Follower { outcome, same_id } => Entry::Follower { outcome, same_id },
             Entry::Busy(remaining) => Entry::Busy(remaining),
         }
     }
@@ -72,20 +74,20 @@ impl Flights {
     }
 }
 
-impl Flight {
-    /// It is over; those who wait learn whether the event is finished.
-    pub fn land(mut self, finished: bool) {
+impl Leader {
+    /// Ends it; those who wait learn whether the event is finished.
+    pub fn complete(mut self, finished: bool) {
         self.end(if finished { End::Finished } else { End::Released });
     }
 
-    /// It is over, but nobody knows how: others have to wait for a while.
-    pub fn hold(mut self) {
-        self.end(End::Held(self.flights.clock.instant() + self.flights.ambiguous));
+    /// Ends it without an outcome that is known: others have to wait for a while.
+    pub fn cool_down(mut self) {
+        self.end(End::Held(self.single_flight.clock.instant() + self.single_flight.ambiguous));
     }
 
     fn end(&mut self, end: End) {
-        self.landed = true;
-        let waiting = self.flights.claims().end(self.keys, self.holder, end, self.flights.clock.instant());
+        self.completed = true;
+        let waiting = self.single_flight.claims().end(self.keys, self.holder, end, self.single_flight.clock.instant());
         for waiter in waiting {
             // Whoever stopped waiting does not need to know.
             let _gone = waiter.send(end == End::Finished);
@@ -93,9 +95,9 @@ impl Flight {
     }
 }
 
-impl Drop for Flight {
+impl Drop for Leader {
     fn drop(&mut self) {
-        if !self.landed {
+        if !self.completed {
             self.end(End::Released);
         }
     }
@@ -111,14 +113,14 @@ mod tests {
     fn an_event_that_may_have_been_delivered_is_claimed_again_after_the_time_that_the_limit_says() {
         let limits = limits::Dedup { ambiguous: Duration::from_millis(700), ..limits::Dedup::default() };
         let (clock, hand) = Clock::manual(Moment::from_unix(1_000));
-        let flights = Arc::new(Flights::new(1, &limits, clock));
+        let single_flight = Arc::new(SingleFlight::new(1, &limits, clock));
         let keys = Keys { id: Key([1; 16]), guard: None, ignored: None };
-        let enter = || flights.enter(keys, Duration::from_secs(30));
-        let Entry::Lead(flight) = enter() else { panic!("nobody is at it") };
-        flight.hold();
+        let enter = || single_flight.enter(keys, Duration::from_secs(30));
+        let Entry::Leader(leader) = enter() else { panic!("nobody is at it") };
+        leader.cool_down();
         hand.advance(Duration::from_millis(699));
         assert!(matches!(enter(), Entry::Busy(left) if left == Duration::from_millis(1)));
         hand.advance(Duration::from_millis(1));
-        assert!(matches!(enter(), Entry::Lead(_)));
+        assert!(matches!(enter(), Entry::Leader(_)));
     }
 }
