@@ -4,7 +4,9 @@
 //! The store is the only truth. In memory there are claims (what this process has in hand) and messages that were just stored or read;
 //! there is no position from which on something is read.
 
+mod admin;
 pub mod dedupe_log;
+mod delivery;
 mod gauge;
 mod keyspace;
 mod page_cache;
@@ -20,10 +22,11 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use std::time::Instant;
 
 use prometheus::core::Collector;
 
+pub use self::admin::*;
+pub use self::delivery::*;
 pub use self::keyspace::Keyspace;
 pub use self::keyspace::SourceTag;
 pub use self::records::DedupeRecords;
@@ -39,7 +42,6 @@ use crate::base::supervisor::Supervisor;
 use crate::message::Message;
 use crate::verify::identity::Ignored;
 use crate::verify::identity::Key;
-use crate::verify::identity::Lane;
 
 /// Values by event key. Hashed with random numbers of this process: whoever can choose ids cannot make their keys fall together.
 pub(crate) type KeyMap<V> = HashMap<Key, V>;
@@ -91,35 +93,6 @@ pub enum Store {
     Sqlite(Arc<Sqlite>),
     /// A Redis, for several processes.
     Redis(Redis),
-}
-
-/// A delivery that was taken off its queue, for one attempt. Dropped unsettled, it goes back to its queue.
-#[derive(Debug)]
-pub struct Delivery {
-    claimed: Claimed,
-    queue: Queue,
-    store: Store,
-    settled: bool,
-}
-
-/// What a store hands out.
-#[derive(Debug)]
-struct Claimed {
-    id: MessageId,
-    message: Arc<Message>,
-    lane: Option<Lane>,
-    tries: Tries,
-    /// Nothing where no other process could take it.
-    lease: Option<Lease>,
-}
-
-/// The time for which a delivery is this process's.
-#[derive(Debug, Clone, Copy)]
-struct Lease {
-    /// When it ends by the clock of this process.
-    end: Instant,
-    /// When it ends by the store's clock, in microseconds: names the claim, since of one delivery it only grows.
-    deadline: i64,
 }
 
 impl Store {
@@ -481,113 +454,6 @@ impl Store {
 
 const NO_FILE: &str = "the store of this gateway is no file; its store.url is not sqlite:PATH";
 
-/// The finished states that are meant: the filter's, or the usual ones.
-fn finished(filter: &Filter, usual: &[State], open: fn(State) -> AdminError) -> Result<Vec<State>, AdminError> {
-    match filter.state {
-        None => Ok(usual.to_vec()),
-        Some(state) if state.is_open() => Err(open(state)),
-        Some(state) => Ok(vec![state]),
-    }
-}
-
-/// The deliveries of a message that a replay means: to the destination of this name; without one, those that are dead, or all when none
-/// is.
-fn to_replay(mut deliveries: Vec<Summary>, destination: Option<&str>) -> Result<Vec<Summary>, AdminError> {
-    if let Some(name) = destination {
-        let names = deliveries.iter().map(|delivery| delivery.destination.clone()).collect();
-        deliveries.retain(|delivery| delivery.destination == name);
-        if deliveries.is_empty() {
-            return Err(AdminError::NoSuchDestination(name.to_owned(), names));
-        }
-    }
-    let dead = deliveries.iter().any(|delivery| delivery.state == State::Dead);
-    let open = deliveries.iter().map(|delivery| delivery.state).find(|state| state.is_open());
-    deliveries.retain(|delivery| delivery.state == if dead { State::Dead } else { State::Delivered });
-    match open {
-        Some(open) if deliveries.is_empty() => Err(AdminError::Waiting(open)),
-        _ => Ok(deliveries),
-    }
-}
-
 fn no_queues() -> Unavailable {
     Unavailable("the store in memory has no queues; set store.url to sqlite:PATH or the URL of a Redis".to_owned())
-}
-
-impl Delivery {
-    /// The id of its message.
-    pub fn id(&self) -> MessageId {
-        self.claimed.id
-    }
-
-    /// What is delivered.
-    pub fn message(&self) -> &Arc<Message> {
-        &self.claimed.message
-    }
-
-    /// Its lane.
-    pub fn lane(&self) -> Option<Lane> {
-        self.claimed.lane
-    }
-
-    /// What was tried before.
-    pub fn tries(&self) -> &Tries {
-        &self.claimed.tries
-    }
-
-    /// When another process may take it; never when none could.
-    pub fn lease_end(&self) -> Option<Instant> {
-        self.claimed.lease.map(|lease| lease.end)
-    }
-
-    /// Records what the attempt came to: soon, and in the order of these calls. A lease that was lost meanwhile is respected, but
-    /// a success always counts. An outcome that is lost in a crash is an attempt that is made again.
-    pub fn settle(mut self, outcome: Outcome) {
-        self.settled = true;
-        self.store.settle(&self.queue, &self.claimed, outcome);
-    }
-}
-
-impl Drop for Delivery {
-    fn drop(&mut self) {
-        if !self.settled {
-            self.store.give_back(&self.queue, &self.claimed);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::time::Moment;
-
-    #[test]
-    fn a_replay_means_the_named_destination_or_the_dead_ones_or_all() {
-        let delivery = |(destination, state): &(&str, State)| Summary {
-            source: "shop".to_owned(),
-            destination: (*destination).to_owned(),
-            id: MessageId { millis: 1, sequence: 0 },
-            event_id: String::new(),
-            kind: None,
-            received_at: Moment::from_unix(0),
-            state: *state,
-            attempts: 0,
-            due: None,
-            settled_at: None,
-            status: None,
-            failures: Failures::default(),
-        };
-        let meant = |deliveries: &[(&str, State)], name: Option<&str>| {
-            let meant = to_replay(deliveries.iter().map(delivery).collect(), name).map_err(|error| error.to_string());
-            meant.map(|meant| meant.into_iter().map(|delivery| delivery.destination).collect::<Vec<_>>().join(" "))
-        };
-        let (delivered, dead, retrying) = (State::Delivered, State::Dead, State::Retrying);
-        let mixed = [("a", dead), ("b", delivered), ("c", retrying), ("d", dead)];
-        assert_eq!(meant(&mixed, None).as_deref(), Ok("a d"));
-        assert_eq!(meant(&mixed, Some("b")).as_deref(), Ok("b"));
-        assert_eq!(meant(&mixed[1..3], None).as_deref(), Ok("b"));
-        assert!(
-            meant(&mixed, Some("c")).is_err_and(|error| error.contains("is retrying and is delivered without that"))
-        );
-        assert!(meant(&mixed, Some("e")).is_err_and(|error| error.contains("there are those for a, b, c, d")));
-    }
 }
