@@ -1,9 +1,8 @@
 //! Doorward, a standalone receiving gateway for webhooks: it verifies where each one comes from, lets each event through
-//! once, and hands it on.
+//! once, and delivers it.
 //!
-//! This list is the map. Modules stand in the order in which they may know each other: a module imports only from those
-//! above it, and a test holds that. The journey of a request reads like the middle of the list, and [`gateway`] is the
-//! one function that shows it whole:
+//! Modules stand in the order of their dependencies: each imports only from those above it, which a test checks. The
+//! stages of a request, through which [`gateway`] takes it in one function:
 //!
 //! connection → route → origin → body → verify → identify → deduplicate → deliver → reply
 

@@ -1,4 +1,5 @@
-//! The clock as an argument: the system's, one that goes on steadily from it, and one that tests move.
+//! A clock that is passed as an argument: the system's, a steady one that starts at the system's time and is not set
+//! with it, or one that a test sets.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use crate::base::time::Moment;
 /// A wall clock and a monotonic one.
 #[derive(Debug, Clone, Default)]
 pub enum Clock {
-    /// Those of the system.
+    /// The clocks of the system.
     #[default]
     System,
     /// The wall clock goes on from the system's at `wall` without being set with it, so that pauses between two of its moments
@@ -19,7 +20,7 @@ pub enum Clock {
     Steady {
         /// The wall clock when it began.
         wall: Moment,
-        /// When it began.
+        /// The monotonic clock when it began.
         began: Instant,
     },
     /// Both stand still until a test moves them.

@@ -1,4 +1,5 @@
-//! Text that others wrote, with what would steer a terminal or pass for other text made visible.
+//! Escapes text from outside before it is shown: control characters, marks that change the direction of text, and
+//! characters without width, any of which could steer a terminal or disguise what the text says.
 
 use std::borrow::Cow;
 

@@ -1,5 +1,5 @@
-//! Reads `application/x-www-form-urlencoded`, as forms and queries are written: single fields, of which nothing else is
-//! judged, or all of them.
+//! Parses `application/x-www-form-urlencoded`, in bodies and in queries: either the values of some names, without
+//! judging the other pairs, or all pairs. At most 1000 pairs.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use crate::base::json::Malformed;
 /// Most fields of a form or parameters of a query that are read: behind as many, many parsers read no further.
 pub const MAX_PAIRS: usize = 1000;
 
-/// What stands there is not one text.
+/// The value is not one text: it is there twice, or cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotText;
 

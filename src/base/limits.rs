@@ -1,22 +1,22 @@
-//! Sizes, intervals, timeouts and thresholds of deduplication, stores and the delivery of queued events. `Default` is what the
-//! gateway runs with; tests set others, so that they stand on both sides of each.
+//! Sizes, intervals, timeouts and thresholds that are not configurable. `Default` is what the gateway runs with; tests
+//! set others, so that they reach both sides of each.
 
 use std::time::Duration;
 
 /// All limits that no operator sets. Those that an operator sets are in the configuration.
 #[derive(Debug, Clone, Default)]
 pub struct Limits {
-    /// Of supervised tasks and threads.
+    /// Limits of supervised tasks and threads.
     pub supervision: Supervision,
-    /// Of deduplication, whatever the store.
+    /// Limits of deduplication, whatever the store.
     pub dedup: Dedup,
-    /// Of the dedupe log beside a SQLite file.
+    /// Limits of the dedupe log beside a SQLite file.
     pub dedupe_log: DedupeLog,
-    /// Of a SQLite file.
+    /// Limits of a SQLite file.
     pub sqlite: Sqlite,
-    /// Of queues in Redis.
+    /// Limits of queues in Redis.
     pub redis: Redis,
-    /// Of the delivery of queued events.
+    /// Limits of the delivery of queued events.
     pub dispatch: Dispatch,
 }
 

@@ -1,4 +1,5 @@
-//! What knows nobody: times and clocks, limits, problem reports, secrets, the supervisor of tasks, and readers of JSON, forms and queries.
+//! What all other modules may use, and what uses none of them: time and clocks, limits, problem reports, secrets, the
+//! supervisor of tasks and threads, and parsers of JSON, forms and queries.
 
 pub mod clock;
 pub mod escape;

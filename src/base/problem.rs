@@ -1,7 +1,7 @@
-//! What is wrong with the files and settings an operator wrote: collected, never thrown one at a time.
+//! Problems of the files and settings that an operator wrote, collected so that one run reports all of them.
 //!
-//! A [`Problem`] names the file (with its line where it is known), the key and what would be right.
-//! This module knows nothing of what the settings mean.
+//! A [`Problem`] names the file (with its line where it is known), the key and what would be right. This module does
+//! not know what the settings mean.
 
 use std::fmt;
 

@@ -1,9 +1,9 @@
-//! Parameters that are left out of a query which is handed on.
+//! Removes parameters by name, such as credentials, from a query that is passed on.
 //!
-//! Parsers differ in what they take for one name. So a parameter goes as soon as any common parser could read one of the
-//! names in it: those that split at `;` too, that ignore case (ASP.NET), that read `a[b]` as part of `a` (PHP, Rack, qs)
-//! and `[a]` as `a` (Rack, qs), that turn blanks, dots and a bracket which stays open into `_` or end a name at a zero byte
-//! (PHP).
+//! Parsers differ in what they take for the same name. So a parameter is removed as soon as any common parser could
+//! read one of the names in it: those that split at `;` too, that ignore case (ASP.NET), that read `a[b]` as part of
+//! `a` (PHP, Rack, qs) and `[a]` as `a` (Rack, qs), that turn blanks, dots and an unclosed bracket into `_` or end a
+//! name at a zero byte (PHP).
 
 use std::borrow::Cow;
 
@@ -14,12 +14,12 @@ use crate::base::form::Decoded;
 pub struct Names(Vec<Vec<u8>>);
 
 impl Names {
-    /// Those of a query.
+    /// The names of all parameters of a query.
     pub fn of_query(query: &str) -> Self {
         Self::new(query.split('&').flat_map(names).map(|name| Decoded::of(name.as_bytes()).text.into_owned()))
     }
 
-    /// These, as they are when they are decoded.
+    /// These names, which are decoded already.
     pub fn new(names: impl Iterator<Item = Vec<u8>>) -> Self {
         Self(names.flat_map(forms).filter(|name| !name.is_empty()).collect())
     }

@@ -1,4 +1,5 @@
-//! Secrets and where they come from: the environment, a file, or (for local trials) the configuration itself.
+//! Secrets and where they are read from: an environment variable, a file, or (for local trials) the configuration
+//! itself. A [`Secret`] is never printed, and wiped from memory when it is dropped.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -30,7 +31,7 @@ impl Secret {
     }
 }
 
-/// What stands at an end of a text and hardly belongs to it: shells, editors and files of variables put it there.
+/// Names what stands at an end of a text and was probably put there by a shell, an editor or a file of variables.
 pub fn stray_end(text: &str) -> Option<&'static str> {
     let stray = |end: char| match end {
         '\n' | '\r' => Some("a line break"),

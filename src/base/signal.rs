@@ -1,7 +1,7 @@
-//! An eventcount: whoever finds nothing to do sleeps until something has changed since they looked.
+//! An eventcount: a task that finds nothing to do sleeps until something has changed since it looked.
 //!
-//! Read [`Signal::count`], then look; if there is nothing, wait for [`Signal::past`] that count. A change that came between the two
-//! ends the wait at once, so that none is missed. One task waits at a time.
+//! Read [`Signal::count`], then look; if there is nothing, wait for [`Signal::past`] that count. A change between the
+//! two ends the wait at once, so that none is missed. One task waits at a time.
 
 use std::future::poll_fn;
 use std::task::Poll;

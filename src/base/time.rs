@@ -1,4 +1,5 @@
-//! The clock and the ways providers write a time. The only module that reads the system clock.
+//! Moments, in milliseconds since 1970-01-01T00:00:00Z, and the formats in which providers write times. The only module
+//! that reads the system's wall clock.
 
 use std::time::Duration;
 use std::time::SystemTime;

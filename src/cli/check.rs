@@ -1,4 +1,4 @@
-//! `doorward check`: every problem of the configuration, and nothing started.
+//! `doorward check`: reports every problem of the configuration, and starts nothing.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! The command line: one file per command.
+//! The command line: parses arguments and runs one command, each of which has a file of its own.
 
 mod check;
 mod demo;

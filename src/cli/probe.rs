@@ -1,5 +1,5 @@
-//! `doorward drain` and `doorward healthcheck`: what hooks and probes ask of a running gateway, for images without a shell
-//! or a client of their own.
+//! `doorward drain` and `doorward healthcheck`: lifecycle hooks and probes for images without a shell or an HTTP
+//! client.
 
 use std::process::ExitCode;
 use std::time::Duration;

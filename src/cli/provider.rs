@@ -1,4 +1,5 @@
-//! The options of all commands that play or judge a provider: its profile, and what a source would be told.
+//! The options that commands share which sign or verify like a provider: the profile, and the secrets and parameters of
+//! a source.
 
 use std::path::PathBuf;
 

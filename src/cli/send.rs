@@ -1,4 +1,4 @@
-//! `doorward send`: a webhook as a provider would send it.
+//! `doorward send`: signs a webhook as a provider would, sends it and shows the answer.
 
 use std::error::Error;
 use std::process::ExitCode;

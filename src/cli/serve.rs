@@ -1,4 +1,4 @@
-//! `doorward serve`: the gateway until it is told to stop.
+//! `doorward serve`: runs the gateway until SIGTERM or SIGINT.
 
 use std::io;
 use std::process::ExitCode;

@@ -1,4 +1,5 @@
-//! `doorward sign`: what a provider would send, to be looked at and pasted; and what `doorward send` has in common with it.
+//! `doorward sign`: prints the signed request that a provider would send; and the options that `doorward send` shares
+//! with it.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

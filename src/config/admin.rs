@@ -1,4 +1,4 @@
-//! Understands `[admin]`.
+//! Reads `[admin]`: the address, token and limits of the admin port.
 
 use std::net::SocketAddr;
 use std::time::Duration;

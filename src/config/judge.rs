@@ -1,4 +1,5 @@
-//! Joins what a profile asks for with the secrets and parameters of a source.
+//! Joins a profile with the secrets and parameters of a source: the authenticator, the handshakes and the identity of
+//! its events.
 
 use std::time::Duration;
 
@@ -57,7 +58,7 @@ pub struct Replays {
 }
 
 impl Replays {
-    /// For a source that delivers these types.
+    /// The settings of a source that delivers these types of events.
     pub fn new(ttl: Duration, guard: Option<ReplayGuard>, events: &[String]) -> Self {
         let pattern = |name: &String| name.contains(['*', '?']);
         Self { ttl, guard, selects: !events.is_empty(), names_types: !events.is_empty() && !events.iter().any(pattern) }

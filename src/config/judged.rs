@@ -1,4 +1,4 @@
-//! Understands what the requests of one source are judged by, for commands that judge without a gateway.
+//! Reads what one source verifies with, for commands that verify requests without running a gateway.
 
 use std::path::Path;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub struct Judged {
     pub secrets: Vec<Secret>,
     /// Its parameters, complete.
     pub params: Params,
-    /// Its path.
+    /// The path of its endpoint.
     pub path: String,
     /// The largest body that the gateway takes, in bytes.
     pub max_body: usize,

@@ -1,4 +1,5 @@
-//! Finds the layers of the configuration and puts them over each other: the embedded defaults, the file, the environment.
+//! Reads the layers of the configuration and merges them, later ones over earlier ones: the embedded defaults, the
+//! file, the environment variables `DOORWARD__SECTION__KEY`. Knows where each value was set.
 
 use std::collections::HashMap;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What a source says that is allowed, but that somebody should look at.
+//! Warnings about a source: settings that are allowed, but weak or probably a mistake.
 
 use std::time::Duration;
 

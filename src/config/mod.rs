@@ -1,5 +1,5 @@
-//! What the operator configured, understood: after loading, every question has one answer. Touches files and the
-//! environment only; nothing is connected or opened here.
+//! The configuration of an operator, read and validated into settings. Touches files and the environment only; nothing
+//! is connected or opened here.
 
 mod admin;
 mod judge;
@@ -46,19 +46,19 @@ pub use store::Store;
 /// Everything the gateway needs to know.
 #[derive(Debug)]
 pub struct Settings {
-    /// The public side.
+    /// `[server]`: the listener for providers.
     pub server: Server,
-    /// The operators' side.
+    /// `[admin]`: the listener for operators.
     pub admin: Admin,
-    /// Where finished events are remembered.
+    /// `[store]`: where dedupe records and queued messages are kept.
     pub store: Store,
     /// How and what to log.
     pub log: Log,
-    /// The endpoints.
+    /// The sources, each of which is one endpoint.
     pub sources: Vec<Arc<Source>>,
-    /// The keys that have to be kept fresh.
+    /// The key sets of issuers, which have to be fetched and kept fresh.
     pub jwks: Vec<Arc<Jwks>>,
-    /// What does not keep the gateway from starting, but somebody should look at.
+    /// Problems that do not keep the gateway from starting.
     pub warnings: Problems,
 }
 
@@ -103,7 +103,7 @@ pub enum LogFormat {
     Auto,
     /// One JSON object a line.
     Json,
-    /// For people.
+    /// Text for people.
     Text,
 }
 

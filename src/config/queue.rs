@@ -1,4 +1,4 @@
-//! Understands `deliver.queue` of a source.
+//! Reads `deliver.queue` of a source: how its queued events are attempted, retried and kept.
 
 use std::time::Duration;
 

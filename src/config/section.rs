@@ -1,4 +1,5 @@
-//! Reads tables of the configuration key by key and reports everything that is wrong with them, with its place.
+//! Reads tables of the configuration key by key, and reports every missing, wrong or unknown key with the place where
+//! it is set.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

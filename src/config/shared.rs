@@ -1,4 +1,4 @@
-//! Secrets that several sources have: what is signed for one of them is good for the others as well.
+//! Warns of secrets that several sources share: what is signed for one of them verifies at the others as well.
 
 use std::cell::RefCell;
 

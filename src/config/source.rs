@@ -1,4 +1,4 @@
-//! Understands one `[sources.NAME]`: joins what its profile asks for with what the operator gave.
+//! Reads one `[sources.NAME]` and joins it with its profile.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -50,7 +50,7 @@ const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(10);
 /// What is left of a provider's deadline for the way there and back.
 const MARGIN: Duration = Duration::from_secs(1);
 
-/// What is around all sources.
+/// What the reading of all sources shares.
 pub(super) struct SourceContext<'s> {
     profiles: &'s Profiles,
     shares: &'s Shares,

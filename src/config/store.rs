@@ -1,4 +1,5 @@
-//! `[store]`: where dedupe records and queued events are kept, and what an acknowledged event has outlived.
+//! Reads `[store]`: where dedupe records and queued messages are kept, how long, how much of them, and how durable they
+//! are before an event is acknowledged.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,9 +21,9 @@ pub(super) const MAX_PAUSE: Duration = Duration::from_hours(24);
 /// `[store]`.
 #[derive(Debug)]
 pub struct Store {
-    /// Which one.
+    /// Which store: memory, a SQLite file or Redis.
     pub kind: Kind,
-    /// How it is used.
+    /// How deduplication uses it.
     pub terms: Terms,
     /// How long Redis may take to answer a command.
     pub timeout: Duration,

@@ -1,4 +1,5 @@
-//! Who handles which event in this process: pure bookkeeping, the time is given to it.
+//! The claims of this process: which events are being handled, and who waits for their outcome. State only: locks and
+//! clocks are the caller's, who passes the time.
 
 use std::time::Duration;
 use std::time::Instant;
@@ -11,7 +12,7 @@ use crate::verify::identity::Key;
 #[derive(Debug)]
 pub(super) struct Claims<W> {
     table: KeyMap<State<W>>,
-    /// Names given to those who hold claims.
+    /// The number of the last holder.
     holders: u64,
     /// Most who wait for the outcome of one event; more are told to come back.
     max_waiting: usize,
@@ -23,20 +24,20 @@ pub(super) struct Holder(u64);
 
 #[derive(Debug)]
 enum State<W> {
-    /// Somebody is at it, with others waiting.
+    /// It is being handled, while others wait for the outcome.
     Flying { until: Instant, holder: Holder, waiting: Vec<W> },
     /// Nobody is at it, but it may have been delivered.
     Held { until: Instant },
 }
 
-/// What one finds who comes with an event.
+/// The answer to a request for an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Entry<L, O> {
-    /// Nobody is at it: go on.
+    /// Nobody handles it: the caller does.
     Leader(L),
     /// Somebody is: this tells whether it was finished. Whether the same id is, or only the same content.
     Follower { outcome: O, same_id: bool },
-    /// Come back after this time.
+    /// Ask again after this time.
     Busy(Duration),
 }
 
@@ -45,7 +46,7 @@ pub(super) enum Entry<L, O> {
 pub(super) enum End {
     /// The event is finished.
     Finished,
-    /// The next one may try at once.
+    /// It was not delivered: the next request may try at once.
     Released,
     /// Nobody knows how it ended: others have to wait until then.
     Held(Instant),

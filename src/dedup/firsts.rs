@@ -1,5 +1,5 @@
-//! Under which ids and as which types events came first, as far as this process still knows: for people only, nothing is
-//! decided by it. So a busy source may crowd out what is known of another one.
+//! The id, type and time under which recent events came first, for the log; no decision depends on it. Holds some
+//! 10,000 events of all sources together, so a busy source may displace those of another.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;

@@ -1,9 +1,9 @@
-//! Lets each event through once: absent → pending → done.
+//! Deduplication: lets each event through once (absent → pending → done).
 //!
 //! A claim is taken before delivery, committed after success and released after a definite failure; after a failure
-//! that may have been a success it is held a little longer. Claims of one process stand in [`SingleFlight`], so that a
-//! duplicate in flight can wait for the outcome; what is finished stands in a [`Store`]. A failing store may cause a
-//! duplicate, never a loss.
+//! that may have been a success it is held a little longer. The claims of one process are in [`SingleFlight`], so that
+//! a duplicate of an event in flight can wait for its outcome; finished events are in a [`Store`]. A store that fails
+//! may cause a duplicate, never a loss.
 
 mod claims;
 mod firsts;
@@ -51,13 +51,13 @@ pub struct Terms {
 /// The answer to a claim.
 #[derive(Debug)]
 pub enum Claim {
-    /// Deliver it.
+    /// The event is new: deliver it.
     Fresh(Lease),
-    /// It came earlier.
+    /// The event came earlier.
     Earlier(Earlier),
 }
 
-/// Deduplication as one worker sees it.
+/// Deduplication, with the store handle of one worker.
 #[derive(Debug)]
 pub struct Dedup {
     single_flight: Arc<SingleFlight>,
@@ -66,8 +66,8 @@ pub struct Dedup {
     terms: Terms,
 }
 
-/// The right to deliver an event now. Ends with exactly one of its verbs; when it is dropped without one, the claim
-/// ends with its time.
+/// The right to deliver an event now. To be passed to exactly one of [`Dedup::commit`], [`Dedup::release`] and
+/// [`Dedup::cool_down`]; when it is dropped, the claim ends when its time is over.
 #[derive(Debug)]
 #[must_use = "a claim that nobody ends blocks the event until its lease runs out"]
 pub struct Lease {

@@ -1,4 +1,5 @@
-//! Single-flight: of the requests for one event, one handles it (the leader), and the others (followers) wait for its outcome.
+//! Single flight: of the concurrent requests for one event, one handles it (the leader), and the others (followers)
+//! wait for its outcome.
 
 use std::ops::DerefMut;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
-//! A circuit breaker: an endpoint that cannot be reached, or says that it is overloaded, several times in a row is left alone,
-//! and then probed with one message at a time until it answers. <https://martinfowler.com/bliki/CircuitBreaker.html>
+//! The circuit breaker of an endpoint: after several failures in a row (it cannot be reached, or is overloaded) nothing
+//! is sent to it for a while, and then one message at a time as a probe until it answers.
+//! <https://martinfowler.com/bliki/CircuitBreaker.html>
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -27,7 +28,7 @@ pub struct CircuitBreaker {
 pub(super) enum Pass {
     /// As many as there are.
     Any,
-    /// One.
+    /// One message, as a probe.
     Probe(Probe),
 }
 
@@ -169,7 +170,7 @@ impl Breaker {
         }
     }
 
-    /// There was nothing to probe it with.
+    /// Returns a probe that was not used.
     fn return_probe(&mut self, now: Instant) {
         if let State::Probing { probes } = self.state {
             self.state = State::Open { until: now, probes };

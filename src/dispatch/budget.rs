@@ -1,4 +1,5 @@
-//! The budget for messages in hand: what dispatchers have taken off queues and not delivered yet, of all destinations together.
+//! The memory budget of all dispatchers together, in bytes: messages that were taken off queues and are not delivered
+//! yet.
 
 use std::sync::Arc;
 
@@ -6,7 +7,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::Semaphore;
 use tokio::sync::TryAcquireError;
 
-/// What is counted as one.
+/// Bytes of one permit of the semaphore.
 const UNIT: usize = 1024;
 
 /// Bytes that may be in hand at one time, of all destinations together. A destination that has nothing in hand is handed one
@@ -46,7 +47,7 @@ impl Budget {
 }
 
 impl Reserved {
-    /// How many bytes.
+    /// The reserved bytes.
     pub(super) fn bytes(&self) -> usize {
         self.0.as_ref().map_or(0, |reserved| reserved.num_permits().saturating_mul(UNIT))
     }

@@ -1,4 +1,4 @@
-//! What is counted of one queue.
+//! The metrics of one queue.
 
 use prometheus::Gauge;
 use prometheus::Histogram;
@@ -17,7 +17,7 @@ pub struct QueueMetrics {
     pub retried: IntCounter,
     /// Deliveries that were given up.
     pub dead: IntCounter,
-    /// Of an attempt, in seconds.
+    /// The duration of an attempt, in seconds.
     pub upstream_duration: Histogram,
     /// Whether the circuit breaker of the endpoint is open.
     pub breaker_open: IntGauge,
@@ -28,7 +28,7 @@ pub struct QueueMetrics {
 }
 
 impl QueueMetrics {
-    /// Shows how much there is at this moment.
+    /// Sets the gauges to these numbers.
     pub(super) fn show(&self, stats: Stats, now: Moment) {
         let Stats { blocked, queued, retrying, dead, oldest } = stats;
         for (gauge, count) in self.states.iter().zip([blocked, queued, retrying, dead]) {

@@ -1,8 +1,8 @@
-//! Delivers what is queued: a dispatcher for each destination takes deliveries off its queue, attempts them, and has the store
-//! record what came of each.
+//! Delivers queued messages: a dispatcher for each destination takes deliveries off its queue, attempts them, and has
+//! the store record the outcomes.
 //!
-//! `policy` decides what follows an attempt that failed, `breaker` whether there may be one, and `budget` for how many messages
-//! there is room in memory.
+//! `policy` decides what follows a failed attempt, `breaker` whether an attempt may be made, and `budget` for how many
+//! messages there is memory.
 
 mod breaker;
 mod budget;
@@ -64,13 +64,13 @@ pub struct Dispatcher {
     pub store: Store,
     /// The deliveries that wait.
     pub queue: Queue,
-    /// Where they go.
+    /// The target that they are delivered to.
     pub target: Arc<Target>,
-    /// How often they are attempted.
+    /// The retry policy.
     pub policy: Policy,
     /// How long one attempt may take.
     pub timeout: Duration,
-    /// How many at one time.
+    /// Most attempts at one time.
     pub concurrency: usize,
     /// About how many bytes of memory ([`Message::weight`](crate::message::Message::weight)) the largest message takes.
     pub largest: usize,
@@ -82,7 +82,7 @@ pub struct Dispatcher {
     pub clock: Clock,
     /// The wall clock, for what operators see and for dates in answers.
     pub wall: Clock,
-    /// What is counted.
+    /// The metrics of the queue.
     pub metrics: QueueMetrics,
 }
 
@@ -262,7 +262,7 @@ impl Running {
         }
     }
 
-    /// Shows how much there is, for ever.
+    /// Keeps the gauges of the queue up to date, for ever.
     async fn show(self: Arc<Self>) -> Result<(), Lost> {
         let Dispatcher { store, queue, breaker, clock, metrics, .. } = &self.dispatcher;
         loop {

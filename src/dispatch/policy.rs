@@ -1,4 +1,4 @@
-//! What follows an attempt that failed: another one later, or giving up.
+//! The retry policy: whether and when a failed delivery is attempted again. Exponential backoff with full jitter.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The thread on which queued messages are delivered, apart from the workers: taking requests goes before delivering.
+//! The thread that runs all dispatchers, apart from the workers, so that deliveries do not delay requests.
 
 use std::convert::Infallible;
 use std::io;

@@ -1,5 +1,5 @@
-//! Says why a captured request verifies or does not: what was looked for, found, computed and compared, and which of the
-//! usual mistakes would explain it. Judges with the very code of the gateway; never says a secret.
+//! Explains why a captured request verifies or does not: what was looked for, found, computed and compared, and which
+//! common mistake would account for a refusal. Verifies with the gateway's own code; never shows a secret.
 
 mod capture;
 mod mistakes;
@@ -70,7 +70,7 @@ pub struct Case {
     pub at: Moment,
 }
 
-/// What the gateway makes of a request that it takes.
+/// What an accepted request is to the gateway.
 #[derive(Debug, Clone)]
 pub enum Taken {
     /// An event.

@@ -1,4 +1,4 @@
-//! Members whose order a tool has lost by sorting them, and the orders that they may have had.
+//! Recognises JSON whose members a tool has sorted by name, and makes the orders that they may have had.
 
 use serde_json::value::RawValue;
 

@@ -1,4 +1,5 @@
-//! The ways in which the same JSON is written by what lies between a provider and whoever verifies.
+//! Writes a JSON body again as common libraries would: spacing, escapes and number formats may change when something
+//! between a provider and the gateway parses and serialises it.
 
 use std::fmt::Write as _;
 
@@ -30,7 +31,7 @@ enum Escaped {
     NotAscii,
     /// `<`, `>` and `&`.
     Html,
-    /// Both.
+    /// Characters beyond ASCII, and `<`, `>` and `&`.
     All,
 }
 

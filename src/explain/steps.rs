@@ -1,4 +1,4 @@
-//! The steps that a request takes through its profile, told one by one, to where they end.
+//! Follows the verification of a request and describes each step, until it is refused or becomes an event.
 
 use std::ops::ControlFlow;
 
@@ -34,10 +34,10 @@ use crate::profile::ContentEncoding;
 use crate::profile::Handshake;
 use crate::profile::Reference;
 
-/// One thing that was done.
+/// One step of the verification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// What kind of thing.
+    /// What was done.
     pub kind: Kind,
     /// What came of it, for people. Secrets are not in it, and digests are cut short.
     pub words: String,
@@ -45,12 +45,12 @@ pub struct Step {
     pub failed: bool,
 }
 
-/// What kind of thing was done.
+/// The kinds of steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Something was looked for.
+    /// A value was looked for.
     LookedFor,
-    /// It was there, or was not.
+    /// The value was there, or was not.
     Found,
     /// The bytes that a signature is over were put together.
     Signed,

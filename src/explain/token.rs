@@ -1,4 +1,4 @@
-//! What a JWT says of itself, before anybody believes it.
+//! Describes the header and claims of a JWT, which are not verified.
 
 use base64::Engine as _;
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! How steps and causes are worded. Of digests a few characters are told, of secrets nothing.
+//! The wording of steps and causes. Shows a few characters of digests, and nothing of secrets.
 
 use crate::extract::mac;
 use crate::extract::template::Filled;

@@ -1,4 +1,4 @@
-//! The conditions of a profile, made ready to be judged.
+//! The conditions of a profile, compiled so that they can be evaluated for requests.
 
 use crate::extract::field::ExtractionPlan;
 use crate::extract::field::Field;
@@ -26,7 +26,7 @@ enum Test {
 }
 
 impl Condition {
-    /// Makes a condition ready.
+    /// Compiles a condition, and asks for the fields that it reads.
     pub fn new(said: &profile::Condition, context: Context<'_>, wants: &mut ExtractionPlan) -> Self {
         let test = match &said.test {
             profile::Test::Equals(template) => Test::Equals(Template::new(template, context, wants)),
@@ -38,7 +38,7 @@ impl Condition {
         Self { field: Field::new(&said.place, wants), test, optional: said.optional }
     }
 
-    /// Makes several ready.
+    /// Compiles several conditions.
     pub fn all(said: &[profile::Condition], context: Context<'_>, wants: &mut ExtractionPlan) -> Vec<Self> {
         said.iter().map(|said| Self::new(said, context, wants)).collect()
     }
@@ -82,7 +82,7 @@ impl Condition {
         String::from_utf8(template.fill(inbound, values, None).ok()?.whole().into_owned()).ok()
     }
 
-    /// Where what it is about stands.
+    /// The field that it tests.
     pub fn field(&self) -> &Field {
         &self.field
     }

@@ -1,4 +1,5 @@
-//! The places of a profile, made ready to be read from requests.
+//! The places of a profile, compiled so that their values can be read from requests; a body is parsed once for all of
+//! them.
 
 use http::HeaderName;
 
@@ -136,7 +137,7 @@ impl Field {
         self.holder == other.holder
     }
 
-    /// The same list, another entry.
+    /// The field of another entry in the same list.
     #[must_use]
     pub fn with_item(&self, key: &str) -> Self {
         let item = self.item.as_ref().map(|item| Item { key: key.to_owned(), ..item.clone() });

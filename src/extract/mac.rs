@@ -1,4 +1,4 @@
-//! Hashes and keyed hashes (RFC 2104) by the names that profiles use.
+//! Hashes and HMACs (RFC 2104) with the hash functions that profiles name; comparisons take constant time.
 
 use hmac::KeyInit as _;
 use hmac::Mac;
@@ -12,7 +12,7 @@ use sha2::Sha512;
 
 use crate::profile::Hash;
 
-/// Longest digest there is, SHA-512's, in bytes.
+/// The longest digest, that of SHA-512, in bytes.
 pub const MAX_DIGEST: usize = 64;
 
 /// A key of a keyed hash with its schedule computed, to be cloned for each use.

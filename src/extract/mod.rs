@@ -1,4 +1,5 @@
-//! What a profile reads in a request: fields of headers, bodies and queries, templates of them, conditions on them, and their hashes.
+//! Reads from requests what a profile asks for: values of headers, bodies and queries, templates of them, conditions on
+//! them, and their hashes.
 
 pub mod condition;
 pub mod field;

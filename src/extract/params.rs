@@ -1,4 +1,4 @@
-//! The parameters that a source gives its profile.
+//! The parameters that a source gives its profile, and their substitution for `{name}` in texts.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! The templates of a profile, made ready to be filled from requests.
+//! The templates of a profile, compiled so that they can be filled from requests.
 
 use std::borrow::Cow;
 
@@ -18,7 +18,7 @@ use crate::profile::Encoding;
 use crate::profile::Hash;
 use crate::profile::Piece;
 
-/// What templates are made ready with.
+/// What templates are compiled with.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'c> {
     /// The source's parameters.
@@ -92,7 +92,7 @@ impl From<NotText> for Unfilled {
 }
 
 impl Template {
-    /// Makes a template ready.
+    /// Compiles a template, and asks for the fields that it reads.
     pub fn new(said: &profile::Template, context: Context<'_>, wants: &mut ExtractionPlan) -> Self {
         let parts = said.parts().iter().map(|part| ready(part.pieces(), context, wants));
         Self(parts.collect())

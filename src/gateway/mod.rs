@@ -1,4 +1,5 @@
-//! The journey of a webhook, as one worker drives it: `receive` decides whether to believe it, `forward` hands it on.
+//! Handles one request, from its head to its answer: `receive` finds its source, reads and verifies it, `forward`
+//! deduplicates its event and delivers or queues it.
 
 mod request_log;
 pub mod route;
@@ -61,16 +62,16 @@ pub struct Gateway {
     pub dedup: Dedup,
     /// The metrics of the process.
     pub metrics: Arc<Metrics>,
-    /// Counts what belongs to no source.
+    /// The endpoint under which requests to paths of no source are counted and logged.
     pub unmatched: Arc<Endpoint>,
 }
 
 /// A source with the connections of one worker.
 #[derive(Debug)]
 pub struct Endpoint {
-    /// The source; absent behind paths that nobody has.
+    /// The source; absent for paths of no source.
     pub source: Option<(Arc<Source>, Way)>,
-    /// Its metrics.
+    /// The metrics of the source.
     pub metrics: SourceMetrics,
     /// Chooses the lines of the log among those of requests that nobody verified.
     pub sampler: Arc<Sampler>,
@@ -90,7 +91,7 @@ pub enum Way {
 pub struct Caller {
     /// The other end of the connection.
     pub peer: Peer,
-    /// The connection.
+    /// The connection that the request came on.
     pub connection: Arc<Connection>,
 }
 
@@ -319,7 +320,7 @@ enum Received {
     Handshake(handshake::Answer),
 }
 
-/// A message that goes on.
+/// A message that is delivered or queued, unless its event came earlier.
 struct Admitted {
     message: Message,
     credentials: Credentials,

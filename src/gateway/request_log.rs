@@ -1,4 +1,4 @@
-//! One request as the log and the metrics tell of it.
+//! Collects what the log and the metrics say of one request, and writes it when the request is answered.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ pub(super) struct Facts {
     pub(super) unverified: Option<Refusal>,
     /// By what an event was known that is a duplicate because of its content alone.
     guard: Option<&'static str>,
-    /// How that came first.
+    /// How the event of which it is a duplicate came first.
     first: Option<First>,
     untyped: bool,
     verified: bool,

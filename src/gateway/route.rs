@@ -1,4 +1,4 @@
-//! Finds what stands behind the path of a request.
+//! Finds the source of a request by its path, compared byte for byte.
 
 use std::collections::HashMap;
 

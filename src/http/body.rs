@@ -1,4 +1,5 @@
-//! Reads a request whole: an [`Inbound`], untrusted. Refuses what cannot be read or would be read in two ways.
+//! Reads a request with its whole body into an [`Inbound`], which is not verified. Refuses what is malformed, over a
+//! limit, or could be read in two ways.
 
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -51,7 +52,7 @@ struct Decompressions {
     count: AtomicUsize,
 }
 
-/// One of them, until it is dropped.
+/// A body that is decompressed or waits for it; counted until this is dropped.
 struct Counted(Arc<Decompressions>);
 
 impl Counted {
@@ -67,7 +68,7 @@ impl Drop for Counted {
     }
 }
 
-/// A request read whole, not yet believed. It goes through many hands, so it is moved as one pointer.
+/// A request with its whole body, not verified yet. Boxed, because it is moved often.
 #[derive(Debug)]
 pub struct Inbound(Box<Request>);
 
@@ -76,7 +77,7 @@ struct Request {
     method: Method,
     target: Uri,
     headers: HeaderMap,
-    /// As sent.
+    /// The body as sent.
     sent: Bytes,
     coding: Option<Coding>,
     /// Before its compression, once it is decompressed.

@@ -1,8 +1,8 @@
-//! Compressed bodies (RFC 9110 section 8.4), read as they were before their compression.
+//! Decompresses bodies by their content coding, gzip or deflate (RFC 9110 section 8.4).
 //!
-//! `Content-Encoding` is signed by nobody: whoever sends can add it, drop it, or compress once more what was signed. So a
-//! body has one reading: one coding, one stream, whose checksum is right, with nothing behind it; what is text is not
-//! taken for compressed, and what is compressed not for text.
+//! `Content-Encoding` is not signed: whoever sends can add it, drop it, or compress again what was signed. So a body is
+//! accepted in one reading only: one coding, one stream, whose checksum is right, with nothing behind it; what is text
+//! is not taken for compressed, and what is compressed not for text.
 
 use std::io::Read as _;
 
@@ -29,10 +29,10 @@ pub enum Coding {
 #[error("the body has a content encoding besides gzip and deflate, or several")]
 pub struct Unsupported;
 
-/// Not what the coding makes.
+/// The body is not what its coding produces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Garbled {
-    /// Another coding's, none's, or bare DEFLATE.
+    /// The bytes are of another coding, of none, or bare DEFLATE.
     #[error(
         "the body is not what its content encoding says: it does not begin as gzip does, or deflate in the form of zlib"
     )]

@@ -1,4 +1,6 @@
-//! Fetches documents that authentication needs from addresses that the operator or the profile allows, and from no other.
+//! Fetches documents that verification needs (key sets, certificates), from addresses that the operator or the profile
+//! allows and from no other: by `https` (`http` on this machine only), within 5 s, at most 256 KiB, without following
+//! redirects.
 
 use std::io::Read as _;
 use std::net::IpAddr;

@@ -1,5 +1,5 @@
-//! HTTP before anybody is believed: connections and budgets for strangers, the client's address, bodies, and documents that the gateway
-//! fetches itself.
+//! HTTP before a request is verified: limits on connections and memory, the client's address, bodies, and documents
+//! that the gateway fetches itself.
 
 pub mod admission;
 pub mod body;

@@ -1,5 +1,5 @@
-//! Messages as stores write them: headers as JSON, an array of pairs of name and value, bytes beyond ASCII as the characters of
-//! the same number (ISO 8859-1); and a checksum.
+//! How stores encode messages: headers as a JSON array of pairs of name and value, with bytes beyond ASCII as the
+//! characters of the same number (ISO 8859-1); and a CRC-32 over all that is delivered.
 
 use http::HeaderName;
 use http::HeaderValue;

@@ -1,4 +1,5 @@
-//! Sorts the headers of a request: the sender's end-to-end ones, credentials, and what is dropped.
+//! Sorts the headers of a request into those that are delivered, credentials, and those that are dropped: hop-by-hop
+//! headers, framing, and names that only the gateway may set.
 
 use http::HeaderMap;
 use http::HeaderName;

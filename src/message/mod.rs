@@ -1,4 +1,5 @@
-//! A webhook as it is delivered and stored: a [`Message`], and the [`Credentials`] of its request, which are never stored.
+//! A webhook as it is delivered and stored: a [`Message`], and the [`Credentials`] of its request, which are never
+//! stored.
 
 pub(crate) mod codec;
 mod headers;

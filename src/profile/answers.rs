@@ -41,7 +41,7 @@ pub struct Answer<const MIN: u16, const MAX: u16> {
 pub enum AnswerBody {
     /// In `text/plain`; none when it is empty.
     Text(String),
-    /// In JSON.
+    /// In `application/json`.
     Json(String),
 }
 

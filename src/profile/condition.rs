@@ -1,4 +1,4 @@
-//! What has to hold of a request for something else to matter.
+//! Conditions: what has to stand at a place of a request for a rule to apply, or for a request to be accepted.
 
 use serde::Deserializer;
 
@@ -24,7 +24,7 @@ pub struct Condition {
 pub enum Test {
     /// Exactly this.
     Equals(Template),
-    /// Anything.
+    /// Something, whatever it is.
     Present,
     /// Nothing.
     Absent,

@@ -1,4 +1,4 @@
-//! Which parts of a request are credentials: secrets that are sent along, so that whoever reads them can send anything.
+//! Which parts of a request are credentials: secrets with which whoever reads them could send other requests.
 
 use std::borrow::Cow;
 

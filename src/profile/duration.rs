@@ -1,4 +1,4 @@
-//! Durations as people write them.
+//! Durations as people write them, such as `5m`, and the tolerance for the time of a request.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ fn parse(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{text:?} is not a duration such as \"5m\": {error}"))
 }
 
-/// One that is there.
+/// Reads a duration that is required.
 pub(super) fn required<'de, D: Deserializer<'de>>(input: D) -> Result<Duration, D::Error> {
     read::text(input, "a duration such as \"5m\"", parse)
 }
 
-/// One that may be missing.
+/// Reads a duration that may be missing.
 pub(super) fn optional<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Duration>, D::Error> {
     required(input).map(Some)
 }

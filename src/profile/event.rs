@@ -1,4 +1,4 @@
-//! `[event]`: where the identity of an event is.
+//! `[event]`: where the id and type of an event are, and how it is recognised under another id.
 
 use serde::Deserialize;
 use serde::Deserializer;
@@ -21,12 +21,12 @@ pub struct Event {
     pub kind: Option<Reference>,
     /// A value that is good for one event only, whatever its id.
     pub nonce: Option<Place>,
-    /// What of an event is known again, where the signature does not cover its id.
+    /// By what a replay under another id is recognised, where the signature does not cover the id.
     #[serde(default)]
     pub replay_guard: ReplayGuard,
 }
 
-/// What of an event tells it from others under an id that the signature does not cover.
+/// By what an event is recognised under another id, where the signature does not cover the id.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 pub enum ReplayGuard {
     /// What is signed: the same under another id is a replay.
@@ -42,10 +42,10 @@ pub enum ReplayGuard {
 }
 
 impl ReplayGuard {
-    /// Every one of them.
+    /// All variants.
     pub const ALL: [Self; 3] = [Self::Content, Self::ContentAndType, Self::Off];
 
-    /// As it is written.
+    /// The word that stands for it in profiles and configurations.
     pub fn name(self) -> &'static str {
         match self {
             Self::Content => "content",
@@ -55,7 +55,7 @@ impl ReplayGuard {
     }
 }
 
-/// What an event is known by.
+/// What identifies an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reference {
     /// One value.

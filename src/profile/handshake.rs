@@ -1,4 +1,4 @@
-//! `[[handshake]]`: a provider's probe of the endpoint, which the gateway answers itself.
+//! `[[handshake]]`: rules for a provider's probes of the endpoint, which the gateway answers itself.
 
 use std::collections::BTreeMap;
 

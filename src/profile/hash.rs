@@ -1,4 +1,4 @@
-//! Hash functions by name.
+//! The hash functions that profiles can name.
 
 use serde::Deserialize;
 

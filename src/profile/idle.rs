@@ -1,4 +1,4 @@
-//! Keys that the grammar takes and that would decide nothing: whoever wrote one meant something, which would not happen.
+//! Refuses keys that are valid and have no effect, because whoever wrote one expects an effect.
 
 use super::Auth;
 use super::Combination;

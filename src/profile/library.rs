@@ -1,4 +1,4 @@
-//! All profiles of one installation: those inside the binary and the operator's own.
+//! All profiles of one installation, by name: those shipped in the binary, and those in the operator's directory.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -1,5 +1,4 @@
-//! What a profile may say, but somebody should look at: where it proves less than it seems to, or answers so that events
-//! are lost.
+//! Warnings about a profile: where it proves less than it seems to, or answers in such a way that events are lost.
 
 use http::HeaderName;
 
@@ -23,7 +22,7 @@ use super::Trail;
 use super::Verb;
 use super::Verifier;
 
-/// Something that somebody should look at.
+/// A warning about a profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lint {
     /// The key that it is about.
@@ -52,7 +51,7 @@ const NO_EVENT_IDS: &[(&str, &str)] = &[
 ];
 
 impl Profile {
-    /// What somebody should look at, in the order of the file.
+    /// All warnings, in the order of the file.
     pub fn lints(&self) -> Vec<Lint> {
         let members = self.auth.members.iter().enumerate().filter(|(_, member)| self.may_decide(member));
         let members = members.filter_map(|(at, member)| scheme(at, &member.scheme));

@@ -1,7 +1,7 @@
-//! Profiles: what a provider says about its webhooks, as TOML. Holds no secret and nothing of one installation.
+//! Profiles: descriptions of providers' webhooks in TOML, without secrets and without anything of one installation.
 //!
-//! This module reads the language; what a profile means is decided where it is used: [`crate::verify`],
-//! [`crate::verify::handshake`] and [`crate::verify::identity`]. Profiles are read with `toml` directly, which points at line, column and
+//! This module parses and validates them; [`crate::verify`], [`crate::verify::handshake`] and
+//! [`crate::verify::identity`] apply them. They are parsed with `toml` directly, whose errors have line, column and
 //! caret.
 
 mod ambiguity;
@@ -98,7 +98,7 @@ pub struct Profile {
     pub content_encoding: Option<ContentEncoding>,
     /// How a request proves that it comes from the provider.
     pub auth: Auth,
-    /// What has to hold besides.
+    /// Conditions that have to hold besides the proof.
     #[serde(default)]
     pub require: Vec<Condition>,
     /// The time of the request and how it is judged; absent when the provider sends none.
@@ -111,7 +111,7 @@ pub struct Profile {
     /// The statuses this provider expects.
     #[serde(default)]
     pub answers: Answers,
-    /// What the provider keeps to.
+    /// The limits that the provider's requests keep to.
     #[serde(default)]
     pub limits: Limits,
     /// What is known of the provider's deliveries; for people and for defaults.
@@ -126,9 +126,9 @@ pub struct Profile {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ContentEncoding {
-    /// Those before its compression.
+    /// The bytes before the compression.
     SignedPlain,
-    /// Those that are sent.
+    /// The bytes that are sent, compressed.
     SignedAsSent,
 }
 

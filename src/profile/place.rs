@@ -1,4 +1,5 @@
-//! Where in a request a value stands, and how a signature there is written.
+//! Places: where in a request a value stands (header, JSON body, form field or query), which entry of a list it is, and
+//! how a signature there is encoded.
 
 use http::HeaderName;
 use serde::Deserialize;
@@ -44,7 +45,7 @@ pub struct Item {
 }
 
 impl Item {
-    /// The same where an entry can have its key.
+    /// Checks that an entry of a list can have this key.
     fn findable(self) -> Result<Self, String> {
         let Self { key, separator, assign } = &self;
         if key.is_empty() {

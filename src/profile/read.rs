@@ -1,5 +1,5 @@
-//! Reads values inside the one call that knows where they stand, so that what is wrong with one is pointed at, even in
-//! a list; and says what is wrong in words for whoever wrote the file.
+//! Deserializers that parse a value within the call that knows its position, so that errors point at it even in a list;
+//! and error messages for whoever wrote the file.
 
 use std::fmt;
 use std::marker::PhantomData;

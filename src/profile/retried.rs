@@ -1,4 +1,4 @@
-//! Which answers a provider tries again on: `["5xx", "429"]`, `["non-2xx", "not 406"]`, or `[]` for none at all.
+//! Which answers a provider retries on: `["5xx", "429"]`, `["non-2xx", "not 406"]`, or `[]` for none at all.
 
 use serde::Deserialize;
 use serde::Deserializer;

@@ -1,4 +1,4 @@
-//! The way to a value in a profile's file: how it is named to people, and where it stands.
+//! The path of keys and positions to a value in a profile's file: how messages name it, and the line where it stands.
 
 use std::fmt;
 use std::ops::Range;
@@ -33,12 +33,12 @@ impl Trail {
         Self::to(["auth"]).with(Step::Member(position)).key(scheme)
     }
 
-    /// One key further.
+    /// The trail to a key of this value.
     pub(super) fn key(&self, key: &str) -> Self {
         self.with(Step::Key(key.to_owned()))
     }
 
-    /// Into the list.
+    /// The trail to an item of this list.
     pub(super) fn item(&self, position: usize) -> Self {
         self.with(Step::Item(position))
     }

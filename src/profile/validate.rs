@@ -1,4 +1,4 @@
-//! What the grammar alone cannot say: that the parts of a profile fit together.
+//! Checks that the parts of a profile fit together, which the grammar alone cannot.
 
 use super::Condition;
 use super::Function;

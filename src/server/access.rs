@@ -1,4 +1,4 @@
-//! Who may do what on the admin port.
+//! Access control of the admin port: the bearer token, the local machine, and requests from web pages.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -28,7 +28,7 @@ impl Refusals {
         Self { sampler: Sampler::new(log.unverified_burst, log.unverified_rate), begun: Instant::now() }
     }
 
-    /// Says what somebody there did.
+    /// Logs a request that was refused, and who sent it.
     pub(super) fn note(&self, peer: SocketAddr, what: &str) {
         if let Some(left_out) = self.sampler.admit(self.begun.elapsed()) {
             let left_out = Some(left_out).filter(|left_out| *left_out > 0);

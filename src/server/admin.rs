@@ -1,4 +1,4 @@
-//! The admin port: probes, metrics, the drain switch and the API. Never on the public listener.
+//! The admin port: probes, metrics, the drain switch and the API. It never shares a listener with providers.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -45,7 +45,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How often it is looked whether a drain has lasted too long.
 const ROUND: Duration = Duration::from_secs(2);
 
-/// What operators and the kubelet ask.
+/// Answers the requests of operators and of the kubelet.
 #[derive(Debug)]
 pub(super) struct Admin {
     shared: Arc<Shared>,

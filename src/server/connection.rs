@@ -1,4 +1,5 @@
-//! One connection: hyper speaks HTTP/1 on it for as long as it has its place, and what hyper cannot answer is answered here.
+//! Serves one connection: hyper speaks HTTP/1 on it as long as admission lets it; timeouts and requests that hyper
+//! cannot parse are answered here.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -104,7 +105,7 @@ fn answer(stream: &TcpStream, bytes: &[u8]) {
     let _gone = SockRef::from(stream).send(bytes);
 }
 
-/// The socket, which tells when bytes come.
+/// The socket; reports to admission when bytes come.
 struct Tap {
     stream: TcpStream,
     connection: Arc<Connection>,

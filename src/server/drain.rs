@@ -1,4 +1,5 @@
-//! Out of service and back: a drain that is not followed by the gateway's end is over by itself.
+//! The drain state: the gateway is not ready for a limited time, after which the drain ends unless a shutdown has
+//! followed.
 
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
@@ -14,9 +15,9 @@ pub(super) enum Drain {
     /// It is not asked to drain.
     #[default]
     None,
-    /// Until then, unless it is asked again.
+    /// It is draining until then, unless it is asked again.
     Until(Instant),
-    /// Until it has ended.
+    /// It is shutting down.
     Stopping,
 }
 

@@ -1,4 +1,5 @@
-//! Around the gateway, what knows nothing of webhooks: carrying on when a sender hangs up, and leave-taking when draining.
+//! The service that a connection calls for each request: a request whose sender hangs up is finished in the background,
+//! and answers carry `connection: close` while draining.
 
 use std::convert::Infallible;
 use std::pin::Pin;

@@ -1,4 +1,5 @@
-//! How many files the process may have open: each connection is one, and a busy one has another to its upstream.
+//! The limit on open files, and the number of connections that it allows: each takes one file, and another for its
+//! upstream while it is busy.
 
 use rustix::process::Resource;
 use rustix::process::Rlimit;

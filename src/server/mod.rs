@@ -1,4 +1,5 @@
-//! The running gateway: workers behind one address, the admin port beside them, and the way they stop.
+//! The running gateway: starts the store, the workers (on one address), the dispatch thread and the admin port, and
+//! stops them.
 
 mod access;
 mod admin;
@@ -79,7 +80,7 @@ struct Shared {
     queues: HashMap<String, Queue>,
     /// The circuit breakers of their endpoints.
     breakers: Arc<Breakers>,
-    /// What all dispatchers may have in hand.
+    /// The memory budget of all dispatchers.
     budget: Budget,
     /// A steady clock.
     clock: Clock,

@@ -1,4 +1,4 @@
-//! One worker: a thread with its own listener, connections, upstream connections and store connection.
+//! A worker: a thread with its own listener, connections, upstream connections and store handle.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! A request in the making: texts are set at their places, and everything else stays as it was.
+//! A request that is being made: sets texts at the places of a profile, and leaves everything else as it was.
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -26,7 +26,7 @@ pub(super) struct Draft<'d> {
     pub(super) headers: HeaderMap,
     pub(super) query: Option<String>,
     pub(super) body: Bytes,
-    /// Whether the body is somebody else's, in which only proofs are set.
+    /// Whether the body was given, so that only proofs are set in it.
     given: bool,
     params: &'d Params,
 }
@@ -68,7 +68,7 @@ impl<'d> Draft<'d> {
         self.given && place.is_in_body()
     }
 
-    /// Whether the body is somebody else's.
+    /// Whether the body was given, so that only proofs may be set in it.
     pub(super) fn is_given(&self) -> bool {
         self.given
     }

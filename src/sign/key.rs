@@ -1,5 +1,4 @@
-//! The private keys of those who sign with them, and what the others are told: the public half, in the form that the
-//! profile wants.
+//! Private keys that sign requests, and their public halves in the form that the profile expects.
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::ECDSA_P256_SHA256_FIXED_SIGNING;
@@ -189,7 +188,7 @@ impl PrivateKey {
         }
     }
 
-    /// The same for tokens.
+    /// The key in the form that signs tokens.
     pub(super) fn for_tokens(&self) -> Result<EncodingKey, String> {
         let pem = self.to_pem();
         let key = match self.kind {

@@ -1,5 +1,5 @@
-//! Makes requests as a provider would: the counterpart of [`crate::verify`], driven by the same profiles. What is signed is
-//! made by the same templates that verification reads.
+//! Makes requests as a provider would: the counterpart of [`crate::verify`], with the same profiles. The signed bytes
+//! come from the same templates that verification uses.
 
 mod draft;
 mod key;
@@ -69,7 +69,7 @@ pub struct Order<'o> {
 /// An event's id.
 #[derive(Debug, Clone, Copy)]
 pub enum Id<'o> {
-    /// This one.
+    /// The id that was asked for.
     Asked(&'o str),
     /// One that is made up of random bits, in the form that fits.
     Fresh(u64),

@@ -1,4 +1,4 @@
-//! Gives a draft its identity: id, type, time and nonce, at the places that the profile reads them from.
+//! Sets the identity of the event in a draft: id, type, time and nonce, at the places where the profile reads them.
 
 use super::Id;
 use super::Order;

@@ -1,4 +1,4 @@
-//! Changes single values inside the text of a body or a query, and leaves every other byte as it is.
+//! Sets single values in the text of a JSON document, a form or a query, and leaves every other byte as it is.
 
 use std::borrow::Cow;
 use std::ops::Range;

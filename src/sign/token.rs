@@ -1,4 +1,4 @@
-//! Signs tokens (RFC 7519) with the claims that the profile asks for.
+//! Signs JWTs (RFC 7519) with the claims that the profile asks for.
 
 use jsonwebtoken::EncodingKey;
 use jsonwebtoken::Header;

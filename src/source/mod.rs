@@ -1,4 +1,4 @@
-//! A source: one configured endpoint with everything it needs to judge requests, shared by all workers.
+//! A source: one configured endpoint with everything that is needed to judge its requests, shared by all workers.
 
 pub mod refusal;
 pub mod reply;
@@ -48,7 +48,7 @@ pub struct Source {
     pub handshakes: Handshakes,
     /// What the secrets are called that it may be proved with; see [`crate::base::secret::SecretRef::label`].
     pub secret_labels: Vec<String>,
-    /// What of its requests nobody but an upstream may see.
+    /// Which parts of its requests are credentials, which only an upstream may see.
     pub credentials: Credentials,
     /// Where events carry their id and type.
     pub identity: Identity,
@@ -100,12 +100,12 @@ impl SourceName {
         }
     }
 
-    /// As text.
+    /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// As the value of a header.
+    /// The name as the value of a header.
     pub fn header(&self) -> &HeaderValue {
         &self.header
     }
@@ -118,11 +118,11 @@ pub struct Wanted(Vec<WildMatch>);
 /// Whether an event is to be delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Want {
-    /// It is.
+    /// It is to be delivered.
     Wanted,
     /// Its type is not among those that are.
     Unwanted,
-    /// Its type should say so, and cannot be read.
+    /// Its type, which would decide, cannot be read.
     Untyped,
 }
 

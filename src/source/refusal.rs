@@ -1,4 +1,5 @@
-//! Every "no" of the gateway, with its status, public text, metric label and blame in one table.
+//! Every reason for which the gateway refuses a request, with its status, public text, metric label and blame in one
+//! table.
 
 use std::time::Duration;
 
@@ -60,7 +61,7 @@ pub enum Unserved {
     /// It is no HTTP/1.
     #[error("it is no request of HTTP/1")]
     Malformed,
-    /// Its head is longer than any.
+    /// Its head is longer than allowed.
     #[error("the head of the request is too large")]
     TooLarge,
     /// A load balancer speaks the PROXY protocol.
@@ -122,7 +123,7 @@ impl Unserved {
     }
 }
 
-/// Whose fault it is.
+/// Whether a refusal is the sender's fault, the gateway's or the target's; decides about retries and the log level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {
     /// Trying again would change nothing.

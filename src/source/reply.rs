@@ -1,4 +1,4 @@
-//! Builds the answers that senders get. With [`crate::source::refusal`] the only place where the gateway chooses a status.
+//! Builds the answers to senders. With [`crate::source::refusal`] the only place where the gateway chooses a status.
 
 use bytes::Bytes;
 use http::HeaderValue;

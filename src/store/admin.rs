@@ -1,4 +1,4 @@
-//! What operators ask of a store: which deliveries are meant, what is shown of them, and why it cannot be done.
+//! The types of operators' requests to a store: filters, listed deliveries, pages, results and errors.
 
 use std::sync::Arc;
 
@@ -16,19 +16,19 @@ pub const MAX_PART: usize = 1000;
 /// Which deliveries are meant. An empty filter means all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
-    /// Of this source.
+    /// Only deliveries of this source.
     pub source: Option<String>,
-    /// To the destination of this name.
+    /// Only deliveries to the destination of this name.
     pub destination: Option<String>,
-    /// In this state.
+    /// Only deliveries in this state.
     pub state: Option<State>,
-    /// Of this type.
+    /// Only events of this type.
     pub kind: Option<String>,
-    /// With this id of the provider.
+    /// Only events with this id of the provider.
     pub id: Option<String>,
-    /// Received at this moment or later.
+    /// Only messages received at this moment or later.
     pub from: Option<Moment>,
-    /// Received before this moment.
+    /// Only messages received before this moment.
     pub until: Option<Moment>,
 }
 
@@ -62,7 +62,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// Where it goes.
+    /// The id of its destination.
     pub fn destination_id(&self) -> DestinationId {
         DestinationId { source: self.source.clone(), name: self.destination.clone() }
     }
@@ -71,7 +71,7 @@ impl Summary {
 /// A message with all its deliveries.
 #[derive(Debug, Clone)]
 pub struct Details {
-    /// At least one.
+    /// The deliveries of the message, at least one.
     pub deliveries: Vec<Summary>,
     /// What is delivered; nothing when it is damaged.
     pub message: Option<Arc<Message>>,
@@ -89,7 +89,7 @@ pub struct Page {
 /// What was done to some deliveries at once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Done {
-    /// How many.
+    /// The number of deliveries.
     pub deliveries: u64,
     /// Where it goes on; nothing when all are done.
     pub next: Option<MessageId>,

@@ -1,4 +1,4 @@
-//! Deliveries: their states, what attempts came to, and those that are in hand.
+//! Deliveries: their states, the outcomes of their attempts, and those that were taken off a queue.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,7 +77,7 @@ pub struct Route {
 /// How much is taken at most.
 #[derive(Debug, Clone, Copy)]
 pub struct Want {
-    /// Deliveries.
+    /// Most deliveries.
     pub max: usize,
     /// About so many bytes of messages ([`Message::weight`]); one delivery in any case.
     pub bytes: usize,
@@ -101,7 +101,7 @@ pub struct Tries {
 pub enum Outcome {
     /// The destination took the message.
     Delivered {
-        /// When.
+        /// When the attempt ended.
         at: Moment,
         /// What it answered, where it answers with a status.
         status: Option<u16>,
@@ -155,10 +155,10 @@ pub struct FailedAttempt {
 pub struct Failures(Option<Box<str>>);
 
 impl Failures {
-    /// How many are kept.
+    /// Most attempts that are kept.
     pub const MAX: usize = 20;
 
-    /// As a store has kept them.
+    /// The failures in the JSON that a store has kept.
     pub(super) fn stored(json: Option<&str>) -> Self {
         Self(json.filter(|json| !json.is_empty()).map(Into::into))
     }

@@ -1,4 +1,4 @@
-//! Gauges that are read at each scrape.
+//! Prometheus gauges whose value is read at each scrape.
 
 use prometheus::core::Atomic;
 use prometheus::core::Collector;

@@ -1,4 +1,5 @@
-//! What the keys of one source are named, so that one step on Redis can touch all of them.
+//! The names of the keys of one source. All have one hash tag, so that a Redis cluster has them on one node, where one
+//! script can use all of them.
 
 use std::sync::Arc;
 
@@ -34,7 +35,7 @@ impl Keyspace {
         hash_tag(&self.0.prefix).unwrap_or_default()
     }
 
-    /// Whose its keys are.
+    /// The tag of the source whose keys these are.
     pub fn tag(&self) -> SourceTag {
         self.0.tag
     }
@@ -68,7 +69,7 @@ impl Keyspace {
 }
 
 impl SourceTag {
-    /// Of no source.
+    /// The tag of keys whose source is not known.
     pub const NOBODY: Self = Self(0);
 
     fn of(name: &str) -> Self {

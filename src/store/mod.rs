@@ -1,8 +1,8 @@
-//! All that is remembered: dedupe records, messages and their deliveries. In memory (dedupe records only), in a SQLite file, or in Redis
-//! for several gateways. Every `match` over the stores is in this file.
+//! Everything that is stored: dedupe records, messages and their deliveries. In memory (dedupe records only), in a
+//! SQLite file, or in Redis for several gateways. Every `match` over the stores is in this file.
 //!
-//! The store is the only truth. In memory there are claims (what this process has in hand) and messages that were just stored or read;
-//! there is no position from which on something is read.
+//! The store alone is authoritative. The process keeps claims in memory (what it has in hand) and messages that were
+//! just stored or read; a queue has no read position.
 
 mod admin;
 pub mod dedupe_log;
@@ -60,7 +60,7 @@ pub enum Kind {
 /// What a store is opened with.
 #[derive(Debug, Clone)]
 pub struct Options<'o> {
-    /// Which one.
+    /// Which store is opened, and where.
     pub kind: &'o Kind,
     /// All sources, and the tags of streams: each has a share of the dedupe keys.
     pub spaces: &'o [Keyspace],
@@ -80,7 +80,7 @@ pub struct Options<'o> {
     pub limits: &'o Limits,
     /// The wall clock and the steady one.
     pub clocks: (Clock, Clock),
-    /// Owns tasks and threads.
+    /// The owner of the store's tasks and threads.
     pub supervisor: &'o Supervisor,
 }
 
@@ -161,7 +161,7 @@ impl Store {
         }
     }
 
-    /// Whether a restart of the process would not help.
+    /// Whether the store works without a restart of the process.
     ///
     /// # Errors
     /// [`Unavailable`] when a file cannot be written any more.

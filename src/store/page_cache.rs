@@ -1,4 +1,4 @@
-//! The kernel's page cache of a file, which may differ from the disk after a write or fsync that failed.
+//! Drops a file from the kernel's page cache, which may differ from the disk after a write or fsync that failed.
 
 use std::fs::File;
 use std::io;

@@ -1,4 +1,5 @@
-//! The store's files hold what customers sent: whatever the umask, they are for their owner alone.
+//! Opens, renames, removes and syncs the store's files, which only their owner may read, whatever the umask: they hold
+//! customers' data.
 
 use std::ffi::OsStr;
 use std::ffi::OsString;

@@ -1,4 +1,5 @@
-//! Dedupe records in memory: a bounded set of keys that expire, in which no source evicts the share of another.
+//! Dedupe records in memory: a bounded set of keys that expire, in which each source has a share that the others cannot
+//! evict.
 
 use std::hash::BuildHasher as _;
 use std::hash::RandomState;
@@ -26,7 +27,7 @@ use crate::verify::identity::Key;
 /// A key of a source that is remembered until a second since 1970; 0 stands for a source that is not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record {
-    /// Whose it is.
+    /// The tag of the source.
     pub source: SourceTag,
     /// The key.
     pub key: Key,
@@ -73,7 +74,7 @@ struct Evicted {
 struct Shard {
     /// The keys of each source, and behind them those of nobody that is known.
     parts: Vec<KeyMap<u32>>,
-    /// Of all of them.
+    /// The number of keys of all sources.
     count: usize,
     sweep_at: u32,
 }

@@ -1,4 +1,5 @@
-//! What searches of all stores have in common: whom a filter means, where to look, and in which order it is answered.
+//! What the searches of all stores share: which destinations and times a filter selects, the direction, and the merging
+//! of results.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

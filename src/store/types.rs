@@ -1,4 +1,4 @@
-//! What every store is told and answers: ids, queues, claims of events, and whether an event came earlier.
+//! Types that all stores share: ids, queues, claims of events, and whether an event came earlier.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,12 +14,12 @@ use crate::message::Keys;
 #[derive(Debug, Clone, Copy)]
 pub struct Token(pub u128);
 
-/// By what an event is known that came before.
+/// By what it is known that an event came before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Known {
-    /// Its id.
+    /// By its id.
     Id,
-    /// What is signed of it alone, under another id or as another type.
+    /// Only by what is signed of it, under another id or as another type.
     Content,
 }
 
@@ -63,7 +63,7 @@ pub struct Unavailable(pub String);
 pub struct MessageId {
     /// Milliseconds since 1970-01-01T00:00:00Z.
     pub millis: u64,
-    /// Which of the millisecond.
+    /// The number within that millisecond.
     pub sequence: u64,
 }
 
@@ -149,14 +149,14 @@ impl Queue {
     }
 }
 
-/// By what an event is let through once.
+/// What deduplication needs to know of one attempt to let an event through.
 #[derive(Debug, Clone)]
 pub struct Once {
-    /// Whose keys they are.
+    /// The keyspace of the source.
     pub space: Keyspace,
     /// What the event is known by.
     pub keys: Keys,
-    /// Names the attempt.
+    /// Identifies the attempt.
     pub token: Token,
     /// How long it is remembered when it is finished.
     pub ttl: Duration,

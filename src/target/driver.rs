@@ -1,5 +1,4 @@
-//! Polls a connection from the task that waits for what it brings, and only when the connection asked to be polled: what
-//! else wakes the task is none of its business.
+//! Polls a connection from the task that waits for its result, and only when the connection itself was woken.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -62,7 +61,7 @@ impl<D: Future> Driver<D> {
     }
 }
 
-/// What a connection asks for.
+/// The waker of the connection: notes that it was woken, and wakes the task that polls it.
 #[derive(Debug)]
 struct Calls {
     pending: AtomicBool,

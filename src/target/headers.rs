@@ -1,4 +1,4 @@
-//! The headers of a message on its way: the sender's, then the gateway's own.
+//! The headers of one attempt: the sender's, then the gateway's own.
 
 use http::HeaderMap;
 use http::HeaderName;
@@ -17,7 +17,7 @@ const RECEIVED_AT: HeaderName = HeaderName::from_static("doorward-received-at");
 const ATTEMPT: HeaderName = HeaderName::from_static("doorward-attempt");
 /// Path and query of the sender's request.
 const TARGET: HeaderName = HeaderName::from_static("doorward-target");
-/// Not there on what is verified.
+/// Only on messages that are not verified.
 const VERIFIED: HeaderName = HeaderName::from_static("doorward-verified");
 const DEDUPLICATED: HeaderName = HeaderName::from_static("doorward-deduplicated");
 

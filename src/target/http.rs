@@ -1,8 +1,8 @@
-//! Delivers by a request to an app, over connections that are kept and used again.
+//! Delivers by HTTP requests to an app, over connections that are kept and reused.
 //!
-//! Hyper's client connection is polled by the very task that waits for the answer: no task of its own, no hand-over
-//! between tasks. An idle connection is looked at before it is used again; should the upstream have closed it at that
-//! moment, the request is sent once more on a fresh one.
+//! Hyper's client connection is polled by the task that waits for the answer: there is no other task, and no hand-over
+//! between tasks. An idle connection is checked before it is reused; should the upstream close it at that moment, the
+//! request is sent once more on a new one.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -52,7 +52,7 @@ const MAX_KEPT: usize = 1024;
 /// Of which requests the query is appended to the address that their event is delivered to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Forward {
-    /// Of none.
+    /// Of no request.
     #[default]
     Never,
     /// Of verified ones: the query is signed.
@@ -142,7 +142,7 @@ impl Address {
     }
 }
 
-/// The app of one source, as one runtime sees it.
+/// The app of one source, with the connections of one runtime.
 #[derive(Debug)]
 pub struct Http {
     address: Address,

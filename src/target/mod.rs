@@ -1,4 +1,5 @@
-//! Where messages are delivered to. Every `match` over the kinds of targets is in this file.
+//! Targets, to which messages are delivered: an app by HTTP, or a Redis stream. Every `match` over the kinds of targets
+//! is in this file.
 
 mod driver;
 mod headers;
@@ -26,7 +27,7 @@ use crate::message::Message;
 /// How often connections are looked for that have lain idle for too long.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
-/// The end of the way of a message, as one runtime sees it: it connects when it is first used.
+/// Where messages are delivered to, for one runtime; connects when it is first used.
 #[derive(Debug)]
 pub enum Target {
     /// An app that takes requests.
@@ -38,7 +39,7 @@ pub enum Target {
 /// One attempt to deliver a message.
 #[derive(Debug, Clone, Copy)]
 pub struct Attempt<'a> {
-    /// Which one, from 1.
+    /// The number of the attempt, from 1.
     pub number: u32,
     /// Whether the store was asked if the message came before.
     pub deduplicated: bool,
@@ -66,7 +67,7 @@ pub struct Answer {
     pub retry_after: Option<HeaderValue>,
     /// Its body, or the beginning of it.
     pub body: Bytes,
-    /// Whether that is the whole of it.
+    /// Whether `body` is the whole body.
     pub is_whole: bool,
 }
 
@@ -76,7 +77,7 @@ pub enum Failure {
     /// No connection could be made.
     #[error("the upstream cannot be reached: {0}")]
     Unreachable(String),
-    /// What the message is makes it impossible to send it there, and nothing was sent.
+    /// A message like this can never be sent to this target; nothing was sent.
     #[error("the message cannot be sent there: {0}")]
     Unsendable(String),
     /// There was no connection in time, so nothing was sent.

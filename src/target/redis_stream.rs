@@ -1,5 +1,5 @@
-//! Delivers by appending to a Redis stream: the message is on it once, and acknowledged when Redis has it as safely as the
-//! settings want.
+//! Delivers by appending to a Redis stream, once for each message; acknowledged when Redis has the entry as safely as
+//! the settings want.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -46,7 +46,7 @@ pub struct Stream {
     pub maxlen: Option<u64>,
 }
 
-/// The stream of one source, as one runtime sees it.
+/// The stream of one source, with the connections of one runtime.
 #[derive(Debug)]
 pub struct RedisStream {
     redis: Redis,

@@ -1,4 +1,4 @@
-//! A connection to an upstream, with or without TLS.
+//! Connections to an upstream, with or without TLS.
 
 use std::io;
 use std::sync::Arc;

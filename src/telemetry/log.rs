@@ -1,4 +1,4 @@
-//! The log: one event a line on standard error, as JSON or for people.
+//! The log: one event a line on standard error, as JSON or as text for people.
 
 use std::fmt::Debug;
 use std::io;

@@ -1,4 +1,5 @@
-//! The metrics. Handles are resolved when the gateway starts, so that counting a request looks nothing up.
+//! The metrics of the process. Handles are resolved when the gateway starts, so that counting a request needs no
+//! lookup.
 
 use std::sync::Arc;
 
@@ -120,7 +121,7 @@ impl SourceMetrics {
 }
 
 impl Metrics {
-    /// Registers everything that can be seen of these sources and this store.
+    /// Registers the metrics of the process, of these sources and of this store.
     ///
     /// # Errors
     /// Only when two metrics have one name, which is a bug.

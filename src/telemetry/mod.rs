@@ -1,4 +1,5 @@
-//! What operators see: metrics for Prometheus and the log. Labels come from the configuration and from enums only.
+//! Metrics for Prometheus, and the log. Values of labels come from the configuration and from enums only, so that their
+//! number is bounded.
 
 mod log;
 mod metrics;

@@ -1,4 +1,4 @@
-//! So many lines of one kind and no more, however many there are.
+//! A rate limit for log lines of one kind: a burst, then so many a second; the others are counted.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -14,7 +14,7 @@ pub struct Sampler {
 
 #[derive(Debug)]
 struct State {
-    /// In millionths.
+    /// Lines that may still be written, in millionths.
     left: u64,
     at: Duration,
     left_out: u64,

@@ -1,4 +1,4 @@
-//! Everything that is wrong with requests that are not accepted.
+//! Every reason for which a request is not accepted as the provider's.
 
 use super::LeftOut;
 use crate::base::json::Malformed;

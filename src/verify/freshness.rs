@@ -1,4 +1,4 @@
-//! Judges the time that a request carries.
+//! Reads the time of a request and compares it with the tolerance.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ pub struct Stamp<'r> {
 }
 
 impl Freshness {
-    /// Takes the profile at its word; `signed` when the time is part of what is signed, with how long events are remembered.
+    /// As the profile says; `signed` is how long events are remembered, where the time is part of what is signed.
     pub fn new(said: &profile::Timestamp, signed: Option<Duration>, wants: &mut ExtractionPlan) -> Self {
         let tolerance = said.tolerance.filter(|_| said.policy == TimestampPolicy::Enforce);
         Self {

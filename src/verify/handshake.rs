@@ -1,4 +1,4 @@
-//! Answers the probes that providers send to see whether an endpoint is theirs to send to.
+//! Answers handshakes: the probes by which providers check that an endpoint expects their events.
 
 use bytes::Bytes;
 use http::HeaderName;

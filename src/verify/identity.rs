@@ -1,4 +1,4 @@
-//! Gives a verified request its identity: event id, type and the key it is remembered under.
+//! Reads the identity of a verified request: its event id, its type, and the keys under which it is remembered.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -77,9 +77,9 @@ pub struct Event {
 /// What an event is remembered under: its id and, where the id is not signed, a digest of what is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keys {
-    /// By event id.
+    /// The key of the event id.
     pub id: Key,
-    /// By what is signed.
+    /// The key of what is signed.
     pub guard: Option<Key>,
     /// As one whose type was not wanted: looked up with the others, and written when this one is not wanted either. Nothing
     /// where nobody but the provider could change the type.
@@ -89,9 +89,9 @@ pub struct Keys {
 /// What an event is remembered under when its type is not wanted, and the type is not signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ignored {
-    /// What is signed of it, whatever its type.
+    /// The key of what is signed, whatever its type.
     pub any: Key,
-    /// The same with its type.
+    /// The key of what is signed and of its type.
     pub typed: Key,
 }
 
@@ -132,7 +132,8 @@ pub struct Nameless {
 }
 
 impl Identity {
-    /// Takes the profile at its word, but for its guard; with `notes_ignored`, events are known again whose type is not wanted.
+    /// As the profile says, but for its replay guard, which is given; with `notes_ignored`, events whose type is not wanted
+    /// are recognised when they come as another type.
     pub fn new(
         profile: &Profile,
         guard: ReplayGuard,
@@ -349,7 +350,7 @@ fn value(text: &str, max: usize) -> Option<HeaderValue> {
 }
 
 impl Ignored {
-    /// Both.
+    /// Both keys.
     pub fn iter(self) -> impl Iterator<Item = Key> + Clone {
         [self.any, self.typed].into_iter()
     }

@@ -1,4 +1,4 @@
-//! What schemes are made ready with: the secrets and parameters of one source.
+//! The secrets and parameters of one source, from which its schemes take their keys.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! Turns the text of secrets into keys.
+//! Decodes the text of secrets into key bytes.
 
 use base64::Engine as _;
 use zeroize::Zeroizing;

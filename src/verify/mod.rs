@@ -82,7 +82,7 @@ pub struct Authenticator {
     pub combination: Combination,
     /// How a request proves its origin; at least one.
     pub members: Vec<Member>,
-    /// What has to hold besides.
+    /// Conditions that have to hold besides the proof.
     pub require: Vec<Condition>,
     /// How its time is judged, where the provider sends one.
     pub freshness: Option<Freshness>,
@@ -96,7 +96,7 @@ pub struct Authenticator {
     pub unpacks_first: bool,
 }
 
-/// An inbound that an authenticator accepted. Born in [`Authenticator::verify`] only.
+/// A request that an authenticator accepted. Made by [`Authenticator::verify`] only.
 #[derive(Debug)]
 pub struct Verified {
     inbound: Inbound,
@@ -107,10 +107,10 @@ pub struct Verified {
     guard: Option<[u8; 32]>,
 }
 
-/// An inbound that an authenticator did not accept.
+/// A request that an authenticator did not accept.
 #[derive(Debug)]
 pub struct Rejected {
-    /// Why.
+    /// Why it was not accepted.
     pub failure: Failure,
     /// The request, as untrusted as before.
     pub inbound: Inbound,
@@ -147,7 +147,7 @@ impl Verified {
         self.guard.as_ref()
     }
 
-    /// Gives the request on.
+    /// The request itself, by value.
     pub fn into_inbound(self) -> Inbound {
         self.inbound
     }

@@ -1,4 +1,4 @@
-//! Public keys and what they verify.
+//! Public keys (Ed25519, ECDSA P-256, RSA of 2048 to 8192 bits) and the signatures that they verify.
 
 use aws_lc_rs::signature;
 use aws_lc_rs::signature::ParsedPublicKey;

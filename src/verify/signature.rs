@@ -1,4 +1,4 @@
-//! Signatures over bytes of the request, in whatever shape the profile says.
+//! Verifies signatures over bytes of the request, HMAC or public-key, in the form that the profile says.
 
 use http::HeaderName;
 use sha2::Digest as _;
@@ -68,7 +68,7 @@ enum Presented {
     Signatures(Vec<Vec<u8>>),
 }
 
-/// What a signature was good for.
+/// What a verified signature proves.
 #[derive(Debug)]
 pub struct Signed {
     /// The position of the secret that matched; `None` when the key was fetched.

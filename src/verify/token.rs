@@ -1,4 +1,4 @@
-//! Secrets that are sent along: compared, in constant time.
+//! Verifies secrets that are sent along (tokens, Basic credentials), compared in constant time.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use base64::Engine as _;

@@ -1,9 +1,9 @@
-//! Reads a few values out of a JSON body in one pass, and judges nothing else.
+//! Extracts values by JSON pointer (RFC 6901) from a JSON body in one pass, without building a tree.
 //!
-//! The event id we read must be the one every other parser reads, so a document is refused when it is not one complete
-//! JSON value, or has a key on the way to a wanted value twice (RFC 8259 section 4 leaves the meaning of repeated names
-//! open). What nobody wants is skipped as it stands: half a surrogate pair, a number that no machine holds, bytes that
-//! are no UTF-8 or any depth in it change nothing of what is read.
+//! The event id that is read here must be the one that every other parser reads, so a document is refused when it is
+//! not one complete JSON value, or has a key on the path to a wanted value twice (RFC 8259 section 4 leaves the meaning
+//! of repeated names open). Values that no pointer asks for are skipped without decoding them: an unpaired surrogate, a
+//! number out of range, bytes that are not UTF-8, or any depth of nesting in them changes nothing.
 
 mod scanner;
 
@@ -96,13 +96,13 @@ struct Node {
 }
 
 impl Node {
-    /// The slots here and below.
+    /// The slots of this node and of all nodes below it.
     fn all_slots(&self) -> Vec<usize> {
         let below = self.children.iter().flat_map(|(_, node)| node.all_slots());
         self.slots.iter().copied().chain(below).collect()
     }
 
-    /// What both want.
+    /// The union of what two nodes want.
     fn merged(&self, other: &Self) -> Self {
         let mut both = self.clone();
         both.slots.extend(&other.slots);

@@ -1,8 +1,7 @@
-//! Finds where the values of a JSON text (RFC 8259) begin and end, without knowing what they mean.
+//! Finds where the values of a JSON text (RFC 8259) begin and end, without decoding them.
 //!
-//! Brackets, separators, literals, numbers and escapes are checked, so that a text that is taken is one value with one
-//! structure. What strings and numbers stand for is not: no character is decoded and no number computed. Nesting takes
-//! one bit a level and no stack.
+//! Brackets, separators, literals, numbers and escapes are checked, so that an accepted text is one value with one
+//! structure. No character is decoded and no number is computed. Nesting takes one bit per level, and no recursion.
 
 use std::ops::Range;
 
@@ -206,7 +205,7 @@ impl<'t> Scanner<'t> {
         there
     }
 
-    /// At least one.
+    /// Skips digits, of which there has to be at least one.
     fn digits(&mut self) -> Result<(), Malformed> {
         let rest = self.text.get(self.at..).unwrap_or_default();
         let count = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -263,7 +262,7 @@ struct Open {
     levels: usize,
     /// The innermost ones, the last of which is the lowest bit.
     inner: u64,
-    /// 64 each, from the outermost on.
+    /// The others in words of 64, the outermost first.
     outer: Vec<u64>,
 }
 

@@ -1,4 +1,4 @@
-//! Short-lived tasks that are owned but not restarted.
+//! Short-lived tasks that end by themselves, or with their owner; they are not restarted.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;

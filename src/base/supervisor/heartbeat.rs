@@ -1,4 +1,5 @@
-//! The heartbeat of a supervised thread, by which `/readyz` and `/livez` see that it moves.
+//! The heartbeat of a supervised thread, by which `/readyz` and `/livez` tell a thread that works or waits from one
+//! that is stuck.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// Of a thread that has no work yet.
+    /// The heartbeat of a thread that has no work yet.
     pub(super) fn new(task: Task, shared: Arc<Shared>) -> Self {
         Self { task, shared, last: AtomicU64::new(0) }
     }

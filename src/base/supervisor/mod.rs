@@ -1,8 +1,8 @@
-//! Supervises long-running tasks and threads: one that panics or returns an error is logged, counted and restarted; one that
-//! dies again within [`limits::Supervision::forgiveness`] is given up, and `/livez` fails.
+//! Supervises long-running tasks and threads: one that panics or returns an error is logged, counted and restarted; one
+//! that dies again within [`limits::Supervision::forgiveness`] is given up, and `/livez` fails.
 //!
-//! A task that returns `Ok` is done and not restarted. What has to outlive a restart belongs to whoever starts the task: all
-//! that its future or closure has made is dropped when it dies.
+//! A task that returns `Ok` is done and not restarted. State that has to outlive a restart belongs to whoever starts
+//! the task: everything that its future or closure has made is dropped when it dies.
 
 mod background;
 mod heartbeat;

@@ -1,4 +1,5 @@
-//! Panics of the process: logged, counted, and caught where they should end only one future.
+//! Panics: a hook that logs and counts all of the process, and a wrapper that turns the panic of one future into an
+//! error.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;

@@ -1,4 +1,5 @@
-//! How the threads of a gateway are told to stop.
+//! The phases of a shutdown, by which the threads of a gateway are told to stop accepting work, and then to stop at
+//! once.
 
 /// How far the gateway has come with stopping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,4 +1,4 @@
-//! The kinds of tasks and threads of a gateway, by which metrics, the log and `/livez` name them.
+//! The kinds of supervised tasks and threads, and their names in metrics, the log and `/livez`.
 
 /// What is supervised. Each kind is a value of the label `task`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +80,7 @@ impl Task {
         }
     }
 
-    /// A bit of its own.
+    /// A bit that no other kind has, for sets of kinds.
     pub(super) fn bit(self) -> u32 {
         Self::ALL
             .iter()

@@ -1,4 +1,4 @@
-//! Tasks and threads that die as a test says, by a clock that it moves.
+//! Tests of the supervisor: tasks and threads die on command, and a manual clock says how soon.
 
 use std::sync::mpsc;
 

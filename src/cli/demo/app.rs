@@ -1,4 +1,4 @@
-//! The sample app: takes every event and remembers which ones it was given.
+//! The app behind the demo's gateway: accepts every event and remembers its source and id.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

@@ -1,4 +1,5 @@
-//! An issuer of tokens with a key of its own, which it publishes, and a forger's key, which it does not.
+//! A token issuer for the demo: a key that it publishes as a JWK set, for genuine tokens, and one that it does not, for
+//! forged tokens.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,4 @@
-//! `doorward demo`: the whole gateway on this machine, with providers that send to it and an app behind it.
+//! `doorward demo`: runs a gateway and a sample app on this machine, and plays several providers that send to it.
 
 mod app;
 mod issuer;

@@ -1,4 +1,5 @@
-//! Plays each provider: a genuine event, the same again, a forged one and a stale one; and says what became of them.
+//! Sends four requests of each provider (a genuine event, a duplicate, a forged one, a stale one) and prints a table of
+//! what became of them.
 
 use std::net::SocketAddr;
 use std::path::Path;

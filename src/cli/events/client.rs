@@ -1,4 +1,5 @@
-//! Talks to the API of a running gateway.
+//! An HTTP client for the API of a running gateway, whose address and token come from the configuration or from
+//! options.
 
 use std::error::Error;
 use std::net::Ipv4Addr;

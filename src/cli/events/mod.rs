@@ -1,4 +1,4 @@
-//! `doorward events`: looks at the queued events of a running gateway, replays them and purges them.
+//! `doorward events`: lists, shows, replays and purges the queued events of a running gateway.
 
 pub(super) mod client;
 mod words;

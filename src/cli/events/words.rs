@@ -1,4 +1,4 @@
-//! Queued events and their deliveries, for people.
+//! Formats events and their deliveries, as the API returns them, for the terminal.
 
 use base64::Engine as _;
 use serde_json::Value;

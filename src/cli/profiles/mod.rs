@@ -1,4 +1,5 @@
-//! `doorward profiles`: which providers can be verified, and what each needs.
+//! `doorward profiles`: lists the providers that can be verified, or shows a profile with what it needs and a sample
+//! source.
 
 mod phrases;
 mod proof;

@@ -1,4 +1,4 @@
-//! Parts of what is said of profiles.
+//! Formats conditions and durations for the descriptions of profiles.
 
 use std::time::Duration;
 

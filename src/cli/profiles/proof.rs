@@ -1,4 +1,4 @@
-//! How requests are verified, in words.
+//! Describes in words how a profile authenticates requests: its schemes, what each proves, and the secrets they take.
 
 use super::phrases::conditions;
 use super::phrases::duration;

@@ -1,4 +1,4 @@
-//! A source to paste into a configuration.
+//! Writes a sample `[sources.NAME]` table for a profile, to be pasted into a configuration.
 
 use super::words;
 use crate::profile::Combination;

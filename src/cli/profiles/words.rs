@@ -1,4 +1,4 @@
-//! A profile explained in words.
+//! Describes a profile in words, as labelled lines.
 
 use std::time::Duration;
 

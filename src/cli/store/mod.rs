@@ -1,4 +1,5 @@
-//! `doorward store`: checks the file of a store, copies that of a running gateway, and imports what a damaged one still says.
+//! `doorward store`: checks a store's file that is not in use, copies that of a running gateway, and imports what can
+//! be read of a damaged one.
 
 use std::path::Path;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! What curl prints of a request: `-v`, `--trace-ascii` and `--trace`.
+//! Parses requests in what curl prints: `-v`, `--trace-ascii` and `--trace`.
 
 use http::header;
 

@@ -1,4 +1,4 @@
-//! Requests as tools export them: JSON of many shapes.
+//! Parses requests in JSON as tools export them: HTTP archives (HAR), AWS Lambda events, request inspectors.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! Reads a captured request: as it went over the wire, as tools print it, or as they export it.
+//! Parses a captured request: raw HTTP, the output of curl, the text of GitHub's delivery page, or a JSON export.
 
 mod curl;
 mod export;

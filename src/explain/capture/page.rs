@@ -1,4 +1,4 @@
-//! The text of GitHub's page of a delivery: its headers under each other, then the payload.
+//! Parses the text of GitHub's page for a delivery: its headers line by line, then the payload.
 
 use http::HeaderMap;
 

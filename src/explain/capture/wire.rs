@@ -1,4 +1,4 @@
-//! Requests as they go over the wire, or as the text of one.
+//! Parses raw HTTP/1 requests (RFC 9112), as bytes or as text whose line ends an editor has changed.
 
 use http::HeaderMap;
 use http::header;

@@ -1,4 +1,4 @@
-//! Signed addresses that are spelled in another way than the provider has them.
+//! Hypotheses: the signed address is spelled in another way than the provider has it.
 
 use http::Uri;
 use http::header;

@@ -1,4 +1,5 @@
-//! Bodies that are no longer what was signed.
+//! Hypotheses: the body was rewritten after it was signed (final line breaks, JSON, forms, encodings, order of
+//! members).
 
 use std::collections::HashSet;
 

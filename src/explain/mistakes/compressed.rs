@@ -1,4 +1,5 @@
-//! Bodies that are compressed, or are said to be.
+//! Hypotheses: the body was compressed or decompressed after it was signed, or its `Content-Encoding` is wrong or
+//! missing.
 
 use bytes::Bytes;
 use http::header;

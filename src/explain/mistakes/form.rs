@@ -1,4 +1,4 @@
-//! Forms that are written in another way than the one that was signed.
+//! Hypotheses: the form was percent-encoded by another library than the one that signed it.
 
 use http::HeaderMap;
 use http::header;

@@ -1,4 +1,5 @@
-//! Secrets that are not read as they should be, or are not the right ones any more.
+//! Hypotheses: the secret was copied with something missing or added, is decoded in another way than the profile says,
+//! or is an older one.
 
 use base64::Engine as _;
 
@@ -38,7 +39,7 @@ pub(super) fn misread(case: &Case) -> Vec<Hypothesis> {
     all
 }
 
-/// The text of the secret changed.
+/// The same request with another text of the secret.
 fn texts(case: &Case) -> Vec<Hypothesis> {
     let mut all = Vec::new();
     for (at, secret) in case.secrets.iter().enumerate() {
@@ -92,7 +93,7 @@ fn changed(text: &str) -> Vec<(String, String)> {
     ways
 }
 
-/// The secret's text read as other bytes.
+/// The same request with the secret's text decoded in another way.
 fn forms(case: &Case) -> Vec<Hypothesis> {
     let mut all = Vec::new();
     for (at, member) in case.profile.auth.members.iter().enumerate() {

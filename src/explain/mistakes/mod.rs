@@ -1,4 +1,5 @@
-//! The usual mistakes: each is undone in turn, and the one without which the request verifies is the cause.
+//! Finds the likely cause of a refusal: undoes one common mistake after the other, and the one without which the
+//! request verifies is the cause.
 
 mod address;
 mod body;
@@ -47,17 +48,17 @@ struct Hypothesis {
 }
 
 impl Hypothesis {
-    /// Another profile, secret or parameter.
+    /// A hypothesis with another profile, secret or parameter.
     fn new(words: impl Into<String>, case: Case) -> Self {
         Self { words: words.into(), case, request: false }
     }
 
-    /// Another request.
+    /// A hypothesis with another request.
     fn request(words: impl Into<String>, case: Case) -> Self {
         Self { words: words.into(), case, request: true }
     }
 
-    /// Another body.
+    /// A hypothesis with another body.
     fn body(words: String, body: Bytes, case: &Case) -> Self {
         Self { words, case: Case { body, ..case.clone() }, request: true }
     }

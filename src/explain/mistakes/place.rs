@@ -1,4 +1,4 @@
-//! Proofs that stand elsewhere, are written in another way, or are over something else than the profile says.
+//! Hypotheses: the proof stands elsewhere, is encoded in another way, or covers other bytes than the profile says.
 
 use http::HeaderName;
 

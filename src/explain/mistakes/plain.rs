@@ -1,4 +1,4 @@
-//! Causes that the refusal itself tells, and what is left when no mistake explains it.
+//! Causes that follow from the refusal alone, and the message for when no mistake explains it.
 
 use crate::explain::Case;
 use crate::explain::order::sorted;

@@ -1,4 +1,4 @@
-//! Bodies whose text is encoded in another way than the one that was signed.
+//! Hypotheses: the text of the body is in another character encoding than the one that was signed.
 
 use base64::Engine as _;
 

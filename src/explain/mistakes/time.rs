@@ -1,4 +1,4 @@
-//! Times in other units than the profile says.
+//! Hypotheses: the time is in another format or unit than the profile says.
 
 use http::HeaderValue;
 

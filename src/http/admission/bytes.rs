@@ -1,5 +1,6 @@
-//! The bytes of bodies, over all connections and threads. A body that came in one piece is counted by two numbers; the
-//! rest are known one by one for as long as they are not complete.
+//! The memory budget for request bodies, in bytes, over all connections and threads. A body that comes in one piece
+//! only changes the counters of its source and of all; the others are also in a list, from the oldest on, until they
+//! are complete.
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -22,7 +23,7 @@ pub struct Budget {
     share: Quota,
 }
 
-/// The bytes of all.
+/// The bytes of all sources together.
 #[derive(Debug)]
 struct Pool {
     left: Quota,
@@ -59,7 +60,7 @@ pub enum Full {
     Displaced,
 }
 
-/// Whose room a body takes.
+/// The limit that a body has reached.
 #[derive(Debug, Clone, Copy)]
 enum Scope {
     All,
@@ -68,7 +69,7 @@ enum Scope {
 }
 
 impl Budget {
-    /// So many bytes, whoever they are from.
+    /// A budget of so many bytes, without a limit for one address.
     pub fn new(bytes: usize) -> Self {
         Self::with_address_limit(bytes, bytes)
     }
@@ -79,7 +80,7 @@ impl Budget {
         Self { pool: Arc::new(pool), share: Quota::new(bytes) }
     }
 
-    /// At most so many of the same bytes.
+    /// A part of this budget: at most so many of its bytes.
     pub fn share(&self, bytes: usize) -> Self {
         Self { pool: Arc::clone(&self.pool), share: Quota::new(bytes) }
     }
@@ -173,7 +174,7 @@ pub struct Reserved {
 }
 
 impl Reserved {
-    /// No room yet.
+    /// A reservation of no bytes yet.
     pub fn new(budget: &Arc<Budget>) -> Self {
         Self { budget: Arc::clone(budget), bytes: 0, unfinished: None }
     }

@@ -1,5 +1,6 @@
-//! The connections of one listener. All of their state is in a few words of each and in one short list, so that a request
-//! costs one lock and no timer. One thread serves all of them, so its words need no order between each other.
+//! The connections of one listener: how many there may be in total and by address, how long they may wait, and which
+//! one is closed for a new one. Their state is a few atomic words each and one list, so that a request costs one lock
+//! and no timer. All of them are served by one thread, so that the atomics need no ordering.
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
@@ -78,7 +79,7 @@ pub enum Verdict {
     TimedOut,
 }
 
-/// All that one address may have is taken, and nothing of it waits.
+/// An address has as many connections as it may, and none of them waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("all connections that one address may have are busy")]
 pub struct Busy;
@@ -122,7 +123,7 @@ struct Node {
     waker: Option<Waker>,
 }
 
-/// One connection, as whoever serves it tells of it.
+/// One connection, whose phases are reported by whoever serves it.
 #[derive(Debug)]
 pub struct Connection {
     all: Arc<Connections>,
@@ -142,7 +143,7 @@ pub struct Place {
 }
 
 impl Connections {
-    /// None so far.
+    /// A listener's connections, of which there are none so far.
     pub fn new(terms: Terms) -> Arc<Self> {
         Arc::new(Self {
             terms,
@@ -304,7 +305,7 @@ impl Connections {
 }
 
 impl State {
-    /// How many an address has.
+    /// The number of connections of an address.
     fn of(&self, origin: Origin) -> usize {
         self.addresses.get(&origin).copied().unwrap_or(0)
     }

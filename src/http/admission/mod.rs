@@ -1,7 +1,8 @@
-//! Who may use what there is only so much of: connections, bytes of bodies, and requests in flight.
+//! Limits what requests may use: connections, bytes of bodies, and requests in flight.
 //!
-//! Whoever has not been verified may take what is free, and gives way when it is needed: of those that wait, the one that
-//! has waited longest is closed for the new one. What is complete never gives way, so that no work is lost.
+//! A sender that has not been verified may use what is free, and gives way when it is needed: of those that wait, the
+//! one that has waited longest is closed for the new one. A complete request is never closed for another, so that no
+//! work is lost.
 
 mod bytes;
 mod connections;

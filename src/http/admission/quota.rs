@@ -1,15 +1,15 @@
-//! So many of something at one time, counted without a lock.
+//! A counter with a maximum that takes no lock, and the permits for requests in flight that use it.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// How many are left.
+/// The number that is left of a maximum.
 #[derive(Debug)]
 pub struct Quota(AtomicUsize);
 
 impl Quota {
-    /// So many in all.
+    /// A quota of so many in all.
     pub fn new(all: usize) -> Self {
         Self(AtomicUsize::new(all))
     }

@@ -1,6 +1,6 @@
-//! Where a request comes from: the peer, the client address behind trusted proxies, and whether a source admits it.
+//! Where a request comes from: the peer, the client's address behind trusted proxies, and whether a source admits it.
 //!
-//! `X-Forwarded-For` is walked from the right, over trusted proxies only: the first address that is not one of them is
+//! `X-Forwarded-For` is read from the right, over trusted proxies only: the first address that is not one of them is
 //! the client. What stands further left was written by the sender and is not believed.
 
 mod networks;
@@ -51,7 +51,7 @@ impl Client {
         self.address
     }
 
-    /// The believable part of the way here, client first: the value of `x-forwarded-for` for the upstream.
+    /// The addresses from the client to the last proxy, client first: the value of `x-forwarded-for` for the upstream.
     pub fn into_chain(self) -> HeaderValue {
         self.chain
     }
@@ -77,7 +77,7 @@ impl TrustedProxies {
         self.0.contains(address.to_canonical())
     }
 
-    /// Peels trusted proxies off, from the peer inwards.
+    /// The client: the first address that is no trusted proxy, from the peer back along `X-Forwarded-For`.
     pub fn client(&self, peer: &Peer, headers: &HeaderMap) -> Client {
         if !self.0.contains(peer.address) {
             return Client { address: Some(peer.address), chain: peer.text.clone(), trusted: false };

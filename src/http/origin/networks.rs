@@ -1,4 +1,4 @@
-//! A set of networks that answers "is this address inside" by binary search.
+//! A set of IP networks, in which an address is found by binary search.
 
 use std::net::IpAddr;
 use std::net::Ipv4Addr;

@@ -1,7 +1,8 @@
-//! Finite automata whose steps belong to values, and the search for a text that can be read in two ways.
+//! Finite automata in which each symbol of a text belongs to one of several values, and the search for a text that can
+//! be read in two ways.
 //!
 //! A word of the automaton is a signed text; each symbol of it belongs to one of the values, or to the text between
-//! them. The automaton is ambiguous when two runs over the same word give a symbol to different owners.
+//! them. The automaton is ambiguous when two runs over the same word assign a symbol to different owners.
 
 use std::collections::HashSet;
 use std::collections::VecDeque;

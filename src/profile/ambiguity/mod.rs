@@ -1,9 +1,9 @@
 //! Proves that a signed text can be read in one way only.
 //!
-//! A signature covers a text, not the values that it was made of. Where a value may contain what ends it, or stands beside
-//! another one, whoever has a signed text can cut it otherwise and present other values under the same signature. Each
-//! template becomes an automaton over the texts that it gives; what a profile requires of a value narrows what that may
-//! contain. A profile whose texts have two readings is refused, unless it says so.
+//! A signature covers a text, not the values that it was made of. Where a value may contain its own delimiter, or
+//! stands directly beside another one, whoever has a signed text can split it differently and present other values
+//! under the same signature. Each template becomes an automaton over the texts that it gives; what a profile requires
+//! of a value narrows what that may contain. A profile whose texts have two readings is refused, unless it says so.
 
 mod automaton;
 mod reader;

@@ -1,5 +1,5 @@
-//! Reads the templates of a profile into an automaton: what may stand at each place, as far as the profile, the format or
-//! the protocol says.
+//! Builds the automaton of a profile's templates: what each value may contain, as far as the profile, its format or the
+//! protocol says.
 
 use super::automaton::Automaton;
 use super::automaton::Class;

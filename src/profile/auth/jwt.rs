@@ -1,4 +1,4 @@
-//! `[auth.jwt]`.
+//! `[auth.jwt]`: which JWTs (RFC 7519) prove a request, and where they stand.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

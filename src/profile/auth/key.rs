@@ -1,4 +1,4 @@
-//! How the text of secrets becomes keys.
+//! How the text of a secret becomes key bytes: its prefix, its encoding, and a digest of it.
 
 use serde::Deserialize;
 use serde::de::Deserializer;

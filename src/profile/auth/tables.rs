@@ -1,4 +1,4 @@
-//! `[auth]` as it is written: one scheme, or a list of several.
+//! The TOML tables of `[auth]`, one scheme or a list of several, and their conversion.
 
 use serde::Deserialize;
 use serde::de::Deserializer;

@@ -1,4 +1,4 @@
-//! What of a request a template fixes: what nobody can change without changing the text.
+//! Which parts of a request a template covers, so that nobody can change them without changing its text.
 
 use super::Function;
 use super::Part;

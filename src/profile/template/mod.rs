@@ -1,4 +1,4 @@
-//! The bytes that a signature covers, and other composed values, as templates: `{timestamp}.{body}`.
+//! Templates for signed bytes and other composed values, such as `{timestamp}.{body}`: their parser and their parts.
 
 mod coverage;
 

@@ -1,5 +1,5 @@
-//! The API on the admin port: queued events are listed, shown, replayed and purged, and the store's file is copied and recovered,
-//! by whoever has the token. What it is like stands in `config/openapi.json`.
+//! The API on the admin port, for whoever has the token: lists, shows, replays and purges queued events, copies the
+//! store's file and recovers a damaged one. Described in `config/openapi.json`.
 
 mod request;
 mod response;

@@ -1,4 +1,4 @@
-//! Requests to the API: a filter with a place to go on at, as a query or as JSON.
+//! Parses requests to the API: a filter, a limit and a cursor, from a query or from JSON.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

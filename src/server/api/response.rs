@@ -1,4 +1,4 @@
-//! Answers of the API, as JSON.
+//! The API's answers as JSON.
 
 use base64::Engine as _;
 use serde_json::Map;

@@ -1,4 +1,4 @@
-//! What of an event is not shown, even to those who have the token: the credentials of its provider.
+//! Masks the credentials of providers in the events that the API shows.
 
 use std::borrow::Cow;
 use std::collections::HashMap;

@@ -4,12 +4,12 @@ use crate::store::Record;
 use crate::store::SourceTag;
 use crate::verify::identity::Key;
 
-/// Bytes of an entry, whatever it says.
+/// Bytes of an entry of any kind.
 pub const ENTRY: usize = 28;
 /// The version of the format that is written, and the latest that is read.
 pub const VERSION: u32 = 1;
 
-/// What the key of a header is.
+/// What a header has in the place of the key.
 const MAGIC: [u8; 16] = *b"doorward-dedupe\n";
 const SEGMENT: u32 = 1;
 const SNAPSHOT: u32 = 2;
@@ -28,7 +28,7 @@ pub enum Kind {
 /// An entry of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Entry {
-    /// The first one.
+    /// The first entry of a file.
     Header {
         /// The version of the format.
         version: u32,

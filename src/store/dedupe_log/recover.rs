@@ -1,4 +1,4 @@
-//! Opening a dedupe log: which of its files are current, and the records in them.
+//! Opens an existing dedupe log: which of its files are current, and the records in them.
 
 use std::fs::File;
 use std::io;

@@ -1,4 +1,5 @@
-//! The log alone, with limits of a few records: what it remembers, how large it gets, what failures leave.
+//! Tests of the dedupe log alone, with limits of a few records: what it remembers, how large it gets, what is left
+//! after failures.
 
 use std::collections::HashMap;
 use std::fs;

@@ -1,4 +1,5 @@
-//! The thread of a dedupe log: syncs what was appended, and replaces the files by a snapshot when they are too large or damaged.
+//! The thread of a dedupe log: syncs what was appended, and replaces the files by a snapshot when they are too large or
+//! damaged.
 
 use std::io;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! The scripts of claims and dedupe records, and what they are told: each is one step of Redis, and may be repeated by the
-//! same attempt.
+//! The Lua scripts of claims and dedupe records, and their arguments. Each is atomic, and may be repeated by the same
+//! attempt.
 
 use std::sync::LazyLock;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Dedupe records in Redis: claims, and what is finished.
+//! Claims and dedupe records in Redis, and their retries in the background.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

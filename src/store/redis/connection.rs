@@ -1,4 +1,4 @@
-//! One connection to Redis for one worker, made again whenever it breaks or turns out to lead to a replica.
+//! One connection to Redis for one worker, made again when it breaks or turns out to lead to a replica.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -61,7 +61,7 @@ impl Failed {
         Self { refused: true, ..Self::unheard(why) }
     }
 
-    /// It may be done.
+    /// Redis may have done what it was told.
     pub(crate) fn in_doubt(why: impl Into<String>) -> Self {
         Self { perhaps_done: true, ..Self::unheard(why) }
     }
@@ -190,7 +190,7 @@ pub(crate) fn leads_nowhere(error: &RedisError) -> bool {
     error.is_io_error() || error.is_unrecoverable_error() || takes_no_writes
 }
 
-/// What a connection is told with.
+/// Where the task that connects publishes new connections.
 struct Link {
     sender: Arc<watch::Sender<Option<Numbered>>>,
     /// The number of the newest connection; it outlives the task that makes them.

@@ -1,5 +1,5 @@
-//! Finds the server that takes writes: the one that was named, the one that sentinels name, or the node of a cluster where
-//! the keys are.
+//! Finds the Redis server that accepts writes: the configured one, the master that sentinels name, or the node of a
+//! cluster that has the keys.
 
 use std::time::Duration;
 

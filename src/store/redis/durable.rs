@@ -1,8 +1,9 @@
-//! Writes that count only when they are safe: on disk, or on replicas.
+//! Writes to Redis that are answered only when they are durable: on disk, or on replicas.
 //!
-//! `WAIT` and `WAITAOF` speak of what their own connection has written, and block it. So these writes have a connection of
-//! their own, and go in groups: what arrives while one group is under way is the next one, and waits for one confirmation.
-//! A script that only finds what an earlier attempt has written must write too, or else its confirmation says nothing.
+//! `WAIT` and `WAITAOF` cover what their own connection has written, and block it. So these writes have a connection of
+//! their own, and go in groups: calls that arrive while one group is written form the next one, and share one
+//! confirmation. A script that only finds what an earlier attempt has written must write too, or else its confirmation
+//! says nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

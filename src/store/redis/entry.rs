@@ -1,4 +1,4 @@
-//! Messages as entries of a stream, and deliveries as scripts answer them.
+//! Encodes messages as entries of a stream, and decodes the entries and deliveries that scripts return.
 
 use std::borrow::Cow;
 use std::sync::Arc;

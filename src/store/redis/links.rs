@@ -1,4 +1,4 @@
-//! The connections of one runtime, each made when it is first used.
+//! The connections of one runtime to Redis, one for each purpose, each made when it is first used.
 
 use std::collections::HashMap;
 use std::sync::Mutex;

@@ -1,13 +1,16 @@
 //! Claims, dedupe records, messages and deliveries in Redis, shared by all gateways that use the same one.
 //!
-//! All keys of a source have one tag, so that each step is one script. Redis keeps the time, so that gateways need no common clock.
+//! All keys of a source have one hash tag, so that each step is one script. Scripts use the clock of Redis, so that
+//! gateways need no common clock.
 //!
-//! - A dedupe record holds `P` and the token of the attempt that claims the event, or `D` and the token of the attempt that finished
-//!   it. That of an event whose type was not wanted, and is not signed, holds `I` and what stands for the type.
-//! - A message is an entry of the stream `events`, which is an ordered list with access by id. Each of its deliveries is in one place of
-//!   its destination: never taken, due (a claim is a due time too: its deadline), blocked behind its lane, or finished.
-//! - What a gateway has taken is claimed until the deadline, which also names the claim. Nobody takes over: what is not settled by then
-//!   is due again.
+//! - A dedupe record holds `P` and the token of the attempt that claims the event, or `D` and the token of the attempt
+//!   that finished it. That of an event whose type was not wanted, and is not signed, holds `I` and a hash that
+//!   includes the type.
+//! - A message is an entry of the stream `events`, which is an ordered list with access by id. Each of its deliveries
+//!   is in one place among the keys of its destination: never taken, due (a claim is a due time too: its deadline),
+//!   blocked behind its lane, or finished.
+//! - A delivery that a gateway has taken is claimed until a deadline, which also names the claim. No gateway takes over
+//!   a claim: what is not settled by then is due again.
 
 mod admin;
 mod claim_scripts;

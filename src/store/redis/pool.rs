@@ -12,9 +12,9 @@ pub(super) struct Pool(Arc<watch::Sender<Shared>>);
 
 #[derive(Default)]
 struct Shared {
-    /// By address.
+    /// The newest connection to each node, by address.
     nodes: HashMap<String, Numbered>,
-    /// How many there have been.
+    /// The number of connections made so far.
     count: u64,
 }
 
@@ -22,7 +22,7 @@ struct Shared {
 #[derive(Clone)]
 pub(super) struct Numbered {
     pub(super) connection: MultiplexedConnection,
-    /// Grows with each.
+    /// Grows with each new connection.
     pub(super) number: u64,
 }
 

@@ -1,4 +1,5 @@
-//! What one process knows of one queue: what it has in hand, and which outcomes it still has to record.
+//! What one process knows of one queue: the deliveries that it has in hand, and the outcomes that are not recorded in
+//! Redis yet.
 
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -115,9 +116,9 @@ pub(super) struct Unrecorded {
 pub(super) enum Ending {
     /// An attempt was made.
     Attempted(Outcome),
-    /// None was.
+    /// No attempt was made.
     Released,
-    /// It cannot be read.
+    /// The message cannot be read.
     Damaged(Outcome),
 }
 

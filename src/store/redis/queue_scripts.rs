@@ -1,4 +1,5 @@
-//! The scripts of queues. Each moves deliveries in one step, so that none is lost between two, and may be repeated.
+//! The Lua scripts of queues. Each moves deliveries atomically, so that none is lost between two places, and may be
+//! repeated.
 
 use std::sync::LazyLock;
 

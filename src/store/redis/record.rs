@@ -1,5 +1,6 @@
-//! What is known of a delivery that was tried, as Redis keeps it: `STATE ATTEMPTS,BEFORE,REPLAYED,SETTLED,STATUS;FAILURES` without
-//! the space. What is not known is empty; times are in milliseconds.
+//! The record of a delivery that was attempted, as Redis keeps it: `STATE
+//! ATTEMPTS,BEFORE,REPLAYED,SETTLED,STATUS;FAILURES` without the space. What is not known is empty; times are in
+//! milliseconds since 1970.
 
 use std::fmt::Display;
 
@@ -29,7 +30,7 @@ pub(super) fn letter(state: State) -> Option<char> {
 }
 
 impl Record {
-    /// That of a delivery that was never tried.
+    /// The record of a delivery that was never attempted.
     pub(super) fn first() -> Self {
         Self { state: State::Queued, tries: Tries::default(), settled: None, status: None }
     }
@@ -45,7 +46,7 @@ impl Record {
         Self { state, tries, settled: Some(settled), status }
     }
 
-    /// As it is kept, without the state.
+    /// The text of the record without the state.
     pub(super) fn without_state(&self) -> String {
         let Self { tries, settled, status, .. } = self;
         format!(

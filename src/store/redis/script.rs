@@ -1,4 +1,4 @@
-//! Scripts, which Redis runs in one step, and calls of them.
+//! Lua scripts, which Redis runs atomically, and calls of them as `EVALSHA` or `EVAL`.
 
 use redis::Cmd;
 use redis::ErrorKind;

@@ -1,5 +1,5 @@
-//! What is done for queues beside being asked: outcomes are recorded, somebody looks whether there is something to take that others
-//! have left, and what is past its time is deleted.
+//! The background tasks of queues in Redis: recording outcomes, polling for deliveries that other gateways have left,
+//! and deleting what is past its retention.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ const TRIMMED: u32 = 200;
 /// Parts of a sweep between two looks.
 const MAX_PARTS: usize = 200;
 
-/// Where tasks run, from when they do.
+/// The runtime on which the background tasks run; none before they are started.
 #[derive(Debug, Default)]
 pub(super) struct Upkeep(Mutex<Option<Worker>>);
 
@@ -59,7 +59,7 @@ struct Worker {
     again: Weak<Again>,
 }
 
-/// Where a round of deletion is.
+/// The progress of a round of retention.
 #[derive(Debug, Default)]
 struct Sweep {
     /// The message behind which it goes on; nothing before a round.

@@ -1,4 +1,4 @@
-//! Addresses of Redis: of one server, of a cluster, of a server that sentinels watch.
+//! URLs of Redis: of one server, of a cluster, or of a server that sentinels watch.
 
 use redis::ConnectionAddr;
 use redis::ConnectionInfo;

@@ -1,4 +1,4 @@
-//! Lists deliveries in the file, shows messages, replays and purges them.
+//! Lists, shows, replays and purges deliveries in the SQLite file.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Copies the file of a running gateway and its dedupe records to another folder.
 //!
-//! SQLite copies pages in steps on the connection of the writer, between its batches: what the writer changes meanwhile, SQLite
-//! writes to the copy too, so that a copy ends under load and is of the moment of its last step.
+//! SQLite copies pages in steps on the connection of the writer, between its batches: what the writer changes
+//! meanwhile, SQLite writes to the copy too, so that a copy ends under load and has the state of its last step.
 
 use std::fs;
 use std::fs::File;

@@ -1,4 +1,4 @@
-//! A batch while it is written, and what follows its commit.
+//! One batch of the writer: the messages, outcomes and commands that share a transaction, and what follows its commit.
 
 use std::collections::BTreeSet;
 use std::collections::VecDeque;
@@ -29,7 +29,7 @@ use crate::store::State;
 pub(super) struct Work {
     shared: Arc<Shared>,
     pub(super) batch: Batch,
-    /// What follows the commit.
+    /// Dedupe records that are added after the commit.
     records: Vec<Record>,
     last: Option<i64>,
     arrived: Vec<(i64, Arc<Message>)>,

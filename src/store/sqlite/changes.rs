@@ -1,4 +1,5 @@
-//! What a command changes, beside the rows that it writes: reported to the writer, which follows up after the commit.
+//! The changes of an operator's command that the writer has to act on after the commit, besides the rows that it
+//! writes.
 
 use crate::base::time::Moment;
 use crate::store::Record;
@@ -30,7 +31,7 @@ pub(super) struct Change {
 }
 
 impl Changes {
-    /// Nothing yet.
+    /// No changes yet.
     pub(super) fn new(now: Moment, due: i64, last: i64) -> Self {
         Self { now, due, last, stored: false, moved: Vec::new(), records: Vec::new() }
     }

@@ -1,4 +1,4 @@
-//! Looks for damage in a file that no gateway has open: it is only read.
+//! Checks a file that no gateway has open, and the dedupe log beside it, for damage. Read-only.
 
 use std::fs;
 use std::fs::File;

@@ -1,4 +1,5 @@
-//! The connections beside the writer's, which are closed and opened anew when the writer has failed.
+//! The connections besides the writer's (for taking deliveries, for operators, for checkpoints), which are closed and
+//! opened again when the writer has failed.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -52,7 +53,7 @@ impl Slot {
         self.using.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Uses it; `None` when there is none.
+    /// Calls `act` with the connection; `None` when there is none.
     pub(super) fn with<T>(&self, act: impl FnOnce(&Connection) -> T) -> Option<T> {
         let connection = self.lock();
         let connection = connection.as_ref()?;

@@ -1,4 +1,4 @@
-//! What an error of SQLite means for the file.
+//! Classifies SQLite errors by what they mean for the file: try again, damaged, or in doubt.
 
 use rusqlite::ErrorCode;
 use rusqlite::ffi;
@@ -8,7 +8,7 @@ use rusqlite::ffi;
 pub(super) enum Fault {
     /// Something keeps the file from being written that may pass by itself: nothing was written, and it is tried again.
     Passing,
-    /// What is in the file is not what was written.
+    /// The file is damaged: what is in it is not what was written.
     Damage,
     /// What was written may not be on the disk: the file is read anew.
     Lost,

@@ -1,5 +1,5 @@
-//! Keeps the WAL short: checkpoints move its frames into the file, on a thread and a connection of their own while the writer
-//! goes on; where that is not enough, the writer waits for one that lets the WAL restart.
+//! Keeps the WAL short: checkpoints move its frames into the file, on a thread and a connection of their own while the
+//! writer goes on; where that is not enough, the writer waits for a checkpoint after which the WAL restarts.
 
 use std::sync::Arc;
 use std::sync::Condvar;
@@ -156,7 +156,7 @@ impl Housekeeper {
         Ok(state.frames < self.limits.refuse_frames)
     }
 
-    /// Ends it.
+    /// Ends [`Self::run`].
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.more.notify_one();

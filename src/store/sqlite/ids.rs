@@ -1,10 +1,10 @@
-//! How ids of messages and states of deliveries are written.
+//! How message ids and delivery states are encoded as integers in the file.
 
 use crate::base::time::Moment;
 use crate::store::MessageId;
 use crate::store::State;
 
-/// Ids of one millisecond.
+/// The number of ids in one millisecond.
 const PER_MILLISECOND: i64 = 4096;
 
 /// How a state is written.

@@ -1,4 +1,5 @@
-//! Compares the file with the dedupe log beside it when it is opened, and adds to the log what it has lost.
+//! Compares the file with the dedupe log beside it when it is opened: logs what either has lost, and restores the log's
+//! keys from the file.
 
 use std::path::Path;
 

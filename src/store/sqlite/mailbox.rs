@@ -1,4 +1,4 @@
-//! The mailbox of the writer: what it writes in its next batch, and whether it can write at all.
+//! The writer's input: what goes into its next batch, whether it can write at all, and the replies to those who wait.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,9 +1,10 @@
 //! Messages and deliveries in a SQLite file, and dedupe records in memory and in a log beside the file.
 //!
-//! One thread, the writer, writes the file: a message, its deliveries and the keys that keep it from being stored twice come in one
-//! transaction, and all that came while the previous batch was written share one fsync. What is not queued touches the dedupe log
-//! alone. After a failed write everything is read anew from the disk before the next answer; a damaged file is set aside, and a fresh
-//! one takes its place. The file is locked for this process, and the lock covers its log.
+//! One thread, the writer, writes the file: a message, its deliveries and its dedupe keys are written in one
+//! transaction, and all that arrived while the previous batch was written shares one fsync. Events that are not queued
+//! touch the dedupe log alone. After a failed write everything is read again from the disk before the next answer; a
+//! damaged file is set aside (quarantine), and an empty one takes its place. The file is locked for this process, and
+//! the lock covers its log.
 
 mod admin;
 mod backup;
@@ -94,7 +95,7 @@ pub struct Sqlite {
     /// The housekeeper, the writer and the dedupe log's; none when it is closed.
     threads: Mutex<Option<[JoinHandle<()>; 3]>>,
     min_free: u64,
-    /// What goes on with the next call.
+    /// A recovery that goes on with the next call.
     recovery: tokio::sync::Mutex<Option<Recovery>>,
 }
 

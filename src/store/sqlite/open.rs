@@ -1,4 +1,4 @@
-//! Opens the file: locks it for this process, checks or makes its layout, and sets a damaged one aside.
+//! Opens the file: locks it for this process, checks or creates its schema, and sets a damaged file aside (quarantine).
 
 use std::fs;
 use std::fs::File;
@@ -39,7 +39,7 @@ pub(super) enum Failure {
     Layout(i64),
     /// It is a SQLite file of another program.
     Foreign,
-    /// Said already.
+    /// Any other reason, in words for the operator.
     Other(String),
 }
 

@@ -1,8 +1,9 @@
-//! The claims of one queue, in memory: which of its deliveries this process has in hand, and which are ready to be taken.
+//! The claims of one queue, in memory: which of its deliveries this process has in hand, and which are ready to be
+//! taken.
 //!
-//! The file is the truth. A delivery is claimed from the moment when the writer has read that it may be attempted until its outcome is
-//! committed; the writer alone adds and removes claims, between two commits. So whoever finds nothing here, and neither
-//! [`Need`]s a refill, knows that nothing may be attempted.
+//! The file is authoritative. A delivery is claimed from the moment when the writer has read that it may be attempted
+//! until its outcome is committed; only the writer adds and removes claims, between two commits. So when nothing is
+//! ready here, and no refill is needed ([`Need`]), nothing may be attempted.
 
 use std::collections::HashSet;
 use std::collections::VecDeque;
@@ -27,11 +28,11 @@ pub(super) struct Entry {
 /// Whether the writer has to refill a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Need {
-    /// No.
+    /// No refill is needed.
     Nothing,
     /// Yes, but there is something to take until it has.
     Soon,
-    /// Yes, and until then nothing is known.
+    /// A refill is needed before anything can be taken.
     Now,
 }
 
@@ -71,7 +72,7 @@ struct Inner {
 }
 
 impl Claims {
-    /// Of a queue that was not read yet.
+    /// The claims of a queue that was not read yet.
     pub(super) fn new(ahead: usize) -> Self {
         Self { ahead: ahead.max(1), inner: Mutex::new(Inner { more: true, ..Inner::default() }) }
     }

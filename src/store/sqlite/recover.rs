@@ -1,6 +1,6 @@
-//! Imports what a quarantined file still says into the present one, part by part, while the gateway serves.
+//! Imports what can be read of a quarantined file into the present one, part by part, while the gateway serves.
 //!
-//! The file is only read. Tables are walked by their primary keys; what cannot be read is jumped over.
+//! The file is only read. Tables are walked by their primary keys, over whatever cannot be read.
 
 use std::collections::HashMap;
 use std::fs;
@@ -81,7 +81,7 @@ pub(super) struct Recovery {
 #[derive(Debug, Default)]
 struct Present {
     keys: HashMap<Key, i64>,
-    /// Up to this message.
+    /// The keys of messages up to this one have been read.
     scanned: i64,
 }
 
@@ -110,7 +110,7 @@ struct Delivered {
 
 /// What somebody can do with a file that is not read to its end.
 const MORE: &str = "`sqlite3 FILE .recover` may find more in it";
-/// All that is walked.
+/// The tables that are walked, by their primary keys.
 const TABLES: [&str; 2] = ["SELECT id FROM messages", "SELECT message FROM deliveries NOT INDEXED"];
 const DELIVERY: &str = "destination, state, attempts, before_replay, settled, due, replayed, lane, status, failures";
 
@@ -531,7 +531,7 @@ fn deliver(
 }
 
 impl Delivered {
-    /// One of which nothing is known.
+    /// A delivery of which nothing is known.
     fn lost(changes: &Changes) -> Self {
         let at = changes.now;
         let failed = FailedAttempt { at, ms: 0, status: None, reason: RECORD_LOST.to_owned(), answer: String::new() };

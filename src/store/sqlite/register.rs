@@ -1,4 +1,4 @@
-//! Destinations become known: their rows, and their queues in memory.
+//! Registers destinations: their rows in the file, and their queues in memory.
 
 use std::sync::Arc;
 

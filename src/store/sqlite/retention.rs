@@ -1,5 +1,5 @@
-//! Deletes messages whose deliveries are all done and past their time: in proportion to what is written, so that the file does not
-//! grow, and in small parts, so that nobody waits for long.
+//! Deletes messages whose deliveries are all done and past their retention: in proportion to what is written, so that
+//! the file does not grow, and in small parts, so that nothing waits for long.
 
 use std::collections::HashMap;
 use std::time::Duration;

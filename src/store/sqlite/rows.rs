@@ -1,4 +1,4 @@
-//! Messages as they are written to rows and read from them.
+//! Writes messages to rows and reads them back.
 
 use bytes::Bytes;
 use http::Method;

@@ -1,4 +1,4 @@
-//! The layout of the file, and whose a file is that is there already.
+//! The schema of the file and its version, and whether an existing file is Doorward's.
 
 use rusqlite::Connection;
 
@@ -69,11 +69,11 @@ const LAYOUT: &str = "
 /// Whose a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Owner {
-    /// Nobody's: it is empty.
+    /// The file is empty.
     Nobody,
     /// Of a gateway, with a layout of this number.
     Doorward(i64),
-    /// Of another program.
+    /// The file is another program's.
     Other,
 }
 

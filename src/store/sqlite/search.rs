@@ -1,4 +1,5 @@
-//! Finds the deliveries in the file that a filter means, in the order of their messages, by looks of bounded length.
+//! Finds the deliveries in the file that a filter selects, in the order of their messages; rows and time of each call
+//! are bounded.
 
 use std::time::Duration;
 use std::time::Instant;
@@ -27,11 +28,11 @@ pub(super) struct Search<'f> {
     pub(super) direction: Direction,
     /// The message behind which it begins.
     pub(super) after: Option<i64>,
-    /// About so many deliveries are found.
+    /// About how many deliveries are found at most.
     pub(super) limit: usize,
-    /// About so many are looked at.
+    /// About how many rows are scanned at most.
     pub(super) max_scanned: i64,
-    /// About so long.
+    /// About how long the search may take.
     pub(super) max_time: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! What the handle of a file, its writer and its housekeeper share.
+//! The state that the handle of a file, its writer and its housekeeper share.
 
 use std::collections::HashMap;
 use std::collections::VecDeque;

@@ -1,4 +1,4 @@
-//! Starts a store: opens the file and its log, and the threads that write them.
+//! Starts a SQLite store: opens the file and its log, and starts the threads that write them.
 
 use std::fs;
 use std::fs::File;

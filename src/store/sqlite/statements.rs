@@ -1,5 +1,5 @@
-//! The SQL of all that is done for each message and delivery. Every query names its index and repeats the index's condition, so
-//! that one that would scan a table cannot be prepared; a test holds the plans.
+//! The SQL that runs for each message and delivery. Every query names its index and repeats the index's condition, so
+//! that one that would scan a table cannot be prepared; a test checks the plans.
 
 use rusqlite::CachedStatement;
 use rusqlite::Connection;

@@ -1,4 +1,5 @@
-//! What a take has claimed, on its way to the one who takes: with its message, or back.
+//! Deliveries between their claim and the dispatcher: they get their messages from memory or from the file, or go back
+//! to their queue.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

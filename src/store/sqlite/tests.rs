@@ -1,4 +1,4 @@
-//! Tests of the store as a whole, with real files.
+//! Tests of the SQLite store as a whole, with real files.
 
 use std::path::Path;
 use std::path::PathBuf;

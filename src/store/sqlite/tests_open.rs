@@ -1,4 +1,4 @@
-//! Tests of opening files: whose they are, whether they are damaged, and what of them and their logs is older.
+//! Tests of opening files: foreign, damaged, and older than their log, or the log older than they are.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,4 +1,4 @@
-//! Whether what is written to a folder outlives the machine or the pod, as far as the mounts tell.
+//! Whether a folder is lost with the machine or the pod, as far as the mounts tell (tmpfs, `emptyDir`).
 //! <https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html>
 
 use std::fs;

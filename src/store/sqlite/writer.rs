@@ -1,7 +1,8 @@
-//! The writer: the one thread that writes the file. What came while it wrote a batch is the next batch, with one fsync (group commit).
+//! The writer: the one thread that writes the file. What arrives while it writes a batch forms the next batch, with one
+//! fsync (group commit).
 //!
-//! When a write fails, the thread is started again, and everything is read anew from the disk before the next answer. Where the
-//! file is damaged, it is set aside (quarantine), and a fresh one takes its place.
+//! When a write fails, the thread is restarted, and everything is read again from the disk before the next answer. A
+//! damaged file is set aside (quarantine), and an empty one takes its place.
 
 use std::collections::BTreeSet;
 use std::collections::HashMap;

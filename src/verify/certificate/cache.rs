@@ -1,10 +1,10 @@
-//! A cache of certificates, which it fetches itself: with negative entries, and a bounded queue of what is to be fetched.
+//! A cache of certificates, which it fetches itself: with negative entries, and a bounded queue of addresses to fetch.
 //!
-//! Whoever sends a request can name an address that was never heard of before, and until it has been asked nobody can tell
-//! whether there is a certificate. So what such requests cost is bounded, and it is theirs alone: certificates that a
-//! signature was right by are fetched again on an account of their own, and stay in use when that fails. Other addresses wait
-//! in a queue, each one once however many requests name it; a request that does not wait so long finds the certificate when
-//! it comes again.
+//! Any request can name an address that is not known yet, and only a fetch shows whether there is a certificate. So the
+//! fetches that such requests cause are bounded, and separate from others: certificates that have verified a signature
+//! are renewed under a limit of their own, and stay in use when that fails. Unknown addresses wait in a queue, each
+//! once however many requests name it; a request that does not wait so long finds the certificate when it is sent
+//! again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ pub struct Limits {
     pub at_once: usize,
     /// How many of them are asked as fast as they answer, before they are asked one per `interval`.
     pub burst: u32,
-    /// See `burst`.
+    /// The least time between two fetches after the first `burst`.
     pub interval: Duration,
     /// Longest that a request waits.
     pub patience: Duration,
@@ -83,11 +83,11 @@ pub(super) struct Cache {
     reader: Reader,
     limits: Limits,
     state: Mutex<State>,
-    /// For addresses whose certificate no signature was right by.
+    /// Permits to fetch addresses whose certificate has not verified a signature.
     asking: Semaphore,
-    /// For the others.
+    /// Permits to renew certificates that have verified a signature.
     renewing: Semaphore,
-    /// For requests that wait.
+    /// Permits for requests that wait.
     waiters: Semaphore,
     fetches: Background,
 }

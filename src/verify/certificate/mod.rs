@@ -1,7 +1,7 @@
 //! Keys from certificates that requests name: which addresses may be named, and what a certificate has to be.
 //!
-//! The host is authenticated by TLS, which is what makes the certificate the provider's. Providers publish the certificate
-//! alone, without what it was issued by, so that nothing else could be followed to a root.
+//! The host is authenticated by TLS, which makes the certificate the provider's. Providers publish the certificate
+//! alone, without those of its issuers, so that there is no chain to a root that could be verified.
 
 mod cache;
 mod queue;

@@ -1,4 +1,4 @@
-//! The queue of addresses that wait to be asked, and who has to go when it is full.
+//! The queue of certificate addresses to fetch, and which one is dropped when it is full.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;

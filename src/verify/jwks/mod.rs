@@ -1,7 +1,7 @@
-//! The keys that an issuer publishes (RFC 7517), fetched from a configured address only, and kept.
+//! The JWK set (RFC 7517) of an issuer, fetched from a configured address only, and cached.
 //!
-//! Refreshed in the background, and at once (but only once per [`Limits::cooldown`]) when a token names an unknown key. A
-//! good set is never replaced by an empty or unreadable one; it is served stale for [`Limits::stale`]. Never more than
+//! Refreshed in the background, and at once (but only once per [`Limits::cooldown`]) when a token names an unknown key.
+//! A good set is never replaced by an empty or unreadable one; it is used stale for [`Limits::stale`]. Never more than
 //! [`Limits::per_minute`] fetches a minute, whatever senders do.
 
 mod set;
@@ -63,7 +63,7 @@ impl Default for Limits {
     }
 }
 
-/// See [`Limits::cooldown`].
+/// The default of [`Limits::cooldown`].
 pub const COOLDOWN: Duration = Duration::from_secs(30);
 /// Most keys of one set whose being left out is logged one by one.
 const MAX_TOLD: usize = 64;

@@ -1,4 +1,4 @@
-//! JWK sets (RFC 7517 section 5): which of their keys are taken, and why the others are not.
+//! Parses JWK sets (RFC 7517 section 5): which of their keys are usable, and why the others are not.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;

@@ -1,4 +1,5 @@
-//! What `jsonwebtoken` needs to know: keys, the one algorithm, and that the claims are not its business.
+//! What `jsonwebtoken` verifies signatures with: configured keys, the token's header and the one algorithm. It does not
+//! check claims.
 
 use base64::Engine as _;
 use jsonwebtoken::DecodingKey;

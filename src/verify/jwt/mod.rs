@@ -1,5 +1,5 @@
-//! Tokens that are JWTs (RFC 7519), verified as RFC 8725 asks: one algorithm pinned by the profile, keys from the
-//! configured places only, and every claim that is configured required.
+//! Verifies JWTs (RFC 7519) as RFC 8725 asks: one algorithm set by the profile, keys from configured places only, and
+//! every claim that is configured required.
 
 mod decode;
 

@@ -1,4 +1,4 @@
-//! Lists the deliveries in Redis, shows them, replays them and purges them.
+//! Lists, shows, replays and purges deliveries in Redis.
 
 mod search;
 

@@ -1,4 +1,4 @@
-//! Finds deliveries in Redis that a filter means, without looking at all of them at once.
+//! Finds the deliveries in Redis that a filter selects, in steps of bounded size.
 
 use redis::Value;
 
