@@ -14,18 +14,18 @@ pub mod http;
 pub mod extract;
 pub mod verify;
 pub mod sign;
-// An event that is believed: what is stored of it, and where it goes.
+// A verified event: what is stored of it, and where it goes.
 pub mod message;
 pub mod store;
 pub mod dedup;
 pub mod target;
 pub mod dispatch;
-// What joins it.
+// Configured sources, and what is done with their requests.
 pub mod source;
 pub mod config;
 pub mod explain;
 pub mod telemetry;
 pub mod gateway;
-// The edges.
+// The process, and its commands.
 pub mod server;
 pub mod cli;

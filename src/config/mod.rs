@@ -3,12 +3,12 @@
 
 mod admin;
 mod judge;
-mod judged;
+mod single_source;
 mod layers;
 mod lint;
 mod queue;
 mod section;
-mod shared;
+mod shared_secrets;
 mod source;
 mod store;
 
@@ -40,7 +40,7 @@ use self::section::word;
 pub use admin::Admin;
 pub use judge::Judge;
 pub use judge::Replays;
-pub use judged::Judged;
+pub use single_source::Judged;
 pub use store::Store;
 
 /// Everything the gateway needs to know.

@@ -18,7 +18,7 @@ use super::section::duration;
 use super::section::flag;
 use super::section::size;
 use super::section::word;
-use super::shared::Holdings;
+use super::shared_secrets::Holdings;
 use crate::base::problem::closest;
 use crate::base::secret::Secret;
 use crate::base::secret::SecretRef;

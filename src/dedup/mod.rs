@@ -6,15 +6,15 @@
 //! may cause a duplicate, never a loss.
 
 mod claims;
-mod firsts;
+mod first_seen;
 mod single_flight;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use self::claims::Entry;
-pub use self::firsts::First;
-pub use self::firsts::Firsts;
+pub use self::first_seen::First;
+pub use self::first_seen::Firsts;
 pub use self::single_flight::Leader;
 pub use self::single_flight::SingleFlight;
 use crate::message::Keys;

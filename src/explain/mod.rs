@@ -4,7 +4,7 @@
 mod capture;
 mod mistakes;
 mod order;
-mod rewritten;
+mod json_styles;
 mod steps;
 mod token;
 mod words;

@@ -2,9 +2,9 @@
 
 use serde_json::value::RawValue;
 
-use super::rewritten::MAX_BODY;
-use super::rewritten::Node;
-use super::rewritten::usual;
+use super::json_styles::MAX_BODY;
+use super::json_styles::Node;
+use super::json_styles::usual;
 
 /// Fewest members whose order says anything: two are sorted by chance half of the time.
 const FEWEST: usize = 3;

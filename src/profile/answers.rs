@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::Deserializer;
 use serde::de::Error as _;
 
-use super::read;
+use super::deserialize;
 
 /// `[answers]`: what each outcome is answered with.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -100,6 +100,6 @@ impl<const MIN: u16, const MAX: u16> TryFrom<i64> for Status<MIN, MAX> {
 
 impl<'de, const MIN: u16, const MAX: u16> Deserialize<'de> for Status<MIN, MAX> {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        read::number(input, MIN.into()..=MAX.into())?.try_into().map_err(D::Error::custom)
+        deserialize::number(input, MIN.into()..=MAX.into())?.try_into().map_err(D::Error::custom)
     }
 }

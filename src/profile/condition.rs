@@ -2,10 +2,10 @@
 
 use serde::Deserializer;
 
+use super::deserialize;
+use super::deserialize::written_as;
 use super::place::Place;
 use super::place::place_table;
-use super::read;
-use super::read::written_as;
 use super::template::Template;
 
 /// A statement about one place of a request: `{ query = "hub.mode", equals = "subscribe" }`.
@@ -51,7 +51,7 @@ place_table!(ConditionTable {
 const LONGEST: i64 = 1_000_000;
 
 fn length<'de, D: Deserializer<'de>>(input: D) -> Result<Option<usize>, D::Error> {
-    read::number(input, 0..=LONGEST).map(|length| usize::try_from(length).ok())
+    deserialize::number(input, 0..=LONGEST).map(|length| usize::try_from(length).ok())
 }
 
 written_as!(Condition, ConditionTable, "a condition such as { header = \"X-Name\", equals = \"…\" }");

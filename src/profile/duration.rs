@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde::Deserializer;
 
-use super::read;
+use super::deserialize;
 
 fn parse(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{text:?} is not a duration such as \"5m\": {error}"))
@@ -13,7 +13,7 @@ fn parse(text: &str) -> Result<Duration, String> {
 
 /// Reads a duration that is required.
 pub(super) fn required<'de, D: Deserializer<'de>>(input: D) -> Result<Duration, D::Error> {
-    read::text(input, "a duration such as \"5m\"", parse)
+    deserialize::text(input, "a duration such as \"5m\"", parse)
 }
 
 /// Reads a duration that may be missing.

@@ -3,11 +3,11 @@
 use serde::Deserialize;
 use serde::Deserializer;
 
+use super::deserialize;
+use super::deserialize::written_as;
 use super::place::Holder;
 use super::place::Place;
 use super::place::place_table;
-use super::read;
-use super::read::written_as;
 use crate::base::json::Pointer;
 
 /// `[event]`.
@@ -146,7 +146,7 @@ place_table!(ReferenceTable {
 written_as!(Reference, ReferenceTable, "a place such as { json = \"/id\" }, or { first = [ … ] }");
 
 fn pointers<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Vec<Pointer>>, D::Error> {
-    read::texts(input, "a pointer such as \"/*/id\", or a list of them", Pointer::parse).map(Some)
+    deserialize::texts(input, "a pointer such as \"/*/id\", or a list of them", Pointer::parse).map(Some)
 }
 
 /// Where the list is into whose items the pointer leads; `None` when it leads into none, or into lists inside items.

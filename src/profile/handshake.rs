@@ -7,9 +7,9 @@ use serde::Deserialize;
 
 use super::answers::Status;
 use super::condition::Condition;
+use super::deserialize::written_as;
 use super::place::Place;
 use super::place::place_table;
-use super::read::written_as;
 use super::template::Template;
 
 /// One rule; the first whose conditions hold answers.

@@ -13,11 +13,11 @@ mod duration;
 mod event;
 mod handshake;
 mod hash;
-mod idle;
+mod ineffective_keys;
 mod library;
 mod lint;
 mod place;
-mod read;
+mod deserialize;
 mod retried;
 mod shipped;
 mod template;
@@ -192,7 +192,7 @@ pub struct Limits {
 
 fn size<'de, D: Deserializer<'de>>(input: D) -> Result<Option<ByteSize>, D::Error> {
     let size = |text: &str| text.parse().map_err(|_bad| format!("{text:?} is not a size such as \"1MiB\""));
-    read::text(input, "a size such as \"1MiB\"", size).map(Some)
+    deserialize::text(input, "a size such as \"1MiB\"", size).map(Some)
 }
 
 /// `[facts]`: what the provider publishes about its deliveries.
@@ -226,7 +226,7 @@ pub struct Network(IpNet);
 
 impl<'de> Deserialize<'de> for Network {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        read::text(input, "an address or a range such as \"192.0.2.0/24\"", |text| {
+        deserialize::text(input, "an address or a range such as \"192.0.2.0/24\"", |text| {
             let address = || text.parse::<IpAddr>().map(IpNet::from);
             let network = text.parse().or_else(|_range| address());
             network
@@ -264,9 +264,9 @@ impl Profile {
     /// # Errors
     /// What is wrong, with line, column and caret, for whoever wrote the file.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let mut profile: Self = toml::from_str(text).map_err(|error| read::explained(text, &error))?;
+        let mut profile: Self = toml::from_str(text).map_err(|error| deserialize::explained(text, &error))?;
         validate::validate(&profile)
-            .and_then(|()| idle::refuse(&profile))
+            .and_then(|()| ineffective_keys::refuse(&profile))
             .and_then(|()| ambiguity::prove(&mut profile))
             .map_err(|wrong| wrong.shown_in(text))?;
         Ok(profile)

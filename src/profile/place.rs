@@ -5,8 +5,8 @@ use http::HeaderName;
 use serde::Deserialize;
 use serde::Deserializer;
 
-use super::read;
-use super::read::written_as;
+use super::deserialize;
+use super::deserialize::written_as;
 use crate::base::json::Pointer;
 
 /// A place in a request.
@@ -249,7 +249,7 @@ place_table!(
 );
 
 pub(super) fn headers<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Vec<HeaderName>>, D::Error> {
-    read::texts(input, "a header name, or a list of them", header_name).map(Some)
+    deserialize::texts(input, "a header name, or a list of them", header_name).map(Some)
 }
 
 /// The name of a header that requests may have.

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde::Deserializer;
 use serde::de::Error as _;
 
-use super::read;
+use super::deserialize;
 
 /// The answers that a provider tries again on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,7 +77,7 @@ impl Retried {
 
 impl<'de> Deserialize<'de> for Retried {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        let entries = read::texts(input, "answers such as \"non-2xx\" or [\"5xx\", \"429\"]", Entry::parse)?;
+        let entries = deserialize::texts(input, "answers such as \"non-2xx\" or [\"5xx\", \"429\"]", Entry::parse)?;
         if !entries.is_empty() && entries.iter().all(|entry| matches!(entry, Entry::Never(_))) {
             return Err(D::Error::custom(
                 "says only what is not tried again, of nothing; write [\"non-2xx\", \"not 410\"], or [] where nothing is",

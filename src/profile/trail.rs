@@ -6,7 +6,7 @@ use std::ops::Range;
 use toml::de::DeTable;
 use toml::de::DeValue;
 
-use super::read;
+use super::deserialize;
 
 /// The keys and positions that lead to a value.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl Trail {
 
     /// A message under the line of the value, or of the last step to it that is there.
     pub(super) fn pointed(&self, text: &str, message: &str) -> String {
-        read::pointed(text, self.span(text).unwrap_or_default(), message)
+        deserialize::pointed(text, self.span(text).unwrap_or_default(), message)
     }
 
     /// The line of the value, or of the last step to it that is there; counted from 1.

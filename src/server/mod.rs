@@ -6,7 +6,7 @@ mod admin;
 mod api;
 mod connection;
 mod drain;
-mod edge;
+mod service;
 mod files;
 mod worker;
 

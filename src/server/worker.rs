@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use super::Failure;
 use super::Shared;
 use super::connection;
-use super::edge::Handler;
+use super::service::Handler;
 use crate::base::supervisor::Background;
 use crate::base::supervisor::Heartbeat;
 use crate::base::supervisor::Lost;

@@ -3,7 +3,7 @@
 
 mod draft;
 mod key;
-mod name;
+mod event_identity;
 mod splice;
 mod token;
 
@@ -114,10 +114,15 @@ pub struct Request {
 pub fn request(order: &Order<'_>) -> Result<Request, String> {
     let signer = Signer::new(order)?;
     let mut draft = Draft::new(order.profile, order.params, order.body, order.query)?;
-    let id = name::name(&mut draft, order)?;
+    let id = event_identity::name(&mut draft, order)?;
     signer.fulfil(&signer.require, &mut draft, &id)?;
     let members = signer.choose(&mut draft, &id)?;
-    name::mark(&mut draft, order, &members.iter().map(|member| &member.said.scheme).collect::<Vec<_>>(), &id)?;
+    event_identity::mark(
+        &mut draft,
+        order,
+        &members.iter().map(|member| &member.said.scheme).collect::<Vec<_>>(),
+        &id,
+    )?;
     // What is only sent along may be signed by others.
     let (signed, along): (Vec<_>, Vec<_>) =
         members.into_iter().partition(|member| matches!(member.said.scheme, Scheme::Signature(_) | Scheme::Jwt(_)));

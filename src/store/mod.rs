@@ -10,7 +10,7 @@ mod delivery;
 mod gauge;
 mod keyspace;
 mod page_cache;
-mod private;
+mod owner_only;
 mod records;
 pub mod redis;
 mod search;

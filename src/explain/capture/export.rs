@@ -12,7 +12,7 @@ use super::add;
 use super::wire;
 use crate::base::time::Format;
 use crate::base::time::Moment;
-use crate::explain::rewritten::Members;
+use crate::explain::json_styles::Members;
 
 /// The members of a JSON object, as they are written.
 type Object<'j> = HashMap<String, &'j RawValue>;

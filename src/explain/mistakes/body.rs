@@ -10,8 +10,8 @@ use super::Ways;
 use super::form;
 use super::text;
 use crate::explain::Case;
+use crate::explain::json_styles::rewritten;
 use crate::explain::order::reordered;
-use crate::explain::rewritten::rewritten;
 use crate::extract::mac;
 use crate::profile::Hash;
 

@@ -6,7 +6,7 @@ use http::header;
 
 use super::Hypothesis;
 use crate::explain::Case;
-use crate::explain::rewritten::MAX_BODY;
+use crate::explain::json_styles::MAX_BODY;
 use crate::http::content_coding::Coding;
 use crate::profile::ContentEncoding;
 

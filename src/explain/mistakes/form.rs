@@ -5,9 +5,9 @@ use http::header;
 use serde_json::value::RawValue;
 
 use super::Ways;
-use crate::explain::rewritten::MAX_BODY;
-use crate::explain::rewritten::Members;
-use crate::explain::rewritten::plainly;
+use crate::explain::json_styles::MAX_BODY;
+use crate::explain::json_styles::Members;
+use crate::explain::json_styles::plainly;
 
 /// What libraries leave as it is besides letters and digits: browsers and Java, RFC 3986 with Python, Go and Ruby, PHP,
 /// JavaScript, .NET.

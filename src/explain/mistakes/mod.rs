@@ -7,7 +7,7 @@ mod compressed;
 mod form;
 mod keys;
 mod place;
-mod plain;
+mod from_refusal;
 mod text;
 mod time;
 
@@ -74,7 +74,7 @@ pub(super) async fn cause(case: &Case, judge: &Judge, refusal: &Refusal, key_set
         }
     }
     let Some(failure) = doubtful(refusal) else {
-        return Cause { words: plain::told(case, refusal), proven: false };
+        return Cause { words: from_refusal::told(case, refusal), proven: false };
     };
     let mut tried = 0;
     for undone in candidates(case, failure) {
@@ -93,7 +93,7 @@ pub(super) async fn cause(case: &Case, judge: &Judge, refusal: &Refusal, key_set
     }
     match combined(case, failure, key_sets).await {
         Some(words) => Cause { words, proven: true },
-        None => Cause { words: plain::unexplained(case, failure, tried), proven: false },
+        None => Cause { words: from_refusal::unexplained(case, failure, tried), proven: false },
     }
 }
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::KeyForm;
+use crate::profile::deserialize;
 use crate::profile::duration;
 use crate::profile::place::Encoding;
 use crate::profile::place::PrefixedPlace;
-use crate::profile::read;
 
 /// `[auth.jwt]`. `exp` must be there and hold, unless `max_age` is said; `nbf` must hold where it is there.
 #[derive(Debug, Clone, Deserialize)]
@@ -23,10 +23,10 @@ pub struct Jwt {
     #[serde(default)]
     pub key: KeyForm,
     /// The issuers of which one must be named; the parameter of this name unless said otherwise.
-    #[serde(default, deserialize_with = "read::strings")]
+    #[serde(default, deserialize_with = "deserialize::strings")]
     pub issuer: Vec<String>,
     /// The audiences of which one must be named; the parameter of this name unless said otherwise.
-    #[serde(default, deserialize_with = "read::strings")]
+    #[serde(default, deserialize_with = "deserialize::strings")]
     pub audience: Vec<String>,
     /// Allowed difference between the issuer's clock and ours; 10 s unless said otherwise.
     #[serde(default = "default_leeway", deserialize_with = "duration::required")]

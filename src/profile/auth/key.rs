@@ -3,8 +3,8 @@
 use serde::Deserialize;
 use serde::de::Deserializer;
 
+use crate::profile::deserialize;
 use crate::profile::hash::Hash;
-use crate::profile::read;
 
 /// How the text of a secret becomes key bytes.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -40,7 +40,7 @@ impl KeyForm {
 }
 
 fn prefixes<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<String>, D::Error> {
-    read::texts(input, "a prefix such as \"whsec_\", or a list of them", |text| match text {
+    deserialize::texts(input, "a prefix such as \"whsec_\", or a list of them", |text| match text {
         "" => Err("is empty, and would stand before every secret; write a prefix such as \"whsec_\"".to_owned()),
         text => Ok(text.to_owned()),
     })

@@ -16,11 +16,11 @@ use super::Signature;
 use super::Token;
 use super::Verifier;
 use crate::profile::condition::Condition;
+use crate::profile::deserialize;
+use crate::profile::deserialize::written_as;
 use crate::profile::hash::Hash;
 use crate::profile::place::SignaturePlace;
 use crate::profile::place::place_table;
-use crate::profile::read;
-use crate::profile::read::written_as;
 use crate::profile::template::Template;
 
 #[derive(Deserialize)]
@@ -198,7 +198,7 @@ written_as!(
 );
 
 fn subjects<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<String>, D::Error> {
-    read::texts(input, "a common name such as \"sns.amazonaws.com\", or a list of them", |text| {
+    deserialize::texts(input, "a common name such as \"sns.amazonaws.com\", or a list of them", |text| {
         let several = text.split_ascii_whitespace().collect::<Vec<_>>();
         match several.as_slice() {
             [one] if *one == text => Ok(text.to_owned()),

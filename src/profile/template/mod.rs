@@ -6,12 +6,12 @@ use http::HeaderName;
 use serde::Deserialize;
 use serde::Deserializer;
 
+use super::deserialize;
 use super::hash::Hash;
 use super::place::Encoding;
 use super::place::Holder;
 use super::place::Place;
 use super::place::header_name;
-use super::read;
 use crate::base::json::Pointer;
 use crate::base::problem::closest;
 
@@ -128,7 +128,7 @@ impl Template {
 
 impl<'de> Deserialize<'de> for Template {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        read::texts(input, "a template such as \"{timestamp}.{body}\", or a list of its parts", part).map(Self)
+        deserialize::texts(input, "a template such as \"{timestamp}.{body}\", or a list of its parts", part).map(Self)
     }
 }
 

@@ -17,12 +17,12 @@ use super::entry::Kind;
 use super::entry::Scanner;
 use super::entry::VERSION;
 use crate::store::Record;
+use crate::store::owner_only;
+use crate::store::owner_only::beside;
+use crate::store::owner_only::folder;
+use crate::store::owner_only::remove_if_there;
+use crate::store::owner_only::sync_folder;
 use crate::store::page_cache;
-use crate::store::private;
-use crate::store::private::beside;
-use crate::store::private::folder;
-use crate::store::private::remove_if_there;
-use crate::store::private::sync_folder;
 
 /// Bytes that are read or written at once.
 const CHUNK: usize = 1024 * 1024;
@@ -73,7 +73,7 @@ pub(super) fn list(path: &Path) -> io::Result<Vec<Listed>> {
 /// Makes a new segment, safe on disk but for what is appended to it.
 pub(super) fn create(path: &Path, number: u64) -> io::Result<File> {
     let name = name(path, number);
-    let mut file = private::options().append(true).create_new(true).open(&name)?;
+    let mut file = owner_only::options().append(true).create_new(true).open(&name)?;
     let header = Entry::Header { version: VERSION, kind: Kind::Segment }.encode();
     let made = file.write_all(&header).and_then(|()| file.sync_all()).and_then(|()| sync_folder(path));
     if let Err(error) = made {
@@ -86,7 +86,7 @@ pub(super) fn create(path: &Path, number: u64) -> io::Result<File> {
 
 /// Opens a file to append to it.
 pub(super) fn reopen(path: &Path, number: u64) -> io::Result<File> {
-    private::options().append(true).open(name(path, number))
+    owner_only::options().append(true).open(name(path, number))
 }
 
 /// Makes safe what has been written to a file, and has it read from the disk from now on.
@@ -149,7 +149,7 @@ pub(super) struct Snapshot(BufWriter<File>);
 impl Snapshot {
     /// Begins it; what an earlier one has left unfinished goes.
     pub(super) fn begin(path: &Path) -> io::Result<Self> {
-        let file = private::options().write(true).create(true).truncate(true).open(unfinished(path))?;
+        let file = owner_only::options().write(true).create(true).truncate(true).open(unfinished(path))?;
         let mut snapshot = Self(BufWriter::with_capacity(CHUNK, file));
         snapshot.write(Entry::Header { version: VERSION, kind: Kind::Snapshot })?;
         Ok(snapshot)

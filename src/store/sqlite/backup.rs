@@ -20,10 +20,10 @@ use super::blocking;
 use super::statements;
 use crate::store::AdminError;
 use crate::store::dedupe_log::DedupeLog;
-use crate::store::private;
-use crate::store::private::Temporary;
-use crate::store::private::beside;
-use crate::store::private::sync_folder;
+use crate::store::owner_only;
+use crate::store::owner_only::Temporary;
+use crate::store::owner_only::beside;
+use crate::store::owner_only::sync_folder;
 
 /// A copy that is not finished.
 #[derive(Debug)]
@@ -104,12 +104,12 @@ impl Unfinished {
                 ));
             }
         }
-        let free = private::free(folder);
+        let free = owner_only::free(folder);
         if free < bytes {
             return Err(format!("{} has {free} bytes of room, and {bytes} are needed", folder.display()));
         }
         let partial = beside(&path, "-unfinished");
-        let made = private::options().write(true).create_new(true).open(&partial);
+        let made = owner_only::options().write(true).create_new(true).open(&partial);
         drop(made.map_err(|error| format!("{}: {error}", partial.display()))?);
         let made = Temporary(vec![partial.clone(), beside(&path, "-dedupe.1")]);
         Ok(Self { path, partial, made })

@@ -14,8 +14,8 @@ use super::rows;
 use super::statements;
 use crate::store::State;
 use crate::store::dedupe_log::DedupeLog;
-use crate::store::private::Temporary;
-use crate::store::private::beside;
+use crate::store::owner_only::Temporary;
+use crate::store::owner_only::beside;
 
 /// Most lines about one kind of damage.
 const MAX_LINES: usize = 20;

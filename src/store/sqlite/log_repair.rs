@@ -12,7 +12,7 @@ use crate::store::Keyspace;
 use crate::store::Record;
 use crate::store::dedupe_log::DedupeLog;
 use crate::store::dedupe_log::Found;
-use crate::store::private;
+use crate::store::owner_only;
 
 /// Keys that are appended to the log with one write.
 const PART: usize = 64 * 1024;
@@ -23,8 +23,8 @@ const PART: usize = 64 * 1024;
 pub(super) fn compare(connection: &Connection, path: &Path, checkpoint: i64, now: Moment) -> rusqlite::Result<i64> {
     let last = statements::last(connection)?;
     if last < checkpoint {
-        let kept = private::beside(path, format!("-wal.kept-{}", private::stamp(now)));
-        let copied = std::fs::copy(private::beside(path, "-wal"), &kept);
+        let kept = owner_only::beside(path, format!("-wal.kept-{}", owner_only::stamp(now)));
+        let copied = std::fs::copy(owner_only::beside(path, "-wal"), &kept);
         tracing::error!(
             path = %path.display(),
             last = %ids::public(last),

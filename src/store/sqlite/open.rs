@@ -18,11 +18,11 @@ use super::housekeeper::PATIENCE;
 use super::schema;
 use super::schema::Owner;
 use crate::base::time::Moment;
+use crate::store::owner_only;
+use crate::store::owner_only::beside;
+use crate::store::owner_only::remove_if_there;
+use crate::store::owner_only::rename_if_there;
 use crate::store::page_cache;
-use crate::store::private;
-use crate::store::private::beside;
-use crate::store::private::remove_if_there;
-use crate::store::private::rename_if_there;
 
 /// Bytes of the writer's page cache, in KiB: the index of lanes has no order.
 const CACHE: i64 = 16 * 1024;
@@ -96,7 +96,7 @@ pub(super) fn read_only(path: &Path) -> Result<Connection, Failure> {
 
 /// Takes the file for this process, until it is closed.
 pub(super) fn own(path: &Path) -> Result<File, String> {
-    let file = private::open(path).map_err(|error| {
+    let file = owner_only::open(path).map_err(|error| {
         format!("{} cannot be opened ({error}); its folder must exist and be writable", path.display())
     })?;
     match file.try_lock() {
@@ -122,23 +122,23 @@ pub(super) fn is_ours(path: &Path) -> bool {
     let mut header = [0; 72];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
     let named = read.is_ok() && header.ends_with(&schema::APPLICATION.to_be_bytes());
-    named || private::endings(path).iter().any(|ending| ending.as_encoded_bytes().starts_with(b"-dedupe."))
+    named || owner_only::endings(path).iter().any(|ending| ending.as_encoded_bytes().starts_with(b"-dedupe."))
 }
 
 /// Sets a damaged file and its WAL aside, and makes an empty one in its place, which is locked; its lock. No connection may be open.
 pub(super) fn quarantine(path: &Path, now: Moment) -> Result<File, Failure> {
-    let aside = beside(path, format!(".damaged-{}", private::stamp(now)));
+    let aside = beside(path, format!(".damaged-{}", owner_only::stamp(now)));
     let replace = || {
         if aside.exists() {
             return Err(io::Error::from(io::ErrorKind::AlreadyExists));
         }
         fs::rename(path, &aside)?;
-        private::sync_folder(path)?;
+        owner_only::sync_folder(path)?;
         rename_if_there(&beside(path, "-wal"), &beside(&aside, "-wal"))?;
         remove_if_there(&beside(path, "-shm"))?;
-        let new = private::open(path)?;
+        let new = owner_only::open(path)?;
         new.try_lock()?;
-        private::sync_folder(path)?;
+        owner_only::sync_folder(path)?;
         Ok(new)
     };
     let new: io::Result<File> = replace();
@@ -161,16 +161,16 @@ pub(super) fn set_lone_wal_aside(path: &Path, now: Moment) -> Result<(), String>
     if bytes(path) > 0 || bytes(&wal) == 0 {
         return Ok(());
     }
-    let names = private::endings(path).into_iter().filter_map(|ending| ending.into_string().ok());
+    let names = owner_only::endings(path).into_iter().filter_map(|ending| ending.into_string().ok());
     let last = names.filter(|ending| is_quarantined(ending)).max();
-    let aside = beside(path, last.unwrap_or_else(|| format!(".damaged-{}", private::stamp(now))));
+    let aside = beside(path, last.unwrap_or_else(|| format!(".damaged-{}", owner_only::stamp(now))));
     let moved = rename_if_there(&wal, &beside(&aside, "-wal")).and_then(|()| remove_if_there(&beside(path, "-shm")));
     moved.map_err(|error| format!("{} cannot be set aside: {error}", wal.display()))
 }
 
 /// How many files were set aside and wait to be recovered.
 pub(super) fn quarantined(path: &Path) -> usize {
-    private::endings(path).iter().filter(|ending| ending.to_str().is_some_and(is_quarantined)).count()
+    owner_only::endings(path).iter().filter(|ending| ending.to_str().is_some_and(is_quarantined)).count()
 }
 
 pub(super) fn is_quarantined(ending: &str) -> bool {

@@ -50,11 +50,11 @@ use crate::store::Record;
 use crate::store::Recovered;
 use crate::store::State;
 use crate::store::Unavailable;
-use crate::store::private;
-use crate::store::private::Temporary;
-use crate::store::private::beside;
-use crate::store::private::rename_if_there;
-use crate::store::private::sync_folder;
+use crate::store::owner_only;
+use crate::store::owner_only::Temporary;
+use crate::store::owner_only::beside;
+use crate::store::owner_only::rename_if_there;
+use crate::store::owner_only::sync_folder;
 use crate::verify::identity::Key;
 
 /// Bytes of a page.
@@ -195,7 +195,7 @@ fn mended(path: &Path) -> io::Result<(PathBuf, Temporary)> {
     // What an earlier one has left.
     drop(made());
     let made = made();
-    private::open(&mended)?;
+    owner_only::open(&mended)?;
     let fresh = Connection::open(&mended).and_then(|fresh| schema::create(&fresh));
     fresh.map_err(io::Error::other)?;
     let mut page = [0; PAGE];
@@ -215,7 +215,7 @@ fn mended(path: &Path) -> io::Result<(PathBuf, Temporary)> {
 }
 
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    let mut new = private::open(to)?;
+    let mut new = owner_only::open(to)?;
     new.set_len(0)?;
     io::copy(&mut File::open(from)?, &mut new).map(drop)
 }

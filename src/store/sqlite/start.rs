@@ -25,7 +25,7 @@ use crate::base::supervisor::Task;
 use crate::store::DedupeRecords;
 use crate::store::Options;
 use crate::store::dedupe_log::DedupeLog;
-use crate::store::private;
+use crate::store::owner_only;
 
 impl Sqlite {
     /// Opens or makes the file, and starts the threads that write it.
@@ -44,7 +44,7 @@ impl Sqlite {
         {
             return Err(failure.explain(path));
         }
-        private::narrow(path);
+        owner_only::narrow(path);
         let records = DedupeRecords::new(options.max_events, options.spaces.iter().cloned(), clock.clone());
         let (log, found) = DedupeLog::open(path, Arc::new(records), options.limits.dedupe_log.clone(), clock)?;
         let shared = share(path, options, (log, owned));

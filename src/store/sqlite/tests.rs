@@ -27,7 +27,7 @@ use crate::store::Store;
 use crate::store::Taken;
 use crate::store::Token;
 use crate::store::Want;
-use crate::store::private;
+use crate::store::owner_only;
 
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
 
@@ -426,8 +426,8 @@ async fn a_damaged_file_is_set_aside_while_the_gateway_serves_and_its_outcomes_a
     let (shared, id) = (&world.sqlite().shared, ids::written(first).expect("an id"));
     assert!(shared.forgotten.of(queue.id(), id).is_some());
     assert!(shared.forgotten.of(queue.id(), id + 1).is_none());
-    let aside = private::endings(&world.path()).into_iter().find(|it| it.to_str().is_some_and(open::is_quarantined));
-    let aside = private::beside(&world.path(), aside.expect("a file").to_str().expect("text"));
+    let aside = owner_only::endings(&world.path()).into_iter().find(|it| it.to_str().is_some_and(open::is_quarantined));
+    let aside = owner_only::beside(&world.path(), aside.expect("a file").to_str().expect("text"));
     let name = aside.file_name().expect("a name").to_str().expect("text").to_owned();
     drop(fresh);
     let done = world.store.recover(&name, None).await.expect("recovered");

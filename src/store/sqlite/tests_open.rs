@@ -11,7 +11,7 @@ use super::tests::once;
 use super::tests::open;
 use super::*;
 use crate::base::limits;
-use crate::store::private;
+use crate::store::owner_only;
 
 fn fresh() -> World {
     World::new(limits::Sqlite::default())
@@ -23,7 +23,7 @@ fn a_second_owner_is_refused_and_files_are_for_their_owner_alone() {
     let again = open(&world.path(), &world.limits, &world.clock, &world.supervisor);
     assert!(again.expect_err("it is owned").contains("another process"));
     for ending in ["", "-wal", "-dedupe.1"] {
-        let mode = fs::metadata(private::beside(&world.path(), ending)).expect("a file").permissions().mode();
+        let mode = fs::metadata(owner_only::beside(&world.path(), ending)).expect("a file").permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{ending}");
     }
 }
@@ -98,11 +98,11 @@ async fn the_wal_of_a_file_that_was_set_aside_goes_with_it() {
     let queue = world.queue("shop").await;
     world.enqueue(&queue, "a", None).await;
     let world = world.reopen(|path| {
-        fs::rename(path, private::beside(path, ".damaged-1")).expect("set aside");
-        fs::write(private::beside(path, "-wal"), "of the other").expect("written");
+        fs::rename(path, owner_only::beside(path, ".damaged-1")).expect("set aside");
+        fs::write(owner_only::beside(path, "-wal"), "of the other").expect("written");
     });
     let world = world.expect("a fresh file");
-    assert_eq!(fs::read(private::beside(&world.path(), ".damaged-1-wal")).expect("it is there"), b"of the other");
+    assert_eq!(fs::read(owner_only::beside(&world.path(), ".damaged-1-wal")).expect("it is there"), b"of the other");
     assert_eq!(open::quarantined(&world.path()), 1);
 }
 
@@ -120,10 +120,10 @@ async fn a_file_that_is_older_than_its_log_is_used_and_its_wal_is_kept() {
     let newest = world.take_all(&queue).await.last().expect("b").id();
     let world = world.reopen(|path| {
         fs::copy(&copy, path).expect("put back");
-        fs::write(private::beside(path, "-wal"), "no frames").expect("written");
+        fs::write(owner_only::beside(path, "-wal"), "no frames").expect("written");
     });
     let world = world.expect("a store");
-    let kept = private::endings(&world.path());
+    let kept = owner_only::endings(&world.path());
     assert!(kept.iter().any(|ending| ending.to_str().is_some_and(|it| it.starts_with("-wal.kept-"))), "{kept:?}");
     let queue = world.queue("shop").await;
     let route = [Route { queue: queue.clone(), lane: None }];
@@ -142,7 +142,7 @@ async fn keys_that_the_log_has_lost_are_found_in_the_file() {
     let route = [Route { queue: queue.clone(), lane: None }];
     world.store.enqueue(message("a"), &route, Some(&once(1))).await.expect("stored");
     let world = world.reopen(|path| {
-        fs::remove_file(private::beside(path, "-dedupe.1")).expect("a log");
+        fs::remove_file(owner_only::beside(path, "-dedupe.1")).expect("a log");
     });
     let world = world.expect("a store");
     assert!(once(1).keys.iter().all(|key| world.sqlite().records().contains(once(1).space.tag(), key)));
@@ -153,7 +153,7 @@ async fn a_store_that_was_closed_is_one_file_and_its_log() {
     let world = fresh();
     let queue = world.queue("shop").await;
     world.enqueue(&queue, "a", None).await;
-    let world = world.reopen(|path| assert_eq!(private::endings(path), ["-dedupe.1"])).expect("a store");
+    let world = world.reopen(|path| assert_eq!(owner_only::endings(path), ["-dedupe.1"])).expect("a store");
     let queue = world.queue("shop").await;
     assert_eq!(ids(&world.take_all(&queue).await), ["a"]);
 }

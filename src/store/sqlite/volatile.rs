@@ -5,11 +5,11 @@ use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 
-use crate::store::private;
+use crate::store::owner_only;
 
 /// Why the file at this path will be lost, if that can be told.
 pub fn why_volatile(path: &Path) -> Option<&'static str> {
-    judge(&fs::read_to_string("/proc/self/mountinfo").ok()?, &fs::canonicalize(private::folder(path)).ok()?)
+    judge(&fs::read_to_string("/proc/self/mountinfo").ok()?, &fs::canonicalize(owner_only::folder(path)).ok()?)
 }
 
 /// The same for a folder, without symbolic links, among these mounts.

@@ -36,7 +36,7 @@ use crate::base::supervisor::Heartbeat;
 use crate::base::supervisor::Lost;
 use crate::base::time::Moment;
 use crate::store::dedupe_log::Found;
-use crate::store::private;
+use crate::store::owner_only;
 
 /// How long the writer waits for work before it checks the free space of the disk and whether retention is due.
 const IDLE: Duration = Duration::from_secs(1);
@@ -256,7 +256,7 @@ impl Writer {
         let shared = &self.shared;
         let is_there = {
             let owned = shared.owned.lock().unwrap_or_else(PoisonError::into_inner);
-            private::is_at(&owned, &shared.path)
+            owner_only::is_at(&owned, &shared.path)
         };
         if shared.mailbox.set_displaced(!is_there) {
             let path = shared.path.display();
@@ -274,7 +274,7 @@ impl Writer {
 
     /// New messages are refused before the disk is full, so that there is room to record what becomes of the others.
     fn check_free_space(&self) {
-        let free = private::free(private::folder(&self.shared.path));
+        let free = owner_only::free(owner_only::folder(&self.shared.path));
         let full = free < self.min_free;
         if self.shared.mailbox.set_full(full) {
             if full {

@@ -146,7 +146,7 @@ macro_rules! written_as {
     ($type:ty, $table:ty, $expecting:literal) => {
         impl<'de> serde::Deserialize<'de> for $type {
             fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-                $crate::profile::read::table::<D, $table, Self>(input, $expecting)
+                $crate::profile::deserialize::table::<D, $table, Self>(input, $expecting)
             }
         }
     };

@@ -1,8 +1,8 @@
 //! Causes that follow from the refusal alone, and the message for when no mistake explains it.
 
 use crate::explain::Case;
+use crate::explain::json_styles::MAX_BODY;
 use crate::explain::order::sorted;
-use crate::explain::rewritten::MAX_BODY;
 use crate::explain::token;
 use crate::extract::params;
 use crate::http::body::Unreadable;
