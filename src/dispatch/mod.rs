@@ -159,8 +159,9 @@ impl Running {
         let mut end = pin!(end);
         loop {
             let hold = tokio::select! {
-                hold = self.hold() => hold,
+                biased;
                 () = &mut end => return,
+                hold = self.hold() => hold,
             };
             let Some((slot, pass, room)) = hold else { return };
             let is_probe = matches!(pass, Pass::Probe(_));

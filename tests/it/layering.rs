@@ -57,7 +57,7 @@ fn modules_of_one_folder_do_not_know_each_other_in_a_circle() {
     assert!(knows.len() > 20, "modules know each other");
     let mut wrong = Vec::new();
     for (folder, mut left) in knows {
-        // Whoever knows nobody that is left is in no circle.
+        // A module that depends on none that is left is in no cycle.
         while let Some(free) = left.iter().find(|(_, known)| !known.iter().any(|name| left.contains_key(name))) {
             let name = free.0.clone();
             left.remove(&name);
