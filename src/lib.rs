@@ -23,9 +23,9 @@ pub mod dispatch;
 // Configured sources, and what is done with their requests.
 pub mod source;
 pub mod config;
-pub mod explain;
 pub mod telemetry;
 pub mod gateway;
+pub mod explain;
 // The process, and its commands.
 pub mod server;
 pub mod cli;

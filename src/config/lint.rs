@@ -6,8 +6,6 @@ use base64::Engine as _;
 use bytesize::ByteSize;
 use http::Uri;
 
-use super::judge::Judge;
-use super::judge::Replays;
 use super::section::Section;
 use crate::base::secret::Secret;
 use crate::base::secret::stray_end;
@@ -22,6 +20,8 @@ use crate::profile::Scheme;
 use crate::profile::TimestampPolicy;
 use crate::profile::Verifier;
 use crate::verify;
+use crate::verify::compile::ReplayPolicy;
+use crate::verify::compile::RequestVerifier;
 
 /// Shorter static secrets can be guessed, in bytes.
 pub(super) const SHORT: usize = 16;
@@ -135,9 +135,9 @@ pub(super) fn events(section: &Section<'_>, profile: &Profile, events: &[String]
 }
 
 /// How replays are told from new events.
-pub(super) fn replays(section: &Section<'_>, profile: &Profile, judge: &Judge, replays: Replays) {
+pub(super) fn replays(section: &Section<'_>, profile: &Profile, verifier: &RequestVerifier, replays: ReplayPolicy) {
     let guard = replays.guard.unwrap_or(profile.event.replay_guard);
-    if !judge.guarded {
+    if !verifier.guarded {
         if replays.guard.is_some() {
             section.warning(
                 "replay_guard",
@@ -152,7 +152,7 @@ pub(super) fn replays(section: &Section<'_>, profile: &Profile, judge: &Judge, r
             "is \"off\": the event's id is not signed, so that whoever captures a request can have it delivered again, under \
              as many other ids as they like",
         ),
-        ReplayGuard::ContentAndType if judge.type_unsigned && !replays.names_types => section.warning(
+        ReplayGuard::ContentAndType if verifier.type_unsigned && !replays.names_types => section.warning(
             "events",
             "is empty or has a pattern, and with replay_guard = \"content+type\" what was captured can be delivered once \
              more under each type that somebody makes up, since types are not signed: list those that the app takes",

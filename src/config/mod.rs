@@ -2,7 +2,6 @@
 //! is connected or opened here.
 
 mod admin;
-mod judge;
 mod single_source;
 mod layers;
 mod lint;
@@ -38,9 +37,7 @@ use self::section::size;
 use self::section::word;
 
 pub use admin::Admin;
-pub use judge::Judge;
-pub use judge::Replays;
-pub use single_source::Judged;
+pub use single_source::SingleSource;
 pub use store::Store;
 
 /// Everything the gateway needs to know.
@@ -156,9 +153,9 @@ impl Settings {
         // Sources are looked at even when something above is wrong, so that every problem comes out in one run.
         let (server, shares) = server.unwrap_or_else(|| (None, Shares::of_bodies(usize::MAX)));
         let store = store.flatten();
-        let surroundings = source::SourceContext::new(&profiles, &shares, store.as_ref());
-        let understood = root.section("sources").map(|sources| surroundings.sources(&sources));
-        report.with(|problems| surroundings.into_used().iter().for_each(|name| profiles.lint(name, problems)));
+        let context = source::SourceContext::new(&profiles, &shares, store.as_ref());
+        let understood = root.section("sources").map(|sources| context.sources(&sources));
+        report.with(|problems| context.into_used().iter().for_each(|name| profiles.lint(name, problems)));
         root.finish();
         let (sources, jwks) = understood?;
         Some(Self {

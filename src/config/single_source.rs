@@ -8,13 +8,13 @@ use super::Report;
 use super::Section;
 use super::Settings;
 use super::Shares;
-use super::judge::complete;
 use super::profiles;
 use super::section::duration;
 use super::section::size;
 use super::section::word;
 use super::source;
 use super::source::SourceContext;
+use super::source::complete;
 use crate::base::problem::Problems;
 use crate::base::problem::closest;
 use crate::base::secret::Secret;
@@ -23,7 +23,7 @@ use crate::profile::Profile;
 
 /// What the requests of one source are judged by.
 #[derive(Debug)]
-pub struct Judged {
+pub struct SingleSource {
     /// The profile of its provider.
     pub profile: Profile,
     /// Its secrets, in their order.
@@ -46,16 +46,16 @@ impl Settings {
     ///
     /// # Errors
     /// Every problem of that source; that there is none of this name, and which there are.
-    pub fn load_source(path: &Path, name: &str) -> Result<Judged, Problems> {
+    pub fn load_source(path: &Path, name: &str) -> Result<SingleSource, Problems> {
         let layers = Layers::read(path)?;
         let report = Report::new(&layers);
-        let judged = judged(Section::root(layers.root(), &report), name, &report);
+        let source = single_source(Section::root(layers.root(), &report), name, &report);
         let problems = report.into_problems();
-        judged.filter(|_| !problems.is_fatal()).ok_or(problems)
+        source.filter(|_| !problems.is_fatal()).ok_or(problems)
     }
 }
 
-fn judged(mut root: Section<'_>, name: &str, report: &Report<'_>) -> Option<Judged> {
+fn single_source(mut root: Section<'_>, name: &str, report: &Report<'_>) -> Option<SingleSource> {
     let profiles = profiles(&mut root, report);
     let max_body = root.section("server").and_then(|mut server| server.want("max_body", size));
     let ttl = root.section("store").and_then(|mut store| store.want("ttl", duration));
@@ -68,16 +68,16 @@ fn judged(mut root: Section<'_>, name: &str, report: &Report<'_>) -> Option<Judg
     };
     let (_, mut section) = named.swap_remove(at);
     let shares = Shares::of_bodies(max_body?);
-    let surroundings = SourceContext::new(&profiles, &shares, None);
-    let profile = section.want("profile", |name| surroundings.profile(name));
+    let context = SourceContext::new(&profiles, &shares, None);
+    let profile = section.want("profile", |name| context.profile(name));
     let path = section.want("path", source::path);
     let secrets = source::secrets(&mut section, profile);
     let observe = section.may("verify", word(&[("enforce", false), ("observe", true)]));
-    let max_body = surroundings.max_body(&mut section, profile);
+    let max_body = context.max_body(&mut section, profile);
     let params = section.subsection("params").map(Section::texts).unwrap_or_default();
     let params = complete(profile?, &section, &params);
     let (_, secrets) = secrets?;
-    Some(Judged {
+    Some(SingleSource {
         profile: profile?.clone(),
         secrets,
         params: params?,

@@ -8,9 +8,6 @@ use std::time::Duration;
 
 use super::Shares;
 use super::Store;
-use super::judge::Judge;
-use super::judge::Replays;
-use super::judge::complete;
 use super::lint;
 use super::section::Section;
 use super::section::count;
@@ -22,6 +19,8 @@ use super::shared_secrets::Holdings;
 use crate::base::problem::closest;
 use crate::base::secret::Secret;
 use crate::base::secret::SecretRef;
+use crate::extract::params;
+use crate::extract::params::Params;
 use crate::http::origin::Allowlist;
 use crate::http::origin::Networks;
 use crate::profile::Credentials;
@@ -40,6 +39,8 @@ use crate::store::Kind;
 use crate::store::sqlite::why_volatile;
 use crate::verify::Jwks;
 use crate::verify::KeySets;
+use crate::verify::compile::ReplayPolicy;
+use crate::verify::compile::RequestVerifier;
 
 use crate::target::Address;
 use crate::target::Forward;
@@ -129,25 +130,22 @@ impl<'s> SourceContext<'s> {
         let destination = self.destination(&mut section, profile);
         // Where something is wrong with the store, the configuration is not used.
         let ttl = self.store.map_or(Duration::MAX, |store| store.terms.ttl);
-        let replays = Replays::new(ttl, guard, &events);
-        let judge = given.and_then(|given| self.judge(&section, &given, replays, key_sets));
+        let replays = ReplayPolicy::new(ttl, guard, &events);
+        let verifier = given.and_then(|given| self.verifier(&section, &given, replays, key_sets));
         section.finish();
         let (destination, order) = destination?;
-        let (judge, source_name) = (order.iter().fold(judge?, Judge::ordered), source_name?);
+        let (verifier, source_name) = (order.iter().fold(verifier?, RequestVerifier::ordered), source_name?);
         Some(Source {
-            answers: Answers::new(&profile?.answers, &judge.handshakes.methods().cloned().collect::<Vec<_>>()),
+            answers: Answers::new(&profile?.answers, &verifier.handshakes.methods().cloned().collect::<Vec<_>>()),
             keyspace: destination.keyspace(source_name.as_str()),
             name: source_name,
             path: path?,
             allowlist: Allowlist::new(allow.into_iter().collect()),
-            single_headers: judge.single_headers,
             limits,
             in_flight,
-            authenticator: judge.authenticator,
-            handshakes: judge.handshakes,
+            verifier,
             secret_labels: labels?,
             credentials: Credentials::of(profile?),
-            identity: judge.identity,
             wanted: wanted(events, profile?),
             observe: observe == Some(true),
             destination,
@@ -187,13 +185,13 @@ impl<'s> SourceContext<'s> {
         lint::events(section, profile, events);
     }
 
-    fn judge(
+    fn verifier(
         &self,
         section: &Section<'_>,
         given: &Given<'_>,
-        replays: Replays,
+        replays: ReplayPolicy,
         key_sets: &mut KeySets,
-    ) -> Option<Judge> {
+    ) -> Option<RequestVerifier> {
         let (profile, secrets) = (given.profile, given.secrets?);
         let params = complete(profile, section, given.params);
         if let Some(params) = &params {
@@ -211,10 +209,10 @@ impl<'s> SourceContext<'s> {
                 return None;
             }
         }
-        match Judge::new(profile, secrets, &params?, replays, key_sets) {
-            Ok(judge) => {
-                lint::replays(section, profile, &judge, replays);
-                Some(judge)
+        match RequestVerifier::new(profile, secrets, &params?, replays, key_sets) {
+            Ok(verifier) => {
+                lint::replays(section, profile, &verifier, replays);
+                Some(verifier)
             }
             Err(misfits) => {
                 misfits.into_iter().for_each(|(key, message)| section.error(&key, message));
@@ -411,4 +409,14 @@ pub(super) fn secrets(section: &mut Section<'_>, profile: Option<&Profile>) -> O
         }
     }
     complete.then(|| secrets.into_iter().unzip())
+}
+
+/// The parameters that the profile asks for, with its defaults; `None` when one is missing.
+pub(super) fn complete(profile: &Profile, section: &Section<'_>, given: &[(&str, String)]) -> Option<Params> {
+    let misfits = match params::complete(profile, given) {
+        Ok(params) => return Some(params),
+        Err(misfits) => misfits,
+    };
+    misfits.into_iter().for_each(|(name, message)| section.error(&format!("params.{name}"), message));
+    None
 }

@@ -14,17 +14,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
+use http::HeaderValue;
 use http::Method;
 use http::Uri;
 
 use crate::base::secret::Secret;
 use crate::base::supervisor::Background;
 use crate::base::time::Moment;
-use crate::config::Judge;
-use crate::config::Replays;
 use crate::extract::params::Params;
+use crate::gateway::decide;
+use crate::gateway::decide::Verdict;
 use crate::http::body;
-use crate::http::body::Budget;
 use crate::http::body::Inbound;
 use crate::http::body::Limits;
 use crate::http::body::Unreadable;
@@ -33,6 +33,8 @@ use crate::profile::Profile;
 use crate::profile::Scheme;
 use crate::source::refusal::Refusal;
 use crate::verify::KeySets;
+use crate::verify::compile::ReplayPolicy;
+use crate::verify::compile::RequestVerifier;
 use crate::verify::handshake::Answer;
 
 pub use capture::Capture;
@@ -93,7 +95,7 @@ pub struct Explanation {
     pub steps: Vec<Step>,
     /// What the gateway would make of it.
     pub verdict: Result<Taken, Refusal>,
-    judge: Judge,
+    verifier: RequestVerifier,
     key_sets: KeySets,
     /// What keeps the key sets fresh.
     _fetches: Background,
@@ -105,15 +107,15 @@ pub struct Explanation {
 /// What is wrong with the secrets or parameters.
 pub async fn explain(case: &Case) -> Result<Explanation, String> {
     let mut key_sets = KeySets::new();
-    let judge = case.judge(&mut key_sets)?;
+    let verifier = case.verifier(&mut key_sets)?;
     let fetches = Background::default();
     for jwks in key_sets.values() {
         let jwks = Arc::clone(jwks);
         fetches.spawn("key-set", async move { match jwks.run().await {} });
     }
-    let verdict = case.verdict(&judge).await;
-    let steps = steps::walk(case, &judge).await;
-    Ok(Explanation { steps, verdict, judge, key_sets, _fetches: fetches })
+    let verdict = case.verdict(&verifier).await;
+    let steps = steps::walk(case, &verifier).await;
+    Ok(Explanation { steps, verdict, verifier, key_sets, _fetches: fetches })
 }
 
 impl Explanation {
@@ -121,16 +123,16 @@ impl Explanation {
     /// signatures.
     pub async fn cause(&mut self, case: &Case) -> Option<Cause> {
         let refusal = self.verdict.as_ref().err()?;
-        Some(mistakes::cause(case, &self.judge, refusal, &mut self.key_sets).await)
+        Some(mistakes::cause(case, &self.verifier, refusal, &mut self.key_sets).await)
     }
 }
 
 impl Case {
-    fn judge(&self, key_sets: &mut KeySets) -> Result<Judge, String> {
-        let replays = Replays::new(self.ttl, None, &[]);
-        Judge::new(&self.profile, &self.secrets, &self.params, replays, key_sets).map_err(|misfits| {
+    fn verifier(&self, key_sets: &mut KeySets) -> Result<RequestVerifier, String> {
+        let replays = ReplayPolicy::new(self.ttl, None, &[]);
+        RequestVerifier::new(&self.profile, &self.secrets, &self.params, replays, key_sets).map_err(|errors| {
             let line = |(key, message): &(String, String)| format!("{key} {message}");
-            misfits.iter().map(line).collect::<Vec<_>>().join("\n")
+            errors.iter().map(line).collect::<Vec<_>>().join("\n")
         })
     }
 
@@ -143,73 +145,63 @@ impl Case {
         })
     }
 
-    /// The request as the gateway has read it; compressed where it can be.
+    /// The request with its body decompressed, where that can be done.
     fn inbound(&self) -> Inbound {
-        let (method, target) = (self.method.clone(), self.target.clone());
-        let inbound = Inbound::recorded(method, target, self.headers.clone(), self.body.clone(), self.at);
-        match self.plain(self.max_body()) {
-            Ok(Some(plain)) => inbound.compressed(plain),
-            Ok(None) | Err(_) => inbound,
+        let inbound = self.recorded();
+        let plain = Coding::of(&self.headers).ok().flatten().and_then(|coding| {
+            let plain = coding.plain(&self.body, self.max_body()).ok().flatten()?;
+            Some(plain.into())
+        });
+        match plain {
+            Some(plain) => inbound.compressed(plain),
+            None => inbound,
         }
     }
 
-    /// The body before its compression, where it is compressed.
-    fn plain(&self, max: usize) -> Result<Option<Bytes>, Unreadable> {
-        let Some(coding) = Coding::of(&self.headers)? else { return Ok(None) };
-        let plain = coding.plain(&self.body, max)?.ok_or(Unreadable::TooLarge)?;
-        Ok(Some(plain.into()))
+    fn recorded(&self) -> Inbound {
+        let (method, target, headers) = (self.method.clone(), self.target.clone(), self.headers.clone());
+        Inbound::recorded(method, target, headers, self.body.clone(), self.at)
     }
 
     /// The largest body that is looked at, in bytes, compressed or not.
     fn max_body(&self) -> usize {
-        let said = self.profile.limits.max_body.and_then(|size| usize::try_from(size.as_u64()).ok());
-        said.unwrap_or_else(|| MAX_PLAIN.max(self.body.len()))
+        let limit = self.profile.limits.max_body.and_then(|size| usize::try_from(size.as_u64()).ok());
+        limit.unwrap_or_else(|| MAX_PLAIN.max(self.body.len()))
     }
 
-    /// What every request has to keep to, of whatever provider.
-    async fn readable(&self, judge: &Judge) -> Result<(), Unreadable> {
-        let limits = Limits {
-            max_body: self.max_body(),
-            body_timeout: Duration::ZERO,
-            budget: Arc::new(Budget::new(usize::MAX)),
-            ..Limits::none()
-        };
-        body::announced(&self.headers, &judge.single_headers, &limits)?;
-        if self.body.len() > limits.max_body {
-            return Err(Unreadable::TooLarge);
-        }
-        let Err(why) = self.plain(limits.max_body) else { return Ok(()) };
-        let inbound = self.inbound();
-        let needed = judge.handshakes.may_be_unsigned(&inbound)
-            || judge.authenticator.is_worth_decompressing(&inbound, self.at).await;
-        if needed { Err(why) } else { Ok(()) }
+    fn limits(&self) -> Limits {
+        Limits { max_body: self.max_body(), max_decompressions: usize::MAX, ..Limits::none() }
     }
 
-    /// The steps of the gateway, from the head of a request to its event.
-    async fn verdict(&self, judge: &Judge) -> Result<Taken, Refusal> {
-        let Judge { authenticator, handshakes, identity, .. } = judge;
-        let event = self.method == Method::POST;
-        if !event && !handshakes.methods().any(|known| *known == self.method) {
-            return Err(Refusal::MethodNotAllowed);
+    /// The request as the gateway reads it, of whatever provider.
+    fn read(&self, verifier: &RequestVerifier) -> Result<Inbound, Unreadable> {
+        let limits = self.limits();
+        body::announced(&self.headers, &verifier.single_headers, &limits)?;
+        if self.body.len() > limits.max_body { Err(Unreadable::TooLarge) } else { Ok(self.recorded()) }
+    }
+
+    /// Why the gateway cannot read the request, if it cannot.
+    async fn unreadable(&self, verifier: &RequestVerifier) -> Option<Refusal> {
+        match self.read(verifier) {
+            Ok(mut inbound) => decide::decompress(verifier, &self.limits(), &mut inbound, self.at).await.err(),
+            Err(why) => Some(why.into()),
         }
-        self.readable(judge).await?;
-        let inbound = self.inbound();
-        if let Some(answer) = handshakes.before(&inbound).await? {
-            return Ok(Taken::Handshake(answer));
+    }
+
+    /// What the gateway makes of the request.
+    async fn verdict(&self, verifier: &RequestVerifier) -> Result<Taken, Refusal> {
+        decide::check_method(verifier, &self.method)?;
+        let inbound = self.read(verifier)?;
+        let decision = decide::decide(verifier, SOURCE, &self.limits(), inbound, self.at).await;
+        let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        match decision.verdict {
+            Ok(Verdict::Handshake(answer)) => Ok(Taken::Handshake(answer)),
+            Ok(Verdict::Event(event)) => Ok(Taken::Event {
+                id: text(&event.id),
+                kind: event.kind.as_ref().map(text),
+                secret: decision.proof.and_then(|proof| proof.secret),
+            }),
+            Err(rejection) => Err(rejection.refusal),
         }
-        if !event && !handshakes.take_signed(&self.method) {
-            return Err(Refusal::MethodNotAllowed);
-        }
-        let verified = authenticator.verify(inbound, self.at).await.map_err(|rejected| rejected.failure)?;
-        if let Some(answer) = handshakes.after(verified.inbound(), verified.values()).await? {
-            return Ok(Taken::Handshake(answer));
-        }
-        if !event {
-            return Err(Refusal::MethodNotAllowed);
-        }
-        let secret = verified.secret();
-        let event = identity.identify(SOURCE, verified).map_err(|nameless| nameless.why)?;
-        let text = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-        Ok(Taken::Event { id: text(&event.id), kind: event.kind.as_ref().map(text), secret })
     }
 }

@@ -19,20 +19,22 @@ use crate::extract::condition::Condition;
 use crate::extract::field::ExtractionPlan;
 use crate::extract::field::Field;
 use crate::extract::field::Values;
+use crate::gateway::decide;
 use crate::http::body::Inbound;
 use crate::http::body::Unreadable;
 use crate::http::content_coding::Coding;
 use crate::verify::Failure;
 use crate::verify::Member;
 use crate::verify::Scheme;
+use crate::verify::compile::RequestVerifier;
 
-use crate::config::Judge;
 use crate::extract::template::Context;
 use crate::profile;
 use crate::profile::Combination;
 use crate::profile::ContentEncoding;
 use crate::profile::Handshake;
 use crate::profile::Reference;
+use crate::source::refusal::Refusal;
 
 /// One step of the verification.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,23 +81,23 @@ type Going = ControlFlow<()>;
 const ON: Going = ControlFlow::Continue(());
 
 /// Walks to where the request is refused, or to its end.
-pub(super) async fn walk(case: &Case, judge: &Judge) -> Vec<Step> {
+pub(super) async fn walk(case: &Case, verifier: &RequestVerifier) -> Vec<Step> {
     let mut inbound = case.inbound();
     if inbound.is_compressed() {
         // Over which bytes it is signed; before its compression, where it is not signed rightly at all.
-        inbound = match judge.authenticator.verify(inbound, case.at).await {
+        inbound = match verifier.authenticator.verify(inbound, case.at).await {
             Ok(verified) => verified.into_inbound(),
             Err(rejected) => rejected.inbound,
         };
     }
-    let mut walk = Walk { case, judge, inbound: &inbound, steps: Vec::new() };
+    let mut walk = Walk { case, verifier, inbound: &inbound, steps: Vec::new() };
     let _end: Going = walk.through().await;
     walk.steps
 }
 
 struct Walk<'w> {
     case: &'w Case,
-    judge: &'w Judge,
+    verifier: &'w RequestVerifier,
     inbound: &'w Inbound,
     steps: Vec<Step>,
 }
@@ -112,10 +114,10 @@ impl Walk<'_> {
 
     async fn through(&mut self) -> Going {
         self.head().await?;
-        let (judge, inbound) = (self.judge, self.inbound);
+        let (verifier, inbound) = (self.verifier, self.inbound);
         let profile = &self.case.profile;
         self.handshake_before().await?;
-        let authenticator = &judge.authenticator;
+        let authenticator = &verifier.authenticator;
         let mut values = self.read(&authenticator.wants, authenticator.json_first)?;
         for (said, condition) in profile.require.iter().zip(&authenticator.require) {
             self.condition(said, condition, &values)?;
@@ -158,26 +160,25 @@ impl Walk<'_> {
 
     /// What every request has to keep to.
     async fn head(&mut self) -> Going {
-        let headers = &self.case.headers;
-        if self.case.method != Method::POST && !self.judge.handshakes.methods().any(|known| *known == self.case.method)
-        {
+        let (case, verifier) = (self.case, self.verifier);
+        if decide::check_method(verifier, &case.method).is_err() {
             return self.no_event();
         }
         let always = [header::HOST, header::CONTENT_TYPE];
-        let twice = |name: &&HeaderName| headers.get_all(*name).iter().nth(1).is_some();
-        if let Some(name) = self.judge.single_headers.iter().chain(&always).find(twice) {
+        let twice = |name: &&HeaderName| case.headers.get_all(*name).iter().nth(1).is_some();
+        if let Some(name) = verifier.single_headers.iter().chain(&always).find(twice) {
             return self.fail(Kind::Found, format!("the header {name} more than once"));
         }
-        match (self.case.readable(self.judge).await, headers.get(header::CONTENT_ENCODING)) {
-            (Ok(()), _) => {
+        match (case.unreadable(verifier).await, case.headers.get(header::CONTENT_ENCODING)) {
+            (None, _) => {
                 self.compressed();
                 ON
             }
-            (Err(Unreadable::Encoded(_)), Some(coding)) => {
+            (Some(Refusal::Unreadable(Unreadable::Encoded(_))), Some(coding)) => {
                 let coding = String::from_utf8_lossy(coding.as_bytes());
                 self.fail(Kind::Found, format!("a body with Content-Encoding {coding}"))
             }
-            (Err(why), _) => self.fail(Kind::Found, why.to_string()),
+            (Some(why), _) => self.fail(Kind::Found, why.to_string()),
         }
     }
 
@@ -238,12 +239,12 @@ impl Walk<'_> {
     async fn handshake_before(&mut self) -> Going {
         let (case, inbound) = (self.case, self.inbound);
         let unsigned: Vec<_> = case.profile.handshakes.iter().filter(|said| !said.is_signed()).collect();
-        match self.judge.handshakes.before(inbound).await {
+        match self.verifier.handshakes.before(inbound).await {
             Ok(None) => {
                 if !unsigned.is_empty() {
                     self.note(Kind::LookedFor, "a handshake that is not signed; this is none");
                 }
-                let event = case.method == Method::POST || self.judge.handshakes.take_signed(&case.method);
+                let event = case.method == Method::POST || self.verifier.handshakes.take_signed(&case.method);
                 if event { ON } else { self.no_event() }
             }
             Ok(Some(answer)) => self.answered(answer.status.as_u16()),
@@ -393,7 +394,7 @@ impl Walk<'_> {
     async fn end(&mut self, values: &Values) -> Going {
         let profile = &self.case.profile;
         let signed: Vec<_> = profile.handshakes.iter().filter(|said| said.is_signed()).collect();
-        match self.judge.handshakes.after(self.inbound, values).await {
+        match self.verifier.handshakes.after(self.inbound, values).await {
             Ok(None) if signed.is_empty() => {}
             Ok(None) => self.note(Kind::LookedFor, "a handshake that is signed; this is none"),
             Ok(Some(answer)) => return self.answered(answer.status.as_u16()),
@@ -403,7 +404,7 @@ impl Walk<'_> {
             return self.no_event();
         }
         self.note(Kind::LookedFor, format!("the event id: {}", profile.event.id));
-        match self.judge.identity.read(self.inbound, values) {
+        match self.verifier.identity.read(self.inbound, values) {
             Ok(_) if profile.event.id == Reference::Unique => self.note(Kind::Found, "a new one for each request"),
             Ok(id) => self.note(Kind::Found, id),
             Err(why) => return self.fail(Kind::Found, why.to_string()),

@@ -16,6 +16,7 @@ use prometheus::IntGauge;
 use super::Endpoint;
 use super::Gateway;
 use super::Received;
+use super::decide::Proof;
 use crate::base::escape;
 use crate::dedup::First;
 use crate::http::admission::Permit;
@@ -86,7 +87,7 @@ impl RequestLog {
         Self { endpoint, begun: Instant::now(), facts, permit: None, reserved: None, in_flight }
     }
 
-    pub(super) fn verified(&mut self, secret: Option<usize>, skew: Option<i64>) {
+    pub(super) fn verified(&mut self, Proof { secret, skew }: Proof) {
         self.facts.verified = true;
         self.facts.secret = secret;
         self.facts.skew = skew;
@@ -110,7 +111,7 @@ impl RequestLog {
     /// Notes that an event is a duplicate only because its content is known; what becomes of it.
     pub(super) fn guarded(&mut self, first: Option<First>) -> Outcome {
         self.endpoint.metrics.guarded.inc();
-        let guard = self.endpoint.source.as_ref().map(|(source, _)| source.identity.guard_name());
+        let guard = self.endpoint.source.as_ref().map(|(source, _)| source.verifier.identity.guard_name());
         (self.facts.guard, self.facts.first) = (guard, first);
         Outcome::Duplicate(guard)
     }

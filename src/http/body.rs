@@ -89,15 +89,15 @@ struct Request {
 }
 
 impl Inbound {
-    /// A recorded request, for looking at it again; it was admitted by nobody. Its body is read as it is, whatever the
-    /// headers say; see [`Self::compressed`].
+    /// A recorded request, for looking at it again; it was admitted by nobody. Nothing of its head is checked; see [`head`].
     pub fn recorded(method: Method, target: Uri, headers: HeaderMap, body: Bytes, received_at: Moment) -> Self {
+        let coding = Coding::of(&headers).ok().flatten();
         Self(Box::new(Request {
             method,
             target,
             headers,
             sent: body,
-            coding: None,
+            coding,
             plain: None,
             signed: ContentEncoding::SignedPlain,
             client: None,

@@ -3,17 +3,13 @@
 pub mod refusal;
 pub mod reply;
 
-use http::HeaderName;
 use http::HeaderValue;
 use std::time::Duration;
 use wildmatch::WildMatch;
 
-use crate::base::time::Moment;
 use crate::dispatch::Policy;
 use crate::http::admission::InFlight;
-use crate::http::body::Inbound;
 use crate::http::body::Limits;
-use crate::http::body::Unreadable;
 use crate::http::origin::Allowlist;
 use crate::message::Message;
 use crate::profile::Credentials;
@@ -23,9 +19,7 @@ use crate::store::Keyspace;
 use crate::store::QueueTerms;
 use crate::target::Address;
 use crate::target::Stream;
-use crate::verify::Authenticator;
-use crate::verify::handshake::Handshakes;
-use crate::verify::identity::Identity;
+use crate::verify::compile::RequestVerifier;
 
 /// One configured endpoint.
 #[derive(Debug)]
@@ -36,22 +30,16 @@ pub struct Source {
     pub path: String,
     /// Who may send to it.
     pub allowlist: Allowlist,
-    /// The headers that its profile reads, each of which may be there once.
-    pub single_headers: Vec<HeaderName>,
     /// What one request may cost.
     pub limits: Limits,
     /// Complete requests that it may have in flight.
     pub in_flight: InFlight,
-    /// How a request proves where it comes from.
-    pub authenticator: Authenticator,
-    /// The probes that it answers.
-    pub handshakes: Handshakes,
+    /// Its profile with its secrets and parameters: what its requests are verified by.
+    pub verifier: RequestVerifier,
     /// What the secrets are called that it may be proved with; see [`crate::base::secret::SecretRef::label`].
     pub secret_labels: Vec<String>,
     /// Which parts of its requests are credentials, which only an upstream may see.
     pub credentials: Credentials,
-    /// Where events carry their id and type.
-    pub identity: Identity,
     /// Which types are delivered.
     pub wanted: Wanted,
     /// The answers that its provider understands.
@@ -62,20 +50,6 @@ pub struct Source {
     pub destination: Destination,
     /// What they are remembered under.
     pub keyspace: Keyspace,
-}
-
-impl Source {
-    /// Decompresses the body, unless it is signed as sent and not genuine.
-    ///
-    /// # Errors
-    /// [`Unreadable`] for what is too large, or not what its coding makes.
-    pub async fn decompress(&self, inbound: &mut Inbound) -> Result<(), Unreadable> {
-        let probe = self.handshakes.may_be_unsigned(inbound);
-        if probe || self.authenticator.is_worth_decompressing(inbound, Moment::now()).await {
-            inbound.decompress(&self.limits).await?;
-        }
-        Ok(())
-    }
 }
 
 /// A name of ASCII lower-case letters, digits, `-` and `_`, so that it can stand in a header, a label and a key.

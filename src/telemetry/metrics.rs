@@ -257,7 +257,7 @@ impl JwksMetrics {
     fn new(sources: &[Arc<Source>]) -> prometheus::Result<Self> {
         let with_keys = sources.iter().flat_map(|source| {
             let name = source.name.as_str();
-            source.authenticator.key_sets().map(move |jwks| (name.to_owned(), Arc::clone(jwks)))
+            source.verifier.authenticator.key_sets().map(move |jwks| (name.to_owned(), Arc::clone(jwks)))
         });
         let age = Opts::new("doorward_jwks_age_seconds", "Time since the keys in use were fetched.");
         let refreshes = Opts::new("doorward_jwks_refreshes_total", "Fetches of keys by outcome.");

@@ -2,6 +2,7 @@
 //! statuses, stores or deliveries.
 
 mod certificate;
+pub mod compile;
 mod failure;
 mod freshness;
 pub mod handshake;

@@ -17,9 +17,10 @@ use doorward::explain::Explanation;
 use doorward::explain::Taken;
 use doorward::explain::explain;
 use doorward::extract::params;
+use doorward::gateway::decide;
+use doorward::gateway::decide::Verdict;
 use doorward::http::body;
 use doorward::http::body::Inbound;
-use doorward::http::body::Unreadable;
 use doorward::profile::Profiles;
 use doorward::profile::Reference;
 use doorward::source::Source;
@@ -251,33 +252,19 @@ fn play(profile: &str, fixture: &Fixture) -> Expected {
 async fn receive(source: &Source, profile: &str, fixture: &Fixture, server: Option<&str>) -> Result<Expected, Refusal> {
     let (method, target, headers, body) = request(fixture, server);
     let now = Moment::from_unix(fixture.now);
-    let event = method == Method::POST;
-    if !event && !source.handshakes.methods().any(|known| known == method) {
-        return Err(Refusal::MethodNotAllowed);
-    }
-    let announced = body::announced(&headers, &source.single_headers, &source.limits)?;
-    let plain = announced.coding.map(|coding| coding.plain(&body, source.limits.max_body)).transpose();
-    let plain = plain.map_err(Unreadable::from)?.flatten();
+    let verifier = &source.verifier;
+    decide::check_method(verifier, &method)?;
+    body::announced(&headers, &verifier.single_headers, &source.limits)?;
     let inbound = Inbound::recorded(method, target, headers, body, now);
-    let inbound = match plain {
-        Some(plain) => inbound.compressed(plain.into()),
-        None => inbound,
+    let decision = decide::decide(verifier, profile, &source.limits, inbound, now).await;
+    let event = match decision.verdict.map_err(|rejection| rejection.refusal)? {
+        Verdict::Handshake(answer) => return Ok(answered(&answer)),
+        Verdict::Event(event) => event,
     };
-    if let Some(answer) = source.handshakes.before(&inbound).await? {
-        return Ok(answered(&answer));
-    }
-    if !event && !source.handshakes.take_signed(inbound.method()) {
-        return Err(Refusal::MethodNotAllowed);
-    }
-    let verified = source.authenticator.verify(inbound, now).await.map_err(|rejected| rejected.failure)?;
-    if let Some(answer) = source.handshakes.after(verified.inbound(), verified.values()).await? {
-        return Ok(answered(&answer));
-    }
-    let secret = verified.secret();
-    let event = source.identity.identify(profile, verified).map_err(|nameless| nameless.why)?;
     let text = |value: &HeaderValue| String::from_utf8(value.as_bytes().to_vec()).expect("UTF-8");
     let unique = Profiles::shipped().get(profile).is_some_and(|profile| profile.event.id == Reference::Unique);
     let id = (!unique).then(|| text(&event.id));
+    let secret = decision.proof.and_then(|proof| proof.secret);
     Ok(Expected::Accepted { id, kind: event.kind.as_ref().map(text), secret })
 }
 

@@ -15,13 +15,13 @@ use bytes::Bytes;
 
 use super::Case;
 use super::Taken;
-use crate::config::Judge;
 use crate::http::body::Unreadable;
 use crate::profile::Scheme;
 use crate::profile::Verifier;
 use crate::source::refusal::Refusal;
 use crate::verify::Failure;
 use crate::verify::KeySets;
+use crate::verify::compile::RequestVerifier;
 
 /// Bodies, each with the words for what became of it.
 type Ways = Vec<(String, Vec<u8>)>;
@@ -65,10 +65,10 @@ impl Hypothesis {
 }
 
 /// The likeliest cause of a refusal.
-pub(super) async fn cause(case: &Case, judge: &Judge, refusal: &Refusal, key_sets: &mut KeySets) -> Cause {
+pub(super) async fn cause(case: &Case, verifier: &RequestVerifier, refusal: &Refusal, key_sets: &mut KeySets) -> Cause {
     if let Refusal::Unreadable(Unreadable::Garbled(_)) = refusal {
         for undone in compressed::undone(case) {
-            if proves(&undone.case, judge, &Failure::SignatureMismatch).await {
+            if proves(&undone.case, verifier, &Failure::SignatureMismatch).await {
                 return Cause { words: undone.words, proven: true };
             }
         }
@@ -80,10 +80,10 @@ pub(super) async fn cause(case: &Case, judge: &Judge, refusal: &Refusal, key_set
     for undone in candidates(case, failure) {
         tried += 1;
         let proven = if undone.request {
-            proves(&undone.case, judge, failure).await
-        } else if let Ok(judge) = undone.case.judge(key_sets) {
-            // Every judge would fetch the certificate again.
-            !case.profile.schemes().any(has_certificate) && proves(&undone.case, &judge, failure).await
+            proves(&undone.case, verifier, failure).await
+        } else if let Ok(verifier) = undone.case.verifier(key_sets) {
+            // Every verifier would fetch the certificate again.
+            !case.profile.schemes().any(has_certificate) && proves(&undone.case, &verifier, failure).await
         } else {
             false
         };
@@ -175,8 +175,8 @@ fn lazily<'c>(case: &'c Case, mistakes: fn(&Case) -> Vec<Hypothesis>) -> impl It
 }
 
 /// Whether the request is genuine without the mistake.
-async fn proves(case: &Case, judge: &Judge, failure: &Failure) -> bool {
-    match case.verdict(judge).await {
+async fn proves(case: &Case, verifier: &RequestVerifier, failure: &Failure) -> bool {
+    match case.verdict(verifier).await {
         Ok(Taken::Event { .. } | Taken::Handshake(_)) => true,
         Err(Refusal::Unidentified(_) | Refusal::Unanswered(_)) => true,
         // Signatures are judged before the time is.
@@ -197,10 +197,10 @@ async fn combined(case: &Case, failure: &Failure, key_sets: &mut KeySets) -> Opt
     }
     let bodies: Vec<_> = body::altered(case).collect();
     for key in keys::older(case).into_iter().chain(keys::misread(case)) {
-        let Ok(judge) = key.case.judge(key_sets) else { continue };
+        let Ok(verifier) = key.case.verifier(key_sets) else { continue };
         for undone in &bodies {
             let both = Case { body: undone.case.body.clone(), ..key.case.clone() };
-            if proves(&both, &judge, failure).await {
+            if proves(&both, &verifier, failure).await {
                 return Some(format!("two mistakes at once. First, {} Second, {}", key.words, undone.words));
             }
         }

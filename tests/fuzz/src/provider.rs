@@ -14,11 +14,11 @@ use base64::Engine as _;
 use bytes::Bytes;
 use doorward::base::secret::Secret;
 use doorward::base::time::Moment;
-use doorward::config::Judge;
-use doorward::config::Replays;
 use doorward::config::usual_ttl;
 use doorward::extract::params;
 use doorward::extract::params::Params;
+use doorward::gateway::decide;
+use doorward::gateway::decide::Verdict;
 use doorward::http::body;
 use doorward::http::body::Inbound;
 use doorward::http::body::Limits;
@@ -33,6 +33,8 @@ use doorward::sign::PrivateKey;
 use doorward::sign::Public;
 use doorward::source::refusal::Refusal;
 use doorward::verify::KeySets;
+use doorward::verify::compile::ReplayPolicy;
+use doorward::verify::compile::RequestVerifier;
 use doorward::verify::handshake::Answer;
 use doorward::verify::identity::Event;
 use http::HeaderMap;
@@ -48,7 +50,7 @@ pub struct Provider {
     secrets: Vec<Secret>,
     key: Option<&'static PrivateKey>,
     certificate: Option<String>,
-    judge: Judge,
+    verifier: RequestVerifier,
     limits: Limits,
 }
 
@@ -91,12 +93,12 @@ impl Provider {
             Some(Public::KeySet(_)) | None => {}
         }
         let secrets = texts.into_iter().map(Secret::new).collect::<Result<Vec<_>, _>>()?;
-        let replays = Replays::new(usual_ttl()?, None, &[]);
-        let judge = Judge::new(&profile, &secrets, &params, replays, &mut KeySets::new());
-        let judge = judge.map_err(|misfits| format!("{misfits:?}"))?;
+        let replays = ReplayPolicy::new(usual_ttl()?, None, &[]);
+        let verifier = RequestVerifier::new(&profile, &secrets, &params, replays, &mut KeySets::new());
+        let verifier = verifier.map_err(|misfits| format!("{misfits:?}"))?;
         let max_body = profile.limits.max_body.map_or(1 << 20, |size| size.as_u64().try_into().unwrap_or(usize::MAX));
-        let limits = Limits { max_body, ..Limits::none() };
-        Ok(Self { profile, params, secrets, key, certificate, judge, limits })
+        let limits = Limits { max_body, max_decompressions: usize::MAX, ..Limits::none() };
+        Ok(Self { profile, params, secrets, key, certificate, verifier, limits })
     }
 
     /// Whether looking at a request may ask other machines for something.
@@ -125,35 +127,23 @@ impl Provider {
 
     /// The steps of the gateway from the head of a request to its event.
     pub fn receive(&self, parts: Parts, now: Moment) -> Result<Taken, Refusal> {
-        super::wait(self.journey(parts, now))
+        super::wait(self.decide(parts, now))
     }
 
-    async fn journey(&self, parts: Parts, now: Moment) -> Result<Taken, Refusal> {
-        let Judge { authenticator, handshakes, identity, single_headers, .. } = &self.judge;
+    async fn decide(&self, parts: Parts, now: Moment) -> Result<Taken, Refusal> {
         let Parts { method, target, headers, body } = parts;
-        let event = method == Method::POST;
-        if !event && !handshakes.methods().any(|known| *known == method) {
-            return Err(Refusal::MethodNotAllowed);
-        }
-        body::announced(&headers, single_headers, &self.limits)?;
+        decide::check_method(&self.verifier, &method)?;
+        body::announced(&headers, &self.verifier.single_headers, &self.limits)?;
         if body.len() > self.limits.max_body {
             return Err(Refusal::Unreadable(body::Unreadable::TooLarge));
         }
         let inbound = Inbound::recorded(method, target, headers, body, now);
-        if let Some(answer) = handshakes.before(&inbound).await? {
-            return Ok(Taken::Probe(answer));
+        let decision = decide::decide(&self.verifier, "fuzz", &self.limits, inbound, now).await;
+        match decision.verdict.map_err(|rejection| rejection.refusal)? {
+            Verdict::Event(event) => Ok(Taken::Event(event)),
+            Verdict::Handshake(answer) if decision.proof.is_some() => Ok(Taken::Handshake(answer)),
+            Verdict::Handshake(answer) => Ok(Taken::Probe(answer)),
         }
-        if !event && !handshakes.take_signed(inbound.method()) {
-            return Err(Refusal::MethodNotAllowed);
-        }
-        let verified = authenticator.verify(inbound, now).await.map_err(|rejected| rejected.failure)?;
-        if let Some(answer) = handshakes.after(verified.inbound(), verified.values()).await? {
-            return Ok(Taken::Handshake(answer));
-        }
-        if !event {
-            return Err(Refusal::MethodNotAllowed);
-        }
-        Ok(identity.identify("fuzz", verified).map(Taken::Event).map_err(|nameless| nameless.why)?)
     }
 }
 

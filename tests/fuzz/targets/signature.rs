@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use doorward::base::secret::Secret;
-use doorward::config::Judge;
-use doorward::config::Replays;
 use doorward::extract::mac;
 use doorward::extract::params::Params;
 use doorward::http::body::Inbound;
@@ -16,6 +14,8 @@ use doorward::profile::Hash;
 use doorward::profile::Item;
 use doorward::profile::Profile;
 use doorward::verify::KeySets;
+use doorward::verify::compile::ReplayPolicy;
+use doorward::verify::compile::RequestVerifier;
 use doorward_fuzz::cut;
 use doorward_fuzz::now;
 use http::HeaderMap;
@@ -40,8 +40,8 @@ const SHAPES: [(bool, &str, Option<(&str, char, char)>); 8] = [
 ];
 const SECRET: &str = "of nobody's";
 
-static JUDGES: LazyLock<Vec<Judge>> =
-    LazyLock::new(|| (0..SHAPES.len() * ENCODINGS.len() * HASHES.len()).map(judge).collect());
+static VERIFIERS: LazyLock<Vec<RequestVerifier>> =
+    LazyLock::new(|| (0..SHAPES.len() * ENCODINGS.len() * HASHES.len()).map(verifier).collect());
 
 /// The shape, encoding and hash with this number.
 fn chosen(number: usize) -> (usize, usize, usize) {
@@ -49,7 +49,7 @@ fn chosen(number: usize) -> (usize, usize, usize) {
     (number % SHAPES.len(), rest % ENCODINGS.len(), rest / ENCODINGS.len() % HASHES.len())
 }
 
-fn judge(number: usize) -> Judge {
+fn verifier(number: usize) -> RequestVerifier {
     let (shape, encoding, hash) = chosen(number);
     let (numbered, prefix, item) = SHAPES[shape];
     let item = item
@@ -64,15 +64,15 @@ fn judge(number: usize) -> Judge {
     );
     let profile = Profile::parse(&text).unwrap_or_else(|wrong| panic!("{wrong}"));
     let secrets = [Secret::new(SECRET).expect("a secret")];
-    let replays = Replays::new(Duration::MAX, None, &[]);
-    Judge::new(&profile, &secrets, &Params::new(), replays, &mut KeySets::new()).expect("everything fits")
+    let replays = ReplayPolicy::new(Duration::MAX, None, &[]);
+    RequestVerifier::new(&profile, &secrets, &Params::new(), replays, &mut KeySets::new()).expect("everything fits")
 }
 
 // What is chosen; three headers, one a line, in which the first control characters stand for the signature in several
 // spellings; the body.
 fuzz_target!(|input: &[u8]| {
     let Some((number, rest)) = input.split_first() else { return };
-    let number = usize::from(*number) % JUDGES.len();
+    let number = usize::from(*number) % VERIFIERS.len();
     let (shape, encoding, hash) = chosen(number);
     let mut lines = Vec::new();
     let mut body = rest;
@@ -113,7 +113,7 @@ fuzz_target!(|input: &[u8]| {
         values.push(value);
     }
     let inbound = Inbound::recorded(Method::POST, Uri::from_static("/"), headers, Bytes::copy_from_slice(body), now());
-    let verified = doorward_fuzz::wait(JUDGES[number].authenticator.verify(inbound, now()));
+    let verified = doorward_fuzz::wait(VERIFIERS[number].authenticator.verify(inbound, now()));
     let texts: Option<Vec<&str>> = values.iter().map(|value| value.to_str().ok()).collect();
     let right =
         |text: &str| text.strip_prefix(prefix).is_some_and(|text| is_written(ENCODINGS[encoding], text, &digest));

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use doorward::base::time::Moment;
 use doorward::config::Settings;
+use doorward::gateway::decide::Verdict;
+use doorward::gateway::decide::decide;
 use doorward::http::body;
 use doorward::http::body::Inbound;
 use doorward::sign::Request;
@@ -43,17 +45,17 @@ impl Receiver {
                 let jwks = Arc::clone(jwks);
                 drop(tokio::spawn(async move { jwks.run().await }));
             }
-            body::announced(&request.headers, &self.source.single_headers, &self.source.limits)?;
+            let source = &self.source;
+            body::announced(&request.headers, &source.verifier.single_headers, &source.limits)?;
             let target = request.query.as_ref().map_or_else(|| "/".to_owned(), |query| format!("/?{query}"));
             let target = target.parse().expect("a target");
             let inbound =
                 Inbound::recorded(request.method.clone(), target, request.headers.clone(), request.body.clone(), now);
-            assert!(self.source.handshakes.before(&inbound).await?.is_none(), "a sample is no handshake");
-            let verified = self.source.authenticator.verify(inbound, now).await.map_err(|rejected| rejected.failure)?;
-            let handshake = self.source.handshakes.after(verified.inbound(), verified.values()).await?;
-            assert!(handshake.is_none(), "a sample is no handshake");
-            let name = self.source.name.as_str();
-            Ok(self.source.identity.identify(name, verified).map_err(|nameless| nameless.why)?)
+            let decision = decide(&source.verifier, source.name.as_str(), &source.limits, inbound, now).await;
+            match decision.verdict.map_err(|rejection| rejection.refusal)? {
+                Verdict::Event(event) => Ok(event),
+                Verdict::Handshake(_) => panic!("a sample is no handshake"),
+            }
         })
     }
 }

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 use anyhow::anyhow;
-use doorward::config::Judge;
-use doorward::config::Replays;
 use doorward::config::usual_ttl;
 use doorward::http::body::Inbound;
 use doorward::verify::Authenticator;
 use doorward::verify::KeySets;
 use doorward::verify::Rejected;
+use doorward::verify::compile::ReplayPolicy;
+use doorward::verify::compile::RequestVerifier;
 use http::Uri;
 use tokio::runtime::Runtime;
 
@@ -84,9 +84,9 @@ fn refused(rejected: Box<Rejected>) -> anyhow::Error {
 }
 
 fn authenticator(event: &Event) -> Result<Authenticator> {
-    let replays = Replays::new(usual_ttl().map_err(|message| anyhow!(message))?, None, &[]);
-    let judge = Judge::new(&event.profile, &event.secrets, &event.params, replays, &mut KeySets::new());
-    Ok(judge.map_err(|misfits| anyhow!("{misfits:?}"))?.authenticator)
+    let replays = ReplayPolicy::new(usual_ttl().map_err(|message| anyhow!(message))?, None, &[]);
+    let verifier = RequestVerifier::new(&event.profile, &event.secrets, &event.params, replays, &mut KeySets::new());
+    Ok(verifier.map_err(|misfits| anyhow!("{misfits:?}"))?.authenticator)
 }
 
 fn inbound(event: &Event) -> Inbound {

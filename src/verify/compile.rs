@@ -3,12 +3,10 @@
 
 use std::time::Duration;
 
-use super::section::Section;
 use crate::base::secret::Secret;
 use crate::extract::condition::Condition;
 use crate::extract::field::ExtractionPlan;
 use crate::extract::field::Field;
-use crate::extract::params;
 use crate::extract::params::Params;
 use crate::extract::template::Context;
 use crate::profile;
@@ -29,7 +27,7 @@ use crate::verify::identity::Identity;
 
 /// What a profile becomes with the secrets and parameters of a source.
 #[derive(Debug)]
-pub struct Judge {
+pub struct RequestVerifier {
     /// How requests prove their origin.
     pub authenticator: Authenticator,
     /// The probes that are answered.
@@ -46,7 +44,7 @@ pub struct Judge {
 
 /// How replays are told from new events.
 #[derive(Debug, Clone, Copy)]
-pub struct Replays {
+pub struct ReplayPolicy {
     /// How long events are remembered.
     pub ttl: Duration,
     /// By what an event is known again; as the profile says when absent.
@@ -57,7 +55,7 @@ pub struct Replays {
     pub names_types: bool,
 }
 
-impl Replays {
+impl ReplayPolicy {
     /// The settings of a source that delivers these types of events.
     pub fn new(ttl: Duration, guard: Option<ReplayGuard>, events: &[String]) -> Self {
         let pattern = |name: &String| name.contains(['*', '?']);
@@ -65,7 +63,7 @@ impl Replays {
     }
 }
 
-impl Judge {
+impl RequestVerifier {
     /// Makes a profile ready with these secrets and complete parameters.
     ///
     /// # Errors
@@ -74,7 +72,7 @@ impl Judge {
         profile: &Profile,
         secrets: &[Secret],
         params: &Params,
-        replays: Replays,
+        replays: ReplayPolicy,
         key_sets: &mut KeySets,
     ) -> Result<Self, Vec<KeyError>> {
         let guard = replays.guard.unwrap_or(profile.event.replay_guard);
@@ -125,13 +123,13 @@ impl Judge {
         let json_first = authenticator.reads_json();
         let authenticator = Authenticator { wants, json_first, ..authenticator };
         let single_headers = [authenticator.headers(), identity.headers(), handshakes.headers()].concat();
-        let mut judge = Self { authenticator, handshakes, identity, single_headers, guarded, type_unsigned };
-        judge.sort_headers();
-        Ok(judge)
+        let mut verifier = Self { authenticator, handshakes, identity, single_headers, guarded, type_unsigned };
+        verifier.sort_headers();
+        Ok(verifier)
     }
 }
 
-impl Judge {
+impl RequestVerifier {
     /// The same for a source that delivers events in order in which this place reads the same.
     #[must_use]
     pub fn ordered(mut self, order: &Place) -> Self {
@@ -246,14 +244,4 @@ fn handshake_key(profile: &Profile, secrets: &[Secret]) -> Option<zeroize::Zeroi
     let secret = secrets.first()?;
     let form = profile.keys().next()?;
     crate::verify::key_bytes(form, secret).ok()
-}
-
-/// The parameters that the profile asks for, with its defaults; `None` when one is missing.
-pub(super) fn complete(profile: &Profile, section: &Section<'_>, given: &[(&str, String)]) -> Option<Params> {
-    let misfits = match params::complete(profile, given) {
-        Ok(params) => return Some(params),
-        Err(misfits) => misfits,
-    };
-    misfits.into_iter().for_each(|(name, message)| section.error(&format!("params.{name}"), message));
-    None
 }
