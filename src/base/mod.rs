@@ -6,6 +6,7 @@ pub mod escape;
 pub mod form;
 pub mod json;
 pub mod limits;
+pub mod metrics;
 pub mod problem;
 pub mod query;
 pub mod secret;

@@ -1,12 +1,66 @@
-//! The metrics of one queue.
+//! What is counted of queued deliveries, by destination.
 
 use prometheus::Gauge;
+use prometheus::GaugeVec;
 use prometheus::Histogram;
+use prometheus::HistogramVec;
 use prometheus::IntCounter;
+use prometheus::IntCounterVec;
 use prometheus::IntGauge;
+use prometheus::IntGaugeVec;
 
+use crate::base::metrics::Registry;
 use crate::base::time::Moment;
+use crate::store::DestinationId;
+use crate::store::State;
 use crate::store::Stats;
+
+/// The metrics of all destinations.
+#[derive(Debug)]
+pub struct Metrics {
+    deliveries: IntCounterVec,
+    queue_events: IntGaugeVec,
+    queue_oldest: GaugeVec,
+    breaker_open: IntGaugeVec,
+    upstream_duration: HistogramVec,
+}
+
+impl Metrics {
+    /// Registers them; how long attempts take is counted in `upstream_duration`.
+    ///
+    /// # Errors
+    /// Only when a name is taken, which is a bug.
+    pub fn new(registry: &Registry, upstream_duration: HistogramVec) -> prometheus::Result<Self> {
+        let destination = ["source", "destination"];
+        let with = |last: &'static str| [destination.as_slice(), &[last]].concat();
+        let oldest = "Age of the oldest event that is not delivered.";
+        let breaker = "Whether the circuit breaker of its endpoint is open: 1 while nothing is attempted.";
+        Ok(Self {
+            deliveries: registry.counters("deliveries_total", "Attempts from queues.", &with("outcome"))?,
+            queue_events: registry.gauges("queue_events", "Events on queues by state.", &with("state"))?,
+            queue_oldest: registry.float_gauges("queue_oldest_seconds", oldest, &destination)?,
+            breaker_open: registry.gauges("destination_breaker_open", breaker, &destination)?,
+            upstream_duration,
+        })
+    }
+
+    /// The handles of one destination.
+    pub fn of(&self, id: &DestinationId) -> QueueMetrics {
+        let labels = [id.source.as_str(), id.name.as_str()];
+        let with = |last: &'static str| [labels.as_slice(), &[last]].concat();
+        let outcome = |outcome| self.deliveries.with_label_values(&with(outcome));
+        let states = [State::Blocked, State::Queued, State::Retrying, State::Dead];
+        QueueMetrics {
+            delivered: outcome("delivered"),
+            retried: outcome("retried"),
+            dead: outcome("dead"),
+            upstream_duration: self.upstream_duration.with_label_values(&[&id.source]),
+            breaker_open: self.breaker_open.with_label_values(&labels),
+            states: states.map(|state| self.queue_events.with_label_values(&with(state.name()))),
+            oldest: self.queue_oldest.with_label_values(&labels),
+        }
+    }
+}
 
 /// The metrics of one destination.
 #[derive(Debug, Clone)]

@@ -23,6 +23,7 @@ use self::breaker::Pass;
 use self::breaker::Probe;
 pub use self::budget::Budget;
 use self::budget::Reserved;
+pub use self::metrics::Metrics;
 pub use self::metrics::QueueMetrics;
 pub use self::policy::Policy;
 pub use self::thread::start;

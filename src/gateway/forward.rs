@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 use std::time::Duration;
-use std::time::Instant;
-
-use prometheus::Histogram;
 
 use super::Gateway;
 use super::Received;
 use super::Way;
 use super::request_log::RequestLog;
+use crate::base::metrics::Stopwatch;
 use crate::dedup::Claim;
 use crate::http::body::Inbound;
 use crate::message::Credentials;
@@ -187,22 +185,5 @@ impl Admitted {
     fn observed(inbound: Inbound, source: &Source) -> Self {
         let (message, credentials) = Message::observed(inbound, source.name.header(), &source.credentials);
         Self { message, credentials, ahead: None, lane: None }
-    }
-}
-
-/// Measures one step after the other.
-struct Stopwatch(Instant);
-
-impl Stopwatch {
-    fn start() -> Self {
-        Self(Instant::now())
-    }
-
-    /// What the step that ends now took.
-    fn lap(&mut self, histogram: &Histogram) -> Duration {
-        let now = Instant::now();
-        let took = now.duration_since(std::mem::replace(&mut self.0, now));
-        histogram.observe(took.as_secs_f64());
-        took
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod decide;
 mod forward;
+mod metrics;
 mod request_log;
 pub mod route;
 
@@ -18,6 +19,8 @@ use hyper::body::Incoming;
 use self::decide::Rejection;
 use self::decide::Verdict;
 use self::decide::decide;
+pub use self::metrics::Metrics;
+pub use self::metrics::SourceMetrics;
 use self::request_log::RequestLog;
 use crate::base::time::Moment;
 use crate::dedup::Dedup;
@@ -32,9 +35,7 @@ use crate::source::refusal::Refusal;
 use crate::source::refusal::Unserved;
 use crate::store::Queue;
 use crate::target::Target;
-use crate::telemetry::Metrics;
 use crate::telemetry::Sampler;
-use crate::telemetry::SourceMetrics;
 use crate::verify::handshake;
 use crate::verify::identity::Event;
 

@@ -196,7 +196,7 @@ impl Admin {
     }
 
     fn metrics(&self) -> Response<Full<Bytes>> {
-        match self.shared.metrics.text() {
+        match self.shared.metrics.registry.text() {
             Ok(metrics) => {
                 let mut response = text(StatusCode::OK, metrics);
                 let format = HeaderValue::from_static(prometheus::TEXT_FORMAT);

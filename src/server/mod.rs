@@ -8,6 +8,7 @@ mod connection;
 mod drain;
 mod service;
 mod files;
+mod metrics;
 mod worker;
 
 use std::collections::HashMap;
@@ -49,11 +50,11 @@ use crate::store::Queue;
 use crate::store::Store;
 use crate::target::Http;
 use crate::target::Target;
-use crate::telemetry::Metrics;
 use crate::telemetry::Sampler;
 
 use self::admin::Admin;
 use self::drain::Drain;
+use self::metrics::Metrics;
 use self::worker::Worker;
 
 /// Connections that the kernel holds for each worker until it accepts them.
@@ -72,7 +73,7 @@ type Breakers = HashMap<DestinationId, Arc<CircuitBreaker>>;
 #[derive(Debug)]
 struct Shared {
     settings: Settings,
-    metrics: Arc<Metrics>,
+    metrics: Metrics,
     single_flight: Arc<SingleFlight>,
     firsts: Arc<Firsts>,
     store: Store,
@@ -141,7 +142,7 @@ impl Shared {
         };
         let breakers = known.iter().zip(queued()).map(|(known, (_, terms))| (known.id.clone(), breaker(terms)));
         Ok(Self {
-            metrics: Arc::new(metrics),
+            metrics,
             firsts: Arc::default(),
             single_flight: Arc::new(SingleFlight::new(process, &limits.dedup, Clock::System)),
             breakers: Arc::new(breakers.collect()),
@@ -174,7 +175,7 @@ impl Shared {
                 budget: self.budget.clone(),
                 clock: self.clock.clone(),
                 wall: Clock::System,
-                metrics: self.metrics.of_queue(queue.id()),
+                metrics: self.metrics.dispatch.of(queue.id()),
                 queue,
             })
         };
@@ -262,7 +263,7 @@ impl Server {
             () = tokio::time::sleep(drain_timeout) => false,
             () = hurry => false,
         };
-        let cut = if finished { 0 } else { self.shared.metrics.in_flight.get() };
+        let cut = if finished { 0 } else { self.shared.metrics.gateway.in_flight.get() };
         if !finished {
             self.phase.send_replace(Phase::Cut);
             // A worker that does not even end now is not waited for.

@@ -112,7 +112,7 @@ impl Worker {
         let store = shared.store.local();
         let endpoints = shared.settings.sources.iter().filter_map(|source| {
             let way = way(source, &store, shared)?;
-            let metrics = shared.metrics.of(source.name.as_str(), &source.secret_labels);
+            let metrics = shared.metrics.gateway.of(source.name.as_str(), &source.secret_labels);
             let sampler = self.sampler(source.name.as_str());
             let source = (Arc::clone(source), way);
             Some((source.0.path.clone(), Arc::new(Endpoint { source: Some(source), metrics, sampler })))
@@ -126,10 +126,10 @@ impl Worker {
                 store.clone(),
                 shared.settings.store.terms,
             ),
-            metrics: Arc::clone(&shared.metrics),
+            metrics: Arc::clone(&shared.metrics.gateway),
             unmatched: Arc::new(Endpoint {
                 source: None,
-                metrics: shared.metrics.of("", &[]),
+                metrics: shared.metrics.gateway.of("", &[]),
                 sampler: self.sampler(""),
             }),
         };
@@ -167,7 +167,7 @@ impl Worker {
         connections.finish();
         connections.emptied().await;
         // Deliveries whose sender is gone belong to no connection.
-        while self.shared.metrics.in_flight.get() > 0 {
+        while self.shared.metrics.gateway.in_flight.get() > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

@@ -9,6 +9,7 @@ pub mod dedupe_log;
 mod delivery;
 mod gauge;
 mod keyspace;
+pub mod metrics;
 mod page_cache;
 mod owner_only;
 mod records;

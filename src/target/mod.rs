@@ -4,6 +4,7 @@
 mod driver;
 mod headers;
 mod http;
+pub mod metrics;
 mod redis_stream;
 mod tls;
 

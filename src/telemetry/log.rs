@@ -7,6 +7,7 @@ use std::io::IsTerminal as _;
 use std::io::Write;
 use std::sync::OnceLock;
 
+use prometheus::core::Collector;
 use tracing::field::Field;
 use tracing_appender::non_blocking::ErrorCounter;
 use tracing_appender::non_blocking::NonBlockingBuilder;
@@ -20,6 +21,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::base::escape;
+use crate::base::metrics;
 use crate::config::Log;
 use crate::config::LogFormat;
 
@@ -35,8 +37,16 @@ static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
 #[must_use = "without it, nothing is logged"]
 pub struct Guard(#[expect(dead_code, reason = "kept for its drop")] WorkerGuard);
 
-/// How many lines were dropped, because standard error was read too slowly.
-pub(super) fn dropped_lines() -> u64 {
+/// `doorward_log_lines_dropped_total`, to be registered.
+///
+/// # Errors
+/// Only when its name is not valid, which is a bug.
+pub fn collectors() -> prometheus::Result<[Box<dyn Collector>; 1]> {
+    let help = "Lines of the log that were dropped, because standard error was read too slowly.";
+    Ok([metrics::total("log_lines_dropped_total", help, dropped_lines)?])
+}
+
+fn dropped_lines() -> u64 {
     let lines = DROPPED.get().map_or(0, ErrorCounter::dropped_lines);
     u64::try_from(lines).unwrap_or(u64::MAX)
 }

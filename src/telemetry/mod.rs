@@ -1,13 +1,10 @@
-//! Metrics for Prometheus, and the log. Values of labels come from the configuration and from enums only, so that their
-//! number is bounded.
+//! The log, and which lines of it are written while requests flood in that nobody verified. Metrics are declared beside what
+//! they count; see [`crate::base::metrics`].
 
 mod log;
-mod metrics;
 mod sampler;
 
 pub use log::Guard;
+pub use log::collectors;
 pub use log::start_log;
-pub use metrics::Metrics;
-pub use metrics::SourceMetrics;
-pub use metrics::StoreMetrics;
 pub use sampler::Sampler;

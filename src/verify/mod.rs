@@ -36,6 +36,7 @@ pub use freshness::Freshness;
 pub use freshness::Stamp;
 pub use jwks::COOLDOWN as JWKS_COOLDOWN;
 pub use jwks::Jwks;
+pub use jwks::JwksMetrics;
 pub use jwks::KeySet;
 pub use jwks::LeftOut;
 pub use jwks::Limits as JwksLimits;

@@ -26,17 +26,19 @@ use std::time::Instant;
 
 use prometheus::IntCounterVec;
 use prometheus::Opts;
+use prometheus::core::Collector;
 use tokio::sync::watch;
 
 pub use self::background::Background;
 pub use self::heartbeat::Heartbeat;
 pub use self::panic::caught;
 pub use self::panic::log_panics;
-pub use self::panic::panics;
+use self::panic::panics;
 pub use self::phase::Phase;
 pub use self::task::Task;
 use crate::base::clock::Clock;
 use crate::base::limits;
+use crate::base::metrics;
 
 /// Why a task cannot go on: it is restarted.
 #[derive(Debug, thiserror::Error)]
@@ -80,9 +82,18 @@ impl Supervisor {
         }))
     }
 
-    /// `doorward_task_restarts_total`, to be registered.
-    pub fn restarts(&self) -> &IntCounterVec {
-        &self.0.restarts
+    /// How many times a task or thread was started again.
+    pub fn restarts(&self, task: Task) -> u64 {
+        self.0.restarts.with_label_values(&[task.name()]).get()
+    }
+
+    /// `doorward_task_restarts_total` and `doorward_panics_total`, to be registered.
+    ///
+    /// # Errors
+    /// Only when a name is not valid, which is a bug.
+    pub fn collectors(&self) -> prometheus::Result<[Box<dyn Collector>; 2]> {
+        let help = "Faults of the gateway, each of which ended one task.";
+        Ok([Box::new(self.0.restarts.clone()), metrics::total("panics_total", help, panics)?])
     }
 
     /// Runs a task on the runtime that this is called on, until it returns `Ok` or the runtime ends. `start` makes its future,

@@ -12,7 +12,7 @@ use std::task::Poll;
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
 /// How many panics there were in this process since [`log_panics`] was called.
-pub fn panics() -> u64 {
+pub(super) fn panics() -> u64 {
     PANICS.load(Ordering::Relaxed)
 }
 

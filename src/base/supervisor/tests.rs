@@ -12,7 +12,7 @@ fn supervisor() -> (Supervisor, Arc<Manual>) {
 }
 
 fn count(supervisor: &Supervisor, task: Task) -> u64 {
-    supervisor.restarts().with_label_values(&[task.name()]).get()
+    supervisor.restarts(task)
 }
 
 /// A thread that dies when it is sent a cause, `"panic"` or that of an error, ends when it is sent `None`, and reports each run.

@@ -211,7 +211,7 @@ async fn a_panic_of_its_thread_costs_nothing() {
     tasks.inject_panic(Task::DedupeLog);
     log.append([record(1, Moment::now())], Some(3)).expect("written");
     assert_eq!(log.sync().await, Ok(()));
-    assert_eq!(tasks.restarts().with_label_values(&[Task::DedupeLog.name()]).get(), 1);
+    assert_eq!(tasks.restarts(Task::DedupeLog), 1);
     log.close();
     thread.join().expect("it ends");
     assert_eq!(log.checkpoint(), 3);

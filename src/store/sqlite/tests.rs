@@ -12,6 +12,7 @@ use crate::base::clock::Clock;
 use crate::base::limits;
 use crate::base::limits::Limits;
 use crate::base::supervisor::Supervisor;
+use crate::base::supervisor::Task;
 use crate::base::time::Moment;
 use crate::store::Delivery;
 use crate::store::DestinationId;
@@ -240,7 +241,7 @@ fn fail(world: &World, code: i32) {
 }
 
 fn restarts(world: &World) -> u64 {
-    world.supervisor.restarts().with_label_values(&["sqlite-writer"]).get()
+    world.supervisor.restarts(Task::SqliteWriter)
 }
 
 #[tokio::test]
@@ -395,7 +396,7 @@ async fn a_panic_of_the_writer_loses_neither_outcomes_nor_what_comes_later() {
     let queue = world.queue("shop").await;
     world.enqueue(&queue, "a", None).await;
     let mut taken = world.take(&queue, 1).await;
-    world.supervisor.inject_panic(crate::base::supervisor::Task::SqliteWriter);
+    world.supervisor.inject_panic(Task::SqliteWriter);
     taken.remove(0).settle(world.delivered());
     wait_until("a restart", || restarts(&world) == 1).await;
     wait_until("it to be well", || world.store.ready(true).is_ok()).await;

@@ -4,6 +4,7 @@
 //! A good set is never replaced by an empty or unreadable one; it is used stale for [`Limits::stale`]. Never more than
 //! [`Limits::per_minute`] fetches a minute, whatever senders do.
 
+mod metrics;
 mod set;
 
 use std::collections::VecDeque;
@@ -27,6 +28,7 @@ use crate::base::time::Moment;
 use crate::http::fetch::Address;
 use crate::profile::Algorithm;
 
+pub use self::metrics::JwksMetrics;
 pub use self::set::KeySet;
 pub use self::set::LeftOut;
 

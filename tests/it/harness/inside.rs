@@ -84,12 +84,11 @@ impl Inside {
     /// The same; waits until it has panicked and is started again.
     #[track_caller]
     pub fn restart_by_panic(&self, task: Task) {
-        let before = self.restarts(task);
+        let before = self.supervisor.restarts(task);
         self.inject_panic(task);
         wait_until(&format!("{} to be started again", task.name()), || {
             // The admin port may be what is dying.
-            !self.supervisor.is_injected(task)
-                && self.supervisor.restarts().with_label_values(&[task.name()]).get() as f64 > before
+            !self.supervisor.is_injected(task) && self.supervisor.restarts(task) > before
         });
     }
 }

@@ -1,0 +1,131 @@
+//! What is counted of requests, by source. Handles are resolved when the gateway starts, so that counting a request needs no
+//! lookup.
+
+use prometheus::Histogram;
+use prometheus::HistogramVec;
+use prometheus::IntCounter;
+use prometheus::IntCounterVec;
+use prometheus::IntGauge;
+
+use crate::base::metrics::Registry;
+use crate::store::metrics::StoreMetrics;
+
+/// Upper bounds of the buckets of skew, in seconds; negative is ahead of our clock.
+const SKEW: &[f64] = &[-300.0, -60.0, -10.0, -2.0, 0.0, 2.0, 10.0, 60.0, 300.0, 3600.0];
+
+/// The metrics of all requests.
+#[derive(Debug)]
+pub struct Metrics {
+    requests: IntCounterVec,
+    refusals: IntCounterVec,
+    unverified: IntCounterVec,
+    undeduplicated: IntCounterVec,
+    guarded: IntCounterVec,
+    untyped: IntCounterVec,
+    request_duration: HistogramVec,
+    upstream_duration: HistogramVec,
+    skew: HistogramVec,
+    secrets: IntCounterVec,
+    /// How long the store takes.
+    pub store: StoreMetrics,
+    /// Requests that are being handled, and deliveries whose sender hung up.
+    pub in_flight: IntGauge,
+}
+
+impl Metrics {
+    /// Registers them; how long deliveries to upstreams take is counted in `upstream_duration`.
+    ///
+    /// # Errors
+    /// Only when a name is taken, which is a bug.
+    pub fn new(registry: &Registry, upstream_duration: HistogramVec) -> prometheus::Result<Self> {
+        Ok(Self {
+            requests: registry.counters("requests_total", "Requests by outcome.", &["source", "outcome"])?,
+            refusals: registry.counters("refusals_total", "Refused requests by reason.", &["source", "reason"])?,
+            unverified: registry.counters("unverified_total", "Unverified deliveries.", &["source", "reason"])?,
+            undeduplicated: registry.counters("undeduplicated_total", "Deliveries without a store.", &["source"])?,
+            guarded: registry.counters("guarded_total", "Duplicates known by content alone.", &["source"])?,
+            untyped: registry.counters("untyped_total", "Ignored events without a readable type.", &["source"])?,
+            request_duration: registry.durations("request_duration_seconds", "Head to answer.", &["source"])?,
+            upstream_duration,
+            skew: registry.histograms(
+                "timestamp_skew_seconds",
+                "Age of requests by their own time.",
+                &["source"],
+                SKEW,
+            )?,
+            secrets: registry.counters("secret_matches_total", "Proofs by secret.", &["source", "secret"])?,
+            store: StoreMetrics::new(registry)?,
+            in_flight: registry.gauge("in_flight_requests", "Requests being handled.")?,
+        })
+    }
+
+    /// The handles of one source with the names of its secrets; requests to paths of no source count under `""`.
+    pub fn of(&self, source: &str, secrets: &[String]) -> SourceMetrics {
+        let outcome = |outcome: &str| self.requests.with_label_values(&[source, outcome]);
+        SourceMetrics {
+            delivered: outcome("delivered"),
+            queued: outcome("queued"),
+            duplicate: outcome("duplicate"),
+            ignored: outcome("ignored"),
+            handshake: outcome("handshake"),
+            refused: outcome("refused"),
+            undeduplicated: self.undeduplicated.with_label_values(&[source]),
+            guarded: self.guarded.with_label_values(&[source]),
+            untyped: self.untyped.with_label_values(&[source]),
+            request_duration: self.request_duration.with_label_values(&[source]),
+            upstream_duration: self.upstream_duration.with_label_values(&[source]),
+            skew: self.skew.with_label_values(&[source]),
+            secrets: secrets.iter().map(|secret| self.secrets.with_label_values(&[source, secret])).collect(),
+            refusals: self.refusals.clone(),
+            unverified: self.unverified.clone(),
+            source: source.to_owned(),
+        }
+    }
+}
+
+/// The metrics of one source.
+#[derive(Debug, Clone)]
+pub struct SourceMetrics {
+    /// Events that the upstream took.
+    pub delivered: IntCounter,
+    /// Events that the broker took.
+    pub queued: IntCounter,
+    /// Events that were finished before.
+    pub duplicate: IntCounter,
+    /// Events of types that are not wanted.
+    pub ignored: IntCounter,
+    /// Probes that were answered.
+    pub handshake: IntCounter,
+    /// Requests that were refused.
+    pub refused: IntCounter,
+    /// Events that were delivered although the store could not be asked.
+    pub undeduplicated: IntCounter,
+    /// Duplicates that were known by their content alone.
+    pub guarded: IntCounter,
+    /// Events that were ignored because their type could not be read.
+    pub untyped: IntCounter,
+    /// From the head of a request to its answer, in seconds.
+    pub request_duration: Histogram,
+    /// Of a delivery to the upstream, in seconds.
+    pub upstream_duration: Histogram,
+    /// From the request's own time to ours, in seconds.
+    pub skew: Histogram,
+    /// Requests that each secret proved, in the order of the secrets.
+    pub secrets: Vec<IntCounter>,
+    refusals: IntCounterVec,
+    unverified: IntCounterVec,
+    source: String,
+}
+
+impl SourceMetrics {
+    /// Counts a delivery that would have been refused for this reason.
+    pub fn deliver_unverified(&self, reason: &str) {
+        self.unverified.with_label_values(&[self.source.as_str(), reason]).inc();
+    }
+
+    /// Counts a refusal for this reason.
+    pub fn refuse(&self, reason: &str) {
+        self.refused.inc();
+        self.refusals.with_label_values(&[self.source.as_str(), reason]).inc();
+    }
+}

@@ -1,0 +1,60 @@
+//! All metrics of the process, registered in one place; each is declared beside what it counts.
+
+use std::sync::Arc;
+
+use prometheus::IntCounter;
+use prometheus::IntGauge;
+
+use crate::base::metrics::Registry;
+use crate::base::supervisor::Supervisor;
+use crate::dispatch;
+use crate::gateway;
+use crate::source::Source;
+use crate::store::Store;
+use crate::target::metrics::upstream_durations;
+use crate::telemetry;
+use crate::verify::JwksMetrics;
+
+/// All metrics of the process.
+#[derive(Debug)]
+pub(super) struct Metrics {
+    /// To be read by Prometheus.
+    pub(super) registry: Registry,
+    /// What is counted of requests.
+    pub(super) gateway: Arc<gateway::Metrics>,
+    /// What is counted of queued deliveries.
+    pub(super) dispatch: dispatch::Metrics,
+    /// Connections that are open.
+    pub(super) open_connections: IntGauge,
+    /// Connections that were closed because another one needed their place.
+    pub(super) displaced_connections: IntCounter,
+}
+
+impl Metrics {
+    /// Registers the metrics of the process, of these sources and of this store.
+    ///
+    /// # Errors
+    /// Only when two metrics have one name, which is a bug.
+    pub(super) fn new(sources: &[Arc<Source>], supervisor: &Supervisor, store: &Store) -> prometheus::Result<Self> {
+        let registry = Registry::default();
+        let version = registry.gauges("build_info", "The version that runs.", &["version"])?;
+        version.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        registry.add(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        let collectors =
+            supervisor.collectors()?.into_iter().chain(telemetry::collectors()?).chain(store.collectors()?);
+        collectors.into_iter().try_for_each(|collector| registry.add(collector))?;
+        let key_sets = sources.iter().flat_map(|source| {
+            let name = source.name.as_str();
+            source.verifier.authenticator.key_sets().map(move |jwks| (name.to_owned(), Arc::clone(jwks)))
+        });
+        registry.add(Box::new(JwksMetrics::new(key_sets)?))?;
+        let upstream_duration = upstream_durations(&registry)?;
+        Ok(Self {
+            gateway: Arc::new(gateway::Metrics::new(&registry, upstream_duration.clone())?),
+            dispatch: dispatch::Metrics::new(&registry, upstream_duration)?,
+            open_connections: registry.gauge("open_connections", "Connections of senders.")?,
+            displaced_connections: registry.counter("displaced_connections_total", "Connections closed for others.")?,
+            registry,
+        })
+    }
+}
