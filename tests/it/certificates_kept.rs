@@ -25,6 +25,7 @@ use tokio::runtime::Runtime;
 
 use crate::harness::Reply;
 use crate::harness::Upstream;
+use crate::harness::recorded;
 use crate::harness::wait_until;
 
 /// A server with a certificate at every address that is not to be held, as long as it works.
@@ -51,8 +52,7 @@ fn limits() -> CertificateLimits {
 
 impl Kept {
     fn with(limits: CertificateLimits) -> Self {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/providers/paypal/accepted-sale-completed.json");
-        let recorded: Value = serde_json::from_slice(&std::fs::read(path).expect("a fixture")).expect("JSON");
+        let recorded = recorded::delivery("paypal", "accepted-sale-completed");
         let pem =
             recorded["files"].as_object().and_then(|files| files.values().next()?.as_str()).expect("a certificate");
         let certificate = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{pem}", pem.len()).into_bytes();

@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::harness::Gateway;
 use crate::harness::Github;
 use crate::harness::doorward;
+use crate::harness::recorded;
 
 fn shipped() -> Vec<String> {
     Profiles::shipped().names().map(str::to_owned).collect()
@@ -132,7 +133,7 @@ fn the_source_that_a_profile_shows_is_a_good_one() {
     let folder = tempfile::tempdir().expect("a folder");
     let config = folder.path().join("doorward.toml");
     for name in shipped() {
-        let recorded = recorded(&name);
+        let recorded = accepted(&name);
         let secret = recorded["secrets"][0].as_str().unwrap_or_default();
         let text = stdout(&run(doorward().args(["profiles", &name])));
         let source = text.lines().skip_while(|line| !line.starts_with("[sources.")).take_while(|line| !line.is_empty());
@@ -152,14 +153,9 @@ fn the_source_that_a_profile_shows_is_a_good_one() {
 }
 
 /// A delivery of this provider that is accepted.
-fn recorded(profile: &str) -> Value {
-    let folder = format!("{}/tests/fixtures/providers/{profile}", env!("CARGO_MANIFEST_DIR"));
-    let entries = std::fs::read_dir(folder).expect("fixtures").map(|entry| entry.expect("an entry").path());
-    let mut accepted: Vec<_> = entries
-        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("accepted-")))
-        .collect();
-    accepted.sort();
-    serde_json::from_str(&std::fs::read_to_string(&accepted[0]).expect("a fixture")).expect("JSON")
+fn accepted(profile: &str) -> Value {
+    let mut accepted = recorded::deliveries(profile).into_iter().filter(|(name, _)| name.starts_with("accepted-"));
+    accepted.next().expect("an accepted delivery").1
 }
 
 #[test]

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -35,6 +34,7 @@ use serde::Deserialize;
 
 use crate::harness::Files;
 use crate::harness::Issuer;
+use crate::harness::recorded;
 
 /// One recorded delivery and what should become of it.
 #[derive(Deserialize)]
@@ -94,13 +94,10 @@ enum Expected {
 fn every_recorded_delivery_ends_as_it_should() {
     let mut seen = 0;
     let mut wrong = Vec::new();
-    for (profile, path) in recorded() {
-        let text = std::fs::read_to_string(&path).expect("a fixture");
-        let fixture: Fixture =
-            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    for (profile, place, fixture) in every_delivery() {
         let found = play(&profile, &fixture);
         if found != fixture.expect {
-            wrong.push(format!("{}: {}\n  is {found:?}, not {:?}", path.display(), fixture.about, fixture.expect));
+            wrong.push(format!("{place}: {}\n  is {found:?}, not {:?}", fixture.about, fixture.expect));
         }
         seen += 1;
     }
@@ -111,9 +108,7 @@ fn every_recorded_delivery_ends_as_it_should() {
 #[test]
 fn every_recorded_delivery_is_explained_as_the_gateway_decides() {
     let mut wrong = Vec::new();
-    for (profile, path) in recorded() {
-        let text = std::fs::read_to_string(&path).expect("a fixture");
-        let fixture: Fixture = serde_json::from_str(&text).expect("a fixture");
+    for (profile, place, fixture) in every_delivery() {
         let expected = match &fixture.expect {
             Expected::Refused(reason) => Err(reason.as_str()),
             Expected::Accepted { .. } => Ok("accepted"),
@@ -132,7 +127,7 @@ fn every_recorded_delivery_is_explained_as_the_gateway_decides() {
             || !ends
             || fixture.secrets.iter().filter(|secret| secret.len() > 8).any(|secret| told(&secret))
         {
-            wrong.push(format!("{}: {}\n  {found:?} {:?}", path.display(), fixture.about, explanation.steps));
+            wrong.push(format!("{place}: {}\n  {found:?} {:?}", fixture.about, explanation.steps));
         }
     }
     assert!(wrong.is_empty(), "{} are wrong:\n{}", wrong.len(), wrong.join("\n"));
@@ -187,47 +182,35 @@ fn request(fixture: &Fixture, server: Option<&str>) -> (Method, Uri, HeaderMap, 
 
 #[test]
 fn every_shipped_profile_has_accepted_and_tampered_deliveries_and_answered_handshakes() {
-    let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (profile, path) in recorded() {
-        names.entry(profile).or_default().push(path.file_name().expect("a name").to_string_lossy().into_owned());
-    }
+    let mut providers = recorded::providers();
     for (name, profile) in Profiles::shipped().iter() {
-        let files = names.remove(name).unwrap_or_default();
+        providers.retain(|provider| provider != name);
+        let deliveries = recorded::deliveries(name);
         // A handshake that visits an address has tests of its own.
         let answered = profile.handshakes.iter().any(|said| said.visit.is_none()).then_some("answered-");
         for kind in ["accepted-", "tampered-"].into_iter().chain(answered) {
-            assert!(files.iter().any(|file| file.starts_with(kind)), "{name} has no {kind} fixture");
+            assert!(deliveries.keys().any(|delivery| delivery.starts_with(kind)), "{name} has no {kind} fixture");
         }
     }
-    assert!(names.is_empty(), "fixtures of profiles that are not shipped: {names:?}");
+    assert!(providers.is_empty(), "fixtures of profiles that are not shipped: {providers:?}");
 }
 
 #[test]
 fn every_delivery_says_who_made_it() {
-    for (_, path) in recorded() {
-        let text = std::fs::read_to_string(&path).expect("a fixture");
-        let fixture: Fixture = serde_json::from_str(&text).expect("a fixture");
-        assert!(!fixture.made_by.is_empty() && !fixture.about.is_empty(), "{}", path.display());
+    for (_, place, fixture) in every_delivery() {
+        assert!(!fixture.made_by.is_empty() && !fixture.about.is_empty(), "{place}");
     }
 }
 
-/// Every fixture with the name of its profile.
-fn recorded() -> Vec<(String, PathBuf)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/providers");
-    let list = |folder: &Path| {
-        let mut paths: Vec<_> =
-            std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()).collect();
-        paths.sort();
-        paths
-    };
-    let folders = list(&root);
-    folders
-        .iter()
-        .flat_map(|folder| {
-            let profile = folder.file_name().expect("a name").to_string_lossy().into_owned();
-            list(folder).into_iter().map(move |path| (profile.clone(), path))
+/// Every recorded delivery with its profile and the place where it stands.
+fn every_delivery() -> impl Iterator<Item = (String, String, Fixture)> {
+    recorded::providers().into_iter().flat_map(|profile| {
+        recorded::deliveries(&profile).into_iter().map(move |(name, delivery)| {
+            let place = format!("tests/fixtures/providers/{profile}.json: {name}");
+            let fixture = serde_json::from_value(delivery).unwrap_or_else(|error| panic!("{place}: {error}"));
+            (profile.clone(), place, fixture)
         })
-        .collect()
+    })
 }
 
 /// Runs a delivery through its profile as it would have run at the time.

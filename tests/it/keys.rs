@@ -415,10 +415,8 @@ fn left_out(gateway: &Gateway, kid: &str) -> Vec<String> {
 
 /// A JWK set with some of the keys that a recorded delivery was verified with.
 fn set(keys: &[&str]) -> Value {
-    let path = "/tests/fixtures/providers/pitchpoint/accepted-order-placed.json";
-    let recorded = std::fs::read(env!("CARGO_MANIFEST_DIR").to_owned() + path).expect("a fixture");
-    let recorded: Value = serde_json::from_slice(&recorded).expect("JSON");
-    let all = recorded["jwks"]["keys"].as_array().expect("keys");
+    let recorded = Issuer::fixture_keys();
+    let all = recorded["keys"].as_array().expect("keys");
     let named = |key: &&Value| keys.iter().any(|name| key["kid"] == format!("pps-2024-{name}"));
     json!({ "keys": all.iter().filter(named).collect::<Vec<_>>() })
 }

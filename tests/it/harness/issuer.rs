@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::Message;
 use super::Reply;
 use super::Upstream;
+use super::recorded;
 
 /// The issuer, as a server.
 pub struct Issuer {
@@ -52,10 +53,7 @@ impl Issuer {
 
     /// The key set of the recorded deliveries: `pps-2024-a` and `-b` verify tokens, `-enc` and `-wrap` must not.
     pub fn fixture_keys() -> Value {
-        let path =
-            concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/providers/pitchpoint/accepted-order-placed.json");
-        let fixture: Value = serde_json::from_slice(&std::fs::read(path).expect("a fixture")).expect("JSON");
-        fixture["jwks"].clone()
+        recorded::delivery("pitchpoint", "accepted-order-placed")["jwks"].clone()
     }
 
     /// A token with these claims, signed with the key in `tests/fixtures/keys/NAME.pem`.

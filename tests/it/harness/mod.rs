@@ -13,6 +13,7 @@ mod operator;
 mod random;
 mod proxy;
 mod receiver;
+pub mod recorded;
 mod redis;
 mod redis_many;
 mod sender;

@@ -9,6 +9,7 @@ use super::Gateway;
 use super::Message;
 use super::Reply;
 use super::Upstream;
+use super::recorded;
 use super::request;
 use super::shipped;
 use super::signing;
@@ -89,8 +90,7 @@ fn post(message: &Value) -> Delivery {
 
 /// The certificate as a server sends it.
 pub fn certificate() -> Reply {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/providers/aws-sns/accepted-notification.json");
-    let fixture: Value = serde_json::from_slice(&std::fs::read(path).expect("a fixture")).expect("JSON");
-    let text = fixture["files"][CERTIFICATE].as_str().expect("a certificate");
+    let recorded = recorded::delivery("aws-sns", "accepted-notification");
+    let text = recorded["files"][CERTIFICATE].as_str().expect("a certificate");
     Reply::Raw(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{text}", text.len()).into_bytes())
 }
