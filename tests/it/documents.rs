@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use doorward::profile::Profiles;
 use doorward::source::refusal::Refusal;
 
+use crate::harness::Cases;
 use crate::harness::Gateway;
 use crate::harness::Github;
 use crate::harness::SECRET;
@@ -174,14 +175,8 @@ fn the_grammar_in_the_readme_is_complete() {
         .flat_map(|cell| cell.split('`').skip(1).step_by(2))
         .flat_map(|span| span.split(|character: char| !character.is_ascii_alphanumeric() && !"_-+".contains(character)))
         .collect();
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/profiles");
     let mut seen = 0;
-    for entry in std::fs::read_dir(folder).expect("the fixtures") {
-        let path = entry.expect("an entry").path();
-        if path.extension().is_none_or(|kind| kind != "expected") {
-            continue;
-        }
-        let said = std::fs::read_to_string(&path).expect("text");
+    for (profile, said) in Cases::of("profiles").iter() {
         let message = said.lines().nth(4).unwrap_or_default();
         let right =
             message.split_once(", expected ").filter(|_| message.starts_with("unknown ")).map(|(_, right)| right);
@@ -196,7 +191,7 @@ fn the_grammar_in_the_readme_is_complete() {
             let known = words.contains(name)
                 || registered
                 || ["EdDSA", "POST", "GET", "HEAD", "OPTIONS", "enforce"].contains(&name);
-            assert!(known, "the README's grammar does not have {name} ({})", path.display());
+            assert!(known, "the README's grammar does not have {name} ({profile})");
             seen += 1;
         }
     }

@@ -1,12 +1,12 @@
 //! Configurations, good and bad: what `doorward check` says of them, and that a bad one never starts.
 //!
-//! Each `tests/fixtures/settings/NAME.toml` stands beside what is said of it, `NAME.expected`. With the environment
-//! variable `DOORWARD_TESTS_UPDATE=1` the latter are written instead of compared; read what changed before you keep it.
+//! The configurations and what is said of them stand in the tables `tests/fixtures/settings/*.txt`. With the environment
+//! variable `DOORWARD_TESTS_UPDATE=1` what is said is written there instead of compared.
 
 use std::path::Path;
-use std::path::PathBuf;
 use std::process::Output;
 
+use crate::harness::Cases;
 use crate::harness::Gateway;
 use crate::harness::Github;
 use crate::harness::SECRET;
@@ -18,26 +18,18 @@ const HUSH: &str = "hush-hush";
 
 #[test]
 fn every_problem_is_reported_with_its_place_and_what_would_be_right() {
-    let mut wrong = Vec::new();
-    for config in fixtures() {
-        let said = checked(&config);
-        let expected = config.with_extension("expected");
-        if std::env::var_os("DOORWARD_TESTS_UPDATE").is_some_and(|update| update == "1") {
-            std::fs::write(&expected, &said).expect("written");
-        }
-        let expected = std::fs::read_to_string(&expected).unwrap_or_default();
-        if said != expected {
-            wrong.push(format!("{}\n--- expected\n{expected}--- said\n{said}", config.display()));
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let configs = Cases::of("settings");
+    let folder = configs.written();
+    configs.compare(|name| checked(folder.path(), name));
 }
 
 #[test]
 fn no_secret_is_ever_printed() {
-    let said: Vec<_> = fixtures().iter().map(|config| (config.clone(), checked(config))).collect();
+    let configs = Cases::of("settings");
+    let folder = configs.written();
+    let said: Vec<_> = configs.iter().map(|(name, _)| (name, checked(folder.path(), name))).collect();
     assert!(said.len() > 10);
-    let told: Vec<_> = said.iter().filter(|(_, said)| said.contains(HUSH)).map(|(config, _)| config).collect();
+    let told: Vec<_> = said.iter().filter(|(_, said)| said.contains(HUSH)).map(|(name, _)| name).collect();
     assert!(told.is_empty(), "{told:#?}");
 }
 
@@ -72,10 +64,12 @@ fn no_secret_is_in_what_the_settings_print_of_themselves() {
 
 #[test]
 fn problems_come_in_the_same_order_every_time() {
-    for config in fixtures() {
-        let first = checked(&config);
+    let configs = Cases::of("settings");
+    let folder = configs.written();
+    for (name, _) in configs.iter() {
+        let first = checked(folder.path(), name);
         for _ in 0..3 {
-            assert_eq!(checked(&config), first, "{}", config.display());
+            assert_eq!(checked(folder.path(), name), first, "{name}");
         }
     }
 }
@@ -141,7 +135,10 @@ fn what_hardly_belongs_to_a_secret_is_warned_of() {
 
 #[test]
 fn a_bad_configuration_starts_nothing() {
-    for config in fixtures() {
+    let configs = Cases::of("settings");
+    let written = configs.written();
+    for (name, _) in configs.iter() {
+        let config = written.path().join(name);
         let folder = tempfile::tempdir().expect("a folder");
         if check(folder.path(), &config, &[]).status.success() {
             continue;
@@ -149,7 +146,7 @@ fn a_bad_configuration_starts_nothing() {
         let output =
             doorward().arg("serve").arg("--config").arg(&config).current_dir(folder.path()).output().expect("it runs");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(78), "{}: {said}", config.display());
+        assert_eq!(output.status.code(), Some(78), "{name}: {said}");
         assert!(said.ends_with("nothing was started\n"), "{said}");
         assert_eq!(std::fs::read_dir(folder.path()).expect("a folder").count(), 0, "no database either");
     }
@@ -158,7 +155,8 @@ fn a_bad_configuration_starts_nothing() {
 #[test]
 fn a_good_configuration_is_summed_up() {
     let folder = tempfile::tempdir().expect("a folder");
-    let output = check(folder.path(), &fixture("good"), &[]);
+    let configs = Cases::of("settings").written();
+    let output = check(folder.path(), &configs.path().join("good.toml"), &[]);
     assert_eq!(output.status.code(), Some(0));
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(said.contains("/webhooks/github") && said.contains("/webhooks/pitchpoint"), "{said}");
@@ -250,8 +248,9 @@ fn problems_of_the_environment_name_the_variable() {
         ("DOORWARD__SOURCES__GITHUB__SECRETS", "hush-hush", "is not a secret reference"),
         ("DOORWARD__SOURCES__GITHUB__DELIVER__UPSTREAM__TIMEOUT", "soon", "is not a duration"),
     ];
+    let configs = Cases::of("settings").written();
     for (name, value, words) in bad {
-        let output = check(folder.path(), &fixture("good"), &[(name, value)]);
+        let output = check(folder.path(), &configs.path().join("good.toml"), &[(name, value)]);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(78), "{name}: {said}");
         let line = said.lines().find(|line| line.contains(&format!("variable {name}: ")));
@@ -269,7 +268,8 @@ fn variables_that_kubernetes_sets_for_a_service_do_no_harm() {
         ("DOORWARD_PORT", "tcp://10.96.0.7:8080"),
         ("DOORWARD_PORT_8080_TCP_ADDR", "10.96.0.7"),
     ];
-    let output = check(folder.path(), &fixture("good"), &service);
+    let configs = Cases::of("settings").written();
+    let output = check(folder.path(), &configs.path().join("good.toml"), &service);
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -302,21 +302,6 @@ fn an_empty_secret_is_refused_wherever_it_comes_from() {
     }
 }
 
-fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/settings")
-}
-
-fn fixture(name: &str) -> PathBuf {
-    folder().join(name).with_extension("toml")
-}
-
-fn fixtures() -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder()).expect("the fixtures").map(|entry| entry.expect("an entry").path());
-    let mut paths: Vec<_> = entries.filter(|path| path.extension().is_some_and(|kind| kind == "toml")).collect();
-    paths.sort();
-    paths
-}
-
 /// Checks a configuration in `folder`, with these variables in its environment.
 fn check(folder: &Path, config: &Path, variables: &[(&str, &str)]) -> Output {
     let mut command = doorward();
@@ -324,10 +309,10 @@ fn check(folder: &Path, config: &Path, variables: &[(&str, &str)]) -> Output {
     command.output().expect("it runs")
 }
 
-/// Everything that is said of a fixture, and the exit code.
-fn checked(config: &Path) -> String {
-    let output = check(&folder(), config, &[]);
+/// Everything that is said of a configuration in `folder`, and the exit code.
+fn checked(folder: &Path, name: &str) -> String {
+    let output = check(folder, &folder.join(name), &[]);
     let said = [output.stderr, output.stdout].concat();
-    let said = String::from_utf8(said).expect("text").replace(&format!("{}/", folder().display()), "");
+    let said = String::from_utf8(said).expect("text").replace(&format!("{}/", folder.display()), "");
     format!("{said}exit {}\n", output.status.code().expect("a code"))
 }

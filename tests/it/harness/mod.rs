@@ -1,5 +1,6 @@
 //! What the tests are made of: the gateway as a process, senders, upstreams, issuers and Redis servers around it.
 
+mod cases;
 mod disk;
 mod faults;
 mod files;
@@ -28,6 +29,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
+pub use cases::Cases;
 pub use disk::Disk;
 pub use disk::Format;
 pub use disk::mount;
