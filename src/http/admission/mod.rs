@@ -7,6 +7,8 @@
 mod bytes;
 mod connections;
 mod quota;
+mod status;
+mod table;
 
 use std::net::IpAddr;
 
@@ -16,13 +18,13 @@ pub use bytes::Reserved;
 pub use connections::Busy;
 pub use connections::Connection;
 pub use connections::Connections;
-pub use connections::Phase;
 pub use connections::Place;
 pub use connections::Terms;
-pub use connections::Verdict;
 pub use quota::InFlight;
 pub use quota::Permit;
 pub use quota::Quota;
+pub use status::Phase;
+pub use status::Verdict;
 
 /// What counts as one address: an IPv4 address, or the /64 of an IPv6 address, of which one customer has all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
