@@ -5,7 +5,7 @@ use crate::extract::field::Field;
 use crate::extract::field::Values;
 use crate::extract::template::Context;
 use crate::extract::template::Template;
-use crate::http::body::Inbound;
+use crate::http::inbound::Inbound;
 use crate::profile;
 
 /// A statement about one place of a request.

@@ -12,7 +12,7 @@ use crate::extract::mac;
 use crate::extract::mac::Key;
 use crate::extract::params::Params;
 use crate::extract::params::param;
-use crate::http::body::Inbound;
+use crate::http::inbound::Inbound;
 use crate::profile;
 use crate::profile::Encoding;
 use crate::profile::Hash;

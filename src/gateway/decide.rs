@@ -4,7 +4,7 @@
 use http::Method;
 
 use crate::base::time::Moment;
-use crate::http::body::Inbound;
+use crate::http::inbound::Inbound;
 use crate::http::body::Limits;
 use crate::source::refusal::Refusal;
 use crate::verify::compile::RequestVerifier;

@@ -9,7 +9,7 @@ use super::Way;
 use super::request_log::RequestLog;
 use crate::base::metrics::Stopwatch;
 use crate::dedup::Claim;
-use crate::http::body::Inbound;
+use crate::http::inbound::Inbound;
 use crate::message::Credentials;
 use crate::message::Keys;
 use crate::message::Message;

@@ -26,8 +26,7 @@ use crate::base::time::Moment;
 use crate::dedup::Dedup;
 use crate::gateway::route::Routes;
 use crate::http::admission::Connection;
-use crate::http::body;
-use crate::http::body::Inbound;
+use crate::http::inbound::Inbound;
 use crate::http::origin::Peer;
 use crate::http::origin::TrustedProxies;
 use crate::source::Source;
@@ -123,7 +122,7 @@ impl Gateway {
         let verifier = &source.verifier;
         decide::check_method(verifier, request.method())?;
         let admitted = source.allowlist.admit(client)?;
-        let inbound = body::read(request, admitted, &verifier.single_headers, &source.limits, connection).await?;
+        let inbound = Inbound::read(request, admitted, &verifier.single_headers, &source.limits, connection).await?;
         // What is complete is not closed for others any more, and counts until it is answered.
         connection.complete();
         request_log.permit = Some(source.in_flight.permit().ok_or(Refusal::Overloaded)?);

@@ -21,7 +21,7 @@ use crate::base::escape;
 use crate::dedup::First;
 use crate::http::admission::Permit;
 use crate::http::admission::Reserved;
-use crate::http::body::Inbound;
+use crate::http::inbound::Inbound;
 use crate::source::refusal::Blame;
 use crate::source::refusal::Refusal;
 use crate::source::reply;

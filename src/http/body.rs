@@ -1,12 +1,9 @@
-//! Reads a request with its whole body into an [`Inbound`], which is not verified. Refuses what is malformed, over a
-//! limit, or could be read in two ways.
+//! Reads the body of a request within limits. Refuses what is malformed, over a limit, or could be read in two ways.
 
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -14,238 +11,21 @@ use bytes::Bytes;
 use bytes::BytesMut;
 use http::HeaderMap;
 use http::HeaderName;
-use http::Method;
-use http::Uri;
-use http::Version;
 use http::header;
 use hyper::body::Body as _;
 use hyper::body::Incoming;
-use tokio::sync::Semaphore;
 
-use crate::base::time::Moment;
 use crate::http::admission::Connection;
 use crate::http::admission::Full;
 use crate::http::admission::Reserved;
 use crate::http::content_coding::Coding;
-use crate::http::content_coding::Decoder;
 use crate::http::content_coding::Garbled;
-use crate::http::content_coding::SLICE;
 use crate::http::content_coding::Unsupported;
-use crate::http::origin::Admitted;
-use crate::http::origin::Client;
-use crate::profile::ContentEncoding;
 
 pub use crate::http::admission::Budget;
 
 /// Most bytes of memory that are set aside for a body before they have come.
 const MAX_AHEAD: usize = 128 * 1024;
-
-thread_local! {
-    static DECOMPRESSIONS: Arc<Decompressions> = Arc::new(Decompressions { turn: Semaphore::new(1), count: AtomicUsize::new(0) });
-}
-
-/// The bodies that a worker decompresses, which anybody can ask for: one at a time, with other requests between its slices.
-#[derive(Debug)]
-struct Decompressions {
-    turn: Semaphore,
-    /// The one whose turn it is, and those that wait.
-    count: AtomicUsize,
-}
-
-/// A body that is decompressed or waits for it; counted until this is dropped.
-struct Counted(Arc<Decompressions>);
-
-impl Counted {
-    fn new(max: usize) -> Result<Self, Unreadable> {
-        let counted = Self(DECOMPRESSIONS.with(Arc::clone));
-        if counted.0.count.fetch_add(1, Relaxed) < max { Ok(counted) } else { Err(Unreadable::Overloaded) }
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.count.fetch_sub(1, Relaxed);
-    }
-}
-
-/// A request with its whole body, not verified yet. Boxed, because it is moved often.
-#[derive(Debug)]
-pub struct Inbound(Box<Request>);
-
-#[derive(Debug)]
-struct Request {
-    method: Method,
-    target: Uri,
-    headers: HeaderMap,
-    /// The body as sent.
-    sent: Bytes,
-    coding: Option<Coding>,
-    /// Before its compression, once it is decompressed.
-    plain: Option<Bytes>,
-    signed: ContentEncoding,
-    client: Option<Client>,
-    received_at: Moment,
-    reserved: Option<Reserved>,
-}
-
-impl Inbound {
-    /// A recorded request, for looking at it again; it was admitted by nobody. Nothing of its head is checked; see [`head`].
-    pub fn recorded(method: Method, target: Uri, headers: HeaderMap, body: Bytes, received_at: Moment) -> Self {
-        let coding = Coding::of(&headers).ok().flatten();
-        Self(Box::new(Request {
-            method,
-            target,
-            headers,
-            sent: body,
-            coding,
-            plain: None,
-            signed: ContentEncoding::SignedPlain,
-            client: None,
-            received_at,
-            reserved: None,
-        }))
-    }
-
-    /// The same with what its body was before its compression.
-    #[must_use]
-    pub fn compressed(mut self, plain: Bytes) -> Self {
-        self.0.plain = Some(plain);
-        self
-    }
-
-    /// The method as sent.
-    pub fn method(&self) -> &Method {
-        &self.0.method
-    }
-
-    /// The path and the query of the request's target as sent, without scheme and host where it had them.
-    pub fn target(&self) -> &str {
-        path_and_query(&self.0.target)
-    }
-
-    /// The query of the request's target as sent, without its question mark.
-    pub fn query(&self) -> Option<&str> {
-        self.0.target.query()
-    }
-
-    /// The headers as sent, but for those with `_` in their names, which only a recorded request has: no profile reads them.
-    pub fn headers(&self) -> &HeaderMap {
-        &self.0.headers
-    }
-
-    /// The body as sent, byte for byte: what is delivered.
-    pub fn sent(&self) -> &Bytes {
-        &self.0.sent
-    }
-
-    /// The body before its compression: what is read.
-    pub fn body(&self) -> &Bytes {
-        self.0.plain.as_ref().unwrap_or(&self.0.sent)
-    }
-
-    /// The body as it is signed: as sent, or before its compression.
-    pub fn signed(&self) -> &Bytes {
-        match self.0.signed {
-            ContentEncoding::SignedPlain => self.body(),
-            ContentEncoding::SignedAsSent => self.sent(),
-        }
-    }
-
-    /// Whether the body is compressed, so that it may be signed in two ways, and decompressed.
-    pub fn is_compressed(&self) -> bool {
-        self.0.plain.is_some()
-    }
-
-    /// Whether the body is compressed and still has to be decompressed, before anything of it is read.
-    pub fn is_packed(&self) -> bool {
-        self.0.coding.is_some() && self.0.plain.is_none()
-    }
-
-    /// Decompresses the body. What it was before its compression counts like bytes that are sent.
-    ///
-    /// # Errors
-    /// [`Unreadable`] for what is too large, or not what its coding makes, and when too many wait for it.
-    pub async fn decompress(&mut self, limits: &Limits) -> Result<(), Unreadable> {
-        let Some(coding) = self.0.coding else { return Ok(()) };
-        let counted = Counted::new(limits.max_decompressions)?;
-        // Never closed.
-        let _turn = counted.0.turn.acquire().await.ok();
-        let mut decoder = Decoder::new(coding, &self.0.sent)?;
-        let mut plain = BytesMut::new();
-        let mut slice = vec![0; SLICE];
-        while let Some(next) = decoder.next(&mut slice)? {
-            let length = plain.len() + next.len();
-            if length > limits.max_body {
-                return Err(Unreadable::TooLarge);
-            }
-            if let Some(reserved) = &mut self.0.reserved {
-                reserved.grow(next.len())?;
-            }
-            plain.extend_from_slice(next);
-            tokio::task::yield_now().await;
-        }
-        self.0.plain = Some(plain.freeze());
-        Ok(())
-    }
-
-    /// In which way the body is taken for signed.
-    pub fn signed_as(&self) -> ContentEncoding {
-        self.0.signed
-    }
-
-    /// Takes the body for signed in this way; unless this is said, before its compression.
-    pub fn take_as(&mut self, signed: ContentEncoding) {
-        self.0.signed = signed;
-    }
-
-    /// The admitted client; `None` in a recorded request.
-    pub fn client(&self) -> Option<&Client> {
-        self.0.client.as_ref()
-    }
-
-    /// When its head had been read.
-    pub fn received_at(&self) -> Moment {
-        self.0.received_at
-    }
-
-    /// What its body takes of the budget, for whoever holds that until the answer; nothing when it was taken before.
-    pub fn take_reserved(&mut self) -> Option<Reserved> {
-        self.0.reserved.take()
-    }
-
-    /// Takes it apart. Its room in the budget is given back, unless it was taken.
-    pub fn into_parts(self) -> Parts {
-        let Request { method, target, headers, sent, client, received_at, .. } = *self.0;
-        Parts { method, target, headers, body: sent, client, received_at }
-    }
-}
-
-/// A request in parts.
-#[derive(Debug)]
-pub struct Parts {
-    /// The method as sent.
-    pub method: Method,
-    target: Uri,
-    /// The headers as sent.
-    pub headers: HeaderMap,
-    /// The body as sent, byte for byte.
-    pub body: Bytes,
-    /// The admitted client; `None` in a recorded request.
-    pub client: Option<Client>,
-    /// When its head had been read.
-    pub received_at: Moment,
-}
-
-impl Parts {
-    /// The path and the query of the request's target as sent.
-    pub fn target(&self) -> &str {
-        path_and_query(&self.target)
-    }
-}
-
-fn path_and_query(target: &Uri) -> &str {
-    target.path_and_query().map_or("/", http::uri::PathAndQuery::as_str)
-}
 
 /// What one request may cost.
 #[derive(Debug, Clone)]
@@ -320,58 +100,6 @@ pub struct Stranger<'s> {
     pub address: Option<IpAddr>,
 }
 
-/// Drops headers whose names have `_`: where a name becomes a variable, `X_Forwarded_For` would pass for
-/// `X-Forwarded-For`. nginx does the same.
-fn drop_underscored(headers: &mut HeaderMap) {
-    let dropped = |name: &HeaderName| name.as_str().as_bytes().contains(&b'_');
-    if !headers.keys().any(dropped) {
-        return;
-    }
-    // Removing one by one would not keep the order of the others.
-    let mut kept = HeaderMap::new();
-    for (name, value) in headers.iter().filter(|(name, _)| !dropped(name)) {
-        kept.append(name.clone(), value.clone());
-    }
-    *headers = kept;
-}
-
-/// Reads a request of an admitted client that came on this connection; a compressed body is not decompressed yet. `single`
-/// names the headers that the source's profile reads: each may be there once.
-///
-/// # Errors
-/// [`Unreadable`] says whose fault it is.
-pub async fn read(
-    request: http::Request<Incoming>,
-    admitted: Admitted,
-    single: &[HeaderName],
-    limits: &Limits,
-    connection: &Connection,
-) -> Result<Inbound, Unreadable> {
-    let received_at = Moment::now();
-    let (mut head, body) = request.into_parts();
-    let client = admitted.into_client();
-    if head.version >= Version::HTTP_11 && !head.headers.contains_key(header::HOST) {
-        return Err(Unreadable::HostMissing);
-    }
-    drop_underscored(&mut head.headers);
-    let Announced { length, coding } = announced(&head.headers, single, limits)?;
-    let stranger = Stranger { connection, address: client.address() };
-    let (sent, reserved) = within(body, length, limits, Some(stranger)).await?;
-    let client = Some(client);
-    Ok(Inbound(Box::new(Request {
-        method: head.method,
-        target: head.uri,
-        headers: head.headers,
-        sent,
-        coding,
-        plain: None,
-        signed: ContentEncoding::SignedPlain,
-        client,
-        received_at,
-        reserved: Some(reserved),
-    })))
-}
-
 /// Reads the body of a request that is no sender's.
 ///
 /// # Errors
@@ -384,7 +112,8 @@ pub async fn plain(request: http::Request<Incoming>, limits: &Limits) -> Result<
     within(request.into_body(), length, limits, None).await.map(|(body, _reserved)| body)
 }
 
-async fn within(
+/// Reads a body of this length, where that is known; of a stranger it may have to give way to others.
+pub(super) async fn within(
     body: Incoming,
     length: Option<usize>,
     limits: &Limits,

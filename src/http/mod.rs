@@ -4,5 +4,7 @@
 pub mod admission;
 pub mod body;
 pub mod content_coding;
+mod decompression;
 pub mod fetch;
+pub mod inbound;
 pub mod origin;

@@ -13,7 +13,7 @@ use http::Method;
 
 use self::headers::Sorted;
 use crate::base::time::Moment;
-use crate::http::body::Inbound;
+use crate::http::inbound::Inbound;
 use crate::profile;
 use crate::verify::identity::Event;
 pub use crate::verify::identity::Keys;

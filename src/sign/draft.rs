@@ -14,7 +14,7 @@ use crate::base::time::Moment;
 use crate::extract::mac;
 use crate::extract::params;
 use crate::extract::params::Params;
-use crate::http::body::Inbound;
+use crate::http::inbound::Inbound;
 use crate::profile::Hash;
 use crate::profile::Holder;
 use crate::profile::Place;

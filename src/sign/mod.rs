@@ -19,7 +19,7 @@ use crate::extract::field::ExtractionPlan;
 use crate::extract::field::Values;
 use crate::extract::params::Params;
 use crate::extract::template::Context;
-use crate::http::body::Inbound;
+use crate::http::inbound::Inbound;
 use crate::profile;
 use crate::profile::Combination;
 use crate::profile::Holder;

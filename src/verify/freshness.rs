@@ -10,7 +10,7 @@ use crate::base::time::Moment;
 use crate::extract::field::ExtractionPlan;
 use crate::extract::field::Field;
 use crate::extract::field::Values;
-use crate::http::body::Inbound;
+use crate::http::inbound::Inbound;
 use crate::profile;
 use crate::profile::TimestampPolicy;
 

@@ -14,8 +14,8 @@ use crate::extract::field::Values;
 use crate::extract::params;
 use crate::extract::template::Context;
 use crate::extract::template::Template;
-use crate::http::body::Inbound;
 use crate::http::fetch::Hosts;
+use crate::http::inbound::Inbound;
 use crate::profile;
 use crate::profile::Json;
 

@@ -14,7 +14,7 @@ use crate::extract::field::Field;
 use crate::extract::field::Values;
 use crate::extract::mac;
 use crate::extract::params::Params;
-use crate::http::body::Inbound;
+use crate::http::inbound::Inbound;
 use crate::profile;
 use crate::profile::Hash;
 use crate::profile::Place;

@@ -25,7 +25,7 @@ use crate::extract::condition::Condition;
 use crate::extract::field::ExtractionPlan;
 use crate::extract::field::Field;
 use crate::extract::field::Values;
-use crate::http::body::Inbound;
+use crate::http::inbound::Inbound;
 use crate::profile;
 use crate::profile::Combination;
 use crate::profile::ContentEncoding;

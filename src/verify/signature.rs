@@ -21,7 +21,7 @@ use crate::extract::template::Context;
 use crate::extract::template::Filled;
 use crate::extract::template::Template;
 use crate::extract::template::Unfilled;
-use crate::http::body::Inbound;
+use crate::http::inbound::Inbound;
 use crate::profile;
 use crate::profile::EcdsaFormat;
 use crate::profile::Encoding;

@@ -10,7 +10,7 @@ use super::KeyMaterial;
 use crate::base::secret::Secret;
 use crate::extract::field::Field;
 use crate::extract::field::Values;
-use crate::http::body::Inbound;
+use crate::http::inbound::Inbound;
 use crate::profile;
 use crate::profile::Holder;
 use crate::profile::KeyForm;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use doorward::base::time::Moment;
 use doorward::extract::field::ExtractionPlan;
 use doorward::extract::params;
-use doorward::http::body::Inbound;
+use doorward::http::inbound::Inbound;
 use doorward::profile::Profiles;
 use doorward::profile::Scheme;
 use doorward::verify::CertificateLimits;

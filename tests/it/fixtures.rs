@@ -19,7 +19,7 @@ use doorward::extract::params;
 use doorward::gateway::decide;
 use doorward::gateway::decide::Verdict;
 use doorward::http::body;
-use doorward::http::body::Inbound;
+use doorward::http::inbound::Inbound;
 use doorward::profile::Profiles;
 use doorward::profile::Reference;
 use doorward::source::Source;

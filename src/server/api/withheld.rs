@@ -11,8 +11,8 @@ use http::Uri;
 
 use crate::extract::field::ExtractionPlan;
 use crate::extract::field::Field;
-use crate::http::body::Inbound;
 use crate::http::content_coding::Coding;
+use crate::http::inbound::Inbound;
 use crate::message::Message;
 use crate::profile::Credentials;
 use crate::source::Source;

@@ -21,10 +21,10 @@ use crate::base::time::Moment;
 use crate::extract::field::Field;
 use crate::extract::field::Values;
 use crate::extract::params;
-use crate::http::body::Inbound;
 use crate::http::fetch::Address;
 use crate::http::fetch::Hosts;
 use crate::http::fetch::fits;
+use crate::http::inbound::Inbound;
 use crate::profile;
 use crate::profile::Hash;
 

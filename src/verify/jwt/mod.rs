@@ -24,7 +24,7 @@ use crate::base::time::Moment;
 use crate::extract::field::Field;
 use crate::extract::field::Values;
 use crate::extract::params;
-use crate::http::body::Inbound;
+use crate::http::inbound::Inbound;
 use crate::profile;
 use crate::profile::Algorithm;
 use crate::profile::BodyClaim;

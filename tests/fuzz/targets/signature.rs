@@ -8,7 +8,7 @@ use bytes::Bytes;
 use doorward::base::secret::Secret;
 use doorward::extract::mac;
 use doorward::extract::params::Params;
-use doorward::http::body::Inbound;
+use doorward::http::inbound::Inbound;
 use doorward::profile::Encoding;
 use doorward::profile::Hash;
 use doorward::profile::Item;

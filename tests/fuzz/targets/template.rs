@@ -12,7 +12,7 @@ use doorward::extract::params::Params;
 use doorward::extract::template;
 use doorward::extract::template::Context;
 use doorward::extract::template::Unfilled;
-use doorward::http::body::Inbound;
+use doorward::http::inbound::Inbound;
 use doorward::profile::Encoding;
 use doorward::profile::Function;
 use doorward::profile::Hash;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use doorward::base::time::Format;
 use doorward::base::time::Moment;
 use doorward::extract::field::ExtractionPlan;
-use doorward::http::body::Inbound;
+use doorward::http::inbound::Inbound;
 use doorward::profile::Place;
 use doorward::profile::Timestamp;
 use doorward::profile::TimestampPolicy;

@@ -7,7 +7,7 @@ use doorward::config::Settings;
 use doorward::gateway::decide::Verdict;
 use doorward::gateway::decide::decide;
 use doorward::http::body;
-use doorward::http::body::Inbound;
+use doorward::http::inbound::Inbound;
 use doorward::sign::Request;
 use doorward::source::Source;
 use doorward::source::refusal::Refusal;

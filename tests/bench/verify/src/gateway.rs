@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use anyhow::anyhow;
 use doorward::config::usual_ttl;
-use doorward::http::body::Inbound;
+use doorward::http::inbound::Inbound;
 use doorward::verify::Authenticator;
 use doorward::verify::KeySets;
 use doorward::verify::Rejected;
