@@ -60,7 +60,7 @@ impl TryFrom<ConditionTable> for Condition {
     type Error = String;
 
     fn try_from(mut table: ConditionTable) -> Result<Self, String> {
-        let place = table.spot().plain()?;
+        let place = table.location().plain()?;
         let equals = table.equals.map(Test::Equals);
         let present = table.present.map(|yes| if yes { Test::Present } else { Test::Absent });
         let absent = table.absent.map(|yes| if yes { Test::Absent } else { Test::Present });

@@ -185,10 +185,10 @@ impl TryFrom<ReferenceTable> for Reference {
             0 | 1 => Err(format!("{key} joins at least two values")),
             _ => Ok(references),
         };
-        let spot = table.spot();
+        let location = table.location();
         match (table.all, table.first, table.each, table.digest.as_deref(), table.unique) {
-            (None, None, None, None, None) => spot.plain().map(Self::Place),
-            _ if spot.is_said() => Err(FORMS.to_owned()),
+            (None, None, None, None, None) => location.plain().map(Self::Place),
+            _ if location.has_place() => Err(FORMS.to_owned()),
             (Some(references), None, None, None, None) => several(references, "all").and_then(together),
             (None, Some(references), None, None, None) => several(references, "first").and_then(first),
             (None, None, Some(pointers), None, None) => each(pointers),

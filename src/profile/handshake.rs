@@ -93,7 +93,7 @@ impl TryFrom<VisitTable> for Visit {
     type Error = String;
 
     fn try_from(mut table: VisitTable) -> Result<Self, String> {
-        let from = table.spot().plain()?;
+        let from = table.location().plain()?;
         let hosts = table.hosts.ok_or("says no hosts; write hosts = \"api.example.com\"")?;
         Ok(Self { from, hosts })
     }

@@ -2,6 +2,7 @@
 
 use super::Auth;
 use super::Combination;
+use super::Finding;
 use super::Handshake;
 use super::Jwt;
 use super::KeyForm;
@@ -15,10 +16,10 @@ use super::Test;
 use super::TimestampPolicy;
 use super::Trail;
 use super::Verifier;
-use super::validate::Wrong;
+use super::finding::wrong;
 
 /// Refuses the first key that decides nothing.
-pub(super) fn refuse(profile: &Profile) -> Result<(), Wrong> {
+pub(super) fn refuse(profile: &Profile) -> Result<(), Finding> {
     if profile.title.trim().is_empty() {
         return wrong(&Trail::to(["title"]), "title is empty; write the provider's name");
     }
@@ -53,11 +54,7 @@ pub(super) fn refuse(profile: &Profile) -> Result<(), Wrong> {
     params(profile)
 }
 
-fn wrong(trail: &Trail, message: impl Into<String>) -> Result<(), Wrong> {
-    Err(Wrong::new(trail, message))
-}
-
-fn members(auth: &Auth, fetched: bool) -> Result<(), Wrong> {
+fn members(auth: &Auth, fetched: bool) -> Result<(), Finding> {
     for (at, member) in auth.members.iter().enumerate().filter(|(_, member)| member.optional) {
         let trail = Trail::member(at, "optional");
         if auth.combination == Combination::First {
@@ -76,7 +73,7 @@ fn members(auth: &Auth, fetched: bool) -> Result<(), Wrong> {
     Ok(())
 }
 
-fn signature(said: &Signature, trail: &Trail) -> Result<(), Wrong> {
+fn signature(said: &Signature, trail: &Trail) -> Result<(), Finding> {
     if let Verifier::Certificate(_, certificate) = &said.verifier {
         if is_said(&said.key) {
             return wrong(
@@ -97,7 +94,7 @@ fn signature(said: &Signature, trail: &Trail) -> Result<(), Wrong> {
     Ok(())
 }
 
-fn jwt(said: &Jwt, fetched: bool, trail: &Trail) -> Result<(), Wrong> {
+fn jwt(said: &Jwt, fetched: bool, trail: &Trail) -> Result<(), Finding> {
     if fetched && !said.algorithm.is_symmetric() && is_said(&said.key) {
         return wrong(
             &trail.key("key"),
@@ -121,7 +118,7 @@ fn jwt(said: &Jwt, fetched: bool, trail: &Trail) -> Result<(), Wrong> {
     Ok(())
 }
 
-fn sent_along(key: &KeyForm, trail: &Trail) -> Result<(), Wrong> {
+fn sent_along(key: &KeyForm, trail: &Trail) -> Result<(), Finding> {
     if key.derive.is_some() {
         return wrong(
             &trail.key("key").key("derive"),
@@ -136,7 +133,7 @@ fn is_said(key: &KeyForm) -> bool {
     about.is_some() || encoding.is_some() || !prefix.is_empty() || *only_prefixed || *or_text || derive.is_some()
 }
 
-fn hosts(said: &str, trail: &Trail) -> Result<(), Wrong> {
+fn hosts(said: &str, trail: &Trail) -> Result<(), Finding> {
     if said.trim().is_empty() {
         return wrong(trail, "hosts names none, so that nothing could be fetched; write hosts = \"api.example.com\"");
     }
@@ -144,7 +141,7 @@ fn hosts(said: &str, trail: &Trail) -> Result<(), Wrong> {
 }
 
 /// Parameters that a source would have to set for nothing.
-fn params(profile: &Profile) -> Result<(), Wrong> {
+fn params(profile: &Profile) -> Result<(), Finding> {
     let jwts = || profile.schemes().filter_map(|scheme| if let Scheme::Jwt(said) = scheme { Some(said) } else { None });
     let by_name = |name: &str| match name {
         "jwks_url" => jwts().any(|said| !said.algorithm.is_symmetric()),

@@ -8,32 +8,33 @@ mod ambiguity;
 mod answers;
 mod auth;
 mod condition;
+mod content_encoding;
 mod credentials;
+mod deserialize;
 mod duration;
+mod encoding;
 mod event;
+mod facts;
+mod finding;
 mod handshake;
 mod hash;
 mod ineffective_keys;
 mod library;
+mod limits;
 mod lint;
+mod list_item;
 mod place;
-mod deserialize;
 mod retried;
 mod shipped;
 mod template;
+mod timestamp;
 mod trail;
 mod validate;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
-use std::time::Duration;
 
 use bytesize::ByteSize;
-use ipnet::IpNet;
 use serde::Deserialize;
-use serde::Deserializer;
-
-use crate::base::time::Format;
 
 pub use answers::Answer;
 pub use answers::AnswerBody;
@@ -56,11 +57,16 @@ pub use auth::Token;
 pub use auth::Verifier;
 pub use condition::Condition;
 pub use condition::Test;
+pub use content_encoding::ContentEncoding;
 pub use credentials::Credentials;
 pub use duration::Tolerance;
+pub use encoding::Encoding;
 pub use event::Event;
 pub use event::Reference;
 pub use event::ReplayGuard;
+pub use facts::Facts;
+pub use facts::Network;
+pub use finding::Finding;
 pub use handshake::Handshake;
 pub use handshake::Json;
 pub use handshake::Reply;
@@ -68,10 +74,9 @@ pub use handshake::Verb;
 pub use handshake::Visit;
 pub use hash::Hash;
 pub use library::Profiles;
-pub use lint::Lint;
-pub use place::Encoding;
+pub use limits::Limits;
+pub use list_item::Item;
 pub use place::Holder;
-pub use place::Item;
 pub use place::Place;
 pub use place::PrefixedPlace;
 pub use place::SignaturePlace;
@@ -81,6 +86,8 @@ pub use template::Function;
 pub use template::Part;
 pub use template::Piece;
 pub use template::Template;
+pub use timestamp::Timestamp;
+pub use timestamp::TimestampPolicy;
 pub use trail::Trail;
 
 /// What one profile file says.
@@ -122,26 +129,6 @@ pub struct Profile {
     pub sample: Sample,
 }
 
-/// Which bytes a signature over the body is made of, where the body is compressed (RFC 9110 section 8.4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ContentEncoding {
-    /// The bytes before the compression.
-    SignedPlain,
-    /// The bytes that are sent, compressed.
-    SignedAsSent,
-}
-
-impl ContentEncoding {
-    /// How it is written.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::SignedPlain => "signed-plain",
-            Self::SignedAsSent => "signed-as-sent",
-        }
-    }
-}
-
 /// A parameter that the profile takes from its source.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table such as { about = \"the address as registered\" }")]
@@ -150,99 +137,6 @@ pub struct Param {
     pub about: String,
     /// The value when the source gives none; `{name}` stands for another parameter.
     pub default: Option<String>,
-}
-
-/// `[timestamp]`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "the table [timestamp]")]
-pub struct Timestamp {
-    /// Where it is.
-    pub from: Place,
-    /// How it is written.
-    pub format: Format,
-    /// Allowed distance from now; needed unless only recorded.
-    pub tolerance: Option<Tolerance>,
-    /// What happens to a request outside the tolerance.
-    #[serde(default)]
-    pub policy: TimestampPolicy,
-}
-
-/// Whether the time decides anything.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TimestampPolicy {
-    /// It must be there, be readable and lie within the tolerance.
-    #[default]
-    Enforce,
-    /// Its distance from now is measured; where it is signed, it may be as old as events are remembered, and no older.
-    Record,
-}
-
-/// `[limits]`: what the provider keeps to, so that more is not from it.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "the table [limits]")]
-pub struct Limits {
-    /// The largest body that it sends.
-    #[serde(default, deserialize_with = "size")]
-    pub max_body: Option<ByteSize>,
-    /// Whether every body is a JSON object or array.
-    #[serde(default)]
-    pub json: bool,
-}
-
-fn size<'de, D: Deserializer<'de>>(input: D) -> Result<Option<ByteSize>, D::Error> {
-    let size = |text: &str| text.parse().map_err(|_bad| format!("{text:?} is not a size such as \"1MiB\""));
-    deserialize::text(input, "a size such as \"1MiB\"", size).map(Some)
-}
-
-/// `[facts]`: what the provider publishes about its deliveries.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "the table [facts]")]
-pub struct Facts {
-    /// How long the provider waits for the answer.
-    #[serde(default, deserialize_with = "duration::optional")]
-    pub deadline: Option<Duration>,
-    /// How long after the first attempt the provider's last automatic one may come.
-    #[serde(default, deserialize_with = "duration::optional")]
-    pub horizon: Option<Duration>,
-    /// When and how often it tries again, in words.
-    pub retries: Option<String>,
-    /// The answers that it tries again on.
-    pub retried: Option<Retried>,
-    /// The largest body that it is known to send, where it keeps to no limit that a gateway could.
-    #[serde(default, deserialize_with = "size")]
-    pub max_body: Option<ByteSize>,
-    /// Where its requests come from, where it publishes a fixed list.
-    #[serde(default)]
-    pub addresses: Vec<Network>,
-    /// What an operator should know, a sentence each.
-    #[serde(default)]
-    pub notes: Vec<String>,
-}
-
-/// An address, or a range of them in CIDR notation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Network(IpNet);
-
-impl<'de> Deserialize<'de> for Network {
-    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        deserialize::text(input, "an address or a range such as \"192.0.2.0/24\"", |text| {
-            let address = || text.parse::<IpAddr>().map(IpNet::from);
-            let network = text.parse().or_else(|_range| address());
-            network
-                .map(Self)
-                .map_err(|_neither| format!("{text:?} is neither an address nor a range such as \"192.0.2.0/24\""))
-        })
-    }
-}
-
-impl std::fmt::Display for Network {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0.prefix_len() == self.0.max_prefix_len() {
-            true => self.0.addr().fmt(f),
-            false => self.0.fmt(f),
-        }
-    }
 }
 
 /// `[sample]`: an event as the provider documents it.
@@ -270,6 +164,11 @@ impl Profile {
             .and_then(|()| ambiguity::prove(&mut profile))
             .map_err(|wrong| wrong.shown_in(text))?;
         Ok(profile)
+    }
+
+    /// All warnings about it.
+    pub fn lints(&self) -> Vec<Finding> {
+        lint::lints(self)
     }
 
     /// The schemes of all members.
@@ -322,7 +221,7 @@ impl Profile {
     /// values of the body and not over its bytes, anybody can compress it in another way: then only what is read counts.
     pub fn signed_when_compressed(&self) -> Vec<ContentEncoding> {
         match self.content_encoding {
-            Some(said) => vec![said],
+            Some(encoding) => vec![encoding],
             None if self.signs_bytes_of_body() => vec![ContentEncoding::SignedAsSent, ContentEncoding::SignedPlain],
             None => vec![ContentEncoding::SignedPlain],
         }

@@ -12,6 +12,7 @@ use reader::Reader;
 
 use super::Combination;
 use super::Condition;
+use super::Finding;
 use super::Function;
 use super::Holder;
 use super::Member;
@@ -24,13 +25,12 @@ use super::Signature;
 use super::Template;
 use super::Trail;
 use super::Verifier;
-use super::validate::Wrong;
 
 /// What whoever knows better has to write.
 const SAY: &str = "write ambiguous = \"why that does no harm\" under the scheme";
 
 /// Proves it for each scheme and for schemes that share a key, and notes what was proven.
-pub(super) fn prove(profile: &mut Profile) -> Result<(), Wrong> {
+pub(super) fn prove(profile: &mut Profile) -> Result<(), Finding> {
     let mut proven = Vec::with_capacity(profile.auth.members.len());
     for (at, member) in profile.auth.members.iter().enumerate() {
         let Scheme::Signature(signature) = &member.scheme else {
@@ -45,15 +45,15 @@ pub(super) fn prove(profile: &mut Profile) -> Result<(), Wrong> {
             (Some(""), ..) => {
                 let message =
                     "says nothing; write why it does no harm that what is signed can be read in more than one way";
-                return Err(Wrong::new(&trail.key("ambiguous"), message));
+                return Err(Finding::new(trail.key("ambiguous"), message));
             }
             (Some(_), None, None) => {
                 let message = "is said of a text that has one reading only; leave it out";
-                return Err(Wrong::new(&trail.key("ambiguous"), message));
+                return Err(Finding::new(trail.key("ambiguous"), message));
             }
             (None, Some(reason), _) => {
-                return Err(Wrong::new(
-                    &trail.key("signed"),
+                return Err(Finding::new(
+                    trail.key("signed"),
                     format!("can be read in more than one way: {reason}; {SAY}"),
                 ));
             }
@@ -63,7 +63,7 @@ pub(super) fn prove(profile: &mut Profile) -> Result<(), Wrong> {
                      them: write [[require]] with without = \"…\", or with equal min_length and max_length, or limits.json \
                      = true where every body is JSON; otherwise {SAY}"
                 );
-                return Err(Wrong::new(&trail.key("signed"), message));
+                return Err(Finding::new(trail.key("signed"), message));
             }
             (Some(_), ..) | (None, None, None) => {}
         }

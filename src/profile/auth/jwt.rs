@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::KeyForm;
+use crate::profile::Encoding;
 use crate::profile::deserialize;
 use crate::profile::duration;
-use crate::profile::place::Encoding;
 use crate::profile::place::PrefixedPlace;
 
 /// `[auth.jwt]`. `exp` must be there and hold, unless `max_age` is said; `nbf` must hold where it is there.

@@ -212,7 +212,7 @@ impl TryFrom<CertificateTable> for Certificate {
     type Error = String;
 
     fn try_from(mut table: CertificateTable) -> Result<Self, String> {
-        let from = table.spot().plain()?;
+        let from = table.location().plain()?;
         let hosts = table.hosts.ok_or("says no hosts; write hosts = \"certificates.example.com\"")?;
         if let Some(path) = table.path.as_ref().filter(|path| !path.starts_with('/')) {
             return Err(format!("has the path {path:?}, which begins with no /; write path = \"/certificates/*\""));

@@ -6,9 +6,9 @@ use http::HeaderName;
 use serde::Deserialize;
 use serde::Deserializer;
 
+use super::Encoding;
 use super::deserialize;
 use super::hash::Hash;
-use super::place::Encoding;
 use super::place::Holder;
 use super::place::Place;
 use super::place::header_name;

@@ -1,0 +1,119 @@
+//! Checks of what several tables consist of: places, conditions, templates, and texts with parameters.
+
+use crate::base::problem::closest;
+use crate::profile::Condition;
+use crate::profile::Finding;
+use crate::profile::Function;
+use crate::profile::Holder;
+use crate::profile::Piece;
+use crate::profile::Place;
+use crate::profile::Profile;
+use crate::profile::Template;
+use crate::profile::Test;
+use crate::profile::Trail;
+use crate::profile::finding::wrong;
+use crate::profile::template::VARIABLES;
+
+/// `each`: whether a pointer may lead to several values.
+pub(super) fn place(found: &Place, trail: &Trail, each: bool) -> Result<(), Finding> {
+    if let Holder::Json(pointer) = &found.holder
+        && pointer.is_each()
+        && !each
+    {
+        return wrong(trail, format!("{pointer} leads to several values; only [auth.token] compares each of them"));
+    }
+    Ok(())
+}
+
+/// The key of the entry that is looked for in a list, where it may name a parameter.
+pub(super) fn entry(profile: &Profile, found: &Place, trail: &Trail) -> Result<(), Finding> {
+    texts(profile, found.item.iter().map(|item| &item.key), trail)
+}
+
+pub(super) fn checks(profile: &Profile, conditions: &[Condition], trail: &Trail) -> Result<(), Finding> {
+    for (at, condition) in conditions.iter().enumerate() {
+        let trail = trail.item(at);
+        place(&condition.place, &trail, false)?;
+        if let Test::Equals(expected) = &condition.test {
+            template(profile, expected, Use::Compared, &trail.key("equals"))?;
+        }
+    }
+    Ok(())
+}
+
+/// What a template is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    /// The bytes of a signature.
+    Signed,
+    /// What something has to be equal to.
+    Compared,
+    /// The answer to a handshake, where the secret may be computed with.
+    Reply,
+}
+
+pub(super) fn template(profile: &Profile, given: &Template, used: Use, trail: &Trail) -> Result<(), Finding> {
+    for piece in given.walk() {
+        match piece {
+            Piece::Timestamp | Piece::Item(_) if used != Use::Signed => {
+                return wrong(trail, format!("{piece} belongs into signed"));
+            }
+            Piece::Timestamp if profile.timestamp.is_none() => {
+                return wrong(trail, "{timestamp} is used, but there is no [timestamp] that says where it is");
+            }
+            Piece::Url | Piece::UrlWithPort if !profile.params.contains_key("url") => {
+                return wrong(trail, format!("{piece} is a parameter; declare it as [params.url]"));
+            }
+            Piece::Param(name) => param(profile, name, trail)?,
+            Piece::Call(Function::Hmac(..), _) if used != Use::Reply => {
+                return wrong(
+                    trail,
+                    "hmac_… signs the reply of a handshake; what [auth.hmac] hashes is written without it",
+                );
+            }
+            Piece::Call(Function::Hmac(..), _) if !profile.needs_secrets() || profile.keys_are_public() => {
+                return wrong(trail, "hmac_… needs a secret, and this profile has none");
+            }
+            Piece::Place(found) | Piece::Optional(found) => place(found, trail, false)?,
+            Piece::Literal(_) | Piece::Body | Piece::Timestamp | Piece::Method | Piece::Url | Piece::UrlWithPort => {}
+            Piece::Query | Piece::SortedForm | Piece::Item(_) | Piece::Call(..) => {}
+        }
+    }
+    Ok(())
+}
+
+fn param(profile: &Profile, name: &str, trail: &Trail) -> Result<(), Finding> {
+    if profile.params.contains_key(name) {
+        return Ok(());
+    }
+    let declared = profile.params.keys().map(String::as_str);
+    let hint = match closest(name, VARIABLES.iter().copied().chain(declared)) {
+        Some(near) => format!("did you mean {{{near}}}?"),
+        None => format!("a parameter is declared as [params.{name}]"),
+    };
+    wrong(trail, format!("{{{name}}} is neither a variable nor a parameter of this profile; {hint}"))
+}
+
+/// Texts in which `{name}` stands for a parameter, and nothing else for anything.
+#[expect(clippy::wildcard_enum_match_arm, reason = "whatever is read from requests is wrong here")]
+pub(super) fn texts<'t, T: IntoIterator<Item = &'t String>>(
+    profile: &Profile,
+    texts: T,
+    trail: &Trail,
+) -> Result<(), Finding> {
+    for text in texts {
+        let parsed: Template = match text.parse() {
+            Ok(parsed) => parsed,
+            Err(message) => return wrong(trail, message),
+        };
+        for piece in parsed.walk() {
+            match piece {
+                Piece::Literal(_) => {}
+                Piece::Param(name) => param(profile, name, trail)?,
+                Piece::Url => param(profile, "url", trail)?,
+                other => return wrong(trail, format!("{other} cannot stand in {text:?}, which takes parameters only")),
+            }
+        }
+    }
+    Ok(())
+}
