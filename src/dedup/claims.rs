@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::message::Keys;
 use crate::store::KeyMap;
-use crate::verify::identity::Key;
+use crate::verify::event_key::Key;
 
 /// The claims of a process. `W` is somebody who waits for an outcome.
 #[derive(Debug)]

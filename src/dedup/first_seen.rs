@@ -10,7 +10,7 @@ use http::HeaderValue;
 
 use crate::base::time::Moment;
 use crate::message::Message;
-use crate::verify::identity::Key;
+use crate::verify::event_key::Key;
 
 /// How an event came first.
 #[derive(Debug, Clone)]

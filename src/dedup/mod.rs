@@ -26,7 +26,7 @@ use crate::store::Noted;
 use crate::store::Once;
 use crate::store::Store;
 use crate::store::Unavailable;
-use crate::verify::identity::Ignored;
+use crate::verify::event_key::Ignored;
 
 /// What happens while the store does not answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

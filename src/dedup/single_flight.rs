@@ -108,7 +108,7 @@ impl Drop for Leader {
 mod tests {
     use super::*;
     use crate::base::time::Moment;
-    use crate::verify::identity::Key;
+    use crate::verify::event_key::Key;
 
     #[test]
     fn an_event_that_may_have_been_delivered_is_claimed_again_after_the_time_that_the_limit_says() {

@@ -27,7 +27,7 @@ use crate::store::Route;
 use crate::target::Attempt;
 use crate::target::Target;
 use crate::verify::identity::Event;
-use crate::verify::identity::Lane;
+use crate::verify::event_key::Lane;
 
 impl Gateway {
     pub(super) async fn forward(&self, received: Received, request_log: &mut RequestLog) -> Result<Outcome, Refusal> {

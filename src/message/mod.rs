@@ -15,8 +15,8 @@ use self::headers::Sorted;
 use crate::base::time::Moment;
 use crate::http::inbound::Inbound;
 use crate::profile;
+pub use crate::verify::event_key::Keys;
 use crate::verify::identity::Event;
-pub use crate::verify::identity::Keys;
 
 /// Headers in their order. A list, and not a map: most are only handed on, and nobody looks for one.
 pub type Headers = Vec<(HeaderName, HeaderValue)>;

@@ -9,7 +9,7 @@ use super::Queue;
 use super::Store;
 use crate::base::time::Moment;
 use crate::message::Message;
-use crate::verify::identity::Lane;
+use crate::verify::event_key::Lane;
 
 /// Most bytes of a destination's last answer that are kept with a delivery.
 pub const MAX_KEPT_ANSWER: usize = 4 * 1024;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sha2::Digest as _;
 use sha2::Sha256;
 
-use crate::verify::identity::Key;
+use crate::verify::event_key::Key;
 
 /// The names of the keys of one source: `doorward:{TAG}:…`. In a Redis cluster they are all on one node, because only
 /// the tag decides which.

@@ -41,8 +41,8 @@ use crate::base::clock::Clock;
 use crate::base::limits::Limits;
 use crate::base::supervisor::Supervisor;
 use crate::message::Message;
-use crate::verify::identity::Ignored;
-use crate::verify::identity::Key;
+use crate::verify::event_key::Ignored;
+use crate::verify::event_key::Key;
 
 /// Values by event key. Hashed with random numbers of this process: whoever can choose ids cannot make their keys fall together.
 pub(crate) type KeyMap<V> = HashMap<Key, V>;

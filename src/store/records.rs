@@ -21,8 +21,8 @@ use super::SourceTag;
 use crate::base::clock::Clock;
 use crate::base::time::Moment;
 use crate::message::Keys;
-use crate::verify::identity::Ignored;
-use crate::verify::identity::Key;
+use crate::verify::event_key::Ignored;
+use crate::verify::event_key::Key;
 
 /// A key of a source that is remembered until a second since 1970; 0 stands for a source that is not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

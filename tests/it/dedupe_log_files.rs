@@ -9,7 +9,7 @@ use std::process::Command;
 use doorward::store::Keyspace;
 use doorward::store::Record;
 use doorward::store::dedupe_log::Entry;
-use doorward::verify::identity::Key;
+use doorward::verify::event_key::Key;
 use tempfile::TempDir;
 
 use crate::disk_errors::assert_no_panic;

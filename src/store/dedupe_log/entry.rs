@@ -2,7 +2,7 @@
 
 use crate::store::Record;
 use crate::store::SourceTag;
-use crate::verify::identity::Key;
+use crate::verify::event_key::Key;
 
 /// Bytes of an entry of any kind.
 pub const ENTRY: usize = 28;

@@ -14,7 +14,7 @@ use crate::base::supervisor::Supervisor;
 use crate::base::supervisor::Task;
 use crate::base::time::Moment;
 use crate::store::Keyspace;
-use crate::verify::identity::Key;
+use crate::verify::event_key::Key;
 
 const START: i64 = 1_700_000_000;
 const TTL: u32 = 1000;

@@ -11,7 +11,7 @@ use crate::store::Earlier;
 use crate::store::Keyspace;
 use crate::store::Known;
 use crate::store::Token;
-use crate::verify::identity::Ignored;
+use crate::verify::event_key::Ignored;
 
 /// A script that can ask for an event that was ignored: `-1` when it was as this type, `-2` as another one, or nothing.
 macro_rules! script {

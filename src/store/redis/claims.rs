@@ -22,7 +22,7 @@ use crate::store::redis::claim_scripts::names;
 use crate::store::redis::claim_scripts::released;
 use crate::store::redis::connection::Connection;
 use crate::store::redis::connection::Failed;
-use crate::verify::identity::Ignored;
+use crate::verify::event_key::Ignored;
 
 /// Most claims and dedupe records that are tried again in the background at one time.
 const MAX_AGAIN: usize = 4096;

@@ -20,7 +20,7 @@ use crate::store::Route;
 use crate::store::State;
 use crate::store::Summary;
 use crate::store::Tries;
-use crate::verify::identity::Lane;
+use crate::verify::event_key::Lane;
 
 /// The fields of an entry. The first two stand where scripts look for them: the destinations with their lanes, and the weight. Those that
 /// lists do not show are two, because each field costs time in Redis.

@@ -25,7 +25,7 @@ use crate::store::Queue;
 use crate::store::Stats;
 use crate::store::Tries;
 use crate::store::Unavailable;
-use crate::verify::identity::Lane;
+use crate::verify::event_key::Lane;
 
 /// The names of the keys of a destination, in the order in which its scripts expect them behind that of the stream.
 const KEYS: [&str; 8] = ["ready", "due", "lanes", "blocked", "records", "retrying", "dead", "open"];

@@ -146,7 +146,7 @@ mod tests {
     use crate::store::SourceTag;
     use crate::store::State;
     use crate::store::Store;
-    use crate::verify::identity::Key;
+    use crate::verify::event_key::Key;
 
     fn open_log(path: &Path) -> (DedupeLog, i64) {
         let records = Arc::new(DedupeRecords::new(1_000, [], Clock::System));

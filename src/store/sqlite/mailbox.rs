@@ -28,7 +28,7 @@ use crate::store::Enqueued;
 use crate::store::Outcome;
 use crate::store::SourceTag;
 use crate::store::Unavailable;
-use crate::verify::identity::Lane;
+use crate::verify::event_key::Lane;
 
 /// Between those who have something to write and the writer.
 pub(super) struct Mailbox {

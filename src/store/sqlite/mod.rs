@@ -76,7 +76,7 @@ use crate::store::Record;
 use crate::store::SourceTag;
 use crate::store::Unavailable;
 use crate::store::gauge::Read;
-use crate::verify::identity::Key;
+use crate::verify::event_key::Key;
 
 /// Most destinations of one message.
 const MAX_ROUTES: usize = 16;

@@ -55,7 +55,7 @@ use crate::store::owner_only::Temporary;
 use crate::store::owner_only::beside;
 use crate::store::owner_only::rename_if_there;
 use crate::store::owner_only::sync_folder;
-use crate::verify::identity::Key;
+use crate::verify::event_key::Key;
 
 /// Bytes of a page.
 const PAGE: usize = 4096;

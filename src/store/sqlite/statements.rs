@@ -19,7 +19,7 @@ use crate::store::DestinationId;
 use crate::store::Failures;
 use crate::store::Outcome;
 use crate::store::State;
-use crate::verify::identity::Key;
+use crate::verify::event_key::Key;
 
 const INSERT_MESSAGE: &str = "INSERT INTO messages
     (id, source, received, size, checksum, keys, until, event_id, type, method, target, trace, verified, headers, body)

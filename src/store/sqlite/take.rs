@@ -29,7 +29,7 @@ use crate::store::Queue;
 use crate::store::Tries;
 use crate::store::Unavailable;
 use crate::store::Want;
-use crate::verify::identity::Lane;
+use crate::verify::event_key::Lane;
 
 impl Sqlite {
     /// See [`Store::take`](crate::store::Store::take).

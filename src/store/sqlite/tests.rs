@@ -82,7 +82,7 @@ impl World {
     }
 
     pub(super) async fn enqueue(&self, queue: &Queue, id: &str, lane: Option<u64>) {
-        let route = Route { queue: queue.clone(), lane: lane.map(crate::verify::identity::Lane) };
+        let route = Route { queue: queue.clone(), lane: lane.map(crate::verify::event_key::Lane) };
         let stored = self.store.enqueue(message(id), &[route], None).await.expect("stored");
         assert_eq!(stored, Enqueued::Stored);
     }

@@ -8,7 +8,7 @@ use doorward::store::dedupe_log::Entry;
 use doorward::store::dedupe_log::Kind;
 use doorward::store::dedupe_log::Scanner;
 use doorward::store::dedupe_log::VERSION;
-use doorward::verify::identity::Key;
+use doorward::verify::event_key::Key;
 use libfuzzer_sys::fuzz_target;
 
 // How many records stand in front of the other bytes, how many behind them, where what is read is cut in two, and those bytes.

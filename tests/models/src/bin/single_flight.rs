@@ -15,8 +15,8 @@ mod base {
 }
 
 mod verify {
-    pub(crate) mod identity {
-        pub(crate) use doorward::verify::identity::Key;
+    pub(crate) mod event_key {
+        pub(crate) use doorward::verify::event_key::Key;
     }
 }
 
@@ -27,7 +27,7 @@ mod message {
 mod store {
     pub(crate) use doorward::store::Token;
 
-    pub(crate) type KeyMap<V> = std::collections::HashMap<super::verify::identity::Key, V>;
+    pub(crate) type KeyMap<V> = std::collections::HashMap<super::verify::event_key::Key, V>;
 }
 
 #[path = "../../../../src/dedup/claims.rs"]
@@ -51,7 +51,7 @@ use self::single_flight::SingleFlight;
 
 const LEASE: Duration = Duration::from_secs(3600);
 const KEYS: Keys =
-    Keys { id: verify::identity::Key([7; 16]), guard: Some(verify::identity::Key([9; 16])), ignored: None };
+    Keys { id: verify::event_key::Key([7; 16]), guard: Some(verify::event_key::Key([9; 16])), ignored: None };
 const REQUESTS: usize = 4;
 
 /// How many are delivering, and how many have.

@@ -1,0 +1,102 @@
+//! The schemes by which a request proves its origin, and when each of them decides.
+
+use http::HeaderName;
+
+use super::Failure;
+use super::Jwt;
+use super::KeyError;
+use super::KeyMaterial;
+use super::Signature;
+use super::Token;
+use crate::extract::condition::Condition;
+use crate::extract::field::Field;
+use crate::extract::field::Values;
+use crate::http::inbound::Inbound;
+use crate::profile;
+
+/// One scheme with its keys.
+#[derive(Debug)]
+pub enum Scheme {
+    /// A signature over bytes of the request.
+    Signature(Box<Signature>),
+    /// A secret that is sent along.
+    Token(Token),
+    /// A signed token.
+    Jwt(Box<Jwt>),
+}
+
+impl Scheme {
+    /// Makes a profile's scheme ready; the secrets that are no keys for it are reported to `material`.
+    ///
+    /// # Errors
+    /// What is wrong with a parameter.
+    pub fn new(scheme: &profile::Scheme, material: &mut KeyMaterial<'_>) -> Result<Self, KeyError> {
+        Ok(match scheme {
+            profile::Scheme::Signature(signature) => Self::Signature(Box::new(Signature::new(signature, material)?)),
+            profile::Scheme::Token(token) => Self::Token(Token::new(token, material)),
+            profile::Scheme::Basic(basic) => Self::Token(Token::basic(&basic.key, material)),
+            profile::Scheme::Jwt(jwt) => Self::Jwt(Box::new(Jwt::new(jwt, material)?)),
+        })
+    }
+
+    /// Where its proof stands.
+    pub fn field(&self) -> &Field {
+        match self {
+            Self::Signature(signature) => signature.field(),
+            Self::Token(token) => token.field(),
+            Self::Jwt(jwt) => jwt.field(),
+        }
+    }
+
+    /// Whether it has a key to verify with.
+    pub fn has_keys(&self) -> bool {
+        match self {
+            Self::Signature(signature) => signature.has_keys(),
+            Self::Token(token) => token.has_keys(),
+            Self::Jwt(jwt) => jwt.has_keys(),
+        }
+    }
+
+    /// Whether the request presents anything where the proof should be.
+    pub(super) fn presented(&self, inbound: &Inbound, values: &Values) -> Result<(), Failure> {
+        let missing = match self {
+            Self::Signature(_) => Failure::SignatureMissing,
+            Self::Token(_) => Failure::CredentialMissing,
+            Self::Jwt(_) => Failure::TokenMissing,
+        };
+        if self.field().is_there(inbound, values) { Ok(()) } else { Err(missing) }
+    }
+
+    pub(super) fn headers(&self) -> Vec<HeaderName> {
+        match self {
+            Self::Signature(signature) => signature.headers(),
+            Self::Token(token) => token.headers(),
+            Self::Jwt(jwt) => jwt.headers(),
+        }
+    }
+
+    pub(super) fn reads_json(&self) -> bool {
+        match self {
+            Self::Signature(signature) => signature.reads_json(),
+            Self::Token(token) => token.reads_json(),
+            Self::Jwt(jwt) => jwt.reads_json(),
+        }
+    }
+}
+
+/// A scheme and when it counts.
+#[derive(Debug)]
+pub struct Member {
+    /// Its position among the members of the profile, from 0.
+    pub position: usize,
+    /// When it applies, where the profile says more than that its proof is there.
+    pub when: Vec<Condition>,
+    /// What has to hold besides the proof.
+    pub check: Vec<Condition>,
+    /// The scheme.
+    pub scheme: Scheme,
+    /// Whether its proof has a place of its own, so that whatever stands there is its to judge.
+    pub alone: bool,
+    /// Whether requests with this proof have to be fresh.
+    pub timed: bool,
+}
