@@ -23,14 +23,14 @@ pub(super) struct Header {
 }
 
 /// Keys from the text of one secret: a shared key, a public key in PEM, a JWK or a JWK set.
-pub(super) fn configured(said: &profile::Jwt, form: &KeyForm, text: &[u8]) -> Result<KeySet, String> {
-    if said.algorithm.is_symmetric() {
+pub(super) fn configured(scheme: &profile::Jwt, form: &KeyForm, text: &[u8]) -> Result<KeySet, String> {
+    if scheme.algorithm.is_symmetric() {
         return Ok(KeySet::of(DecodingKey::from_secret(&keys::bytes(form, KeyEncoding::Text, text)?)));
     }
     if !text.trim_ascii_start().starts_with(b"-----BEGIN") {
-        return KeySet::parse(text, said.algorithm, 0);
+        return KeySet::parse(text, scheme.algorithm, 0);
     }
-    let key = match said.algorithm {
+    let key = match scheme.algorithm {
         Algorithm::Es256 | Algorithm::Es384 => DecodingKey::from_ec_pem(text),
         Algorithm::EdDsa => DecodingKey::from_ed_pem(text),
         Algorithm::Rs256
@@ -41,7 +41,7 @@ pub(super) fn configured(said: &profile::Jwt, form: &KeyForm, text: &[u8]) -> Re
         | Algorithm::Ps512 => DecodingKey::from_rsa_pem(text),
         Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512 => return Err("is not a shared key".to_owned()),
     };
-    key.map(KeySet::of).map_err(|_bad| format!("is not a public key for {} in PEM", said.algorithm.title()))
+    key.map(KeySet::of).map_err(|_bad| format!("is not a public key for {} in PEM", scheme.algorithm.title()))
 }
 
 /// Only the signature: the claims are judged here, where "absent" and "of the wrong type" are both a no, and where the
