@@ -8,7 +8,8 @@ use std::thread::JoinHandle;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
 
-use super::Dispatcher;
+use super::dispatcher::Dispatcher;
+use super::take_loop;
 use crate::base::supervisor::Heartbeat;
 use crate::base::supervisor::Lost;
 use crate::base::supervisor::Phase;
@@ -53,7 +54,7 @@ async fn deliver(
     let (alive, mut running) = mpsc::channel::<Infallible>(1);
     for dispatcher in dispatchers {
         let (phase, alive) = (phase.clone(), alive.clone());
-        dispatcher.start(supervisor, move || {
+        take_loop::start(dispatcher, supervisor, move || {
             let (mut phase, _alive) = (phase.clone(), &alive);
             async move { drop(phase.wait_for(|phase| *phase > Phase::Running).await) }
         });

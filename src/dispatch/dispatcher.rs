@@ -1,0 +1,205 @@
+//! The dispatcher of one destination: makes attempts, and has the store record what came of each.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::breaker::CircuitBreaker;
+use super::breaker::Probe;
+use super::budget::Budget;
+use super::metrics::QueueMetrics;
+use super::policy::Policy;
+use crate::base::clock::Clock;
+use crate::base::supervisor::Lost;
+use crate::base::supervisor::Supervisor;
+use crate::base::supervisor::Task;
+use crate::base::supervisor::caught;
+use crate::base::time;
+use crate::store::Delivery;
+use crate::store::FailedAttempt;
+use crate::store::MAX_KEPT_ANSWER;
+use crate::store::Outcome;
+use crate::store::Queue;
+use crate::store::Store;
+use crate::target::Attempt;
+use crate::target::Failure;
+use crate::target::Receipt;
+use crate::target::Target;
+
+/// How often the metrics of queues are brought up to date.
+const METRICS_EVERY: Duration = Duration::from_secs(1);
+
+/// Delivers for one destination.
+#[derive(Debug)]
+pub struct Dispatcher {
+    /// The store, as the runtime sees it that delivers.
+    pub store: Store,
+    /// The deliveries that wait.
+    pub queue: Queue,
+    /// The target that they are delivered to.
+    pub target: Arc<Target>,
+    /// The retry policy.
+    pub policy: Policy,
+    /// How long one attempt may take.
+    pub timeout: Duration,
+    /// Most attempts at one time.
+    pub concurrency: usize,
+    /// About how many bytes of memory ([`Message::weight`](crate::message::Message::weight)) the largest message takes.
+    pub largest: usize,
+    /// Whether the endpoint is worth an attempt; shared by all destinations that deliver to it.
+    pub breaker: Arc<CircuitBreaker>,
+    /// What all dispatchers together may have in hand.
+    pub budget: Budget,
+    /// A steady clock, for pauses and the age of messages.
+    pub clock: Clock,
+    /// The wall clock, for what operators see and for dates in answers.
+    pub wall: Clock,
+    /// The metrics of the queue.
+    pub metrics: QueueMetrics,
+}
+
+impl Dispatcher {
+    /// Makes one attempt; one that panics is one that failed.
+    pub(super) async fn attempt(&self, delivery: Delivery, probe: Option<Probe>, supervisor: &Supervisor) {
+        let begun = self.clock.instant();
+        if delivery.lease_end().is_some_and(|end| begun + self.timeout > end) {
+            // The process was stopped or suspended: another gateway may take the delivery before this attempt would end.
+            return;
+        }
+        let number = delivery.tries().attempts.saturating_add(1);
+        let attempted = caught(async {
+            supervisor.panic_if_injected(Task::Attempt);
+            let attempt = Attempt { number, deduplicated: true, credentials: None };
+            self.target.deliver(delivery.message(), &attempt).await
+        });
+        let attempted = attempted.await;
+        let took = self.clock.instant().saturating_duration_since(begun);
+        self.metrics.upstream_duration.observe(took.as_secs_f64());
+        match attempted {
+            Ok(Ok(receipt)) => self.delivered(delivery, &receipt, (number, probe)),
+            Ok(Err(failure)) => self.failed(delivery, &failure, (number, took), probe),
+            Err(why) => {
+                let reason = format!("the gateway could not make the attempt: {why}");
+                let failed = Failed { reason, answer: None, retry_after: None };
+                self.conclude(delivery, failed, (number, took), random());
+            }
+        }
+    }
+
+    fn delivered(&self, delivery: Delivery, receipt: &Receipt, (number, probe): (u32, Option<Probe>)) {
+        self.answered(probe);
+        self.metrics.delivered.inc();
+        let status = receipt.status().map(|status| status.as_u16());
+        let (source, destination, id) = (self.source(), self.destination(), delivery.id());
+        let event_id = String::from_utf8_lossy(delivery.message().event_id.as_bytes());
+        if number == 1 {
+            tracing::debug!(source, destination, number = %id, event_id = &*event_id, attempt = number, status, "delivered");
+        } else {
+            tracing::info!(source, destination, number = %id, event_id = &*event_id, attempt = number, status, "delivered");
+        }
+        drop(event_id);
+        delivery.settle(Outcome::Delivered { at: self.wall.now(), status });
+    }
+
+    fn failed(&self, delivery: Delivery, failure: &Failure, attempt: (u32, Duration), probe: Option<Probe>) {
+        let chance = random();
+        let answer = failure.answer();
+        let asked = answer.and_then(|answer| answer.retry_after.as_ref()).and_then(|text| text.to_str().ok());
+        // A date in it is one of the wall clock.
+        let asked = asked.and_then(|text| time::retry_after(text, self.wall.now()));
+        let reason = failure.to_string();
+        if !failure.blames_endpoint() {
+            self.answered(probe);
+        } else if self.breaker.failed(probe, asked, chance) {
+            let (source, destination) = (self.source(), self.destination());
+            tracing::error!(
+                source,
+                destination,
+                reason,
+                "the circuit breaker is open: the endpoint is probed until it answers"
+            );
+        }
+        let answer = answer.map(|answer| (answer.status, &*answer.body));
+        self.conclude(delivery, Failed { reason, answer, retry_after: asked }, attempt, chance);
+    }
+
+    fn answered(&self, probe: Option<Probe>) {
+        if self.breaker.answered(probe) {
+            let (source, destination) = (self.source(), self.destination());
+            tracing::info!(source, destination, "the circuit breaker is closed: the endpoint answers again");
+        }
+    }
+
+    /// Records an attempt that failed.
+    fn conclude(
+        &self,
+        delivery: Delivery,
+        Failed { reason, answer, retry_after }: Failed<'_>,
+        (number, took): (u32, Duration),
+        chance: u64,
+    ) {
+        let message = delivery.message();
+        let status = answer.map(|(status, _)| status);
+        let tried = (delivery.tries(), message.received_at);
+        // One of the clocks may have been wrong when the process began, and the other one may be set.
+        let now = self.clock.now().min(self.wall.now());
+        let pause = self.policy.pause_after((status, retry_after), tried, now, chance);
+        let kept = answer.map(|(_, body)| body.get(..MAX_KEPT_ANSWER).unwrap_or(body)).unwrap_or_default();
+        let at = self.wall.now();
+        let failed = FailedAttempt {
+            at,
+            ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            status: status.map(|status| status.as_u16()),
+            answer: String::from_utf8_lossy(kept).into_owned(),
+            reason,
+        };
+        let (source, destination, id) = (self.source(), self.destination(), delivery.id());
+        let event_id = String::from_utf8_lossy(message.event_id.as_bytes()).into_owned();
+        let (status, cause, attempt) = (failed.status, &failed.reason, number);
+        let outcome = if let Some(after) = pause {
+            self.metrics.retried.inc();
+            let due = at.after(after).rfc3339().to_string();
+            tracing::warn!(source, destination, number = %id, event_id, attempt, status, cause, due, "not delivered yet");
+            Outcome::Retry { after, failed }
+        } else {
+            self.metrics.dead.inc();
+            tracing::error!(source, destination, number = %id, event_id, attempt, status, cause, "given up: a dead letter");
+            Outcome::Dead { failed }
+        };
+        delivery.settle(outcome);
+    }
+
+    /// Keeps the gauges of the queue up to date, for ever.
+    pub(super) async fn update_metrics(&self) -> Result<(), Lost> {
+        loop {
+            self.metrics.breaker_open.set(i64::from(self.breaker.open_until().is_some()));
+            // A store that does not answer has said so elsewhere.
+            if let Ok(stats) = self.store.stats(&self.queue).await {
+                self.metrics.show(stats, self.clock.now());
+            }
+            self.clock.sleep(METRICS_EVERY).await;
+        }
+    }
+
+    pub(super) fn source(&self) -> &str {
+        &self.queue.id().source
+    }
+
+    pub(super) fn destination(&self) -> &str {
+        &self.queue.id().name
+    }
+}
+
+/// How an attempt failed.
+struct Failed<'a> {
+    reason: String,
+    /// Status and body of the answer.
+    answer: Option<(StatusCode, &'a [u8])>,
+    /// How long the endpoint asked to be left alone.
+    retry_after: Option<Duration>,
+}
+
+fn random() -> u64 {
+    getrandom::u64().unwrap_or_default()
+}
