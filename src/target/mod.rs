@@ -17,9 +17,9 @@ use ::http::StatusCode;
 use bytes::Bytes;
 
 pub use self::headers::headers_of;
-pub use self::http::Address;
-pub use self::http::Forward;
 pub use self::http::Http;
+pub use self::http::address::Address;
+pub use self::http::address::Forward;
 pub use self::redis_stream::RedisStream;
 pub use self::redis_stream::Stream;
 use crate::message::Credentials;
