@@ -1,0 +1,114 @@
+//! The queues of a store: destinations are registered, messages enqueued, deliveries taken and their outcomes recorded.
+
+use std::sync::Arc;
+
+use super::Claimed;
+use super::Delivery;
+use super::Enqueued;
+use super::Once;
+use super::Outcome;
+use super::Queue;
+use super::QueueTerms;
+use super::Route;
+use super::Stats;
+use super::Store;
+use super::Taken;
+use super::Unavailable;
+use super::Want;
+use crate::message::Message;
+
+impl Store {
+    /// Makes destinations known, for every configuration again: what is known keeps its handle, and its terms are
+    /// exchanged. The handles are in the order of `destinations`.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when they cannot be noted, or the store has no queues.
+    pub async fn register(&self, destinations: &[QueueTerms]) -> Result<Vec<Queue>, Unavailable> {
+        match self {
+            Self::Memory(_) if destinations.is_empty() => Ok(Vec::new()),
+            Self::Memory(_) => Err(no_queues()),
+            Self::Sqlite(sqlite) => sqlite.register(destinations).await,
+            Self::Redis(redis) => redis.register(destinations).await,
+        }
+    }
+
+    /// Stores a message, a delivery for each route and the dedupe records in one step, unless the event came earlier. A
+    /// claim with the same token is no obstacle. When this returns, it is as safe as `store.durability` says.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when it may not be stored.
+    pub async fn enqueue(
+        &self,
+        message: Arc<Message>,
+        to: &[Route],
+        once: Option<&Once>,
+    ) -> Result<Enqueued, Unavailable> {
+        match self {
+            Self::Memory(_) => Err(no_queues()),
+            Self::Sqlite(sqlite) => sqlite.enqueue(message, to, once).await,
+            Self::Redis(redis) => redis.enqueue(&message, to, once).await,
+        }
+    }
+
+    /// Takes deliveries that may be attempted now, each of which has to be settled. It may be fewer than there are.
+    /// Whoever takes asks again when [`Taken::next_due`] has come or the queue's signal was raised since before the
+    /// take, and sooner or later in any case.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when the store does not answer, or does not record what was delivered.
+    pub async fn take(&self, queue: &Queue, want: Want) -> Result<Taken, Unavailable> {
+        let (claimed, next_due) = match self {
+            Self::Memory(_) => return Err(no_queues()),
+            Self::Sqlite(sqlite) => sqlite.take(queue, want).await?,
+            Self::Redis(redis) => redis.take(queue, want).await?,
+        };
+        let delivery = |claimed| Delivery { claimed, queue: queue.clone(), store: self.clone(), settled: false };
+        Ok(Taken { deliveries: claimed.into_iter().map(delivery).collect(), next_due })
+    }
+
+    /// Waits until every outcome of a queue that was told so far is recorded.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when one is not.
+    pub async fn flush(&self, queue: &Queue) -> Result<(), Unavailable> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::Sqlite(sqlite) => sqlite.flush().await,
+            Self::Redis(redis) => redis.flush(queue).await,
+        }
+    }
+
+    /// How much there is of a queue.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when the store does not answer.
+    pub async fn stats(&self, queue: &Queue) -> Result<Stats, Unavailable> {
+        match self {
+            Self::Memory(_) => Err(no_queues()),
+            Self::Sqlite(sqlite) => sqlite.stats(queue).await,
+            Self::Redis(redis) => redis.stats(queue),
+        }
+    }
+
+    /// Records an outcome soon.
+    pub(super) fn settle(&self, queue: &Queue, claimed: &Claimed, outcome: Outcome) {
+        match self {
+            Self::Memory(_) => {}
+            Self::Sqlite(sqlite) => sqlite.settle(queue, claimed, outcome),
+            Self::Redis(redis) => redis.settle(queue, claimed, outcome),
+        }
+    }
+
+    /// Gives a delivery back, which is not attempted.
+    pub(super) fn give_back(&self, queue: &Queue, claimed: &Claimed) {
+        match self {
+            Self::Memory(_) => {}
+            Self::Sqlite(sqlite) => sqlite.give_back(queue, claimed),
+            Self::Redis(redis) => redis.give_back(queue, claimed),
+        }
+    }
+}
+
+pub(super) fn no_queues() -> Unavailable {
+    Unavailable("the store in memory has no queues; set store.url to sqlite:PATH or the URL of a Redis".to_owned())
+}
