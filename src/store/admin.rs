@@ -195,8 +195,8 @@ pub(super) fn finished(
     }
 }
 
-/// The deliveries of a message that a replay means: to the destination of this name; without one, those that are dead, or all when none
-/// is.
+/// The deliveries of a message that a replay means: to the destination of this name; without one, those that are dead,
+/// or all when none is.
 pub(super) fn to_replay(mut deliveries: Vec<Summary>, destination: Option<&str>) -> Result<Vec<Summary>, AdminError> {
     if let Some(name) = destination {
         let names = deliveries.iter().map(|delivery| delivery.destination.clone()).collect();

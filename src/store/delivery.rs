@@ -22,9 +22,9 @@ pub const MAX_KEPT_ANSWER: usize = 4 * 1024;
 /// delivered, dead → (replay) → retrying | blocked
 /// ```
 ///
-/// The rule of lanes: of a destination's open deliveries with one ordering key, at most one is not blocked. It is kept in
-/// the step that enqueues or replays a delivery (blocked when its lane has an open one) and in the step that ends one
-/// (delivered or dead: the oldest that is blocked in its lane follows).
+/// The rule of lanes: of a destination's open deliveries with one ordering key, at most one is not blocked. It is kept
+/// in the step that enqueues or replays a delivery (blocked when its lane has an open one) and in the step that ends
+/// one (delivered or dead: the oldest that is blocked in its lane follows).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
     /// It waits for an earlier one of its lane.
@@ -144,13 +144,14 @@ pub struct FailedAttempt {
     pub status: Option<u16>,
     /// Why it failed, in words.
     pub reason: String,
-    /// The beginning of the answer's body, at most [`MAX_KEPT_ANSWER`] bytes, with replacement characters for what is no text. Of
-    /// the last attempt only.
+    /// The beginning of the answer's body, at most [`MAX_KEPT_ANSWER`] bytes, with replacement characters for what is
+    /// no text. Of the last attempt only.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub answer: String,
 }
 
-/// The attempts of a delivery that failed, the newest last, as a store keeps them: a JSON array of [`FailedAttempt`], or nothing.
+/// The attempts of a delivery that failed, the newest last, as a store keeps them: a JSON array of [`FailedAttempt`],
+/// or nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Failures(Option<Box<str>>);
 
@@ -189,8 +190,8 @@ impl Failures {
 pub struct Taken {
     /// The deliveries.
     pub deliveries: Vec<Delivery>,
-    /// When there may be more to take, as far as that is known: at once where not all there is was taken, or when the next one is due
-    /// that waits for another attempt.
+    /// When there may be more to take, as far as that is known: at once where not all there is was taken, or when the
+    /// next one is due that waits for another attempt.
     pub next_due: Option<Instant>,
 }
 
@@ -249,8 +250,8 @@ impl Delivery {
         self.claimed.lease.map(|lease| lease.end)
     }
 
-    /// Records what the attempt came to: soon, and in the order of these calls. A lease that was lost meanwhile is respected, but
-    /// a success always counts. An outcome that is lost in a crash is an attempt that is made again.
+    /// Records what the attempt came to: soon, and in the order of these calls. A lease that was lost meanwhile is
+    /// respected, but a success always counts. An outcome that is lost in a crash is an attempt that is made again.
     pub fn settle(mut self, outcome: Outcome) {
         self.settled = true;
         self.store.settle(&self.queue, &self.claimed, outcome);

@@ -19,8 +19,8 @@ struct Names {
     tag: SourceTag,
 }
 
-/// Tells whose a key is, where only keys are kept: 32 bits of SHA-256 over the name of the source, the same at every start.
-/// Two sources with one tag share what is theirs; their keys differ all the same.
+/// Tells whose a key is, where only keys are kept: 32 bits of SHA-256 over the name of the source, the same at every
+/// start. Two sources with one tag share what is theirs; their keys differ all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SourceTag(pub u32);
 
@@ -79,8 +79,8 @@ impl SourceTag {
     }
 }
 
-/// The part of a key that alone decides on its place in a cluster: between the first `{` and the first `}` behind it, unless
-/// there is nothing between them.
+/// The part of a key that alone decides on its place in a cluster: between the first `{` and the first `}` behind it,
+/// unless there is nothing between them.
 fn hash_tag(key: &str) -> Option<&str> {
     let (_, behind) = key.split_once('{')?;
     let (tag, _) = behind.split_once('}')?;

@@ -96,8 +96,8 @@ pub(super) fn endings(path: &Path) -> Vec<OsString> {
     files.filter_map(ending).collect()
 }
 
-/// Takes away what others may do with the files of a store, as earlier versions, backups and volumes of Kubernetes leave
-/// them. A file that belongs to somebody else is only told of.
+/// Takes away what others may do with the files of a store, as earlier versions, backups and volumes of Kubernetes
+/// leave them. A file that belongs to somebody else is only told of.
 pub(super) fn narrow(path: &Path) {
     for file in files(path) {
         let Ok(permissions) = fs::metadata(&file).map(|known| known.permissions()) else { continue };

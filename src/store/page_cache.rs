@@ -6,9 +6,10 @@ use std::path::Path;
 
 use rustix::fs::Advice;
 
-/// Writes dirty pages of a file to the disk and drops it from the page cache, so that it is read from the disk. After a write
-/// or fsync that failed, the kernel may have pages in the cache that never reached the disk and mark them clean: a later fsync
-/// succeeds without them. ext4 even loses what is written over them where the file had just grown. A missing file is fine.
+/// Writes dirty pages of a file to the disk and drops it from the page cache, so that it is read from the disk. After a
+/// write or fsync that failed, the kernel may have pages in the cache that never reached the disk and mark them clean:
+/// a later fsync succeeds without them. ext4 even loses what is written over them where the file had just grown. A
+/// missing file is fine.
 ///
 /// # Errors
 /// The file cannot be written to the disk.

@@ -39,16 +39,16 @@ pub struct Record {
 const MAX_SHARDS: usize = 64;
 /// Keys of each source that a shard has room for at least: with fewer, chance would decide how many of a source fit.
 const MIN_SHARE: usize = 1024;
-/// A full shard is searched for expired keys at most once in this part of their time; when it has none, this part of the keys
-/// of a source is evicted at once.
+/// A full shard is searched for expired keys at most once in this part of their time; when it has none, this part of
+/// the keys of a source is evicted at once.
 const EVICTED: u32 = 8;
 /// Seconds for which it is not said again that keys are forgotten before their time.
 const QUIET: i64 = 60;
 
 /// Keys of some sources with the second at which each expires. Takes 24 to 48 bytes a key.
 ///
-/// When it is full, the oldest keys of the source that has most are evicted. So a source may use what others leave, and keeps
-/// at least seven eighths of an equal share whatever they do.
+/// When it is full, the oldest keys of the source that has most are evicted. So a source may use what others leave, and
+/// keeps at least seven eighths of an equal share whatever they do.
 #[derive(Debug)]
 pub struct DedupeRecords {
     /// Sorted by their tags.
@@ -197,8 +197,8 @@ impl DedupeRecords {
         left.sum()
     }
 
-    /// All keys that have not expired, one shard at a time. What is inserted before the first part is taken is in one of them.
-    /// Keys of sources that are not configured have [`SourceTag::NOBODY`].
+    /// All keys that have not expired, one shard at a time. What is inserted before the first part is taken is in one
+    /// of them. Keys of sources that are not configured have [`SourceTag::NOBODY`].
     pub(super) fn parts(&self, now: Moment) -> impl Iterator<Item = Vec<Record>> {
         let now = seconds(now);
         self.shards.iter().map(move |shard| {
@@ -243,8 +243,8 @@ impl Shard {
         let full = self.count >= max;
         let grows = self.parts.get(part).is_some_and(|keys| keys.len() == keys.capacity());
         if (full || grows) && now >= self.sweep_at {
-            // First see whether removing expired keys is enough. At most once in a part of the remembered time, so that each key is
-            // looked at a bounded number of times.
+            // First see whether removing expired keys is enough. At most once in a part of the remembered time, so that
+            // each key is looked at a bounded number of times.
             self.retain_all(|until| now < until);
             self.sweep_at = now.saturating_add(until.saturating_sub(now) / EVICTED);
         }

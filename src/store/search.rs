@@ -35,7 +35,8 @@ impl<D, I> Default for Found<D, I> {
 }
 
 impl<D, I: Ord + Copy> Found<D, I> {
-    /// What several walks have found together, as far as all of them have come: about `limit`, of the messages that `id` tells.
+    /// What several walks have found together, as far as all of them have come: about `limit`, of the messages that
+    /// `id` tells.
     pub(super) fn merged(walks: Vec<Self>, id: impl Fn(&D) -> I, (direction, limit): (Direction, usize)) -> Self {
         let order = |one: &I, other: &I| match direction {
             Direction::NewestFirst => other.cmp(one),

@@ -57,8 +57,8 @@ pub enum Noted {
 #[error("the store does not answer: {0}")]
 pub struct Unavailable(pub String);
 
-/// The id of a stored message: the millisecond in which it was stored and which of that millisecond it is, as Redis names the
-/// entries of streams. Later messages have higher ids, whatever the clock does.
+/// The id of a stored message: the millisecond in which it was stored and which of that millisecond it is, as Redis
+/// names the entries of streams. Later messages have higher ids, whatever the clock does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId {
     /// Milliseconds since 1970-01-01T00:00:00Z.
@@ -115,8 +115,8 @@ pub struct QueueTerms {
     pub keep: Duration,
 }
 
-/// The deliveries that wait for one destination: a handle, which stays valid as long as the process. It is given out by the
-/// store that knows the destination, and means nothing to another.
+/// The deliveries that wait for one destination: a handle, which stays valid as long as the process. It is given out by
+/// the store that knows the destination, and means nothing to another.
 #[derive(Debug, Clone)]
 pub struct Queue(Arc<Handle>);
 

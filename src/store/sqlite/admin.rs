@@ -227,7 +227,8 @@ fn standing(file: &Connection, message: i64, destination: i64) -> rusqlite::Resu
     found.optional().map(Option::flatten)
 }
 
-/// Has deliveries made again that are still in one of these states, each after those of its lane that are open; how many.
+/// Has deliveries made again that are still in one of these states, each after those of its lane that are open; how
+/// many.
 fn reopen(
     file: &Connection,
     deliveries: &[(i64, i64)],
@@ -282,7 +283,7 @@ fn purge(
 #[cfg(test)]
 mod tests {
     use super::super::schema;
-    use super::super::tests::World;
+    use super::super::tests_world::World;
     use super::*;
     use crate::message::Message;
     use crate::store::Outcome;
@@ -482,7 +483,7 @@ mod tests {
         assert_eq!((replayed.deliveries, replayed.next.is_some()), (2, true));
         assert_eq!(world.stats(&queue).await, (1, 0, 1, 1));
         let taken = world.take(&queue, 9).await;
-        assert_eq!((super::super::tests::ids(&taken), taken[0].tries().before_replay), (vec!["1".to_owned()], 1));
+        assert_eq!((super::super::tests_world::ids(&taken), taken[0].tries().before_replay), (vec!["1".to_owned()], 1));
         taken.into_iter().for_each(|taken| taken.settle(world.delivered()));
         assert_eq!(world.stats(&queue).await, (0, 0, 1, 1));
         let delivered = Filter { state: Some(State::Delivered), ..Filter::default() };

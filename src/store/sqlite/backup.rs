@@ -16,7 +16,7 @@ use rusqlite::backup::Backup;
 use rusqlite::backup::StepResult;
 
 use super::Sqlite;
-use super::blocking;
+use super::execute::blocking;
 use super::statements;
 use crate::store::AdminError;
 use crate::store::dedupe_log::DedupeLog;
@@ -37,10 +37,12 @@ struct Unfinished {
 }
 
 impl Sqlite {
-    /// Copies the file and its dedupe records into an existing folder, under the same names; returns the path of the copy.
+    /// Copies the file and its dedupe records into an existing folder, under the same names; returns the path of the
+    /// copy.
     ///
     /// # Errors
-    /// [`AdminError`] when something of these names is there, there is no room, or it cannot be written. Nothing is left then.
+    /// [`AdminError`] when something of these names is there, there is no room, or it cannot be written. Nothing is
+    /// left then.
     pub(in crate::store) async fn backup(self: &Arc<Self>, folder: &Path) -> Result<PathBuf, AdminError> {
         let bytes = fs::metadata(&self.shared.path).map_or(0, |file| file.len());
         let mut copy = Unfinished::begin(&self.shared.path, folder, bytes.saturating_add(self.min_free))
@@ -65,7 +67,8 @@ impl Sqlite {
     }
 }
 
-/// Copies all pages, so many at a step, and asks after each step whether to go on; the last message that is or was in the copy.
+/// Copies all pages, so many at a step, and asks after each step whether to go on; the last message that is or was in
+/// the copy.
 fn copy_pages(file: &Connection, to: &Path, pages: i32, goes_on: &mut dyn FnMut() -> bool) -> rusqlite::Result<i64> {
     // It is there, unless whoever asked has gone and it was removed.
     let mut copy = Connection::open_with_flags(to, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
@@ -86,7 +89,8 @@ fn copy_pages(file: &Connection, to: &Path, pages: i32, goes_on: &mut dyn FnMut(
 }
 
 impl Unfinished {
-    /// Makes an empty file in `folder`, where so many bytes have to be free, unless something of the copy's names is there.
+    /// Makes an empty file in `folder`, where so many bytes have to be free, unless something of the copy's names is
+    /// there.
     fn begin(store: &Path, folder: &Path, bytes: u64) -> Result<Self, String> {
         if !folder.is_absolute() || !folder.is_dir() {
             return Err(format!("{} is not the absolute path of a folder that is there", folder.display()));
@@ -133,8 +137,8 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::super::schema;
-    use super::super::tests::World;
-    use super::super::tests::open;
+    use super::super::tests_world::World;
+    use super::super::tests_world::open;
     use super::*;
     use crate::base::clock::Clock;
     use crate::base::limits;

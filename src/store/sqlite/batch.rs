@@ -24,8 +24,8 @@ use crate::store::Outcome;
 use crate::store::Record;
 use crate::store::State;
 
-/// A batch while it is written. Outcomes of one that is dropped before it is committed are written with the next batch; for
-/// anything else, the dropped replies say that it was not written.
+/// A batch while it is written. Outcomes of one that is dropped before it is committed are written with the next batch;
+/// for anything else, the dropped replies say that it was not written.
 pub(super) struct Work {
     shared: Arc<Shared>,
     pub(super) batch: Batch,
@@ -36,7 +36,8 @@ pub(super) struct Work {
     /// Deliveries that may be attempted at once.
     ready: Vec<(usize, Entry)>,
     settled: Vec<(Settled, bool)>,
-    /// Changes of deliveries, and whether they let one be attempted that is neither handed over nor has said when it is due.
+    /// Changes of deliveries, and whether they let one be attempted that is neither handed over nor has said when it is
+    /// due.
     moved: Vec<(Change, bool)>,
     responds: Vec<Respond>,
     bytes: usize,
@@ -74,7 +75,8 @@ impl Work {
         self.bytes
     }
 
-    /// Writes what attempts came to; what ends lets the next one of its lane be attempted, at `due` by the clock of pauses.
+    /// Writes what attempts came to; what ends lets the next one of its lane be attempted, at `due` by the clock of
+    /// pauses.
     pub(super) fn settle(&mut self, writing: &mut Writing<'_>, due: i64) -> rusqlite::Result<()> {
         while let Some(settled) = self.batch.outcomes.pop_front() {
             // Kept until it is written, also when this panics.
@@ -86,8 +88,8 @@ impl Work {
         Ok(())
     }
 
-    /// Stores the messages that are neither finished nor in the batch before. The senders of the others are answered after the
-    /// commit, because the first of two may be in the batch.
+    /// Stores the messages that are neither finished nor in the batch before. The senders of the others are answered
+    /// after the commit, because the first of two may be in the batch.
     pub(super) fn admit(&mut self, writing: &mut Writing<'_>, last: &mut i64, now: Moment) -> rusqlite::Result<()> {
         let mut new: KeyMap<()> = KeyMap::default();
         new.reserve(self.batch.arrivals.len());

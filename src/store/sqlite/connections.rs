@@ -13,7 +13,8 @@ use rusqlite::InterruptHandle;
 use rusqlite::OpenFlags;
 use rusqlite::config::DbConfig;
 
-/// Has statements keep their plans: SQLite would plan some anew for each value that is bound, which takes longer than to run them.
+/// Has statements keep their plans: SQLite would plan some anew for each value that is bound, which takes longer than
+/// to run them.
 pub(super) fn keep_plans(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }

@@ -170,8 +170,8 @@ mod tests {
     use bytes::Bytes;
 
     use super::super::Sqlite;
-    use super::super::tests::World;
-    use super::super::tests::wait_until;
+    use super::super::tests_world::World;
+    use super::super::tests_world::wait_until;
     use super::*;
     use crate::message::Message;
     use crate::store::Route;

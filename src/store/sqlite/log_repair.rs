@@ -17,9 +17,9 @@ use crate::store::owner_only;
 /// Keys that are appended to the log with one write.
 const PART: usize = 64 * 1024;
 
-/// Logs when the file has lost messages that were acknowledged: those up to the log's `checkpoint` were. The WAL is kept as it is: SQLite
-/// reads it up to a frame that is damaged, and writes over what stands behind. Returns the last message that was ever stored, behind
-/// which new ones are numbered.
+/// Logs when the file has lost messages that were acknowledged: those up to the log's `checkpoint` were. The WAL is
+/// kept as it is: SQLite reads it up to a frame that is damaged, and writes over what stands behind. Returns the last
+/// message that was ever stored, behind which new ones are numbered.
 pub(super) fn compare(connection: &Connection, path: &Path, checkpoint: i64, now: Moment) -> rusqlite::Result<i64> {
     let last = statements::last(connection)?;
     if last < checkpoint {
@@ -39,8 +39,8 @@ pub(super) fn compare(connection: &Connection, path: &Path, checkpoint: i64, now
     Ok(last.max(checkpoint))
 }
 
-/// Logs what the log has lost, and adds the keys of messages that may be among that: those behind its checkpoint, or all where it is
-/// damaged.
+/// Logs what the log has lost, and adds the keys of messages that may be among that: those behind its checkpoint, or
+/// all where it is damaged.
 pub(super) fn repair(
     connection: &Connection,
     log: &DedupeLog,

@@ -109,8 +109,8 @@ pub(super) struct Settled {
     pub(super) due: i64,
 }
 
-/// Anything else that is done on the writer's connection, in the transaction of a batch: whether it could be, and what replies when the
-/// batch is safe.
+/// Anything else that is done on the writer's connection, in the transaction of a batch: whether it could be, and what
+/// replies when the batch is safe.
 pub(super) type Command = Box<dyn FnOnce(&Connection, &mut Changes) -> (rusqlite::Result<()>, Respond) + Send>;
 pub(super) type Respond = Box<dyn FnOnce() + Send>;
 

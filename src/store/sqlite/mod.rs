@@ -12,6 +12,7 @@ mod batch;
 mod changes;
 pub(crate) mod check;
 mod connections;
+mod execute;
 mod fault;
 mod housekeeper;
 mod ids;
@@ -32,7 +33,11 @@ mod take;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_faults;
+#[cfg(test)]
 mod tests_open;
+#[cfg(test)]
+mod tests_world;
 mod volatile;
 mod writer;
 
@@ -45,11 +50,8 @@ use std::time::Instant;
 
 use prometheus::core::AtomicI64;
 use prometheus::core::Collector;
-use rusqlite::Connection;
-use tokio::sync::oneshot;
 
-use self::changes::Changes;
-use self::fault::Fault;
+use self::execute::closing;
 use self::mailbox::Arrival;
 use self::mailbox::Finished;
 use self::mailbox::Reply;
@@ -59,7 +61,6 @@ use self::recover::Recovery;
 use self::rows::Columns;
 use self::shared::Shared;
 pub use self::volatile::why_volatile;
-use super::AdminError;
 use super::Claimed;
 use super::Once;
 use super::Outcome;
@@ -67,7 +68,6 @@ use super::Queue;
 use super::Route;
 use super::Stats;
 use super::Tries;
-use crate::base::supervisor::Lost;
 use crate::base::time::Moment;
 use crate::message::Message;
 use crate::store::DedupeRecords;
@@ -80,8 +80,8 @@ use crate::verify::event_key::Key;
 
 /// Most destinations of one message.
 const MAX_ROUTES: usize = 16;
-/// How long an answer waits for a sync, where it waits for one. The event is delivered by then, so a slower disk can only cause a
-/// duplicate.
+/// How long an answer waits for a sync, where it waits for one. The event is delivered by then, so a slower disk can
+/// only cause a duplicate.
 const COMMIT_TIMEOUT: Duration = Duration::from_millis(250);
 /// How long the end of a gateway waits for what is still to be written.
 const CLOSE: Duration = Duration::from_secs(5);
@@ -137,7 +137,8 @@ impl Sqlite {
         self.shared.log.healthy()
     }
 
-    /// Remembers keys of a source, so that they are known when the process is killed; with `fsync`, when the machine is.
+    /// Remembers keys of a source, so that they are known when the process is killed; with `fsync`, when the machine
+    /// is.
     pub(super) async fn commit(
         &self,
         source: SourceTag,
@@ -184,10 +185,6 @@ impl Sqlite {
         written.await.map_err(|_gone| self.gone())
     }
 
-    fn gone(&self) -> Unavailable {
-        self.healthy().err().unwrap_or_else(|| Unavailable("the SQLite file could not be written just now".to_owned()))
-    }
-
     pub(super) fn settle(&self, queue: &Queue, claimed: &Claimed, outcome: Outcome) {
         let Some(entry) = entry_of(claimed) else { return };
         let attempts = entry.attempts.saturating_add(1);
@@ -212,71 +209,8 @@ impl Sqlite {
         Ok(Stats { blocked, queued, retrying, dead, oldest })
     }
 
-    /// Reads in a transaction on the connection for operators, on a thread that may wait. The read is given up after a while when it keeps the WAL from
-    /// restarting, so it looks at a bounded number of rows.
-    async fn view<T, E>(
-        self: &Arc<Self>,
-        read: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,
-    ) -> Result<T, E>
-    where
-        T: Send + 'static,
-        E: From<Unavailable> + From<rusqlite::Error> + Send + 'static,
-    {
-        let sqlite = Arc::clone(self);
-        let of_one_moment = |file: &Connection| read(&*file.unchecked_transaction()?);
-        let read = move || sqlite.shared.connections.admin.with(of_one_moment);
-        blocking(read).await?.ok_or_else(reopening)?
-    }
-
-    /// Has the writer do something in the transaction of its next batch, wholly or not at all; answers when it is safe on disk. `act`
-    /// notes what it changes of deliveries in [`Changes`], so that counts are right and what may be attempted is.
-    async fn command<T: Send + 'static>(
-        &self,
-        act: impl FnOnce(&Connection, &mut Changes) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, Unavailable> {
-        let (reply, done) = oneshot::channel();
-        let command: mailbox::Command = Box::new(move |file, changes| {
-            let before = Changes::new(changes.now, changes.due, changes.last);
-            let acted = file.execute_batch("SAVEPOINT command").and_then(|()| act(file, changes));
-            let (done, answer) = match acted {
-                Ok(answer) => (file.execute_batch("RELEASE command"), Some(Ok(answer))),
-                Err(error) if Fault::is_of_statement(&error) => {
-                    *changes = before;
-                    let why = Unavailable(format!("the SQLite file cannot be used for that: {error}"));
-                    (file.execute_batch("ROLLBACK TO command; RELEASE command"), Some(Err(why)))
-                }
-                Err(error) => (Err(error), None),
-            };
-            let respond = move || {
-                // One that is gone has stopped waiting.
-                let _gone = answer.map(|answer| reply.send(answer));
-            };
-            (done, Box::new(respond))
-        });
-        self.shared.mailbox.submit(|batch| batch.commands.push_back(command))?;
-        done.await.map_err(|_gone| self.gone())?
-    }
-
-    /// Has the writer do something that takes longer, on its connection and outside of a transaction. The function that `act` gets
-    /// writes the next batch, if there is one: it is called every few milliseconds, so that nobody waits.
-    async fn aside<T: Send + 'static>(
-        &self,
-        act: impl FnOnce(&Connection, &mut dyn FnMut() -> Result<(), Lost>) -> Result<T, Lost> + Send + 'static,
-    ) -> Result<T, Unavailable> {
-        let (sender, done) = oneshot::channel();
-        let work: mailbox::Aside = Box::new(move |file, next| {
-            // One that is gone has stopped waiting.
-            let _gone = sender.send(act(file, next)?);
-            Ok(())
-        });
-        self.shared.mailbox.submit(|batch| batch.asides.push(work))?;
-        done.await.map_err(|_gone| self.gone())
-    }
-}
-
-impl Sqlite {
-    /// Waits until everything is written, but not for ever: a disk that hangs must not keep a gateway from ending, which is then
-    /// the same as a kill. Nothing is stored from then on.
+    /// Waits until everything is written, but not for ever: a disk that hangs must not keep a gateway from ending,
+    /// which is then the same as a kill. Nothing is stored from then on.
     pub(super) fn close(&self) {
         let Some(threads) = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
         let ([housekeeper, writer, log], deadline) = (threads, Instant::now() + CLOSE);
@@ -323,30 +257,4 @@ fn entry_of(claimed: &Claimed) -> Option<Entry> {
     let Tries { attempts, before_replay, replayed_at, .. } = claimed.tries;
     let (id, lane) = (ids::written(claimed.id)?, claimed.lane.map(|lane| lane.0));
     Some(Entry { id, lane, attempts, before_replay, replayed: replayed_at.map(Moment::millis) })
-}
-
-/// A read that failed.
-impl From<rusqlite::Error> for Unavailable {
-    fn from(error: rusqlite::Error) -> Self {
-        Self(format!("the SQLite file cannot be read: {error}"))
-    }
-}
-
-impl From<rusqlite::Error> for AdminError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Unavailable(error.into())
-    }
-}
-
-/// Does something on a thread that may wait.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Unavailable> {
-    tokio::task::spawn_blocking(work).await.map_err(|_ending| closing())
-}
-
-fn reopening() -> Unavailable {
-    Unavailable("the SQLite file is being opened anew".to_owned())
-}
-
-fn closing() -> Unavailable {
-    Unavailable("the store is being closed".to_owned())
 }

@@ -61,8 +61,8 @@ pub(super) fn connect(path: &Path) -> Result<(Connection, bool), Failure> {
 /// Opens the file, if it is nobody's or has the present layout; whether it is nobody's.
 pub(super) fn open(path: &Path) -> Result<(Connection, bool), Failure> {
     let connection = Connection::open(path)?;
-    // Whoever closes a file last moves what is in its WAL, unless told not to: that of somebody else stays as it is, and that of
-    // one that is damaged.
+    // Whoever closes a file last moves what is in its WAL, unless told not to: that of somebody else stays as it is,
+    // and that of one that is damaged.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     keep_plans(&connection)?;
     connection.busy_timeout(PATIENCE)?;
@@ -73,8 +73,8 @@ pub(super) fn open(path: &Path) -> Result<(Connection, bool), Failure> {
         Owner::Other => return Err(Failure::Foreign),
     }
     connection.pragma_update(None, "journal_mode", "WAL")?;
-    // Also for what nobody waits for: a page of the WAL that the system cannot write by itself, between two syncs, would be lost unseen,
-    // and what is acknowledged behind it with it.
+    // Also for what nobody waits for: a page of the WAL that the system cannot write by itself, between two syncs,
+    // would be lost unseen, and what is acknowledged behind it with it.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "cache_size", -CACHE)?;
@@ -125,7 +125,8 @@ pub(super) fn is_ours(path: &Path) -> bool {
     named || owner_only::endings(path).iter().any(|ending| ending.as_encoded_bytes().starts_with(b"-dedupe."))
 }
 
-/// Sets a damaged file and its WAL aside, and makes an empty one in its place, which is locked; its lock. No connection may be open.
+/// Sets a damaged file and its WAL aside, and makes an empty one in its place, which is locked; its lock. No connection
+/// may be open.
 pub(super) fn quarantine(path: &Path, now: Moment) -> Result<File, Failure> {
     let aside = beside(path, format!(".damaged-{}", owner_only::stamp(now)));
     let replace = || {
@@ -177,8 +178,8 @@ pub(super) fn is_quarantined(ending: &str) -> bool {
     ending.starts_with(".damaged-") && !ending.ends_with("-wal") && !ending.ends_with("-shm")
 }
 
-/// Moves the WAL of an earlier process into the file: one that is killed again and again never does, and each start would read
-/// a longer one.
+/// Moves the WAL of an earlier process into the file: one that is killed again and again never does, and each start
+/// would read a longer one.
 pub(super) fn truncate_wal(connection: &Connection) -> rusqlite::Result<()> {
     match connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_row| Ok(())) {
         // What is stored can be delivered from the WAL.
@@ -197,7 +198,8 @@ pub(super) fn rebase_due(connection: &Connection, now: i64) -> rusqlite::Result<
 }
 
 impl Failure {
-    /// Whether the file is damaged. What the gateway asks is right: if SQLite does not understand it, the layout is not what it was.
+    /// Whether the file is damaged. What the gateway asks is right: if SQLite does not understand it, the layout is not
+    /// what it was.
     pub(super) fn is_damage(&self) -> bool {
         let Self::Sqlite(error) = self else { return false };
         Fault::of(error) == Fault::Damage || error.sqlite_error_code() == Some(ErrorCode::Unknown)

@@ -98,7 +98,8 @@ impl Claims {
         (taken, need)
     }
 
-    /// When there may be more to take, by the clock of pauses: at this moment, or when the next delivery is due that is not claimed.
+    /// When there may be more to take, by the clock of pauses: at this moment, or when the next delivery is due that is
+    /// not claimed.
     pub(super) fn next_due(&self, now: i64) -> Option<i64> {
         let inner = self.lock();
         if inner.more || !inner.ready.is_empty() { Some(now) } else { inner.next_due }
@@ -126,8 +127,8 @@ impl Claims {
         inner.put_back(entry, at);
     }
 
-    /// How many more may be ready, and how many are claimed: of so many together that may be attempted, those that are missing are
-    /// among the first.
+    /// How many more may be ready, and how many are claimed: of so many together that may be attempted, those that are
+    /// missing are among the first.
     pub(super) fn wanted(&self) -> (usize, usize) {
         let inner = self.lock();
         (self.ahead.saturating_sub(inner.ready.len()), inner.claimed.len())

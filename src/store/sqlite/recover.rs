@@ -24,8 +24,8 @@ use rusqlite::params;
 
 use super::Sqlite;
 use super::admin::Names;
-use super::blocking;
 use super::changes::Changes;
+use super::execute::blocking;
 use super::ids;
 use super::mailbox::Finished;
 use super::mailbox::Settled;
@@ -115,8 +115,9 @@ const TABLES: [&str; 2] = ["SELECT id FROM messages", "SELECT message FROM deliv
 const DELIVERY: &str = "destination, state, attempts, before_replay, settled, due, replayed, lane, status, failures";
 
 impl Sqlite {
-    /// Imports parts of a quarantined file for about a second, behind the message `after`. `file` is the name of a regular file beside
-    /// the store's, such as `store.db.damaged-20260102T030405Z`; it is renamed when all of it is done.
+    /// Imports parts of a quarantined file for about a second, behind the message `after`. `file` is the name of a
+    /// regular file beside the store's, such as `store.db.damaged-20260102T030405Z`; it is renamed when all of it is
+    /// done.
     ///
     /// # Errors
     /// [`AdminError`] when there is no such file, or it or the present one cannot be used.
@@ -186,8 +187,8 @@ fn connect(path: &Path) -> Result<Connection, Failure> {
     Ok(damaged)
 }
 
-/// Makes a copy of a damaged file with a new first page, and of its WAL: its path, and all that has to be removed. Every file has its
-/// tables at the same pages, since they are made at once and never moved.
+/// Makes a copy of a damaged file with a new first page, and of its WAL: its path, and all that has to be removed.
+/// Every file has its tables at the same pages, since they are made at once and never moved.
 fn mended(path: &Path) -> io::Result<(PathBuf, Temporary)> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().replacen(".damaged-", ".mended-", 1);
     let mended = path.with_file_name(name);
@@ -405,8 +406,8 @@ impl Present {
     }
 }
 
-/// Imports a part in the transaction of the writer. With the keys that are present come how many rows are scanned at once, and
-/// the outcomes that are known.
+/// Imports a part in the transaction of the writer. With the keys that are present come how many rows are scanned at
+/// once, and the outcomes that are known.
 fn import(
     file: &Connection,
     changes: &mut Changes,
@@ -464,7 +465,8 @@ fn plausible(id: i64, changes: &Changes) -> i64 {
     if (1..=latest).contains(&id) { id } else { latest.saturating_add(1) }
 }
 
-/// The id under which a message can be imported: its own, or the next that nobody has; nothing when it is there already.
+/// The id under which a message can be imported: its own, or the next that nobody has; nothing when it is there
+/// already.
 fn free(file: &Connection, id: i64, checksum: i64) -> rusqlite::Result<Option<i64>> {
     let mut statement = file.prepare_cached("SELECT checksum FROM messages WHERE id = ?1")?;
     let mut at = id;
@@ -484,7 +486,8 @@ fn destinations_of(file: &Connection, source: &str) -> rusqlite::Result<Vec<i64>
     if known.is_empty() { Ok(vec![statements::destination(file, &DestinationId::unnamed(source))?]) } else { Ok(known) }
 }
 
-/// Writes a delivery that keeps the rule of lanes: blocked when its lane has an open one, else not. In which state, unless it is there.
+/// Writes a delivery that keeps the rule of lanes: blocked when its lane has an open one, else not. In which state,
+/// unless it is there.
 fn deliver(
     file: &Connection,
     (message, destination): (i64, i64),
@@ -554,7 +557,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::schema;
-    use super::super::tests::World;
+    use super::super::tests_world::World;
     use super::*;
     use crate::base::limits;
     use crate::base::time::Moment;

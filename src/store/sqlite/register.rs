@@ -16,7 +16,8 @@ use crate::store::QueueTerms;
 use crate::store::Unavailable;
 
 impl Sqlite {
-    /// See [`Store::register`](crate::store::Store::register). Where that finds the file damaged, it is done in the fresh one.
+    /// See [`Store::register`](crate::store::Store::register). Where that finds the file damaged, it is done in the
+    /// fresh one.
     pub(in crate::store) async fn register(&self, destinations: &[QueueTerms]) -> Result<Vec<Queue>, Unavailable> {
         match self.register_once(destinations).await {
             Err(_lost) if self.sound().is_ok() => self.register_once(destinations).await,

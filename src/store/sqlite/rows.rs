@@ -15,7 +15,8 @@ use crate::message::codec;
 /// Why a delivery is given up whose message is not what was written.
 pub(super) const DAMAGED: &str = "damaged on disk";
 
-/// What is written of a message besides what stands in it as it is. It is made on the thread of the request, to spare the writer.
+/// What is written of a message besides what stands in it as it is. It is made on the thread of the request, to spare
+/// the writer.
 #[derive(Debug)]
 pub(super) struct Columns {
     pub(super) source: String,

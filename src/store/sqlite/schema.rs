@@ -8,17 +8,19 @@ pub(super) const PRESENT: i64 = 4;
 /// What a file of Doorward has as `application_id`: "DWRD".
 pub(super) const APPLICATION: u32 = 0x4457_5244;
 
-/// A message's `id` is the millisecond in which it was stored, times 4096, plus a number within that millisecond; ids only grow.
-/// `keys` are its dedupe keys, 16 bytes each, which expire at `until`, in seconds since 1970; other times are in milliseconds.
-/// `headers` is JSON, see `message::codec`; `size` is about what the message takes in memory; `checksum` covers what is delivered.
+/// A message's `id` is the millisecond in which it was stored, times 4096, plus a number within that millisecond; ids
+/// only grow. `keys` are its dedupe keys, 16 bytes each, which expire at `until`, in seconds since 1970; other times
+/// are in milliseconds. `headers` is JSON, see `message::codec`; `size` is about what the message takes in memory;
+/// `checksum` covers what is delivered.
 ///
-/// A delivery's `state` is 2 blocked, 3 queued, 4 retrying, 5 delivered, 6 dead: all of one size, so that a change of state does not
-/// change that of the row. `before_replay` are the attempts before the last replay, at `replayed`. `settled` is when the last
-/// attempt ended, or when it was stored. `status` is what the destination answered when it took the message, less 200, so that
-/// the usual 200 takes no room. `failures` is JSON, see `types::Failures`.
+/// A delivery's `state` is 2 blocked, 3 queued, 4 retrying, 5 delivered, 6 dead: all of one size, so that a change of
+/// state does not change that of the row. `before_replay` are the attempts before the last replay, at `replayed`.
+/// `settled` is when the last attempt ended, or when it was stored. `status` is what the destination answered when it
+/// took the message, less 200, so that the usual 200 takes no room. `failures` is JSON, see `types::Failures`.
 ///
-/// `by_state` has every delivery that is not delivered, `due` those that wait for another attempt, `lanes` the open ones with an
-/// ordering key. The one row of `deleted` is the highest message that was ever deleted, so that ids keep growing.
+/// `by_state` has every delivery that is not delivered, `due` those that wait for another attempt, `lanes` the open
+/// ones with an ordering key. The one row of `deleted` is the highest message that was ever deleted, so that ids keep
+/// growing.
 const LAYOUT: &str = "
     CREATE TABLE destinations (
         id     INTEGER PRIMARY KEY,

@@ -46,7 +46,8 @@ macro_rules! is_meant {
     };
 }
 
-// Each has message, destination and state of a delivery, and whether its message is what a filter says of messages, if that is asked.
+// Each has message, destination and state of a delivery, and whether its message is what a filter says of messages, if
+// that is asked.
 /// Through the deliveries to one destination in one state, which is not "delivered".
 const BY_STATE: &str = concat!(
     "SELECT message, destination, state, iif(?5, (SELECT ",
@@ -129,7 +130,8 @@ impl Search<'_> {
         self.destinations.iter().copied().flat_map(of).collect()
     }
 
-    /// The messages between which all that is looked for stands, neither of them included. Ids are in the order of time, more or less.
+    /// The messages between which all that is looked for stands, neither of them included. Ids are in the order of
+    /// time, more or less.
     fn bounds(&self) -> (i64, i64) {
         let (from, until) = self.filter.stored();
         let (low, high) = (from.map_or(0, ids::first_of).saturating_sub(1), until.map_or(i64::MAX, ids::first_of));
@@ -173,7 +175,8 @@ mod tests {
         id: String,
     }
 
-    /// Messages over an hour, stored a little after their reception, each with one to three deliveries to four destinations.
+    /// Messages over an hour, stored a little after their reception, each with one to three deliveries to four
+    /// destinations.
     fn fill(file: &mut Connection, dice: &mut Dice, count: i64) -> Vec<Kept> {
         schema::create(file).expect("a layout");
         let mut kept = Vec::new();
@@ -330,8 +333,8 @@ mod tests {
         }
     }
 
-    /// A million deliveries, over a day and to three destinations. Most are delivered; others are spread, but for an outage in the
-    /// last tenth of the day. Bodies are small.
+    /// A million deliveries, over a day and to three destinations. Most are delivered; others are spread, but for an
+    /// outage in the last tenth of the day. Bodies are small.
     fn million(file: &mut Connection) {
         schema::create(file).expect("a layout");
         file.execute_batch(&format!(

@@ -169,8 +169,8 @@ impl Queues {
     }
 }
 
-/// What a message that was just stored takes besides its weight: headers and a small body are parts of the buffer into which the
-/// connection has read them, all of which is kept.
+/// What a message that was just stored takes besides its weight: headers and a small body are parts of the buffer into
+/// which the connection has read them, all of which is kept.
 const READ_BUFFER: usize = 8 * 1024;
 
 /// Messages that were just stored, so that they need not be read: the oldest go first.

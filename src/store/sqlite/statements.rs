@@ -160,8 +160,8 @@ pub(super) fn is_busy(connection: &Connection, destination: i64, lane: u64) -> r
     connection.prepare_cached(LANE_BUSY)?.exists(params![destination, lane.cast_signed()])
 }
 
-/// Lets the first open delivery of a lane be attempted, at `due` by the clock of pauses; its state from now on, if it was blocked.
-/// To be called when one of the lane has ended.
+/// Lets the first open delivery of a lane be attempted, at `due` by the clock of pauses; its state from now on, if it
+/// was blocked. To be called when one of the lane has ended.
 pub(super) fn promote(
     connection: &Connection,
     destination: i64,
@@ -291,8 +291,8 @@ pub(super) fn delete(connection: &Connection, messages: &[i64]) -> rusqlite::Res
     Ok(())
 }
 
-/// What the messages behind one are finished under, with the names of their sources, as far as that is not over at `now`, a second
-/// since 1970.
+/// What the messages behind one are finished under, with the names of their sources, as far as that is not over at
+/// `now`, a second since 1970.
 pub(super) fn keys_behind(
     connection: &Connection,
     behind: i64,

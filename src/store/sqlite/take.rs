@@ -9,12 +9,12 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::Sqlite;
-use super::closing;
+use super::execute::closing;
+use super::execute::reopening;
 use super::fault::Fault;
 use super::ids;
 use super::queue::Entry;
 use super::queue::Need;
-use super::reopening;
 use super::rows;
 use super::shared::Shared;
 use super::shared::SqliteQueue;
@@ -120,9 +120,9 @@ impl Taking {
         false
     }
 
-    /// Reads messages as long as there is room for them, and not for long. One whose page is damaged is given up, and one that cannot
-    /// be read at the moment is put back behind all others: neither holds up those behind it. Fails when there was one that cannot be
-    /// read.
+    /// Reads messages as long as there is room for them, and not for long. One whose page is damaged is given up, and
+    /// one that cannot be read at the moment is put back behind all others: neither holds up those behind it. Fails
+    /// when there was one that cannot be read.
     pub(super) fn read(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         let (began, longest) = (Instant::now(), self.shared.limits.max_read);
         let (mut any, mut failed) = (false, Ok(()));

@@ -4,11 +4,13 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use super::tests::World;
-use super::tests::ids;
-use super::tests::message;
-use super::tests::once;
-use super::tests::open;
+use rusqlite::Connection;
+
+use super::tests_world::World;
+use super::tests_world::ids;
+use super::tests_world::message;
+use super::tests_world::once;
+use super::tests_world::open;
 use super::*;
 use crate::base::limits;
 use crate::store::owner_only;

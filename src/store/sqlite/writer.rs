@@ -42,8 +42,8 @@ use crate::store::owner_only;
 const IDLE: Duration = Duration::from_secs(1);
 /// How long it waits before it tries again to write what could not be written.
 const RETRY: Duration = Duration::from_millis(100);
-/// Arrivals and outcomes in a batch from which on many senders are at it, and how far apart batches begin then: fewer and
-/// larger ones leave the disk and the processor more time for everything else.
+/// Arrivals and outcomes in a batch from which on many senders are at it, and how far apart batches begin then: fewer
+/// and larger ones leave the disk and the processor more time for everything else.
 const MANY: usize = 5;
 const PACE: Duration = Duration::from_millis(1);
 
@@ -63,7 +63,8 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Writes until there will be nothing more, or until the file cannot be written. After that, or a panic, it is called again.
+    /// Writes until there will be nothing more, or until the file cannot be written. After that, or a panic, it is
+    /// called again.
     pub(super) fn run(&mut self, beat: &Heartbeat) -> Result<(), Lost> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
@@ -182,7 +183,8 @@ impl Writer {
         self.fail(Lost(why))
     }
 
-    /// Closes all connections, has the file read from the disk from here on, and opens it: in its place a fresh one, if it is damaged.
+    /// Closes all connections, has the file read from the disk from here on, and opens it: in its place a fresh one, if
+    /// it is damaged.
     pub(super) fn open(&mut self) -> Result<Connection, Failure> {
         let shared = Arc::clone(&self.shared);
         let now = shared.wall.now();
@@ -285,7 +287,8 @@ impl Writer {
         }
     }
 
-    /// Writes a batch; whether there was anything to write. After a failure there is: nobody else would find out that it is over.
+    /// Writes a batch; whether there was anything to write. After a failure there is: nobody else would find out that
+    /// it is over.
     fn write(&mut self, connection: &Connection, work: &mut Work) -> rusqlite::Result<bool> {
         let (now, due) = (self.shared.wall.now(), self.shared.pauses.now());
         let purge = self.retention.is_due(now);
@@ -346,8 +349,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Claims deliveries that may be attempted: those that are due and those that wait for their first attempt by turns. Whether there
-    /// were any.
+    /// Claims deliveries that may be attempted: those that are due and those that wait for their first attempt by
+    /// turns. Whether there were any.
     fn refill(&self, connection: &Connection, queue: &SqliteQueue) -> rusqlite::Result<bool> {
         let (claims, destination, now) = (&queue.claims, queue.destination(), self.shared.pauses.now());
         let (wanted, claimed) = claims.wanted();

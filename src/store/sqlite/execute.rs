@@ -1,0 +1,109 @@
+//! How calls are executed: reads on the connection for operators, commands in the writer's next transaction, and longer
+//! work on the writer's connection between its batches.
+
+use std::sync::Arc;
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use super::Sqlite;
+use super::changes::Changes;
+use super::fault::Fault;
+use super::mailbox;
+use crate::base::supervisor::Lost;
+use crate::store::AdminError;
+use crate::store::Unavailable;
+
+impl Sqlite {
+    /// Reads in a transaction on the connection for operators, on a thread that may wait. The read is given up after a
+    /// while when it keeps the WAL from restarting, so it looks at a bounded number of rows.
+    pub(super) async fn view<T, E>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<Unavailable> + From<rusqlite::Error> + Send + 'static,
+    {
+        let sqlite = Arc::clone(self);
+        let in_transaction = |file: &Connection| read(&*file.unchecked_transaction()?);
+        let read = move || sqlite.shared.connections.admin.with(in_transaction);
+        blocking(read).await?.ok_or_else(reopening)?
+    }
+
+    /// Has the writer do something in the transaction of its next batch, wholly or not at all; answers when it is safe
+    /// on disk. `act` notes what it changes of deliveries in [`Changes`], so that counts and signals of queues follow.
+    pub(super) async fn command<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Connection, &mut Changes) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        let (reply, done) = oneshot::channel();
+        let command: mailbox::Command = Box::new(move |file, changes| {
+            let before = Changes::new(changes.now, changes.due, changes.last);
+            let acted = file.execute_batch("SAVEPOINT command").and_then(|()| act(file, changes));
+            let (done, answer) = match acted {
+                Ok(answer) => (file.execute_batch("RELEASE command"), Some(Ok(answer))),
+                Err(error) if Fault::is_of_statement(&error) => {
+                    *changes = before;
+                    let why = Unavailable(format!("the SQLite file cannot be used for that: {error}"));
+                    (file.execute_batch("ROLLBACK TO command; RELEASE command"), Some(Err(why)))
+                }
+                Err(error) => (Err(error), None),
+            };
+            let respond = move || {
+                // One that is gone has stopped waiting.
+                let _gone = answer.map(|answer| reply.send(answer));
+            };
+            (done, Box::new(respond))
+        });
+        self.shared.mailbox.submit(|batch| batch.commands.push_back(command))?;
+        done.await.map_err(|_gone| self.gone())?
+    }
+
+    /// Has the writer do something that takes longer, on its connection and outside of a transaction. The function that
+    /// `act` gets writes the next batch, if there is one: `act` calls it every few milliseconds, so that nobody waits.
+    pub(super) async fn aside<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Connection, &mut dyn FnMut() -> Result<(), Lost>) -> Result<T, Lost> + Send + 'static,
+    ) -> Result<T, Unavailable> {
+        let (sender, done) = oneshot::channel();
+        let work: mailbox::Aside = Box::new(move |file, next| {
+            // One that is gone has stopped waiting.
+            let _gone = sender.send(act(file, next)?);
+            Ok(())
+        });
+        self.shared.mailbox.submit(|batch| batch.asides.push(work))?;
+        done.await.map_err(|_gone| self.gone())
+    }
+
+    /// Why the writer did not answer.
+    pub(super) fn gone(&self) -> Unavailable {
+        self.healthy().err().unwrap_or_else(|| Unavailable("the SQLite file could not be written just now".to_owned()))
+    }
+}
+
+/// A read that failed.
+impl From<rusqlite::Error> for Unavailable {
+    fn from(error: rusqlite::Error) -> Self {
+        Self(format!("the SQLite file cannot be read: {error}"))
+    }
+}
+
+impl From<rusqlite::Error> for AdminError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Unavailable(error.into())
+    }
+}
+
+/// Does something on a thread that may wait.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Unavailable> {
+    tokio::task::spawn_blocking(work).await.map_err(|_ending| closing())
+}
+
+pub(super) fn reopening() -> Unavailable {
+    Unavailable("the SQLite file is being opened anew".to_owned())
+}
+
+pub(super) fn closing() -> Unavailable {
+    Unavailable("the store is being closed".to_owned())
+}
