@@ -4,8 +4,8 @@
 use http::Method;
 
 use crate::base::time::Moment;
-use crate::http::inbound::Inbound;
 use crate::http::body::Limits;
+use crate::http::inbound::Inbound;
 use crate::source::refusal::Refusal;
 use crate::verify::compile::RequestVerifier;
 use crate::verify::handshake::Answer;

@@ -26,8 +26,8 @@ use crate::store::Queue;
 use crate::store::Route;
 use crate::target::Attempt;
 use crate::target::Target;
-use crate::verify::identity::Event;
 use crate::verify::event_key::Lane;
+use crate::verify::identity::Event;
 
 impl Gateway {
     pub(super) async fn forward(&self, received: Received, request_log: &mut RequestLog) -> Result<Outcome, Refusal> {
