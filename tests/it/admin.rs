@@ -8,19 +8,18 @@ use std::net::UdpSocket;
 use std::time::Duration;
 use std::time::SystemTime;
 
-use crate::harness::Answer;
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::Issuer;
-use crate::harness::Redis;
-use crate::harness::TOKEN;
-use crate::harness::Upstream;
-use crate::harness::connect;
-use crate::harness::exchange;
-use crate::harness::offergrid;
-use crate::harness::picky;
-use crate::harness::receive;
-use crate::harness::steerable;
+use crate::harness::gateway::Gateway;
+use crate::harness::gateway::api::TOKEN;
+use crate::harness::gateway::api::queue_with_api;
+use crate::harness::http::Answer;
+use crate::harness::http::connect;
+use crate::harness::http::exchange;
+use crate::harness::http::receive;
+use crate::harness::provider::github::Github;
+use crate::harness::provider::issuer::Issuer;
+use crate::harness::provider::offergrid::offergrid;
+use crate::harness::redis::Redis;
+use crate::harness::upstream::Upstream;
 use crate::harness::wait_until;
 
 #[test]
@@ -63,8 +62,8 @@ fn other_methods_are_refused_with_those_that_are_allowed() {
 
 #[test]
 fn pages_on_the_web_are_refused_on_every_path() {
-    let upstream = picky();
-    let gateway = Gateway::start(&steerable(&upstream.url()));
+    let upstream = Upstream::deciding_by_id();
+    let gateway = Gateway::start(&queue_with_api(&upstream.url()));
     let bearer = format!("Authorization: Bearer {TOKEN}\r\n");
     for page in [
         "Origin: https://pages.example\r\n",
@@ -113,9 +112,9 @@ fn whom_the_port_refuses_cannot_fill_the_log() {
 
 #[test]
 fn another_machine_drains_with_the_token_alone() {
-    let upstream = picky();
+    let upstream = Upstream::deciding_by_id();
     let everywhere = |sections: &str| format!("{sections}listen = \"0.0.0.0:0\"\n");
-    let gateway = Gateway::start(&everywhere(&steerable(&upstream.url())));
+    let gateway = Gateway::start(&everywhere(&queue_with_api(&upstream.url())));
     let Some(address) = elsewhere(&gateway) else { return };
     let ask = |headers: &str| {
         let request =

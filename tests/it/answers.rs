@@ -1,19 +1,19 @@
 //! The statuses and bodies that a provider understands, where they are not the usual ones.
 
-use crate::harness::Answer;
-use crate::harness::Delivery;
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::Redis;
-use crate::harness::Reply;
-use crate::harness::SECRET;
-use crate::harness::Upstream;
-use crate::harness::hmac_hex;
-use crate::harness::own;
-use crate::harness::request;
-use crate::harness::shipped;
-use crate::harness::signing;
-use crate::harness::with_profile;
+use crate::harness::gateway::Gateway;
+use crate::harness::gateway::one_source::folder_with_profile;
+use crate::harness::gateway::one_source::start_shipped;
+use crate::harness::gateway::one_source::start_with_profile;
+use crate::harness::http::Answer;
+use crate::harness::provider::SECRET;
+use crate::harness::provider::delivery::Delivery;
+use crate::harness::provider::delivery::request;
+use crate::harness::provider::github::Github;
+use crate::harness::provider::signing;
+use crate::harness::provider::signing::hmac_hex;
+use crate::harness::redis::Redis;
+use crate::harness::upstream::Reply;
+use crate::harness::upstream::Upstream;
 
 /// A profile whose id is a header, so that any body can be sent.
 const OWN: &str = "[auth.hmac]\nsignature = { header = \"X-Sig\", encoding = \"hex\" }\nsigned = \"{body}\"\n\
@@ -35,7 +35,7 @@ fn duplicate_and_ignored_events_are_answered_as_the_profile_says() {
             Some("{\"a\":[true],\"b\":1}"),
         ),
     ] {
-        let (gateway, _upstream) = own(&answering(said), &keyed("events = [\"wanted\"]"));
+        let (gateway, _upstream) = start_with_profile(&answering(said), &with_secret("events = [\"wanted\"]"));
         assert_eq!(
             delivery("1", "wanted").send(gateway.address()).text(),
             r#"{"ok":true}"#,
@@ -54,12 +54,12 @@ fn duplicate_and_ignored_events_are_answered_as_the_profile_says() {
 #[test]
 fn a_published_event_is_answered_as_the_profile_says() {
     let redis = Redis::start();
-    let folder = with_profile(&answering("accepted = { status = 202, text = \"[accepted]\" }"));
+    let folder = folder_with_profile(&answering("accepted = { status = 202, text = \"[accepted]\" }"));
     let sections = format!(
         "profiles = \"profiles\"\n[store]\nurl = \"{}\"\n[sources.own]\nprofile = \"own\"\npath = \"/own\"\n{}\n\
          deliver.redis-stream = {{ key = \"events\" }}\n",
         redis.url(),
-        keyed("")
+        with_secret("")
     );
     let gateway = Gateway::start_in(folder, &sections);
     for _ in 0..2 {
@@ -70,7 +70,7 @@ fn a_published_event_is_answered_as_the_profile_says() {
 
 #[test]
 fn slack_shows_nobody_that_a_command_came_twice() {
-    let (gateway, _upstream) = shipped("slack", &keyed(""));
+    let (gateway, _upstream) = start_shipped("slack", &with_secret(""));
     let time = doorward::base::time::Moment::now().unix().to_string();
     let body = r#"{"type":"event_callback","event_id":"Ev1"}"#;
     let signature = format!("v0={}", hmac_hex(SECRET, &[b"v0:", time.as_bytes(), b":", body.as_bytes()]));
@@ -82,7 +82,7 @@ fn slack_shows_nobody_that_a_command_came_twice() {
 
 #[test]
 fn xero_and_adyen_and_discord_are_given_what_they_want() {
-    let (gateway, _upstream) = shipped("xero", &keyed(""));
+    let (gateway, _upstream) = start_shipped("xero", &with_secret(""));
     let body = r#"{"events":[{"eventType":"UPDATE"}],"entropy":"x"}"#;
     let signature = signing::base64(signing::hmac_sha256(SECRET.as_bytes(), body.as_bytes()));
     let event = request("POST", "/xero", &[("x-xero-signature", &signature)], body);
@@ -95,7 +95,7 @@ fn xero_and_adyen_and_discord_are_given_what_they_want() {
         assert_eq!((answer.header("content-length"), answer.header("set-cookie")), (Some("0"), None));
     }
 
-    let (gateway, _upstream) = shipped("adyen", "secrets = [\"plain:00ff\"]");
+    let (gateway, _upstream) = start_shipped("adyen", "secrets = [\"plain:00ff\"]");
     let signed = "p:o:m:r:1130:EUR:AUTHORISATION:true";
     let signature = signing::base64(signing::hmac_sha256(&[0, 0xff], signed.as_bytes()));
     let item = serde_json::json!({
@@ -110,7 +110,7 @@ fn xero_and_adyen_and_discord_are_given_what_they_want() {
 
     let key = signing::ed25519("ed25519-a");
     let public = const_hex::encode(aws_lc_rs::signature::KeyPair::public_key(&key).as_ref());
-    let (gateway, _upstream) = shipped("discord", &format!("secrets = [\"plain:{public}\"]"));
+    let (gateway, _upstream) = start_shipped("discord", &format!("secrets = [\"plain:{public}\"]"));
     let now = doorward::base::time::Moment::now().unix().to_string();
     let signature = const_hex::encode(key.sign(format!("{now}{{\"type\":1}}").as_bytes()));
     let headers = [("X-Signature-Ed25519", signature.as_str()), ("X-Signature-Timestamp", &now)];
@@ -122,7 +122,7 @@ fn xero_and_adyen_and_discord_are_given_what_they_want() {
 #[test]
 fn refusals_have_the_statuses_of_the_profile() {
     let said = "refused = 403\nmalformed = 422\ntoo_large = 400\n[limits]\nmax_body = \"100B\"\njson = true";
-    let (gateway, upstream) = own(&answering(said), &keyed(""));
+    let (gateway, upstream) = start_with_profile(&answering(said), &with_secret(""));
     let send = |delivery: Delivery| delivery.send(gateway.address());
     assert_answer_problem(&send(delivery("1", "t").set("X-Sig", &"0".repeat(64))), 403);
     assert_answer_problem(&send(delivery("1", "t").without("X-Sig")), 403);
@@ -142,7 +142,7 @@ fn what_is_not_authentic_is_answered_with_the_body_of_the_profile() {
         ("refused = { status = 403, text = \"no\" }", 403, Some("text/plain"), "no"),
         ("refused = { json = { ok = false } }", 401, Some("application/json"), "{\"ok\":false}"),
     ] {
-        let (gateway, _upstream) = own(&answering(said), &keyed(""));
+        let (gateway, _upstream) = start_with_profile(&answering(said), &with_secret(""));
         assert_answer(&delivery("1", "t").without("X-Sig").send(gateway.address()), status, content_type, body);
         // Other refusals say what is wrong.
         assert_answer_problem(&delivery("1", "t").without("X-Id").send(gateway.address()), 400);
@@ -152,10 +152,10 @@ fn what_is_not_authentic_is_answered_with_the_body_of_the_profile() {
 #[test]
 fn providers_that_want_403_get_it() {
     for (name, lines) in [
-        ("pagerduty", keyed("")),
+        ("pagerduty", with_secret("")),
         ("pitchpoint", "params = { issuer = \"http://127.0.0.1:9\", audience = \"a\" }".to_owned()),
     ] {
-        let (gateway, _upstream) = shipped(name, &lines);
+        let (gateway, _upstream) = start_shipped(name, &lines);
         assert_answer_problem(&request("POST", &format!("/{name}"), &[], "{}").send(gateway.address()), 403);
     }
 }
@@ -164,7 +164,7 @@ fn providers_that_want_403_get_it() {
 fn a_refused_handshake_has_the_status_of_other_refusals() {
     let handshake = "[[handshake]]\nmethod = \"GET\"\nwhen = [{ query = \"a\", present = true }]\n\
                      check = [{ query = \"a\", equals = \"b\" }]\n";
-    let (gateway, _upstream) = own(&(answering("refused = 403\n") + handshake), &keyed(""));
+    let (gateway, _upstream) = start_with_profile(&(answering("refused = 403\n") + handshake), &with_secret(""));
     assert_answer_problem(&request("GET", "/own?a=c", &[], "").send(gateway.address()), 403);
     assert_answer(&request("GET", "/own?a=b", &[], "").send(gateway.address()), 200, None, "");
 }
@@ -201,11 +201,11 @@ fn a_profile_can_make_the_largest_body_smaller_and_not_larger() {
         let sections = format!(
             "profiles = \"profiles\"\n[server]\nmax_body = \"{server}\"\n[sources.own]\nprofile = \"own\"\npath = \"/own\"\n\
              {}\ndeliver.upstream = {{ url = \"{}\" }}\n",
-            keyed(""),
+            with_secret(""),
             upstream.url()
         );
         let profile = format!("{OWN}[limits]\nmax_body = \"{said}\"\n");
-        let gateway = Gateway::start_in(with_profile(&profile), &sections);
+        let gateway = Gateway::start_in(folder_with_profile(&profile), &sections);
         assert_eq!(large(most).send(gateway.address()).status, 413, "{said} {server}");
         assert_eq!(large(most).chunked(1000).send(gateway.address()).status, 413, "{said} {server}");
         let good = if fits == 1 { signed("1", "t", "x") } else { large(fits) };
@@ -223,10 +223,10 @@ fn a_source_takes_more_or_less_than_others_and_no_more_than_the_provider_sends()
         let sections = format!(
             "profiles = \"profiles\"\n[server]\nmax_body = \"10KiB\"\n[sources.own]\nprofile = \"own\"\npath = \"/own\"\n\
              max_body = \"{said}\"\n{}\ndeliver.upstream = {{ url = \"{}\" }}\n",
-            keyed(""),
+            with_secret(""),
             upstream.url()
         );
-        let gateway = Gateway::start_in(with_profile(&format!("{OWN}{limits}")), &sections);
+        let gateway = Gateway::start_in(folder_with_profile(&format!("{OWN}{limits}")), &sections);
         assert_eq!(large(fits + 1).send(gateway.address()).status, 413, "{said} {limits}");
         assert_eq!(large(fits).send(gateway.address()).status, 200, "{said} {limits}");
     }
@@ -234,7 +234,7 @@ fn a_source_takes_more_or_less_than_others_and_no_more_than_the_provider_sends()
 
 #[test]
 fn a_body_that_has_to_be_json_is_an_object_or_an_array() {
-    let (gateway, upstream) = own(&format!("{OWN}[limits]\njson = true\n"), &keyed(""));
+    let (gateway, upstream) = start_with_profile(&format!("{OWN}[limits]\njson = true\n"), &with_secret(""));
     let bad = [
         "",
         " ",
@@ -290,7 +290,7 @@ fn answering(said: &str) -> String {
     format!("{OWN}[answers]\n{said}\n")
 }
 
-fn keyed(lines: &str) -> String {
+fn with_secret(lines: &str) -> String {
     format!("secrets = [\"plain:{SECRET}\"]\n{lines}")
 }
 
@@ -304,7 +304,7 @@ fn signed(id: &str, kind: &str, body: &str) -> Delivery {
 }
 
 fn zendesk_source(url: &str) -> String {
-    let lines = keyed("");
+    let lines = with_secret("");
     format!(
         "[sources.zendesk]\nprofile = \"zendesk\"\npath = \"/z\"\n{lines}\ndeliver.upstream = {{ url = \"{url}\" }}\n"
     )

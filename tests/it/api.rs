@@ -7,13 +7,13 @@ use boon::Schemas;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::harness::Answer;
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::Redis;
-use crate::harness::TOKEN;
-use crate::harness::picky;
-use crate::harness::steerable;
+use crate::harness::gateway::Gateway;
+use crate::harness::gateway::api::TOKEN;
+use crate::harness::gateway::api::queue_with_api;
+use crate::harness::http::Answer;
+use crate::harness::provider::github::Github;
+use crate::harness::redis::Redis;
+use crate::harness::upstream::Upstream;
 use crate::harness::wait_until;
 
 const DESCRIPTION: &str = include_str!("../../config/openapi.json");
@@ -99,8 +99,8 @@ impl Contract {
 #[test]
 fn everything_that_is_described_is_so() {
     let mut contract = Contract::new();
-    let upstream = picky();
-    let gateway = Gateway::start(&steerable(&upstream.url()));
+    let upstream = Upstream::deciding_by_id();
+    let gateway = Gateway::start(&queue_with_api(&upstream.url()));
     described(&mut contract, &gateway);
     let gateway = conflicts(&mut contract, gateway, &upstream.url());
     drop(gateway);
@@ -320,20 +320,20 @@ fn wrong_places(contract: &mut Contract, gateway: &Gateway) {
 fn conflicts(contract: &mut Contract, gateway: Gateway, upstream: &str) -> Gateway {
     gateway.signal("TERM");
     let folder = gateway.wait().folder.expect("its folder");
-    let gateway = Gateway::start_in(folder, &steerable(upstream).replace("github]", "other]"));
+    let gateway = Gateway::start_in(folder, &queue_with_api(upstream).replace("github]", "other]"));
     let answer = contract.ask(&gateway, ("POST", REPLAY), REPLAY, r#"{"source": "github"}"#);
     assert_eq!(answer.status, 409, "{}", answer.text());
     let purged = contract.ask(&gateway, ("POST", PURGE), PURGE, r#"{"source": "github"}"#).json();
     assert_eq!(purged["events"], json!(3));
     gateway.signal("TERM");
     let folder = gateway.wait().folder.expect("its folder");
-    Gateway::start_in(folder, &steerable(upstream))
+    Gateway::start_in(folder, &queue_with_api(upstream))
 }
 
 /// A store that is out.
 fn out(contract: &mut Contract, upstream: &str) {
     let mut redis = Redis::start();
-    let gateway = Gateway::start(&steerable(upstream).replace("sqlite:store.db", &redis.url()));
+    let gateway = Gateway::start(&queue_with_api(upstream).replace("sqlite:store.db", &redis.url()));
     redis.kill();
     let bulk = r#"{"source": "github"}"#;
     for (method, path, target, body) in [
@@ -372,8 +372,8 @@ fn switched_off(contract: &mut Contract) {
 
 #[test]
 fn replays_and_purges_are_logged() {
-    let upstream = picky();
-    let gateway = Gateway::start(&steerable(&upstream.url()));
+    let upstream = Upstream::deciding_by_id();
+    let gateway = Gateway::start(&queue_with_api(&upstream.url()));
     gateway.take(&["dead-1", "dead-2"]);
     gateway.wait_for_events("dead", 2);
     let number = gateway.events("id=dead-1")[0]["number"].as_str().expect("a number").to_owned();
@@ -398,10 +398,13 @@ fn replays_and_purges_are_logged() {
 fn an_outage_is_replayed_when_it_is_over() {
     let healed = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let heals = std::sync::Arc::clone(&healed);
-    let upstream = crate::harness::Upstream::with(move |_, _| {
-        crate::harness::Reply::Status(if heals.load(std::sync::atomic::Ordering::Relaxed) { 200 } else { 422 }, "")
+    let upstream = Upstream::with(move |_, _| {
+        crate::harness::upstream::Reply::Status(
+            if heals.load(std::sync::atomic::Ordering::Relaxed) { 200 } else { 422 },
+            "",
+        )
     });
-    let gateway = Gateway::start(&steerable(&upstream.url()));
+    let gateway = Gateway::start(&queue_with_api(&upstream.url()));
     gateway.take(&["1", "2", "3", "4", "5"]);
     gateway.wait_for_events("dead", 5);
     healed.store(true, std::sync::atomic::Ordering::Relaxed);

@@ -3,13 +3,13 @@
 use serde_json::Value;
 use serde_json::json;
 
-use crate::harness::Gateway;
-use crate::harness::SECRET;
-use crate::harness::Upstream;
-use crate::harness::hmac_hex;
-use crate::harness::own;
-use crate::harness::request;
-use crate::harness::shipped;
+use crate::harness::gateway::Gateway;
+use crate::harness::gateway::one_source::start_shipped;
+use crate::harness::gateway::one_source::start_with_profile;
+use crate::harness::provider::SECRET;
+use crate::harness::provider::delivery::request;
+use crate::harness::provider::signing::hmac_hex;
+use crate::harness::upstream::Upstream;
 
 const DUPLICATE: &str = r#"{"received":true,"duplicate":true}"#;
 const DELIVERED: &str = r#"{"ok":true}"#;
@@ -21,7 +21,8 @@ struct Own(Gateway, Upstream);
 
 impl Own {
     fn with(id: &str) -> Self {
-        let (gateway, upstream) = own(&format!("{SIGNED}id = {id}\n"), &format!("secrets = [\"plain:{SECRET}\"]"));
+        let (gateway, upstream) =
+            start_with_profile(&format!("{SIGNED}id = {id}\n"), &format!("secrets = [\"plain:{SECRET}\"]"));
         Self(gateway, upstream)
     }
 
@@ -129,7 +130,7 @@ fn batches_of_providers_are_known_by_all_items() {
         ("cloudevents", "params = { origin = \"o\" }", "?access_token=It%27s+a+Secret+to+Everybody", false),
         ("microsoft-graph", "", "", true),
     ] {
-        let (gateway, upstream) = shipped(name, &format!("secrets = [\"plain:{SECRET}\"]\n{more}"));
+        let (gateway, upstream) = start_shipped(name, &format!("secrets = [\"plain:{SECRET}\"]\n{more}"));
         let send = |items: Value| {
             let body = if wrapped { json!({ "value": items }) } else { items };
             let answer = request("POST", &format!("/{name}{target}"), &[], body.to_string()).send(gateway.address());

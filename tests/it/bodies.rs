@@ -8,13 +8,13 @@ use std::net::TcpStream;
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::harness::Answer;
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::Message;
-use crate::harness::Upstream;
-use crate::harness::assert_serves;
-use crate::harness::connect;
+use crate::harness::gateway::Gateway;
+use crate::harness::http::Answer;
+use crate::harness::http::Message;
+use crate::harness::http::connect;
+use crate::harness::provider::github::Github;
+use crate::harness::provider::github::assert_serves;
+use crate::harness::upstream::Upstream;
 use crate::harness::wait_until;
 
 const LIMIT: usize = 64 << 10;

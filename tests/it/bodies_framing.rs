@@ -7,15 +7,15 @@ use std::net::TcpStream;
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::harness::Answer;
-use crate::harness::Delivery;
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::Message;
-use crate::harness::Upstream;
-use crate::harness::assert_serves;
-use crate::harness::connect;
-use crate::harness::exchange;
+use crate::harness::gateway::Gateway;
+use crate::harness::http::Answer;
+use crate::harness::http::Message;
+use crate::harness::http::connect;
+use crate::harness::http::exchange;
+use crate::harness::provider::delivery::Delivery;
+use crate::harness::provider::github::Github;
+use crate::harness::provider::github::assert_serves;
+use crate::harness::upstream::Upstream;
 
 /// RFC 9112 section 6.1 allows two answers: refuse it, or believe the chunks alone and end the connection after it.
 #[test]

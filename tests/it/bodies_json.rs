@@ -2,11 +2,11 @@
 
 use std::time::SystemTime;
 
-use crate::harness::Gateway;
-use crate::harness::Upstream;
-use crate::harness::offergrid;
-use crate::harness::offergrid_signed;
-use crate::harness::offergrid_source;
+use crate::harness::gateway::Gateway;
+use crate::harness::provider::offergrid::offergrid;
+use crate::harness::provider::offergrid::offergrid_signed;
+use crate::harness::provider::offergrid::offergrid_source;
+use crate::harness::upstream::Upstream;
 
 #[test]
 fn an_id_that_stands_there_twice_is_refused() {

@@ -7,7 +7,7 @@ use serde_json::Value;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::harness::doorward;
+use crate::harness::gateway::doorward;
 
 /// GitHub's published secret, body and signature.
 const SECRET: &str = "It's a Secret to Everybody";

@@ -4,9 +4,9 @@ use serde_json::Value;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::harness::doorward;
-use crate::harness::signing::base64;
-use crate::harness::signing::hmac_sha256;
+use crate::harness::gateway::doorward;
+use crate::harness::provider::signing::base64;
+use crate::harness::provider::signing::hmac_sha256;
 
 const SECRET: &str = "It's a Secret to Everybody";
 const BODY: &str = "{\"zen\":\"Keep it logically awesome.\",\"hook_id\":1}";

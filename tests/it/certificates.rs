@@ -6,15 +6,15 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::harness::Delivery;
-use crate::harness::Gateway;
-use crate::harness::Reply;
-use crate::harness::Upstream;
-use crate::harness::doorward;
-use crate::harness::receive;
-use crate::harness::sns::CERTIFICATE;
-use crate::harness::sns::Sns;
-use crate::harness::sns::certificate;
+use crate::harness::gateway::Gateway;
+use crate::harness::gateway::doorward;
+use crate::harness::http::receive;
+use crate::harness::provider::delivery::Delivery;
+use crate::harness::provider::sns::CERTIFICATE;
+use crate::harness::provider::sns::Sns;
+use crate::harness::provider::sns::certificate;
+use crate::harness::upstream::Reply;
+use crate::harness::upstream::Upstream;
 use crate::harness::wait_until;
 
 #[test]

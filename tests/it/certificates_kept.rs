@@ -23,9 +23,9 @@ use http::Method;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-use crate::harness::Reply;
-use crate::harness::Upstream;
 use crate::harness::recorded;
+use crate::harness::upstream::Reply;
+use crate::harness::upstream::Upstream;
 use crate::harness::wait_until;
 
 /// A server with a certificate at every address that is not to be held, as long as it works.

@@ -3,12 +3,12 @@
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::harness::Faults;
-use crate::harness::Github;
-use crate::harness::LARGE_EVENT;
-use crate::harness::Reply;
-use crate::harness::Upstream;
-use crate::harness::event;
+use crate::harness::fault::system_calls::Faults;
+use crate::harness::load::LARGE_EVENT;
+use crate::harness::load::event;
+use crate::harness::provider::github::Github;
+use crate::harness::upstream::Reply;
+use crate::harness::upstream::Upstream;
 use crate::harness::wait_until;
 use crate::queue::DUPLICATE;
 use crate::queue::QUEUED;
@@ -57,7 +57,7 @@ fn a_clock_that_is_set_back_while_the_gateway_is_down_neither_loses_nor_doubles(
     let sections = queued(&format!("http://{nowhere}/app"), "");
     faults.set_clock(HOUR);
     let gateway = faults.start(folder.path(), &sections);
-    let send = |gateway: &crate::harness::Gateway, range: std::ops::Range<u32>| {
+    let send = |gateway: &crate::harness::gateway::Gateway, range: std::ops::Range<u32>| {
         for number in range {
             assert_eq!(
                 Github::delivery(&number.to_string(), number.to_string()).send(gateway.address()).text(),

@@ -7,18 +7,18 @@ use flate2::GzBuilder;
 use flate2::write::GzEncoder;
 use flate2::write::ZlibEncoder;
 
-use crate::harness::Answer;
-use crate::harness::Delivery;
-use crate::harness::Gateway;
-use crate::harness::SECRET;
-use crate::harness::Upstream;
-use crate::harness::connect;
-use crate::harness::hmac_hex;
-use crate::harness::own;
-use crate::harness::receive;
-use crate::harness::request;
+use crate::harness::gateway::Gateway;
+use crate::harness::gateway::one_source::folder_with_profile;
+use crate::harness::gateway::one_source::start_with_profile;
+use crate::harness::http::Answer;
+use crate::harness::http::connect;
+use crate::harness::http::receive;
+use crate::harness::provider::SECRET;
+use crate::harness::provider::delivery::Delivery;
+use crate::harness::provider::delivery::request;
+use crate::harness::provider::signing::hmac_hex;
+use crate::harness::upstream::Upstream;
 use crate::harness::wait_until;
-use crate::harness::with_profile;
 
 const HMAC: &str = "[auth.hmac]\nsignature = { header = \"X-Sig\", encoding = \"hex\" }\nsigned = \"{body}\"\n";
 const BY_JSON: &str = "[event]\nid = { json = \"/id\" }\ntype = { json = \"/type\" }\n";
@@ -55,7 +55,7 @@ fn compressed_anew(body: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
 }
 
 fn started(profile: &str) -> (Gateway, Upstream) {
-    own(profile, &format!("secrets = [\"plain:{SECRET}\"]"))
+    start_with_profile(profile, &format!("secrets = [\"plain:{SECRET}\"]"))
 }
 
 /// A request with this body, and the signature over other bytes.
@@ -181,7 +181,7 @@ fn a_body_is_as_large_as_allowed_before_and_after_its_compression() {
          path = \"/own\"\nsecrets = [\"plain:{SECRET}\"]\ndeliver.upstream = {{ url = \"{}\" }}\n",
         upstream.url()
     );
-    let profile = with_profile(&format!("{HMAC}{BY_DIGEST}"));
+    let profile = folder_with_profile(&format!("{HMAC}{BY_DIGEST}"));
     let gateway = Gateway::start_in(profile, &source);
     let large = |length: usize| vec![b'x'; length];
     for (length, status) in [(LIMIT, 200), (LIMIT + 1, 413), (1 << 26, 413)] {
@@ -195,7 +195,7 @@ fn a_body_is_as_large_as_allowed_before_and_after_its_compression() {
     assert_eq!(gateway.refusals("own", "body_too_large"), 3.0);
     // Both count in what all bodies may take.
     let tight = source.replace("128KiB", "64KiB");
-    let tight = Gateway::start_in(with_profile(&format!("{HMAC}{BY_DIGEST}")), &tight);
+    let tight = Gateway::start_in(folder_with_profile(&format!("{HMAC}{BY_DIGEST}")), &tight);
     let body = large(LIMIT);
     assert_status(&tight, &signed(&body, Some("gzip"), &gzip(&body)), 503);
     assert_status(&tight, &signed(&body, None, &body), 200);
@@ -240,7 +240,7 @@ fn more_bodies_than_may_wait_to_be_decompressed_are_asked_to_come_again() {
              profile = \"own\"\npath = \"/own\"\nsecrets = [\"plain:{SECRET}\"]\ndeliver.upstream = {{ url = \"{}\" }}\n",
             upstream.url()
         );
-        let gateway = Gateway::start_in(with_profile(&format!("{HMAC}{BY_JSON}")), &sections);
+        let gateway = Gateway::start_in(folder_with_profile(&format!("{HMAC}{BY_JSON}")), &sections);
         // All but the last byte of each, so that all are complete at about the same time.
         let mut bombs: Vec<_> = (0..8)
             .map(|_| {
@@ -342,7 +342,7 @@ fn a_token_goes_with_any_coding() {
 #[test]
 fn what_is_only_observed_is_delivered_as_it_came() {
     let observed = format!("secrets = [\"plain:{SECRET}\"]\nverify = \"observe\"");
-    let (gateway, upstream) = own(&format!("{HMAC}{BY_JSON}"), &observed);
+    let (gateway, upstream) = start_with_profile(&format!("{HMAC}{BY_JSON}"), &observed);
     let sent = gzip(EVENT);
     assert_status(&gateway, &signed(b"another", Some("gzip"), &sent), 200);
     let received = upstream.received().remove(0);
@@ -361,7 +361,7 @@ fn a_queue_hands_on_what_came() {
          secrets = [\"plain:{SECRET}\"]\ndeliver.queue = {{ url = \"{}\" }}\n",
         upstream.url()
     );
-    let gateway = Gateway::start_in(with_profile(&format!("{HMAC}{BY_JSON}")), &settings);
+    let gateway = Gateway::start_in(folder_with_profile(&format!("{HMAC}{BY_JSON}")), &settings);
     let sent = gzip(EVENT);
     assert_status(&gateway, &signed(EVENT, Some("gzip"), &sent), 200);
     assert_eq!(assert_status(&gateway, &signed(EVENT, Some("deflate"), &zlib(EVENT)), 200).text(), DUPLICATE);

@@ -7,17 +7,16 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::Delivery;
-use crate::harness::Gateway;
-use crate::harness::Redis;
-use crate::harness::Reply;
-use crate::harness::TOKEN;
-use crate::harness::Upstream;
-use crate::harness::doorward;
-use crate::harness::request;
-use crate::harness::signing;
-use crate::harness::wait_until;
-use crate::harness::with_profile;
+use crate::harness::gateway::Gateway;
+use crate::harness::gateway::api::TOKEN;
+use crate::harness::gateway::doorward;
+use crate::harness::gateway::one_source::folder_with_profile;
+use crate::harness::provider::delivery::Delivery;
+use crate::harness::provider::delivery::request;
+use crate::harness::provider::signing;
+use crate::harness::redis::Redis;
+use crate::harness::upstream::Reply;
+use crate::harness::upstream::Upstream;
 
 /// The secret of every source; each request has it where its provider puts it.
 const HUSH: &str = "hush-4711-hush-4711-hush";
@@ -156,7 +155,7 @@ fn assert_attempts_have_none(upstream: &Upstream) {
 
 #[test]
 fn an_app_that_is_asked_at_once_gets_them() {
-    let (folder, upstream) = (with_profile(JWT), Upstream::start());
+    let (folder, upstream) = (folder_with_profile(JWT), Upstream::start());
     let gateway = start(folder.path(), &sources(&format!("upstream = {{ url = \"{}\" }}", upstream.url())));
     for (number, (request, name, value)) in requests(HUSH, 1).into_iter().enumerate() {
         assert_eq!(request.send(gateway.address()).status, 200, "{name}");
@@ -168,7 +167,7 @@ fn an_app_that_is_asked_at_once_gets_them() {
 
 #[test]
 fn no_file_of_a_queue_has_them() {
-    let (folder, (upstream, deliver)) = (with_profile(JWT), refusing());
+    let (folder, (upstream, deliver)) = (folder_with_profile(JWT), refusing());
     let gateway = start(folder.path(), &format!("{}[store]\nurl = \"sqlite:store.db\"\n", sources(&deliver)));
     send_all(&gateway);
     assert_attempts_have_none(&upstream);
@@ -195,7 +194,7 @@ fn store(folder: &TempDir) -> Vec<u8> {
 #[test]
 fn no_queue_and_no_stream_in_redis_has_them() {
     let redis = Redis::with(&["--rdbcompression", "no"]);
-    let (folder, (upstream, deliver)) = (with_profile(JWT), refusing());
+    let (folder, (upstream, deliver)) = (folder_with_profile(JWT), refusing());
     let url = redis.url();
     let gateway = start(folder.path(), &format!("{}[store]\nurl = \"{url}\"\n", sources(&deliver)));
     send_all(&gateway);

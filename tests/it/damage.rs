@@ -8,11 +8,11 @@ use std::path::Path;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::harness::Faults;
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::TOKEN;
-use crate::harness::Upstream;
+use crate::harness::fault::system_calls::Faults;
+use crate::harness::gateway::Gateway;
+use crate::harness::gateway::api::TOKEN;
+use crate::harness::provider::github::Github;
+use crate::harness::upstream::Upstream;
 use crate::harness::wait_for;
 use crate::harness::wait_until;
 use crate::queue::DUPLICATE;

@@ -10,14 +10,14 @@ use crate::damage::body;
 use crate::damage::dead;
 use crate::damage::settled;
 use crate::disk_errors::assert_no_panic;
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::Mode;
-use crate::harness::Random;
-use crate::harness::TOKEN;
-use crate::harness::Upstream;
-use crate::harness::connect;
-use crate::harness::rounds;
+use crate::harness::gateway::Gateway;
+use crate::harness::gateway::api::TOKEN;
+use crate::harness::http::connect;
+use crate::harness::load::Mode;
+use crate::harness::provider::github::Github;
+use crate::harness::random::Random;
+use crate::harness::random::rounds;
+use crate::harness::upstream::Upstream;
 use crate::queue::DUPLICATE;
 
 const EVENTS: usize = 150;
@@ -184,7 +184,7 @@ fn apply(path: &Path, damage: Damage) {
     std::fs::write(path, bytes).expect("written");
 }
 
-fn delivery(number: usize) -> crate::harness::Delivery {
+fn delivery(number: usize) -> crate::harness::provider::delivery::Delivery {
     Github::delivery(&number.to_string(), body(number))
 }
 

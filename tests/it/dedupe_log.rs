@@ -6,11 +6,11 @@ use std::path::Path;
 use rusqlite::config::DbConfig;
 use tempfile::TempDir;
 
-use crate::harness::Faults;
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::Upstream;
-use crate::harness::connect;
+use crate::harness::fault::system_calls::Faults;
+use crate::harness::gateway::Gateway;
+use crate::harness::http::connect;
+use crate::harness::provider::github::Github;
+use crate::harness::upstream::Upstream;
 use crate::harness::wait_until;
 use crate::queue::DUPLICATE;
 use crate::queue::QUEUED;
@@ -256,7 +256,7 @@ fn folder() -> TempDir {
     tempfile::tempdir().expect("a folder")
 }
 
-fn github(id: &str) -> crate::harness::Delivery {
+fn github(id: &str) -> crate::harness::provider::delivery::Delivery {
     Github::delivery(id, id)
 }
 

@@ -7,12 +7,12 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::harness::Faults;
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::Reply;
-use crate::harness::Upstream;
-use crate::harness::mount;
+use crate::harness::fault::disk::mount;
+use crate::harness::fault::system_calls::Faults;
+use crate::harness::gateway::Gateway;
+use crate::harness::provider::github::Github;
+use crate::harness::upstream::Reply;
+use crate::harness::upstream::Upstream;
 use crate::harness::wait_until;
 use crate::queue::DUPLICATE;
 use crate::queue::QUEUED;

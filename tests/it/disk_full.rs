@@ -3,15 +3,15 @@
 use std::path::Path;
 
 use crate::disk_errors::assert_no_panic;
-use crate::harness::Acknowledged;
-use crate::harness::Disk;
-use crate::harness::Format;
-use crate::harness::Gateway;
-use crate::harness::Load;
-use crate::harness::Mode;
-use crate::harness::Sink;
-use crate::harness::Upstream;
-use crate::harness::rounds;
+use crate::harness::fault::disk::Disk;
+use crate::harness::fault::disk::Format;
+use crate::harness::gateway::Gateway;
+use crate::harness::load::Acknowledged;
+use crate::harness::load::Load;
+use crate::harness::load::Mode;
+use crate::harness::load::Sink;
+use crate::harness::random::rounds;
+use crate::harness::upstream::Upstream;
 use crate::harness::wait_for;
 use crate::harness::wait_until;
 

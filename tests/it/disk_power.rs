@@ -3,17 +3,17 @@
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::harness::Acknowledged;
-use crate::harness::Disk;
-use crate::harness::Format;
-use crate::harness::Gateway;
-use crate::harness::Load;
-use crate::harness::Mode;
-use crate::harness::Random;
-use crate::harness::Sink;
-use crate::harness::Upstream;
-use crate::harness::event;
-use crate::harness::rounds;
+use crate::harness::fault::disk::Disk;
+use crate::harness::fault::disk::Format;
+use crate::harness::gateway::Gateway;
+use crate::harness::load::Acknowledged;
+use crate::harness::load::Load;
+use crate::harness::load::Mode;
+use crate::harness::load::Sink;
+use crate::harness::load::event;
+use crate::harness::random::Random;
+use crate::harness::random::rounds;
+use crate::harness::upstream::Upstream;
 use crate::queue::DUPLICATE;
 
 /// What is acknowledged longer ago than this is remembered after the power failed.

@@ -5,15 +5,15 @@ use std::time::Instant;
 
 use crate::disk_errors::assert_no_panic;
 use crate::disk_power::forgotten;
-use crate::harness::Disk;
-use crate::harness::Faults;
-use crate::harness::Format;
-use crate::harness::Gateway;
-use crate::harness::Load;
-use crate::harness::Mode;
-use crate::harness::Sink;
-use crate::harness::Upstream;
-use crate::harness::event;
+use crate::harness::fault::disk::Disk;
+use crate::harness::fault::disk::Format;
+use crate::harness::fault::system_calls::Faults;
+use crate::harness::gateway::Gateway;
+use crate::harness::load::Load;
+use crate::harness::load::Mode;
+use crate::harness::load::Sink;
+use crate::harness::load::event;
+use crate::harness::upstream::Upstream;
 use crate::harness::wait_until;
 
 const STALL: Duration = Duration::from_secs(10);

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use doorward::profile::Profiles;
 use doorward::source::refusal::Refusal;
 
-use crate::harness::Cases;
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::SECRET;
-use crate::harness::Upstream;
+use crate::harness::cases::Cases;
+use crate::harness::gateway::Gateway;
+use crate::harness::provider::SECRET;
+use crate::harness::provider::github::Github;
+use crate::harness::upstream::Upstream;
 
 const README: &str = include_str!("../../README.md");
 

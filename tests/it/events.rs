@@ -5,13 +5,12 @@ use std::process::Output;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::TOKEN;
-use crate::harness::Upstream;
-use crate::harness::doorward;
-use crate::harness::picky;
-use crate::harness::steerable;
+use crate::harness::gateway::Gateway;
+use crate::harness::gateway::api::TOKEN;
+use crate::harness::gateway::api::queue_with_api;
+use crate::harness::gateway::doorward;
+use crate::harness::provider::github::Github;
+use crate::harness::upstream::Upstream;
 
 /// Runs a command against a gateway, by its address and token.
 fn run(gateway: &Gateway, arguments: &[&str]) -> Output {
@@ -44,8 +43,8 @@ fn json_of(output: &Output) -> Value {
 
 #[test]
 fn events_are_listed_shown_replayed_and_purged() {
-    let upstream = picky();
-    let gateway = Gateway::start(&steerable(&upstream.url()));
+    let upstream = Upstream::deciding_by_id();
+    let gateway = Gateway::start(&queue_with_api(&upstream.url()));
     assert_eq!(said(&run(&gateway, &["list"])), "no events\n");
     gateway.take(&["fine-1", "dead-1", "dead-2"]);
     gateway.wait_for_events("dead", 2);
@@ -92,8 +91,8 @@ fn events_are_listed_shown_replayed_and_purged() {
 
 #[test]
 fn what_others_wrote_does_not_move_the_cursor() {
-    let upstream = picky();
-    let gateway = Gateway::start(&steerable(&upstream.url()));
+    let upstream = Upstream::deciding_by_id();
+    let gateway = Gateway::start(&queue_with_api(&upstream.url()));
     assert_eq!(Github::delivery("fine", "\u{1b}[2Jbody\u{7}\nnext").send(gateway.address()).status, 200);
     assert_eq!(Github::delivery("binary", b"\xff\x1b").send(gateway.address()).status, 200);
     gateway.wait_for_events("delivered", 2);
@@ -110,7 +109,7 @@ fn the_configuration_says_where_the_gateway_is_and_who_may_ask() {
     let upstream = Upstream::start();
     let port = crate::harness::free_port();
     let (folder, address) = (tempfile::tempdir().expect("a folder"), format!("0.0.0.0:{port}"));
-    let sections = steerable(&upstream.url()).replace("[admin]", &format!("[admin]\nlisten = \"{address}\""));
+    let sections = queue_with_api(&upstream.url()).replace("[admin]", &format!("[admin]\nlisten = \"{address}\""));
     let sections = sections.replace(&format!("plain:{TOKEN}"), "env:TOKEN");
     let _gateway = Gateway::spawn(folder.path(), &sections, &[("TOKEN", TOKEN)]);
     let config = folder.path().join("doorward.toml");
@@ -129,8 +128,8 @@ fn the_configuration_says_where_the_gateway_is_and_who_may_ask() {
 
 #[test]
 fn what_is_in_the_way_is_said() {
-    let upstream = picky();
-    let gateway = Gateway::start(&steerable(&upstream.url()));
+    let upstream = Upstream::deciding_by_id();
+    let gateway = Gateway::start(&queue_with_api(&upstream.url()));
     let unknown = complained(&run(&gateway, &["show", "github/1-0"]));
     assert!(unknown.contains("no event 1-0 of github"), "{unknown}");
     let unknown = complained(&run(&gateway, &["list", "--source", "gihub"]));

@@ -455,7 +455,7 @@ fn a_compressed_body_is_tried_as_sent_and_before_its_compression() {
         profile.content_encoding = said;
         let text = [b"1767348000.", &signed[..]].concat();
         let mut case = Case { profile, body: sent.clone(), ..plain.clone() };
-        let signature = const_hex::encode(crate::harness::signing::hmac_sha256(SECRET.as_bytes(), &text));
+        let signature = const_hex::encode(crate::harness::provider::signing::hmac_sha256(SECRET.as_bytes(), &text));
         header(&mut case, "x-signature", &format!("v1={signature}"));
         header(&mut case, "content-encoding", "gzip");
         case

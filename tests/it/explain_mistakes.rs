@@ -6,8 +6,8 @@ use std::io::Write as _;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::doorward;
-use crate::harness::signing::hmac_sha256;
+use crate::harness::gateway::doorward;
+use crate::harness::provider::signing::hmac_sha256;
 
 const SECRET: &str = "It's a Secret to Everybody";
 

@@ -4,8 +4,8 @@ use std::process::Output;
 
 use tempfile::TempDir;
 
-use crate::harness::doorward;
-use crate::harness::signing::hmac_sha256;
+use crate::harness::gateway::doorward;
+use crate::harness::provider::signing::hmac_sha256;
 
 const SECRET: &str = "It's a Secret to Everybody";
 const BODY: &str = "{\"id\":\"1\"}";

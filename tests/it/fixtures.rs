@@ -32,9 +32,9 @@ use http::Method;
 use http::Uri;
 use serde::Deserialize;
 
-use crate::harness::Files;
-use crate::harness::Issuer;
 use crate::harness::recorded;
+use crate::harness::provider::issuer::Issuer;
+use crate::harness::upstream::files::FileServer;
 
 /// One recorded delivery and what should become of it.
 #[derive(Deserialize)]
@@ -136,8 +136,8 @@ fn every_recorded_delivery_is_explained_as_the_gateway_decides() {
 /// What is said of a delivery.
 fn explained(profile: &str, fixture: &Fixture) -> Explanation {
     let issuer = fixture.jwks.as_ref().map(Issuer::publishing);
-    let files = (!fixture.files.is_empty()).then(|| Files::serving(fixture.files.clone()));
-    let server = files.as_ref().map(Files::address);
+    let files = (!fixture.files.is_empty()).then(|| FileServer::serving(fixture.files.clone()));
+    let server = files.as_ref().map(FileServer::address);
     let server = server.as_deref().unwrap_or_default();
     let (_, target, headers, body) = request(fixture, Some(server));
     let profile = Profiles::shipped().get(profile).expect("a profile").clone();
@@ -217,9 +217,9 @@ fn every_delivery() -> impl Iterator<Item = (String, String, Fixture)> {
 fn play(profile: &str, fixture: &Fixture) -> Expected {
     let issuer = fixture.jwks.as_ref().map(Issuer::publishing);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let files = (!fixture.files.is_empty()).then(|| Files::serving(fixture.files.clone()));
+    let files = (!fixture.files.is_empty()).then(|| FileServer::serving(fixture.files.clone()));
     let folder = tempfile::tempdir().expect("a folder");
-    let server = files.as_ref().map(Files::address);
+    let server = files.as_ref().map(FileServer::address);
     let (source, settings) = source(folder.path(), profile, fixture, issuer.as_ref(), server.as_deref());
     let outcome = runtime.block_on(async {
         for jwks in &settings.jwks {

@@ -4,10 +4,10 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::Upstream;
-use crate::harness::doorward;
+use crate::harness::gateway::Gateway;
+use crate::harness::gateway::doorward;
+use crate::harness::provider::github::Github;
+use crate::harness::upstream::Upstream;
 use crate::harness::wait_until;
 use crate::queue::QUEUED;
 use crate::queue::queued;

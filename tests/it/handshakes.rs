@@ -2,16 +2,15 @@
 
 use std::time::SystemTime;
 
-use crate::harness::Answer;
-use crate::harness::Delivery;
-use crate::harness::Gateway;
-use crate::harness::SECRET;
-use crate::harness::Upstream;
-use crate::harness::everything;
-use crate::harness::request;
-use crate::harness::shipped;
-use crate::harness::signing;
-use crate::harness::signing::base64;
+use crate::harness::gateway::Gateway;
+use crate::harness::gateway::one_source::start_shipped;
+use crate::harness::http::Answer;
+use crate::harness::provider::SECRET;
+use crate::harness::provider::delivery::Delivery;
+use crate::harness::provider::delivery::request;
+use crate::harness::provider::signing;
+use crate::harness::provider::signing::base64;
+use crate::harness::upstream::Upstream;
 
 const NOSNIFF: (&str, &str) = ("x-content-type-options", "nosniff");
 const TEXT: (&str, &str) = ("content-type", "text/plain");
@@ -19,7 +18,7 @@ const JSON: (&str, &str) = ("content-type", "application/json");
 
 #[test]
 fn metas_challenge_is_given_back() {
-    let (gateway, upstream) = shipped("meta", &keyed("params = { verify_token = \"mein Wort\" }"));
+    let (gateway, upstream) = start_shipped("meta", &with_secret("params = { verify_token = \"mein Wort\" }"));
     let target = "/meta?hub.mode=subscribe&hub.challenge=1158201444&hub.verify_token=mein+Wort";
     assert_answer(&get(target).send(gateway.address()), 200, &[TEXT], "1158201444");
     assert_shaken(&gateway, &upstream, "meta", 1);
@@ -27,7 +26,7 @@ fn metas_challenge_is_given_back() {
 
 #[test]
 fn slacks_challenge_is_given_back_when_it_is_signed() {
-    let (gateway, upstream) = shipped("slack", &keyed(""));
+    let (gateway, upstream) = start_shipped("slack", &with_secret(""));
     let body = r#"{"token":"Jhj5","challenge":"3eZbrw1aBm2rZgRNFdxV2595E9CY3gmdALWMmHkvFXO7tYXAYM8P","type":"url_verification"}"#;
     let challenge = "3eZbrw1aBm2rZgRNFdxV2595E9CY3gmdALWMmHkvFXO7tYXAYM8P";
     assert_answer(&slack(body).send(gateway.address()), 200, &[TEXT], challenge);
@@ -36,7 +35,7 @@ fn slacks_challenge_is_given_back_when_it_is_signed() {
 
 #[test]
 fn zooms_token_is_given_back_with_its_hash() {
-    let (gateway, upstream) = shipped("zoom", &keyed(""));
+    let (gateway, upstream) = start_shipped("zoom", &with_secret(""));
     let body = r#"{"payload":{"plainToken":"qgg8vlvZRS6UYooatFL8Aw"},"event_ts":1654503849680,"event":"endpoint.url_validation"}"#;
     let time = doorward::base::time::Moment::now().unix().to_string();
     let signature = signing::hmac_sha256(SECRET.as_bytes(), format!("v0:{time}:{body}").as_bytes());
@@ -50,7 +49,7 @@ fn zooms_token_is_given_back_with_its_hash() {
 
 #[test]
 fn xs_token_is_answered_with_its_hash() {
-    let (gateway, upstream) = shipped("x", &keyed(""));
+    let (gateway, upstream) = start_shipped("x", &with_secret(""));
     // As X sends it: a UUID in base64, and a nonce that does not count.
     let token = "M2RkODJkZmMtYjlkYi00NmQ4LTk0MGUtM2JjYzkwM2Q4MjQ0";
     let answer = get(&format!("/x?crc_token={token}&nonce=MTc2OTUxODI5MjkxNA")).send(gateway.address());
@@ -61,7 +60,8 @@ fn xs_token_is_answered_with_its_hash() {
 
 #[test]
 fn braintrees_challenge_is_answered_with_its_hash_under_the_public_key() {
-    let (gateway, upstream) = shipped("braintree", &keyed("params = { public_key = \"integration_public_key\" }"));
+    let (gateway, upstream) =
+        start_shipped("braintree", &with_secret("params = { public_key = \"integration_public_key\" }"));
     let challenge = "20f9f8ed05f77439fe955c977e4c8a53";
     let answer = get(&format!("/braintree?bt_challenge={challenge}")).send(gateway.address());
     let hash = const_hex::encode(signing::hmac_sha1(&braintree_key(), challenge.as_bytes()));
@@ -72,7 +72,7 @@ fn braintrees_challenge_is_answered_with_its_hash_under_the_public_key() {
 #[test]
 fn discords_ping_is_answered_without_a_body() {
     let key = signing::ed25519("ed25519-a");
-    let (gateway, upstream) = shipped("discord", &format!("secrets = [\"plain:{}\"]", public(&key)));
+    let (gateway, upstream) = start_shipped("discord", &format!("secrets = [\"plain:{}\"]", public(&key)));
     let body = r#"{"version":1,"application_id":"1234560123453231555","type":0}"#;
     let now = doorward::base::time::Moment::now().unix();
     let (time, another) = (now.to_string(), (now + 1).to_string());
@@ -87,7 +87,7 @@ fn discords_ping_is_answered_without_a_body() {
 
 #[test]
 fn twitchs_challenge_is_given_back() {
-    let (gateway, upstream) = shipped("twitch", &keyed(""));
+    let (gateway, upstream) = start_shipped("twitch", &with_secret(""));
     let time = doorward::base::time::Moment::now().rfc3339().to_string();
     let body = r#"{"challenge":"pogchamp-kappa-360noscope-vohiyo","subscription":{"type":"channel.follow"}}"#;
     let signed = [b"e76c6bd4".as_slice(), time.as_bytes(), body.as_bytes()].concat();
@@ -105,7 +105,7 @@ fn twitchs_challenge_is_given_back() {
 
 #[test]
 fn oktas_challenge_is_given_back_in_json() {
-    let (gateway, upstream) = shipped("okta", &keyed(""));
+    let (gateway, upstream) = start_shipped("okta", &with_secret(""));
     let ask = |challenge| get("/okta").with("X-Okta-Verification-Challenge", challenge).send(gateway.address());
     assert_answer(&ask("Ny1sMqbwjDYdXQ"), 200, &[JSON], r#"{"verification":"Ny1sMqbwjDYdXQ"}"#);
     assert_answer(&ask(r#"","a":"\"#), 200, &[JSON], r#"{"verification":"\",\"a\":\"\\"}"#);
@@ -115,7 +115,7 @@ fn oktas_challenge_is_given_back_in_json() {
 #[test]
 fn trello_and_intercom_find_a_head() {
     for (name, lines) in [("trello", "params = { url = \"https://hooks.example/trello\" }"), ("intercom", "")] {
-        let (gateway, upstream) = shipped(name, &keyed(lines));
+        let (gateway, upstream) = start_shipped(name, &with_secret(lines));
         let head = request("HEAD", &format!("/{name}"), &[], "");
         assert_bodiless(&gateway, &head, "HTTP/1.1 200 OK", &[]);
         assert_shaken(&gateway, &upstream, name, 1);
@@ -124,7 +124,8 @@ fn trello_and_intercom_find_a_head() {
 
 #[test]
 fn a_sender_of_cloud_events_is_given_permission() {
-    let (gateway, upstream) = shipped("cloudevents", &keyed("params = { origin = \"eventgrid.azure.net\" }"));
+    let (gateway, upstream) =
+        start_shipped("cloudevents", &with_secret("params = { origin = \"eventgrid.azure.net\" }"));
     let options = request("OPTIONS", "/cloudevents", &[("WebHook-Request-Origin", "eventgrid.azure.net")], "")
         .with("WebHook-Request-Callback", "http://127.0.0.1:9/callback")
         .with("WebHook-Request-Rate", "120");
@@ -135,7 +136,7 @@ fn a_sender_of_cloud_events_is_given_permission() {
 
 #[test]
 fn microsofts_token_is_given_back_as_text_whatever_it_looks_like() {
-    let (gateway, upstream) = shipped("microsoft-graph", &keyed(""));
+    let (gateway, upstream) = start_shipped("microsoft-graph", &with_secret(""));
     let ask = |token: &str| request("POST", &format!("/microsoft-graph?validationToken={token}"), &[], "");
     let answer = ask("Validation%3A+Testing%20%26+%C3%A9").send(gateway.address());
     assert_answer(&answer, 200, &[TEXT], "Validation: Testing & \u{e9}");
@@ -146,7 +147,7 @@ fn microsofts_token_is_given_back_as_text_whatever_it_looks_like() {
 
 #[test]
 fn event_grids_code_is_given_back() {
-    let (gateway, upstream) = shipped("azure-event-grid", &keyed(""));
+    let (gateway, upstream) = start_shipped("azure-event-grid", &with_secret(""));
     let body = r#"[{"id":"2d1781af","topic":"/s/x","subject":"","data":{"validationCode":"512d38b6-c7b8-40c8-89fe-f46f9e9622b6","validationUrl":"http://127.0.0.1:9/validate"},"eventType":"Microsoft.EventGrid.SubscriptionValidationEvent","eventTime":"2018-01-25T22:12:19.4556811Z","metadataVersion":"1","dataVersion":"1"}]"#;
     let headers = [("aeg-event-type", "SubscriptionValidation")];
     let target = "/azure-event-grid?code=It%27s+a+Secret+to+Everybody";
@@ -157,14 +158,14 @@ fn event_grids_code_is_given_back() {
 
 #[test]
 fn woocommerces_ping_is_answered_without_a_signature() {
-    let (gateway, upstream) = shipped("woocommerce", &keyed(""));
+    let (gateway, upstream) = start_shipped("woocommerce", &with_secret(""));
     assert_bodiless(&gateway, &request("POST", "/woocommerce", &[], "webhook_id=1"), "HTTP/1.1 200 OK", &[]);
     assert_shaken(&gateway, &upstream, "woocommerce", 1);
 }
 
 #[test]
 fn slacks_check_of_the_certificate_is_answered_without_a_signature() {
-    let (gateway, upstream) = shipped("slack", &keyed(""));
+    let (gateway, upstream) = start_shipped("slack", &with_secret(""));
     let check = request("POST", "/slack", &[], "ssl_check=1&token=Xdyb2LdSvq5eQhUOcM6WjSzk");
     assert_bodiless(&gateway, &check, "HTTP/1.1 200 OK", &[]);
     assert_shaken(&gateway, &upstream, "slack", 1);
@@ -172,7 +173,7 @@ fn slacks_check_of_the_certificate_is_answered_without_a_signature() {
 
 #[test]
 fn bitbuckets_test_of_the_connection_is_answered_without_a_signature() {
-    let (gateway, upstream) = shipped("bitbucket", &keyed(""));
+    let (gateway, upstream) = start_shipped("bitbucket", &with_secret(""));
     let headers = [("X-Request-Id", "d872ad25-24fe-4278-a73a-2a10ed6b653d"), ("X-Event-Key", "diagnostics:ping")];
     for body in [r#"{"test": true}"#, "{}", ""] {
         assert_bodiless(&gateway, &request("POST", "/bitbucket", &headers, body), "HTTP/1.1 200 OK", &[]);
@@ -182,7 +183,7 @@ fn bitbuckets_test_of_the_connection_is_answered_without_a_signature() {
 
 #[test]
 fn xeros_empty_deliveries_are_answered_by_their_signatures() {
-    let (gateway, upstream) = shipped("xero", &keyed(""));
+    let (gateway, upstream) = start_shipped("xero", &with_secret(""));
     let body = r#"{"events":[],"firstEventSequence":0,"lastEventSequence":0,"entropy":"S0m3r4Nd0mt3xt"}"#;
     let signature = base64(signing::hmac_sha256(SECRET.as_bytes(), body.as_bytes()));
     let right = request("POST", "/xero", &[("x-xero-signature", &signature)], body);
@@ -209,7 +210,7 @@ fn assert_answer(answer: &Answer, status: u16, headers: &[(&str, &str)], body: &
 /// The same without a body: nothing comes after the head.
 #[track_caller]
 fn assert_bodiless(gateway: &Gateway, delivery: &Delivery, status: &str, headers: &[(&str, &str)]) {
-    let text = everything(gateway.address(), delivery);
+    let text = delivery.send_for_bytes(gateway.address());
     let (head, body) = text.split_once("\r\n\r\n").expect("a head");
     assert_eq!(body, "");
     let mut lines = head.split("\r\n");
@@ -237,7 +238,7 @@ fn assert_shaken(gateway: &Gateway, upstream: &Upstream, source: &str, count: u3
     assert_eq!((event.get("event_id"), event.get("reason")), (None, None));
 }
 
-fn keyed(lines: &str) -> String {
+fn with_secret(lines: &str) -> String {
     format!("secrets = [\"plain:{SECRET}\"]\n{lines}")
 }
 

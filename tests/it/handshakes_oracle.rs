@@ -1,10 +1,10 @@
 //! Challenges that anybody may have answered: no answer is good for anything else.
 
-use crate::harness::Delivery;
-use crate::harness::Gateway;
-use crate::harness::SECRET;
-use crate::harness::request;
-use crate::harness::shipped;
+use crate::harness::gateway::Gateway;
+use crate::harness::gateway::one_source::start_shipped;
+use crate::harness::provider::SECRET;
+use crate::harness::provider::delivery::Delivery;
+use crate::harness::provider::delivery::request;
 
 /// What somebody might want an event to be, and what else could begin one.
 const TEXTS: &[&str] = &[
@@ -39,7 +39,7 @@ const TEXTS: &[&str] = &[
 
 #[test]
 fn no_answer_to_xs_check_is_the_signature_of_an_event() {
-    let (gateway, upstream) = shipped("x", &format!("secrets = [\"plain:{SECRET}\"]"));
+    let (gateway, upstream) = start_shipped("x", &format!("secrets = [\"plain:{SECRET}\"]"));
     let mut answered = 0;
     for text in TEXTS {
         let answer = ask(&gateway, "/x", "crc_token", text);
@@ -58,7 +58,7 @@ fn no_answer_to_xs_check_is_the_signature_of_an_event() {
 
 #[test]
 fn no_text_that_xs_check_refuses_is_a_token_of_x() {
-    let (gateway, _upstream) = shipped("x", &format!("secrets = [\"plain:{SECRET}\"]"));
+    let (gateway, _upstream) = start_shipped("x", &format!("secrets = [\"plain:{SECRET}\"]"));
     let letters: String = (b'!'..=b'~').map(char::from).filter(|letter| !"{[".contains(*letter)).collect();
     for token in ["challenge_string", "a+b/=\"\u{e9}", &letters, &"0123456789abcdef".repeat(64)] {
         assert_eq!(ask(&gateway, "/x", "crc_token", token).status, 200, "{token:?}");
@@ -68,7 +68,7 @@ fn no_text_that_xs_check_refuses_is_a_token_of_x() {
 #[test]
 fn no_answer_to_braintrees_challenge_is_the_signature_of_an_event() {
     let lines = format!("secrets = [\"plain:{SECRET}\"]\nparams = {{ public_key = \"public\" }}");
-    let (gateway, upstream) = shipped("braintree", &lines);
+    let (gateway, upstream) = start_shipped("braintree", &lines);
     let mut answered = 0;
     for text in TEXTS.iter().map(|text| (*text).to_owned()).chain((18..=36).map(|length| "A".repeat(length))) {
         // With a line break behind it the payload would be signed as what was asked for.
@@ -94,14 +94,14 @@ fn no_answer_to_braintrees_challenge_is_the_signature_of_an_event() {
 
 #[test]
 fn a_challenge_that_is_there_twice_is_not_answered() {
-    let (gateway, _upstream) = shipped("x", &format!("secrets = [\"plain:{SECRET}\"]"));
+    let (gateway, _upstream) = start_shipped("x", &format!("secrets = [\"plain:{SECRET}\"]"));
     for target in ["/x?crc_token=a&crc_token=b", "/x?crc_token=a&crc_token=a", "/x?crc_token=a&crc%5ftoken=%7B%7D"] {
         let answer = request("GET", target, &[], "").send(gateway.address());
         assert_eq!((answer.status, answer.text().contains("sha256")), (401, false), "{target}");
     }
 }
 
-fn ask(gateway: &Gateway, path: &str, name: &str, text: &str) -> crate::harness::Answer {
+fn ask(gateway: &Gateway, path: &str, name: &str, text: &str) -> crate::harness::http::Answer {
     let query = form_urlencoded::Serializer::new(String::new()).append_pair(name, text).finish();
     let get: Delivery = request("GET", &format!("{path}?{query}"), &[], "");
     get.send(gateway.address())

@@ -3,17 +3,16 @@
 use std::io::Read as _;
 use std::io::Write as _;
 
-use crate::harness::Delivery;
-use crate::harness::Gateway;
-use crate::harness::Redis;
-use crate::harness::SECRET;
-use crate::harness::Upstream;
-use crate::harness::connect;
-use crate::harness::everything;
-use crate::harness::own;
-use crate::harness::receive;
-use crate::harness::request;
-use crate::harness::shipped;
+use crate::harness::gateway::Gateway;
+use crate::harness::gateway::one_source::start_shipped;
+use crate::harness::gateway::one_source::start_with_profile;
+use crate::harness::http::connect;
+use crate::harness::http::receive;
+use crate::harness::provider::SECRET;
+use crate::harness::provider::delivery::Delivery;
+use crate::harness::provider::delivery::request;
+use crate::harness::redis::Redis;
+use crate::harness::upstream::Upstream;
 
 const META: &str = "params = { verify_token = \"word\" }";
 /// An own profile whose handshake writes into a header.
@@ -31,7 +30,7 @@ reply = { headers = { "X-Hook" = "{query:hook}" } }
 
 #[test]
 fn metas_challenge_is_not_given_back_without_the_right_word() {
-    let (gateway, upstream) = shipped("meta", &keyed(META));
+    let (gateway, upstream) = start_shipped("meta", &with_secret(META));
     let wrong = [
         "hub.mode=subscribe&hub.challenge=C&hub.verify_token=sword",
         "hub.mode=subscribe&hub.challenge=C&hub.verify_token=wor",
@@ -58,7 +57,7 @@ fn metas_challenge_is_not_given_back_without_the_right_word() {
 
 #[test]
 fn nothing_of_a_handshake_is_logged() {
-    let (gateway, _upstream) = shipped("meta", &keyed(META));
+    let (gateway, _upstream) = start_shipped("meta", &with_secret(META));
     for token in ["word", "spoken-token"] {
         let query = format!("hub.mode=subscribe&hub.challenge=spoken-challenge&hub.verify_token={token}");
         get(&format!("/meta?{query}")).send(gateway.address());
@@ -78,7 +77,7 @@ fn signed_challenges_are_not_answered_without_a_signature() {
         ("azure-event-grid", r#"[{"eventType":"Microsoft.EventGrid.SubscriptionValidationEvent"}]"#, ""),
     ];
     for (name, body, lines) in bodies {
-        let (gateway, upstream) = shipped(name, &keyed(lines));
+        let (gateway, upstream) = start_shipped(name, &with_secret(lines));
         let answer = request("POST", &format!("/{name}"), &[], body)
             .with("Twitch-Eventsub-Message-Type", "webhook_callback_verification")
             .with("aeg-event-type", "SubscriptionValidation")
@@ -91,7 +90,8 @@ fn signed_challenges_are_not_answered_without_a_signature() {
 
 #[test]
 fn another_origin_is_given_no_permission() {
-    let (gateway, upstream) = shipped("cloudevents", &keyed("params = { origin = \"eventgrid.azure.net\" }"));
+    let (gateway, upstream) =
+        start_shipped("cloudevents", &with_secret("params = { origin = \"eventgrid.azure.net\" }"));
     for origin in ["evil.example", "eventgrid.azure.net.evil.example", "EVENTGRID.azure.net", "*", ""] {
         let answer = request("OPTIONS", "/cloudevents", &[("WebHook-Request-Origin", origin)], "");
         let answer = answer.send(gateway.address());
@@ -102,10 +102,10 @@ fn another_origin_is_given_no_permission() {
 
 #[test]
 fn other_methods_are_answered_405_with_those_that_are_taken() {
-    let with_get = shipped("meta", &keyed(META));
-    let with_head = shipped("trello", &keyed("params = { url = \"https://hooks.example/\" }"));
-    let with_options = shipped("cloudevents", &keyed("params = { origin = \"o\" }"));
-    let with_none = shipped("github", &keyed(""));
+    let with_get = start_shipped("meta", &with_secret(META));
+    let with_head = start_shipped("trello", &with_secret("params = { url = \"https://hooks.example/\" }"));
+    let with_options = start_shipped("cloudevents", &with_secret("params = { origin = \"o\" }"));
+    let with_none = start_shipped("github", &with_secret(""));
     for ((gateway, upstream), name, allowed) in [
         (with_get, "meta", "POST, GET"),
         (with_head, "trello", "POST, HEAD"),
@@ -114,7 +114,7 @@ fn other_methods_are_answered_405_with_those_that_are_taken() {
     ] {
         let others = ["GET", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE", "TRACE", "PROPFIND", "post"];
         for method in others.into_iter().filter(|method| !allowed.contains(method)) {
-            let text = everything(gateway.address(), &request(method, &format!("/{name}"), &[], ""));
+            let text = request(method, &format!("/{name}"), &[], "").send_for_bytes(gateway.address());
             assert!(text.starts_with("HTTP/1.1 405 "), "{method} {name}: {text}");
             assert!(text.contains(&format!("\r\nallow: {allowed}\r\n")), "{method} {name}: {text}");
             assert_eq!(text.ends_with("\r\n\r\n"), method == "HEAD", "{method} {name}: {text}");
@@ -125,7 +125,7 @@ fn other_methods_are_answered_405_with_those_that_are_taken() {
 
 #[test]
 fn a_get_that_is_no_handshake_is_answered_405() {
-    let (gateway, _upstream) = shipped("meta", &keyed(META));
+    let (gateway, _upstream) = start_shipped("meta", &with_secret(META));
     for query in ["", "?", "?hub.mode=unsubscribe&hub.verify_token=word&hub.challenge=C", "?hub.mode", "?%", "?%ff"] {
         let answer = get(&format!("/meta{query}")).send(gateway.address());
         assert_eq!((answer.status, answer.header("allow")), (405, Some("POST, GET")), "{query}");
@@ -134,7 +134,7 @@ fn a_get_that_is_no_handshake_is_answered_405() {
 
 #[test]
 fn a_method_that_nobody_takes_is_refused_before_anything_else_is_looked_at() {
-    let (gateway, _upstream) = shipped("github", &format!("{}\nallow = [\"192.0.2.1\"]", keyed("")));
+    let (gateway, _upstream) = start_shipped("github", &format!("{}\nallow = [\"192.0.2.1\"]", with_secret("")));
     let head = get("/github").with("X-Hub-Signature-256", "a").with("X-Hub-Signature-256", "b");
     let head = head.with("Content-Encoding", "gzip").with("Content-Length", "100000000");
     let mut stream = connect(gateway.address());
@@ -145,7 +145,7 @@ fn a_method_that_nobody_takes_is_refused_before_anything_else_is_looked_at() {
 
 #[test]
 fn an_allowlist_holds_for_handshakes_too() {
-    let (gateway, _upstream) = shipped("meta", &format!("{}\nallow = [\"192.0.2.1\"]", keyed(META)));
+    let (gateway, _upstream) = start_shipped("meta", &format!("{}\nallow = [\"192.0.2.1\"]", with_secret(META)));
     let answer = right().send(gateway.address());
     assert_eq!((answer.status, answer.text().contains("4711")), (403, false));
     assert_eq!(gateway.refusals("meta", "address_not_allowed"), 1.0);
@@ -153,7 +153,7 @@ fn an_allowlist_holds_for_handshakes_too() {
 
 #[test]
 fn a_challenge_is_given_back_up_to_8_kib() {
-    let (gateway, _upstream) = shipped("meta", &keyed(META));
+    let (gateway, _upstream) = start_shipped("meta", &with_secret(META));
     let ask = |length: usize| {
         let query = format!("hub.mode=subscribe&hub.verify_token=word&hub.challenge={}", "c".repeat(length));
         get(&format!("/meta?{query}")).send(gateway.address())
@@ -165,7 +165,7 @@ fn a_challenge_is_given_back_up_to_8_kib() {
 
 #[test]
 fn a_handshake_with_a_body_is_read_like_any_other_request() {
-    let (gateway, _upstream) = shipped("meta", &keyed(META));
+    let (gateway, _upstream) = start_shipped("meta", &with_secret(META));
     let with = |body: &str| Delivery { body: body.as_bytes().to_vec(), ..right() };
     assert_eq!(with("{\"hub.mode\":").send(gateway.address()).text(), "4711");
     assert_eq!(with("x").chunked(1).send(gateway.address()).text(), "4711");
@@ -177,7 +177,7 @@ fn a_handshake_with_a_body_is_read_like_any_other_request() {
 
 #[test]
 fn the_connection_is_good_for_the_next_request_after_a_handshake() {
-    let (gateway, _upstream) = shipped("meta", &keyed(META));
+    let (gateway, _upstream) = start_shipped("meta", &with_secret(META));
     let stream = connect(gateway.address());
     for _ in 0..3 {
         assert_eq!(right().send_on(&stream).text(), "4711");
@@ -187,7 +187,7 @@ fn the_connection_is_good_for_the_next_request_after_a_handshake() {
 
 #[test]
 fn nothing_follows_the_answer_to_a_head_on_its_connection() {
-    let (gateway, _upstream) = shipped("intercom", &keyed(""));
+    let (gateway, _upstream) = start_shipped("intercom", &with_secret(""));
     let mut stream = connect(gateway.address());
     // Bodies that nobody reads must not be taken for requests either.
     let bodies = ["", "GET /own HTTP/1.1\r\n\r\n"].map(|body| request("HEAD", "/intercom", &[], body).bytes());
@@ -201,7 +201,7 @@ fn nothing_follows_the_answer_to_a_head_on_its_connection() {
 
 #[test]
 fn nobody_can_write_further_headers_into_an_answer() {
-    let (gateway, _upstream) = own(HOOK, &keyed(""));
+    let (gateway, _upstream) = start_with_profile(HOOK, &with_secret(""));
     let ask = |value: &str| get(&format!("/own?hook={value}")).send(gateway.address());
     assert_eq!(ask("a%20b").header("x-hook"), Some("a b"));
     for value in ["a%0d%0aSet-Cookie:%20b=c", "a%0aSet-Cookie:%20b=c", "a%0d", "%00", "%7f"] {
@@ -217,7 +217,7 @@ fn handshakes_leave_nothing_in_a_store() {
         "[store]\nurl = \"{}\"\n[sources.meta]\nprofile = \"meta\"\npath = \"/meta\"\n{}\n\
          deliver.upstream = {{ url = \"{}\" }}\n",
         redis.url(),
-        keyed(META),
+        with_secret(META),
         upstream.url()
     );
     let gateway = Gateway::start(&sections);
@@ -232,7 +232,7 @@ fn right() -> Delivery {
     get("/meta?hub.mode=subscribe&hub.verify_token=word&hub.challenge=4711")
 }
 
-fn keyed(lines: &str) -> String {
+fn with_secret(lines: &str) -> String {
     format!("secrets = [\"plain:{SECRET}\"]\n{lines}")
 }
 

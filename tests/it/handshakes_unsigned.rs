@@ -2,14 +2,14 @@
 
 use std::time::SystemTime;
 
-use crate::harness::Delivery;
-use crate::harness::Gateway;
-use crate::harness::SECRET;
-use crate::harness::Upstream;
-use crate::harness::own;
-use crate::harness::request;
-use crate::harness::shipped;
-use crate::harness::signing;
+use crate::harness::gateway::Gateway;
+use crate::harness::gateway::one_source::start_shipped;
+use crate::harness::gateway::one_source::start_with_profile;
+use crate::harness::provider::SECRET;
+use crate::harness::provider::delivery::Delivery;
+use crate::harness::provider::delivery::request;
+use crate::harness::provider::signing;
+use crate::harness::upstream::Upstream;
 
 const CHECK: &str = "ssl_check=1&token=Xdyb2LdSvq5eQhUOcM6WjSzk";
 const COMMAND: &str = "token=Xdyb2LdSvq5eQhUOcM6WjSzk&command=%2Fdeploy&text=now";
@@ -17,7 +17,7 @@ const PING: &str = r#"{"test": true}"#;
 
 #[test]
 fn what_is_not_quite_slacks_check_is_refused() {
-    let (gateway, upstream) = shipped("slack", &keyed(""));
+    let (gateway, upstream) = start_shipped("slack", &with_secret(""));
     let changed = [
         "ssl_check=0&token=T",
         "ssl_check=11&token=T",
@@ -52,7 +52,7 @@ fn what_is_not_quite_slacks_check_is_refused() {
 
 #[test]
 fn what_is_not_quite_bitbuckets_test_is_refused() {
-    let (gateway, upstream) = shipped("bitbucket", &keyed(""));
+    let (gateway, upstream) = start_shipped("bitbucket", &with_secret(""));
     let id = ("X-Request-Id", "d872ad25-24fe-4278-a73a-2a10ed6b653d");
     let keys = ["repo:refs_changed", "diagnostics:pings", "diagnostics", "Diagnostics:ping", "diagnostics:ping,a", ""];
     for key in keys {
@@ -69,7 +69,7 @@ fn what_is_not_quite_bitbuckets_test_is_refused() {
 #[test]
 fn a_probe_with_a_signature_stands_or_falls_with_it() {
     for (name, probe) in [("slack", slack(CHECK)), ("bitbucket", bitbucket("diagnostics:ping", PING))] {
-        let (gateway, upstream) = shipped(name, &keyed(""));
+        let (gateway, upstream) = start_shipped(name, &with_secret(""));
         let header = if name == "slack" { "X-Slack-Signature" } else { "X-Hub-Signature" };
         let other = format!("{}{}", if name == "slack" { "v0=" } else { "sha256=" }, "0".repeat(64));
         for signature in [other.as_str(), "none", ""] {
@@ -82,7 +82,7 @@ fn a_probe_with_a_signature_stands_or_falls_with_it() {
 
 #[test]
 fn what_is_signed_is_delivered_even_where_it_looks_like_a_probe() {
-    let (gateway, upstream) = shipped("slack", &keyed(""));
+    let (gateway, upstream) = start_shipped("slack", &with_secret(""));
     let events = [
         CHECK.to_owned(),
         format!("{COMMAND}&ssl_check=1"),
@@ -97,7 +97,7 @@ fn what_is_signed_is_delivered_even_where_it_looks_like_a_probe() {
     assert_eq!(received, events.map(String::into_bytes));
     assert_eq!(gateway.outcomes("slack", "handshake"), 0.0);
 
-    let (gateway, upstream) = shipped("bitbucket", &keyed(""));
+    let (gateway, upstream) = start_shipped("bitbucket", &with_secret(""));
     assert_eq!(bitbucket("diagnostics:ping", PING).send(gateway.address()).status, 200);
     assert_eq!(bitbucket("repo:refs_changed", r#"{"test":true}"#).send(gateway.address()).status, 200);
     assert_eq!((gateway.outcomes("bitbucket", "handshake"), upstream.received().len()), (0.0, 2));
@@ -105,7 +105,7 @@ fn what_is_signed_is_delivered_even_where_it_looks_like_a_probe() {
 
 #[test]
 fn a_probe_is_not_delivered_where_all_else_is() {
-    let (gateway, upstream) = shipped("slack", &keyed("verify = \"observe\""));
+    let (gateway, upstream) = start_shipped("slack", &with_secret("verify = \"observe\""));
     assert_eq!(request("POST", "/slack", &[], CHECK).send(gateway.address()).status, 200);
     assert_eq!((gateway.outcomes("slack", "handshake"), upstream.connections()), (1.0, 0));
     assert_eq!(request("POST", "/slack", &[], COMMAND).send(gateway.address()).status, 200);
@@ -114,7 +114,7 @@ fn a_probe_is_not_delivered_where_all_else_is() {
 
 #[test]
 fn an_allowlist_holds_for_unsigned_probes_too() {
-    let (gateway, upstream) = shipped("slack", &keyed("allow = [\"192.0.2.1\"]"));
+    let (gateway, upstream) = start_shipped("slack", &with_secret("allow = [\"192.0.2.1\"]"));
     assert_eq!(request("POST", "/slack", &[], CHECK).send(gateway.address()).status, 403);
     assert_eq!((gateway.outcomes("slack", "handshake"), upstream.connections()), (0.0, 0));
 }
@@ -136,7 +136,7 @@ signed = false
 when = [{ header = "X-Token", equals = "{json:/token}" }]
 reply = { status = 203 }
 "#;
-    let (gateway, upstream) = own(profile, &keyed(""));
+    let (gateway, upstream) = start_with_profile(profile, &with_secret(""));
     let ask = |name: &str, value: &str, body: &str| {
         request("POST", "/own", &[(name, value)], body).send(gateway.address()).status
     };
@@ -153,7 +153,7 @@ fn assert_refused(gateway: &Gateway, upstream: &Upstream, source: &str, count: u
     assert_eq!((gateway.outcomes(source, "handshake"), upstream.connections()), (0.0, 0));
 }
 
-fn keyed(lines: &str) -> String {
+fn with_secret(lines: &str) -> String {
     format!("secrets = [\"plain:{SECRET}\"]\n{lines}")
 }
 

@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 
-use crate::harness::Gateway;
-use crate::harness::Message;
-use crate::harness::Reply;
-use crate::harness::Upstream;
-use crate::harness::shipped;
-use crate::harness::sns::CERTIFICATE;
-use crate::harness::sns::Sns;
+use crate::harness::gateway::Gateway;
+use crate::harness::gateway::one_source::start_shipped;
+use crate::harness::http::Message;
+use crate::harness::provider::sns::CERTIFICATE;
+use crate::harness::provider::sns::Sns;
+use crate::harness::upstream::Reply;
+use crate::harness::upstream::Upstream;
 
 const VISIT: &str = "/?Action=ConfirmSubscription&Token=2336412f37f";
 
@@ -106,7 +106,7 @@ fn a_redirect_is_not_followed() {
 fn a_dead_server_is_not_the_senders_fault() {
     let dead = Upstream::nowhere();
     let sns = Sns::answering(|_| Reply::Status(200, ""));
-    let (gateway, upstream) = shipped("aws-sns", &Sns::lines(&format!("{} {dead}", sns.0.address())));
+    let (gateway, upstream) = start_shipped("aws-sns", &Sns::lines(&format!("{} {dead}", sns.0.address())));
     let delivery = sns.confirmation(&at(dead));
     assert!(delivery.send(gateway.address()).asks_to_come_again());
     assert_eq!(gateway.refusals("aws-sns", "handshake_unavailable"), 1.0);

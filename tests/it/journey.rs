@@ -4,14 +4,14 @@ use std::io::BufReader;
 use std::io::Write as _;
 use std::time::SystemTime;
 
-use crate::harness::Answer;
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::Message;
-use crate::harness::Upstream;
-use crate::harness::connect;
-use crate::harness::offergrid;
-use crate::harness::offergrid_source;
+use crate::harness::gateway::Gateway;
+use crate::harness::http::Answer;
+use crate::harness::http::Message;
+use crate::harness::http::connect;
+use crate::harness::provider::github::Github;
+use crate::harness::provider::offergrid::offergrid;
+use crate::harness::provider::offergrid::offergrid_source;
+use crate::harness::upstream::Upstream;
 
 #[test]
 fn a_genuine_event_is_delivered_once_and_the_upstream_answers() {

@@ -4,13 +4,13 @@ use std::io::BufReader;
 use std::io::Write as _;
 use std::net::TcpStream;
 
-use crate::harness::Answer;
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::Message;
-use crate::harness::Reply;
-use crate::harness::Upstream;
-use crate::harness::raw_upstream;
+use crate::harness::gateway::Gateway;
+use crate::harness::http::Answer;
+use crate::harness::http::Message;
+use crate::harness::provider::github::Github;
+use crate::harness::upstream::Reply;
+use crate::harness::upstream::Upstream;
+use crate::harness::upstream::raw_upstream;
 
 #[test]
 fn status_type_and_body_of_the_upstream_are_relayed() {

@@ -2,13 +2,13 @@
 
 use std::time::SystemTime;
 
-use crate::harness::Delivery;
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::Message;
-use crate::harness::Upstream;
-use crate::harness::offergrid;
-use crate::harness::offergrid_source;
+use crate::harness::gateway::Gateway;
+use crate::harness::http::Message;
+use crate::harness::provider::delivery::Delivery;
+use crate::harness::provider::github::Github;
+use crate::harness::provider::offergrid::offergrid;
+use crate::harness::provider::offergrid::offergrid_source;
+use crate::harness::upstream::Upstream;
 
 #[test]
 fn end_to_end_headers_arrive_as_they_were_sent() {

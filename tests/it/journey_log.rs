@@ -6,16 +6,16 @@ use std::time::SystemTime;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::harness::Delivery;
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::Issuer;
-use crate::harness::Reply;
-use crate::harness::SECRET;
-use crate::harness::Upstream;
-use crate::harness::offergrid;
-use crate::harness::offergrid_signed;
-use crate::harness::offergrid_source;
+use crate::harness::gateway::Gateway;
+use crate::harness::provider::SECRET;
+use crate::harness::provider::delivery::Delivery;
+use crate::harness::provider::github::Github;
+use crate::harness::provider::issuer::Issuer;
+use crate::harness::provider::offergrid::offergrid;
+use crate::harness::provider::offergrid::offergrid_signed;
+use crate::harness::provider::offergrid::offergrid_source;
+use crate::harness::upstream::Reply;
+use crate::harness::upstream::Upstream;
 use crate::harness::wait_for;
 
 #[test]
@@ -121,7 +121,7 @@ fn no_secret_signature_or_body_is_ever_logged() {
     }
     // Broken off in the middle of its body.
     let bytes = Github::delivery("2", body).bytes();
-    drop(std::io::Write::write_all(&mut crate::harness::connect(gateway.address()), &bytes[..bytes.len() - 9]));
+    drop(std::io::Write::write_all(&mut crate::harness::http::connect(gateway.address()), &bytes[..bytes.len() - 9]));
     requests(&gateway, 9);
     let log = whole_log(&gateway);
     let signatures =

@@ -3,13 +3,13 @@
 use std::io::Read as _;
 use std::io::Write as _;
 
-use crate::harness::Answer;
-use crate::harness::Delivery;
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::Upstream;
-use crate::harness::assert_serves;
-use crate::harness::connect;
+use crate::harness::gateway::Gateway;
+use crate::harness::http::Answer;
+use crate::harness::http::connect;
+use crate::harness::provider::delivery::Delivery;
+use crate::harness::provider::github::Github;
+use crate::harness::provider::github::assert_serves;
+use crate::harness::upstream::Upstream;
 
 #[test]
 fn unknown_paths_are_answered_404() {
@@ -120,7 +120,7 @@ fn the_method_cannot_be_overridden() {
 fn connect_opens_no_tunnel() {
     let (gateway, upstream) = started();
     let target = upstream.address();
-    let answer = crate::harness::exchange(
+    let answer = crate::harness::http::exchange(
         gateway.address(),
         format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n").as_bytes(),
     );
@@ -145,7 +145,7 @@ fn other_headers_choose_no_other_path() {
 fn the_admin_paths_are_not_on_the_public_address() {
     let (gateway, _upstream) = started();
     for path in ["/metrics", "/livez", "/readyz", "/drain"] {
-        let answer: Answer = crate::harness::exchange(
+        let answer: Answer = crate::harness::http::exchange(
             gateway.address(),
             format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").as_bytes(),
         );
@@ -169,6 +169,6 @@ impl Latin {
         let bytes = self.0.to("PATH").with("Connection", "close").bytes();
         let path: Vec<u8> = path.chars().map(|character| u8::try_from(character).expect("ISO 8859-1")).collect();
         let request = [b"POST ".as_slice(), &path, &bytes[b"POST PATH".len()..]].concat();
-        crate::harness::exchange(gateway.address(), &request).status
+        crate::harness::http::exchange(gateway.address(), &request).status
     }
 }

@@ -10,11 +10,11 @@ use base64::Engine as _;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::harness::Delivery;
-use crate::harness::Gateway;
-use crate::harness::Issuer;
-use crate::harness::Reply;
-use crate::harness::Upstream;
+use crate::harness::gateway::Gateway;
+use crate::harness::provider::delivery::Delivery;
+use crate::harness::provider::issuer::Issuer;
+use crate::harness::upstream::Reply;
+use crate::harness::upstream::Upstream;
 use crate::harness::wait_until;
 
 const SUCCEEDED: &str = r#"doorward_jwks_refreshes_total{outcome="success",source="pitchpoint"}"#;
@@ -272,7 +272,7 @@ fn a_request_waits_for_the_first_keys() {
     let sender = event(1, "a", &url).begin(gateway.address());
     wait_until("the request to be there", || gateway.metric("doorward_in_flight_requests") == 1.0);
     answering.store(true, Ordering::SeqCst);
-    assert_eq!(crate::harness::receive(&sender).status, 200);
+    assert_eq!(crate::harness::http::receive(&sender).status, 200);
 }
 
 #[test]

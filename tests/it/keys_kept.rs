@@ -10,8 +10,8 @@ use doorward::verify::Jwks;
 use doorward::verify::JwksLimits;
 use tokio::runtime::Runtime;
 
-use crate::harness::Issuer;
-use crate::harness::Reply;
+use crate::harness::provider::issuer::Issuer;
+use crate::harness::upstream::Reply;
 use crate::harness::wait_until;
 
 const LONG: Duration = Duration::from_hours(1);

@@ -1,14 +1,12 @@
 //! What a gateway takes at one time, and that it always gets back what it gave.
 
-use std::net::TcpStream;
-
-use crate::harness::Delivery;
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::Reply;
-use crate::harness::Upstream;
-use crate::harness::connect;
-use crate::harness::receive;
+use crate::harness::gateway::Gateway;
+use crate::harness::http::connect;
+use crate::harness::http::receive;
+use crate::harness::provider::delivery::Delivery;
+use crate::harness::provider::github::Github;
+use crate::harness::upstream::Reply;
+use crate::harness::upstream::Upstream;
 use crate::harness::wait_until;
 
 const OVERLOADED: &str = r#"doorward_refusals_total{reason="overloaded",source="github"}"#;
@@ -104,7 +102,7 @@ fn more_copies_of_one_event_than_may_wait_are_told_to_come_again() {
     upstream.release();
     let (taken, refused): (Vec<_>, Vec<_>) = copies.iter().map(receive).partition(|answer| answer.status == 200);
     assert!(taken.len() > 50, "{}", taken.len());
-    assert!(refused.iter().all(crate::harness::Answer::asks_to_come_again), "{refused:?}");
+    assert!(refused.iter().all(crate::harness::http::Answer::asks_to_come_again), "{refused:?}");
     assert_eq!(upstream.ids(), ["one"]);
 }
 

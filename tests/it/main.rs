@@ -9,7 +9,6 @@
     clippy::disallowed_methods,
     clippy::print_stderr,
     unreachable_pub,
-    unused_imports,
     reason = "a test may fail, and not every test needs everything of the harness"
 )]
 

@@ -4,21 +4,21 @@ use std::collections::HashMap;
 use std::time::Duration;
 use std::time::SystemTime;
 
-use crate::harness::Delivery;
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::Issuer;
-use crate::harness::Message;
-use crate::harness::Redis;
-use crate::harness::Reply;
-use crate::harness::SECRET;
-use crate::harness::Upstream;
-use crate::harness::doorward;
-use crate::harness::offergrid;
-use crate::harness::offergrid_signed;
-use crate::harness::offergrid_source;
-use crate::harness::request;
-use crate::harness::shipped;
+use crate::harness::gateway::Gateway;
+use crate::harness::gateway::doorward;
+use crate::harness::gateway::one_source::start_shipped;
+use crate::harness::http::Message;
+use crate::harness::provider::SECRET;
+use crate::harness::provider::delivery::Delivery;
+use crate::harness::provider::delivery::request;
+use crate::harness::provider::github::Github;
+use crate::harness::provider::issuer::Issuer;
+use crate::harness::provider::offergrid::offergrid;
+use crate::harness::provider::offergrid::offergrid_signed;
+use crate::harness::provider::offergrid::offergrid_source;
+use crate::harness::redis::Redis;
+use crate::harness::upstream::Reply;
+use crate::harness::upstream::Upstream;
 
 const DELIVERED: &str = r#"{"ok":true}"#;
 const DUPLICATE: &str = r#"{"received":true,"duplicate":true}"#;
@@ -138,7 +138,7 @@ fn a_forged_event_does_not_wait_for_a_genuine_one_in_flight() {
     upstream.wait_for(1);
     assert_eq!(forged("1").send(gateway.address()).text(), DELIVERED);
     upstream.release();
-    assert_eq!(crate::harness::receive(&held).status, 200);
+    assert_eq!(crate::harness::http::receive(&held).status, 200);
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn an_allowlist_holds_all_the_same() {
 #[test]
 fn handshakes_are_answered_and_refused_as_usual() {
     let lines = format!("secrets = [\"plain:{SECRET}\"]\nparams = {{ verify_token = \"word\" }}\nverify = \"observe\"");
-    let (gateway, upstream) = shipped("meta", &lines);
+    let (gateway, upstream) = start_shipped("meta", &lines);
     let ask = |token: &str| {
         let query = format!("hub.mode=subscribe&hub.verify_token={token}&hub.challenge=4711");
         request("GET", &format!("/meta?{query}"), &[], "").send(gateway.address())
@@ -216,7 +216,7 @@ fn handshakes_are_answered_and_refused_as_usual() {
 
 #[test]
 fn an_unsigned_challenge_is_no_handshake() {
-    let (gateway, upstream) = shipped("slack", &format!("secrets = [\"plain:{SECRET}\"]\nverify = \"observe\""));
+    let (gateway, upstream) = start_shipped("slack", &format!("secrets = [\"plain:{SECRET}\"]\nverify = \"observe\""));
     let body = r#"{"type":"url_verification","challenge":"c"}"#;
     let answer = request("POST", "/slack", &[], body).send(gateway.address());
     assert_eq!((answer.status, answer.text().as_str()), (200, DELIVERED));

@@ -6,13 +6,13 @@ use std::net::Ipv4Addr;
 use std::net::Ipv6Addr;
 use std::net::SocketAddr;
 
-use crate::harness::Answer;
-use crate::harness::Delivery;
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::Message;
-use crate::harness::Upstream;
-use crate::harness::connect;
+use crate::harness::gateway::Gateway;
+use crate::harness::http::Answer;
+use crate::harness::http::Message;
+use crate::harness::http::connect;
+use crate::harness::provider::delivery::Delivery;
+use crate::harness::provider::github::Github;
+use crate::harness::upstream::Upstream;
 
 const TRUSTED: &str = "[server]\ntrusted_proxies = [\"127.0.0.0/8\", \"10.0.0.0/8\"]\n";
 

@@ -4,11 +4,11 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::Output;
 
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::TOKEN;
-use crate::harness::Upstream;
-use crate::harness::doorward;
+use crate::harness::gateway::Gateway;
+use crate::harness::gateway::api::TOKEN;
+use crate::harness::gateway::doorward;
+use crate::harness::provider::github::Github;
+use crate::harness::upstream::Upstream;
 
 /// Runs a command in a folder.
 fn run(folder: &Path, arguments: &[&str]) -> Output {

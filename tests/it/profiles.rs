@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::harness::Cases;
-use crate::harness::doorward;
+use crate::harness::cases::Cases;
+use crate::harness::gateway::doorward;
 
 #[test]
 fn every_mistake_is_pointed_at_with_what_would_be_right() {

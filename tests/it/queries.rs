@@ -2,18 +2,18 @@
 
 use std::path::Path;
 
-use crate::harness::Delivery;
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::Message;
-use crate::harness::SECRET;
-use crate::harness::TOKEN;
-use crate::harness::Upstream;
-use crate::harness::own;
-use crate::harness::request;
-use crate::harness::shipped;
-use crate::harness::signing;
-use crate::harness::with_profile;
+use crate::harness::gateway::Gateway;
+use crate::harness::gateway::api::TOKEN;
+use crate::harness::gateway::one_source::folder_with_profile;
+use crate::harness::gateway::one_source::start_shipped;
+use crate::harness::gateway::one_source::start_with_profile;
+use crate::harness::http::Message;
+use crate::harness::provider::SECRET;
+use crate::harness::provider::delivery::Delivery;
+use crate::harness::provider::delivery::request;
+use crate::harness::provider::github::Github;
+use crate::harness::provider::signing;
+use crate::harness::upstream::Upstream;
 
 const BASE: &str = "https://hooks.example/twilio";
 
@@ -46,7 +46,7 @@ fn path_and_query_are_told_as_they_were_sent() {
 #[test]
 fn a_query_that_is_signed_goes_on() {
     let (gateway, upstream) =
-        shipped("twilio", &format!("secrets = [\"plain:{SECRET}\"]\nparams = {{ url = \"{BASE}\" }}"));
+        start_shipped("twilio", &format!("secrets = [\"plain:{SECRET}\"]\nparams = {{ url = \"{BASE}\" }}"));
     assert_eq!(twilio("?order=4711&tenant=a%20b&;c=%2F+", "a=1").send(gateway.address()).status, 200);
     let received = upstream.received().remove(0);
     assert_eq!(path(&received), "/app?order=4711&tenant=a%20b&;c=%2F+");
@@ -124,15 +124,15 @@ fn a_query_that_only_one_of_two_schemes_signs_does_not_go_on() {
         let profile =
             profiles.iter().find(|text| doorward::profile::Profile::parse(&format!("title = \"Own\"\n{text}")).is_ok());
         let profile = profile.unwrap_or_else(|| panic!("{combination} {second} is no profile"));
-        let (gateway, upstream) = own(profile, &format!("secrets = [\"plain:{SECRET}\"]"));
-        let mac = crate::harness::hmac_hex(SECRET, &[b"?a=1{}"]);
+        let (gateway, upstream) = start_with_profile(profile, &format!("secrets = [\"plain:{SECRET}\"]"));
+        let mac = signing::hmac_hex(SECRET, &[b"?a=1{}"]);
         let text = match second {
             "{body}" => "{}".to_owned(),
             "{query:a}.{body}" => "1.{}".to_owned(),
             "{crc32:query}.{body}" => format!("{}.{{}}", crc32fast::hash(b"?a=1")),
             _ => format!("{}.{{}}", const_hex::encode(<sha2::Sha256 as sha2::Digest>::digest(b"?a=1"))),
         };
-        let other = crate::harness::hmac_hex(SECRET, &[text.as_bytes()]);
+        let other = signing::hmac_hex(SECRET, &[text.as_bytes()]);
         let both = [("X-A", mac.as_str()), ("X-B", other.as_str())];
         let answer = request("POST", "/own?a=1", &both, "{}").send(gateway.address());
         assert_eq!(answer.status, 200, "{combination} {second}: {}", answer.text());
@@ -174,7 +174,7 @@ fn a_secret_in_the_query_goes_nowhere() {
     for deliver in
         ["upstream = { url = \"URL\", forward_query = true }", "queue = { url = \"URL\", forward_query = true }"]
     {
-        let folder = with_profile(TOKEN_IN_QUERY);
+        let folder = folder_with_profile(TOKEN_IN_QUERY);
         let gateway = start(folder.path(), &deliver.replace("URL", &upstream.url()), hush);
         for (number, (query, left)) in [
             (format!("my+key={hush}"), ""),

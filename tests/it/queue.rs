@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::Redis;
-use crate::harness::Reply;
-use crate::harness::Upstream;
+use crate::harness::gateway::Gateway;
+use crate::harness::provider::github::Github;
+use crate::harness::redis::Redis;
+use crate::harness::upstream::Reply;
+use crate::harness::upstream::Upstream;
 use crate::harness::wait_until;
 use crate::queue_redis::count;
 
@@ -47,7 +47,7 @@ macro_rules! on_every_store {
         mod in_redis {
             $(#[test]
             fn $name() {
-                super::$name(&super::Place::Redis(crate::harness::Redis::start()));
+                super::$name(&super::Place::Redis(crate::harness::redis::Redis::start()));
             })*
         }
     };

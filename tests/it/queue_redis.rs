@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use doorward::base::limits::Limits;
 
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::Inside;
-use crate::harness::Redis;
-use crate::harness::Reply;
-use crate::harness::Upstream;
+use crate::harness::gateway::Gateway;
+use crate::harness::gateway::in_process::InProcessGateway;
+use crate::harness::provider::github::Github;
+use crate::harness::redis::Redis;
+use crate::harness::upstream::Reply;
+use crate::harness::upstream::Upstream;
 use crate::harness::wait_until;
 use crate::queue::DUPLICATE;
 use crate::queue::QUEUED;
@@ -112,7 +112,7 @@ fn delivered_events_are_deleted_when_their_time_is_over_and_dead_ones_are_not() 
     });
     let mut limits = Limits::default();
     limits.redis.trim_every = Duration::from_millis(200);
-    let gateway = Inside::start(&queued(&upstream.url(), ", keep = \"1s\"", &redis.url()), limits);
+    let gateway = InProcessGateway::start(&queued(&upstream.url(), ", keep = \"1s\"", &redis.url()), limits);
     for id in ["bad", "good"] {
         assert_eq!(Github::delivery(id, id).send(gateway.address()).text(), QUEUED);
     }

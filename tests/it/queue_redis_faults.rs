@@ -9,16 +9,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::harness::Cluster;
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::Redis;
-use crate::harness::Reply;
-use crate::harness::Upstream;
-use crate::harness::Watched;
 use crate::harness::free_port;
+use crate::harness::gateway::Gateway;
+use crate::harness::provider::github::Github;
+use crate::harness::redis::Redis;
+use crate::harness::redis::cluster::Cluster;
+use crate::harness::redis::sentinel::SentinelGroup;
+use crate::harness::upstream::Reply;
+use crate::harness::upstream::Upstream;
 use crate::harness::wait_until;
-use crate::queue::QUEUED;
 use crate::queue_redis::count;
 use crate::queue_redis::queued;
 use crate::queue_redis::queued_with;
@@ -282,7 +281,7 @@ fn assert_goes_on_and_loses_nothing(traffic: Traffic, upstream: &Upstream, gatew
 
 #[test]
 fn what_was_acknowledged_survives_a_failover_under_load() {
-    let (mut watched, upstream) = (Watched::start(), Upstream::start());
+    let (mut watched, upstream) = (SentinelGroup::start(), Upstream::start());
     let gateways = two_gateways(&upstream, &watched.url());
     let first = watched.master();
     let traffic = Traffic::start(&gateways.each_ref().map(Gateway::address));

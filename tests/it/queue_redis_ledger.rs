@@ -4,19 +4,18 @@ use doorward::base::limits::Limits;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::Inside;
-use crate::harness::Redis;
-use crate::harness::TOKEN;
-use crate::harness::picky;
-use crate::harness::steerable;
+use crate::harness::gateway::Gateway;
+use crate::harness::gateway::api::queue_with_api;
+use crate::harness::gateway::in_process::InProcessGateway;
+use crate::harness::provider::github::Github;
+use crate::harness::redis::Redis;
+use crate::harness::upstream::Upstream;
 use crate::harness::wait_until;
 use crate::queue_redis::count;
 
 /// What a file has, in this Redis instead.
 fn sections(upstream: &str, redis: &Redis) -> String {
-    steerable(upstream).replace("sqlite:store.db", &redis.url())
+    queue_with_api(upstream).replace("sqlite:store.db", &redis.url())
 }
 
 fn list(gateway: &Gateway, query: &str) -> Value {
@@ -31,7 +30,7 @@ fn ids(page: &Value) -> Vec<&str> {
 
 #[test]
 fn what_one_gateway_took_is_listed_by_another_page_by_page() {
-    let (redis, upstream) = (Redis::start(), picky());
+    let (redis, upstream) = (Redis::start(), Upstream::deciding_by_id());
     let [taking, listing] = [0, 1].map(|_| Gateway::start(&sections(&upstream.url(), &redis)));
     let all: Vec<_> =
         (0..12).map(|number| format!("{}-{number}", if number % 3 == 0 { "dead" } else { "fine" })).collect();
@@ -60,13 +59,13 @@ fn what_one_gateway_took_is_listed_by_another_page_by_page() {
 
 #[test]
 fn a_list_that_has_scanned_as_many_entries_as_the_limit_says_answers_with_a_cursor() {
-    let (redis, upstream) = (Redis::start(), picky());
+    let (redis, upstream) = (Redis::start(), Upstream::deciding_by_id());
     let gateway = |max_scanned| {
         let mut limits = Limits::default();
         (limits.redis.list_page, limits.redis.max_scanned) = (1, max_scanned);
-        Inside::start(&sections(&upstream.url(), &redis), limits)
+        InProcessGateway::start(&sections(&upstream.url(), &redis), limits)
     };
-    let nothing = |gateway: &Inside| gateway.api("/api/v1/events?type=nothing").json();
+    let nothing = |gateway: &InProcessGateway| gateway.api("/api/v1/events?type=nothing").json();
     let few = gateway(2);
     for id in ["dead-1", "dead-2", "dead-3"] {
         assert_eq!(Github::delivery(id, id).send(few.address()).status, 200);
@@ -79,7 +78,7 @@ fn a_list_that_has_scanned_as_many_entries_as_the_limit_says_answers_with_a_curs
 
 #[test]
 fn a_dead_letter_is_shown_replayed_and_purged() {
-    let (redis, upstream) = (Redis::start(), picky());
+    let (redis, upstream) = (Redis::start(), Upstream::deciding_by_id());
     let gateway = Gateway::start(&sections(&upstream.url(), &redis));
     gateway.take(&["dead-1", "dead-2", "fine-3"]);
     gateway.wait_for_events("dead", 2);

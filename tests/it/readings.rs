@@ -21,8 +21,8 @@ use http::HeaderValue;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::harness::Keyed;
-use crate::harness::Receiver;
+use crate::harness::gateway::source::InProcessSource;
+use crate::harness::provider::any_profile::Provider;
 
 const NOW: i64 = 1_767_348_000;
 
@@ -38,8 +38,8 @@ fn no_other_cut_of_a_signed_text_is_accepted() {
     for (name, profile) in Profiles::shipped().iter() {
         let ambiguous = profile.ambiguities().next().is_some();
         assert_eq!(ambiguous, AMBIGUOUS.contains(&name), "{name} says, or does not say, that it has several readings");
-        for keyed in keyed(name, profile) {
-            let found = forgeries(&Receiver::new(keyed, &[]), &mut tried);
+        for provider in provider(name, profile) {
+            let found = forgeries(&InProcessSource::new(provider, &[]), &mut tried);
             if !ambiguous {
                 assert!(found.is_empty(), "{name}:\n{}", found.join("\n"));
             }
@@ -59,7 +59,7 @@ fn what_profiles_require_of_their_values_is_what_keeps_other_cuts_out() {
         assert!(Profile::parse(&careless).is_err(), "{name} is taken without what it requires");
         let said = careless.replace("signed  ", "ambiguous = \"for trial\"\nsigned  ");
         let profile = Profile::parse(&said).unwrap_or_else(|error| panic!("{name}: {error}"));
-        let receiver = Receiver::new(Keyed::new(name, &profile), &[(name.to_owned(), said)]);
+        let receiver = InProcessSource::new(Provider::new(name, &profile), &[(name.to_owned(), said)]);
         assert!(!forgeries(&receiver, &mut 0).is_empty(), "{name}: no other cut was found");
     }
 }
@@ -89,15 +89,15 @@ fn signatures(profile: &Profile) -> impl Iterator<Item = &Signature> {
 }
 
 /// Sources with all kinds of keys that the profile takes.
-fn keyed(name: &str, profile: &Profile) -> Vec<Keyed> {
-    let mut keyed = Vec::new();
+fn provider(name: &str, profile: &Profile) -> Vec<Provider> {
+    let mut provider = Vec::new();
     if signatures(profile).next().is_some() {
-        keyed.push(Keyed::new(name, profile));
+        provider.push(Provider::new(name, profile));
     }
     if name == "standard-webhooks" {
-        keyed.push(Keyed::with_private(name, profile));
+        provider.push(Provider::with_private(name, profile));
     }
-    keyed
+    provider
 }
 
 /// A piece of a signed text, and what it says in a request.
@@ -108,11 +108,11 @@ struct Part {
 }
 
 /// What is accepted under a signature that was made for other values.
-fn forgeries(receiver: &Receiver, tried: &mut usize) -> Vec<String> {
-    let keyed = &receiver.keyed;
-    let profile = keyed.profile();
+fn forgeries(receiver: &InProcessSource, tried: &mut usize) -> Vec<String> {
+    let provider = &receiver.provider;
+    let profile = provider.profile();
     let now = Moment::from_unix(NOW);
-    let genuine = keyed.sign(Id::Fresh(1), None, now).unwrap_or_else(|error| panic!("{}: {error}", profile.title));
+    let genuine = provider.sign(Id::Fresh(1), None, now).unwrap_or_else(|error| panic!("{}: {error}", profile.title));
     drop(receiver.receive(&genuine, now).unwrap_or_else(|refusal| panic!("{}: {refusal}", profile.title)));
     // The one that it was signed with.
     let stands = |said: &&Signature| read(&genuine, &said.place.place).is_some();
@@ -130,10 +130,10 @@ fn forgeries(receiver: &Receiver, tried: &mut usize) -> Vec<String> {
             .flat_map(|part| part.pieces().to_vec())
             .collect();
         let values: Vec<_> =
-            pieces.into_iter().map(|piece| Part { text: said_of(&piece, &genuine, keyed), piece }).collect();
+            pieces.into_iter().map(|piece| Part { text: said_of(&piece, &genuine, provider), piece }).collect();
         for signed in signed_by_others(&values) {
             let text: String = signed.iter().map(|value| value.text.as_str()).collect();
-            let signature = keyed.signature_of(said, text.as_bytes());
+            let signature = provider.signature_of(said, text.as_bytes());
             // A text whose own values the profile does not take is none that the provider signs.
             let own = presented(&genuine, &signed, said, &signature, profile);
             if own.is_none_or(|own| receiver.receive(&own, now).is_err()) {
@@ -260,12 +260,14 @@ fn presented(genuine: &Request, cut: &[Part], said: &Signature, signature: &str,
 }
 
 /// What the piece says in the request.
-fn said_of(piece: &Piece, request: &Request, keyed: &Keyed) -> String {
-    let param = |name: &str| keyed.complete().expect("parameters")[name].clone();
+fn said_of(piece: &Piece, request: &Request, provider: &Provider) -> String {
+    let param = |name: &str| provider.complete().expect("parameters")[name].clone();
     match piece {
         Piece::Literal(text) => text.clone(),
         Piece::Body => text(&request.body),
-        Piece::Timestamp => read(request, &keyed.profile().timestamp.as_ref().expect("a time").from).expect("the time"),
+        Piece::Timestamp => {
+            read(request, &provider.profile().timestamp.as_ref().expect("a time").from).expect("the time")
+        }
         Piece::Method => request.method.to_string(),
         Piece::Url => param("url"),
         Piece::UrlWithPort => param("url").replacen(".example", ".example:443", 1),

@@ -1,10 +1,10 @@
 //! A Redis store that goes away, hangs, takes no writes, or comes back.
 
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::Redis;
-use crate::harness::Reply;
-use crate::harness::Upstream;
+use crate::harness::gateway::Gateway;
+use crate::harness::provider::github::Github;
+use crate::harness::redis::Redis;
+use crate::harness::upstream::Reply;
+use crate::harness::upstream::Upstream;
 use crate::harness::wait_until;
 
 const DUPLICATE: &str = r#"{"received":true,"duplicate":true}"#;

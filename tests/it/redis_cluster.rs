@@ -7,12 +7,12 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
-use crate::harness::Cluster;
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::SECRET;
-use crate::harness::Upstream;
-use crate::harness::stream_ids;
+use crate::harness::gateway::Gateway;
+use crate::harness::provider::SECRET;
+use crate::harness::provider::github::Github;
+use crate::harness::redis::cluster::Cluster;
+use crate::harness::redis::stream_ids;
+use crate::harness::upstream::Upstream;
 use crate::harness::wait_until;
 
 const DUPLICATE: &str = r#"{"received":true,"duplicate":true}"#;
@@ -75,7 +75,7 @@ fn events_survive_the_resharding_of_their_keys_and_are_let_through_once() {
 fn a_gateway_starts_before_its_cluster_and_waits_for_it() {
     let upstream = Upstream::start();
     let mut cluster = Cluster::start();
-    cluster.nodes.iter_mut().for_each(crate::harness::Redis::kill);
+    cluster.nodes.iter_mut().for_each(crate::harness::redis::Redis::kill);
     let gateway = Gateway::start(&sections(&upstream, &cluster, ""));
     assert_eq!(gateway.admin("/readyz").status, 503);
     assert!(delivery("app", "one").send(gateway.address()).asks_to_come_again());
@@ -99,7 +99,7 @@ fn sections(upstream: &Upstream, cluster: &Cluster, more: &str) -> String {
     format!("{app}{stream}[store]\nurl = \"{}\"\ntimeout = \"1s\"\n{more}\n", cluster.url())
 }
 
-fn delivery(path: &str, id: &str) -> crate::harness::Delivery {
+fn delivery(path: &str, id: &str) -> crate::harness::provider::delivery::Delivery {
     let path = if path == "app" { "/webhooks/e13" } else { "/webhooks/stream" };
     Github::delivery(id, format!("{path} {id}")).to(path)
 }

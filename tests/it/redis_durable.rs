@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::Redis;
-use crate::harness::connect;
-use crate::harness::stream_ids;
+use crate::harness::gateway::Gateway;
+use crate::harness::http::connect;
+use crate::harness::provider::github::Github;
+use crate::harness::redis::Redis;
+use crate::harness::redis::stream_ids;
 use crate::harness::wait_until;
 
 const RECEIVED: &str = r#"{"received":true}"#;
@@ -157,7 +157,7 @@ fn a_durable_event_is_not_lost_while_redis_takes_no_writes() {
     let redis = Redis::start();
     let _replica = Redis::replica_of(&redis);
     let gateway = Gateway::start(&sections(&redis, "1s", ONE_REPLICA));
-    let nowhere = crate::harness::Upstream::nowhere().port().to_string();
+    let nowhere = crate::harness::upstream::Upstream::nowhere().port().to_string();
     for (id, bad, good) in [
         ("memory", ["CONFIG", "SET", "maxmemory", "1"].as_slice(), ["CONFIG", "SET", "maxmemory", "0"].as_slice()),
         ("demoted", &["REPLICAOF", "127.0.0.1", &nowhere], &["REPLICAOF", "NO", "ONE"]),

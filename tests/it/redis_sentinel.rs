@@ -1,16 +1,16 @@
 //! Sentinels that make a replica the master while events come in.
 
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::Watched;
-use crate::harness::stream_ids;
+use crate::harness::gateway::Gateway;
+use crate::harness::provider::github::Github;
+use crate::harness::redis::sentinel::SentinelGroup;
+use crate::harness::redis::stream_ids;
 use crate::harness::wait_until;
 
 const DUPLICATE: &str = r#"{"received":true,"duplicate":true}"#;
 
 #[test]
 fn the_gateway_follows_the_sentinels_to_the_new_master_and_back() {
-    let mut watched = Watched::start();
+    let mut watched = SentinelGroup::start();
     let gateway = Gateway::start(&sections(&watched, "{ replicas = 1 }"));
     let first = watched.servers[0].port();
     Github::delivery("before", "0").send_until_taken(gateway.address());
@@ -29,7 +29,7 @@ fn the_gateway_follows_the_sentinels_to_the_new_master_and_back() {
 
 #[test]
 fn a_master_that_slept_through_its_replacement_is_not_used_any_more() {
-    let watched = Watched::start();
+    let watched = SentinelGroup::start();
     let gateway = Gateway::start(&sections(&watched, "\"none\""));
     let [old, new] = &watched.servers;
     Github::delivery("before", "0").send_until_taken(gateway.address());
@@ -43,7 +43,7 @@ fn a_master_that_slept_through_its_replacement_is_not_used_any_more() {
     assert_eq!(stream_ids(new, "events"), ["before", "during", "after"]);
 }
 
-fn sections(watched: &Watched, durability: &str) -> String {
+fn sections(watched: &SentinelGroup, durability: &str) -> String {
     Github::delivering("redis-stream = { key = \"events\" }")
         + &format!("[store]\nurl = \"{}\"\ntimeout = \"1s\"\ndurability = {durability}\n", watched.url())
 }

@@ -43,7 +43,7 @@ use http::Method;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
-use crate::harness::Redis;
+use crate::harness::redis::Redis;
 use crate::harness::wait_until;
 
 pub const KEEP: Duration = Duration::from_secs(3600);

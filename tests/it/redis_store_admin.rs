@@ -9,8 +9,8 @@ use doorward::store::State;
 use doorward::store::Summary;
 use doorward::store::Want;
 
-use crate::harness::Proxy;
-use crate::harness::Redis;
+use crate::harness::fault::proxy::Proxy;
+use crate::harness::redis::Redis;
 use crate::harness::wait_until;
 use crate::redis_store::KEEP;
 use crate::redis_store::Process;

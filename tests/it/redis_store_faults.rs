@@ -9,11 +9,11 @@ use doorward::store::Filter;
 use doorward::store::State;
 use doorward::store::Stats;
 
-use crate::harness::Cluster;
-use crate::harness::Proxy;
-use crate::harness::Redis;
+use crate::harness::fault::proxy::Proxy;
 use crate::harness::free_port;
-use crate::harness::join_cluster;
+use crate::harness::redis::Redis;
+use crate::harness::redis::cluster::Cluster;
+use crate::harness::redis::cluster::join_cluster;
 use crate::harness::wait_for;
 use crate::harness::wait_until;
 use crate::redis_store::LEASE;

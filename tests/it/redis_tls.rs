@@ -9,11 +9,11 @@ use rcgen::Issuer;
 use rcgen::KeyPair;
 use tempfile::TempDir;
 
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::Redis;
-use crate::harness::Upstream;
 use crate::harness::free_port;
+use crate::harness::gateway::Gateway;
+use crate::harness::provider::github::Github;
+use crate::harness::redis::Redis;
+use crate::harness::upstream::Upstream;
 use crate::queue::DUPLICATE;
 use crate::queue::QUEUED;
 use crate::queue_redis::queued;

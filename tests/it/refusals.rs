@@ -6,16 +6,16 @@ use std::time::SystemTime;
 
 use base64::Engine as _;
 
-use crate::harness::Answer;
-use crate::harness::Delivery;
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::Redis;
-use crate::harness::SECRET;
-use crate::harness::Upstream;
-use crate::harness::hmac_hex;
-use crate::harness::offergrid;
-use crate::harness::offergrid_source;
+use crate::harness::gateway::Gateway;
+use crate::harness::http::Answer;
+use crate::harness::provider::SECRET;
+use crate::harness::provider::delivery::Delivery;
+use crate::harness::provider::github::Github;
+use crate::harness::provider::offergrid::offergrid;
+use crate::harness::provider::offergrid::offergrid_source;
+use crate::harness::provider::signing::hmac_hex;
+use crate::harness::redis::Redis;
+use crate::harness::upstream::Upstream;
 use crate::harness::wait_until;
 
 #[test]

@@ -14,10 +14,10 @@ use jsonwebtoken::Header;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::harness::Delivery;
-use crate::harness::Gateway;
-use crate::harness::Issuer;
-use crate::harness::Upstream;
+use crate::harness::gateway::Gateway;
+use crate::harness::provider::delivery::Delivery;
+use crate::harness::provider::issuer::Issuer;
+use crate::harness::upstream::Upstream;
 
 const AUDIENCE: &str = "tenant";
 
@@ -230,7 +230,8 @@ fn mislabelled(secret: &[u8], claims: &Value) -> String {
     let token = unsigned("RS256", claims, "");
     let signed = token.trim_end_matches('.');
     let secret = std::str::from_utf8(secret).expect("text");
-    let hash = const_hex::decode(crate::harness::hmac_hex(secret, &[signed.as_bytes()])).expect("hexadecimal");
+    let hash = const_hex::decode(crate::harness::provider::signing::hmac_hex(secret, &[signed.as_bytes()]))
+        .expect("hexadecimal");
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(hash))
 }
 

@@ -5,23 +5,23 @@ use std::time::SystemTime;
 
 use serde_json::Value;
 
-use crate::harness::Delivery;
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::Redis;
-use crate::harness::Reply;
-use crate::harness::SECRET;
-use crate::harness::Upstream;
-use crate::harness::hmac_hex;
-use crate::harness::offergrid;
-use crate::harness::offergrid_source;
-use crate::harness::own;
-use crate::harness::receive;
-use crate::harness::request;
-use crate::harness::shipped;
-use crate::harness::signing;
+use crate::harness::gateway::Gateway;
+use crate::harness::gateway::one_source::folder_with_profile;
+use crate::harness::gateway::one_source::start_shipped;
+use crate::harness::gateway::one_source::start_with_profile;
+use crate::harness::http::receive;
+use crate::harness::provider::SECRET;
+use crate::harness::provider::delivery::Delivery;
+use crate::harness::provider::delivery::request;
+use crate::harness::provider::github::Github;
+use crate::harness::provider::offergrid::offergrid;
+use crate::harness::provider::offergrid::offergrid_source;
+use crate::harness::provider::signing;
+use crate::harness::provider::signing::hmac_hex;
+use crate::harness::redis::Redis;
+use crate::harness::upstream::Reply;
+use crate::harness::upstream::Upstream;
 use crate::harness::wait_until;
-use crate::harness::with_profile;
 
 macro_rules! over_every_store_and_delivery {
     ($($test:ident)*) => {
@@ -235,7 +235,7 @@ fn what_was_ignored_is_known_by_whatever_is_signed_of_it() {
     ] {
         let profile = format!("[auth.hmac]\n{signed}\n[event]\n{id}\n{event}");
         let lines = format!("secrets = [\"plain:{SECRET}\"]\nevents = [\"wanted\"]\n{more}");
-        let (gateway, _upstream) = own(&profile, &lines);
+        let (gateway, _upstream) = start_with_profile(&profile, &lines);
         let send = |kind: &str, body: &str| {
             let mac = hmac_hex(SECRET, &[b"one.", body.as_bytes()]);
             let headers = [("X-Mac", mac.as_str()), ("X-Id", "one"), ("X-Other", kind), ("X-Type", kind)];
@@ -271,7 +271,7 @@ fn events_of_shopify_and_woocommerce_may_have_the_same_body_under_different_topi
         ("shopify", "X-Shopify-Hmac-Sha256", "X-Shopify-Topic", "X-Shopify-Webhook-Id"),
         ("woocommerce", "X-WC-Webhook-Signature", "X-WC-Webhook-Topic", "X-WC-Webhook-Delivery-ID"),
     ] {
-        let (gateway, upstream) = shipped(profile, &format!("secrets = [\"plain:{SECRET}\"]"));
+        let (gateway, upstream) = start_shipped(profile, &format!("secrets = [\"plain:{SECRET}\"]"));
         let body = r#"{"id":788032119674292922}"#;
         let mac = signing::base64(signing::hmac_sha256(SECRET.as_bytes(), body.as_bytes()));
         let send = |number: &str, kind: &str| {
@@ -370,6 +370,6 @@ impl Way {
             self.deliver
         );
         let store = format!("ttl = \"{}s\"\nlease = \"{}s\"\n", self.lease + 2, self.lease);
-        Gateway::start_in(with_profile(profile), &(self.sections(&source) + &store))
+        Gateway::start_in(folder_with_profile(profile), &(self.sections(&source) + &store))
     }
 }

@@ -15,14 +15,14 @@ use serde_json::json;
 use super::schemes_tokens::bound;
 use super::schemes_tokens::digest_of;
 use super::schemes_tokens::encode;
-use crate::harness::Gateway;
-use crate::harness::Keyed;
-use crate::harness::SECRET;
-use crate::harness::Upstream;
-use crate::harness::doorward;
-use crate::harness::hmac_hex;
-use crate::harness::request;
-use crate::harness::with_profile;
+use crate::harness::gateway::Gateway;
+use crate::harness::gateway::doorward;
+use crate::harness::gateway::one_source::folder_with_profile;
+use crate::harness::provider::SECRET;
+use crate::harness::provider::any_profile::Provider;
+use crate::harness::provider::delivery::request;
+use crate::harness::provider::signing::hmac_hex;
+use crate::harness::upstream::Upstream;
 
 /// How long the gateways of these tests remember events, in seconds.
 const TTL: i64 = 3600;
@@ -114,13 +114,13 @@ fn no_shipped_profile_takes_what_nobody_remembers() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let mut recorded = 0;
     for (name, profile) in Profiles::shipped().iter().filter(|(_, profile)| profile.signs_timestamp()) {
-        let keyed = Keyed::new(name, profile);
+        let provider = Provider::new(name, profile);
         let signed = Moment::from_unix(1_767_348_000);
-        let Ok(request) = keyed.sign(Id::Fresh(1), None, signed) else { continue };
+        let Ok(request) = provider.sign(Id::Fresh(1), None, signed) else { continue };
         let reason = |age: i64| {
             let case = Case {
                 ttl: Duration::from_secs(TTL.unsigned_abs()),
-                ..keyed.case(&request, Moment::from_unix(signed.unix() + age))
+                ..provider.case(&request, Moment::from_unix(signed.unix() + age))
             };
             let explained = runtime.block_on(explain(&case)).unwrap_or_else(|error| panic!("{name}: {error}"));
             explained.verdict.map(drop).map_err(|refusal| refusal.row().reason)
@@ -175,7 +175,7 @@ fn gateway(profile: &str) -> Own {
          deliver.upstream = {{ url = \"{}\" }}\n[store]\nttl = \"{TTL}s\"\n",
         upstream.url()
     );
-    Own { gateway: Gateway::start_in(with_profile(profile), &sections), _upstream: upstream }
+    Own { gateway: Gateway::start_in(folder_with_profile(profile), &sections), _upstream: upstream }
 }
 
 struct Own {

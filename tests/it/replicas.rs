@@ -8,13 +8,13 @@ use std::sync::Mutex;
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::harness::Gateway;
-use crate::harness::Github;
 use crate::harness::PATIENCE;
-use crate::harness::Redis;
-use crate::harness::Reply;
-use crate::harness::Upstream;
-use crate::harness::connect;
+use crate::harness::gateway::Gateway;
+use crate::harness::http::connect;
+use crate::harness::provider::github::Github;
+use crate::harness::redis::Redis;
+use crate::harness::upstream::Reply;
+use crate::harness::upstream::Upstream;
 
 const EVENTS: u32 = 10_000;
 /// Connections to each gateway.

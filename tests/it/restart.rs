@@ -2,13 +2,13 @@
 
 use std::net::SocketAddr;
 
-use crate::harness::Delivery;
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::Redis;
-use crate::harness::Reply;
-use crate::harness::Upstream;
-use crate::harness::connect;
+use crate::harness::gateway::Gateway;
+use crate::harness::http::connect;
+use crate::harness::provider::delivery::Delivery;
+use crate::harness::provider::github::Github;
+use crate::harness::redis::Redis;
+use crate::harness::upstream::Reply;
+use crate::harness::upstream::Upstream;
 use crate::harness::wait_until;
 
 const DUPLICATE: &str = r#"{"received":true,"duplicate":true}"#;
@@ -115,8 +115,12 @@ fn a_second_gateway_on_the_same_file_does_not_start() {
     let folder = tempfile::tempdir().expect("a folder");
     let first = Gateway::spawn(folder.path(), &sections, &[]);
     let config = folder.path().join("doorward.toml");
-    let output =
-        crate::harness::doorward().arg("serve").arg("--config").arg(config).current_dir(folder.path()).output();
+    let output = crate::harness::gateway::doorward()
+        .arg("serve")
+        .arg("--config")
+        .arg(config)
+        .current_dir(folder.path())
+        .output();
     let output = output.expect("it runs");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && said.contains("in use by another process"), "{said}");

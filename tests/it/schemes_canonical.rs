@@ -2,16 +2,16 @@
 
 use sha2::Digest as _;
 
-use crate::harness::Answer;
-use crate::harness::Gateway;
-use crate::harness::SECRET;
-use crate::harness::Upstream;
-use crate::harness::hmac_hex;
-use crate::harness::own;
-use crate::harness::request;
-use crate::harness::shipped;
-use crate::harness::signing::base64;
-use crate::harness::signing::hmac_sha1;
+use crate::harness::gateway::Gateway;
+use crate::harness::gateway::one_source::start_shipped;
+use crate::harness::gateway::one_source::start_with_profile;
+use crate::harness::http::Answer;
+use crate::harness::provider::SECRET;
+use crate::harness::provider::delivery::request;
+use crate::harness::provider::signing::base64;
+use crate::harness::provider::signing::hmac_hex;
+use crate::harness::provider::signing::hmac_sha1;
+use crate::harness::upstream::Upstream;
 
 #[test]
 fn a_form_is_read_alike_however_it_is_escaped() {
@@ -131,7 +131,7 @@ fn of_a_query_only_wanted_parameters_are_judged() {
 #[test]
 fn json_of_twilio_is_not_judged_as_a_form() {
     let address = "https://hooks.example/twilio";
-    let (gateway, upstream) = shipped("twilio", &format!("{}\nparams.url = \"{address}\"", keyed()));
+    let (gateway, upstream) = start_shipped("twilio", &format!("{}\nparams.url = \"{address}\"", with_secret()));
     let mac = |signed: &str| base64(hmac_sha1(SECRET.as_bytes(), signed.as_bytes()));
     let many = format!("[{{\"type\":\"a\",\"data\":\"{}\"}}]", "a&".repeat(1200));
     let bodies = [r#"[{"type":"a","data":"fine"}]"#, r#"[{"type":"a","data":"100% sure\ud83d"}]"#, &many];
@@ -299,7 +299,7 @@ fn json_that_parsers_read_in_two_ways_is_refused_whatever_is_signed() {
 
 #[test]
 fn an_id_in_json_has_one_spelling() {
-    let (gateway, upstream) = own(&profile("{body}", "json = \"/id\""), &keyed());
+    let (gateway, upstream) = start_with_profile(&profile("{body}", "json = \"/id\""), &with_secret());
     let send = |id: &str| {
         let body = format!("{{\"id\":{id}}}");
         let mac = hmac_hex(SECRET, &[body.as_bytes()]);
@@ -320,7 +320,8 @@ fn an_id_in_json_has_one_spelling() {
 #[test]
 fn numbered_headers_are_read_up_to_the_first_that_is_missing() {
     let place = "signature = { header = \"X-Sig\", numbered = true, encoding = \"hex\" }\nsigned = \"{body}\"\n";
-    let (gateway, _upstream) = own(&format!("[auth.hmac]\n{place}[event]\nid = {{ header = \"X-Id\" }}\n"), &keyed());
+    let (gateway, _upstream) =
+        start_with_profile(&format!("[auth.hmac]\n{place}[event]\nid = {{ header = \"X-Id\" }}\n"), &with_secret());
     let (right, wrong) = (hmac_hex(SECRET, &[b"{}"]), "0".repeat(64));
     let send = |headers: &[(&str, &str)]| {
         request("POST", "/own", headers, "{}").with("X-Id", "1").send(gateway.address()).status
@@ -342,7 +343,7 @@ fn numbered_headers_are_read_up_to_the_first_that_is_missing() {
 
 /// A gateway whose source signs this, with the id in a header.
 fn signing(template: &str, id: &str) -> (Gateway, Upstream) {
-    own(&profile(template, &format!("header = \"{id}\"")), &keyed())
+    start_with_profile(&profile(template, &format!("header = \"{id}\"")), &with_secret())
 }
 
 fn profile(template: &str, id: &str) -> String {
@@ -354,7 +355,7 @@ fn profile(template: &str, id: &str) -> String {
     )
 }
 
-fn keyed() -> String {
+fn with_secret() -> String {
     format!("secrets = [\"plain:{SECRET}\"]")
 }
 

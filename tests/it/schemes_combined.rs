@@ -1,11 +1,11 @@
 //! Several schemes together: which of them decides.
 
-use crate::harness::Gateway;
-use crate::harness::SECRET;
-use crate::harness::hmac_hex;
-use crate::harness::own;
-use crate::harness::request;
-use crate::harness::signing;
+use crate::harness::gateway::Gateway;
+use crate::harness::gateway::one_source::start_with_profile;
+use crate::harness::provider::SECRET;
+use crate::harness::provider::delivery::request;
+use crate::harness::provider::signing;
+use crate::harness::provider::signing::hmac_hex;
 
 const ID: &str = "[event]\nid = { header = \"X-Id\" }\n";
 const SIGNED: &str = "hmac]\nkey = { prefix = \"mac_\", only_prefixed = true }\n\
@@ -31,8 +31,14 @@ fn the_first_scheme_that_applies_decides_and_no_other() {
         (&[("X-Token", "mac_key")], [401, 401]),
         (&[], [401, 401]),
     ];
-    let strong = own(&format!("[[auth.first]]\n[auth.first.{SIGNED}[[auth.first]]\n[auth.first.{SENT}{ID}"), BOTH_KEYS);
-    let weak = own(&format!("[[auth.first]]\n[auth.first.{SENT}[[auth.first]]\n[auth.first.{SIGNED}{ID}"), BOTH_KEYS);
+    let strong = start_with_profile(
+        &format!("[[auth.first]]\n[auth.first.{SIGNED}[[auth.first]]\n[auth.first.{SENT}{ID}"),
+        BOTH_KEYS,
+    );
+    let weak = start_with_profile(
+        &format!("[[auth.first]]\n[auth.first.{SENT}[[auth.first]]\n[auth.first.{SIGNED}{ID}"),
+        BOTH_KEYS,
+    );
     for (at, (headers, [with_strong, with_weak])) in cases.into_iter().enumerate() {
         let id = at.to_string();
         let delivery = request("POST", "/own", headers, "{}").with("X-Id", &id);
@@ -44,7 +50,7 @@ fn the_first_scheme_that_applies_decides_and_no_other() {
 #[test]
 fn a_scheme_without_a_key_is_switched_off() {
     let profile = format!("[[auth.first]]\n[auth.first.{SIGNED}[[auth.first]]\n[auth.first.{SENT}{ID}");
-    let (gateway, _upstream) = own(&profile, "secrets = [\"plain:mac_key\"]");
+    let (gateway, _upstream) = start_with_profile(&profile, "secrets = [\"plain:mac_key\"]");
     let send = |headers: &[(&str, &str)]| {
         request("POST", "/own", headers, "{}").with("X-Id", "1").send(gateway.address()).status
     };
@@ -62,7 +68,8 @@ fn entries_of_one_list_are_judged_by_the_first_kind_that_is_there() {
              signed = \"{{body}}\"\n"
         )
     };
-    let (gateway, upstream) = own(&(member("v2", "sha256") + &member("v1", "sha1") + ID), &keyed());
+    let (gateway, upstream) =
+        start_with_profile(&(member("v2", "sha256") + &member("v1", "sha1") + ID), &with_secret());
     let strong = hmac_hex(SECRET, &[b"{}"]);
     let weak = const_hex::encode(signing::hmac_sha1(SECRET.as_bytes(), b"{}"));
     let send =
@@ -93,7 +100,7 @@ fn a_condition_chooses_the_scheme_and_nothing_else_does() {
              signature = {{ header = \"X-Sig\", encoding = \"hex\" }}\nsigned = \"{{body}}\"\n"
         )
     };
-    let (gateway, upstream) = own(&(member("2", "sha256") + &member("1", "sha1") + ID), &keyed());
+    let (gateway, upstream) = start_with_profile(&(member("2", "sha256") + &member("1", "sha1") + ID), &with_secret());
     let send = |body: &str, signature: &str| {
         request("POST", "/own", &[("X-Sig", signature), ("X-Id", body)], body).send(gateway.address()).status
     };
@@ -113,7 +120,7 @@ fn a_condition_chooses_the_scheme_and_nothing_else_does() {
 #[test]
 fn all_schemes_have_to_hold() {
     let (gateway, upstream) =
-        own(&format!("[[auth.all]]\n[auth.all.{SIGNED}[[auth.all]]\n[auth.all.{SENT}{ID}"), BOTH_KEYS);
+        start_with_profile(&format!("[[auth.all]]\n[auth.all.{SIGNED}[[auth.all]]\n[auth.all.{SENT}{ID}"), BOTH_KEYS);
     let (mac, wrong) = (hmac_hex("key", &[b"{}"]), "0".repeat(64));
     let send = |headers: &[(&str, &str)]| {
         request("POST", "/own", headers, "{}").with("X-Id", "1").send(gateway.address()).status
@@ -155,12 +162,12 @@ fn an_optional_scheme_counts_where_there_is_a_secret_for_it() {
         };
         delivery.send(gateway.address()).status
     };
-    let (without, _upstream) = own(&profile, "secrets = [\"plain:mac_key\"]");
+    let (without, _upstream) = start_with_profile(&profile, "secrets = [\"plain:mac_key\"]");
     assert_eq!([send(&without, None), send(&without, Some("Basic x"))], [200, 200]);
-    let (with, _upstream) = own(&profile, "secrets = [\"plain:mac_key\", \"plain:user:word\"]");
+    let (with, _upstream) = start_with_profile(&profile, "secrets = [\"plain:mac_key\", \"plain:user:word\"]");
     assert_eq!([send(&with, None), send(&with, Some("Basic x")), send(&with, Some(&right))], [401, 401, 200]);
 }
 
-fn keyed() -> String {
+fn with_secret() -> String {
     format!("secrets = [\"plain:{SECRET}\"]")
 }

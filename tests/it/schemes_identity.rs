@@ -7,11 +7,11 @@ use serde_json::json;
 use super::schemes_tokens::bound;
 use super::schemes_tokens::digest_of;
 use super::schemes_tokens::encode;
-use crate::harness::SECRET;
-use crate::harness::hmac_hex;
-use crate::harness::own;
-use crate::harness::request;
-use crate::harness::signing;
+use crate::harness::gateway::one_source::start_with_profile;
+use crate::harness::provider::SECRET;
+use crate::harness::provider::delivery::request;
+use crate::harness::provider::signing;
+use crate::harness::provider::signing::hmac_hex;
 
 const DUPLICATE: &str = r#"{"received":true,"duplicate":true}"#;
 const BY_CONTENT: &str = r#"{"received":true,"duplicate":true,"replay_guard":"content"}"#;
@@ -23,7 +23,7 @@ fn a_nonce_is_good_for_one_event() {
     let profile = "[auth.hmac]\nsignature = { header = \"X-Mac\", encoding = \"hex\" }\nsigned = \"{header:X-Nonce}.{body}\"\n\
                    ambiguous = \"no nonce has a dot\"\n\
                    [event]\nid = { header = \"X-Id\" }\nnonce = { header = \"X-Nonce\" }\n";
-    let (gateway, upstream) = own(profile, &keyed());
+    let (gateway, upstream) = start_with_profile(profile, &with_secret());
     let send = |id: &str, nonce: &str, body: &str| {
         let mac = hmac_hex(SECRET, &[nonce.as_bytes(), b".", body.as_bytes()]);
         let headers = [("X-Mac", mac.as_str()), ("X-Id", id), ("X-Nonce", nonce)];
@@ -46,7 +46,7 @@ fn ids_of_several_parts_do_not_run_into_each_other() {
     let profile = "[auth.hmac]\nsignature = { header = \"X-Mac\", encoding = \"hex\" }\nsigned = \"{header:X-N}.{body}\"\n\
                    ambiguous = \"no number has a dot\"\n\
                    [event]\nid = { all = [{ json = \"/a\" }, { json = \"/b\" }, { json = \"/c\" }] }\n";
-    let (gateway, upstream) = own(profile, &keyed());
+    let (gateway, upstream) = start_with_profile(profile, &with_secret());
     let send = |number: usize, parts: [&str; 3]| {
         let body = json!({ "a": parts[0], "b": parts[1], "c": parts[2] }).to_string();
         let n = number.to_string();
@@ -89,7 +89,7 @@ fn a_captured_request_is_not_taken_again_under_another_id() {
         let profile = format!(
             "[auth.{scheme}]\n{lines}signature = {{ header = \"X-Sig\", encoding = \"hex\" }}\nsigned = \"{{body}}\"\n{ID}"
         );
-        let (gateway, upstream) = own(&profile, &format!("secrets = [\"plain:{key}\"]"));
+        let (gateway, upstream) = start_with_profile(&profile, &format!("secrets = [\"plain:{key}\"]"));
         let send = |id: &str| {
             request("POST", "/own", &[("X-Sig", &signature), ("X-Id", id)], "{}").send(gateway.address()).text()
         };
@@ -104,7 +104,8 @@ fn an_ecdsa_signature_that_somebody_negated_is_the_same_event() {
     let profile = format!(
         "[auth.ecdsa]\nformat = \"raw\"\nsignature = {{ header = \"X-Id\", encoding = \"hex\" }}\nsigned = \"{{body}}\"\n{ID}"
     );
-    let (gateway, upstream) = own(&profile, &format!("secrets = [\"plain:{}\"]", signing::p256_public(&key)));
+    let (gateway, upstream) =
+        start_with_profile(&profile, &format!("secrets = [\"plain:{}\"]", signing::p256_public(&key)));
     let signature = signing::p256_signature(&key, b"{}");
     let send = |signature: &[u8]| {
         request("POST", "/own", &[("X-Id", &const_hex::encode(signature))], "{}").send(gateway.address()).text()
@@ -116,7 +117,7 @@ fn an_ecdsa_signature_that_somebody_negated_is_the_same_event() {
 
 #[test]
 fn a_captured_token_that_binds_the_body_is_not_taken_again_under_another_id() {
-    let (gateway, upstream) = own(&bound(), &keyed());
+    let (gateway, upstream) = start_with_profile(&bound(), &with_secret());
     let claims = json!({ "iat": doorward::base::time::Moment::now().unix(), "digest": digest_of("{}") });
     let token = encode(Algorithm::HS256, &EncodingKey::from_secret(SECRET.as_bytes()), &claims);
     let send = |id: &str| {
@@ -133,8 +134,10 @@ fn plaids_token_is_the_same_event_when_somebody_negated_its_signature() {
     use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     let key = signing::p256("p256-a");
     let pem = signing::pem(&signing::p256_public(&key));
-    let (gateway, upstream) =
-        crate::harness::shipped("plaid", &format!("secrets = [\"plain:{}\"]", pem.replace('\n', "\\n")));
+    let (gateway, upstream) = crate::harness::gateway::one_source::start_shipped(
+        "plaid",
+        &format!("secrets = [\"plain:{}\"]", pem.replace('\n', "\\n")),
+    );
     let claims = json!({ "iat": doorward::base::time::Moment::now().unix(), "request_body_sha256": digest_of("{}") });
     let part = |value: serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let signed = format!("{}.{}", part(json!({ "alg": "ES256", "typ": "JWT" })), part(claims));
@@ -152,8 +155,10 @@ fn plaids_token_is_the_same_event_when_somebody_negated_its_signature() {
 
 #[test]
 fn a_token_that_is_sent_along_tells_no_events_apart() {
-    let (gateway, upstream) =
-        own(&format!("[auth.token]\nfrom = {{ header = \"X-Token\" }}\n{ID}"), "secrets = [\"plain:word\"]");
+    let (gateway, upstream) = start_with_profile(
+        &format!("[auth.token]\nfrom = {{ header = \"X-Token\" }}\n{ID}"),
+        "secrets = [\"plain:word\"]",
+    );
     let send =
         |id: &str| request("POST", "/own", &[("X-Token", "word"), ("X-Id", id)], "{}").send(gateway.address()).text();
     assert_eq!([send("1"), send("1"), send("2")], [DELIVERED, DUPLICATE, DELIVERED]);
@@ -166,7 +171,7 @@ fn a_digit_moved_from_the_time_to_the_body_makes_no_new_event() {
                    ambiguous = \"what is signed counts once\"\n\
                    [timestamp]\nfrom = { header = \"X-Time\" }\nformat = \"unix\"\npolicy = \"record\"\n";
     for id in ["{ digest = \"body\" }", "{ first = [{ json = \"/id\" }, { digest = \"body\" }] }"] {
-        let (gateway, upstream) = own(&format!("{profile}[event]\nid = {id}\n"), &keyed());
+        let (gateway, upstream) = start_with_profile(&format!("{profile}[event]\nid = {id}\n"), &with_secret());
         let now = doorward::base::time::Moment::now().unix().to_string();
         let signature = hmac_hex(SECRET, &[now.as_bytes(), b"{}"]);
         let send = |time: &str, body: &str| {
@@ -186,15 +191,18 @@ fn a_digit_moved_from_the_time_to_the_body_makes_no_new_event() {
 fn discord_and_sendgrid_take_no_digit_of_the_time_for_the_bodys() {
     let key = signing::ed25519("ed25519-a");
     let public = const_hex::encode(aws_lc_rs::signature::KeyPair::public_key(&key).as_ref());
-    let (gateway, upstream) = crate::harness::shipped("discord", &format!("secrets = [\"plain:{public}\"]"));
+    let (gateway, upstream) =
+        crate::harness::gateway::one_source::start_shipped("discord", &format!("secrets = [\"plain:{public}\"]"));
     let signature = const_hex::encode(key.sign(b"1767348000{\"type\":1}"));
     let headers = [("X-Signature-Ed25519", signature.as_str()), ("X-Signature-Timestamp", "176734800")];
     assert_eq!(request("POST", "/discord", &headers, "0{\"type\":1}").send(gateway.address()).status, 401);
     assert_eq!(upstream.connections(), 0);
 
     let key = signing::p256("p256-a");
-    let (gateway, upstream) =
-        crate::harness::shipped("sendgrid", &format!("secrets = [\"plain:{}\"]", signing::p256_public(&key)));
+    let (gateway, upstream) = crate::harness::gateway::one_source::start_shipped(
+        "sendgrid",
+        &format!("secrets = [\"plain:{}\"]", signing::p256_public(&key)),
+    );
     let raw = signing::p256_signature(&key, b"1767348000[{}]");
     let signature = signing::base64(signing::der(&raw[..32], &raw[32..]));
     let headers = [
@@ -209,7 +217,8 @@ fn discord_and_sendgrid_take_no_digit_of_the_time_for_the_bodys() {
 #[test]
 fn adyen_takes_no_more_than_the_item_that_is_signed() {
     let key = "ab".repeat(16);
-    let (gateway, upstream) = crate::harness::shipped("adyen", &format!("secrets = [\"plain:{key}\"]"));
+    let (gateway, upstream) =
+        crate::harness::gateway::one_source::start_shipped("adyen", &format!("secrets = [\"plain:{key}\"]"));
     let item = |reference: &str| {
         let signed = format!("{reference}::M:R:1:EUR:AUTHORISATION:true");
         let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &[0xab; 16]);
@@ -242,8 +251,8 @@ fn adyen_takes_no_more_than_the_item_that_is_signed() {
 /// Two names of one header that say different types are none: the app may read the other one.
 #[test]
 fn a_type_under_two_names_is_the_same_under_both() {
-    let lines = format!("{}\nevents = [\"push\"]", keyed());
-    let (gateway, upstream) = crate::harness::shipped("gitea", &lines);
+    let lines = format!("{}\nevents = [\"push\"]", with_secret());
+    let (gateway, upstream) = crate::harness::gateway::one_source::start_shipped("gitea", &lines);
     let send = |id: &str, types: &[(&str, &str)]| {
         let body = format!("{{\"id\":{id}}}");
         let mac = hmac_hex(SECRET, &[body.as_bytes()]);
@@ -257,6 +266,6 @@ fn a_type_under_two_names_is_the_same_under_both() {
     assert_eq!(upstream.ids(), ["3"]);
 }
 
-fn keyed() -> String {
+fn with_secret() -> String {
     format!("secrets = [\"plain:{SECRET}\"]")
 }

@@ -3,14 +3,14 @@
 use aws_lc_rs::signature::Ed25519KeyPair;
 use aws_lc_rs::signature::KeyPair as _;
 
-use crate::harness::Gateway;
-use crate::harness::Upstream;
-use crate::harness::doorward;
-use crate::harness::own;
-use crate::harness::request;
-use crate::harness::signing;
-use crate::harness::signing::base64;
-use crate::harness::with_profile;
+use crate::harness::gateway::Gateway;
+use crate::harness::gateway::doorward;
+use crate::harness::gateway::one_source::folder_with_profile;
+use crate::harness::gateway::one_source::start_with_profile;
+use crate::harness::provider::delivery::request;
+use crate::harness::provider::signing;
+use crate::harness::provider::signing::base64;
+use crate::harness::upstream::Upstream;
 
 const BODY: &[u8] = b"{\"id\":\"1\"}";
 const ID: &str = "[event]\nid = { digest = \"body\" }\n";
@@ -138,7 +138,7 @@ fn an_rsa_signature_is_taken_in_its_one_form_only() {
 fn each_of_several_keys_verifies_and_no_other() {
     let (a, b) = (signing::ed25519("ed25519-a"), signing::ed25519("ed25519-b"));
     let lines = format!("secrets = [\"plain:{}\", \"plain:{}\"]", public(&a), public(&b));
-    let (gateway, _upstream) = own(&scheme("ed25519", ""), &lines);
+    let (gateway, _upstream) = start_with_profile(&scheme("ed25519", ""), &lines);
     for (number, key) in (1..).zip([a, b]) {
         let body = format!("{{\"id\":{number}}}");
         let signature = base64(key.sign(body.as_bytes()));
@@ -190,7 +190,7 @@ fn scheme(name: &str, lines: &str) -> String {
 /// The gateway takes the genuine signature, and refuses each of the others for its reason.
 #[track_caller]
 fn assert_only(profile: &str, key: &str, genuine: &[u8], wrong: &[(&str, Vec<u8>, &str)]) {
-    let (gateway, upstream): (Gateway, Upstream) = own(profile, &format!("secrets = [\"plain:{key}\"]"));
+    let (gateway, upstream): (Gateway, Upstream) = start_with_profile(profile, &format!("secrets = [\"plain:{key}\"]"));
     let send =
         |signature: &[u8]| request("POST", "/own", &[("X-Sig", &base64(signature))], BODY).send(gateway.address());
     for (what, signature, reason) in wrong {
@@ -205,7 +205,7 @@ fn assert_only(profile: &str, key: &str, genuine: &[u8], wrong: &[(&str, Vec<u8>
 
 /// What `doorward check` says of a source with this profile.
 fn check(profile: &str, lines: &str) -> Result<(), String> {
-    let folder = with_profile(profile);
+    let folder = folder_with_profile(profile);
     let path = folder.path().join("doorward.toml");
     let source = format!("[sources.own]\nprofile = \"own\"\npath = \"/own\"\n{lines}\n");
     let deliver = "deliver.upstream = { url = \"http://127.0.0.1:9/\" }\n";

@@ -7,12 +7,12 @@ use jsonwebtoken::Header;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::harness::Delivery;
-use crate::harness::Gateway;
-use crate::harness::SECRET;
-use crate::harness::own;
-use crate::harness::request;
-use crate::harness::signing;
+use crate::harness::gateway::Gateway;
+use crate::harness::gateway::one_source::start_with_profile;
+use crate::harness::provider::SECRET;
+use crate::harness::provider::delivery::Delivery;
+use crate::harness::provider::delivery::request;
+use crate::harness::provider::signing;
 
 const ID: &str = "[event]\nid = { header = \"X-Id\" }\n";
 
@@ -28,7 +28,7 @@ fn a_token_is_compared_exactly_wherever_it_stands() {
     ];
     for (place, send) in places {
         let (gateway, upstream) =
-            own(&format!("[auth.token]\nfrom = {{ {place} }}\n{ID}"), "secrets = [\"plain:s3cret\"]");
+            start_with_profile(&format!("[auth.token]\nfrom = {{ {place} }}\n{ID}"), "secrets = [\"plain:s3cret\"]");
         for wrong in ["", "s3cre", "s3crets", "S3CRET", "s3cre%00", "s3cret;s3cret", "xs3cret", "s3cr%C3%A9t"] {
             assert_eq!(send(wrong).send(gateway.address()).status, 401, "{place}: {wrong}");
         }
@@ -40,7 +40,7 @@ fn a_token_is_compared_exactly_wherever_it_stands() {
 #[test]
 fn a_token_that_is_there_twice_is_none() {
     let lines = "secrets = [\"plain:s\"]";
-    let with = |place: &str| own(&format!("[auth.token]\nfrom = {{ {place} }}\n{ID}"), lines);
+    let with = |place: &str| start_with_profile(&format!("[auth.token]\nfrom = {{ {place} }}\n{ID}"), lines);
     let headers = &[("X-Id", "1")];
     let (gateway, _upstream) = with("query = \"token\"");
     for query in ["token=s&token=s", "token=s&token=x", "token=s&%74oken=x", "token=x&token=s", "token=s&token"] {
@@ -62,7 +62,7 @@ fn a_token_that_is_there_twice_is_none() {
 #[test]
 fn a_token_in_an_odd_json_value_is_none() {
     let (gateway, upstream) =
-        own(&format!("[auth.token]\nfrom = {{ json = \"/t\" }}\n{ID}"), "secrets = [\"plain:17\"]");
+        start_with_profile(&format!("[auth.token]\nfrom = {{ json = \"/t\" }}\n{ID}"), "secrets = [\"plain:17\"]");
     let bodies = [
         (r#"{"t":["17"]}"#, 401),
         (r#"{"t":{"t":"17"}}"#, 401),
@@ -88,7 +88,8 @@ fn a_token_in_an_odd_json_value_is_none() {
 
 #[test]
 fn credentials_are_compared_whole() {
-    let (gateway, upstream) = own(&format!("[auth.basic]\n{ID}"), "secrets = [\"plain:user:pass:word\"]");
+    let (gateway, upstream) =
+        start_with_profile(&format!("[auth.basic]\n{ID}"), "secrets = [\"plain:user:pass:word\"]");
     let send = |value: String| {
         request("POST", "/own", &[("X-Id", "1"), ("Authorization", &value)], "").send(gateway.address())
     };
@@ -183,8 +184,10 @@ fn required_claims_have_to_be_there_with_their_very_values() {
     let lines = "[auth.jwt.claims]\nemail = \"{email}\"\nverified = true\nlevel = 3\n";
     let profile =
         format!("[params.email]\nabout = \"e\"\n[auth.jwt]\nalgorithm = \"HS256\"\naudience = \"us\"\n{lines}{ID}");
-    let (gateway, upstream) =
-        own(&profile, &format!("secrets = [\"plain:{SECRET}\"]\nparams = {{ email = \"a@b.example\" }}"));
+    let (gateway, upstream) = start_with_profile(
+        &profile,
+        &format!("secrets = [\"plain:{SECRET}\"]\nparams = {{ email = \"a@b.example\" }}"),
+    );
     let right = json!({ "aud": "us", "exp": 4_000_000_000_u64, "email": "a@b.example", "verified": true, "level": 3 });
     let send = |claims: &Value| bearer(&encode(Algorithm::HS256, &shared(), claims)).send(gateway.address()).status;
     for (name, value) in [
@@ -224,7 +227,7 @@ fn required_claims_have_to_be_there_with_their_very_values() {
 
 #[test]
 fn a_token_that_binds_the_body_is_good_for_no_other() {
-    let (gateway, upstream) = own(&bound(), &format!("secrets = [\"plain:{SECRET}\"]"));
+    let (gateway, upstream) = start_with_profile(&bound(), &format!("secrets = [\"plain:{SECRET}\"]"));
     let send = |digest: Value, body: &str| {
         let claims = json!({ "iat": doorward::base::time::Moment::now().unix(), "digest": digest });
         let token = encode(Algorithm::HS256, &shared(), &claims);
@@ -293,9 +296,9 @@ fn tokens() -> Vec<(&'static str, String, String)> {
 }
 
 /// A gateway that takes tokens of one algorithm for the audience `us`.
-fn jwt(algorithm: &str, lines: &str, secret: &str) -> (Gateway, crate::harness::Upstream) {
+fn jwt(algorithm: &str, lines: &str, secret: &str) -> (Gateway, crate::harness::upstream::Upstream) {
     let profile = format!("[auth.jwt]\nalgorithm = \"{algorithm}\"\naudience = \"us\"\n{lines}{ID}");
-    own(&profile, &format!("secrets = [\"plain:{}\"]", secret.replace('"', "\\\"")))
+    start_with_profile(&profile, &format!("secrets = [\"plain:{}\"]", secret.replace('"', "\\\"")))
 }
 
 fn header(token: &str) -> Delivery {

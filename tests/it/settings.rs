@@ -6,12 +6,12 @@
 use std::path::Path;
 use std::process::Output;
 
-use crate::harness::Cases;
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::SECRET;
-use crate::harness::Upstream;
-use crate::harness::doorward;
+use crate::harness::cases::Cases;
+use crate::harness::gateway::Gateway;
+use crate::harness::gateway::doorward;
+use crate::harness::provider::SECRET;
+use crate::harness::provider::github::Github;
+use crate::harness::upstream::Upstream;
 
 /// The secret of every fixture, which nobody may be told.
 const HUSH: &str = "hush-hush";

@@ -1,9 +1,9 @@
 //! Sources that share what a store remembers: a busy one does not crowd out another.
 
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::Upstream;
-use crate::harness::connect;
+use crate::harness::gateway::Gateway;
+use crate::harness::http::connect;
+use crate::harness::provider::github::Github;
+use crate::harness::upstream::Upstream;
 
 /// Ids that are remembered; a GitHub event has two.
 const MAX: usize = 60;

@@ -15,8 +15,8 @@ use doorward::sign::Request;
 use doorward::source::refusal::Refusal;
 use doorward::verify::identity::Event;
 
-use crate::harness::Keyed;
-use crate::harness::Receiver;
+use crate::harness::gateway::source::InProcessSource;
+use crate::harness::provider::any_profile::Provider;
 
 const NOW: i64 = 1_767_348_000;
 
@@ -56,36 +56,36 @@ fn own(name: &str, auth: &str) -> String {
 }
 
 /// A source for every shipped profile, for alternatives of theirs, and for our own.
-fn all() -> Vec<Receiver> {
+fn all() -> Vec<InProcessSource> {
     let shipped = Profiles::shipped();
-    let mut keyed: Vec<_> = shipped.iter().map(|(name, profile)| Keyed::new(name, profile)).collect();
+    let mut provider: Vec<_> = shipped.iter().map(|(name, profile)| Provider::new(name, profile)).collect();
     let profile = |name: &str| shipped.get(name).expect("a profile");
-    keyed.push(Keyed::with_private("standard-webhooks", profile("standard-webhooks")));
-    keyed.push(Keyed::with_secret("gitlab", profile("gitlab"), "a-token-1"));
+    provider.push(Provider::with_private("standard-webhooks", profile("standard-webhooks")));
+    provider.push(Provider::with_secret("gitlab", profile("gitlab"), "a-token-1"));
     let own = OWN.iter().map(|(name, auth)| {
         let profile = Profile::parse(&own(name, auth)).unwrap_or_else(|error| panic!("{name}: {error}"));
-        Keyed::new(name, &profile)
+        Provider::new(name, &profile)
     });
-    keyed.into_iter().chain(own).map(receiver).collect()
+    provider.into_iter().chain(own).map(receiver).collect()
 }
 
 /// A source of ours or a shipped one.
-fn receiver(keyed: Keyed) -> Receiver {
-    Receiver::new(keyed, &OWN.map(|(name, auth)| (name.to_owned(), own(name, auth))))
+fn receiver(provider: Provider) -> InProcessSource {
+    InProcessSource::new(provider, &OWN.map(|(name, auth)| (name.to_owned(), own(name, auth))))
 }
 
 /// The source of a shipped profile.
-fn shipped(name: &str) -> Receiver {
-    receiver(Keyed::new(name, Profiles::shipped().get(name).expect("a profile")))
+fn shipped(name: &str) -> InProcessSource {
+    receiver(Provider::new(name, Profiles::shipped().get(name).expect("a profile")))
 }
 
-impl Receiver {
+impl InProcessSource {
     fn receive_now(&self, request: &Request) -> Result<Event, Refusal> {
         self.receive(request, Moment::from_unix(NOW))
     }
 
     fn sign(&self, id: Id<'_>) -> Request {
-        self.keyed.sign(id, None, Moment::from_unix(NOW)).unwrap_or_else(|error| panic!("{}: {error}", self.name()))
+        self.provider.sign(id, None, Moment::from_unix(NOW)).unwrap_or_else(|error| panic!("{}: {error}", self.name()))
     }
 
     fn name(&self) -> &str {
@@ -98,8 +98,8 @@ impl Receiver {
 
     /// Whether the id of its events is one that a provider gives: neither a digest, as of a batch, nor the token itself.
     fn has_ids(&self) -> bool {
-        let reference = &self.keyed.profile().event.id;
-        let proofs: Vec<_> = self.keyed.profile().schemes().filter_map(Scheme::place).collect();
+        let reference = &self.provider.profile().event.id;
+        let proofs: Vec<_> = self.provider.profile().schemes().filter_map(Scheme::place).collect();
         let first = if let Reference::First(several) = reference { several.first() } else { Some(reference) };
         !matches!(first, Some(Reference::Each(_) | Reference::BodyDigest | Reference::Unique))
             && !reference.places().iter().any(|place| proofs.contains(place))
@@ -135,8 +135,8 @@ fn a_secret_that_is_a_key_as_its_text_only_is_derived_from_by_both_sides() {
         let profile = own("derived", &auth);
         let parsed = Profile::parse(&profile).expect("a profile");
         for secret in ["no base64, 1", "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="] {
-            let keyed = Keyed::with_secret("derived", &parsed, secret);
-            let receiver = Receiver::new(keyed, &[("derived".to_owned(), profile.clone())]);
+            let provider = Provider::with_secret("derived", &parsed, secret);
+            let receiver = InProcessSource::new(provider, &[("derived".to_owned(), profile.clone())]);
             receiver.accepted(&receiver.sign(Id::Fresh(1)));
         }
     }
@@ -163,9 +163,9 @@ fn events_with_other_ids_are_other_events_and_those_with_the_same_id_the_same() 
 #[test]
 fn no_profile_takes_what_was_signed_with_another_key() {
     for receiver in all() {
-        let forged = receiver.keyed.forger().sign(Id::Fresh(1 << 20), None, Moment::from_unix(NOW)).expect("signed");
+        let forged = receiver.provider.forger().sign(Id::Fresh(1 << 20), None, Moment::from_unix(NOW)).expect("signed");
         let refusal = receiver.receive_now(&forged).expect_err(receiver.name());
-        let expected = match receiver.keyed.profile().auth.members.first().map(|member| &member.scheme) {
+        let expected = match receiver.provider.profile().auth.members.first().map(|member| &member.scheme) {
             Some(Scheme::Jwt(_)) => "token_signature",
             Some(Scheme::Token(_) | Scheme::Basic(_)) => "credential_mismatch",
             Some(Scheme::Signature(_)) if forged.headers.contains_key("x-gitlab-token") => "credential_mismatch",
@@ -179,7 +179,7 @@ fn no_profile_takes_what_was_signed_with_another_key() {
 fn no_profile_takes_a_body_with_one_byte_changed_that_is_signed() {
     let mut seen = 0;
     for receiver in all() {
-        let bound = receiver.keyed.profile().schemes().any(|scheme| match scheme {
+        let bound = receiver.provider.profile().schemes().any(|scheme| match scheme {
             Scheme::Signature(_) => scheme.signs_body() || receiver.name() == "paypal",
             Scheme::Jwt(jwt) => jwt.body.is_some(),
             Scheme::Token(_) | Scheme::Basic(_) => false,
@@ -193,7 +193,7 @@ fn no_profile_takes_a_body_with_one_byte_changed_that_is_signed() {
         body[at] = if body[at] == b'9' { b'8' } else { b'9' };
         request.body = Bytes::from(body);
         let refusal = receiver.receive_now(&request).expect_err(receiver.name());
-        let token = receiver.keyed.profile().schemes().any(|scheme| matches!(scheme, Scheme::Jwt(_)));
+        let token = receiver.provider.profile().schemes().any(|scheme| matches!(scheme, Scheme::Jwt(_)));
         let expected = if token { "token_body" } else { "signature_mismatch" };
         assert_eq!(refusal.row().reason, expected, "{}", receiver.name());
         seen += 1;
@@ -211,7 +211,7 @@ fn a_body_of_ones_own_is_sent_as_it_is() {
     ] {
         let receiver = shipped(name);
         let body = Bytes::from_static(body.as_bytes());
-        let request = receiver.keyed.sign(Id::Fresh(1), Some(&body), Moment::from_unix(NOW)).expect("signed");
+        let request = receiver.provider.sign(Id::Fresh(1), Some(&body), Moment::from_unix(NOW)).expect("signed");
         assert_eq!(request.body, body, "{name}");
         let event = receiver.accepted(&request);
         assert_eq!(id_of(&event) == "evt_mine", name == "stripe");
@@ -224,7 +224,7 @@ fn a_signature_that_stands_in_a_body_of_ones_own_is_all_that_changes_there() {
                 \"signature\":{\"token\":\"a8ce0edb2dd8301dee6c2405235584e45aa91d1e9f979f3de0\",\"timestamp\":\"1767348000\",\"signature\":\"\"}}";
     let receiver = shipped("mailgun");
     let given = Bytes::from_static(body.as_bytes());
-    let request = receiver.keyed.sign(Id::Fresh(1), Some(&given), Moment::from_unix(NOW)).expect("signed");
+    let request = receiver.provider.sign(Id::Fresh(1), Some(&given), Moment::from_unix(NOW)).expect("signed");
     let (before, after) = body.split_once("\"signature\":\"").expect("its place");
     let sent = std::str::from_utf8(&request.body).expect("UTF-8");
     assert!(sent.starts_with(before) && sent.ends_with(&after[1..]), "{sent}");
@@ -235,8 +235,8 @@ fn a_signature_that_stands_in_a_body_of_ones_own_is_all_that_changes_there() {
 fn what_a_body_of_ones_own_decides_cannot_be_asked_for_besides() {
     let sign = |name: &str, id: Id<'_>, body: &'static str| {
         let shipped = Profiles::shipped();
-        let keyed = Keyed::new(name, shipped.get(name).expect("a profile"));
-        keyed.sign(id, Some(&Bytes::from_static(body.as_bytes())), Moment::from_unix(NOW)).expect_err(name)
+        let provider = Provider::new(name, shipped.get(name).expect("a profile"));
+        provider.sign(id, Some(&Bytes::from_static(body.as_bytes())), Moment::from_unix(NOW)).expect_err(name)
     };
     for (name, id, body, says) in [
         ("stripe", Id::Asked("x"), r#"{"id":"1"}"#, "body /id"),
@@ -270,9 +270,9 @@ fn explained(case: &Case) -> (Result<Taken, Refusal>, String, bool) {
 fn what_was_tampered_with_is_explained_for_every_profile() {
     let now = Moment::from_unix(NOW);
     for receiver in all() {
-        let (name, keyed) = (receiver.name(), &receiver.keyed);
+        let (name, provider) = (receiver.name(), &receiver.provider);
         let request = receiver.sign(Id::Fresh(1 << 20));
-        let genuine = keyed.case(&request, now);
+        let genuine = provider.case(&request, now);
         let (verdict, ..) = explained(&genuine);
         assert!(matches!(verdict, Ok(Taken::Event { .. })), "{name}: {verdict:?}");
 
@@ -280,17 +280,17 @@ fn what_was_tampered_with_is_explained_for_every_profile() {
         tampered.body = [&request.body[..], b"\n"].concat().into();
         let mut named = Vec::new();
         if let Err(refusal) = receiver.receive_now(&tampered) {
-            let (verdict, cause, proven) = explained(&keyed.case(&tampered, now));
+            let (verdict, cause, proven) = explained(&provider.case(&tampered, now));
             assert_eq!(verdict.expect_err(name).row().reason, refusal.row().reason, "{name}");
             assert!(proven && cause.contains("line break at its end"), "{name}: {cause}");
             named.push("body");
         }
-        if let Some(secret) = keyed.secret() {
-            let forger = keyed.forger();
+        if let Some(secret) = provider.secret() {
+            let forger = provider.forger();
             let forged = forger.sign(Id::Fresh(1 << 20), None, now).expect("signed");
             let old_secrets = vec![Secret::new(forger.secret().expect("a secret")).expect("a secret")];
             let refusal = receiver.receive_now(&forged).expect_err(name);
-            let (verdict, cause, proven) = explained(&Case { old_secrets, ..keyed.case(&forged, now) });
+            let (verdict, cause, proven) = explained(&Case { old_secrets, ..provider.case(&forged, now) });
             assert_eq!(verdict.expect_err(name).row().reason, refusal.row().reason, "{name}");
             assert!(proven && cause.contains("old secret 1"), "{name}: {cause}");
             assert!(!cause.contains(secret), "{name}: {cause}");
@@ -298,8 +298,8 @@ fn what_was_tampered_with_is_explained_for_every_profile() {
         }
         // What is neither bound to the body nor to a shared secret names what it is for.
         for (param, says) in [("audience", "the token is for"), ("topic_arn", "/TopicArn"), ("email", "claim email")] {
-            if keyed.params.contains_key(param) {
-                let mut case = keyed.case(&request, now);
+            if provider.params.contains_key(param) {
+                let mut case = provider.case(&request, now);
                 case.params.insert(param.to_owned(), "another".to_owned());
                 let (verdict, cause, _) = explained(&case);
                 assert!(verdict.is_err() && cause.contains(says), "{name}: {cause}");

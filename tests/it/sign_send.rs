@@ -8,14 +8,14 @@ use doorward::profile::Profiles;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::Keyed;
-use crate::harness::SECRET;
-use crate::harness::Upstream;
-use crate::harness::doorward;
 use crate::harness::free_port;
-use crate::harness::hmac_hex;
+use crate::harness::gateway::Gateway;
+use crate::harness::gateway::doorward;
+use crate::harness::provider::SECRET;
+use crate::harness::provider::any_profile::Provider;
+use crate::harness::provider::github::Github;
+use crate::harness::provider::signing::hmac_hex;
+use crate::harness::upstream::Upstream;
 
 /// One profile for each scheme, and for each place that a proof can stand in.
 const SCHEMES: [&str; 12] = [
@@ -34,26 +34,26 @@ const SCHEMES: [&str; 12] = [
 ];
 
 /// The options that name a provider's keys and parameters.
-fn options(keyed: &Keyed, folder: &Path) -> Vec<String> {
+fn options(provider: &Provider, folder: &Path) -> Vec<String> {
     let mut options = Vec::new();
     let mut add = |name: &str, value: String| options.extend([name.to_owned(), value]);
-    if let Some(secret) = keyed.secret() {
+    if let Some(secret) = provider.secret() {
         add("--secret", format!("plain:{secret}"));
     }
-    if let Some(pem) = keyed.private_pem() {
+    if let Some(pem) = provider.private_pem() {
         let file = folder.join("key.pem");
         std::fs::write(&file, pem).expect("a key");
         add("--key", file.display().to_string());
     }
-    if let Some(url) = &keyed.certificate_url {
+    if let Some(url) = &provider.certificate_url {
         add("--certificate-url", url.clone());
     }
-    keyed.params.iter().for_each(|(name, value)| add("--param", format!("{name}={value}")));
+    provider.params.iter().for_each(|(name, value)| add("--param", format!("{name}={value}")));
     options
 }
 
-fn keyed(name: &str) -> Keyed {
-    Keyed::new(name, Profiles::shipped().get(name).expect("a profile"))
+fn provider(name: &str) -> Provider {
+    Provider::new(name, Profiles::shipped().get(name).expect("a profile"))
 }
 
 fn run(command: &mut Command) -> Output {
@@ -71,12 +71,12 @@ fn folder() -> TempDir {
 #[test]
 fn what_is_sent_is_taken_once_under_every_scheme() {
     for name in SCHEMES {
-        let (folder, upstream, keyed) = (folder(), Upstream::start(), keyed(name));
-        let gateway = Gateway::start(&keyed.source(&upstream.url()));
+        let (folder, upstream, provider) = (folder(), Upstream::start(), provider(name));
+        let gateway = Gateway::start(&provider.source(&upstream.url()));
         let to = format!("http://{}/webhooks/{name}", gateway.address());
         let send = |more: &[&str]| {
             let mut command = doorward();
-            command.args(["send", "--profile", name, "--to", &to]).args(options(&keyed, folder.path())).args(more);
+            command.args(["send", "--profile", name, "--to", &to]).args(options(&provider, folder.path())).args(more);
             let output = run(&mut command);
             assert_eq!(output.status.code(), Some(0), "{name}: {}{}", text(&output.stdout), text(&output.stderr));
         };
@@ -121,7 +121,7 @@ fn the_request_its_status_and_the_answer_are_printed() {
 #[test]
 fn an_address_that_is_signed_is_the_one_that_is_sent_to() {
     for name in ["twilio", "hubspot", "square", "trello"] {
-        let (folder, upstream, mut keyed) = (folder(), Upstream::start(), keyed(name));
+        let (folder, upstream, mut provider) = (folder(), Upstream::start(), provider(name));
         let listen = format!("127.0.0.1:{}", free_port());
         let address = format!("http://{listen}/webhooks/{name}");
         // Twilio signs the query as it comes, the others the address as it was registered.
@@ -129,11 +129,11 @@ fn an_address_that_is_signed_is_the_one_that_is_sent_to() {
             "twilio" => (address.clone(), format!("{address}?a=b%20c&d")),
             _ => (format!("{address}?a=b"), format!("{address}?a=b")),
         };
-        keyed.params.insert("url".to_owned(), registered);
-        let _gateway = Gateway::start(&format!("server.listen = \"{listen}\"\n{}", keyed.source(&upstream.url())));
-        keyed.params.remove("url");
+        provider.params.insert("url".to_owned(), registered);
+        let _gateway = Gateway::start(&format!("server.listen = \"{listen}\"\n{}", provider.source(&upstream.url())));
+        provider.params.remove("url");
         let output =
-            run(doorward().args(["send", "--profile", name, "--to", &to]).args(options(&keyed, folder.path())));
+            run(doorward().args(["send", "--profile", name, "--to", &to]).args(options(&provider, folder.path())));
         assert_eq!(output.status.code(), Some(0), "{name}: {}{}", text(&output.stdout), text(&output.stderr));
         assert_eq!(upstream.received().len(), 1);
     }
@@ -240,7 +240,7 @@ fn a_query_that_is_part_of_the_proof_is_named() {
 
 #[test]
 fn a_throw_away_key_comes_with_what_the_source_has_to_know() {
-    let params = |name| keyed(name).params.into_iter();
+    let params = |name| provider(name).params.into_iter();
     for (name, kind) in [
         ("discord", "secrets"),
         ("sendgrid", "secrets"),

@@ -9,11 +9,11 @@ use socket2::Domain;
 use socket2::Socket;
 use socket2::Type;
 
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::Upstream;
-use crate::harness::connect;
-use crate::harness::receive;
+use crate::harness::gateway::Gateway;
+use crate::harness::http::connect;
+use crate::harness::http::receive;
+use crate::harness::provider::github::Github;
+use crate::harness::upstream::Upstream;
 
 /// There is one place, and it is lost to a slow sender after half a second.
 const HURRIED: &str = "[server]\nworkers = 1\nmax_connections = 1\nheader_timeout = \"500ms\"\nidle_timeout = \"500ms\"\n\

@@ -6,12 +6,12 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 
 use crate::events::said;
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::TOKEN;
-use crate::harness::doorward;
-use crate::harness::picky;
-use crate::harness::steerable;
+use crate::harness::gateway::Gateway;
+use crate::harness::gateway::api::TOKEN;
+use crate::harness::gateway::api::queue_with_api;
+use crate::harness::gateway::doorward;
+use crate::harness::provider::github::Github;
+use crate::harness::upstream::Upstream;
 use crate::harness::wait_until;
 
 fn run(arguments: &[&str]) -> Output {
@@ -36,8 +36,8 @@ fn complained(output: &Output) -> String {
 
 #[test]
 fn a_gateway_is_started_on_a_copy_that_was_made_under_load() {
-    let upstream = picky();
-    let gateway = Gateway::start(&steerable(&upstream.url()));
+    let upstream = Upstream::deciding_by_id();
+    let gateway = Gateway::start(&queue_with_api(&upstream.url()));
     let before: Vec<_> = (0..50).map(|at| format!("dead-before-{at}")).collect();
     gateway.take(&before.iter().map(String::as_str).collect::<Vec<_>>());
     gateway.wait_for_events("dead", before.len());
@@ -62,7 +62,7 @@ fn a_gateway_is_started_on_a_copy_that_was_made_under_load() {
     drop(gateway);
     let checked = said(&run(&["check", shown(&copy)]));
     assert!(checked.ends_with(&format!("{}: good\n", copy.display())), "{checked}");
-    let restored = Gateway::start_in(folder, &steerable(&upstream.url()));
+    let restored = Gateway::start_in(folder, &queue_with_api(&upstream.url()));
     restored.wait_for_events("dead", before.len());
     assert_eq!(Github::delivery("dead-before-1", "again").send(restored.address()).status, 200);
     assert_eq!(restored.events("id=dead-before-1").len(), 1, "it is known");
@@ -70,8 +70,8 @@ fn a_gateway_is_started_on_a_copy_that_was_made_under_load() {
 
 #[test]
 fn a_damaged_file_is_told_and_recovered() {
-    let upstream = picky();
-    let gateway = Gateway::start(&steerable(&upstream.url()));
+    let upstream = Upstream::deciding_by_id();
+    let gateway = Gateway::start(&queue_with_api(&upstream.url()));
     gateway.take(&["dead-1", "dead-2", "fine-1"]);
     gateway.wait_for_events("dead", 2);
     gateway.wait_for_events("delivered", 1);
@@ -86,7 +86,7 @@ fn a_damaged_file_is_told_and_recovered() {
 
     let damaged = folder.path().join("store.db.damaged-20260102T030405Z");
     std::fs::rename(&path, &damaged).expect("set aside");
-    let gateway = Gateway::start_in(folder, &steerable(&upstream.url()));
+    let gateway = Gateway::start_in(folder, &queue_with_api(&upstream.url()));
     assert_eq!(gateway.events("limit=10").len(), 0);
     let wrong = complained(&ask(&gateway, "recover", "store.db.damaged-7"));
     assert!(wrong.contains("No such file"), "{wrong}");
@@ -109,8 +109,8 @@ fn a_damaged_file_is_told_and_recovered() {
 
 #[test]
 fn a_file_that_is_removed_under_a_gateway_takes_no_more_events_until_it_is_back() {
-    let upstream = picky();
-    let gateway = Gateway::start(&steerable(&upstream.url()));
+    let upstream = Upstream::deciding_by_id();
+    let gateway = Gateway::start(&queue_with_api(&upstream.url()));
     gateway.take(&["fine-1"]);
     let (file, elsewhere) = (gateway.folder().join("store.db"), gateway.folder().join("elsewhere.db"));
     std::fs::rename(&file, &elsewhere).expect("renamed");

@@ -5,14 +5,14 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::net::TcpStream;
 
-use crate::harness::Delivery;
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::Reply;
-use crate::harness::Upstream;
-use crate::harness::connect;
-use crate::harness::exchange;
-use crate::harness::receive;
+use crate::harness::gateway::Gateway;
+use crate::harness::http::connect;
+use crate::harness::http::exchange;
+use crate::harness::http::receive;
+use crate::harness::provider::delivery::Delivery;
+use crate::harness::provider::github::Github;
+use crate::harness::upstream::Reply;
+use crate::harness::upstream::Upstream;
 use crate::harness::wait_until;
 
 #[test]

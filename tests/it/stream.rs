@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use crate::harness::Delivery;
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::Redis;
-use crate::harness::connect;
+use crate::harness::gateway::Gateway;
+use crate::harness::http::connect;
+use crate::harness::provider::delivery::Delivery;
+use crate::harness::provider::github::Github;
+use crate::harness::redis::Redis;
 use crate::harness::wait_until;
 
 const RECEIVED: &str = r#"{"received":true}"#;

@@ -7,13 +7,13 @@ use std::time::Duration;
 use doorward::base::limits::Limits;
 use doorward::base::supervisor::Task;
 
-use crate::harness::Github;
-use crate::harness::Inside;
-use crate::harness::Issuer;
-use crate::harness::Redis;
-use crate::harness::Reply;
-use crate::harness::Upstream;
-use crate::harness::connect;
+use crate::harness::gateway::in_process::InProcessGateway;
+use crate::harness::http::connect;
+use crate::harness::provider::github::Github;
+use crate::harness::provider::issuer::Issuer;
+use crate::harness::redis::Redis;
+use crate::harness::upstream::Reply;
+use crate::harness::upstream::Upstream;
 use crate::harness::wait_until;
 use crate::queue::QUEUED;
 
@@ -29,7 +29,7 @@ fn sections(upstream: &Upstream) -> String {
 
 /// Sends an event to each source, and waits until the upstream has both.
 #[track_caller]
-fn assert_delivers(gateway: &Inside, upstream: &Upstream, name: &str) {
+fn assert_delivers(gateway: &InProcessGateway, upstream: &Upstream, name: &str) {
     let (queued, sync) = (format!("queued-{name}"), format!("sync-{name}"));
     assert_eq!(Github::delivery(&queued, queued.as_str()).send(gateway.address()).text(), QUEUED, "{name}");
     assert_eq!(Github::delivery(&sync, sync.as_str()).to(SYNC).send(gateway.address()).status, 200, "{name}");
@@ -53,7 +53,7 @@ fn each_kind_of_task_that_panics_is_started_again_and_the_gateway_goes_on() {
     // Each frame of the log is moved into the file, so that the thread that does it runs.
     let mut limits = Limits::default();
     limits.sqlite.checkpoint_frames = 1;
-    let gateway = Inside::start(&format!("{tokens}{}", sections(&upstream)), limits);
+    let gateway = InProcessGateway::start(&format!("{tokens}{}", sections(&upstream)), limits);
     assert_delivers(&gateway, &upstream, "before");
     for task in [
         Task::Worker,
@@ -84,7 +84,7 @@ fn each_kind_of_task_on_redis_that_panics_is_started_again_and_the_gateway_goes_
     let (upstream, redis) = (Upstream::start(), Redis::with(&["--appendonly", "yes", "--appendfsync", "always"]));
     let store = format!("url = \"{}\"\ndurability = \"aof\"\ntimeout = \"5s\"", redis.url());
     let sections = sections(&upstream).replace("url = \"sqlite:FOLDER/store.db\"", &store);
-    let gateway = Inside::start(&sections, Limits::default());
+    let gateway = InProcessGateway::start(&sections, Limits::default());
     assert_delivers(&gateway, &upstream, "before");
     for task in [
         Task::RedisConnection,
@@ -109,7 +109,7 @@ fn a_thread_without_a_heartbeat_makes_the_gateway_not_ready_and_then_not_live() 
         limits.supervision.beat_every = Duration::from_secs(3600);
         limits.supervision.late = Duration::from_millis(late);
         limits.supervision.stuck = Duration::from_millis(stuck);
-        let gateway = Inside::start(&sections(&upstream), limits);
+        let gateway = InProcessGateway::start(&sections(&upstream), limits);
         wait_until(failing, || gateway.admin(failing).status == 503);
         let text = gateway.admin(failing).text();
         assert!(text.contains("worker has not moved"), "{text}");
@@ -120,7 +120,7 @@ fn a_thread_without_a_heartbeat_makes_the_gateway_not_ready_and_then_not_live() 
 #[test]
 fn a_connection_whose_task_panics_is_closed_and_others_are_served() {
     let upstream = Upstream::start();
-    let gateway = Inside::start(&sections(&upstream), Limits::default());
+    let gateway = InProcessGateway::start(&sections(&upstream), Limits::default());
     let _open = connect(gateway.address());
     wait_until("the connection", || gateway.metric("doorward_open_connections") == 1.0);
     gateway.inject_panic(Task::Connection);
@@ -134,7 +134,7 @@ fn a_connection_whose_task_panics_is_closed_and_others_are_served() {
 #[test]
 fn an_attempt_that_panics_is_one_that_failed_and_its_event_is_delivered_by_the_next() {
     let upstream = Upstream::start();
-    let gateway = Inside::start(&sections(&upstream), Limits::default());
+    let gateway = InProcessGateway::start(&sections(&upstream), Limits::default());
     gateway.inject_panic(Task::Attempt);
     assert_eq!(Github::delivery("one", "1").send(gateway.address()).text(), QUEUED);
     upstream.wait_for(1);
@@ -152,7 +152,7 @@ fn an_attempt_that_panics_is_one_that_failed_and_its_event_is_delivered_by_the_n
 #[test]
 fn what_a_dispatcher_that_dies_has_in_hand_is_delivered_once_and_what_its_thread_had_is_delivered_again() {
     let upstream = Upstream::with(|number, _| if number < 2 { Reply::Hold } else { Reply::Status(200, "") });
-    let gateway = Inside::start(&sections(&upstream), Limits::default());
+    let gateway = InProcessGateway::start(&sections(&upstream), Limits::default());
     for id in ["one", "two"] {
         assert_eq!(Github::delivery(id, id).send(gateway.address()).text(), QUEUED);
     }
@@ -171,7 +171,7 @@ fn what_a_dispatcher_that_dies_has_in_hand_is_delivered_once_and_what_its_thread
 #[test]
 fn a_task_that_dies_again_within_a_minute_stays_dead_and_livez_says_which() {
     let upstream = Upstream::start();
-    let gateway = Inside::start(&sections(&upstream), Limits::default());
+    let gateway = InProcessGateway::start(&sections(&upstream), Limits::default());
     gateway.restart_by_panic(Task::SqliteWriter);
     assert_delivers(&gateway, &upstream, "between");
     gateway.inject_panic(Task::SqliteWriter);

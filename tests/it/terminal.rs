@@ -10,15 +10,15 @@ use serde_json::Value;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::harness::Gateway;
-use crate::harness::Reply;
-use crate::harness::SECRET;
-use crate::harness::TOKEN;
-use crate::harness::Upstream;
-use crate::harness::connect;
-use crate::harness::doorward;
 use crate::harness::free_port;
-use crate::harness::offergrid_signed;
+use crate::harness::gateway::Gateway;
+use crate::harness::gateway::api::TOKEN;
+use crate::harness::gateway::doorward;
+use crate::harness::http::connect;
+use crate::harness::provider::SECRET;
+use crate::harness::provider::offergrid::offergrid_signed;
+use crate::harness::upstream::Reply;
+use crate::harness::upstream::Upstream;
 use crate::harness::wait_until;
 
 /// Colours, a title, C1, a bell, text that runs backwards, what has no width, and a line that is none of ours.

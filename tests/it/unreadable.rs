@@ -1,9 +1,9 @@
 //! Queued messages that cannot be read: each is a dead letter, and those behind it are delivered.
 
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::Redis;
-use crate::harness::Upstream;
+use crate::harness::gateway::Gateway;
+use crate::harness::provider::github::Github;
+use crate::harness::redis::Redis;
+use crate::harness::upstream::Upstream;
 use crate::harness::wait_until;
 use crate::queue::QUEUED;
 use crate::queue_redis;

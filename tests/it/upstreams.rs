@@ -1,6 +1,5 @@
 //! Upstreams that fail: what the sender is told, and that the provider's next attempt gets through.
 
-use std::io::BufReader;
 use std::io::Read as _;
 use std::io::Write as _;
 use std::net::Ipv4Addr;
@@ -14,14 +13,14 @@ use socket2::Domain;
 use socket2::Socket;
 use socket2::Type;
 
-use crate::harness::Answer;
-use crate::harness::Delivery;
-use crate::harness::Gateway;
-use crate::harness::Github;
-use crate::harness::Reply;
-use crate::harness::SECRET;
-use crate::harness::Upstream;
-use crate::harness::raw_upstream;
+use crate::harness::gateway::Gateway;
+use crate::harness::http::Answer;
+use crate::harness::provider::SECRET;
+use crate::harness::provider::delivery::Delivery;
+use crate::harness::provider::github::Github;
+use crate::harness::upstream::Reply;
+use crate::harness::upstream::Upstream;
+use crate::harness::upstream::raw_upstream;
 use crate::harness::wait_for;
 use crate::harness::wait_until;
 

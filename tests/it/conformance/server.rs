@@ -2,11 +2,11 @@
 
 use doorward::base::time::Moment;
 
-use crate::harness::Faults;
-use crate::harness::Proxy;
-use crate::harness::Redis;
+use crate::harness::fault::proxy::Proxy;
+use crate::harness::fault::system_calls::Faults;
 use crate::harness::free_port;
-use crate::harness::join_cluster;
+use crate::harness::redis::Redis;
+use crate::harness::redis::cluster::join_cluster;
 
 pub struct Server {
     pub nodes: Vec<Redis>,

@@ -4,6 +4,11 @@ use std::io;
 use std::io::BufRead;
 use std::io::BufReader;
 use std::io::Read;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::net::TcpStream;
+
+use crate::harness::PATIENCE;
 
 /// A message: its first line, its headers in order, its body.
 #[derive(Debug, Clone, Default)]
@@ -96,4 +101,27 @@ impl From<Message> for Answer {
         let status = message.start.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status line");
         Self { status, headers: message.headers, body: message.body }
     }
+}
+
+/// A connection that fails rather than wait for ever.
+pub fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_nodelay(true).expect("no delay");
+    stream
+}
+
+/// Sends bytes on a connection of their own and reads the answer.
+#[track_caller]
+pub fn exchange(address: SocketAddr, request: &[u8]) -> Answer {
+    let mut stream = connect(address);
+    // Whoever refuses early may stop reading; its answer counts.
+    drop(stream.write_all(request));
+    receive(&stream)
+}
+
+/// Waits for the answer to what was sent.
+#[track_caller]
+pub fn receive(stream: &TcpStream) -> Answer {
+    Message::read(&mut BufReader::new(stream)).expect("an answer").expect("an answer before the end").into()
 }

@@ -21,13 +21,13 @@ use hmac::KeyInit as _;
 use hmac::Mac as _;
 use sha2::Sha256;
 
-use super::Answer;
-use super::Delivery;
-use super::Github;
-use super::Message;
-use super::SECRET;
-use super::raw_upstream;
-use super::wait_until;
+use crate::harness::http::Answer;
+use crate::harness::http::Message;
+use crate::harness::provider::SECRET;
+use crate::harness::provider::delivery::Delivery;
+use crate::harness::provider::github::Github;
+use crate::harness::upstream::raw_upstream;
+use crate::harness::wait_until;
 
 /// How long it may take until the app notes what was sent to it, on a machine that is busy.
 const NOTED: Duration = Duration::from_millis(500);

@@ -4,15 +4,15 @@ use doorward::base::time::Moment;
 use serde_json::Value;
 use serde_json::json;
 
-use super::Delivery;
-use super::Gateway;
-use super::Message;
-use super::Reply;
-use super::Upstream;
-use super::recorded;
-use super::request;
-use super::shipped;
-use super::signing;
+use crate::harness::recorded;
+use crate::harness::gateway::Gateway;
+use crate::harness::gateway::one_source::start_shipped;
+use crate::harness::http::Message;
+use crate::harness::provider::delivery::Delivery;
+use crate::harness::provider::delivery::request;
+use crate::harness::provider::signing;
+use crate::harness::upstream::Reply;
+use crate::harness::upstream::Upstream;
 
 const TOPIC: &str = "arn:aws:sns:us-west-2:123456789012:MyTopic";
 /// Where the certificate of the recorded deliveries lies, which is for the key `rsa-a`.
@@ -37,7 +37,7 @@ impl Sns {
 
     /// A gateway that takes its messages.
     pub fn gateway(&self) -> (Gateway, Upstream) {
-        shipped("aws-sns", &Self::lines(&self.0.address().to_string()))
+        start_shipped("aws-sns", &Self::lines(&self.0.address().to_string()))
     }
 
     /// What a source says that takes certificates from these hosts.

@@ -1,4 +1,4 @@
-//! A source for any profile, with throw-away keys, and the provider that has the other halves.
+//! A provider for any profile, with throw-away keys, and the source that knows the other halves of them.
 
 use std::collections::BTreeMap;
 
@@ -25,11 +25,11 @@ use doorward::sign::PrivateKey;
 use doorward::sign::Public;
 use doorward::sign::Request;
 
-use super::Files;
-use super::Issuer;
+use crate::harness::provider::issuer::Issuer;
+use crate::harness::upstream::files::FileServer;
 
-/// The keys of one source.
-pub struct Keyed {
+/// A provider, its keys, and what its source knows of them.
+pub struct Provider {
     name: String,
     profile: Profile,
     /// What the provider signs with.
@@ -40,11 +40,11 @@ pub struct Keyed {
     pub params: BTreeMap<String, String>,
     pub certificate_url: Option<String>,
     /// They publish what a source fetches, as long as this lives.
-    _files: Option<Files>,
+    _files: Option<FileServer>,
     _issuer: Option<Issuer>,
 }
 
-impl Keyed {
+impl Provider {
     /// Keys for the first scheme of a shared secret, or else a private key.
     pub fn new(name: &str, profile: &Profile) -> Self {
         let form = profile.auth.members.iter().find(|member| Kind::of(&member.scheme).is_none());
@@ -72,7 +72,7 @@ impl Keyed {
             "issuer" => "https://issuer.example".to_owned(),
             name => format!("the-{name}"),
         };
-        let mut keyed = Self {
+        let mut provider = Self {
             name: name.to_owned(),
             profile: profile.clone(),
             known: secrets.clone(),
@@ -83,23 +83,23 @@ impl Keyed {
             _files: None,
             _issuer: None,
         };
-        match keyed.private.as_ref().map(|key| key.public(profile).expect("a public half")) {
-            Some(Public::Secret(text)) => keyed.known.push(text),
+        match provider.private.as_ref().map(|key| key.public(profile).expect("a public half")) {
+            Some(Public::Secret(text)) => provider.known.push(text),
             Some(Public::KeySet(set)) => {
                 let issuer = Issuer::publishing(&serde_json::from_str(&set).expect("a JWK set"));
-                keyed.params.insert("jwks_url".to_owned(), issuer.url());
-                keyed._issuer = Some(issuer);
+                provider.params.insert("jwks_url".to_owned(), issuer.url());
+                provider._issuer = Some(issuer);
             }
             Some(Public::Certificate(pem)) => {
                 let path = certificate_path(profile);
-                let files = Files::serving([(path.clone(), pem)].into_iter().collect());
-                keyed.params.insert("certificate_hosts".to_owned(), files.address());
-                keyed.certificate_url = Some(format!("http://{}{path}", files.address()));
-                keyed._files = Some(files);
+                let files = FileServer::serving([(path.clone(), pem)].into_iter().collect());
+                provider.params.insert("certificate_hosts".to_owned(), files.address());
+                provider.certificate_url = Some(format!("http://{}{path}", files.address()));
+                provider._files = Some(files);
             }
             None => {}
         }
-        keyed
+        provider
     }
 
     /// Somebody who knows everything but the key.

@@ -1,5 +1,7 @@
 //! An upstream that remembers what it received and behaves as told.
 
+pub mod files;
+
 use std::io::BufReader;
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -16,9 +18,9 @@ use socket2::Domain;
 use socket2::Socket;
 use socket2::Type;
 
-use super::free_port;
-use super::http::Message;
-use super::wait_until;
+use crate::harness::free_port;
+use crate::harness::http::Message;
+use crate::harness::wait_until;
 
 /// What the upstream does with a request.
 #[derive(Debug, Clone)]
@@ -62,6 +64,15 @@ impl Upstream {
     /// Behaves as told for each request; the number counts requests from 0.
     pub fn with(behave: impl Fn(usize, &Message) -> Reply + Send + Sync + 'static) -> Self {
         Self::at(SocketAddr::from(([127, 0, 0, 1], 0)), behave)
+    }
+
+    /// Refuses for good what is called `dead…`, for now what is called `later…`, and takes the rest.
+    pub fn deciding_by_id() -> Self {
+        Self::with(|_, message| match message.header("doorward-event-id").unwrap_or_default() {
+            id if id.starts_with("dead") => Reply::Status(422, "no such order"),
+            id if id.starts_with("later") => Reply::Status(500, "later"),
+            _ => Reply::Status(200, ""),
+        })
     }
 
     /// An address where nobody listens, until [`Self::at`] does.

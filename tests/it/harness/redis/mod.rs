@@ -1,5 +1,8 @@
 //! A Redis server of its own for each test.
 
+pub mod cluster;
+pub mod sentinel;
+
 use std::collections::HashMap;
 use std::process::Child;
 use std::process::Command;
@@ -8,10 +11,10 @@ use std::thread::JoinHandle;
 
 use tempfile::TempDir;
 
-use super::Faults;
-use super::free_port;
-use super::wait_for;
-use super::wait_until;
+use crate::harness::fault::system_calls::Faults;
+use crate::harness::free_port;
+use crate::harness::wait_for;
+use crate::harness::wait_until;
 
 /// A server that is killed when dropped.
 pub struct Redis {

@@ -1,5 +1,10 @@
 //! The gateway as a process of its own.
 
+pub mod api;
+pub mod in_process;
+pub mod one_source;
+pub mod source;
+
 use std::collections::HashMap;
 use std::io::BufRead as _;
 use std::io::BufReader;
@@ -16,10 +21,10 @@ use std::time::Instant;
 
 use tempfile::TempDir;
 
-use super::Answer;
-use super::PATIENCE;
-use super::exchange;
-use super::wait_for;
+use crate::harness::PATIENCE;
+use crate::harness::http::Answer;
+use crate::harness::http::exchange;
+use crate::harness::wait_for;
 
 /// The command under test, without the environment of whoever runs the tests.
 pub fn doorward() -> Command {
@@ -199,6 +204,16 @@ impl Gateway {
             .map(|line| line.rsplit_once(' ').expect("a value"))
             .map(|(name, value)| (name.to_owned(), value.parse().expect("a number")))
             .collect()
+    }
+
+    /// How many requests of a source ended so.
+    pub fn outcomes(&self, source: &str, outcome: &str) -> f64 {
+        self.metric(&format!("doorward_requests_total{{outcome=\"{outcome}\",source=\"{source}\"}}"))
+    }
+
+    /// How many requests of a source were refused for this.
+    pub fn refusals(&self, source: &str, reason: &str) -> f64 {
+        self.metric(&format!("doorward_refusals_total{{reason=\"{reason}\",source=\"{source}\"}}"))
     }
 
     /// What has been logged so far.

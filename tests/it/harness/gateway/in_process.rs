@@ -11,14 +11,14 @@ use doorward::server::Server;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
-use super::Answer;
-use super::TOKEN;
-use super::exchange;
-use super::gateway::complete;
-use super::wait_until;
+use crate::harness::gateway::api::TOKEN;
+use crate::harness::gateway::complete;
+use crate::harness::http::Answer;
+use crate::harness::http::exchange;
+use crate::harness::wait_until;
 
 /// A running gateway. It is stopped when dropped.
-pub struct Inside {
+pub struct InProcessGateway {
     listen: SocketAddr,
     admin: SocketAddr,
     supervisor: Supervisor,
@@ -27,7 +27,7 @@ pub struct Inside {
     _folder: TempDir,
 }
 
-impl Inside {
+impl InProcessGateway {
     /// Starts a gateway with these sections, in which `FOLDER` is a folder of its own.
     pub fn start(sections: &str, limits: Limits) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
@@ -93,7 +93,7 @@ impl Inside {
     }
 }
 
-impl Drop for Inside {
+impl Drop for InProcessGateway {
     fn drop(&mut self) {
         drop(self.stop.take());
         drop(self.thread.take().map(JoinHandle::join));

@@ -2,28 +2,17 @@
 
 use serde_json::Value;
 
-use super::Answer;
-use super::Gateway;
-use super::Github;
-use super::Reply;
-use super::Upstream;
-use super::exchange;
-use super::wait_until;
+use crate::harness::gateway::Gateway;
+use crate::harness::http::Answer;
+use crate::harness::http::exchange;
+use crate::harness::provider::github::Github;
+use crate::harness::wait_until;
 
 /// The token of the gateways in these tests.
 pub const TOKEN: &str = "a-token-for-the-operators";
 
-/// An upstream that refuses for good what is called `dead…`, for now what is called `later…`, and takes the rest.
-pub fn picky() -> Upstream {
-    Upstream::with(|_, message| match message.header("doorward-event-id").unwrap_or_default() {
-        id if id.starts_with("dead") => Reply::Status(422, "no such order"),
-        id if id.starts_with("later") => Reply::Status(500, "later"),
-        _ => Reply::Status(200, ""),
-    })
-}
-
 /// A GitHub source with a queue, whose events wait for long after their first attempt, and an API with the token.
-pub fn steerable(upstream: &str) -> String {
+pub fn queue_with_api(upstream: &str) -> String {
     let source =
         Github::delivering(&format!("queue = {{ url = \"{upstream}\", backoff = \"24h\", max_backoff = \"24h\" }}"));
     format!("{source}[store]\nurl = \"sqlite:store.db\"\n[admin]\ntoken = \"plain:{TOKEN}\"\n")

@@ -5,15 +5,15 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::Gateway;
+use crate::harness::gateway::Gateway;
 
-/// Switches for the faults of one gateway. What does it is `faults.c`.
+/// Switches for the faults of one gateway. What does it is `system_calls.c`.
 pub struct Faults(TempDir);
 
 impl Faults {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/harness/faults.c");
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/harness/fault/system_calls.c");
         let compiled = Command::new("cc")
             .args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"])
             .arg(folder.path().join("faults.so"))

@@ -13,28 +13,28 @@ use doorward::source::Source;
 use doorward::source::refusal::Refusal;
 use doorward::verify::identity::Event;
 
-use super::Keyed;
+use crate::harness::provider::any_profile::Provider;
 
 /// A source and its provider.
-pub struct Receiver {
-    pub keyed: Keyed,
+pub struct InProcessSource {
+    pub provider: Provider,
     pub source: Arc<Source>,
     settings: Settings,
 }
 
-impl Receiver {
+impl InProcessSource {
     /// A source with a shipped profile, or with one of these, by name and text.
-    pub fn new(keyed: Keyed, own: &[(String, String)]) -> Self {
+    pub fn new(provider: Provider, own: &[(String, String)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         for (name, text) in own {
             std::fs::write(folder.path().join(format!("{name}.toml")), text).expect("a profile");
         }
-        let config = format!("profiles = '{}'\n{}", folder.path().display(), keyed.source("http://127.0.0.1:9/"));
+        let config = format!("profiles = '{}'\n{}", folder.path().display(), provider.source("http://127.0.0.1:9/"));
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), config).expect("a configuration");
         let settings = Settings::load(file.path()).unwrap_or_else(|problems| panic!("{problems}"));
         let source = Arc::clone(settings.sources.first().expect("a source"));
-        Self { keyed, source, settings }
+        Self { provider, source, settings }
     }
 
     /// What becomes of a request that comes at this moment.

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::Reply;
-use super::Upstream;
+use crate::harness::upstream::Reply;
+use crate::harness::upstream::Upstream;
 
 /// The server.
-pub struct Files(Upstream);
+pub struct FileServer(Upstream);
 
-impl Files {
+impl FileServer {
     /// Answers requests for these paths with these texts, and others with 404.
     pub fn serving(files: BTreeMap<String, String>) -> Self {
         Self(Upstream::with(move |_, request| {

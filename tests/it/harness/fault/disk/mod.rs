@@ -15,10 +15,10 @@ use tempfile::TempDir;
 
 use self::image::Folder;
 use self::image::Image;
-use super::Gateway;
-use super::PATIENCE;
-use super::Random;
-use super::wait_until;
+use crate::harness::PATIENCE;
+use crate::harness::gateway::Gateway;
+use crate::harness::random::Random;
+use crate::harness::wait_until;
 
 /// The file systems that most disks of servers have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

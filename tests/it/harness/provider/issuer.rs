@@ -8,10 +8,10 @@ use jsonwebtoken::EncodingKey;
 use jsonwebtoken::Header;
 use serde_json::Value;
 
-use super::Message;
-use super::Reply;
-use super::Upstream;
-use super::recorded;
+use crate::harness::recorded;
+use crate::harness::http::Message;
+use crate::harness::upstream::Reply;
+use crate::harness::upstream::Upstream;
 
 /// The issuer, as a server.
 pub struct Issuer {

@@ -1,4 +1,5 @@
-//! Signatures of senders, with throw-away keys of `tests/fixtures/keys`.
+//! Signatures of providers, with throw-away keys of `tests/fixtures/keys`. They are made with cryptographic libraries alone, and not
+//! by the code under test.
 
 use aws_lc_rs::encoding::AsDer as _;
 use aws_lc_rs::encoding::PublicKeyX509Der;
@@ -21,6 +22,13 @@ pub fn hmac_sha256(key: &[u8], message: &[u8]) -> Vec<u8> {
     let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(key).expect("a key");
     mac.update(message);
     mac.finalize().into_bytes().to_vec()
+}
+
+/// HMAC-SHA256 of the pieces, in hexadecimal.
+pub fn hmac_hex(secret: &str, pieces: &[&[u8]]) -> String {
+    let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes()).expect("a key");
+    pieces.iter().for_each(|piece| mac.update(piece));
+    const_hex::encode(mac.finalize().into_bytes())
 }
 
 pub fn hmac_sha1(key: &[u8], message: &[u8]) -> Vec<u8> {
