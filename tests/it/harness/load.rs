@@ -21,6 +21,8 @@ use hmac::KeyInit as _;
 use hmac::Mac as _;
 use sha2::Sha256;
 
+use crate::harness::gateway::Gateway;
+use crate::harness::gateway::queue::DUPLICATE;
 use crate::harness::http::Answer;
 use crate::harness::http::Message;
 use crate::harness::provider::SECRET;
@@ -281,4 +283,11 @@ impl Sink {
         }
         repeated
     }
+}
+
+/// Sends some of these again; those that the gateway does not know.
+pub fn forgotten(gateway: &Gateway, acknowledged: &[Acknowledged]) -> Vec<String> {
+    let step = acknowledged.len() / 300 + 1;
+    let ids = acknowledged.iter().rev().step_by(step).map(|event| event.id.clone());
+    ids.filter(|id| event(id).send(gateway.address()).text() != DUPLICATE).collect()
 }

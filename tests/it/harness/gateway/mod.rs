@@ -3,6 +3,7 @@
 pub mod api;
 pub mod in_process;
 pub mod one_source;
+pub mod queue;
 pub mod source;
 
 use std::collections::HashMap;
@@ -225,6 +226,13 @@ impl Gateway {
     #[track_caller]
     pub fn logged(&self, what: &str, condition: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
         wait_for(what, || self.log().into_iter().find(&condition))
+    }
+
+    /// Nothing that has been logged so far is a panic.
+    #[track_caller]
+    pub fn assert_no_panic(&self, what: &str) {
+        let log = self.log();
+        assert!(!log.iter().any(|event| event.to_string().contains("panick")), "{what}: {log:#?}");
     }
 
     pub fn pid(&self) -> u32 {

@@ -1,0 +1,3 @@
+//! Settings: what is read from files and the environment.
+
+mod settings;

@@ -1,0 +1,7 @@
+//! `doorward explain`: why a captured request is accepted or refused.
+
+mod altered_bodies;
+mod captures;
+mod command;
+mod mistakes;
+mod sources;
