@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use crate::harness::fault::disk::Disk;
 use crate::harness::fault::disk::Format;
 use crate::harness::gateway::Gateway;
+use crate::harness::gateway::log::is_store_full;
 use crate::harness::gateway::queue::DUPLICATE;
 use crate::harness::gateway::queue::QUEUED;
 use crate::harness::gateway::queue::queued_in_sqlite;
@@ -114,8 +115,7 @@ fn a_log_of_more_records_than_there_is_room_for_is_read_and_told_once() {
         };
         (from..from + MAX).flat_map(move |number| Entry::Record(record(number)).encode()).collect::<Vec<_>>()
     };
-    let told =
-        |gateway: &Gateway| gateway.log().iter().filter(|event| message(event).contains("the store is full")).count();
+    let told = |gateway: &Gateway| gateway.log().iter().filter(|event| is_store_full(event)).count();
     let append = |bytes: &[u8]| {
         let log = std::fs::File::options().append(true).open(folder.path().join("store.db-dedupe.1"));
         log.and_then(|mut log| log.write_all(bytes)).expect("written");

@@ -1,6 +1,7 @@
 //! Sources that share what a store remembers: a busy one does not crowd out another.
 
 use crate::harness::gateway::Gateway;
+use crate::harness::gateway::log::is_store_full;
 use crate::harness::http::connect;
 use crate::harness::provider::github::Github;
 use crate::harness::upstream::Upstream;
@@ -65,10 +66,8 @@ fn a_source_alone_uses_what_the_other_leaves() {
 /// Not once for each time that it does.
 #[track_caller]
 fn tells_once_that_it_forgets(gateway: &Gateway) {
-    let said =
-        |event: &serde_json::Value| event["message"].as_str().is_some_and(|said| said.contains("the store is full"));
-    gateway.logged("that the store is full", said);
-    assert_eq!(gateway.log().iter().filter(|event| said(event)).count(), 1);
+    gateway.logged("that the store is full", is_store_full);
+    assert_eq!(gateway.log().iter().filter(|event| is_store_full(event)).count(), 1);
     // All keys of the flood but those that are left.
     let (keys, evicted) = (2 * (FLOOD - 1000), gateway.metric(EVICTED) as usize);
     assert!((keys - MAX..=keys).contains(&evicted), "{evicted}");

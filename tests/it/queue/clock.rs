@@ -4,6 +4,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use crate::harness::fault::system_calls::Faults;
+use crate::harness::gateway::log::is_failed_attempt;
 use crate::harness::gateway::queue::DUPLICATE;
 use crate::harness::gateway::queue::QUEUED;
 use crate::harness::gateway::queue::queued_in_sqlite;
@@ -66,7 +67,7 @@ fn a_clock_that_is_set_back_while_the_gateway_is_down_neither_loses_nor_doubles(
         }
     };
     send(&gateway, 0..10);
-    gateway.logged("a failed attempt", |event| event["message"] == "not delivered yet");
+    gateway.logged("a failed attempt", is_failed_attempt);
     drop(gateway.kill());
     faults.set_clock(0);
     let gateway = faults.start(folder.path(), &sections);

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use crate::harness::gateway::Gateway;
+use crate::harness::gateway::log::is_dead_letter;
+use crate::harness::gateway::log::is_failed_attempt;
 use crate::harness::gateway::queue::DUPLICATE;
 use crate::harness::gateway::queue::QUEUED;
 use crate::harness::gateway::queue::queued_events;
@@ -63,7 +65,7 @@ fn an_event_is_acknowledged_while_the_upstream_is_down_and_delivered_when_it_is_
     let delivery = Github::delivery("one", r#"{"a": 1}"#);
     assert_eq!(delivery.send(gateway.address()).text(), QUEUED);
     assert_eq!(delivery.send(gateway.address()).text(), DUPLICATE);
-    gateway.logged("a failed attempt", |event| event["message"] == "not delivered yet");
+    gateway.logged("a failed attempt", is_failed_attempt);
     let upstream = Upstream::at(nowhere, |_, _| Reply::Status(200, ""));
     upstream.wait_for(1);
     let received = upstream.received();
@@ -124,9 +126,7 @@ fn an_event_that_the_upstream_refuses_for_good_is_given_up_and_others_go_on(plac
     }
     upstream.wait_for(4);
     for (id, status) in [("bad", 422), ("long-query", 414), ("long-headers", 431)] {
-        let given_up = gateway.logged("the dead letter", |event| {
-            event["message"] == "given up: a dead letter" && event["event_id"] == id
-        });
+        let given_up = gateway.logged("the dead letter", |event| is_dead_letter(event) && event["event_id"] == id);
         assert_eq!(given_up["status"], status);
     }
     wait_until("the dead letters to be counted", || queued_events(&gateway, "dead") == 3.0);
@@ -136,7 +136,7 @@ fn an_event_is_given_up_after_its_attempts(place: &Place) {
     let upstream = Upstream::with(|_, _| Reply::Status(500, ""));
     let gateway = Gateway::start(&place.queued(&upstream.url(), r#", max_attempts = 3, backoff = "1ms""#));
     assert_eq!(Github::delivery("one", "1").send(gateway.address()).text(), QUEUED);
-    gateway.logged("the dead letter", |event| event["message"] == "given up: a dead letter");
+    gateway.logged("the dead letter", is_dead_letter);
     let attempts: Vec<_> =
         upstream.received().iter().map(|it| it.header("doorward-attempt").map(str::to_owned)).collect();
     assert_eq!(attempts, ["1", "2", "3"].map(|attempt| Some(attempt.to_owned())));

@@ -1,6 +1,8 @@
 //! A Redis store that goes away, hangs, takes no writes, or comes back.
 
 use crate::harness::gateway::Gateway;
+use crate::harness::gateway::log::is_redis_found;
+use crate::harness::gateway::log::is_redis_lost;
 use crate::harness::provider::github::Github;
 use crate::harness::redis::Redis;
 use crate::harness::upstream::Reply;
@@ -34,8 +36,8 @@ fn a_redis_that_comes_back_is_used_without_a_restart() {
     wait_until("Redis to be used again", || delivery.send(gateway.address()).text() == DELIVERED);
     assert_eq!(delivery.send(gateway.address()).text(), DUPLICATE);
     assert_eq!(upstream.ids(), ["one"]);
-    gateway.logged("the outage", |event| event["message"] == "Redis does not answer");
-    gateway.logged("the end of the outage", |event| event["message"] == "Redis answers again");
+    gateway.logged("the outage", is_redis_lost);
+    gateway.logged("the end of the outage", is_redis_found);
 }
 
 #[test]
@@ -208,7 +210,7 @@ fn a_wrong_password_is_said_in_the_log_and_never_shown() {
     let gateway = Gateway::start(&on(&upstream, &redis.url().replace("redis://", "redis://gateway:hunter2@")));
     let answer = Github::delivery("one", "{}").send(gateway.address());
     assert!(answer.asks_to_come_again(), "{answer:?}");
-    let outage = gateway.logged("the outage", |event| event["message"] == "Redis does not answer");
+    let outage = gateway.logged("the outage", is_redis_lost);
     let error = outage["error"].as_str().expect("a cause").to_lowercase();
     assert!(error.contains("auth") || error.contains("password") || error.contains("wrongpass"), "{error}");
     assert_eq!(gateway.admin("/readyz").status, 503);

@@ -11,6 +11,8 @@ use std::time::Instant;
 
 use crate::harness::free_port;
 use crate::harness::gateway::Gateway;
+use crate::harness::gateway::log::is_failed_attempt;
+use crate::harness::gateway::log::is_unrecorded;
 use crate::harness::gateway::queue::queued_events;
 use crate::harness::gateway::queue::queued_in_redis;
 use crate::harness::gateway::queue::queued_in_redis_with;
@@ -53,7 +55,7 @@ fn a_gateway_that_sleeps_longer_than_its_lease_neither_loses_nor_undoes_anything
     wait_until("the other one to deliver all", || delivered(&redis) == 10);
     upstream.release();
     sleeper.signal("CONT");
-    sleeper.logged("the attempts to end", |event| event["message"] == "not delivered yet");
+    sleeper.logged("the attempts to end", is_failed_attempt);
     send(&sleeper, 10..12);
     wait_until("the rest to be delivered", || delivered(&redis) == 12);
     assert_eq!((stored(&redis, "due"), stored(&redis, "dead")), (0, 0), "nothing is tried again");
@@ -72,7 +74,7 @@ fn what_was_delivered_while_redis_was_down_is_recorded_when_it_is_back() {
     assert!(answer.asks_to_come_again(), "{answer:?}");
     assert_eq!(gateway.admin("/readyz").status, 200);
     upstream.release();
-    gateway.logged("the trouble", |event| event["message"] == "what came of deliveries cannot be recorded yet");
+    gateway.logged("the trouble", is_unrecorded);
     redis.run(&[]);
     Github::delivery("10", "10").send_until_taken(gateway.address());
     wait_until("all to be delivered", || delivered(&redis) == 11);
@@ -150,7 +152,7 @@ fn a_redis_that_takes_no_writes_for_a_while_costs_nothing() {
     let answer = Github::delivery("10", "10").send(gateway.address());
     assert!(answer.asks_to_come_again(), "{answer:?}");
     upstream.release();
-    gateway.logged("the trouble", |event| event["message"] == "what came of deliveries cannot be recorded yet");
+    gateway.logged("the trouble", is_unrecorded);
     redis.command::<()>(&["REPLICAOF", "NO", "ONE"]);
     wait_until("all to be delivered", || delivered(&redis) == 10);
     assert_eq!(sorted(&upstream), (0..10).collect::<Vec<_>>());
@@ -164,7 +166,7 @@ fn a_redis_that_is_busy_with_a_script_for_a_while_costs_nothing() {
     let answer = Github::delivery("10", "10").send(gateway.address());
     assert!(answer.asks_to_come_again(), "{answer:?}");
     upstream.release();
-    gateway.logged("the trouble", |event| event["message"] == "what came of deliveries cannot be recorded yet");
+    gateway.logged("the trouble", is_unrecorded);
     busy.end();
     Github::delivery("10", "10").send_until_taken(gateway.address());
     wait_until("all to be delivered", || delivered(&redis) == 11);

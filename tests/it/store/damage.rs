@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use crate::harness::fault::system_calls::Faults;
 use crate::harness::gateway::Gateway;
 use crate::harness::gateway::api::TOKEN;
+use crate::harness::gateway::log::is_older_than_dedupe_log;
 use crate::harness::gateway::queue::DUPLICATE;
 use crate::harness::gateway::queue::QUEUED;
 use crate::harness::gateway::queue::queued_in_sqlite;
@@ -53,7 +54,7 @@ fn what_stood_behind_a_byte_that_changes_in_a_wal_is_missed_and_the_wal_is_kept(
         let damaged = std::fs::read(folder.path().join("store.db-wal")).expect("a WAL");
         let upstream = Upstream::start();
         let gateway = Gateway::start_in(folder, &sections(&upstream.url()));
-        let told = gateway.log().into_iter().find(|event| message(event).contains("is older than the dedupe log"));
+        let told = gateway.log().into_iter().find(is_older_than_dedupe_log);
         // What was stored in the last second before the kill may be behind what the dedupe log vouches for.
         if let Some(told) = told {
             let kept = gateway.folder().join(told["wal"].as_str().expect("a path"));
@@ -129,8 +130,8 @@ fn a_gateway_starts_whatever_is_damaged_and_keeps_the_damaged_file_as_it_is() {
         assert_eq!(Github::delivery("new", "new").send(gateway.address()).text(), QUEUED, "{what}");
         wait_until(&format!("what is new: {what}"), || upstream.ids().iter().any(|id| id == "new"));
         if let Some(name) = quarantined(gateway.folder()).first() {
-            let said = gateway.logged("what to do", |event| message(event).contains("was set aside"));
-            assert!(message(&said).ends_with(&format!("doorward store recover {name}")), "{what}: {said}");
+            let said = gateway.logged("what was set aside", |event| event["aside"].is_string());
+            assert!(said["aside"].as_str().is_some_and(|aside| aside.ends_with(name.as_str())), "{what}: {said}");
             let kept = std::fs::read(gateway.folder().join(name)).expect("a file");
             assert!(kept == before || what == "due" || what == "by_state", "{what}");
         }
@@ -294,10 +295,6 @@ fn leaves_of_messages(folder: &Path) -> Vec<u64> {
     let number = |at: usize| usize::from(u16::from_be_bytes([page[at], page[at + 1]]));
     let child = |at: usize| u64::from(u32::from_be_bytes(page[at..at + 4].try_into().expect("4 bytes"))) - 1;
     (0..number(3)).map(|cell| child(number(12 + 2 * cell))).collect()
-}
-
-fn message(event: &serde_json::Value) -> &str {
-    event["message"].as_str().unwrap_or_default()
 }
 
 pub fn body(number: usize) -> Vec<u8> {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 use std::time::SystemTime;
 
 use base64::Engine as _;
@@ -11,6 +10,7 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::harness::gateway::Gateway;
+use crate::harness::gateway::log::is_failed_fetch;
 use crate::harness::provider::delivery::Delivery;
 use crate::harness::provider::issuer::Issuer;
 use crate::harness::upstream::Reply;
@@ -247,9 +247,7 @@ fn while_an_issuer_has_never_answered_senders_are_told_to_come_again() {
     assert_eq!(garbage.send(gateway.address()).status, 403);
     assert!(gateway.metric(FAILED) >= 1.0);
     assert!(!gateway.metrics().contains_key(AGE), "there are no keys that could have an age");
-    gateway.logged("the failure", |event| {
-        event["message"].as_str().is_some_and(|it| it.contains("keys could not be fetched"))
-    });
+    gateway.logged("the failure", is_failed_fetch);
     let issuer = Upstream::at(address, |_, _| published(&set(&["a"])));
     wait_until("the keys to be fetched", || delivery.send(gateway.address()).status == 200);
     assert_eq!(issuer.received()[0].start, "GET /.well-known/jwks.json HTTP/1.1");
@@ -262,9 +260,7 @@ fn a_request_waits_for_the_first_keys() {
     let answering = Arc::new(AtomicBool::new(false));
     let waiting = Arc::clone(&answering);
     let issuer = Upstream::with(move |_, _| {
-        while !waiting.load(Ordering::SeqCst) {
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        wait_until("the test to let it answer", || waiting.load(Ordering::SeqCst));
         published(&set(&["a"]))
     });
     let url = format!("http://{}", issuer.address());
@@ -409,7 +405,7 @@ fn base64url(bytes: &[u8]) -> String {
 
 /// What was logged of the keys with this name that are not taken.
 fn left_out(gateway: &Gateway, kid: &str) -> Vec<String> {
-    let lines = gateway.log().into_iter().filter(|event| event["message"] == "a key of the issuer is left out");
+    let lines = gateway.log().into_iter().filter(|event| event["url"].is_string());
     lines.filter(|event| event["kid"] == kid).map(|event| event["reason"].to_string()).collect()
 }
 

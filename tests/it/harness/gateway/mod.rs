@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod in_process;
+pub mod log;
 pub mod one_source;
 pub mod queue;
 pub mod source;
@@ -138,7 +139,7 @@ impl Gateway {
             if let Ok(Some(status)) = self.child.try_wait() {
                 return Some(Err(status));
             }
-            self.log().into_iter().find(|event| event["message"] == "ready").map(Ok)
+            self.log().into_iter().find(|event| event["listen"].is_string()).map(Ok)
         });
         let ready = match ready {
             Ok(ready) => ready,
