@@ -18,14 +18,13 @@ use std::process::ExitStatus;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::time::Duration;
-use std::time::Instant;
 
 use tempfile::TempDir;
 
 use crate::harness::PATIENCE;
 use crate::harness::http::Answer;
 use crate::harness::http::exchange;
+use crate::harness::wait_at_most;
 use crate::harness::wait_for;
 
 /// The command under test, without the environment of whoever runs the tests.
@@ -249,14 +248,9 @@ impl Gateway {
     /// Waits for it to end.
     #[track_caller]
     pub fn wait(mut self) -> Exit {
-        let begun = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().expect("a child") {
-                return Exit { status, folder: self.folder.take() };
-            }
-            assert!(begun.elapsed() < PATIENCE * 2, "the gateway does not end");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        // It gives requests in flight some time, as the tests do.
+        let status = wait_at_most(PATIENCE * 2, "the gateway to end", || self.child.try_wait().expect("a child"));
+        Exit { status, folder: self.folder.take() }
     }
 
     /// Kills it without warning.

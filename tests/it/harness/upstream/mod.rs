@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicUsize;
@@ -50,7 +51,8 @@ pub struct Upstream {
 struct State {
     received: Mutex<Vec<Message>>,
     connections: AtomicUsize,
-    released: AtomicBool,
+    released: Mutex<bool>,
+    release: Condvar,
     stopped: AtomicBool,
     open: Mutex<Vec<TcpStream>>,
 }
@@ -92,7 +94,8 @@ impl Upstream {
         let state = Arc::new(State {
             received: Mutex::default(),
             connections: AtomicUsize::new(0),
-            released: AtomicBool::new(false),
+            released: Mutex::new(false),
+            release: Condvar::new(),
             stopped: AtomicBool::new(false),
             open: Mutex::default(),
         });
@@ -142,7 +145,7 @@ impl Upstream {
 
     /// Lets go of what [`Reply::Hold`] holds.
     pub fn release(&self) {
-        self.state.released.store(true, Ordering::SeqCst);
+        self.state.release();
     }
 
     /// Closes the connections that are open.
@@ -156,7 +159,7 @@ impl Upstream {
 impl Drop for Upstream {
     fn drop(&mut self) {
         self.state.stopped.store(true, Ordering::SeqCst);
-        self.state.released.store(true, Ordering::SeqCst);
+        self.state.release();
         drop(TcpStream::connect(self.address));
         self.close_connections();
     }
@@ -164,9 +167,12 @@ impl Drop for Upstream {
 
 impl State {
     fn wait_for_release(&self) {
-        while !self.released.load(Ordering::SeqCst) {
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        drop(self.release.wait_while(self.released.lock().unwrap(), |released| !*released).unwrap());
+    }
+
+    fn release(&self) {
+        *self.released.lock().unwrap() = true;
+        self.release.notify_all();
     }
 }
 

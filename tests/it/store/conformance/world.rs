@@ -39,7 +39,7 @@ use crate::harness::wait_until;
 
 const LEASE: Duration = Duration::from_secs(60);
 /// How long a command may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE: Duration = Duration::from_secs(5);
 
 /// An attempt in hand.
@@ -87,7 +87,7 @@ impl<'s> World<'s> {
         };
         let lease = server.map(|_| i64::try_from(LEASE.as_millis()).expect("short"));
         let limits = history::limits(history);
-        let terms = Terms { queues: QUEUES, limits, lease: LEASE, timeout: PATIENCE, wall };
+        let terms = Terms { queues: QUEUES, limits, lease: LEASE, timeout: STORE_TIMEOUT, wall };
         let mut world = Self {
             place,
             server,
