@@ -7,10 +7,10 @@ use std::process::Output;
 use doorward::profile::Profiles;
 use serde_json::Value;
 
-use crate::harness::recorded;
 use crate::harness::gateway::Gateway;
 use crate::harness::gateway::doorward;
 use crate::harness::provider::github::Github;
+use crate::harness::recorded;
 
 fn shipped() -> Vec<String> {
     Profiles::shipped().names().map(str::to_owned).collect()

@@ -32,8 +32,8 @@ use http::Method;
 use http::Uri;
 use serde::Deserialize;
 
-use crate::harness::recorded;
 use crate::harness::provider::issuer::Issuer;
+use crate::harness::recorded;
 use crate::harness::upstream::files::FileServer;
 
 /// One recorded delivery and what should become of it.

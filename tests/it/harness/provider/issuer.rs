@@ -8,8 +8,8 @@ use jsonwebtoken::EncodingKey;
 use jsonwebtoken::Header;
 use serde_json::Value;
 
-use crate::harness::recorded;
 use crate::harness::http::Message;
+use crate::harness::recorded;
 use crate::harness::upstream::Reply;
 use crate::harness::upstream::Upstream;
 

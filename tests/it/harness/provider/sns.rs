@@ -4,13 +4,13 @@ use doorward::base::time::Moment;
 use serde_json::Value;
 use serde_json::json;
 
-use crate::harness::recorded;
 use crate::harness::gateway::Gateway;
 use crate::harness::gateway::one_source::start_shipped;
 use crate::harness::http::Message;
 use crate::harness::provider::delivery::Delivery;
 use crate::harness::provider::delivery::request;
 use crate::harness::provider::signing;
+use crate::harness::recorded;
 use crate::harness::upstream::Reply;
 use crate::harness::upstream::Upstream;
 
