@@ -2,6 +2,7 @@
 //! is connected or opened here.
 
 mod admin;
+mod destination;
 mod single_source;
 mod layers;
 mod lint;

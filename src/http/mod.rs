@@ -8,3 +8,4 @@ mod decompression;
 pub mod fetch;
 pub mod inbound;
 pub mod origin;
+pub mod unserved;

@@ -28,7 +28,7 @@ use crate::http::admission::Connection;
 use crate::http::admission::Phase;
 use crate::http::admission::Place;
 use crate::http::admission::Verdict;
-use crate::source::refusal::Unserved;
+use crate::http::unserved::Unserved;
 
 /// Most bytes that the head of a request may take.
 const MAX_HEAD: usize = 64 * 1024;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::http::admission::Busy;
 use crate::http::body::Unreadable;
 use crate::http::origin::Denied;
+use crate::http::unserved::Unserved;
 use crate::store::Unavailable;
 use crate::target::Failure;
 use crate::verify;
@@ -53,74 +53,6 @@ pub enum Refusal {
     /// As many requests as allowed are in flight.
     #[error("too many requests are in flight")]
     Overloaded,
-}
-
-/// Why something that came on a connection is no request that could be served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Unserved {
-    /// It is no HTTP/1.
-    #[error("it is no request of HTTP/1")]
-    Malformed,
-    /// Its head is longer than allowed.
-    #[error("the head of the request is too large")]
-    TooLarge,
-    /// A load balancer speaks the PROXY protocol.
-    #[error(
-        "it begins with the PROXY protocol, which is not spoken here: switch it off in the load balancer, have that send \
-         X-Forwarded-For, and list its addresses in server.trusted_proxies"
-    )]
-    ProxyProtocol,
-    /// A proxy speaks HTTP/2 without having asked.
-    #[error("it begins with HTTP/2, which is not spoken here: set the proxy in front to HTTP/1.1 for this upstream")]
-    Http2,
-    /// A sender speaks TLS.
-    #[error(
-        "it begins with a TLS handshake, and this port speaks plain HTTP: let a proxy in front end TLS, and give senders \
-         its address"
-    )]
-    Tls,
-    /// Its head did not come in time.
-    #[error("the head of the request did not arrive in time")]
-    TimedOut,
-    /// It had waited longest when another connection needed its place.
-    #[error("nothing was complete when the place was needed for another connection")]
-    Displaced,
-    /// Its address has as many connections as it may.
-    #[error(transparent)]
-    Busy(#[from] Busy),
-}
-
-impl Unserved {
-    /// What hyper did not take, by how it begins.
-    pub fn of(start: &[u8], too_large: bool) -> Self {
-        const PROXY_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
-        match start {
-            [0x16, 0x03, ..] => Self::Tls,
-            _ if start.starts_with(b"PROXY ") || start.starts_with(PROXY_V2) => Self::ProxyProtocol,
-            _ if start.starts_with(b"PRI * HTTP/2.0\r\n") => Self::Http2,
-            _ if too_large => Self::TooLarge,
-            _ => Self::Malformed,
-        }
-    }
-
-    fn row(self) -> Row {
-        let bad = |reason| sender(StatusCode::BAD_REQUEST, "this is no request of HTTP/1", reason);
-        match self {
-            Self::Malformed => bad("head_malformed"),
-            Self::TooLarge => {
-                let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-                sender(status, "the head of the request is too large", "head_too_large")
-            }
-            Self::ProxyProtocol => bad("proxy_protocol"),
-            Self::Http2 => bad("http2"),
-            Self::Tls => bad("tls"),
-            Self::TimedOut => {
-                sender(StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time", "head_timed_out")
-            }
-            Self::Displaced => displaced(),
-            Self::Busy(_) => gateway("overloaded"),
-        }
-    }
 }
 
 /// Whether a refusal is the sender's fault, the gateway's or the target's; decides about retries and the log level.
@@ -202,7 +134,7 @@ impl Refusal {
             Self::Unidentified(Unidentified::Invalid) => malformed("the event's id cannot be used", "event_id_invalid"),
             Self::InFlight(_) => gateway("in_flight"),
             Self::StoreUnavailable(_) => gateway("store_unavailable"),
-            Self::Unserved(unserved) => unserved.row(),
+            Self::Unserved(unserved) => unserved_row(*unserved),
             Self::Overloaded => gateway("overloaded"),
             Self::Undelivered(failure) => undelivered_row(failure),
         }
@@ -346,39 +278,21 @@ fn undelivered_row(failure: &Failure) -> Row {
     Row { status: StatusKind::Upstream(status), detail: TRY_AGAIN, reason, blame: Blame::Upstream }
 }
 
-impl verify::Failure {
-    /// The value of the label `reason`.
-    pub fn label(&self) -> &'static str {
-        match self {
-            Self::SignatureMissing => "signature_missing",
-            Self::SignatureMalformed => "signature_malformed",
-            Self::SignatureMismatch => "signature_mismatch",
-            Self::TimestampMissing => "timestamp_missing",
-            Self::TimestampMalformed => "timestamp_malformed",
-            Self::TimestampStale => "timestamp_stale",
-            Self::TimestampFuture => "timestamp_future",
-            Self::TokenMissing => "token_missing",
-            Self::TokenMalformed => "token_malformed",
-            Self::TokenAlgorithm => "token_algorithm",
-            Self::TokenUnknownKey => "token_unknown_key",
-            Self::TokenKeyUse => "token_key_use",
-            Self::TokenKeyUnusable(_) => "token_key_unusable",
-            Self::TokenSignature => "token_signature",
-            Self::TokenIssuer => "token_issuer",
-            Self::TokenAudience => "token_audience",
-            Self::TokenExpired => "token_expired",
-            Self::TokenNotYetValid => "token_not_yet_valid",
-            Self::TokenClaim => "token_claim",
-            Self::TokenBody => "token_body",
-            Self::CredentialMissing => "credential_missing",
-            Self::CredentialMalformed => "credential_malformed",
-            Self::CredentialMismatch => "credential_mismatch",
-            Self::CertificateNotAllowed => "certificate_not_allowed",
-            Self::CertificateInvalid => "certificate_invalid",
-            Self::ConditionUnmet => "condition_unmet",
-            Self::KeysUnavailable => "keys_unavailable",
-            Self::KeysCoolingDown => "keys_cooling_down",
-            Self::BodyMalformed(_) => "body_malformed",
+fn unserved_row(unserved: Unserved) -> Row {
+    let bad = |reason| sender(StatusCode::BAD_REQUEST, "this is no request of HTTP/1", reason);
+    match unserved {
+        Unserved::Malformed => bad("head_malformed"),
+        Unserved::TooLarge => {
+            let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+            sender(status, "the head of the request is too large", "head_too_large")
         }
+        Unserved::ProxyProtocol => bad("proxy_protocol"),
+        Unserved::Http2 => bad("http2"),
+        Unserved::Tls => bad("tls"),
+        Unserved::TimedOut => {
+            sender(StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time", "head_timed_out")
+        }
+        Unserved::Displaced => displaced(),
+        Unserved::Busy(_) => gateway("overloaded"),
     }
 }

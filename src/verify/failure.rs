@@ -72,3 +72,40 @@ impl From<Malformed> for Failure {
         Self::BodyMalformed(why)
     }
 }
+
+impl Failure {
+    /// The value of the label `reason`.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::SignatureMissing => "signature_missing",
+            Self::SignatureMalformed => "signature_malformed",
+            Self::SignatureMismatch => "signature_mismatch",
+            Self::TimestampMissing => "timestamp_missing",
+            Self::TimestampMalformed => "timestamp_malformed",
+            Self::TimestampStale => "timestamp_stale",
+            Self::TimestampFuture => "timestamp_future",
+            Self::TokenMissing => "token_missing",
+            Self::TokenMalformed => "token_malformed",
+            Self::TokenAlgorithm => "token_algorithm",
+            Self::TokenUnknownKey => "token_unknown_key",
+            Self::TokenKeyUse => "token_key_use",
+            Self::TokenKeyUnusable(_) => "token_key_unusable",
+            Self::TokenSignature => "token_signature",
+            Self::TokenIssuer => "token_issuer",
+            Self::TokenAudience => "token_audience",
+            Self::TokenExpired => "token_expired",
+            Self::TokenNotYetValid => "token_not_yet_valid",
+            Self::TokenClaim => "token_claim",
+            Self::TokenBody => "token_body",
+            Self::CredentialMissing => "credential_missing",
+            Self::CredentialMalformed => "credential_malformed",
+            Self::CredentialMismatch => "credential_mismatch",
+            Self::CertificateNotAllowed => "certificate_not_allowed",
+            Self::CertificateInvalid => "certificate_invalid",
+            Self::ConditionUnmet => "condition_unmet",
+            Self::KeysUnavailable => "keys_unavailable",
+            Self::KeysCoolingDown => "keys_cooling_down",
+            Self::BodyMalformed(_) => "body_malformed",
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! `[sources.NAME.deliver]`: where the events of a source go.
+
+use std::time::Duration;
+
+use super::queue;
+use super::section::Section;
+use super::section::count;
+use super::section::duration;
+use super::section::flag;
+use super::source::SourceContext;
+use crate::profile::Place;
+use crate::profile::Profile;
+use crate::profile::Scheme;
+use crate::source::Destination;
+use crate::store::Keyspace;
+use crate::store::Kind;
+use crate::store::sqlite::why_volatile;
+use crate::target::Address;
+use crate::target::Forward;
+use crate::target::Stream;
+
+/// Longest an upstream may take when neither the source nor the provider says.
+const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(10);
+/// What is left of a provider's deadline for the way there and back.
+const MARGIN: Duration = Duration::from_secs(1);
+
+impl SourceContext<'_> {
+    /// Where events go, and by what they are ordered.
+    pub(super) fn destination(
+        &self,
+        section: &mut Section<'_>,
+        profile: Option<&Profile>,
+    ) -> Option<(Destination, Option<Place>)> {
+        const FORMS: &str = "write deliver.upstream = { url = \"…\" }, deliver.queue = { url = \"…\" } or deliver.redis-stream = \
+                             { key = \"…\" }";
+        let Some(mut deliver) = section.subsection("deliver") else {
+            section.error("deliver", format!("is missing: where do events go? {FORMS}"));
+            return None;
+        };
+        let upstream = deliver.subsection("upstream").map(|upstream| self.upstream(upstream, profile));
+        let stream = deliver.subsection("redis-stream").map(|stream| self.stream(stream));
+        let queue = deliver.subsection("queue").map(|queue| self.queue(queue, profile));
+        let unordered = |destination: Option<Destination>| Some((destination?, None));
+        let destination = match (upstream, queue, stream) {
+            (Some(upstream), None, None) => unordered(upstream),
+            (None, Some(queue), None) => queue,
+            (None, None, Some(stream)) => unordered(stream),
+            (None, None, None) => {
+                section.error("deliver", format!("says nothing that is known; {FORMS}"));
+                None
+            }
+            _ => {
+                section.error("deliver", "names more than one destination; a source has one");
+                None
+            }
+        };
+        deliver.finish();
+        destination
+    }
+
+    fn upstream(&self, mut section: Section<'_>, profile: Option<&Profile>) -> Option<Destination> {
+        let target = section.want("url", Address::parse);
+        let said = section.may("timeout", duration);
+        let deadline = profile.and_then(|profile| profile.facts.deadline);
+        let usual = deadline.map_or(UPSTREAM_TIMEOUT, |deadline| deadline.saturating_sub(MARGIN).min(UPSTREAM_TIMEOUT));
+        let timeout = said.unwrap_or_else(|| usual.max(MARGIN));
+        if let Some(deadline) = deadline.filter(|deadline| timeout >= *deadline) {
+            section.warning(
+                "timeout",
+                format!(
+                    "is not shorter than the {deadline:?} that the provider waits: it gives up and sends again first"
+                ),
+            );
+        }
+        if let Some(lease) = self.store.map(|store| store.terms.lease).filter(|lease| timeout >= *lease) {
+            section.error(
+                "timeout",
+                format!("is not shorter than store.lease ({lease:?}): the claim would end during the delivery"),
+            );
+        }
+        let forward = forward(&mut section, profile);
+        section.finish();
+        Some(Destination::Upstream(target?.forwarding(forward), timeout))
+    }
+
+    fn queue(&self, mut section: Section<'_>, profile: Option<&Profile>) -> Option<(Destination, Option<Place>)> {
+        let forward = forward(&mut section, profile);
+        match self.store.map(|store| &store.kind) {
+            Some(Kind::Memory) => {
+                section.error(
+                    "",
+                    "needs a store that outlives the process; set store.url to sqlite:PATH or redis://HOST:PORT",
+                );
+            }
+            Some(Kind::Redis(_)) => self.warn_of_loss(&section),
+            Some(Kind::Sqlite(path)) => {
+                if let Some(why) = why_volatile(path) {
+                    section.warning(
+                        "",
+                        format!(
+                            "keeps events that were acknowledged in {}, which is on {why}; set store.url to a file on a \
+                             disk that stays, such as a PersistentVolumeClaim, or to redis://HOST:PORT",
+                            path.display()
+                        ),
+                    );
+                }
+            }
+            None => {}
+        }
+        // Only others on the same store could take over.
+        let lease = self.store.filter(|store| matches!(store.kind, Kind::Redis(_))).map(|store| store.terms.lease);
+        queue::queue(section, forward, lease).map(|(terms, order)| (Destination::Queue(terms), order))
+    }
+
+    fn warn_of_loss(&self, section: &Section<'_>) {
+        if self.store.is_some_and(|store| store.durability.is_none()) {
+            section.warning(
+                "",
+                "with store.durability = \"none\", an event that was acknowledged may be lost when Redis crashes or fails \
+                 over; set \"aof\" or { replicas = 1 }",
+            );
+        }
+    }
+
+    fn stream(&self, mut section: Section<'_>) -> Option<Destination> {
+        // Marks go beside the stream.
+        let key = section.want("key", |key| Keyspace::of_stream(key).map(|space| (key.to_owned(), space)));
+        let maxlen = section.may("maxlen", count(1, usize::MAX));
+        match self.store.map(|store| (&store.kind, store.durability)) {
+            Some((Kind::Memory | Kind::Sqlite(_), _)) => section.error(
+                "",
+                "needs a Redis store, on which the stream lives; set store.url to redis://, redis-cluster:// or \
+                 redis-sentinel://",
+            ),
+            Some((Kind::Redis(_), _)) => self.warn_of_loss(&section),
+            None => {}
+        }
+        section.finish();
+        let maxlen = maxlen.map(|maxlen| u64::try_from(maxlen).unwrap_or(u64::MAX));
+        let (key, keyspace) = key?;
+        Some(Destination::RedisStream(Stream { key, keyspace, maxlen }))
+    }
+}
+
+/// Of which requests the query goes on to the app: as the source says, or else of those whose query is signed.
+fn forward(section: &mut Section<'_>, profile: Option<&Profile>) -> Forward {
+    let signed = profile.is_some_and(Profile::signs_whole_query);
+    let said = section.may("forward_query", flag);
+    let signature = |scheme: &Scheme| matches!(scheme, Scheme::Signature(_));
+    if said == Some(true) && !signed && profile.is_some_and(|profile| profile.schemes().any(signature)) {
+        section.warning(
+            "forward_query",
+            "is true, and this profile's signatures do not cover the query: whoever has captured a request can send it with \
+             another one",
+        );
+    }
+    match said {
+        Some(true) => Forward::Always,
+        None if signed => Forward::Verified,
+        Some(false) | None => Forward::Never,
+    }
+}

@@ -1,0 +1,135 @@
+//! The proof of a request: where it should be, whether it is there, what was signed and computed, and how that compares.
+
+use super::Going;
+use super::Kind;
+use super::ON;
+use super::Walk;
+use crate::explain::token;
+use crate::explain::words::bytes;
+use crate::explain::words::cut;
+use crate::explain::words::duration;
+use crate::explain::words::proof;
+use crate::explain::words::secret;
+use crate::explain::words::signed;
+use crate::extract::field::Field;
+use crate::extract::field::Values;
+use crate::profile;
+use crate::profile::Combination;
+use crate::profile::ContentEncoding;
+use crate::verify::Failure;
+use crate::verify::Member;
+use crate::verify::Scheme;
+
+impl Walk<'_> {
+    /// Where a member's proof should be, and whether it is there.
+    pub(super) fn proof(&mut self, member: &Member, several: bool, values: &Values) -> Going {
+        let profile = &self.case.profile;
+        let Some(said) = profile.auth.members.get(member.position) else { return ON };
+        let which = match profile.auth.combination {
+            Combination::First if several => ", which decides about this request",
+            Combination::All if several => ", of several that all have to hold",
+            Combination::First | Combination::All => "",
+        };
+        self.note(Kind::LookedFor, format!("{}{which}", proof(&said.scheme)));
+        let there = member.scheme.field().is_there(self.inbound, values);
+        if there { ON } else { self.fail(Kind::Found, "nothing: it is not there") }
+    }
+
+    /// The text of the time, where there is one.
+    pub(super) fn time(&mut self, said: &profile::Timestamp, text: Option<&str>) -> Option<String> {
+        self.note(Kind::LookedFor, format!("the time in {}, {}", said.from, said.format.describe()));
+        let found = match text.and_then(|text| Some((text, said.format.parse(text)?))) {
+            Some((text, moment)) => {
+                let age = self.case.at.seconds_since(moment);
+                let age = match age {
+                    0.. => format!("{} old", duration(age)),
+                    _ => format!("{} ahead", duration(age.saturating_neg())),
+                };
+                format!("{text}, which is {}: {age}", moment.rfc3339())
+            }
+            None => "none that could be read, which does not matter here".to_owned(),
+        };
+        self.note(Kind::Found, found);
+        text.map(str::to_owned)
+    }
+
+    pub(super) fn no_time(
+        &mut self,
+        said: &profile::Timestamp,
+        field: &Field,
+        values: &Values,
+        failure: &Failure,
+    ) -> Going {
+        self.note(Kind::LookedFor, format!("the time in {}, {}", said.from, said.format.describe()));
+        let text = field.text(self.inbound, values).ok().flatten();
+        let text = text.filter(|text| text.len() <= 64).map(|text| format!(": {text:?}")).unwrap_or_default();
+        self.fail(Kind::Found, format!("{failure}{text}"))
+    }
+
+    pub(super) async fn judge(&mut self, member: &Member, values: &Values, time: Option<&str>) -> Going {
+        let Some(said) = self.case.profile.auth.members.get(member.position) else { return ON };
+        match (&member.scheme, &said.scheme) {
+            (Scheme::Signature(ready), profile::Scheme::Signature(said)) => {
+                let texts = ready.field().texts(self.inbound, values).ok().flatten().into_iter().flatten();
+                let prefix = said.place.prefix.clone();
+                let texts: Vec<_> = texts.map(|text| cut(text, &prefix)).collect();
+                let found = if texts.is_empty() { "no such entry".to_owned() } else { texts.join(", ") };
+                self.note(Kind::Found, found);
+                let verified = ready.verify(self.inbound, values, time, self.case.at).await;
+                for (filled, said) in ready.signed(self.inbound, values, time).zip(&said.signed) {
+                    let Ok(filled) = filled else { continue };
+                    let how = self.signed_how(said, verified.is_ok());
+                    self.note(Kind::Signed, format!("{}{how}", signed(said, &filled)));
+                    for (at, digest) in ready.computed(&filled) {
+                        let digest = cut(&digest, &prefix);
+                        self.note(Kind::Computed, format!("{digest} with {}", secret(at)));
+                    }
+                }
+                match verified {
+                    Ok(proven) => self.equal(proven.secret),
+                    Err(failure) => self.fail(Kind::Compared, failure.to_string()),
+                }
+            }
+            (Scheme::Token(ready), _) => {
+                let texts = ready.field().texts(self.inbound, values).ok().flatten().into_iter().flatten();
+                let texts: Vec<_> = texts.map(|text| format!("a text of {}", bytes(text.len()))).collect();
+                self.note(Kind::Found, texts.join(", "));
+                match ready.verify(self.inbound, values) {
+                    Ok(at) => self.equal(Some(at)),
+                    Err(failure) => self.fail(Kind::Compared, failure.to_string()),
+                }
+            }
+            (Scheme::Jwt(ready), profile::Scheme::Jwt(said)) => {
+                let text = ready.field().text(self.inbound, values).ok().flatten();
+                let prefix = said.from.as_ref().map(|from| from.prefix.as_str());
+                let found = text.map_or_else(Vec::new, |text| token::described(text, prefix, said, self.case));
+                found.into_iter().for_each(|found| self.note(Kind::Found, found));
+                match ready.verify(self.inbound, values, self.case.at).await {
+                    Ok(proven) => self.equal(proven.secret),
+                    Err(failure) => self.fail(Kind::Compared, failure.to_string()),
+                }
+            }
+            _ => ON,
+        }
+    }
+
+    fn equal(&mut self, at: Option<usize>) -> Going {
+        let whose = at.map_or_else(|| "the key that was fetched".to_owned(), secret);
+        self.note(Kind::Compared, format!("it is right, by {whose}"));
+        ON
+    }
+
+    /// Which bytes of a compressed body those were that were signed, behind what says how many they are.
+    fn signed_how(&self, said: &profile::Template, right: bool) -> &'static str {
+        let body = said.walk().any(|piece| *piece == profile::Piece::Body) && self.inbound.is_compressed();
+        match (body, self.inbound.signed_as(), right) {
+            (false, ..) => "",
+            (true, ContentEncoding::SignedPlain, true) => {
+                ", before compression, because the signature is right over these"
+            }
+            (true, ContentEncoding::SignedPlain, false) => ", before compression",
+            (true, ContentEncoding::SignedAsSent, true) => ", as sent, because the signature is right over these",
+            (true, ContentEncoding::SignedAsSent, false) => ", as sent",
+        }
+    }
+}
