@@ -16,27 +16,25 @@ use rusqlite::Connection;
 use rusqlite::Transaction;
 use rusqlite::TransactionBehavior;
 use rusqlite::config::DbConfig;
-use rusqlite::ffi;
-use tokio::sync::oneshot;
 
 use super::batch::Work;
 use super::changes::Changes;
+use super::conditions;
 use super::fault::Fault;
 use super::log_repair;
 use super::mailbox::Batch;
 use super::open;
 use super::open::Failure;
+use super::refill::refill_all;
 use super::retention::Bounds;
 use super::retention::Retention;
 use super::shared::Shared;
-use super::shared::SqliteQueue;
 use super::statements;
 use super::statements::Writing;
 use crate::base::supervisor::Heartbeat;
 use crate::base::supervisor::Lost;
 use crate::base::time::Moment;
 use crate::store::dedupe_log::Found;
-use crate::store::owner_only;
 
 /// How long the writer waits for work before it checks the free space of the disk and whether retention is due.
 const IDLE: Duration = Duration::from_secs(1);
@@ -70,7 +68,7 @@ impl Writer {
             Some(connection) => connection,
             None => self.reopen()?,
         };
-        self.check_free_space();
+        conditions::check_free_space(&self.shared, self.min_free);
         let served = self.serve(&connection, beat);
         self.shared.connections.close();
         // After a failed write, closing the file must not sync it: it could succeed without what was lost.
@@ -114,11 +112,13 @@ impl Writer {
         let mut work = Work::new(Arc::clone(&self.shared), batch);
         beat.beat();
         let begun = Instant::now();
-        self.check_free_space();
-        self.check_place();
+        conditions::check_free_space(&self.shared, self.min_free);
+        conditions::check_place(&self.shared);
         let written = match trouble {
             Some(error) => Err(error),
-            None => self.keep_wal_short(connection).and_then(|()| self.write(connection, &mut work)),
+            None => {
+                conditions::keep_wal_short(&self.shared, connection).and_then(|()| self.write(connection, &mut work))
+            }
         };
         let (mut touched, mut many) = (BTreeSet::new(), false);
         match written {
@@ -137,7 +137,7 @@ impl Writer {
             }
             Err(error) => return Err(self.lose(&error)),
         }
-        self.refill_all(connection, &touched, refills).map_err(|error| self.lose(&error))?;
+        refill_all(&self.shared, connection, &touched, refills).map_err(|error| self.lose(&error))?;
         let mut asides = VecDeque::from(asides);
         while let Some(aside) = asides.pop_front() {
             aside(connection, &mut || match self.shared.mailbox.next(Duration::ZERO) {
@@ -177,9 +177,9 @@ impl Writer {
     /// What was written may not be on the disk.
     fn lose(&mut self, error: &rusqlite::Error) -> Lost {
         self.damaged |= Fault::of(error) == Fault::Damage;
-        let said = if self.damaged { "is damaged" } else { "could not be written" };
-        let why = format!("the SQLite file {said} ({error})");
-        tracing::error!(%error, path = %self.shared.path.display(), "the store's file {said}: it is opened anew");
+        let what = if self.damaged { "is damaged" } else { "could not be written" };
+        let why = format!("the SQLite file {what} ({error})");
+        tracing::error!(%error, path = %self.shared.path.display(), "the store's file {what}: it is opened anew");
         self.fail(Lost(why))
     }
 
@@ -237,56 +237,6 @@ impl Writer {
         Ok(connection)
     }
 
-    fn keep_wal_short(&self, connection: &Connection) -> rusqlite::Result<()> {
-        let short = self.shared.housekeeper.restart(connection, &self.shared.connections)?;
-        if self.shared.mailbox.set_long(!short) {
-            if short {
-                tracing::info!("the WAL of the store's file has restarted: events are taken again");
-            } else {
-                tracing::error!(
-                    path = %self.shared.path.display(),
-                    "somebody has been reading the store's file for so long that its WAL cannot restart: no more events are \
-                     taken until they have finished"
-                );
-            }
-        }
-        Ok(())
-    }
-
-    /// What is stored in a file that has no name any more is lost when the gateway ends.
-    fn check_place(&self) {
-        let shared = &self.shared;
-        let is_there = {
-            let owned = shared.owned.lock().unwrap_or_else(PoisonError::into_inner);
-            owner_only::is_at(&owned, &shared.path)
-        };
-        if shared.mailbox.set_displaced(!is_there) {
-            let path = shared.path.display();
-            if is_there {
-                tracing::info!(%path, "the store's file is in its place again: events are taken again");
-            } else {
-                tracing::error!(
-                    %path,
-                    "the store's file was removed or replaced: no more events are taken, and what is stored is lost when the \
-                     gateway ends; `doorward store backup DIR` copies it before"
-                );
-            }
-        }
-    }
-
-    /// New messages are refused before the disk is full, so that there is room to record what becomes of the others.
-    fn check_free_space(&self) {
-        let free = owner_only::free(owner_only::folder(&self.shared.path));
-        let full = free < self.min_free;
-        if self.shared.mailbox.set_full(full) {
-            if full {
-                tracing::error!(free, min_free = self.min_free, "the disk is nearly full: no more events are taken");
-            } else {
-                tracing::info!(free, "there is room on the disk again");
-            }
-        }
-    }
-
     /// Writes a batch; whether there was anything to write. After a failure there is: nobody else would find out that
     /// it is over.
     fn write(&mut self, connection: &Connection, work: &mut Work) -> rusqlite::Result<bool> {
@@ -326,62 +276,6 @@ impl Writer {
         transaction.commit()?;
         Ok(true)
     }
-
-    /// Reads what may be attempted, where somebody waits for it or something has changed, and tells the dispatchers.
-    fn refill_all(
-        &self,
-        connection: &Connection,
-        touched: &BTreeSet<usize>,
-        refills: Vec<(usize, Option<oneshot::Sender<()>>)>,
-    ) -> rusqlite::Result<()> {
-        let asked: BTreeSet<usize> = refills.iter().map(|(index, _)| *index).collect();
-        for queue in touched.union(&asked).filter_map(|index| self.shared.queues.get(*index)) {
-            let index = queue.handle.index();
-            let refilled = (asked.contains(&index) || queue.claims.is_low()) && self.refill(connection, &queue)?;
-            if refilled || touched.contains(&index) {
-                queue.handle.signal().raise();
-            }
-        }
-        for waiting in refills.into_iter().filter_map(|(_, waiting)| waiting) {
-            // One that is gone has stopped waiting.
-            let _gone = waiting.send(());
-        }
-        Ok(())
-    }
-
-    /// Claims deliveries that may be attempted: those that are due and those that wait for their first attempt by
-    /// turns. Whether there were any.
-    fn refill(&self, connection: &Connection, queue: &SqliteQueue) -> rusqlite::Result<bool> {
-        let (claims, destination, now) = (&queue.claims, queue.destination(), self.shared.pauses.now());
-        let (wanted, claimed) = claims.wanted();
-        let limit = wanted.saturating_add(claimed);
-        // All that is read is of the same moment.
-        let _moment = connection.unchecked_transaction()?;
-        let due = statements::due(connection, destination, now, limit)?;
-        let fresh = statements::fresh(connection, destination, limit)?;
-        let full = due.len() == limit || fresh.len() == limit;
-        let (mut due, mut fresh) = (claims.unclaimed(due).into_iter(), claims.unclaimed(fresh).into_iter());
-        let left = due.len() + fresh.len() > wanted;
-        let mut entries = Vec::with_capacity(wanted.min(due.len() + fresh.len()));
-        while entries.len() < wanted {
-            let pair = [due.next(), fresh.next()];
-            if pair == [None, None] {
-                break;
-            }
-            for id in pair.into_iter().flatten().take(wanted - entries.len()) {
-                entries.push(statements::entry(connection, id, destination)?.ok_or_else(index_is_wrong)?);
-            }
-        }
-        let any = !entries.is_empty();
-        claims.refill(entries, full || left, statements::next_due(connection, destination, now)?, now);
-        Ok(any)
-    }
-}
-
-/// An index names a delivery that its row says may not be attempted: it would be attempted again and again.
-fn index_is_wrong() -> rusqlite::Error {
-    let why = "an index does not agree with its table".to_owned();
-    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), Some(why))
 }
 
 impl Drop for Writer {
