@@ -1,0 +1,197 @@
+//! Imports messages and deliveries of a damaged file into the present one, each once, whatever came meanwhile.
+
+use std::collections::HashMap;
+
+use rusqlite::Connection;
+use rusqlite::OptionalExtension as _;
+use rusqlite::params;
+
+use super::damaged::Delivered;
+use super::damaged::Stored;
+use super::damaged::keys_of;
+use crate::store::DestinationId;
+use crate::store::FailedAttempt;
+use crate::store::Failures;
+use crate::store::Record;
+use crate::store::Recovered;
+use crate::store::State;
+use crate::store::sqlite::changes::Changes;
+use crate::store::sqlite::ids;
+use crate::store::sqlite::mailbox::Finished;
+use crate::store::sqlite::mailbox::Settled;
+use crate::store::sqlite::queue::Entry;
+use crate::store::sqlite::shared::Forgotten;
+use crate::store::sqlite::statements;
+use crate::store::sqlite::statements::Writing;
+use crate::verify::event_key::Key;
+
+/// A due time later than this, in milliseconds, is none that was written: no pause is longer.
+const MAX_PAUSE: i64 = 24 * 60 * 60 * 1000;
+/// What a dead letter says whose delivery was not found.
+const RECORD_LOST: &str = "record lost: the file was damaged, and whether the event was delivered is not known";
+
+/// The dedupe keys of the messages in the present file.
+#[derive(Debug, Default)]
+pub(super) struct Present {
+    keys: HashMap<Key, i64>,
+    /// The keys of messages up to this one have been read.
+    scanned: i64,
+}
+
+impl Present {
+    /// Reads the keys of the next messages; whether there may be more.
+    pub(super) fn scan(&mut self, file: &Connection, rows: i64) -> rusqlite::Result<bool> {
+        let mut statement = file.prepare_cached("SELECT id, keys FROM messages WHERE id > ?1 ORDER BY id LIMIT ?2")?;
+        let (mut read, mut found) = (0, statement.query([self.scanned, rows])?);
+        while let Some(row) = found.next()? {
+            let id = row.get(0)?;
+            self.keys.extend(keys_of(row, 1)?.into_iter().map(|key| (key, id)));
+            (read, self.scanned) = (read + 1, id);
+        }
+        Ok(read >= rows)
+    }
+}
+
+/// Imports a part in the transaction of the writer. With the keys that are present come how many rows are scanned at
+/// once, and the outcomes that are known.
+pub(super) fn import(
+    file: &Connection,
+    changes: &mut Changes,
+    part: &[Stored],
+    (mut present, rows, forgotten): (Present, i64, &Forgotten),
+) -> rusqlite::Result<(Recovered, Present)> {
+    while present.scan(file, rows)? {}
+    let mut done = Recovered::default();
+    let mut writing = Writing::new(file)?;
+    for Stored { id, message, deliveries } in part {
+        let Some((message, columns, once)) = message else {
+            done.lost += 1;
+            continue;
+        };
+        let keys = || once.iter().flat_map(|once| once.keys.iter());
+        let anew = keys().any(|key| present.keys.get(&key).is_some_and(|known| known != id));
+        let Some(free) = free(file, plausible(*id, changes), columns.checksum)?.filter(|_| !anew) else {
+            done.present += 1;
+            continue;
+        };
+        writing.message(free, (message, columns, once.as_ref()))?;
+        changes.stored(free);
+        present.keys.extend(keys().map(|key| (key, free)));
+        if let Some(Finished { source, until, .. }) = *once
+            && i64::from(until) > changes.now.unix()
+        {
+            changes.records.extend(keys().map(|key| Record { source, key, until }));
+        }
+        for (destination, delivered) in deliveries {
+            let row = statements::destination(file, destination)?;
+            let state = deliver(file, (free, row), delivered, changes)?;
+            if let (Some(from), Some(settled)) = (state, forgotten.of(destination, *id)) {
+                let settled = Settled { entry: Entry { id: free, ..settled.entry }, ..settled };
+                if writing.settle(row, &settled)? {
+                    // None of its lane is open behind it yet.
+                    changes.moved(row, Some(from), Some(settled.outcome.state()));
+                }
+            }
+        }
+        if deliveries.is_empty() {
+            for row in destinations_of(file, &columns.source)? {
+                deliver(file, (free, row), &lost(changes), changes)?;
+            }
+            done.record_lost += 1;
+        } else {
+            done.imported += 1;
+        }
+    }
+    Ok((done, present))
+}
+
+/// The id of a message, unless none can have it: then a new one, lest all later ones are behind it.
+fn plausible(id: i64, changes: &Changes) -> i64 {
+    let latest = changes.last.max(ids::first_of(changes.now));
+    if (1..=latest).contains(&id) { id } else { latest.saturating_add(1) }
+}
+
+/// The id under which a message can be imported: its own, or the next that nobody has; nothing when it is there
+/// already.
+fn free(file: &Connection, id: i64, checksum: i64) -> rusqlite::Result<Option<i64>> {
+    let mut statement = file.prepare_cached("SELECT checksum FROM messages WHERE id = ?1")?;
+    let mut at = id;
+    loop {
+        match statement.query_row([at], |row| Ok(row.get_ref(0)?.as_i64().ok())).optional()? {
+            None => return Ok(Some(at)),
+            Some(known) if known == Some(checksum) => return Ok(None),
+            Some(_other) => at = at.saturating_add(1),
+        }
+    }
+}
+
+/// The rows of all destinations of a message's source; of its unnamed one when none is known.
+fn destinations_of(file: &Connection, source: &str) -> rusqlite::Result<Vec<i64>> {
+    let mut statement = file.prepare_cached("SELECT id FROM destinations WHERE source = ?1")?;
+    let known = statement.query_map([source], |row| row.get(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+    if known.is_empty() { Ok(vec![statements::destination(file, &DestinationId::unnamed(source))?]) } else { Ok(known) }
+}
+
+/// Writes a delivery that keeps the rule of lanes: blocked when its lane has an open one, else not. In which state,
+/// unless it is there.
+fn deliver(
+    file: &Connection,
+    (message, destination): (i64, i64),
+    delivered: &Delivered,
+    changes: &mut Changes,
+) -> rusqlite::Result<Option<State>> {
+    let Delivered { attempts, before_replay, settled, replayed, lane, status, .. } = delivered;
+    let busy = match lane {
+        Some(lane) if delivered.state.is_open() => statements::is_busy(file, destination, lane.cast_unsigned())?,
+        _ => false,
+    };
+    let state = match delivered.state {
+        State::Blocked | State::Queued | State::Retrying if busy => State::Blocked,
+        State::Blocked if replayed.is_some() => State::Retrying,
+        State::Blocked => State::Queued,
+        state @ (State::Queued | State::Retrying | State::Delivered | State::Dead) => state,
+    };
+    let latest = changes.due.saturating_add(MAX_PAUSE);
+    let due = (state == State::Retrying).then(|| delivered.due.filter(|due| *due <= latest).unwrap_or(changes.due));
+    let failures = delivered.failures.as_json();
+    // Of two for one destination, one is not what was written.
+    let mut insert = file.prepare_cached(
+        "INSERT OR IGNORE INTO deliveries (message, destination, state, attempts, before_replay, settled, due, replayed, lane, status, failures)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+    )?;
+    let inserted = insert.execute(params![
+        message,
+        destination,
+        ids::state(state),
+        attempts,
+        before_replay,
+        settled,
+        due,
+        replayed,
+        lane,
+        status,
+        failures
+    ])?;
+    if inserted == 0 {
+        return Ok(None);
+    }
+    changes.moved(destination, None, Some(state));
+    Ok(Some(state))
+}
+
+/// A delivery of which nothing is known.
+fn lost(changes: &Changes) -> Delivered {
+    let at = changes.now;
+    let failed = FailedAttempt { at, ms: 0, status: None, reason: RECORD_LOST.to_owned(), answer: String::new() };
+    Delivered {
+        state: State::Dead,
+        attempts: 0,
+        before_replay: 0,
+        settled: at.millis(),
+        due: None,
+        replayed: None,
+        lane: None,
+        status: None,
+        failures: Failures::default().with(failed),
+    }
+}
