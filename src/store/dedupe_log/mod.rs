@@ -5,6 +5,8 @@ mod files;
 mod recover;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_faults;
 mod thread;
 
 use std::fs::File;
