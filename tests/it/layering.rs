@@ -1,4 +1,5 @@
-//! The order of modules in `src/lib.rs` is the order in which they may know each other, and within a module there are no circles.
+//! The order of modules in `src/lib.rs` is the order in which they may know each other, and within a module there are
+//! no circles.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;

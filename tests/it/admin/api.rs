@@ -97,7 +97,7 @@ impl Contract {
 }
 
 #[test]
-fn everything_that_is_described_is_so() {
+fn every_operation_behaves_as_the_openapi_description_says() {
     let mut contract = Contract::new();
     let upstream = Upstream::deciding_by_id();
     let gateway = Gateway::start(&queue_with_api(&upstream.url()));
@@ -395,7 +395,7 @@ fn replays_and_purges_are_logged() {
 }
 
 #[test]
-fn an_outage_is_replayed_when_it_is_over() {
+fn dead_letters_of_an_outage_are_replayed_all_at_once() {
     let healed = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let heals = std::sync::Arc::clone(&healed);
     let upstream = Upstream::with(move |_, _| {

@@ -23,7 +23,7 @@ use crate::harness::upstream::Upstream;
 use crate::harness::wait_until;
 
 #[test]
-fn probes_answer_with_a_word() {
+fn probes_answer_ok() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(&Github::source(&upstream.url()));
     for path in ["/livez", "/readyz"] {
@@ -61,7 +61,7 @@ fn other_methods_are_refused_with_those_that_are_allowed() {
 }
 
 #[test]
-fn pages_on_the_web_are_refused_on_every_path() {
+fn cross_origin_requests_are_refused_on_every_path() {
     let upstream = Upstream::deciding_by_id();
     let gateway = Gateway::start(&queue_with_api(&upstream.url()));
     let bearer = format!("Authorization: Bearer {TOKEN}\r\n");
@@ -94,7 +94,7 @@ fn pages_on_the_web_are_refused_on_every_path() {
 }
 
 #[test]
-fn whom_the_port_refuses_cannot_fill_the_log() {
+fn refused_requests_do_not_flood_the_log() {
     let upstream = Upstream::start();
     let log = "[log]\nunverified_burst = 2\nunverified_rate = 1\n";
     let gateway = Gateway::start(&(Github::source(&upstream.url()) + log));
@@ -111,7 +111,7 @@ fn whom_the_port_refuses_cannot_fill_the_log() {
 }
 
 #[test]
-fn another_machine_drains_with_the_token_alone() {
+fn another_machine_needs_the_token_to_drain() {
     let upstream = Upstream::deciding_by_id();
     let everywhere = |sections: &str| format!("{sections}listen = \"0.0.0.0:0\"\n");
     let gateway = Gateway::start(&everywhere(&queue_with_api(&upstream.url())));
@@ -162,7 +162,7 @@ fn silent_connections_do_not_keep_probes_out() {
 }
 
 #[test]
-fn as_many_connections_as_may_be_are_left_alone() {
+fn connections_within_the_limit_are_kept() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(&(Github::source(&upstream.url()) + "[admin]\nmax_connections = 4\n"));
     let kept: Vec<_> = (0..3).map(|_| connect(gateway.admin_address())).collect();
@@ -174,7 +174,7 @@ fn as_many_connections_as_may_be_are_left_alone() {
 }
 
 #[test]
-fn a_head_that_does_not_come_is_not_waited_for() {
+fn a_request_whose_headers_do_not_come_times_out() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(&(Github::source(&upstream.url()) + "[admin]\nheader_timeout = \"100ms\"\n"));
     let started = connect(gateway.admin_address());
@@ -233,7 +233,7 @@ fn every_line_of_the_metrics_is_what_prometheus_reads() {
 }
 
 #[test]
-fn a_constant_is_a_gauge() {
+fn build_info_is_a_gauge() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(&Github::source(&upstream.url()));
     // By Prometheus' own rules a counter grows, and its name ends in _total.
@@ -241,7 +241,7 @@ fn a_constant_is_a_gauge() {
 }
 
 #[test]
-fn everything_that_is_promised_is_measured() {
+fn every_documented_metric_is_measured() {
     let (upstream, redis) = (Upstream::start(), Redis::start());
     let issuer = Issuer::publishing(&serde_json::json!({ "keys": [] }));
     let gateway = Gateway::start(&sections(&upstream, &issuer, &redis.url()));

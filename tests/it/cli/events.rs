@@ -90,7 +90,7 @@ fn events_are_listed_shown_replayed_and_purged() {
 }
 
 #[test]
-fn what_others_wrote_does_not_move_the_cursor() {
+fn control_characters_of_bodies_are_escaped() {
     let upstream = Upstream::deciding_by_id();
     let gateway = Gateway::start(&queue_with_api(&upstream.url()));
     assert_eq!(Github::delivery("fine", "\u{1b}[2Jbody\u{7}\nnext").send(gateway.address()).status, 200);
@@ -127,7 +127,7 @@ fn the_configuration_says_where_the_gateway_is_and_who_may_ask() {
 }
 
 #[test]
-fn what_is_in_the_way_is_said() {
+fn errors_say_what_is_wrong() {
     let upstream = Upstream::deciding_by_id();
     let gateway = Gateway::start(&queue_with_api(&upstream.url()));
     let unknown = complained(&run(&gateway, &["show", "github/1-0"]));

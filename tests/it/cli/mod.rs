@@ -1,4 +1,4 @@
-//! The commands of `doorward` that run, watch and steer a gateway.
+//! The command line: what commands print, and with what they exit.
 
 mod commands;
 mod drain_and_healthcheck;

@@ -1,4 +1,4 @@
-//! What others wrote is shown, on a terminal and in a log, so that it can do nothing there and passes for nothing else.
+//! What others wrote is escaped where it is shown: on a terminal and in a log.
 
 use std::fs::File;
 use std::process::Child;
@@ -60,7 +60,7 @@ fn sections(upstream: &Upstream) -> String {
 }
 
 #[test]
-fn queued_events_are_shown_so() {
+fn queued_events_are_escaped() {
     let upstream = hostile_upstream();
     let gateway = Gateway::start(&sections(&upstream));
     let hostile = offergrid_signed(body(), SystemTime::now()).with("X-Note", "\u{9b}31m\tnote");
@@ -102,7 +102,7 @@ impl Drop for Logged {
 }
 
 #[test]
-fn the_log_has_it_so_in_either_format() {
+fn the_log_is_escaped_in_either_format() {
     let upstream = hostile_upstream();
     for format in ["json", "text"] {
         let (folder, listen) = (tempfile::tempdir().expect("a folder"), free_port());
@@ -133,7 +133,7 @@ fn the_log_has_it_so_in_either_format() {
 }
 
 #[test]
-fn answers_to_send_are_shown_so() {
+fn answers_to_send_are_escaped() {
     let upstream = hostile_upstream();
     for more in [&[][..], &["--json"]] {
         let mut command = doorward();
@@ -145,7 +145,7 @@ fn answers_to_send_are_shown_so() {
 }
 
 #[test]
-fn captures_are_explained_so() {
+fn explanations_of_captures_are_escaped() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("capture");
     let explain = |capture: &[u8], profile: &str, more: &[&str]| {

@@ -132,7 +132,8 @@ fn an_event_whose_upstream_was_too_slow_is_held_for_a_while(store: &Store) {
     assert_held(&gateway, &upstream, 504);
 }
 
-/// The first delivery may have succeeded: a retry that comes at once is told to come again, and a later one gets through.
+/// The first delivery may have succeeded: a retry that comes at once is told to come again, and a later one gets
+/// through.
 #[track_caller]
 fn assert_held(gateway: &Gateway, upstream: &Upstream, status: u16) {
     let delivery = Github::delivery("one", "{}");

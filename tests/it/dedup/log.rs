@@ -1,5 +1,5 @@
-//! The dedupe log beside a SQLite store: what it knows after a kill, what becomes of it when the disk fails, and what files that
-//! do not belong together say.
+//! The dedupe log beside a SQLite store: what it knows after a kill, what becomes of it when the disk fails, and what
+//! files that do not belong together say.
 
 use std::path::Path;
 

@@ -1,5 +1,4 @@
-//! Files of a dedupe log in the hands of others: what is no file stands in their place, or they are removed or emptied while
-//! the gateway runs, or the disk has not what the memory of the system has.
+//! Files of a dedupe log that others have replaced, removed or emptied, and records that only the page cache has.
 
 use std::io::Write as _;
 use std::os::unix::fs::symlink;

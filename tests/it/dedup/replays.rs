@@ -1,5 +1,5 @@
-//! Replays and events that only look like one: what of a request tells it from others, over every store and every kind of
-//! delivery.
+//! Replays and events that only look like one: what of a request tells it from others, over every store and every kind
+//! of delivery.
 
 use std::time::SystemTime;
 

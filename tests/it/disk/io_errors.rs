@@ -51,8 +51,8 @@ fn events_are_not_delivered_when_a_failing_xfs_could_not_remember_them() {
     check(Format::Xfs, Mode::Upstream);
 }
 
-/// After a write that failed, the system has in memory what the disk has not, and takes it for written. ext4 does not even
-/// write it when it is written over: the extent stays one that was never written.
+/// After a write that failed, the system has in memory what the disk has not, and takes it for written. ext4 does not
+/// even write it when it is written over: the extent stays one that was never written.
 #[test]
 fn what_only_the_memory_of_the_system_has_is_not_taken_for_safe_after_a_restart() {
     for format in [Format::Ext4, Format::Xfs] {
@@ -82,7 +82,8 @@ fn what_only_the_memory_of_the_system_has_is_not_taken_for_safe_after_a_restart(
             }
             drop(gateway.kill());
             disk.heal();
-            // Nothing is unmounted, so the memory stays what it is. Where the file system has given up, the gateway says so.
+            // Nothing is unmounted, so the memory stays what it is. Where the file system has given up, the gateway
+            // says so.
             let Ok(gateway) = Gateway::try_spawn(folder.path(), &sections) else {
                 disk.repair();
                 continue;
@@ -152,8 +153,8 @@ fn fail_until_refused(load: &Load, fail: impl Fn()) {
     });
 }
 
-/// The gateway goes on when it can; or it is not ready and refuses everything, until it has room to write what it knows, or
-/// until it is started again where it says so.
+/// The gateway goes on when it can; or it is not ready and refuses everything, until it has room to write what it
+/// knows, or until it is started again where it says so.
 fn see_what_follows(gateway: &Gateway, load: &Load, what: &str) {
     let before = load.count() + 2 * SENDERS;
     let goes_on = wait_for(&format!("it to go on or not to be ready: {what}"), || {

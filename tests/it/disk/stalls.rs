@@ -1,4 +1,4 @@
-//! Disks that are late, which is not dead.
+//! Disks that stall: the gateway waits, and goes on when they do.
 
 use std::time::Duration;
 use std::time::Instant;

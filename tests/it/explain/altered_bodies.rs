@@ -1,5 +1,5 @@
-//! What happened to a body between its provider and the capture: each mistake is made to a rightly signed request, and the
-//! command names it. With another secret it names none.
+//! What happened to a body between its provider and the capture: each mistake is made to a rightly signed request, and
+//! the command names it. With another secret it names none.
 
 use std::io::Write as _;
 

@@ -45,7 +45,7 @@ impl Own {
 }
 
 #[test]
-fn a_new_event_beside_an_old_one_gets_through() {
+fn a_batch_with_a_new_event_beside_a_known_one_is_delivered() {
     let gateway = Own::with("{ each = \"/*/id\" }");
     let (a, b, c) = (json!({ "id": "a" }), json!({ "id": "b" }), json!({ "id": "c" }));
     for batch in [json!([a]), json!([a, b]), json!([b]), json!([b, c, a]), json!([a, a])] {

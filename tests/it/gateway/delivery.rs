@@ -1,4 +1,4 @@
-//! A webhook on its way: which bytes the upstream receives, and how often.
+//! Deliveries: which bytes the upstream receives, and how often.
 
 use std::io::BufReader;
 use std::io::Write as _;
@@ -68,7 +68,7 @@ fn a_chunked_body_arrives_whole_with_one_length() {
 }
 
 #[test]
-fn trailers_of_a_chunked_body_go_no_further() {
+fn trailers_of_a_chunked_body_are_not_forwarded() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(&Github::source(&upstream.url()));
     let mut delivery = Github::delivery("1", "{}").chunked(1).with("Trailer", "X-Late");

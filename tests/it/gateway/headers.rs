@@ -49,7 +49,7 @@ fn headers_keep_their_order() {
 }
 
 #[test]
-fn hop_by_hop_headers_go_no_further() {
+fn hop_by_hop_headers_are_not_forwarded() {
     let hops = [
         ("Keep-Alive", "timeout=5"),
         ("Proxy-Connection", "keep-alive"),
@@ -67,7 +67,7 @@ fn hop_by_hop_headers_go_no_further() {
 }
 
 #[test]
-fn what_connection_names_goes_no_further() {
+fn headers_that_connection_names_are_not_forwarded() {
     let received = delivered(
         &Github::delivery("1", "{}").with("Connection", "X-Hop,  x-other").with("X-Hop", "1").with("X-Other", "2"),
     );
@@ -75,7 +75,7 @@ fn what_connection_names_goes_no_further() {
 }
 
 #[test]
-fn connection_cannot_strip_what_the_gateway_says() {
+fn connection_cannot_strip_headers_of_the_gateway() {
     let named = "x-hub-signature-256, doorward-event-id, doorward-source, doorward-event-type, doorward-received-at, \
                  doorward-attempt, x-forwarded-for, x-forwarded-proto, x-forwarded-host, content-length, host";
     let received = delivered(&Github::delivery("77", "{\"n\":1}").with("Connection", named));
@@ -92,7 +92,7 @@ fn connection_cannot_strip_what_the_gateway_says() {
 }
 
 #[test]
-fn names_of_the_gateway_cannot_be_spoofed() {
+fn headers_of_the_gateway_cannot_be_spoofed() {
     let spoofed = [
         "doorward-source",
         "doorward-event-id",
@@ -135,7 +135,7 @@ fn names_of_the_gateway_cannot_be_spoofed() {
 }
 
 #[test]
-fn the_upstream_is_addressed_by_its_own_name() {
+fn the_host_header_is_the_upstreams() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(&Github::source(&upstream.url()));
     assert_eq!(Github::delivery("1", "{}").send(gateway.address()).status, 200);

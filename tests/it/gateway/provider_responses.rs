@@ -69,7 +69,7 @@ fn a_published_event_is_answered_as_the_profile_says() {
 }
 
 #[test]
-fn slack_shows_nobody_that_a_command_came_twice() {
+fn a_duplicate_command_of_slack_is_answered_without_a_body() {
     let (gateway, _upstream) = start_shipped("slack", &with_secret(""));
     let time = doorward::base::time::Moment::now().unix().to_string();
     let body = r#"{"type":"event_callback","event_id":"Ev1"}"#;
@@ -81,7 +81,7 @@ fn slack_shows_nobody_that_a_command_came_twice() {
 }
 
 #[test]
-fn xero_and_adyen_and_discord_are_given_what_they_want() {
+fn xero_and_adyen_and_discord_are_answered_as_they_require() {
     let (gateway, _upstream) = start_shipped("xero", &with_secret(""));
     let body = r#"{"events":[{"eventType":"UPDATE"}],"entropy":"x"}"#;
     let signature = signing::base64(signing::hmac_sha256(SECRET.as_bytes(), body.as_bytes()));
@@ -170,7 +170,7 @@ fn a_refused_handshake_has_the_status_of_other_refusals() {
 }
 
 #[test]
-fn zendesk_is_told_409_when_it_shall_come_again() {
+fn zendesk_is_asked_with_409_to_retry() {
     for reply in [Reply::Status(500, ""), Reply::Status(503, ""), Reply::Close] {
         let upstream = Upstream::with(move |_, _| reply.clone());
         let gateway = zendesk(&upstream.url());
@@ -182,7 +182,7 @@ fn zendesk_is_told_409_when_it_shall_come_again() {
 }
 
 #[test]
-fn zendesk_is_told_409_while_the_store_is_gone() {
+fn zendesk_is_asked_with_409_to_retry_while_the_store_is_unavailable() {
     let (mut redis, upstream) = (Redis::start(), Upstream::start());
     let store = format!("[store]\nurl = \"{}\"\n", redis.url());
     let gateway = Gateway::start(&(zendesk_source(&upstream.url()) + &store));
@@ -323,7 +323,7 @@ fn zendesk_event() -> Delivery {
 }
 
 #[test]
-fn the_app_says_when_it_wants_to_see_an_event_again_and_the_gateway_only_where_the_app_does_not() {
+fn retry_after_is_the_upstreams_and_the_gateways_only_where_the_upstream_has_none() {
     const ASKED: &str = "HTTP/1.1 503 Busy\r\nretry-after: 17\r\ncontent-length: 0\r\n\r\n";
     let upstream = Upstream::with(|number, _| match number {
         0 => Reply::Raw(ASKED.into()),
@@ -345,7 +345,7 @@ fn the_app_says_when_it_wants_to_see_an_event_again_and_the_gateway_only_where_t
 }
 
 #[test]
-fn what_is_no_time_is_not_handed_on_as_one() {
+fn an_invalid_retry_after_of_the_upstream_is_not_relayed() {
     const SAID: [&str; 5] = ["soon", "-5", "", "1.5", "Wed, 99 Foo 2026 00:00:00 GMT"];
     let upstream = Upstream::with(|number, _| {
         let said = SAID.get(number).copied().unwrap_or("Fri, 31 Dec 2038 23:59:59 GMT");

@@ -54,7 +54,7 @@ fn a_delivered_event_is_logged_with_what_is_known_of_it() {
 }
 
 #[test]
-fn a_refused_request_is_logged_with_its_reason_and_without_its_words() {
+fn a_refused_request_is_logged_with_its_reason_and_without_its_contents() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(&Github::source(&upstream.url()));
     let mut forged = Github::delivery("spoken-id", "{}").set("X-GitHub-Event", "spoken-type");

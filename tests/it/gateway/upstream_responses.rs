@@ -1,4 +1,4 @@
-//! The way back: what the sender is told of what the upstream answered.
+//! Responses of upstreams: what the sender is told of them.
 
 use std::io::BufReader;
 use std::io::Write as _;
@@ -46,7 +46,7 @@ fn an_answer_that_ends_with_its_connection_is_relayed_whole() {
 }
 
 #[test]
-fn interim_answers_are_passed_over() {
+fn informational_responses_of_the_upstream_are_skipped() {
     let mut bytes = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n".to_vec();
     bytes.extend(raw("200 OK", "", "final"));
     let answer = relayed(bytes);
@@ -54,7 +54,7 @@ fn interim_answers_are_passed_over() {
 }
 
 #[test]
-fn other_headers_of_the_upstream_stay_inside() {
+fn other_headers_of_the_upstream_are_not_relayed() {
     for status in ["200 OK", "401 No", "503 Later"] {
         let headers = "Content-Type: text/plain\r\nServer: app/1.2\r\nSet-Cookie: session=1\r\nX-Powered-By: app\r\n\
                        X-Internal: 10.0.0.1\r\nWWW-Authenticate: Basic\r\nLocation: http://10.0.0.1/\r\n\

@@ -29,7 +29,7 @@ reply = { headers = { "X-Hook" = "{query:hook}" } }
 "#;
 
 #[test]
-fn metas_challenge_is_not_given_back_without_the_right_word() {
+fn metas_challenge_is_not_echoed_without_the_verify_token() {
     let (gateway, upstream) = start_shipped("meta", &with_secret(META));
     let wrong = [
         "hub.mode=subscribe&hub.challenge=C&hub.verify_token=sword",
@@ -89,7 +89,7 @@ fn signed_challenges_are_not_answered_without_a_signature() {
 }
 
 #[test]
-fn another_origin_is_given_no_permission() {
+fn another_origin_of_cloudevents_is_not_granted() {
     let (gateway, upstream) =
         start_shipped("cloudevents", &with_secret("params = { origin = \"eventgrid.azure.net\" }"));
     for origin in ["evil.example", "eventgrid.azure.net.evil.example", "EVENTGRID.azure.net", "*", ""] {
@@ -186,7 +186,7 @@ fn the_connection_is_good_for_the_next_request_after_a_handshake() {
 }
 
 #[test]
-fn nothing_follows_the_answer_to_a_head_on_its_connection() {
+fn a_body_after_a_head_request_is_not_taken_for_a_request() {
     let (gateway, _upstream) = start_shipped("intercom", &with_secret(""));
     let mut stream = connect(gateway.address());
     // Bodies that nobody reads must not be taken for requests either.
@@ -200,7 +200,7 @@ fn nothing_follows_the_answer_to_a_head_on_its_connection() {
 }
 
 #[test]
-fn nobody_can_write_further_headers_into_an_answer() {
+fn a_challenge_cannot_inject_headers_into_the_answer() {
     let (gateway, _upstream) = start_with_profile(HOOK, &with_secret(""));
     let ask = |value: &str| get(&format!("/own?hook={value}")).send(gateway.address());
     assert_eq!(ask("a%20b").header("x-hook"), Some("a b"));

@@ -113,7 +113,7 @@ fn oktas_challenge_is_given_back_in_json() {
 }
 
 #[test]
-fn trello_and_intercom_find_a_head() {
+fn head_requests_of_trello_and_intercom_are_answered() {
     for (name, lines) in [("trello", "params = { url = \"https://hooks.example/trello\" }"), ("intercom", "")] {
         let (gateway, upstream) = start_shipped(name, &with_secret(lines));
         let head = request("HEAD", &format!("/{name}"), &[], "");
@@ -123,7 +123,7 @@ fn trello_and_intercom_find_a_head() {
 }
 
 #[test]
-fn a_sender_of_cloud_events_is_given_permission() {
+fn an_allowed_origin_of_cloudevents_is_granted() {
     let (gateway, upstream) =
         start_shipped("cloudevents", &with_secret("params = { origin = \"eventgrid.azure.net\" }"));
     let options = request("OPTIONS", "/cloudevents", &[("WebHook-Request-Origin", "eventgrid.azure.net")], "")

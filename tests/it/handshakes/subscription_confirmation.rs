@@ -1,4 +1,4 @@
-//! SNS wants an address visited before a subscription counts: only on allowed hosts, and only when SNS asks for it.
+//! Subscription confirmations of SNS: `SubscribeURL` is visited on allowed hosts only, and only when SNS asks for it.
 
 use std::net::SocketAddr;
 
@@ -103,7 +103,7 @@ fn a_redirect_is_not_followed() {
 }
 
 #[test]
-fn a_dead_server_is_not_the_senders_fault() {
+fn while_the_subscribe_url_is_unreachable_the_sender_is_asked_to_retry() {
     let dead = Upstream::nowhere();
     let sns = Sns::answering(|_| Reply::Status(200, ""));
     let (gateway, upstream) = start_shipped("aws-sns", &Sns::lines(&format!("{} {dead}", sns.0.address())));

@@ -20,8 +20,8 @@ use std::time::Instant;
 /// Longest that a test waits for anything.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A port where nobody listens. It is none of those that the system hands out (from 32768), so that no other test gets it
-/// by chance before it is used, and processes that run at the same time begin to look at different ones.
+/// A port where nobody listens. It is none of those that the system hands out (from 32768), so that no other test gets
+/// it by chance before it is used, and processes that run at the same time begin to look at different ones.
 pub fn free_port() -> u16 {
     static TAKEN: AtomicU16 = AtomicU16::new(0);
     let first = u16::try_from(std::process::id() % 600).expect("small") * 32;

@@ -127,7 +127,7 @@ fn a_sender_that_hangs_up_in_mid_body_is_counted_and_nothing_is_delivered() {
 }
 
 #[test]
-fn a_sender_that_waits_for_leave_to_send_is_given_it() {
+fn expect_100_continue_is_answered() {
     let (gateway, upstream) = started("");
     let bytes = Github::delivery("1", "{\"n\": 1}").with("Expect", "100-continue").bytes();
     let (head, body) = bytes.split_at(bytes.len() - 8);
@@ -142,7 +142,7 @@ fn a_sender_that_waits_for_leave_to_send_is_given_it() {
 }
 
 #[test]
-fn a_sender_that_waits_for_leave_to_send_too_much_is_refused_at_once() {
+fn expect_100_continue_for_a_body_that_is_too_long_is_refused_at_once() {
     let (gateway, upstream) = started("");
     let mut delivery = Github::delivery("1", "").with("Expect", "100-continue").with("Content-Length", "1000000");
     delivery.body.clear();
@@ -152,7 +152,7 @@ fn a_sender_that_waits_for_leave_to_send_too_much_is_refused_at_once() {
 }
 
 #[test]
-fn the_oldest_body_that_is_not_complete_makes_room_for_others() {
+fn the_oldest_incomplete_body_is_dropped_when_others_need_its_memory() {
     let (gateway, upstream) = started("max_buffered = \"64KiB\"");
     let large = Github::delivery("1", vec![b'x'; LIMIT]).bytes();
     let (most, last) = large.split_at(large.len() - 1);

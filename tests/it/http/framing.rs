@@ -1,4 +1,4 @@
-//! Requests that two parsers could read in two ways, and bytes that are no requests.
+//! Request smuggling: requests that two parsers could read in two ways, and bytes that are no requests.
 
 use std::io::BufReader;
 use std::io::Read as _;

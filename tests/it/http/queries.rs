@@ -168,7 +168,7 @@ fn a_parameter_of_the_address_has_the_value_that_it_has_there() {
 const TOKEN_IN_QUERY: &str = "[auth.token]\nfrom = { query = \"my key\" }\n[event]\nid = { json = \"/id\" }\n";
 
 #[test]
-fn a_secret_in_the_query_goes_nowhere() {
+fn a_secret_in_the_query_is_not_forwarded() {
     let hush = "hush-4711-hush-4711-hush";
     let upstream = Upstream::start();
     for deliver in

@@ -74,7 +74,7 @@ fn no_other_spelling_of_a_path_reaches_an_upstream() {
 }
 
 #[test]
-fn the_whole_address_as_target_means_its_path() {
+fn a_target_in_absolute_form_is_routed_by_its_path() {
     let (gateway, upstream) = started();
     let answer = Github::delivery("1", "{}").to("http://anything.example/webhooks/github").send(gateway.address());
     assert_eq!((answer.status, upstream.ids()), (200, vec!["1".to_owned()]));
@@ -129,7 +129,7 @@ fn connect_opens_no_tunnel() {
 }
 
 #[test]
-fn other_headers_choose_no_other_path() {
+fn rewrite_headers_do_not_change_the_path() {
     let (gateway, upstream) = started();
     let delivery = Github::delivery("1", "{}")
         .to("/elsewhere")

@@ -1,4 +1,5 @@
-//! Gateways that are killed, stopped or cut off at any moment. `tests/kill N` runs this with as many kills as one likes.
+//! Gateways that are killed, stopped or cut off at any moment. `tests/kill N` runs this with as many kills as one
+//! likes.
 
 mod file;
 mod redis;

@@ -50,8 +50,8 @@ enum Fault {
     CutOff,
 }
 
-/// Each dozen of faults. The first comes last, and the others in any order: while a gateway is stopped, the leases of those that
-/// were killed end.
+/// Each dozen of faults. The first comes last, and the others in any order: while a gateway is stopped, the leases of
+/// those that were killed end.
 const DOZEN: [Fault; 12] = [
     Fault::StopOne,
     Fault::KillOne,
@@ -185,7 +185,8 @@ impl Site {
         killed.iter().for_each(|gateway| gateway.signal("KILL"));
     }
 
-    /// Has a fault, and goes on. What may arrive again after it: the events that anybody had in hand, with their claims.
+    /// Has a fault, and goes on. What may arrive again after it: the events that anybody had in hand, with their
+    /// claims.
     fn strike(&mut self, fault: Fault, random: &mut Random) -> HashMap<String, String> {
         let one = random.below(2) as usize;
         match fault {

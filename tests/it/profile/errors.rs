@@ -39,7 +39,7 @@ fn every_mistake_has_its_line_column_and_caret() {
 }
 
 #[test]
-fn the_words_are_not_those_of_the_program() {
+fn error_messages_name_no_types_of_the_code() {
     for (name, said) in said(Cases::of("profiles").written().path()) {
         for word in ["struct", "variant of", "untagged", "u16", "usize", "i64", "Table ", "expected a map"] {
             assert!(!said.contains(word), "{name}: {said}");

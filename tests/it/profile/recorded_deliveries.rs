@@ -1,5 +1,5 @@
-//! The recorded deliveries of every shipped profile, made with the providers' published vectors, official SDKs and other
-//! people's signers: genuine ones are accepted, and each kind of bad one is refused for its reason.
+//! The recorded deliveries of every shipped profile, made with the providers' published vectors, official SDKs and
+//! other people's signers: genuine ones are accepted, and each kind of bad one is refused for its reason.
 
 use std::collections::BTreeMap;
 use std::path::Path;

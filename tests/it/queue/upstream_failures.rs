@@ -78,7 +78,7 @@ fn an_upstream_that_is_too_slow_gets_the_event_again() {
 }
 
 #[test]
-fn an_upstream_that_asks_to_be_left_alone_is() {
+fn retry_after_of_an_upstream_is_respected() {
     let asks: [(u16, Wait, u64); 3] = [
         (429, || "1".to_owned(), 1000),
         (503, || "2".to_owned(), 2000),
@@ -263,7 +263,8 @@ fn events_that_wait_do_not_wait_in_memory() {
     let before = resident();
     send(10..250);
     let grown = resident() - before;
-    // 48 MB are in the file; in memory 8 MiB of them at most, 16 MiB of pages, and what the allocator keeps of requests.
+    // 48 MB are in the file; in memory 8 MiB of them at most, 16 MiB of pages, and what the allocator keeps of
+    // requests.
     assert!(grown < 36.0, "{grown} MiB more");
 }
 

@@ -1,5 +1,5 @@
-//! Queues in Redis: several gateways that deliver the same events, and what becomes of them when one is gone. What one gateway does
-//! is tested for all stores in `queue`.
+//! Queues in Redis: several gateways that deliver the same events, and what becomes of them when one is gone. What one
+//! gateway does is tested for all stores in `queue`.
 
 use std::time::Duration;
 

@@ -28,7 +28,7 @@ fn more_requests_than_may_be_in_flight_are_told_to_come_again() {
 }
 
 #[test]
-fn what_is_refused_unread_is_so_under_overload_too() {
+fn requests_that_are_refused_unread_are_refused_alike_under_overload() {
     let upstream = Upstream::with(|_, _| Reply::Hold);
     let gateway = gateway(&upstream, "max_in_flight = 1");
     let first = delivery("one").begin(gateway.address());
@@ -108,7 +108,7 @@ fn more_copies_of_one_event_than_may_wait_are_told_to_come_again() {
 }
 
 #[test]
-fn a_thousand_idle_connections_leave_the_gateway_as_it_is() {
+fn a_thousand_idle_connections_do_not_disturb_the_gateway() {
     let upstream = Upstream::start();
     let gateway = gateway(&upstream, "max_connections_per_address = 4000");
     // This process holds the other ends.

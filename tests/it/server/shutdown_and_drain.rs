@@ -177,7 +177,7 @@ fn a_drained_gateway_is_not_ready_and_sends_senders_elsewhere_while_it_serves() 
 }
 
 #[test]
-fn a_drain_that_nobody_follows_up_ends_and_can_be_asked_for_again() {
+fn a_drain_without_a_stop_ends_and_can_be_asked_for_again() {
     let upstream = Upstream::start();
     let gateway = Gateway::start(&(Github::source(&upstream.url()) + "[admin]\nmax_drain = \"50ms\"\n"));
     for times in 1..=2 {

@@ -1,4 +1,4 @@
-//! Senders that take their time: none of them keeps a place for ever.
+//! Slow clients: none of them keeps a place for ever.
 
 use std::io::Write as _;
 use std::net::SocketAddr;

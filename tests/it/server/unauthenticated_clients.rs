@@ -1,4 +1,4 @@
-//! What somebody can hold who proves nothing: it is given to genuine senders as soon as they need it.
+//! Unauthenticated clients: the connections and memory that they hold are given to genuine senders that need them.
 
 use std::io::Read as _;
 use std::io::Write as _;
@@ -53,7 +53,7 @@ fn where_few_files_may_be_open_fewer_connections_are_taken_and_the_oldest_make_r
 }
 
 #[test]
-fn heads_that_do_not_end_make_room() {
+fn connections_with_incomplete_headers_make_room() {
     let upstream = Upstream::start();
     let gateway = gateway(&upstream, "workers = 1\nmax_connections = 2");
     let begun = ["one", "two"].map(|id| {
@@ -173,7 +173,7 @@ fn an_address_whose_connections_are_all_busy_is_asked_to_come_again() {
 }
 
 #[test]
-fn an_address_has_its_part_of_the_bytes_by_whatever_proxy_it_comes() {
+fn the_byte_quota_of_an_address_holds_behind_any_proxy() {
     let upstream = Upstream::start();
     let server = "max_body = \"64KiB\"\nmax_buffered_per_address = \"64KiB\"\ntrusted_proxies = [\"127.0.0.1\"]";
     let gateway = gateway(&upstream, server);
@@ -192,7 +192,7 @@ fn an_address_has_its_part_of_the_bytes_by_whatever_proxy_it_comes() {
 }
 
 #[test]
-fn a_source_leaves_others_their_share_of_what_is_in_flight() {
+fn a_source_leaves_others_their_quota_of_requests_in_flight() {
     let upstream = Upstream::with(|number, _| if number < 2 { Reply::Hold } else { Reply::Status(200, "{}") });
     let gateway = two_sources(&upstream, "max_in_flight = 4\nmax_share = \"50%\"");
     let held = ["one", "two"].map(|id| delivery(id).begin(gateway.address()));
@@ -205,7 +205,7 @@ fn a_source_leaves_others_their_share_of_what_is_in_flight() {
 }
 
 #[test]
-fn a_source_leaves_others_their_share_of_what_is_buffered() {
+fn a_source_leaves_others_their_quota_of_buffered_bytes() {
     let upstream = Upstream::with(|number, _| if number < 2 { Reply::Hold } else { Reply::Status(200, "{}") });
     let gateway = two_sources(&upstream, "max_body = \"40KiB\"\nmax_buffered = \"200KiB\"\nmax_share = \"50%\"");
     let large = |id: &str| Github::delivery(id, format!("{id}{}", "x".repeat(40_000)));
@@ -220,7 +220,7 @@ fn a_source_leaves_others_their_share_of_what_is_buffered() {
 }
 
 #[test]
-fn names_with_underscores_are_dropped_before_anything_reads_them() {
+fn headers_with_underscores_are_dropped_before_anything_reads_them() {
     let upstream = Upstream::start();
     let gateway = gateway(&upstream, "trusted_proxies = [\"127.0.0.1\"]");
     let names = ["X_Forwarded_For", "X_GitHub_Event", "_", "a_", "X-Hub_Signature-256", "Content_Length", "__"];
@@ -241,7 +241,7 @@ fn names_with_underscores_are_dropped_before_anything_reads_them() {
 }
 
 #[test]
-fn a_request_says_which_host_it_is_for() {
+fn an_http_1_1_request_without_a_host_is_refused() {
     let upstream = Upstream::start();
     let gateway = gateway(&upstream, "");
     let without = |version: &str| {
@@ -255,7 +255,7 @@ fn a_request_says_which_host_it_is_for() {
 }
 
 #[test]
-fn what_is_no_request_is_logged_with_its_path_and_counted() {
+fn a_malformed_request_is_logged_with_its_path_and_counted() {
     let upstream = Upstream::start();
     let gateway = gateway(&upstream, "header_timeout = \"300ms\"");
     let head = |line: &str| format!("{line}\r\nHost: a\r\n\r\n").into_bytes();

@@ -96,7 +96,8 @@ impl InProcessSource {
         self.receive_now(request).unwrap_or_else(|refusal| panic!("{}: {refusal} {request:#?}", self.name()))
     }
 
-    /// Whether the id of its events is one that a provider gives: neither a digest, as of a batch, nor the token itself.
+    /// Whether the id of its events is one that a provider gives: neither a digest, as of a batch, nor the token
+    /// itself.
     fn has_ids(&self) -> bool {
         let reference = &self.provider.profile().event.id;
         let proofs: Vec<_> = self.provider.profile().schemes().filter_map(Scheme::place).collect();
@@ -148,8 +149,8 @@ fn events_with_other_ids_are_other_events_and_those_with_the_same_id_the_same() 
         let [one, same, other] =
             [1 << 20, 1 << 20, 1 << 21].map(|bits| receiver.accepted(&receiver.sign(Id::Fresh(bits))));
         let keys = |event: &Event| (event.keys.id, event.keys.guard);
-        // A token that is signed with randomness is its own id, and each of Dropbox's requests is an event of its own; and
-        // Braintree signs what the sample cannot vary.
+        // A token that is signed with randomness is its own id, and each of Dropbox's requests is an event of its own;
+        // and Braintree signs what the sample cannot vary.
         if !["plaid", "dropbox"].contains(&receiver.name()) {
             assert_eq!(one.keys.id, same.keys.id, "{}", receiver.name());
         }

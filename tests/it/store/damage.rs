@@ -227,8 +227,8 @@ impl Base {
     }
 }
 
-/// Waits until a gateway has delivered what it could, which `accounted` says of how many are lost, and recovers what it sets aside
-/// meanwhile. How many are lost: all of a file whose first page is.
+/// Waits until a gateway has delivered what it could, which `accounted` says of how many are lost, and recovers what it
+/// sets aside meanwhile. How many are lost: all of a file whose first page is.
 pub fn settled(gateway: &Gateway, folder: &Path, accounted: impl Fn(usize) -> bool) -> usize {
     let mut lost = 0;
     let mut given_up = BTreeSet::new();

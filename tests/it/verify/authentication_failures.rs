@@ -1,4 +1,4 @@
-//! Requests that prove nothing: they touch nothing, and their senders learn nothing.
+//! Requests that fail to authenticate: they touch nothing, and their senders learn nothing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -202,7 +202,7 @@ fn what_requests_make_up_delays_nothing_that_a_signature_was_right_by() {
 }
 
 #[test]
-fn a_burst_is_asked_at_once_and_no_more() {
+fn a_burst_of_fetches_is_made_at_once_and_no_more() {
     let limits = CertificateLimits { burst: 3, interval: LONG, patience: Duration::from_secs(5), ..limits() };
     let kept = Kept::with(limits);
     for name in ["a", "b", "c"] {
@@ -215,7 +215,7 @@ fn a_burst_is_asked_at_once_and_no_more() {
 }
 
 #[test]
-fn an_interval_after_the_burst_comes_the_next() {
+fn the_next_fetch_comes_an_interval_after_the_burst() {
     let kept = Kept::with(CertificateLimits { burst: 1, interval: Duration::from_millis(20), ..limits() });
     for name in ["a", "b", "c", "d"] {
         assert_eq!(kept.named(name), Ok(()), "{name}");

@@ -1,4 +1,5 @@
-//! Certificates that messages name: fetched from allowed addresses only, within limits that nobody can use up for others.
+//! Certificates that messages name: fetched from allowed addresses only, within limits that nobody can use up for
+//! others.
 
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -66,7 +67,7 @@ fn a_certificate_that_is_known_is_not_pushed_out_by_others() {
 }
 
 #[test]
-fn a_line_that_is_full_makes_room_for_other_networks() {
+fn a_full_fetch_queue_makes_room_for_other_networks() {
     let (gateway, upstream, sns) = behind_a_proxy();
     let junk = fill(&gateway, &sns);
     // No more room for whoever has filled it, from none of his addresses.
@@ -84,7 +85,7 @@ fn a_line_that_is_full_makes_room_for_other_networks() {
 }
 
 #[test]
-fn an_address_that_comes_again_takes_the_place_of_one_that_came_once() {
+fn in_a_full_fetch_queue_a_client_that_retries_replaces_one_that_came_once() {
     let (gateway, upstream, sns) = behind_a_proxy();
     let junk = fill(&gateway, &sns);
     let genuine = from(&sns, "192.0.2.2", "1", CERTIFICATE);
@@ -139,7 +140,7 @@ fn a_certificate_is_fetched_though_its_sender_has_hung_up() {
 }
 
 #[test]
-fn one_file_has_one_address() {
+fn a_certificate_url_with_a_query_or_fragment_is_refused() {
     let sns = Sns::with(|_| certificate());
     let (gateway, upstream) = sns.gateway();
     for suffix in ["?", "?a", "?a=.pem", "#", "#a.pem", "?a#b"] {
@@ -151,7 +152,7 @@ fn one_file_has_one_address() {
 }
 
 #[test]
-fn no_other_host_is_asked() {
+fn certificates_are_fetched_from_no_other_host() {
     let (sns, other) = (Sns::with(|_| certificate()), Sns::with(|_| certificate()));
     let (gateway, upstream) = sns.gateway();
     // Signed with the right key: only where the certificate lies is wrong.
@@ -161,7 +162,7 @@ fn no_other_host_is_asked() {
 }
 
 #[test]
-fn no_other_file_is_asked_for() {
+fn no_other_path_is_fetched_from_an_allowed_host() {
     let sns = Sns::with(|_| certificate());
     let (gateway, upstream) = sns.gateway();
     for path in [
@@ -183,7 +184,7 @@ fn no_other_file_is_asked_for() {
 }
 
 #[test]
-fn hosts_that_anybody_can_have_are_refused_at_the_start() {
+fn hosts_that_anybody_can_register_are_refused_by_check() {
     let upstream = Upstream::start();
     for hosts in ["sns.*.amazonaws.com", "*.paypal.com"] {
         let source = format!(
@@ -203,7 +204,7 @@ fn hosts_that_anybody_can_have_are_refused_at_the_start() {
 }
 
 #[test]
-fn eight_are_fetched_at_one_time() {
+fn at_most_eight_certificates_are_fetched_at_once() {
     let (inside, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let (counting, seen) = (Arc::clone(&inside), Arc::clone(&most));
     let sns = Sns::with(move |_| {

@@ -191,7 +191,7 @@ fn a_key_that_is_left_out_is_logged_at_each_fetch_and_its_tokens_are_refused_for
 }
 
 #[test]
-fn keys_are_asked_for_as_they_are_and_read_when_they_come_packed() {
+fn keys_are_requested_uncompressed_and_read_when_they_come_compressed() {
     use std::io::Write as _;
     let body = set(&["a"]).to_string();
     let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());

@@ -20,7 +20,7 @@ const EITHER: &str = "signature_mismatch or signature_malformed";
 const ORDER: &str = "ffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551";
 
 #[test]
-fn an_ed25519_signature_is_taken_in_its_one_form_only() {
+fn an_ed25519_signature_is_accepted_in_canonical_form_only() {
     let key = signing::ed25519("ed25519-a");
     let other = signing::ed25519("ed25519-b");
     let genuine = key.sign(BODY).as_ref().to_vec();
@@ -52,7 +52,7 @@ fn an_ed25519_signature_is_taken_in_its_one_form_only() {
 }
 
 #[test]
-fn a_der_signature_is_taken_in_its_one_form_only() {
+fn a_der_signature_is_accepted_in_canonical_form_only() {
     let key = signing::p256("p256-a");
     let raw = signing::p256_signature(&key, BODY);
     let (r, s) = raw.split_at(32);
@@ -90,7 +90,7 @@ fn a_der_signature_is_taken_in_its_one_form_only() {
 }
 
 #[test]
-fn a_raw_signature_is_taken_in_its_one_form_only() {
+fn a_raw_signature_is_accepted_in_canonical_form_only() {
     let key = signing::p256("p256-a");
     let genuine = signing::p256_signature(&key, BODY);
     let (r, s) = genuine.split_at(32);
@@ -112,7 +112,7 @@ fn a_raw_signature_is_taken_in_its_one_form_only() {
 }
 
 #[test]
-fn an_rsa_signature_is_taken_in_its_one_form_only() {
+fn an_rsa_signature_is_accepted_in_canonical_form_only() {
     let key = signing::rsa("rsa-a");
     let genuine = signing::rsa_signature(&key, BODY);
     let wrong = [

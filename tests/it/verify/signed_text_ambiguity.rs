@@ -1,7 +1,8 @@
 //! A signed text is read in one way only: whoever has one and cuts it otherwise presents nothing that is accepted.
 //!
-//! For each profile a provider signs texts in which one value goes on with what ends it and with other values, as somebody
-//! may have it signed who chooses that value. Every other cut of such a text is then presented with its signature.
+//! For each profile a provider signs texts in which one value goes on with what ends it and with other values, as
+//! somebody may have it signed who chooses that value. Every other cut of such a text is then presented with its
+//! signature.
 
 use std::collections::BTreeSet;
 

@@ -12,7 +12,8 @@ pub fn queued_in_sqlite(upstream: &str, more: &str) -> String {
     format!("{source}[store]\nurl = \"sqlite:store.db\"\n")
 }
 
-/// A GitHub source with a queue, whose table has these keys besides `url`, on this Redis. Others take over after 6 seconds.
+/// A GitHub source with a queue, whose table has these keys besides `url`, on this Redis. Others take over after 6
+/// seconds.
 pub fn queued_in_redis(upstream: &str, more: &str, redis: &str) -> String {
     queued_in_redis_with(upstream, &format!(", timeout = \"1s\"{more}"), redis, "lease = \"6s\"")
 }

@@ -1,5 +1,5 @@
-//! Signatures of providers, with throw-away keys of `tests/fixtures/keys`. They are made with cryptographic libraries alone, and not
-//! by the code under test.
+//! Signatures of providers, with throw-away keys of `tests/fixtures/keys`. They are made with cryptographic libraries
+//! alone, and not by the code under test.
 
 use aws_lc_rs::encoding::AsDer as _;
 use aws_lc_rs::encoding::PublicKeyX509Der;

@@ -15,7 +15,8 @@ pub const BYTES: usize = 1000;
 /// One thing that happens. Numbers choose among what there is; `by` is one of the processes.
 #[derive(Debug, Clone)]
 pub enum Step {
-    /// A message for these queues (a bit each). Of two of a source with the same `key`, the second is a duplicate; without, it is new.
+    /// A message for these queues (a bit each). Of two of a source with the same `key`, the second is a duplicate;
+    /// without, it is new.
     Enqueue {
         by: usize,
         queues: u8,

@@ -1,4 +1,5 @@
-//! What every store of queued events promises, tried with random histories against a model. Another store is one more test here.
+//! What every store of queued events promises, tried with random histories against a model. Another store is one more
+//! test here.
 
 mod history;
 mod model;
@@ -18,8 +19,8 @@ use self::history::History;
 use self::server::Server;
 use self::world::World;
 
-/// How many histories are tried, and the seed from which they are made. More are tried when `DOORWARD_HISTORIES` says so; what
-/// `DOORWARD_SEED` says are those of a run that failed.
+/// How many histories are tried, and the seed from which they are made. More are tried when `DOORWARD_HISTORIES` says
+/// so; what `DOORWARD_SEED` says are those of a run that failed.
 fn config(usual: u32) -> Config {
     let set = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     let cases = set("DOORWARD_HISTORIES").map_or(usual, |count| u32::try_from(count).expect("not that many"));

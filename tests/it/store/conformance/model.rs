@@ -1,4 +1,5 @@
-//! What a store with queues promises, as maps: what was enqueued, how far each delivery has come, who has it in hand, until when.
+//! What a store with queues promises, as maps: what was enqueued, how far each delivery has come, who has it in hand,
+//! until when.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -164,7 +165,8 @@ impl Model {
         Ok(())
     }
 
-    /// Whether the process holds something that may be somebody else's by now, or that it would lose with the answer to a take.
+    /// Whether the process holds something that may be somebody else's by now, or that it would lose with the answer to
+    /// a take.
     pub fn has_lost(&self, by: usize, held: impl Iterator<Item = Name>, now: i64, losing: bool) -> bool {
         held.filter_map(|name| self.deliveries.get(&name))
             .filter(|it| it.is_open())
@@ -184,8 +186,8 @@ impl Model {
         }
     }
 
-    /// It is recorded what came of an attempt. A success always counts; anything else only from the one who has it. It may be
-    /// attempted again from the first of the two times on, and must from the second on.
+    /// It is recorded what came of an attempt. A success always counts; anything else only from the one who has it. It
+    /// may be attempted again from the first of the two times on, and must from the second on.
     pub fn settle(&mut self, attempt: Attempt, outcome: Outcome, now: i64, due: (i64, i64)) {
         let Some(delivery) = self.deliveries.get_mut(&attempt.name) else { return };
         let same = delivery.before_replay == attempt.before_replay;

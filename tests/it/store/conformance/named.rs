@@ -135,7 +135,8 @@ fn what_was_delivered_while_redis_was_away_for_longer_than_the_lease_is_not_deli
     process.kill();
 }
 
-/// Fills a file with events of one lane behind a first one: so many that nobody would want to wait until they have been sent.
+/// Fills a file with events of one lane behind a first one: so many that nobody would want to wait until they have been
+/// sent.
 fn stuff(place: &Place, behind: u32) {
     let path = place.file().expect("a file");
     let file = rusqlite::Connection::open(path).expect("a file");

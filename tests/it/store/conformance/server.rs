@@ -54,7 +54,8 @@ impl Server {
         self.faults.stop_clock(now.millis());
     }
 
-    /// After so many more answers of a node, the next one is lost, and the connection with it. What was asked for is done.
+    /// After so many more answers of a node, the next one is lost, and the connection with it. What was asked for is
+    /// done.
     pub fn lose_answer(&self, after: u8) {
         self.proxies.iter().for_each(|proxy| proxy.lose_answer(after));
     }

@@ -1,4 +1,5 @@
-//! A file in memory that stands for a disk: a file system of the test process (FUSE) serves it, and fails as it is told.
+//! A file in memory that stands for a disk: a file system of the test process (FUSE) serves it, and fails as it is
+//! told.
 //!
 //! It keeps what was flushed apart from what was only written, as a disk with a cache does, so that the power can fail.
 

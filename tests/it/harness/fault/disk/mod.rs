@@ -109,8 +109,8 @@ impl Disk {
         self.mount();
     }
 
-    /// Cuts the power: the gateway ends, and of what was not flushed the disk has any blocks, or none. Then it is on again;
-    /// when the gateway had ended.
+    /// Cuts the power: the gateway ends, and of what was not flushed the disk has any blocks, or none. Then it is on
+    /// again; when the gateway had ended.
     #[track_caller]
     pub fn cut(&self, gateway: Gateway, random: &mut Random) -> Instant {
         self.image.power_off();
