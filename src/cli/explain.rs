@@ -243,7 +243,7 @@ fn show(case: &Case, notes: &[String], explanation: &Explanation, cause: Option<
     notes.iter().for_each(|note| labelled("note", note));
     for step in &explanation.steps {
         let failed = if step.failed { "NO: " } else { "" };
-        labelled(step.kind.label(), &format!("{failed}{}", step.words));
+        labelled(step.kind.label(), &format!("{failed}{}", step.description));
     }
     say("");
     match &explanation.verdict {
@@ -259,13 +259,13 @@ fn show(case: &Case, notes: &[String], explanation: &Explanation, cause: Option<
     }
     if let Some(cause) = cause {
         say("");
-        labelled(if cause.proven { "cause" } else { "likely" }, &cause.words);
+        labelled(if cause.proven { "cause" } else { "likely" }, &cause.description);
     }
 }
 
-fn labelled(label: &str, words: &str) {
+fn labelled(label: &str, description: &str) {
     let mut shown = label;
-    for line in wrapped(words, WIDTH - LABEL - 4) {
+    for line in wrapped(description, WIDTH - LABEL - 4) {
         say(&format_args!("  {shown:<LABEL$} {line}"));
         shown = "";
     }
@@ -286,13 +286,13 @@ fn describe(notes: &[String], explanation: &Explanation, cause: Option<&Cause>) 
     let steps = explanation
         .steps
         .iter()
-        .map(|step| json!({ "step": step.kind.label(), "words": step.words, "failed": step.failed }));
+        .map(|step| json!({ "step": step.kind.label(), "words": step.description, "failed": step.failed }));
     json!({
         "outcome": outcome,
         "reason": explanation.verdict.as_ref().err().map(reason),
         "event": event,
         "notes": notes,
         "steps": steps.collect::<Value>(),
-        "cause": cause.map(|cause| json!({ "words": cause.words, "proven": cause.proven })),
+        "cause": cause.map(|cause| json!({ "words": cause.description, "proven": cause.proven })),
     })
 }

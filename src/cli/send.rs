@@ -15,7 +15,7 @@ use super::sign::EventOptions;
 use crate::sign::Request;
 
 /// Longest that the answer may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const MAX_WAIT: Duration = Duration::from_secs(60);
 /// Most bytes of the answer's body that are read.
 const MAX_ANSWER: usize = 1024 * 1024;
 
@@ -56,7 +56,7 @@ async fn send(arguments: &Arguments) -> Result<bool, String> {
     let url = address(to, &signed.request);
     let shown = shown_address(url.as_str(), &signed.secret);
     let client = reqwest::Client::builder()
-        .timeout(PATIENCE)
+        .timeout(MAX_WAIT)
         .redirect(reqwest::redirect::Policy::none())
         .build()
         .map_err(|error| error.to_string())?;

@@ -11,9 +11,9 @@ use crate::verify;
 
 /// The secrets of the sources that were looked at.
 #[derive(Default)]
-pub(super) struct Holdings(RefCell<Vec<Holding>>);
+pub(super) struct SharedSecrets(RefCell<Vec<KnownSecret>>);
 
-struct Holding {
+struct KnownSecret {
     /// The secret as text, and as the keys that it is.
     keys: Vec<Zeroizing<Vec<u8>>>,
     /// Its key, `sources.NAME`.
@@ -24,7 +24,7 @@ struct Holding {
     address: Option<String>,
 }
 
-impl Holdings {
+impl SharedSecrets {
     /// Notes the secrets of a source, and reports those that another one has.
     pub(super) fn add(&self, section: &Section<'_>, profile: &Profile, secrets: &[Secret], params: &[(&str, String)]) {
         let url = params.iter().find(|(name, _)| *name == "url").map(|(_, url)| url);
@@ -36,7 +36,7 @@ impl Holdings {
             let text = Zeroizing::new(secret.expose().to_vec());
             let forms = profile.keys().filter_map(|form| verify::key_bytes(form, secret).ok());
             let keys: Vec<_> = std::iter::once(text).chain(forms).collect();
-            let shares = |other: &&Holding| {
+            let shares = |other: &&KnownSecret| {
                 let elsewhere = other.address.as_ref().zip(address).is_some_and(|(one, other)| one != other);
                 other.keys.iter().any(|key| keys.contains(key)) && other.source != section.key() && !elsewhere
             };
@@ -51,7 +51,7 @@ impl Holdings {
                     ),
                 );
             }
-            known.push(Holding { keys, source: section.key().to_owned(), number, address: address.cloned() });
+            known.push(KnownSecret { keys, source: section.key().to_owned(), number, address: address.cloned() });
         }
     }
 }

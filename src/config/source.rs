@@ -12,7 +12,7 @@ use super::lint;
 use super::section::Section;
 use super::section::size;
 use super::section::word;
-use super::shared_secrets::Holdings;
+use super::shared_secrets::SharedSecrets;
 use crate::base::problem::closest;
 use crate::base::secret::Secret;
 use crate::base::secret::SecretRef;
@@ -24,9 +24,9 @@ use crate::profile::Credentials;
 use crate::profile::Profile;
 use crate::profile::Profiles;
 use crate::profile::ReplayGuard;
+use crate::source::EventFilter;
 use crate::source::Source;
 use crate::source::SourceName;
-use crate::source::Wanted;
 use crate::source::reply::Answers;
 use crate::verify::Jwks;
 use crate::verify::KeySets;
@@ -41,11 +41,11 @@ pub(super) struct SourceContext<'s> {
     pub(super) store: Option<&'s Store>,
     /// The profiles that sources have.
     used: RefCell<BTreeSet<String>>,
-    holdings: Holdings,
+    shared_secrets: SharedSecrets,
 }
 
 /// What a source verifies with.
-struct Given<'g> {
+struct VerificationInput<'g> {
     profile: &'g Profile,
     /// Absent when one of them cannot be had.
     secrets: Option<&'g [Secret]>,
@@ -54,7 +54,7 @@ struct Given<'g> {
 
 impl<'s> SourceContext<'s> {
     pub(super) fn new(profiles: &'s Profiles, shares: &'s Shares, store: Option<&'s Store>) -> Self {
-        Self { profiles, shares, store, used: RefCell::default(), holdings: Holdings::default() }
+        Self { profiles, shares, store, used: RefCell::default(), shared_secrets: SharedSecrets::default() }
     }
 
     /// The names of the profiles that sources have.
@@ -104,7 +104,7 @@ impl<'s> SourceContext<'s> {
             section.warning("verify", "is \"observe\": what cannot be verified is delivered all the same");
         }
         let params = section.subsection("params").map(Section::texts).unwrap_or_default();
-        let given = profile.map(|profile| Given { profile, secrets: secrets.as_deref(), params: &params });
+        let given = profile.map(|profile| VerificationInput { profile, secrets: secrets.as_deref(), params: &params });
         if let (Some(given), Some(name)) = (&given, profile_name) {
             self.lint(&section, given, &name, &events);
             self.used.borrow_mut().insert(name);
@@ -128,7 +128,7 @@ impl<'s> SourceContext<'s> {
             verifier,
             secret_labels: labels?,
             credentials: Credentials::of(profile?),
-            wanted: wanted(events, profile?),
+            filter: filter(events, profile?),
             observe: observe == Some(true),
             destination,
         })
@@ -152,7 +152,7 @@ impl<'s> SourceContext<'s> {
     }
 
     /// What should be looked at before anything is made of it.
-    fn lint(&self, section: &Section<'_>, given: &Given<'_>, name: &str, events: &[String]) {
+    fn lint(&self, section: &Section<'_>, given: &VerificationInput<'_>, name: &str, events: &[String]) {
         let profile = given.profile;
         if let Some(secrets) = given.secrets {
             lint::secrets(section, profile, secrets, !self.profiles.is_shipped(name));
@@ -170,7 +170,7 @@ impl<'s> SourceContext<'s> {
     fn verifier(
         &self,
         section: &Section<'_>,
-        given: &Given<'_>,
+        given: &VerificationInput<'_>,
         replays: ReplayPolicy,
         key_sets: &mut KeySets,
     ) -> Option<RequestVerifier> {
@@ -180,7 +180,7 @@ impl<'s> SourceContext<'s> {
             lint::params(section, profile, params);
         }
         match (profile.needs_secrets(), secrets.is_empty()) {
-            (true, false) => self.holdings.add(section, profile, secrets, given.params),
+            (true, false) => self.shared_secrets.add(section, profile, secrets, given.params),
             (false, true) => {}
             (true, true) => {
                 section.error("secrets", "is missing: this profile verifies with a secret, such as [\"env:NAME\"]");
@@ -230,8 +230,8 @@ pub(super) fn path(text: &str) -> Result<String, String> {
 }
 
 /// The types that are delivered; where there are none, nothing can be chosen by them.
-fn wanted(events: Vec<String>, profile: &Profile) -> Wanted {
-    Wanted::new(events.into_iter().filter(|_| profile.event.kind.is_some()))
+fn filter(events: Vec<String>, profile: &Profile) -> EventFilter {
+    EventFilter::new(events.into_iter().filter(|_| profile.event.kind.is_some()))
 }
 
 /// What each of the secrets is called, and the secrets; `None` when one of them cannot be had.

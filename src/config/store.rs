@@ -62,13 +62,13 @@ impl Store {
         }
         let safe = safe(&mut section);
         match (&kind, safe) {
-            (Some(Kind::Memory), Some(Safe::Synced | Safe::InRedis(_))) => {
+            (Some(Kind::Memory), Some(DurabilityForm::Synced | DurabilityForm::InRedis(_))) => {
                 section.error("durability", "is for SQLite and Redis: memory is never written to disk; remove it");
             }
-            (Some(Kind::Sqlite(_)), Some(Safe::InRedis(_))) => {
+            (Some(Kind::Sqlite(_)), Some(DurabilityForm::InRedis(_))) => {
                 section.error("durability", "is one for Redis; a SQLite store takes \"none\" and \"fsync\"");
             }
-            (Some(Kind::Redis(_)), Some(Safe::Synced)) => {
+            (Some(Kind::Redis(_)), Some(DurabilityForm::Synced)) => {
                 section.error("durability", "is one for SQLite; Redis takes \"none\", \"aof\" and { replicas = 1 }");
             }
             _ => {}
@@ -77,8 +77,17 @@ impl Store {
         let terms = Terms { ttl: ttl?, lease: lease?, on_outage: on_outage? };
         let (kind, safe, timeout, max_events) = (kind?, safe?, timeout?, max_events?);
         let (min_free, max_in_hand) = (min_free?, max_in_hand?);
-        let durability = if let Safe::InRedis(durability) = safe { Some(durability) } else { None };
-        Some(Self { kind, terms, timeout, durability, fsync: safe == Safe::Synced, max_events, min_free, max_in_hand })
+        let durability = if let DurabilityForm::InRedis(durability) = safe { Some(durability) } else { None };
+        Some(Self {
+            kind,
+            terms,
+            timeout,
+            durability,
+            fsync: safe == DurabilityForm::Synced,
+            max_events,
+            min_free,
+            max_in_hand,
+        })
     }
 }
 
@@ -96,7 +105,7 @@ fn kind(text: &str) -> Result<Kind, String> {
 
 /// `store.durability`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Safe {
+enum DurabilityForm {
     /// `"none"`.
     Usual,
     /// `"fsync"`: the dedupe log of a SQLite store is synced before the answer.
@@ -106,12 +115,12 @@ enum Safe {
 }
 
 /// `store.durability`: a word, or a table with the number of replicas.
-fn safe(section: &mut Section<'_>) -> Option<Safe> {
+fn safe(section: &mut Section<'_>) -> Option<DurabilityForm> {
     if !section.is_table("durability") {
         return section.want("durability", |text| match text {
-            "none" => Ok(Safe::Usual),
-            "fsync" => Ok(Safe::Synced),
-            "aof" => Ok(Safe::InRedis(Durability::Aof)),
+            "none" => Ok(DurabilityForm::Usual),
+            "fsync" => Ok(DurabilityForm::Synced),
+            "aof" => Ok(DurabilityForm::InRedis(Durability::Aof)),
             _ => Err(format!("{text:?} is none of \"none\", \"fsync\", \"aof\", {{ replicas = 1 }}")),
         });
     }
@@ -119,5 +128,5 @@ fn safe(section: &mut Section<'_>) -> Option<Safe> {
     let replicas = table.want("replicas", count(1, 1000));
     table.finish();
     let replicas = replicas.and_then(|replicas| u32::try_from(replicas).ok());
-    replicas.map(|replicas| Safe::InRedis(Durability::Replicas(replicas)))
+    replicas.map(|replicas| DurabilityForm::InRedis(Durability::Replicas(replicas)))
 }

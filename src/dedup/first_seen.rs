@@ -14,7 +14,7 @@ use crate::verify::event_key::Key;
 
 /// How an event came first.
 #[derive(Debug, Clone)]
-pub struct First {
+pub struct FirstSeen {
     /// Its id.
     pub id: HeaderValue,
     /// Its type, where it had one.
@@ -30,27 +30,27 @@ const MAX_PER_SHARD: usize = 160;
 
 /// Events by their content, the oldest forgotten first. Takes about 250 bytes an event.
 #[derive(Debug)]
-pub struct Firsts {
+pub struct FirstSeenCache {
     shards: [Mutex<Shard>; SHARDS],
 }
 
 /// In the order in which they came: most events are never asked for, so that noting one has to be cheap, not finding it.
-type Shard = VecDeque<(Key, First)>;
+type Shard = VecDeque<(Key, FirstSeen)>;
 
-impl Default for Firsts {
+impl Default for FirstSeenCache {
     fn default() -> Self {
         Self { shards: std::array::from_fn(|_| Mutex::default()) }
     }
 }
 
-impl Firsts {
+impl FirstSeenCache {
     /// Notes an event.
     pub(super) fn note(&self, content: Key, message: &Message) {
         let (id, kind) = (message.event_id.clone(), message.kind.clone());
-        self.insert(content, First { id, kind, at: message.received_at });
+        self.insert(content, FirstSeen { id, kind, at: message.received_at });
     }
 
-    fn insert(&self, content: Key, first: First) {
+    fn insert(&self, content: Key, first: FirstSeen) {
         let mut shard = self.shard(content);
         let oldest = if shard.len() < MAX_PER_SHARD { None } else { shard.pop_front() };
         shard.push_back((content, first));
@@ -59,7 +59,7 @@ impl Firsts {
     }
 
     /// How the event of this content came first; the last time, where it came again after it was forgotten.
-    pub(super) fn get(&self, content: Key) -> Option<First> {
+    pub(super) fn get(&self, content: Key) -> Option<FirstSeen> {
         let shard = self.shard(content);
         shard.iter().rev().find(|(known, _)| *known == content).map(|(_, first)| first.clone())
     }
@@ -83,31 +83,31 @@ mod tests {
         Key(bytes)
     }
 
-    fn first(id: &str) -> First {
-        First { id: HeaderValue::from_str(id).expect("an id"), kind: None, at: Moment::from_unix(1) }
+    fn first(id: &str) -> FirstSeen {
+        FirstSeen { id: HeaderValue::from_str(id).expect("an id"), kind: None, at: Moment::from_unix(1) }
     }
 
-    fn id(firsts: &Firsts, key: Key) -> Option<HeaderValue> {
-        firsts.get(key).map(|first| first.id)
+    fn id(first_seen: &FirstSeenCache, key: Key) -> Option<HeaderValue> {
+        first_seen.get(key).map(|first| first.id)
     }
 
     #[test]
     fn the_oldest_is_forgotten_when_there_are_too_many() {
-        let firsts = Firsts::default();
-        (0..MAX_PER_SHARD).for_each(|number| firsts.insert(key(1, number), first(&number.to_string())));
-        firsts.insert(key(2, 0), first("another shard"));
-        assert_eq!(id(&firsts, key(1, 0)).expect("the oldest"), "0");
-        firsts.insert(key(1, MAX_PER_SHARD), first("one more"));
-        assert_eq!(id(&firsts, key(1, 0)), None);
-        assert_eq!(id(&firsts, key(1, 1)).expect("the next"), "1");
-        assert_eq!(id(&firsts, key(1, MAX_PER_SHARD)).expect("the last"), "one more");
-        assert_eq!(id(&firsts, key(2, 0)).expect("what others do not crowd out"), "another shard");
+        let first_seen = FirstSeenCache::default();
+        (0..MAX_PER_SHARD).for_each(|number| first_seen.insert(key(1, number), first(&number.to_string())));
+        first_seen.insert(key(2, 0), first("another shard"));
+        assert_eq!(id(&first_seen, key(1, 0)).expect("the oldest"), "0");
+        first_seen.insert(key(1, MAX_PER_SHARD), first("one more"));
+        assert_eq!(id(&first_seen, key(1, 0)), None);
+        assert_eq!(id(&first_seen, key(1, 1)).expect("the next"), "1");
+        assert_eq!(id(&first_seen, key(1, MAX_PER_SHARD)).expect("the last"), "one more");
+        assert_eq!(id(&first_seen, key(2, 0)).expect("what others do not crowd out"), "another shard");
     }
 
     #[test]
     fn what_comes_anew_after_it_was_forgotten_is_known_as_it_came_then() {
-        let firsts = Firsts::default();
-        ["one", "two"].iter().for_each(|id| firsts.insert(key(1, 0), first(id)));
-        assert_eq!(id(&firsts, key(1, 0)).expect("there"), "two");
+        let first_seen = FirstSeenCache::default();
+        ["one", "two"].iter().for_each(|id| first_seen.insert(key(1, 0), first(id)));
+        assert_eq!(id(&first_seen, key(1, 0)).expect("there"), "two");
     }
 }

@@ -13,16 +13,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::claims::Entry;
-pub use self::first_seen::First;
-pub use self::first_seen::Firsts;
+pub use self::first_seen::FirstSeen;
+pub use self::first_seen::FirstSeenCache;
 pub use self::single_flight::Leader;
 pub use self::single_flight::SingleFlight;
 use crate::message::Keys;
 use crate::message::Message;
 use crate::store::Earlier;
+use crate::store::IgnoreResult;
 use crate::store::Keyspace;
-use crate::store::Known;
-use crate::store::Noted;
+use crate::store::KnownBy;
 use crate::store::Once;
 use crate::store::Store;
 use crate::store::Unavailable;
@@ -61,7 +61,7 @@ pub enum Claim {
 #[derive(Debug)]
 pub struct Dedup {
     single_flight: Arc<SingleFlight>,
-    firsts: Arc<Firsts>,
+    first_seen: Arc<FirstSeenCache>,
     store: Store,
     terms: Terms,
 }
@@ -86,8 +86,8 @@ impl Lease {
 
 impl Dedup {
     /// Deduplication over this store; `flights` is shared by all workers of the process.
-    pub fn new(single_flight: Arc<SingleFlight>, firsts: Arc<Firsts>, store: Store, terms: Terms) -> Self {
-        Self { single_flight, firsts, store, terms }
+    pub fn new(single_flight: Arc<SingleFlight>, first_seen: Arc<FirstSeenCache>, store: Store, terms: Terms) -> Self {
+        Self { single_flight, first_seen, store, terms }
     }
 
     /// The store.
@@ -135,8 +135,8 @@ impl Dedup {
             Entry::Leader(leader) => Ok(leader),
             Entry::Busy(remaining) => Err(Earlier::InFlight(remaining)),
             Entry::Follower { outcome, same_id } => Err(match tokio::time::timeout(self.terms.lease, outcome).await {
-                Ok(Ok(true)) if same_id => Earlier::Finished(Known::Id),
-                Ok(Ok(true)) => Earlier::Finished(Known::Content),
+                Ok(Ok(true)) if same_id => Earlier::Finished(KnownBy::Id),
+                Ok(Ok(true)) => Earlier::Finished(KnownBy::Content),
                 // The first attempt failed or is gone: the provider's next one is welcome.
                 _ => Earlier::InFlight(Duration::from_secs(1)),
             }),
@@ -185,9 +185,9 @@ impl Dedup {
         space: &Keyspace,
         ignored: Ignored,
         ahead: Option<Duration>,
-    ) -> Result<Noted, Unavailable> {
+    ) -> Result<IgnoreResult, Unavailable> {
         match self.store.ignore(space, ignored, self.kept(ahead)).await {
-            Err(_) if self.terms.on_outage == OnOutage::Accept => Ok(Noted::New),
+            Err(_) if self.terms.on_outage == OnOutage::Accept => Ok(IgnoreResult::New),
             noted => noted,
         }
     }
@@ -195,12 +195,12 @@ impl Dedup {
     /// Notes under which id and as which type an event came first.
     pub fn note(&self, message: &Message) {
         if let Some(content) = message.keys.and_then(Keys::content) {
-            self.firsts.note(content, message);
+            self.first_seen.note(content, message);
         }
     }
 
     /// How an event came first that is known by its content; nothing when another process took it, or too many came since.
-    pub fn first(&self, keys: Keys) -> Option<First> {
-        self.firsts.get(keys.content()?)
+    pub fn first(&self, keys: Keys) -> Option<FirstSeen> {
+        self.first_seen.get(keys.content()?)
     }
 }

@@ -11,10 +11,10 @@ use super::budget::Budget;
 use super::metrics::QueueMetrics;
 use super::policy::Policy;
 use crate::base::clock::Clock;
-use crate::base::supervisor::Lost;
 use crate::base::supervisor::Supervisor;
 use crate::base::supervisor::Task;
-use crate::base::supervisor::caught;
+use crate::base::supervisor::TaskError;
+use crate::base::supervisor::catch_panic;
 use crate::base::time;
 use crate::store::Delivery;
 use crate::store::FailedAttempt;
@@ -68,7 +68,7 @@ impl Dispatcher {
             return;
         }
         let number = delivery.tries().attempts.saturating_add(1);
-        let attempted = caught(async {
+        let attempted = catch_panic(async {
             supervisor.panic_if_injected(Task::Attempt);
             let attempt = Attempt { number, deduplicated: true, credentials: None };
             self.target.deliver(delivery.message(), &attempt).await
@@ -171,7 +171,7 @@ impl Dispatcher {
     }
 
     /// Keeps the gauges of the queue up to date, for ever.
-    pub(super) async fn update_metrics(&self) -> Result<(), Lost> {
+    pub(super) async fn update_metrics(&self) -> Result<(), TaskError> {
         loop {
             self.metrics.breaker_open.set(i64::from(self.breaker.open_until().is_some()));
             // A store that does not answer has said so elsewhere.

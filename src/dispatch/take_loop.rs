@@ -15,8 +15,8 @@ use crate::base::supervisor::Background;
 use crate::base::supervisor::Supervisor;
 use crate::base::supervisor::Task;
 use crate::store::Delivery;
+use crate::store::TakeLimit;
 use crate::store::Taken;
-use crate::store::Want;
 
 /// The shortest wait for a delivery that is due, so that a clock that is a little ahead of the store's does no harm.
 const MIN_WAIT: Duration = Duration::from_millis(1);
@@ -62,7 +62,7 @@ impl Running {
             let is_probe = matches!(pass, Pass::Probe(_));
             let max = if is_probe || room.bytes() == 0 { 1 } else { 1 + self.slots.available_permits() };
             let seen = queue.signal().count();
-            let wait = match store.take(queue, Want { max, bytes: room.bytes() }).await {
+            let wait = match store.take(queue, TakeLimit { max, bytes: room.bytes() }).await {
                 Ok(Taken { deliveries, next_due }) => {
                     let least = if deliveries.is_empty() { MIN_WAIT } else { Duration::ZERO };
                     if deliveries.is_empty() {

@@ -11,10 +11,10 @@ use tokio::sync::watch;
 use super::dispatcher::Dispatcher;
 use super::take_loop;
 use crate::base::supervisor::Heartbeat;
-use crate::base::supervisor::Lost;
 use crate::base::supervisor::Phase;
 use crate::base::supervisor::Supervisor;
 use crate::base::supervisor::Task;
+use crate::base::supervisor::TaskError;
 use crate::store::Store;
 use crate::target;
 
@@ -32,7 +32,7 @@ pub fn start(
     let owner = supervisor.clone();
     let run = move |beat: &Arc<Heartbeat>| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| Lost(error.to_string()))?;
+        let runtime = runtime.map_err(|error| TaskError(error.to_string()))?;
         let _alive = &alive;
         runtime.block_on(deliver(&owner, &prepare, phase.clone(), beat));
         // A DNS lookup that still runs is not waited for.

@@ -275,15 +275,15 @@ fn string(out: &mut String, text: &str, style: Style) {
 mod tests {
     use super::*;
 
-    fn written(words: &str, body: &str) -> String {
-        let way = rewritten(body.as_bytes()).find(|(known, _)| known == words);
-        String::from_utf8(way.expect(words).1).expect("UTF-8")
+    fn written(description: &str, body: &str) -> String {
+        let way = rewritten(body.as_bytes()).find(|(known, _)| known == description);
+        String::from_utf8(way.expect(description).1).expect("UTF-8")
     }
 
     #[test]
     fn json_is_written_as_the_libraries_write_it() {
         let body = "{ \"b\": [1.0, {}, [], 2.50, 1e-05], \"a\": \"\u{e9}/<\\n\\u0001\" }";
-        for (words, expected) in [
+        for (description, expected) in [
             (
                 "without blanks, as JavaScript's JSON.stringify writes it",
                 "{\"b\":[1,{},[],2.5,0.00001],\"a\":\"\u{e9}/<\\n\\u0001\"}",
@@ -304,7 +304,7 @@ mod tests {
                 "{\n  \"b\": [\n    1.0,\n    {},\n    [],\n    2.50,\n    1e-05\n  ],\n  \"a\": \"\u{e9}/<\\n\\u0001\"\n}",
             ),
         ] {
-            assert_eq!(written(words, body), expected, "{words}");
+            assert_eq!(written(description, body), expected, "{description}");
         }
         assert_eq!(rewritten(b"a=1").count(), 0);
         assert!(rewritten("[".repeat(100_000).as_bytes()).next().is_none());

@@ -7,7 +7,7 @@ mod order;
 mod json_styles;
 mod steps;
 mod token;
-mod words;
+mod wording;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -4,8 +4,8 @@ use base64::Engine as _;
 use serde_json::Value;
 
 use super::Case;
-use super::words;
-use super::words::duration;
+use super::wording;
+use super::wording::duration;
 use crate::base::time::Moment;
 use crate::extract::params;
 use crate::profile::Jwt;
@@ -69,7 +69,7 @@ fn shown(value: Option<&Value>) -> String {
 }
 
 fn cut(value: Option<&Value>) -> String {
-    value.and_then(Value::as_str).map_or_else(|| "none".to_owned(), |text| words::cut(text, ""))
+    value.and_then(Value::as_str).map_or_else(|| "none".to_owned(), |text| wording::cut(text, ""))
 }
 
 /// The whole seconds of a numeric date.

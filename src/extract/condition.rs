@@ -1,8 +1,8 @@
 //! The conditions of a profile, compiled so that they can be evaluated for requests.
 
+use crate::extract::field::Extracted;
 use crate::extract::field::ExtractionPlan;
 use crate::extract::field::Field;
-use crate::extract::field::Values;
 use crate::extract::template::Context;
 use crate::extract::template::Template;
 use crate::http::inbound::Inbound;
@@ -27,24 +27,24 @@ enum Test {
 
 impl Condition {
     /// Compiles a condition, and asks for the fields that it reads.
-    pub fn new(said: &profile::Condition, context: Context<'_>, wants: &mut ExtractionPlan) -> Self {
+    pub fn new(said: &profile::Condition, context: Context<'_>, plan: &mut ExtractionPlan) -> Self {
         let test = match &said.test {
-            profile::Test::Equals(template) => Test::Equals(Template::new(template, context, wants)),
+            profile::Test::Equals(template) => Test::Equals(Template::new(template, context, plan)),
             profile::Test::Present => Test::Present,
             profile::Test::Absent => Test::Absent,
             profile::Test::Length(min, max) => Test::Length(*min, *max),
             profile::Test::Without(characters) => Test::Without(characters.clone()),
         };
-        Self { field: Field::new(&said.place, wants), test, optional: said.optional }
+        Self { field: Field::new(&said.place, plan), test, optional: said.optional }
     }
 
     /// Compiles several conditions.
-    pub fn all(said: &[profile::Condition], context: Context<'_>, wants: &mut ExtractionPlan) -> Vec<Self> {
-        said.iter().map(|said| Self::new(said, context, wants)).collect()
+    pub fn all(said: &[profile::Condition], context: Context<'_>, plan: &mut ExtractionPlan) -> Vec<Self> {
+        said.iter().map(|said| Self::new(said, context, plan)).collect()
     }
 
     /// Whether it holds. What is compared may be a secret: it takes the same time wherever the two differ.
-    pub fn holds(&self, inbound: &Inbound, values: &Values) -> bool {
+    pub fn holds(&self, inbound: &Inbound, values: &Extracted) -> bool {
         if self.optional && matches!(self.field.text(inbound, values), Ok(None)) {
             return true;
         }
@@ -77,7 +77,7 @@ impl Condition {
     }
 
     /// The text that would make it hold, where only one does.
-    pub fn expected(&self, inbound: &Inbound, values: &Values) -> Option<String> {
+    pub fn expected(&self, inbound: &Inbound, values: &Extracted) -> Option<String> {
         let Test::Equals(template) = &self.test else { return None };
         String::from_utf8(template.fill(inbound, values, None).ok()?.whole().into_owned()).ok()
     }

@@ -35,7 +35,7 @@ pub struct ExtractionPlan {
 
 /// What was read from one request for those who want it.
 #[derive(Debug, Clone, Default)]
-pub struct Values {
+pub struct Extracted {
     fields: Fields,
     form: Vec<Found>,
     query: Vec<Found>,
@@ -54,9 +54,9 @@ impl ExtractionPlan {
 
     /// Reads what can be had without parsing JSON: the parameters and the fields of a form that are wanted. What nobody
     /// wants of them is not judged, nor is a body that looks like JSON read as a form.
-    pub fn read(&self, inbound: &Inbound) -> Values {
+    pub fn read(&self, inbound: &Inbound) -> Extracted {
         let form = if is_json(inbound.body()) { &[][..] } else { inbound.body() };
-        Values {
+        Extracted {
             fields: Fields::default(),
             form: self.form.read(form),
             query: self.query.read(inbound.query().unwrap_or_default().as_bytes()),
@@ -68,7 +68,7 @@ impl ExtractionPlan {
     /// # Errors
     /// [`Malformed`] when it is not strict JSON; a body that does not look like JSON may be something else where
     /// that is good enough, and not `needed`.
-    pub fn read_json(&self, inbound: &Inbound, values: &mut Values, needed: bool) -> Result<(), Malformed> {
+    pub fn read_json(&self, inbound: &Inbound, values: &mut Extracted, needed: bool) -> Result<(), Malformed> {
         // Its Content-Encoding, which nobody has signed, was taken away, or another one laid over it: it would be an event
         // without what stands in it.
         if self.json() && looks_compressed(inbound.body()) {
@@ -112,13 +112,13 @@ const MAX_NUMBERED: usize = 100;
 
 impl Field {
     /// Makes a place ready, and asks for what it reads.
-    pub fn new(place: &Place, wants: &mut ExtractionPlan) -> Self {
+    pub fn new(place: &Place, plan: &mut ExtractionPlan) -> Self {
         let holder = match &place.holder {
             Holder::Header(names) => Ready::Header(names.clone()),
             Holder::Numbered(name) => Ready::Numbered(name.clone()),
-            Holder::Json(pointer) => Ready::Json(wants.pointers.want(pointer)),
-            Holder::Form(field) => Ready::Form(wants.form.want(field)),
-            Holder::Query(name) => Ready::Query(wants.query.want(name)),
+            Holder::Json(pointer) => Ready::Json(plan.pointers.want(pointer)),
+            Holder::Form(field) => Ready::Form(plan.form.want(field)),
+            Holder::Query(name) => Ready::Query(plan.query.want(name)),
         };
         Self { holder, item: place.item.clone() }
     }
@@ -164,12 +164,12 @@ impl Field {
     }
 
     /// Whether anything stands there, text or not, with the entry or without.
-    pub fn is_there(&self, inbound: &Inbound, values: &Values) -> bool {
+    pub fn is_there(&self, inbound: &Inbound, values: &Extracted) -> bool {
         !matches!(self.wholes(inbound, values), Ok((None, many)) if many.is_empty())
     }
 
     /// Whether nothing stands there, not even `null`, or not the entry that is looked for.
-    pub fn is_absent(&self, inbound: &Inbound, values: &Values) -> bool {
+    pub fn is_absent(&self, inbound: &Inbound, values: &Extracted) -> bool {
         let null = matches!(&self.holder, Ready::Json(slot) if *values.fields.get(*slot) == Value::Null);
         !null && !self.has_entry(inbound, values)
     }
@@ -183,7 +183,7 @@ impl Field {
     }
 
     /// Whether what stands there has the entry that is looked for.
-    pub fn has_entry(&self, inbound: &Inbound, values: &Values) -> bool {
+    pub fn has_entry(&self, inbound: &Inbound, values: &Extracted) -> bool {
         match self.texts(inbound, values) {
             Ok(texts) => texts.is_some_and(|mut texts| texts.next().is_some()),
             Err(NotText) => true,
@@ -195,7 +195,7 @@ impl Field {
     /// # Errors
     /// [`NotText`] when it is something else: bytes beyond visible ASCII in a header, a key that the list has twice, an
     /// array in the body, a field that the form has twice.
-    pub fn text<'r>(&'r self, inbound: &'r Inbound, values: &'r Values) -> Result<Option<&'r str>, NotText> {
+    pub fn text<'r>(&'r self, inbound: &'r Inbound, values: &'r Extracted) -> Result<Option<&'r str>, NotText> {
         let Some(mut texts) = self.texts(inbound, values)? else { return Ok(None) };
         let text = texts.next();
         if texts.next().is_some() { Err(NotText) } else { Ok(text) }
@@ -205,7 +205,7 @@ impl Field {
     ///
     /// # Errors
     /// [`NotText`] when something else stands in an item.
-    pub fn each<'r>(&self, values: &'r Values) -> Result<Option<Vec<&'r str>>, NotText> {
+    pub fn each<'r>(&self, values: &'r Extracted) -> Result<Option<Vec<&'r str>>, NotText> {
         let Ready::Json(slot) = &self.holder else { return Ok(None) };
         let Value::Each(items) = values.fields.get(*slot) else { return Ok(None) };
         let text = |item: &'r Value| match item {
@@ -222,7 +222,7 @@ impl Field {
     ///
     /// # Errors
     /// [`NotText`] as for [`Self::text`].
-    pub fn texts<'r>(&'r self, inbound: &'r Inbound, values: &'r Values) -> Result<Option<Texts<'r>>, NotText> {
+    pub fn texts<'r>(&'r self, inbound: &'r Inbound, values: &'r Extracted) -> Result<Option<Texts<'r>>, NotText> {
         let (one, many) = self.wholes(inbound, values)?;
         let there = one.is_some() || !many.is_empty();
         Ok(there.then(|| Texts { item: self.item.as_ref(), list: None, one, many: many.into_iter() }))
@@ -232,7 +232,7 @@ impl Field {
     fn wholes<'r>(
         &'r self,
         inbound: &'r Inbound,
-        values: &'r Values,
+        values: &'r Extracted,
     ) -> Result<(Option<&'r str>, Vec<&'r str>), NotText> {
         match &self.holder {
             Ready::Header(names) => {

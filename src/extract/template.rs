@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use crate::base::form;
 use crate::base::form::NotText;
 use crate::base::json::Malformed;
+use crate::extract::field::Extracted;
 use crate::extract::field::ExtractionPlan;
 use crate::extract::field::Field;
-use crate::extract::field::Values;
 use crate::extract::mac;
 use crate::extract::mac::Key;
 use crate::extract::params::Params;
@@ -93,8 +93,8 @@ impl From<NotText> for Unfilled {
 
 impl Template {
     /// Compiles a template, and asks for the fields that it reads.
-    pub fn new(said: &profile::Template, context: Context<'_>, wants: &mut ExtractionPlan) -> Self {
-        let parts = said.parts().iter().map(|part| ready(part.pieces(), context, wants));
+    pub fn new(said: &profile::Template, context: Context<'_>, plan: &mut ExtractionPlan) -> Self {
+        let parts = said.parts().iter().map(|part| ready(part.pieces(), context, plan));
         Self(parts.collect())
     }
 
@@ -105,7 +105,7 @@ impl Template {
     pub fn fill<'r>(
         &'r self,
         inbound: &'r Inbound,
-        values: &'r Values,
+        values: &'r Extracted,
         timestamp: Option<&'r str>,
     ) -> Result<Filled<'r>, Unfilled> {
         let mut filled = Vec::with_capacity(self.0.first().map_or(0, Vec::len));
@@ -135,7 +135,7 @@ impl Template {
     }
 }
 
-fn ready(pieces: &[Piece], context: Context<'_>, wants: &mut ExtractionPlan) -> Vec<Part> {
+fn ready(pieces: &[Piece], context: Context<'_>, plan: &mut ExtractionPlan) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::with_capacity(pieces.len());
     for piece in pieces {
         parts.push(match piece {
@@ -148,14 +148,14 @@ fn ready(pieces: &[Piece], context: Context<'_>, wants: &mut ExtractionPlan) -> 
             Piece::Url => literal(param(context.params, "url")),
             Piece::UrlWithPort => literal(&with_port(param(context.params, "url"))),
             Piece::Param(name) => literal(param(context.params, name)),
-            Piece::Place(place) => Part::Field(Field::new(place, wants)),
-            Piece::Optional(place) => Part::Optional(Field::new(place, wants)),
+            Piece::Place(place) => Part::Field(Field::new(place, plan)),
+            Piece::Optional(place) => Part::Optional(Field::new(place, plan)),
             Piece::Item(key) => match context.signature {
                 Some(signature) => Part::Field(signature.with_item(key)),
                 None => literal(""),
             },
             Piece::Call(function, arguments) => {
-                let arguments = ready(arguments, context, wants);
+                let arguments = ready(arguments, context, plan);
                 match function {
                     profile::Function::Digest(hash, encoding) => Part::Digest(*hash, *encoding, arguments),
                     profile::Function::Crc32 => Part::Crc32(arguments),
@@ -196,7 +196,7 @@ impl Part {
     fn fill<'r>(
         &'r self,
         inbound: &'r Inbound,
-        values: &'r Values,
+        values: &'r Extracted,
         timestamp: Option<&'r str>,
     ) -> Result<Option<Cow<'r, [u8]>>, Unfilled> {
         let borrowed = |text: &'r str| Some(Cow::Borrowed(text.as_bytes()));

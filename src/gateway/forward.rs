@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::DeliveryMode;
 use super::Gateway;
 use super::Received;
-use super::Way;
 use super::request_log::RequestLog;
 use crate::base::metrics::Stopwatch;
 use crate::dedup::Claim;
@@ -13,15 +13,15 @@ use crate::http::inbound::Inbound;
 use crate::message::Credentials;
 use crate::message::Keys;
 use crate::message::Message;
+use crate::source::Filtered;
 use crate::source::Source;
-use crate::source::Want;
 use crate::source::refusal::Refusal;
 use crate::source::reply::Outcome;
 use crate::store::Earlier;
 use crate::store::Enqueued;
+use crate::store::IgnoreResult;
 use crate::store::Keyspace;
-use crate::store::Known;
-use crate::store::Noted;
+use crate::store::KnownBy;
 use crate::store::Queue;
 use crate::store::Route;
 use crate::target::Attempt;
@@ -32,16 +32,16 @@ use crate::verify::identity::Event;
 impl Gateway {
     pub(super) async fn forward(&self, received: Received, request_log: &mut RequestLog) -> Result<Outcome, Refusal> {
         let endpoint = Arc::clone(&request_log.endpoint);
-        let (source, way) = endpoint.source.as_ref().ok_or(Refusal::NotFound)?;
+        let (source, mode) = endpoint.source.as_ref().ok_or(Refusal::NotFound)?;
         let received = match received {
             Received::Event(event) => Admitted::event(event, source),
             Received::Observed(inbound) => Admitted::observed(inbound, source),
             Received::Handshake(answer) => return Ok(Outcome::Handshake(answer)),
         };
-        match source.wanted.judge(&received.message) {
-            Want::Wanted => {}
-            Want::Unwanted => return self.ignore(&source.keyspace, &received, request_log).await,
-            Want::Untyped => {
+        match source.filter.judge(&received.message) {
+            Filtered::EventFilter => {}
+            Filtered::Unwanted => return self.ignore(&source.keyspace, &received, request_log).await,
+            Filtered::Untyped => {
                 let outcome = self.ignore(&source.keyspace, &received, request_log).await?;
                 if matches!(outcome, Outcome::Ignored) {
                     request_log.untyped();
@@ -49,10 +49,10 @@ impl Gateway {
                 return Ok(outcome);
             }
         }
-        match way {
-            Way::Sync(target) => self.pass_on(target, &source.keyspace, &received, request_log).await,
+        match mode {
+            DeliveryMode::Sync(target) => self.pass_on(target, &source.keyspace, &received, request_log).await,
             // In a box, so that the others do not carry room for it.
-            Way::Queue(queue) => Box::pin(self.enqueue((source, queue), received, request_log)).await,
+            DeliveryMode::Queue(queue) => Box::pin(self.enqueue((source, queue), received, request_log)).await,
         }
     }
 
@@ -70,9 +70,9 @@ impl Gateway {
         let noted = self.dedup.ignore(space, ignored, received.ahead).await;
         watch.lap(&self.metrics.store.ignore);
         match noted? {
-            Noted::New => self.dedup.note(message),
-            Noted::Again => {}
-            Noted::OtherType => return Ok(self.duplicate(message.keys, Known::Content, request_log)),
+            IgnoreResult::New => self.dedup.note(message),
+            IgnoreResult::Again => {}
+            IgnoreResult::OtherType => return Ok(self.duplicate(message.keys, KnownBy::Content, request_log)),
         }
         Ok(Outcome::Ignored)
     }
@@ -86,10 +86,10 @@ impl Gateway {
     }
 
     /// What becomes of an event that is finished, or was ignored as another type.
-    fn duplicate(&self, keys: Option<Keys>, known: Known, request_log: &mut RequestLog) -> Outcome {
+    fn duplicate(&self, keys: Option<Keys>, known: KnownBy, request_log: &mut RequestLog) -> Outcome {
         match known {
-            Known::Id => Outcome::Duplicate(None),
-            Known::Content => request_log.guarded(keys.and_then(|keys| self.dedup.first(keys))),
+            KnownBy::Id => Outcome::Duplicate(None),
+            KnownBy::Content => request_log.guarded(keys.and_then(|keys| self.dedup.first(keys))),
         }
     }
 

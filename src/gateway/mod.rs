@@ -57,7 +57,7 @@ pub struct Gateway {
 #[derive(Debug)]
 pub struct Endpoint {
     /// The source; absent for paths of no source.
-    pub source: Option<(Arc<Source>, Way)>,
+    pub source: Option<(Arc<Source>, DeliveryMode)>,
     /// The metrics of the source.
     pub metrics: SourceMetrics,
     /// Chooses the lines of the log among those of requests that nobody verified.
@@ -66,7 +66,7 @@ pub struct Endpoint {
 
 /// How a source hands its messages on.
 #[derive(Debug)]
-pub enum Way {
+pub enum DeliveryMode {
     /// To the target, before the provider is answered.
     Sync(Target),
     /// To this queue of the store, from which they are delivered.
@@ -103,8 +103,8 @@ impl Gateway {
     /// The targets of sources that do not queue.
     pub fn targets(&self) -> impl Iterator<Item = &Target> {
         self.routes.all().filter_map(|endpoint| match &endpoint.source {
-            Some((_, Way::Sync(target))) => Some(target),
-            Some((_, Way::Queue(_))) | None => None,
+            Some((_, DeliveryMode::Sync(target))) => Some(target),
+            Some((_, DeliveryMode::Queue(_))) | None => None,
         })
     }
 

@@ -18,7 +18,7 @@ use super::Gateway;
 use super::Received;
 use super::decide::Proof;
 use crate::base::escape;
-use crate::dedup::First;
+use crate::dedup::FirstSeen;
 use crate::http::admission::Permit;
 use crate::http::admission::Reserved;
 use crate::http::inbound::Inbound;
@@ -53,7 +53,7 @@ pub(super) struct Facts {
     /// By what an event was known that is a duplicate because of its content alone.
     guard: Option<&'static str>,
     /// How the event of which it is a duplicate came first.
-    first: Option<First>,
+    first: Option<FirstSeen>,
     untyped: bool,
     verified: bool,
     /// Of what no source has; made safe for the log.
@@ -109,7 +109,7 @@ impl RequestLog {
     }
 
     /// Notes that an event is a duplicate only because its content is known; what becomes of it.
-    pub(super) fn guarded(&mut self, first: Option<First>) -> Outcome {
+    pub(super) fn guarded(&mut self, first: Option<FirstSeen>) -> Outcome {
         self.endpoint.metrics.guarded.inc();
         let guard = self.endpoint.source.as_ref().map(|(source, _)| source.verifier.identity.guard_name());
         (self.facts.guard, self.facts.first) = (guard, first);

@@ -93,7 +93,7 @@ impl From<Full> for Unreadable {
 
 /// Whose body is read, as far as that is known before it is verified.
 #[derive(Debug, Clone, Copy)]
-pub struct Stranger<'s> {
+pub struct BodySender<'s> {
     /// The connection that it comes on.
     pub connection: &'s Connection,
     /// The client's address.
@@ -117,11 +117,11 @@ pub(super) async fn within(
     body: Incoming,
     length: Option<usize>,
     limits: &Limits,
-    stranger: Option<Stranger<'_>>,
+    sender: Option<BodySender<'_>>,
 ) -> Result<(Bytes, Reserved), Unreadable> {
     // Bytes count as they come: what is only announced takes no room from others.
     let mut reserved = Reserved::new(&limits.budget);
-    let body = tokio::time::timeout(limits.body_timeout, collect(body, length, &mut reserved, limits, stranger))
+    let body = tokio::time::timeout(limits.body_timeout, collect(body, length, &mut reserved, limits, sender))
         .await
         .map_err(|_elapsed| Unreadable::TimedOut)??;
     reserved.complete()?;
@@ -171,18 +171,18 @@ async fn collect(
     length: Option<usize>,
     reserved: &mut Reserved,
     limits: &Limits,
-    stranger: Option<Stranger<'_>>,
+    sender: Option<BodySender<'_>>,
 ) -> Result<Bytes, Unreadable> {
     let mut whole = BytesMut::new();
     let mut first = Bytes::new();
     loop {
         let next = poll_fn(|cx| match Pin::new(&mut body).poll_frame(cx) {
             Poll::Pending => {
-                let closed = stranger.is_some_and(|stranger| stranger.connection.verdict().is_some());
+                let closed = sender.is_some_and(|sender| sender.connection.verdict().is_some());
                 if closed || reserved.is_displaced() {
                     return Poll::Ready(Err(Unreadable::Displaced));
                 }
-                reserved.wait(stranger.and_then(|stranger| stranger.address), cx.waker())?;
+                reserved.wait(sender.and_then(|sender| sender.address), cx.waker())?;
                 Poll::Pending
             }
             Poll::Ready(frame) => Poll::Ready(Ok(frame)),

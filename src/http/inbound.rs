@@ -14,8 +14,8 @@ use crate::http::admission::Connection;
 use crate::http::admission::Reserved;
 use crate::http::body;
 use crate::http::body::Announced;
+use crate::http::body::BodySender;
 use crate::http::body::Limits;
-use crate::http::body::Stranger;
 use crate::http::body::Unreadable;
 use crate::http::content_coding::Coding;
 use crate::http::decompression;
@@ -64,7 +64,7 @@ impl Inbound {
         }
         drop_underscored(&mut head.headers);
         let Announced { length, coding } = body::announced(&head.headers, single, limits)?;
-        let stranger = Stranger { connection, address: client.address() };
+        let stranger = BodySender { connection, address: client.address() };
         let (sent, reserved) = body::within(body, length, limits, Some(stranger)).await?;
         let client = Some(client);
         Ok(Self(Box::new(Request {

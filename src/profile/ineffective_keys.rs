@@ -2,6 +2,7 @@
 
 use super::Auth;
 use super::Combination;
+use super::ConfigPath;
 use super::Finding;
 use super::Handshake;
 use super::Jwt;
@@ -14,38 +15,40 @@ use super::Signature;
 use super::Template;
 use super::Test;
 use super::TimestampPolicy;
-use super::Trail;
 use super::Verifier;
 use super::finding::wrong;
 
 /// Refuses the first key that decides nothing.
 pub(super) fn refuse(profile: &Profile) -> Result<(), Finding> {
     if profile.title.trim().is_empty() {
-        return wrong(&Trail::to(["title"]), "title is empty; write the provider's name");
+        return wrong(&ConfigPath::to(["title"]), "title is empty; write the provider's name");
     }
     if profile.limits.max_body.is_some_and(|size| size.as_u64() == 0) {
-        return wrong(&Trail::to(["limits", "max_body"]), "max_body is zero, and every event has a body; leave it out");
+        return wrong(
+            &ConfigPath::to(["limits", "max_body"]),
+            "max_body is zero, and every event has a body; leave it out",
+        );
     }
     if let Some(timestamp) = &profile.timestamp
         && timestamp.policy == TimestampPolicy::Record
         && timestamp.tolerance.is_some()
     {
         return wrong(
-            &Trail::to(["timestamp", "tolerance"]),
+            &ConfigPath::to(["timestamp", "tolerance"]),
             "tolerance decides nothing with policy = \"record\", which only measures the time; leave one of them out",
         );
     }
     members(&profile.auth, profile.fetches_keys())?;
     for (at, member) in profile.auth.members.iter().enumerate() {
-        let trail = Trail::member(at, member.scheme.table());
+        let config_path = ConfigPath::member(at, member.scheme.table());
         match &member.scheme {
-            Scheme::Signature(said) => signature(said, &trail)?,
-            Scheme::Jwt(said) => jwt(said, profile.fetches_keys(), &trail)?,
-            Scheme::Token(said) => sent_along(&said.key, &trail)?,
-            Scheme::Basic(said) => sent_along(&said.key, &trail)?,
+            Scheme::Signature(said) => signature(said, &config_path)?,
+            Scheme::Jwt(said) => jwt(said, profile.fetches_keys(), &config_path)?,
+            Scheme::Token(said) => sent_along(&said.key, &config_path)?,
+            Scheme::Basic(said) => sent_along(&said.key, &config_path)?,
         }
     }
-    let handshakes = Trail::to(["handshake"]);
+    let handshakes = ConfigPath::to(["handshake"]);
     for (at, said) in profile.handshakes.iter().enumerate() {
         if let Some(visit) = &said.visit {
             hosts(&visit.hosts, &handshakes.item(at).key("visit").key("hosts"))?;
@@ -56,16 +59,16 @@ pub(super) fn refuse(profile: &Profile) -> Result<(), Finding> {
 
 fn members(auth: &Auth, fetched: bool) -> Result<(), Finding> {
     for (at, member) in auth.members.iter().enumerate().filter(|(_, member)| member.optional) {
-        let trail = Trail::member(at, "optional");
+        let config_path = ConfigPath::member(at, "optional");
         if auth.combination == Combination::First {
             return wrong(
-                &trail,
+                &config_path,
                 "optional goes with [[auth.all]]: of [[auth.first]], a scheme for which a source has no secret never counts",
             );
         }
         if member.scheme.key(fetched).is_none() {
             return wrong(
-                &trail,
+                &config_path,
                 "optional is for a scheme that takes a secret, which a source may not have; this takes none",
             );
         }
@@ -73,20 +76,20 @@ fn members(auth: &Auth, fetched: bool) -> Result<(), Finding> {
     Ok(())
 }
 
-fn signature(said: &Signature, trail: &Trail) -> Result<(), Finding> {
+fn signature(said: &Signature, config_path: &ConfigPath) -> Result<(), Finding> {
     if let Verifier::Certificate(_, certificate) = &said.verifier {
         if is_said(&said.key) {
             return wrong(
-                &trail.key("key"),
+                &config_path.key("key"),
                 "key decides nothing beside certificate, which has the key in it; leave it out",
             );
         }
-        hosts(&certificate.hosts, &trail.key("certificate").key("hosts"))?;
+        hosts(&certificate.hosts, &config_path.key("certificate").key("hosts"))?;
     }
     for (at, template) in said.signed.iter().enumerate().skip(1) {
         if said.signed.iter().take(at).any(|earlier| earlier == template) {
             return wrong(
-                &trail.key("or_signed").item(at - 1),
+                &config_path.key("or_signed").item(at - 1),
                 format!("{:?} is said before, so that it never decides; leave it out", template.to_string()),
             );
         }
@@ -94,34 +97,34 @@ fn signature(said: &Signature, trail: &Trail) -> Result<(), Finding> {
     Ok(())
 }
 
-fn jwt(said: &Jwt, fetched: bool, trail: &Trail) -> Result<(), Finding> {
+fn jwt(said: &Jwt, fetched: bool, config_path: &ConfigPath) -> Result<(), Finding> {
     if fetched && !said.algorithm.is_symmetric() && is_said(&said.key) {
         return wrong(
-            &trail.key("key"),
+            &config_path.key("key"),
             "key decides nothing beside the parameter jwks_url, from which the keys come; leave it out",
         );
     }
     for (name, texts) in [("issuer", &said.issuer), ("audience", &said.audience)] {
         if texts.iter().any(|text| text.trim().is_empty()) {
             return wrong(
-                &trail.key(name),
+                &config_path.key(name),
                 format!("{name} is empty, and no token has it; write what the claim has to be"),
             );
         }
     }
     if said.body.as_ref().is_some_and(|body| body.claim.is_empty()) {
         return wrong(
-            &trail.key("body").key("claim"),
+            &config_path.key("body").key("claim"),
             "claim is empty; write the name of the claim that has the digest",
         );
     }
     Ok(())
 }
 
-fn sent_along(key: &KeyForm, trail: &Trail) -> Result<(), Finding> {
+fn sent_along(key: &KeyForm, config_path: &ConfigPath) -> Result<(), Finding> {
     if key.derive.is_some() {
         return wrong(
-            &trail.key("key").key("derive"),
+            &config_path.key("key").key("derive"),
             "derive makes the key of an HMAC from the secret; a secret that is sent along is compared as it stands",
         );
     }
@@ -133,9 +136,12 @@ fn is_said(key: &KeyForm) -> bool {
     about.is_some() || encoding.is_some() || !prefix.is_empty() || *only_prefixed || *or_text || derive.is_some()
 }
 
-fn hosts(said: &str, trail: &Trail) -> Result<(), Finding> {
+fn hosts(said: &str, config_path: &ConfigPath) -> Result<(), Finding> {
     if said.trim().is_empty() {
-        return wrong(trail, "hosts names none, so that nothing could be fetched; write hosts = \"api.example.com\"");
+        return wrong(
+            config_path,
+            "hosts names none, so that nothing could be fetched; write hosts = \"api.example.com\"",
+        );
     }
     Ok(())
 }
@@ -162,7 +168,7 @@ fn params(profile: &Profile) -> Result<(), Finding> {
     };
     match profile.params.keys().find(|name| !by_name(name) && !named(name) && !written(name)) {
         Some(name) => wrong(
-            &Trail::to(["params", name]),
+            &ConfigPath::to(["params", name]),
             format!(
                 "nothing reads this parameter, so that a source would set it for nothing; write {{{name}}} where it is wanted"
             ),

@@ -28,7 +28,7 @@ mod retried;
 mod shipped;
 mod template;
 mod timestamp;
-mod trail;
+mod config_path;
 mod validate;
 
 use std::collections::BTreeMap;
@@ -57,6 +57,7 @@ pub use auth::Token;
 pub use auth::Verifier;
 pub use condition::Condition;
 pub use condition::Test;
+pub use config_path::ConfigPath;
 pub use content_encoding::ContentEncoding;
 pub use credentials::Credentials;
 pub use duration::Tolerance;
@@ -88,7 +89,6 @@ pub use template::Piece;
 pub use template::Template;
 pub use timestamp::Timestamp;
 pub use timestamp::TimestampPolicy;
-pub use trail::Trail;
 
 /// What one profile file says.
 #[derive(Debug, Clone, Deserialize)]

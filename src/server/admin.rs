@@ -21,8 +21,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 
 use crate::base::supervisor::Background;
-use crate::base::supervisor::Lost;
 use crate::base::supervisor::Task;
+use crate::base::supervisor::TaskError;
 use crate::dedup::OnOutage;
 use crate::http::admission::Connections;
 use crate::http::admission::Terms;
@@ -78,7 +78,7 @@ impl Admin {
         });
     }
 
-    async fn serve(self: Arc<Self>, listener: &TcpListener) -> Result<(), Lost> {
+    async fn serve(self: Arc<Self>, listener: &TcpListener) -> Result<(), TaskError> {
         let connections = Connections::new(self.terms());
         tokio::select! {
             never = self.accept(listener, &connections) => match never {},
@@ -126,7 +126,7 @@ impl Admin {
     }
 
     /// Ends drains that last too long.
-    async fn watch(&self) -> Result<(), Lost> {
+    async fn watch(&self) -> Result<(), TaskError> {
         loop {
             tokio::time::sleep(ROUND).await;
             if self.shared.end_drain(Instant::now()) {

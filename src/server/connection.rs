@@ -25,8 +25,8 @@ use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 
 use crate::http::admission::Connection;
+use crate::http::admission::ConnectionSlot;
 use crate::http::admission::Phase;
-use crate::http::admission::Place;
 use crate::http::admission::Verdict;
 use crate::http::unserved::Unserved;
 
@@ -50,12 +50,12 @@ pub(super) struct End {
 
 /// Serves a connection until it ends, or loses its place. The service says when a head is complete and when it has its
 /// answer ([`Connection::begin`], [`Connection::rest`]).
-pub(super) async fn serve<S>(stream: TcpStream, mut place: Place, service: S) -> End
+pub(super) async fn serve<S>(stream: TcpStream, mut place: ConnectionSlot, service: S) -> End
 where
     S: Service<Request<Incoming>, Response = Response<Full<Bytes>>, Error = Infallible>,
 {
     let connection = Arc::clone(place.connection());
-    let tap = Tap { stream, connection: Arc::clone(&connection), start: Vec::with_capacity(MAX_START) };
+    let tap = MonitoredSocket { stream, connection: Arc::clone(&connection), start: Vec::with_capacity(MAX_START) };
     // The time of heads is kept with the places.
     let mut http = http1::Builder::new()
         .header_read_timeout(None)
@@ -106,14 +106,14 @@ fn answer(stream: &TcpStream, bytes: &[u8]) {
 }
 
 /// The socket; reports to admission when bytes come.
-struct Tap {
+struct MonitoredSocket {
     stream: TcpStream,
     connection: Arc<Connection>,
     /// The beginning of the head that came last.
     start: Vec<u8>,
 }
 
-impl Tap {
+impl MonitoredSocket {
     fn note(&mut self, bytes: &[u8]) {
         match self.connection.phase() {
             Phase::Silent | Phase::Idle => {
@@ -128,7 +128,7 @@ impl Tap {
     }
 }
 
-impl AsyncRead for Tap {
+impl AsyncRead for MonitoredSocket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
@@ -139,7 +139,7 @@ impl AsyncRead for Tap {
     }
 }
 
-impl AsyncWrite for Tap {
+impl AsyncWrite for MonitoredSocket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }

@@ -7,7 +7,7 @@ mod api;
 mod connection;
 mod drain;
 mod service;
-mod files;
+mod open_file_limit;
 mod metrics;
 mod worker;
 
@@ -35,7 +35,7 @@ use crate::base::supervisor::Phase;
 use crate::base::supervisor::Supervisor;
 use crate::base::supervisor::Task;
 use crate::config::Settings;
-use crate::dedup::Firsts;
+use crate::dedup::FirstSeenCache;
 use crate::dedup::SingleFlight;
 use crate::dispatch;
 use crate::dispatch::Budget;
@@ -75,7 +75,7 @@ struct Shared {
     settings: Settings,
     metrics: Metrics,
     single_flight: Arc<SingleFlight>,
-    firsts: Arc<Firsts>,
+    first_seen: Arc<FirstSeenCache>,
     store: Store,
     /// The queues of those that have one, by source.
     queues: HashMap<String, Queue>,
@@ -143,7 +143,7 @@ impl Shared {
         let breakers = known.iter().zip(queued()).map(|(known, (_, terms))| (known.id.clone(), breaker(terms)));
         Ok(Self {
             metrics,
-            firsts: Arc::default(),
+            first_seen: Arc::default(),
             single_flight: Arc::new(SingleFlight::new(process, &limits.dedup, Clock::System)),
             breakers: Arc::new(breakers.collect()),
             queues: queued().map(|(source, _)| source.to_owned()).zip(queues).collect(),
@@ -277,8 +277,8 @@ impl Server {
 
 /// Takes fewer connections where the system lets this process open too few files.
 fn fit_files(settings: &mut Settings) {
-    let files = files::raise_limit();
-    let max_connections = files::suffice_for(files, settings.server.workers, settings.admin.max_connections);
+    let files = open_file_limit::raise_limit();
+    let max_connections = open_file_limit::suffice_for(files, settings.server.workers, settings.admin.max_connections);
     if max_connections < settings.server.max_connections {
         tracing::warn!(
             files,

@@ -36,13 +36,13 @@ pub(super) struct Handler {
 impl Service<Request<Incoming>> for Handler {
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;
-    type Future = Persistent;
+    type Future = RunToCompletion;
 
     /// Begins at once and not when it is first polled: a sender that hangs up has sent its request all the same.
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.caller.connection.begin();
         let (gateway, caller) = (Arc::clone(&self.gateway), Arc::clone(&self.caller));
-        Persistent {
+        RunToCompletion {
             future: Some(Box::pin(async move { gateway.handle(&caller, request).await })),
             caller: Arc::clone(&self.caller),
             orphans: Arc::clone(&self.orphans),
@@ -52,17 +52,17 @@ impl Service<Request<Incoming>> for Handler {
 }
 
 /// What makes the answer to one request.
-type Answering = dyn Future<Output = Response<Full<Bytes>>> + Send;
+type ResponseFuture = dyn Future<Output = Response<Full<Bytes>>> + Send;
 
 /// The answer to a request, which is carried on in the background when the one who waits for it goes away.
-pub(super) struct Persistent {
-    future: Option<Pin<Box<Answering>>>,
+pub(super) struct RunToCompletion {
+    future: Option<Pin<Box<ResponseFuture>>>,
     caller: Arc<Caller>,
     orphans: Arc<Background>,
     shared: Arc<Shared>,
 }
 
-impl Future for Persistent {
+impl Future for RunToCompletion {
     type Output = Result<Response<Full<Bytes>>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -79,7 +79,7 @@ impl Future for Persistent {
     }
 }
 
-impl Drop for Persistent {
+impl Drop for RunToCompletion {
     fn drop(&mut self) {
         // Without a runtime the process is ending, and the deadline of the drain has passed.
         if let (Some(future), Ok(_runtime)) = (self.future.take(), Handle::try_current()) {

@@ -22,16 +22,16 @@ use super::connection;
 use super::service::Handler;
 use crate::base::supervisor::Background;
 use crate::base::supervisor::Heartbeat;
-use crate::base::supervisor::Lost;
 use crate::base::supervisor::Phase;
 use crate::base::supervisor::Task;
+use crate::base::supervisor::TaskError;
 use crate::dedup::Dedup;
 use crate::gateway::Caller;
+use crate::gateway::DeliveryMode;
 use crate::gateway::Endpoint;
 use crate::gateway::Gateway;
-use crate::gateway::Way;
+use crate::http::admission::ConnectionSlot;
 use crate::http::admission::Connections;
-use crate::http::admission::Place;
 use crate::http::admission::Terms;
 use crate::http::origin::Peer;
 use crate::source::Destination;
@@ -75,7 +75,7 @@ impl Worker {
         let shown = Arc::clone(&view);
         let supervisor = self.shared.supervisor.clone();
         let run = move |beat: &Arc<Heartbeat>| {
-            let lost = |error: std::io::Error| Lost(error.to_string());
+            let lost = |error: std::io::Error| TaskError(error.to_string());
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(lost)?;
             // Without one, it was told to stop.
             let Some(listener) = &kept else { return Ok(()) };
@@ -93,7 +93,7 @@ impl Worker {
                         drop(waiting.send(Err(failure)));
                         Ok(())
                     }
-                    (Err(failure), None) => Err(Lost(failure.to_string())),
+                    (Err(failure), None) => Err(TaskError(failure.to_string())),
                 }
             });
             // A lookup that still runs is not waited for.
@@ -111,10 +111,10 @@ impl Worker {
         let shared = &self.shared;
         let store = shared.store.local();
         let endpoints = shared.settings.sources.iter().filter_map(|source| {
-            let way = way(source, &store, shared)?;
+            let mode = mode(source, &store, shared)?;
             let metrics = shared.metrics.gateway.of(source.name.as_str(), &source.secret_labels);
             let sampler = self.sampler(source.name.as_str());
-            let source = (Arc::clone(source), way);
+            let source = (Arc::clone(source), mode);
             Some((source.0.path.clone(), Arc::new(Endpoint { source: Some(source), metrics, sampler })))
         });
         let gateway = Gateway {
@@ -122,7 +122,7 @@ impl Worker {
             proxies: shared.settings.server.trusted_proxies.clone(),
             dedup: Dedup::new(
                 Arc::clone(&shared.single_flight),
-                Arc::clone(&shared.firsts),
+                Arc::clone(&shared.first_seen),
                 store.clone(),
                 shared.settings.store.terms,
             ),
@@ -225,7 +225,12 @@ impl Worker {
         }
     }
 
-    fn serve(&self, gateway: &Arc<Gateway>, tasks: &Tasks, (stream, address, place): (TcpStream, SocketAddr, Place)) {
+    fn serve(
+        &self,
+        gateway: &Arc<Gateway>,
+        tasks: &Tasks,
+        (stream, address, place): (TcpStream, SocketAddr, ConnectionSlot),
+    ) {
         // An answer is written at once, so waiting for more to send would only delay it.
         let _unset = stream.set_nodelay(true);
         // A sender that does not take its answer must not keep its place for ever.
@@ -283,16 +288,16 @@ impl Drop for Open {
 
 /// The way of a source's messages, for one worker. A stream without Redis is refused by the settings, and so is a queue without a
 /// store that has any.
-fn way(source: &Source, store: &Store, shared: &Shared) -> Option<Way> {
+fn mode(source: &Source, store: &Store, shared: &Shared) -> Option<DeliveryMode> {
     match &source.destination {
         Destination::Upstream(address, timeout) => {
             let http = Http::new(address.clone(), *timeout, source.limits.max_body);
-            Some(Way::Sync(Target::Http(Box::new(http))))
+            Some(DeliveryMode::Sync(Target::Http(Box::new(http))))
         }
-        Destination::Queue(_) => shared.queues.get(source.name.as_str()).cloned().map(Way::Queue),
+        Destination::Queue(_) => shared.queues.get(source.name.as_str()).cloned().map(DeliveryMode::Queue),
         Destination::RedisStream(stream) => {
             let (redis, ttl) = (store.redis()?.clone(), shared.settings.store.terms.ttl);
-            Some(Way::Sync(Target::RedisStream(RedisStream::new(redis, stream.clone(), ttl))))
+            Some(DeliveryMode::Sync(Target::RedisStream(RedisStream::new(redis, stream.clone(), ttl))))
         }
     }
 }

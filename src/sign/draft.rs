@@ -9,7 +9,7 @@ use http::Uri;
 use http::header;
 use serde_json::Value;
 
-use super::splice;
+use super::body_edit;
 use crate::base::time::Moment;
 use crate::extract::mac;
 use crate::extract::params;
@@ -78,8 +78,8 @@ impl<'d> Draft<'d> {
         let whole = match &place.holder {
             Holder::Header(_) | Holder::Numbered(_) => self.written(&place.holder).is_some(),
             Holder::Json(_) => self.json(place).is_some_and(|value| !value.is_null()),
-            Holder::Form(name) => splice::pair(&self.text(), name).is_some(),
-            Holder::Query(name) => splice::pair(self.query.as_deref().unwrap_or_default(), name).is_some(),
+            Holder::Form(name) => body_edit::pair(&self.text(), name).is_some(),
+            Holder::Query(name) => body_edit::pair(self.query.as_deref().unwrap_or_default(), name).is_some(),
         };
         whole && place.item.is_none()
     }
@@ -127,17 +127,17 @@ impl<'d> Draft<'d> {
             }
             Holder::Json(pointer) => {
                 let body = std::str::from_utf8(&self.body).map_err(|error| format!("the body is not JSON: {error}"))?;
-                let body = splice::json(body, pointer.tokens(), text)
+                let body = body_edit::json(body, pointer.tokens(), text)
                     .map_err(|why| format!("nothing can be set in the body at {pointer}: {why}"))?;
                 self.body = body.into();
                 Ok(())
             }
             Holder::Form(name) => {
-                self.body = splice::pairs(&self.text(), name, text).into();
+                self.body = body_edit::pairs(&self.text(), name, text).into();
                 Ok(())
             }
             Holder::Query(name) => {
-                self.query = Some(splice::pairs(self.query.as_deref().unwrap_or_default(), name, text));
+                self.query = Some(body_edit::pairs(self.query.as_deref().unwrap_or_default(), name, text));
                 Ok(())
             }
         }
@@ -148,9 +148,9 @@ impl<'d> Draft<'d> {
         let body = self.text();
         let tokens = |tokens: &[&str]| tokens.iter().map(|token| (*token).to_owned()).collect::<Vec<_>>();
         let marked = match body.trim_start().bytes().next() {
-            Some(b'{') => splice::json(&body, &tokens(&[name]), text).ok(),
-            Some(b'[') => splice::json(&body, &tokens(&["0", name]), text).ok(),
-            Some(_) if body.contains('=') => Some(splice::pairs(&body, name, text)),
+            Some(b'{') => body_edit::json(&body, &tokens(&[name]), text).ok(),
+            Some(b'[') => body_edit::json(&body, &tokens(&["0", name]), text).ok(),
+            Some(_) if body.contains('=') => Some(body_edit::pairs(&body, name, text)),
             _ => None,
         };
         if let Some(marked) = marked {
@@ -190,9 +190,9 @@ impl<'d> Draft<'d> {
                 let place = Place { holder: holder.clone(), item: None };
                 self.json(&place).and_then(|value| value.as_str().map(str::to_owned))
             }
-            Holder::Form(name) => splice::pair(&self.text(), name).map(|text| text.into_owned()),
+            Holder::Form(name) => body_edit::pair(&self.text(), name).map(|text| text.into_owned()),
             Holder::Query(name) => {
-                splice::pair(self.query.as_deref().unwrap_or_default(), name).map(|text| text.into_owned())
+                body_edit::pair(self.query.as_deref().unwrap_or_default(), name).map(|text| text.into_owned())
             }
         }
     }

@@ -4,7 +4,7 @@
 mod draft;
 mod key;
 mod event_identity;
-mod splice;
+mod body_edit;
 mod token;
 
 use bytes::Bytes;
@@ -15,8 +15,8 @@ use jsonwebtoken::EncodingKey;
 use crate::base::secret::Secret;
 use crate::base::time::Moment;
 use crate::extract::condition::Condition;
+use crate::extract::field::Extracted;
 use crate::extract::field::ExtractionPlan;
-use crate::extract::field::Values;
 use crate::extract::params::Params;
 use crate::extract::template::Context;
 use crate::http::inbound::Inbound;
@@ -324,7 +324,7 @@ impl<'o> Signer<'o> {
 /// A draft as it will be read.
 struct Seen {
     inbound: Inbound,
-    values: Values,
+    values: Extracted,
 }
 
 fn missing(said: &profile::Member, profile: &Profile) -> String {

@@ -41,7 +41,7 @@ pub struct Source {
     /// Which parts of its requests are credentials, which only an upstream may see.
     pub credentials: Credentials,
     /// Which types are delivered.
-    pub wanted: Wanted,
+    pub filter: EventFilter,
     /// The answers that its provider understands.
     pub answers: Answers,
     /// Whether what cannot be verified is delivered all the same, marked.
@@ -87,34 +87,34 @@ impl SourceName {
 
 /// The event types that a source delivers: patterns in which `*` stands for any characters.
 #[derive(Debug, Default)]
-pub struct Wanted(Vec<WildMatch>);
+pub struct EventFilter(Vec<WildMatch>);
 
 /// Whether an event is to be delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Want {
+pub enum Filtered {
     /// It is to be delivered.
-    Wanted,
+    EventFilter,
     /// Its type is not among those that are.
     Unwanted,
     /// Its type, which would decide, cannot be read.
     Untyped,
 }
 
-impl Wanted {
+impl EventFilter {
     /// Wants what one of the patterns matches; everything when there is none.
     pub fn new(patterns: impl IntoIterator<Item = String>) -> Self {
         Self(patterns.into_iter().map(|pattern| WildMatch::new(&pattern)).collect())
     }
 
     /// Whether an event is to be delivered. What could not be verified is: nobody could read its type.
-    pub fn judge(&self, message: &Message) -> Want {
+    pub fn judge(&self, message: &Message) -> Filtered {
         if self.0.is_empty() || !message.verified {
-            return Want::Wanted;
+            return Filtered::EventFilter;
         }
-        let Some(kind) = &message.kind else { return Want::Untyped };
-        let wanted =
+        let Some(kind) = &message.kind else { return Filtered::Untyped };
+        let filter =
             std::str::from_utf8(kind.as_bytes()).is_ok_and(|kind| self.0.iter().any(|pattern| pattern.matches(kind)));
-        if wanted { Want::Wanted } else { Want::Unwanted }
+        if filter { Filtered::EventFilter } else { Filtered::Unwanted }
     }
 }
 

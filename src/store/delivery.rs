@@ -76,7 +76,7 @@ pub struct Route {
 
 /// How much is taken at most.
 #[derive(Debug, Clone, Copy)]
-pub struct Want {
+pub struct TakeLimit {
     /// Most deliveries.
     pub max: usize,
     /// About so many bytes of messages ([`Message::weight`]); one delivery in any case.

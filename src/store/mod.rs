@@ -187,21 +187,21 @@ impl Store {
     ///
     /// # Errors
     /// [`Unavailable`] when the store does not answer, or cannot remember it.
-    pub async fn ignore(&self, space: &Keyspace, ignored: Ignored, ttl: Duration) -> Result<Noted, Unavailable> {
+    pub async fn ignore(&self, space: &Keyspace, ignored: Ignored, ttl: Duration) -> Result<IgnoreResult, Unavailable> {
         match self {
             Self::Memory(records) => {
                 let noted = records.note(space.tag(), ignored);
-                if noted == Noted::New {
+                if noted == IgnoreResult::New {
                     ignored.iter().for_each(|key| records.insert(space.tag(), key, ttl));
                 }
                 Ok(noted)
             }
             Self::Sqlite(sqlite) => match sqlite.records().note(space.tag(), ignored) {
-                Noted::New => {
+                IgnoreResult::New => {
                     sqlite.remembers()?;
-                    sqlite.commit(space.tag(), ignored.iter(), ttl).await.map(|()| Noted::New)
+                    sqlite.commit(space.tag(), ignored.iter(), ttl).await.map(|()| IgnoreResult::New)
                 }
-                noted @ (Noted::Again | Noted::OtherType) => Ok(noted),
+                noted @ (IgnoreResult::Again | IgnoreResult::OtherType) => Ok(noted),
             },
             Self::Redis(redis) => redis.ignore(space, ignored, ttl).await,
         }

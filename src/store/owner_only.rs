@@ -62,9 +62,9 @@ pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
 
 /// Files that are removed when this is dropped, as far as they are there.
 #[derive(Debug)]
-pub(super) struct Temporary(pub(super) Vec<PathBuf>);
+pub(super) struct TemporaryFiles(pub(super) Vec<PathBuf>);
 
-impl Drop for Temporary {
+impl Drop for TemporaryFiles {
     fn drop(&mut self) {
         self.0.iter().for_each(|file| drop(remove_if_there(file)));
     }

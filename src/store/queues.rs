@@ -12,9 +12,9 @@ use super::QueueTerms;
 use super::Route;
 use super::Stats;
 use super::Store;
+use super::TakeLimit;
 use super::Taken;
 use super::Unavailable;
-use super::Want;
 use crate::message::Message;
 
 impl Store {
@@ -56,7 +56,7 @@ impl Store {
     ///
     /// # Errors
     /// [`Unavailable`] when the store does not answer, or does not record what was delivered.
-    pub async fn take(&self, queue: &Queue, want: Want) -> Result<Taken, Unavailable> {
+    pub async fn take(&self, queue: &Queue, want: TakeLimit) -> Result<Taken, Unavailable> {
         let (claimed, next_due) = match self {
             Self::Memory(_) => return Err(no_queues()),
             Self::Sqlite(sqlite) => sqlite.take(queue, want).await?,

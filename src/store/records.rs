@@ -13,10 +13,10 @@ use std::time::Duration;
 use prometheus::IntCounter;
 
 use super::Earlier;
+use super::IgnoreResult;
 use super::KeyMap;
 use super::Keyspace;
-use super::Known;
-use super::Noted;
+use super::KnownBy;
 use super::SourceTag;
 use crate::base::clock::Clock;
 use crate::base::time::Moment;
@@ -116,19 +116,19 @@ impl DedupeRecords {
     /// What it says to a claim: whether the event is finished, or was not wanted as another type.
     pub(crate) fn earlier(&self, source: SourceTag, keys: Keys) -> Option<Earlier> {
         if self.contains(source, keys.id) {
-            return Some(Earlier::Finished(Known::Id));
+            return Some(Earlier::Finished(KnownBy::Id));
         }
         let finished = keys.guard.is_some_and(|guard| self.contains(source, guard));
-        let other_type = || keys.ignored.is_some_and(|ignored| self.note(source, ignored) == Noted::OtherType);
-        (finished || other_type()).then_some(Earlier::Finished(Known::Content))
+        let other_type = || keys.ignored.is_some_and(|ignored| self.note(source, ignored) == IgnoreResult::OtherType);
+        (finished || other_type()).then_some(Earlier::Finished(KnownBy::Content))
     }
 
     /// What it says to an event whose type is not wanted.
-    pub(crate) fn note(&self, source: SourceTag, ignored: Ignored) -> Noted {
+    pub(crate) fn note(&self, source: SourceTag, ignored: Ignored) -> IgnoreResult {
         if !self.contains(source, ignored.any) {
-            return Noted::New;
+            return IgnoreResult::New;
         }
-        if self.contains(source, ignored.typed) { Noted::Again } else { Noted::OtherType }
+        if self.contains(source, ignored.typed) { IgnoreResult::Again } else { IgnoreResult::OtherType }
     }
 
     /// Remembers a key of a source for this long.

@@ -16,7 +16,7 @@ pub struct Token(pub u128);
 
 /// By what it is known that an event came before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Known {
+pub enum KnownBy {
     /// By its id.
     Id,
     /// Only by what is signed of it, under another id or as another type.
@@ -27,7 +27,7 @@ pub enum Known {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Earlier {
     /// It is finished.
-    Finished(Known),
+    Finished(KnownBy),
     /// Another attempt holds it, or it may have been delivered a moment ago: ask again after this time.
     InFlight(Duration),
 }
@@ -43,7 +43,7 @@ pub enum Enqueued {
 
 /// What becomes of an event whose type is not wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Noted {
+pub enum IgnoreResult {
     /// It is remembered from now on.
     New,
     /// It was remembered before, with this type.

@@ -13,9 +13,9 @@ use super::Scheme;
 use super::Signed;
 use crate::base::time::Moment;
 use crate::extract::condition::Condition;
+use crate::extract::field::Extracted;
 use crate::extract::field::ExtractionPlan;
 use crate::extract::field::Field;
-use crate::extract::field::Values;
 use crate::http::inbound::Inbound;
 use crate::profile::Combination;
 use crate::profile::ContentEncoding;
@@ -32,7 +32,7 @@ pub struct Authenticator {
     /// How its time is judged, where the provider sends one.
     pub freshness: Option<Freshness>,
     /// Every value that the profile wants, of the authenticator, of the handshakes and of the event.
-    pub wants: ExtractionPlan,
+    pub plan: ExtractionPlan,
     /// Whether JSON has to be parsed before the request is known to be genuine; see [`Self::reads_json`].
     pub json_first: bool,
     /// In which ways a compressed body may be signed, in the order in which they are tried.
@@ -78,10 +78,10 @@ impl Authenticator {
     /// Whether a compressed body proves itself as it was sent, or has to be decompressed before that can be told: what only
     /// genuine requests need is not done for strangers.
     pub async fn is_worth_decompressing(&self, inbound: &Inbound, now: Moment) -> bool {
-        if self.unpacks_first || self.json_first || self.wants.form() {
+        if self.unpacks_first || self.json_first || self.plan.form() {
             return true;
         }
-        let values = self.wants.read(inbound);
+        let values = self.plan.read(inbound);
         // What may be judged otherwise a moment later is left to that.
         !matches!(
             self.prove(inbound, &values, now).await,
@@ -99,21 +99,21 @@ impl Authenticator {
     }
 
     async fn judge(&self, inbound: &Inbound, now: Moment) -> Result<Proven, Failure> {
-        let mut values = self.wants.read(inbound);
+        let mut values = self.plan.read(inbound);
         if self.json_first {
-            self.wants.read_json(inbound, &mut values, true)?;
+            self.plan.read_json(inbound, &mut values, true)?;
         }
         let mut proven = self.prove(inbound, &values, now).await?;
         // Bodies are parsed once they are known to be genuine, unless something inside is needed to tell.
         if !self.json_first {
-            self.wants.read_json(inbound, &mut values, false)?;
+            self.plan.read_json(inbound, &mut values, false)?;
         }
         proven.values = values;
         Ok(proven)
     }
 
     /// Whether the request is genuine; the values of what it proves are left out.
-    async fn prove(&self, inbound: &Inbound, values: &Values, now: Moment) -> Result<Proven, Failure> {
+    async fn prove(&self, inbound: &Inbound, values: &Extracted, now: Moment) -> Result<Proven, Failure> {
         if !self.require.iter().all(|condition| condition.holds(inbound, values)) {
             return Err(Failure::ConditionUnmet);
         }
@@ -152,7 +152,7 @@ impl Authenticator {
     ///
     /// # Errors
     /// [`Failure::ConditionUnmet`] when none applies.
-    pub fn applying(&self, inbound: &Inbound, values: &Values) -> Result<&[Member], Failure> {
+    pub fn applying(&self, inbound: &Inbound, values: &Extracted) -> Result<&[Member], Failure> {
         match (self.combination, self.members.as_slice()) {
             (Combination::All, members) => Ok(members),
             (Combination::First, members @ [member]) if member.when.is_empty() => Ok(members),
@@ -208,7 +208,7 @@ impl Authenticator {
 #[derive(Debug)]
 pub struct Verified {
     inbound: Inbound,
-    values: Values,
+    values: Extracted,
     secret: Option<usize>,
     skew: Option<i64>,
     ahead: Option<Duration>,
@@ -222,7 +222,7 @@ impl Verified {
     }
 
     /// What the profile wants of the body and the query.
-    pub fn values(&self) -> &Values {
+    pub fn values(&self) -> &Extracted {
         &self.values
     }
 
@@ -264,7 +264,7 @@ pub struct Rejected {
 /// What a request was proven to be.
 #[derive(Default)]
 struct Proven {
-    values: Values,
+    values: Extracted,
     secret: Option<usize>,
     skew: Option<i64>,
     ahead: Option<Duration>,

@@ -76,10 +76,10 @@ impl RequestVerifier {
         key_sets: &mut KeySets,
     ) -> Result<Self, Vec<KeyError>> {
         let guard = replays.guard.unwrap_or(profile.event.replay_guard);
-        let mut wants = ExtractionPlan::default();
-        wants.json_optional = profile.event.id.works_without_json();
-        wants.json_only = profile.limits.json;
-        let material = KeyMaterial::new(secrets, params, profile.keys(), &mut wants, key_sets);
+        let mut plan = ExtractionPlan::default();
+        plan.json_optional = profile.event.id.works_without_json();
+        plan.json_only = profile.limits.json;
+        let material = KeyMaterial::new(secrets, params, profile.keys(), &mut plan, key_sets);
         let mut members = members(profile, material)?;
         let guarded = remember(profile, &mut members, guard, replays.ttl) && profile.event.nonce.is_none();
         let kind = profile.event.kind.as_ref();
@@ -92,8 +92,8 @@ impl RequestVerifier {
             .zip(timed.into_iter().zip(alone))
             .map(|((said, scheme), (timed, alone))| Member {
                 position: profile.auth.members.iter().take_while(|member| !std::ptr::eq(*member, said)).count(),
-                when: Condition::all(&said.when, context, &mut wants),
-                check: Condition::all(&said.check, context, &mut wants),
+                when: Condition::all(&said.when, context, &mut plan),
+                check: Condition::all(&said.check, context, &mut plan),
                 scheme,
                 timed,
                 alone,
@@ -102,26 +102,26 @@ impl RequestVerifier {
         let authenticator = Authenticator {
             combination: profile.auth.combination,
             members,
-            require: Condition::all(&profile.require, context, &mut wants),
+            require: Condition::all(&profile.require, context, &mut plan),
             freshness: profile
                 .timestamp
                 .as_ref()
-                .map(|said| Freshness::new(said, profile.signs_timestamp().then_some(replays.ttl), &mut wants)),
-            wants: ExtractionPlan::default(),
+                .map(|said| Freshness::new(said, profile.signs_timestamp().then_some(replays.ttl), &mut plan)),
+            plan: ExtractionPlan::default(),
             json_first: false,
             compressed: profile.signed_when_compressed(),
             unpacks_first: profile.signs_before_compression(),
         };
         let key = handshake_key(profile, secrets);
         let context = Context { key: key.as_ref().map(|key| key.as_slice()), ..context };
-        let handshakes = Handshakes::new(&profile.handshakes, context, &mut wants)
+        let handshakes = Handshakes::new(&profile.handshakes, context, &mut plan)
             .map_err(|message| vec![("params".to_owned(), message)])?;
         // As another type it is another event where the type is part of what is known again.
         let known = profile.event.id != Reference::Unique && (!guarded || guard == ReplayGuard::Content);
         let notes_ignored = replays.selects && type_unsigned && known;
-        let identity = Identity::new(profile, guard, notes_ignored, params, &mut wants);
+        let identity = Identity::new(profile, guard, notes_ignored, params, &mut plan);
         let json_first = authenticator.reads_json();
-        let authenticator = Authenticator { wants, json_first, ..authenticator };
+        let authenticator = Authenticator { plan, json_first, ..authenticator };
         let single_headers = [authenticator.headers(), identity.headers(), handshakes.headers()].concat();
         let mut verifier = Self { authenticator, handshakes, identity, single_headers, guarded, type_unsigned };
         verifier.sort_headers();
@@ -133,7 +133,7 @@ impl RequestVerifier {
     /// The same for a source that delivers events in order in which this place reads the same.
     #[must_use]
     pub fn ordered(mut self, order: &Place) -> Self {
-        let order = Field::new(order, &mut self.authenticator.wants);
+        let order = Field::new(order, &mut self.authenticator.plan);
         self.single_headers.extend(order.headers());
         self.sort_headers();
         self.identity.set_order(order);

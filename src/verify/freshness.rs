@@ -7,9 +7,9 @@ use http::HeaderName;
 use super::Failure;
 use crate::base::time::Format;
 use crate::base::time::Moment;
+use crate::extract::field::Extracted;
 use crate::extract::field::ExtractionPlan;
 use crate::extract::field::Field;
-use crate::extract::field::Values;
 use crate::http::inbound::Inbound;
 use crate::profile;
 use crate::profile::TimestampPolicy;
@@ -39,10 +39,10 @@ pub struct Stamp<'r> {
 
 impl Freshness {
     /// As the profile says; `signed` is how long events are remembered, where the time is part of what is signed.
-    pub fn new(said: &profile::Timestamp, signed: Option<Duration>, wants: &mut ExtractionPlan) -> Self {
+    pub fn new(said: &profile::Timestamp, signed: Option<Duration>, plan: &mut ExtractionPlan) -> Self {
         let tolerance = said.tolerance.filter(|_| said.policy == TimestampPolicy::Enforce);
         Self {
-            from: Field::new(&said.from, wants),
+            from: Field::new(&said.from, plan),
             format: said.format,
             // What comes at once is never too old.
             remembered: signed.map(|remembered| whole_seconds(remembered).max(1)),
@@ -56,7 +56,7 @@ impl Freshness {
     ///
     /// # Errors
     /// Only where the profile enforces or signs it: [`Failure::TimestampMissing`] or [`Failure::TimestampMalformed`].
-    pub fn read<'r>(&'r self, inbound: &'r Inbound, values: &'r Values) -> Result<Stamp<'r>, Failure> {
+    pub fn read<'r>(&'r self, inbound: &'r Inbound, values: &'r Extracted) -> Result<Stamp<'r>, Failure> {
         let text = self.from.text(inbound, values);
         if !self.required {
             let text = text.unwrap_or_default();

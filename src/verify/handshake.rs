@@ -8,9 +8,9 @@ use http::StatusCode;
 use serde_json::Value;
 
 use crate::extract::condition::Condition;
+use crate::extract::field::Extracted;
 use crate::extract::field::ExtractionPlan;
 use crate::extract::field::Field;
-use crate::extract::field::Values;
 use crate::extract::params;
 use crate::extract::template::Context;
 use crate::extract::template::Template;
@@ -27,7 +27,7 @@ const MAX_ANSWER: usize = 8 * 1024;
 pub struct Handshakes {
     rules: Vec<Rule>,
     /// What the rules for unsigned requests want to know of them.
-    wants: ExtractionPlan,
+    plan: ExtractionPlan,
 }
 
 #[derive(Debug)]
@@ -91,15 +91,15 @@ impl Handshakes {
     ///
     /// # Errors
     /// What is wrong with a parameter.
-    pub fn new(said: &[profile::Handshake], context: Context<'_>, wants: &mut ExtractionPlan) -> Result<Self, String> {
+    pub fn new(said: &[profile::Handshake], context: Context<'_>, plan: &mut ExtractionPlan) -> Result<Self, String> {
         let mut own = ExtractionPlan::default();
         own.json_optional = true;
         let rules = said.iter().map(|said| {
-            let wants = if said.is_signed() { &mut *wants } else { &mut own };
-            Rule::new(said, context, wants)
+            let plan = if said.is_signed() { &mut *plan } else { &mut own };
+            Rule::new(said, context, plan)
         });
         let rules = rules.collect::<Result<Vec<_>, String>>()?;
-        Ok(Self { rules, wants: own })
+        Ok(Self { rules, plan: own })
     }
 
     /// The methods of requests that may be handshakes.
@@ -132,8 +132,8 @@ impl Handshakes {
             return Ok(None);
         }
         // What cannot be read is no handshake, and judged as an event.
-        let mut values = self.wants.read(inbound);
-        if self.wants.read_json(inbound, &mut values, false).is_err() {
+        let mut values = self.plan.read(inbound);
+        if self.plan.read_json(inbound, &mut values, false).is_err() {
             return Ok(None);
         }
         self.answer(false, inbound, &values).await
@@ -143,11 +143,11 @@ impl Handshakes {
     ///
     /// # Errors
     /// [`Unanswered`] when it is one, but not a good one.
-    pub async fn after(&self, inbound: &Inbound, values: &Values) -> Result<Option<Answer>, Unanswered> {
+    pub async fn after(&self, inbound: &Inbound, values: &Extracted) -> Result<Option<Answer>, Unanswered> {
         self.answer(true, inbound, values).await
     }
 
-    async fn answer(&self, signed: bool, inbound: &Inbound, values: &Values) -> Result<Option<Answer>, Unanswered> {
+    async fn answer(&self, signed: bool, inbound: &Inbound, values: &Extracted) -> Result<Option<Answer>, Unanswered> {
         let hold = |conditions: &[Condition]| conditions.iter().all(|condition| condition.holds(inbound, values));
         let mut rules = self.rules.iter().filter(|rule| rule.may_apply(signed, inbound));
         let Some(rule) = rules.find(|rule| hold(&rule.when)) else { return Ok(None) };
@@ -168,23 +168,23 @@ impl Handshakes {
 }
 
 impl Rule {
-    fn new(said: &profile::Handshake, context: Context<'_>, wants: &mut ExtractionPlan) -> Result<Self, String> {
+    fn new(said: &profile::Handshake, context: Context<'_>, plan: &mut ExtractionPlan) -> Result<Self, String> {
         let visit = match &said.visit {
             Some(visit) => {
-                Some((Field::new(&visit.from, wants), Hosts::parse(&params::fill(&visit.hosts, context.params))?))
+                Some((Field::new(&visit.from, plan), Hosts::parse(&params::fill(&visit.hosts, context.params))?))
             }
             None => None,
         };
-        let when = Condition::all(&said.when, context, wants);
+        let when = Condition::all(&said.when, context, plan);
         let (heads, when) = when.into_iter().partition(Condition::is_of_headers);
         Ok(Self {
             method: said.method.method(),
             signed: said.is_signed(),
             heads,
             when,
-            check: Condition::all(&said.check, context, wants),
+            check: Condition::all(&said.check, context, plan),
             visit,
-            reply: Reply::new(&said.reply, context, wants),
+            reply: Reply::new(&said.reply, context, plan),
         })
     }
 
@@ -192,7 +192,7 @@ impl Rule {
     fn may_apply(&self, signed: bool, inbound: &Inbound) -> bool {
         self.signed == signed
             && self.method == *inbound.method()
-            && self.heads.iter().all(|condition| condition.holds(inbound, &Values::default()))
+            && self.heads.iter().all(|condition| condition.holds(inbound, &Extracted::default()))
     }
 
     fn fields(&self) -> Vec<&Field> {
@@ -202,8 +202,8 @@ impl Rule {
 }
 
 impl Reply {
-    fn new(said: &profile::Reply, context: Context<'_>, wants: &mut ExtractionPlan) -> Self {
-        let mut template = |said: &profile::Template| Template::new(said, context, wants);
+    fn new(said: &profile::Reply, context: Context<'_>, plan: &mut ExtractionPlan) -> Self {
+        let mut template = |said: &profile::Template| Template::new(said, context, plan);
         let body = match (&said.text, &said.json) {
             (Some(text), _) => Body::Text(template(text)),
             (None, Some(members)) => Body::Json(
@@ -228,7 +228,7 @@ impl Reply {
         Self { status, body, headers }
     }
 
-    fn fill(&self, inbound: &Inbound, values: &Values) -> Result<Answer, Unanswered> {
+    fn fill(&self, inbound: &Inbound, values: &Extracted) -> Result<Answer, Unanswered> {
         let text = |template: &Template| {
             let filled =
                 template.fill(inbound, values, None).map_err(|_unfilled| Unanswered::Refused)?.whole().into_owned();

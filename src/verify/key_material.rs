@@ -30,7 +30,7 @@ pub struct KeyMaterial<'m> {
     /// Its parameters.
     pub params: &'m Params,
     /// Everything that is read from bodies and queries.
-    pub wants: &'m mut ExtractionPlan,
+    pub plan: &'m mut ExtractionPlan,
     /// The key sets of all sources.
     pub key_sets: &'m mut KeySets,
     /// What fetching certificates may cost.
@@ -47,7 +47,7 @@ impl<'m> KeyMaterial<'m> {
         secrets: &'m [Secret],
         params: &'m Params,
         forms: impl Iterator<Item = &'m KeyForm>,
-        wants: &'m mut ExtractionPlan,
+        plan: &'m mut ExtractionPlan,
         key_sets: &'m mut KeySets,
     ) -> Self {
         let claimed =
@@ -55,7 +55,7 @@ impl<'m> KeyMaterial<'m> {
         Self {
             secrets,
             params,
-            wants,
+            plan,
             key_sets,
             certificates: CertificateLimits::default(),
             claimed,

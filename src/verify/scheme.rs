@@ -9,8 +9,8 @@ use super::KeyMaterial;
 use super::Signature;
 use super::Token;
 use crate::extract::condition::Condition;
+use crate::extract::field::Extracted;
 use crate::extract::field::Field;
-use crate::extract::field::Values;
 use crate::http::inbound::Inbound;
 use crate::profile;
 
@@ -58,7 +58,7 @@ impl Scheme {
     }
 
     /// Whether the request presents anything where the proof should be.
-    pub(super) fn presented(&self, inbound: &Inbound, values: &Values) -> Result<(), Failure> {
+    pub(super) fn presented(&self, inbound: &Inbound, values: &Extracted) -> Result<(), Failure> {
         let missing = match self {
             Self::Signature(_) => Failure::SignatureMissing,
             Self::Token(_) => Failure::CredentialMissing,

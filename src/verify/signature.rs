@@ -12,9 +12,9 @@ use super::keys;
 use super::public_key::MAX_SIGNATURE;
 use super::public_key::PublicKey;
 use crate::base::time::Moment;
+use crate::extract::field::Extracted;
 use crate::extract::field::Field;
 use crate::extract::field::Texts;
-use crate::extract::field::Values;
 use crate::extract::mac;
 use crate::extract::mac::MAX_DIGEST;
 use crate::extract::template::Context;
@@ -83,7 +83,7 @@ impl Signature {
     /// # Errors
     /// What is wrong with a parameter.
     pub fn new(said: &profile::Signature, material: &mut KeyMaterial<'_>) -> Result<Self, KeyError> {
-        let field = Field::new(&said.place.place, material.wants).with_params(material.params);
+        let field = Field::new(&said.place.place, material.plan).with_params(material.params);
         let usual = match said.verifier {
             Verifier::Hmac(_) => KeyEncoding::Text,
             Verifier::Ed25519 => KeyEncoding::Hex,
@@ -111,7 +111,7 @@ impl Signature {
             }
         };
         let context = Context { params: material.params, signature: Some(&field), key: None };
-        let templates = said.signed.iter().map(|signed| Template::new(signed, context, material.wants)).collect();
+        let templates = said.signed.iter().map(|signed| Template::new(signed, context, material.plan)).collect();
         Ok(Self {
             keys,
             templates,
@@ -145,7 +145,7 @@ impl Signature {
     pub fn signed<'r>(
         &'r self,
         inbound: &'r Inbound,
-        values: &'r Values,
+        values: &'r Extracted,
         timestamp: Option<&'r str>,
     ) -> impl Iterator<Item = Result<Filled<'r>, Failure>> {
         self.templates.iter().map(move |template| {
@@ -165,7 +165,7 @@ impl Signature {
     pub async fn verify(
         &self,
         inbound: &Inbound,
-        values: &Values,
+        values: &Extracted,
         timestamp: Option<&str>,
         now: Moment,
     ) -> Result<Signed, Failure> {

@@ -8,8 +8,8 @@ use http::header;
 use super::Failure;
 use super::KeyMaterial;
 use crate::base::secret::Secret;
+use crate::extract::field::Extracted;
 use crate::extract::field::Field;
-use crate::extract::field::Values;
 use crate::http::inbound::Inbound;
 use crate::profile;
 use crate::profile::Holder;
@@ -29,7 +29,7 @@ pub struct Token {
 impl Token {
     /// `[auth.token]` with the source's secrets.
     pub fn new(said: &profile::Token, material: &mut KeyMaterial<'_>) -> Self {
-        let field = Field::new(&said.from.place, material.wants);
+        let field = Field::new(&said.from.place, material.plan);
         let secrets = material.keys(&said.key, |_, text| Secret::new(text));
         Self { field, prefix: said.from.prefix.clone(), basic: false, secrets }
     }
@@ -37,7 +37,7 @@ impl Token {
     /// `[auth.basic]` (RFC 7617) with the source's secrets, each `user:password`.
     pub fn basic(key: &KeyForm, material: &mut KeyMaterial<'_>) -> Self {
         let place = Place { holder: Holder::Header(vec![header::AUTHORIZATION]), item: None };
-        let field = Field::new(&place, material.wants);
+        let field = Field::new(&place, material.plan);
         let secrets = material.keys(key, |_, text| {
             if text.contains(&b':') {
                 Secret::new(text)
@@ -81,7 +81,7 @@ impl Token {
     ///
     /// # Errors
     /// [`Failure::CredentialMissing`], [`Failure::CredentialMalformed`] or [`Failure::CredentialMismatch`].
-    pub fn verify(&self, inbound: &Inbound, values: &Values) -> Result<usize, Failure> {
+    pub fn verify(&self, inbound: &Inbound, values: &Extracted) -> Result<usize, Failure> {
         let presented = self
             .field
             .texts(inbound, values)

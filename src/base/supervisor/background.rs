@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
-use super::panic::caught;
+use super::panic::catch_panic;
 
 /// Tasks that end by themselves, such as connections. They are aborted when this is dropped.
 #[derive(Debug, Default)]
@@ -23,7 +23,7 @@ impl Background {
         let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
         let task = async move {
-            if let Err(why) = caught(future).await {
+            if let Err(why) = catch_panic(future).await {
                 tracing::error!(what, why, "a task died");
             }
         };

@@ -31,7 +31,7 @@ use tokio::sync::watch;
 
 pub use self::background::Background;
 pub use self::heartbeat::Heartbeat;
-pub use self::panic::caught;
+pub use self::panic::catch_panic;
 pub use self::panic::log_panics;
 use self::panic::panics;
 pub use self::phase::Phase;
@@ -43,7 +43,7 @@ use crate::base::metrics;
 /// Why a task cannot go on: it is restarted.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct Lost(pub String);
+pub struct TaskError(pub String);
 
 /// Supervises the long-running tasks and threads of a gateway. Clones share them.
 #[derive(Debug, Clone)]
@@ -100,16 +100,16 @@ impl Supervisor {
     /// now and at each restart.
     pub fn task<F>(&self, task: Task, mut start: impl FnMut() -> F + Send + 'static)
     where
-        F: Future<Output = Result<(), Lost>> + Send + 'static,
+        F: Future<Output = Result<(), TaskError>> + Send + 'static,
     {
         let shared = Arc::clone(&self.0);
         #[expect(clippy::disallowed_methods, reason = "it is supervised, and ends with its runtime")]
         drop(tokio::spawn(async move {
-            let mut deaths = Deaths::new(task, Arc::clone(&shared));
+            let mut deaths = Restarts::new(task, Arc::clone(&shared));
             loop {
-                let why = match caught(injectable(task, Arc::clone(&shared), start())).await {
+                let why = match catch_panic(injectable(task, Arc::clone(&shared), start())).await {
                     Ok(Ok(())) => return,
-                    Ok(Err(Lost(why))) | Err(why) => why,
+                    Ok(Err(TaskError(why))) | Err(why) => why,
                 };
                 if !deaths.forgives(&why) {
                     return;
@@ -125,7 +125,7 @@ impl Supervisor {
     pub fn thread(
         &self,
         task: Task,
-        mut run: impl FnMut(&Arc<Heartbeat>) -> Result<(), Lost> + Send + 'static,
+        mut run: impl FnMut(&Arc<Heartbeat>) -> Result<(), TaskError> + Send + 'static,
     ) -> io::Result<JoinHandle<()>> {
         let shared = Arc::clone(&self.0);
         let heartbeat = Arc::new(Heartbeat::new(task, Arc::clone(&shared)));
@@ -135,7 +135,7 @@ impl Supervisor {
             heartbeats.push(Arc::downgrade(&heartbeat));
         }
         let life = move || {
-            let mut deaths = Deaths::new(task, shared);
+            let mut deaths = Restarts::new(task, shared);
             loop {
                 // Unwind safe: what it shares with others is behind locks that ignore poison; the rest is dropped.
                 let ended = catch_unwind(AssertUnwindSafe(|| {
@@ -145,7 +145,7 @@ impl Supervisor {
                 heartbeat.idle();
                 let why = match ended {
                     Ok(Ok(())) => return,
-                    Ok(Err(Lost(why))) => why,
+                    Ok(Err(TaskError(why))) => why,
                     Err(panic) => panic::text(&*panic),
                 };
                 if !deaths.forgives(&why) {
@@ -224,13 +224,13 @@ impl Shared {
 }
 
 /// The deaths of one task.
-struct Deaths {
+struct Restarts {
     task: Task,
     shared: Arc<Shared>,
     last_restart: Option<Instant>,
 }
 
-impl Deaths {
+impl Restarts {
     fn new(task: Task, shared: Arc<Shared>) -> Self {
         Self { task, shared, last_restart: None }
     }

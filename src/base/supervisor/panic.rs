@@ -30,7 +30,7 @@ pub fn log_panics() {
 ///
 /// # Errors
 /// The message of the panic.
-pub async fn caught<F: Future>(future: F) -> Result<F::Output, String> {
+pub async fn catch_panic<F: Future>(future: F) -> Result<F::Output, String> {
     let mut future = std::pin::pin!(future);
     std::future::poll_fn(|cx| {
         // Unwind safe: it is not polled again, and what it shares with others is behind locks that ignore poison.

@@ -23,7 +23,7 @@ fn mortal(supervisor: &Supervisor) -> (mpsc::Sender<Option<&'static str>>, mpsc:
         lives.send(()).expect("somebody listens");
         match orders.recv() {
             Ok(Some("panic")) => panic!("as told"),
-            Ok(Some(why)) => Err(Lost(why.to_owned())),
+            Ok(Some(why)) => Err(TaskError(why.to_owned())),
             Ok(None) | Err(_) => Ok(()),
         }
     };

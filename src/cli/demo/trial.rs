@@ -26,7 +26,7 @@ use crate::sign::Order;
 use crate::sign::Request;
 
 /// Longest that one request may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const MAX_WAIT: Duration = Duration::from_secs(10);
 /// How old a stale request is, in seconds: older than every tolerance, and than the demo's tokens live.
 const STALE: i64 = 2 * 3600;
 
@@ -57,7 +57,7 @@ impl Trial<'_> {
     /// Plays all of them and prints the table; whether everything was as it should be.
     pub(super) async fn run(&self, profiles: &Profiles, providers: &[&str]) -> Result<bool, String> {
         let client = reqwest::Client::builder()
-            .timeout(PATIENCE)
+            .timeout(MAX_WAIT)
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|error| error.to_string())?;

@@ -25,7 +25,7 @@ use crate::config::Admin;
 use crate::config::Settings;
 
 /// Longest that an answer may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const MAX_WAIT: Duration = Duration::from_secs(60);
 /// Most bytes of an answer: a thousand events, each with what its upstream answered.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
@@ -118,7 +118,7 @@ pub(in crate::cli) struct Client {
 
 impl Client {
     pub(in crate::cli) fn of(gateway: &Gateway) -> Result<Self, String> {
-        Self::patient(gateway, PATIENCE)
+        Self::patient(gateway, MAX_WAIT)
     }
 
     /// One that waits for this long for an answer.

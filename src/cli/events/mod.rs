@@ -1,7 +1,7 @@
 //! `doorward events`: lists, shows, replays and purges the queued events of a running gateway.
 
 pub(super) mod client;
-mod words;
+mod wording;
 
 use std::process::ExitCode;
 
@@ -240,7 +240,7 @@ async fn list(list: &List) -> Result<(), String> {
     if events.is_empty() {
         say("no events");
     } else {
-        say(&words::table(&events));
+        say(&wording::table(&events));
     }
     if more {
         complain(&format_args!("there are more; --limit says how many to list"));
@@ -253,7 +253,7 @@ async fn show(show: &Show) -> Result<(), String> {
     if show.json {
         say_json(&event);
     } else {
-        say(&words::event(&event));
+        say(&wording::event(&event));
     }
     Ok(())
 }

@@ -1,10 +1,10 @@
 //! `doorward profiles`: lists the providers that can be verified, or shows a profile with what it needs and a sample
 //! source.
 
-mod phrases;
+mod format;
 mod proof;
 mod sample;
-mod words;
+mod wording;
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ use crate::profile::Profile;
 use crate::profile::Profiles;
 use crate::profile::TimestampPolicy;
 
-pub(super) use words::wrapped;
+pub(super) use wording::wrapped;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -141,7 +141,7 @@ fn describe(name: &str, profile: &Profile) -> Value {
         }).collect::<Vec<_>>(),
         "notes": profile.facts.notes,
         "lints": profile.lints().iter().map(|lint| {
-            json!({ "key": lint.trail.to_string(), "message": lint.message })
+            json!({ "key": lint.config_path.to_string(), "message": lint.message })
         }).collect::<Vec<_>>(),
     })
 }
@@ -157,7 +157,7 @@ pub fn show(name: &str, profile: &Profile, text: &str) -> String {
     format!(
         "{}\n{}\nA source for your configuration:\n\n{}\nThe profile itself:\n\n{}",
         profile.title,
-        words::explain(profile),
+        wording::explain(profile),
         sample::source(name, profile),
         text.trim_end()
     )

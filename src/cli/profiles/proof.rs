@@ -1,7 +1,7 @@
 //! Describes in words how a profile authenticates requests: its schemes, what each proves, and the secrets they take.
 
-use super::phrases::conditions;
-use super::phrases::duration;
+use super::format::conditions;
+use super::format::duration;
 use crate::profile::Combination;
 use crate::profile::Hash;
 use crate::profile::Jwt;

@@ -1,6 +1,6 @@
 //! Writes a sample `[sources.NAME]` table for a profile, to be pasted into a configuration.
 
-use super::words;
+use super::wording;
 use crate::profile::Combination;
 use crate::profile::KeyForm;
 use crate::profile::Profile;
@@ -97,7 +97,7 @@ fn allow(profile: &Profile) -> String {
     if list.len() <= WIDTH {
         return format!("# allow = [{list}]   # the provider's addresses\n");
     }
-    let lines = words::wrapped(&list, WIDTH);
+    let lines = wording::wrapped(&list, WIDTH);
     let lines: String = lines.iter().map(|line| format!("#   {line}\n")).collect();
     format!("# allow = [   # the provider's addresses\n{lines}# ]\n")
 }

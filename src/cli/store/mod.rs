@@ -19,7 +19,7 @@ use super::say;
 use crate::store::sqlite::check;
 
 /// Longest that a copy may take: as long as the file is large.
-const PATIENCE: Duration = Duration::from_hours(24);
+const MAX_WAIT: Duration = Duration::from_hours(24);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -85,7 +85,7 @@ fn check(path: &Path) -> Result<(), String> {
 async fn backup(folder: &Path, gateway: &Gateway) -> Result<(), String> {
     // The gateway runs elsewhere.
     let folder = std::path::absolute(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    let client = Client::patient(gateway, PATIENCE)?;
+    let client = Client::patient(gateway, MAX_WAIT)?;
     let done = client.post("/api/v1/store/backup", &json!({ "folder": folder })).await?;
     say(&format_args!("copied to {}", done.get("path").and_then(Value::as_str).unwrap_or_default()));
     Ok(())

@@ -2,7 +2,7 @@
 
 mod curl;
 mod export;
-mod page;
+mod github_page;
 mod wire;
 
 use bytes::Bytes;
@@ -53,7 +53,7 @@ impl Capture {
             Some(b'{' | b'[') => export::read(bytes),
             Some(_) => {
                 let bytes = bytes.trim_ascii_start();
-                curl::read(bytes).or_else(|| page::read(bytes)).unwrap_or_else(|| wire::raw(bytes))
+                curl::read(bytes).or_else(|| github_page::read(bytes)).unwrap_or_else(|| wire::raw(bytes))
             }
         }
     }

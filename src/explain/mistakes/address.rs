@@ -21,7 +21,7 @@ pub(super) fn spelled(case: &Case) -> Vec<Hypothesis> {
                 continue;
             }
             seen.push(url.clone());
-            let words = format!(
+            let description = format!(
                 "the address that was signed is {}, and the parameter url is {}. Set it as it is registered with the provider; \
                  behind a proxy the gateway sees another one.",
                 shown(&url),
@@ -29,7 +29,7 @@ pub(super) fn spelled(case: &Case) -> Vec<Hypothesis> {
             );
             let mut case = case.clone();
             case.params.insert(URL.to_owned(), url);
-            all.push(Hypothesis::new(words, case));
+            all.push(Hypothesis::new(description, case));
         }
     }
     all
@@ -38,11 +38,11 @@ pub(super) fn spelled(case: &Case) -> Vec<Hypothesis> {
 /// The same request with every spelling of its query.
 pub(super) fn query_spelled(case: &Case) -> Vec<Hypothesis> {
     let Some(query) = case.target.query().filter(|query| query.contains(['%', '+'])) else { return Vec::new() };
-    let words = "the query is the same as the one that was signed, but its percent-encoding is another (%3a for %3A, + for %20 or \
+    let description = "the query is the same as the one that was signed, but its percent-encoding is another (%3a for %3A, + for %20 or \
                  the like): something parses it and writes it again. Pass on the address as it came.";
     let other = |spelled: String| {
         let target = format!("{}?{spelled}", case.target.path()).parse().ok()?;
-        (target != case.target).then(|| Hypothesis::request(words, Case { target, ..case.clone() }))
+        (target != case.target).then(|| Hypothesis::request(description, Case { target, ..case.clone() }))
     };
     spellings_of(query).into_iter().filter_map(other).collect()
 }

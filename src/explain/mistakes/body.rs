@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use bytes::Bytes;
 
 use super::Hypothesis;
-use super::Ways;
+use super::Variants;
 use super::form;
 use super::text;
 use crate::explain::Case;
@@ -21,8 +21,8 @@ pub(super) fn altered(case: &Case) -> impl Iterator<Item = Hypothesis> {
     let mut seen = HashSet::from([digest(body)]);
     let ways = ends(body).into_iter().chain(lines(body)).chain(text::encoded(body));
     let ways = ways.chain(form::written(&case.headers, body)).chain(json(body));
-    ways.filter_map(move |(words, bytes)| {
-        seen.insert(digest(&bytes)).then(|| Hypothesis::body(words, Bytes::from(bytes), case))
+    ways.filter_map(move |(description, bytes)| {
+        seen.insert(digest(&bytes)).then(|| Hypothesis::body(description, Bytes::from(bytes), case))
     })
 }
 
@@ -30,11 +30,11 @@ pub(super) fn altered(case: &Case) -> impl Iterator<Item = Hypothesis> {
 pub(super) fn ordered(case: &Case) -> impl Iterator<Item = Hypothesis> {
     let sample = case.profile.sample.body.as_deref().unwrap_or_default();
     reordered(&case.body, sample).map(|(order, bytes)| {
-        let words = format!(
+        let description = format!(
             "the members of the body are sorted by name, and those that were signed stand {order}: something has sorted them, \
              such as the tool that captured it. Pass on and verify the bytes as they came."
         );
-        Hypothesis::body(words, Bytes::from(bytes), case)
+        Hypothesis::body(description, Bytes::from(bytes), case)
     })
 }
 
@@ -42,47 +42,47 @@ fn digest(bytes: &[u8]) -> Vec<u8> {
     mac::hash(Hash::Sha256, &[bytes])
 }
 
-fn ends(body: &[u8]) -> Ways {
+fn ends(body: &[u8]) -> Variants {
     let added = |end: &str, name: &str| {
-        let words = format!(
+        let description = format!(
             "the body has lost {name} at its end, which was signed: something trims it, such as a shell variable or an \
              editor. Keep the body byte for byte."
         );
-        (words, [body, end.as_bytes()].concat())
+        (description, [body, end.as_bytes()].concat())
     };
     let mut ways = Vec::new();
     if body.ends_with(b"\n") || body.ends_with(b"\r") {
         let end = body.trim_ascii_end().len();
-        let words = "the body has a line break at its end that was not signed: an editor, `echo` or a here-document adds \
+        let description = "the body has a line break at its end that was not signed: an editor, `echo` or a here-document adds \
                      one. Send it with `curl --data-binary` from a file that `printf` wrote, and capture bytes, not lines.";
-        ways.push((words.to_owned(), body.strip_suffix(b"\n").unwrap_or(body).to_vec()));
-        ways.push((words.to_owned(), body.strip_suffix(b"\r\n").unwrap_or(body).to_vec()));
-        ways.push((words.to_owned(), body.get(..end).unwrap_or_default().to_vec()));
+        ways.push((description.to_owned(), body.strip_suffix(b"\n").unwrap_or(body).to_vec()));
+        ways.push((description.to_owned(), body.strip_suffix(b"\r\n").unwrap_or(body).to_vec()));
+        ways.push((description.to_owned(), body.get(..end).unwrap_or_default().to_vec()));
     }
-    let words = "the body has blanks around it that were not signed. Keep the body byte for byte.";
-    ways.push((words.to_owned(), body.trim_ascii().to_vec()));
-    ways.push((words.to_owned(), body.trim_ascii_end().to_vec()));
+    let description = "the body has blanks around it that were not signed. Keep the body byte for byte.";
+    ways.push((description.to_owned(), body.trim_ascii().to_vec()));
+    ways.push((description.to_owned(), body.trim_ascii_end().to_vec()));
     ways.extend([added("\n", "a line feed"), added("\r\n", "a line break"), added(" ", "a blank")]);
     ways
 }
 
-fn lines(body: &[u8]) -> Ways {
+fn lines(body: &[u8]) -> Variants {
     let Ok(text) = std::str::from_utf8(body) else { return Vec::new() };
     let unix = text.replace("\r\n", "\n");
-    let words = |from: &str, to: &str| {
+    let description = |from: &str, to: &str| {
         format!(
             "the lines of the body end with {from}, and those that were signed with {to}: something converts them, such as \
              git, an editor or a transfer in text mode. Keep the body byte for byte."
         )
     };
     vec![
-        (words("a carriage return and a line feed", "a line feed alone"), unix.clone().into_bytes()),
-        (words("a line feed", "a carriage return and a line feed"), unix.replace('\n', "\r\n").into_bytes()),
+        (description("a carriage return and a line feed", "a line feed alone"), unix.clone().into_bytes()),
+        (description("a line feed", "a carriage return and a line feed"), unix.replace('\n', "\r\n").into_bytes()),
     ]
 }
 
 fn json(body: &[u8]) -> impl Iterator<Item = (String, Vec<u8>)> + use<> {
-    let words = |way: &str| {
+    let description = |way: &str| {
         format!(
             "the body is the same JSON as the one that was signed, written in another way: what was signed is {way}. \
              Something on the way parses it and writes it again: a body-parsing middleware, a proxy, a log, or the tool that \
@@ -90,12 +90,13 @@ fn json(body: &[u8]) -> impl Iterator<Item = (String, Vec<u8>)> + use<> {
         )
     };
     let string = serde_json::from_slice::<String>(body).ok().map(|text| {
-        let words = "the body is a JSON string that has the signed body in it: it was written as JSON once too often.";
-        (words.to_owned(), text.into_bytes())
+        let description =
+            "the body is a JSON string that has the signed body in it: it was written as JSON once too often.";
+        (description.to_owned(), text.into_bytes())
     });
     let ways = rewritten(body).flat_map(move |(way, bytes)| {
         let with_end = [bytes.as_slice(), b"\n"].concat();
-        [(words(&way), bytes), (words(&way), with_end)]
+        [(description(&way), bytes), (description(&way), with_end)]
     });
     string.into_iter().chain(ways)
 }

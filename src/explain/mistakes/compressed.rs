@@ -11,7 +11,7 @@ use crate::http::content_coding::Coding;
 use crate::profile::ContentEncoding;
 
 /// The same request with the bytes before and after compression, and without a header that says which they are.
-pub(super) fn undone(case: &Case) -> Vec<Hypothesis> {
+pub(super) fn hypothesis(case: &Case) -> Vec<Hypothesis> {
     match Coding::of(&case.headers) {
         Ok(Some(coding)) if plain(coding, &case.body).is_some() => signed_otherwise(case),
         Ok(Some(_)) => vec![not_compressed(case)],
@@ -27,7 +27,7 @@ fn signed_otherwise(case: &Case) -> Vec<Hypothesis> {
         ContentEncoding::SignedPlain => ("as sent", ContentEncoding::SignedAsSent),
         ContentEncoding::SignedAsSent => ("before its compression", ContentEncoding::SignedPlain),
     };
-    let words = format!(
+    let description = format!(
         "the signature is right over the body {which}, and the profile says content_encoding = \"{}\". Write \
          content_encoding = \"{}\".",
         said.name(),
@@ -35,21 +35,21 @@ fn signed_otherwise(case: &Case) -> Vec<Hypothesis> {
     );
     let mut case = case.clone();
     case.profile.content_encoding = Some(other);
-    vec![Hypothesis::new(words, case)]
+    vec![Hypothesis::new(description, case)]
 }
 
 fn not_compressed(case: &Case) -> Hypothesis {
     let mut case = case.clone();
     case.headers.remove(header::CONTENT_ENCODING);
-    let words = "the request says that its body is compressed, and it is not: something decompresses it and leaves \
+    let description = "the request says that its body is compressed, and it is not: something decompresses it and leaves \
                  Content-Encoding, or the capture shows it so. The signature belongs to the body before it was compressed.";
-    Hypothesis::request(words, case)
+    Hypothesis::request(description, case)
 }
 
 fn unsaid(case: &Case, coding: Coding) -> Option<Hypothesis> {
-    let words = "the body is compressed, and the request does not say so: something on the way compresses it, or has lost \
+    let description = "the body is compressed, and the request does not say so: something on the way compresses it, or has lost \
                  Content-Encoding. The signature belongs to the body before it was compressed.";
-    Some(Hypothesis::body(words.to_owned(), plain(coding, &case.body)?, case))
+    Some(Hypothesis::body(description.to_owned(), plain(coding, &case.body)?, case))
 }
 
 /// What was compressed, no more than [`MAX_BODY`].

@@ -4,7 +4,7 @@ use http::HeaderMap;
 use http::header;
 use serde_json::value::RawValue;
 
-use super::Ways;
+use super::Variants;
 use crate::explain::json_styles::MAX_BODY;
 use crate::explain::json_styles::Members;
 use crate::explain::json_styles::plainly;
@@ -76,26 +76,27 @@ pub(super) fn written(headers: &HeaderMap, body: &[u8]) -> Box<dyn Iterator<Item
     if form { Box::new(fields(text).into_iter().chain(payload(text))) } else { Box::new(std::iter::empty()) }
 }
 
-fn respelled(text: &str) -> Ways {
-    let words = "the body is the same form as the one that was signed, but its percent-encoding is another (%3a for %3A, + for \
+fn respelled(text: &str) -> Variants {
+    let description = "the body is the same form as the one that was signed, but its percent-encoding is another (%3a for %3A, + for \
                  %20 or the like): something parses it and writes it again. Pass on and verify the bytes as they came.";
-    let mut ways: Ways = spellings(text).into_iter().map(|text| (words.to_owned(), text.into_bytes())).collect();
+    let mut ways: Variants =
+        spellings(text).into_iter().map(|text| (description.to_owned(), text.into_bytes())).collect();
     let pairs: Vec<(String, String)> = form_urlencoded::parse(text.as_bytes()).into_owned().collect();
     let mut sorted = pairs.clone();
     sorted.sort();
     for writer in writers() {
         for lower in [false, true] {
             let writer = Writer { lower, ..writer };
-            ways.push((words.to_owned(), writer.pairs(&pairs)));
-            ways.push((words.to_owned(), writer.pairs(&sorted)));
+            ways.push((description.to_owned(), writer.pairs(&pairs)));
+            ways.push((description.to_owned(), writer.pairs(&sorted)));
         }
     }
     ways
 }
 
 /// The form of which a capture shows the fields as a JSON object.
-fn fields(text: &str) -> Ways {
-    let words = "the request says that its body is a form, and the capture shows its fields as JSON: what was signed is the \
+fn fields(text: &str) -> Variants {
+    let description = "the request says that its body is a form, and the capture shows its fields as JSON: what was signed is the \
                  form. Capture and verify the bytes as they came.";
     let members = serde_json::from_str(text).ok().map(|Members(members)| members).unwrap_or_default();
     let field = |(name, value): (String, &RawValue)| Some((name, serde_json::from_str(value.get()).ok()?));
@@ -103,18 +104,18 @@ fn fields(text: &str) -> Ways {
     if fields.is_empty() {
         return Vec::new();
     }
-    writers().map(|writer| (words.to_owned(), writer.pairs(&fields))).collect()
+    writers().map(|writer| (description.to_owned(), writer.pairs(&fields))).collect()
 }
 
 /// The form of which a capture shows the JSON in the field `payload`, made one after the other.
 fn payload(text: &str) -> impl Iterator<Item = (String, Vec<u8>)> + use<> {
-    let words = "the request says that its body is a form, and the capture shows the JSON in its field payload, as GitHub's page \
+    let description = "the request says that its body is a form, and the capture shows the JSON in its field payload, as GitHub's page \
                  of recent deliveries does: what was signed is payload=… with the JSON percent-encoded. The request itself is \
                  genuine; capture the bytes as they came, or choose application/json for the webhook.";
     let written = std::iter::once(text.as_bytes().to_vec()).chain(plainly(text.as_bytes()));
     written.filter_map(|json| String::from_utf8(json).ok()).flat_map(move |json| {
         let pair = [("payload".to_owned(), json)];
-        writers().map(move |writer| (words.to_owned(), writer.pairs(&pair)))
+        writers().map(move |writer| (description.to_owned(), writer.pairs(&pair)))
     })
 }
 

@@ -76,8 +76,8 @@ fn members(case: &Case) -> String {
 /// What is wrong with a token or certificate, or with anything else that is not a matter of trying.
 #[expect(clippy::wildcard_enum_match_arm, reason = "what has no words of its own says what it is")]
 fn token(case: &Case, failure: &Failure) -> String {
-    if let Some(words) = fetched(failure) {
-        return words;
+    if let Some(description) = fetched(failure) {
+        return description;
     }
     let claims = claims(case);
     let claim = |name: &str| claims.as_ref().and_then(|(_, claims)| claims.get(name)).map(ToString::to_string);

@@ -19,12 +19,12 @@ const MAX_PREFIX: usize = 16;
 /// The same request with each secret that the source had earlier.
 pub(super) fn older(case: &Case) -> Vec<Hypothesis> {
     let each = case.old_secrets.iter().enumerate().map(|(at, secret)| {
-        let words = format!(
+        let description = format!(
             "it is signed with old secret {}: the provider has not been told the new one, or still signs with the old one for \
              a while. List both in secrets of the source until it has stopped.",
             at + 1
         );
-        Hypothesis::new(words, Case { secrets: vec![secret.clone()], ..case.clone() })
+        Hypothesis::new(description, Case { secrets: vec![secret.clone()], ..case.clone() })
     });
     each.collect()
 }
@@ -44,12 +44,12 @@ fn texts(case: &Case) -> Vec<Hypothesis> {
     let mut all = Vec::new();
     for (at, secret) in case.secrets.iter().enumerate() {
         let Ok(text) = std::str::from_utf8(secret.expose()) else { continue };
-        for (words, changed) in changed(text) {
+        for (description, changed) in changed(text) {
             let Ok(secret) = Secret::new(changed.as_bytes()) else { continue };
             let which = if case.secrets.len() > 1 { format!("secret {}", at + 1) } else { "the secret".to_owned() };
             let mut secrets = case.secrets.clone();
             secrets.get_mut(at).into_iter().for_each(|known| *known = secret.clone());
-            all.push(Hypothesis::new(format!("{which} {words}"), Case { secrets, ..case.clone() }));
+            all.push(Hypothesis::new(format!("{which} {description}"), Case { secrets, ..case.clone() }));
         }
     }
     all
@@ -57,18 +57,18 @@ fn texts(case: &Case) -> Vec<Hypothesis> {
 
 fn changed(text: &str) -> Vec<(String, String)> {
     let mut ways = Vec::new();
-    let mut way = |words: &str, changed: String| {
+    let mut way = |description: &str, changed: String| {
         if changed != text {
-            ways.push((words.to_owned(), changed));
+            ways.push((description.to_owned(), changed));
         }
     };
     way("has blanks or a line break around it that do not belong to it.", text.trim().to_owned());
     let unquoted = text.trim_matches(['"', '\'']);
     way("has quotation marks around it that do not belong to it.", unquoted.to_owned());
     for end in ["\n", "\r\n"] {
-        let words = "was used by the sender with the line break at its end, as `echo` and files have one. Make it with \
+        let description = "was used by the sender with the line break at its end, as `echo` and files have one. Make it with \
                      `printf %s`.";
-        way(words, format!("{text}{end}"));
+        way(description, format!("{text}{end}"));
     }
     for prefix in PREFIXES {
         way(
@@ -77,8 +77,8 @@ fn changed(text: &str) -> Vec<(String, String)> {
         );
     }
     if let Some(name) = ["plain:", "env:", "file:"].iter().find(|name| text.starts_with(**name)) {
-        let words = format!("begins with {name}, which belongs to the configuration and not to the secret.");
-        way(&words, text.trim_start_matches(name).to_owned());
+        let description = format!("begins with {name}, which belongs to the configuration and not to the secret.");
+        way(&description, text.trim_start_matches(name).to_owned());
     }
     for end in ['_', ',', ':', '='] {
         if let Some((_, rest)) = text.split_once(end).filter(|(before, _)| before.len() <= MAX_PREFIX) {
@@ -109,7 +109,7 @@ fn forms(case: &Case) -> Vec<Hypothesis> {
                 if same {
                     continue;
                 }
-                let words = format!(
+                let description = format!(
                     "the sender takes the secret {}{}, and this profile {}{}. If the profile is yours, set encoding and \
                      prefix under key; if not, the sender has to change.",
                     read(encoding),
@@ -117,7 +117,7 @@ fn forms(case: &Case) -> Vec<Hypothesis> {
                     read(is),
                     without(&form.prefix),
                 );
-                all.push(Hypothesis::new(words, with_form(case, at, said)));
+                all.push(Hypothesis::new(description, with_form(case, at, said)));
             }
         }
     }
@@ -146,8 +146,8 @@ fn padded(case: &Case) -> Vec<Hypothesis> {
         Secret::new(base64::engine::general_purpose::STANDARD.encode(bytes)).ok()
     };
     let secrets: Option<Vec<_>> = case.secrets.iter().map(usual).collect();
-    let words = "the secret is base64 in the alphabet of addresses (- and _), and has to be decoded as such.";
-    secrets.map(|secrets| Hypothesis::new(words, Case { secrets, ..case.clone() })).into_iter().collect()
+    let description = "the secret is base64 in the alphabet of addresses (- and _), and has to be decoded as such.";
+    secrets.map(|secrets| Hypothesis::new(description, Case { secrets, ..case.clone() })).into_iter().collect()
 }
 
 fn takes_bytes(scheme: &Scheme) -> bool {

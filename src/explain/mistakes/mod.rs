@@ -24,7 +24,7 @@ use crate::verify::KeySets;
 use crate::verify::compile::RequestVerifier;
 
 /// Bodies, each with the words for what became of it.
-type Ways = Vec<(String, Vec<u8>)>;
+type Variants = Vec<(String, Vec<u8>)>;
 
 /// Largest body whose mistakes are combined with those of secrets, in bytes.
 const MAX_COMBINED: usize = 64 * 1024;
@@ -33,7 +33,7 @@ const MAX_COMBINED: usize = 64 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cause {
     /// Sentences for people: what is wrong, and what would be right.
-    pub words: String,
+    pub description: String,
     /// Whether the request verifies once the mistake is undone, so that it is certain.
     pub proven: bool,
 }
@@ -41,7 +41,7 @@ pub struct Cause {
 /// A request without one mistake, and what that mistake would be.
 #[derive(Debug)]
 struct Hypothesis {
-    words: String,
+    description: String,
     case: Case,
     /// Whether the request alone is another, and not what it is judged by.
     request: bool,
@@ -49,51 +49,51 @@ struct Hypothesis {
 
 impl Hypothesis {
     /// A hypothesis with another profile, secret or parameter.
-    fn new(words: impl Into<String>, case: Case) -> Self {
-        Self { words: words.into(), case, request: false }
+    fn new(description: impl Into<String>, case: Case) -> Self {
+        Self { description: description.into(), case, request: false }
     }
 
     /// A hypothesis with another request.
-    fn request(words: impl Into<String>, case: Case) -> Self {
-        Self { words: words.into(), case, request: true }
+    fn request(description: impl Into<String>, case: Case) -> Self {
+        Self { description: description.into(), case, request: true }
     }
 
     /// A hypothesis with another body.
-    fn body(words: String, body: Bytes, case: &Case) -> Self {
-        Self { words, case: Case { body, ..case.clone() }, request: true }
+    fn body(description: String, body: Bytes, case: &Case) -> Self {
+        Self { description, case: Case { body, ..case.clone() }, request: true }
     }
 }
 
 /// The likeliest cause of a refusal.
 pub(super) async fn cause(case: &Case, verifier: &RequestVerifier, refusal: &Refusal, key_sets: &mut KeySets) -> Cause {
     if let Refusal::Unreadable(Unreadable::Garbled(_)) = refusal {
-        for undone in compressed::undone(case) {
-            if proves(&undone.case, verifier, &Failure::SignatureMismatch).await {
-                return Cause { words: undone.words, proven: true };
+        for hypothesis in compressed::hypothesis(case) {
+            if proves(&hypothesis.case, verifier, &Failure::SignatureMismatch).await {
+                return Cause { description: hypothesis.description, proven: true };
             }
         }
     }
     let Some(failure) = doubtful(refusal) else {
-        return Cause { words: from_refusal::told(case, refusal), proven: false };
+        return Cause { description: from_refusal::told(case, refusal), proven: false };
     };
     let mut tried = 0;
-    for undone in candidates(case, failure) {
+    for hypothesis in candidates(case, failure) {
         tried += 1;
-        let proven = if undone.request {
-            proves(&undone.case, verifier, failure).await
-        } else if let Ok(verifier) = undone.case.verifier(key_sets) {
+        let proven = if hypothesis.request {
+            proves(&hypothesis.case, verifier, failure).await
+        } else if let Ok(verifier) = hypothesis.case.verifier(key_sets) {
             // Every verifier would fetch the certificate again.
-            !case.profile.schemes().any(has_certificate) && proves(&undone.case, &verifier, failure).await
+            !case.profile.schemes().any(has_certificate) && proves(&hypothesis.case, &verifier, failure).await
         } else {
             false
         };
         if proven {
-            return Cause { words: undone.words, proven };
+            return Cause { description: hypothesis.description, proven };
         }
     }
     match combined(case, failure, key_sets).await {
-        Some(words) => Cause { words, proven: true },
-        None => Cause { words: from_refusal::unexplained(case, failure, tried), proven: false },
+        Some(description) => Cause { description, proven: true },
+        None => Cause { description: from_refusal::unexplained(case, failure, tried), proven: false },
     }
 }
 
@@ -160,7 +160,7 @@ fn candidates<'c>(case: &'c Case, failure: &Failure) -> Box<dyn Iterator<Item = 
         .chain(lazily(case, keys::misread))
         .chain(lazily(case, address::spelled))
         .chain(lazily(case, address::query_spelled))
-        .chain(lazily(case, compressed::undone))
+        .chain(lazily(case, compressed::hypothesis))
         .chain(bodies)
         .chain(lazily(case, time::scaled))
         .chain(last)
@@ -198,10 +198,13 @@ async fn combined(case: &Case, failure: &Failure, key_sets: &mut KeySets) -> Opt
     let bodies: Vec<_> = body::altered(case).collect();
     for key in keys::older(case).into_iter().chain(keys::misread(case)) {
         let Ok(verifier) = key.case.verifier(key_sets) else { continue };
-        for undone in &bodies {
-            let both = Case { body: undone.case.body.clone(), ..key.case.clone() };
+        for hypothesis in &bodies {
+            let both = Case { body: hypothesis.case.body.clone(), ..key.case.clone() };
             if proves(&both, &verifier, failure).await {
-                return Some(format!("two mistakes at once. First, {} Second, {}", key.words, undone.words));
+                return Some(format!(
+                    "two mistakes at once. First, {} Second, {}",
+                    key.description, hypothesis.description
+                ));
             }
         }
     }

@@ -4,7 +4,7 @@ use http::HeaderName;
 
 use super::Hypothesis;
 use crate::explain::Case;
-use crate::explain::words::behind;
+use crate::explain::wording::behind;
 use crate::profile::Combination;
 use crate::profile::Encoding;
 use crate::profile::Hash;
@@ -74,14 +74,17 @@ fn read_from(case: &Case, at: usize, member: &Member, spot: &RawLocation) -> Vec
             let moved = spot.moved(Some((&said.from.place, &said.from.prefix)));
             (
                 "secret",
-                moved.map(|words| (words, Scheme::Token(Token { from: from(), ..said.clone() }))).into_iter().collect(),
+                moved
+                    .map(|description| (description, Scheme::Token(Token { from: from(), ..said.clone() })))
+                    .into_iter()
+                    .collect(),
             )
         }
         Scheme::Jwt(said) if spot.text.matches('.').count() == 2 => {
             let moved = spot.moved(said.from.as_ref().map(|from| (&from.place, from.prefix.as_str())));
             let mut scheme = said.clone();
             scheme.from = Some(from());
-            ("token", moved.map(|words| (words, Scheme::Jwt(scheme))).into_iter().collect())
+            ("token", moved.map(|description| (description, Scheme::Jwt(scheme))).into_iter().collect())
         }
         Scheme::Jwt(_) | Scheme::Basic(_) => return Vec::new(),
     };
@@ -93,8 +96,8 @@ fn read_from(case: &Case, at: usize, member: &Member, spot: &RawLocation) -> Vec
     } else {
         "If the profile is yours, say so there; if not, something on the way changes it, or the sender has to change."
     };
-    let undone = found.into_iter().map(|(words, scheme)| {
-        let words = format!("the {what} is right, but {words}. {advice}");
+    let hypothesis = found.into_iter().map(|(description, scheme)| {
+        let description = format!("the {what} is right, but {description}. {advice}");
         let mut case = with(case, at, member, scheme);
         // The time may stand in the same list.
         if let (Some(time), Some(is)) = (&mut case.profile.timestamp, member.scheme.place())
@@ -102,9 +105,9 @@ fn read_from(case: &Case, at: usize, member: &Member, spot: &RawLocation) -> Vec
         {
             time.from.holder = spot.place.holder.clone();
         }
-        Hypothesis::new(words, case)
+        Hypothesis::new(description, case)
     });
-    undone.collect()
+    hypothesis.collect()
 }
 
 /// The signature read from there in each form that the text may be, with how that is another than the profile's.
@@ -116,14 +119,14 @@ fn signatures(said: &Signature, spot: &RawLocation) -> Vec<(String, Scheme)> {
         let is = said.place.encoding;
         let written = format!("it is written in {}, and the profile says {}", encoding.title(), is.title());
         for (hashed, verifier) in verifiers(said, bytes.len()) {
-            let words = moved.clone().into_iter().chain((encoding != is).then(|| written.clone())).chain(hashed);
-            let words = words.collect::<Vec<_>>().join(", and ");
-            if words.is_empty() {
+            let description = moved.clone().into_iter().chain((encoding != is).then(|| written.clone())).chain(hashed);
+            let description = description.collect::<Vec<_>>().join(", and ");
+            if description.is_empty() {
                 continue;
             }
             let mut scheme = Signature { verifier, ..said.clone() };
             scheme.place = SignaturePlace { place: spot.place.clone(), prefix: spot.prefix.clone(), encoding };
-            all.push((words, Scheme::Signature(Box::new(scheme))));
+            all.push((description, Scheme::Signature(Box::new(scheme))));
         }
     }
     all
@@ -134,8 +137,9 @@ fn verifiers(said: &Signature, length: usize) -> Vec<(Option<String>, Verifier)>
     let Verifier::Hmac(is) = &said.verifier else { return vec![(None, said.verifier.clone())] };
     let hashes =
         [(Hash::Sha256, 32), (Hash::Sha1, 20), (Hash::Sha512, 64)].into_iter().filter(|(_, long)| *long == length);
-    let words = |hash: Hash| format!("it is made with HMAC-{}, and the profile says HMAC-{}", hash.title(), is.title());
-    hashes.map(|(hash, _)| ((hash != *is).then(|| words(hash)), Verifier::Hmac(hash))).collect()
+    let description =
+        |hash: Hash| format!("it is made with HMAC-{}, and the profile says HMAC-{}", hash.title(), is.title());
+    hashes.map(|(hash, _)| ((hash != *is).then(|| description(hash)), Verifier::Hmac(hash))).collect()
 }
 
 /// Everywhere that a proof can stand, with what may stand before it.
@@ -185,14 +189,14 @@ pub(super) fn signs_otherwise(case: &Case) -> Vec<Hypothesis> {
                 || text.contains("{url}") && !case.params.contains_key("url");
             let Some(template) = text.parse::<Template>().ok().filter(|_| !lacks) else { continue };
             let is: Vec<_> = said.signed.iter().map(ToString::to_string).collect();
-            let words = format!(
+            let description = format!(
                 "what is signed is {text}, and the profile says {}. If the profile is yours, set signed; if not, something \
                  signs in another way than the provider does.",
                 is.join(" or ")
             );
             let mut scheme = said.clone();
             scheme.signed = vec![template];
-            all.push(Hypothesis::new(words, with(case, at, member, Scheme::Signature(scheme))));
+            all.push(Hypothesis::new(description, with(case, at, member, Scheme::Signature(scheme))));
         }
     }
     all

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 
-use super::Ways;
+use super::Variants;
 use crate::base::json::BYTE_ORDER_MARK;
 
 /// What windows-1252 has for the bytes from 0x80 to 0x9f, where it has anything.
@@ -37,22 +37,22 @@ const WINDOWS: [(u8, char); 27] = [
 ];
 
 /// The body in other encodings.
-pub(super) fn encoded(body: &[u8]) -> Ways {
+pub(super) fn encoded(body: &[u8]) -> Variants {
     let mut ways = Vec::new();
     let compact: Vec<u8> = body.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
     if let Ok(bytes) = base64::engine::general_purpose::STANDARD.decode(compact) {
-        let words = "the body is still base64, as some platforms hand it over (AWS Lambda says isBase64Encoded). Decode it \
+        let description = "the body is still base64, as some platforms hand it over (AWS Lambda says isBase64Encoded). Decode it \
                      first.";
-        ways.push((words.to_owned(), bytes));
+        ways.push((description.to_owned(), bytes));
     }
     match body.strip_prefix(BYTE_ORDER_MARK) {
         Some(bytes) => {
             ways.push(("the body begins with a byte order mark that was not signed.".to_owned(), bytes.to_vec()));
         }
         None => {
-            let words = "the body has lost the byte order mark (EF BB BF) at its beginning, which was signed: something \
+            let description = "the body has lost the byte order mark (EF BB BF) at its beginning, which was signed: something \
                          reads it as text and writes it again. Keep the body byte for byte.";
-            ways.push((words.to_owned(), [BYTE_ORDER_MARK, body].concat()));
+            ways.push((description.to_owned(), [BYTE_ORDER_MARK, body].concat()));
         }
     }
     match std::str::from_utf8(body) {
@@ -63,7 +63,7 @@ pub(super) fn encoded(body: &[u8]) -> Ways {
 }
 
 /// Text in UTF-8 as the bytes of encodings with one byte for each character.
-fn narrowed(text: &str) -> Ways {
+fn narrowed(text: &str) -> Variants {
     let windows = |character: char| {
         let known = WINDOWS.iter().find(|(_, known)| *known == character);
         known.map(|(byte, _)| *byte).or_else(|| u8::try_from(character).ok())
@@ -73,7 +73,7 @@ fn narrowed(text: &str) -> Ways {
     let mut ways = Vec::new();
     for (bytes, name) in [(latin, "ISO 8859-1"), (windows, "windows-1252")] {
         let Some(bytes) = bytes else { continue };
-        let words = if std::str::from_utf8(&bytes).is_ok() {
+        let description = if std::str::from_utf8(&bytes).is_ok() {
             format!("the body's text was encoded twice: its UTF-8 was taken for {name} and encoded again.")
         } else {
             format!(
@@ -81,7 +81,7 @@ fn narrowed(text: &str) -> Ways {
                  again. Keep the body byte for byte."
             )
         };
-        ways.push((words, bytes));
+        ways.push((description, bytes));
     }
     let ascii: String = text.chars().filter(char::is_ascii).collect();
     ways.push(("the body has characters beyond ASCII that were not signed.".to_owned(), ascii.into_bytes()));
@@ -89,16 +89,16 @@ fn narrowed(text: &str) -> Ways {
 }
 
 /// Bytes that are no UTF-8, read with one character for each.
-fn widened(body: &[u8]) -> Ways {
+fn widened(body: &[u8]) -> Variants {
     let windows =
         |byte: u8| WINDOWS.iter().find(|(known, _)| *known == byte).map_or_else(|| char::from(byte), |(_, is)| *is);
     let latin: String = body.iter().copied().map(char::from).collect();
     let windows: String = body.iter().copied().map(windows).collect();
-    let words = |name: &str| {
+    let description = |name: &str| {
         format!(
             "the body's text is in {name}, and what was signed is the same text in UTF-8: something reads it and writes it \
              again. Keep the body byte for byte."
         )
     };
-    vec![(words("ISO 8859-1"), latin.into_bytes()), (words("windows-1252"), windows.into_bytes())]
+    vec![(description("ISO 8859-1"), latin.into_bytes()), (description("windows-1252"), windows.into_bytes())]
 }

@@ -25,8 +25,8 @@ pub(super) fn units(case: &Case) -> Vec<Hypothesis> {
         return Vec::new();
     }
     let read = FORMATS.into_iter().filter_map(|format| Some((format, format.parse(&text).filter(plausible)?)));
-    let undone = read.map(|(format, moment)| {
-        let words = format!(
+    let hypothesis = read.map(|(format, moment)| {
+        let description = format!(
             "the time is written in {}, and the profile reads {}. If the profile is yours, set format; if not, the sender has \
              to change.",
             format.describe(),
@@ -34,9 +34,9 @@ pub(super) fn units(case: &Case) -> Vec<Hypothesis> {
         );
         let mut case = Case { at: moment, ..case.clone() };
         case.profile.timestamp = Some(Timestamp { format, ..said.clone() });
-        Hypothesis::new(words, case)
+        Hypothesis::new(description, case)
     });
-    undone.collect()
+    hypothesis.collect()
 }
 
 /// The same request with its time in other units, where the signature is over it.
@@ -55,14 +55,14 @@ pub(super) fn scaled(case: &Case) -> Vec<Hypothesis> {
             else {
                 continue;
             };
-            let words = format!(
+            let description = format!(
                 "the time that was signed is {other}, in {}, and the request has {text}. Sign the text that is sent.",
                 format.describe()
             );
             let mut case = case.clone();
             case.headers.insert(name.clone(), value);
             case.profile.timestamp = Some(Timestamp { format, ..said.clone() });
-            all.push(Hypothesis::new(words, case));
+            all.push(Hypothesis::new(description, case));
         }
     }
     all
@@ -71,12 +71,12 @@ pub(super) fn scaled(case: &Case) -> Vec<Hypothesis> {
 /// What the profile says of the time, and the text that stands there.
 fn time(case: &Case) -> Option<(&Timestamp, String)> {
     let said = case.profile.timestamp.as_ref()?;
-    let mut wants = crate::extract::field::ExtractionPlan::default();
-    let field = crate::extract::field::Field::new(&said.from, &mut wants);
+    let mut plan = crate::extract::field::ExtractionPlan::default();
+    let field = crate::extract::field::Field::new(&said.from, &mut plan);
     let inbound = case.inbound();
-    let mut values = wants.read(&inbound);
+    let mut values = plan.read(&inbound);
     if said.from.is_json() {
-        wants.read_json(&inbound, &mut values, true).ok()?;
+        plan.read_json(&inbound, &mut values, true).ok()?;
     }
     let text = field.text(&inbound, &values).ok().flatten()?;
     (text.len() <= 64).then(|| (said, text.to_owned()))

@@ -9,11 +9,11 @@ use http::Method;
 use http::header;
 
 use crate::explain::Case;
-use crate::explain::words::bytes;
-use crate::explain::words::differing;
+use crate::explain::wording::bytes;
+use crate::explain::wording::differing;
 use crate::extract::condition::Condition;
+use crate::extract::field::Extracted;
 use crate::extract::field::ExtractionPlan;
-use crate::extract::field::Values;
 use crate::extract::template::Context;
 use crate::gateway::decide;
 use crate::http::body::Unreadable;
@@ -32,7 +32,7 @@ pub struct Step {
     /// What was done.
     pub kind: Kind,
     /// What came of it, for people. Secrets are not in it, and digests are cut short.
-    pub words: String,
+    pub description: String,
     /// Whether it is the one that the request is refused for.
     pub failed: bool,
 }
@@ -66,9 +66,9 @@ impl Kind {
 }
 
 /// Whether the walk goes on.
-type Going = ControlFlow<()>;
+type Flow = ControlFlow<()>;
 
-const ON: Going = ControlFlow::Continue(());
+const CONTINUE: Flow = ControlFlow::Continue(());
 
 /// Walks to where the request is refused, or to its end.
 pub(super) async fn walk(case: &Case, verifier: &RequestVerifier) -> Vec<Step> {
@@ -81,7 +81,7 @@ pub(super) async fn walk(case: &Case, verifier: &RequestVerifier) -> Vec<Step> {
         };
     }
     let mut walk = Walk { case, verifier, inbound: &inbound, steps: Vec::new() };
-    let _end: Going = walk.through().await;
+    let _end: Flow = walk.through().await;
     walk.steps
 }
 
@@ -93,22 +93,22 @@ struct Walk<'w> {
 }
 
 impl Walk<'_> {
-    fn note(&mut self, kind: Kind, words: impl Into<String>) {
-        self.steps.push(Step { kind, words: words.into(), failed: false });
+    fn note(&mut self, kind: Kind, description: impl Into<String>) {
+        self.steps.push(Step { kind, description: description.into(), failed: false });
     }
 
-    fn fail(&mut self, kind: Kind, words: impl Into<String>) -> Going {
-        self.steps.push(Step { kind, words: words.into(), failed: true });
+    fn fail(&mut self, kind: Kind, description: impl Into<String>) -> Flow {
+        self.steps.push(Step { kind, description: description.into(), failed: true });
         ControlFlow::Break(())
     }
 
-    async fn through(&mut self) -> Going {
+    async fn through(&mut self) -> Flow {
         self.head().await?;
         let (verifier, inbound) = (self.verifier, self.inbound);
         let profile = &self.case.profile;
         self.handshake_before().await?;
         let authenticator = &verifier.authenticator;
-        let mut values = self.read(&authenticator.wants, authenticator.json_first)?;
+        let mut values = self.read(&authenticator.plan, authenticator.json_first)?;
         for (said, condition) in profile.require.iter().zip(&authenticator.require) {
             self.condition(said, condition, &values)?;
         }
@@ -141,7 +141,7 @@ impl Walk<'_> {
             return self.fail(Kind::Compared, failure.to_string());
         }
         if !authenticator.json_first
-            && let Err(why) = authenticator.wants.read_json(inbound, &mut values, false)
+            && let Err(why) = authenticator.plan.read_json(inbound, &mut values, false)
         {
             return self.fail(Kind::Found, format!("the body cannot be read: {why}"));
         }
@@ -149,7 +149,7 @@ impl Walk<'_> {
     }
 
     /// What every request has to keep to.
-    async fn head(&mut self) -> Going {
+    async fn head(&mut self) -> Flow {
         let (case, verifier) = (self.case, self.verifier);
         if decide::check_method(verifier, &case.method).is_err() {
             return self.no_event();
@@ -162,7 +162,7 @@ impl Walk<'_> {
         match (case.unreadable(verifier).await, case.headers.get(header::CONTENT_ENCODING)) {
             (None, _) => {
                 self.compressed();
-                ON
+                CONTINUE
             }
             (Some(Refusal::Unreadable(Unreadable::Encoded(_))), Some(coding)) => {
                 let coding = String::from_utf8_lossy(coding.as_bytes());
@@ -193,26 +193,26 @@ impl Walk<'_> {
         );
     }
 
-    fn no_event(&mut self) -> Going {
+    fn no_event(&mut self) -> Flow {
         let method = &self.case.method;
         self.fail(Kind::Found, format!("the method {method}, where events come with POST and this is no handshake"))
     }
 
-    fn read(&mut self, wants: &ExtractionPlan, json: bool) -> ControlFlow<(), Values> {
-        let mut values = wants.read(self.inbound);
-        match json.then(|| wants.read_json(self.inbound, &mut values, true)) {
+    fn read(&mut self, plan: &ExtractionPlan, json: bool) -> ControlFlow<(), Extracted> {
+        let mut values = plan.read(self.inbound);
+        match json.then(|| plan.read_json(self.inbound, &mut values, true)) {
             Some(Err(why)) => self.unreadable(&why),
             _ => ControlFlow::Continue(values),
         }
     }
 
     fn unreadable<T>(&mut self, why: &dyn std::fmt::Display) -> ControlFlow<(), T> {
-        let _end: Going = self.fail(Kind::Found, format!("the body cannot be read: {why}"));
+        let _end: Flow = self.fail(Kind::Found, format!("the body cannot be read: {why}"));
         ControlFlow::Break(())
     }
 
     /// Whether it is a handshake that need not be signed.
-    async fn handshake_before(&mut self) -> Going {
+    async fn handshake_before(&mut self) -> Flow {
         let (case, inbound) = (self.case, self.inbound);
         let unsigned: Vec<_> = case.profile.handshakes.iter().filter(|said| !said.is_signed()).collect();
         match self.verifier.handshakes.before(inbound).await {
@@ -221,33 +221,33 @@ impl Walk<'_> {
                     self.note(Kind::LookedFor, "a handshake that is not signed; this is none");
                 }
                 let event = case.method == Method::POST || self.verifier.handshakes.take_signed(&case.method);
-                if event { ON } else { self.no_event() }
+                if event { CONTINUE } else { self.no_event() }
             }
             Ok(Some(answer)) => self.answered(answer.status.as_u16()),
             Err(why) => self.unanswered(&unsigned, &why),
         }
     }
 
-    fn answered(&mut self, status: u16) -> Going {
+    fn answered(&mut self, status: u16) -> Flow {
         self.note(Kind::Found, format!("a handshake; it is answered with {status}"));
         ControlFlow::Break(())
     }
 
     /// Which statement about which handshake does not hold.
-    fn unanswered(&mut self, said: &[&Handshake], why: &dyn std::fmt::Display) -> Going {
-        let mut wants = ExtractionPlan::default();
-        wants.json_optional = true;
+    fn unanswered(&mut self, said: &[&Handshake], why: &dyn std::fmt::Display) -> Flow {
+        let mut plan = ExtractionPlan::default();
+        plan.json_optional = true;
         let context = Context { params: &self.case.params, signature: None, key: None };
         let rules: Vec<_> = said
             .iter()
             .filter(|said| said.method.method() == self.case.method)
             .map(|said| {
-                let mut all = |conditions: &[profile::Condition]| Condition::all(conditions, context, &mut wants);
+                let mut all = |conditions: &[profile::Condition]| Condition::all(conditions, context, &mut plan);
                 (*said, all(&said.when), all(&said.check))
             })
             .collect();
-        let mut values = wants.read(self.inbound);
-        let _unreadable = wants.read_json(self.inbound, &mut values, false).is_err();
+        let mut values = plan.read(self.inbound);
+        let _unreadable = plan.read_json(self.inbound, &mut values, false).is_err();
         let holds = |condition: &Condition| condition.holds(self.inbound, &values);
         if let Some((said, _, check)) = rules.iter().find(|(_, when, _)| when.iter().all(holds)) {
             self.note(Kind::Found, "a handshake");
@@ -258,10 +258,10 @@ impl Walk<'_> {
         self.fail(Kind::Compared, why.to_string())
     }
 
-    fn condition(&mut self, said: &profile::Condition, condition: &Condition, values: &Values) -> Going {
+    fn condition(&mut self, said: &profile::Condition, condition: &Condition, values: &Extracted) -> Flow {
         if condition.holds(self.inbound, values) {
             self.note(Kind::Compared, format!("{said}, as it has to be"));
-            return ON;
+            return CONTINUE;
         }
         self.note(Kind::LookedFor, said.to_string());
         let text = condition.field().text(self.inbound, values);
@@ -275,7 +275,7 @@ impl Walk<'_> {
     }
 
     /// From a genuine request to its event.
-    async fn end(&mut self, values: &Values) -> Going {
+    async fn end(&mut self, values: &Extracted) -> Flow {
         let profile = &self.case.profile;
         let signed: Vec<_> = profile.handshakes.iter().filter(|said| said.is_signed()).collect();
         match self.verifier.handshakes.after(self.inbound, values).await {
@@ -293,6 +293,6 @@ impl Walk<'_> {
             Ok(id) => self.note(Kind::Found, id),
             Err(why) => return self.fail(Kind::Found, why.to_string()),
         }
-        ON
+        CONTINUE
     }
 }

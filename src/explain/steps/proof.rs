@@ -1,18 +1,18 @@
 //! The proof of a request: where it should be, whether it is there, what was signed and computed, and how that compares.
 
-use super::Going;
+use super::CONTINUE;
+use super::Flow;
 use super::Kind;
-use super::ON;
 use super::Walk;
 use crate::explain::token;
-use crate::explain::words::bytes;
-use crate::explain::words::cut;
-use crate::explain::words::duration;
-use crate::explain::words::proof;
-use crate::explain::words::secret;
-use crate::explain::words::signed;
+use crate::explain::wording::bytes;
+use crate::explain::wording::cut;
+use crate::explain::wording::duration;
+use crate::explain::wording::proof;
+use crate::explain::wording::secret;
+use crate::explain::wording::signed;
+use crate::extract::field::Extracted;
 use crate::extract::field::Field;
-use crate::extract::field::Values;
 use crate::profile;
 use crate::profile::Combination;
 use crate::profile::ContentEncoding;
@@ -22,9 +22,9 @@ use crate::verify::Scheme;
 
 impl Walk<'_> {
     /// Where a member's proof should be, and whether it is there.
-    pub(super) fn proof(&mut self, member: &Member, several: bool, values: &Values) -> Going {
+    pub(super) fn proof(&mut self, member: &Member, several: bool, values: &Extracted) -> Flow {
         let profile = &self.case.profile;
-        let Some(said) = profile.auth.members.get(member.position) else { return ON };
+        let Some(said) = profile.auth.members.get(member.position) else { return CONTINUE };
         let which = match profile.auth.combination {
             Combination::First if several => ", which decides about this request",
             Combination::All if several => ", of several that all have to hold",
@@ -32,7 +32,7 @@ impl Walk<'_> {
         };
         self.note(Kind::LookedFor, format!("{}{which}", proof(&said.scheme)));
         let there = member.scheme.field().is_there(self.inbound, values);
-        if there { ON } else { self.fail(Kind::Found, "nothing: it is not there") }
+        if there { CONTINUE } else { self.fail(Kind::Found, "nothing: it is not there") }
     }
 
     /// The text of the time, where there is one.
@@ -57,17 +57,17 @@ impl Walk<'_> {
         &mut self,
         said: &profile::Timestamp,
         field: &Field,
-        values: &Values,
+        values: &Extracted,
         failure: &Failure,
-    ) -> Going {
+    ) -> Flow {
         self.note(Kind::LookedFor, format!("the time in {}, {}", said.from, said.format.describe()));
         let text = field.text(self.inbound, values).ok().flatten();
         let text = text.filter(|text| text.len() <= 64).map(|text| format!(": {text:?}")).unwrap_or_default();
         self.fail(Kind::Found, format!("{failure}{text}"))
     }
 
-    pub(super) async fn judge(&mut self, member: &Member, values: &Values, time: Option<&str>) -> Going {
-        let Some(said) = self.case.profile.auth.members.get(member.position) else { return ON };
+    pub(super) async fn judge(&mut self, member: &Member, values: &Extracted, time: Option<&str>) -> Flow {
+        let Some(said) = self.case.profile.auth.members.get(member.position) else { return CONTINUE };
         match (&member.scheme, &said.scheme) {
             (Scheme::Signature(ready), profile::Scheme::Signature(said)) => {
                 let texts = ready.field().texts(self.inbound, values).ok().flatten().into_iter().flatten();
@@ -109,14 +109,14 @@ impl Walk<'_> {
                     Err(failure) => self.fail(Kind::Compared, failure.to_string()),
                 }
             }
-            _ => ON,
+            _ => CONTINUE,
         }
     }
 
-    fn equal(&mut self, at: Option<usize>) -> Going {
+    fn equal(&mut self, at: Option<usize>) -> Flow {
         let whose = at.map_or_else(|| "the key that was fetched".to_owned(), secret);
         self.note(Kind::Compared, format!("it is right, by {whose}"));
-        ON
+        CONTINUE
     }
 
     /// Which bytes of a compressed body those were that were signed, behind what says how many they are.

@@ -118,7 +118,7 @@ impl Connections {
     ///
     /// # Errors
     /// [`Busy`] when its address has as many connections as it may, and none of them waits.
-    pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<Place, Busy> {
+    pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<ConnectionSlot, Busy> {
         let origin = self.origin(address);
         let table = &mut self.state().table;
         // There may be more than one too many: of those that came at once none can be closed yet.
@@ -138,7 +138,7 @@ impl Connections {
     }
 
     /// Takes a connection in although there may be too many, and closes none for it: the last ones before the end.
-    pub fn enter_last(self: &Arc<Self>, address: IpAddr) -> Place {
+    pub fn enter_last(self: &Arc<Self>, address: IpAddr) -> ConnectionSlot {
         self.insert(&mut self.state().table, self.origin(address))
     }
 
@@ -146,10 +146,10 @@ impl Connections {
         (!self.terms.shared_by_many.contains(address)).then(|| Origin::of(address))
     }
 
-    fn insert(self: &Arc<Self>, table: &mut Table, origin: Option<Origin>) -> Place {
+    fn insert(self: &Arc<Self>, table: &mut Table, origin: Option<Origin>) -> ConnectionSlot {
         let status = Arc::new(Status::new(self.now.load(Relaxed)));
         let slot = table.insert(Arc::clone(&status), origin);
-        Place { connection: Arc::new(Connection { all: Arc::clone(self), slot, status }), registered: false }
+        ConnectionSlot { connection: Arc::new(Connection { all: Arc::clone(self), slot, status }), registered: false }
     }
 
     /// Asks all connections to end with the request that they are at.
@@ -228,7 +228,7 @@ impl Connection {
         self.status.set_verified();
     }
 
-    /// The request has its answer. Only while the connection has its [`Place`].
+    /// The request has its answer. Only while the connection has its [`ConnectionSlot`].
     pub fn rest(&self) {
         self.status.begin_phase(Phase::Idle, self.all.now.load(Relaxed));
         self.all.change(|table| {
@@ -251,12 +251,12 @@ impl Connection {
 
 /// The place of a connection, which it has until this is dropped.
 #[derive(Debug)]
-pub struct Place {
+pub struct ConnectionSlot {
     connection: Arc<Connection>,
     registered: bool,
 }
 
-impl Place {
+impl ConnectionSlot {
     /// The connection.
     pub fn connection(&self) -> &Arc<Connection> {
         &self.connection
@@ -279,7 +279,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         let Connection { all, slot, .. } = &*self.connection;
         drop(all.change(|table| table.remove(*slot)));
@@ -308,18 +308,18 @@ mod tests {
     }
 
     #[track_caller]
-    fn enter(all: &Arc<Connections>, address: &str) -> Place {
+    fn enter(all: &Arc<Connections>, address: &str) -> ConnectionSlot {
         let mut place = all.enter(address.parse().expect("an address")).expect("a place");
         place.register(Waker::noop());
         place
     }
 
-    fn verdicts(places: &[&Place]) -> Vec<Option<Verdict>> {
+    fn verdicts(places: &[&ConnectionSlot]) -> Vec<Option<Verdict>> {
         places.iter().map(|place| place.connection().verdict()).collect()
     }
 
     /// A complete request that is verified, if it is, and then answered.
-    fn serve(place: &Place, verified: bool) {
+    fn serve(place: &ConnectionSlot, verified: bool) {
         let connection = place.connection();
         connection.read();
         connection.begin();

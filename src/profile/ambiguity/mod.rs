@@ -12,6 +12,7 @@ use reader::Reader;
 
 use super::Combination;
 use super::Condition;
+use super::ConfigPath;
 use super::Finding;
 use super::Function;
 use super::Holder;
@@ -23,7 +24,6 @@ use super::Reference;
 use super::Scheme;
 use super::Signature;
 use super::Template;
-use super::Trail;
 use super::Verifier;
 
 /// What whoever knows better has to write.
@@ -37,7 +37,7 @@ pub(super) fn prove(profile: &mut Profile) -> Result<(), Finding> {
             proven.push(false);
             continue;
         };
-        let trail = Trail::member(at, member.scheme.table());
+        let config_path = ConfigPath::member(at, member.scheme.table());
         let dispute = dispute(profile, &[member], Vec::new()).or_else(|| shared(profile, at));
         proven.push(dispute.is_none());
         let weakness = signature.signed.iter().flat_map(Template::walk).find_map(weakness);
@@ -45,15 +45,15 @@ pub(super) fn prove(profile: &mut Profile) -> Result<(), Finding> {
             (Some(""), ..) => {
                 let message =
                     "says nothing; write why it does no harm that what is signed can be read in more than one way";
-                return Err(Finding::new(trail.key("ambiguous"), message));
+                return Err(Finding::new(config_path.key("ambiguous"), message));
             }
             (Some(_), None, None) => {
                 let message = "is said of a text that has one reading only; leave it out";
-                return Err(Finding::new(trail.key("ambiguous"), message));
+                return Err(Finding::new(config_path.key("ambiguous"), message));
             }
             (None, Some(reason), _) => {
                 return Err(Finding::new(
-                    trail.key("signed"),
+                    config_path.key("signed"),
                     format!("can be read in more than one way: {reason}; {SAY}"),
                 ));
             }
@@ -63,7 +63,7 @@ pub(super) fn prove(profile: &mut Profile) -> Result<(), Finding> {
                      them: write [[require]] with without = \"…\", or with equal min_length and max_length, or limits.json \
                      = true where every body is JSON; otherwise {SAY}"
                 );
-                return Err(Finding::new(trail.key("signed"), message));
+                return Err(Finding::new(config_path.key("signed"), message));
             }
             (Some(_), ..) | (None, None, None) => {}
         }

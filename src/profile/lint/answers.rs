@@ -1,9 +1,9 @@
 //! Answers with which events are lost: an endpoint that is disabled, and events that are not sent again.
 
+use crate::profile::ConfigPath;
 use crate::profile::Finding;
 use crate::profile::Profile;
 use crate::profile::Status;
-use crate::profile::Trail;
 
 pub(super) fn lints(profile: &Profile) -> Vec<Finding> {
     let mut lints = statuses(profile);
@@ -21,7 +21,7 @@ fn statuses(profile: &Profile) -> Vec<Finding> {
     for (key, status) in statuses {
         if let Some(status @ (404 | 410)) = status.map(Status::code) {
             lints.push(Finding::new(
-                Trail::to(["answers", key]),
+                ConfigPath::to(["answers", key]),
                 format!("is {status}, which tells several providers that the endpoint is gone: they disable it"),
             ));
         }
@@ -29,7 +29,7 @@ fn statuses(profile: &Profile) -> Vec<Finding> {
     let accepted = profile.answers.accepted.status.map_or(200, Status::code);
     if profile.facts.retried.as_ref().is_some_and(|retried| retried.contains(accepted)) {
         lints.push(Finding::new(
-            Trail::to(["answers", "accepted"]),
+            ConfigPath::to(["answers", "accepted"]),
             format!("is {accepted}, on which the provider tries again: it takes the event for lost"),
         ));
     }
@@ -38,11 +38,11 @@ fn statuses(profile: &Profile) -> Vec<Finding> {
 
 fn retries(profile: &Profile) -> Option<Finding> {
     let retry = profile.answers.retry.map(Status::code);
-    let (trail, facts) = (Trail::to(["answers", "retry"]), Trail::to(["facts", "retried"]));
+    let (config_path, facts) = (ConfigPath::to(["answers", "retry"]), ConfigPath::to(["facts", "retried"]));
     let Some(retried) = &profile.facts.retried else {
         let status = retry.filter(|status| *status < 500)?;
         return Some(Finding::new(
-            trail,
+            config_path,
             format!(
                 "is {status}: to many providers every 4xx is final; facts.retried says on what this one tries again"
             ),
@@ -57,7 +57,7 @@ fn retries(profile: &Profile) -> Option<Finding> {
     let lost = |status: &u16| !retried.contains(*status);
     match retry {
         Some(status) if lost(&status) => Some(Finding::new(
-            trail,
+            config_path,
             format!(
                 "is {status}, on which the provider does not try again (it does on {retried}): such events are lost"
             ),

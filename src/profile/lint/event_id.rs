@@ -3,6 +3,7 @@
 use http::HeaderName;
 
 use crate::profile::Combination;
+use crate::profile::ConfigPath;
 use crate::profile::Finding;
 use crate::profile::Holder;
 use crate::profile::Member;
@@ -12,7 +13,6 @@ use crate::profile::Reference;
 use crate::profile::Scheme;
 use crate::profile::Test;
 use crate::profile::TimestampPolicy;
-use crate::profile::Trail;
 
 /// Headers that are taken for an event's id and are none, and what they are.
 pub(super) const NO_EVENT_IDS: &[(&str, &str)] = &[
@@ -28,19 +28,19 @@ pub(super) const NO_EVENT_IDS: &[(&str, &str)] = &[
 ];
 
 pub(super) fn lints(profile: &Profile) -> Vec<Finding> {
-    let trail = Trail::to(["event", "id"]);
+    let config_path = ConfigPath::to(["event", "id"]);
     let mut lints: Vec<_> = profile
         .event
         .id
         .places()
         .into_iter()
         .filter_map(no_event_id)
-        .map(|what| Finding::new(trail.clone(), what))
+        .map(|what| Finding::new(config_path.clone(), what))
         .collect();
-    lints.extend(first_items_of_lists(profile).map(|message| Finding::new(trail.clone(), message)));
+    lints.extend(first_items_of_lists(profile).map(|message| Finding::new(config_path.clone(), message)));
     if takes_uncovered_bodies(profile) {
         lints.push(Finding::new(
-            trail.clone(),
+            config_path.clone(),
             "stands in the body, which the signature does not cover as a whole: whoever has seen a signature can send \
              it with another body. What is signed is let through once, whatever its id; set allow as well",
         ));
@@ -49,7 +49,7 @@ pub(super) fn lints(profile: &Profile) -> Vec<Finding> {
         && profile.auth.members.iter().any(|member| is_replayable(profile, &member.scheme))
     {
         lints.push(Finding::new(
-            trail,
+            config_path,
             if profile.event.id == Reference::Unique {
                 "is another one for each request, and no signed time is enforced: a captured request is delivered each \
                  time that somebody sends it again"

@@ -1,6 +1,7 @@
 //! Handshakes that sign what anybody sends, or take events for probes.
 
 use crate::profile::Condition;
+use crate::profile::ConfigPath;
 use crate::profile::Finding;
 use crate::profile::Function;
 use crate::profile::Handshake;
@@ -11,7 +12,6 @@ use crate::profile::Profile;
 use crate::profile::Scheme;
 use crate::profile::Template;
 use crate::profile::Test;
-use crate::profile::Trail;
 use crate::profile::Verb;
 
 pub(super) fn lints(profile: &Profile) -> impl Iterator<Item = Finding> {
@@ -29,7 +29,7 @@ fn signing_of_any_text(profile: &Profile) -> impl Iterator<Item = Finding> {
     });
     open.map(|(at, _)| {
         Finding::new(
-            Trail::to(["handshake"]).item(at).key("check"),
+            ConfigPath::to(["handshake"]).item(at).key("check"),
             "says nothing of what the text may be, and the reply is signed: anybody can have a signature made over a \
              text of theirs, perhaps an event; write a check that lets no event's body pass, such as without = \"{[\" or max_length",
         )
@@ -51,7 +51,7 @@ fn unsigned_that_match_events(profile: &Profile) -> impl Iterator<Item = Finding
         };
         let taken = profile.schemes().map(Scheme::proof).find(|proof| is_header(proof) && !leaves_alone(proof))?;
         Some(Finding::new(
-            Trail::to(["handshake"]).item(at).key("when"),
+            ConfigPath::to(["handshake"]).item(at).key("when"),
             format!(
                 "does not say that {} is absent: what is signed may be taken for the probe, answered and never \
                  delivered; write a condition on it with absent = true",

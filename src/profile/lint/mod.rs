@@ -27,7 +27,7 @@ mod tests {
     fn lints(auth: &str, event: &str, rest: &str) -> Vec<String> {
         let text = format!("title = \"X\"\n{auth}\n[event]\nid = {event}\n{rest}");
         let profile = Profile::parse(&text).unwrap_or_else(|wrong| panic!("{wrong}"));
-        profile.lints().into_iter().map(|lint| format!("{} {}", lint.trail, lint.message)).collect()
+        profile.lints().into_iter().map(|lint| format!("{} {}", lint.config_path, lint.message)).collect()
     }
 
     const HMAC: &str = "[auth.hmac]\nsignature = { header = \"X-S\", encoding = \"hex\" }\nsigned = \"{body}\"";
@@ -200,10 +200,14 @@ mod tests {
         for (name, profile) in Profiles::shipped().iter() {
             let lints = profile.lints();
             assert!(!lints.iter().any(|lint| lint.message.contains("taken for the probe")), "{name}: {lints:#?}");
-            let lost = lints.iter().filter(|lint| lint.trail.to_string().starts_with("answers"));
+            let lost = lints.iter().filter(|lint| lint.config_path.to_string().starts_with("answers"));
             assert_eq!(lost.count(), 0, "{name}: {lints:#?}");
             let none = profile.facts.retried.as_ref().is_some_and(super::super::Retried::is_nothing);
-            assert_eq!(lints.iter().any(|lint| lint.trail.to_string() == "facts.retried"), none, "{name}: {lints:#?}");
+            assert_eq!(
+                lints.iter().any(|lint| lint.config_path.to_string() == "facts.retried"),
+                none,
+                "{name}: {lints:#?}"
+            );
         }
     }
 }

@@ -2,13 +2,13 @@
 //! nobody signs.
 
 use crate::profile::Combination;
+use crate::profile::ConfigPath;
 use crate::profile::Finding;
 use crate::profile::Hash;
 use crate::profile::Member;
 use crate::profile::Profile;
 use crate::profile::Scheme;
 use crate::profile::TimestampPolicy;
-use crate::profile::Trail;
 use crate::profile::Verifier;
 
 pub(super) fn lints(profile: &Profile) -> Vec<Finding> {
@@ -18,15 +18,15 @@ pub(super) fn lints(profile: &Profile) -> Vec<Finding> {
 }
 
 fn weak_scheme(at: usize, scheme: &Scheme) -> Option<Finding> {
-    let trail = Trail::member(at, scheme.table());
-    let (trail, message) = match scheme {
+    let config_path = ConfigPath::member(at, scheme.table());
+    let (config_path, message) = match scheme {
         Scheme::Signature(signature) => match &signature.verifier {
             Verifier::Hmac(Hash::Sha1) => (
-                trail.key("hash"),
+                config_path.key("hash"),
                 "is SHA-1, which still holds inside HMAC; where the provider offers another, take that",
             ),
             Verifier::Rsa(Hash::Sha1) | Verifier::Certificate(Hash::Sha1, _) => (
-                trail.key("hash"),
+                config_path.key("hash"),
                 "is SHA-1, of which collisions can be made; where the provider offers another, take that",
             ),
             Verifier::Hmac(_)
@@ -38,17 +38,17 @@ fn weak_scheme(at: usize, scheme: &Scheme) -> Option<Finding> {
             }
         },
         Scheme::Token(_) | Scheme::Basic(_) => (
-            trail,
+            config_path,
             "is a secret that is sent along: it proves nothing about the request, and whoever has seen one can send \
              others. Where the provider offers signatures, take those; set allow as well",
         ),
         Scheme::Jwt(jwt) if jwt.body.is_none() => (
-            trail,
+            config_path,
             "does not cover the body: whoever gets hold of a token can send anything until it expires. Set allow as well",
         ),
         Scheme::Jwt(_) => return None,
     };
-    Some(Finding::new(trail, message))
+    Some(Finding::new(config_path, message))
 }
 
 /// Whether it is not merely asked for beside a signature.
@@ -63,9 +63,9 @@ fn ambiguous(profile: &Profile) -> impl Iterator<Item = Finding> {
     profile.auth.members.iter().enumerate().filter_map(|(at, member)| {
         let Scheme::Signature(signature) = &member.scheme else { return None };
         let why = signature.ambiguous.as_ref()?;
-        let trail = Trail::member(at, member.scheme.table()).key("ambiguous");
+        let config_path = ConfigPath::member(at, member.scheme.table()).key("ambiguous");
         Some(Finding::new(
-            trail,
+            config_path,
             format!("says why it does no harm that what is signed can be read in more than one way: {why}"),
         ))
     })
@@ -76,7 +76,7 @@ fn certificates_of_any_path(profile: &Profile) -> impl Iterator<Item = Finding> 
     profile.auth.members.iter().enumerate().filter_map(|(at, member)| match &member.scheme {
         Scheme::Signature(signature) => match &signature.verifier {
             Verifier::Certificate(_, certificate) if certificate.path.is_none() => Some(Finding::new(
-                Trail::member(at, "rsa").key("certificate"),
+                ConfigPath::member(at, "rsa").key("certificate"),
                 "says no path: any file on its hosts will do, and whoever can put one there signs as the provider; write \
                  path = \"/certificates/*\"",
             )),
@@ -94,7 +94,7 @@ fn unsigned_time(profile: &Profile) -> Option<Finding> {
     let enforced = profile.timestamp.as_ref().is_some_and(|timestamp| timestamp.policy == TimestampPolicy::Enforce);
     (enforced && !profile.signs_timestamp()).then(|| {
         Finding::new(
-            Trail::to(["timestamp", "tolerance"]),
+            ConfigPath::to(["timestamp", "tolerance"]),
             "is enforced on a time that no signature covers: it keeps out late retries, but no replay, which can \
              bring any time along",
         )

@@ -5,6 +5,7 @@ use super::values::entry;
 use super::values::place;
 use super::values::template;
 use super::values::texts;
+use crate::profile::ConfigPath;
 use crate::profile::Finding;
 use crate::profile::Jwt;
 use crate::profile::KeyEncoding;
@@ -14,63 +15,62 @@ use crate::profile::Profile;
 use crate::profile::Scheme;
 use crate::profile::Signature;
 use crate::profile::Template;
-use crate::profile::Trail;
 use crate::profile::Verifier;
 use crate::profile::finding::wrong;
 
-pub(super) fn scheme(profile: &Profile, given: &Scheme, trail: &Trail) -> Result<(), Finding> {
+pub(super) fn scheme(profile: &Profile, given: &Scheme, config_path: &ConfigPath) -> Result<(), Finding> {
     match given {
-        Scheme::Signature(given) => signature(profile, given, trail),
+        Scheme::Signature(given) => signature(profile, given, config_path),
         Scheme::Token(token) => {
-            place(&token.from.place, &trail.key("from"), true)?;
-            key(&token.key, &[KeyEncoding::Text], trail)
+            place(&token.from.place, &config_path.key("from"), true)?;
+            key(&token.key, &[KeyEncoding::Text], config_path)
         }
-        Scheme::Basic(basic) => key(&basic.key, &[KeyEncoding::Text], trail),
-        Scheme::Jwt(given) => jwt(profile, given, trail),
+        Scheme::Basic(basic) => key(&basic.key, &[KeyEncoding::Text], config_path),
+        Scheme::Jwt(given) => jwt(profile, given, config_path),
     }
 }
 
-fn signature(profile: &Profile, given: &Signature, trail: &Trail) -> Result<(), Finding> {
+fn signature(profile: &Profile, given: &Signature, config_path: &ConfigPath) -> Result<(), Finding> {
     let encodings: &[_] = match given.verifier {
         Verifier::Hmac(_) => &[KeyEncoding::Text, KeyEncoding::Base64, KeyEncoding::Hex],
         Verifier::Ed25519 => &[KeyEncoding::Hex, KeyEncoding::Base64, KeyEncoding::Spki],
         Verifier::Ecdsa(_) | Verifier::Rsa(_) | Verifier::Certificate(..) => &[KeyEncoding::Spki],
     };
-    key(&given.key, encodings, trail)?;
+    key(&given.key, encodings, config_path)?;
     if given.key.derive.is_some() && !matches!(given.verifier, Verifier::Hmac(_)) {
         return wrong(
-            &trail.key("key").key("derive"),
+            &config_path.key("key").key("derive"),
             "derive makes the key of an HMAC from the secret; a public key is taken as it is",
         );
     }
-    place(&given.place.place, &trail.key("signature"), false)?;
-    entry(profile, &given.place.place, &trail.key("signature").key("item"))?;
+    place(&given.place.place, &config_path.key("signature"), false)?;
+    entry(profile, &given.place.place, &config_path.key("signature").key("item"))?;
     for (at, template) in given.signed.iter().enumerate() {
-        let trail = match at.checked_sub(1) {
-            None => trail.key("signed"),
-            Some(at) => trail.key("or_signed").item(at),
+        let config_path = match at.checked_sub(1) {
+            None => config_path.key("signed"),
+            Some(at) => config_path.key("or_signed").item(at),
         };
-        signed(profile, template, given.place.place.item.is_some(), &trail)?;
+        signed(profile, template, given.place.place.item.is_some(), &config_path)?;
         let whole = |piece: &Piece| matches!(piece, Piece::Body | Piece::SortedForm);
         if given.place.place.is_in_body() && template.walk().any(whole) {
             return wrong(
-                &trail,
+                &config_path,
                 "has the whole body, in which the signature itself stands: none would ever be right; sign values of the body, \
                  such as {json:/id}",
             );
         }
     }
     if let Verifier::Certificate(_, certificate) = &given.verifier {
-        let trail = trail.key("certificate");
-        place(&certificate.from, &trail, false)?;
-        texts(profile, [&certificate.hosts], &trail.key("hosts"))?;
+        let config_path = config_path.key("certificate");
+        place(&certificate.from, &config_path, false)?;
+        texts(profile, [&certificate.hosts], &config_path.key("hosts"))?;
     }
     Ok(())
 }
 
 /// `in_list`: whether the signature stands in a list with other entries.
-fn signed(profile: &Profile, given: &Template, in_list: bool, trail: &Trail) -> Result<(), Finding> {
-    template(profile, given, Use::Signed, trail)?;
+fn signed(profile: &Profile, given: &Template, in_list: bool, config_path: &ConfigPath) -> Result<(), Finding> {
+    template(profile, given, Use::Signed, config_path)?;
     if !given.covers_anything() {
         let text = given.to_string();
         let optional = given.pieces().any(|piece| matches!(piece, Piece::Optional(_)));
@@ -80,40 +80,40 @@ fn signed(profile: &Profile, given: &Template, in_list: bool, trail: &Trail) -> 
             ""
         };
         return wrong(
-            trail,
+            config_path,
             format!("{text:?} covers nothing of the request{when}; the usual template is \"{{body}}\""),
         );
     }
     if given.walk().any(|piece| matches!(piece, Piece::Item(_))) && !in_list {
         return wrong(
-            trail,
+            config_path,
             "{item:…} is an entry of the list that the signature stands in, but the signature has no item",
         );
     }
     Ok(())
 }
 
-fn jwt(profile: &Profile, given: &Jwt, trail: &Trail) -> Result<(), Finding> {
-    key(&given.key, &[KeyEncoding::Text, KeyEncoding::Base64, KeyEncoding::Hex], trail)?;
+fn jwt(profile: &Profile, given: &Jwt, config_path: &ConfigPath) -> Result<(), Finding> {
+    key(&given.key, &[KeyEncoding::Text, KeyEncoding::Base64, KeyEncoding::Hex], config_path)?;
     if let Some(from) = &given.from {
-        place(&from.place, &trail.key("from"), false)?;
+        place(&from.place, &config_path.key("from"), false)?;
     }
-    texts(profile, &given.issuer, &trail.key("issuer"))?;
-    texts(profile, &given.audience, &trail.key("audience"))?;
+    texts(profile, &given.issuer, &config_path.key("issuer"))?;
+    texts(profile, &given.audience, &config_path.key("audience"))?;
     let claims =
         given.claims.values().filter_map(|value| if let toml::Value::String(text) = value { Some(text) } else { None });
-    texts(profile, claims, &trail.key("claims"))?;
+    texts(profile, claims, &config_path.key("claims"))?;
     let audience = !given.audience.is_empty() || profile.params.contains_key("audience");
     if !audience && given.body.is_none() {
         return wrong(
-            trail,
+            config_path,
             "[auth.jwt] takes any token of the issuer; declare [params.audience], write audience = \"…\", or body = { claim = \
              \"…\", encoding = \"hex\" } where the token binds the body",
         );
     }
     if given.algorithm.is_symmetric() && profile.fetches_keys() {
         return wrong(
-            &trail.key("algorithm"),
+            &config_path.key("algorithm"),
             format!("{} is verified with a shared secret; it has no jwks_url", given.algorithm.title()),
         );
     }
@@ -121,23 +121,23 @@ fn jwt(profile: &Profile, given: &Jwt, trail: &Trail) -> Result<(), Finding> {
 }
 
 /// `trail` is the scheme's.
-fn key(form: &KeyForm, encodings: &[KeyEncoding], trail: &Trail) -> Result<(), Finding> {
-    let trail = trail.key("key");
+fn key(form: &KeyForm, encodings: &[KeyEncoding], config_path: &ConfigPath) -> Result<(), Finding> {
+    let config_path = config_path.key("key");
     if let Some(encoding) = form.encoding.filter(|encoding| !encodings.contains(encoding)) {
         let names: Vec<_> = encodings.iter().map(|known| format!("{known:?}").to_lowercase()).collect();
         let encoding = format!("{encoding:?}").to_lowercase();
         return wrong(
-            &trail.key("encoding"),
+            &config_path.key("encoding"),
             format!("{encoding:?} does not fit this scheme; its key takes {}", names.join(", ")),
         );
     }
     if form.only_prefixed && form.prefix.is_empty() {
-        return wrong(&trail.key("only_prefixed"), "only_prefixed goes with prefix, such as prefix = \"whsec_\"");
+        return wrong(&config_path.key("only_prefixed"), "only_prefixed goes with prefix, such as prefix = \"whsec_\"");
     }
     let decoded = encodings.contains(&KeyEncoding::Text) && form.encoding.is_some_and(|is| is != KeyEncoding::Text);
     if form.or_text && (!decoded || form.only_prefixed) {
         return wrong(
-            &trail.key("or_text"),
+            &config_path.key("or_text"),
             "or_text goes with a shared secret that is decoded, such as encoding = \"base64\", with any prefix or none",
         );
     }
@@ -153,7 +153,7 @@ pub(super) fn key_kinds(profile: &Profile) -> Result<(), Finding> {
         return Ok(());
     }
     wrong(
-        &Trail::to(["auth"]),
+        &ConfigPath::to(["auth"]),
         "takes public keys and shared secrets, and does not say which is which: anybody could sign with a public key as the \
          secret; give the keys of one kind a prefix and only_prefixed = true",
     )

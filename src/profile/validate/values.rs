@@ -2,6 +2,7 @@
 
 use crate::base::problem::closest;
 use crate::profile::Condition;
+use crate::profile::ConfigPath;
 use crate::profile::Finding;
 use crate::profile::Function;
 use crate::profile::Holder;
@@ -10,32 +11,34 @@ use crate::profile::Place;
 use crate::profile::Profile;
 use crate::profile::Template;
 use crate::profile::Test;
-use crate::profile::Trail;
 use crate::profile::finding::wrong;
 use crate::profile::template::VARIABLES;
 
 /// `each`: whether a pointer may lead to several values.
-pub(super) fn place(found: &Place, trail: &Trail, each: bool) -> Result<(), Finding> {
+pub(super) fn place(found: &Place, config_path: &ConfigPath, each: bool) -> Result<(), Finding> {
     if let Holder::Json(pointer) = &found.holder
         && pointer.is_each()
         && !each
     {
-        return wrong(trail, format!("{pointer} leads to several values; only [auth.token] compares each of them"));
+        return wrong(
+            config_path,
+            format!("{pointer} leads to several values; only [auth.token] compares each of them"),
+        );
     }
     Ok(())
 }
 
 /// The key of the entry that is looked for in a list, where it may name a parameter.
-pub(super) fn entry(profile: &Profile, found: &Place, trail: &Trail) -> Result<(), Finding> {
-    texts(profile, found.item.iter().map(|item| &item.key), trail)
+pub(super) fn entry(profile: &Profile, found: &Place, config_path: &ConfigPath) -> Result<(), Finding> {
+    texts(profile, found.item.iter().map(|item| &item.key), config_path)
 }
 
-pub(super) fn checks(profile: &Profile, conditions: &[Condition], trail: &Trail) -> Result<(), Finding> {
+pub(super) fn checks(profile: &Profile, conditions: &[Condition], config_path: &ConfigPath) -> Result<(), Finding> {
     for (at, condition) in conditions.iter().enumerate() {
-        let trail = trail.item(at);
-        place(&condition.place, &trail, false)?;
+        let config_path = config_path.item(at);
+        place(&condition.place, &config_path, false)?;
         if let Test::Equals(expected) = &condition.test {
-            template(profile, expected, Use::Compared, &trail.key("equals"))?;
+            template(profile, expected, Use::Compared, &config_path.key("equals"))?;
         }
     }
     Ok(())
@@ -52,29 +55,34 @@ pub(super) enum Use {
     Reply,
 }
 
-pub(super) fn template(profile: &Profile, given: &Template, used: Use, trail: &Trail) -> Result<(), Finding> {
+pub(super) fn template(
+    profile: &Profile,
+    given: &Template,
+    used: Use,
+    config_path: &ConfigPath,
+) -> Result<(), Finding> {
     for piece in given.walk() {
         match piece {
             Piece::Timestamp | Piece::Item(_) if used != Use::Signed => {
-                return wrong(trail, format!("{piece} belongs into signed"));
+                return wrong(config_path, format!("{piece} belongs into signed"));
             }
             Piece::Timestamp if profile.timestamp.is_none() => {
-                return wrong(trail, "{timestamp} is used, but there is no [timestamp] that says where it is");
+                return wrong(config_path, "{timestamp} is used, but there is no [timestamp] that says where it is");
             }
             Piece::Url | Piece::UrlWithPort if !profile.params.contains_key("url") => {
-                return wrong(trail, format!("{piece} is a parameter; declare it as [params.url]"));
+                return wrong(config_path, format!("{piece} is a parameter; declare it as [params.url]"));
             }
-            Piece::Param(name) => param(profile, name, trail)?,
+            Piece::Param(name) => param(profile, name, config_path)?,
             Piece::Call(Function::Hmac(..), _) if used != Use::Reply => {
                 return wrong(
-                    trail,
+                    config_path,
                     "hmac_… signs the reply of a handshake; what [auth.hmac] hashes is written without it",
                 );
             }
             Piece::Call(Function::Hmac(..), _) if !profile.needs_secrets() || profile.keys_are_public() => {
-                return wrong(trail, "hmac_… needs a secret, and this profile has none");
+                return wrong(config_path, "hmac_… needs a secret, and this profile has none");
             }
-            Piece::Place(found) | Piece::Optional(found) => place(found, trail, false)?,
+            Piece::Place(found) | Piece::Optional(found) => place(found, config_path, false)?,
             Piece::Literal(_) | Piece::Body | Piece::Timestamp | Piece::Method | Piece::Url | Piece::UrlWithPort => {}
             Piece::Query | Piece::SortedForm | Piece::Item(_) | Piece::Call(..) => {}
         }
@@ -82,7 +90,7 @@ pub(super) fn template(profile: &Profile, given: &Template, used: Use, trail: &T
     Ok(())
 }
 
-fn param(profile: &Profile, name: &str, trail: &Trail) -> Result<(), Finding> {
+fn param(profile: &Profile, name: &str, config_path: &ConfigPath) -> Result<(), Finding> {
     if profile.params.contains_key(name) {
         return Ok(());
     }
@@ -91,7 +99,7 @@ fn param(profile: &Profile, name: &str, trail: &Trail) -> Result<(), Finding> {
         Some(near) => format!("did you mean {{{near}}}?"),
         None => format!("a parameter is declared as [params.{name}]"),
     };
-    wrong(trail, format!("{{{name}}} is neither a variable nor a parameter of this profile; {hint}"))
+    wrong(config_path, format!("{{{name}}} is neither a variable nor a parameter of this profile; {hint}"))
 }
 
 /// Texts in which `{name}` stands for a parameter, and nothing else for anything.
@@ -99,19 +107,24 @@ fn param(profile: &Profile, name: &str, trail: &Trail) -> Result<(), Finding> {
 pub(super) fn texts<'t, T: IntoIterator<Item = &'t String>>(
     profile: &Profile,
     texts: T,
-    trail: &Trail,
+    config_path: &ConfigPath,
 ) -> Result<(), Finding> {
     for text in texts {
         let parsed: Template = match text.parse() {
             Ok(parsed) => parsed,
-            Err(message) => return wrong(trail, message),
+            Err(message) => return wrong(config_path, message),
         };
         for piece in parsed.walk() {
             match piece {
                 Piece::Literal(_) => {}
-                Piece::Param(name) => param(profile, name, trail)?,
-                Piece::Url => param(profile, "url", trail)?,
-                other => return wrong(trail, format!("{other} cannot stand in {text:?}, which takes parameters only")),
+                Piece::Param(name) => param(profile, name, config_path)?,
+                Piece::Url => param(profile, "url", config_path)?,
+                other => {
+                    return wrong(
+                        config_path,
+                        format!("{other} cannot stand in {text:?}, which takes parameters only"),
+                    );
+                }
             }
         }
     }

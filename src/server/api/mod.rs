@@ -52,7 +52,7 @@ pub(super) const ROOT: &str = "/api/";
 const MAX_BODY: usize = 16 * 1024;
 const MAX_BODIES: usize = 1024 * 1024;
 /// How long a body may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const MAX_WAIT: Duration = Duration::from_secs(10);
 /// After how many seconds to come again when the store is out.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
 
@@ -127,7 +127,7 @@ impl Api {
     ) -> Self {
         let limits = Limits {
             max_body: MAX_BODY,
-            body_timeout: PATIENCE,
+            body_timeout: MAX_WAIT,
             budget: Arc::new(Budget::new(MAX_BODIES)),
             ..Limits::none()
         };

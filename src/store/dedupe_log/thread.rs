@@ -15,7 +15,7 @@ use super::ENTRY_BYTES;
 use super::entry::Entry;
 use super::files;
 use crate::base::supervisor::Heartbeat;
-use crate::base::supervisor::Lost;
+use crate::base::supervisor::TaskError;
 
 /// How often what was appended is synced to disk.
 const SYNC_EVERY: Duration = Duration::from_secs(1);
@@ -25,7 +25,7 @@ impl DedupeLog {
     ///
     /// # Errors
     /// Never; what fails is tried again.
-    pub(crate) fn run(&self, beat: &Heartbeat) -> Result<(), Lost> {
+    pub(crate) fn run(&self, beat: &Heartbeat) -> Result<(), TaskError> {
         loop {
             beat.idle();
             let closed = self.wait();

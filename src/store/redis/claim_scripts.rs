@@ -9,7 +9,7 @@ use super::script::Script;
 use crate::message::Keys;
 use crate::store::Earlier;
 use crate::store::Keyspace;
-use crate::store::Known;
+use crate::store::KnownBy;
 use crate::store::Token;
 use crate::verify::event_key::Ignored;
 
@@ -71,8 +71,8 @@ pub(crate) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
 /// What a script says of an event that came earlier.
 pub(crate) fn earlier(answer: i64) -> Earlier {
     match answer {
-        -1 => Earlier::Finished(Known::Id),
-        ..0 => Earlier::Finished(Known::Content),
+        -1 => Earlier::Finished(KnownBy::Id),
+        ..0 => Earlier::Finished(KnownBy::Content),
         remaining => Earlier::InFlight(Duration::from_millis(remaining.unsigned_abs())),
     }
 }

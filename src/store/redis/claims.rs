@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use redis::Pipeline;
 
+use super::Purpose;
 use super::Redis;
-use super::Use;
 use crate::store::Earlier;
+use crate::store::IgnoreResult;
 use crate::store::Keyspace;
-use crate::store::Noted;
 use crate::store::Once;
 use crate::store::Unavailable;
 use crate::store::redis::claim_scripts::CLAIM;
@@ -29,7 +29,7 @@ const MAX_AGAIN: usize = 4096;
 /// Pause between two such attempts.
 const PAUSE: Duration = Duration::from_millis(500);
 /// How long a dedupe record or a release is tried again: longer than a failover takes.
-const PATIENCE: Duration = Duration::from_mins(1);
+const MAX_WAIT: Duration = Duration::from_mins(1);
 
 impl Redis {
     pub(in crate::store) async fn claim(&self, once: &Once, lease: Duration) -> Result<Option<Earlier>, Unavailable> {
@@ -37,7 +37,7 @@ impl Redis {
         let ignored = keys.ignored.map(|ignored| space.name(ignored.any));
         let call = CLAIM.call(names(space, *keys).chain(ignored));
         let call = call.argument(token.text()).argument(millis(lease).to_string()).argument(kind(keys.ignored));
-        match self.links.call::<i64>(space, Use::Requests, &call).await {
+        match self.connections.call::<i64>(space, Purpose::Requests, &call).await {
             Ok(0) => Ok(None),
             Ok(answer) => Ok(Some(earlier(answer))),
             Err(failed) => {
@@ -56,14 +56,14 @@ impl Redis {
         space: &Keyspace,
         ignored: Ignored,
         ttl: Duration,
-    ) -> Result<Noted, Unavailable> {
+    ) -> Result<IgnoreResult, Unavailable> {
         let call = IGNORE.call([space.name(ignored.any)]);
         let call = call.argument(ignored.typed.hex()).argument(millis(ttl).to_string());
-        let noted = self.links.call::<i64>(space, Use::Requests, &call).await;
+        let noted = self.connections.call::<i64>(space, Purpose::Requests, &call).await;
         match noted? {
-            0.. => Ok(Noted::New),
-            -1 => Ok(Noted::Again),
-            _ => Ok(Noted::OtherType),
+            0.. => Ok(IgnoreResult::New),
+            -1 => Ok(IgnoreResult::Again),
+            _ => Ok(IgnoreResult::OtherType),
         }
     }
 
@@ -73,25 +73,25 @@ impl Redis {
         for name in names(&once.space, once.keys) {
             sets.cmd("SET").arg(name).arg(once.token.done()).arg("PX").arg(millis(once.ttl)).ignore();
         }
-        let connection = self.links.connection(&once.space, Use::Requests);
+        let connection = self.connections.connection(&once.space, Purpose::Requests);
         let Err(failed) = send(&connection, &sets).await else { return Ok(()) };
         // A failover takes longer than anybody can wait for an answer.
-        self.later(connection, sets, PATIENCE);
+        self.later(connection, sets, MAX_WAIT);
         Err(failed.error)
     }
 
     pub(in crate::store) async fn release(&self, once: &Once, after: Duration) {
         let call = released(&once.space, once.keys, once.token, after);
-        if let Err(failed) = self.links.call::<i64>(&once.space, Use::Requests, &call).await {
+        if let Err(failed) = self.connections.call::<i64>(&once.space, Purpose::Requests, &call).await {
             tracing::warn!(error = %failed.error, "a claim could not be released yet; at the latest it ends with its lease");
-            self.let_go_later(once, after, PATIENCE);
+            self.let_go_later(once, after, MAX_WAIT);
         }
     }
 
     fn let_go_later(&self, once: &Once, after: Duration, patience: Duration) {
         let mut let_go = redis::pipe();
         let_go.add_command(released(&once.space, once.keys, once.token, after).in_full()).ignore();
-        self.later(self.links.connection(&once.space, Use::Requests), let_go, patience);
+        self.later(self.connections.connection(&once.space, Purpose::Requests), let_go, patience);
     }
 
     /// Tries again in the background until it works, for this long.

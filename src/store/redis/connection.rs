@@ -14,8 +14,8 @@ use tokio::sync::watch;
 
 use super::discovery::CONNECT_TIMEOUT;
 use super::discovery::PrimaryResolver;
-use super::pool::Numbered;
 use super::pool::Pool;
+use super::pool::PooledConnection;
 use super::url::RedisUrl;
 use crate::base::supervisor::Supervisor;
 use crate::base::supervisor::Task;
@@ -33,7 +33,7 @@ const PIPELINE: usize = 1024;
 /// The connection of one worker.
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
-    current: watch::Receiver<Option<Numbered>>,
+    current: watch::Receiver<Option<PooledConnection>>,
     /// The number of the newest connection that is known to be broken.
     broken: Arc<watch::Sender<u64>>,
     timeout: Duration,
@@ -97,7 +97,8 @@ impl Connection {
         let (broken, news) = watch::channel(0);
         let (sender, numbers) = (Arc::new(sender), Arc::new(AtomicU64::new(0)));
         supervisor.task(Task::RedisConnection, move || {
-            let link = Link { sender: Arc::clone(&sender), numbers: Arc::clone(&numbers), broken: news.clone() };
+            let link =
+                ConnectionCell { sender: Arc::clone(&sender), numbers: Arc::clone(&numbers), broken: news.clone() };
             let seeker = seeker.clone();
             async move {
                 reconnect(seeker, link).await;
@@ -116,7 +117,7 @@ impl Connection {
         let (mut perhaps_done, mut refused) = (false, false);
         let mut last = None;
         for _attempt in 0..2 {
-            let Some(Numbered { connection, number }) = self.connection().await else { break };
+            let Some(PooledConnection { connection, number }) = self.connection().await else { break };
             match command(connection).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => {
@@ -148,7 +149,7 @@ impl Connection {
         self.current.has_changed().unwrap_or(true)
     }
 
-    async fn connection(&self) -> Option<Numbered> {
+    async fn connection(&self) -> Option<PooledConnection> {
         if let Some(alive) = self.current.borrow().clone() {
             return Some(alive);
         }
@@ -191,15 +192,15 @@ pub(crate) fn leads_nowhere(error: &RedisError) -> bool {
 }
 
 /// Where the task that connects publishes new connections.
-struct Link {
-    sender: Arc<watch::Sender<Option<Numbered>>>,
+struct ConnectionCell {
+    sender: Arc<watch::Sender<Option<PooledConnection>>>,
     /// The number of the newest connection; it outlives the task that makes them.
     numbers: Arc<AtomicU64>,
     broken: watch::Receiver<u64>,
 }
 
-async fn reconnect(mut seeker: PrimaryResolver, link: Link) {
-    let Link { sender, numbers, mut broken } = link;
+async fn reconnect(mut seeker: PrimaryResolver, link: ConnectionCell) {
+    let ConnectionCell { sender, numbers, mut broken } = link;
     let address = seeker.address();
     let mut pause = MIN_PAUSE;
     let mut told = false;
@@ -210,7 +211,7 @@ async fn reconnect(mut seeker: PrimaryResolver, link: Link) {
                     tracing::info!(address, "Redis answers again");
                 }
                 let number = numbers.fetch_add(1, Ordering::Relaxed) + 1;
-                sender.send_replace(Some(Numbered { connection, number }));
+                sender.send_replace(Some(PooledConnection { connection, number }));
                 pause = MIN_PAUSE;
                 tokio::select! {
                     broken = broken.wait_for(|newest| *newest >= number) => if broken.is_err() { return },

@@ -13,8 +13,8 @@ use redis::ServerErrorKind;
 use redis::Value;
 use redis::aio::MultiplexedConnection;
 
-use super::pool::Numbered;
 use super::pool::Pool;
+use super::pool::PooledConnection;
 use super::url::RedisUrl;
 use super::url::Topology;
 use crate::store::Keyspace;
@@ -36,7 +36,7 @@ pub(super) struct PrimaryResolver {
     nodes: Vec<(String, u16)>,
     /// In a cluster: what is shared with others that look there.
     pool: Pool,
-    found: Option<Numbered>,
+    found: Option<PooledConnection>,
     config: AsyncConnectionConfig,
 }
 
@@ -114,7 +114,7 @@ impl PrimaryResolver {
     }
 
     /// Goes where a node sends for these keys.
-    async fn follow(&self, mut node: ConnectionInfo, space: &Keyspace) -> Result<Numbered, String> {
+    async fn follow(&self, mut node: ConnectionInfo, space: &Keyspace) -> Result<PooledConnection, String> {
         for _hop in 0..MAX_HOPS {
             let (found, there) = self.reach(&node, space).await?;
             let Err(error) = there else { return Ok(found) };
@@ -137,7 +137,7 @@ impl PrimaryResolver {
         &self,
         node: &ConnectionInfo,
         space: &Keyspace,
-    ) -> Result<(Numbered, Result<i64, RedisError>), String> {
+    ) -> Result<(PooledConnection, Result<i64, RedisError>), String> {
         // There is no such key, but its place is that of all others.
         let mut exists = redis::cmd("EXISTS");
         exists.arg(space.prefix());

@@ -19,13 +19,13 @@ pub(crate) mod connection;
 pub(crate) mod durable;
 mod entry;
 mod queue;
-mod links;
+mod connections;
 mod pool;
 mod queue_scripts;
 mod record;
 pub(crate) mod script;
 mod discovery;
-mod upkeep;
+mod maintenance;
 pub(crate) mod url;
 
 use std::sync::Arc;
@@ -40,15 +40,15 @@ use std::time::Instant;
 use prometheus::IntCounter;
 use redis::Value;
 
+use self::connections::Address;
+use self::connections::Connections;
+use self::connections::Purpose;
 pub use self::durable::Durability;
 use self::entry::Entry;
-use self::links::Address;
-use self::links::Links;
-use self::links::Use;
+use self::maintenance::Maintenance;
 use self::queue::Ending;
 use self::queue::RedisQueue;
 use self::queue::Unrecorded;
-use self::upkeep::Upkeep;
 pub use self::url::RedisUrl;
 use super::Claimed;
 use super::FailedAttempt;
@@ -59,7 +59,7 @@ use super::Queue;
 use super::QueueTerms;
 use super::Route;
 use super::Stats;
-use super::Want;
+use super::TakeLimit;
 use crate::base::clock::Clock;
 use crate::base::limits;
 use crate::base::supervisor::Background;
@@ -82,7 +82,7 @@ const MAX_SCANNED: usize = 1024;
 #[derive(Debug, Clone)]
 pub struct Redis {
     process: Arc<Process>,
-    links: Arc<Links>,
+    connections: Arc<Connections>,
     /// Claims and dedupe records that are tried again.
     again: Arc<Again>,
 }
@@ -96,7 +96,7 @@ struct Process {
     clock: Clock,
     /// By the index in their handles.
     queues: Mutex<Vec<Arc<RedisQueue>>>,
-    upkeep: Upkeep,
+    maintenance: Maintenance,
     refused: IntCounter,
 }
 
@@ -120,10 +120,10 @@ impl Redis {
             limits: options.limits.redis.clone(),
             clock: options.clocks.1.clone(),
             queues: Mutex::default(),
-            upkeep: Upkeep::default(),
+            maintenance: Maintenance::default(),
             refused,
         };
-        Self { process: Arc::new(process), links: Arc::new(Links::new(address)), again: Arc::default() }
+        Self { process: Arc::new(process), connections: Arc::new(Connections::new(address)), again: Arc::default() }
     }
 
     /// `doorward_outcomes_refused_total`, to be registered.
@@ -137,17 +137,17 @@ impl Redis {
     /// # Errors
     /// Why there is no answer, and whether the script may have run.
     pub(crate) async fn run(&self, space: &Keyspace, call: Call) -> Result<i64, Failed> {
-        self.links.durable(space, call).await
+        self.connections.durable(space, call).await
     }
 
     pub(super) fn local(&self) -> Self {
-        let links = Arc::new(Links::new(self.links.address.clone()));
-        Self { process: Arc::clone(&self.process), links, again: Arc::default() }
+        let connections = Arc::new(Connections::new(self.connections.address.clone()));
+        Self { process: Arc::clone(&self.process), connections, again: Arc::default() }
     }
 
     /// Whether Redis has answered this handle at any time.
     pub(super) fn has_answered(&self) -> bool {
-        self.links.was_made(&self.process.spaces)
+        self.connections.was_made(&self.process.spaces)
     }
 
     fn queues(&self) -> MutexGuard<'_, Vec<Arc<RedisQueue>>> {
@@ -170,7 +170,7 @@ impl Redis {
     pub(super) async fn register(&self, destinations: &[QueueTerms]) -> Result<Vec<Queue>, Unavailable> {
         let queues: Vec<_> = destinations.iter().map(|terms| self.known(terms)).collect();
         for queue in &queues {
-            match self.begin(queue, Use::Requests).await {
+            match self.begin(queue, Purpose::Requests).await {
                 Err(failed) if failed.refused => return Err(failed.error),
                 // It is asked again when the queue is used.
                 Ok(()) | Err(_) => {}
@@ -188,19 +188,19 @@ impl Redis {
         let queue = Arc::new(RedisQueue::new(Queue::new(terms.id.clone(), queues.len()), terms.keep));
         queues.push(Arc::clone(&queue));
         drop(queues);
-        self.look_after(&queue);
+        self.maintain_queue(&queue);
         queue
     }
 
     /// Makes a destination known in Redis before it is first used.
-    async fn begin(&self, queue: &RedisQueue, purpose: Use) -> Result<(), Failed> {
+    async fn begin(&self, queue: &RedisQueue, purpose: Purpose) -> Result<(), Failed> {
         if queue.is_known.load(Ordering::Relaxed) { Ok(()) } else { self.make_known(queue, purpose).await }
     }
 
-    async fn make_known(&self, queue: &RedisQueue, purpose: Use) -> Result<(), Failed> {
+    async fn make_known(&self, queue: &RedisQueue, purpose: Purpose) -> Result<(), Failed> {
         let keys = ["destinations", "stream", "done", "dead"].map(|key| format!("{}{key}", queue.space.prefix()));
         let call = queue_scripts::BEGIN.call(keys).argument(queue.id().name.as_str());
-        match self.links.call::<i64>(&queue.space, purpose, &call).await? {
+        match self.connections.call::<i64>(&queue.space, purpose, &call).await? {
             0 => {
                 queue.is_known.store(true, Ordering::Relaxed);
                 Ok(())
@@ -224,7 +224,7 @@ impl Redis {
             return Err(Unavailable("the message goes to no destination".to_owned()));
         };
         for queue in &queues {
-            self.begin(queue, Use::Requests).await?;
+            self.begin(queue, Purpose::Requests).await?;
         }
         let space = &first.space;
         let ignored = once.and_then(|once| once.keys.ignored);
@@ -238,7 +238,7 @@ impl Redis {
         let call = lanes.fold(call.argument(to.len().to_string()), Call::argument);
         let fields = entry::fields(message, to);
         let call = fields.iter().fold(call, |call, (name, value)| call.argument(*name).argument(value.as_ref()));
-        let published = match self.links.durable(space, call).await {
+        let published = match self.connections.durable(space, call).await {
             Ok(0 | 1) => Ok(Enqueued::Stored),
             Ok(answer) => Ok(Enqueued::Earlier(earlier(answer))),
             Err(failed) => Err(failed.error),
@@ -250,19 +250,23 @@ impl Redis {
         published
     }
 
-    pub(super) async fn take(&self, queue: &Queue, want: Want) -> Result<(Vec<Claimed>, Option<Instant>), Unavailable> {
+    pub(super) async fn take(
+        &self,
+        queue: &Queue,
+        want: TakeLimit,
+    ) -> Result<(Vec<Claimed>, Option<Instant>), Unavailable> {
         let queue = self.queue(queue)?;
         let Process { lease, limits, clock, .. } = &*self.process;
         let max = want.max.min(MAX_SCANNED).min(queue.room(limits.max_in_hand)?);
         if max == 0 {
             return Ok((Vec::new(), None));
         }
-        self.begin(&queue, Use::Takes).await?;
+        self.begin(&queue, Purpose::Takes).await?;
         let (bytes, asked, _take) = (want.bytes.min(limits.take_bytes), clock.instant(), queue.take());
         let numbers = [max, bytes, MAX_SCANNED].map(|number| number.to_string());
         let call = queue_scripts::TAKE.call(queue.keys()).argument(self.now()).argument(lease.as_micros().to_string());
         let call = numbers.into_iter().fold(call, Call::argument);
-        let answer: Value = self.links.call(&queue.space, Use::Takes, &call).await?;
+        let answer: Value = self.connections.call(&queue.space, Purpose::Takes, &call).await?;
         let Some([Value::Int(deadline), Value::Int(pause), Value::Array(taken)]) = entry::parts(answer) else {
             return Err(no_answer());
         };

@@ -13,14 +13,14 @@ pub(super) struct Pool(Arc<watch::Sender<Shared>>);
 #[derive(Default)]
 struct Shared {
     /// The newest connection to each node, by address.
-    nodes: HashMap<String, Numbered>,
+    nodes: HashMap<String, PooledConnection>,
     /// The number of connections made so far.
     count: u64,
 }
 
 /// A connection of those that took one another's place.
 #[derive(Clone)]
-pub(super) struct Numbered {
+pub(super) struct PooledConnection {
     pub(super) connection: MultiplexedConnection,
     /// Grows with each new connection.
     pub(super) number: u64,
@@ -28,13 +28,18 @@ pub(super) struct Numbered {
 
 impl Pool {
     /// The connection to a node, which may be broken.
-    pub(super) fn get(&self, address: &str) -> Option<Numbered> {
+    pub(super) fn get(&self, address: &str) -> Option<PooledConnection> {
         self.0.borrow().nodes.get(address).cloned()
     }
 
     /// Puts a new connection to a node in the place of one that is broken. The answer is the one to be used: somebody else may have
     /// been faster.
-    pub(super) fn put(&self, address: &str, broken: Option<&Numbered>, connection: MultiplexedConnection) -> Numbered {
+    pub(super) fn put(
+        &self,
+        address: &str,
+        broken: Option<&PooledConnection>,
+        connection: MultiplexedConnection,
+    ) -> PooledConnection {
         let mut used = None;
         self.0.send_if_modified(|Shared { nodes, count }| {
             let other = nodes.get(address).filter(|other| broken.is_none_or(|broken| broken.number < other.number));
@@ -43,14 +48,14 @@ impl Pool {
                 return false;
             }
             *count += 1;
-            nodes.insert(address.to_owned(), Numbered { connection: connection.clone(), number: *count });
+            nodes.insert(address.to_owned(), PooledConnection { connection: connection.clone(), number: *count });
             true
         });
-        used.or_else(|| self.get(address)).unwrap_or(Numbered { connection, number: 0 })
+        used.or_else(|| self.get(address)).unwrap_or(PooledConnection { connection, number: 0 })
     }
 
     /// Waits until there is another one in its place.
-    pub(super) async fn replaced(&self, pooled: &Numbered) {
+    pub(super) async fn replaced(&self, pooled: &PooledConnection) {
         let is_there = |shared: &Shared| shared.nodes.values().any(|other| other.number == pooled.number);
         let mut nodes = self.0.subscribe();
         let _never_closed = nodes.wait_for(|shared| !is_there(shared)).await;
@@ -63,7 +68,7 @@ impl std::fmt::Debug for Pool {
     }
 }
 
-impl std::fmt::Debug for Numbered {
+impl std::fmt::Debug for PooledConnection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Numbered({})", self.number)
     }

@@ -21,7 +21,7 @@ use super::statements;
 use crate::store::AdminError;
 use crate::store::dedupe_log::DedupeLog;
 use crate::store::owner_only;
-use crate::store::owner_only::Temporary;
+use crate::store::owner_only::TemporaryFiles;
 use crate::store::owner_only::beside;
 use crate::store::owner_only::sync_folder;
 
@@ -33,7 +33,7 @@ struct Unfinished {
     /// The same while it is written.
     partial: PathBuf,
     /// What is removed when it never is.
-    made: Temporary,
+    made: TemporaryFiles,
 }
 
 impl Sqlite {
@@ -115,7 +115,7 @@ impl Unfinished {
         let partial = beside(&path, "-unfinished");
         let made = owner_only::options().write(true).create_new(true).open(&partial);
         drop(made.map_err(|error| format!("{}: {error}", partial.display()))?);
-        let made = Temporary(vec![partial.clone(), beside(&path, "-dedupe.1")]);
+        let made = TemporaryFiles(vec![partial.clone(), beside(&path, "-dedupe.1")]);
         Ok(Self { path, partial, made })
     }
 

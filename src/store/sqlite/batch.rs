@@ -8,25 +8,25 @@ use super::changes::Change;
 use super::changes::Changes;
 use super::mailbox::Arrival;
 use super::mailbox::Batch;
-use super::mailbox::Respond;
+use super::mailbox::OnCommit;
 use super::mailbox::Settled;
 use super::queue::Entry;
 use super::shared::Shared;
 use super::statements;
-use super::statements::Writing;
+use super::statements::WriteStatements;
 use crate::base::time::Moment;
 use crate::message::Message;
 use crate::store::Earlier;
 use crate::store::Enqueued;
 use crate::store::KeyMap;
-use crate::store::Known;
+use crate::store::KnownBy;
 use crate::store::Outcome;
 use crate::store::Record;
 use crate::store::State;
 
 /// A batch while it is written. Outcomes of one that is dropped before it is committed are written with the next batch;
 /// for anything else, the dropped replies say that it was not written.
-pub(super) struct Work {
+pub(super) struct OpenBatch {
     shared: Arc<Shared>,
     pub(super) batch: Batch,
     /// Dedupe records that are added after the commit.
@@ -39,11 +39,11 @@ pub(super) struct Work {
     /// Changes of deliveries, and whether they let one be attempted that is neither handed over nor has said when it is
     /// due.
     moved: Vec<(Change, bool)>,
-    responds: Vec<Respond>,
+    on_commit: Vec<OnCommit>,
     bytes: usize,
 }
 
-impl Work {
+impl OpenBatch {
     pub(super) fn new(shared: Arc<Shared>, batch: Batch) -> Self {
         let (arrivals, outcomes) = (batch.arrivals.len(), batch.outcomes.len());
         Self {
@@ -55,7 +55,7 @@ impl Work {
             ready: Vec::with_capacity(arrivals),
             settled: Vec::with_capacity(outcomes),
             moved: Vec::with_capacity(arrivals + outcomes),
-            responds: Vec::new(),
+            on_commit: Vec::new(),
             bytes: 0,
         }
     }
@@ -77,7 +77,7 @@ impl Work {
 
     /// Writes what attempts came to; what ends lets the next one of its lane be attempted, at `due` by the clock of
     /// pauses.
-    pub(super) fn settle(&mut self, writing: &mut Writing<'_>, due: i64) -> rusqlite::Result<()> {
+    pub(super) fn settle(&mut self, writing: &mut WriteStatements<'_>, due: i64) -> rusqlite::Result<()> {
         while let Some(settled) = self.batch.outcomes.pop_front() {
             // Kept until it is written, also when this panics.
             self.settled.push((settled, false));
@@ -90,13 +90,19 @@ impl Work {
 
     /// Stores the messages that are neither finished nor in the batch before. The senders of the others are answered
     /// after the commit, because the first of two may be in the batch.
-    pub(super) fn admit(&mut self, writing: &mut Writing<'_>, last: &mut i64, now: Moment) -> rusqlite::Result<()> {
+    pub(super) fn admit(
+        &mut self,
+        writing: &mut WriteStatements<'_>,
+        last: &mut i64,
+        now: Moment,
+    ) -> rusqlite::Result<()> {
         let mut new: KeyMap<()> = KeyMap::default();
         new.reserve(self.batch.arrivals.len());
         while let Some(arrival) = self.batch.arrivals.pop_front() {
             if let Some(once) = arrival.once {
                 let in_batch = once.keys.iter().position(|key| new.contains_key(&key));
-                let in_batch = in_batch.map(|at| Earlier::Finished(if at == 0 { Known::Id } else { Known::Content }));
+                let in_batch =
+                    in_batch.map(|at| Earlier::Finished(if at == 0 { KnownBy::Id } else { KnownBy::Content }));
                 let earlier = in_batch.or_else(|| self.shared.log.records().earlier(once.source, once.keys));
                 if let Some(earlier) = earlier {
                     self.batch.reply(arrival.reply, Enqueued::Earlier(earlier));
@@ -110,7 +116,13 @@ impl Work {
         Ok(())
     }
 
-    fn insert(&mut self, writing: &mut Writing<'_>, id: i64, arrival: Arrival, now: Moment) -> rusqlite::Result<()> {
+    fn insert(
+        &mut self,
+        writing: &mut WriteStatements<'_>,
+        id: i64,
+        arrival: Arrival,
+        now: Moment,
+    ) -> rusqlite::Result<()> {
         let Arrival { message, columns, routes, once, reply } = arrival;
         // Also one that is not written hears of that with the others.
         self.batch.reply(reply, Enqueued::Stored);
@@ -136,14 +148,14 @@ impl Work {
     }
 
     /// What follows a command.
-    pub(super) fn follow(&mut self, changes: Changes, respond: Respond) {
+    pub(super) fn follow(&mut self, changes: Changes, on_commit: OnCommit) {
         let claimable = |to| matches!(to, Some(State::Queued | State::Retrying));
         self.moved.extend(changes.moved.into_iter().map(|change| (change, claimable(change.to))));
         self.records.extend(changes.records);
         if changes.stored {
             self.last = Some(changes.last);
         }
-        self.responds.push(respond);
+        self.on_commit.push(on_commit);
     }
 
     /// The batch is safe; in which queues something has changed.
@@ -183,7 +195,7 @@ impl Work {
             }
         }
         self.shared.mailbox.wake(self.batch.waiting.drain(..));
-        self.responds.drain(..).for_each(|respond| respond());
+        self.on_commit.drain(..).for_each(|on_commit| on_commit());
         touched
     }
 }
@@ -191,7 +203,7 @@ impl Work {
 /// Writes one outcome; whether the delivery was open.
 fn settle(
     shared: &Shared,
-    writing: &mut Writing<'_>,
+    writing: &mut WriteStatements<'_>,
     settled: &Settled,
     due: i64,
     moved: &mut Vec<(Change, bool)>,
@@ -213,7 +225,7 @@ fn settle(
     Ok(true)
 }
 
-impl Drop for Work {
+impl Drop for OpenBatch {
     fn drop(&mut self) {
         let written = self.settled.drain(..).map(|(settled, _)| settled);
         let outcomes: VecDeque<_> = written.chain(self.batch.outcomes.drain(..)).collect();

@@ -14,7 +14,7 @@ use super::rows;
 use super::statements;
 use crate::store::State;
 use crate::store::dedupe_log::DedupeLog;
-use crate::store::owner_only::Temporary;
+use crate::store::owner_only::TemporaryFiles;
 use crate::store::owner_only::beside;
 
 /// Most lines about one kind of damage.
@@ -63,7 +63,7 @@ pub(crate) fn check(path: &Path) -> Result<Checked, String> {
     let _unused = unused(&path)?;
     // The gateway's user may not be able to write what a reader leaves beside a file.
     let made = ["-wal", "-shm"].map(|ending| beside(&path, ending)).into_iter().filter(|file| !file.exists());
-    let _made = Temporary(made.collect());
+    let _made = TemporaryFiles(made.collect());
     let file = open::read_only(&path).map_err(|failure| failure.explain(&path))?;
     let mut checked = Checked::default();
     checked.rules(&file);

@@ -10,7 +10,7 @@ use super::Sqlite;
 use super::changes::Changes;
 use super::fault::Fault;
 use super::mailbox;
-use crate::base::supervisor::Lost;
+use crate::base::supervisor::TaskError;
 use crate::store::AdminError;
 use crate::store::Unavailable;
 
@@ -50,11 +50,11 @@ impl Sqlite {
                 }
                 Err(error) => (Err(error), None),
             };
-            let respond = move || {
+            let on_commit = move || {
                 // One that is gone has stopped waiting.
                 let _gone = answer.map(|answer| reply.send(answer));
             };
-            (done, Box::new(respond))
+            (done, Box::new(on_commit))
         });
         self.shared.mailbox.submit(|batch| batch.commands.push_back(command))?;
         done.await.map_err(|_gone| self.gone())?
@@ -64,10 +64,10 @@ impl Sqlite {
     /// `act` gets writes the next batch, if there is one: `act` calls it every few milliseconds, so that nobody waits.
     pub(super) async fn aside<T: Send + 'static>(
         &self,
-        act: impl FnOnce(&Connection, &mut dyn FnMut() -> Result<(), Lost>) -> Result<T, Lost> + Send + 'static,
+        act: impl FnOnce(&Connection, &mut dyn FnMut() -> Result<(), TaskError>) -> Result<T, TaskError> + Send + 'static,
     ) -> Result<T, Unavailable> {
         let (sender, done) = oneshot::channel();
-        let work: mailbox::Aside = Box::new(move |file, next| {
+        let work: mailbox::SideTask = Box::new(move |file, next| {
             // One that is gone has stopped waiting.
             let _gone = sender.send(act(file, next)?);
             Ok(())

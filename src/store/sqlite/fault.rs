@@ -11,7 +11,7 @@ pub(super) enum Fault {
     /// The file is damaged: what is in it is not what was written.
     Damage,
     /// What was written may not be on the disk: the file is read anew.
-    Lost,
+    TaskError,
 }
 
 impl Fault {
@@ -23,7 +23,7 @@ impl Fault {
         match error.sqlite_error_code() {
             Some(ErrorCode::DiskFull | ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Passing,
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damage,
-            _ => Self::Lost,
+            _ => Self::TaskError,
         }
     }
 

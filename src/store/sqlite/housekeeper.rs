@@ -18,7 +18,7 @@ use crate::base::limits::Sqlite as Limits;
 use crate::base::supervisor::Heartbeat;
 
 /// SQLite's busy timeout of the writer, but for the checkpoint that restarts the WAL.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const MAX_WAIT: Duration = Duration::from_secs(5);
 /// When nothing was committed for so long, what is in the WAL is moved, however little that is.
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -143,7 +143,7 @@ impl Housekeeper {
         let alone = connections.housekeeper.lock();
         writer.busy_timeout(self.limits.restart_timeout)?;
         let busy = writer.query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get::<_, bool>(0));
-        writer.busy_timeout(PATIENCE)?;
+        writer.busy_timeout(MAX_WAIT)?;
         let busy = busy?;
         drop(alone);
         if busy {

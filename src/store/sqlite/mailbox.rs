@@ -21,7 +21,7 @@ use super::changes::Changes;
 use super::queue::Entry;
 use super::rows::Columns;
 use crate::base::supervisor::Background;
-use crate::base::supervisor::Lost;
+use crate::base::supervisor::TaskError;
 use crate::message::Keys;
 use crate::message::Message;
 use crate::store::Enqueued;
@@ -58,7 +58,7 @@ pub(super) struct Batch {
     pub(super) outcomes: VecDeque<Settled>,
     pub(super) arrivals: VecDeque<Arrival>,
     pub(super) commands: VecDeque<Command>,
-    pub(super) asides: Vec<Aside>,
+    pub(super) asides: Vec<SideTask>,
     /// The queues that have to be refilled, and who waits for that.
     pub(super) refills: Vec<(usize, Option<oneshot::Sender<()>>)>,
     /// Replies that are sent after the commit.
@@ -111,11 +111,12 @@ pub(super) struct Settled {
 
 /// Anything else that is done on the writer's connection, in the transaction of a batch: whether it could be, and what
 /// replies when the batch is safe.
-pub(super) type Command = Box<dyn FnOnce(&Connection, &mut Changes) -> (rusqlite::Result<()>, Respond) + Send>;
-pub(super) type Respond = Box<dyn FnOnce() + Send>;
+pub(super) type Command = Box<dyn FnOnce(&Connection, &mut Changes) -> (rusqlite::Result<()>, OnCommit) + Send>;
+pub(super) type OnCommit = Box<dyn FnOnce() + Send>;
 
 /// Something that is done on the writer's connection between batches.
-pub(super) type Aside = Box<dyn FnOnce(&Connection, &mut dyn FnMut() -> Result<(), Lost>) -> Result<(), Lost> + Send>;
+pub(super) type SideTask =
+    Box<dyn FnOnce(&Connection, &mut dyn FnMut() -> Result<(), TaskError>) -> Result<(), TaskError> + Send>;
 
 /// The sender of a reply to a task, with the task's runtime.
 #[derive(Debug)]

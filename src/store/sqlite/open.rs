@@ -14,7 +14,7 @@ use rusqlite::config::DbConfig;
 
 use super::connections::keep_plans;
 use super::fault::Fault;
-use super::housekeeper::PATIENCE;
+use super::housekeeper::MAX_WAIT;
 use super::schema;
 use super::schema::Owner;
 use crate::base::time::Moment;
@@ -65,7 +65,7 @@ pub(super) fn open(path: &Path) -> Result<(Connection, bool), Failure> {
     // and that of one that is damaged.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     keep_plans(&connection)?;
-    connection.busy_timeout(PATIENCE)?;
+    connection.busy_timeout(MAX_WAIT)?;
     let owner = schema::owner(&connection)?;
     match owner {
         Owner::Nobody | Owner::Doorward(schema::PRESENT) => {}

@@ -97,14 +97,14 @@ pub(super) mod tests {
 
     use super::super::schema;
     use super::super::statements;
-    use super::super::statements::Writing;
+    use super::super::statements::WriteStatements;
     use super::*;
 
     /// A file with this message alone, and a delivery of it.
     fn written(message: &Message) -> Connection {
         let file = Connection::open_in_memory().expect("a file");
         schema::create(&file).expect("a layout");
-        let mut writing = Writing::new(&file).expect("statements");
+        let mut writing = WriteStatements::new(&file).expect("statements");
         writing.message(1, (message, &Columns::of(message), None)).expect("a message");
         writing.delivery((1, 1), Some(7), Moment::from_unix(0)).expect("a delivery");
         drop(writing);

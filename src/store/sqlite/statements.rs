@@ -60,7 +60,7 @@ const DELETE_MESSAGE: &str = "DELETE FROM messages WHERE id = ?1";
 const DELETE_DELIVERIES: &str = "DELETE FROM deliveries WHERE message = ?1";
 
 /// What is used for each arrival and each outcome of a batch.
-pub(super) struct Writing<'c> {
+pub(super) struct WriteStatements<'c> {
     message: CachedStatement<'c>,
     delivery: CachedStatement<'c>,
     failures: CachedStatement<'c>,
@@ -68,7 +68,7 @@ pub(super) struct Writing<'c> {
     pub(super) connection: &'c Connection,
 }
 
-impl<'c> Writing<'c> {
+impl<'c> WriteStatements<'c> {
     pub(super) fn new(connection: &'c Connection) -> rusqlite::Result<Self> {
         Ok(Self {
             message: connection.prepare_cached(INSERT_MESSAGE)?,

@@ -26,9 +26,9 @@ use crate::store::FailedAttempt;
 use crate::store::Failures;
 use crate::store::Outcome;
 use crate::store::Queue;
+use crate::store::TakeLimit;
 use crate::store::Tries;
 use crate::store::Unavailable;
-use crate::store::Want;
 use crate::verify::event_key::Lane;
 
 impl Sqlite {
@@ -36,7 +36,7 @@ impl Sqlite {
     pub(in crate::store) async fn take(
         self: &Arc<Self>,
         queue: &Queue,
-        want: Want,
+        want: TakeLimit,
     ) -> Result<(Vec<Claimed>, Option<Instant>), Unavailable> {
         let shared = &self.shared;
         let Some(queue) = shared.queues.get(queue.index()) else { return Ok((Vec::new(), None)) };
@@ -90,7 +90,7 @@ impl Sqlite {
 pub(super) struct Taking {
     shared: Arc<Shared>,
     queue: Arc<SqliteQueue>,
-    want: Want,
+    want: TakeLimit,
     left: VecDeque<Entry>,
     /// Those whose messages cannot be read at the moment.
     unread: VecDeque<Entry>,
@@ -102,7 +102,7 @@ pub(super) struct Taking {
 }
 
 impl Taking {
-    pub(super) fn new(shared: Arc<Shared>, queue: Arc<SqliteQueue>, want: Want, left: VecDeque<Entry>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, queue: Arc<SqliteQueue>, want: TakeLimit, left: VecDeque<Entry>) -> Self {
         let loaded = Vec::with_capacity(left.len());
         Self { shared, queue, want, left, unread: VecDeque::new(), loaded, bytes: 0, damaged: false }
     }

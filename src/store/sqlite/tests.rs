@@ -19,12 +19,12 @@ use crate::store::DestinationId;
 use crate::store::Earlier;
 use crate::store::Enqueued;
 use crate::store::Keyspace;
-use crate::store::Known as KnownBy;
+use crate::store::KnownBy;
 use crate::store::Outcome;
 use crate::store::Queue;
 use crate::store::QueueTerms;
 use crate::store::Route;
-use crate::store::Want;
+use crate::store::TakeLimit;
 use crate::verify::event_key::Key;
 
 #[tokio::test]
@@ -180,7 +180,7 @@ async fn a_take_has_no_more_bytes_than_are_wanted_and_one_delivery_in_any_case()
             world.enqueue(&queue, id, None).await;
         }
         for (bytes, count) in [(0, 1), (weight, 1), (2 * weight - 1, 1), (2 * weight, 2), (9 * weight, 3)] {
-            let taken = world.store.take(&queue, Want { max: 9, bytes }).await.expect("taken").deliveries;
+            let taken = world.store.take(&queue, TakeLimit { max: 9, bytes }).await.expect("taken").deliveries;
             assert_eq!(taken.len(), count, "{bytes} bytes");
             assert_eq!(ids(&taken)[0], "a", "the others went back in their order");
         }
@@ -200,7 +200,7 @@ async fn nothing_more_is_taken_while_too_many_outcomes_are_not_written() {
     taken.remove(0).settle(world.delivered());
     assert_eq!(ids(&world.take(&queue, 1).await), ["c"], "one outcome is not too many");
     taken.remove(0).settle(world.delivered());
-    let refused = world.store.take(&queue, Want { max: 9, bytes: 9 }).await.expect_err("two are");
+    let refused = world.store.take(&queue, TakeLimit { max: 9, bytes: 9 }).await.expect_err("two are");
     assert!(refused.to_string().contains("fast enough"), "{refused}");
     blocking.execute_batch("COMMIT").expect("it is free");
     world.store.flush(&queue).await.expect("recorded");

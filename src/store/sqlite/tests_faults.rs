@@ -17,8 +17,8 @@ use crate::base::supervisor::Task;
 use crate::message::Message;
 use crate::store::Route;
 use crate::store::State;
+use crate::store::TakeLimit;
 use crate::store::Unavailable;
-use crate::store::Want;
 use crate::store::owner_only;
 
 /// Has the writer meet this error.
@@ -50,7 +50,7 @@ async fn after_a_failed_write_the_file_is_opened_anew_and_nothing_is_lost() {
     assert_eq!(open::quarantined(&world.path()), 0);
     fail(&world, rusqlite::ffi::SQLITE_IOERR_FSYNC);
     wait_until("the end", || world.store.sound().is_err()).await;
-    assert!(world.store.take(&queue, Want { max: 1, bytes: 1 }).await.is_err());
+    assert!(world.store.take(&queue, TakeLimit { max: 1, bytes: 1 }).await.is_err());
     let route = [Route { queue, lane: None }];
     assert!(world.store.enqueue(message("d"), &route, None).await.is_err());
     let world = world.restart();

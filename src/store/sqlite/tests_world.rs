@@ -30,9 +30,9 @@ use crate::store::QueueTerms;
 use crate::store::Route;
 use crate::store::Stats;
 use crate::store::Store;
+use crate::store::TakeLimit;
 use crate::store::Taken;
 use crate::store::Token;
-use crate::store::Want;
 use crate::verify::event_key::Key;
 
 pub(super) const HOUR: Duration = Duration::from_secs(3600);
@@ -108,7 +108,7 @@ impl World {
     }
 
     pub(super) async fn taken(&self, queue: &Queue, max: usize) -> Taken {
-        self.store.take(queue, Want { max, bytes: usize::MAX }).await.expect("taken")
+        self.store.take(queue, TakeLimit { max, bytes: usize::MAX }).await.expect("taken")
     }
 
     pub(super) async fn stats(&self, queue: &Queue) -> (u64, u64, u64, u64) {

@@ -17,7 +17,7 @@ use rusqlite::Transaction;
 use rusqlite::TransactionBehavior;
 use rusqlite::config::DbConfig;
 
-use super::batch::Work;
+use super::batch::OpenBatch;
 use super::changes::Changes;
 use super::conditions;
 use super::fault::Fault;
@@ -30,9 +30,9 @@ use super::retention::Bounds;
 use super::retention::Retention;
 use super::shared::Shared;
 use super::statements;
-use super::statements::Writing;
+use super::statements::WriteStatements;
 use crate::base::supervisor::Heartbeat;
-use crate::base::supervisor::Lost;
+use crate::base::supervisor::TaskError;
 use crate::base::time::Moment;
 use crate::store::dedupe_log::Found;
 
@@ -63,7 +63,7 @@ pub(super) struct Writer {
 impl Writer {
     /// Writes until there will be nothing more, or until the file cannot be written. After that, or a panic, it is
     /// called again.
-    pub(super) fn run(&mut self, beat: &Heartbeat) -> Result<(), Lost> {
+    pub(super) fn run(&mut self, beat: &Heartbeat) -> Result<(), TaskError> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
             None => self.reopen()?,
@@ -81,23 +81,23 @@ impl Writer {
     }
 
     /// Why nothing can be written, for those who ask.
-    fn fail(&self, lost: Lost) -> Lost {
+    fn fail(&self, lost: TaskError) -> TaskError {
         self.shared.mailbox.set_failing(Some(lost.0.clone()));
         lost
     }
 
-    fn reopen(&mut self) -> Result<Connection, Lost> {
+    fn reopen(&mut self) -> Result<Connection, TaskError> {
         let connection = self.open().map_err(|failure| match failure {
             Failure::Sqlite(error) => self.lose(&error),
             Failure::Layout(_) | Failure::Foreign | Failure::Other(_) => {
-                self.fail(Lost(failure.explain(&self.shared.path)))
+                self.fail(TaskError(failure.explain(&self.shared.path)))
             }
         })?;
         tracing::warn!(path = %self.shared.path.display(), "the store's file was opened anew");
         Ok(connection)
     }
 
-    fn serve(&mut self, connection: &Connection, beat: &Heartbeat) -> Result<(), Lost> {
+    fn serve(&mut self, connection: &Connection, beat: &Heartbeat) -> Result<(), TaskError> {
         while let Some(batch) = self.shared.mailbox.next(IDLE) {
             self.turn(connection, batch, beat)?;
             beat.idle();
@@ -106,10 +106,10 @@ impl Writer {
     }
 
     /// Writes a batch and follows up.
-    fn turn(&mut self, connection: &Connection, mut batch: Batch, beat: &Heartbeat) -> Result<(), Lost> {
+    fn turn(&mut self, connection: &Connection, mut batch: Batch, beat: &Heartbeat) -> Result<(), TaskError> {
         let (asides, refills) = (std::mem::take(&mut batch.asides), std::mem::take(&mut batch.refills));
         let trouble = batch.trouble.take();
-        let mut work = Work::new(Arc::clone(&self.shared), batch);
+        let mut work = OpenBatch::new(Arc::clone(&self.shared), batch);
         beat.beat();
         let begun = Instant::now();
         conditions::check_free_space(&self.shared, self.min_free);
@@ -175,12 +175,12 @@ impl Writer {
     }
 
     /// What was written may not be on the disk.
-    fn lose(&mut self, error: &rusqlite::Error) -> Lost {
+    fn lose(&mut self, error: &rusqlite::Error) -> TaskError {
         self.damaged |= Fault::of(error) == Fault::Damage;
         let what = if self.damaged { "is damaged" } else { "could not be written" };
         let why = format!("the SQLite file {what} ({error})");
         tracing::error!(%error, path = %self.shared.path.display(), "the store's file {what}: it is opened anew");
-        self.fail(Lost(why))
+        self.fail(TaskError(why))
     }
 
     /// Closes all connections, has the file read from the disk from here on, and opens it: in its place a fresh one, if
@@ -239,7 +239,7 @@ impl Writer {
 
     /// Writes a batch; whether there was anything to write. After a failure there is: nobody else would find out that
     /// it is over.
-    fn write(&mut self, connection: &Connection, work: &mut Work) -> rusqlite::Result<bool> {
+    fn write(&mut self, connection: &Connection, work: &mut OpenBatch) -> rusqlite::Result<bool> {
         let (now, due) = (self.shared.wall.now(), self.shared.pauses.now());
         let purge = self.retention.is_due(now);
         let is_failing = self.shared.mailbox.is_failing();
@@ -251,15 +251,15 @@ impl Writer {
             work.batch.arrivals.clear();
         }
         let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
-        let mut writing = Writing::new(&transaction)?;
+        let mut writing = WriteStatements::new(&transaction)?;
         work.settle(&mut writing, due)?;
         work.admit(&mut writing, &mut self.last, now)?;
         drop(writing);
         while let Some(command) = work.batch.commands.pop_front() {
             let mut changes = Changes::new(now, due, self.last);
-            let (done, respond) = command(&transaction, &mut changes);
+            let (done, on_commit) = command(&transaction, &mut changes);
             let last = changes.last;
-            work.follow(changes, respond);
+            work.follow(changes, on_commit);
             done?;
             self.last = last;
         }

@@ -18,8 +18,8 @@ use super::KeyError;
 use super::KeyMaterial;
 use super::public_key::PublicKey;
 use crate::base::time::Moment;
+use crate::extract::field::Extracted;
 use crate::extract::field::Field;
-use crate::extract::field::Values;
 use crate::extract::params;
 use crate::http::fetch::Address;
 use crate::http::fetch::Hosts;
@@ -86,7 +86,7 @@ impl Certificates {
             .map_err(|message| ("params".to_owned(), message))?;
         let reader = Reader { hash, subjects: said.subject.iter().map(|name| name.to_ascii_lowercase()).collect() };
         Ok(Self {
-            from: Field::new(&said.from, material.wants),
+            from: Field::new(&said.from, material.plan),
             hosts,
             path: said.path.clone(),
             cache: Arc::new(Cache::new(reader, material.certificates)),
@@ -111,7 +111,7 @@ impl Certificates {
     pub(super) async fn named(
         &self,
         inbound: &Inbound,
-        values: &Values,
+        values: &Extracted,
         now: Moment,
     ) -> Result<Arc<Certificate>, Failure> {
         let text = self.from.text(inbound, values).map_err(|_not_text| Failure::CertificateNotAllowed)?;

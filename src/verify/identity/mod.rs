@@ -10,9 +10,9 @@ use http::HeaderValue;
 
 use self::reference::Reference;
 use self::reference::parted;
+use crate::extract::field::Extracted;
 use crate::extract::field::ExtractionPlan;
 use crate::extract::field::Field;
-use crate::extract::field::Values;
 use crate::extract::params::Params;
 use crate::http::inbound::Inbound;
 use crate::profile;
@@ -50,14 +50,14 @@ impl Identity {
         guard: ReplayGuard,
         notes_ignored: bool,
         params: &Params,
-        wants: &mut ExtractionPlan,
+        plan: &mut ExtractionPlan,
     ) -> Self {
         let event = &profile.event;
         let proofs: Vec<_> = profile.schemes().map(profile::Scheme::proof).collect();
         Self {
-            id: Reference::new(&event.id, &proofs, params, wants),
-            kind: event.kind.as_ref().map(|kind| Reference::new(kind, &proofs, params, wants)),
-            nonce: event.nonce.as_ref().map(|nonce| Field::new(nonce, wants).with_params(params)),
+            id: Reference::new(&event.id, &proofs, params, plan),
+            kind: event.kind.as_ref().map(|kind| Reference::new(kind, &proofs, params, plan)),
+            nonce: event.nonce.as_ref().map(|nonce| Field::new(nonce, plan).with_params(params)),
             guard,
             notes_ignored,
             order: None,
@@ -91,11 +91,11 @@ impl Identity {
     ///
     /// # Errors
     /// [`Unidentified`] when it has no id that could be used. A missing or odd type is no error: the event is genuine.
-    pub fn identify(&self, source: &str, verified: Verified) -> Result<Event, Box<Nameless>> {
+    pub fn identify(&self, source: &str, verified: Verified) -> Result<Event, Box<NotIdentified>> {
         let (inbound, values) = (verified.inbound(), verified.values());
         let (id, key) = match self.id(source, inbound, values) {
             Ok(known) => known,
-            Err(why) => return Err(Box::new(Nameless { why, inbound: verified.into_inbound() })),
+            Err(why) => return Err(Box::new(NotIdentified { why, inbound: verified.into_inbound() })),
         };
         let kind = self.kind.as_ref().filter(|kind| kind.agrees(inbound));
         let kind = kind.and_then(|kind| kind.text(inbound, values).ok().flatten());
@@ -128,12 +128,12 @@ impl Identity {
     ///
     /// # Errors
     /// [`Unidentified`] when there is none that could be used.
-    pub fn read(&self, inbound: &Inbound, values: &Values) -> Result<String, Unidentified> {
+    pub fn read(&self, inbound: &Inbound, values: &Extracted) -> Result<String, Unidentified> {
         let (id, _) = self.id("", inbound, values)?;
         Ok(String::from_utf8_lossy(id.as_bytes()).into_owned())
     }
 
-    fn id(&self, source: &str, inbound: &Inbound, values: &Values) -> Result<(HeaderValue, Key), Unidentified> {
+    fn id(&self, source: &str, inbound: &Inbound, values: &Extracted) -> Result<(HeaderValue, Key), Unidentified> {
         let id = self.id.text(inbound, values).map_err(|_not_text| Unidentified::Invalid)?;
         let id = id.ok_or(Unidentified::Missing)?;
         let shown = match &id {
@@ -174,7 +174,7 @@ pub enum Unidentified {
 
 /// A genuine request without a usable id.
 #[derive(Debug)]
-pub struct Nameless {
+pub struct NotIdentified {
     /// Why.
     pub why: Unidentified,
     /// The request.

@@ -7,9 +7,9 @@ use sha2::Digest as _;
 use sha2::Sha256;
 
 use crate::base::form::NotText;
+use crate::extract::field::Extracted;
 use crate::extract::field::ExtractionPlan;
 use crate::extract::field::Field;
-use crate::extract::field::Values;
 use crate::extract::mac;
 use crate::extract::params::Params;
 use crate::http::inbound::Inbound;
@@ -39,23 +39,23 @@ impl Reference {
         reference: &profile::Reference,
         proofs: &[Place],
         params: &Params,
-        wants: &mut ExtractionPlan,
+        plan: &mut ExtractionPlan,
     ) -> Self {
         let mut all = |several: &[profile::Reference]| {
-            several.iter().map(|reference| Self::new(reference, proofs, params, wants)).collect()
+            several.iter().map(|reference| Self::new(reference, proofs, params, plan)).collect()
         };
         match reference {
             profile::Reference::All(several) => Self::All(all(several)),
             profile::Reference::First(several) => Self::First(all(several)),
             profile::Reference::Place(place) => {
-                let field = Field::new(place, wants).with_params(params);
+                let field = Field::new(place, plan).with_params(params);
                 // What is only beside a proof, in the same list, is none.
                 let is_proof = |proof: &Place| proof == place || place.item.is_none() && proof.holder == place.holder;
                 let proof = proofs.iter().any(is_proof);
                 if proof { Self::Proof(field) } else { Self::Field(field) }
             }
             profile::Reference::Each(places) => {
-                Self::Each(places.iter().map(|place| Field::new(place, wants)).collect())
+                Self::Each(places.iter().map(|place| Field::new(place, plan)).collect())
             }
             profile::Reference::BodyDigest => Self::BodyDigest,
             profile::Reference::Unique => Self::Unique,
@@ -83,7 +83,7 @@ impl Reference {
     pub(super) fn text<'r>(
         &'r self,
         inbound: &'r Inbound,
-        values: &'r Values,
+        values: &'r Extracted,
     ) -> Result<Option<Cow<'r, str>>, NotText> {
         match self {
             Self::Field(field) => Ok(field.text(inbound, values)?.map(Cow::Borrowed)),
@@ -123,7 +123,7 @@ impl Reference {
 }
 
 /// The SHA-256 of what all items of a list say, in whatever order they are; `None` when one of them says nothing.
-fn each(fields: &[Field], values: &Values) -> Result<Option<String>, NotText> {
+fn each(fields: &[Field], values: &Extracted) -> Result<Option<String>, NotText> {
     let mut items: Vec<Vec<&str>> = Vec::new();
     for field in fields {
         let Some(texts) = field.each(values)? else { return Ok(None) };

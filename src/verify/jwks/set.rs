@@ -64,7 +64,7 @@ pub enum LeftOut {
     #[error("one too many: a set has {MAX_KEYS} keys at most, of which {MAX_ALIKE} with one kid")]
     TooMany,
     #[error("without a kid among others")]
-    Nameless,
+    NotIdentified,
 }
 
 impl LeftOut {
@@ -72,7 +72,7 @@ impl LeftOut {
     pub(super) fn is_usual(self) -> bool {
         match self {
             Self::Kind | Self::Use => true,
-            Self::Unreadable | Self::Encoding | Self::Short | Self::Long | Self::TooMany | Self::Nameless => false,
+            Self::Unreadable | Self::Encoding | Self::Short | Self::Long | Self::TooMany | Self::NotIdentified => false,
         }
     }
 }
@@ -184,7 +184,7 @@ impl KeySet {
         if anonymous.len() == 1 && set.keys.is_empty() {
             set.anonymous = anonymous.pop();
         }
-        set.left_out.extend(anonymous.iter().map(|_| (None, LeftOut::Nameless)));
+        set.left_out.extend(anonymous.iter().map(|_| (None, LeftOut::NotIdentified)));
         if !set.has_keys() && !set.left_out.iter().any(|(_, why)| *why == LeftOut::Use) {
             return Err(set.nothing(algorithm));
         }

@@ -19,8 +19,8 @@ use super::KeyMaterial;
 use super::Signed;
 use super::jwks::KeySet;
 use crate::base::time::Moment;
+use crate::extract::field::Extracted;
 use crate::extract::field::Field;
-use crate::extract::field::Values;
 use crate::http::inbound::Inbound;
 use crate::profile;
 use crate::profile::Algorithm;
@@ -83,7 +83,7 @@ impl Jwt {
             signature: signature_only(scheme.algorithm),
             rules: ClaimRules::new(scheme, material.params),
             prefix: scheme.from.as_ref().map(|from| from.prefix.clone()),
-            field: Field::new(place, material.wants),
+            field: Field::new(place, material.plan),
             keys,
             digest_signed: false,
             issued_within: None,
@@ -131,7 +131,7 @@ impl Jwt {
     ///
     /// # Errors
     /// The [`Failure`] that says what is wrong with it, or that the keys are not to be had.
-    pub async fn verify(&self, inbound: &Inbound, values: &Values, now: Moment) -> Result<Signed, Failure> {
+    pub async fn verify(&self, inbound: &Inbound, values: &Extracted, now: Moment) -> Result<Signed, Failure> {
         let token = self.token(inbound, values)?;
         let fetched = match &self.keys {
             Keys::Fetched(jwks) => match jwks.keys().await {
@@ -159,7 +159,7 @@ impl Jwt {
     }
 
     /// The token as it stands in the request.
-    fn token<'r>(&'r self, inbound: &'r Inbound, values: &'r Values) -> Result<&'r str, Failure> {
+    fn token<'r>(&'r self, inbound: &'r Inbound, values: &'r Extracted) -> Result<&'r str, Failure> {
         let text = self.field.text(inbound, values).map_err(|_not_text| Failure::TokenMalformed)?;
         let text = text.ok_or(Failure::TokenMissing)?;
         let token = match &self.prefix {

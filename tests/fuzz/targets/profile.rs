@@ -15,8 +15,8 @@ fuzz_target!(|text: &str| {
     };
     for lint in profile.lints() {
         // What is usual may deserve a word and stand nowhere.
-        let line = lint.trail.line(text).unwrap_or(1);
-        assert!((1..=text.lines().count()).contains(&line), "{}: line {line}", lint.trail);
+        let line = lint.config_path.line(text).unwrap_or(1);
+        assert!((1..=text.lines().count()).contains(&line), "{}: line {line}", lint.config_path);
     }
     let shown = profiles::show("fuzz", &profile, text);
     let (_, source) = shown.split_once("\nA source for your configuration:\n\n").expect("a source");

@@ -34,8 +34,8 @@ fn explained(signed: &[u8], captured: &[u8], headers: &str, secret: &str) -> Val
 fn assert_cause(signed: impl AsRef<[u8]>, captured: impl AsRef<[u8]>, headers: &str, says: &str) {
     let (signed, captured) = (signed.as_ref(), captured.as_ref());
     let said = explained(signed, captured, headers, SECRET);
-    let words = said["cause"]["words"].as_str().unwrap_or_else(|| panic!("{said}"));
-    assert!(said["cause"]["proven"] == true && words.contains(says), "{says}: {words}");
+    let description = said["cause"]["words"].as_str().unwrap_or_else(|| panic!("{said}"));
+    assert!(said["cause"]["proven"] == true && description.contains(says), "{says}: {description}");
     let said = explained(signed, captured, headers, "another secret");
     assert_eq!(said["cause"]["proven"], false, "with another secret there is no cause: {said}");
 }
@@ -117,7 +117,10 @@ fn texts_in_other_encodings_are_found_out() {
     assert_cause(dashes, windows, "", "is in windows-1252");
     assert_cause(windows, dashes, "", "the same text in windows-1252");
     let said = explained(b"{\"text\":\"\xe9\"}", "{\"text\":\"\u{fffd}\"}".as_bytes(), "", SECRET);
-    assert!(said["cause"]["words"].as_str().is_some_and(|words| words.contains("has the character U+FFFD")), "{said}");
+    assert!(
+        said["cause"]["words"].as_str().is_some_and(|description| description.contains("has the character U+FFFD")),
+        "{said}"
+    );
 }
 
 #[test]
@@ -172,7 +175,7 @@ fn a_query_that_is_encoded_otherwise_is_found_out() {
             .expect("it runs");
         let said: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
         assert_eq!(said["cause"]["proven"], proven, "{said}");
-        let words = said["cause"]["words"].as_str().expect("words");
-        assert_eq!(words.contains("the query is the same as the one that was signed"), proven, "{words}");
+        let description = said["cause"]["words"].as_str().expect("words");
+        assert_eq!(description.contains("the query is the same as the one that was signed"), proven, "{description}");
     }
 }

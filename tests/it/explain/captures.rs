@@ -78,10 +78,10 @@ fn a_request_of_the_inspector_of_ngrok_is_read_from_its_raw_bytes() {
     let empty = request(base64("GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
     let all = json!({ "uri": "/api/requests/http", "requests": [empty, one, request(raw(""))] });
     assert!(assert_accepted(&all.to_string()).contains("has 3 requests; this is the first of them that has a body"));
-    let (code, words) = said(&request("%".to_owned()).to_string(), &[]);
-    assert!(code == Some(2) && words.contains("said to be base64, and is not"), "{words}");
-    let (code, words) = said(&request(base64("hello")).to_string(), &[]);
-    assert!(code == Some(2) && words.contains("begins with a line such as POST"), "{words}");
+    let (code, description) = said(&request("%".to_owned()).to_string(), &[]);
+    assert!(code == Some(2) && description.contains("said to be base64, and is not"), "{description}");
+    let (code, description) = said(&request(base64("hello")).to_string(), &[]);
+    assert!(code == Some(2) && description.contains("begins with a line such as POST"), "{description}");
 }
 
 #[test]
@@ -180,14 +180,17 @@ fn a_delivery_of_github_shows_the_payload_of_a_form() {
     };
     for capture in [page(form, ruby), api(form, ruby), page("application/x-www-form-urlencoded; charset=utf-8", ruby)] {
         let cause = cause(&capture, &[]);
-        let words = cause["words"].as_str().expect("words");
-        assert!(cause["proven"] == true && words.contains("what was signed is payload=…"), "{words}");
+        let description = cause["words"].as_str().expect("words");
+        assert!(cause["proven"] == true && description.contains("what was signed is payload=…"), "{description}");
     }
     // With JSON, what is lost is the way in which it was written.
     for capture in [page("application/json", payload), api("application/json", payload)] {
         let cause = cause(&capture, &[]);
         assert!(cause["proven"] == true, "{cause}");
-        assert!(cause["words"].as_str().is_some_and(|words| words.contains("written in another way")), "{cause}");
+        assert!(
+            cause["words"].as_str().is_some_and(|description| description.contains("written in another way")),
+            "{cause}"
+        );
     }
     for capture in [page(form, "payload=other"), page("application/json", ruby)] {
         assert_eq!(cause(&capture, &[])["proven"], json!(false));
@@ -200,7 +203,11 @@ fn a_delivery_of_github_shows_the_payload_of_a_form() {
     assert_eq!(cause(&parsed, &[])["proven"], json!(false), "digits in lower case are no form that is tried");
     let parsed =
         parsed.replace(&signature(b"token=a+b&command=%2fweather"), &signature(b"token=a+b&command=%2Fweather"));
-    assert!(cause(&parsed, &[])["words"].as_str().is_some_and(|words| words.contains("shows its fields as JSON")));
+    assert!(
+        cause(&parsed, &[])["words"]
+            .as_str()
+            .is_some_and(|description| description.contains("shows its fields as JSON"))
+    );
 }
 
 #[test]
@@ -217,18 +224,18 @@ fn what_curl_says_of_a_request_has_its_head_and_needs_its_body() {
     let folder = TempDir::new().expect("a folder");
     let body = folder.path().join("body");
     std::fs::write(&body, BODY).expect("a body");
-    let (code, words) = said(&verbose(BODY.len()), &[]);
-    assert!(code == Some(2) && words.contains("--body FILE"), "{words}");
+    let (code, description) = said(&verbose(BODY.len()), &[]);
+    assert!(code == Some(2) && description.contains("--body FILE"), "{description}");
     for capture in
         [verbose(BODY.len()), verbose(BODY.len()).replace('\n', "\r\n"), verbose(BODY.len()).replace("> \n", ">\n")]
     {
-        let (code, words) = said(&capture, &["--body", body.to_str().expect("a path")]);
-        assert!(code == Some(0) && words.contains("accepted: event 1, type ping"), "{words}");
+        let (code, description) = said(&capture, &["--body", body.to_str().expect("a path")]);
+        assert!(code == Some(0) && description.contains("accepted: event 1, type ping"), "{description}");
     }
     let (code, _) = said(&verbose(0), &[]);
     assert_eq!(code, Some(1), "an empty body is one");
-    let (code, words) = said(&verbose(1), &["--body", "/no/such/file"]);
-    assert!(code == Some(2) && words.contains("/no/such/file: "), "{words}");
+    let (code, description) = said(&verbose(1), &["--body", "/no/such/file"]);
+    assert!(code == Some(2) && description.contains("/no/such/file: "), "{description}");
 }
 
 #[test]
@@ -238,18 +245,27 @@ fn a_body_that_is_named_is_told_to_stand_for_the_captured_one() {
     std::fs::write(&body, BODY).expect("a body");
     let more = ["--body", body.to_str().expect("a path")];
     let request = format!("POST /hook HTTP/1.1\n{}\n", head(BODY));
-    let (code, words) = said(&request, &more);
-    assert!(code == Some(0) && !words.contains("not the one in the capture"), "{words}");
-    let (code, words) = said(&format!("{request}another"), &more);
-    assert!(code == Some(0) && words.contains("not the one in the capture"), "{words}");
+    let (code, description) = said(&request, &more);
+    assert!(code == Some(0) && !description.contains("not the one in the capture"), "{description}");
+    let (code, description) = said(&format!("{request}another"), &more);
+    assert!(code == Some(0) && description.contains("not the one in the capture"), "{description}");
 }
 
 #[test]
 fn a_signature_in_a_header_that_is_dropped_is_told_from_one_that_a_profile_may_name() {
     let request = format!("POST /hook HTTP/1.1\n{}\n{BODY}", head(BODY));
-    let words = |name: &str| cause(&request.replace("x-hub-signature-256", name), &[])["words"].take().to_string();
-    assert!(words("x_hub_signature_256").contains("drops headers with _"), "{}", words("x_hub_signature_256"));
-    assert!(words("x-signature").contains("If the profile is yours, say so there"), "{}", words("x-signature"));
+    let description =
+        |name: &str| cause(&request.replace("x-hub-signature-256", name), &[])["words"].take().to_string();
+    assert!(
+        description("x_hub_signature_256").contains("drops headers with _"),
+        "{}",
+        description("x_hub_signature_256")
+    );
+    assert!(
+        description("x-signature").contains("If the profile is yours, say so there"),
+        "{}",
+        description("x-signature")
+    );
     let (_, none) = said("POST /hook HTTP/1.1\n\n{}", &[]);
     assert!(none.contains("no headers at all"), "{none}");
 }
@@ -286,14 +302,14 @@ fn traces_of_curl_have_the_body() {
     assert_accepted(&trace.replace("=> Send", "10:00:00.123456 => Send").replace("== Info", "10:00:00.123456 == Info"));
     // A line feed alone is shown as a point.
     let lost = format!("{before}{}{}", ascii("header", &head), ascii("data", &body.replace("\r\n", "\n\n")));
-    let (code, words) = said(&lost, &[]);
-    assert!(code == Some(1) && words.contains("capture with --trace"), "{words}");
+    let (code, description) = said(&lost, &[]);
+    assert!(code == Some(1) && description.contains("capture with --trace"), "{description}");
     for cut in [
         trace.replace("0000: {", "0001: {"),
         trace.replace("x y", "x"),
         trace.replace("=> Send data, 2", "=> Send data, 3"),
     ] {
-        let (code, words) = said(&cut, &[]);
-        assert!(code == Some(2) && words.contains("a trace of curl that cannot be read"), "{words}");
+        let (code, description) = said(&cut, &[]);
+        assert!(code == Some(2) && description.contains("a trace of curl that cannot be read"), "{description}");
     }
 }

@@ -155,7 +155,10 @@ fn a_refusal_ends_with_one_and_names_reason_and_cause() {
 
     let output = explain(capture.as_bytes(), &["--json", "--secret", "another", "--old-secret", SECRET]);
     let said: Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert!(said["cause"]["words"].as_str().is_some_and(|words| words.starts_with("two mistakes at once")), "{said}");
+    assert!(
+        said["cause"]["words"].as_str().is_some_and(|description| description.starts_with("two mistakes at once")),
+        "{said}"
+    );
 }
 
 #[test]

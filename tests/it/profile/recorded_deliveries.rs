@@ -122,7 +122,7 @@ fn every_recorded_delivery_is_explained_as_the_gateway_decides() {
         };
         let failed: Vec<_> = explanation.steps.iter().map(|step| step.failed).collect();
         let ends = failed.iter().rposition(|failed| *failed) == found.is_err().then(|| failed.len() - 1);
-        let told = |secret: &&String| explanation.steps.iter().any(|step| step.words.contains(*secret));
+        let told = |secret: &&String| explanation.steps.iter().any(|step| step.description.contains(*secret));
         if found != expected
             || !ends
             || fixture.secrets.iter().filter(|secret| secret.len() > 8).any(|secret| told(&secret))

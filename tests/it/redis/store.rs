@@ -19,7 +19,7 @@ use doorward::store::FailedAttempt;
 use doorward::store::Filter;
 use doorward::store::Keyspace;
 use doorward::store::Kind;
-use doorward::store::Known;
+use doorward::store::KnownBy;
 use doorward::store::Once;
 use doorward::store::Options;
 use doorward::store::Outcome;
@@ -31,10 +31,10 @@ use doorward::store::State;
 use doorward::store::Stats;
 use doorward::store::Store;
 use doorward::store::Summary;
+use doorward::store::TakeLimit;
 use doorward::store::Taken;
 use doorward::store::Token;
 use doorward::store::Unavailable;
-use doorward::store::Want;
 use doorward::verify::event_key::Key;
 use doorward::verify::event_key::Keys;
 use doorward::verify::event_key::Lane;
@@ -130,7 +130,7 @@ impl Process {
     }
 
     pub fn try_take(&self, max: usize) -> Result<Taken, Unavailable> {
-        self.run(self.store.take(&self.queues[0], Want { max, bytes: usize::MAX }))
+        self.run(self.store.take(&self.queues[0], TakeLimit { max, bytes: usize::MAX }))
     }
 
     pub fn take(&self, max: usize) -> Vec<Delivery> {
@@ -245,7 +245,7 @@ fn what_is_queued_is_taken_as_it_was_once_and_is_known_from_then_on() {
     assert!(matches!(enqueue(8), Enqueued::Earlier(Earlier::InFlight(_))), "another attempt has a claim");
     assert_eq!(enqueue(7), Enqueued::Stored, "its own claim is no obstacle");
     assert_eq!(enqueue(7), Enqueued::Stored, "the same attempt asks again");
-    assert_eq!(enqueue(8), Enqueued::Earlier(Earlier::Finished(Known::Id)));
+    assert_eq!(enqueue(8), Enqueued::Earlier(Earlier::Finished(KnownBy::Id)));
     let mut taken = process.take(9);
     let delivery = taken.pop().expect("one");
     assert!(taken.is_empty());

@@ -7,7 +7,7 @@ use doorward::store::AdminError;
 use doorward::store::Filter;
 use doorward::store::State;
 use doorward::store::Summary;
-use doorward::store::Want;
+use doorward::store::TakeLimit;
 
 use crate::harness::fault::proxy::Proxy;
 use crate::harness::redis::Redis;
@@ -90,7 +90,7 @@ fn a_message_goes_to_each_of_its_destinations_and_with_the_last_delivery_it_is_p
         ["app", "mail"].repeat(2)
     );
     for queue in &process.queues {
-        let want = Want { max: 9, bytes: usize::MAX };
+        let want = TakeLimit { max: 9, bytes: usize::MAX };
         for _both in 0..2 {
             let taken = process.run(process.store.take(queue, want)).expect("an answer").deliveries;
             assert_eq!(taken.len(), 1, "its lane holds the other one");
@@ -161,7 +161,7 @@ fn what_is_delivered_is_kept_for_its_time_and_then_deleted() {
     let redis = Redis::start();
     let process = Process::with(&redis.url(), &TWO, Limits::default(), standing());
     (0..3).for_each(|event| process.enqueue(event, None));
-    let want = Want { max: 9, bytes: usize::MAX };
+    let want = TakeLimit { max: 9, bytes: usize::MAX };
     let take =
         |queue: usize| process.run(process.store.take(&process.queues[queue], want)).expect("an answer").deliveries;
     take(0).into_iter().for_each(|delivery| process.settle(delivery, delivered()));

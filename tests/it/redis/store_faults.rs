@@ -333,7 +333,7 @@ fn each_source_of_a_cluster_is_on_its_node() {
         let (once, to) = (crate::redis::store::once(&message, 1), process.to(None).remove(at));
         let stored = process.run(process.store.enqueue(std::sync::Arc::new(message), &[to], Some(&once)));
         assert_eq!(stored.expect("stored"), Enqueued::Stored);
-        let want = doorward::store::Want { max: 9, bytes: usize::MAX };
+        let want = doorward::store::TakeLimit { max: 9, bytes: usize::MAX };
         let taken = process.run(process.store.take(&process.queues[at], want)).expect("an answer").deliveries;
         taken.into_iter().for_each(|delivery| process.settle(delivery, dead()));
     }
@@ -355,7 +355,7 @@ fn all_sources_of_a_cluster_share_the_connections_to_a_node() {
     let process = Process::with(&url, &sources, Limits::default(), standing());
     let everything = || {
         for (name, queue) in names.iter().zip(&process.queues) {
-            let want = doorward::store::Want { max: 9, bytes: usize::MAX };
+            let want = doorward::store::TakeLimit { max: 9, bytes: usize::MAX };
             process.run(process.store.take(queue, want)).expect("an answer");
             let filter = Filter { source: Some(name.clone()), ..Filter::default() };
             process.run(process.store.list(&filter, None, 9)).expect("a page");

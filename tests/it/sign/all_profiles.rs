@@ -261,8 +261,8 @@ fn explained(case: &Case) -> (Result<Taken, Refusal>, String, bool) {
         let failed = explanation.steps.iter().filter(|step| step.failed).count();
         assert_eq!(failed, usize::from(explanation.verdict.is_err()), "{:?}", explanation.steps);
         let cause = explanation.cause(case).await;
-        let (words, proven) = cause.map_or_else(Default::default, |cause| (cause.words, cause.proven));
-        let steps: String = explanation.steps.into_iter().map(|step| step.words).collect();
+        let (words, proven) = cause.map_or_else(Default::default, |cause| (cause.description, cause.proven));
+        let steps: String = explanation.steps.into_iter().map(|step| step.description).collect();
         (explanation.verdict, format!("{words}{steps}"), proven)
     })
 }

@@ -10,9 +10,9 @@ use redis::Value;
 
 use self::search::Found;
 use self::search::Search;
+use super::Purpose;
 use super::Redis;
 use super::RedisQueue;
-use super::Use;
 use super::entry;
 use super::queue;
 use super::queue_scripts;
@@ -38,14 +38,14 @@ const PART: usize = 200;
 
 /// A destination that has deliveries, whether or not it is configured.
 #[derive(Debug)]
-struct Place {
+struct StoredDestination {
     id: DestinationId,
     space: Keyspace,
     /// Nothing where nobody delivers.
     queue: Option<Arc<RedisQueue>>,
 }
 
-impl Place {
+impl StoredDestination {
     fn keys(&self) -> impl Iterator<Item = String> {
         queue::keys(&self.space, &self.id.name)
     }
@@ -71,10 +71,14 @@ impl Redis {
         Ok(if deliveries.is_empty() { None } else { Some(Details { deliveries, message }) })
     }
 
-    async fn one(&self, place: &Place, id: MessageId) -> Result<Option<(Summary, Option<Arc<Message>>)>, AdminError> {
+    async fn one(
+        &self,
+        place: &StoredDestination,
+        id: MessageId,
+    ) -> Result<Option<(Summary, Option<Arc<Message>>)>, AdminError> {
         let call = queue_scripts::SHOW.call(place.keys()).argument(self.now());
         let call = call.argument(place.id.name.as_str()).argument(id.to_string());
-        let shown: Value = self.links.call(&place.space, Use::Upkeep, &call).await?;
+        let shown: Value = self.connections.call(&place.space, Purpose::Maintenance, &call).await?;
         Ok(entry::details(&place.id, shown))
     }
 
@@ -136,7 +140,11 @@ impl Redis {
     }
 
     /// What is found, by destination, the oldest first.
-    async fn found(&self, search: &Search, places: &[Place]) -> Result<(Ids, Option<MessageId>), AdminError> {
+    async fn found(
+        &self,
+        search: &Search,
+        places: &[StoredDestination],
+    ) -> Result<(Ids, Option<MessageId>), AdminError> {
         let Found { deliveries, next } = self.search(search, places).await?;
         let mut found = Ids::new();
         for delivery in deliveries {
@@ -159,11 +167,11 @@ impl Redis {
 
     async fn change(&self, space: &Keyspace, call: Call, ids: &[MessageId]) -> Result<u64, AdminError> {
         let call = ids.iter().fold(call, |call, id| call.argument(id.to_string()));
-        Ok(self.links.call(space, Use::Upkeep, &call).await?)
+        Ok(self.connections.call(space, Purpose::Maintenance, &call).await?)
     }
 
     /// The destinations that a filter means: those that are configured, and those that a source had before.
-    async fn places(&self, filter: &Filter) -> Result<Vec<Place>, AdminError> {
+    async fn places(&self, filter: &Filter) -> Result<Vec<StoredDestination>, AdminError> {
         let queues = self.queues().clone();
         let mut spaces: BTreeMap<String, Keyspace> =
             queues.iter().map(|queue| (queue.id().source.clone(), queue.space.clone())).collect();
@@ -187,7 +195,7 @@ impl Redis {
             places.extend(names.into_iter().map(|name| {
                 let id = DestinationId { source: source.clone(), name };
                 let queue = queues.iter().find(|queue| *queue.id() == id).map(Arc::clone);
-                Place { id, space: space.clone(), queue }
+                StoredDestination { id, space: space.clone(), queue }
             }));
         }
         let known = places.iter().map(|place| &place.id).chain(queues.iter().map(|queue| queue.id()));

@@ -2,7 +2,7 @@
 
 use redis::Value;
 
-use super::Place;
+use super::StoredDestination;
 use crate::base::limits;
 use crate::base::time::Moment;
 use crate::store::AdminError;
@@ -11,8 +11,8 @@ use crate::store::MessageId;
 use crate::store::Part;
 use crate::store::State;
 use crate::store::Summary;
+use crate::store::redis::Purpose;
 use crate::store::redis::Redis;
-use crate::store::redis::Use;
 use crate::store::redis::entry;
 use crate::store::redis::no_answer;
 use crate::store::redis::queue_scripts;
@@ -63,7 +63,7 @@ impl Search {
 
 impl Redis {
     /// Finds deliveries to these destinations. Those of one message are not separated.
-    pub(super) async fn search(&self, search: &Search, places: &[Place]) -> Result<Found, AdminError> {
+    pub(super) async fn search(&self, search: &Search, places: &[StoredDestination]) -> Result<Found, AdminError> {
         let limits = &self.process.limits;
         let looks = (limits.max_scanned / places.len().max(1)).max(limits.list_page);
         let mut walks = Vec::with_capacity(places.len());
@@ -73,7 +73,7 @@ impl Redis {
         Ok(Found::merged(walks, |delivery| delivery.id, (search.direction, search.part.limit)))
     }
 
-    async fn walk(&self, place: &Place, search: &Search, looks: usize) -> Result<Found, AdminError> {
+    async fn walk(&self, place: &StoredDestination, search: &Search, looks: usize) -> Result<Found, AdminError> {
         let (mut from, to) = search.bounds();
         let mut found = Found::default();
         let mut pages = 0;
@@ -84,7 +84,8 @@ impl Redis {
             let call = call.argument(direction).argument(from.as_str()).argument(to.as_str());
             let call = call.argument(list_page.to_string()).argument(search.index());
             let call = call.argument(list_step.to_string()).argument(list_bytes.to_string());
-            let (last, rows): (String, Vec<Value>) = self.links.call(&place.space, Use::Upkeep, &call).await?;
+            let (last, rows): (String, Vec<Value>) =
+                self.connections.call(&place.space, Purpose::Maintenance, &call).await?;
             pages += 1;
             let rows: Option<Vec<_>> = rows.into_iter().map(|row| entry::summary(&place.id, row)).collect();
             let rows = rows.ok_or_else(no_answer)?;

@@ -15,7 +15,7 @@ use crate::store::DestinationId;
 use crate::store::Failures;
 use crate::store::Keyspace;
 use crate::store::State;
-use crate::store::owner_only::Temporary;
+use crate::store::owner_only::TemporaryFiles;
 use crate::store::sqlite::admin::Names;
 use crate::store::sqlite::ids;
 use crate::store::sqlite::mailbox::Finished;
@@ -37,7 +37,7 @@ const DELIVERY: &str = "destination, state, attempts, before_replay, settled, du
 pub(super) struct DamagedFile {
     connection: Connection,
     /// What it reads in the file's place.
-    _copy: Option<Temporary>,
+    _copy: Option<TemporaryFiles>,
     names: Names,
 }
 

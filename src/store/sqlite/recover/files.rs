@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use rusqlite::Connection;
 
 use crate::store::owner_only;
-use crate::store::owner_only::Temporary;
+use crate::store::owner_only::TemporaryFiles;
 use crate::store::owner_only::beside;
 use crate::store::owner_only::rename_if_there;
 use crate::store::owner_only::sync_folder;
@@ -52,10 +52,10 @@ pub(super) fn set_recovered(store: &Path, name: &str) -> io::Result<()> {
 
 /// Makes a copy of a damaged file with a new first page, and of its WAL: its path, and all that has to be removed.
 /// Every file has its tables at the same pages, since they are made at once and never moved.
-pub(super) fn repaired_copy(path: &Path) -> io::Result<(PathBuf, Temporary)> {
+pub(super) fn repaired_copy(path: &Path) -> io::Result<(PathBuf, TemporaryFiles)> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().replacen(".damaged-", ".mended-", 1);
     let mended = path.with_file_name(name);
-    let made = || Temporary(["", "-wal", "-shm", "-journal"].map(|ending| beside(&mended, ending)).into());
+    let made = || TemporaryFiles(["", "-wal", "-shm", "-journal"].map(|ending| beside(&mended, ending)).into());
     // What an earlier one has left.
     drop(made());
     let made = made();

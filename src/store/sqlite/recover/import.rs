@@ -22,7 +22,7 @@ use crate::store::sqlite::mailbox::Settled;
 use crate::store::sqlite::queue::Entry;
 use crate::store::sqlite::shared::Forgotten;
 use crate::store::sqlite::statements;
-use crate::store::sqlite::statements::Writing;
+use crate::store::sqlite::statements::WriteStatements;
 use crate::verify::event_key::Key;
 
 /// A due time later than this, in milliseconds, is none that was written: no pause is longer.
@@ -32,13 +32,13 @@ const RECORD_LOST: &str = "record lost: the file was damaged, and whether the ev
 
 /// The dedupe keys of the messages in the present file.
 #[derive(Debug, Default)]
-pub(super) struct Present {
+pub(super) struct ExistingKeys {
     keys: HashMap<Key, i64>,
     /// The keys of messages up to this one have been read.
     scanned: i64,
 }
 
-impl Present {
+impl ExistingKeys {
     /// Reads the keys of the next messages; whether there may be more.
     pub(super) fn scan(&mut self, file: &Connection, rows: i64) -> rusqlite::Result<bool> {
         let mut statement = file.prepare_cached("SELECT id, keys FROM messages WHERE id > ?1 ORDER BY id LIMIT ?2")?;
@@ -58,11 +58,11 @@ pub(super) fn import(
     file: &Connection,
     changes: &mut Changes,
     part: &[Stored],
-    (mut present, rows, forgotten): (Present, i64, &Forgotten),
-) -> rusqlite::Result<(Recovered, Present)> {
+    (mut present, rows, forgotten): (ExistingKeys, i64, &Forgotten),
+) -> rusqlite::Result<(Recovered, ExistingKeys)> {
     while present.scan(file, rows)? {}
     let mut done = Recovered::default();
-    let mut writing = Writing::new(file)?;
+    let mut writing = WriteStatements::new(file)?;
     for Stored { id, message, deliveries } in part {
         let Some((message, columns, once)) = message else {
             done.lost += 1;

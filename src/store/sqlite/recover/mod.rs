@@ -17,7 +17,7 @@ use self::damaged::DamagedFile;
 use self::damaged::MORE;
 use self::files::quarantined;
 use self::files::set_recovered;
-use self::import::Present;
+use self::import::ExistingKeys;
 use self::import::import;
 use super::Sqlite;
 use super::changes::Changes;
@@ -29,19 +29,19 @@ use crate::store::Recovered;
 use crate::store::Unavailable;
 
 /// About how long one call takes.
-const PATIENCE: Duration = Duration::from_secs(1);
+const MAX_WAIT: Duration = Duration::from_secs(1);
 
 /// A recovery between two calls.
 #[derive(Debug)]
 pub(super) struct Recovery {
     path: PathBuf,
     damaged: DamagedFile,
-    present: Present,
+    present: ExistingKeys,
 }
 
 impl Recovery {
     fn open(path: PathBuf) -> Result<Self, String> {
-        Ok(Self { damaged: DamagedFile::open(&path)?, path, present: Present::default() })
+        Ok(Self { damaged: DamagedFile::open(&path)?, path, present: ExistingKeys::default() })
     }
 }
 
@@ -69,7 +69,7 @@ impl Sqlite {
         let (max_rows, max_bytes, scanned) = (limits.recover_rows, limits.batch_bytes, limits.retention_rows.max(1));
         let mut after = after.map_or(0, |after| ids::written(after).unwrap_or(i64::MAX));
         let mut done = Recovered::default();
-        while began.elapsed() < PATIENCE {
+        while began.elapsed() < MAX_WAIT {
             recovery.present = self.scan(recovery.present, scanned).await?;
             let (back, part) = blocking(move || {
                 let part = recovery.damaged.part(after, max_rows, max_bytes);
@@ -100,7 +100,7 @@ impl Sqlite {
     }
 
     /// Reads the keys of messages that came since.
-    async fn scan(self: &Arc<Self>, mut present: Present, rows: i64) -> Result<Present, Unavailable> {
+    async fn scan(self: &Arc<Self>, mut present: ExistingKeys, rows: i64) -> Result<ExistingKeys, Unavailable> {
         loop {
             let (more, read) =
                 self.view(move |file| Ok::<_, Unavailable>((present.scan(file, rows)?, present))).await?;

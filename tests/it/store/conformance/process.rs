@@ -24,7 +24,7 @@ use doorward::store::FailedAttempt;
 use doorward::store::Filter;
 use doorward::store::Keyspace;
 use doorward::store::Kind;
-use doorward::store::Known;
+use doorward::store::KnownBy;
 use doorward::store::MessageId;
 use doorward::store::Once;
 use doorward::store::Options;
@@ -36,9 +36,9 @@ use doorward::store::State;
 use doorward::store::Stats;
 use doorward::store::Store;
 use doorward::store::Summary;
+use doorward::store::TakeLimit;
 use doorward::store::Taken;
 use doorward::store::Token;
-use doorward::store::Want;
 use doorward::verify::event_key::Key;
 use doorward::verify::event_key::Keys;
 use doorward::verify::event_key::Lane;
@@ -225,14 +225,14 @@ impl Process {
         let once = Once { space: Keyspace::of_source(&source), keys, token, ttl: DAYS };
         match self.wait(self.store.enqueue(Arc::new(event), &routes, Some(&once))) {
             Ok(Enqueued::Stored) => Ok(true),
-            Ok(Enqueued::Earlier(Earlier::Finished(Known::Id))) => Ok(false),
+            Ok(Enqueued::Earlier(Earlier::Finished(KnownBy::Id))) => Ok(false),
             Ok(other) => Err(format!("{other:?}")),
             Err(error) => Err(error.to_string()),
         }
     }
 
     pub fn take(&self, queue: usize, max: usize, bytes: usize) -> Result<Taken, String> {
-        let taken = self.wait(self.store.take(&self.queues[queue], Want { max, bytes }));
+        let taken = self.wait(self.store.take(&self.queues[queue], TakeLimit { max, bytes }));
         taken.map_err(|error| error.to_string())
     }
 

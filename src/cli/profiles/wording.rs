@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::phrases::conditions;
-use super::phrases::duration;
+use super::format::conditions;
+use super::format::duration;
 use super::proof;
 use crate::base::time::Format;
 use crate::profile::AnswerBody;
@@ -39,7 +39,7 @@ pub(super) fn explain(profile: &Profile) -> String {
     lines.extend(limits(profile).into_iter().map(|limit| ("limits", limit)));
     lines.extend(facts(profile));
     lines.extend(profile.facts.notes.iter().map(|note| ("note", note.clone())));
-    lines.extend(profile.lints().into_iter().map(|lint| ("beware", format!("{} {}", lint.trail, lint.message))));
+    lines.extend(profile.lints().into_iter().map(|lint| ("beware", format!("{} {}", lint.config_path, lint.message))));
     // Two members of a combination may deserve the same words.
     lines.dedup();
     let mut out = String::new();

@@ -14,11 +14,11 @@ use std::time::Instant;
 use tokio::runtime::Handle;
 
 use super::Again;
+use super::Purpose;
 use super::Redis;
 use super::RedisQueue;
 use super::Unrecorded;
-use super::Use;
-use super::links::Links;
+use super::connections::Connections;
 use super::queue;
 use super::queue_scripts;
 use crate::base::supervisor::Supervisor;
@@ -42,9 +42,9 @@ const MAX_PARTS: usize = 200;
 
 /// The runtime on which the background tasks run; none before they are started.
 #[derive(Debug, Default)]
-pub(super) struct Upkeep(Mutex<Option<Worker>>);
+pub(super) struct Maintenance(Mutex<Option<Worker>>);
 
-impl Upkeep {
+impl Maintenance {
     fn worker(&self) -> MutexGuard<'_, Option<Worker>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -55,7 +55,7 @@ impl Upkeep {
 struct Worker {
     runtime: Handle,
     supervisor: Supervisor,
-    links: Weak<Links>,
+    connections: Weak<Connections>,
     again: Weak<Again>,
 }
 
@@ -91,25 +91,25 @@ enum Recorded {
 
 impl Redis {
     pub(in crate::store) fn maintain(&self, supervisor: &Supervisor) {
-        let (links, again) = (Arc::downgrade(&self.links), Arc::downgrade(&self.again));
-        let worker = Worker { runtime: Handle::current(), supervisor: supervisor.clone(), links, again };
+        let (connections, again) = (Arc::downgrade(&self.connections), Arc::downgrade(&self.again));
+        let worker = Worker { runtime: Handle::current(), supervisor: supervisor.clone(), connections, again };
         let queues = self.queues().clone();
-        *self.process.upkeep.worker() = Some(worker);
+        *self.process.maintenance.worker() = Some(worker);
         for queue in &queues {
             // The tasks of a runtime that died have ended with it.
             queue.is_kept.store(false, Ordering::Relaxed);
-            self.look_after(queue);
+            self.maintain_queue(queue);
         }
     }
 
     /// Begins with a queue that has become known, if it is done for any.
-    pub(super) fn look_after(&self, queue: &Arc<RedisQueue>) {
-        let Some(worker) = self.process.upkeep.worker().clone() else { return };
-        let (Some(links), Some(again)) = (worker.links.upgrade(), worker.again.upgrade()) else { return };
+    pub(super) fn maintain_queue(&self, queue: &Arc<RedisQueue>) {
+        let Some(worker) = self.process.maintenance.worker().clone() else { return };
+        let (Some(connections), Some(again)) = (worker.connections.upgrade(), worker.again.upgrade()) else { return };
         if queue.is_kept.swap(true, Ordering::Relaxed) {
             return;
         }
-        let redis = Self { process: Arc::clone(&self.process), links, again };
+        let redis = Self { process: Arc::clone(&self.process), connections, again };
         let _on_it = worker.runtime.enter();
         let (store, recorded) = (redis.clone(), Arc::clone(queue));
         worker.supervisor.task(Task::RedisRecorder, move || {
@@ -174,7 +174,7 @@ impl Redis {
         let now = self.process.clock.instant();
         let call = queue_scripts::SETTLE.call(queue.keys()).argument(self.now());
         let call = batch.iter().flat_map(|told| told.arguments(now)).fold(call, |call, part| call.argument(part));
-        match self.links.call::<i64>(&queue.space, Use::Upkeep, &call).await {
+        match self.connections.call::<i64>(&queue.space, Purpose::Maintenance, &call).await {
             Ok(_) => Recorded::Yes,
             Err(failed) if failed.refused => {
                 if let [told] = batch {
@@ -225,14 +225,14 @@ impl Redis {
     /// Looks how much there is; returns the queues of which a key is missing.
     async fn look<'q>(&self, space: &Keyspace, queues: &'q [Arc<RedisQueue>]) -> Result<Vec<&'q RedisQueue>, Failed> {
         for queue in queues {
-            self.begin(queue, Use::Upkeep).await?;
+            self.begin(queue, Purpose::Maintenance).await?;
         }
         let of_queue = |queue: &Arc<RedisQueue>| {
             ["ready", "due", "lanes", "blocked", "retrying", "dead", "open"]
                 .map(|part| queue::key(space, &queue.id().name, part))
         };
         let call = queue_scripts::STATS.call(queues.iter().flat_map(of_queue)).argument(self.now());
-        let seen: Vec<i64> = self.links.call(space, Use::Upkeep, &call).await?;
+        let seen: Vec<i64> = self.connections.call(space, Purpose::Maintenance, &call).await?;
         let mut damaged = Vec::new();
         for (queue, seen) in queues.iter().zip(seen.chunks(7)) {
             let [open, retrying, blocked, dead, oldest, work, is_damaged] = *seen else { continue };
@@ -259,7 +259,7 @@ impl Redis {
             let call = queue_scripts::MEND.call(queue.keys()).argument(self.now()).argument(queue.id().name.as_str());
             let call = call.argument(behind).argument(TRIMMED.to_string());
             let call = call.argument(limits.list_bytes.to_string());
-            let (next, found): (String, u64) = self.links.call(&queue.space, Use::Upkeep, &call).await?;
+            let (next, found): (String, u64) = self.connections.call(&queue.space, Purpose::Maintenance, &call).await?;
             (behind, misplaced) = (next, misplaced + found);
             if behind.is_empty() {
                 break;
@@ -287,7 +287,7 @@ impl Redis {
             }
             // A Redis that has lost its data has to be told again.
             for queue in queues {
-                self.make_known(queue, Use::Upkeep).await?;
+                self.make_known(queue, Purpose::Maintenance).await?;
             }
             *sweep = Sweep { began: Some(now), ..Sweep::default() };
         }
@@ -302,7 +302,8 @@ impl Redis {
             let call = names.iter().fold(call, |call, name| {
                 call.argument(name.as_str()).argument(millis(keep(name).unwrap_or(longest)).to_string())
             });
-            let (behind, seen, deleted): (String, u32, u32) = self.links.call(space, Use::Upkeep, &call).await?;
+            let (behind, seen, deleted): (String, u32, u32) =
+                self.connections.call(space, Purpose::Maintenance, &call).await?;
             sweep.behind = behind;
             sweep.deleted = sweep.deleted.saturating_add(deleted);
             sweep.left = sweep.left.saturating_add(seen.saturating_sub(deleted));
@@ -320,7 +321,7 @@ impl Redis {
         let mut command = redis::cmd("SMEMBERS");
         command.arg(format!("{}destinations", space.prefix()));
         let command = &command;
-        let connection = self.links.connection(space, Use::Upkeep);
+        let connection = self.connections.connection(space, Purpose::Maintenance);
         connection.run(|mut connection| async move { command.query_async(&mut connection).await }).await
     }
 }

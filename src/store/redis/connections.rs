@@ -21,7 +21,7 @@ use crate::store::redis::script::Call;
 use crate::store::redis::url::Topology;
 
 /// How long a command may take that no request waits for.
-const PATIENCE: Duration = Duration::from_secs(5);
+const MAX_WAIT: Duration = Duration::from_secs(5);
 
 /// Where and how to connect.
 #[derive(Debug, Clone)]
@@ -35,41 +35,41 @@ pub(super) struct Address {
 
 /// The connections of one runtime. What takes long has one of its own, so that nothing waits behind it.
 #[derive(Debug)]
-pub(super) struct Links {
+pub(super) struct Connections {
     pub(super) address: Address,
     /// The one on which this was made, whoever asks first for a connection; that of who asks, if it was made on none.
     runtime: Option<Handle>,
     /// By keyspace in a cluster, where each is on one node.
-    connections: Mutex<HashMap<(Option<Keyspace>, Use), Connection>>,
+    connections: Mutex<HashMap<(Option<Keyspace>, Purpose), Connection>>,
     durable: Mutex<HashMap<Option<Keyspace>, Durable>>,
     /// What the keyspaces of a cluster share.
-    pools: Mutex<HashMap<Use, Pool>>,
+    pools: Mutex<HashMap<Purpose, Pool>>,
 }
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Use {
+pub(super) enum Purpose {
     /// What a request waits for.
     Requests,
     /// Taking, whose answers are large.
     Takes,
     /// All else: outcomes, looks, what operators ask for.
-    Upkeep,
+    Maintenance,
 }
 
-impl Links {
+impl Connections {
     pub(super) fn new(address: Address) -> Self {
         let (connections, durable, pools) = Default::default();
         Self { address, runtime: Handle::try_current().ok(), connections, durable, pools }
     }
 
     /// A connection to where these keys are.
-    pub(super) fn connection(&self, space: &Keyspace, purpose: Use) -> Connection {
+    pub(super) fn connection(&self, space: &Keyspace, purpose: Purpose) -> Connection {
         let Address { url, timeout, supervisor, .. } = &self.address;
         let place = self.place(space);
         let keep = || {
             let pool = lock(&self.pools).entry(purpose).or_default().clone();
-            let timeout = if purpose == Use::Requests { *timeout } else { PATIENCE };
+            let timeout = if purpose == Purpose::Requests { *timeout } else { MAX_WAIT };
             let _on_it = self.runtime.as_ref().map(Handle::enter);
             Connection::keep(url, (place.as_ref(), &pool), timeout, supervisor)
         };
@@ -80,7 +80,7 @@ impl Links {
     pub(super) async fn call<T: FromRedisValue>(
         &self,
         space: &Keyspace,
-        purpose: Use,
+        purpose: Purpose,
         call: &Call,
     ) -> Result<T, Failed> {
         self.connection(space, purpose).run(|connection| call.run(connection)).await
@@ -89,7 +89,7 @@ impl Links {
     /// The same for a request; what the script wrote is as safe as the settings want when there is an answer.
     pub(super) async fn durable(&self, space: &Keyspace, call: Call) -> Result<i64, Failed> {
         let Address { url, timeout, durability, supervisor } = &self.address;
-        let Some(durability) = *durability else { return self.call(space, Use::Requests, &call).await };
+        let Some(durability) = *durability else { return self.call(space, Purpose::Requests, &call).await };
         let place = self.place(space);
         let keep = || {
             let _on_it = self.runtime.as_ref().map(Handle::enter);
@@ -105,7 +105,7 @@ impl Links {
             return true;
         }
         let connection = spaces.first().filter(|_| self.runtime.is_some() || Handle::try_current().is_ok());
-        connection.is_some_and(|space| self.connection(space, Use::Requests).was_made())
+        connection.is_some_and(|space| self.connection(space, Purpose::Requests).was_made())
     }
 
     fn place(&self, space: &Keyspace) -> Option<Keyspace> {

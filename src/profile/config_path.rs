@@ -10,7 +10,7 @@ use super::deserialize;
 
 /// The keys and positions that lead to a value.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Trail(Vec<Step>);
+pub struct ConfigPath(Vec<Step>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Step {
@@ -22,7 +22,7 @@ enum Step {
     Member(usize),
 }
 
-impl Trail {
+impl ConfigPath {
     /// From the top of the file through these tables.
     pub(super) fn to<const N: usize>(keys: [&str; N]) -> Self {
         Self(keys.iter().map(|key| Step::Key((*key).to_owned())).collect())
@@ -92,7 +92,7 @@ impl Trail {
     }
 }
 
-impl fmt::Display for Trail {
+impl fmt::Display for ConfigPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut first = true;
         for step in &self.0 {
