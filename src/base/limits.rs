@@ -126,7 +126,7 @@ pub struct Dispatch {
     /// The longest pause between two probes.
     pub breaker_max_pause: Duration,
     /// The longest pause that the endpoint's `Retry-After` may cause; a single event waits as long as it says.
-    pub breaker_max_asked: Duration,
+    pub breaker_max_requested: Duration,
 }
 
 impl Default for Supervision {
@@ -197,7 +197,7 @@ impl Default for Dispatch {
             breaker_threshold: 5,
             breaker_pause: Duration::from_secs(1),
             breaker_max_pause: Duration::from_mins(1),
-            breaker_max_asked: Duration::from_mins(5),
+            breaker_max_requested: Duration::from_mins(5),
         }
     }
 }

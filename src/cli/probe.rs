@@ -63,12 +63,12 @@ pub(super) fn healthcheck(check: &Healthcheck) -> ExitCode {
     run(async { ask(check.address.find()?, Method::GET, path, None, check.timeout).await })
 }
 
-fn run(asked: impl Future<Output = Result<String, String>>) -> ExitCode {
+fn run(request: impl Future<Output = Result<String, String>>) -> ExitCode {
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(code) => return code,
     };
-    match runtime.block_on(asked) {
+    match runtime.block_on(request) {
         Ok(answer) => {
             say(&answer);
             ExitCode::SUCCESS

@@ -16,11 +16,11 @@ use super::say_as_it_is;
 use super::say_json;
 use crate::base::secret::Secret;
 use crate::base::time::Moment;
+use crate::profile::Carrier;
 use crate::profile::Credentials;
-use crate::profile::Holder;
 use crate::profile::Profile;
 use crate::profile::Scheme;
-use crate::profile::Verifier;
+use crate::profile::SignatureAlgorithm;
 use crate::sign;
 use crate::sign::Id;
 use crate::sign::Kind;
@@ -127,8 +127,9 @@ impl EventOptions {
         })?;
         let body_is_new = body.as_ref() != Some(&request.body);
         let public = key.map(|key| key.public(profile)).transpose()?;
-        let places = Credentials::of(profile).places.into_iter();
-        let secret = places.filter_map(|place| if let Holder::Query(name) = place.holder { Some(name) } else { None });
+        let locations = Credentials::of(profile).locations.into_iter();
+        let secret = locations
+            .filter_map(|location| if let Carrier::Query(name) = location.carrier { Some(name) } else { None });
         Ok(Signed { request, public, secret: secret.collect(), body_is_new })
     }
 
@@ -191,7 +192,7 @@ fn query(address: &str) -> Option<&str> {
 fn certificate(profile: &Profile) -> bool {
     profile
         .schemes()
-        .any(|scheme| matches!(scheme, Scheme::Signature(said) if matches!(said.verifier, Verifier::Certificate(..))))
+        .any(|scheme| matches!(scheme, Scheme::Signature(spec) if matches!(spec.algorithm, SignatureAlgorithm::Certificate(..))))
 }
 
 impl Signed {

@@ -8,7 +8,7 @@ use super::section::count;
 use super::section::duration;
 use super::section::flag;
 use super::source::SourceContext;
-use crate::profile::Place;
+use crate::profile::Location;
 use crate::profile::Profile;
 use crate::profile::Scheme;
 use crate::source::Destination;
@@ -30,7 +30,7 @@ impl SourceContext<'_> {
         &self,
         section: &mut Section<'_>,
         profile: Option<&Profile>,
-    ) -> Option<(Destination, Option<Place>)> {
+    ) -> Option<(Destination, Option<Location>)> {
         const FORMS: &str = "write deliver.upstream = { url = \"…\" }, deliver.queue = { url = \"…\" } or deliver.redis-stream = \
                              { key = \"…\" }";
         let Some(mut deliver) = section.subsection("deliver") else {
@@ -60,10 +60,10 @@ impl SourceContext<'_> {
 
     fn upstream(&self, mut section: Section<'_>, profile: Option<&Profile>) -> Option<Destination> {
         let target = section.want("url", Address::parse);
-        let said = section.may("timeout", duration);
+        let configured = section.may("timeout", duration);
         let deadline = profile.and_then(|profile| profile.facts.deadline);
         let usual = deadline.map_or(UPSTREAM_TIMEOUT, |deadline| deadline.saturating_sub(MARGIN).min(UPSTREAM_TIMEOUT));
-        let timeout = said.unwrap_or_else(|| usual.max(MARGIN));
+        let timeout = configured.unwrap_or_else(|| usual.max(MARGIN));
         if let Some(deadline) = deadline.filter(|deadline| timeout >= *deadline) {
             section.warning(
                 "timeout",
@@ -83,7 +83,7 @@ impl SourceContext<'_> {
         Some(Destination::Upstream(target?.forwarding(forward), timeout))
     }
 
-    fn queue(&self, mut section: Section<'_>, profile: Option<&Profile>) -> Option<(Destination, Option<Place>)> {
+    fn queue(&self, mut section: Section<'_>, profile: Option<&Profile>) -> Option<(Destination, Option<Location>)> {
         let forward = forward(&mut section, profile);
         match self.store.map(|store| &store.kind) {
             Some(Kind::Memory) => {
@@ -145,16 +145,16 @@ impl SourceContext<'_> {
 /// Of which requests the query goes on to the app: as the source says, or else of those whose query is signed.
 fn forward(section: &mut Section<'_>, profile: Option<&Profile>) -> Forward {
     let signed = profile.is_some_and(Profile::signs_whole_query);
-    let said = section.may("forward_query", flag);
+    let configured = section.may("forward_query", flag);
     let signature = |scheme: &Scheme| matches!(scheme, Scheme::Signature(_));
-    if said == Some(true) && !signed && profile.is_some_and(|profile| profile.schemes().any(signature)) {
+    if configured == Some(true) && !signed && profile.is_some_and(|profile| profile.schemes().any(signature)) {
         section.warning(
             "forward_query",
             "is true, and this profile's signatures do not cover the query: whoever has captured a request can send it with \
              another one",
         );
     }
-    match said {
+    match configured {
         Some(true) => Forward::Always,
         None if signed => Forward::Verified,
         Some(false) | None => Forward::Never,

@@ -17,8 +17,8 @@ use crate::profile::Profile;
 use crate::profile::Reference;
 use crate::profile::ReplayGuard;
 use crate::profile::Scheme;
+use crate::profile::SignatureAlgorithm;
 use crate::profile::TimestampPolicy;
-use crate::profile::Verifier;
 use crate::verify;
 use crate::verify::compile::ReplayPolicy;
 use crate::verify::compile::RequestVerifier;
@@ -28,9 +28,9 @@ pub(super) const SHORT: usize = 16;
 
 /// A profile that says why its provider's signed texts may have more than one reading.
 pub(super) fn readings(section: &Section<'_>, profile: &Profile) {
-    let mut said: Vec<_> = profile.ambiguities().collect();
-    said.dedup();
-    for why in said {
+    let mut spec: Vec<_> = profile.ambiguities().collect();
+    spec.dedup();
+    for why in spec {
         section
             .warning("profile", format!("means a provider whose signed texts can be read in more than one way: {why}"));
     }
@@ -90,7 +90,7 @@ fn is_short(profile: &Profile, scheme: &Scheme, secret: &Secret) -> bool {
 /// Whether the secret looks like one of Standard Webhooks, and is not decoded like one.
 fn is_taken_raw(scheme: &Scheme, secret: &Secret) -> bool {
     let Scheme::Signature(signature) = scheme else { return false };
-    let raw = matches!(signature.verifier, Verifier::Hmac(_))
+    let raw = matches!(signature.algorithm, SignatureAlgorithm::Hmac(_))
         && matches!(signature.key.encoding, None | Some(KeyEncoding::Text))
         && signature.key.prefix.is_empty();
     let text = secret.expose().strip_prefix(b"v1,").unwrap_or_else(|| secret.expose());

@@ -10,8 +10,8 @@ use super::section::duration;
 use super::store::MAX_PAUSE;
 use crate::base::json::Pointer;
 use crate::dispatch::Policy;
-use crate::profile::Holder;
-use crate::profile::Place;
+use crate::profile::Carrier;
+use crate::profile::Location;
 use crate::profile::header_name;
 use crate::source::DeliveryTerms;
 use crate::target::Address;
@@ -43,7 +43,7 @@ pub(super) fn queue(
     mut section: Section<'_>,
     forward: Forward,
     lease: Option<Duration>,
-) -> Option<(DeliveryTerms, Option<Place>)> {
+) -> Option<(DeliveryTerms, Option<Location>)> {
     let address = section.want("url", Address::parse).map(|address| address.forwarding(forward));
     let timeout = section.may("timeout", duration).unwrap_or(TIMEOUT);
     if let Some(lease) = lease.filter(|lease| timeout + MARGIN > *lease) {
@@ -66,7 +66,7 @@ pub(super) fn queue(
         let key = if section.has("max_backoff") { "max_backoff" } else { "backoff" };
         section.error(key, "is longer than 24h; limit by max_age how long an event is tried");
     }
-    let said = section.has("permanent").then(|| section.list("permanent", status));
+    let configured = section.has("permanent").then(|| section.list("permanent", status));
     let keep = section.may("keep", duration).unwrap_or(KEEP);
     let order_by = section.subsection("order_by").map(order_by);
     section.finish();
@@ -75,19 +75,19 @@ pub(super) fn queue(
         max_age,
         backoff,
         max_backoff,
-        permanent: said.unwrap_or_else(|| PERMANENT.to_vec()),
+        permanent: configured.unwrap_or_else(|| PERMANENT.to_vec()),
     };
     Some((DeliveryTerms { address: address?, timeout, concurrency, policy, keep }, order_by.flatten()))
 }
 
-fn order_by(mut section: Section<'_>) -> Option<Place> {
-    let json = section.may("json", |text| Pointer::parse(text).map(Holder::Json));
-    let header = section.may("header", |name| header_name(name).map(|name| Holder::Header(vec![name])));
+fn order_by(mut section: Section<'_>) -> Option<Location> {
+    let json = section.may("json", |text| Pointer::parse(text).map(Carrier::Json));
+    let header = section.may("header", |name| header_name(name).map(|name| Carrier::Header(vec![name])));
     if section.has("json") == section.has("header") {
         section.error("", "takes one of json and header, such as { json = \"/order/id\" } or { header = \"X-Order\" }");
     }
     section.finish();
-    Some(Place { holder: json.or(header)?, item: None })
+    Some(Location { carrier: json.or(header)?, item: None })
 }
 
 fn status(text: &str) -> Result<StatusCode, String> {

@@ -19,7 +19,7 @@ use crate::base::problem::closest;
 pub(super) struct Section<'l> {
     key: String,
     table: &'l Map<String, Value>,
-    asked: BTreeSet<&'static str>,
+    known: BTreeSet<&'static str>,
     report: &'l Report<'l>,
 }
 
@@ -53,13 +53,13 @@ impl<'l> Report<'l> {
 impl<'l> Section<'l> {
     /// The whole configuration.
     pub(super) fn root(table: &'l Map<String, Value>, report: &'l Report<'l>) -> Self {
-        Self { key: String::new(), table, asked: BTreeSet::new(), report }
+        Self { key: String::new(), table, known: BTreeSet::new(), report }
     }
 
     /// The table at `key`; without one, nothing, and that is a problem.
     pub(super) fn section(&mut self, key: &'static str) -> Option<Self> {
         if !self.table.contains_key(key) {
-            self.asked.insert(key);
+            self.known.insert(key);
             self.report.push(Severity::Error, None, &self.path(key), "is missing");
         }
         self.subsection(key)
@@ -67,7 +67,7 @@ impl<'l> Section<'l> {
 
     /// The table at `key`, if there is one.
     pub(super) fn subsection(&mut self, key: &'static str) -> Option<Self> {
-        self.asked.insert(key);
+        self.known.insert(key);
         let value = self.table.get(key)?;
         self.table_of(key, value)
     }
@@ -87,7 +87,7 @@ impl<'l> Section<'l> {
             self.report.push(Severity::Error, value.origin(), &key, "is not a table of keys and values");
             return None;
         };
-        Some(Self { key, table, asked: BTreeSet::new(), report: self.report })
+        Some(Self { key, table, known: BTreeSet::new(), report: self.report })
     }
 
     /// Every entry as a text with its name.
@@ -102,7 +102,7 @@ impl<'l> Section<'l> {
     /// The value at `key`, understood by `read`; a missing one is a problem.
     pub(super) fn want<T>(&mut self, key: &'static str, read: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         if !self.table.contains_key(key) {
-            self.asked.insert(key);
+            self.known.insert(key);
             self.report.push(Severity::Error, None, &self.path(key), "is missing");
         }
         self.may(key, read)
@@ -110,7 +110,7 @@ impl<'l> Section<'l> {
 
     /// The value at `key`, understood by `read`, if there is one.
     pub(super) fn may<T>(&mut self, key: &'static str, read: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
-        self.asked.insert(key);
+        self.known.insert(key);
         let value = self.table.get(key)?;
         let text = self.text(key, value)?;
         match read(&text) {
@@ -130,7 +130,7 @@ impl<'l> Section<'l> {
     /// The values of the list at `key`, each understood by `read`; a text is a list separated by commas, because that is
     /// how an environment variable says it.
     pub(super) fn list<T>(&mut self, key: &'static str, read: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
-        self.asked.insert(key);
+        self.known.insert(key);
         let Some(value) = self.table.get(key) else { return Vec::new() };
         let texts: Vec<String> = if let ValueKind::Array(values) = &value.kind {
             values.iter().filter_map(|value| self.text(key, value)).collect()
@@ -177,12 +177,12 @@ impl<'l> Section<'l> {
 
     /// Reports the keys that nobody asked for.
     pub(super) fn finish(self) {
-        let mut unknown: Vec<_> = self.table.keys().filter(|key| !self.asked.contains(key.as_str())).collect();
+        let mut unknown: Vec<_> = self.table.keys().filter(|key| !self.known.contains(key.as_str())).collect();
         unknown.sort();
         for key in unknown {
-            let hint = match closest(key, self.asked.iter().copied()) {
+            let hint = match closest(key, self.known.iter().copied()) {
                 Some(known) => format!("did you mean {known:?}?"),
-                None => format!("known are {}", self.asked.iter().copied().collect::<Vec<_>>().join(", ")),
+                None => format!("known are {}", self.known.iter().copied().collect::<Vec<_>>().join(", ")),
             };
             self.error(key, format!("is not a setting; {hint}"));
         }

@@ -136,15 +136,15 @@ impl<'s> SourceContext<'s> {
 
     /// The largest body that is taken: what the source says or else the server, and no more than the provider sends.
     pub(super) fn max_body(&self, section: &mut Section<'_>, profile: Option<&Profile>) -> usize {
-        let said = section.may("max_body", size);
-        if said.is_some_and(|said| said > self.shares.max_buffered) {
+        let configured = section.may("max_body", size);
+        if configured.is_some_and(|configured| configured > self.shares.max_buffered) {
             section
                 .error("max_body", "is more than server.max_buffered, so that the largest bodies could never be read");
         }
-        let max_body = said.unwrap_or(self.shares.limits.max_body);
+        let max_body = configured.unwrap_or(self.shares.limits.max_body);
         let Some(profile) = profile else { return max_body };
         // Whoever has said how much is taken has decided.
-        if said.is_none() {
+        if configured.is_none() {
             lint::largest_body(section, profile, max_body);
         }
         let largest = profile.limits.max_body.and_then(|size| usize::try_from(size.as_u64()).ok());

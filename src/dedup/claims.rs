@@ -92,11 +92,11 @@ impl<W> Claims<W> {
     /// Ends a claim; gives back those who wait for it. An event that is finished is so for everybody; whoever has lost the
     /// claim since can do nothing else to it.
     pub(super) fn end(&mut self, keys: Keys, holder: Holder, end: End, now: Instant) -> Vec<W> {
-        let mut told = Vec::new();
+        let mut woken = Vec::new();
         for key in keys.iter() {
             let own = matches!(self.table.get(&key), Some(State::Flying { holder: now, .. }) if *now == holder);
             if own || end == End::Finished {
-                told.extend(self.settle(key, end));
+                woken.extend(self.settle(key, end));
             }
         }
         if matches!(end, End::Held(_)) {
@@ -106,7 +106,7 @@ impl<W> Claims<W> {
                 State::Flying { .. } => true,
             });
         }
-        told
+        woken
     }
 
     fn settle(&mut self, key: Key, end: End) -> Vec<W> {
@@ -187,7 +187,7 @@ mod tests {
             let mut now = Instant::now();
             let mut held: HashMap<Key, (Option<Holder>, Instant)> = HashMap::new();
             let mut single_flight: Vec<(Keys, Holder)> = Vec::new();
-            let (mut waiters, mut told) = (0_u32, Vec::new());
+            let (mut waiters, mut woken) = (0_u32, Vec::new());
             for step in steps {
                 match step {
                     Step::Enter(id, guard) => {
@@ -220,7 +220,7 @@ mod tests {
                             Ending::Released => End::Released,
                             Ending::Held => End::Held(now + Duration::from_secs(2)),
                         };
-                        told.extend(claims.end(keys, holder, end, now));
+                        woken.extend(claims.end(keys, holder, end, now));
                         for key in keys.iter() {
                             let own = held.get(&key).is_some_and(|(latest, _)| *latest == Some(holder));
                             match end {
@@ -238,10 +238,10 @@ mod tests {
                     Step::Wait(seconds) => now += Duration::from_secs(seconds),
                 }
             }
-            told.sort_unstable();
-            let mut once = told.clone();
+            woken.sort_unstable();
+            let mut once = woken.clone();
             once.dedup();
-            prop_assert_eq!(once, told, "somebody is told twice");
+            prop_assert_eq!(once, woken, "somebody is told twice");
         }
     }
 }

@@ -186,8 +186,8 @@ impl Breaker {
     /// An attempt failed; `probe` when it was one. It is left alone for as long as it asks. Whether it is left alone from
     /// now on. `chance` is any number.
     fn failed(&mut self, probe: bool, retry_after: Option<Duration>, now: Instant, chance: u64) -> bool {
-        if let Some(asked) = retry_after {
-            self.quiet = Some(self.quiet.unwrap_or(now).max(now + asked.min(self.limits.breaker_max_asked)));
+        if let Some(requested) = retry_after {
+            self.quiet = Some(self.quiet.unwrap_or(now).max(now + requested.min(self.limits.breaker_max_requested)));
         }
         match self.state {
             State::Closed { failures } if failures + 1 >= self.limits.breaker_threshold => {
@@ -245,7 +245,7 @@ mod tests {
         prop_oneof![
             4 => Just(Step::Ask),
             1 => any::<usize>().prop_map(Step::Succeed),
-            4 => (any::<usize>(), proptest::option::weighted(0.1, 0..400_u64)).prop_map(|(which, asked)| Step::Fail(which, asked)),
+            4 => (any::<usize>(), proptest::option::weighted(0.1, 0..400_u64)).prop_map(|(which, requested)| Step::Fail(which, requested)),
             2 => (0..100_000_u64).prop_map(Step::Wait),
         ]
     }
@@ -268,7 +268,7 @@ mod tests {
             breaker_threshold: 3,
             breaker_pause: seconds(10),
             breaker_max_pause: seconds(15),
-            breaker_max_asked: seconds(60),
+            breaker_max_requested: seconds(60),
         };
         let (mut breaker, mut now) = (Breaker::new(limits), Instant::now());
         assert_eq!((breaker.failed(false, None, now, 0), breaker.failed(false, None, now, 0)), (false, false));
@@ -327,7 +327,7 @@ mod tests {
             steps in proptest::collection::vec(step(), 0..200),
         ) {
             let limits = limits::Dispatch::default();
-            let (threshold, longest_asked) = (limits.breaker_threshold, limits.breaker_max_asked);
+            let (threshold, longest_asked) = (limits.breaker_threshold, limits.breaker_max_requested);
             let mut breaker = Breaker::new(limits);
             let mut now = Instant::now();
             let mut attempts: Vec<bool> = Vec::new();
@@ -354,9 +354,9 @@ mod tests {
                         attempts.iter_mut().for_each(|probe| *probe = false);
                         failed_in_a_row = 0;
                     }
-                    Step::Fail(which, asked) if !attempts.is_empty() => {
+                    Step::Fail(which, requested) if !attempts.is_empty() => {
                         let probe = attempts.swap_remove(which % attempts.len());
-                        breaker.failed(probe, asked.map(Duration::from_secs), now, chance);
+                        breaker.failed(probe, requested.map(Duration::from_secs), now, chance);
                         failed_in_a_row += 1;
                     }
                     Step::Succeed(_) | Step::Fail(..) => {}

@@ -105,13 +105,13 @@ impl Dispatcher {
     fn failed(&self, delivery: Delivery, failure: &Failure, attempt: (u32, Duration), probe: Option<Probe>) {
         let chance = random();
         let answer = failure.answer();
-        let asked = answer.and_then(|answer| answer.retry_after.as_ref()).and_then(|text| text.to_str().ok());
+        let requested = answer.and_then(|answer| answer.retry_after.as_ref()).and_then(|text| text.to_str().ok());
         // A date in it is one of the wall clock.
-        let asked = asked.and_then(|text| time::retry_after(text, self.wall.now()));
+        let requested = requested.and_then(|text| time::retry_after(text, self.wall.now()));
         let reason = failure.to_string();
         if !failure.blames_endpoint() {
             self.answered(probe);
-        } else if self.breaker.failed(probe, asked, chance) {
+        } else if self.breaker.failed(probe, requested, chance) {
             let (source, destination) = (self.source(), self.destination());
             tracing::error!(
                 source,
@@ -121,7 +121,7 @@ impl Dispatcher {
             );
         }
         let answer = answer.map(|answer| (answer.status, &*answer.body));
-        self.conclude(delivery, Failed { reason, answer, retry_after: asked }, attempt, chance);
+        self.conclude(delivery, Failed { reason, answer, retry_after: requested }, attempt, chance);
     }
 
     fn answered(&self, probe: Option<Probe>) {

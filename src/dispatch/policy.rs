@@ -31,7 +31,7 @@ impl Policy {
     /// `chance` is any number; all of them are equally likely.
     pub fn pause_after(
         &self,
-        (status, asked): (Option<StatusCode>, Option<Duration>),
+        (status, requested): (Option<StatusCode>, Option<Duration>),
         (tries, received_at): (&Tries, Moment),
         now: Moment,
         chance: u64,
@@ -42,7 +42,7 @@ impl Policy {
         if permanent || attempts >= self.max_attempts || age >= self.max_age {
             return None;
         }
-        Some(self.pause(attempts, chance).max(asked.unwrap_or_default().min(MAX_RETRY_AFTER)))
+        Some(self.pause(attempts, chance).max(requested.unwrap_or_default().min(MAX_RETRY_AFTER)))
     }
 
     /// Full jitter: anything up to the pause, so that events that failed together do not come back together.
@@ -73,10 +73,10 @@ mod tests {
         Tries { attempts, before_replay, ..Tries::default() }
     }
 
-    fn after(status: u16, tries: &Tries, seconds: u64, (asked, chance): (Option<u64>, u64)) -> Option<Duration> {
-        let (status, asked) = (StatusCode::from_u16(status).ok(), asked.map(Duration::from_secs));
+    fn after(status: u16, tries: &Tries, seconds: u64, (requested, chance): (Option<u64>, u64)) -> Option<Duration> {
+        let (status, requested) = (StatusCode::from_u16(status).ok(), requested.map(Duration::from_secs));
         let now = RECEIVED.after(Duration::from_secs(seconds));
-        policy().pause_after((status, asked), (tries, RECEIVED), now, chance)
+        policy().pause_after((status, requested), (tries, RECEIVED), now, chance)
     }
 
     const RECEIVED: Moment = Moment::from_unix(1_000_000);
@@ -95,8 +95,8 @@ mod tests {
     #[test]
     fn an_endpoint_is_left_alone_as_long_as_it_asks_within_a_day() {
         let day = MAX_RETRY_AFTER.as_secs();
-        for (asked, left) in [(120, 120), (day, day), (day + 1, day)] {
-            assert_eq!(after(429, &tried(0, 0), 0, (Some(asked), 1)), Some(Duration::from_secs(left)));
+        for (requested, left) in [(120, 120), (day, day), (day + 1, day)] {
+            assert_eq!(after(429, &tried(0, 0), 0, (Some(requested), 1)), Some(Duration::from_secs(left)));
         }
     }
 

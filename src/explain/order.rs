@@ -56,13 +56,13 @@ fn has_enough(node: &Node) -> bool {
 fn like(node: &Node, sample: &Node) -> Node {
     match (node, sample) {
         (Node::Object(members), Node::Object(known)) => {
-            let place = |name: &str| known.iter().position(|(known, _)| known == name);
+            let location = |name: &str| known.iter().position(|(known, _)| known == name);
             let inner = |(name, value): &(String, Node)| {
                 let known = known.iter().find(|(known, _)| known == name).map(|(_, known)| known);
                 (name.clone(), known.map_or_else(|| value.clone(), |known| like(value, known)))
             };
             let mut members: Vec<_> = members.iter().map(inner).collect();
-            members.sort_by_key(|(name, _)| place(name).unwrap_or(usize::MAX));
+            members.sort_by_key(|(name, _)| location(name).unwrap_or(usize::MAX));
             Node::Object(members)
         }
         (Node::Array(items), Node::Array(known)) => {

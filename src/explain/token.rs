@@ -34,13 +34,13 @@ pub(super) fn parts(token: &str) -> Option<(Value, Value)> {
 }
 
 /// What it says, as far as the profile asks; the signature is not in it.
-pub(super) fn described(text: &str, prefix: Option<&str>, said: &Jwt, case: &Case) -> Vec<String> {
+pub(super) fn described(text: &str, prefix: Option<&str>, spec: &Jwt, case: &Case) -> Vec<String> {
     let Some((header, claims)) = bare(text, prefix).and_then(parts) else {
         return vec!["no JWT: three parts of base64url with points between them".to_owned()];
     };
     let mut found = vec![format!("a JWT: alg {}, kid {}", shown(header.get("alg")), shown(header.get("kid")))];
     found.push(format!("issuer {}, audience {}", shown(claims.get("iss")), shown(claims.get("aud"))));
-    for (name, value) in &said.claims {
+    for (name, value) in &spec.claims {
         let wanted =
             value.as_str().map_or_else(|| value.to_string(), |text| format!("{:?}", params::fill(text, &case.params)));
         found.push(format!("claim {name} {}, where the source takes {wanted}", shown(claims.get(name))));
@@ -52,7 +52,7 @@ pub(super) fn described(text: &str, prefix: Option<&str>, said: &Jwt, case: &Cas
             found.push(format!("{title} {}: {distance}", moment.rfc3339()));
         }
     }
-    if let Some(bound) = &said.body {
+    if let Some(bound) = &spec.body {
         found.push(format!("claim {}, the digest of the body: {}", bound.claim, cut(claims.get(&bound.claim))));
     }
     found

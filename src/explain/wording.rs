@@ -9,26 +9,26 @@ use crate::profile::Hash;
 pub(super) fn proof(scheme: &profile::Scheme) -> String {
     match scheme {
         profile::Scheme::Signature(signature) => {
-            let place = &signature.place;
-            let behind = behind(&place.prefix);
-            format!("{} in {}, {}{behind}", scheme.title(), place.place, place.encoding.title())
+            let location = &signature.location;
+            let behind = behind(&location.prefix);
+            format!("{} in {}, {}{behind}", scheme.title(), location.location, location.encoding.title())
         }
         profile::Scheme::Token(token) => {
-            format!("the secret in {}{}", token.from.place, behind(&token.from.prefix))
+            format!("the secret in {}{}", token.from.location, behind(&token.from.prefix))
         }
         profile::Scheme::Basic(_) => "user and password in the header authorization (HTTP Basic)".to_owned(),
         profile::Scheme::Jwt(jwt) => match &jwt.from {
-            Some(from) => format!("a JWT in {}{}", from.place, behind(&from.prefix)),
+            Some(from) => format!("a JWT in {}{}", from.location, behind(&from.prefix)),
             None => "a JWT as bearer token in the header authorization".to_owned(),
         },
     }
 }
 
 /// What a template gave, and how much of it.
-pub(super) fn signed(said: &profile::Template, filled: &Filled<'_>) -> String {
+pub(super) fn signed(spec: &profile::Template, filled: &Filled<'_>) -> String {
     let whole = filled.whole();
     let digest = const_hex::encode(mac::hash(Hash::Sha256, &[&whole]));
-    format!("{said}: {}, whose SHA-256 is {}", bytes(whole.len()), cut(&digest, ""))
+    format!("{spec}: {}, whose SHA-256 is {}", bytes(whole.len()), cut(&digest, ""))
 }
 
 /// A secret by its position.

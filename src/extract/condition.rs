@@ -27,20 +27,20 @@ enum Test {
 
 impl Condition {
     /// Compiles a condition, and asks for the fields that it reads.
-    pub fn new(said: &profile::Condition, context: Context<'_>, plan: &mut ExtractionPlan) -> Self {
-        let test = match &said.test {
+    pub fn new(spec: &profile::Condition, context: Context<'_>, plan: &mut ExtractionPlan) -> Self {
+        let test = match &spec.test {
             profile::Test::Equals(template) => Test::Equals(Template::new(template, context, plan)),
             profile::Test::Present => Test::Present,
             profile::Test::Absent => Test::Absent,
             profile::Test::Length(min, max) => Test::Length(*min, *max),
             profile::Test::Without(characters) => Test::Without(characters.clone()),
         };
-        Self { field: Field::new(&said.place, plan), test, optional: said.optional }
+        Self { field: Field::new(&spec.location, plan), test, optional: spec.optional }
     }
 
     /// Compiles several conditions.
-    pub fn all(said: &[profile::Condition], context: Context<'_>, plan: &mut ExtractionPlan) -> Vec<Self> {
-        said.iter().map(|said| Self::new(said, context, plan)).collect()
+    pub fn all(spec: &[profile::Condition], context: Context<'_>, plan: &mut ExtractionPlan) -> Vec<Self> {
+        spec.iter().map(|spec| Self::new(spec, context, plan)).collect()
     }
 
     /// Whether it holds. What is compared may be a secret: it takes the same time wherever the two differ.

@@ -17,9 +17,9 @@ use crate::extract::params;
 use crate::extract::params::Params;
 use crate::http::content_coding::looks_compressed;
 use crate::http::inbound::Inbound;
-use crate::profile::Holder;
+use crate::profile::Carrier;
 use crate::profile::Item;
-use crate::profile::Place;
+use crate::profile::Location;
 
 /// Everything that somebody wants to read from a request's body and query.
 #[derive(Debug, Clone, Default)]
@@ -94,7 +94,7 @@ fn is_json(body: &[u8]) -> bool {
 /// Where to read one text.
 #[derive(Debug, Clone)]
 pub struct Field {
-    holder: Ready,
+    carrier: Ready,
     item: Option<Item>,
 }
 
@@ -112,15 +112,15 @@ const MAX_NUMBERED: usize = 100;
 
 impl Field {
     /// Makes a place ready, and asks for what it reads.
-    pub fn new(place: &Place, plan: &mut ExtractionPlan) -> Self {
-        let holder = match &place.holder {
-            Holder::Header(names) => Ready::Header(names.clone()),
-            Holder::Numbered(name) => Ready::Numbered(name.clone()),
-            Holder::Json(pointer) => Ready::Json(plan.pointers.want(pointer)),
-            Holder::Form(field) => Ready::Form(plan.form.want(field)),
-            Holder::Query(name) => Ready::Query(plan.query.want(name)),
+    pub fn new(location: &Location, plan: &mut ExtractionPlan) -> Self {
+        let carrier = match &location.carrier {
+            Carrier::Header(names) => Ready::Header(names.clone()),
+            Carrier::Numbered(name) => Ready::Numbered(name.clone()),
+            Carrier::Json(pointer) => Ready::Json(plan.pointers.want(pointer)),
+            Carrier::Form(field) => Ready::Form(plan.form.want(field)),
+            Carrier::Query(name) => Ready::Query(plan.query.want(name)),
         };
-        Self { holder, item: place.item.clone() }
+        Self { carrier, item: location.item.clone() }
     }
 
     /// The same with the parameters of a source in the key of its entry.
@@ -133,30 +133,30 @@ impl Field {
     }
 
     /// Whether both are read from the same header, form field and so on.
-    pub fn shares_holder(&self, other: &Self) -> bool {
-        self.holder == other.holder
+    pub fn shares_carrier(&self, other: &Self) -> bool {
+        self.carrier == other.carrier
     }
 
     /// The field of another entry in the same list.
     #[must_use]
     pub fn with_item(&self, key: &str) -> Self {
         let item = self.item.as_ref().map(|item| Item { key: key.to_owned(), ..item.clone() });
-        Self { holder: self.holder.clone(), item }
+        Self { carrier: self.carrier.clone(), item }
     }
 
     /// Whether the body has to be parsed as JSON before this can be read.
     pub fn is_json(&self) -> bool {
-        matches!(self.holder, Ready::Json(_))
+        matches!(self.carrier, Ready::Json(_))
     }
 
     /// Whether it is read from headers.
     pub fn is_header(&self) -> bool {
-        matches!(self.holder, Ready::Header(_) | Ready::Numbered(_))
+        matches!(self.carrier, Ready::Header(_) | Ready::Numbered(_))
     }
 
     /// The headers of which each must not be there twice.
     pub fn headers(&self) -> Vec<HeaderName> {
-        match &self.holder {
+        match &self.carrier {
             Ready::Header(names) => names.clone(),
             Ready::Numbered(name) => vec![numbered(name, 1)].into_iter().flatten().collect(),
             Ready::Json(_) | Ready::Form(_) | Ready::Query(_) => Vec::new(),
@@ -170,13 +170,13 @@ impl Field {
 
     /// Whether nothing stands there, not even `null`, or not the entry that is looked for.
     pub fn is_absent(&self, inbound: &Inbound, values: &Extracted) -> bool {
-        let null = matches!(&self.holder, Ready::Json(slot) if *values.fields.get(*slot) == Value::Null);
+        let null = matches!(&self.carrier, Ready::Json(slot) if *values.fields.get(*slot) == Value::Null);
         !null && !self.has_entry(inbound, values)
     }
 
     /// Whether all headers that it may be read from say the same, so that whoever reads another one finds no other value.
     pub fn agrees(&self, inbound: &Inbound) -> bool {
-        let Ready::Header(names) = &self.holder else { return true };
+        let Ready::Header(names) = &self.carrier else { return true };
         let mut there = names.iter().filter_map(|name| inbound.headers().get(name));
         let first = there.next();
         there.all(|other| Some(other) == first)
@@ -206,7 +206,7 @@ impl Field {
     /// # Errors
     /// [`NotText`] when something else stands in an item.
     pub fn each<'r>(&self, values: &'r Extracted) -> Result<Option<Vec<&'r str>>, NotText> {
-        let Ready::Json(slot) = &self.holder else { return Ok(None) };
+        let Ready::Json(slot) = &self.carrier else { return Ok(None) };
         let Value::Each(items) = values.fields.get(*slot) else { return Ok(None) };
         let text = |item: &'r Value| match item {
             Value::Absent | Value::Null => None,
@@ -234,7 +234,7 @@ impl Field {
         inbound: &'r Inbound,
         values: &'r Extracted,
     ) -> Result<(Option<&'r str>, Vec<&'r str>), NotText> {
-        match &self.holder {
+        match &self.carrier {
             Ready::Header(names) => {
                 let value = names.iter().find_map(|name| inbound.headers().get(name));
                 Ok((value.map(|value| value.to_str().map_err(|_bytes| NotText)).transpose()?, Vec::new()))

@@ -44,8 +44,8 @@ pub fn complete(profile: &Profile, given: &[(&str, String)]) -> Result<Params, V
     }
     let mut values = HashMap::new();
     for (name, param) in &profile.params {
-        let said = given.iter().find(|(given, _)| given == name).map(|(_, value)| loaded(value.clone())).transpose();
-        match said.map(|said| said.or_else(|| param.default.clone())) {
+        let spec = given.iter().find(|(given, _)| given == name).map(|(_, value)| loaded(value.clone())).transpose();
+        match spec.map(|spec| spec.or_else(|| param.default.clone())) {
             Ok(Some(value)) if !value.is_empty() => drop(values.insert(name.clone(), value)),
             Ok(_) => wrong.push((name.clone(), format!("is missing: {}", param.about))),
             Err(message) => wrong.push((name.clone(), message)),

@@ -93,8 +93,8 @@ impl From<NotText> for Unfilled {
 
 impl Template {
     /// Compiles a template, and asks for the fields that it reads.
-    pub fn new(said: &profile::Template, context: Context<'_>, plan: &mut ExtractionPlan) -> Self {
-        let parts = said.parts().iter().map(|part| ready(part.pieces(), context, plan));
+    pub fn new(spec: &profile::Template, context: Context<'_>, plan: &mut ExtractionPlan) -> Self {
+        let parts = spec.parts().iter().map(|part| ready(part.pieces(), context, plan));
         Self(parts.collect())
     }
 
@@ -148,8 +148,8 @@ fn ready(pieces: &[Piece], context: Context<'_>, plan: &mut ExtractionPlan) -> V
             Piece::Url => literal(param(context.params, "url")),
             Piece::UrlWithPort => literal(&with_port(param(context.params, "url"))),
             Piece::Param(name) => literal(param(context.params, name)),
-            Piece::Place(place) => Part::Field(Field::new(place, plan)),
-            Piece::Optional(place) => Part::Optional(Field::new(place, plan)),
+            Piece::Location(location) => Part::Field(Field::new(location, plan)),
+            Piece::Optional(location) => Part::Optional(Field::new(location, plan)),
             Piece::Item(key) => match context.signature {
                 Some(signature) => Part::Field(signature.with_item(key)),
                 None => literal(""),

@@ -96,9 +96,10 @@ impl Address {
                 Unfetched::Unavailable(format!("the answer was {status}"))
             });
         }
-        let said = |name| response.headers().get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
-        let max_age = said(header::CACHE_CONTROL).and_then(max_age);
-        let coding = said(header::CONTENT_ENCODING).unwrap_or("identity").trim().to_ascii_lowercase();
+        let header_text =
+            |name| response.headers().get(name).and_then(|value: &header::HeaderValue| value.to_str().ok());
+        let max_age = header_text(header::CACHE_CONTROL).and_then(max_age);
+        let coding = header_text(header::CONTENT_ENCODING).unwrap_or("identity").trim().to_ascii_lowercase();
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(failed)? {
             bytes.extend_from_slice(&chunk);

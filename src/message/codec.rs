@@ -141,11 +141,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_headers_come_back_as_they_were(said in any_pairs()) {
+        fn any_headers_come_back_as_they_were(given in any_pairs()) {
             let header = |(name, value): (String, Vec<u8>)| {
                 Some((HeaderName::try_from(name).expect("a name"), HeaderValue::from_bytes(&value).ok()?))
             };
-            let headers: Headers = said.into_iter().filter_map(header).collect();
+            let headers: Headers = given.into_iter().filter_map(header).collect();
             prop_assert_eq!(from_json(&to_json(pairs(&headers))), Some(headers));
         }
 

@@ -4,15 +4,15 @@ use serde::Deserializer;
 
 use super::deserialize;
 use super::deserialize::written_as;
-use super::place::Place;
-use super::place::place_table;
+use super::location::Location;
+use super::location::place_table;
 use super::template::Template;
 
 /// A statement about one place of a request: `{ query = "hub.mode", equals = "subscribe" }`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
     /// Where to look.
-    pub place: Place,
+    pub location: Location,
     /// What should be there.
     pub test: Test,
     /// Whether it holds, too, where nothing stands.
@@ -60,7 +60,7 @@ impl TryFrom<ConditionTable> for Condition {
     type Error = String;
 
     fn try_from(mut table: ConditionTable) -> Result<Self, String> {
-        let place = table.location().plain()?;
+        let location = table.location().plain()?;
         let equals = table.equals.map(Test::Equals);
         let present = table.present.map(|yes| if yes { Test::Present } else { Test::Absent });
         let absent = table.absent.map(|yes| if yes { Test::Absent } else { Test::Present });
@@ -89,10 +89,10 @@ impl TryFrom<ConditionTable> for Condition {
                      without one, too"
                     .to_owned(),
             ),
-            (Some(test), true) => Ok(Self { place, test, optional: table.optional }),
-            (Some(_), false) => Err(format!("says several things of {place}; write one condition for each")),
+            (Some(test), true) => Ok(Self { location, test, optional: table.optional }),
+            (Some(_), false) => Err(format!("says several things of {location}; write one condition for each")),
             (None, _) => Err(format!(
-                "says nothing of {place}; write equals = \"…\", present = true, absent = true, min_length = …, max_length \
+                "says nothing of {location}; write equals = \"…\", present = true, absent = true, min_length = …, max_length \
                  = … or without = \"…\""
             )),
         }
@@ -109,13 +109,13 @@ impl Condition {
 impl std::fmt::Display for Condition {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.test {
-            Test::Equals(template) => write!(f, "{} is {template:?}", self.place, template = template.to_string()),
-            Test::Present => write!(f, "{} is there", self.place),
-            Test::Absent => write!(f, "{} is not there", self.place),
-            Test::Length(min, max) if min == max => write!(f, "{} has {min} bytes", self.place),
-            Test::Length(min, usize::MAX) => write!(f, "{} has at least {min} bytes", self.place),
-            Test::Length(min, max) => write!(f, "{} has {min} to {max} bytes", self.place),
-            Test::Without(characters) => write!(f, "{} has none of {characters:?}", self.place),
+            Test::Equals(template) => write!(f, "{} is {template:?}", self.location, template = template.to_string()),
+            Test::Present => write!(f, "{} is there", self.location),
+            Test::Absent => write!(f, "{} is not there", self.location),
+            Test::Length(min, max) if min == max => write!(f, "{} has {min} bytes", self.location),
+            Test::Length(min, usize::MAX) => write!(f, "{} has at least {min} bytes", self.location),
+            Test::Length(min, max) => write!(f, "{} has {min} to {max} bytes", self.location),
+            Test::Without(characters) => write!(f, "{} has none of {characters:?}", self.location),
         }?;
         f.write_str(if self.optional { " or is not there" } else { "" })
     }

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use http::HeaderName;
 use http::header;
 
-use super::Holder;
-use super::Place;
+use super::Carrier;
+use super::Location;
 use super::Profile;
 use super::Scheme;
 use crate::base::query::Names;
@@ -26,7 +26,7 @@ pub struct Credentials {
     headers: Vec<HeaderName>,
     numbered: Vec<HeaderName>,
     /// Those that stand in the query or in the body, which is delivered as it was signed.
-    pub places: Vec<Place>,
+    pub locations: Vec<Location>,
     /// The names of those in the query.
     query: Names,
 }
@@ -37,7 +37,7 @@ impl Default for Credentials {
         Self {
             headers: vec![header::AUTHORIZATION, header::COOKIE],
             numbered: Vec::new(),
-            places: Vec::new(),
+            locations: Vec::new(),
             query: Names::default(),
         }
     }
@@ -50,27 +50,27 @@ impl Credentials {
         let (sent, signatures): (Vec<_>, Vec<_>) = profile.schemes().partition(|scheme| is_sent_along(scheme));
         let signed = |name: &HeaderName| {
             let holds =
-                |scheme: &&Scheme| matches!(scheme.proof().holder, Holder::Header(names) if names.contains(name));
+                |scheme: &&Scheme| matches!(scheme.proof().carrier, Carrier::Header(names) if names.contains(name));
             signatures.iter().any(holds)
         };
         let mut all = Self::default();
         all.headers.retain(|name| !signed(name));
-        for place in sent.into_iter().map(Scheme::proof) {
-            match place.holder {
-                Holder::Header(names) => all.headers.extend(names),
-                Holder::Numbered(family) => all.numbered.push(family),
-                Holder::Query(_) => {
+        for location in sent.into_iter().map(Scheme::proof) {
+            match location.carrier {
+                Carrier::Header(names) => all.headers.extend(names),
+                Carrier::Numbered(family) => all.numbered.push(family),
+                Carrier::Query(_) => {
                     all.headers.extend(ADDRESSES);
-                    all.places.push(place);
+                    all.locations.push(location);
                 }
-                Holder::Json(_) | Holder::Form(_) => all.places.push(place),
+                Carrier::Json(_) | Carrier::Form(_) => all.locations.push(location),
             }
         }
-        let name = |place: &Place| match &place.holder {
-            Holder::Query(name) => Some(name.bytes().collect()),
-            Holder::Header(_) | Holder::Numbered(_) | Holder::Json(_) | Holder::Form(_) => None,
+        let name = |location: &Location| match &location.carrier {
+            Carrier::Query(name) => Some(name.bytes().collect()),
+            Carrier::Header(_) | Carrier::Numbered(_) | Carrier::Json(_) | Carrier::Form(_) => None,
         };
-        all.query = Names::new(all.places.iter().filter_map(name));
+        all.query = Names::new(all.locations.iter().filter_map(name));
         all
     }
 
@@ -133,7 +133,7 @@ mod tests {
         {
             assert!(!is(name, header), "{name} {header}");
         }
-        assert_eq!(of("microsoft-graph").places.len(), 1);
+        assert_eq!(of("microsoft-graph").locations.len(), 1);
     }
 
     #[test]

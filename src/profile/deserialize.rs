@@ -193,12 +193,12 @@ fn hinted(message: &str) -> String {
 }
 
 /// A message under the line that it is about.
-pub(super) fn pointed(text: &str, place: Range<usize>, message: &str) -> String {
-    let before = text.get(..place.start).unwrap_or_default();
+pub(super) fn pointed(text: &str, location: Range<usize>, message: &str) -> String {
+    let before = text.get(..location.start).unwrap_or_default();
     let number = before.matches('\n').count() + 1;
     let blanks = before.rsplit('\n').next().unwrap_or_default().chars().count();
     let line = text.lines().nth(number - 1).unwrap_or_default();
-    let marked = text.get(place).and_then(|marked| marked.lines().next()).map_or(0, |marked| marked.chars().count());
+    let marked = text.get(location).and_then(|marked| marked.lines().next()).map_or(0, |marked| marked.chars().count());
     let carets = "^".repeat(marked.max(1));
     let margin = " ".repeat(number.to_string().len());
     format!(

@@ -5,9 +5,9 @@ use serde::Deserializer;
 
 use super::deserialize;
 use super::deserialize::written_as;
-use super::place::Holder;
-use super::place::Place;
-use super::place::place_table;
+use super::location::Carrier;
+use super::location::Location;
+use super::location::place_table;
 use crate::base::json::Pointer;
 
 /// `[event]`.
@@ -20,7 +20,7 @@ pub struct Event {
     #[serde(rename = "type")]
     pub kind: Option<Reference>,
     /// A value that is good for one event only, whatever its id.
-    pub nonce: Option<Place>,
+    pub nonce: Option<Location>,
     /// By what a replay under another id is recognised, where the signature does not cover the id.
     #[serde(default)]
     pub replay_guard: ReplayGuard,
@@ -59,14 +59,14 @@ impl ReplayGuard {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reference {
     /// One value.
-    Place(Place),
+    Location(Location),
     /// Several values together.
     All(Vec<Self>),
     /// The first that there is.
     First(Vec<Self>),
     /// What stands in every item of a list in the body: one value, or several that belong together. Known by the SHA-256 of
     /// all of them, in whatever order the items are.
-    Each(Vec<Place>),
+    Each(Vec<Location>),
     /// The SHA-256 of the body, where the provider gives nothing better.
     BodyDigest,
     /// Nothing: every request is an event of its own, because the provider's cannot be told apart.
@@ -75,11 +75,11 @@ pub enum Reference {
 
 impl Reference {
     /// Every place that it may be read from.
-    pub fn places(&self) -> Vec<&Place> {
+    pub fn locations(&self) -> Vec<&Location> {
         match self {
-            Self::Place(place) => vec![place],
-            Self::Each(places) => places.iter().collect(),
-            Self::All(references) | Self::First(references) => references.iter().flat_map(Self::places).collect(),
+            Self::Location(location) => vec![location],
+            Self::Each(locations) => locations.iter().collect(),
+            Self::All(references) | Self::First(references) => references.iter().flat_map(Self::locations).collect(),
             Self::BodyDigest | Self::Unique => Vec::new(),
         }
     }
@@ -87,7 +87,7 @@ impl Reference {
     /// Whether the body's digest is among what it may be.
     pub fn may_be_digest(&self) -> bool {
         match self {
-            Self::Place(_) | Self::Each(_) | Self::Unique => false,
+            Self::Location(_) | Self::Each(_) | Self::Unique => false,
             Self::All(references) | Self::First(references) => references.iter().any(Self::may_be_digest),
             Self::BodyDigest => true,
         }
@@ -96,7 +96,7 @@ impl Reference {
     /// Whether the body's digest is in it, whatever it is read from.
     pub fn always_has_digest(&self) -> bool {
         match self {
-            Self::Place(_) | Self::Each(_) | Self::Unique => false,
+            Self::Location(_) | Self::Each(_) | Self::Unique => false,
             Self::All(references) => references.iter().any(Self::always_has_digest),
             Self::First(references) => references.iter().all(Self::always_has_digest),
             Self::BodyDigest => true,
@@ -106,7 +106,7 @@ impl Reference {
     /// Whether every request has it.
     fn is_always_there(&self) -> bool {
         match self {
-            Self::Place(_) | Self::Each(_) => false,
+            Self::Location(_) | Self::Each(_) => false,
             Self::All(references) => references.iter().all(Self::is_always_there),
             Self::First(references) => references.iter().any(Self::is_always_there),
             Self::BodyDigest | Self::Unique => true,
@@ -116,7 +116,7 @@ impl Reference {
     /// Whether it may be something else than a value of the request: a digest, or nothing that the provider says.
     pub fn may_be_made_up(&self) -> bool {
         match self {
-            Self::Place(_) => false,
+            Self::Location(_) => false,
             Self::All(references) | Self::First(references) => references.iter().any(Self::may_be_made_up),
             Self::Each(_) | Self::BodyDigest | Self::Unique => true,
         }
@@ -126,7 +126,7 @@ impl Reference {
     pub fn works_without_json(&self) -> bool {
         match self {
             Self::Each(_) => false,
-            Self::Place(place) => !place.is_json(),
+            Self::Location(location) => !location.is_json(),
             Self::All(references) => references.iter().all(Self::works_without_json),
             Self::First(references) => references.iter().any(Self::works_without_json),
             Self::BodyDigest | Self::Unique => true,
@@ -166,8 +166,8 @@ fn each(pointers: Vec<Pointer>) -> Result<Reference, String> {
         }
         Some([]) => Err("each names nothing; write each = \"/*/id\"".to_owned()),
         Some([first, others @ ..]) if others.iter().all(|other| other == first) => {
-            let place = |pointer| Place { holder: Holder::Json(pointer), item: None };
-            Ok(Reference::Each(pointers.into_iter().map(place).collect()))
+            let location = |pointer| Location { carrier: Carrier::Json(pointer), item: None };
+            Ok(Reference::Each(pointers.into_iter().map(location).collect()))
         }
         Some(_) => {
             Err("each takes several values of the same items; these pointers lead into different lists".to_owned())
@@ -187,7 +187,7 @@ impl TryFrom<ReferenceTable> for Reference {
         };
         let location = table.location();
         match (table.all, table.first, table.each, table.digest.as_deref(), table.unique) {
-            (None, None, None, None, None) => location.plain().map(Self::Place),
+            (None, None, None, None, None) => location.plain().map(Self::Location),
             _ if location.has_place() => Err(FORMS.to_owned()),
             (Some(references), None, None, None, None) => several(references, "all").and_then(together),
             (None, Some(references), None, None, None) => several(references, "first").and_then(first),
@@ -223,9 +223,9 @@ fn first(references: Vec<Reference>) -> Result<Reference, String> {
 }
 
 fn once(references: &[Reference], key: &str) -> Result<(), String> {
-    let twice = |(at, said): (usize, &Reference)| references.iter().take(at).any(|earlier| earlier == said);
+    let twice = |(at, spec): (usize, &Reference)| references.iter().take(at).any(|earlier| earlier == spec);
     match references.iter().enumerate().position(twice).and_then(|at| references.get(at)) {
-        Some(said) => Err(format!("{key} has {said} twice; leave one out")),
+        Some(spec) => Err(format!("{key} has {spec} twice; leave one out")),
         None => Ok(()),
     }
 }
@@ -234,12 +234,12 @@ impl std::fmt::Display for Reference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let list = |references: &[Self]| references.iter().map(Self::to_string).collect::<Vec<_>>();
         match self {
-            Self::Place(place) => place.fmt(f),
+            Self::Location(location) => location.fmt(f),
             Self::All(references) => f.write_str(&list(references).join(" and ")),
             Self::First(references) => f.write_str(&list(references).join(", or else ")),
-            Self::Each(places) => {
-                let places: Vec<_> = places.iter().map(Place::to_string).collect();
-                write!(f, "the SHA-256 of {} of all items", places.join(" and "))
+            Self::Each(locations) => {
+                let locations: Vec<_> = locations.iter().map(Location::to_string).collect();
+                write!(f, "the SHA-256 of {} of all items", locations.join(" and "))
             }
             Self::BodyDigest => f.write_str("the SHA-256 of the body"),
             Self::Unique => f.write_str("nothing: each request counts as one"),

@@ -8,8 +8,8 @@ use serde::Deserialize;
 use super::answers::Status;
 use super::condition::Condition;
 use super::deserialize::written_as;
-use super::place::Place;
-use super::place::place_table;
+use super::location::Location;
+use super::location::place_table;
 use super::template::Template;
 
 /// One rule; the first whose conditions hold answers.
@@ -78,7 +78,7 @@ impl Verb {
 #[derive(Debug, Clone)]
 pub struct Visit {
     /// Where the address is.
-    pub from: Place,
+    pub from: Location,
     /// The hosts that may be asked, separated by spaces; `<region>` is a region of AWS, `{name}` a parameter of the source.
     pub hosts: String,
 }

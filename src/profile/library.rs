@@ -94,9 +94,9 @@ impl Profiles {
         let Some(entry) = self.0.get(name) else { return };
         let Some((file, profile)) = entry.file.as_ref().zip(entry.profile()) else { return };
         for lint in profile.lints() {
-            let place =
+            let location =
                 lint.config_path.line(&entry.text).map_or_else(|| file.clone(), |line| format!("{file}:{line}"));
-            problems.warning(place, lint.config_path.to_string(), lint.message);
+            problems.warning(location, lint.config_path.to_string(), lint.message);
         }
     }
 

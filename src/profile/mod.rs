@@ -23,7 +23,7 @@ mod library;
 mod limits;
 mod lint;
 mod list_item;
-mod place;
+mod location;
 mod retried;
 mod shipped;
 mod template;
@@ -53,8 +53,8 @@ pub use auth::KeyForm;
 pub use auth::Member;
 pub use auth::Scheme;
 pub use auth::Signature;
+pub use auth::SignatureAlgorithm;
 pub use auth::Token;
-pub use auth::Verifier;
 pub use condition::Condition;
 pub use condition::Test;
 pub use config_path::ConfigPath;
@@ -77,11 +77,11 @@ pub use hash::Hash;
 pub use library::Profiles;
 pub use limits::Limits;
 pub use list_item::Item;
-pub use place::Holder;
-pub use place::Place;
-pub use place::PrefixedPlace;
-pub use place::SignaturePlace;
-pub use place::header_name;
+pub use location::Carrier;
+pub use location::Location;
+pub use location::PrefixedLocation;
+pub use location::SignatureLocation;
+pub use location::header_name;
 pub use retried::Retried;
 pub use template::Function;
 pub use template::Part;
@@ -241,7 +241,7 @@ impl Profile {
     /// query as a whole.
     pub fn signs_whole_query(&self) -> bool {
         // None of its parameters is called so.
-        let whole = Place { holder: Holder::Query(String::new()), item: None };
+        let whole = Location { carrier: Carrier::Query(String::new()), item: None };
         let signs = |member: &Member| self.signs(&member.scheme, &whole);
         match self.auth.combination {
             Combination::All => self.auth.members.iter().any(|member| !member.optional && signs(member)),
@@ -273,30 +273,30 @@ impl Profile {
 
     /// Whether everything that the reference may be read from is covered.
     pub fn covers_all(&self, scheme: &Scheme, reference: &Reference) -> bool {
-        let covers = |place| self.covers(scheme, place);
+        let covers = |location| self.covers(scheme, location);
         // The digest of the body changes with the body: it is covered as the body is.
-        let body = Place { holder: Holder::Form(String::new()), item: None };
-        reference.places().into_iter().all(covers) && (!reference.may_be_digest() || covers(&body))
+        let body = Location { carrier: Carrier::Form(String::new()), item: None };
+        reference.locations().into_iter().all(covers) && (!reference.may_be_digest() || covers(&body))
     }
 
     /// Whether the scheme's signature covers what `place` holds, so that nobody but the provider can change it.
-    pub fn covers(&self, scheme: &Scheme, place: &Place) -> bool {
+    pub fn covers(&self, scheme: &Scheme, location: &Location) -> bool {
         let one_reading = if let Scheme::Signature(signature) = scheme { signature.one_reading } else { true };
-        one_reading && self.signs(scheme, place)
+        one_reading && self.signs(scheme, location)
     }
 
     /// Whether what the scheme signs has in it what `place` holds; where that can be read in more than one way, somebody
     /// may have cut it out of other values.
-    pub fn signs(&self, scheme: &Scheme, place: &Place) -> bool {
+    pub fn signs(&self, scheme: &Scheme, location: &Location) -> bool {
         let timestamp = self.timestamp.as_ref().map(|timestamp| &timestamp.from);
         match scheme {
             // Every variant of what is signed has to have it.
             Scheme::Signature(signature) => {
-                let list = &signature.place.place.holder;
-                let covered = |piece: &Piece| piece.covers(place, timestamp, list);
+                let list = &signature.location.location.carrier;
+                let covered = |piece: &Piece| piece.covers(location, timestamp, list);
                 signature.signed.iter().all(|signed| signed.certain().any(covered))
             }
-            Scheme::Jwt(jwt) => jwt.body.is_some() && place.is_in_body(),
+            Scheme::Jwt(jwt) => jwt.body.is_some() && location.is_in_body(),
             Scheme::Token(_) | Scheme::Basic(_) => false,
         }
     }

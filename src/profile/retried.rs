@@ -60,13 +60,13 @@ impl Entry {
 impl Retried {
     /// Whether the provider tries again after this answer.
     pub fn contains(&self, code: u16) -> bool {
-        let said = |entry: &Entry| match entry {
+        let spec = |entry: &Entry| match entry {
             Entry::These(statuses) => statuses.contain(code),
             Entry::Others(statuses) => !statuses.contain(code),
             Entry::Never(_) => false,
         };
         let never = |entry: &Entry| matches!(entry, Entry::Never(statuses) if statuses.contain(code));
-        self.0.iter().any(said) && !self.0.iter().any(never)
+        self.0.iter().any(spec) && !self.0.iter().any(never)
     }
 
     /// Whether it never tries again on an answer, whatever it is.

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::Place;
+use super::Location;
 use super::Tolerance;
 use crate::base::time::Format;
 
@@ -11,7 +11,7 @@ use crate::base::time::Format;
 #[serde(deny_unknown_fields, expecting = "the table [timestamp]")]
 pub struct Timestamp {
     /// Where it is.
-    pub from: Place,
+    pub from: Location,
     /// How it is written.
     pub format: Format,
     /// Allowed distance from now; needed unless only recorded.

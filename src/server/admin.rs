@@ -190,9 +190,9 @@ impl Admin {
     }
 
     /// What the store says, as each worker sees it.
-    fn of_stores(&self, asked: impl Fn(&Store) -> Result<(), Unavailable>) -> Result<(), String> {
+    fn of_stores(&self, check: impl Fn(&Store) -> Result<(), Unavailable>) -> Result<(), String> {
         let stores = self.views.iter().filter_map(|view| view.load_full());
-        stores.into_iter().try_for_each(|store| asked(&store)).map_err(|unavailable| unavailable.0)
+        stores.into_iter().try_for_each(|store| check(&store)).map_err(|unavailable| unavailable.0)
     }
 
     fn metrics(&self) -> Response<Full<Bytes>> {

@@ -15,9 +15,9 @@ use crate::extract::mac;
 use crate::extract::params;
 use crate::extract::params::Params;
 use crate::http::inbound::Inbound;
+use crate::profile::Carrier;
 use crate::profile::Hash;
-use crate::profile::Holder;
-use crate::profile::Place;
+use crate::profile::Location;
 use crate::profile::Profile;
 
 /// The request so far.
@@ -64,8 +64,8 @@ impl<'d> Draft<'d> {
     }
 
     /// Whether what stands at the place is not to be changed.
-    pub(super) fn is_fixed(&self, place: &Place) -> bool {
-        self.given && place.is_in_body()
+    pub(super) fn is_fixed(&self, location: &Location) -> bool {
+        self.given && location.is_in_body()
     }
 
     /// Whether the body was given, so that only proofs may be set in it.
@@ -74,69 +74,69 @@ impl<'d> Draft<'d> {
     }
 
     /// Whether anything stands at the place, other than nothing.
-    pub(super) fn has(&self, place: &Place) -> bool {
-        let whole = match &place.holder {
-            Holder::Header(_) | Holder::Numbered(_) => self.written(&place.holder).is_some(),
-            Holder::Json(_) => self.json(place).is_some_and(|value| !value.is_null()),
-            Holder::Form(name) => body_edit::pair(&self.text(), name).is_some(),
-            Holder::Query(name) => body_edit::pair(self.query.as_deref().unwrap_or_default(), name).is_some(),
+    pub(super) fn has(&self, location: &Location) -> bool {
+        let whole = match &location.carrier {
+            Carrier::Header(_) | Carrier::Numbered(_) => self.written(&location.carrier).is_some(),
+            Carrier::Json(_) => self.json(location).is_some_and(|value| !value.is_null()),
+            Carrier::Form(name) => body_edit::pair(&self.text(), name).is_some(),
+            Carrier::Query(name) => body_edit::pair(self.query.as_deref().unwrap_or_default(), name).is_some(),
         };
-        whole && place.item.is_none()
+        whole && location.item.is_none()
     }
 
     /// Whether a number of the JSON body stands at the place.
-    pub(super) fn is_number(&self, place: &Place) -> bool {
-        self.json(place).is_some_and(|value| value.is_number())
+    pub(super) fn is_number(&self, location: &Location) -> bool {
+        self.json(location).is_some_and(|value| value.is_number())
     }
 
     /// A text for what stands in the JSON body at the place: as long as it is, and another one for each `id`.
-    pub(super) fn alike(&self, place: &Place, id: &str) -> String {
-        let known = self.json(place).and_then(|value| value.as_str().map(str::len));
+    pub(super) fn alike(&self, location: &Location, id: &str) -> String {
+        let known = self.json(location).and_then(|value| value.as_str().map(str::len));
         let digest = const_hex::encode(mac::hash(Hash::Sha256, &[id.as_bytes()]));
         digest.chars().cycle().take(known.unwrap_or(digest.len())).collect()
     }
 
     /// Sets a text at a place.
-    pub(super) fn set(&mut self, place: &Place, text: &str) -> Result<(), String> {
-        if self.is_fixed(place) {
-            return Err(format!("the body that was given stays as it is, and so does the {place}"));
+    pub(super) fn set(&mut self, location: &Location, text: &str) -> Result<(), String> {
+        if self.is_fixed(location) {
+            return Err(format!("the body that was given stays as it is, and so does the {location}"));
         }
-        self.prove(place, text)
+        self.prove(location, text)
     }
 
     /// Sets a proof at its place, also in a body that is not ours.
-    pub(super) fn prove(&mut self, place: &Place, text: &str) -> Result<(), String> {
-        let list = place.item.as_ref().map(|item| {
+    pub(super) fn prove(&mut self, location: &Location, text: &str) -> Result<(), String> {
+        let list = location.item.as_ref().map(|item| {
             let key = params::fill(&item.key, self.params);
             let entry = format!("{key}{}{text}", item.assign);
             let is_it =
                 |known: &str| known.trim_matches(' ').split_once(item.assign).is_some_and(|(known, _)| known == key);
-            let before = self.written(&place.holder).unwrap_or_default();
+            let before = self.written(&location.carrier).unwrap_or_default();
             let others = before.split(item.separator).filter(|known| !known.is_empty() && !is_it(known));
             others.chain([entry.as_str()]).collect::<Vec<_>>().join(&item.separator.to_string())
         });
         let text = list.as_deref().unwrap_or(text);
-        match &place.holder {
-            Holder::Header(names) => {
+        match &location.carrier {
+            Carrier::Header(names) => {
                 let name = self.spelled(names).ok_or("a place has no name")?;
                 self.header(name, text)
             }
-            Holder::Numbered(family) => {
+            Carrier::Numbered(family) => {
                 let name = HeaderName::try_from(format!("{family}-1")).map_err(|error| error.to_string())?;
                 self.header(name, text)
             }
-            Holder::Json(pointer) => {
+            Carrier::Json(pointer) => {
                 let body = std::str::from_utf8(&self.body).map_err(|error| format!("the body is not JSON: {error}"))?;
                 let body = body_edit::json(body, pointer.tokens(), text)
                     .map_err(|why| format!("nothing can be set in the body at {pointer}: {why}"))?;
                 self.body = body.into();
                 Ok(())
             }
-            Holder::Form(name) => {
+            Carrier::Form(name) => {
                 self.body = body_edit::pairs(&self.text(), name, text).into();
                 Ok(())
             }
-            Holder::Query(name) => {
+            Carrier::Query(name) => {
                 self.query = Some(body_edit::pairs(self.query.as_deref().unwrap_or_default(), name, text));
                 Ok(())
             }
@@ -172,26 +172,26 @@ impl<'d> Draft<'d> {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    fn json(&self, place: &Place) -> Option<Value> {
-        let Holder::Json(pointer) = &place.holder else { return None };
+    fn json(&self, location: &Location) -> Option<Value> {
+        let Carrier::Json(pointer) = &location.carrier else { return None };
         let body: Value = serde_json::from_slice(&self.body).ok()?;
         body.pointer(&pointer.to_string().replace("/*", "/0")).cloned()
     }
 
     /// The text that a list is in.
-    fn written(&self, holder: &Holder) -> Option<String> {
-        match holder {
-            Holder::Header(names) => {
+    fn written(&self, carrier: &Carrier) -> Option<String> {
+        match carrier {
+            Carrier::Header(names) => {
                 let value = names.iter().find_map(|name| self.headers.get(name))?;
                 value.to_str().ok().map(str::to_owned)
             }
-            Holder::Numbered(family) => self.headers.get(format!("{family}-1"))?.to_str().ok().map(str::to_owned),
-            Holder::Json(_) => {
-                let place = Place { holder: holder.clone(), item: None };
-                self.json(&place).and_then(|value| value.as_str().map(str::to_owned))
+            Carrier::Numbered(family) => self.headers.get(format!("{family}-1"))?.to_str().ok().map(str::to_owned),
+            Carrier::Json(_) => {
+                let location = Location { carrier: carrier.clone(), item: None };
+                self.json(&location).and_then(|value| value.as_str().map(str::to_owned))
             }
-            Holder::Form(name) => body_edit::pair(&self.text(), name).map(|text| text.into_owned()),
-            Holder::Query(name) => {
+            Carrier::Form(name) => body_edit::pair(&self.text(), name).map(|text| text.into_owned()),
+            Carrier::Query(name) => {
                 body_edit::pair(self.query.as_deref().unwrap_or_default(), name).map(|text| text.into_owned())
             }
         }
@@ -213,8 +213,9 @@ impl<'d> Draft<'d> {
 /// Whether the profile reads forms and nothing of JSON.
 fn in_form(profile: &Profile) -> bool {
     let event = &profile.event;
-    let references = std::iter::once(&event.id).chain(&event.kind).flat_map(crate::profile::Reference::places);
-    let proofs = profile.schemes().filter_map(crate::profile::Scheme::place);
-    let places: Vec<_> = references.chain(proofs).chain(profile.require.iter().map(|said| &said.place)).collect();
-    places.iter().any(|place| matches!(place.holder, Holder::Form(_))) && !places.iter().any(|place| place.is_json())
+    let references = std::iter::once(&event.id).chain(&event.kind).flat_map(crate::profile::Reference::locations);
+    let proofs = profile.schemes().filter_map(crate::profile::Scheme::location);
+    let locations: Vec<_> = references.chain(proofs).chain(profile.require.iter().map(|spec| &spec.location)).collect();
+    locations.iter().any(|location| matches!(location.carrier, Carrier::Form(_)))
+        && !locations.iter().any(|location| location.is_json())
 }

@@ -3,9 +3,9 @@
 use super::Id;
 use super::Order;
 use super::draft::Draft;
-use crate::profile::Holder;
+use crate::profile::Carrier;
+use crate::profile::Location;
 use crate::profile::Piece;
-use crate::profile::Place;
 use crate::profile::Reference;
 use crate::profile::Scheme;
 use crate::profile::Template;
@@ -33,11 +33,11 @@ pub(super) fn name(draft: &mut Draft<'_>, order: &Order<'_>) -> Result<String, S
 }
 
 fn set_id(draft: &mut Draft<'_>, order: &Order<'_>) -> Result<String, String> {
-    let asked = matches!(order.id, Id::Asked(_));
+    let requested = matches!(order.id, Id::Asked(_));
     let parts = parts(&order.profile.event.id, draft);
-    let kinds = order.profile.event.kind.as_ref().map(Reference::places).unwrap_or_default();
+    let kinds = order.profile.event.kind.as_ref().map(Reference::locations).unwrap_or_default();
     let Some(main) = main(&parts, &kinds) else {
-        return match draft.is_given() && asked {
+        return match draft.is_given() && requested {
             true => {
                 Err("this provider's events are known by their bodies, and the one that was given stays as it is; \
                          leave out the id"
@@ -46,8 +46,8 @@ fn set_id(draft: &mut Draft<'_>, order: &Order<'_>) -> Result<String, String> {
             false => Ok(order.id.text()),
         };
     };
-    if order.profile.schemes().filter_map(Scheme::place).any(|proof| proof == main) {
-        return match asked {
+    if order.profile.schemes().filter_map(Scheme::location).any(|proof| proof == main) {
+        return match requested {
             true => Err(format!("this provider's events are known by their proof, the {main}; leave out the id")),
             false => Ok(order.id.text()),
         };
@@ -56,7 +56,7 @@ fn set_id(draft: &mut Draft<'_>, order: &Order<'_>) -> Result<String, String> {
     if !draft.is_fixed(main) {
         let absent: Vec<_> = parts.iter().copied().filter(|part| *part != main && !draft.has(part)).collect();
         std::iter::once(main).chain(absent).try_for_each(|part| draft.set(part, &text))?;
-    } else if asked {
+    } else if requested {
         return Err(format!(
             "the event's id is the {main}, and the body that was given stays as it is; write the id there"
         ));
@@ -65,7 +65,7 @@ fn set_id(draft: &mut Draft<'_>, order: &Order<'_>) -> Result<String, String> {
 }
 
 fn set_kind(draft: &mut Draft<'_>, order: &Order<'_>, kind: &str) -> Result<(), String> {
-    let parts = order.profile.event.kind.as_ref().map(|said| parts(said, draft)).unwrap_or_default();
+    let parts = order.profile.event.kind.as_ref().map(|spec| parts(spec, draft)).unwrap_or_default();
     let texts: Vec<_> = kind.splitn(parts.len().max(1), '.').collect();
     if parts.is_empty() {
         return Err("this provider's events have no type; leave it out".to_owned());
@@ -88,10 +88,10 @@ fn set_kind(draft: &mut Draft<'_>, order: &Order<'_>, kind: &str) -> Result<(), 
 
 /// Where the values of a reference stand: of several references the first that is there, or else the first. None when it
 /// is the digest of the body, or nothing.
-fn parts<'r>(reference: &'r Reference, draft: &Draft<'_>) -> Vec<&'r Place> {
+fn parts<'r>(reference: &'r Reference, draft: &Draft<'_>) -> Vec<&'r Location> {
     match reference {
-        Reference::Place(place) => vec![place],
-        Reference::Each(places) => places.iter().collect(),
+        Reference::Location(location) => vec![location],
+        Reference::Each(locations) => locations.iter().collect(),
         Reference::All(several) => several.iter().flat_map(|one| parts(one, draft)).collect(),
         Reference::First(several) => {
             let there = several.iter().find(|one| stands(one, draft));
@@ -103,8 +103,8 @@ fn parts<'r>(reference: &'r Reference, draft: &Draft<'_>) -> Vec<&'r Place> {
 
 fn stands(reference: &Reference, draft: &Draft<'_>) -> bool {
     match reference {
-        Reference::Place(place) => draft.has(place),
-        Reference::Each(places) => places.iter().all(|place| draft.has(place)),
+        Reference::Location(location) => draft.has(location),
+        Reference::Each(locations) => locations.iter().all(|location| draft.has(location)),
         Reference::All(several) => several.iter().all(|one| stands(one, draft)),
         Reference::First(several) => several.iter().any(|one| stands(one, draft)),
         Reference::BodyDigest | Reference::Unique => false,
@@ -113,18 +113,18 @@ fn stands(reference: &Reference, draft: &Draft<'_>) -> bool {
 
 /// Of several values the one that tells events apart: the last that is called an id, or else the first that is not the
 /// type.
-fn main<'p>(parts: &[&'p Place], kinds: &[&Place]) -> Option<&'p Place> {
-    let is_id = |place: &&&Place| {
-        let name = match &place.holder {
-            Holder::Header(names) => names.first().map(|name| name.as_str().to_owned()).unwrap_or_default(),
-            Holder::Numbered(name) => name.as_str().to_owned(),
-            Holder::Json(pointer) => pointer.tokens().last().cloned().unwrap_or_default(),
-            Holder::Form(name) | Holder::Query(name) => name.clone(),
+fn main<'p>(parts: &[&'p Location], kinds: &[&Location]) -> Option<&'p Location> {
+    let is_id = |location: &&&Location| {
+        let name = match &location.carrier {
+            Carrier::Header(names) => names.first().map(|name| name.as_str().to_owned()).unwrap_or_default(),
+            Carrier::Numbered(name) => name.as_str().to_owned(),
+            Carrier::Json(pointer) => pointer.tokens().last().cloned().unwrap_or_default(),
+            Carrier::Form(name) | Carrier::Query(name) => name.clone(),
         };
         name.to_ascii_lowercase().ends_with("id")
     };
     let named = parts.iter().rev().find(is_id);
-    named.or_else(|| parts.iter().find(|place| !kinds.contains(place))).or_else(|| parts.first()).copied()
+    named.or_else(|| parts.iter().find(|location| !kinds.contains(location))).or_else(|| parts.first()).copied()
 }
 
 /// Makes what is signed one of a kind, where the gateway knows events by it and it would be the same in every sample: the
@@ -138,11 +138,11 @@ pub(super) fn mark(draft: &mut Draft<'_>, order: &Order<'_>, schemes: &[&Scheme]
         return Ok(());
     }
     // What is signed under this name is there to differ (Mailgun).
-    let is_token = |place: &&Place| matches!(&place.holder, Holder::Json(pointer) if pointer.tokens().last().is_some_and(|name| name == "token"));
+    let is_token = |location: &&Location| matches!(&location.carrier, Carrier::Json(pointer) if pointer.tokens().last().is_some_and(|name| name == "token"));
     let signed = schemes.iter().flat_map(|scheme| scheme.signed()).flat_map(Template::walk);
-    for place in signed.filter_map(Piece::place).filter(is_token) {
-        if draft.has(place) {
-            draft.set(place, &draft.alike(place, id))?;
+    for location in signed.filter_map(Piece::location).filter(is_token) {
+        if draft.has(location) {
+            draft.set(location, &draft.alike(location, id))?;
         }
     }
     let body_is_known = event.nonce.is_some() || parts.iter().any(|part| part.is_in_body());

@@ -23,7 +23,7 @@ use crate::profile::Hash;
 use crate::profile::KeyEncoding;
 use crate::profile::Profile;
 use crate::profile::Scheme;
-use crate::profile::Verifier;
+use crate::profile::SignatureAlgorithm;
 
 /// What every key is called in key sets and in the tokens that it signs.
 pub(super) const KID: &str = "doorward";
@@ -45,13 +45,13 @@ impl Kind {
     /// The kind that a scheme is signed with; `None` when its key is a shared secret.
     pub fn of(scheme: &Scheme) -> Option<Self> {
         match scheme {
-            Scheme::Signature(said) => match said.verifier {
-                Verifier::Hmac(_) => None,
-                Verifier::Ed25519 => Some(Self::Ed25519),
-                Verifier::Ecdsa(_) => Some(Self::P256),
-                Verifier::Rsa(_) | Verifier::Certificate(..) => Some(Self::Rsa),
+            Scheme::Signature(spec) => match spec.algorithm {
+                SignatureAlgorithm::Hmac(_) => None,
+                SignatureAlgorithm::Ed25519 => Some(Self::Ed25519),
+                SignatureAlgorithm::Ecdsa(_) => Some(Self::P256),
+                SignatureAlgorithm::Rsa(_) | SignatureAlgorithm::Certificate(..) => Some(Self::Rsa),
             },
-            Scheme::Jwt(said) => match said.algorithm {
+            Scheme::Jwt(spec) => match spec.algorithm {
                 Algorithm::Rs256
                 | Algorithm::Rs384
                 | Algorithm::Rs512
@@ -163,28 +163,28 @@ impl PrivateKey {
     }
 
     /// Signs as the verifier expects it.
-    pub(super) fn sign(&self, verifier: &Verifier, message: &[u8]) -> Result<Vec<u8>, String> {
+    pub(super) fn sign(&self, algorithm: &SignatureAlgorithm, message: &[u8]) -> Result<Vec<u8>, String> {
         let failed = |error: rcgen::Error| format!("the key cannot sign: {error}");
-        match verifier {
-            Verifier::Rsa(Hash::Sha1) | Verifier::Certificate(Hash::Sha1, _) => {
+        match algorithm {
+            SignatureAlgorithm::Rsa(Hash::Sha1) | SignatureAlgorithm::Certificate(Hash::Sha1, _) => {
                 Err("RSA with SHA-1 is verified where a provider still uses it, and signed no more".to_owned())
             }
-            Verifier::Rsa(Hash::Sha512) | Verifier::Certificate(Hash::Sha512, _) => {
+            SignatureAlgorithm::Rsa(Hash::Sha512) | SignatureAlgorithm::Certificate(Hash::Sha512, _) => {
                 let pair = KeyPair::from_pkcs8_pem_and_sign_algo(&self.to_pem(), &rcgen::PKCS_RSA_SHA512);
                 pair.and_then(|pair| pair.sign(message)).map_err(failed)
             }
-            Verifier::Ecdsa(EcdsaFormat::Raw) => {
+            SignatureAlgorithm::Ecdsa(EcdsaFormat::Raw) => {
                 EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, self.pair.serialized_der())
                     .map_err(|error| format!("the key cannot sign: {error}"))?
                     .sign(&SystemRandom::new(), message)
                     .map(|signature| signature.as_ref().to_vec())
                     .map_err(|error| format!("the key cannot sign: {error}"))
             }
-            Verifier::Rsa(Hash::Sha256)
-            | Verifier::Certificate(Hash::Sha256, _)
-            | Verifier::Ecdsa(EcdsaFormat::Der)
-            | Verifier::Ed25519 => self.pair.sign(message).map_err(failed),
-            Verifier::Hmac(_) => Err("a private key makes no HMAC".to_owned()),
+            SignatureAlgorithm::Rsa(Hash::Sha256)
+            | SignatureAlgorithm::Certificate(Hash::Sha256, _)
+            | SignatureAlgorithm::Ecdsa(EcdsaFormat::Der)
+            | SignatureAlgorithm::Ed25519 => self.pair.sign(message).map_err(failed),
+            SignatureAlgorithm::Hmac(_) => Err("a private key makes no HMAC".to_owned()),
         }
     }
 
@@ -206,14 +206,17 @@ impl PrivateKey {
     pub fn public(&self, profile: &Profile) -> Result<Public, String> {
         let scheme = profile.schemes().find(|scheme| Kind::of(scheme) == Some(self.kind));
         match scheme {
-            Some(Scheme::Signature(said)) => match &said.verifier {
-                Verifier::Certificate(_, certificate) => self.certificate(certificate).map(Public::Certificate),
-                Verifier::Hmac(_) | Verifier::Ed25519 | Verifier::Ecdsa(_) | Verifier::Rsa(_) => {
-                    Ok(Public::Secret(self.written(&said.key)))
+            Some(Scheme::Signature(spec)) => match &spec.algorithm {
+                SignatureAlgorithm::Certificate(_, certificate) => {
+                    self.certificate(certificate).map(Public::Certificate)
                 }
+                SignatureAlgorithm::Hmac(_)
+                | SignatureAlgorithm::Ed25519
+                | SignatureAlgorithm::Ecdsa(_)
+                | SignatureAlgorithm::Rsa(_) => Ok(Public::Secret(self.written(&spec.key))),
             },
-            Some(Scheme::Jwt(said)) => {
-                let set = self.key_set(said.algorithm)?;
+            Some(Scheme::Jwt(spec)) => {
+                let set = self.key_set(spec.algorithm)?;
                 Ok(if profile.fetches_keys() { Public::KeySet(set) } else { Public::Secret(set) })
             }
             Some(Scheme::Token(_) | Scheme::Basic(_)) | None => {
@@ -242,10 +245,10 @@ impl PrivateKey {
     }
 
     /// A certificate that says itself who it is for.
-    fn certificate(&self, said: &profile::Certificate) -> Result<String, String> {
+    fn certificate(&self, spec: &profile::Certificate) -> Result<String, String> {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
-        let name = said.subject.first().map_or("doorward", String::as_str).replace('*', "doorward");
+        let name = spec.subject.first().map_or("doorward", String::as_str).replace('*', "doorward");
         params.distinguished_name.push(DnType::CommonName, name);
         let certificate = params.self_signed(&self.pair).map_err(|error| error.to_string())?;
         Ok(certificate.pem())

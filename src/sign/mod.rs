@@ -21,14 +21,14 @@ use crate::extract::params::Params;
 use crate::extract::template::Context;
 use crate::http::inbound::Inbound;
 use crate::profile;
+use crate::profile::Carrier;
 use crate::profile::Combination;
-use crate::profile::Holder;
+use crate::profile::Location;
 use crate::profile::Piece;
-use crate::profile::Place;
 use crate::profile::Profile;
 use crate::profile::Scheme;
+use crate::profile::SignatureAlgorithm;
 use crate::profile::Template;
-use crate::profile::Verifier;
 use crate::verify;
 use crate::verify::Failure;
 use crate::verify::Freshness;
@@ -120,12 +120,12 @@ pub fn request(order: &Order<'_>) -> Result<Request, String> {
     event_identity::mark(
         &mut draft,
         order,
-        &members.iter().map(|member| &member.said.scheme).collect::<Vec<_>>(),
+        &members.iter().map(|member| &member.spec.scheme).collect::<Vec<_>>(),
         &id,
     )?;
     // What is only sent along may be signed by others.
     let (signed, along): (Vec<_>, Vec<_>) =
-        members.into_iter().partition(|member| matches!(member.said.scheme, Scheme::Signature(_) | Scheme::Jwt(_)));
+        members.into_iter().partition(|member| matches!(member.spec.scheme, Scheme::Signature(_) | Scheme::Jwt(_)));
     for member in along.into_iter().chain(signed) {
         signer.fulfil(&member.check, &mut draft, &id)?;
         signer.prove(member, &mut draft, &id)?;
@@ -144,7 +144,7 @@ struct Signer<'o> {
 
 /// A member of the profile's schemes, made ready.
 struct Member<'o> {
-    said: &'o profile::Member,
+    spec: &'o profile::Member,
     scheme: verify::Scheme,
     when: Vec<Ready<'o>>,
     check: Vec<Ready<'o>>,
@@ -160,28 +160,28 @@ impl<'o> Signer<'o> {
         wants.json_optional = profile.event.id.works_without_json();
         let mut material = KeyMaterial::new(order.secrets, order.params, profile.keys(), &mut wants, &mut key_sets);
         let schemes =
-            profile.schemes().map(|said| verify::Scheme::new(said, &mut material)).collect::<Result<Vec<_>, _>>();
+            profile.schemes().map(|spec| verify::Scheme::new(spec, &mut material)).collect::<Result<Vec<_>, _>>();
         let schemes = schemes.map_err(|(key, message)| format!("{key} {message}"))?;
         if let Some((at, message)) = material.unusable().next() {
             let which = if order.secrets.len() > 1 { format!(" number {}", at + 1) } else { String::new() };
             return Err(format!("the secret{which} {message}"));
         }
         let context = Context { params: order.params, signature: None, key: None };
-        let mut ready = |said: &'o [profile::Condition]| {
-            said.iter().map(|said| (said, Condition::new(said, context, &mut wants))).collect::<Vec<_>>()
+        let mut ready = |spec: &'o [profile::Condition]| {
+            spec.iter().map(|spec| (spec, Condition::new(spec, context, &mut wants))).collect::<Vec<_>>()
         };
         let members = profile.auth.members.iter().zip(schemes);
         let members = members
-            .map(|(said, scheme)| Member { said, scheme, when: ready(&said.when), check: ready(&said.check) })
+            .map(|(spec, scheme)| Member { spec, scheme, when: ready(&spec.when), check: ready(&spec.check) })
             .collect();
         let require = ready(&profile.require);
-        let time = profile.timestamp.as_ref().map(|said| Freshness::new(said, None, &mut wants));
+        let time = profile.timestamp.as_ref().map(|spec| Freshness::new(spec, None, &mut wants));
         Ok(Self { order, members, require, time, wants })
     }
 
     /// Whether there is a key to make this proof with.
     fn has_key(&self, member: &Member<'_>) -> bool {
-        match Kind::of(&member.said.scheme) {
+        match Kind::of(&member.spec.scheme) {
             Some(kind) => self.order.key.is_some_and(|key| key.kind() == kind),
             None => member.scheme.has_keys(),
         }
@@ -193,8 +193,8 @@ impl<'o> Signer<'o> {
         let profile = self.order.profile;
         let (with, without): (Vec<_>, Vec<_>) = self.members.iter().partition(|member| self.has_key(member));
         if profile.auth.combination == Combination::All {
-            return match without.into_iter().find(|member| !member.said.optional) {
-                Some(member) => Err(missing(member.said, profile)),
+            return match without.into_iter().find(|member| !member.spec.optional) {
+                Some(member) => Err(missing(member.spec, profile)),
                 None => Ok(with),
             };
         }
@@ -204,7 +204,7 @@ impl<'o> Signer<'o> {
                 return Ok(vec![member]);
             }
         }
-        let mut why = self.members.first().map(|first| missing(first.said, profile)).unwrap_or_default();
+        let mut why = self.members.first().map(|first| missing(first.spec, profile)).unwrap_or_default();
         for member in with {
             let mut trial = draft.clone();
             match self.fulfil(&member.when, &mut trial, id) {
@@ -220,19 +220,19 @@ impl<'o> Signer<'o> {
 
     /// Makes conditions hold, where that is possible.
     fn fulfil(&self, conditions: &[Ready<'_>], draft: &mut Draft<'_>, id: &str) -> Result<(), String> {
-        for (said, condition) in conditions {
+        for (spec, condition) in conditions {
             let seen = self.look(draft)?;
             if condition.holds(&seen.inbound, &seen.values) {
                 continue;
             }
-            let text = match said.test {
+            let text = match spec.test {
                 profile::Test::Equals(_) => condition.expected(&seen.inbound, &seen.values),
                 profile::Test::Present => Some(id.to_owned()),
                 profile::Test::Absent | profile::Test::Without(_) | profile::Test::Length(..) => None,
             };
-            let impossible = |why: &str| format!("the profile requires that {said}{why}");
+            let impossible = |why: &str| format!("the profile requires that {spec}{why}");
             match text {
-                Some(text) => draft.set(&said.place, &text).map_err(|why| impossible(&format!("; {why}")))?,
+                Some(text) => draft.set(&spec.location, &text).map_err(|why| impossible(&format!("; {why}")))?,
                 None => return Err(impossible(", which does not hold")),
             }
         }
@@ -241,23 +241,23 @@ impl<'o> Signer<'o> {
 
     /// Sets a member's proof.
     fn prove(&self, member: &Member<'_>, draft: &mut Draft<'_>, id: &str) -> Result<(), String> {
-        match (&member.said.scheme, &member.scheme) {
-            (Scheme::Signature(said), verify::Scheme::Signature(ready)) => self.sign(said, ready, draft, id),
-            (Scheme::Jwt(said), _) => {
-                let key = self.token_key(said)?;
-                let token = token::token(said, &key, self.order.params, (id, &draft.body, self.order.at))?;
-                let (place, prefix) = match &said.from {
-                    Some(from) => (&from.place, from.prefix.as_str()),
-                    None => (&Place::header(http::header::AUTHORIZATION), "Bearer "),
+        match (&member.spec.scheme, &member.scheme) {
+            (Scheme::Signature(spec), verify::Scheme::Signature(ready)) => self.sign(spec, ready, draft, id),
+            (Scheme::Jwt(spec), _) => {
+                let key = self.token_key(spec)?;
+                let token = token::token(spec, &key, self.order.params, (id, &draft.body, self.order.at))?;
+                let (location, prefix) = match &spec.from {
+                    Some(from) => (&from.location, from.prefix.as_str()),
+                    None => (&Location::header(http::header::AUTHORIZATION), "Bearer "),
                 };
-                draft.prove(place, &format!("{prefix}{token}"))
+                draft.prove(location, &format!("{prefix}{token}"))
             }
-            (Scheme::Token(said), verify::Scheme::Token(ready)) => {
-                draft.prove(&said.from.place, &ready.present().ok_or("the secret is not text")?)
+            (Scheme::Token(spec), verify::Scheme::Token(ready)) => {
+                draft.prove(&spec.from.location, &ready.present().ok_or("the secret is not text")?)
             }
             (Scheme::Basic(_), verify::Scheme::Token(ready)) => {
                 let credentials = ready.present().ok_or("the secret is not text")?;
-                draft.prove(&Place::header(http::header::AUTHORIZATION), &credentials)
+                draft.prove(&Location::header(http::header::AUTHORIZATION), &credentials)
             }
             (Scheme::Signature(_) | Scheme::Token(_) | Scheme::Basic(_), _) => {
                 Err("two schemes were mixed up".to_owned())
@@ -267,20 +267,20 @@ impl<'o> Signer<'o> {
 
     fn sign(
         &self,
-        said: &profile::Signature,
+        spec: &profile::Signature,
         ready: &verify::Signature,
         draft: &mut Draft<'_>,
         id: &str,
     ) -> Result<(), String> {
-        if let Verifier::Certificate(_, certificate) = &said.verifier {
+        if let SignatureAlgorithm::Certificate(_, certificate) = &spec.algorithm {
             let address =
                 self.order.certificate_url.ok_or("requests of this provider name the address of a certificate")?;
             draft.prove(&certificate.from, address)?;
         }
         // Headers that are signed have to be there.
-        for place in said.signed.iter().flat_map(Template::walk).filter_map(Piece::place) {
-            if matches!(place.holder, Holder::Header(_) | Holder::Query(_)) && !draft.has(place) {
-                draft.set(place, id)?;
+        for location in spec.signed.iter().flat_map(Template::walk).filter_map(Piece::location) {
+            if matches!(location.carrier, Carrier::Header(_) | Carrier::Query(_)) && !draft.has(location) {
+                draft.set(location, id)?;
             }
         }
         let seen = self.look(draft)?;
@@ -288,11 +288,11 @@ impl<'o> Signer<'o> {
         let time = stamp.as_ref().and_then(|stamp| stamp.text);
         let signed = ready.signed(&seen.inbound, &seen.values, time).next().ok_or("the profile signs nothing")?;
         let signed = signed.map_err(|failure| self.unsigned(&failure))?;
-        let text = match self.order.key.filter(|_| !matches!(said.verifier, Verifier::Hmac(_))) {
-            Some(key) => ready.present(&key.sign(&said.verifier, &signed.whole())?),
+        let text = match self.order.key.filter(|_| !matches!(spec.algorithm, SignatureAlgorithm::Hmac(_))) {
+            Some(key) => ready.present(&key.sign(&spec.algorithm, &signed.whole())?),
             None => ready.computed(&signed).next().ok_or("there is no key to sign with")?.1,
         };
-        draft.prove(&said.place.place, &text)
+        draft.prove(&spec.location.location, &text)
     }
 
     fn unsigned(&self, failure: &Failure) -> String {
@@ -304,12 +304,12 @@ impl<'o> Signer<'o> {
         }
     }
 
-    fn token_key(&self, said: &profile::Jwt) -> Result<EncodingKey, String> {
-        if let Some(key) = self.order.key.filter(|_| !said.algorithm.is_symmetric()) {
+    fn token_key(&self, spec: &profile::Jwt) -> Result<EncodingKey, String> {
+        if let Some(key) = self.order.key.filter(|_| !spec.algorithm.is_symmetric()) {
             return key.for_tokens();
         }
         let secret = self.order.secrets.first().ok_or("there is no key to sign with")?;
-        verify::key_bytes(&said.key, secret).map(|bytes| EncodingKey::from_secret(&bytes))
+        verify::key_bytes(&spec.key, secret).map(|bytes| EncodingKey::from_secret(&bytes))
     }
 
     /// What the gateway will see.
@@ -327,13 +327,13 @@ struct Seen {
     values: Extracted,
 }
 
-fn missing(said: &profile::Member, profile: &Profile) -> String {
-    let about = said.scheme.key(profile.fetches_keys()).and_then(|key| key.about.as_deref());
+fn missing(spec: &profile::Member, profile: &Profile) -> String {
+    let about = spec.scheme.key(profile.fetches_keys()).and_then(|key| key.about.as_deref());
     let about = about.map(|about| format!(": {about}")).unwrap_or_default();
-    match Kind::of(&said.scheme) {
+    match Kind::of(&spec.scheme) {
         Some(kind) => {
             format!("a private key for {} is needed, of which the source knows the public half{about}", kind.title())
         }
-        None => format!("a secret for {} is needed{about}", said.scheme.title()),
+        None => format!("a secret for {} is needed{about}", spec.scheme.title()),
     }
 }

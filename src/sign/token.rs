@@ -18,7 +18,7 @@ const LIFE: i64 = 3600;
 
 /// A token for this body, issued at this moment.
 pub(super) fn token(
-    said: &profile::Jwt,
+    spec: &profile::Jwt,
     key: &EncodingKey,
     params: &Params,
     (id, body, at): (&str, &[u8], Moment),
@@ -26,28 +26,28 @@ pub(super) fn token(
     let mut claims = Map::new();
     let mut claim = |name: &str, value: Value| drop(claims.insert(name.to_owned(), value));
     let one = |texts: &[String], param: &str| {
-        let said = texts.iter().next().map(|text| params::fill(text, params));
-        said.or_else(|| params.get(param).cloned())
+        let spec = texts.iter().next().map(|text| params::fill(text, params));
+        spec.or_else(|| params.get(param).cloned())
     };
-    if let Some(issuer) = one(&said.issuer, "issuer") {
+    if let Some(issuer) = one(&spec.issuer, "issuer") {
         claim("iss", issuer.into());
     }
-    if let Some(audience) = one(&said.audience, "audience") {
+    if let Some(audience) = one(&spec.audience, "audience") {
         claim("aud", audience.into());
     }
     claim("iat", at.unix().into());
-    if said.max_age.is_none() {
+    if spec.max_age.is_none() {
         claim("exp", at.unix().saturating_add(LIFE).into());
     }
     claim("jti", id.into());
-    for (name, value) in &said.claims {
+    for (name, value) in &spec.claims {
         claim(name, said_value(value, params));
     }
-    if let Some(bound) = &said.body {
+    if let Some(bound) = &spec.body {
         claim(&bound.claim, bound.encoding.encode(&mac::hash(Hash::Sha256, &[body])).into());
     }
-    let algorithm = said.algorithm.title().parse().map_err(|error| failed(&error))?;
-    let kid = (!said.algorithm.is_symmetric()).then(|| KID.to_owned());
+    let algorithm = spec.algorithm.title().parse().map_err(|error| failed(&error))?;
+    let kid = (!spec.algorithm.is_symmetric()).then(|| KID.to_owned());
     jsonwebtoken::encode(&Header { kid, ..Header::new(algorithm) }, &claims, key).map_err(|error| failed(&error))
 }
 

@@ -58,7 +58,7 @@ impl Default for Answers {
 
 impl Answers {
     /// What the profile says, and what is usual for the rest; `methods` are those of its handshakes.
-    pub fn new(said: &profile::Answers, methods: &[Method]) -> Self {
+    pub fn new(spec: &profile::Answers, methods: &[Method]) -> Self {
         let status = |code: Option<u16>, usual| code.and_then(|code| StatusCode::from_u16(code).ok()).unwrap_or(usual);
         let body = |body: &profile::AnswerBody| match body {
             profile::AnswerBody::Text(text) => (TEXT, Bytes::from(text.clone())),
@@ -71,13 +71,13 @@ impl Answers {
             }
         });
         Self {
-            accepted: status(said.accepted.status.map(profile::Status::code), StatusCode::OK),
-            body: said.accepted.body.as_ref().map(body),
-            unauthenticated: status(said.refused.status.map(profile::Status::code), StatusCode::UNAUTHORIZED),
-            unauthenticated_body: said.refused.body.as_ref().map(body),
-            malformed: status(said.malformed.map(profile::Status::code), StatusCode::BAD_REQUEST),
-            too_large: status(said.too_large.map(profile::Status::code), StatusCode::PAYLOAD_TOO_LARGE),
-            retry: said.retry.and_then(|retry| StatusCode::from_u16(retry.code()).ok()),
+            accepted: status(spec.accepted.status.map(profile::Status::code), StatusCode::OK),
+            body: spec.accepted.body.as_ref().map(body),
+            unauthenticated: status(spec.refused.status.map(profile::Status::code), StatusCode::UNAUTHORIZED),
+            unauthenticated_body: spec.refused.body.as_ref().map(body),
+            malformed: status(spec.malformed.map(profile::Status::code), StatusCode::BAD_REQUEST),
+            too_large: status(spec.too_large.map(profile::Status::code), StatusCode::PAYLOAD_TOO_LARGE),
+            retry: spec.retry.and_then(|retry| StatusCode::from_u16(retry.code()).ok()),
             allow: HeaderValue::from_str(&allow.join(", ")).unwrap_or(HeaderValue::from_static("POST")),
         }
     }
@@ -153,16 +153,16 @@ pub fn refused(refusal: Refusal, answers: &Answers) -> Response<Full<Bytes>> {
         // An app that says when it wants to see it again knows best, if it can be understood.
         let is_time =
             |when: &HeaderValue| when.to_str().is_ok_and(|text| time::retry_after(text, Moment::now()).is_some());
-        let asked = answer.retry_after.clone().filter(is_time);
+        let requested = answer.retry_after.clone().filter(is_time);
         if answer.status == status {
             let later = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
             let mut response = relay(answer, &problem(status, row.detail));
-            if let Some(when) = asked.or_else(|| retry_after.filter(|_| later)) {
+            if let Some(when) = requested.or_else(|| retry_after.filter(|_| later)) {
                 response.headers_mut().insert(header::RETRY_AFTER, when);
             }
             return response;
         }
-        retry_after = asked.or(retry_after);
+        retry_after = requested.or(retry_after);
     }
     let mut response = match &answers.unauthenticated_body {
         Some((content_type, body)) if row.status == StatusKind::Unauthenticated => {

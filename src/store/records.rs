@@ -60,7 +60,7 @@ pub struct DedupeRecords {
     max_per_shard: usize,
     evicted: IntCounter,
     /// When it was last said that keys were evicted, in seconds since 1970.
-    told: AtomicI64,
+    warned_at: AtomicI64,
 }
 
 /// Keys that had to go before their time: whose, and how many.
@@ -94,7 +94,7 @@ impl DedupeRecords {
             shards: (0..shards).map(|_| Mutex::new(Shard::new(parts))).collect(),
             max_per_shard: (max / shards).max(1),
             evicted: evictions(),
-            told: AtomicI64::new(0),
+            warned_at: AtomicI64::new(0),
         }
     }
 
@@ -173,9 +173,9 @@ impl DedupeRecords {
     fn warn_evicted(&self, evicted: Option<Evicted>, now: Moment) {
         let Some(Evicted { part, keys }) = evicted else { return };
         self.evicted.inc_by(u64::try_from(keys).unwrap_or(u64::MAX));
-        let (now, told) = (now.unix(), self.told.load(Ordering::Relaxed));
-        let quiet = now.abs_diff(told) < QUIET.unsigned_abs();
-        if quiet || self.told.compare_exchange(told, now, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+        let (now, warned_at) = (now.unix(), self.warned_at.load(Ordering::Relaxed));
+        let quiet = now.abs_diff(warned_at) < QUIET.unsigned_abs();
+        if quiet || self.warned_at.compare_exchange(warned_at, now, Ordering::Relaxed, Ordering::Relaxed).is_err() {
             return;
         }
         tracing::warn!(

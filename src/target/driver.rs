@@ -45,14 +45,14 @@ impl<D: Future> Driver<D> {
     /// Polls the connection if it has asked for that since it was polled last, and has `task` woken when it asks again.
     /// Whether it was polled.
     pub(super) fn poll(&mut self, task: &Waker) -> bool {
-        let asked = self.calls.take(task);
-        if asked
+        let was_woken = self.calls.take(task);
+        if was_woken
             && let Some(connection) = &mut self.connection
             && connection.as_mut().poll(&mut Context::from_waker(&self.waker)).is_ready()
         {
             self.connection = None;
         }
-        asked
+        was_woken
     }
 
     /// Whether the connection has not ended yet.

@@ -94,7 +94,7 @@ mod tests {
             ..Message::example()
         };
         let attempt = Attempt { number: 7, deduplicated: true, credentials: None };
-        let told = [
+        let expected = [
             "host: app",
             "content-type: text/plain",
             "traceparent: 00-1",
@@ -106,9 +106,9 @@ mod tests {
             "content-length: 0",
             "doorward-attempt: 7",
         ];
-        assert_eq!(shown(&verified, &attempt), told);
+        assert_eq!(shown(&verified, &attempt), expected);
         let observed = Message { verified: false, headers, ..Message::example() };
-        let told = [
+        let expected = [
             "host: app",
             "content-type: text/plain",
             "doorward-source: shop",
@@ -119,6 +119,6 @@ mod tests {
             "doorward-attempt: 1",
             "doorward-deduplicated: false",
         ];
-        assert_eq!(shown(&observed, &Attempt { number: 1, deduplicated: false, credentials: None }), told);
+        assert_eq!(shown(&observed, &Attempt { number: 1, deduplicated: false, credentials: None }), expected);
     }
 }

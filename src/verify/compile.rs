@@ -11,7 +11,7 @@ use crate::extract::params::Params;
 use crate::extract::template::Context;
 use crate::profile;
 use crate::profile::Combination;
-use crate::profile::Place;
+use crate::profile::Location;
 use crate::profile::Profile;
 use crate::profile::Reference;
 use crate::profile::ReplayGuard;
@@ -90,10 +90,10 @@ impl RequestVerifier {
         let members: Vec<_> = members
             .into_iter()
             .zip(timed.into_iter().zip(alone))
-            .map(|((said, scheme), (timed, alone))| Member {
-                position: profile.auth.members.iter().take_while(|member| !std::ptr::eq(*member, said)).count(),
-                when: Condition::all(&said.when, context, &mut plan),
-                check: Condition::all(&said.check, context, &mut plan),
+            .map(|((spec, scheme), (timed, alone))| Member {
+                position: profile.auth.members.iter().take_while(|member| !std::ptr::eq(*member, spec)).count(),
+                when: Condition::all(&spec.when, context, &mut plan),
+                check: Condition::all(&spec.check, context, &mut plan),
                 scheme,
                 timed,
                 alone,
@@ -106,7 +106,7 @@ impl RequestVerifier {
             freshness: profile
                 .timestamp
                 .as_ref()
-                .map(|said| Freshness::new(said, profile.signs_timestamp().then_some(replays.ttl), &mut plan)),
+                .map(|spec| Freshness::new(spec, profile.signs_timestamp().then_some(replays.ttl), &mut plan)),
             plan: ExtractionPlan::default(),
             json_first: false,
             compressed: profile.signed_when_compressed(),
@@ -132,7 +132,7 @@ impl RequestVerifier {
 impl RequestVerifier {
     /// The same for a source that delivers events in order in which this place reads the same.
     #[must_use]
-    pub fn ordered(mut self, order: &Place) -> Self {
+    pub fn ordered(mut self, order: &Location) -> Self {
         let order = Field::new(order, &mut self.authenticator.plan);
         self.single_headers.extend(order.headers());
         self.sort_headers();
@@ -153,9 +153,9 @@ fn members<'p>(
 ) -> Result<Vec<(&'p profile::Member, Scheme)>, Vec<KeyError>> {
     let mut members = Vec::new();
     let mut misfits = Vec::new();
-    for said in &profile.auth.members {
-        match Scheme::new(&said.scheme, &mut material) {
-            Ok(scheme) => members.push((said, scheme)),
+    for spec in &profile.auth.members {
+        match Scheme::new(&spec.scheme, &mut material) {
+            Ok(scheme) => members.push((spec, scheme)),
             Err(misfit) => misfits.push(misfit),
         }
     }
@@ -189,14 +189,14 @@ fn remember(profile: &Profile, members: &mut [(&profile::Member, Scheme)], guard
 
 /// Which members prove what is sent, but not this of it.
 fn uncovered(profile: &Profile, members: &[(&profile::Member, Scheme)], reference: &Reference) -> Vec<bool> {
-    let covers = |said: &profile::Member| profile.covers_all(&said.scheme, reference);
-    let covered = profile.auth.combination == Combination::All && members.iter().any(|(said, _)| covers(said));
+    let covers = |spec: &profile::Member| profile.covers_all(&spec.scheme, reference);
+    let covered = profile.auth.combination == Combination::All && members.iter().any(|(spec, _)| covers(spec));
     let proves = |scheme: &Scheme| match scheme {
         Scheme::Signature(_) => true,
         Scheme::Jwt(jwt) => jwt.binds_body(),
         Scheme::Token(_) => false,
     };
-    members.iter().map(|(said, scheme)| proves(scheme) && !covered && !covers(said)).collect()
+    members.iter().map(|(spec, scheme)| proves(scheme) && !covered && !covers(spec)).collect()
 }
 
 /// The members that there are keys for.
@@ -204,38 +204,38 @@ fn working<'p>(
     profile: &'p Profile,
     members: Vec<(&'p profile::Member, Scheme)>,
 ) -> Result<Vec<(&'p profile::Member, Scheme)>, Vec<KeyError>> {
-    let missing = |said: &profile::Member| {
-        let about = said.scheme.key(profile.fetches_keys()).and_then(|key| key.about.as_deref());
+    let missing = |spec: &profile::Member| {
+        let about = spec.scheme.key(profile.fetches_keys()).and_then(|key| key.about.as_deref());
         let about = about.map(|about| format!(" ({about})")).unwrap_or_default();
-        vec![("secrets".to_owned(), format!("has none for {}{about}", said.scheme.title()))]
+        vec![("secrets".to_owned(), format!("has none for {}{about}", spec.scheme.title()))]
     };
     let all = profile.auth.combination == Combination::All;
-    if all && let Some((said, _)) = members.iter().find(|(said, scheme)| !said.optional && !scheme.has_keys()) {
-        return Err(missing(said));
+    if all && let Some((spec, _)) = members.iter().find(|(spec, scheme)| !spec.optional && !scheme.has_keys()) {
+        return Err(missing(spec));
     }
     let (working, without): (Vec<_>, Vec<_>) = members.into_iter().partition(|(_, scheme)| scheme.has_keys());
     match without.first() {
-        Some((said, _)) if working.is_empty() => Err(missing(said)),
+        Some((spec, _)) if working.is_empty() => Err(missing(spec)),
         _ => Ok(working),
     }
 }
 
 /// Which members' requests have to be fresh: those that sign the time, or all when none does.
 fn timed(profile: &Profile, members: &[(&profile::Member, Scheme)]) -> Vec<bool> {
-    let signs = |said: &profile::Member| {
-        profile.timestamp.as_ref().is_some_and(|timestamp| profile.signs(&said.scheme, &timestamp.from))
+    let signs = |spec: &profile::Member| {
+        profile.timestamp.as_ref().is_some_and(|timestamp| profile.signs(&spec.scheme, &timestamp.from))
     };
     let signs: Vec<_> = profile.auth.members.iter().map(signs).zip(&profile.auth.members).collect();
     let any = signs.iter().any(|(signs, _)| *signs);
     members
         .iter()
-        .map(|(said, _)| !any || signs.iter().any(|(signs, member)| *signs && std::ptr::eq(*member, *said)))
+        .map(|(spec, _)| !any || signs.iter().any(|(signs, member)| *signs && std::ptr::eq(*member, *spec)))
         .collect()
 }
 
 /// Which members' proofs have a place that no other member's proof has.
 fn alone(members: &[(&profile::Member, Scheme)]) -> Vec<bool> {
-    let same = |one: &Scheme, other: &Scheme| one.field().shares_holder(other.field());
+    let same = |one: &Scheme, other: &Scheme| one.field().shares_carrier(other.field());
     members.iter().map(|(_, one)| members.iter().filter(|(_, other)| same(one, other)).count() == 1).collect()
 }
 

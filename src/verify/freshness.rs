@@ -39,11 +39,11 @@ pub struct Stamp<'r> {
 
 impl Freshness {
     /// As the profile says; `signed` is how long events are remembered, where the time is part of what is signed.
-    pub fn new(said: &profile::Timestamp, signed: Option<Duration>, plan: &mut ExtractionPlan) -> Self {
-        let tolerance = said.tolerance.filter(|_| said.policy == TimestampPolicy::Enforce);
+    pub fn new(spec: &profile::Timestamp, signed: Option<Duration>, plan: &mut ExtractionPlan) -> Self {
+        let tolerance = spec.tolerance.filter(|_| spec.policy == TimestampPolicy::Enforce);
         Self {
-            from: Field::new(&said.from, plan),
-            format: said.format,
+            from: Field::new(&spec.from, plan),
+            format: spec.format,
             // What comes at once is never too old.
             remembered: signed.map(|remembered| whole_seconds(remembered).max(1)),
             required: signed.is_some() || tolerance.is_some(),

@@ -91,12 +91,12 @@ impl Handshakes {
     ///
     /// # Errors
     /// What is wrong with a parameter.
-    pub fn new(said: &[profile::Handshake], context: Context<'_>, plan: &mut ExtractionPlan) -> Result<Self, String> {
+    pub fn new(spec: &[profile::Handshake], context: Context<'_>, plan: &mut ExtractionPlan) -> Result<Self, String> {
         let mut own = ExtractionPlan::default();
         own.json_optional = true;
-        let rules = said.iter().map(|said| {
-            let plan = if said.is_signed() { &mut *plan } else { &mut own };
-            Rule::new(said, context, plan)
+        let rules = spec.iter().map(|spec| {
+            let plan = if spec.is_signed() { &mut *plan } else { &mut own };
+            Rule::new(spec, context, plan)
         });
         let rules = rules.collect::<Result<Vec<_>, String>>()?;
         Ok(Self { rules, plan: own })
@@ -168,23 +168,23 @@ impl Handshakes {
 }
 
 impl Rule {
-    fn new(said: &profile::Handshake, context: Context<'_>, plan: &mut ExtractionPlan) -> Result<Self, String> {
-        let visit = match &said.visit {
+    fn new(spec: &profile::Handshake, context: Context<'_>, plan: &mut ExtractionPlan) -> Result<Self, String> {
+        let visit = match &spec.visit {
             Some(visit) => {
                 Some((Field::new(&visit.from, plan), Hosts::parse(&params::fill(&visit.hosts, context.params))?))
             }
             None => None,
         };
-        let when = Condition::all(&said.when, context, plan);
+        let when = Condition::all(&spec.when, context, plan);
         let (heads, when) = when.into_iter().partition(Condition::is_of_headers);
         Ok(Self {
-            method: said.method.method(),
-            signed: said.is_signed(),
+            method: spec.method.method(),
+            signed: spec.is_signed(),
             heads,
             when,
-            check: Condition::all(&said.check, context, plan),
+            check: Condition::all(&spec.check, context, plan),
             visit,
-            reply: Reply::new(&said.reply, context, plan),
+            reply: Reply::new(&spec.reply, context, plan),
         })
     }
 
@@ -202,9 +202,9 @@ impl Rule {
 }
 
 impl Reply {
-    fn new(said: &profile::Reply, context: Context<'_>, plan: &mut ExtractionPlan) -> Self {
-        let mut template = |said: &profile::Template| Template::new(said, context, plan);
-        let body = match (&said.text, &said.json) {
+    fn new(spec: &profile::Reply, context: Context<'_>, plan: &mut ExtractionPlan) -> Self {
+        let mut template = |spec: &profile::Template| Template::new(spec, context, plan);
+        let body = match (&spec.text, &spec.json) {
             (Some(text), _) => Body::Text(template(text)),
             (None, Some(members)) => Body::Json(
                 members
@@ -223,8 +223,8 @@ impl Reply {
         };
         // A profile with another name was refused when it was read.
         let headers =
-            said.headers.iter().filter_map(|(name, text)| Some((name.parse().ok()?, template(text)))).collect();
-        let status = said.status.and_then(|status| StatusCode::from_u16(status.code()).ok()).unwrap_or(StatusCode::OK);
+            spec.headers.iter().filter_map(|(name, text)| Some((name.parse().ok()?, template(text)))).collect();
+        let status = spec.status.and_then(|status| StatusCode::from_u16(status.code()).ok()).unwrap_or(StatusCode::OK);
         Self { status, body, headers }
     }
 

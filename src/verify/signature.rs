@@ -26,7 +26,7 @@ use crate::profile;
 use crate::profile::EcdsaFormat;
 use crate::profile::Encoding;
 use crate::profile::KeyEncoding;
-use crate::profile::Verifier;
+use crate::profile::SignatureAlgorithm;
 
 /// A signature of a profile with the keys of a source.
 #[derive(Debug)]
@@ -82,42 +82,44 @@ impl Signature {
     ///
     /// # Errors
     /// What is wrong with a parameter.
-    pub fn new(said: &profile::Signature, material: &mut KeyMaterial<'_>) -> Result<Self, KeyError> {
-        let field = Field::new(&said.place.place, material.plan).with_params(material.params);
-        let usual = match said.verifier {
-            Verifier::Hmac(_) => KeyEncoding::Text,
-            Verifier::Ed25519 => KeyEncoding::Hex,
-            Verifier::Ecdsa(_) | Verifier::Rsa(_) | Verifier::Certificate(..) => KeyEncoding::Spki,
+    pub fn new(spec: &profile::Signature, material: &mut KeyMaterial<'_>) -> Result<Self, KeyError> {
+        let field = Field::new(&spec.location.location, material.plan).with_params(material.params);
+        let usual = match spec.algorithm {
+            SignatureAlgorithm::Hmac(_) => KeyEncoding::Text,
+            SignatureAlgorithm::Ed25519 => KeyEncoding::Hex,
+            SignatureAlgorithm::Ecdsa(_) | SignatureAlgorithm::Rsa(_) | SignatureAlgorithm::Certificate(..) => {
+                KeyEncoding::Spki
+            }
         };
-        let keys = match &said.verifier {
-            Verifier::Hmac(hash) => Keys::Hmac(material.keys(&said.key, |form, text| {
+        let keys = match &spec.algorithm {
+            SignatureAlgorithm::Hmac(hash) => Keys::Hmac(material.keys(&spec.key, |form, text| {
                 let bytes = keys::bytes(form, usual, text)?;
                 mac::Key::new(*hash, &bytes).ok_or_else(|| "is not usable as a key".to_owned())
             })),
-            Verifier::Ed25519 => Keys::Public(
-                material.keys(&said.key, |form, text| PublicKey::ed25519(&keys::bytes(form, usual, text)?)),
+            SignatureAlgorithm::Ed25519 => Keys::Public(
+                material.keys(&spec.key, |form, text| PublicKey::ed25519(&keys::bytes(form, usual, text)?)),
                 Shape::Exactly(64),
             ),
-            Verifier::Ecdsa(format) => Keys::Public(
-                material.keys(&said.key, |form, text| PublicKey::ecdsa(*format, &keys::bytes(form, usual, text)?)),
+            SignatureAlgorithm::Ecdsa(format) => Keys::Public(
+                material.keys(&spec.key, |form, text| PublicKey::ecdsa(*format, &keys::bytes(form, usual, text)?)),
                 if *format == EcdsaFormat::Raw { Shape::Exactly(64) } else { Shape::Der },
             ),
-            Verifier::Rsa(hash) => Keys::Public(
-                material.keys(&said.key, |form, text| PublicKey::rsa(*hash, &keys::bytes(form, usual, text)?)),
+            SignatureAlgorithm::Rsa(hash) => Keys::Public(
+                material.keys(&spec.key, |form, text| PublicKey::rsa(*hash, &keys::bytes(form, usual, text)?)),
                 Shape::Modulus,
             ),
-            Verifier::Certificate(hash, certificate) => {
+            SignatureAlgorithm::Certificate(hash, certificate) => {
                 Keys::Certificates(Box::new(Certificates::new(*hash, certificate, material)?))
             }
         };
         let context = Context { params: material.params, signature: Some(&field), key: None };
-        let templates = said.signed.iter().map(|signed| Template::new(signed, context, material.plan)).collect();
+        let templates = spec.signed.iter().map(|signed| Template::new(signed, context, material.plan)).collect();
         Ok(Self {
             keys,
             templates,
             digest_signed: false,
-            prefix: said.place.prefix.clone(),
-            encoding: said.place.encoding,
+            prefix: spec.location.prefix.clone(),
+            encoding: spec.location.encoding,
             field,
         })
     }

@@ -12,9 +12,9 @@ use crate::extract::field::Extracted;
 use crate::extract::field::Field;
 use crate::http::inbound::Inbound;
 use crate::profile;
-use crate::profile::Holder;
+use crate::profile::Carrier;
 use crate::profile::KeyForm;
-use crate::profile::Place;
+use crate::profile::Location;
 
 /// A secret that stands somewhere in the request.
 #[derive(Debug)]
@@ -28,16 +28,16 @@ pub struct Token {
 
 impl Token {
     /// `[auth.token]` with the source's secrets.
-    pub fn new(said: &profile::Token, material: &mut KeyMaterial<'_>) -> Self {
-        let field = Field::new(&said.from.place, material.plan);
-        let secrets = material.keys(&said.key, |_, text| Secret::new(text));
-        Self { field, prefix: said.from.prefix.clone(), basic: false, secrets }
+    pub fn new(spec: &profile::Token, material: &mut KeyMaterial<'_>) -> Self {
+        let field = Field::new(&spec.from.location, material.plan);
+        let secrets = material.keys(&spec.key, |_, text| Secret::new(text));
+        Self { field, prefix: spec.from.prefix.clone(), basic: false, secrets }
     }
 
     /// `[auth.basic]` (RFC 7617) with the source's secrets, each `user:password`.
     pub fn basic(key: &KeyForm, material: &mut KeyMaterial<'_>) -> Self {
-        let place = Place { holder: Holder::Header(vec![header::AUTHORIZATION]), item: None };
-        let field = Field::new(&place, material.plan);
+        let location = Location { carrier: Carrier::Header(vec![header::AUTHORIZATION]), item: None };
+        let field = Field::new(&location, material.plan);
         let secrets = material.keys(key, |_, text| {
             if text.contains(&b':') {
                 Secret::new(text)

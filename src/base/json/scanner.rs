@@ -374,7 +374,7 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said_with_its_place() {
-        for (text, told) in [
+        for (text, expected) in [
             ("", "at byte 1 (line 1, column 1), where the body ends: expected a value"),
             ("{\n  \"a\": 1\n  \"b\": 2}", "at byte 14 (line 3, column 3): expected a comma or a closing brace"),
             ("[1", "at byte 3 (line 1, column 3), where the body ends: expected a comma or a closing bracket"),
@@ -384,7 +384,7 @@ mod tests {
             ("\"\\x\"", "at byte 3 (line 1, column 3): expected one of \"\\/bfnrtu behind a backslash"),
             ("{} {}", "at byte 4 (line 1, column 4): expected nothing more"),
         ] {
-            assert_eq!(skipped(text.as_bytes()).map_err(|malformed| malformed.to_string()), Err(told.to_owned()));
+            assert_eq!(skipped(text.as_bytes()).map_err(|malformed| malformed.to_string()), Err(expected.to_owned()));
         }
     }
 }

@@ -276,13 +276,13 @@ async fn replay(Replay { events, many }: &Replay) -> Result<(), String> {
 /// Has something done to all events that a filter means, part by part; how many those were.
 async fn follow(client: &Client, verb: &str, filter: &Filter) -> Result<u64, String> {
     let filter = filter.members();
-    let mut asked = if filter == json!({}) { json!({ "all": true }) } else { filter };
+    let mut request = if filter == json!({}) { json!({ "all": true }) } else { filter };
     let mut events = 0;
     loop {
         let path = format!("/api/v1/events/{verb}");
-        let done = client.post(&path, &asked).await.map_err(|message| stopped(&message, events, verb))?;
+        let done = client.post(&path, &request).await.map_err(|message| stopped(&message, events, verb))?;
         events += events_of(&done);
-        match (next(&done), &mut asked) {
+        match (next(&done), &mut request) {
             (Some(cursor), Value::Object(members)) => drop(members.insert("cursor".to_owned(), Value::from(cursor))),
             _ => return Ok(events),
         }

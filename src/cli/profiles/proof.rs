@@ -7,12 +7,12 @@ use crate::profile::Hash;
 use crate::profile::Jwt;
 use crate::profile::KeyEncoding;
 use crate::profile::KeyForm;
+use crate::profile::Location;
 use crate::profile::Member;
-use crate::profile::Place;
 use crate::profile::Profile;
 use crate::profile::Scheme;
 use crate::profile::Signature;
-use crate::profile::Verifier;
+use crate::profile::SignatureAlgorithm;
 
 /// Which schemes there are, what each proves, and which secrets they take; line by line.
 pub(super) fn proof(profile: &Profile) -> Vec<(&'static str, String)> {
@@ -45,12 +45,12 @@ pub(super) fn proof(profile: &Profile) -> Vec<(&'static str, String)> {
 
 fn scheme(profile: &Profile, member: &Member) -> String {
     let proof = match &member.scheme {
-        Scheme::Signature(said) => signature(&member.scheme, said),
+        Scheme::Signature(spec) => signature(&member.scheme, spec),
         Scheme::Token(token) => {
-            format!("the secret itself in {}{}", token.from.place, behind(&token.from.prefix))
+            format!("the secret itself in {}{}", token.from.location, behind(&token.from.prefix))
         }
         Scheme::Basic(_) => "user and password in Authorization (HTTP Basic)".to_owned(),
-        Scheme::Jwt(said) => jwt(profile, said),
+        Scheme::Jwt(spec) => jwt(profile, spec),
     };
     let optional = if member.optional { ", where the source has a secret for it" } else { "" };
     let when = match member.when.as_slice() {
@@ -64,22 +64,22 @@ fn scheme(profile: &Profile, member: &Member) -> String {
     format!("{proof}{optional}{when}{check}")
 }
 
-fn signature(scheme: &Scheme, said: &Signature) -> String {
-    let signed: Vec<_> = said.signed.iter().map(ToString::to_string).collect();
+fn signature(scheme: &Scheme, spec: &Signature) -> String {
+    let signed: Vec<_> = spec.signed.iter().map(ToString::to_string).collect();
     format!(
         "{} over {}; in {}, {}{}",
         scheme.title(),
         signed.join(" or "),
-        list(&said.place.place),
-        said.place.encoding.title(),
-        behind(&said.place.prefix)
+        list(&spec.location.location),
+        spec.location.encoding.title(),
+        behind(&spec.location.prefix)
     )
 }
 
 /// A place, with the form of the list where it is in one.
-fn list(place: &Place) -> String {
-    let Some(item) = &place.item else { return place.to_string() };
-    let whole = Place { holder: place.holder.clone(), item: None };
+fn list(location: &Location) -> String {
+    let Some(item) = &location.item else { return location.to_string() };
+    let whole = Location { carrier: location.carrier.clone(), item: None };
     let separator = if item.separator == ' ' { "blanks".to_owned() } else { format!("{:?}", item.separator) };
     format!("{whole} as {}{}… in a list between {separator}, of which any may match", item.key, item.assign)
 }
@@ -88,26 +88,26 @@ fn behind(prefix: &str) -> String {
     if prefix.is_empty() { String::new() } else { format!(" behind {prefix:?}") }
 }
 
-fn jwt(profile: &Profile, said: &Jwt) -> String {
-    let from = said.from.as_ref().map_or_else(
+fn jwt(profile: &Profile, spec: &Jwt) -> String {
+    let from = spec.from.as_ref().map_or_else(
         || "as bearer token in Authorization".to_owned(),
-        |from| format!("in {}{}", from.place, behind(&from.prefix)),
+        |from| format!("in {}{}", from.location, behind(&from.prefix)),
     );
-    let mut out = format!("a JWT signed with {}, {from}", said.algorithm.title());
-    for (name, texts) in [("issuer", &said.issuer), ("audience", &said.audience)] {
+    let mut out = format!("a JWT signed with {}, {from}", spec.algorithm.title());
+    for (name, texts) in [("issuer", &spec.issuer), ("audience", &spec.audience)] {
         let usual = profile.params.contains_key(name).then(|| format!("{{{name}}}"));
         let texts = if texts.is_empty() { usual.into_iter().collect() } else { texts.clone() };
         if !texts.is_empty() {
             out.push_str(&format!("; {name} {}", texts.join(" or ")));
         }
     }
-    for (name, value) in &said.claims {
+    for (name, value) in &spec.claims {
         out.push_str(&format!("; {name} {value}"));
     }
-    if let Some(age) = said.max_age {
+    if let Some(age) = spec.max_age {
         out.push_str(&format!("; at most {} old", duration(age)));
     }
-    match &said.body {
+    match &spec.body {
         Some(body) => out.push_str(&format!("; its claim {} is the SHA-256 of the body", body.claim)),
         None => out.push_str("; it does not cover the body"),
     }
@@ -117,19 +117,22 @@ fn jwt(profile: &Profile, said: &Jwt) -> String {
 fn key(profile: &Profile, scheme: &Scheme) -> String {
     let Some(key) = scheme.key(profile.fetches_keys()) else {
         return match scheme {
-            Scheme::Signature(signature) => match &signature.verifier {
-                Verifier::Certificate(_, said) => {
-                    let path = said.path.as_deref().map(|path| format!(", with the path {path}")).unwrap_or_default();
-                    let subject = match said.subject.join(" ") {
+            Scheme::Signature(signature) => match &signature.algorithm {
+                SignatureAlgorithm::Certificate(_, spec) => {
+                    let path = spec.path.as_deref().map(|path| format!(", with the path {path}")).unwrap_or_default();
+                    let subject = match spec.subject.join(" ") {
                         names if names.is_empty() => names,
                         names => format!("; it is of {names}"),
                     };
                     format!(
                         "none to set: the certificate is fetched from the address in {}, on the hosts {}{path}{subject}",
-                        said.from, said.hosts
+                        spec.from, spec.hosts
                     )
                 }
-                Verifier::Hmac(_) | Verifier::Ed25519 | Verifier::Ecdsa(_) | Verifier::Rsa(_) => String::new(),
+                SignatureAlgorithm::Hmac(_)
+                | SignatureAlgorithm::Ed25519
+                | SignatureAlgorithm::Ecdsa(_)
+                | SignatureAlgorithm::Rsa(_) => String::new(),
             },
             Scheme::Jwt(_) => "none to set: the issuer's keys are fetched from params.jwks_url".to_owned(),
             Scheme::Token(_) | Scheme::Basic(_) => String::new(),
@@ -142,10 +145,12 @@ fn key(profile: &Profile, scheme: &Scheme) -> String {
 /// How the text of a secret is read.
 fn form(scheme: &Scheme, key: &KeyForm) -> String {
     let usual = match scheme {
-        Scheme::Signature(signature) => match signature.verifier {
-            Verifier::Hmac(_) => KeyEncoding::Text,
-            Verifier::Ed25519 => KeyEncoding::Hex,
-            Verifier::Ecdsa(_) | Verifier::Rsa(_) | Verifier::Certificate(..) => KeyEncoding::Spki,
+        Scheme::Signature(signature) => match signature.algorithm {
+            SignatureAlgorithm::Hmac(_) => KeyEncoding::Text,
+            SignatureAlgorithm::Ed25519 => KeyEncoding::Hex,
+            SignatureAlgorithm::Ecdsa(_) | SignatureAlgorithm::Rsa(_) | SignatureAlgorithm::Certificate(..) => {
+                KeyEncoding::Spki
+            }
         },
         Scheme::Token(_) => KeyEncoding::Text,
         Scheme::Basic(_) => return "the user, a colon and the password".to_owned(),

@@ -13,10 +13,10 @@ const WIDTH: usize = 100;
 pub(super) fn source(name: &str, profile: &Profile) -> String {
     let mut out = format!("[sources.{name}]\nprofile = \"{name}\"\npath    = \"/webhooks/{name}\"\n");
     out.push_str(&secrets(name, profile));
-    for (param, said) in &profile.params {
-        let comment = if said.default.is_some() { "# " } else { "" };
-        let value = quoted(said.default.as_deref().unwrap_or("…"));
-        out.push_str(&format!("{comment}params.{param} = {value}   # {}\n", line(&said.about)));
+    for (param, spec) in &profile.params {
+        let comment = if spec.default.is_some() { "# " } else { "" };
+        let value = quoted(spec.default.as_deref().unwrap_or("…"));
+        out.push_str(&format!("{comment}params.{param} = {value}   # {}\n", line(&spec.about)));
     }
     out.push_str(&allow(profile));
     if let Some(largest) = profile.largest_body() {

@@ -34,7 +34,7 @@ pub(super) fn explain(profile: &Profile) -> String {
     lines.push(("event id", event_id(profile)));
     lines.extend(profile.event.kind.iter().map(|kind| ("event type", format!("{kind}; {}", covered(profile, kind)))));
     lines.extend(profile.event.nonce.iter().map(|nonce| ("nonce", format!("{nonce}, which may come once"))));
-    lines.extend(profile.handshakes.iter().map(|said| ("handshake", handshake(said))));
+    lines.extend(profile.handshakes.iter().map(|spec| ("handshake", handshake(spec))));
     lines.extend(answers(profile).into_iter().map(|answer| ("answers", answer)));
     lines.extend(limits(profile).into_iter().map(|limit| ("limits", limit)));
     lines.extend(facts(profile));
@@ -129,31 +129,31 @@ fn covered(profile: &Profile, reference: &Reference) -> String {
     format!("signed where {} decides", titles.join(" or "))
 }
 
-fn handshake(said: &Handshake) -> String {
-    let about = said.about.as_ref().map(|about| format!("{about} ")).unwrap_or_default();
-    let proven = if said.is_signed() { "verified " } else { "" };
-    let when = match said.when.as_slice() {
+fn handshake(spec: &Handshake) -> String {
+    let about = spec.about.as_ref().map(|about| format!("{about} ")).unwrap_or_default();
+    let proven = if spec.is_signed() { "verified " } else { "" };
+    let when = match spec.when.as_slice() {
         [] => String::new(),
         when => format!(" in which {}", conditions(when)),
     };
-    let check = match said.check.as_slice() {
+    let check = match spec.check.as_slice() {
         [] => String::new(),
         check => format!(", if {},", conditions(check)),
     };
-    let visit = said
+    let visit = spec
         .visit
         .as_ref()
         .map(|visit| format!(" after the address in {} was asked (on the hosts {})", visit.from, visit.hosts))
         .unwrap_or_default();
-    format!("{about}Any {proven}{}{when}{check} is answered with {}{visit}.", said.method.method(), reply(&said.reply))
+    format!("{about}Any {proven}{}{when}{check} is answered with {}{visit}.", spec.method.method(), reply(&spec.reply))
 }
 
-fn reply(said: &Reply) -> String {
-    let mut out = said.status.map_or(200, Status::code).to_string();
-    if let Some(text) = &said.text {
+fn reply(spec: &Reply) -> String {
+    let mut out = spec.status.map_or(200, Status::code).to_string();
+    if let Some(text) = &spec.text {
         out.push_str(&format!(" and the text {text}"));
     }
-    if let Some(json) = &said.json {
+    if let Some(json) = &spec.json {
         let members = json.iter().map(|(name, value)| match value {
             Json::Text(text) => format!("{name:?}: \"{text}\""),
             Json::Number(number) => format!("{name:?}: {number}"),
@@ -161,7 +161,7 @@ fn reply(said: &Reply) -> String {
         });
         out.push_str(&format!(" and {{ {} }}", members.collect::<Vec<_>>().join(", ")));
     }
-    for (name, value) in &said.headers {
+    for (name, value) in &spec.headers {
         out.push_str(&format!(" and {name}: {value}"));
     }
     out
@@ -175,12 +175,12 @@ fn answers(profile: &Profile) -> Vec<String> {
         AnswerBody::Text(text) if text.is_empty() => " without a body".to_owned(),
         AnswerBody::Text(text) | AnswerBody::Json(text) => format!(" and {text}"),
     };
-    for (status, said, usual, what) in [
+    for (status, spec, usual, what) in [
         (accepted.status.map(Status::code), &accepted.body, 200, "for an event that is taken"),
         (refused.status.map(Status::code), &refused.body, 401, "for a request that is not authentic"),
     ] {
-        if status.is_some() || said.is_some() {
-            let body = said.as_ref().map(body).unwrap_or_default();
+        if status.is_some() || spec.is_some() {
+            let body = spec.as_ref().map(body).unwrap_or_default();
             lines.push(format!("{}{body} {what}", status.unwrap_or(usual)));
         }
     }

@@ -51,14 +51,14 @@ enum Command {
 }
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
-    let asked = async {
+    let request = async {
         match &arguments.command {
             Command::Check { path } => check(path),
             Command::Backup { folder, gateway } => backup(folder, gateway).await,
             Command::Recover { file, gateway } => recover(file, gateway).await,
         }
     };
-    match runtime().map(|runtime| runtime.block_on(asked)) {
+    match runtime().map(|runtime| runtime.block_on(request)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(message)) => {
             complain(&message);
@@ -94,31 +94,31 @@ async fn backup(folder: &Path, gateway: &Gateway) -> Result<(), String> {
 async fn recover(file: &Path, gateway: &Gateway) -> Result<(), String> {
     let name = file.file_name().and_then(|name| name.to_str()).ok_or("write the name of the damaged file")?;
     let client = Client::of(gateway)?;
-    let mut asked = json!({ "file": name });
+    let mut request = json!({ "file": name });
     let mut totals = [("imported", 0), ("present", 0), ("record_lost", 0), ("lost", 0)];
     loop {
-        let done = match client.post("/api/v1/store/recover", &asked).await {
+        let done = match client.post("/api/v1/store/recover", &request).await {
             Ok(done) => done,
             Err(message) if totals.iter().all(|(_, total)| *total == 0) => return Err(message),
             Err(message) => {
-                return Err(format!("{message}\nbefore that: {}\nthe same command goes on", told(&totals)));
+                return Err(format!("{message}\nbefore that: {}\nthe same command goes on", summary(&totals)));
             }
         };
         for (name, total) in &mut totals {
             *total += done.get(*name).and_then(Value::as_u64).unwrap_or_default();
         }
-        match (done.get("next").and_then(Value::as_str), &mut asked) {
+        match (done.get("next").and_then(Value::as_str), &mut request) {
             (Some(next), Value::Object(members)) => drop(members.insert("cursor".to_owned(), Value::from(next))),
             _ => break,
         }
     }
-    say(&told(&totals));
+    say(&summary(&totals));
     say(&format_args!("all of it is done; the file is kept as {}", name.replacen(".damaged-", ".recovered-", 1)));
     Ok(())
 }
 
 /// How many messages came to what.
-fn told(totals: &[(&str, u64)]) -> String {
+fn summary(totals: &[(&str, u64)]) -> String {
     let words = |name: &str| match name {
         "imported" => "imported",
         "present" => "there already",

@@ -50,9 +50,9 @@ pub(super) fn read(bytes: &[u8]) -> Result<Capture, String> {
 /// A request that says itself what its parts are.
 fn understood(request: &Object<'_>, around: Option<String>) -> Result<Capture, String> {
     let method = text_of(request, &["method", "httpMethod", "http_method"]).or_else(|| lambda(request));
-    let there = |name: &&str| request.get(*name).filter(|said| said.get() != "null").copied();
+    let there = |name: &&str| request.get(*name).filter(|value| value.get() != "null").copied();
     let headers = match HEADERS.iter().find_map(there) {
-        Some(said) => headers(said)?,
+        Some(value) => headers(value)?,
         None => spread(request).ok_or(EXPECTED)?,
     };
     let (body, note) = body(request)?;
@@ -162,7 +162,7 @@ fn url(request: &Object<'_>) -> Option<String> {
 /// The query of a Lambda event, from its parameters in their order. A load balancer gives them as they were sent; an API
 /// gateway has decoded them.
 fn parameters(request: &Object<'_>) -> Option<String> {
-    let Members(said) = from(
+    let Members(value) = from(
         get(request, &["multiValueQueryStringParameters", "queryStringParameters"]).filter(|it| it.get() != "null")?,
     )?;
     let context = get(request, &["requestContext"]).and_then(object).unwrap_or_default();
@@ -171,7 +171,7 @@ fn parameters(request: &Object<'_>) -> Option<String> {
         false => form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20"),
     };
     let mut pairs = Vec::new();
-    for (name, values) in said {
+    for (name, values) in value {
         let values = from::<Vec<String>>(values).or_else(|| Some(vec![from(values)?]))?;
         pairs.extend(values.iter().map(|value| format!("{}={}", written(&name), written(value))));
     }
@@ -194,7 +194,7 @@ fn spread(request: &Object<'_>) -> Option<HeaderMap> {
 }
 
 /// Headers as an object of texts or lists, as pairs, or as objects of `name` and `value`.
-fn headers(said: &RawValue) -> Result<HeaderMap, String> {
+fn headers(value: &RawValue) -> Result<HeaderMap, String> {
     #[derive(Deserialize)]
     #[serde(untagged)]
     enum Header {
@@ -214,7 +214,7 @@ fn headers(said: &RawValue) -> Result<HeaderMap, String> {
         List(Vec<Header>),
         Map(HashMap<String, Values>),
     }
-    let headers: Headers = from(said).ok_or(
+    let headers: Headers = from(value).ok_or(
         "has headers that are neither an object such as { \"x-signature\": \"…\" } nor a list of names and values",
     )?;
     let mut map = HeaderMap::new();
@@ -254,19 +254,19 @@ fn body(request: &Object<'_>) -> Result<(Vec<u8>, Option<String>), String> {
         return Ok((decoded(&text)?, None));
     }
     let posted = get(request, &["postData"]).and_then(object).unwrap_or_default();
-    let said = get(request, &BODIES).or_else(|| get(&posted, &["text"]));
+    let value = get(request, &BODIES).or_else(|| get(&posted, &["text"]));
     let encoded = get(request, &["isBase64Encoded"]).is_some_and(|yes| yes.get() == "true")
         || text_of(&posted, &["encoding"]).is_some_and(|encoding| encoding == "base64");
-    let Some(said) = said.filter(|said| said.get() != "null") else {
+    let Some(value) = value.filter(|value| value.get() != "null") else {
         return Ok((Vec::new(), Some("the capture has no body".to_owned())));
     };
-    match from::<String>(said) {
+    match from::<String>(value) {
         Some(text) if encoded => Ok((decoded(&text)?, None)),
         Some(text) => Ok((text.into_bytes(), None)),
         None => {
             let note =
                 "the body stands in the capture as a JSON value and not as text: how its bytes were written is lost";
-            Ok((said.get().as_bytes().to_vec(), Some(note.to_owned())))
+            Ok((value.get().as_bytes().to_vec(), Some(note.to_owned())))
         }
     }
 }

@@ -8,8 +8,8 @@ use super::add;
 /// Reads the text of the page; `None` when it is none.
 pub(super) fn read(bytes: &[u8]) -> Option<Result<Capture, String>> {
     let text = std::str::from_utf8(bytes).ok()?;
-    let said = |name: &str| text.lines().find_map(|line| Some(line.trim().strip_prefix(name)?.trim()));
-    let (url, method) = (said("Request URL:")?, said("Request method:")?);
+    let field = |name: &str| text.lines().find_map(|line| Some(line.trim().strip_prefix(name)?.trim()));
+    let (url, method) = (field("Request URL:")?, field("Request method:")?);
     let body = text.find("\n{").or_else(|| text.find("\n["));
     let (head, body) = text.split_at(body.map_or(text.len(), |at| at + 1));
     Some(delivery(url, method, head, body.trim_end()))

@@ -12,10 +12,10 @@ const URL: &str = "url";
 
 /// The same request with every spelling of the address.
 pub(super) fn spelled(case: &Case) -> Vec<Hypothesis> {
-    let Some(said) = case.params.get(URL) else { return Vec::new() };
-    let mut seen = vec![said.clone()];
+    let Some(spec) = case.params.get(URL) else { return Vec::new() };
+    let mut seen = vec![spec.clone()];
     let mut all = Vec::new();
-    for base in std::iter::once(said.clone()).chain(captured(case)) {
+    for base in std::iter::once(spec.clone()).chain(captured(case)) {
         for url in spellings(&base, case.target.query()) {
             if seen.contains(&url) {
                 continue;
@@ -25,7 +25,7 @@ pub(super) fn spelled(case: &Case) -> Vec<Hypothesis> {
                 "the address that was signed is {}, and the parameter url is {}. Set it as it is registered with the provider; \
                  behind a proxy the gateway sees another one.",
                 shown(&url),
-                shown(said)
+                shown(spec)
             );
             let mut case = case.clone();
             case.params.insert(URL.to_owned(), url);

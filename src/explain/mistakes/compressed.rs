@@ -22,15 +22,15 @@ pub(super) fn hypothesis(case: &Case) -> Vec<Hypothesis> {
 
 /// The other bytes of the compressed body signed, where the profile says which are.
 fn signed_otherwise(case: &Case) -> Vec<Hypothesis> {
-    let Some(said) = case.profile.content_encoding else { return Vec::new() };
-    let (which, other) = match said {
+    let Some(spec) = case.profile.content_encoding else { return Vec::new() };
+    let (which, other) = match spec {
         ContentEncoding::SignedPlain => ("as sent", ContentEncoding::SignedAsSent),
         ContentEncoding::SignedAsSent => ("before its compression", ContentEncoding::SignedPlain),
     };
     let description = format!(
         "the signature is right over the body {which}, and the profile says content_encoding = \"{}\". Write \
          content_encoding = \"{}\".",
-        said.name(),
+        spec.name(),
         other.name()
     );
     let mut case = case.clone();

@@ -14,7 +14,7 @@ use crate::verify::identity::Unidentified;
 
 /// What the refusal means, where trying would tell nothing more.
 #[expect(clippy::wildcard_enum_match_arm, reason = "what has no words of its own says what it is")]
-pub(super) fn told(case: &Case, refusal: &Refusal) -> String {
+pub(super) fn describe(case: &Case, refusal: &Refusal) -> String {
     match refusal {
         Refusal::Unauthenticated(failure) => token(case, failure),
         Refusal::Unreadable(Unreadable::HeaderRepeated) => {
@@ -146,9 +146,9 @@ fn claims(case: &Case) -> Option<(serde_json::Value, serde_json::Value)> {
     let text = case.headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let bearer = text.and_then(|text| token::bare(text, None));
     let named = case.profile.schemes().find_map(|scheme| match scheme {
-        Scheme::Jwt(said) => {
-            let from = said.from.as_ref()?;
-            let crate::profile::Holder::Header(names) = &from.place.holder else { return None };
+        Scheme::Jwt(spec) => {
+            let from = spec.from.as_ref()?;
+            let crate::profile::Carrier::Header(names) = &from.location.carrier else { return None };
             let value = names.iter().find_map(|name| case.headers.get(name))?.to_str().ok()?;
             token::bare(value, Some(&from.prefix))
         }
@@ -159,22 +159,22 @@ fn claims(case: &Case) -> Option<(serde_json::Value, serde_json::Value)> {
 
 /// What the profile takes as issuer or audience.
 fn expected(case: &Case, name: &str) -> String {
-    let said = case.profile.schemes().find_map(|scheme| match scheme {
-        Scheme::Jwt(said) => {
-            let texts = if name == "issuer" { &said.issuer } else { &said.audience };
+    let spec = case.profile.schemes().find_map(|scheme| match scheme {
+        Scheme::Jwt(spec) => {
+            let texts = if name == "issuer" { &spec.issuer } else { &spec.audience };
             let texts: Vec<_> = texts.iter().map(|text| params::fill(text, &case.params)).collect();
             (!texts.is_empty()).then(|| texts.join(" or "))
         }
         Scheme::Signature(_) | Scheme::Token(_) | Scheme::Basic(_) => None,
     });
-    said.unwrap_or_else(|| params::param(&case.params, name).to_owned())
+    spec.unwrap_or_else(|| params::param(&case.params, name).to_owned())
 }
 
 fn algorithms(case: &Case) -> String {
     let titles: Vec<_> = case
         .profile
         .schemes()
-        .filter_map(|scheme| if let Scheme::Jwt(said) = scheme { Some(said.algorithm.title()) } else { None })
+        .filter_map(|scheme| if let Scheme::Jwt(spec) = scheme { Some(spec.algorithm.title()) } else { None })
         .collect();
     titles.join(" or ")
 }

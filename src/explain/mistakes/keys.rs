@@ -9,7 +9,7 @@ use crate::explain::Case;
 use crate::profile::KeyEncoding;
 use crate::profile::KeyForm;
 use crate::profile::Scheme;
-use crate::profile::Verifier;
+use crate::profile::SignatureAlgorithm;
 
 /// What secrets of webhooks begin with.
 const PREFIXES: [&str; 5] = ["whsec_", "v1,whsec_", "whsk_", "whpk_", "sk_"];
@@ -104,7 +104,7 @@ fn forms(case: &Case) -> Vec<Hypothesis> {
         let is = form.encoding.unwrap_or(KeyEncoding::Text);
         for encoding in [KeyEncoding::Text, KeyEncoding::Base64, KeyEncoding::Hex] {
             for prefix in [form.prefix.clone(), Vec::new(), vec!["whsec_".to_owned()]] {
-                let said = KeyForm { encoding: Some(encoding), prefix: prefix.clone(), ..form.clone() };
+                let spec = KeyForm { encoding: Some(encoding), prefix: prefix.clone(), ..form.clone() };
                 let same = encoding == is && prefix == form.prefix;
                 if same {
                     continue;
@@ -117,7 +117,7 @@ fn forms(case: &Case) -> Vec<Hypothesis> {
                     read(is),
                     without(&form.prefix),
                 );
-                all.push(Hypothesis::new(description, with_form(case, at, said)));
+                all.push(Hypothesis::new(description, with_form(case, at, spec)));
             }
         }
     }
@@ -152,8 +152,8 @@ fn padded(case: &Case) -> Vec<Hypothesis> {
 
 fn takes_bytes(scheme: &Scheme) -> bool {
     match scheme {
-        Scheme::Signature(said) => matches!(said.verifier, Verifier::Hmac(_)),
-        Scheme::Jwt(said) => said.algorithm.is_symmetric(),
+        Scheme::Signature(spec) => matches!(spec.algorithm, SignatureAlgorithm::Hmac(_)),
+        Scheme::Jwt(spec) => spec.algorithm.is_symmetric(),
         Scheme::Token(_) | Scheme::Basic(_) => false,
     }
 }
@@ -161,8 +161,8 @@ fn takes_bytes(scheme: &Scheme) -> bool {
 fn with_form(case: &Case, at: usize, form: KeyForm) -> Case {
     let mut case = case.clone();
     match case.profile.auth.members.get_mut(at).map(|member| &mut member.scheme) {
-        Some(Scheme::Signature(said)) => said.key = form,
-        Some(Scheme::Jwt(said)) => said.key = form,
+        Some(Scheme::Signature(spec)) => spec.key = form,
+        Some(Scheme::Jwt(spec)) => spec.key = form,
         Some(Scheme::Token(_) | Scheme::Basic(_)) | None => {}
     }
     case

@@ -6,7 +6,7 @@ mod body;
 mod compressed;
 mod form;
 mod keys;
-mod place;
+mod location;
 mod from_refusal;
 mod text;
 mod time;
@@ -17,7 +17,7 @@ use super::Case;
 use super::Taken;
 use crate::http::body::Unreadable;
 use crate::profile::Scheme;
-use crate::profile::Verifier;
+use crate::profile::SignatureAlgorithm;
 use crate::source::refusal::Refusal;
 use crate::verify::Failure;
 use crate::verify::KeySets;
@@ -74,7 +74,7 @@ pub(super) async fn cause(case: &Case, verifier: &RequestVerifier, refusal: &Ref
         }
     }
     let Some(failure) = doubtful(refusal) else {
-        return Cause { description: from_refusal::told(case, refusal), proven: false };
+        return Cause { description: from_refusal::describe(case, refusal), proven: false };
     };
     let mut tried = 0;
     for hypothesis in candidates(case, failure) {
@@ -98,7 +98,7 @@ pub(super) async fn cause(case: &Case, verifier: &RequestVerifier, refusal: &Ref
 }
 
 fn has_certificate(scheme: &Scheme) -> bool {
-    matches!(scheme, Scheme::Signature(said) if matches!(said.verifier, Verifier::Certificate(..)))
+    matches!(scheme, Scheme::Signature(spec) if matches!(spec.algorithm, SignatureAlgorithm::Certificate(..)))
 }
 
 /// The failures that one of the mistakes may be behind.
@@ -150,7 +150,7 @@ fn candidates<'c>(case: &'c Case, failure: &Failure) -> Box<dyn Iterator<Item = 
         failure,
         Failure::SignatureMissing | Failure::CredentialMissing | Failure::TokenMissing | Failure::SignatureMalformed
     );
-    let elsewhere = || lazily(case, place::elsewhere);
+    let elsewhere = || lazily(case, location::elsewhere);
     let first = elsewhere().take(if missing { usize::MAX } else { 0 });
     let last = elsewhere().take(if missing { 0 } else { usize::MAX });
     let bodies = case.covers_body().then(|| body::altered(case)).into_iter().flatten();
@@ -164,7 +164,7 @@ fn candidates<'c>(case: &'c Case, failure: &Failure) -> Box<dyn Iterator<Item = 
         .chain(bodies)
         .chain(lazily(case, time::scaled))
         .chain(last)
-        .chain(lazily(case, place::signs_otherwise))
+        .chain(lazily(case, location::signs_otherwise))
         .chain(orders);
     Box::new(all)
 }
@@ -189,8 +189,7 @@ async fn proves(case: &Case, verifier: &RequestVerifier, failure: &Failure) -> b
 
 /// Two mistakes at once: a secret that is read in another way, and a body that is written in another way.
 async fn combined(case: &Case, failure: &Failure, key_sets: &mut KeySets) -> Option<String> {
-    let hashed =
-        |scheme: &Scheme| matches!(scheme, Scheme::Signature(said) if matches!(said.verifier, Verifier::Hmac(_)));
+    let hashed = |scheme: &Scheme| matches!(scheme, Scheme::Signature(spec) if matches!(spec.algorithm, SignatureAlgorithm::Hmac(_)));
     let wrong = matches!(failure, Failure::SignatureMismatch);
     if !wrong || case.body.len() > MAX_COMBINED || !case.profile.schemes().any(hashed) {
         return None;

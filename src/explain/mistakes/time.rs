@@ -6,7 +6,7 @@ use super::Hypothesis;
 use crate::base::time::Format;
 use crate::base::time::Moment;
 use crate::explain::Case;
-use crate::profile::Holder;
+use crate::profile::Carrier;
 use crate::profile::Timestamp;
 
 const FORMATS: [Format; 5] =
@@ -19,9 +19,9 @@ const AHEAD: i64 = 366 * 86_400;
 
 /// The same request with its time read in another format, at that time.
 pub(super) fn units(case: &Case) -> Vec<Hypothesis> {
-    let Some((said, text)) = time(case) else { return Vec::new() };
+    let Some((spec, text)) = time(case) else { return Vec::new() };
     let plausible = |moment: &Moment| (EARLIEST..case.at.unix().saturating_add(AHEAD)).contains(&moment.unix());
-    if said.format.parse(&text).as_ref().is_some_and(plausible) {
+    if spec.format.parse(&text).as_ref().is_some_and(plausible) {
         return Vec::new();
     }
     let read = FORMATS.into_iter().filter_map(|format| Some((format, format.parse(&text).filter(plausible)?)));
@@ -30,10 +30,10 @@ pub(super) fn units(case: &Case) -> Vec<Hypothesis> {
             "the time is written in {}, and the profile reads {}. If the profile is yours, set format; if not, the sender has \
              to change.",
             format.describe(),
-            said.format.describe()
+            spec.format.describe()
         );
         let mut case = Case { at: moment, ..case.clone() };
-        case.profile.timestamp = Some(Timestamp { format, ..said.clone() });
+        case.profile.timestamp = Some(Timestamp { format, ..spec.clone() });
         Hypothesis::new(description, case)
     });
     hypothesis.collect()
@@ -41,8 +41,8 @@ pub(super) fn units(case: &Case) -> Vec<Hypothesis> {
 
 /// The same request with its time in other units, where the signature is over it.
 pub(super) fn scaled(case: &Case) -> Vec<Hypothesis> {
-    let Some((said, text)) = time(case) else { return Vec::new() };
-    let Holder::Header(names) = &said.from.holder else { return Vec::new() };
+    let Some((spec, text)) = time(case) else { return Vec::new() };
+    let Carrier::Header(names) = &spec.from.carrier else { return Vec::new() };
     let Some(name) = names.iter().find(|name| case.headers.contains_key(*name)) else { return Vec::new() };
     let moments = FORMATS.into_iter().filter_map(|format| format.parse(&text));
     let mut all = Vec::new();
@@ -61,7 +61,7 @@ pub(super) fn scaled(case: &Case) -> Vec<Hypothesis> {
             );
             let mut case = case.clone();
             case.headers.insert(name.clone(), value);
-            case.profile.timestamp = Some(Timestamp { format, ..said.clone() });
+            case.profile.timestamp = Some(Timestamp { format, ..spec.clone() });
             all.push(Hypothesis::new(description, case));
         }
     }
@@ -70,14 +70,14 @@ pub(super) fn scaled(case: &Case) -> Vec<Hypothesis> {
 
 /// What the profile says of the time, and the text that stands there.
 fn time(case: &Case) -> Option<(&Timestamp, String)> {
-    let said = case.profile.timestamp.as_ref()?;
+    let spec = case.profile.timestamp.as_ref()?;
     let mut plan = crate::extract::field::ExtractionPlan::default();
-    let field = crate::extract::field::Field::new(&said.from, &mut plan);
+    let field = crate::extract::field::Field::new(&spec.from, &mut plan);
     let inbound = case.inbound();
     let mut values = plan.read(&inbound);
-    if said.from.is_json() {
+    if spec.from.is_json() {
         plan.read_json(&inbound, &mut values, true).ok()?;
     }
     let text = field.text(&inbound, &values).ok().flatten()?;
-    (text.len() <= 64).then(|| (said, text.to_owned()))
+    (text.len() <= 64).then(|| (spec, text.to_owned()))
 }

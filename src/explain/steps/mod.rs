@@ -109,8 +109,8 @@ impl Walk<'_> {
         self.handshake_before().await?;
         let authenticator = &verifier.authenticator;
         let mut values = self.read(&authenticator.plan, authenticator.json_first)?;
-        for (said, condition) in profile.require.iter().zip(&authenticator.require) {
-            self.condition(said, condition, &values)?;
+        for (spec, condition) in profile.require.iter().zip(&authenticator.require) {
+            self.condition(spec, condition, &values)?;
         }
         let Ok(members) = authenticator.applying(inbound, &values) else {
             return self.fail(Kind::Compared, "no scheme of the profile applies to this request");
@@ -121,16 +121,16 @@ impl Walk<'_> {
         }
         let freshness = authenticator.freshness.as_ref().filter(|_| members.iter().any(|member| member.timed));
         let stamp = match (freshness, &profile.timestamp) {
-            (Some(freshness), Some(said)) => match freshness.read(inbound, &values) {
-                Ok(stamp) => self.time(said, stamp.text),
-                Err(failure) => return self.no_time(said, freshness.field(), &values, &failure),
+            (Some(freshness), Some(spec)) => match freshness.read(inbound, &values) {
+                Ok(stamp) => self.time(spec, stamp.text),
+                Err(failure) => return self.no_time(spec, freshness.field(), &values, &failure),
             },
             _ => None,
         };
         for member in members {
-            let said = profile.auth.members.get(member.position);
-            for (said, condition) in said.iter().flat_map(|said| &said.check).zip(&member.check) {
-                self.condition(said, condition, &values)?;
+            let spec = profile.auth.members.get(member.position);
+            for (spec, condition) in spec.iter().flat_map(|spec| &spec.check).zip(&member.check) {
+                self.condition(spec, condition, &values)?;
             }
             self.judge(member, &values, stamp.as_deref()).await?;
         }
@@ -214,7 +214,7 @@ impl Walk<'_> {
     /// Whether it is a handshake that need not be signed.
     async fn handshake_before(&mut self) -> Flow {
         let (case, inbound) = (self.case, self.inbound);
-        let unsigned: Vec<_> = case.profile.handshakes.iter().filter(|said| !said.is_signed()).collect();
+        let unsigned: Vec<_> = case.profile.handshakes.iter().filter(|spec| !spec.is_signed()).collect();
         match self.verifier.handshakes.before(inbound).await {
             Ok(None) => {
                 if !unsigned.is_empty() {
@@ -234,40 +234,40 @@ impl Walk<'_> {
     }
 
     /// Which statement about which handshake does not hold.
-    fn unanswered(&mut self, said: &[&Handshake], why: &dyn std::fmt::Display) -> Flow {
+    fn unanswered(&mut self, spec: &[&Handshake], why: &dyn std::fmt::Display) -> Flow {
         let mut plan = ExtractionPlan::default();
         plan.json_optional = true;
         let context = Context { params: &self.case.params, signature: None, key: None };
-        let rules: Vec<_> = said
+        let rules: Vec<_> = spec
             .iter()
-            .filter(|said| said.method.method() == self.case.method)
-            .map(|said| {
+            .filter(|spec| spec.method.method() == self.case.method)
+            .map(|spec| {
                 let mut all = |conditions: &[profile::Condition]| Condition::all(conditions, context, &mut plan);
-                (*said, all(&said.when), all(&said.check))
+                (*spec, all(&spec.when), all(&spec.check))
             })
             .collect();
         let mut values = plan.read(self.inbound);
         let _unreadable = plan.read_json(self.inbound, &mut values, false).is_err();
         let holds = |condition: &Condition| condition.holds(self.inbound, &values);
-        if let Some((said, _, check)) = rules.iter().find(|(_, when, _)| when.iter().all(holds)) {
+        if let Some((spec, _, check)) = rules.iter().find(|(_, when, _)| when.iter().all(holds)) {
             self.note(Kind::Found, "a handshake");
-            for (said, condition) in said.check.iter().zip(check) {
-                self.condition(said, condition, &values)?;
+            for (spec, condition) in spec.check.iter().zip(check) {
+                self.condition(spec, condition, &values)?;
             }
         }
         self.fail(Kind::Compared, why.to_string())
     }
 
-    fn condition(&mut self, said: &profile::Condition, condition: &Condition, values: &Extracted) -> Flow {
+    fn condition(&mut self, spec: &profile::Condition, condition: &Condition, values: &Extracted) -> Flow {
         if condition.holds(self.inbound, values) {
-            self.note(Kind::Compared, format!("{said}, as it has to be"));
+            self.note(Kind::Compared, format!("{spec}, as it has to be"));
             return CONTINUE;
         }
-        self.note(Kind::LookedFor, said.to_string());
+        self.note(Kind::LookedFor, spec.to_string());
         let text = condition.field().text(self.inbound, values);
         let found = match (text, condition.expected(self.inbound, values)) {
-            (Ok(None), _) => format!("nothing: {} is missing", said.place),
-            (Err(_), _) => format!("something else than one text in {}", said.place),
+            (Ok(None), _) => format!("nothing: {} is missing", spec.location),
+            (Err(_), _) => format!("something else than one text in {}", spec.location),
             (Ok(Some(found)), Some(expected)) => differing(found.as_bytes(), expected.as_bytes()),
             (Ok(Some(found)), None) => format!("a text of {} there", bytes(found.len())),
         };
@@ -277,7 +277,7 @@ impl Walk<'_> {
     /// From a genuine request to its event.
     async fn end(&mut self, values: &Extracted) -> Flow {
         let profile = &self.case.profile;
-        let signed: Vec<_> = profile.handshakes.iter().filter(|said| said.is_signed()).collect();
+        let signed: Vec<_> = profile.handshakes.iter().filter(|spec| spec.is_signed()).collect();
         match self.verifier.handshakes.after(self.inbound, values).await {
             Ok(None) if signed.is_empty() => {}
             Ok(None) => self.note(Kind::LookedFor, "a handshake that is signed; this is none"),

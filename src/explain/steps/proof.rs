@@ -24,21 +24,21 @@ impl Walk<'_> {
     /// Where a member's proof should be, and whether it is there.
     pub(super) fn proof(&mut self, member: &Member, several: bool, values: &Extracted) -> Flow {
         let profile = &self.case.profile;
-        let Some(said) = profile.auth.members.get(member.position) else { return CONTINUE };
+        let Some(spec) = profile.auth.members.get(member.position) else { return CONTINUE };
         let which = match profile.auth.combination {
             Combination::First if several => ", which decides about this request",
             Combination::All if several => ", of several that all have to hold",
             Combination::First | Combination::All => "",
         };
-        self.note(Kind::LookedFor, format!("{}{which}", proof(&said.scheme)));
+        self.note(Kind::LookedFor, format!("{}{which}", proof(&spec.scheme)));
         let there = member.scheme.field().is_there(self.inbound, values);
         if there { CONTINUE } else { self.fail(Kind::Found, "nothing: it is not there") }
     }
 
     /// The text of the time, where there is one.
-    pub(super) fn time(&mut self, said: &profile::Timestamp, text: Option<&str>) -> Option<String> {
-        self.note(Kind::LookedFor, format!("the time in {}, {}", said.from, said.format.describe()));
-        let found = match text.and_then(|text| Some((text, said.format.parse(text)?))) {
+    pub(super) fn time(&mut self, spec: &profile::Timestamp, text: Option<&str>) -> Option<String> {
+        self.note(Kind::LookedFor, format!("the time in {}, {}", spec.from, spec.format.describe()));
+        let found = match text.and_then(|text| Some((text, spec.format.parse(text)?))) {
             Some((text, moment)) => {
                 let age = self.case.at.seconds_since(moment);
                 let age = match age {
@@ -55,31 +55,31 @@ impl Walk<'_> {
 
     pub(super) fn no_time(
         &mut self,
-        said: &profile::Timestamp,
+        spec: &profile::Timestamp,
         field: &Field,
         values: &Extracted,
         failure: &Failure,
     ) -> Flow {
-        self.note(Kind::LookedFor, format!("the time in {}, {}", said.from, said.format.describe()));
+        self.note(Kind::LookedFor, format!("the time in {}, {}", spec.from, spec.format.describe()));
         let text = field.text(self.inbound, values).ok().flatten();
         let text = text.filter(|text| text.len() <= 64).map(|text| format!(": {text:?}")).unwrap_or_default();
         self.fail(Kind::Found, format!("{failure}{text}"))
     }
 
     pub(super) async fn judge(&mut self, member: &Member, values: &Extracted, time: Option<&str>) -> Flow {
-        let Some(said) = self.case.profile.auth.members.get(member.position) else { return CONTINUE };
-        match (&member.scheme, &said.scheme) {
-            (Scheme::Signature(ready), profile::Scheme::Signature(said)) => {
+        let Some(spec) = self.case.profile.auth.members.get(member.position) else { return CONTINUE };
+        match (&member.scheme, &spec.scheme) {
+            (Scheme::Signature(ready), profile::Scheme::Signature(spec)) => {
                 let texts = ready.field().texts(self.inbound, values).ok().flatten().into_iter().flatten();
-                let prefix = said.place.prefix.clone();
+                let prefix = spec.location.prefix.clone();
                 let texts: Vec<_> = texts.map(|text| cut(text, &prefix)).collect();
                 let found = if texts.is_empty() { "no such entry".to_owned() } else { texts.join(", ") };
                 self.note(Kind::Found, found);
                 let verified = ready.verify(self.inbound, values, time, self.case.at).await;
-                for (filled, said) in ready.signed(self.inbound, values, time).zip(&said.signed) {
+                for (filled, spec) in ready.signed(self.inbound, values, time).zip(&spec.signed) {
                     let Ok(filled) = filled else { continue };
-                    let how = self.signed_how(said, verified.is_ok());
-                    self.note(Kind::Signed, format!("{}{how}", signed(said, &filled)));
+                    let how = self.signed_how(spec, verified.is_ok());
+                    self.note(Kind::Signed, format!("{}{how}", signed(spec, &filled)));
                     for (at, digest) in ready.computed(&filled) {
                         let digest = cut(&digest, &prefix);
                         self.note(Kind::Computed, format!("{digest} with {}", secret(at)));
@@ -99,10 +99,10 @@ impl Walk<'_> {
                     Err(failure) => self.fail(Kind::Compared, failure.to_string()),
                 }
             }
-            (Scheme::Jwt(ready), profile::Scheme::Jwt(said)) => {
+            (Scheme::Jwt(ready), profile::Scheme::Jwt(spec)) => {
                 let text = ready.field().text(self.inbound, values).ok().flatten();
-                let prefix = said.from.as_ref().map(|from| from.prefix.as_str());
-                let found = text.map_or_else(Vec::new, |text| token::described(text, prefix, said, self.case));
+                let prefix = spec.from.as_ref().map(|from| from.prefix.as_str());
+                let found = text.map_or_else(Vec::new, |text| token::described(text, prefix, spec, self.case));
                 found.into_iter().for_each(|found| self.note(Kind::Found, found));
                 match ready.verify(self.inbound, values, self.case.at).await {
                     Ok(proven) => self.equal(proven.secret),
@@ -120,8 +120,8 @@ impl Walk<'_> {
     }
 
     /// Which bytes of a compressed body those were that were signed, behind what says how many they are.
-    fn signed_how(&self, said: &profile::Template, right: bool) -> &'static str {
-        let body = said.walk().any(|piece| *piece == profile::Piece::Body) && self.inbound.is_compressed();
+    fn signed_how(&self, spec: &profile::Template, right: bool) -> &'static str {
+        let body = spec.walk().any(|piece| *piece == profile::Piece::Body) && self.inbound.is_compressed();
         match (body, self.inbound.signed_as(), right) {
             (false, ..) => "",
             (true, ContentEncoding::SignedPlain, true) => {

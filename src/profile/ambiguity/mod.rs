@@ -10,21 +10,21 @@ mod reader;
 
 use reader::Reader;
 
+use super::Carrier;
 use super::Combination;
 use super::Condition;
 use super::ConfigPath;
 use super::Finding;
 use super::Function;
-use super::Holder;
+use super::Location;
 use super::Member;
 use super::Piece;
-use super::Place;
 use super::Profile;
 use super::Reference;
 use super::Scheme;
 use super::Signature;
+use super::SignatureAlgorithm;
 use super::Template;
-use super::Verifier;
 
 /// What whoever knows better has to write.
 const SAY: &str = "write ambiguous = \"why that does no harm\" under the scheme";
@@ -86,7 +86,7 @@ fn shared(profile: &Profile, at: usize) -> Option<String> {
     let own = signature(member)?;
     before.iter().chain(after).find_map(|other| {
         let theirs = signature(other)?;
-        if !same_key(&own.verifier, &theirs.verifier) {
+        if !same_key(&own.algorithm, &theirs.algorithm) {
             return None;
         }
         let dispute = dispute(profile, &[member, other], renamed(profile, &own.signed, &theirs.signed))?;
@@ -99,12 +99,13 @@ fn signature(member: &Member) -> Option<&Signature> {
 }
 
 /// Whether one key may be good for both.
-fn same_key(one: &Verifier, other: &Verifier) -> bool {
+fn same_key(one: &SignatureAlgorithm, other: &SignatureAlgorithm) -> bool {
     match (one, other) {
-        (Verifier::Hmac(one), Verifier::Hmac(other))
-        | (Verifier::Rsa(one), Verifier::Rsa(other))
-        | (Verifier::Certificate(one, _), Verifier::Certificate(other, _)) => one == other,
-        (Verifier::Ed25519, Verifier::Ed25519) | (Verifier::Ecdsa(_), Verifier::Ecdsa(_)) => true,
+        (SignatureAlgorithm::Hmac(one), SignatureAlgorithm::Hmac(other))
+        | (SignatureAlgorithm::Rsa(one), SignatureAlgorithm::Rsa(other))
+        | (SignatureAlgorithm::Certificate(one, _), SignatureAlgorithm::Certificate(other, _)) => one == other,
+        (SignatureAlgorithm::Ed25519, SignatureAlgorithm::Ed25519)
+        | (SignatureAlgorithm::Ecdsa(_), SignatureAlgorithm::Ecdsa(_)) => true,
         _ => false,
     }
 }
@@ -114,17 +115,19 @@ fn same_key(one: &Verifier, other: &Verifier) -> bool {
 fn renamed(profile: &Profile, own: &[Template], theirs: &[Template]) -> Vec<(Piece, Piece)> {
     let pieces = |templates: &[Template]| templates.iter().flat_map(Template::pieces).cloned().collect::<Vec<_>>();
     let (own, theirs) = (pieces(own), pieces(theirs));
-    let header = |piece: &Piece| piece.place().is_some_and(|place| matches!(place.holder, Holder::Header(_)));
+    let header =
+        |piece: &Piece| piece.location().is_some_and(|location| matches!(location.carrier, Carrier::Header(_)));
     let pairs = theirs.iter().zip(&own).filter(|(one, other)| one != other);
     let pairs: Vec<_> = pairs.map(|(one, other)| (one.clone(), other.clone())).collect();
     let event = &profile.event;
-    let mut told: Vec<_> = std::iter::once(&event.id).chain(&event.kind).flat_map(Reference::places).collect();
-    told.extend(&event.nonce);
-    let tells = |by: &Place, piece: &Piece| match (&by.holder, piece.place().map(|place| &place.holder)) {
-        (Holder::Header(names), Some(Holder::Header(of))) => of.iter().any(|name| names.contains(name)),
+    let mut identifying: Vec<_> =
+        std::iter::once(&event.id).chain(&event.kind).flat_map(Reference::locations).collect();
+    identifying.extend(&event.nonce);
+    let tells = |by: &Location, piece: &Piece| match (&by.carrier, piece.location().map(|location| &location.carrier)) {
+        (Carrier::Header(names), Some(Carrier::Header(of))) => of.iter().any(|name| names.contains(name)),
         _ => false,
     };
-    let alike = |one: &Piece, other: &Piece| told.iter().all(|by| tells(by, one) == tells(by, other));
+    let alike = |one: &Piece, other: &Piece| identifying.iter().all(|by| tells(by, one) == tells(by, other));
     let apart = |(one, other): &(Piece, Piece)| {
         header(one) && header(other) && alike(one, other) && !own.contains(one) && !theirs.contains(other)
     };
@@ -198,10 +201,10 @@ mod tests {
         let text = format!(
             "title = \"X\"\n[auth.hmac]\n{SIGNATURE}\nsigned = {signed}\n{time}\n[event]\nid = {{ digest = \"body\" }}\n{rest}"
         );
-        let said = Profile::parse(&text).err();
-        let other = said.as_ref().filter(|said| !said.contains("can be read in more than one way: "));
+        let error = Profile::parse(&text).err();
+        let other = error.as_ref().filter(|error| !error.contains("can be read in more than one way: "));
         assert_eq!(other, None, "{text}");
-        said.is_some()
+        error.is_some()
     }
 
     #[test]
@@ -251,8 +254,8 @@ mod tests {
         };
         let is_ambiguous = |one: &str, other: &str| {
             let text = format!("title = \"X\"\n{one}{other}[event]\nid = {{ digest = \"body\" }}\n");
-            Profile::parse(&text).is_err_and(|said| {
-                assert!(said.contains("may be signed for another scheme"), "{said}");
+            Profile::parse(&text).is_err_and(|error| {
+                assert!(error.contains("may be signed for another scheme"), "{error}");
                 true
             })
         };

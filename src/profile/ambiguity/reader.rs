@@ -6,14 +6,14 @@ use super::automaton::Class;
 use super::automaton::Language;
 use super::automaton::Owner;
 use crate::base::time::Format;
+use crate::profile::Carrier;
 use crate::profile::Condition;
 use crate::profile::Encoding;
 use crate::profile::Function;
 use crate::profile::Hash;
-use crate::profile::Holder;
+use crate::profile::Location;
 use crate::profile::Part;
 use crate::profile::Piece;
-use crate::profile::Place;
 use crate::profile::Profile;
 use crate::profile::Signature;
 use crate::profile::Test;
@@ -39,11 +39,11 @@ impl<'p> Reader<'p> {
 
     /// What could be read as part of another value in the texts that were read; `across` branches only, or within them.
     pub(super) fn dispute(&self, across: bool) -> Option<String> {
-        self.automaton.dispute(across).map(|(one, other)| self.told(one, other))
+        self.automaton.dispute(across).map(|(one, other)| self.describe(one, other))
     }
 
     /// Who may have a symbol, in words.
-    fn told(&self, one: Owner, other: Owner) -> String {
+    fn describe(&self, one: Owner, other: Owner) -> String {
         let name = |owner: Owner| owner.and_then(|owner| self.owners.get(owner)).map(ToString::to_string);
         match (name(one), name(other)) {
             (Some(one), Some(other)) => format!("nothing tells what belongs to {one} from what belongs to {other}"),
@@ -98,16 +98,16 @@ impl<'p> Reader<'p> {
             }
             Piece::Timestamp => self.timestamp(conditions),
             Piece::Item(_) => {
-                let separator = signature.place.place.item.as_ref().map(|item| item.separator);
+                let separator = signature.location.location.item.as_ref().map(|item| item.separator);
                 let without = separator.into_iter().filter_map(|separator| u8::try_from(separator).ok());
-                Language::Repeat(text(&signature.place.place).and(Class::without(without)), 0, usize::MAX)
+                Language::Repeat(text(&signature.location.location).and(Class::without(without)), 0, usize::MAX)
             }
-            Piece::Place(place) => {
-                let value = self.value(place, conditions);
-                let may_be_absent = !about(place, conditions).any(|condition| condition.needs_a_value());
+            Piece::Location(location) => {
+                let value = self.value(location, conditions);
+                let may_be_absent = !about(location, conditions).any(|condition| condition.needs_a_value());
                 if may_be_absent { Language::Choice(vec![Language::nothing(), value]) } else { value }
             }
-            Piece::Optional(place) => self.value(place, conditions),
+            Piece::Optional(location) => self.value(location, conditions),
             Piece::Call(Function::Crc32, _) => Language::Repeat(digits(), 1, 10),
             Piece::Call(Function::Digest(hash, encoding) | Function::Hmac(hash, encoding), _) => {
                 digest(*hash, *encoding)
@@ -120,9 +120,9 @@ impl<'p> Reader<'p> {
     }
 
     /// What may stand at a place where something stands.
-    fn value(&mut self, place: &Place, conditions: &[&Condition]) -> Language {
-        let (mut class, mut min, mut max) = (text(place), 0, usize::MAX);
-        for condition in about(place, conditions) {
+    fn value(&mut self, location: &Location, conditions: &[&Condition]) -> Language {
+        let (mut class, mut min, mut max) = (text(location), 0, usize::MAX);
+        for condition in about(location, conditions) {
             match &condition.test {
                 Test::Equals(template) if template.pieces().all(is_fixed) => {
                     let fixed = template.pieces().map(|piece| {
@@ -186,8 +186,8 @@ fn is_fixed(piece: &Piece) -> bool {
 }
 
 /// The conditions that have to hold of this place.
-fn about<'c>(place: &'c Place, conditions: &'c [&'c Condition]) -> impl Iterator<Item = &'c Condition> {
-    conditions.iter().copied().filter(move |condition| condition.place == *place)
+fn about<'c>(location: &'c Location, conditions: &'c [&'c Condition]) -> impl Iterator<Item = &'c Condition> {
+    conditions.iter().copied().filter(move |condition| condition.location == *location)
 }
 
 /// The characters that are one byte wherever they stand.
@@ -204,14 +204,14 @@ fn digits() -> Class {
 }
 
 /// What texts at this place are made of: values of headers are visible ASCII, blanks and tabs.
-fn text(place: &Place) -> Class {
-    let class = match place.holder {
-        Holder::Header(_) | Holder::Numbered(_) => {
+fn text(location: &Location) -> Class {
+    let class = match location.carrier {
+        Carrier::Header(_) | Carrier::Numbered(_) => {
             Class::without((0..b' ').filter(|byte| *byte != b'\t').chain(127..=255))
         }
-        Holder::Json(_) | Holder::Form(_) | Holder::Query(_) => Class::any(),
+        Carrier::Json(_) | Carrier::Form(_) | Carrier::Query(_) => Class::any(),
     };
-    let separator = place.item.as_ref().and_then(|item| u8::try_from(item.separator).ok());
+    let separator = location.item.as_ref().and_then(|item| u8::try_from(item.separator).ok());
     class.and(Class::without(separator))
 }
 

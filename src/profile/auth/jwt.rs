@@ -9,7 +9,7 @@ use super::KeyForm;
 use crate::profile::Encoding;
 use crate::profile::deserialize;
 use crate::profile::duration;
-use crate::profile::place::PrefixedPlace;
+use crate::profile::location::PrefixedLocation;
 
 /// `[auth.jwt]`. `exp` must be there and hold, unless `max_age` is said; `nbf` must hold where it is there.
 #[derive(Debug, Clone, Deserialize)]
@@ -18,7 +18,7 @@ pub struct Jwt {
     /// The one algorithm that is accepted, whatever the token says.
     pub algorithm: Algorithm,
     /// Where the token is; the bearer token of `Authorization` (RFC 6750) unless said otherwise.
-    pub from: Option<PrefixedPlace>,
+    pub from: Option<PrefixedLocation>,
     /// How the secrets' text becomes the key, for the algorithms that start with HS.
     #[serde(default)]
     pub key: KeyForm,

@@ -9,9 +9,9 @@ use serde::Deserialize;
 
 use super::condition::Condition;
 use super::hash::Hash;
-use super::place::Place;
-use super::place::PrefixedPlace;
-use super::place::SignaturePlace;
+use super::location::Location;
+use super::location::PrefixedLocation;
+use super::location::SignatureLocation;
 use super::template::Piece;
 use super::template::Template;
 
@@ -69,11 +69,11 @@ pub enum Scheme {
 #[derive(Debug, Clone)]
 pub struct Signature {
     /// What verifies it.
-    pub verifier: Verifier,
+    pub algorithm: SignatureAlgorithm,
     /// How the secret's text becomes the key.
     pub key: KeyForm,
     /// Where the signature is and how it is written.
-    pub place: SignaturePlace,
+    pub location: SignatureLocation,
     /// The bytes that are signed: any of these.
     pub signed: Vec<Template>,
     /// Why it does no harm that signed bytes can be read in more than one way, where they can.
@@ -84,7 +84,7 @@ pub struct Signature {
 
 /// What verifies a signature.
 #[derive(Debug, Clone)]
-pub enum Verifier {
+pub enum SignatureAlgorithm {
     /// A keyed hash (RFC 2104).
     Hmac(Hash),
     /// Ed25519 (RFC 8032).
@@ -112,7 +112,7 @@ pub enum EcdsaFormat {
 #[derive(Debug, Clone)]
 pub struct Certificate {
     /// Where the address is.
-    pub from: Place,
+    pub from: Location,
     /// The hosts that may be asked, separated by spaces; `<region>` is a region of AWS, `{name}` a parameter of the source.
     pub hosts: String,
     /// What the path has to look like; `*` is one or more letters, digits, `-` and `_`.
@@ -126,7 +126,7 @@ pub struct Certificate {
 #[serde(deny_unknown_fields, expecting = "the table [auth.token]")]
 pub struct Token {
     /// Where the secret stands.
-    pub from: PrefixedPlace,
+    pub from: PrefixedLocation,
     /// What the secret is.
     #[serde(default)]
     pub key: KeyForm,
@@ -145,12 +145,12 @@ impl Scheme {
     /// The scheme in one word or two.
     pub fn title(&self) -> String {
         match self {
-            Self::Signature(signature) => match &signature.verifier {
-                Verifier::Hmac(hash) => format!("HMAC-{}", hash.title()),
-                Verifier::Ed25519 => "Ed25519".to_owned(),
-                Verifier::Ecdsa(_) => "ECDSA P-256".to_owned(),
-                Verifier::Rsa(hash) => format!("RSA-{}", hash.title()),
-                Verifier::Certificate(hash, _) => format!("RSA-{} certificate", hash.title()),
+            Self::Signature(signature) => match &signature.algorithm {
+                SignatureAlgorithm::Hmac(hash) => format!("HMAC-{}", hash.title()),
+                SignatureAlgorithm::Ed25519 => "Ed25519".to_owned(),
+                SignatureAlgorithm::Ecdsa(_) => "ECDSA P-256".to_owned(),
+                SignatureAlgorithm::Rsa(hash) => format!("RSA-{}", hash.title()),
+                SignatureAlgorithm::Certificate(hash, _) => format!("RSA-{} certificate", hash.title()),
             },
             Self::Token(_) => "token".to_owned(),
             Self::Basic(_) => "Basic".to_owned(),
@@ -161,11 +161,11 @@ impl Scheme {
     /// The key of its table in `[auth]`.
     pub fn table(&self) -> &'static str {
         match self {
-            Self::Signature(signature) => match &signature.verifier {
-                Verifier::Hmac(_) => "hmac",
-                Verifier::Ed25519 => "ed25519",
-                Verifier::Ecdsa(_) => "ecdsa",
-                Verifier::Rsa(_) | Verifier::Certificate(..) => "rsa",
+            Self::Signature(signature) => match &signature.algorithm {
+                SignatureAlgorithm::Hmac(_) => "hmac",
+                SignatureAlgorithm::Ed25519 => "ed25519",
+                SignatureAlgorithm::Ecdsa(_) => "ecdsa",
+                SignatureAlgorithm::Rsa(_) | SignatureAlgorithm::Certificate(..) => "rsa",
             },
             Self::Token(_) => "token",
             Self::Basic(_) => "basic",
@@ -176,9 +176,12 @@ impl Scheme {
     /// What its secrets are; `None` when it takes none. `fetched` when the profile names a JWK set.
     pub fn key(&self, fetched: bool) -> Option<&KeyForm> {
         match self {
-            Self::Signature(signature) => match signature.verifier {
-                Verifier::Certificate(..) => None,
-                Verifier::Hmac(_) | Verifier::Ed25519 | Verifier::Ecdsa(_) | Verifier::Rsa(_) => Some(&signature.key),
+            Self::Signature(signature) => match signature.algorithm {
+                SignatureAlgorithm::Certificate(..) => None,
+                SignatureAlgorithm::Hmac(_)
+                | SignatureAlgorithm::Ed25519
+                | SignatureAlgorithm::Ecdsa(_)
+                | SignatureAlgorithm::Rsa(_) => Some(&signature.key),
             },
             Self::Token(token) => Some(&token.key),
             Self::Basic(basic) => Some(&basic.key),
@@ -187,18 +190,18 @@ impl Scheme {
     }
 
     /// Where its proof stands; `None` for the header `Authorization`, where it is usual.
-    pub fn place(&self) -> Option<&Place> {
+    pub fn location(&self) -> Option<&Location> {
         match self {
-            Self::Signature(signature) => Some(&signature.place.place),
-            Self::Token(token) => Some(&token.from.place),
+            Self::Signature(signature) => Some(&signature.location.location),
+            Self::Token(token) => Some(&token.from.location),
             Self::Basic(_) => None,
-            Self::Jwt(jwt) => jwt.from.as_ref().map(|from| &from.place),
+            Self::Jwt(jwt) => jwt.from.as_ref().map(|from| &from.location),
         }
     }
 
     /// Where its proof stands, usual or not.
-    pub fn proof(&self) -> Place {
-        self.place().cloned().unwrap_or_else(|| Place::header(header::AUTHORIZATION))
+    pub fn proof(&self) -> Location {
+        self.location().cloned().unwrap_or_else(|| Location::header(header::AUTHORIZATION))
     }
 
     /// What a signature may have been made over; nothing for other schemes.
@@ -215,7 +218,7 @@ impl Scheme {
     /// Whether what stands in `secrets` is public.
     pub fn is_asymmetric(&self) -> bool {
         match self {
-            Self::Signature(signature) => !matches!(signature.verifier, Verifier::Hmac(_)),
+            Self::Signature(signature) => !matches!(signature.algorithm, SignatureAlgorithm::Hmac(_)),
             Self::Jwt(jwt) => !jwt.algorithm.is_symmetric(),
             Self::Token(_) | Self::Basic(_) => false,
         }

@@ -13,14 +13,14 @@ use super::KeyForm;
 use super::Member;
 use super::Scheme;
 use super::Signature;
+use super::SignatureAlgorithm;
 use super::Token;
-use super::Verifier;
 use crate::profile::condition::Condition;
 use crate::profile::deserialize;
 use crate::profile::deserialize::written_as;
 use crate::profile::hash::Hash;
-use crate::profile::place::SignaturePlace;
-use crate::profile::place::place_table;
+use crate::profile::location::SignatureLocation;
+use crate::profile::location::place_table;
 use crate::profile::template::Template;
 
 #[derive(Deserialize)]
@@ -64,7 +64,7 @@ macro_rules! signature_table {
             $($(#[$attribute])* $field: $type,)*
             #[serde(default)]
             key: KeyForm,
-            signature: SignaturePlace,
+            signature: SignatureLocation,
             signed: Template,
             #[serde(default)]
             or_signed: Vec<Template>,
@@ -72,10 +72,10 @@ macro_rules! signature_table {
         }
 
         impl $name {
-            fn scheme(self, verifier: Verifier) -> Scheme {
+            fn scheme(self, algorithm: SignatureAlgorithm) -> Scheme {
                 let signed = std::iter::once(self.signed).chain(self.or_signed).collect();
-                let (key, place, ambiguous) = (self.key, self.signature, self.ambiguous);
-                Scheme::Signature(Box::new(Signature { verifier, key, place, signed, ambiguous, one_reading: false }))
+                let (key, location, ambiguous) = (self.key, self.signature, self.ambiguous);
+                Scheme::Signature(Box::new(Signature { algorithm, key, location, signed, ambiguous, one_reading: false }))
             }
         }
     };
@@ -97,10 +97,10 @@ signature_table!(RsaTable, "the table [auth.rsa]", {
 });
 
 impl RsaTable {
-    fn verifier(&mut self) -> Verifier {
+    fn algorithm(&mut self) -> SignatureAlgorithm {
         match self.certificate.take() {
-            Some(certificate) => Verifier::Certificate(self.hash, certificate),
-            None => Verifier::Rsa(self.hash),
+            Some(certificate) => SignatureAlgorithm::Certificate(self.hash, certificate),
+            None => SignatureAlgorithm::Rsa(self.hash),
         }
     }
 }
@@ -112,22 +112,22 @@ macro_rules! one_scheme {
     ($table:expr) => {{
         let table = $table;
         let mut schemes = Vec::new();
-        schemes.extend(table.hmac.map(|said| {
-            let hash = said.hash;
-            said.scheme(Verifier::Hmac(hash))
+        schemes.extend(table.hmac.map(|spec| {
+            let hash = spec.hash;
+            spec.scheme(SignatureAlgorithm::Hmac(hash))
         }));
-        schemes.extend(table.ed25519.map(|said| said.scheme(Verifier::Ed25519)));
-        schemes.extend(table.ecdsa.map(|said| {
-            let format = said.format;
-            said.scheme(Verifier::Ecdsa(format))
+        schemes.extend(table.ed25519.map(|spec| spec.scheme(SignatureAlgorithm::Ed25519)));
+        schemes.extend(table.ecdsa.map(|spec| {
+            let format = spec.format;
+            spec.scheme(SignatureAlgorithm::Ecdsa(format))
         }));
-        schemes.extend(table.rsa.map(|mut said| {
-            let verifier = said.verifier();
-            said.scheme(verifier)
+        schemes.extend(table.rsa.map(|mut spec| {
+            let algorithm = spec.algorithm();
+            spec.scheme(algorithm)
         }));
         schemes.extend(table.token.map(Scheme::Token));
         schemes.extend(table.basic.map(Scheme::Basic));
-        schemes.extend(table.jwt.map(|said| Scheme::Jwt(Box::new(said))));
+        schemes.extend(table.jwt.map(|spec| Scheme::Jwt(Box::new(spec))));
         schemes
     }};
 }

@@ -2,12 +2,12 @@
 
 use http::HeaderName;
 
+use crate::profile::Carrier;
 use crate::profile::Combination;
 use crate::profile::ConfigPath;
 use crate::profile::Finding;
-use crate::profile::Holder;
+use crate::profile::Location;
 use crate::profile::Member;
-use crate::profile::Place;
 use crate::profile::Profile;
 use crate::profile::Reference;
 use crate::profile::Scheme;
@@ -32,7 +32,7 @@ pub(super) fn lints(profile: &Profile) -> Vec<Finding> {
     let mut lints: Vec<_> = profile
         .event
         .id
-        .places()
+        .locations()
         .into_iter()
         .filter_map(no_event_id)
         .map(|what| Finding::new(config_path.clone(), what))
@@ -64,8 +64,8 @@ pub(super) fn lints(profile: &Profile) -> Vec<Finding> {
     lints
 }
 
-fn no_event_id(place: &Place) -> Option<String> {
-    let Holder::Header(names) = &place.holder else { return None };
+fn no_event_id(location: &Location) -> Option<String> {
+    let Carrier::Header(names) = &location.carrier else { return None };
     let known = |name: &HeaderName| NO_EVENT_IDS.iter().find(|(known, _)| *known == name.as_str());
     let (_, what) = names.iter().find_map(known)?;
     Some(format!("may be no event's id: {what}"))
@@ -73,18 +73,19 @@ fn no_event_id(place: &Place) -> Option<String> {
 
 /// Ids of one item of a list that may have others, which are lost with it.
 fn first_items_of_lists(profile: &Profile) -> impl Iterator<Item = String> {
-    let places = profile.event.id.places();
-    let pointers = places
-        .into_iter()
-        .filter_map(|place| if let Holder::Json(pointer) = &place.holder { Some(pointer.tokens()) } else { None });
+    let locations = profile.event.id.locations();
+    let pointers = locations.into_iter().filter_map(|location| {
+        if let Carrier::Json(pointer) = &location.carrier { Some(pointer.tokens()) } else { None }
+    });
     let is_index = |token: &String| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_digit());
     let mut lists: Vec<_> =
         pointers.filter_map(|tokens| Some(tokens.split_at_checked(tokens.iter().position(is_index)?)?.0)).collect();
     lists.dedup();
     let alone = |list: &[String]| {
         let second = [list, &["1".to_owned()]].concat();
-        let is_second = |place: &Place| matches!(&place.holder, Holder::Json(pointer) if *pointer.tokens() == *second);
-        profile.require.iter().any(|condition| condition.test == Test::Absent && is_second(&condition.place))
+        let is_second =
+            |location: &Location| matches!(&location.carrier, Carrier::Json(pointer) if *pointer.tokens() == *second);
+        profile.require.iter().any(|condition| condition.test == Test::Absent && is_second(&condition.location))
     };
     lists.into_iter().filter(move |list| !alone(list)).map(|list| {
         let list: String = list.iter().map(|token| format!("/{token}")).collect();
@@ -99,8 +100,8 @@ fn first_items_of_lists(profile: &Profile) -> impl Iterator<Item = String> {
 /// Whether a signature that covers nothing of the body's ids is enough.
 fn takes_uncovered_bodies(profile: &Profile) -> bool {
     let covers = |member: &Member| {
-        let in_body = profile.event.id.places().into_iter().filter(|place| place.is_in_body());
-        in_body.into_iter().all(|place| profile.covers(&member.scheme, place))
+        let in_body = profile.event.id.locations().into_iter().filter(|location| location.is_in_body());
+        in_body.into_iter().all(|location| profile.covers(&member.scheme, location))
     };
     let signatures = || profile.auth.members.iter().filter(|member| matches!(member.scheme, Scheme::Signature(_)));
     match profile.auth.combination {

@@ -1,13 +1,13 @@
 //! Handshakes that sign what anybody sends, or take events for probes.
 
+use crate::profile::Carrier;
 use crate::profile::Condition;
 use crate::profile::ConfigPath;
 use crate::profile::Finding;
 use crate::profile::Function;
 use crate::profile::Handshake;
-use crate::profile::Holder;
+use crate::profile::Location;
 use crate::profile::Piece;
-use crate::profile::Place;
 use crate::profile::Profile;
 use crate::profile::Scheme;
 use crate::profile::Template;
@@ -38,16 +38,16 @@ fn signing_of_any_text(profile: &Profile) -> impl Iterator<Item = Finding> {
 
 /// Unsigned handshakes whose conditions a signed event may meet.
 fn unsigned_that_match_events(profile: &Profile) -> impl Iterator<Item = Finding> {
-    let is_header = |place: &Place| matches!(place.holder, Holder::Header(_) | Holder::Numbered(_));
+    let is_header = |location: &Location| matches!(location.carrier, Carrier::Header(_) | Carrier::Numbered(_));
     let unsigned = profile
         .handshakes
         .iter()
         .enumerate()
         .filter(|(_, handshake)| handshake.method == Verb::Post && !handshake.is_signed());
     unsigned.filter_map(move |(at, handshake)| {
-        let leaves_alone = |proof: &Place| {
+        let leaves_alone = |proof: &Location| {
             let absent = handshake.when.iter().filter(|condition| condition.test == Test::Absent);
-            absent.into_iter().any(|condition| condition.place == Place { item: None, ..proof.clone() })
+            absent.into_iter().any(|condition| condition.location == Location { item: None, ..proof.clone() })
         };
         let taken = profile.schemes().map(Scheme::proof).find(|proof| is_header(proof) && !leaves_alone(proof))?;
         Some(Finding::new(
@@ -55,7 +55,7 @@ fn unsigned_that_match_events(profile: &Profile) -> impl Iterator<Item = Finding
             format!(
                 "does not say that {} is absent: what is signed may be taken for the probe, answered and never \
                  delivered; write a condition on it with absent = true",
-                Place { item: None, ..taken }
+                Location { item: None, ..taken }
             ),
         ))
     })

@@ -88,9 +88,9 @@ mod tests {
         assert_eq!(lints(&both, ID, ""), [""; 0], "the other signature covers it");
         let ambiguous = |scheme: &str| all(&format!("{scheme}\nambiguous = \"it is\"")).replace("all", "first");
         let first = format!("{}\n{}", ambiguous(&HMAC.replace("X-S", "X-A")), ambiguous(&part));
-        let said = lints(&first, ID, "");
-        assert!(said.iter().any(|lint| lint.contains("event.id stands in the body")), "{said:?}");
-        assert!(said.iter().any(|lint| lint.ends_with("in more than one way: it is")), "{said:?}");
+        let spec = lints(&first, ID, "");
+        assert!(spec.iter().any(|lint| lint.contains("event.id stands in the body")), "{spec:?}");
+        assert!(spec.iter().any(|lint| lint.ends_with("in more than one way: it is")), "{spec:?}");
     }
 
     fn all(scheme: &str) -> String {
@@ -188,10 +188,10 @@ mod tests {
         only(&answers("", "[\"503\", \"504\"]"), "facts.retried does not have 502");
         only(&answers("", "[]"), "facts.retried is empty");
         only(&answers("accepted = 202", "\"non-200\""), "answers.accepted is 202");
-        for (said, retried) in
+        for (spec, retried) in
             [("retry = 503", ""), ("retry = 409", "\"409\""), ("", "\"non-2xx\""), ("accepted = 204", "\"5xx\"")]
         {
-            assert_eq!(answers(said, retried), [""; 0]);
+            assert_eq!(answers(spec, retried), [""; 0]);
         }
     }
 

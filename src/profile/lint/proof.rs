@@ -8,8 +8,8 @@ use crate::profile::Hash;
 use crate::profile::Member;
 use crate::profile::Profile;
 use crate::profile::Scheme;
+use crate::profile::SignatureAlgorithm;
 use crate::profile::TimestampPolicy;
-use crate::profile::Verifier;
 
 pub(super) fn lints(profile: &Profile) -> Vec<Finding> {
     let members = profile.auth.members.iter().enumerate().filter(|(_, member)| may_decide(profile, member));
@@ -20,20 +20,20 @@ pub(super) fn lints(profile: &Profile) -> Vec<Finding> {
 fn weak_scheme(at: usize, scheme: &Scheme) -> Option<Finding> {
     let config_path = ConfigPath::member(at, scheme.table());
     let (config_path, message) = match scheme {
-        Scheme::Signature(signature) => match &signature.verifier {
-            Verifier::Hmac(Hash::Sha1) => (
+        Scheme::Signature(signature) => match &signature.algorithm {
+            SignatureAlgorithm::Hmac(Hash::Sha1) => (
                 config_path.key("hash"),
                 "is SHA-1, which still holds inside HMAC; where the provider offers another, take that",
             ),
-            Verifier::Rsa(Hash::Sha1) | Verifier::Certificate(Hash::Sha1, _) => (
+            SignatureAlgorithm::Rsa(Hash::Sha1) | SignatureAlgorithm::Certificate(Hash::Sha1, _) => (
                 config_path.key("hash"),
                 "is SHA-1, of which collisions can be made; where the provider offers another, take that",
             ),
-            Verifier::Hmac(_)
-            | Verifier::Ed25519
-            | Verifier::Ecdsa(_)
-            | Verifier::Rsa(_)
-            | Verifier::Certificate(..) => {
+            SignatureAlgorithm::Hmac(_)
+            | SignatureAlgorithm::Ed25519
+            | SignatureAlgorithm::Ecdsa(_)
+            | SignatureAlgorithm::Rsa(_)
+            | SignatureAlgorithm::Certificate(..) => {
                 return None;
             }
         },
@@ -74,17 +74,17 @@ fn ambiguous(profile: &Profile) -> impl Iterator<Item = Finding> {
 /// Certificates that may be any file on an allowed host.
 fn certificates_of_any_path(profile: &Profile) -> impl Iterator<Item = Finding> {
     profile.auth.members.iter().enumerate().filter_map(|(at, member)| match &member.scheme {
-        Scheme::Signature(signature) => match &signature.verifier {
-            Verifier::Certificate(_, certificate) if certificate.path.is_none() => Some(Finding::new(
+        Scheme::Signature(signature) => match &signature.algorithm {
+            SignatureAlgorithm::Certificate(_, certificate) if certificate.path.is_none() => Some(Finding::new(
                 ConfigPath::member(at, "rsa").key("certificate"),
                 "says no path: any file on its hosts will do, and whoever can put one there signs as the provider; write \
                  path = \"/certificates/*\"",
             )),
-            Verifier::Certificate(..)
-            | Verifier::Hmac(_)
-            | Verifier::Ed25519
-            | Verifier::Ecdsa(_)
-            | Verifier::Rsa(_) => None,
+            SignatureAlgorithm::Certificate(..)
+            | SignatureAlgorithm::Hmac(_)
+            | SignatureAlgorithm::Ed25519
+            | SignatureAlgorithm::Ecdsa(_)
+            | SignatureAlgorithm::Rsa(_) => None,
         },
         Scheme::Token(_) | Scheme::Basic(_) | Scheme::Jwt(_) => None,
     })

@@ -4,23 +4,23 @@ use super::Function;
 use super::Part;
 use super::Piece;
 use super::Template;
-use crate::profile::place::Holder;
-use crate::profile::place::Place;
+use crate::profile::location::Carrier;
+use crate::profile::location::Location;
 
 impl Piece {
     /// Whether it changes with what `place` holds; `timestamp` is the time's own place, `list` what the signature stands in.
-    pub(in crate::profile) fn covers(&self, place: &Place, timestamp: Option<&Place>, list: &Holder) -> bool {
+    pub(in crate::profile) fn covers(&self, location: &Location, timestamp: Option<&Location>, list: &Carrier) -> bool {
         match self {
-            Self::Body => place.is_in_body(),
-            Self::Query => matches!(place.holder, Holder::Query(_)),
-            Self::Timestamp => timestamp == Some(place),
-            Self::Item(key) => place.holder == *list && place.item.as_ref().is_some_and(|item| item.key == *key),
-            Self::Place(signed) | Self::Optional(signed) => {
-                signed.holder == place.holder && (signed.item.is_none() || signed.item == place.item)
+            Self::Body => location.is_in_body(),
+            Self::Query => matches!(location.carrier, Carrier::Query(_)),
+            Self::Timestamp => timestamp == Some(location),
+            Self::Item(key) => location.carrier == *list && location.item.as_ref().is_some_and(|item| item.key == *key),
+            Self::Location(signed) | Self::Optional(signed) => {
+                signed.carrier == location.carrier && (signed.item.is_none() || signed.item == location.item)
             }
             // Another text with the same checksum is easily made.
             Self::Call(Function::Crc32, _) => false,
-            Self::Call(_, arguments) => arguments.iter().any(|piece| piece.covers(place, timestamp, list)),
+            Self::Call(_, arguments) => arguments.iter().any(|piece| piece.covers(location, timestamp, list)),
             Self::Literal(_) | Self::Method | Self::Url | Self::UrlWithPort | Self::Param(_) | Self::SortedForm => {
                 false
             }

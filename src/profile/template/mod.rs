@@ -9,9 +9,9 @@ use serde::Deserializer;
 use super::Encoding;
 use super::deserialize;
 use super::hash::Hash;
-use super::place::Holder;
-use super::place::Place;
-use super::place::header_name;
+use super::location::Carrier;
+use super::location::Location;
+use super::location::header_name;
 use crate::base::json::Pointer;
 use crate::base::problem::closest;
 
@@ -45,9 +45,9 @@ pub enum Piece {
     /// A parameter of the source.
     Param(String),
     /// What stands at a place; nothing when nothing does.
-    Place(Place),
+    Location(Location),
     /// The same, without which the whole part is left out.
-    Optional(Place),
+    Optional(Location),
     /// Another entry of the list that the signature stands in.
     Item(String),
     /// What a function makes of other pieces.
@@ -97,8 +97,8 @@ impl Piece {
     }
 
     /// The place that this piece is read from.
-    pub fn place(&self) -> Option<&Place> {
-        if let Self::Place(place) | Self::Optional(place) = self { Some(place) } else { None }
+    pub fn location(&self) -> Option<&Location> {
+        if let Self::Location(location) | Self::Optional(location) = self { Some(location) } else { None }
     }
 }
 
@@ -203,15 +203,15 @@ fn nested(name: &str, depth: usize) -> Result<Piece, String> {
         _ => {}
     }
     let (argument, optional) = argument.strip_suffix('?').map_or((argument, false), |argument| (argument, true));
-    let holder = match kind {
-        "header" => Holder::Header(argument.split('|').map(header_name).collect::<Result<_, _>>()?),
-        "json" => Holder::Json(Pointer::parse(argument)?),
-        "form" if !argument.is_empty() => Holder::Form(argument.to_owned()),
-        "query" if !argument.is_empty() => Holder::Query(argument.to_owned()),
+    let carrier = match kind {
+        "header" => Carrier::Header(argument.split('|').map(header_name).collect::<Result<_, _>>()?),
+        "json" => Carrier::Json(Pointer::parse(argument)?),
+        "form" if !argument.is_empty() => Carrier::Form(argument.to_owned()),
+        "query" if !argument.is_empty() => Carrier::Query(argument.to_owned()),
         _ => return Err(unknown()),
     };
-    let place = Place { holder, item: None };
-    Ok(if optional { Piece::Optional(place) } else { Piece::Place(place) })
+    let location = Location { carrier, item: None };
+    Ok(if optional { Piece::Optional(location) } else { Piece::Location(location) })
 }
 
 /// What somebody may have meant who wrote something unknown.
@@ -257,22 +257,22 @@ impl std::fmt::Display for Piece {
             Self::Param(name) if VARIABLES.contains(&name.as_str()) => write!(f, "{{param:{name}}}"),
             Self::Param(name) => write!(f, "{{{name}}}"),
             Self::Item(key) => write!(f, "{{item:{key}}}"),
-            Self::Place(place) => write!(f, "{{{}}}", place_name(place)),
-            Self::Optional(place) => write!(f, "{{{}?}}", place_name(place)),
+            Self::Location(location) => write!(f, "{{{}}}", place_name(location)),
+            Self::Optional(location) => write!(f, "{{{}?}}", place_name(location)),
         }
     }
 }
 
-fn place_name(place: &Place) -> String {
-    match &place.holder {
-        Holder::Header(names) => {
+fn place_name(location: &Location) -> String {
+    match &location.carrier {
+        Carrier::Header(names) => {
             let names: Vec<_> = names.iter().map(HeaderName::as_str).collect();
             format!("header:{}", names.join("|"))
         }
-        Holder::Numbered(name) => format!("header:{name}"),
-        Holder::Json(pointer) => format!("json:{pointer}"),
-        Holder::Form(field) => format!("form:{field}"),
-        Holder::Query(name) => format!("query:{name}"),
+        Carrier::Numbered(name) => format!("header:{name}"),
+        Carrier::Json(pointer) => format!("json:{pointer}"),
+        Carrier::Form(field) => format!("form:{field}"),
+        Carrier::Query(name) => format!("query:{name}"),
     }
 }
 

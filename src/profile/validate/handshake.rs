@@ -2,7 +2,7 @@
 
 use super::values::Use;
 use super::values::checks;
-use super::values::place;
+use super::values::location;
 use super::values::template;
 use super::values::texts;
 use crate::profile::ConfigPath;
@@ -23,7 +23,7 @@ pub(super) fn handshake(profile: &Profile, given: &Handshake, config_path: &Conf
     checks(profile, &given.check, &config_path.key("check"))?;
     if let Some(visit) = &given.visit {
         let config_path = config_path.key("visit");
-        place(&visit.from, &config_path, false)?;
+        location(&visit.from, &config_path, false)?;
         texts(profile, [&visit.hosts], &config_path.key("hosts"))?;
     }
     let config_path = config_path.key("reply");

@@ -9,10 +9,10 @@ use self::schemes::key_kinds;
 use self::schemes::scheme;
 use self::values::checks;
 use self::values::entry;
-use self::values::place;
+use self::values::location;
+use crate::profile::Carrier;
 use crate::profile::ConfigPath;
 use crate::profile::Finding;
-use crate::profile::Holder;
 use crate::profile::Profile;
 use crate::profile::Reference;
 use crate::profile::TimestampPolicy;
@@ -58,7 +58,7 @@ pub(super) fn validate(profile: &Profile) -> Result<(), Finding> {
         }
     }
     if let Some(found) = &profile.event.nonce {
-        place(found, &ConfigPath::to(["event", "nonce"]), false)?;
+        location(found, &ConfigPath::to(["event", "nonce"]), false)?;
     }
     let handshakes = ConfigPath::to(["handshake"]);
     profile.handshakes.iter().enumerate().try_for_each(|(at, given)| handshake(profile, given, &handshakes.item(at)))
@@ -72,13 +72,13 @@ fn timestamp(profile: &Profile) -> Result<(), Finding> {
             "[timestamp] has no tolerance; write tolerance = \"5m\", or policy = \"record\" to only measure it",
         );
     }
-    place(&timestamp.from, &ConfigPath::to(["timestamp", "from"]), false)
+    location(&timestamp.from, &ConfigPath::to(["timestamp", "from"]), false)
 }
 
 fn reference(profile: &Profile, given: &Reference, config_path: &ConfigPath) -> Result<(), Finding> {
     match given {
-        Reference::Place(found) => {
-            if let Holder::Json(pointer) = &found.holder
+        Reference::Location(found) => {
+            if let Carrier::Json(pointer) = &found.carrier
                 && pointer.is_each()
             {
                 return wrong(

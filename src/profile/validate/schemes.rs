@@ -2,7 +2,7 @@
 
 use super::values::Use;
 use super::values::entry;
-use super::values::place;
+use super::values::location;
 use super::values::template;
 use super::values::texts;
 use crate::profile::ConfigPath;
@@ -14,15 +14,15 @@ use crate::profile::Piece;
 use crate::profile::Profile;
 use crate::profile::Scheme;
 use crate::profile::Signature;
+use crate::profile::SignatureAlgorithm;
 use crate::profile::Template;
-use crate::profile::Verifier;
 use crate::profile::finding::wrong;
 
 pub(super) fn scheme(profile: &Profile, given: &Scheme, config_path: &ConfigPath) -> Result<(), Finding> {
     match given {
         Scheme::Signature(given) => signature(profile, given, config_path),
         Scheme::Token(token) => {
-            place(&token.from.place, &config_path.key("from"), true)?;
+            location(&token.from.location, &config_path.key("from"), true)?;
             key(&token.key, &[KeyEncoding::Text], config_path)
         }
         Scheme::Basic(basic) => key(&basic.key, &[KeyEncoding::Text], config_path),
@@ -31,28 +31,30 @@ pub(super) fn scheme(profile: &Profile, given: &Scheme, config_path: &ConfigPath
 }
 
 fn signature(profile: &Profile, given: &Signature, config_path: &ConfigPath) -> Result<(), Finding> {
-    let encodings: &[_] = match given.verifier {
-        Verifier::Hmac(_) => &[KeyEncoding::Text, KeyEncoding::Base64, KeyEncoding::Hex],
-        Verifier::Ed25519 => &[KeyEncoding::Hex, KeyEncoding::Base64, KeyEncoding::Spki],
-        Verifier::Ecdsa(_) | Verifier::Rsa(_) | Verifier::Certificate(..) => &[KeyEncoding::Spki],
+    let encodings: &[_] = match given.algorithm {
+        SignatureAlgorithm::Hmac(_) => &[KeyEncoding::Text, KeyEncoding::Base64, KeyEncoding::Hex],
+        SignatureAlgorithm::Ed25519 => &[KeyEncoding::Hex, KeyEncoding::Base64, KeyEncoding::Spki],
+        SignatureAlgorithm::Ecdsa(_) | SignatureAlgorithm::Rsa(_) | SignatureAlgorithm::Certificate(..) => {
+            &[KeyEncoding::Spki]
+        }
     };
     key(&given.key, encodings, config_path)?;
-    if given.key.derive.is_some() && !matches!(given.verifier, Verifier::Hmac(_)) {
+    if given.key.derive.is_some() && !matches!(given.algorithm, SignatureAlgorithm::Hmac(_)) {
         return wrong(
             &config_path.key("key").key("derive"),
             "derive makes the key of an HMAC from the secret; a public key is taken as it is",
         );
     }
-    place(&given.place.place, &config_path.key("signature"), false)?;
-    entry(profile, &given.place.place, &config_path.key("signature").key("item"))?;
+    location(&given.location.location, &config_path.key("signature"), false)?;
+    entry(profile, &given.location.location, &config_path.key("signature").key("item"))?;
     for (at, template) in given.signed.iter().enumerate() {
         let config_path = match at.checked_sub(1) {
             None => config_path.key("signed"),
             Some(at) => config_path.key("or_signed").item(at),
         };
-        signed(profile, template, given.place.place.item.is_some(), &config_path)?;
+        signed(profile, template, given.location.location.item.is_some(), &config_path)?;
         let whole = |piece: &Piece| matches!(piece, Piece::Body | Piece::SortedForm);
-        if given.place.place.is_in_body() && template.walk().any(whole) {
+        if given.location.location.is_in_body() && template.walk().any(whole) {
             return wrong(
                 &config_path,
                 "has the whole body, in which the signature itself stands: none would ever be right; sign values of the body, \
@@ -60,9 +62,9 @@ fn signature(profile: &Profile, given: &Signature, config_path: &ConfigPath) -> 
             );
         }
     }
-    if let Verifier::Certificate(_, certificate) = &given.verifier {
+    if let SignatureAlgorithm::Certificate(_, certificate) = &given.algorithm {
         let config_path = config_path.key("certificate");
-        place(&certificate.from, &config_path, false)?;
+        location(&certificate.from, &config_path, false)?;
         texts(profile, [&certificate.hosts], &config_path.key("hosts"))?;
     }
     Ok(())
@@ -96,7 +98,7 @@ fn signed(profile: &Profile, given: &Template, in_list: bool, config_path: &Conf
 fn jwt(profile: &Profile, given: &Jwt, config_path: &ConfigPath) -> Result<(), Finding> {
     key(&given.key, &[KeyEncoding::Text, KeyEncoding::Base64, KeyEncoding::Hex], config_path)?;
     if let Some(from) = &given.from {
-        place(&from.place, &config_path.key("from"), false)?;
+        location(&from.location, &config_path.key("from"), false)?;
     }
     texts(profile, &given.issuer, &config_path.key("issuer"))?;
     texts(profile, &given.audience, &config_path.key("audience"))?;

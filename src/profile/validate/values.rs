@@ -1,13 +1,13 @@
 //! Checks of what several tables consist of: places, conditions, templates, and texts with parameters.
 
 use crate::base::problem::closest;
+use crate::profile::Carrier;
 use crate::profile::Condition;
 use crate::profile::ConfigPath;
 use crate::profile::Finding;
 use crate::profile::Function;
-use crate::profile::Holder;
+use crate::profile::Location;
 use crate::profile::Piece;
-use crate::profile::Place;
 use crate::profile::Profile;
 use crate::profile::Template;
 use crate::profile::Test;
@@ -15,8 +15,8 @@ use crate::profile::finding::wrong;
 use crate::profile::template::VARIABLES;
 
 /// `each`: whether a pointer may lead to several values.
-pub(super) fn place(found: &Place, config_path: &ConfigPath, each: bool) -> Result<(), Finding> {
-    if let Holder::Json(pointer) = &found.holder
+pub(super) fn location(found: &Location, config_path: &ConfigPath, each: bool) -> Result<(), Finding> {
+    if let Carrier::Json(pointer) = &found.carrier
         && pointer.is_each()
         && !each
     {
@@ -29,14 +29,14 @@ pub(super) fn place(found: &Place, config_path: &ConfigPath, each: bool) -> Resu
 }
 
 /// The key of the entry that is looked for in a list, where it may name a parameter.
-pub(super) fn entry(profile: &Profile, found: &Place, config_path: &ConfigPath) -> Result<(), Finding> {
+pub(super) fn entry(profile: &Profile, found: &Location, config_path: &ConfigPath) -> Result<(), Finding> {
     texts(profile, found.item.iter().map(|item| &item.key), config_path)
 }
 
 pub(super) fn checks(profile: &Profile, conditions: &[Condition], config_path: &ConfigPath) -> Result<(), Finding> {
     for (at, condition) in conditions.iter().enumerate() {
         let config_path = config_path.item(at);
-        place(&condition.place, &config_path, false)?;
+        location(&condition.location, &config_path, false)?;
         if let Test::Equals(expected) = &condition.test {
             template(profile, expected, Use::Compared, &config_path.key("equals"))?;
         }
@@ -82,7 +82,7 @@ pub(super) fn template(
             Piece::Call(Function::Hmac(..), _) if !profile.needs_secrets() || profile.keys_are_public() => {
                 return wrong(config_path, "hmac_… needs a secret, and this profile has none");
             }
-            Piece::Place(found) | Piece::Optional(found) => place(found, config_path, false)?,
+            Piece::Location(found) | Piece::Optional(found) => location(found, config_path, false)?,
             Piece::Literal(_) | Piece::Body | Piece::Timestamp | Piece::Method | Piece::Url | Piece::UrlWithPort => {}
             Piece::Query | Piece::SortedForm | Piece::Item(_) | Piece::Call(..) => {}
         }

@@ -104,11 +104,11 @@ pub(super) fn body(body: &[u8]) -> Result<PageRequest, String> {
     }
     let written: Written = serde_json::from_slice(body).map_err(|error| format!("{error}; {EXAMPLE}"))?;
     let all = written.all;
-    let asked = written.understand(MAX_PART)?;
-    match (all, asked.filter == Filter::default()) {
+    let request = written.understand(MAX_PART)?;
+    match (all, request.filter == Filter::default()) {
         (false, true) => Err(format!("no filter is given; write {EXAMPLE}, or {{\"all\": true}} if all are meant")),
         (true, false) => Err("all: goes without a filter; leave one of them out".to_owned()),
-        _ => Ok(asked),
+        _ => Ok(request),
     }
 }
 

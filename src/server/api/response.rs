@@ -5,7 +5,7 @@ use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
-use super::withheld::Places;
+use super::withheld::CredentialLocations;
 use crate::base::time::Moment;
 use crate::message::Message;
 use crate::message::codec;
@@ -41,7 +41,11 @@ pub(super) fn recovered(recovered: Recovered) -> Value {
 }
 
 /// A message with all its deliveries.
-pub(super) fn details(details: &Details, withheld: &Places, open_until: impl Fn(&Summary) -> Option<Moment>) -> Value {
+pub(super) fn details(
+    details: &Details,
+    withheld: &CredentialLocations,
+    open_until: impl Fn(&Summary) -> Option<Moment>,
+) -> Value {
     let whole = |summary: &Summary| {
         let failures = summary.failures.list();
         let mut whole = delivery(summary, &failures, open_until(summary));
@@ -92,12 +96,12 @@ fn members(value: Value) -> Map<String, Value> {
 }
 
 /// What is delivered.
-fn request(message: &Message, withheld: &Places) -> Value {
+fn request(message: &Message, withheld: &CredentialLocations) -> Value {
     let headers = target::headers_of(message);
     let shown = headers.iter().filter(|(name, _)| !withheld.is_header(name));
     let headers: Vec<_> = shown.map(|(name, value)| [name.as_str().to_owned(), codec::text(value)]).collect();
-    let mut told = json!({ "method": message.method.as_str(), "headers": headers });
-    if let Value::Object(members) = &mut told {
+    let mut body = json!({ "method": message.method.as_str(), "headers": headers });
+    if let Value::Object(members) = &mut body {
         let body = withheld.body(message);
         let (name, body) = match body.as_deref().map(|body| (std::str::from_utf8(body), body)) {
             None => ("body", Value::Null),
@@ -108,5 +112,5 @@ fn request(message: &Message, withheld: &Places) -> Value {
         };
         members.insert(name.to_owned(), body);
     }
-    told
+    body
 }

@@ -25,14 +25,14 @@ const MASK: &str = "***";
 /// The credentials of all sources.
 #[derive(Debug, Default)]
 pub(super) struct Withheld {
-    sources: HashMap<String, Places>,
+    sources: HashMap<String, CredentialLocations>,
     /// Those of sources that are configured no more: nobody knows where they are.
-    others: Places,
+    others: CredentialLocations,
 }
 
 /// The credentials of one source.
 #[derive(Debug, Default)]
-pub(super) struct Places {
+pub(super) struct CredentialLocations {
     credentials: Credentials,
     wants: ExtractionPlan,
     fields: Vec<Field>,
@@ -42,21 +42,23 @@ pub(super) struct Places {
 
 impl Withheld {
     pub(super) fn of_sources(sources: &[Arc<Source>]) -> Self {
-        let named = |source: &Arc<Source>| (source.name.as_str().to_owned(), Places::new(source.credentials.clone()));
-        Self { sources: sources.iter().map(named).collect(), others: Places::default() }
+        let named = |source: &Arc<Source>| {
+            (source.name.as_str().to_owned(), CredentialLocations::new(source.credentials.clone()))
+        };
+        Self { sources: sources.iter().map(named).collect(), others: CredentialLocations::default() }
     }
 
     /// Those of a source, which may be configured no more.
-    pub(super) fn of(&self, source: &str) -> &Places {
+    pub(super) fn of(&self, source: &str) -> &CredentialLocations {
         self.sources.get(source).unwrap_or(&self.others)
     }
 }
 
-impl Places {
+impl CredentialLocations {
     fn new(credentials: Credentials) -> Self {
         let mut wants = ExtractionPlan::default();
-        let in_body = credentials.places.iter().filter(|place| place.is_in_body());
-        let fields = in_body.map(|place| Field::new(place, &mut wants)).collect();
+        let in_body = credentials.locations.iter().filter(|location| location.is_in_body());
+        let fields = in_body.map(|location| Field::new(location, &mut wants)).collect();
         Self { credentials, wants, fields, known: true }
     }
 
@@ -125,7 +127,7 @@ mod tests {
         let profile = format!("title = \"Own\"\n[auth.token]\nfrom = {from}\n[event]\nid = {{ unique = true }}\n");
         let profile = Profile::parse(&profile).unwrap_or_else(|wrong| panic!("{wrong}"));
         let message = Message { headers, body: Bytes::copy_from_slice(body.as_bytes()), ..Message::example() };
-        let body = Places::new(Credentials::of(&profile)).body(&message)?;
+        let body = CredentialLocations::new(Credentials::of(&profile)).body(&message)?;
         Some(String::from_utf8(body.into_owned()).expect("text"))
     }
 

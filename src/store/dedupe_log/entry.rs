@@ -91,7 +91,7 @@ impl Entry {
 }
 
 fn checksum(entry: &[u8; ENTRY]) -> u32 {
-    crc32fast::hash(entry.split_last_chunk::<4>().map_or(&[], |(said, _)| said))
+    crc32fast::hash(entry.split_last_chunk::<4>().map_or(&[], |(payload, _)| payload))
 }
 
 /// Finds the entries of a file: what makes no sense is skipped byte by byte until entries make sense again.

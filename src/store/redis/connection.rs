@@ -203,11 +203,11 @@ async fn reconnect(mut seeker: PrimaryResolver, link: ConnectionCell) {
     let ConnectionCell { sender, numbers, mut broken } = link;
     let address = seeker.address();
     let mut pause = MIN_PAUSE;
-    let mut told = false;
+    let mut reported = false;
     while !sender.is_closed() {
         match seeker.connect().await {
             Ok(connection) => {
-                if std::mem::take(&mut told) {
+                if std::mem::take(&mut reported) {
                     tracing::info!(address, "Redis answers again");
                 }
                 let number = numbers.fetch_add(1, Ordering::Relaxed) + 1;
@@ -220,7 +220,7 @@ async fn reconnect(mut seeker: PrimaryResolver, link: ConnectionCell) {
                 sender.send_replace(None);
             }
             Err(error) => {
-                if !std::mem::replace(&mut told, true) {
+                if !std::mem::replace(&mut reported, true) {
                     tracing::error!(address, error, "Redis does not answer");
                 }
                 tokio::time::sleep(pause).await;

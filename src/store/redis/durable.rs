@@ -95,11 +95,11 @@ impl Durable {
     /// Runs a script that is the same whether it runs once or twice. What it wrote is safe when there is an answer.
     pub(crate) async fn run(&self, call: Call) -> Result<i64, Failed> {
         let (reply, answer) = oneshot::channel();
-        let asked = async {
+        let request = async {
             self.jobs.send(Job { call, reply }).await.ok()?;
             answer.await.ok()
         };
-        tokio::time::timeout(self.patience, asked)
+        tokio::time::timeout(self.patience, request)
             .await
             .ok()
             .flatten()

@@ -173,13 +173,13 @@ impl Redis {
     async fn send(&self, queue: &RedisQueue, batch: &[Unrecorded]) -> Recorded {
         let now = self.process.clock.instant();
         let call = queue_scripts::SETTLE.call(queue.keys()).argument(self.now());
-        let call = batch.iter().flat_map(|told| told.arguments(now)).fold(call, |call, part| call.argument(part));
+        let call = batch.iter().flat_map(|outcome| outcome.arguments(now)).fold(call, |call, part| call.argument(part));
         match self.connections.call::<i64>(&queue.space, Purpose::Maintenance, &call).await {
             Ok(_) => Recorded::Yes,
             Err(failed) if failed.refused => {
-                if let [told] = batch {
+                if let [outcome] = batch {
                     let (source, destination, error) = (&queue.id().source, &queue.id().name, failed.error.0);
-                    let id = told.id();
+                    let id = outcome.id();
                     tracing::error!(
                         source, destination, %id, error,
                         "Redis refuses to record what came of a delivery; it is made again when its lease is over"

@@ -262,7 +262,7 @@ impl Redis {
             return Ok((Vec::new(), None));
         }
         self.begin(&queue, Purpose::Takes).await?;
-        let (bytes, asked, _take) = (want.bytes.min(limits.take_bytes), clock.instant(), queue.take());
+        let (bytes, asked_at, _take) = (want.bytes.min(limits.take_bytes), clock.instant(), queue.take());
         let numbers = [max, bytes, MAX_SCANNED].map(|number| number.to_string());
         let call = queue_scripts::TAKE.call(queue.keys()).argument(self.now()).argument(lease.as_micros().to_string());
         let call = numbers.into_iter().fold(call, Call::argument);
@@ -271,7 +271,7 @@ impl Redis {
             return Err(no_answer());
         };
         let next_due = u64::try_from(pause).ok().map(|pause| clock.instant() + Duration::from_micros(pause));
-        let lease = Lease { end: asked + *lease, deadline };
+        let lease = Lease { end: asked_at + *lease, deadline };
         let any = !taken.is_empty();
         let entries = taken.into_iter().filter_map(|entry| Entry::read(queue.id(), entry));
         let claimed: Vec<_> = entries.filter_map(|entry| self.hand_out(&queue, entry, lease)).collect();

@@ -268,8 +268,8 @@ impl RedisQueue {
     }
 
     /// Something has to be recorded.
-    pub(super) fn push(&self, told: Unrecorded) {
-        self.lock().outbox.push_back(told);
+    pub(super) fn push(&self, outcome: Unrecorded) {
+        self.lock().outbox.push_back(outcome);
         self.more.notify_one();
     }
 
@@ -277,7 +277,7 @@ impl RedisQueue {
     pub(super) fn batch(&self, max: usize) -> Vec<Unrecorded> {
         let state = self.lock();
         let first = state.outbox.iter().take(max);
-        first.map(|told| told.clone().for_claim(state.in_hand.get(&told.id))).collect()
+        first.map(|outcome| outcome.clone().for_claim(state.in_hand.get(&outcome.id))).collect()
     }
 
     /// The batch was recorded, or is given up. What was claimed anew meanwhile, by an answer that came before this one, is told once
@@ -286,18 +286,18 @@ impl RedisQueue {
         let mut state = self.lock();
         let State { in_hand, outbox, takes, delivered, .. } = &mut *state;
         let mut again = Vec::new();
-        for (sent, told) in batch.iter().zip(outbox.drain(..batch.len().min(outbox.len()))) {
+        for (sent, outcome) in batch.iter().zip(outbox.drain(..batch.len().min(outbox.len()))) {
             if *takes > 0 && sent.is_delivered() {
                 delivered.insert((sent.id, sent.tries.before_replay));
             }
             let held = in_hand.get(&sent.id).filter(|held| held.before_replay == sent.tries.before_replay);
             match held {
-                Some(held) if held.deadline != sent.deadline && !sent.is_delivered() => again.push(told),
+                Some(held) if held.deadline != sent.deadline && !sent.is_delivered() => again.push(outcome),
                 Some(_) => drop(in_hand.remove(&sent.id)),
                 None => {}
             }
         }
-        again.into_iter().rev().for_each(|told| outbox.push_front(told));
+        again.into_iter().rev().for_each(|outcome| outbox.push_front(outcome));
         drop(state);
         if batch.iter().any(Unrecorded::leaves_more) {
             self.handle.signal().raise();
@@ -338,7 +338,7 @@ mod tests {
         Entry { id: ID, tries: Tries { attempts, before_replay, ..Tries::default() }, lane: None, message: None }
     }
 
-    fn told(entry: &Entry, deadline: i64, what: Ending) -> Unrecorded {
+    fn outcome(entry: &Entry, deadline: i64, what: Ending) -> Unrecorded {
         Unrecorded::new(ID, None, (entry.tries.clone(), deadline), (what, Instant::now()))
     }
 
@@ -354,8 +354,8 @@ mod tests {
 
     /// Letter, attempts and deadline of what would be told.
     fn sent(queue: &RedisQueue) -> Vec<(String, String, String)> {
-        let arguments = |told: &Unrecorded| {
-            let [_, letter, attempts, _, deadline, ..] = told.arguments(Instant::now());
+        let arguments = |outcome: &Unrecorded| {
+            let [_, letter, attempts, _, deadline, ..] = outcome.arguments(Instant::now());
             (letter, attempts, deadline)
         };
         queue.batch(9).iter().map(arguments).collect()
@@ -370,7 +370,7 @@ mod tests {
         let queue = queue();
         assert!(queue.claim(&claim(0, 0), 1000));
         assert!(!queue.claim(&claim(0, 0), 2000));
-        queue.push(told(&claim(0, 0), 1000, failed()));
+        queue.push(outcome(&claim(0, 0), 1000, failed()));
         assert_eq!(sent(&queue), one("R", "0", "2000"));
         assert!(!queue.claim(&claim(0, 0), 3000), "it is still in the outbox");
         assert_eq!(sent(&queue), one("R", "0", "3000"));
@@ -383,7 +383,7 @@ mod tests {
     fn what_is_claimed_while_its_outcome_is_recorded_is_not_left_to_its_lease() {
         let queue = queue();
         assert!(queue.claim(&claim(0, 0), 1000));
-        queue.push(told(&claim(0, 0), 1000, failed()));
+        queue.push(outcome(&claim(0, 0), 1000, failed()));
         let batch = queue.batch(9);
         // The retry was recorded, and the claim of it is answered first.
         assert!(!queue.claim(&claim(1, 0), 2000));
@@ -397,11 +397,11 @@ mod tests {
     fn a_failure_counts_for_nothing_after_somebody_elses_and_a_success_always_counts() {
         let queue = queue();
         assert!(queue.claim(&claim(0, 0), 1000) && !queue.claim(&claim(1, 0), 2000));
-        queue.push(told(&claim(0, 0), 1000, failed()));
+        queue.push(outcome(&claim(0, 0), 1000, failed()));
         assert_eq!(sent(&queue), one("G", "1", "2000"));
         queue.recorded(&queue.batch(9));
         assert!(queue.claim(&claim(1, 0), 3000) && !queue.claim(&claim(2, 0), 4000));
-        queue.push(told(&claim(1, 0), 3000, delivered()));
+        queue.push(outcome(&claim(1, 0), 3000, delivered()));
         assert_eq!(sent(&queue), one("V", "1", "4000"));
     }
 
@@ -409,7 +409,7 @@ mod tests {
     fn what_was_recorded_as_delivered_before_the_answer_to_a_take_is_not_handed_out_by_that_answer() {
         let queue = queue();
         assert!(queue.claim(&claim(0, 0), 1000));
-        queue.push(told(&claim(0, 0), 1000, delivered()));
+        queue.push(outcome(&claim(0, 0), 1000, delivered()));
         let take = queue.take();
         queue.recorded(&queue.batch(9));
         assert!(!queue.claim(&claim(0, 0), 2000));
@@ -417,7 +417,7 @@ mod tests {
         drop(take);
         assert_eq!(queue.room(9).expect("room"), 8, "nothing is left of the first");
         let _take = queue.take();
-        queue.push(told(&claim(1, 1), 3000, failed()));
+        queue.push(outcome(&claim(1, 1), 3000, failed()));
         queue.recorded(&queue.batch(9));
         assert!(queue.claim(&claim(2, 1), 4000), "a retry");
     }
@@ -426,7 +426,7 @@ mod tests {
     fn what_was_replayed_meanwhile_is_handed_out_beside_what_is_in_hand() {
         let queue = queue();
         assert!(queue.claim(&claim(0, 0), 1000) && queue.claim(&claim(1, 1), 2000));
-        queue.push(told(&claim(0, 0), 1000, failed()));
+        queue.push(outcome(&claim(0, 0), 1000, failed()));
         assert_eq!(sent(&queue), one("R", "0", "1000"));
         queue.recorded(&queue.batch(9));
         assert!(!queue.claim(&claim(1, 1), 3000));
@@ -439,7 +439,7 @@ mod tests {
         assert!(queue.claim(&claim(0, 0), 1000));
         assert_eq!(queue.room(2).expect("room"), 1);
         assert!(queue.room(1).is_err());
-        queue.push(told(&claim(0, 0), 1000, delivered()));
+        queue.push(outcome(&claim(0, 0), 1000, delivered()));
         assert!(queue.room(1).is_err(), "it is not recorded");
         queue.recorded(&queue.batch(9));
         assert_eq!(queue.room(1).expect("room"), 1);

@@ -359,7 +359,7 @@ mod tests {
             Ok("bank/default 2 blocked, shop/default 1 delivered")
         );
         assert_eq!(listed(Some("shop"), Some("copy"), &[State::Dead]).as_deref(), Ok("shop/copy 1 dead"));
-        for (source, destination, told) in [
+        for (source, destination, expected) in [
             (Some("shoe"), None, "no events of a source \"shoe\" are stored; there are those of bank, shop"),
             (None, Some("no"), "no events for a destination \"no\" are stored; there are those for copy, default"),
             (
@@ -368,7 +368,7 @@ mod tests {
                 "no events for a destination \"copy\" are stored; there are those for default",
             ),
         ] {
-            assert_eq!(listed(source, destination, &State::ALL), Err(told.to_owned()));
+            assert_eq!(listed(source, destination, &State::ALL), Err(expected.to_owned()));
         }
     }
 

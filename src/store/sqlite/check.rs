@@ -238,7 +238,7 @@ mod tests {
     fn each_damage_is_told() {
         let folder = tempfile::tempdir().expect("a folder");
         let is_not = "message 1-0 is not what was written";
-        for (at, (damage, told)) in [
+        for (at, (damage, expected)) in [
             ("UPDATE messages SET body = x'00' WHERE id = 4096", is_not),
             ("DELETE FROM messages WHERE id = 4096", "2 deliveries have no message: they cannot be made"),
             ("DELETE FROM deliveries WHERE message = 4096", "1 messages have no delivery: nobody delivers them"),
@@ -261,7 +261,7 @@ mod tests {
         {
             let path = folder.path().join(format!("{at}.db"));
             good(&path).execute_batch(damage).expect("damaged");
-            assert_eq!(problems(&path), [told], "{damage}");
+            assert_eq!(problems(&path), [expected], "{damage}");
         }
     }
 

@@ -64,7 +64,7 @@ struct Inner {
     /// When the next delivery is due that is not claimed.
     next_due: Option<i64>,
     /// Whether the writer was asked for a refill and has not done it, and when it did the last one.
-    asked: bool,
+    requested: bool,
     refilled: i64,
     /// Messages up to this one were in a file that was set aside.
     gone: i64,
@@ -91,10 +91,10 @@ impl Claims {
         let stale = max > 0 && taken.is_empty() && now.saturating_sub(inner.refilled) >= STALE;
         let need = match (due || low || stale, taken.is_empty()) {
             (true, true) => Need::Now,
-            (true, false) if !inner.asked => Need::Soon,
+            (true, false) if !inner.requested => Need::Soon,
             (true, false) | (false, _) => Need::Nothing,
         };
-        inner.asked |= need != Need::Nothing;
+        inner.requested |= need != Need::Nothing;
         (taken, need)
     }
 
@@ -155,7 +155,7 @@ impl Claims {
                 inner.ready.push_back(entry);
             }
         }
-        (inner.more, inner.next_due, inner.asked, inner.refilled) = (more, next_due, false, now);
+        (inner.more, inner.next_due, inner.requested, inner.refilled) = (more, next_due, false, now);
     }
 
     /// Claims one that was just stored, if there is room and all others that may be attempted are claimed.
@@ -186,7 +186,7 @@ impl Claims {
         for entry in std::mem::take(&mut inner.ready) {
             inner.claimed.remove(&entry.id);
         }
-        (inner.more, inner.asked, inner.next_due) = (true, false, None);
+        (inner.more, inner.requested, inner.next_due) = (true, false, None);
         inner.gone = inner.gone.max(gone);
         inner.counts = counts;
     }

@@ -47,8 +47,8 @@ fn files_of_other_layouts_and_of_other_programs_are_refused_and_get_no_log() {
     ] {
         let path = folder.path().join("other.db");
         Connection::open(&path).and_then(|file| file.execute_batch(&sql)).expect("a file");
-        let said = refused(&path);
-        assert!(said.contains(why), "{said}");
+        let error = refused(&path);
+        assert!(error.contains(why), "{error}");
         assert!(!folder.path().join("other.db-dedupe.1").exists(), "{why}");
         fs::remove_file(&path).expect("a file");
     }

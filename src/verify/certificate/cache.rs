@@ -298,8 +298,8 @@ impl Fetch {
 }
 
 async fn run(cache: &Cache, address: &Address, proven: bool) {
-    let places = if proven { &cache.renewing } else { &cache.asking };
-    let Ok(_place) = places.acquire().await else { return };
+    let locations = if proven { &cache.renewing } else { &cache.asking };
+    let Ok(_place) = locations.acquire().await else { return };
     if !proven {
         tokio::time::sleep_until(cache.turn().into()).await;
     }

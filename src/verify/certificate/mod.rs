@@ -79,16 +79,16 @@ impl Certificates {
     /// What is wrong with a parameter.
     pub(super) fn new(
         hash: Hash,
-        said: &profile::Certificate,
+        spec: &profile::Certificate,
         material: &mut KeyMaterial<'_>,
     ) -> Result<Self, KeyError> {
-        let hosts = Hosts::parse(&params::fill(&said.hosts, material.params))
+        let hosts = Hosts::parse(&params::fill(&spec.hosts, material.params))
             .map_err(|message| ("params".to_owned(), message))?;
-        let reader = Reader { hash, subjects: said.subject.iter().map(|name| name.to_ascii_lowercase()).collect() };
+        let reader = Reader { hash, subjects: spec.subject.iter().map(|name| name.to_ascii_lowercase()).collect() };
         Ok(Self {
-            from: Field::new(&said.from, material.plan),
+            from: Field::new(&spec.from, material.plan),
             hosts,
-            path: said.path.clone(),
+            path: spec.path.clone(),
             cache: Arc::new(Cache::new(reader, material.certificates)),
         })
     }

@@ -119,19 +119,19 @@ impl Queue {
 impl TurnedAway {
     fn has(&self, address: &Address) -> bool {
         let fingerprint = self.hasher.hash_one(address);
-        self.seen.get(Self::place(fingerprint)) == Some(&fingerprint)
+        self.seen.get(Self::location(fingerprint)) == Some(&fingerprint)
     }
 
     fn remember(&mut self, address: &Address) {
         // Most sources never need it.
         self.seen.resize(TURNED_AWAY, 0);
         let fingerprint = self.hasher.hash_one(address);
-        if let Some(place) = self.seen.get_mut(Self::place(fingerprint)) {
-            *place = fingerprint;
+        if let Some(location) = self.seen.get_mut(Self::location(fingerprint)) {
+            *location = fingerprint;
         }
     }
 
-    fn place(fingerprint: u64) -> usize {
+    fn location(fingerprint: u64) -> usize {
         usize::try_from(fingerprint).unwrap_or_default() % TURNED_AWAY
     }
 }

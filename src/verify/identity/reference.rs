@@ -15,7 +15,7 @@ use crate::extract::params::Params;
 use crate::http::inbound::Inbound;
 use crate::profile;
 use crate::profile::Hash;
-use crate::profile::Place;
+use crate::profile::Location;
 
 /// Stands between the parts of a composite id: a control character, which no part has, so that no two ids look the same.
 const JOINT: &str = "\u{1f}";
@@ -37,7 +37,7 @@ pub(super) enum Reference {
 impl Reference {
     pub(super) fn new(
         reference: &profile::Reference,
-        proofs: &[Place],
+        proofs: &[Location],
         params: &Params,
         plan: &mut ExtractionPlan,
     ) -> Self {
@@ -47,15 +47,17 @@ impl Reference {
         match reference {
             profile::Reference::All(several) => Self::All(all(several)),
             profile::Reference::First(several) => Self::First(all(several)),
-            profile::Reference::Place(place) => {
-                let field = Field::new(place, plan).with_params(params);
+            profile::Reference::Location(location) => {
+                let field = Field::new(location, plan).with_params(params);
                 // What is only beside a proof, in the same list, is none.
-                let is_proof = |proof: &Place| proof == place || place.item.is_none() && proof.holder == place.holder;
+                let is_proof = |proof: &Location| {
+                    proof == location || location.item.is_none() && proof.carrier == location.carrier
+                };
                 let proof = proofs.iter().any(is_proof);
                 if proof { Self::Proof(field) } else { Self::Field(field) }
             }
-            profile::Reference::Each(places) => {
-                Self::Each(places.iter().map(|place| Field::new(place, plan)).collect())
+            profile::Reference::Each(locations) => {
+                Self::Each(locations.iter().map(|location| Field::new(location, plan)).collect())
             }
             profile::Reference::BodyDigest => Self::BodyDigest,
             profile::Reference::Unique => Self::Unique,

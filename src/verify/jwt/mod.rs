@@ -24,8 +24,8 @@ use crate::extract::field::Field;
 use crate::http::inbound::Inbound;
 use crate::profile;
 use crate::profile::Algorithm;
-use crate::profile::Holder;
-use crate::profile::Place;
+use crate::profile::Carrier;
+use crate::profile::Location;
 
 use self::claims::ClaimRules;
 use self::claims::Claims;
@@ -76,14 +76,14 @@ impl Jwt {
                 Keys::Configured(material.keys(&scheme.key, |form, text| configured(scheme, form, text).map(Arc::new)))
             }
         };
-        let bearer = Place { holder: Holder::Header(vec![header::AUTHORIZATION]), item: None };
-        let place = scheme.from.as_ref().map_or(&bearer, |from| &from.place);
+        let bearer = Location { carrier: Carrier::Header(vec![header::AUTHORIZATION]), item: None };
+        let location = scheme.from.as_ref().map_or(&bearer, |from| &from.location);
         Ok(Self {
             algorithm: scheme.algorithm,
             signature: signature_only(scheme.algorithm),
             rules: ClaimRules::new(scheme, material.params),
             prefix: scheme.from.as_ref().map(|from| from.prefix.clone()),
-            field: Field::new(place, material.plan),
+            field: Field::new(location, material.plan),
             keys,
             digest_signed: false,
             issued_within: None,

@@ -25,7 +25,7 @@ use doorward::http::inbound::Inbound;
 use doorward::profile::KeyEncoding;
 use doorward::profile::Profile;
 use doorward::profile::Scheme;
-use doorward::profile::Verifier;
+use doorward::profile::SignatureAlgorithm;
 use doorward::sign::Id;
 use doorward::sign::Kind;
 use doorward::sign::Order;
@@ -103,10 +103,10 @@ impl Provider {
 
     /// Whether looking at a request may ask other machines for something.
     pub fn asks_others(&self) -> bool {
-        let certificate = |scheme: &Scheme| matches!(scheme, Scheme::Signature(said) if matches!(said.verifier, Verifier::Certificate(..)));
+        let certificate = |scheme: &Scheme| matches!(scheme, Scheme::Signature(spec) if matches!(spec.algorithm, SignatureAlgorithm::Certificate(..)));
         self.profile.fetches_keys()
             || self.profile.schemes().any(certificate)
-            || self.profile.handshakes.iter().any(|said| said.visit.is_some())
+            || self.profile.handshakes.iter().any(|spec| spec.visit.is_some())
     }
 
     /// Makes a request as the provider would.
@@ -205,8 +205,8 @@ impl Server {
 
     fn publish(&self, profile: &Profile, pem: String) -> String {
         let path = profile.schemes().find_map(|scheme| match scheme {
-            Scheme::Signature(said) => match &said.verifier {
-                Verifier::Certificate(_, said) => said.path.clone(),
+            Scheme::Signature(spec) => match &spec.algorithm {
+                SignatureAlgorithm::Certificate(_, spec) => spec.path.clone(),
                 _ => None,
             },
             _ => None,

@@ -8,8 +8,8 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use doorward::base::time::Moment;
 use doorward::profile::Combination;
-use doorward::profile::Holder;
-use doorward::profile::Place;
+use doorward::profile::Carrier;
+use doorward::profile::Location;
 use doorward::profile::Profile;
 use doorward::profile::Profiles;
 use doorward::profile::Scheme;
@@ -116,7 +116,7 @@ fn is_excused(taken: &Result<Taken, Refusal>, fits: bool) -> bool {
 
 /// The request with one byte of its body changed, where all of it is signed.
 fn changed_body(profile: &Profile, parts: &Parts, at: usize, change: u8) -> Option<Parts> {
-    let body = Place { holder: Holder::Form(String::new()), item: None };
+    let body = Location { carrier: Carrier::Form(String::new()), item: None };
     let mut covers = profile.schemes().map(|scheme| profile.covers(scheme, &body));
     let covered = match profile.auth.combination {
         Combination::All => covers.any(|covers| covers),
@@ -150,9 +150,9 @@ fn changed_proofs(profile: &Profile, parts: &Parts, at: usize, change: u8) -> Ve
 
 /// The headers that a proof may stand in.
 fn proofs(scheme: &Scheme) -> Vec<HeaderName> {
-    match scheme.place().map(|place| &place.holder) {
+    match scheme.location().map(|location| &location.carrier) {
         None => vec![http::header::AUTHORIZATION],
-        Some(Holder::Header(names)) => names.clone(),
-        Some(Holder::Numbered(_) | Holder::Json(_) | Holder::Form(_) | Holder::Query(_)) => Vec::new(),
+        Some(Carrier::Header(names)) => names.clone(),
+        Some(Carrier::Numbered(_) | Carrier::Json(_) | Carrier::Form(_) | Carrier::Query(_)) => Vec::new(),
     }
 }

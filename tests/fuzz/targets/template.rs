@@ -16,9 +16,9 @@ use doorward::http::inbound::Inbound;
 use doorward::profile::Encoding;
 use doorward::profile::Function;
 use doorward::profile::Hash;
-use doorward::profile::Holder;
+use doorward::profile::Carrier;
 use doorward::profile::Piece;
-use doorward::profile::Place;
+use doorward::profile::Location;
 use doorward::profile::Template;
 use doorward_fuzz::Json;
 use doorward_fuzz::Request;
@@ -29,12 +29,12 @@ use sha2::Digest as _;
 // The template, the address, a time that may be empty, and a request; between them, zeros.
 fuzz_target!(|input: &[u8]| {
     let Some((text, rest)) = cut(input, 0) else { return };
-    let Ok(said) = std::str::from_utf8(text).map_err(drop).and_then(|text| text.parse::<Template>().map_err(drop))
+    let Ok(spec) = std::str::from_utf8(text).map_err(drop).and_then(|text| text.parse::<Template>().map_err(drop))
     else {
         return;
     };
     // People are shown the ends of lines as they would write them.
-    assert!(text.contains(&b'\n') || said.to_string().parse().as_ref() == Ok(&said), "{said}: {said:?}");
+    assert!(text.contains(&b'\n') || spec.to_string().parse().as_ref() == Ok(&spec), "{spec}: {spec:?}");
     let Some((url, rest)) = cut(rest, 0) else { return };
     let Some((time, rest)) = cut(rest, 0) else { return };
     let (Ok(url), Ok(time)) = (std::str::from_utf8(url), std::str::from_utf8(time)) else { return };
@@ -42,21 +42,21 @@ fuzz_target!(|input: &[u8]| {
     let time = Some(time).filter(|time| !time.is_empty());
     // Several values are for tokens only, and what is no address is nobody's.
     let each = |piece: &Piece| {
-        piece.place().is_some_and(|place| matches!(&place.holder, Holder::Json(pointer) if pointer.is_each()))
+        piece.location().is_some_and(|location| matches!(&location.carrier, Carrier::Json(pointer) if pointer.is_each()))
     };
-    if said.walk().any(|piece| each(piece) || *piece == Piece::UrlWithPort && other_port(url).is_none()) {
+    if spec.walk().any(|piece| each(piece) || *piece == Piece::UrlWithPort && other_port(url).is_none()) {
         return;
     }
     // Without a key, which replies to handshakes always have, a keyed hash is nothing, whatever it is of.
-    if said.walk().any(|piece| matches!(piece, Piece::Call(Function::Hmac(..), _))) {
+    if spec.walk().any(|piece| matches!(piece, Piece::Call(Function::Hmac(..), _))) {
         return;
     }
-    fill(&said, &Params::from([("url".to_owned(), url.to_owned())]), time, &request);
+    fill(&spec, &Params::from([("url".to_owned(), url.to_owned())]), time, &request);
 });
 
-fn fill(said: &Template, params: &Params, time: Option<&str>, request: &Request<'_>) {
+fn fill(spec: &Template, params: &Params, time: Option<&str>, request: &Request<'_>) {
     let mut wants = ExtractionPlan::default();
-    let ready = template::Template::new(said, Context { params, signature: None, key: None }, &mut wants);
+    let ready = template::Template::new(spec, Context { params, signature: None, key: None }, &mut wants);
     let body = Bytes::copy_from_slice(request.body);
     let (method, target) = (request.method.clone(), request.target.clone());
     let inbound = Inbound::recorded(method, target, request.headers.clone(), body, Moment::from_unix(0));
@@ -69,24 +69,24 @@ fn fill(said: &Template, params: &Params, time: Option<&str>, request: &Request<
     // with what cannot be decoded.
     let document = serde_json::from_slice::<Json>(request.body).ok().filter(|document| !document.has_floats());
     let query = request.target.query().unwrap_or_default().as_bytes();
-    let skipped = said.walk().filter_map(Piece::place).any(|place| match &place.holder {
-        Holder::Json(_) => document.is_none(),
-        Holder::Form(_) => pairs(request.body).is_none(),
-        Holder::Query(_) => pairs(query).is_none(),
-        Holder::Header(_) | Holder::Numbered(_) => false,
+    let skipped = spec.walk().filter_map(Piece::location).any(|location| match &location.carrier {
+        Carrier::Json(_) => document.is_none(),
+        Carrier::Form(_) => pairs(request.body).is_none(),
+        Carrier::Query(_) => pairs(query).is_none(),
+        Carrier::Header(_) | Carrier::Numbered(_) => false,
     });
     if skipped {
         return;
     }
     let naive = Naive { params, time, request };
     let mut expected = Ok(Vec::new());
-    for part in said.parts() {
+    for part in spec.parts() {
         expected = expected.and_then(|mut all: Vec<u8>| {
             all.extend(naive.all(part.pieces())?.into_iter().collect::<Option<Vec<_>>>().unwrap_or_default().concat());
             Ok(all)
         });
     }
-    assert_eq!(filled, expected, "{said}");
+    assert_eq!(filled, expected, "{spec}");
 }
 
 /// Fills templates by other means.
@@ -130,8 +130,8 @@ impl Naive<'_> {
                 form.into_iter().map(|(name, value)| name + &value).collect::<String>().into_bytes()
             }
             Piece::Param(name) => param(name),
-            Piece::Place(place) => self.place(place)?.unwrap_or_default().into_bytes(),
-            Piece::Optional(place) => return Ok(self.place(place)?.map(String::into_bytes)),
+            Piece::Location(location) => self.location(location)?.unwrap_or_default().into_bytes(),
+            Piece::Optional(location) => return Ok(self.location(location)?.map(String::into_bytes)),
             Piece::Item(_) => Vec::new(),
             Piece::Call(function, arguments) => {
                 let mut bytes = Vec::new();
@@ -143,7 +143,7 @@ impl Naive<'_> {
         }))
     }
 
-    fn place(&self, place: &Place) -> Result<Option<String>, Unfilled> {
+    fn location(&self, location: &Location) -> Result<Option<String>, Unfilled> {
         let one = |pairs: Option<Vec<(String, String)>>, name: &str| {
             let pairs = pairs.expect("it can be decoded");
             if pairs.len() > form::MAX_PAIRS {
@@ -153,19 +153,19 @@ impl Naive<'_> {
             let value = values.pop().map(|(_, value)| value);
             if values.is_empty() { Ok(value) } else { Err(Unfilled::NotText) }
         };
-        match &place.holder {
-            Holder::Header(names) => match names.iter().find_map(|name| self.request.headers.get(name)) {
+        match &location.carrier {
+            Carrier::Header(names) => match names.iter().find_map(|name| self.request.headers.get(name)) {
                 Some(value) => value.to_str().map(|text| Some(text.to_owned())).map_err(|_| Unfilled::NotText),
                 None => Ok(None),
             },
-            Holder::Numbered(_) => unreachable!("templates have none"),
-            Holder::Json(pointer) => json(self.request.body, pointer.tokens()),
-            Holder::Form(name) => {
+            Carrier::Numbered(_) => unreachable!("templates have none"),
+            Carrier::Json(pointer) => json(self.request.body, pointer.tokens()),
+            Carrier::Form(name) => {
                 let body = self.request.body;
                 let first = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body).trim_ascii_start().first();
                 if matches!(first, Some(b'{' | b'[')) { Ok(None) } else { one(pairs(body), name) }
             }
-            Holder::Query(name) => one(pairs(self.request.target.query().unwrap_or_default().as_bytes()), name),
+            Carrier::Query(name) => one(pairs(self.request.target.query().unwrap_or_default().as_bytes()), name),
         }
     }
 }

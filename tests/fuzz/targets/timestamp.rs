@@ -8,7 +8,7 @@ use doorward::base::time::Format;
 use doorward::base::time::Moment;
 use doorward::extract::field::ExtractionPlan;
 use doorward::http::inbound::Inbound;
-use doorward::profile::Place;
+use doorward::profile::Location;
 use doorward::profile::Timestamp;
 use doorward::profile::TimestampPolicy;
 use doorward::profile::Tolerance;
@@ -49,9 +49,9 @@ fuzz_target!(|input: (u8, u64, u64, i64, &str)| {
 fn judge(format: Format, (past, future): (u64, u64), now: Moment, (value, found): (HeaderValue, Option<Moment>)) {
     let limit = |seconds| Some(Duration::from_secs(seconds));
     let tolerance = Some(Tolerance { past: limit(past), future: limit(future) });
-    let said = Timestamp { from: Place::header(NAME), format, tolerance, policy: TimestampPolicy::Enforce };
+    let spec = Timestamp { from: Location::header(NAME), format, tolerance, policy: TimestampPolicy::Enforce };
     let mut wants = ExtractionPlan::default();
-    let freshness = Freshness::new(&said, Some(Duration::from_secs(REMEMBERED.unsigned_abs())), &mut wants);
+    let freshness = Freshness::new(&spec, Some(Duration::from_secs(REMEMBERED.unsigned_abs())), &mut wants);
     let headers = HeaderMap::from_iter([(NAME, value)]);
     let inbound = Inbound::recorded(Method::POST, Uri::from_static("/"), headers, Bytes::new(), now);
     let values = wants.read(&inbound);

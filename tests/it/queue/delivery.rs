@@ -16,12 +16,12 @@ use crate::harness::upstream::Upstream;
 use crate::harness::wait_until;
 
 /// Where the events are.
-enum Place {
+enum Location {
     File,
     Redis(Redis),
 }
 
-impl Place {
+impl Location {
     /// A GitHub source with a queue, whose table has these keys besides `url`.
     fn queued(&self, upstream: &str, more: &str) -> String {
         match self {
@@ -37,13 +37,13 @@ macro_rules! on_every_store {
         mod in_a_file {
             $(#[test]
             fn $name() {
-                super::$name(&super::Place::File);
+                super::$name(&super::Location::File);
             })*
         }
         mod in_redis {
             $(#[test]
             fn $name() {
-                super::$name(&super::Place::Redis(crate::harness::redis::Redis::start()));
+                super::$name(&super::Location::Redis(crate::harness::redis::Redis::start()));
             })*
         }
     };
@@ -59,7 +59,7 @@ on_every_store! {
     a_stop_lets_attempts_end_and_keeps_the_rest
 }
 
-fn an_event_is_acknowledged_while_the_upstream_is_down_and_delivered_when_it_is_up(place: &Place) {
+fn an_event_is_acknowledged_while_the_upstream_is_down_and_delivered_when_it_is_up(place: &Location) {
     let nowhere = Upstream::nowhere();
     let gateway = Gateway::start(&place.queued(&format!("http://{nowhere}/app"), ""));
     let delivery = Github::delivery("one", r#"{"a": 1}"#);
@@ -82,7 +82,7 @@ fn an_event_is_acknowledged_while_the_upstream_is_down_and_delivered_when_it_is_
     assert_eq!(upstream.ids(), ["one"]);
 }
 
-fn many_events_are_each_delivered_once(place: &Place) {
+fn many_events_are_each_delivered_once(place: &Location) {
     let upstream = Upstream::start();
     let gateway = Gateway::start(&place.queued(&upstream.url(), ", concurrency = 8"));
     for number in 0..200 {
@@ -95,7 +95,7 @@ fn many_events_are_each_delivered_once(place: &Place) {
     assert_eq!(ids, (0..200).map(|number| number.to_string()).collect::<Vec<_>>());
 }
 
-fn what_was_acknowledged_survives_a_kill(place: &Place) {
+fn what_was_acknowledged_survives_a_kill(place: &Location) {
     let nowhere = Upstream::nowhere();
     let sections = place.queued(&format!("http://{nowhere}/app"), "");
     let gateway = Gateway::start(&sections);
@@ -112,7 +112,7 @@ fn what_was_acknowledged_survives_a_kill(place: &Place) {
     assert_eq!(ids, (0..20).map(|number| number.to_string()).collect::<Vec<_>>());
 }
 
-fn an_event_that_the_upstream_refuses_for_good_is_given_up_and_others_go_on(place: &Place) {
+fn an_event_that_the_upstream_refuses_for_good_is_given_up_and_others_go_on(place: &Location) {
     let upstream = Upstream::with(|_, message| match message.header("doorward-event-id") {
         Some("bad") => Reply::Status(422, "no such order"),
         // Whoever sends long queries and headers along does not have the upstream taken for one that fails.
@@ -132,7 +132,7 @@ fn an_event_that_the_upstream_refuses_for_good_is_given_up_and_others_go_on(plac
     wait_until("the dead letters to be counted", || queued_events(&gateway, "dead") == 3.0);
 }
 
-fn an_event_is_given_up_after_its_attempts(place: &Place) {
+fn an_event_is_given_up_after_its_attempts(place: &Location) {
     let upstream = Upstream::with(|_, _| Reply::Status(500, ""));
     let gateway = Gateway::start(&place.queued(&upstream.url(), r#", max_attempts = 3, backoff = "1ms""#));
     assert_eq!(Github::delivery("one", "1").send(gateway.address()).text(), QUEUED);
@@ -145,7 +145,7 @@ fn an_event_is_given_up_after_its_attempts(place: &Place) {
     assert!(times.iter().all(|time| *time == times[0] && time.is_some()), "{times:?}");
 }
 
-fn events_of_one_order_stay_in_order_and_do_not_block_others(place: &Place) {
+fn events_of_one_order_stay_in_order_and_do_not_block_others(place: &Location) {
     // The first event of order 1 fails twice before it is taken.
     let upstream = Upstream::with(|_, message| {
         let first_attempts = ["1", "2"].map(Some).contains(&message.header("doorward-attempt"));
@@ -167,7 +167,7 @@ fn events_of_one_order_stay_in_order_and_do_not_block_others(place: &Place) {
     assert_eq!(of("b"), ["b1", "b2"]);
 }
 
-fn a_stop_lets_attempts_end_and_keeps_the_rest(place: &Place) {
+fn a_stop_lets_attempts_end_and_keeps_the_rest(place: &Location) {
     let upstream = Upstream::with(|_, _| Reply::After(Duration::from_millis(300), 200));
     let sections = place.queued(&upstream.url(), ", concurrency = 1");
     let gateway = Gateway::start(&sections);
@@ -180,7 +180,7 @@ fn a_stop_lets_attempts_end_and_keeps_the_rest(place: &Place) {
     assert_eq!(exit.status.code(), Some(0));
     let before = upstream.ids().len();
     assert!(before < 4, "{before}");
-    if let Place::Redis(redis) = place {
+    if let Location::Redis(redis) = place {
         let claims: usize = redis.command(&["ZCARD", "doorward:{github}:d:default:due"]);
         assert_eq!(claims, 0, "nothing is in hand any more");
     }

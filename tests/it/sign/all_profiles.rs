@@ -100,10 +100,10 @@ impl InProcessSource {
     /// itself.
     fn has_ids(&self) -> bool {
         let reference = &self.provider.profile().event.id;
-        let proofs: Vec<_> = self.provider.profile().schemes().filter_map(Scheme::place).collect();
+        let proofs: Vec<_> = self.provider.profile().schemes().filter_map(Scheme::location).collect();
         let first = if let Reference::First(several) = reference { several.first() } else { Some(reference) };
         !matches!(first, Some(Reference::Each(_) | Reference::BodyDigest | Reference::Unique))
-            && !reference.places().iter().any(|place| proofs.contains(place))
+            && !reference.locations().iter().any(|location| proofs.contains(location))
     }
 }
 

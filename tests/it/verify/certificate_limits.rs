@@ -70,14 +70,14 @@ impl Kept {
             }
         });
         let profile = Profiles::shipped().get("paypal").expect("a profile").clone();
-        let Some(Scheme::Signature(said)) = profile.schemes().next() else { panic!("PayPal signs") };
+        let Some(Scheme::Signature(spec)) = profile.schemes().next() else { panic!("PayPal signs") };
         let webhook = recorded["params"]["webhook_id"].as_str().expect("an id").to_owned();
         let given = [("webhook_id", webhook), ("certificate_hosts", server.address().to_string())];
         let params = params::complete(&profile, &given).expect("parameters");
         let (mut wants, mut key_sets) = (ExtractionPlan::default(), KeySets::new());
         let mut material = KeyMaterial::new(&[], &params, std::iter::empty(), &mut wants, &mut key_sets);
         material.certificates = limits;
-        let signature = Signature::new(said, &mut material).expect("a scheme");
+        let signature = Signature::new(spec, &mut material).expect("a scheme");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         Self { signature, wants, host: Host { server, works }, runtime, recorded }
     }

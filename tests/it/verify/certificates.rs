@@ -197,9 +197,9 @@ fn hosts_that_anybody_can_register_are_refused_by_check() {
         let config = folder.path().join("doorward.toml");
         std::fs::write(&config, source).expect("a configuration");
         let output = doorward().arg("check").arg("--config").arg(&config).output().expect("doorward runs");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
-        assert_eq!(output.status.code(), Some(78), "{said}");
-        assert!(said.contains("sns.<region>.amazonaws.com"), "{said}");
+        let spec = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(78), "{spec}");
+        assert!(spec.contains("sns.<region>.amazonaws.com"), "{spec}");
     }
 }
 

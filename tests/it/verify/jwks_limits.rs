@@ -71,13 +71,13 @@ impl Kept {
 #[test]
 fn keys_whose_age_is_over_are_used_while_no_newer_ones_can_be_had() {
     // Whatever the issuer says, even more than the most that it may.
-    for said in ["", "cache-control: max-age=86400\r\n", "cache-control: max-age=31536000\r\n"] {
-        let kept = Kept::with(JwksLimits { fresh: SHORT, fresh_within: (SHORT, SHORT), stale: LONG, ..limits() }, said);
+    for spec in ["", "cache-control: max-age=86400\r\n", "cache-control: max-age=31536000\r\n"] {
+        let kept = Kept::with(JwksLimits { fresh: SHORT, fresh_within: (SHORT, SHORT), stale: LONG, ..limits() }, spec);
         assert_eq!(kept.keys(), Ok(()));
         kept.issuer.reply(Reply::Status(500, ""));
         kept.wait_until("a fetch to fail", |kept| kept.failed() > 0);
         kept.wait_until("the age to be over", |kept| kept.jwks.age().is_some_and(|age| age > SHORT));
-        assert_eq!(kept.keys(), Ok(()), "{said}");
+        assert_eq!(kept.keys(), Ok(()), "{spec}");
     }
 }
 

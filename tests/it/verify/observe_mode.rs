@@ -230,8 +230,8 @@ fn check_and_serve_warn_of_it() {
     let path = folder.path().join("doorward.toml");
     std::fs::write(&path, &source).expect("written");
     let output = doorward().arg("check").arg("--config").arg(&path).output().expect("it runs");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.contains("what cannot be verified is delivered all the same"), "{said}");
+    let spec = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && spec.contains("what cannot be verified is delivered all the same"), "{spec}");
     let gateway = Gateway::start(&source);
     let warned = gateway.logged("the warning", |event| event["key"].as_str().is_some_and(|key| key.contains("verify")));
     assert_eq!(warned["level"], "WARN");

@@ -157,9 +157,9 @@ fn what_is_no_key_for_the_scheme_is_refused_by_check() {
         [("ed25519", vec![&p256, &rsa]), ("ecdsa", vec![&ed25519, &rsa]), ("rsa", vec![&ed25519, &p256])]
     {
         for secret in wrong.into_iter().map(String::as_str).chain(["", "word", "AAAA", "MAA=", "0x00"]) {
-            let said = check(&scheme(name, ""), &format!("secrets = [\"plain:{secret}\"]"));
-            let said = said.expect_err(&format!("{secret:.20} as a key of {name}"));
-            assert!(said.contains("secrets") && (secret.len() < 8 || !said.contains(secret)), "{name}: {said}");
+            let spec = check(&scheme(name, ""), &format!("secrets = [\"plain:{secret}\"]"));
+            let spec = spec.expect_err(&format!("{secret:.20} as a key of {name}"));
+            assert!(spec.contains("secrets") && (secret.len() < 8 || !spec.contains(secret)), "{name}: {spec}");
         }
     }
 }
@@ -174,8 +174,8 @@ fn a_profile_has_to_say_which_keys_are_public() {
         )
     };
     let lines = format!("secrets = [\"plain:{}\", \"plain:word\"]", public(&signing::ed25519("ed25519-a")));
-    let said = check(&both("", ""), &lines).expect_err("anybody could sign with the public key as the secret");
-    assert!(said.contains("only_prefixed"), "{said}");
+    let spec = check(&both("", ""), &lines).expect_err("anybody could sign with the public key as the secret");
+    assert!(spec.contains("only_prefixed"), "{spec}");
     let lines = lines.replace("plain:word", "plain:mac_word");
     assert_eq!(check(&both("", "key = { prefix = \"mac_\", only_prefixed = true }\n"), &lines), Ok(()));
 }

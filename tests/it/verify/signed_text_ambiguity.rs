@@ -8,10 +8,10 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use doorward::base::time::Moment;
+use doorward::profile::Carrier;
 use doorward::profile::Function;
-use doorward::profile::Holder;
+use doorward::profile::Location;
 use doorward::profile::Piece;
-use doorward::profile::Place;
 use doorward::profile::Profile;
 use doorward::profile::Profiles;
 use doorward::profile::Scheme;
@@ -58,9 +58,9 @@ fn what_profiles_require_of_their_values_is_what_keeps_other_cuts_out() {
         let text = Profiles::shipped().text(name).expect("a text").to_owned();
         let careless = careless(&text);
         assert!(Profile::parse(&careless).is_err(), "{name} is taken without what it requires");
-        let said = careless.replace("signed  ", "ambiguous = \"for trial\"\nsigned  ");
-        let profile = Profile::parse(&said).unwrap_or_else(|error| panic!("{name}: {error}"));
-        let receiver = InProcessSource::new(Provider::new(name, &profile), &[(name.to_owned(), said)]);
+        let spec = careless.replace("signed  ", "ambiguous = \"for trial\"\nsigned  ");
+        let profile = Profile::parse(&spec).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let receiver = InProcessSource::new(Provider::new(name, &profile), &[(name.to_owned(), spec)]);
         assert!(!forgeries(&receiver, &mut 0).is_empty(), "{name}: no other cut was found");
     }
 }
@@ -86,7 +86,7 @@ fn careless(text: &str) -> String {
 }
 
 fn signatures(profile: &Profile) -> impl Iterator<Item = &Signature> {
-    profile.schemes().filter_map(|scheme| if let Scheme::Signature(said) = scheme { Some(&**said) } else { None })
+    profile.schemes().filter_map(|scheme| if let Scheme::Signature(spec) = scheme { Some(&**spec) } else { None })
 }
 
 /// Sources with all kinds of keys that the profile takes.
@@ -116,17 +116,17 @@ fn forgeries(receiver: &InProcessSource, tried: &mut usize) -> Vec<String> {
     let genuine = provider.sign(Id::Fresh(1), None, now).unwrap_or_else(|error| panic!("{}: {error}", profile.title));
     drop(receiver.receive(&genuine, now).unwrap_or_else(|refusal| panic!("{}: {refusal}", profile.title)));
     // The one that it was signed with.
-    let stands = |said: &&Signature| read(&genuine, &said.place.place).is_some();
-    let Some(said) = signatures(profile).find(stands) else { return Vec::new() };
+    let stands = |spec: &&Signature| read(&genuine, &spec.location.location).is_some();
+    let Some(spec) = signatures(profile).find(stands) else { return Vec::new() };
     let mut found = BTreeSet::new();
-    for template in &said.signed {
+    for template in &spec.signed {
         let pieces: Vec<_> = template
             .parts()
             .iter()
             .filter(|part| {
                 part.pieces()
                     .iter()
-                    .all(|piece| !matches!(piece, Piece::Optional(place) if read(&genuine, place).is_none()))
+                    .all(|piece| !matches!(piece, Piece::Optional(location) if read(&genuine, location).is_none()))
             })
             .flat_map(|part| part.pieces().to_vec())
             .collect();
@@ -134,14 +134,14 @@ fn forgeries(receiver: &InProcessSource, tried: &mut usize) -> Vec<String> {
             pieces.into_iter().map(|piece| Part { text: said_of(&piece, &genuine, provider), piece }).collect();
         for signed in signed_by_others(&values) {
             let text: String = signed.iter().map(|value| value.text.as_str()).collect();
-            let signature = provider.signature_of(said, text.as_bytes());
+            let signature = provider.signature_of(spec, text.as_bytes());
             // A text whose own values the profile does not take is none that the provider signs.
-            let own = presented(&genuine, &signed, said, &signature, profile);
+            let own = presented(&genuine, &signed, spec, &signature, profile);
             if own.is_none_or(|own| receiver.receive(&own, now).is_err()) {
                 continue;
             }
             for cut in cuts(&signed, &text, &values) {
-                let Some(request) = presented(&genuine, &cut, said, &signature, profile) else { continue };
+                let Some(request) = presented(&genuine, &cut, spec, &signature, profile) else { continue };
                 *tried += 1;
                 if let Ok(event) = receiver.receive(&request, now) {
                     let id = String::from_utf8_lossy(event.id.as_bytes()).into_owned();
@@ -224,7 +224,7 @@ fn share(signed: &[Part], text: &str, from: usize, near: &[usize]) -> Vec<Vec<Pa
 }
 
 /// The genuine request with these values at their places; `None` where they cannot stand there.
-fn presented(genuine: &Request, cut: &[Part], said: &Signature, signature: &str, profile: &Profile) -> Option<Request> {
+fn presented(genuine: &Request, cut: &[Part], spec: &Signature, signature: &str, profile: &Profile) -> Option<Request> {
     let mut request = Request {
         method: genuine.method.clone(),
         query: genuine.query.clone(),
@@ -238,7 +238,7 @@ fn presented(genuine: &Request, cut: &[Part], said: &Signature, signature: &str,
     for value in cut {
         match &value.piece {
             Piece::Timestamp => write(&mut request, &profile.timestamp.as_ref()?.from, &value.text)?,
-            Piece::Place(place) | Piece::Optional(place) => write(&mut request, place, &value.text)?,
+            Piece::Location(location) | Piece::Optional(location) => write(&mut request, location, &value.text)?,
             Piece::Query => {
                 request.query = match value.text.strip_prefix('?') {
                     Some(query) => Some(query.to_owned()),
@@ -256,7 +256,7 @@ fn presented(genuine: &Request, cut: &[Part], said: &Signature, signature: &str,
             | Piece::Call(..) => {}
         }
     }
-    write(&mut request, &said.place.place, signature)?;
+    write(&mut request, &spec.location.location, signature)?;
     Some(request)
 }
 
@@ -279,7 +279,7 @@ fn said_of(piece: &Piece, request: &Request, provider: &Provider) -> String {
             pairs.sort();
             pairs.into_iter().map(|(name, value)| name + &value).collect()
         }
-        Piece::Place(place) | Piece::Optional(place) => read(request, place).unwrap_or_default(),
+        Piece::Location(location) | Piece::Optional(location) => read(request, location).unwrap_or_default(),
         Piece::Item(_) => panic!("no shipped profile signs another item"),
         Piece::Call(Function::Crc32, _) => crc32fast::hash(&request.body).to_string(),
         Piece::Call(..) => const_hex::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &request.body)),
@@ -291,44 +291,44 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// The text at a place, read by means of our own.
-fn read(request: &Request, place: &Place) -> Option<String> {
-    let whole = match &place.holder {
-        Holder::Header(names) => {
+fn read(request: &Request, location: &Location) -> Option<String> {
+    let whole = match &location.carrier {
+        Carrier::Header(names) => {
             names.iter().find_map(|name| request.headers.get(name)).map(|value| text(value.as_bytes()))
         }
-        Holder::Json(pointer) => {
+        Carrier::Json(pointer) => {
             let body: Value = serde_json::from_slice(&request.body).ok()?;
             let value = body.pointer(&pointer.to_string()).filter(|value| !value.is_null())?;
             Some(value.as_str().map_or_else(|| value.to_string(), str::to_owned))
         }
-        Holder::Form(name) => {
+        Carrier::Form(name) => {
             form_urlencoded::parse(&request.body).find(|(known, _)| known == name).map(|(_, text)| text.into_owned())
         }
-        Holder::Query(_) | Holder::Numbered(_) => None,
+        Carrier::Query(_) | Carrier::Numbered(_) => None,
     }?;
-    match &place.item {
+    match &location.item {
         Some(item) => item.values(&whole).next().map(str::to_owned),
         None => Some(whole),
     }
 }
 
 /// Sets the text at a place; `None` where it cannot stand there.
-fn write(request: &mut Request, place: &Place, text: &str) -> Option<()> {
-    let whole = match &place.item {
+fn write(request: &mut Request, location: &Location, text: &str) -> Option<()> {
+    let whole = match &location.item {
         None => text.to_owned(),
         Some(item) => {
-            let list = read(request, &Place { holder: place.holder.clone(), item: None }).unwrap_or_default();
+            let list = read(request, &Location { carrier: location.carrier.clone(), item: None }).unwrap_or_default();
             let others = list.split(item.separator).filter(|entry| !entry.is_empty() && item.value(entry).is_none());
             let entry = format!("{}{}{text}", item.key, item.assign);
             others.chain([entry.as_str()]).collect::<Vec<_>>().join(&item.separator.to_string())
         }
     };
-    match &place.holder {
-        Holder::Header(names) => {
+    match &location.carrier {
+        Carrier::Header(names) => {
             let name = names.iter().find(|name| request.headers.contains_key(*name)).or_else(|| names.first())?;
             request.headers.insert(name.clone(), HeaderValue::from_str(&whole).ok()?);
         }
-        Holder::Json(pointer) => {
+        Carrier::Json(pointer) => {
             let mut body: Value = serde_json::from_slice(&request.body).ok()?;
             match body.pointer_mut(&pointer.to_string()) {
                 Some(value) => *value = json!(whole),
@@ -340,12 +340,12 @@ fn write(request: &mut Request, place: &Place, text: &str) -> Option<()> {
             }
             request.body = Bytes::from(body.to_string());
         }
-        Holder::Form(field) => {
+        Carrier::Form(field) => {
             let pairs = form_urlencoded::parse(&request.body).into_owned().filter(|(name, _)| name != field);
             let pairs: Vec<_> = pairs.chain([(field.clone(), whole)]).collect();
             request.body = Bytes::from(form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish());
         }
-        Holder::Query(_) | Holder::Numbered(_) => return None,
+        Carrier::Query(_) | Carrier::Numbered(_) => return None,
     }
     Some(())
 }

@@ -30,8 +30,8 @@ const TTL: i64 = 3600;
 #[test]
 fn a_signed_time_of_any_format_counts_though_it_is_only_recorded() {
     for format in ["unix", "unix-ms", "unix-float", "rfc3339", "rfc3339-lenient", "http-date"] {
-        let place = "header = \"X-Time\"";
-        let gateway = gateway(&profile("{timestamp}|{body}", place, format, "policy = \"record\""));
+        let location = "header = \"X-Time\"";
+        let gateway = gateway(&profile("{timestamp}|{body}", location, format, "policy = \"record\""));
         let format: Format = serde_json::from_value(json!(format)).expect("a format");
         let statuses = ages().map(|age| {
             let time = format.write(Moment::from_unix(Moment::now().unix() - age));
@@ -145,8 +145,8 @@ fn explain_judges_as_a_gateway_with_the_usual_ttl_or_another_one() {
         let at = (SIGNED + after).to_string();
         let output =
             doorward().arg("explain").args(zoom).args(["--at", &at]).args(more).arg(&file).output().expect("it runs");
-        let said = String::from_utf8(output.stdout).expect("text");
-        (output.status.code(), said.contains("refused: timestamp_stale"))
+        let spec = String::from_utf8(output.stdout).expect("text");
+        (output.status.code(), spec.contains("refused: timestamp_stale"))
     };
     let (accepted, refused) = ((Some(0), false), (Some(1), true));
     assert_eq!([explained(96 * 3600 - 1, &[]), explained(96 * 3600, &[])], [accepted, refused]);
@@ -159,10 +159,10 @@ fn ages() -> [i64; 5] {
     [0, TTL - 60, 60 - TTL, TTL, -TTL - 60]
 }
 
-fn profile(signed: &str, place: &str, format: &str, more: &str) -> String {
+fn profile(signed: &str, location: &str, format: &str, more: &str) -> String {
     format!(
         "[auth.hmac]\nsignature = {{ header = \"X-Mac\", encoding = \"hex\" }}\nsigned = \"{signed}\"\n\
-         [timestamp]\nfrom = {{ {place} }}\nformat = \"{format}\"\n{more}\n[event]\nid = {{ header = \"X-Id\" }}\n"
+         [timestamp]\nfrom = {{ {location} }}\nformat = \"{format}\"\n{more}\n[event]\nid = {{ header = \"X-Id\" }}\n"
     )
 }
 

@@ -319,9 +319,9 @@ fn an_id_in_json_has_one_spelling() {
 
 #[test]
 fn numbered_headers_are_read_up_to_the_first_that_is_missing() {
-    let place = "signature = { header = \"X-Sig\", numbered = true, encoding = \"hex\" }\nsigned = \"{body}\"\n";
+    let location = "signature = { header = \"X-Sig\", numbered = true, encoding = \"hex\" }\nsigned = \"{body}\"\n";
     let (gateway, _upstream) =
-        start_with_profile(&format!("[auth.hmac]\n{place}[event]\nid = {{ header = \"X-Id\" }}\n"), &with_secret());
+        start_with_profile(&format!("[auth.hmac]\n{location}[event]\nid = {{ header = \"X-Id\" }}\n"), &with_secret());
     let (right, wrong) = (hmac_hex(SECRET, &[b"{}"]), "0".repeat(64));
     let send = |headers: &[(&str, &str)]| {
         request("POST", "/own", headers, "{}").with("X-Id", "1").send(gateway.address()).status

@@ -18,7 +18,7 @@ const ID: &str = "[event]\nid = { header = \"X-Id\" }\n";
 
 #[test]
 fn a_token_is_compared_exactly_wherever_it_stands() {
-    let places = [
+    let locations = [
         ("header = \"X-Token\"", header as fn(&str) -> Delivery),
         ("header = \"X-Token\", prefix = \"Token \"", |token| header(&format!("Token {token}"))),
         ("query = \"token\"", |token| request("POST", &format!("/own?token={token}"), &[("X-Id", "1")], "")),
@@ -26,21 +26,21 @@ fn a_token_is_compared_exactly_wherever_it_stands() {
         ("json = \"/token\"", |token| request("POST", "/own", &[("X-Id", "1")], json!({ "token": token }).to_string())),
         ("header = \"X-Token\", item = \"t\"", |token| header(&format!("a=1, t={token}, b=2"))),
     ];
-    for (place, send) in places {
+    for (location, send) in locations {
         let (gateway, upstream) =
-            start_with_profile(&format!("[auth.token]\nfrom = {{ {place} }}\n{ID}"), "secrets = [\"plain:s3cret\"]");
+            start_with_profile(&format!("[auth.token]\nfrom = {{ {location} }}\n{ID}"), "secrets = [\"plain:s3cret\"]");
         for wrong in ["", "s3cre", "s3crets", "S3CRET", "s3cre%00", "s3cret;s3cret", "xs3cret", "s3cr%C3%A9t"] {
-            assert_eq!(send(wrong).send(gateway.address()).status, 401, "{place}: {wrong}");
+            assert_eq!(send(wrong).send(gateway.address()).status, 401, "{location}: {wrong}");
         }
-        assert_eq!(upstream.connections(), 0, "{place}");
-        assert_eq!(send("s3cret").send(gateway.address()).status, 200, "{place}");
+        assert_eq!(upstream.connections(), 0, "{location}");
+        assert_eq!(send("s3cret").send(gateway.address()).status, 200, "{location}");
     }
 }
 
 #[test]
 fn a_token_that_is_there_twice_is_none() {
     let lines = "secrets = [\"plain:s\"]";
-    let with = |place: &str| start_with_profile(&format!("[auth.token]\nfrom = {{ {place} }}\n{ID}"), lines);
+    let with = |location: &str| start_with_profile(&format!("[auth.token]\nfrom = {{ {location} }}\n{ID}"), lines);
     let headers = &[("X-Id", "1")];
     let (gateway, _upstream) = with("query = \"token\"");
     for query in ["token=s&token=s", "token=s&token=x", "token=s&%74oken=x", "token=x&token=s", "token=s&token"] {

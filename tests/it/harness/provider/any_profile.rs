@@ -16,7 +16,7 @@ use doorward::profile::KeyForm;
 use doorward::profile::Profile;
 use doorward::profile::Scheme;
 use doorward::profile::Signature;
-use doorward::profile::Verifier;
+use doorward::profile::SignatureAlgorithm;
 use doorward::sign;
 use doorward::sign::Id;
 use doorward::sign::Kind;
@@ -177,26 +177,30 @@ impl Provider {
     }
 
     /// The text that stands where the signature does, when the provider signs this; made by libraries and not by us.
-    pub fn signature_of(&self, said: &Signature, text: &[u8]) -> String {
+    pub fn signature_of(&self, spec: &Signature, text: &[u8]) -> String {
         let hmac = |algorithm| {
             let secret = Secret::new(self.secrets[0].as_bytes()).expect("a secret");
             let key =
-                aws_lc_rs::hmac::Key::new(algorithm, &doorward::verify::key_bytes(&said.key, &secret).expect("a key"));
+                aws_lc_rs::hmac::Key::new(algorithm, &doorward::verify::key_bytes(&spec.key, &secret).expect("a key"));
             aws_lc_rs::hmac::sign(&key, text).as_ref().to_vec()
         };
-        let bytes = match &said.verifier {
-            Verifier::Hmac(Hash::Sha256) => hmac(aws_lc_rs::hmac::HMAC_SHA256),
-            Verifier::Hmac(Hash::Sha512) => hmac(aws_lc_rs::hmac::HMAC_SHA512),
-            Verifier::Hmac(Hash::Sha1) => hmac(aws_lc_rs::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY),
-            Verifier::Ed25519 | Verifier::Ecdsa(EcdsaFormat::Der) | Verifier::Certificate(Hash::Sha256, _) => {
+        let bytes = match &spec.algorithm {
+            SignatureAlgorithm::Hmac(Hash::Sha256) => hmac(aws_lc_rs::hmac::HMAC_SHA256),
+            SignatureAlgorithm::Hmac(Hash::Sha512) => hmac(aws_lc_rs::hmac::HMAC_SHA512),
+            SignatureAlgorithm::Hmac(Hash::Sha1) => hmac(aws_lc_rs::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY),
+            SignatureAlgorithm::Ed25519
+            | SignatureAlgorithm::Ecdsa(EcdsaFormat::Der)
+            | SignatureAlgorithm::Certificate(Hash::Sha256, _) => {
                 let pair = rcgen::KeyPair::from_pem(&self.private_pem().expect("a private key")).expect("a key");
                 rcgen::SigningKey::sign(&pair, text).expect("a signature")
             }
-            Verifier::Ecdsa(EcdsaFormat::Raw) | Verifier::Rsa(_) | Verifier::Certificate(..) => {
+            SignatureAlgorithm::Ecdsa(EcdsaFormat::Raw)
+            | SignatureAlgorithm::Rsa(_)
+            | SignatureAlgorithm::Certificate(..) => {
                 panic!("no shipped profile is signed like this")
             }
         };
-        format!("{}{}", said.place.prefix, said.place.encoding.encode(&bytes))
+        format!("{}{}", spec.location.prefix, spec.location.encoding.encode(&bytes))
     }
 
     /// What the provider would send.
@@ -240,9 +244,12 @@ fn other(secret: &str) -> String {
 /// A path that the profile takes certificates from.
 fn certificate_path(profile: &Profile) -> String {
     let paths = profile.schemes().filter_map(|scheme| match scheme {
-        Scheme::Signature(said) => match &said.verifier {
-            Verifier::Certificate(_, said) => said.path.clone(),
-            Verifier::Hmac(_) | Verifier::Ed25519 | Verifier::Ecdsa(_) | Verifier::Rsa(_) => None,
+        Scheme::Signature(spec) => match &spec.algorithm {
+            SignatureAlgorithm::Certificate(_, spec) => spec.path.clone(),
+            SignatureAlgorithm::Hmac(_)
+            | SignatureAlgorithm::Ed25519
+            | SignatureAlgorithm::Ecdsa(_)
+            | SignatureAlgorithm::Rsa(_) => None,
         },
         Scheme::Token(_) | Scheme::Basic(_) | Scheme::Jwt(_) => None,
     });

@@ -14,8 +14,8 @@ use super::history::BYTES;
 use super::history::History;
 use super::history::Step;
 use super::model::Outcome;
+use super::process::Location;
 use super::process::Message;
-use super::process::Place;
 use super::process::Process;
 use super::process::Terms;
 use super::server::Server;
@@ -116,7 +116,7 @@ fn what_was_delivered_while_redis_was_away_for_longer_than_the_lease_is_not_deli
     let server = Server::start();
     let (clock, hand) = Clock::manual(Moment::now());
     server.reset(clock.now());
-    let place = Place::Redis(server.url());
+    let place = Location::Redis(server.url());
     let process = Process::start(&place, &Terms::usual(&clock, Limits::default()));
     wait_for("Redis", || process.enqueue(&[0], Message::FIRST).ok());
     let taken = wait_for("the event", || process.take_any(0, 1).ok()?.pop());
@@ -137,7 +137,7 @@ fn what_was_delivered_while_redis_was_away_for_longer_than_the_lease_is_not_deli
 
 /// Fills a file with events of one lane behind a first one: so many that nobody would want to wait until they have been
 /// sent.
-fn stuff(place: &Place, behind: u32) {
+fn stuff(place: &Location, behind: u32) {
     let path = place.file().expect("a file");
     let file = rusqlite::Connection::open(path).expect("a file");
     file.execute_batch(&format!(
@@ -156,7 +156,7 @@ fn stuff(place: &Place, behind: u32) {
 fn two_hundred_thousand_events_behind_one_that_waits_keep_another_lane_not_waiting() {
     const BEHIND: u32 = 200_000;
     let (clock, _hand) = Clock::manual(Moment::now());
-    let (place, terms) = (Place::sqlite(), Terms::usual(&clock, Limits::default()));
+    let (place, terms) = (Location::sqlite(), Terms::usual(&clock, Limits::default()));
     let process = Process::start(&place, &terms);
     assert_eq!(process.enqueue(&[0], Message { lane: Some(1), ..Message::FIRST }), Ok(true));
     process.stop();
@@ -181,7 +181,7 @@ fn two_hundred_thousand_events_behind_one_that_waits_keep_another_lane_not_waiti
 const MOST: usize = 2;
 
 /// A process with more events than may wait for their outcomes to be recorded.
-fn process(place: &Place) -> Process {
+fn process(place: &Location) -> Process {
     let usual = Limits::default();
     let sqlite = limits::Sqlite { max_outcomes: MOST, ..usual.sqlite };
     let redis = limits::Redis { max_in_hand: MOST, ..usual.redis };
@@ -196,7 +196,7 @@ fn process(place: &Place) -> Process {
 
 #[test]
 fn a_file_that_does_not_take_what_came_of_attempts_hands_out_no_more_than_may_wait() {
-    let place = Place::sqlite();
+    let place = Location::sqlite();
     let process = process(&place);
     let mut taken = process.take_any(0, MOST).expect("events");
     let path = place.file().expect("a file");
@@ -218,7 +218,7 @@ fn a_file_that_does_not_take_what_came_of_attempts_hands_out_no_more_than_may_wa
 #[test]
 fn a_redis_that_does_not_take_what_came_of_attempts_hands_out_no_more_than_may_wait() {
     let redis = Redis::start();
-    let process = process(&Place::Redis(redis.url()));
+    let process = process(&Location::Redis(redis.url()));
     let mut taken = process.take_any(0, MOST).expect("events");
     redis.signal("STOP");
     process.settle(taken.remove(0), Outcome::Delivered);

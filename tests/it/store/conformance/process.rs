@@ -57,7 +57,7 @@ const DAYS: Duration = Duration::from_secs(10 * 24 * 60 * 60);
 pub const QUEUES: usize = 3;
 
 /// Where a store is.
-pub enum Place {
+pub enum Location {
     /// A file in a folder in memory, where nothing has to be waited for.
     Sqlite(TempDir),
     /// The address of a Redis.
@@ -141,7 +141,7 @@ impl Terms {
     }
 }
 
-impl Place {
+impl Location {
     pub fn sqlite() -> Self {
         Self::Sqlite(tempfile::tempdir_in("/dev/shm").expect("a folder in memory"))
     }
@@ -155,21 +155,21 @@ impl Place {
 }
 
 impl Process {
-    pub fn start(place: &Place, terms: &Terms) -> Self {
+    pub fn start(place: &Location, terms: &Terms) -> Self {
         let runtime = Runtime::start();
         // A server keeps the time of what is in it.
         let (clock, hand) = match place {
-            Place::Sqlite(_) => {
+            Location::Sqlite(_) => {
                 let (clock, hand) = Clock::manual(terms.wall.now());
                 (clock, Some(hand))
             }
-            Place::Redis(_) => (terms.wall.clone(), None),
+            Location::Redis(_) => (terms.wall.clone(), None),
         };
         let spaces: Vec<_> = (0..QUEUES).map(|queue| Keyspace::of_source(&source(queue))).collect();
         let supervisor = Supervisor::default();
         let kind = match place {
-            Place::Sqlite(folder) => Kind::Sqlite(folder.path().join("store.db")),
-            Place::Redis(url) => Kind::Redis(RedisUrl::parse(url).expect("an address")),
+            Location::Sqlite(folder) => Kind::Sqlite(folder.path().join("store.db")),
+            Location::Redis(url) => Kind::Redis(RedisUrl::parse(url).expect("an address")),
         };
         let options = Options {
             kind: &kind,
@@ -325,9 +325,9 @@ impl Process {
     }
 
     /// Is killed. In a file, what is settled by `settle` comes too late to be written.
-    pub fn crash(self, place: &mut Place, settle: impl FnOnce(&Self)) {
-        if let Place::Sqlite(folder) = place {
-            let Place::Sqlite(after) = Place::sqlite() else { return };
+    pub fn crash(self, place: &mut Location, settle: impl FnOnce(&Self)) {
+        if let Location::Sqlite(folder) = place {
+            let Location::Sqlite(after) = Location::sqlite() else { return };
             let other = rusqlite::Connection::open(folder.path().join("store.db")).expect("a file");
             other.execute_batch("BEGIN IMMEDIATE").expect("nobody else writes");
             settle(&self);

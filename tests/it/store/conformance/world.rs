@@ -26,8 +26,8 @@ use super::model::Model;
 use super::model::Name;
 use super::model::Outcome;
 use super::process;
+use super::process::Location;
 use super::process::Message;
-use super::process::Place;
 use super::process::Process;
 use super::process::QUEUES;
 use super::process::Terms;
@@ -57,7 +57,7 @@ struct Unrecorded {
 
 /// A store and the model of it.
 pub struct World<'s> {
-    place: Place,
+    place: Location,
     server: Option<&'s Server>,
     /// Moves the wall clock.
     hand: Arc<Manual>,
@@ -79,10 +79,10 @@ impl<'s> World<'s> {
     fn new(history: &History, server: Option<&'s Server>) -> Self {
         let (wall, hand) = Clock::manual(Moment::now());
         let (place, processes) = match server {
-            None => (Place::sqlite(), 1),
+            None => (Location::sqlite(), 1),
             Some(server) => {
                 server.reset(wall.now());
-                (Place::Redis(server.url()), 2)
+                (Location::Redis(server.url()), 2)
             }
         };
         let lease = server.map(|_| i64::try_from(LEASE.as_millis()).expect("short"));

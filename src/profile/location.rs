@@ -11,51 +11,51 @@ use crate::base::json::Pointer;
 
 /// A place in a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct Location {
     /// What holds the value.
-    pub holder: Holder,
+    pub carrier: Carrier,
     /// Which entry of the list, when the holder holds one.
     pub item: Option<Item>,
 }
 
-impl Place {
+impl Location {
     /// A header, whole.
     pub fn header(name: HeaderName) -> Self {
-        Self { holder: Holder::Header(vec![name]), item: None }
+        Self { carrier: Carrier::Header(vec![name]), item: None }
     }
 
     /// Whether it is a value of the JSON body.
     pub fn is_json(&self) -> bool {
-        matches!(self.holder, Holder::Json(_))
+        matches!(self.carrier, Carrier::Json(_))
     }
 
     /// Whether it is read from the body.
     pub fn is_in_body(&self) -> bool {
-        matches!(self.holder, Holder::Json(_) | Holder::Form(_))
+        matches!(self.carrier, Carrier::Json(_) | Carrier::Form(_))
     }
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for Location {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if let Some(item) = &self.item {
             write!(f, "{:?} in ", item.key)?;
         }
-        match &self.holder {
-            Holder::Header(names) => {
+        match &self.carrier {
+            Carrier::Header(names) => {
                 let names: Vec<_> = names.iter().map(HeaderName::as_str).collect();
                 write!(f, "header {}", names.join(" or "))
             }
-            Holder::Numbered(name) => write!(f, "headers {name}-1, -2, …"),
-            Holder::Json(pointer) => write!(f, "body {pointer}"),
-            Holder::Form(field) => write!(f, "form field {field}"),
-            Holder::Query(name) => write!(f, "query parameter {name}"),
+            Carrier::Numbered(name) => write!(f, "headers {name}-1, -2, …"),
+            Carrier::Json(pointer) => write!(f, "body {pointer}"),
+            Carrier::Form(field) => write!(f, "form field {field}"),
+            Carrier::Query(name) => write!(f, "query parameter {name}"),
         }
     }
 }
 
 /// What holds a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Holder {
+pub enum Carrier {
     /// The first of these headers that is there.
     Header(Vec<HeaderName>),
     /// The headers `NAME-1`, `NAME-2` and so on, each of which holds one.
@@ -71,18 +71,18 @@ pub enum Holder {
 /// A place whose value has something before it that does not count, such as a signature after `sha256=` or a token after
 /// `Bearer `.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PrefixedPlace {
+pub struct PrefixedLocation {
     /// Where it is.
-    pub place: Place,
+    pub location: Location,
     /// What stands before it; compared exactly.
     pub prefix: String,
 }
 
 /// A signature's place with its form.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SignaturePlace {
+pub struct SignatureLocation {
     /// Where it is.
-    pub place: Place,
+    pub location: Location,
     /// What stands before it, such as `sha256=`; compared exactly.
     pub prefix: String,
     /// How its bytes are written.
@@ -112,14 +112,14 @@ impl RawLocation {
     }
 
     /// The place of a value that is taken as it stands.
-    pub(super) fn plain(self) -> Result<Place, String> {
+    pub(super) fn plain(self) -> Result<Location, String> {
         if self.encoding.is_some() || self.prefix.is_some() {
             return Err("prefix and encoding belong to a signature; this value is taken as it stands".to_owned());
         }
-        self.place()
+        self.location()
     }
 
-    fn place(self) -> Result<Place, String> {
+    fn location(self) -> Result<Location, String> {
         let item = match (self.item, self.separator, self.assign) {
             (Some(key), separator, assign) => {
                 Some(Item { key, separator: separator.unwrap_or(','), assign: assign.unwrap_or('=') }.findable()?)
@@ -133,11 +133,11 @@ impl RawLocation {
         } else if self.numbered {
             return Err("numbered goes with header".to_owned());
         }
-        holders.extend(self.json.map(Holder::Json));
-        holders.extend(self.form.map(|name| named("form", name).map(Holder::Form)).transpose()?);
-        holders.extend(self.query.map(|name| named("query", name).map(Holder::Query)).transpose()?);
+        holders.extend(self.json.map(Carrier::Json));
+        holders.extend(self.form.map(|name| named("form", name).map(Carrier::Form)).transpose()?);
+        holders.extend(self.query.map(|name| named("query", name).map(Carrier::Query)).transpose()?);
         match (holders.pop(), holders.is_empty()) {
-            (Some(holder), true) => Ok(Place { holder, item }),
+            (Some(carrier), true) => Ok(Location { carrier, item }),
             (Some(_), false) => Err("a value has one place: header, json, form or query".to_owned()),
             (None, _) => {
                 Err("says no place; write header = \"X-Name\", json = \"/pointer\", form = \"field\" or query = \
@@ -156,7 +156,7 @@ macro_rules! place_table {
         #[serde(deny_unknown_fields)]
         pub(super) struct $name {
             $($(#[$attribute])* $field: $type,)*
-            #[serde(default, deserialize_with = "crate::profile::place::headers")]
+            #[serde(default, deserialize_with = "crate::profile::location::headers")]
             header: Option<Vec<http::HeaderName>>,
             #[serde(default)]
             numbered: bool,
@@ -171,8 +171,8 @@ macro_rules! place_table {
         }
 
         impl $name {
-            fn location(&mut self) -> $crate::profile::place::RawLocation {
-                $crate::profile::place::RawLocation {
+            fn location(&mut self) -> $crate::profile::location::RawLocation {
+                $crate::profile::location::RawLocation {
                     header: self.header.take(),
                     numbered: self.numbered,
                     json: self.json.take(),
@@ -195,11 +195,11 @@ place_table!(
     PlaceTable {}
 );
 
-written_as!(Place, PlaceTable, "a place such as { header = \"X-Name\" } or { json = \"/pointer\" }");
-written_as!(PrefixedPlace, PlaceTable, "a place such as { header = \"X-Token\", prefix = \"Bearer \" }");
-written_as!(SignaturePlace, PlaceTable, "a place such as { header = \"X-Signature\", encoding = \"hex\" }");
+written_as!(Location, PlaceTable, "a place such as { header = \"X-Name\" } or { json = \"/pointer\" }");
+written_as!(PrefixedLocation, PlaceTable, "a place such as { header = \"X-Token\", prefix = \"Bearer \" }");
+written_as!(SignatureLocation, PlaceTable, "a place such as { header = \"X-Signature\", encoding = \"hex\" }");
 
-impl TryFrom<PlaceTable> for Place {
+impl TryFrom<PlaceTable> for Location {
     type Error = String;
 
     fn try_from(mut table: PlaceTable) -> Result<Self, String> {
@@ -207,7 +207,7 @@ impl TryFrom<PlaceTable> for Place {
     }
 }
 
-impl TryFrom<PlaceTable> for PrefixedPlace {
+impl TryFrom<PlaceTable> for PrefixedLocation {
     type Error = String;
 
     fn try_from(mut table: PlaceTable) -> Result<Self, String> {
@@ -215,18 +215,18 @@ impl TryFrom<PlaceTable> for PrefixedPlace {
             return Err("encoding belongs to a signature; this value is compared as it stands".to_owned());
         }
         let prefix = prefix(table.prefix.take())?;
-        Ok(Self { place: table.location().place()?, prefix })
+        Ok(Self { location: table.location().location()?, prefix })
     }
 }
 
-impl TryFrom<PlaceTable> for SignaturePlace {
+impl TryFrom<PlaceTable> for SignatureLocation {
     type Error = String;
 
     fn try_from(mut table: PlaceTable) -> Result<Self, String> {
         let encoding =
             table.encoding.ok_or("says no encoding; write encoding = \"hex\", \"base64\" or \"base64url\"")?;
         let prefix = prefix(table.prefix.take())?;
-        Ok(Self { place: table.location().place()?, prefix, encoding })
+        Ok(Self { location: table.location().location()?, prefix, encoding })
     }
 }
 
@@ -255,7 +255,7 @@ fn named(key: &str, name: String) -> Result<String, String> {
     Ok(name)
 }
 
-fn header(mut names: Vec<HeaderName>, numbered: bool) -> Result<Holder, String> {
+fn header(mut names: Vec<HeaderName>, numbered: bool) -> Result<Carrier, String> {
     let twice = |(at, name): (usize, &HeaderName)| names.iter().take(at).any(|earlier| earlier == name);
     if let Some(at) = names.iter().enumerate().position(twice) {
         let name = names.get(at).map(HeaderName::as_str).unwrap_or_default();
@@ -263,9 +263,9 @@ fn header(mut names: Vec<HeaderName>, numbered: bool) -> Result<Holder, String> 
     }
     match (names.len(), numbered) {
         (0, _) => Err("header names none; write header = \"X-Name\"".to_owned()),
-        (1, true) => names.pop().map(Holder::Numbered).ok_or_else(|| "header names none".to_owned()),
+        (1, true) => names.pop().map(Carrier::Numbered).ok_or_else(|| "header names none".to_owned()),
         (_, true) => Err("numbered goes with one header name".to_owned()),
-        (_, false) => Ok(Holder::Header(names)),
+        (_, false) => Ok(Carrier::Header(names)),
     }
 }
 

@@ -5,20 +5,20 @@ use http::HeaderName;
 use super::Hypothesis;
 use crate::explain::Case;
 use crate::explain::wording::behind;
+use crate::profile::Carrier;
 use crate::profile::Combination;
 use crate::profile::Encoding;
 use crate::profile::Hash;
-use crate::profile::Holder;
 use crate::profile::Item;
+use crate::profile::Location;
 use crate::profile::Member;
-use crate::profile::Place;
-use crate::profile::PrefixedPlace;
+use crate::profile::PrefixedLocation;
 use crate::profile::Scheme;
 use crate::profile::Signature;
-use crate::profile::SignaturePlace;
+use crate::profile::SignatureAlgorithm;
+use crate::profile::SignatureLocation;
 use crate::profile::Template;
 use crate::profile::Token;
-use crate::profile::Verifier;
 
 /// What providers sign, for profiles that say something else.
 const SIGNED: [&str; 10] = [
@@ -39,7 +39,7 @@ const MAX_SIGNATURE: usize = 512;
 
 /// A text of the request that may be a proof.
 struct RawLocation {
-    place: Place,
+    location: Location,
     prefix: String,
     /// What stands there, behind the prefix.
     text: String,
@@ -47,14 +47,17 @@ struct RawLocation {
 
 impl RawLocation {
     /// How it differs from where the profile looks; nothing when it does not.
-    fn moved(&self, is: Option<(&Place, &str)>) -> Option<String> {
-        let Self { place, prefix, .. } = self;
+    fn moved(&self, is: Option<(&Location, &str)>) -> Option<String> {
+        let Self { location, prefix, .. } = self;
         let Some((is, before)) = is else {
-            return Some(format!("it stands in {place}{}, and the profile looks for a bearer token", behind(prefix)));
+            return Some(format!(
+                "it stands in {location}{}, and the profile looks for a bearer token",
+                behind(prefix)
+            ));
         };
         let (here, there) = if before == prefix { Default::default() } else { (behind(prefix), behind(before)) };
-        (is != place || before != prefix)
-            .then(|| format!("it stands in {place}{here}, and the profile looks in {is}{there}"))
+        (is != location || before != prefix)
+            .then(|| format!("it stands in {location}{here}, and the profile looks in {is}{there}"))
     }
 }
 
@@ -67,29 +70,28 @@ pub(super) fn elsewhere(case: &Case) -> Vec<Hypothesis> {
 }
 
 fn read_from(case: &Case, at: usize, member: &Member, spot: &RawLocation) -> Vec<Hypothesis> {
-    let from = || PrefixedPlace { place: spot.place.clone(), prefix: spot.prefix.clone() };
+    let from = || PrefixedLocation { location: spot.location.clone(), prefix: spot.prefix.clone() };
     let (what, found) = match &member.scheme {
-        Scheme::Signature(said) => ("signature", signatures(said, spot)),
-        Scheme::Token(said) => {
-            let moved = spot.moved(Some((&said.from.place, &said.from.prefix)));
+        Scheme::Signature(spec) => ("signature", signatures(spec, spot)),
+        Scheme::Token(spec) => {
+            let moved = spot.moved(Some((&spec.from.location, &spec.from.prefix)));
             (
                 "secret",
                 moved
-                    .map(|description| (description, Scheme::Token(Token { from: from(), ..said.clone() })))
+                    .map(|description| (description, Scheme::Token(Token { from: from(), ..spec.clone() })))
                     .into_iter()
                     .collect(),
             )
         }
-        Scheme::Jwt(said) if spot.text.matches('.').count() == 2 => {
-            let moved = spot.moved(said.from.as_ref().map(|from| (&from.place, from.prefix.as_str())));
-            let mut scheme = said.clone();
+        Scheme::Jwt(spec) if spot.text.matches('.').count() == 2 => {
+            let moved = spot.moved(spec.from.as_ref().map(|from| (&from.location, from.prefix.as_str())));
+            let mut scheme = spec.clone();
             scheme.from = Some(from());
             ("token", moved.map(|description| (description, Scheme::Jwt(scheme))).into_iter().collect())
         }
         Scheme::Jwt(_) | Scheme::Basic(_) => return Vec::new(),
     };
-    let dropped =
-        matches!(&spot.place.holder, Holder::Header(names) if names.iter().any(|name| name.as_str().contains('_')));
+    let dropped = matches!(&spot.location.carrier, Carrier::Header(names) if names.iter().any(|name| name.as_str().contains('_')));
     let advice = if dropped {
         "The gateway drops headers with _ in their names, so that no profile can read it there: have whatever sends or forwards \
          it write - instead."
@@ -100,10 +102,10 @@ fn read_from(case: &Case, at: usize, member: &Member, spot: &RawLocation) -> Vec
         let description = format!("the {what} is right, but {description}. {advice}");
         let mut case = with(case, at, member, scheme);
         // The time may stand in the same list.
-        if let (Some(time), Some(is)) = (&mut case.profile.timestamp, member.scheme.place())
-            && time.from.holder == is.holder
+        if let (Some(time), Some(is)) = (&mut case.profile.timestamp, member.scheme.location())
+            && time.from.carrier == is.carrier
         {
-            time.from.holder = spot.place.holder.clone();
+            time.from.carrier = spot.location.carrier.clone();
         }
         Hypothesis::new(description, case)
     });
@@ -111,21 +113,22 @@ fn read_from(case: &Case, at: usize, member: &Member, spot: &RawLocation) -> Vec
 }
 
 /// The signature read from there in each form that the text may be, with how that is another than the profile's.
-fn signatures(said: &Signature, spot: &RawLocation) -> Vec<(String, Scheme)> {
-    let moved = spot.moved(Some((&said.place.place, &said.place.prefix)));
+fn signatures(spec: &Signature, spot: &RawLocation) -> Vec<(String, Scheme)> {
+    let moved = spot.moved(Some((&spec.location.location, &spec.location.prefix)));
     let mut all = Vec::new();
     for encoding in [Encoding::Hex, Encoding::Base64, Encoding::Base64url] {
         let Some(bytes) = encoding.decode_vec(spot.text.as_bytes(), MAX_SIGNATURE) else { continue };
-        let is = said.place.encoding;
+        let is = spec.location.encoding;
         let written = format!("it is written in {}, and the profile says {}", encoding.title(), is.title());
-        for (hashed, verifier) in verifiers(said, bytes.len()) {
+        for (hashed, algorithm) in algorithms(spec, bytes.len()) {
             let description = moved.clone().into_iter().chain((encoding != is).then(|| written.clone())).chain(hashed);
             let description = description.collect::<Vec<_>>().join(", and ");
             if description.is_empty() {
                 continue;
             }
-            let mut scheme = Signature { verifier, ..said.clone() };
-            scheme.place = SignaturePlace { place: spot.place.clone(), prefix: spot.prefix.clone(), encoding };
+            let mut scheme = Signature { algorithm, ..spec.clone() };
+            scheme.location =
+                SignatureLocation { location: spot.location.clone(), prefix: spot.prefix.clone(), encoding };
             all.push((description, Scheme::Signature(Box::new(scheme))));
         }
     }
@@ -133,13 +136,13 @@ fn signatures(said: &Signature, spot: &RawLocation) -> Vec<(String, Scheme)> {
 }
 
 /// What may have made a signature of this length, with how it is another than the profile's.
-fn verifiers(said: &Signature, length: usize) -> Vec<(Option<String>, Verifier)> {
-    let Verifier::Hmac(is) = &said.verifier else { return vec![(None, said.verifier.clone())] };
+fn algorithms(spec: &Signature, length: usize) -> Vec<(Option<String>, SignatureAlgorithm)> {
+    let SignatureAlgorithm::Hmac(is) = &spec.algorithm else { return vec![(None, spec.algorithm.clone())] };
     let hashes =
         [(Hash::Sha256, 32), (Hash::Sha1, 20), (Hash::Sha512, 64)].into_iter().filter(|(_, long)| *long == length);
     let description =
         |hash: Hash| format!("it is made with HMAC-{}, and the profile says HMAC-{}", hash.title(), is.title());
-    hashes.map(|(hash, _)| ((hash != *is).then(|| description(hash)), Verifier::Hmac(hash))).collect()
+    hashes.map(|(hash, _)| ((hash != *is).then(|| description(hash)), SignatureAlgorithm::Hmac(hash))).collect()
 }
 
 /// Everywhere that a proof can stand, with what may stand before it.
@@ -147,19 +150,23 @@ fn spots(case: &Case) -> Vec<RawLocation> {
     let mut all = Vec::new();
     for name in case.headers.keys() {
         let Some(value) = case.headers.get(name).and_then(|value| value.to_str().ok()) else { continue };
-        let place = Place::header(name.clone());
-        all.push(RawLocation { place: place.clone(), prefix: String::new(), text: value.to_owned() });
+        let location = Location::header(name.clone());
+        all.push(RawLocation { location: location.clone(), prefix: String::new(), text: value.to_owned() });
         for end in ['=', ' ', ':'] {
             if let Some((before, text)) = value.split_once(end) {
-                all.push(RawLocation { place: place.clone(), prefix: format!("{before}{end}"), text: text.to_owned() });
+                all.push(RawLocation {
+                    location: location.clone(),
+                    prefix: format!("{before}{end}"),
+                    text: text.to_owned(),
+                });
             }
         }
         all.extend(entries(name, value));
     }
     let query = case.target.query().unwrap_or_default();
     for (name, text) in form_urlencoded::parse(query.as_bytes()) {
-        let place = Place { holder: Holder::Query(name.into_owned()), item: None };
-        all.push(RawLocation { place, prefix: String::new(), text: text.into_owned() });
+        let location = Location { carrier: Carrier::Query(name.into_owned()), item: None };
+        all.push(RawLocation { location, prefix: String::new(), text: text.into_owned() });
     }
     all
 }
@@ -171,8 +178,8 @@ fn entries(name: &HeaderName, value: &str) -> Vec<RawLocation> {
         for entry in value.split(separator) {
             let Some((key, text)) = entry.trim_matches(' ').split_once(assign) else { continue };
             let item = Some(Item { key: key.to_owned(), separator, assign });
-            let place = Place { holder: Holder::Header(vec![name.clone()]), item };
-            all.push(RawLocation { place, prefix: String::new(), text: text.to_owned() });
+            let location = Location { carrier: Carrier::Header(vec![name.clone()]), item };
+            all.push(RawLocation { location, prefix: String::new(), text: text.to_owned() });
         }
     }
     all
@@ -183,18 +190,18 @@ pub(super) fn signs_otherwise(case: &Case) -> Vec<Hypothesis> {
     let profile = &case.profile;
     let mut all = Vec::new();
     for (at, member) in profile.auth.members.iter().enumerate() {
-        let Scheme::Signature(said) = &member.scheme else { continue };
+        let Scheme::Signature(spec) = &member.scheme else { continue };
         for text in SIGNED {
             let lacks = text.contains("{timestamp}") && profile.timestamp.is_none()
                 || text.contains("{url}") && !case.params.contains_key("url");
             let Some(template) = text.parse::<Template>().ok().filter(|_| !lacks) else { continue };
-            let is: Vec<_> = said.signed.iter().map(ToString::to_string).collect();
+            let is: Vec<_> = spec.signed.iter().map(ToString::to_string).collect();
             let description = format!(
                 "what is signed is {text}, and the profile says {}. If the profile is yours, set signed; if not, something \
                  signs in another way than the provider does.",
                 is.join(" or ")
             );
-            let mut scheme = said.clone();
+            let mut scheme = spec.clone();
             scheme.signed = vec![template];
             all.push(Hypothesis::new(description, with(case, at, member, Scheme::Signature(scheme))));
         }
