@@ -1,5 +1,5 @@
-//! Doorward, a standalone receiving gateway for webhooks: it verifies where each one comes from, lets each event through
-//! once, and delivers it.
+//! Doorward, a standalone receiving gateway for webhooks: it verifies where each one comes from, lets each event
+//! through once, and delivers it.
 //!
 //! Modules stand in the order of their dependencies: each imports only from those above it, which a test checks. The
 //! stages of a request, through which [`gateway`] takes it in one function:

@@ -15,8 +15,8 @@ pub enum Clock {
     /// The clocks of the system.
     #[default]
     System,
-    /// The wall clock goes on from the system's at `wall` without being set with it, so that pauses between two of its moments
-    /// have the right length.
+    /// The wall clock goes on from the system's at `wall` without being set with it, so that pauses between two of its
+    /// moments have the right length.
     Steady {
         /// The wall clock when it began.
         wall: Moment,

@@ -3,8 +3,8 @@
 
 use std::borrow::Cow;
 
-/// Whether a character shows nothing by itself and changes how others are shown: control characters (C0, DEL, C1), marks
-/// and isolates that turn the direction of text round, line and paragraph separators, and what has no width.
+/// Whether a character shows nothing by itself and changes how others are shown: control characters (C0, DEL, C1),
+/// marks and isolates that turn the direction of text round, line and paragraph separators, and what has no width.
 pub fn is_hidden(character: char) -> bool {
     character.is_control()
         || matches!(character,
@@ -35,8 +35,8 @@ pub fn lines(text: &str) -> Cow<'_, str> {
     )
 }
 
-/// A JSON document that says the same: hidden characters, which stand in its strings alone, as `\u202e`. Those that JSON
-/// does not allow in strings are left to whoever made the document.
+/// A JSON document that says the same: hidden characters, which stand in its strings alone, as `\u202e`. Those that
+/// JSON does not allow in strings are left to whoever made the document.
 pub fn json(document: &str) -> Cow<'_, str> {
     escaped(
         document,

@@ -33,8 +33,8 @@ impl Names {
         self.0.is_empty()
     }
 
-    /// The value of each name. It is [`NotText`] when it is there twice or cannot be decoded, when another name could be
-    /// taken for it, or when there are more than [`MAX_PAIRS`].
+    /// The value of each name. It is [`NotText`] when it is there twice or cannot be decoded, when another name could
+    /// be taken for it, or when there are more than [`MAX_PAIRS`].
     pub fn read(&self, text: &[u8]) -> Vec<Found> {
         if self.0.is_empty() || text.is_empty() {
             return Vec::new();
@@ -75,8 +75,8 @@ pub fn one(all: &[Found], at: usize) -> Result<Option<&str>, NotText> {
 /// Reads all of it: names with values, decoded, in their order.
 ///
 /// # Errors
-/// [`Malformed`] where parsers differ: a percent sign is not followed by two hexadecimal digits, the text is not UTF-8, or
-/// there are more than [`MAX_PAIRS`].
+/// [`Malformed`] where parsers differ: a percent sign is not followed by two hexadecimal digits, the text is not UTF-8,
+/// or there are more than [`MAX_PAIRS`].
 pub fn whole(text: &[u8]) -> Result<Vec<(String, String)>, Malformed> {
     let mut all = Vec::new();
     for (name, value) in pairs(text) {
@@ -106,8 +106,8 @@ fn pairs(text: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
     })
 }
 
-/// A name or value as far as it can be decoded: to the first percent sign that is not followed by two hexadecimal digits,
-/// and the first byte that is no UTF-8.
+/// A name or value as far as it can be decoded: to the first percent sign that is not followed by two hexadecimal
+/// digits, and the first byte that is no UTF-8.
 #[derive(Debug)]
 pub(crate) struct Decoded<'t> {
     pub(crate) text: Cow<'t, [u8]>,

@@ -29,8 +29,8 @@ pub struct Supervision {
     pub beat_every: Duration,
     /// A thread without a heartbeat for so long makes the gateway not ready.
     pub late: Duration,
-    /// After so long it counts as stuck for good, and `/livez` fails. Long enough for a disk that stalls: a restart would not
-    /// make it faster.
+    /// After so long it counts as stuck for good, and `/livez` fails. Long enough for a disk that stalls: a restart
+    /// would not make it faster.
     pub stuck: Duration,
 }
 
@@ -39,8 +39,8 @@ pub struct Supervision {
 pub struct Dedup {
     /// Requests that wait for the outcome of one event; further ones are refused, so that their provider tries again.
     pub max_waiting: usize,
-    /// How long a claim is kept after a delivery that may have succeeded. Long enough for an upstream that is just slow,
-    /// short enough for the second retry of a provider that gives up after seconds.
+    /// How long a claim is kept after a delivery that may have succeeded. Long enough for an upstream that is just
+    /// slow, short enough for the second retry of a provider that gives up after seconds.
     pub ambiguous: Duration,
 }
 
@@ -49,7 +49,8 @@ pub struct Dedup {
 pub struct DedupeLog {
     /// Bytes that all files may have beyond those in proportion to the live records.
     pub slack: u64,
-    /// A snapshot replaces the files when they have more than `factor + 1` times the bytes of the live records, and `slack`.
+    /// A snapshot replaces the files when they have more than `factor + 1` times the bytes of the live records, and
+    /// `slack`.
     pub factor: u64,
     /// The pause before a snapshot that failed is tried again.
     pub retry_every: Duration,
@@ -58,14 +59,17 @@ pub struct DedupeLog {
 /// A SQLite file. Sizes of its write-ahead log (WAL) are in frames: a page of 4 KiB and 24 bytes each.
 #[derive(Debug, Clone)]
 pub struct Sqlite {
-    /// A checkpoint moves frames into the file, while the writer goes on, when the WAL has so many more than at the last one: 8 MiB.
+    /// A checkpoint moves frames into the file, while the writer goes on, when the WAL has so many more than at the
+    /// last one: 8 MiB.
     pub checkpoint_frames: u32,
-    /// From so many on, the writer waits for a checkpoint of all frames, after which the WAL is written from its beginning: 32 MiB.
+    /// From so many on, the writer waits for a checkpoint of all frames, after which the WAL is written from its
+    /// beginning: 32 MiB.
     pub restart_frames: u32,
     /// From so many on, no more events are queued until the WAL has restarted: 44 MiB. Less than 64 MiB, the default of
     /// `store.min_free`, by more than what is in flight may add: recording deliveries must not fill the disk.
     pub refuse_frames: u32,
-    /// How long the writer waits for readers that keep the WAL from restarting. It is tried again after `checkpoint_frames`.
+    /// How long the writer waits for readers that keep the WAL from restarting. It is tried again after
+    /// `checkpoint_frames`.
     pub restart_timeout: Duration,
     /// Bytes of events that are written in one transaction; one event in any case.
     pub batch_bytes: usize,
@@ -73,7 +77,8 @@ pub struct Sqlite {
     pub max_outcomes: usize,
     /// Deliveries of a queue that are claimed ahead, as ids, so that a take need not wait for the writer.
     pub claimed_ahead: usize,
-    /// Bytes of messages, of all queues together, that stay in memory after they were written, so that they need not be read.
+    /// Bytes of messages, of all queues together, that stay in memory after they were written, so that they need not be
+    /// read.
     pub cached_bytes: usize,
     /// Longest that messages are read at once, one in any case, and that one read keeps the WAL from restarting.
     pub max_read: Duration,

@@ -1,6 +1,6 @@
-//! The registry of metrics, and collectors of values that are kept elsewhere. Every metric of the process is declared beside
-//! what it counts, with a name that begins with `doorward_`. Values of labels come from the configuration and from enums only, so
-//! that their number is bounded.
+//! The registry of metrics, and collectors of values that are kept elsewhere. Every metric of the process is declared
+//! beside what it counts, with a name that begins with `doorward_`. Values of labels come from the configuration and
+//! from enums only, so that their number is bounded.
 
 use std::time::Duration;
 use std::time::Instant;

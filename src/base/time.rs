@@ -11,8 +11,8 @@ use jiff::Timestamp;
 #[serde(transparent)]
 pub struct Moment(i64);
 
-/// The last millisecond that can be written and read in every format: the library leaves room for offsets before the end
-/// of the year 9999.
+/// The last millisecond that can be written and read in every format: the library leaves room for offsets before the
+/// end of the year 9999.
 const LAST: i64 = 253_402_207_200_999;
 
 impl Moment {
@@ -69,8 +69,8 @@ impl Moment {
         self.unix().saturating_sub(earlier.unix())
     }
 
-    /// RFC 3339 in UTC with milliseconds, `2026-01-02T03:04:05.678Z`; of times before 1970 and after 9999 the nearest that
-    /// can be written.
+    /// RFC 3339 in UTC with milliseconds, `2026-01-02T03:04:05.678Z`; of times before 1970 and after 9999 the nearest
+    /// that can be written.
     pub fn rfc3339(self) -> impl std::fmt::Display {
         humantime::format_rfc3339_millis(self.dated())
     }

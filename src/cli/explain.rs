@@ -51,7 +51,8 @@ const LABEL: usize = 10;
 pub(super) struct Arguments {
     #[command(flatten)]
     provider: ProviderOptions,
-    /// A source of the configuration, from which profile, secrets, parameters and limits are taken as `serve` takes them.
+    /// A source of the configuration, from which profile, secrets, parameters and limits are taken as `serve` takes
+    /// them.
     #[arg(long, value_name = "NAME", conflicts_with_all = SAID_BY_SOURCE)]
     source: Option<String>,
     /// The configuration that has the source; `doorward.toml` when absent.
@@ -72,9 +73,9 @@ pub(super) struct Arguments {
     /// Write JSON.
     #[arg(long)]
     json: bool,
-    /// The captured request: raw HTTP, the output of `curl -v` or `curl --trace-ascii -`, or JSON: an object with `method`,
-    /// `url`, `headers` and `body` or `body_base64`, an HTTP archive (HAR), an AWS Lambda event, or the export of a request
-    /// inspector; `-` reads standard input.
+    /// The captured request: raw HTTP, the output of `curl -v` or `curl --trace-ascii -`, or JSON: an object with
+    /// `method`, `url`, `headers` and `body` or `body_base64`, an HTTP archive (HAR), an AWS Lambda event, or the
+    /// export of a request inspector; `-` reads standard input.
     #[arg(value_name = "REQUEST-FILE")]
     file: PathBuf,
 }

@@ -60,7 +60,8 @@ enum Command {
     Events(events::Arguments),
     /// Check the file of a store, copy that of a running gateway, or import what a damaged one still says.
     Store(store::Arguments),
-    /// Take a running gateway out of service: not ready any more, it goes on taking what comes; exit with 0 if it does so.
+    /// Take a running gateway out of service: not ready any more, it goes on taking what comes; exit with 0 if it does
+    /// so.
     Drain(probe::Drain),
     /// Ask a running gateway whether it can be sent events; exit with 0 if it can.
     Healthcheck(probe::Healthcheck),

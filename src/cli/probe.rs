@@ -27,8 +27,8 @@ const MAX_SHOWN: usize = 1024;
 pub(super) struct Drain {
     #[command(flatten)]
     gateway: Gateway,
-    /// How long to go on waiting after the gateway has answered, so that load balancers notice before whoever called this
-    /// goes on to stop it.
+    /// How long to go on waiting after the gateway has answered, so that load balancers notice before whoever called
+    /// this goes on to stop it.
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
     wait: Duration,
     /// How long the gateway may take to answer.

@@ -18,8 +18,8 @@ pub(super) struct ProviderOptions {
     // `explain` does without it where a source has one.
     #[arg(long, value_name = "NAME", required = true)]
     profile: Option<String>,
-    /// A secret as in `secrets` of the source: `env:NAME` or `file:PATH`; or, for trials, the text itself, which the list
-    /// of processes and the shell's history show.
+    /// A secret as in `secrets` of the source: `env:NAME` or `file:PATH`; or, for trials, the text itself, which the
+    /// list of processes and the shell's history show.
     #[arg(long, value_name = "SECRET")]
     pub(super) secret: Vec<String>,
     /// A parameter as in `params` of the source; for one that is secret, `env:NAME` or `file:PATH` as its value.

@@ -52,7 +52,8 @@ impl Layers {
     }
 
     fn stack(file: String, text: &str) -> Result<Self, String> {
-        // Read by `toml` first: it points at line and column. The line itself, which it would show too, may hold a secret.
+        // Read by `toml` first: it points at line and column. The line itself, which it would show too, may hold a
+        // secret.
         let document = DeTable::parse(text).map_err(|error| pointed(text, &error))?;
         let lines = lines(text, document.get_ref());
         let stacked = Config::builder()

@@ -73,7 +73,8 @@ pub struct Server {
     pub max_connections: usize,
     /// Of one IPv4 address or one /64 of IPv6 that is no trusted proxy's.
     pub max_connections_per_address: usize,
-    /// From the beginning of a connection to the end of its first head, and from the first byte of a later head to its end.
+    /// From the beginning of a connection to the end of its first head, and from the first byte of a later head to its
+    /// end.
     pub header_timeout: Duration,
     /// From a connection's last answer to the first byte of its next request.
     pub idle_timeout: Duration,

@@ -37,8 +37,8 @@ const KEEP: Duration = Duration::from_secs(24 * 60 * 60);
 /// What is left of a lease for recording the outcome of an attempt.
 const MARGIN: Duration = Duration::from_secs(5);
 
-/// Reads the rest of the table; also the place by which events are ordered. `lease` is how long another gateway waits before
-/// it takes over.
+/// Reads the rest of the table; also the place by which events are ordered. `lease` is how long another gateway waits
+/// before it takes over.
 pub(super) fn queue(
     mut section: Section<'_>,
     forward: Forward,

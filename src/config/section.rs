@@ -127,8 +127,8 @@ impl<'l> Section<'l> {
         self.table.get(key).is_some_and(|value| matches!(value.kind, ValueKind::Table(_)))
     }
 
-    /// The values of the list at `key`, each understood by `read`; a text is a list separated by commas, because that is
-    /// how an environment variable says it.
+    /// The values of the list at `key`, each understood by `read`; a text is a list separated by commas, because that
+    /// is how an environment variable says it.
     pub(super) fn list<T>(&mut self, key: &'static str, read: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
         self.known.insert(key);
         let Some(value) = self.table.get(key) else { return Vec::new() };

@@ -41,8 +41,8 @@ pub struct SingleSource {
 }
 
 impl Settings {
-    /// Reads what the source of this name is judged by, from the layers that [`Settings::load`] reads: whatever is wrong
-    /// with others, such as a secret that cannot be had here, is not its.
+    /// Reads what the source of this name is judged by, from the layers that [`Settings::load`] reads: whatever is
+    /// wrong with others, such as a secret that cannot be had here, is not its.
     ///
     /// # Errors
     /// Every problem of that source; that there is none of this name, and which there are.

@@ -15,7 +15,8 @@ use crate::store::Durability;
 use crate::store::Kind;
 use crate::store::RedisUrl;
 
-/// The longest lease, and the longest pause between two attempts: stores take what is due later for an error of a clock.
+/// The longest lease, and the longest pause between two attempts: stores take what is due later for an error of a
+/// clock.
 pub(super) const MAX_PAUSE: Duration = Duration::from_hours(24);
 
 /// `[store]`.

@@ -89,8 +89,8 @@ impl<W> Claims<W> {
         Entry::Leader(holder)
     }
 
-    /// Ends a claim; gives back those who wait for it. An event that is finished is so for everybody; whoever has lost the
-    /// claim since can do nothing else to it.
+    /// Ends a claim; gives back those who wait for it. An event that is finished is so for everybody; whoever has lost
+    /// the claim since can do nothing else to it.
     pub(super) fn end(&mut self, keys: Keys, holder: Holder, end: End, now: Instant) -> Vec<W> {
         let mut woken = Vec::new();
         for key in keys.iter() {

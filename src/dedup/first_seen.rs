@@ -34,7 +34,8 @@ pub struct FirstSeenCache {
     shards: [Mutex<Shard>; SHARDS],
 }
 
-/// In the order in which they came: most events are never asked for, so that noting one has to be cheap, not finding it.
+/// In the order in which they came: most events are never asked for, so that noting one has to be cheap, not finding
+/// it.
 type Shard = VecDeque<(Key, FirstSeen)>;
 
 impl Default for FirstSeenCache {

@@ -95,14 +95,15 @@ impl Dedup {
         &self.store
     }
 
-    /// How long an event is remembered, whose signed time is `ahead` of now: until every request with this time is refused.
-    /// One may have been judged just before that, and take as long as an attempt until it is looked up.
+    /// How long an event is remembered, whose signed time is `ahead` of now: until every request with this time is
+    /// refused. One may have been judged just before that, and take as long as an attempt until it is looked up.
     fn kept(&self, ahead: Option<Duration>) -> Duration {
         let longer = ahead.map_or(Duration::ZERO, |ahead| ahead.saturating_add(self.terms.lease));
         self.terms.ttl.saturating_add(longer)
     }
 
-    /// Asks to deliver an event, whose signed time is `ahead` of now. Waits while the same event is in flight in this process.
+    /// Asks to deliver an event, whose signed time is `ahead` of now. Waits while the same event is in flight in this
+    /// process.
     ///
     /// # Errors
     /// [`Unavailable`] when the store does not answer and the settings say to refuse then.
@@ -161,8 +162,8 @@ impl Dedup {
         lease.leader.complete(false);
     }
 
-    /// The event may have been delivered: others wait for [`limits::Dedup::ambiguous`](crate::base::limits::Dedup::ambiguous) before
-    /// they try.
+    /// The event may have been delivered: others wait for
+    /// [`limits::Dedup::ambiguous`](crate::base::limits::Dedup::ambiguous) before they try.
     pub async fn cool_down(&self, lease: Lease) {
         if lease.stored {
             self.store.release(&lease.once, self.single_flight.ambiguous()).await;
@@ -175,8 +176,8 @@ impl Dedup {
         Once { space: space.clone(), keys, token: self.single_flight.token(), ttl: self.kept(ahead) }
     }
 
-    /// Remembers an event whose type is not wanted, so that nobody can bring it again as another type: one step of the store.
-    /// While the store does not answer, and the settings say to accept then, it is not remembered.
+    /// Remembers an event whose type is not wanted, so that nobody can bring it again as another type: one step of the
+    /// store. While the store does not answer, and the settings say to accept then, it is not remembered.
     ///
     /// # Errors
     /// [`Unavailable`] when the store does not answer and the settings say to refuse then.
@@ -199,7 +200,8 @@ impl Dedup {
         }
     }
 
-    /// How an event came first that is known by its content; nothing when another process took it, or too many came since.
+    /// How an event came first that is known by its content; nothing when another process took it, or too many came
+    /// since.
     pub fn first(&self, keys: Keys) -> Option<FirstSeen> {
         self.first_seen.get(keys.content()?)
     }

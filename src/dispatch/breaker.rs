@@ -73,8 +73,8 @@ impl CircuitBreaker {
         closed
     }
 
-    /// The endpoint could not be reached, or was overloaded; it may have asked to be left alone for a while. Whether it is left
-    /// alone from now on. `chance` is any number.
+    /// The endpoint could not be reached, or was overloaded; it may have asked to be left alone for a while. Whether it
+    /// is left alone from now on. `chance` is any number.
     pub(super) fn failed(&self, probe: Option<Probe>, retry_after: Option<Duration>, chance: u64) -> bool {
         let was_probe = probe.map(Probe::spend).is_some();
         let opened = self.breaker().failed(was_probe, retry_after, self.clock.instant(), chance);
@@ -177,14 +177,15 @@ impl Breaker {
         }
     }
 
-    /// The endpoint has answered. Whether that is news. What it has asked for stands: the attempt may have begun before.
+    /// The endpoint has answered. Whether that is news. What it has asked for stands: the attempt may have begun
+    /// before.
     fn succeeded(&mut self) -> bool {
         let before = std::mem::take(&mut self.state);
         !matches!(before, State::Closed { .. })
     }
 
-    /// An attempt failed; `probe` when it was one. It is left alone for as long as it asks. Whether it is left alone from
-    /// now on. `chance` is any number.
+    /// An attempt failed; `probe` when it was one. It is left alone for as long as it asks. Whether it is left alone
+    /// from now on. `chance` is any number.
     fn failed(&mut self, probe: bool, retry_after: Option<Duration>, now: Instant, chance: u64) -> bool {
         if let Some(requested) = retry_after {
             self.quiet = Some(self.quiet.unwrap_or(now).max(now + requested.min(self.limits.breaker_max_requested)));

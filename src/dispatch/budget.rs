@@ -10,8 +10,8 @@ use tokio::sync::TryAcquireError;
 /// Bytes of one permit of the semaphore.
 const UNIT: usize = 1024;
 
-/// Bytes that may be in hand at one time, of all destinations together. A destination that has nothing in hand is handed one
-/// delivery in any case, which is not counted.
+/// Bytes that may be in hand at one time, of all destinations together. A destination that has nothing in hand is
+/// handed one delivery in any case, which is not counted.
 #[derive(Debug, Clone)]
 pub struct Budget {
     units: Arc<Semaphore>,
@@ -29,7 +29,8 @@ impl Budget {
         Self { units: Arc::new(Semaphore::new(usize::try_from(total).unwrap_or(Semaphore::MAX_PERMITS))), total }
     }
 
-    /// Waits until `least` bytes are free, or all where that is less, and reserves up to `most`. Who waits for longest is first.
+    /// Waits until `least` bytes are free, or all where that is less, and reserves up to `most`. Who waits for longest
+    /// is first.
     pub(super) async fn reserve(&self, least: usize, most: usize) -> Reserved {
         let least = units(least).clamp(1, self.total);
         let Ok(mut reserved) = Arc::clone(&self.units).acquire_many_owned(least).await else {

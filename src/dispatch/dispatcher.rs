@@ -64,7 +64,8 @@ impl Dispatcher {
     pub(super) async fn attempt(&self, delivery: Delivery, probe: Option<Probe>, supervisor: &Supervisor) {
         let begun = self.clock.instant();
         if delivery.lease_end().is_some_and(|end| begun + self.timeout > end) {
-            // The process was stopped or suspended: another gateway may take the delivery before this attempt would end.
+            // The process was stopped or suspended: another gateway may take the delivery before this attempt would
+            // end.
             return;
         }
         let number = delivery.tries().attempts.saturating_add(1);

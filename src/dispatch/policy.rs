@@ -26,9 +26,9 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// How long to wait for the next attempt after one that failed `now`, with this status, and the pause that the endpoint asked
-    /// for; nothing when the delivery is given up. `tries` is what was tried before of a message that was received at this moment.
-    /// `chance` is any number; all of them are equally likely.
+    /// How long to wait for the next attempt after one that failed `now`, with this status, and the pause that the
+    /// endpoint asked for; nothing when the delivery is given up. `tries` is what was tried before of a message that
+    /// was received at this moment. `chance` is any number; all of them are equally likely.
     pub fn pause_after(
         &self,
         (status, requested): (Option<StatusCode>, Option<Duration>),

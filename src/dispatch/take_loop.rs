@@ -1,5 +1,5 @@
-//! The loop of a dispatcher: takes deliveries off its queue when there is a slot, an endpoint that answers and memory for
-//! them, and has them attempted.
+//! The loop of a dispatcher: takes deliveries off its queue when there is a slot, an endpoint that answers and memory
+//! for them, and has them attempted.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -47,8 +47,8 @@ impl Running {
         }
     }
 
-    /// Takes and attempts until `end`. A take is never given up half-way: what the store has claimed by then would have to
-    /// wait for the end of its lease.
+    /// Takes and attempts until `end`. A take is never given up half-way: what the store has claimed by then would have
+    /// to wait for the end of its lease.
     async fn take_until(self: &Arc<Self>, end: impl Future<Output = ()>) {
         let Dispatcher { store, queue, clock, .. } = &self.dispatcher;
         let mut end = pin!(end);
@@ -93,15 +93,16 @@ impl Running {
         }
     }
 
-    /// What an attempt needs: a slot has to be free before anything is taken, because what is taken is attempted at once.
+    /// What an attempt needs: a slot has to be free before anything is taken, because what is taken is attempted at
+    /// once.
     async fn ready(&self) -> Option<(OwnedSemaphorePermit, Pass, Reserved)> {
         let slot = Arc::clone(&self.slots).acquire_owned().await.ok()?;
         let pass = self.dispatcher.breaker.pass().await;
         Some((slot, pass, self.room().await))
     }
 
-    /// Reserves memory for the largest message, and for more where there is some; none when nothing is in hand and others
-    /// have it all.
+    /// Reserves memory for the largest message, and for more where there is some; none when nothing is in hand and
+    /// others have it all.
     async fn room(&self) -> Reserved {
         let Dispatcher { budget, largest, concurrency, .. } = &self.dispatcher;
         tokio::select! {
@@ -134,8 +135,8 @@ impl Running {
     }
 }
 
-/// Delivers on the runtime that this is called on until the future ends that `end` makes, and until the last attempt has
-/// ended and is recorded. `supervisor` starts it again when it dies; `end` is dropped when it has ended.
+/// Delivers on the runtime that this is called on until the future ends that `end` makes, and until the last attempt
+/// has ended and is recorded. `supervisor` starts it again when it dies; `end` is dropped when it has ended.
 pub(super) fn start<F>(dispatcher: Dispatcher, supervisor: &Supervisor, end: impl Fn() -> F + Send + 'static)
 where
     F: Future<Output = ()> + Send + 'static,

@@ -18,8 +18,8 @@ use crate::base::supervisor::TaskError;
 use crate::store::Store;
 use crate::target;
 
-/// Starts the thread, which delivers until the gateway stops; it holds `alive` until then. `prepare` is called on its runtime, again
-/// when it has died, and makes the store as that runtime sees it and all dispatchers.
+/// Starts the thread, which delivers until the gateway stops; it holds `alive` until then. `prepare` is called on its
+/// runtime, again when it has died, and makes the store as that runtime sees it and all dispatchers.
 ///
 /// # Errors
 /// The system has no room for another thread.

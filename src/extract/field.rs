@@ -69,8 +69,8 @@ impl ExtractionPlan {
     /// [`Malformed`] when it is not strict JSON; a body that does not look like JSON may be something else where
     /// that is good enough, and not `needed`.
     pub fn read_json(&self, inbound: &Inbound, values: &mut Extracted, needed: bool) -> Result<(), Malformed> {
-        // Its Content-Encoding, which nobody has signed, was taken away, or another one laid over it: it would be an event
-        // without what stands in it.
+        // Its Content-Encoding, which nobody has signed, was taken away, or another one laid over it: it would be an
+        // event without what stands in it.
         if self.json() && looks_compressed(inbound.body()) {
             return Err(Malformed::new("it is compressed, and its Content-Encoding does not say so"));
         }
@@ -174,7 +174,8 @@ impl Field {
         !null && !self.has_entry(inbound, values)
     }
 
-    /// Whether all headers that it may be read from say the same, so that whoever reads another one finds no other value.
+    /// Whether all headers that it may be read from say the same, so that whoever reads another one finds no other
+    /// value.
     pub fn agrees(&self, inbound: &Inbound) -> bool {
         let Ready::Header(names) = &self.carrier else { return true };
         let mut there = names.iter().filter_map(|name| inbound.headers().get(name));
@@ -217,8 +218,8 @@ impl Field {
         if items.is_empty() { Ok(None) } else { items.iter().map(text).collect::<Option<_>>().transpose() }
     }
 
-    /// Every text that stands there: the one, or each value of the list's key, of each header or item; `None` when there
-    /// is nothing at all.
+    /// Every text that stands there: the one, or each value of the list's key, of each header or item; `None` when
+    /// there is nothing at all.
     ///
     /// # Errors
     /// [`NotText`] as for [`Self::text`].

@@ -174,8 +174,8 @@ fn literal(text: &str) -> Part {
     Part::Literal(text.as_bytes().to_vec())
 }
 
-/// The address with its port written out where it has none, and without where it has the one of its scheme: the two ways
-/// in which a sender may have spelled it.
+/// The address with its port written out where it has none, and without where it has the one of its scheme: the two
+/// ways in which a sender may have spelled it.
 fn with_port(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let usual = if scheme == "http" { ":80" } else { ":443" };

@@ -1,5 +1,6 @@
-//! Decides what a request is: an event, a handshake, or one that is refused. Nothing is counted, logged or stored here, and
-//! the time is an argument: the gateway and `explain` decide by the same functions, and so do the tests of recorded deliveries.
+//! Decides what a request is: an event, a handshake, or one that is refused. Nothing is counted, logged or stored here,
+//! and the time is an argument: the gateway and `explain` decide by the same functions, and so do the tests of recorded
+//! deliveries.
 
 use http::Method;
 
@@ -62,8 +63,8 @@ pub fn check_method(verifier: &RequestVerifier, method: &Method) -> Result<(), R
     if known { Ok(()) } else { Err(Refusal::MethodNotAllowed) }
 }
 
-/// Decides what a request to the source of this name is, at this moment. Keys and certificates are fetched where the profile
-/// says so; a body is decompressed within the limits.
+/// Decides what a request to the source of this name is, at this moment. Keys and certificates are fetched where the
+/// profile says so; a body is decompressed within the limits.
 pub async fn decide(
     verifier: &RequestVerifier,
     source: &str,

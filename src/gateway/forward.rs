@@ -56,8 +56,8 @@ impl Gateway {
         }
     }
 
-    /// Lets go of an event whose type is not wanted. Where the type is not signed, it is remembered, so that the event cannot
-    /// come again as one that is.
+    /// Lets go of an event whose type is not wanted. Where the type is not signed, it is remembered, so that the event
+    /// cannot come again as one that is.
     async fn ignore(
         &self,
         space: &Keyspace,

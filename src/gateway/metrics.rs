@@ -1,5 +1,5 @@
-//! What is counted of requests, by source. Handles are resolved when the gateway starts, so that counting a request needs no
-//! lookup.
+//! What is counted of requests, by source. Handles are resolved when the gateway starts, so that counting a request
+//! needs no lookup.
 
 use prometheus::Histogram;
 use prometheus::HistogramVec;

@@ -1,5 +1,5 @@
-//! Handles one request, from its head to its answer: [`Gateway::handle`] finds its source and reads it, `decide` verifies it,
-//! and `forward` deduplicates its event and delivers or queues it.
+//! Handles one request, from its head to its answer: [`Gateway::handle`] finds its source and reads it, `decide`
+//! verifies it, and `forward` deduplicates its event and delivers or queues it.
 
 pub mod decide;
 mod forward;
@@ -83,8 +83,8 @@ pub struct Caller {
 }
 
 impl Gateway {
-    /// Handles one request, whatever becomes of it. Must be polled to its end: a sender that hangs up does not interrupt
-    /// the delivery of an event that is claimed.
+    /// Handles one request, whatever becomes of it. Must be polled to its end: a sender that hangs up does not
+    /// interrupt the delivery of an event that is claimed.
     pub async fn handle(self: Arc<Self>, caller: &Caller, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let mut request_log = RequestLog::begin(&self, request.uri());
         let result = match self.receive(caller, request, &mut request_log).await {
@@ -94,8 +94,8 @@ impl Gateway {
         request_log.end(result)
     }
 
-    /// Logs and counts what came from this address and was no request, or none that could be read; `start` is its first bytes, as
-    /// far as they are known.
+    /// Logs and counts what came from this address and was no request, or none that could be read; `start` is its first
+    /// bytes, as far as they are known.
     pub fn unserved(&self, client: IpAddr, why: Unserved, start: &[u8]) {
         RequestLog::unserved(self, client, start).end(Err(why.into()));
     }

@@ -19,8 +19,8 @@ pub const SLICE: usize = 16 * 1024;
 pub enum Coding {
     /// `gzip` or `x-gzip` (RFC 1952).
     Gzip,
-    /// `deflate`, which is zlib's form (RFC 1950); bare DEFLATE (RFC 1951) under this name is not taken, since any bytes may
-    /// be that.
+    /// `deflate`, which is zlib's form (RFC 1950); bare DEFLATE (RFC 1951) under this name is not taken, since any
+    /// bytes may be that.
     Deflate,
 }
 

@@ -156,8 +156,8 @@ const REGION: &str = "<region>";
 
 /// Hosts that may be asked, each by its name, in which a label may be `<region>`.
 ///
-/// There is no pattern for other labels: what stands before the name of a cloud service is often a name that anybody can
-/// have. `sns.s3.us-west-2.amazonaws.com` is a bucket of S3.
+/// There is no pattern for other labels: what stands before the name of a cloud service is often a name that anybody
+/// can have. `sns.s3.us-west-2.amazonaws.com` is a bucket of S3.
 #[derive(Debug, Clone)]
 pub struct Hosts(Vec<String>);
 
@@ -218,8 +218,8 @@ fn is_named(name: &str, host: &str) -> bool {
     }
 }
 
-/// Whether a label is written as regions of AWS are: `us-east-1`, `us-gov-west-1`, `eusc-de-east-1`. No service is: those
-/// of S3 (`s3-us-west-2`) have a digit in front.
+/// Whether a label is written as regions of AWS are: `us-east-1`, `us-gov-west-1`, `eusc-de-east-1`. No service is:
+/// those of S3 (`s3-us-west-2`) have a digit in front.
 fn is_region(label: &str) -> bool {
     let mut parts = label.split('-');
     let letters = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase());
@@ -230,8 +230,8 @@ fn is_region(label: &str) -> bool {
     first && last && between.peek().is_some() && between.all(letters)
 }
 
-/// Whether a text fits a pattern in which `*` stands for one or more letters, digits, `-` and `_`: for one step of a path,
-/// or one label of a name.
+/// Whether a text fits a pattern in which `*` stands for one or more letters, digits, `-` and `_`: for one step of a
+/// path, or one label of a name.
 pub fn fits(pattern: &str, text: &str) -> bool {
     let Some((before, after)) = pattern.split_once('*') else { return pattern == text };
     let Some(rest) = text.strip_prefix(before) else { return false };

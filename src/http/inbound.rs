@@ -44,8 +44,8 @@ struct Request {
 }
 
 impl Inbound {
-    /// Reads a request of an admitted client that came on this connection; a compressed body is not decompressed yet. `single`
-    /// names the headers that the source's profile reads: each may be there once.
+    /// Reads a request of an admitted client that came on this connection; a compressed body is not decompressed yet.
+    /// `single` names the headers that the source's profile reads: each may be there once.
     ///
     /// # Errors
     /// [`Unreadable`] says whose fault it is.
@@ -120,7 +120,8 @@ impl Inbound {
         self.0.target.query()
     }
 
-    /// The headers as sent, but for those with `_` in their names, which only a recorded request has: no profile reads them.
+    /// The headers as sent, but for those with `_` in their names, which only a recorded request has: no profile reads
+    /// them.
     pub fn headers(&self) -> &HeaderMap {
         &self.0.headers
     }

@@ -104,8 +104,8 @@ pub(super) fn is_forwarded(name: &HeaderName) -> bool {
     [FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST].contains(name)
 }
 
-/// Hop-by-hop headers, framing, and names that only the gateway may set. Some servers read an underscore as a hyphen, so
-/// those spellings go too.
+/// Hop-by-hop headers, framing, and names that only the gateway may set. Some servers read an underscore as a hyphen,
+/// so those spellings go too.
 fn is_dropped(name: &HeaderName) -> bool {
     match name.as_str() {
         "connection"

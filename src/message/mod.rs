@@ -58,7 +58,8 @@ pub struct Message {
 pub struct Credentials(Headers);
 
 impl Message {
-    /// The message of an event of the source of this name, and its credentials: the headers that are `known` to be some.
+    /// The message of an event of the source of this name, and its credentials: the headers that are `known` to be
+    /// some.
     pub fn verified(event: Event, source: &HeaderValue, known: &profile::Credentials) -> (Self, Credentials) {
         let Event { inbound, id, kind, keys, ahead: _, lane: _ } = event;
         let (mut message, credentials) = Self::observed(inbound, source, known);

@@ -44,8 +44,8 @@ impl Default for Credentials {
 }
 
 impl Credentials {
-    /// Those of a profile, whether a source has a secret for them or not. Signatures are none: they are good for the bytes
-    /// that they are over, and whoever gets an event may verify them again.
+    /// Those of a profile, whether a source has a secret for them or not. Signatures are none: they are good for the
+    /// bytes that they are over, and whoever gets an event may verify them again.
     pub fn of(profile: &Profile) -> Self {
         let (sent, signatures): (Vec<_>, Vec<_>) = profile.schemes().partition(|scheme| is_sent_along(scheme));
         let signed = |name: &HeaderName| {

@@ -64,8 +64,8 @@ pub enum Reference {
     All(Vec<Self>),
     /// The first that there is.
     First(Vec<Self>),
-    /// What stands in every item of a list in the body: one value, or several that belong together. Known by the SHA-256 of
-    /// all of them, in whatever order the items are.
+    /// What stands in every item of a list in the body: one value, or several that belong together. Known by the
+    /// SHA-256 of all of them, in whatever order the items are.
     Each(Vec<Location>),
     /// The SHA-256 of the body, where the provider gives nothing better.
     BodyDigest,

@@ -79,7 +79,8 @@ impl Verb {
 pub struct Visit {
     /// Where the address is.
     pub from: Location,
-    /// The hosts that may be asked, separated by spaces; `<region>` is a region of AWS, `{name}` a parameter of the source.
+    /// The hosts that may be asked, separated by spaces; `<region>` is a region of AWS, `{name}` a parameter of the
+    /// source.
     pub hosts: String,
 }
 

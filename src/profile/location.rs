@@ -68,8 +68,8 @@ pub enum Carrier {
     Query(String),
 }
 
-/// A place whose value has something before it that does not count, such as a signature after `sha256=` or a token after
-/// `Bearer `.
+/// A place whose value has something before it that does not count, such as a signature after `sha256=` or a token
+/// after `Bearer `.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrefixedLocation {
     /// Where it is.
@@ -89,8 +89,8 @@ pub struct SignatureLocation {
     pub encoding: Encoding,
 }
 
-/// What a table with a place says of it: `{ header = "X-Signature", prefix = "sha256=", encoding = "hex" }`. Which of it
-/// belongs there is decided by what the table becomes.
+/// What a table with a place says of it: `{ header = "X-Signature", prefix = "sha256=", encoding = "hex" }`. Which of
+/// it belongs there is decided by what the table becomes.
 #[derive(Debug)]
 pub(super) struct RawLocation {
     pub(super) header: Option<Vec<HeaderName>>,

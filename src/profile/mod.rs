@@ -218,7 +218,8 @@ impl Profile {
     }
 
     /// In which ways a compressed body may be signed, in the order in which they are tried. Where the signature is over
-    /// values of the body and not over its bytes, anybody can compress it in another way: then only what is read counts.
+    /// values of the body and not over its bytes, anybody can compress it in another way: then only what is read
+    /// counts.
     pub fn signed_when_compressed(&self) -> Vec<ContentEncoding> {
         match self.content_encoding {
             Some(encoding) => vec![encoding],
@@ -237,8 +238,8 @@ impl Profile {
         self.schemes().flat_map(Scheme::signed).flat_map(Template::walk).any(|piece| *piece == Piece::Query)
     }
 
-    /// Whether no verified request can have another query than the provider sent: whatever is enough to verify it signs the
-    /// query as a whole.
+    /// Whether no verified request can have another query than the provider sent: whatever is enough to verify it signs
+    /// the query as a whole.
     pub fn signs_whole_query(&self) -> bool {
         // None of its parameters is called so.
         let whole = Location { carrier: Carrier::Query(String::new()), item: None };
@@ -285,8 +286,8 @@ impl Profile {
         one_reading && self.signs(scheme, location)
     }
 
-    /// Whether what the scheme signs has in it what `place` holds; where that can be read in more than one way, somebody
-    /// may have cut it out of other values.
+    /// Whether what the scheme signs has in it what `place` holds; where that can be read in more than one way,
+    /// somebody may have cut it out of other values.
     pub fn signs(&self, scheme: &Scheme, location: &Location) -> bool {
         let timestamp = self.timestamp.as_ref().map(|timestamp| &timestamp.from);
         match scheme {

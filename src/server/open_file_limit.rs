@@ -10,8 +10,8 @@ use rustix::process::setrlimit;
 const BESIDES: usize = 64;
 const OF_WORKER: usize = 8;
 
-/// Raises the limit as far as the system lets the process, and says what it is then: shells and systemd begin with 1024,
-/// which a few strangers would use up.
+/// Raises the limit as far as the system lets the process, and says what it is then: shells and systemd begin with
+/// 1024, which a few strangers would use up.
 pub(super) fn raise_limit() -> usize {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok();
@@ -19,8 +19,8 @@ pub(super) fn raise_limit() -> usize {
     files.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX)
 }
 
-/// For how many connections so many files suffice, at least one. More would not give way to each other, because the last ones
-/// could not even be accepted.
+/// For how many connections so many files suffice, at least one. More would not give way to each other, because the
+/// last ones could not even be accepted.
 pub(super) fn suffice_for(files: usize, workers: usize, admin_connections: usize) -> usize {
     let left = files.saturating_sub(BESIDES + OF_WORKER.saturating_mul(workers) + admin_connections);
     // A third is for upstreams.

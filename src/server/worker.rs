@@ -66,8 +66,8 @@ struct Prepared {
 }
 
 impl Worker {
-    /// Starts the thread, and waits until it is ready to accept. When it dies, requests under way are cut and it begins anew
-    /// with the same listener, which takes connections meanwhile.
+    /// Starts the thread, and waits until it is ready to accept. When it dies, requests under way are cut and it begins
+    /// anew with the same listener, which takes connections meanwhile.
     pub(super) fn start(mut self, listener: std::net::TcpListener) -> Result<(View, JoinHandle<()>), Failure> {
         let (sender, ready) = std::sync::mpsc::channel();
         let (mut sender, mut kept) = (Some(sender), Some(listener));
@@ -286,8 +286,8 @@ impl Drop for Open {
     }
 }
 
-/// The way of a source's messages, for one worker. A stream without Redis is refused by the settings, and so is a queue without a
-/// store that has any.
+/// The way of a source's messages, for one worker. A stream without Redis is refused by the settings, and so is a queue
+/// without a store that has any.
 fn mode(source: &Source, store: &Store, shared: &Shared) -> Option<DeliveryMode> {
     match &source.destination {
         Destination::Upstream(address, timeout) => {

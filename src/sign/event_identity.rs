@@ -86,8 +86,8 @@ fn set_kind(draft: &mut Draft<'_>, order: &Order<'_>, kind: &str) -> Result<(), 
     parts.into_iter().zip(texts).try_for_each(|(part, text)| draft.set(part, text))
 }
 
-/// Where the values of a reference stand: of several references the first that is there, or else the first. None when it
-/// is the digest of the body, or nothing.
+/// Where the values of a reference stand: of several references the first that is there, or else the first. None when
+/// it is the digest of the body, or nothing.
 fn parts<'r>(reference: &'r Reference, draft: &Draft<'_>) -> Vec<&'r Location> {
     match reference {
         Reference::Location(location) => vec![location],
@@ -127,8 +127,8 @@ fn main<'p>(parts: &[&'p Location], kinds: &[&Location]) -> Option<&'p Location>
     named.or_else(|| parts.iter().find(|location| !kinds.contains(location))).or_else(|| parts.first()).copied()
 }
 
-/// Makes what is signed one of a kind, where the gateway knows events by it and it would be the same in every sample: the
-/// id is not in it, or the event has none.
+/// Makes what is signed one of a kind, where the gateway knows events by it and it would be the same in every sample:
+/// the id is not in it, or the event has none.
 pub(super) fn mark(draft: &mut Draft<'_>, order: &Order<'_>, schemes: &[&Scheme], id: &str) -> Result<(), String> {
     let event = &order.profile.event;
     let parts = parts(&event.id, draft);

@@ -75,8 +75,8 @@ impl Authenticator {
         Err(failure)
     }
 
-    /// Whether a compressed body proves itself as it was sent, or has to be decompressed before that can be told: what only
-    /// genuine requests need is not done for strangers.
+    /// Whether a compressed body proves itself as it was sent, or has to be decompressed before that can be told: what
+    /// only genuine requests need is not done for strangers.
     pub async fn is_worth_decompressing(&self, inbound: &Inbound, now: Moment) -> bool {
         if self.unpacks_first || self.json_first || self.plan.form() {
             return true;

@@ -168,8 +168,8 @@ fn members<'p>(
     working(profile, members)
 }
 
-/// Has the members say what is known again of a request, where their signature does not cover the event's id; whether there
-/// are any.
+/// Has the members say what is known again of a request, where their signature does not cover the event's id; whether
+/// there are any.
 fn remember(profile: &Profile, members: &mut [(&profile::Member, Scheme)], guard: ReplayGuard, ttl: Duration) -> bool {
     let unguarded = uncovered(profile, members, &profile.event.id);
     for ((_, scheme), unguarded) in members.iter_mut().zip(&unguarded) {

@@ -12,8 +12,8 @@ pub struct Keys {
     pub id: Key,
     /// The key of what is signed.
     pub guard: Option<Key>,
-    /// As one whose type was not wanted: looked up with the others, and written when this one is not wanted either. Nothing
-    /// where nobody but the provider could change the type.
+    /// As one whose type was not wanted: looked up with the others, and written when this one is not wanted either.
+    /// Nothing where nobody but the provider could change the type.
     pub ignored: Option<Ignored>,
 }
 

@@ -22,8 +22,8 @@ pub struct Freshness {
     /// Whole seconds into the past and into the future, where there is a limit.
     past: Option<i64>,
     future: Option<i64>,
-    /// How long events are remembered, in whole seconds, where the time is signed: a request that is older than that would
-    /// be as good as new, because nothing may be left of the first one.
+    /// How long events are remembered, in whole seconds, where the time is signed: a request that is older than that
+    /// would be as good as new, because nothing may be left of the first one.
     remembered: Option<i64>,
     /// Whether it has to be there and readable: it decides something, or it is signed.
     required: bool,
@@ -70,8 +70,8 @@ impl Freshness {
     /// Compares the time with now; the seconds from it to now.
     ///
     /// # Errors
-    /// [`Failure::TimestampStale`] or [`Failure::TimestampFuture`] beyond the tolerance, where it is enforced, and for a
-    /// signed time that is as far from now as events are remembered, whatever the profile says.
+    /// [`Failure::TimestampStale`] or [`Failure::TimestampFuture`] beyond the tolerance, where it is enforced, and for
+    /// a signed time that is as far from now as events are remembered, whatever the profile says.
     pub fn judge(&self, stamp: &Stamp<'_>, now: Moment) -> Result<Option<i64>, Failure> {
         let Some(moment) = stamp.moment else { return Ok(None) };
         let age = now.seconds_since(moment);
@@ -85,8 +85,8 @@ impl Freshness {
         Ok(Some(age))
     }
 
-    /// How far ahead of now a signed time of this age is: its event has to be remembered for longer by as much. Nothing where
-    /// the time is not signed.
+    /// How far ahead of now a signed time of this age is: its event has to be remembered for longer by as much. Nothing
+    /// where the time is not signed.
     pub fn ahead(&self, age: Option<i64>) -> Option<Duration> {
         let ahead = age.filter(|_| self.remembered.is_some())?.saturating_neg();
         Some(Duration::from_secs(u64::try_from(ahead).unwrap_or(0)))

@@ -87,7 +87,8 @@ pub enum Unanswered {
 }
 
 impl Handshakes {
-    /// Makes the rules of a profile ready; `wants` are those of the authenticator, whose values signed requests come with.
+    /// Makes the rules of a profile ready; `wants` are those of the authenticator, whose values signed requests come
+    /// with.
     ///
     /// # Errors
     /// What is wrong with a parameter.
@@ -127,7 +128,8 @@ impl Handshakes {
     /// # Errors
     /// [`Unanswered`] when it is one, but not a good one.
     pub async fn before(&self, inbound: &Inbound) -> Result<Option<Answer>, Unanswered> {
-        // The body of a stranger is not parsed where the headers tell that this is no handshake, such as by a signature.
+        // The body of a stranger is not parsed where the headers tell that this is no handshake, such as by a
+        // signature.
         if !self.may_be_unsigned(inbound) {
             return Ok(None);
         }

@@ -141,9 +141,9 @@ impl Signature {
     /// The bytes that may have been signed, in pieces.
     ///
     /// # Errors
-    /// [`Failure::TimestampMissing`] when there is none to sign, [`Failure::BodyMalformed`] when the body is no form whose
-    /// fields could be, and [`Failure::SignatureMalformed`] when another part of the template is no text. A part that is
-    /// not there at all counts as empty.
+    /// [`Failure::TimestampMissing`] when there is none to sign, [`Failure::BodyMalformed`] when the body is no form
+    /// whose fields could be, and [`Failure::SignatureMalformed`] when another part of the template is no text. A part
+    /// that is not there at all counts as empty.
     pub fn signed<'r>(
         &'r self,
         inbound: &'r Inbound,

@@ -24,8 +24,9 @@ pub const MAX_TOKENS: usize = 64;
 /// The token of a pointer that stands for every item of an array.
 const EACH: &str = "*";
 
-/// A JSON pointer (RFC 6901), split into its reference tokens. In an array, the token `*` stands for every item. A number
-/// is a position in an array and no name in an object, which a sender could put in the place of an array otherwise.
+/// A JSON pointer (RFC 6901), split into its reference tokens. In an array, the token `*` stands for every item. A
+/// number is a position in an array and no name in an object, which a sender could put in the place of an array
+/// otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
 #[serde(try_from = "String")]
 pub struct Pointer(Vec<String>);
@@ -174,11 +175,11 @@ pub enum Value {
     Absent,
     /// `null`, which to most readers is nothing too.
     Null,
-    /// A string, unescaped; or a number as it is written, so that one of thirty digits is no other number. `12` and `12.0`
-    /// are different texts, of which a sender who means the same writes one.
+    /// A string, unescaped; or a number as it is written, so that one of thirty digits is no other number. `12` and
+    /// `12.0` are different texts, of which a sender who means the same writes one.
     Text(Bytes),
-    /// A string that is no Unicode text, which parsers read in different ways or not at all; `true` or `false`; an array
-    /// or an object.
+    /// A string that is no Unicode text, which parsers read in different ways or not at all; `true` or `false`; an
+    /// array or an object.
     Other,
     /// What a pointer with `*` found in each item of an array, up to the first that is no text.
     Each(Vec<Self>),
@@ -195,8 +196,8 @@ impl Fields {
     }
 }
 
-/// A document on the way through it. What is wanted is walked along with at most [`MAX_TOKENS`] calls of each other; all
-/// else is skipped.
+/// A document on the way through it. What is wanted is walked along with at most [`MAX_TOKENS`] calls of each other;
+/// all else is skipped.
 struct Walk<'w> {
     scanner: Scanner<'w>,
     body: &'w Bytes,

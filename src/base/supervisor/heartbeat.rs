@@ -25,7 +25,8 @@ impl Heartbeat {
         Self { task, shared, last: AtomicU64::new(0) }
     }
 
-    /// The thread moves. To be called at least once in [`limits::Supervision::late`](crate::base::limits::Supervision::late) while it works.
+    /// The thread moves. To be called at least once in
+    /// [`limits::Supervision::late`](crate::base::limits::Supervision::late) while it works.
     pub fn beat(&self) {
         let millis = u64::try_from(self.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1);
         self.last.store(millis, Ordering::Relaxed);

@@ -96,8 +96,8 @@ impl Supervisor {
         Ok([Box::new(self.0.restarts.clone()), metrics::total("panics_total", help, panics)?])
     }
 
-    /// Runs a task on the runtime that this is called on, until it returns `Ok` or the runtime ends. `start` makes its future,
-    /// now and at each restart.
+    /// Runs a task on the runtime that this is called on, until it returns `Ok` or the runtime ends. `start` makes its
+    /// future, now and at each restart.
     pub fn task<F>(&self, task: Task, mut start: impl FnMut() -> F + Send + 'static)
     where
         F: Future<Output = Result<(), TaskError>> + Send + 'static,
@@ -118,7 +118,8 @@ impl Supervisor {
         }));
     }
 
-    /// Runs a thread until `run`, which is called at each restart, returns `Ok`. Whoever gets the handle has to join it.
+    /// Runs a thread until `run`, which is called at each restart, returns `Ok`. Whoever gets the handle has to join
+    /// it.
     ///
     /// # Errors
     /// The system has no room for another thread.

@@ -15,7 +15,8 @@ fn count(supervisor: &Supervisor, task: Task) -> u64 {
     supervisor.restarts(task)
 }
 
-/// A thread that dies when it is sent a cause, `"panic"` or that of an error, ends when it is sent `None`, and reports each run.
+/// A thread that dies when it is sent a cause, `"panic"` or that of an error, ends when it is sent `None`, and reports
+/// each run.
 fn mortal(supervisor: &Supervisor) -> (mpsc::Sender<Option<&'static str>>, mpsc::Receiver<()>, JoinHandle<()>) {
     let (deaths, orders) = mpsc::channel::<Option<&'static str>>();
     let (lives, born) = mpsc::channel();

@@ -62,8 +62,8 @@ pub(in crate::cli) struct Gateway {
 }
 
 impl Gateway {
-    /// Its address, and the header with its token. Without `with_token`, there need not be one, and the configuration is not
-    /// read where the address is named.
+    /// Its address, and the header with its token. Without `with_token`, there need not be one, and the configuration
+    /// is not read where the address is named.
     pub(in crate::cli) fn find(&self, with_token: bool) -> Result<(Url, Option<HeaderValue>), String> {
         let Self { address: Address { config, url }, token } = self;
         let url = url.as_deref().map(base).transpose()?;

@@ -34,7 +34,8 @@ enum Command {
     List(List),
     /// Show an event with its headers, its body, and how each of its deliveries fared.
     Show(Show),
-    /// Have events delivered again: some that are named (where they are dead, or everywhere), or all dead ones that a filter means.
+    /// Have events delivered again: some that are named (where they are dead, or everywhere), or all dead ones that a
+    /// filter means.
     Replay(Replay),
     /// Delete the dead and delivered events that a filter means; what is still to be delivered is never deleted.
     Purge(Many),

@@ -29,12 +29,14 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Look for damage in a file that no gateway has open, and in the dedupe log beside it; exit with 1 if there is any.
+    /// Look for damage in a file that no gateway has open, and in the dedupe log beside it; exit with 1 if there is
+    /// any.
     Check {
         /// The file, as in `store.url` behind `sqlite:`.
         path: PathBuf,
     },
-    /// Copy the file and the dedupe log of a running gateway into a folder, under the same names; nothing is overwritten.
+    /// Copy the file and the dedupe log of a running gateway into a folder, under the same names; nothing is
+    /// overwritten.
     Backup {
         /// The folder, as the gateway sees it. It has to be there and to have no file of these names.
         folder: PathBuf,

@@ -159,8 +159,8 @@ fn url(request: &Object<'_>) -> Option<String> {
     }
 }
 
-/// The query of a Lambda event, from its parameters in their order. A load balancer gives them as they were sent; an API
-/// gateway has decoded them.
+/// The query of a Lambda event, from its parameters in their order. A load balancer gives them as they were sent; an
+/// API gateway has decoded them.
 fn parameters(request: &Object<'_>) -> Option<String> {
     let Members(value) = from(
         get(request, &["multiValueQueryStringParameters", "queryStringParameters"]).filter(|it| it.get() != "null")?,

@@ -40,9 +40,9 @@ pub struct Capture {
 }
 
 impl Capture {
-    /// Reads raw HTTP/1 text, what `curl -v`, `--trace` and `--trace-ascii` print, the text of GitHub's page of a delivery,
-    /// or JSON: an object with `method`, `url`, `headers` and `body` or `body_base64`, an HTTP archive (HAR), what `doorward
-    /// sign --json` prints, and the exports of common request inspectors and of AWS Lambda.
+    /// Reads raw HTTP/1 text, what `curl -v`, `--trace` and `--trace-ascii` print, the text of GitHub's page of a
+    /// delivery, or JSON: an object with `method`, `url`, `headers` and `body` or `body_base64`, an HTTP archive (HAR),
+    /// what `doorward sign --json` prints, and the exports of common request inspectors and of AWS Lambda.
     ///
     /// # Errors
     /// What is wrong with it, and what it should look like.

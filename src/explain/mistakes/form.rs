@@ -61,8 +61,8 @@ impl Writer {
     }
 }
 
-/// The form in other ways; where the body is JSON and the request says that it is a form, the form that the JSON was taken
-/// from.
+/// The form in other ways; where the body is JSON and the request says that it is a form, the form that the JSON was
+/// taken from.
 pub(super) fn written(headers: &HeaderMap, body: &[u8]) -> Box<dyn Iterator<Item = (String, Vec<u8>)>> {
     let Some(text) = std::str::from_utf8(body).ok().filter(|text| text.len() <= MAX_BODY) else {
         return Box::new(std::iter::empty());

@@ -1,4 +1,5 @@
-//! The proof of a request: where it should be, whether it is there, what was signed and computed, and how that compares.
+//! The proof of a request: where it should be, whether it is there, what was signed and computed, and how that
+//! compares.
 
 use super::CONTINUE;
 use super::Flow;

@@ -109,8 +109,8 @@ impl Pool {
 }
 
 impl Unfinished {
-    /// Takes bytes for a body of this budget, in place of older bodies where there is too little. `own` is the body itself,
-    /// when it has been begun: where that is the oldest, nothing is closed for it.
+    /// Takes bytes for a body of this budget, in place of older bodies where there is too little. `own` is the body
+    /// itself, when it has been begun: where that is the oldest, nothing is closed for it.
     fn take(&mut self, budget: &Arc<Budget>, bytes: usize, own: Option<u64>) -> Result<(), Full> {
         while let Err(scope) = budget.take(bytes) {
             self.displace(budget, scope, own)?;
@@ -146,8 +146,8 @@ impl Unfinished {
         Some(body)
     }
 
-    /// Whether an address would have more than `max` bytes with so many more for a body that has its `own` among them. One body
-    /// alone can always be read.
+    /// Whether an address would have more than `max` bytes with so many more for a body that has its `own` among them.
+    /// One body alone can always be read.
     fn is_beyond(&self, origin: Origin, own: usize, more: usize, max: usize) -> bool {
         let all = self.addresses.get(&origin).copied().unwrap_or(0);
         all > own && all.saturating_add(more) > max
@@ -209,8 +209,8 @@ impl Reserved {
         Ok(())
     }
 
-    /// Notes that the body waits for more, so that it gives way when others need its room: then the task of this waker is
-    /// woken, and the body [`is_displaced`](Self::is_displaced).
+    /// Notes that the body waits for more, so that it gives way when others need its room: then the task of this waker
+    /// is woken, and the body [`is_displaced`](Self::is_displaced).
     ///
     /// # Errors
     /// [`Full`] when its address has too much already, and nothing that is older.

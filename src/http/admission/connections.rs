@@ -113,8 +113,8 @@ impl Connections {
         self.until(|table| table.fresh() < MAX_FRESH && is_free(table)).await;
     }
 
-    /// Takes a connection in, in the place of another one where none is free; which may be one beyond the limit when all
-    /// became busy since there was [`Self::room`].
+    /// Takes a connection in, in the place of another one where none is free; which may be one beyond the limit when
+    /// all became busy since there was [`Self::room`].
     ///
     /// # Errors
     /// [`Busy`] when its address has as many connections as it may, and none of them waits.

@@ -1,5 +1,6 @@
 //! What one connection is doing, how long it has done so, and whether it is to be closed: a few atomic words, so that a
-//! request takes no lock for them. All connections of a listener are served by one thread, so that they need no ordering.
+//! request takes no lock for them. All connections of a listener are served by one thread, so that they need no
+//! ordering.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU8;

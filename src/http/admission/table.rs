@@ -1,5 +1,5 @@
-//! The table of a listener's connections: how many there are in total and by address, and in which order those that wait
-//! are closed for new ones.
+//! The table of a listener's connections: how many there are in total and by address, and in which order those that
+//! wait are closed for new ones.
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
@@ -19,8 +19,8 @@ pub(super) struct Table {
     /// Connections but for those that were displaced and are about to end.
     counted: usize,
     addresses: HashMap<Origin, usize>,
-    /// Slots with turns of those that wait, the longest first: strangers, and those on which a request was verified. What is
-    /// here may have become busy since, or wait somewhere further back.
+    /// Slots with turns of those that wait, the longest first: strangers, and those on which a request was verified.
+    /// What is here may have become busy since, or wait somewhere further back.
     waiting: [VecDeque<(usize, u64)>; 2],
     turns: u64,
     /// Those that cannot be closed for others yet, because what was sent with them has not been looked at.

@@ -188,8 +188,8 @@ impl Automaton {
         ends.into_iter().chain(more).collect()
     }
 
-    /// The owners between which the first symbol can be disputed in a text that has two readings, in two branches where it
-    /// is looked for `across` them; `None` when every text has one.
+    /// The owners between which the first symbol can be disputed in a text that has two readings, in two branches where
+    /// it is looked for `across` them; `None` when every text has one.
     pub(super) fn dispute(&self, across: bool) -> Option<(Owner, Owner)> {
         // Where two runs over the same text stand, and whose the first symbol was that they gave to different owners.
         let mut seen = HashSet::from([(0, 0, false)]);

@@ -110,8 +110,9 @@ fn same_key(one: &SignatureAlgorithm, other: &SignatureAlgorithm) -> bool {
     }
 }
 
-/// Headers that mean the same in two schemes which differ in the names of headers alone: those of the other scheme, with
-/// ours. Only names that stand in one of the two can, and only those of which the event is told by both or by neither.
+/// Headers that mean the same in two schemes which differ in the names of headers alone: those of the other scheme,
+/// with ours. Only names that stand in one of the two can, and only those of which the event is told by both or by
+/// neither.
 fn renamed(profile: &Profile, own: &[Template], theirs: &[Template]) -> Vec<(Piece, Piece)> {
     let pieces = |templates: &[Template]| templates.iter().flat_map(Template::pieces).cloned().collect::<Vec<_>>();
     let (own, theirs) = (pieces(own), pieces(theirs));
@@ -145,8 +146,8 @@ fn weakness(piece: &Piece) -> Option<String> {
     }
 }
 
-/// What could be read as part of another value in what a member signs, or in what two of them do: one text, read by each.
-/// The first of each pair in `renamed` is the same value as the second.
+/// What could be read as part of another value in what a member signs, or in what two of them do: one text, read by
+/// each. The first of each pair in `renamed` is the same value as the second.
 fn dispute(profile: &Profile, members: &[&Member], renamed: Vec<(Piece, Piece)>) -> Option<String> {
     let mut reader = Reader::new(profile, renamed);
     for (branch, member) in members.iter().enumerate() {
@@ -194,8 +195,8 @@ mod tests {
 
     const SIGNATURE: &str = "signature = { header = \"X-S\", encoding = \"hex\" }";
 
-    /// Whether a profile that signs this is refused because it has several readings, with a time of this format and with
-    /// this besides.
+    /// Whether a profile that signs this is refused because it has several readings, with a time of this format and
+    /// with this besides.
     fn is_ambiguous(signed: &str, format: &str, rest: &str) -> bool {
         let time = format!("[timestamp]\nfrom = {{ header = \"X-T\" }}\nformat = \"{format}\"\npolicy = \"record\"");
         let text = format!(

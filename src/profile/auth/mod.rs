@@ -113,7 +113,8 @@ pub enum EcdsaFormat {
 pub struct Certificate {
     /// Where the address is.
     pub from: Location,
-    /// The hosts that may be asked, separated by spaces; `<region>` is a region of AWS, `{name}` a parameter of the source.
+    /// The hosts that may be asked, separated by spaces; `<region>` is a region of AWS, `{name}` a parameter of the
+    /// source.
     pub hosts: String,
     /// What the path has to look like; `*` is one or more letters, digits, `-` and `_`.
     pub path: Option<String>,

@@ -8,7 +8,8 @@ use crate::profile::location::Carrier;
 use crate::profile::location::Location;
 
 impl Piece {
-    /// Whether it changes with what `place` holds; `timestamp` is the time's own place, `list` what the signature stands in.
+    /// Whether it changes with what `place` holds; `timestamp` is the time's own place, `list` what the signature
+    /// stands in.
     pub(in crate::profile) fn covers(&self, location: &Location, timestamp: Option<&Location>, list: &Carrier) -> bool {
         match self {
             Self::Body => location.is_in_body(),

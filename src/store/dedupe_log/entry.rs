@@ -102,8 +102,8 @@ pub struct Scanner {
 }
 
 impl Scanner {
-    /// Calls `each` with the entries at the beginning of these bytes; how many bytes were read. Those that are left, fewer
-    /// than an entry has, belong in front of what follows.
+    /// Calls `each` with the entries at the beginning of these bytes; how many bytes were read. Those that are left,
+    /// fewer than an entry has, belong in front of what follows.
     pub fn scan(&mut self, bytes: &[u8], mut each: impl FnMut(Entry)) -> usize {
         let mut rest = bytes;
         while let Some((first, behind)) = rest.split_first_chunk() {

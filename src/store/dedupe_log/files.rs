@@ -46,8 +46,8 @@ fn unfinished(path: &Path) -> PathBuf {
     beside(path, "-dedupe.new")
 }
 
-/// The files that are there, in the order of their numbers; an error when one of them is something else, such as a pipe, at
-/// which a reader waits.
+/// The files that are there, in the order of their numbers; an error when one of them is something else, such as a
+/// pipe, at which a reader waits.
 pub(super) fn list(path: &Path) -> io::Result<Vec<Listed>> {
     let mut listed = Vec::new();
     let prefix = beside(Path::new(path.file_name().unwrap_or_default()), "-dedupe.");

@@ -167,8 +167,8 @@ impl DedupeLog {
         existing.read(path, |_record| {}).map_err(|error| error.to_string())
     }
 
-    /// Writes all records to a snapshot beside another file, a copy of the store's of which this is the last message. There must
-    /// be no log.
+    /// Writes all records to a snapshot beside another file, a copy of the store's of which this is the last message.
+    /// There must be no log.
     ///
     /// # Errors
     /// Why it cannot be written; nothing is left of it.
@@ -220,8 +220,8 @@ impl DedupeLog {
         self.failure.load().as_deref().map_or(Ok(()), |failure| Err(failure.clone()))
     }
 
-    /// Remembers keys, in memory and with one write in the log, so that they are known when the process is killed. With the
-    /// keys of a batch of messages comes the last of these.
+    /// Remembers keys, in memory and with one write in the log, so that they are known when the process is killed. With
+    /// the keys of a batch of messages comes the last of these.
     ///
     /// # Errors
     /// [`Unavailable`] when the log cannot be written; they are in memory all the same.

@@ -31,8 +31,8 @@ pub(super) struct Existing {
 }
 
 impl Existing {
-    /// Lists the files beside the store's, and removes an unfinished snapshot. What is read from here on is on the disk: see
-    /// [`page_cache`](crate::store::page_cache).
+    /// Lists the files beside the store's, and removes an unfinished snapshot. What is read from here on is on the
+    /// disk: see [`page_cache`](crate::store::page_cache).
     pub(super) fn find(path: &Path) -> io::Result<Self> {
         files::discard(path)?;
         files::list(path)?.iter().try_for_each(|file| files::drop_pages(path, file.number))?;

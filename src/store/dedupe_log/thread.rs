@@ -107,8 +107,8 @@ impl DedupeLog {
         };
         let synced = files::is_there(&self.path, number, &file, length).and_then(|()| file.sync_data());
         if let Err(error) = synced {
-            // What was not written may be thrown away now, and the next sync of this file would succeed without it: another one
-            // begins, even where a snapshot that failed had begun this one.
+            // What was not written may be thrown away now, and the next sync of this file would succeed without it:
+            // another one begins, even where a snapshot that failed had begun this one.
             let mut state = self.lock();
             state.reserved = None;
             drop(self.fail(&mut state, "synced", &error));
@@ -154,8 +154,8 @@ impl DedupeLog {
         Ok(())
     }
 
-    /// Writes everything that is in memory to a file of this number; nothing is left of one that cannot be written, which may take room
-    /// that others need.
+    /// Writes everything that is in memory to a file of this number; nothing is left of one that cannot be written,
+    /// which may take room that others need.
     pub(super) fn write_snapshot(&self, (path, number): (&Path, u64), message: i64, beat: impl Fn()) -> io::Result<()> {
         let written = files::Snapshot::begin(path).and_then(|mut snapshot| {
             for part in self.records.parts(self.clock.now()) {
@@ -170,8 +170,8 @@ impl DedupeLog {
         written
     }
 
-    /// Begins a segment with room for a snapshot in front of it, whose number this is; unless that was done before and the
-    /// snapshot failed.
+    /// Begins a segment with room for a snapshot in front of it, whose number this is; unless that was done before and
+    /// the snapshot failed.
     fn begin_behind_snapshot(&self) -> io::Result<u64> {
         let (reserved, number) = {
             let state = self.lock();

@@ -29,11 +29,11 @@ macro_rules! script {
     };
 }
 
-/// Claims all keys of an event for some milliseconds. With a third argument that is not empty, the type, the last key is that
-/// of an ignored event.
+/// Claims all keys of an event for some milliseconds. With a third argument that is not empty, the type, the last key
+/// is that of an ignored event.
 ///
-/// `-1` when the first key is done, and `-2` when another one is, or when the event was ignored as another type; the remaining
-/// milliseconds when another attempt holds a key, or `0` and all are claimed.
+/// `-1` when the first key is done, and `-2` when another one is, or when the event was ignored as another type; the
+/// remaining milliseconds when another attempt holds a key, or `0` and all are claimed.
 pub(crate) static CLAIM: LazyLock<Script> = script!(
     "local kind = ARGV[3]
      local last = kind == '' and #KEYS or #KEYS - 1
@@ -49,8 +49,8 @@ pub(crate) static CLAIM: LazyLock<Script> = script!(
      return 0"
 );
 
-/// Remembers an event that was ignored, with its type, for some milliseconds: `0` when it is new, `-1` when it was there with
-/// this type, and `-2` as another one.
+/// Remembers an event that was ignored, with its type, for some milliseconds: `0` when it is new, `-1` when it was
+/// there with this type, and `-2` as another one.
 pub(crate) static IGNORE: LazyLock<Script> = script!(
     "local before = ignored(KEYS[1], ARGV[1])
      if before then return before end

@@ -80,8 +80,8 @@ impl From<Failed> for AdminError {
 }
 
 impl Connection {
-    /// Keeps a connection on the runtime that this is called on; in a cluster, to the node where the keys of `space` are,
-    /// which others share that have the same pool. A command may take `timeout`.
+    /// Keeps a connection on the runtime that this is called on; in a cluster, to the node where the keys of `space`
+    /// are, which others share that have the same pool. A command may take `timeout`.
     pub(super) fn keep(
         url: &RedisUrl,
         (space, pool): (Option<&Keyspace>, &Pool),
@@ -169,8 +169,8 @@ fn words(error: &RedisError) -> String {
     }
 }
 
-/// Whether a script failed on what it was told or found: a general error, or one that says that a key is of another type. What
-/// says that no command of this user or at this time would do better is none.
+/// Whether a script failed on what it was told or found: a general error, or one that says that a key is of another
+/// type. What says that no command of this user or at this time would do better is none.
 fn is_refusal(error: &RedisError) -> bool {
     let general = error.kind() == ErrorKind::Server(ServerErrorKind::ResponseError);
     general || error.kind() == ErrorKind::Extension && error.code() == Some("WRONGTYPE")

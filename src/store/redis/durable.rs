@@ -68,8 +68,8 @@ struct Proof {
 type Answers = (Vec<Result<i64, RedisError>>, Result<(), String>);
 
 impl Durable {
-    /// Keeps a connection for them on the runtime that this is called on. One group may take `timeout` to be written, and
-    /// as long to be confirmed.
+    /// Keeps a connection for them on the runtime that this is called on. One group may take `timeout` to be written,
+    /// and as long to be confirmed.
     pub(crate) fn keep(
         url: &RedisUrl,
         space: Option<&Keyspace>,

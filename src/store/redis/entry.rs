@@ -22,8 +22,8 @@ use crate::store::Summary;
 use crate::store::Tries;
 use crate::verify::event_key::Lane;
 
-/// The fields of an entry. The first two stand where scripts look for them: the destinations with their lanes, and the weight. Those that
-/// lists do not show are two, because each field costs time in Redis.
+/// The fields of an entry. The first two stand where scripts look for them: the destinations with their lanes, and the
+/// weight. Those that lists do not show are two, because each field costs time in Redis.
 pub(super) fn fields<'m>(message: &'m Message, to: &[Route]) -> Vec<(&'static str, Cow<'m, [u8]>)> {
     let to: Vec<_> = to.iter().map(destination).collect();
     let mut fields = Vec::with_capacity(7);

@@ -131,8 +131,9 @@ impl Redis {
         &self.process.refused
     }
 
-    /// Runs a script on the keys of `space`, for targets that are in the same Redis. It may run more than once. What it wrote is as
-    /// safe as `store.durability` says when there is an answer; for that it has to write even what it finds done.
+    /// Runs a script on the keys of `space`, for targets that are in the same Redis. It may run more than once. What it
+    /// wrote is as safe as `store.durability` says when there is an answer; for that it has to write even what it finds
+    /// done.
     ///
     /// # Errors
     /// Why there is no answer, and whether the script may have run.

@@ -32,8 +32,8 @@ impl Pool {
         self.0.borrow().nodes.get(address).cloned()
     }
 
-    /// Puts a new connection to a node in the place of one that is broken. The answer is the one to be used: somebody else may have
-    /// been faster.
+    /// Puts a new connection to a node in the place of one that is broken. The answer is the one to be used: somebody
+    /// else may have been faster.
     pub(super) fn put(
         &self,
         address: &str,

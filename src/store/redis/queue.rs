@@ -70,8 +70,8 @@ struct State {
     /// Also what is in the outbox.
     in_hand: HashMap<MessageId, Claim>,
     outbox: VecDeque<Unrecorded>,
-    /// Takes that are not answered yet, and the deliveries that were recorded as delivered meanwhile, with their attempts before the
-    /// last replay.
+    /// Takes that are not answered yet, and the deliveries that were recorded as delivered meanwhile, with their
+    /// attempts before the last replay.
     takes: usize,
     delivered: HashSet<(MessageId, u32)>,
     stats: Stats,
@@ -138,8 +138,8 @@ impl Unrecorded {
         Self { id, lane, tries, deadline, outcome, since }
     }
 
-    /// As it is told for the newest claim of the delivery. An attempt that failed while somebody else has recorded one counts for
-    /// nothing.
+    /// As it is told for the newest claim of the delivery. An attempt that failed while somebody else has recorded one
+    /// counts for nothing.
     fn for_claim(mut self, held: Option<&Claim>) -> Self {
         let Some(held) = held.filter(|held| held.before_replay == self.tries.before_replay) else { return self };
         self.deadline = held.deadline;
@@ -254,8 +254,8 @@ impl RedisQueue {
         Take(self)
     }
 
-    /// Notes a claim; whether it is to be handed out: what this process still holds only has another deadline from now on, and what it
-    /// has delivered since is finished.
+    /// Notes a claim; whether it is to be handed out: what this process still holds only has another deadline from now
+    /// on, and what it has delivered since is finished.
     pub(super) fn claim(&self, entry: &Entry, deadline: i64) -> bool {
         let Tries { attempts, before_replay, .. } = entry.tries;
         let held = Claim { deadline, attempts, before_replay };
@@ -280,8 +280,8 @@ impl RedisQueue {
         first.map(|outcome| outcome.clone().for_claim(state.in_hand.get(&outcome.id))).collect()
     }
 
-    /// The batch was recorded, or is given up. What was claimed anew meanwhile, by an answer that came before this one, is told once
-    /// more, for that claim.
+    /// The batch was recorded, or is given up. What was claimed anew meanwhile, by an answer that came before this one,
+    /// is told once more, for that claim.
     pub(super) fn recorded(&self, batch: &[Unrecorded]) {
         let mut state = self.lock();
         let State { in_hand, outbox, takes, delivered, .. } = &mut *state;

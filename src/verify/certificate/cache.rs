@@ -187,7 +187,8 @@ impl Cache {
                 None => self.ask(state, address, network),
             };
         };
-        // Another one may stand there by now: a request waits for it, and what has just been fetched is judged as it is.
+        // Another one may stand there by now: a request waits for it, and what has just been fetched is judged as it
+        // is.
         let replaced = !entry.certificate.is_valid(now) && entry.fetched.elapsed() >= self.limits.pause;
         let usable = (self.is_usable(entry) && !replaced).then(|| Arc::clone(&entry.certificate));
         let old = replaced || entry.fetched.elapsed() >= self.limits.fresh * 4 / 5;
@@ -283,8 +284,8 @@ impl Cache {
 }
 
 impl Fetch {
-    /// Begins; a sender that hangs up does not end it. Not while the state is locked: a runtime that is ending drops the fetch
-    /// at once, which locks it too.
+    /// Begins; a sender that hangs up does not end it. Not while the state is locked: a runtime that is ending drops
+    /// the fetch at once, which locks it too.
     fn spawn(mut self) {
         let cache = Arc::clone(&self.cache);
         cache.fetches.spawn("certificate-fetch", async move {
@@ -314,7 +315,8 @@ impl State {
         (*until > Instant::now()).then(|| failure.clone())
     }
 
-    /// Keeps a certificate. Those that no signature was right by yet push out none of the others, and the other way round.
+    /// Keeps a certificate. Those that no signature was right by yet push out none of the others, and the other way
+    /// round.
     fn insert(&mut self, address: &Address, entry: Entry, most: usize) {
         self.negative.remove(address);
         if let Some(earlier) = self.entries.insert(address.clone(), entry)

@@ -81,9 +81,9 @@ impl Queue {
 
     /// Whether one more address may wait, and if so, whether there was no room for it before.
     ///
-    /// When as many wait as may, the last one of the network with the most goes, if that has more than this one then has.
-    /// Within one network, an address that comes again takes the place of one that came once: a genuine request is sent
-    /// again with the same address, and whoever makes addresses up hardly ever comes back with one.
+    /// When as many wait as may, the last one of the network with the most goes, if that has more than this one then
+    /// has. Within one network, an address that comes again takes the place of one that came once: a genuine request is
+    /// sent again with the same address, and whoever makes addresses up hardly ever comes back with one.
     pub(super) fn make_room(&mut self, address: &Address, network: Option<Network>, most: usize) -> Option<bool> {
         let mut counts: HashMap<Option<Network>, usize> = HashMap::new();
         for entry in self.entries.values().filter(|entry| !entry.proven) {

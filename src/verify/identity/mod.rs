@@ -43,8 +43,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// As the profile says, but for its replay guard, which is given; with `notes_ignored`, events whose type is not wanted
-    /// are recognised when they come as another type.
+    /// As the profile says, but for its replay guard, which is given; with `notes_ignored`, events whose type is not
+    /// wanted are recognised when they come as another type.
     pub fn new(
         profile: &Profile,
         guard: ReplayGuard,

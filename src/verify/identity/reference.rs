@@ -17,7 +17,8 @@ use crate::profile;
 use crate::profile::Hash;
 use crate::profile::Location;
 
-/// Stands between the parts of a composite id: a control character, which no part has, so that no two ids look the same.
+/// Stands between the parts of a composite id: a control character, which no part has, so that no two ids look the
+/// same.
 const JOINT: &str = "\u{1f}";
 
 /// What an event is known by, ready to be read.

@@ -11,8 +11,8 @@ use prometheus::proto::MetricFamily;
 
 use super::Jwks;
 
-/// `doorward_jwks_age_seconds` and `doorward_jwks_refreshes_total`, which key sets count themselves and are asked for at each
-/// scrape.
+/// `doorward_jwks_age_seconds` and `doorward_jwks_refreshes_total`, which key sets count themselves and are asked for
+/// at each scrape.
 #[derive(Debug)]
 pub struct JwksMetrics {
     key_sets: Vec<(String, Arc<Jwks>)>,

@@ -99,8 +99,8 @@ impl ClaimRules {
         Ok(())
     }
 
-    /// When a token with these claims holds: until it has expired, or, with `issued_within`, so many seconds after it was
-    /// issued.
+    /// When a token with these claims holds: until it has expired, or, with `issued_within`, so many seconds after it
+    /// was issued.
     pub(super) fn validity(&self, claims: &Claims, issued_within: Option<i64>) -> Result<Validity, Failure> {
         let expires = match (claims.get("exp"), self.max_age) {
             (Some(value), _) => numeric_date(value).ok_or(Failure::TokenExpired)?,

@@ -52,8 +52,8 @@ pub struct Jwt {
     /// Whether the digest of what was signed is wanted, because the token is bound to a body that does not cover the
     /// event's id.
     pub digest_signed: bool,
-    /// How long events are remembered, in whole seconds: a token for one body that was issued before that would be as good
-    /// as new.
+    /// How long events are remembered, in whole seconds: a token for one body that was issued before that would be as
+    /// good as new.
     pub issued_within: Option<i64>,
     verified: TokenCache,
 }
@@ -227,8 +227,8 @@ impl Jwt {
         }
     }
 
-    /// Whether a set was asked for after a token had been issued, so that a key that is not in it is none of the issuer's.
-    /// A token that does not say when, or says a time ahead of now, may have been issued now.
+    /// Whether a set was asked for after a token had been issued, so that a key that is not in it is none of the
+    /// issuer's. A token that does not say when, or says a time ahead of now, may have been issued now.
     fn is_younger(&self, keys: &KeySet, token: &str, now: Moment) -> bool {
         let issued = claimed_iat(token).map(|seconds| Moment::from_unix(seconds.saturating_add(self.rules.leeway())));
         keys.began() >= issued.map_or(now, |issued| issued.min(now))

@@ -1,4 +1,5 @@
-//! Whatever stands in a dedupe log, reading it ends, and finds every record that was written whole before the damage and behind it.
+//! Whatever stands in a dedupe log, reading it ends, and finds every record that was written whole before the damage
+//! and behind it.
 #![no_main]
 
 use doorward::store::Record;
@@ -11,7 +12,8 @@ use doorward::store::dedupe_log::VERSION;
 use doorward::verify::event_key::Key;
 use libfuzzer_sys::fuzz_target;
 
-// How many records stand in front of the other bytes, how many behind them, where what is read is cut in two, and those bytes.
+// How many records stand in front of the other bytes, how many behind them, where what is read is cut in two, and those
+// bytes.
 fuzz_target!(|input: (u8, u8, u16, &[u8])| {
     let (before, behind, cut, damage) = input;
     let header = Entry::Header { version: VERSION, kind: Kind::Segment };

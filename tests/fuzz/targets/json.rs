@@ -1,5 +1,5 @@
-//! What is read out of a JSON body is what other parsers find there. Where at least two of three that are widely used take
-//! a body, and all that take it agree on what is wanted, so do we; and what we find, all find that take it.
+//! What is read out of a JSON body is what other parsers find there. Where at least two of three that are widely used
+//! take a body, and all that take it agree on what is wanted, so do we; and what we find, all find that take it.
 #![no_main]
 
 use std::cell::RefCell;

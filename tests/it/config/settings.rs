@@ -1,7 +1,7 @@
 //! Configurations, good and bad: what `doorward check` says of them, and that a bad one never starts.
 //!
-//! The configurations and what is said of them stand in the tables `tests/fixtures/settings/*.txt`. With the environment
-//! variable `DOORWARD_TESTS_UPDATE=1` what is said is written there instead of compared.
+//! The configurations and what is said of them stand in the tables `tests/fixtures/settings/*.txt`. With the
+//! environment variable `DOORWARD_TESTS_UPDATE=1` what is said is written there instead of compared.
 
 use std::path::Path;
 use std::process::Output;

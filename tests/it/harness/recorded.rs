@@ -1,4 +1,5 @@
-//! The recorded deliveries in `tests/fixtures/providers`: one file per provider, written by `tests/fixtures/generate.py`.
+//! The recorded deliveries in `tests/fixtures/providers`: one file per provider, written by
+//! `tests/fixtures/generate.py`.
 
 use std::collections::BTreeMap;
 use std::path::Path;

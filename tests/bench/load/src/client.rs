@@ -94,8 +94,8 @@ pub struct Options {
     /// For the report: a file of the proxy's, whose bytes on disk are counted with those beside it.
     #[arg(long)]
     store: Option<PathBuf>,
-    /// Requests that are due each second, whether earlier ones are answered or not; an answer's time counts from when its
-    /// request was due. Without it, each connection sends its next request when the last one is answered.
+    /// Requests that are due each second, whether earlier ones are answered or not; an answer's time counts from when
+    /// its request was due. Without it, each connection sends its next request when the last one is answered.
     #[arg(long)]
     rate: Option<f64>,
     /// For the report: the 99th percentile of the disk's own `fdatasync` in microseconds.

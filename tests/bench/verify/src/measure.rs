@@ -1,5 +1,5 @@
-//! Measures each scheme with Criterion: Doorward and the bare primitive in turn, several rounds, as the speed of a machine
-//! changes over minutes.
+//! Measures each scheme with Criterion: Doorward and the bare primitive in turn, several rounds, as the speed of a
+//! machine changes over minutes.
 
 use std::hint::black_box;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! The writer of a file claims deliveries, a dispatcher takes them, gives one back, and sleeps when there is none: it never sleeps while
-//! there is something to take, and none is taken twice.
+//! The writer of a file claims deliveries, a dispatcher takes them, gives one back, and sleeps when there is none: it
+//! never sleeps while there is something to take, and none is taken twice.
 
 mod base {
     pub(crate) mod sync {

@@ -1,4 +1,5 @@
-//! Whoever finds nothing to do and waits for a signal is never asleep while there is something, in whatever order two threads run.
+//! Whoever finds nothing to do and waits for a signal is never asleep while there is something, in whatever order two
+//! threads run.
 
 mod base {
     pub(crate) mod sync {

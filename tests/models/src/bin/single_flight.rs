@@ -1,4 +1,5 @@
-//! One event at a time is delivered by one request, and whoever waits for its outcome is told, in whatever order requests run.
+//! One event at a time is delivered by one request, and whoever waits for its outcome is told, in whatever order
+//! requests run.
 
 mod base {
     pub(crate) mod sync {
