@@ -42,15 +42,15 @@ pub(super) fn refuse(profile: &Profile) -> Result<(), Finding> {
     for (at, member) in profile.auth.members.iter().enumerate() {
         let config_path = ConfigPath::member(at, member.scheme.table());
         match &member.scheme {
-            Scheme::Signature(spec) => signature(spec, &config_path)?,
-            Scheme::Jwt(spec) => jwt(spec, profile.fetches_keys(), &config_path)?,
-            Scheme::Token(spec) => sent_along(&spec.key, &config_path)?,
-            Scheme::Basic(spec) => sent_along(&spec.key, &config_path)?,
+            Scheme::Signature(scheme) => signature(scheme, &config_path)?,
+            Scheme::Jwt(scheme) => jwt(scheme, profile.fetches_keys(), &config_path)?,
+            Scheme::Token(token) => sent_along(&token.key, &config_path)?,
+            Scheme::Basic(basic) => sent_along(&basic.key, &config_path)?,
         }
     }
     let handshakes = ConfigPath::to(["handshake"]);
-    for (at, spec) in profile.handshakes.iter().enumerate() {
-        if let Some(visit) = &spec.visit {
+    for (at, handshake) in profile.handshakes.iter().enumerate() {
+        if let Some(visit) = &handshake.visit {
             hosts(&visit.hosts, &handshakes.item(at).key("visit").key("hosts"))?;
         }
     }
@@ -76,9 +76,9 @@ fn members(auth: &Auth, fetched: bool) -> Result<(), Finding> {
     Ok(())
 }
 
-fn signature(spec: &Signature, config_path: &ConfigPath) -> Result<(), Finding> {
-    if let SignatureAlgorithm::Certificate(_, certificate) = &spec.algorithm {
-        if is_said(&spec.key) {
+fn signature(scheme: &Signature, config_path: &ConfigPath) -> Result<(), Finding> {
+    if let SignatureAlgorithm::Certificate(_, certificate) = &scheme.algorithm {
+        if is_written(&scheme.key) {
             return wrong(
                 &config_path.key("key"),
                 "key decides nothing beside certificate, which has the key in it; leave it out",
@@ -86,8 +86,8 @@ fn signature(spec: &Signature, config_path: &ConfigPath) -> Result<(), Finding> 
         }
         hosts(&certificate.hosts, &config_path.key("certificate").key("hosts"))?;
     }
-    for (at, template) in spec.signed.iter().enumerate().skip(1) {
-        if spec.signed.iter().take(at).any(|earlier| earlier == template) {
+    for (at, template) in scheme.signed.iter().enumerate().skip(1) {
+        if scheme.signed.iter().take(at).any(|earlier| earlier == template) {
             return wrong(
                 &config_path.key("or_signed").item(at - 1),
                 format!("{:?} is said before, so that it never decides; leave it out", template.to_string()),
@@ -97,14 +97,14 @@ fn signature(spec: &Signature, config_path: &ConfigPath) -> Result<(), Finding> 
     Ok(())
 }
 
-fn jwt(spec: &Jwt, fetched: bool, config_path: &ConfigPath) -> Result<(), Finding> {
-    if fetched && !spec.algorithm.is_symmetric() && is_said(&spec.key) {
+fn jwt(scheme: &Jwt, fetched: bool, config_path: &ConfigPath) -> Result<(), Finding> {
+    if fetched && !scheme.algorithm.is_symmetric() && is_written(&scheme.key) {
         return wrong(
             &config_path.key("key"),
             "key decides nothing beside the parameter jwks_url, from which the keys come; leave it out",
         );
     }
-    for (name, texts) in [("issuer", &spec.issuer), ("audience", &spec.audience)] {
+    for (name, texts) in [("issuer", &scheme.issuer), ("audience", &scheme.audience)] {
         if texts.iter().any(|text| text.trim().is_empty()) {
             return wrong(
                 &config_path.key(name),
@@ -112,7 +112,7 @@ fn jwt(spec: &Jwt, fetched: bool, config_path: &ConfigPath) -> Result<(), Findin
             );
         }
     }
-    if spec.body.as_ref().is_some_and(|body| body.claim.is_empty()) {
+    if scheme.body.as_ref().is_some_and(|body| body.claim.is_empty()) {
         return wrong(
             &config_path.key("body").key("claim"),
             "claim is empty; write the name of the claim that has the digest",
@@ -131,13 +131,13 @@ fn sent_along(key: &KeyForm, config_path: &ConfigPath) -> Result<(), Finding> {
     Ok(())
 }
 
-fn is_said(key: &KeyForm) -> bool {
+fn is_written(key: &KeyForm) -> bool {
     let KeyForm { about, encoding, prefix, only_prefixed, or_text, derive } = key;
     about.is_some() || encoding.is_some() || !prefix.is_empty() || *only_prefixed || *or_text || derive.is_some()
 }
 
-fn hosts(spec: &str, config_path: &ConfigPath) -> Result<(), Finding> {
-    if spec.trim().is_empty() {
+fn hosts(hosts: &str, config_path: &ConfigPath) -> Result<(), Finding> {
+    if hosts.trim().is_empty() {
         return wrong(
             config_path,
             "hosts names none, so that nothing could be fetched; write hosts = \"api.example.com\"",
@@ -148,11 +148,11 @@ fn hosts(spec: &str, config_path: &ConfigPath) -> Result<(), Finding> {
 
 /// Parameters that a source would have to set for nothing.
 fn params(profile: &Profile) -> Result<(), Finding> {
-    let jwts = || profile.schemes().filter_map(|scheme| if let Scheme::Jwt(spec) = scheme { Some(spec) } else { None });
+    let jwts = || profile.schemes().filter_map(|scheme| if let Scheme::Jwt(jwt) = scheme { Some(jwt) } else { None });
     let by_name = |name: &str| match name {
-        "jwks_url" => jwts().any(|spec| !spec.algorithm.is_symmetric()),
-        "issuer" => jwts().any(|spec| spec.issuer.is_empty()),
-        "audience" => jwts().any(|spec| spec.audience.is_empty()),
+        "jwks_url" => jwts().any(|jwt| !jwt.algorithm.is_symmetric()),
+        "issuer" => jwts().any(|jwt| jwt.issuer.is_empty()),
+        "audience" => jwts().any(|jwt| jwt.audience.is_empty()),
         _ => false,
     };
     let named = |name: &str| texts(profile).iter().any(|text| text.contains(&format!("{{{name}}}")));
@@ -182,15 +182,15 @@ fn texts(profile: &Profile) -> Vec<&str> {
     let mut texts: Vec<&str> = profile.params.values().filter_map(|param| param.default.as_deref()).collect();
     for scheme in profile.schemes() {
         match scheme {
-            Scheme::Signature(spec) => {
-                texts.extend(spec.location.location.item.iter().map(|item| item.key.as_str()));
-                if let SignatureAlgorithm::Certificate(_, certificate) = &spec.algorithm {
+            Scheme::Signature(signature) => {
+                texts.extend(signature.location.location.item.iter().map(|item| item.key.as_str()));
+                if let SignatureAlgorithm::Certificate(_, certificate) = &signature.algorithm {
                     texts.push(&certificate.hosts);
                 }
             }
-            Scheme::Jwt(spec) => {
-                texts.extend(spec.issuer.iter().chain(&spec.audience).map(String::as_str));
-                texts.extend(spec.claims.values().filter_map(toml::Value::as_str));
+            Scheme::Jwt(jwt) => {
+                texts.extend(jwt.issuer.iter().chain(&jwt.audience).map(String::as_str));
+                texts.extend(jwt.claims.values().filter_map(toml::Value::as_str));
             }
             Scheme::Token(_) | Scheme::Basic(_) => {}
         }
@@ -198,16 +198,18 @@ fn texts(profile: &Profile) -> Vec<&str> {
     let references = [Some(&profile.event.id), profile.event.kind.as_ref()];
     let locations = references.into_iter().flatten().flat_map(Reference::locations);
     texts.extend(locations.filter_map(|location| location.item.as_ref()).map(|item| item.key.as_str()));
-    texts.extend(profile.handshakes.iter().filter_map(|spec| spec.visit.as_ref()).map(|visit| visit.hosts.as_str()));
+    texts.extend(
+        profile.handshakes.iter().filter_map(|handshake| handshake.visit.as_ref()).map(|visit| visit.hosts.as_str()),
+    );
     texts
 }
 
 fn templates(profile: &Profile) -> Vec<&Template> {
     let members = profile.auth.members.iter().flat_map(|member| member.when.iter().chain(&member.check));
-    let handshakes = profile.handshakes.iter().flat_map(|spec| spec.when.iter().chain(&spec.check));
+    let handshakes = profile.handshakes.iter().flat_map(|handshake| handshake.when.iter().chain(&handshake.check));
     let conditions = profile.require.iter().chain(members).chain(handshakes);
-    let compared =
-        conditions.filter_map(|condition| if let Test::Equals(spec) = &condition.test { Some(spec) } else { None });
+    let compared = conditions
+        .filter_map(|condition| if let Test::Equals(template) = &condition.test { Some(template) } else { None });
     let replies = profile.handshakes.iter().flat_map(Handshake::templates);
     profile.schemes().flat_map(Scheme::signed).chain(compared).chain(replies).collect()
 }

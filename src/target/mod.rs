@@ -104,7 +104,8 @@ pub enum Failure {
 }
 
 impl Target {
-    /// Hands a message on. It is acknowledged when this returns, and nothing has been handed over that the target may lose.
+    /// Hands a message on. It is acknowledged when this returns, and nothing has been handed over that the target may
+    /// lose.
     ///
     /// # Errors
     /// [`Failure`], which tells whether the target may have taken the message all the same.

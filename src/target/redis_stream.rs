@@ -13,9 +13,9 @@ use crate::store::Keyspace;
 use crate::store::Redis;
 use crate::store::redis::script::Script;
 
-/// Appends an entry unless it was appended before under one of the keys, of which the last is the stream. The arguments are for
-/// how many milliseconds it is remembered, the length of the stream or `0`, and the fields. What is found is written again: only
-/// what a connection has written can be confirmed to it.
+/// Appends an entry unless it was appended before under one of the keys, of which the last is the stream. The arguments
+/// are for how many milliseconds it is remembered, the length of the stream or `0`, and the fields. What is found is
+/// written again: only what a connection has written can be confirmed to it.
 static APPEND: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local sent = false
@@ -63,8 +63,9 @@ impl RedisStream {
 
     /// Appends a message unless one with its keys is there already.
     ///
-    /// An entry has the fields `source`, `id`, `type`, `received_at` (RFC 3339), `method`, `target` (path and query), `headers` (a
-    /// JSON array of name and value pairs), `body` (the bytes as received) and `verified` (`true` or `false`).
+    /// An entry has the fields `source`, `id`, `type`, `received_at` (RFC 3339), `method`, `target` (path and query),
+    /// `headers` (a JSON array of name and value pairs), `body` (the bytes as received) and `verified` (`true` or
+    /// `false`).
     ///
     /// # Errors
     /// [`Failure`] when Redis did not say that it has the message.

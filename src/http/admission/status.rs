@@ -80,7 +80,7 @@ impl Status {
         Phase::ALL.get(usize::from(self.phase.load(Relaxed))).copied().unwrap_or(Phase::Busy)
     }
 
-    /// Sets the phase, which goes on from when the last timed one began.
+    /// Sets a phase; its time, if it has any, runs from where it began before.
     pub(super) fn set_phase(&self, phase: Phase) {
         self.phase.store(phase.number(), Relaxed);
     }

@@ -124,11 +124,11 @@ fn renamed(profile: &Profile, own: &[Template], theirs: &[Template]) -> Vec<(Pie
     let mut identifying: Vec<_> =
         std::iter::once(&event.id).chain(&event.kind).flat_map(Reference::locations).collect();
     identifying.extend(&event.nonce);
-    let tells = |by: &Location, piece: &Piece| match (&by.carrier, piece.location().map(|location| &location.carrier)) {
+    let reads = |by: &Location, piece: &Piece| match (&by.carrier, piece.location().map(|location| &location.carrier)) {
         (Carrier::Header(names), Some(Carrier::Header(of))) => of.iter().any(|name| names.contains(name)),
         _ => false,
     };
-    let alike = |one: &Piece, other: &Piece| identifying.iter().all(|by| tells(by, one) == tells(by, other));
+    let alike = |one: &Piece, other: &Piece| identifying.iter().all(|by| reads(by, one) == reads(by, other));
     let apart = |(one, other): &(Piece, Piece)| {
         header(one) && header(other) && alike(one, other) && !own.contains(one) && !theirs.contains(other)
     };

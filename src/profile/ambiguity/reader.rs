@@ -39,11 +39,11 @@ impl<'p> Reader<'p> {
 
     /// What could be read as part of another value in the texts that were read; `across` branches only, or within them.
     pub(super) fn dispute(&self, across: bool) -> Option<String> {
-        self.automaton.dispute(across).map(|(one, other)| self.describe(one, other))
+        self.automaton.dispute(across).map(|(one, other)| self.explained(one, other))
     }
 
     /// Who may have a symbol, in words.
-    fn describe(&self, one: Owner, other: Owner) -> String {
+    fn explained(&self, one: Owner, other: Owner) -> String {
         let name = |owner: Owner| owner.and_then(|owner| self.owners.get(owner)).map(ToString::to_string);
         match (name(one), name(other)) {
             (Some(one), Some(other)) => format!("nothing tells what belongs to {one} from what belongs to {other}"),

@@ -112,22 +112,22 @@ macro_rules! one_scheme {
     ($table:expr) => {{
         let table = $table;
         let mut schemes = Vec::new();
-        schemes.extend(table.hmac.map(|spec| {
-            let hash = spec.hash;
-            spec.scheme(SignatureAlgorithm::Hmac(hash))
+        schemes.extend(table.hmac.map(|hmac| {
+            let hash = hmac.hash;
+            hmac.scheme(SignatureAlgorithm::Hmac(hash))
         }));
-        schemes.extend(table.ed25519.map(|spec| spec.scheme(SignatureAlgorithm::Ed25519)));
-        schemes.extend(table.ecdsa.map(|spec| {
-            let format = spec.format;
-            spec.scheme(SignatureAlgorithm::Ecdsa(format))
+        schemes.extend(table.ed25519.map(|ed25519| ed25519.scheme(SignatureAlgorithm::Ed25519)));
+        schemes.extend(table.ecdsa.map(|ecdsa| {
+            let format = ecdsa.format;
+            ecdsa.scheme(SignatureAlgorithm::Ecdsa(format))
         }));
-        schemes.extend(table.rsa.map(|mut spec| {
-            let algorithm = spec.algorithm();
-            spec.scheme(algorithm)
+        schemes.extend(table.rsa.map(|mut rsa| {
+            let algorithm = rsa.algorithm();
+            rsa.scheme(algorithm)
         }));
         schemes.extend(table.token.map(Scheme::Token));
         schemes.extend(table.basic.map(Scheme::Basic));
-        schemes.extend(table.jwt.map(|spec| Scheme::Jwt(Box::new(spec))));
+        schemes.extend(table.jwt.map(|jwt| Scheme::Jwt(Box::new(jwt))));
         schemes
     }};
 }

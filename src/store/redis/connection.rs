@@ -80,9 +80,9 @@ impl From<Failed> for AdminError {
 }
 
 impl Connection {
-    /// Keeps a connection on the runtime that this is called on; in a cluster, to the node where the keys of `space`
-    /// are, which others share that have the same pool. A command may take `timeout`.
-    pub(super) fn keep(
+    /// Opens a connection, and reopens it, on the runtime that this is called on; in a cluster, to the node where the
+    /// keys of `space` are, which others share that have the same pool. A command may take `timeout`.
+    pub(super) fn open(
         url: &RedisUrl,
         (space, pool): (Option<&Keyspace>, &Pool),
         timeout: Duration,
@@ -128,7 +128,7 @@ impl Connection {
                         self.broken.send_if_modified(|newest| std::mem::replace(newest, number.max(*newest)) < number);
                     }
                     let again = leave && !error.is_timeout();
-                    last = Some(Unavailable(words(&error)));
+                    last = Some(Unavailable(explained(&error)));
                     if !again {
                         break;
                     }
@@ -161,7 +161,7 @@ impl Connection {
 }
 
 /// What an error says, and what would be right.
-fn words(error: &RedisError) -> String {
+fn explained(error: &RedisError) -> String {
     if error.kind() == ErrorKind::Server(ServerErrorKind::Moved) {
         format!("{error} (the store.url of a cluster begins with redis-cluster://)")
     } else {

@@ -71,7 +71,7 @@ impl Connections {
             let pool = lock(&self.pools).entry(purpose).or_default().clone();
             let timeout = if purpose == Purpose::Requests { *timeout } else { MAX_WAIT };
             let _on_it = self.runtime.as_ref().map(Handle::enter);
-            Connection::keep(url, (place.as_ref(), &pool), timeout, supervisor)
+            Connection::open(url, (place.as_ref(), &pool), timeout, supervisor)
         };
         lock(&self.connections).entry((place.clone(), purpose)).or_insert_with(keep).clone()
     }
@@ -93,7 +93,7 @@ impl Connections {
         let place = self.place(space);
         let keep = || {
             let _on_it = self.runtime.as_ref().map(Handle::enter);
-            Durable::keep(url, place.as_ref(), (*timeout, durability), supervisor)
+            Durable::open(url, place.as_ref(), (*timeout, durability), supervisor)
         };
         let durable = lock(&self.durable).entry(place.clone()).or_insert_with(keep).clone();
         durable.run(call).await

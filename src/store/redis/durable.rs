@@ -68,16 +68,16 @@ struct Proof {
 type Answers = (Vec<Result<i64, RedisError>>, Result<(), String>);
 
 impl Durable {
-    /// Keeps a connection for them on the runtime that this is called on. One group may take `timeout` to be written,
-    /// and as long to be confirmed.
-    pub(crate) fn keep(
+    /// Opens a connection for them, and reopens it, on the runtime that this is called on. One group may take `timeout`
+    /// to be written, and as long to be confirmed.
+    pub(crate) fn open(
         url: &RedisUrl,
         space: Option<&Keyspace>,
         (timeout, durability): (Duration, Durability),
         supervisor: &Supervisor,
     ) -> Self {
         // Whoever waits for a confirmation blocks the connection.
-        let connection = Connection::keep(url, (space, &Pool::default()), timeout * 2, supervisor);
+        let connection = Connection::open(url, (space, &Pool::default()), timeout * 2, supervisor);
         let proof = Arc::new(Proof { durability, timeout, by_settings: AtomicBool::new(false) });
         let (jobs, waiting) = mpsc::channel(MAX_GROUP);
         let waiting = Arc::new(Mutex::new(waiting));

@@ -32,12 +32,12 @@ use crate::store::redis::connection::Failed;
 /// Pauses after outcomes could not be recorded.
 const MIN_PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
-/// Between two parts of a sweep others are heard; a round rests for so many times as long as it took.
-const BREATH: Duration = Duration::from_millis(2);
+/// The pause between two parts of a sweep, for others; and how many times as long as it took a round rests.
+const PART_PAUSE: Duration = Duration::from_millis(2);
 const REST: u32 = 20;
 /// Messages that a part of a sweep looks at.
 const TRIMMED: u32 = 200;
-/// Parts of a sweep between two looks.
+/// Parts of a sweep between two polls.
 const MAX_PARTS: usize = 200;
 
 /// The runtime on which the background tasks run; none before they are started.
@@ -97,16 +97,16 @@ impl Redis {
         *self.process.maintenance.worker() = Some(worker);
         for queue in &queues {
             // The tasks of a runtime that died have ended with it.
-            queue.is_kept.store(false, Ordering::Relaxed);
-            self.maintain_queue(queue);
+            queue.has_tasks.store(false, Ordering::Relaxed);
+            self.start_tasks(queue);
         }
     }
 
-    /// Begins with a queue that has become known, if it is done for any.
-    pub(super) fn maintain_queue(&self, queue: &Arc<RedisQueue>) {
+    /// Starts the tasks of a queue that has become known, once [`Self::maintain`] was called.
+    pub(super) fn start_tasks(&self, queue: &Arc<RedisQueue>) {
         let Some(worker) = self.process.maintenance.worker().clone() else { return };
         let (Some(connections), Some(again)) = (worker.connections.upgrade(), worker.again.upgrade()) else { return };
-        if queue.is_kept.swap(true, Ordering::Relaxed) {
+        if queue.has_tasks.swap(true, Ordering::Relaxed) {
             return;
         }
         let redis = Self { process: Arc::clone(&self.process), connections, again };
@@ -126,7 +126,7 @@ impl Redis {
             worker.supervisor.task(Task::RedisWatcher, move || {
                 let (redis, space) = (redis.clone(), space.clone());
                 async move {
-                    redis.watch(&space).await;
+                    redis.maintain_queues(&space).await;
                     Ok(())
                 }
             });
@@ -191,18 +191,18 @@ impl Redis {
         }
     }
 
-    /// Looks after the queues of a source for ever.
-    async fn watch(&self, space: &Keyspace) {
-        let (mut sweep, mut next_mend, mut refused) = (Sweep::default(), None, false);
+    /// Polls, repairs and trims the queues of a source, for ever.
+    async fn maintain_queues(&self, space: &Keyspace) {
+        let (mut sweep, mut next_repair, mut refused) = (Sweep::default(), None, false);
         loop {
             let queues: Vec<_> = self.queues().iter().filter(|queue| queue.space == *space).map(Arc::clone).collect();
             let done = async {
-                let damaged = self.look(space, &queues).await?;
+                let damaged = self.refresh_stats(space, &queues).await?;
                 let now = self.process.clock.instant();
-                if !damaged.is_empty() && next_mend.is_none_or(|next| next <= now) {
-                    next_mend = Some(now + self.process.limits.trim_every);
+                if !damaged.is_empty() && next_repair.is_none_or(|next| next <= now) {
+                    next_repair = Some(now + self.process.limits.trim_every);
                     for queue in damaged {
-                        self.mend(queue).await?;
+                        self.repair(queue).await?;
                     }
                 }
                 self.sweep(space, &queues, &mut sweep).await
@@ -222,8 +222,12 @@ impl Redis {
         }
     }
 
-    /// Looks how much there is; returns the queues of which a key is missing.
-    async fn look<'q>(&self, space: &Keyspace, queues: &'q [Arc<RedisQueue>]) -> Result<Vec<&'q RedisQueue>, Failed> {
+    /// Reads how much there is of each queue; returns those of which a key is missing.
+    async fn refresh_stats<'q>(
+        &self,
+        space: &Keyspace,
+        queues: &'q [Arc<RedisQueue>],
+    ) -> Result<Vec<&'q RedisQueue>, Failed> {
         for queue in queues {
             self.begin(queue, Purpose::Maintenance).await?;
         }
@@ -253,7 +257,7 @@ impl Redis {
     }
 
     /// Puts deliveries back that have lost their place with a key that was deleted or evicted.
-    async fn mend(&self, queue: &RedisQueue) -> Result<(), Failed> {
+    async fn repair(&self, queue: &RedisQueue) -> Result<(), Failed> {
         let (limits, mut behind, mut misplaced) = (&self.process.limits, String::new(), 0);
         loop {
             let call = queue_scripts::MEND.call(queue.keys()).argument(self.now()).argument(queue.id().name.as_str());
@@ -264,7 +268,7 @@ impl Redis {
             if behind.is_empty() {
                 break;
             }
-            tokio::time::sleep(BREATH).await;
+            tokio::time::sleep(PART_PAUSE).await;
         }
         let (source, destination) = (&queue.id().source, &queue.id().name);
         tracing::error!(
@@ -292,15 +296,15 @@ impl Redis {
             *sweep = Sweep { began: Some(now), ..Sweep::default() };
         }
         let names: BTreeSet<String> = self.destinations(space).await?;
-        let keep = |name: &str| queues.iter().find(|queue| queue.id().name == name).map(|queue| queue.keep());
-        let longest = queues.iter().map(|queue| queue.keep()).max().unwrap_or_default();
+        let retention = |name: &str| queues.iter().find(|queue| queue.id().name == name).map(|queue| queue.retention());
+        let longest = queues.iter().map(|queue| queue.retention()).max().unwrap_or_default();
         let of_name = |name: &String| ["due", "dead", "open", "records"].map(|part| queue::key(space, name, part));
         for _part in 0..MAX_PARTS {
             let keys = std::iter::once(queue::stream(space)).chain(names.iter().flat_map(of_name));
             let call = queue_scripts::SWEEP.call(keys).argument(self.now()).argument(sweep.behind.as_str());
             let call = call.argument(TRIMMED.to_string()).argument(limits.list_bytes.to_string());
             let call = names.iter().fold(call, |call, name| {
-                call.argument(name.as_str()).argument(millis(keep(name).unwrap_or(longest)).to_string())
+                call.argument(name.as_str()).argument(millis(retention(name).unwrap_or(longest)).to_string())
             });
             let (behind, seen, deleted): (String, u32, u32) =
                 self.connections.call(space, Purpose::Maintenance, &call).await?;
@@ -311,7 +315,7 @@ impl Redis {
                 sweep.next = Some(clock.instant() + limits.trim_every.max(sweep.rest(clock.instant())));
                 break;
             }
-            tokio::time::sleep(BREATH).await;
+            tokio::time::sleep(PART_PAUSE).await;
         }
         Ok(())
     }

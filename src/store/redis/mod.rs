@@ -16,16 +16,16 @@ mod admin;
 mod claim_scripts;
 mod claims;
 pub(crate) mod connection;
+mod discovery;
 pub(crate) mod durable;
 mod entry;
-mod queue;
 mod connections;
+mod maintenance;
 mod pool;
+mod queue;
 mod queue_scripts;
 mod record;
 pub(crate) mod script;
-mod discovery;
-mod maintenance;
 pub(crate) mod url;
 
 use std::sync::Arc;
@@ -183,13 +183,13 @@ impl Redis {
     fn known(&self, terms: &QueueTerms) -> Arc<RedisQueue> {
         let mut queues = self.queues();
         if let Some(queue) = queues.iter().find(|queue| *queue.id() == terms.id) {
-            queue.set_keep(terms.keep);
+            queue.set_retention(terms.keep);
             return Arc::clone(queue);
         }
         let queue = Arc::new(RedisQueue::new(Queue::new(terms.id.clone(), queues.len()), terms.keep));
         queues.push(Arc::clone(&queue));
         drop(queues);
-        self.maintain_queue(&queue);
+        self.start_tasks(&queue);
         queue
     }
 

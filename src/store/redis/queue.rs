@@ -56,7 +56,7 @@ pub(super) struct RedisQueue {
     /// Whether Redis knows the destination.
     pub(super) is_known: AtomicBool,
     /// Whether its outcomes are recorded by a task.
-    pub(super) is_kept: AtomicBool,
+    pub(super) has_tasks: AtomicBool,
     /// There is something to record.
     pub(super) more: Notify,
     /// Something was recorded.
@@ -66,7 +66,7 @@ pub(super) struct RedisQueue {
 
 #[derive(Debug)]
 struct State {
-    keep: Duration,
+    retention: Duration,
     /// Also what is in the outbox.
     in_hand: HashMap<MessageId, Claim>,
     outbox: VecDeque<Unrecorded>,
@@ -138,8 +138,8 @@ impl Unrecorded {
         Self { id, lane, tries, deadline, outcome, since }
     }
 
-    /// As it is told for the newest claim of the delivery. An attempt that failed while somebody else has recorded one
-    /// counts for nothing.
+    /// As it is recorded for the newest claim of the delivery. An attempt that failed while somebody else has recorded
+    /// one counts for nothing.
     fn for_claim(mut self, held: Option<&Claim>) -> Self {
         let Some(held) = held.filter(|held| held.before_replay == self.tries.before_replay) else { return self };
         self.deadline = held.deadline;
@@ -191,11 +191,11 @@ impl Unrecorded {
 }
 
 impl RedisQueue {
-    pub(super) fn new(handle: Queue, keep: Duration) -> Self {
+    pub(super) fn new(handle: Queue, retention: Duration) -> Self {
         let space = Keyspace::of_source(&handle.id().source);
         let keys = keys(&space, &handle.id().name).collect();
         let state = State {
-            keep,
+            retention,
             in_hand: HashMap::new(),
             outbox: VecDeque::new(),
             takes: 0,
@@ -207,7 +207,7 @@ impl RedisQueue {
             space,
             keys,
             is_known: AtomicBool::new(false),
-            is_kept: AtomicBool::new(false),
+            has_tasks: AtomicBool::new(false),
             more: Notify::new(),
             recorded: Notify::new(),
             state: Mutex::new(state),
@@ -231,12 +231,12 @@ impl RedisQueue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn keep(&self) -> Duration {
-        self.lock().keep
+    pub(super) fn retention(&self) -> Duration {
+        self.lock().retention
     }
 
-    pub(super) fn set_keep(&self, keep: Duration) {
-        self.lock().keep = keep;
+    pub(super) fn set_retention(&self, retention: Duration) {
+        self.lock().retention = retention;
     }
 
     /// How many more may be taken, so that at most `max` are in hand or not recorded.
@@ -281,7 +281,7 @@ impl RedisQueue {
     }
 
     /// The batch was recorded, or is given up. What was claimed anew meanwhile, by an answer that came before this one,
-    /// is told once more, for that claim.
+    /// is recorded once more, for that claim.
     pub(super) fn recorded(&self, batch: &[Unrecorded]) {
         let mut state = self.lock();
         let State { in_hand, outbox, takes, delivered, .. } = &mut *state;

@@ -180,7 +180,7 @@ impl OpenBatch {
             if retries {
                 touched.insert(settled.queue);
             } else if !applied {
-                self.shared.forgotten.keep(queue.handle.id(), settled);
+                self.shared.forgotten.insert(queue.handle.id(), settled);
             }
         }
         for (Change { destination, from, to }, claimable) in self.moved.drain(..) {

@@ -54,7 +54,7 @@ impl Housekeeper {
     }
 
     /// Follows the WAL of the writer's connection, which is empty.
-    pub(super) fn watch(self: &Arc<Self>, writer: &mut Connection) -> rusqlite::Result<()> {
+    pub(super) fn attach(self: &Arc<Self>, writer: &mut Connection) -> rusqlite::Result<()> {
         // The file of a WAL that was longer is cut to this when it restarts.
         writer.pragma_update(None, "journal_size_limit", i64::from(self.limits.restart_frames) * 4096)?;
         self.committed(0);

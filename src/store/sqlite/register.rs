@@ -46,7 +46,7 @@ fn register(shared: &Shared, file: &Connection, terms: &QueueTerms) -> rusqlite:
     let row = statements::destination(file, &terms.id)?;
     if let Some(queue) = shared.queues.named(&terms.id) {
         queue.set_destination(row);
-        queue.set_keep(terms.keep);
+        queue.set_retention(terms.keep);
         return Ok(queue.handle.clone());
     }
     let claims = Claims::new(shared.limits.claimed_ahead);

@@ -16,7 +16,7 @@ pub(super) const APPLICATION: u32 = 0x4457_5244;
 /// A delivery's `state` is 2 blocked, 3 queued, 4 retrying, 5 delivered, 6 dead: all of one size, so that a change of
 /// state does not change that of the row. `before_replay` are the attempts before the last replay, at `replayed`.
 /// `settled` is when the last attempt ended, or when it was stored. `status` is what the destination answered when it
-/// took the message, less 200, so that the usual 200 takes no room. `failures` is JSON, see `types::Failures`.
+/// took the message, less 200, so that the usual 200 takes no room. `failures` is JSON, see `delivery::Failures`.
 ///
 /// `by_state` has every delivery that is not delivered, `due` those that wait for another attempt, `lanes` the open
 /// ones with an ordering key. The one row of `deleted` is the highest message that was ever deleted, so that ids keep

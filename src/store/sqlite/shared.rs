@@ -98,7 +98,7 @@ pub(super) struct SqliteQueue {
     pub(super) claims: Claims,
     /// The row of its destination.
     destination: AtomicI64,
-    keep: Mutex<Duration>,
+    retention: Mutex<Duration>,
 }
 
 impl SqliteQueue {
@@ -111,12 +111,12 @@ impl SqliteQueue {
     }
 
     /// How long delivered messages are kept.
-    pub(super) fn keep(&self) -> Duration {
-        *self.keep.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn retention(&self) -> Duration {
+        *self.retention.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn set_keep(&self, keep: Duration) {
-        *self.keep.lock().unwrap_or_else(PoisonError::into_inner) = keep;
+    pub(super) fn set_retention(&self, retention: Duration) {
+        *self.retention.lock().unwrap_or_else(PoisonError::into_inner) = retention;
     }
 }
 
@@ -156,14 +156,14 @@ impl Queues {
     }
 
     /// Adds the queue of a destination that has none.
-    pub(super) fn add(&self, id: &DestinationId, (row, keep): (i64, Duration), claims: Claims) -> Queue {
+    pub(super) fn add(&self, id: &DestinationId, (row, retention): (i64, Duration), claims: Claims) -> Queue {
         let mut queues = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let handle = Queue::new(id.clone(), queues.len());
         queues.push(Arc::new(SqliteQueue {
             handle: handle.clone(),
             claims,
             destination: AtomicI64::new(row),
-            keep: Mutex::new(keep),
+            retention: Mutex::new(retention),
         }));
         handle
     }
@@ -229,7 +229,7 @@ impl Forgotten {
     }
 
     /// Keeps an outcome that has no delivery, if it can have had one.
-    pub(super) fn keep(&self, destination: &DestinationId, settled: Settled) {
+    pub(super) fn insert(&self, destination: &DestinationId, settled: Settled) {
         let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
         if settled.entry.id <= self.gone.load(Ordering::Relaxed) && outcomes.len() < MAX_FORGOTTEN {
             outcomes.insert((destination.clone(), settled.entry.id), settled);

@@ -232,7 +232,7 @@ impl Writer {
         self.found = None;
         open::truncate_wal(&connection)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
-        shared.housekeeper.watch(&mut connection)?;
+        shared.housekeeper.attach(&mut connection)?;
         shared.connections.open(&shared.path)?;
         Ok(connection)
     }
@@ -266,7 +266,7 @@ impl Writer {
         self.retention.wrote(work.bytes());
         if purge {
             let keep: HashMap<_, _> =
-                self.shared.queues.all().iter().map(|queue| (queue.destination(), queue.keep())).collect();
+                self.shared.queues.all().iter().map(|queue| (queue.destination(), queue.retention())).collect();
             let (last, checkpoint, arrived) = (self.last, self.shared.log.checkpoint(), work.arrived());
             self.retention.purge(&transaction, Bounds { now, keep: &keep, last, checkpoint, arrived })?;
         }

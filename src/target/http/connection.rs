@@ -96,7 +96,8 @@ impl Connection {
         Ok(Answer { status: head.status, content_type, retry_after, body, is_whole })
     }
 
-    /// Whether another request can follow. The driver finishes with the last answer first, unless it has done so already.
+    /// Whether another request can follow. The driver finishes with the last answer first, unless it has done so
+    /// already.
     pub(super) async fn is_reusable(&mut self) -> bool {
         poll_fn(|cx| {
             if !self.sender.is_ready() {

@@ -181,7 +181,7 @@ fn outcomes_that_the_file_did_not_learn_of_are_in_what_is_imported() {
     for (id, outcome) in outcomes {
         let entry = Entry { id, lane: None, attempts: 1, before_replay: 0, replayed: None };
         let settled = Settled { queue: 0, entry, attempts: 2, outcome, at: 3, due: NOW + 9 };
-        forgotten.keep(&DestinationId::unnamed("shop"), settled);
+        forgotten.insert(&DestinationId::unnamed("shop"), settled);
     }
     let new = present();
     recover(&path, &new, &forgotten);
