@@ -37,25 +37,18 @@ impl SourceContext<'_> {
             section.error("deliver", format!("is missing: where do events go? {FORMS}"));
             return None;
         };
-        let upstream = deliver.subsection("upstream").map(|upstream| self.upstream(upstream, profile));
-        let stream = deliver.subsection("redis-stream").map(|stream| self.stream(stream));
-        let queue = deliver.subsection("queue").map(|queue| self.queue(queue, profile));
         let unordered = |destination: Option<Destination>| Some((destination?, None));
-        let destination = match (upstream, queue, stream) {
-            (Some(upstream), None, None) => unordered(upstream),
-            (None, Some(queue), None) => queue,
-            (None, None, Some(stream)) => unordered(stream),
-            (None, None, None) => {
-                section.error("deliver", format!("says nothing that is known; {FORMS}"));
-                None
-            }
-            _ => {
-                section.error("deliver", "names more than one destination; a source has one");
-                None
-            }
-        };
+        let mut named = Vec::new();
+        named.extend(deliver.subsection("upstream").map(|upstream| unordered(self.upstream(upstream, profile))));
+        named.extend(deliver.subsection("redis-stream").map(|stream| unordered(self.stream(stream))));
+        named.extend(deliver.subsection("queue").map(|queue| self.queue(queue, profile)));
+        match named.len() {
+            0 => section.error("deliver", format!("says nothing that is known; {FORMS}")),
+            1 => {}
+            _ => section.error("deliver", "names more than one destination; a source has one"),
+        }
         deliver.finish();
-        destination
+        named.pop().filter(|_| named.is_empty()).flatten()
     }
 
     fn upstream(&self, mut section: Section<'_>, profile: Option<&Profile>) -> Option<Destination> {

@@ -42,7 +42,6 @@ use crate::dispatch::Budget;
 use crate::dispatch::CircuitBreaker;
 use crate::dispatch::Dispatcher;
 use crate::source::DeliveryTerms;
-use crate::source::Destination;
 use crate::source::Source;
 use crate::store::DestinationId;
 use crate::store::Options;
@@ -186,10 +185,7 @@ impl Shared {
 
 /// The sources whose events are queued.
 fn queued(settings: &Settings) -> impl Iterator<Item = (&Arc<Source>, &DeliveryTerms)> {
-    settings.sources.iter().filter_map(|source| match &source.destination {
-        Destination::Queue(terms) => Some((source, terms)),
-        Destination::Upstream(..) | Destination::RedisStream(_) => None,
-    })
+    settings.sources.iter().filter_map(|source| Some((source, source.destination.queue()?)))
 }
 
 impl Server {

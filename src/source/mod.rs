@@ -152,6 +152,11 @@ impl DeliveryTerms {
 }
 
 impl Destination {
+    /// How its events are delivered from the queue, where it has one.
+    pub fn queue(&self) -> Option<&DeliveryTerms> {
+        if let Self::Queue(terms) = self { Some(terms) } else { None }
+    }
+
     /// What the events of the source of this name are remembered under: beside the stream, where there is one.
     pub fn keyspace(&self, source: &str) -> Keyspace {
         match self {

@@ -24,6 +24,7 @@ mod explain;
 mod extract;
 mod gateway;
 mod handshakes;
+mod how_to;
 mod http;
 mod kill;
 mod layering;

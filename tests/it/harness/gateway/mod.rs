@@ -83,6 +83,12 @@ impl Gateway {
         Self::run(command, folder, sections)
     }
 
+    /// Starts another binary of it in this folder.
+    #[track_caller]
+    pub fn spawn_binary(binary: &Path, folder: &Path, sections: &str) -> Self {
+        Self::run(without_settings(Command::new(binary)), folder, sections)
+    }
+
     /// Starts it where it may open so many files at most.
     #[track_caller]
     pub fn start_with_files(files: usize, sections: &str) -> Self {
