@@ -56,9 +56,12 @@ where
 {
     let connection = Arc::clone(place.connection());
     let tap = MonitoredSocket { stream, connection: Arc::clone(&connection), start: Vec::with_capacity(MAX_START) };
-    // The time of heads is kept with the places.
+    // Admission keeps the time of heads. A sender that hangs up does not end its delivery, so the socket is not read while one
+    // is under way (`half_close`). Answers are small: head and body are copied into one write.
     let mut http = http1::Builder::new()
         .header_read_timeout(None)
+        .half_close(true)
+        .writev(false)
         .max_buf_size(MAX_HEAD)
         .max_header_size(MAX_HEAD)
         .serve_connection(TokioIo::new(tap), service);
