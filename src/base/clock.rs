@@ -1,5 +1,5 @@
-//! A clock that is passed as an argument: the system's, a steady one that starts at the system's time and is not set
-//! with it, or one that a test sets.
+//! A clock that is passed as an argument: the system's clocks, a steady wall clock that ignores later changes of the
+//! system's time, or a clock that a test sets.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,70 +15,70 @@ pub enum Clock {
     /// The clocks of the system.
     #[default]
     System,
-    /// The wall clock goes on from the system's at `wall` without being set with it, so that pauses between two of its
-    /// moments have the right length.
+    /// The wall clock starts at the system's time and then follows the monotonic clock. The difference between two of
+    /// its moments is the time that passed, even if the system's clock was set in between.
     Steady {
-        /// The wall clock when it began.
+        /// The system's wall clock at the start.
         wall: Moment,
-        /// The monotonic clock when it began.
+        /// The monotonic clock at the start.
         began: Instant,
     },
-    /// Both stand still until a test moves them.
+    /// Both clocks stand still until a test moves them.
     Manual(Arc<Manual>),
 }
 
-/// The clocks of a test: a wall clock that may be set to anything, and a monotonic one.
+/// Moves the clocks of a test: a wall clock that may be set to any moment, and a monotonic one.
 #[derive(Debug)]
 pub struct Manual {
-    shown: watch::Sender<Shown>,
+    reading: watch::Sender<Reading>,
     began: Instant,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Shown {
+struct Reading {
     wall: Moment,
     elapsed: Duration,
 }
 
 impl Clock {
-    /// A clock that shows this moment until it is moved, with the handle that moves it.
+    /// A clock that shows `moment` until it is moved, and the handle that moves it.
     pub fn manual(moment: Moment) -> (Self, Arc<Manual>) {
-        let shown = Shown { wall: moment, elapsed: Duration::ZERO };
-        let manual = Arc::new(Manual { shown: watch::Sender::new(shown), began: Instant::now() });
+        let reading = Reading { wall: moment, elapsed: Duration::ZERO };
+        let manual = Arc::new(Manual { reading: watch::Sender::new(reading), began: Instant::now() });
         (Self::Manual(Arc::clone(&manual)), manual)
     }
 
-    /// A clock that shows the system's time now, and goes on steadily.
+    /// A steady clock that starts at the system's time.
     pub fn steady() -> Self {
         Self::Steady { wall: Moment::now(), began: Instant::now() }
     }
 
-    /// What the wall clock shows.
+    /// The time of the wall clock.
     pub fn now(&self) -> Moment {
         match self {
             Self::System => Moment::now(),
             Self::Steady { wall, began } => wall.after(began.elapsed()),
-            Self::Manual(manual) => manual.shown.borrow().wall,
+            Self::Manual(manual) => manual.reading.borrow().wall,
         }
     }
 
-    /// What the monotonic clock shows, for leases and pauses.
+    /// The time of the monotonic clock, for leases and pauses.
     pub fn instant(&self) -> Instant {
         match self {
             Self::System | Self::Steady { .. } => Instant::now(),
-            Self::Manual(manual) => manual.began + manual.shown.borrow().elapsed,
+            Self::Manual(manual) => manual.began + manual.reading.borrow().elapsed,
         }
     }
 
-    /// Waits until the monotonic clock has gone on for this long.
+    /// Waits until the monotonic clock has advanced by `duration`.
     pub async fn sleep(&self, duration: Duration) {
         match self {
             Self::System | Self::Steady { .. } => tokio::time::sleep(duration).await,
             Self::Manual(manual) => {
-                let end = manual.shown.borrow().elapsed.saturating_add(duration);
-                let mut shown = manual.shown.subscribe();
-                // The sender is in the clock, which is here.
-                drop(shown.wait_for(|shown| shown.elapsed >= end).await);
+                let end = manual.reading.borrow().elapsed.saturating_add(duration);
+                let mut reading = manual.reading.subscribe();
+                // It cannot fail: `manual` owns the sender.
+                drop(reading.wait_for(|reading| reading.elapsed >= end).await);
             }
         }
     }
@@ -87,14 +87,15 @@ impl Clock {
 impl Manual {
     /// Moves both clocks forward.
     pub fn advance(&self, duration: Duration) {
-        self.shown.send_modify(|shown| {
-            *shown = Shown { wall: shown.wall.after(duration), elapsed: shown.elapsed.saturating_add(duration) };
+        self.reading.send_modify(|reading| {
+            *reading =
+                Reading { wall: reading.wall.after(duration), elapsed: reading.elapsed.saturating_add(duration) };
         });
     }
 
     /// Sets the wall clock alone.
     pub fn set(&self, moment: Moment) {
-        self.shown.send_modify(|shown| shown.wall = moment);
+        self.reading.send_modify(|reading| reading.wall = moment);
     }
 }
 

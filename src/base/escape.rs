@@ -1,10 +1,10 @@
-//! Escapes text from outside before it is shown: control characters, marks that change the direction of text, and
-//! characters without width, any of which could steer a terminal or disguise what the text says.
+//! Escapes untrusted text before it is shown: control characters, marks that change the direction of text, and
+//! characters without width. Any of them could control a terminal or disguise what the text says.
 
 use std::borrow::Cow;
 
-/// Whether a character shows nothing by itself and changes how others are shown: control characters (C0, DEL, C1),
-/// marks and isolates that turn the direction of text round, line and paragraph separators, and what has no width.
+/// Whether a character is invisible and may change how others are shown: control characters (C0, DEL, C1), marks and
+/// isolates that change the direction of text, line and paragraph separators, and characters without width.
 pub fn is_hidden(character: char) -> bool {
     character.is_control()
         || matches!(character,
@@ -13,7 +13,7 @@ pub fn is_hidden(character: char) -> bool {
             | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// One line for people: hidden characters as `\n` or `\u{202e}`, but for the tabulator, which does no harm.
+/// One line for people: hidden characters are escaped as `\n` or `\u{202e}`, except the tabulator, which does no harm.
 pub fn line(text: &str) -> Cow<'_, str> {
     escaped(
         text,
@@ -24,7 +24,7 @@ pub fn line(text: &str) -> Cow<'_, str> {
     )
 }
 
-/// Text of several lines for people, each like one alone.
+/// Text of several lines for people: each line is escaped as by [`line`], and line feeds stay.
 pub fn lines(text: &str) -> Cow<'_, str> {
     escaped(
         text,
@@ -35,8 +35,8 @@ pub fn lines(text: &str) -> Cow<'_, str> {
     )
 }
 
-/// A JSON document that says the same: hidden characters, which stand in its strings alone, as `\u202e`. Those that
-/// JSON does not allow in strings are left to whoever made the document.
+/// An equivalent JSON document: hidden characters, which can only be in its strings, are escaped as `\u202e`. Control
+/// characters below U+0020 stay as they are: JSON forbids them in strings, so a serializer has escaped them already.
 pub fn json(document: &str) -> Cow<'_, str> {
     escaped(
         document,
@@ -49,13 +49,13 @@ pub fn json(document: &str) -> Cow<'_, str> {
     )
 }
 
-fn escaped(text: &str, wrong: impl Fn(char) -> bool, write: impl Fn(char, &mut String)) -> Cow<'_, str> {
-    if !text.contains(&wrong) {
+fn escaped(text: &str, is_escaped: impl Fn(char) -> bool, write: impl Fn(char, &mut String)) -> Cow<'_, str> {
+    if !text.contains(&is_escaped) {
         return Cow::Borrowed(text);
     }
     let mut escaped = String::with_capacity(text.len() + 64);
     for character in text.chars() {
-        if wrong(character) {
+        if is_escaped(character) {
             write(character, &mut escaped);
         } else {
             escaped.push(character);

@@ -1,9 +1,9 @@
-//! Sizes, intervals, timeouts and thresholds that are not configurable. `Default` is what the gateway runs with; tests
-//! set others, so that they reach both sides of each.
+//! Sizes, intervals, timeouts and thresholds that are not configurable. The gateway runs with `Default`. Tests set
+//! smaller ones, to reach both sides of each.
 
 use std::time::Duration;
 
-/// All limits that no operator sets. Those that an operator sets are in the configuration.
+/// All limits that are not configurable. Those that an operator sets are in [`crate::config`].
 #[derive(Debug, Clone, Default)]
 pub struct Limits {
     /// Limits of supervised tasks and threads.
@@ -20,67 +20,68 @@ pub struct Limits {
     pub dispatch: Dispatch,
 }
 
-/// When a task is given up, and when a thread without a heartbeat counts as stuck.
+/// When a task is no longer restarted, and when a thread without a heartbeat counts as stuck.
 #[derive(Debug, Clone)]
 pub struct Supervision {
-    /// A task that dies again sooner than this after it was restarted is not restarted any more.
-    pub forgiveness: Duration,
-    /// How often a thread that runs tasks shows its heartbeat.
+    /// A task that dies again within this time after a restart is not restarted any more.
+    pub min_uptime: Duration,
+    /// The interval of heartbeats of a thread that runs tasks.
     pub beat_every: Duration,
-    /// A thread without a heartbeat for so long makes the gateway not ready.
+    /// Without a heartbeat of a thread for this long, `/readyz` fails.
     pub late: Duration,
-    /// After so long it counts as stuck for good, and `/livez` fails. Long enough for a disk that stalls: a restart
-    /// would not make it faster.
+    /// Without a heartbeat for this long, the thread counts as stuck and `/livez` fails. Long enough for a disk that
+    /// stalls: a restart would not make it faster.
     pub stuck: Duration,
 }
 
 /// Deduplication.
 #[derive(Debug, Clone)]
 pub struct Dedup {
-    /// Requests that wait for the outcome of one event; further ones are refused, so that their provider tries again.
+    /// The most requests that wait for the outcome of one event. Further ones are refused, so that their provider tries
+    /// again.
     pub max_waiting: usize,
-    /// How long a claim is kept after a delivery that may have succeeded. Long enough for an upstream that is just
+    /// How long a claim is kept after an attempt whose outcome is unknown. Long enough for an upstream that is merely
     /// slow, short enough for the second retry of a provider that gives up after seconds.
     pub ambiguous: Duration,
 }
 
-/// The dedupe log.
+/// The dedupe log. A snapshot is due when its files have more than `factor + 1` times the bytes of the live records,
+/// and more than `slack` in addition to them.
 #[derive(Debug, Clone)]
 pub struct DedupeLog {
-    /// Bytes that all files may have beyond those in proportion to the live records.
+    /// Bytes that the files may always have, however few records are live.
     pub slack: u64,
-    /// A snapshot replaces the files when they have more than `factor + 1` times the bytes of the live records, and
-    /// `slack`.
+    /// Bytes that the files may have for each byte of a live record.
     pub factor: u64,
-    /// The pause before a snapshot that failed is tried again.
+    /// The pause before a failed snapshot is tried again.
     pub retry_every: Duration,
 }
 
 /// A SQLite file. Sizes of its write-ahead log (WAL) are in frames: a page of 4 KiB and 24 bytes each.
 #[derive(Debug, Clone)]
 pub struct Sqlite {
-    /// A checkpoint moves frames into the file, while the writer goes on, when the WAL has so many more than at the
-    /// last one: 8 MiB.
+    /// When the WAL has grown by this since the last checkpoint, another one moves frames into the file while the writer
+    /// goes on: 8 MiB.
     pub checkpoint_frames: u32,
-    /// From so many on, the writer waits for a checkpoint of all frames, after which the WAL is written from its
+    /// From this size on, the writer waits for a checkpoint of all frames, after which the WAL is written from its
     /// beginning: 32 MiB.
     pub restart_frames: u32,
-    /// From so many on, no more events are queued until the WAL has restarted: 44 MiB. Less than 64 MiB, the default of
-    /// `store.min_free`, by more than what is in flight may add: recording deliveries must not fill the disk.
+    /// From this size on, no more events are queued until the WAL has restarted: 44 MiB. It is less than 64 MiB, the
+    /// default of `store.min_free`, by more than the deliveries in flight may add: recording them must not fill the
+    /// disk.
     pub refuse_frames: u32,
-    /// How long the writer waits for readers that keep the WAL from restarting. It is tried again after
+    /// How long the writer waits for readers that keep the WAL from restarting. It tries again after
     /// `checkpoint_frames`.
     pub restart_timeout: Duration,
-    /// Bytes of events that are written in one transaction; one event in any case.
+    /// The most bytes of events in one transaction; one event in any case.
     pub batch_bytes: usize,
-    /// Outcomes of attempts that wait to be written; from so many on, nothing more is taken.
+    /// The most outcomes of attempts that wait to be written; beyond it, no more deliveries are taken.
     pub max_outcomes: usize,
-    /// Deliveries of a queue that are claimed ahead, as ids, so that a take need not wait for the writer.
+    /// The most deliveries of a queue that are claimed ahead, as ids, so that a take need not wait for the writer.
     pub claimed_ahead: usize,
-    /// Bytes of messages, of all queues together, that stay in memory after they were written, so that they need not be
-    /// read.
+    /// The most bytes of messages, of all queues together, that are cached after they were written.
     pub cached_bytes: usize,
-    /// Longest that messages are read at once, one in any case, and that one read keeps the WAL from restarting.
+    /// The longest that one read of messages lasts, one message in any case: a read keeps the WAL from restarting.
     pub max_read: Duration,
     /// Messages of a recovered file that are imported in one transaction.
     pub recover_rows: usize,
@@ -90,7 +91,7 @@ pub struct Sqlite {
     pub max_scanned: i64,
     /// Events that retention scans in one transaction.
     pub retention_rows: i64,
-    /// About how many bytes of theirs are deleted in one transaction.
+    /// About how many bytes retention deletes in one transaction.
     pub retention_bytes: i64,
     /// Bytes of new events after which retention begins another round.
     pub retention_written: usize,
@@ -103,21 +104,22 @@ pub struct Sqlite {
 pub struct Redis {
     /// Bytes after which a take ends; one entry in any case.
     pub take_bytes: usize,
-    /// Events that are in hand, or attempted and not recorded; from so many on, nothing more is taken.
+    /// The most deliveries that are taken, or attempted and not recorded; beyond it, no more are taken.
     pub max_in_hand: usize,
-    /// Outcomes that are recorded by one call.
+    /// The most outcomes that one call records.
     pub max_batch: usize,
-    /// How often Redis is polled for what other gateways have left.
+    /// How often Redis is polled for deliveries that other gateways enqueued, or took and did not finish.
     pub poll_every: Duration,
     /// How often retention begins a round.
     pub trim_every: Duration,
-    /// Entries that a list, in all queues together, scans before it answers with a cursor; one call's in any case.
+    /// Entries that a list scans, in all queues together, before it answers with a cursor; those of one call in any
+    /// case.
     pub max_scanned: usize,
-    /// Entries that one call of a list scans.
+    /// The most entries that one call of the list script scans.
     pub list_page: usize,
-    /// Entries that such a call reads at a step.
+    /// The entries that the script reads at a step.
     pub list_step: usize,
-    /// Bytes after which such a call ends; one step in any case.
+    /// Bytes after which the script ends; one step in any case.
     pub list_bytes: usize,
 }
 
@@ -130,14 +132,15 @@ pub struct Dispatch {
     pub breaker_pause: Duration,
     /// The longest pause between two probes.
     pub breaker_max_pause: Duration,
-    /// The longest pause that the endpoint's `Retry-After` may cause; a single event waits as long as it says.
+    /// The longest pause of an endpoint that its `Retry-After` may cause. The delivery that got the answer waits as long
+    /// as it says.
     pub breaker_max_requested: Duration,
 }
 
 impl Default for Supervision {
     fn default() -> Self {
         Self {
-            forgiveness: Duration::from_mins(1),
+            min_uptime: Duration::from_mins(1),
             beat_every: Duration::from_secs(1),
             late: Duration::from_secs(10),
             stuck: Duration::from_mins(1),

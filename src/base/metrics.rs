@@ -1,6 +1,6 @@
-//! The registry of metrics, and collectors of values that are kept elsewhere. Every metric of the process is declared
-//! beside what it counts, with a name that begins with `doorward_`. Values of labels come from the configuration and
-//! from enums only, so that their number is bounded.
+//! The registry of metrics, a collector for a total that is kept elsewhere, and a stopwatch. Each metric is declared in
+//! the module that counts it, and its name begins with `doorward_`. Values of labels come only from the configuration
+//! and from enums, so that their number is bounded.
 
 use std::time::Duration;
 use std::time::Instant;
@@ -24,18 +24,19 @@ use prometheus::proto::MetricFamily;
 const SECONDS: &[f64] =
     &[0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// The metrics of one process. Its methods fail only when a name is not valid or is taken, which is a bug.
+/// The metrics of one process. Methods prefix names with `doorward_`. They fail only when a name is not valid or is
+/// already registered, which is a bug.
 #[derive(Debug, Default)]
 pub struct Registry(prometheus::Registry);
 
-#[expect(clippy::missing_errors_doc, reason = "said once, above")]
+#[expect(clippy::missing_errors_doc, reason = "the type documents the errors of all methods")]
 impl Registry {
     /// Adds a collector.
     pub fn add(&self, collector: Box<dyn Collector>) -> Result<()> {
         self.0.register(collector)
     }
 
-    /// A counter, `doorward_` and `name`.
+    /// A counter.
     pub fn counter(&self, name: &str, help: &str) -> Result<IntCounter> {
         self.added(IntCounter::with_opts(options(name, help))?)
     }
@@ -60,12 +61,12 @@ impl Registry {
         self.added(GaugeVec::new(options(name, help), labels)?)
     }
 
-    /// Durations in seconds by labels.
+    /// Histograms of durations in seconds, by labels.
     pub fn durations(&self, name: &str, help: &str, labels: &[&str]) -> Result<HistogramVec> {
         self.histograms(name, help, labels, SECONDS)
     }
 
-    /// Histograms by labels, with these upper bounds of their buckets.
+    /// Histograms by labels; `bounds` are the upper bounds of their buckets.
     pub fn histograms(&self, name: &str, help: &str, labels: &[&str], bounds: &[f64]) -> Result<HistogramVec> {
         let options = HistogramOpts::from(options(name, help)).buckets(bounds.to_vec());
         self.added(HistogramVec::new(options, labels)?)
@@ -86,7 +87,7 @@ fn options(name: &str, help: &str) -> Opts {
     Opts::new(format!("doorward_{name}"), help)
 }
 
-/// A counter, `doorward_` and `name`, whose total is read at each scrape; it never falls.
+/// A counter named `doorward_` and `name`, whose total is read at each scrape. A total that falls is ignored.
 ///
 /// # Errors
 /// Only when the name is not valid, which is a bug.
@@ -110,7 +111,7 @@ impl Collector for Total {
     }
 }
 
-/// What a part of a request took, one after the other.
+/// Measures the consecutive parts of a request.
 #[derive(Debug)]
 pub struct Stopwatch(Instant);
 
@@ -120,7 +121,7 @@ impl Stopwatch {
         Self(Instant::now())
     }
 
-    /// Ends a part and starts the next one; what it took, which is observed in seconds.
+    /// Ends a part and starts the next one. Observes the duration of the part in seconds, and returns it.
     pub fn lap(&mut self, histogram: &Histogram) -> Duration {
         let now = Instant::now();
         let took = now.duration_since(std::mem::replace(&mut self.0, now));

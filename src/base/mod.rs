@@ -1,5 +1,5 @@
-//! What all other modules may use, and what uses none of them: time and clocks, limits, problem reports, secrets, the
-//! supervisor of tasks and threads, and parsers of JSON, forms and queries.
+//! Code that depends on no other module and may be used by all of them: time and clocks, limits, metrics, problem
+//! reports, secrets, the supervisor of tasks and threads, and parsers of JSON, forms and queries.
 
 pub mod clock;
 pub mod escape;

@@ -1,20 +1,19 @@
-//! Problems of the files and settings that an operator wrote, collected so that one run reports all of them.
+//! Problems with the files and settings of an operator, collected so that one run reports all of them.
 //!
-//! A [`Problem`] names the file (with its line where it is known), the key and what would be right. This module does
-//! not know what the settings mean.
+//! A [`Problem`] names the file (with its line where it is known), the key, what is wrong and what would be right.
 
 use std::fmt;
 
-/// Whether the gateway can start in spite of it.
+/// Whether the gateway can start despite a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
     /// The configuration is refused.
     Error,
-    /// The gateway starts, but somebody should look.
+    /// The gateway starts, but the operator should check the setting.
     Warning,
 }
 
-/// One thing that is wrong with a setting, in words for the operator.
+/// One thing that is wrong with a setting, described for the operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// Whether it keeps the gateway from starting.
@@ -40,7 +39,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything found wrong in one run.
+/// All problems found in one run.
 #[derive(Debug, Default, Clone)]
 pub struct Problems(Vec<Problem>);
 
@@ -55,7 +54,7 @@ impl Problems {
         self.push(Problem { severity: Severity::Error, place: place.into(), key: key.into(), message: message.into() });
     }
 
-    /// Adds something that somebody should look at.
+    /// Adds a problem that the operator should check, but that does not keep the gateway from starting.
     pub fn warning(&mut self, place: impl Into<String>, key: impl Into<String>, message: impl Into<String>) {
         let (place, key, message) = (place.into(), key.into(), message.into());
         self.push(Problem { severity: Severity::Warning, place, key, message });
@@ -91,12 +90,12 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// As much of what was written as is compared, in bytes.
+/// The most bytes of a misspelt name that are compared.
 const MAX_WRITTEN: usize = 128;
 
-/// The alternative closest to what was written, whatever its case, for "did you mean".
+/// The known name closest to `written`, ignoring case, for "did you mean".
 pub fn closest<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // No name is that long, and the distance takes as long as both are, multiplied.
+    // No known name is that long, and the time of the comparison is the product of both lengths.
     let written = written.get(..MAX_WRITTEN).unwrap_or(written);
     let known: Vec<_> = known.into_iter().collect();
     if let Some(same) = known.iter().find(|name| name.eq_ignore_ascii_case(written)) {

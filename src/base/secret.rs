@@ -1,5 +1,5 @@
-//! Secrets and where they are read from: an environment variable, a file, or (for local trials) the configuration
-//! itself. A [`Secret`] is never printed, and wiped from memory when it is dropped.
+//! Secrets, and references to where they are read from: an environment variable, a file, or (for local trials) the
+//! configuration itself. A [`Secret`] is never printed, and wiped from memory when it is dropped.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::base::escape;
 pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {
-    /// Takes the bytes as the secret; refuses empty ones, because everybody knows an empty key.
+    /// Takes the bytes as the secret. An empty secret is refused: anybody can guess it.
     ///
     /// # Errors
     /// A message for the operator when `bytes` is empty.
@@ -31,16 +31,17 @@ impl Secret {
     }
 }
 
-/// Names what stands at an end of a text and was probably put there by a shell, an editor or a file of variables.
+/// Describes the character at an end of a secret that probably came from a shell, an editor or a file of variables:
+/// white space, a quotation mark, a hidden character. `None` when there is none.
 pub fn stray_end(text: &str) -> Option<&'static str> {
-    let stray = |end: char| match end {
+    let describe = |end: char| match end {
         '\n' | '\r' => Some("a line break"),
         '"' | '\'' | '`' | '\u{201c}'..='\u{201e}' | '\u{2018}'..='\u{201a}' => Some("a quotation mark"),
         end if end.is_whitespace() => Some("white space"),
         end if escape::is_hidden(end) => Some("a character that is not seen"),
         _ => None,
     };
-    [text.chars().next_back(), text.chars().next()].into_iter().flatten().find_map(stray)
+    [text.chars().next_back(), text.chars().next()].into_iter().flatten().find_map(describe)
 }
 
 impl fmt::Debug for Secret {
@@ -49,12 +50,12 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Where a secret is to be read from, as written in the configuration.
+/// Where a secret is read from, as written in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SecretRef {
     /// `env:NAME`: an environment variable.
     Env(String),
-    /// `file:PATH`: a file, of which one final line break is dropped.
+    /// `file:PATH`: a file; one final line break is dropped.
     File(PathBuf),
     /// `plain:TEXT`: the text itself, for local trials.
     Plain(PlainText),
@@ -86,8 +87,8 @@ impl SecretRef {
         }
     }
 
-    /// What the secret with this number, counted from 1, is called where others may look: as it is written, or
-    /// `plain#2`, which does not repeat the text.
+    /// The name of the secret in logs and answers: the reference as written, or `plain#2`, which does not repeat the
+    /// text. `number` is its position in the list of secrets, from 1.
     pub fn label(&self, number: usize) -> String {
         match self {
             Self::Env(name) => format!("env:{name}"),
@@ -96,7 +97,7 @@ impl SecretRef {
         }
     }
 
-    /// Fetches the secret.
+    /// Reads the secret.
     ///
     /// # Errors
     /// A message for the operator when the variable or file is missing, unreadable or empty.

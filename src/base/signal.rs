@@ -1,7 +1,8 @@
-//! An eventcount: a task that finds nothing to do sleeps until something has changed since it looked.
+//! An eventcount: a task without work sleeps until something has changed since it last checked for work.
 //!
-//! Read [`Signal::count`], then look; if there is nothing, wait for [`Signal::past`] that count. A change between the
-//! two ends the wait at once, so that none is missed. One task waits at a time.
+//! Read [`Signal::count`], then check for work. If there is none, await [`Signal::changed_since`] that count. A change
+//! between the two ends the wait at once, so no wake-up is lost. Only one task may wait at a time: a second one
+//! replaces the waker of the first.
 
 use std::future::poll_fn;
 use std::task::Poll;
@@ -19,12 +20,12 @@ pub struct Signal {
 }
 
 impl Signal {
-    /// How many changes there were. Read it before looking for something to do.
+    /// The number of changes so far. Read it before checking for work.
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::SeqCst)
     }
 
-    /// Something has changed: wakes whoever waits.
+    /// Counts a change and wakes the waiting task.
     pub fn raise(&self) {
         self.count.fetch_add(1, Ordering::SeqCst);
         if let Some(waker) = self.waiting().take() {
@@ -32,14 +33,14 @@ impl Signal {
         }
     }
 
-    /// Ends when there were more changes than `seen`.
-    pub async fn past(&self, seen: u64) {
+    /// Waits until the number of changes is no longer `seen`.
+    pub async fn changed_since(&self, seen: u64) {
         poll_fn(|cx| {
             if self.count() != seen {
                 return Poll::Ready(());
             }
             *self.waiting() = Some(cx.waker().clone());
-            // It may have been raised before the waker stood there.
+            // A change that came before the waker was stored did not wake this task.
             if self.count() == seen { Poll::Pending } else { Poll::Ready(()) }
         })
         .await;
@@ -62,11 +63,11 @@ mod tests {
         let signal = Signal::default();
         signal.raise();
         let seen = signal.count();
-        let mut wait = pin!(signal.past(seen));
+        let mut wait = pin!(signal.changed_since(seen));
         let mut cx = Context::from_waker(Waker::noop());
         assert!(wait.as_mut().poll(&mut cx).is_pending());
         signal.raise();
         assert!(wait.as_mut().poll(&mut cx).is_ready());
-        assert!(pin!(signal.past(seen)).poll(&mut cx).is_ready());
+        assert!(pin!(signal.changed_since(seen)).poll(&mut cx).is_ready());
     }
 }

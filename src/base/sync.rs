@@ -1,5 +1,5 @@
-//! The synchronisation primitives of code that a model checker tests: those of the standard library here, those of the
-//! model checker where a test includes a source file of this crate.
+//! The synchronisation primitives that model-checked files import: here those of the standard library. `tests/models`
+//! compiles the same files with the primitives of the model checker instead.
 
 pub(crate) use std::sync::Mutex;
 pub(crate) use std::sync::atomic::AtomicU64;

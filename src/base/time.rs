@@ -11,8 +11,8 @@ use jiff::Timestamp;
 #[serde(transparent)]
 pub struct Moment(i64);
 
-/// The last millisecond that can be written and read in every format: the library leaves room for offsets before the
-/// end of the year 9999.
+/// The last millisecond that can be written and read in every format. `jiff` reserves the last 26 hours of the year 9999
+/// for offsets.
 const LAST: i64 = 253_402_207_200_999;
 
 impl Moment {
@@ -69,25 +69,24 @@ impl Moment {
         self.unix().saturating_sub(earlier.unix())
     }
 
-    /// RFC 3339 in UTC with milliseconds, `2026-01-02T03:04:05.678Z`; of times before 1970 and after 9999 the nearest
-    /// that can be written.
+    /// RFC 3339 in UTC with milliseconds, `2026-01-02T03:04:05.678Z`. Moments before 1970 or after 9999 are clamped.
     pub fn rfc3339(self) -> impl std::fmt::Display {
-        humantime::format_rfc3339_millis(self.dated())
+        humantime::format_rfc3339_millis(self.to_system_time())
     }
 
-    /// As the system counts time: the nearest moment from 1970 to 9999, whose years every format can write.
-    fn dated(self) -> SystemTime {
+    /// This moment as a `SystemTime`, clamped to the years from 1970 to 9999, which every format can write.
+    fn to_system_time(self) -> SystemTime {
         let millis = u64::try_from(self.0.clamp(0, LAST)).unwrap_or(0);
         SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
     }
 }
 
-/// What a `Retry-After` of an answer that came at `now` asks for (RFC 9110 section 10.2.3); `None` when it is neither
-/// seconds nor a date.
+/// The pause that the value of a `Retry-After` header asks for (RFC 9110 section 10.2.3), in an answer that came at
+/// `now`. `None` when it is neither a number of seconds nor an HTTP date.
 pub fn retry_after(text: &str, now: Moment) -> Option<Duration> {
     let text = text.trim();
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than a number has mean very long.
+        // Only too many digits make the parser fail.
         return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
     }
     Format::HttpDate.parse(text).map(|until| until.since(now))
@@ -128,7 +127,7 @@ impl Format {
             Self::Rfc3339Lenient => rfc3339(&pad_date(text)?),
             Self::HttpDate => {
                 let parsed = httpdate::parse_http_date(text).ok()?;
-                // The two obsolete forms say other bytes for the same moment.
+                // The parser also takes the two obsolete forms, which differ from what it writes.
                 let seconds = parsed.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs();
                 (httpdate::fmt_http_date(parsed) == text)
                     .then(|| Moment::from_unix(i64::try_from(seconds).unwrap_or(0)))
@@ -143,11 +142,11 @@ impl Format {
             Self::UnixMs => moment.0.to_string(),
             Self::UnixFloat => format!("{}.{:03}", moment.unix(), moment.0.rem_euclid(1000)),
             Self::Rfc3339 | Self::Rfc3339Lenient => moment.rfc3339().to_string(),
-            Self::HttpDate => httpdate::fmt_http_date(moment.dated()),
+            Self::HttpDate => httpdate::fmt_http_date(moment.to_system_time()),
         }
     }
 
-    /// How this format is named to people.
+    /// The name of this format in messages for people.
     pub fn describe(self) -> &'static str {
         match self {
             Self::Unix => "Unix seconds",
@@ -165,12 +164,13 @@ fn rfc3339(text: &str) -> Option<Moment> {
     Some(Moment(parsed.as_millisecond()))
 }
 
-/// Whether it is written as RFC 3339 section 5.6 says. The library takes more: `2025-01-02T10Z`, a comma before the
-/// fraction, a zone in brackets, offsets of more than a day.
+/// Whether `text` has the form of RFC 3339 section 5.6. `jiff` also accepts `2025-01-02T10Z`, a comma before the
+/// fraction, a zone in brackets, and offsets of more than a day.
 fn is_rfc3339(text: &str) -> bool {
-    let looks = |text: &str, like: &str| {
-        let same = |(byte, like): (u8, u8)| if like == b'0' { byte.is_ascii_digit() } else { byte == like };
-        text.len() == like.len() && text.bytes().zip(like.bytes()).all(same)
+    // A zero in the pattern stands for any digit.
+    let matches_pattern = |text: &str, pattern: &str| {
+        let same = |(byte, pattern): (u8, u8)| if pattern == b'0' { byte.is_ascii_digit() } else { byte == pattern };
+        text.len() == pattern.len() && text.bytes().zip(pattern.bytes()).all(same)
     };
     let Some((second, rest)) = text.split_at_checked(19) else { return false };
     let offset = match rest.strip_prefix('.') {
@@ -180,9 +180,9 @@ fn is_rfc3339(text: &str) -> bool {
         }
         None => rest,
     };
-    let numeric =
-        (looks(offset, "+00:00") || looks(offset, "-00:00")) && offset.get(1..3).is_some_and(|hours| hours < "24");
-    looks(second, "0000-00-00T00:00:00") && (matches!(offset, "Z" | "z") || numeric)
+    let numeric = (matches_pattern(offset, "+00:00") || matches_pattern(offset, "-00:00"))
+        && offset.get(1..3).is_some_and(|hours| hours < "24");
+    matches_pattern(second, "0000-00-00T00:00:00") && (matches!(offset, "Z" | "z") || numeric)
 }
 
 /// At most fifteen ASCII digits without sign, space or leading zero.

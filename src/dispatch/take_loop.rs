@@ -85,7 +85,7 @@ impl Running {
             };
             if !wait.is_zero() {
                 tokio::select! {
-                    () = queue.signal().past(seen) => {}
+                    () = queue.signal().changed_since(seen) => {}
                     () = clock.sleep(wait) => {}
                     () = &mut end => return,
                 }

@@ -64,6 +64,6 @@ async fn deliver(
         _all_ended = running.recv() => {}
         _cut = phase.wait_for(|phase| *phase >= Phase::Cut) => {}
         never = target::sweep(|| targets.iter().map(|target| &**target)) => match never {},
-        never = beat.keep() => match never {},
+        never = beat.beat_forever() => match never {},
     }
 }

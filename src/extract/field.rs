@@ -4,7 +4,7 @@
 use http::HeaderName;
 
 use crate::base::form;
-use crate::base::form::Found;
+use crate::base::form::FormValue;
 use crate::base::form::Names;
 use crate::base::form::NotText;
 use crate::base::json;
@@ -37,8 +37,8 @@ pub struct ExtractionPlan {
 #[derive(Debug, Clone, Default)]
 pub struct Extracted {
     fields: Fields,
-    form: Vec<Found>,
-    query: Vec<Found>,
+    form: Vec<FormValue>,
+    query: Vec<FormValue>,
 }
 
 impl ExtractionPlan {
@@ -116,9 +116,9 @@ impl Field {
         let carrier = match &location.carrier {
             Carrier::Header(names) => Ready::Header(names.clone()),
             Carrier::Numbered(name) => Ready::Numbered(name.clone()),
-            Carrier::Json(pointer) => Ready::Json(plan.pointers.want(pointer)),
-            Carrier::Form(field) => Ready::Form(plan.form.want(field)),
-            Carrier::Query(name) => Ready::Query(plan.query.want(name)),
+            Carrier::Json(pointer) => Ready::Json(plan.pointers.add(pointer)),
+            Carrier::Form(field) => Ready::Form(plan.form.add(field)),
+            Carrier::Query(name) => Ready::Query(plan.query.add(name)),
         };
         Self { carrier, item: location.item.clone() }
     }
@@ -261,8 +261,8 @@ impl Field {
                 }
                 Value::Other => Err(NotText),
             },
-            Ready::Form(at) => Ok((form::one(&values.form, *at)?, Vec::new())),
-            Ready::Query(at) => Ok((form::one(&values.query, *at)?, Vec::new())),
+            Ready::Form(at) => Ok((form::value_at(&values.form, *at)?, Vec::new())),
+            Ready::Query(at) => Ok((form::value_at(&values.query, *at)?, Vec::new())),
         }
     }
 }

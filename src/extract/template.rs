@@ -216,7 +216,7 @@ impl Part {
                 Some(query) => Cow::Owned(format!("?{query}").into_bytes()),
                 None => Cow::Borrowed(&[]),
             }),
-            Self::SortedForm => Some(Cow::Owned(sorted(form::whole(inbound.body()).map_err(Unfilled::NoForm)?))),
+            Self::SortedForm => Some(Cow::Owned(sorted(form::read_all(inbound.body()).map_err(Unfilled::NoForm)?))),
             Self::Field(field) => borrowed(field.text(inbound, values)?.unwrap_or_default()),
             Self::Optional(field) => field.text(inbound, values)?.and_then(borrowed),
             Self::Digest(hash, encoding, inner) => {

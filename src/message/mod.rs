@@ -73,7 +73,7 @@ impl Message {
     /// The same for a request that nobody could verify or identify, of a source that only observes.
     pub fn observed(inbound: Inbound, source: &HeaderValue, known: &profile::Credentials) -> (Self, Credentials) {
         let parts = inbound.into_parts();
-        let target = known.left_out_of(parts.target()).into();
+        let target = known.remove_from(parts.target()).into();
         let Sorted { headers, credentials, trace } = Sorted::new(parts.headers, parts.client, known);
         let message = Self {
             source: source.clone(),

@@ -75,12 +75,12 @@ impl Credentials {
     }
 
     /// Path and query of a request without the parameters that are credentials.
-    pub fn left_out_of<'t>(&self, target: &'t str) -> Cow<'t, str> {
+    pub fn remove_from<'t>(&self, target: &'t str) -> Cow<'t, str> {
         if self.query.is_empty() {
             return Cow::Borrowed(target);
         }
         let Some((path, query)) = target.split_once('?') else { return Cow::Borrowed(target) };
-        match self.query.left_out_of(query) {
+        match self.query.remove_from(query) {
             Cow::Borrowed(_) => Cow::Borrowed(target),
             Cow::Owned(rest) if rest.is_empty() => Cow::Borrowed(path),
             Cow::Owned(rest) => Cow::Owned(format!("{path}?{rest}")),

@@ -158,7 +158,7 @@ impl Worker {
             () = serving => {}
             never = connections.keep_time() => match never {},
             never = target::sweep(|| gateway.targets()) => match never {},
-            never = beat.keep() => match never {},
+            never = beat.beat_forever() => match never {},
         }
     }
 

@@ -1,9 +1,9 @@
 //! Extracts values by JSON pointer (RFC 6901) from a JSON body in one pass, without building a tree.
 //!
-//! The event id that is read here must be the one that every other parser reads, so a document is refused when it is
-//! not one complete JSON value, or has a key on the path to a wanted value twice (RFC 8259 section 4 leaves the meaning
-//! of repeated names open). Values that no pointer asks for are skipped without decoding them: an unpaired surrogate, a
-//! number out of range, bytes that are not UTF-8, or any depth of nesting in them changes nothing.
+//! The event id that is read here must be the one that every other parser reads. So a document is refused when it is not
+//! one complete JSON value, or repeats a name on the path to a wanted value (RFC 8259 section 4 leaves the meaning of
+//! repeated names open). Values that no pointer asks for are skipped without decoding them: an unpaired surrogate, a
+//! number out of range, bytes that are not UTF-8, or any depth of nesting in them is no error.
 
 mod scanner;
 
@@ -18,24 +18,24 @@ use scanner::Scanner;
 
 pub use scanner::BYTE_ORDER_MARK;
 
-/// Most reference tokens of a pointer.
+/// The most reference tokens of a pointer.
 pub const MAX_TOKENS: usize = 64;
 
-/// The token of a pointer that stands for every item of an array.
+/// The token that selects every item of an array.
 const EACH: &str = "*";
 
-/// A JSON pointer (RFC 6901), split into its reference tokens. In an array, the token `*` stands for every item. A
-/// number is a position in an array and no name in an object, which a sender could put in the place of an array
-/// otherwise.
+/// A JSON pointer (RFC 6901), split into its reference tokens. Differences from the RFC: in an array, the token `*`
+/// selects every item; and a number is only a position in an array, never the name of a member, so that a sender cannot
+/// replace an array by an object.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
 #[serde(try_from = "String")]
 pub struct Pointer(Vec<String>);
 
 impl Pointer {
-    /// Reads `/a/b`; at least one token.
+    /// Parses `/a/b`, with at least one token.
     ///
     /// # Errors
-    /// A message for whoever wrote the pointer.
+    /// A message for the author of the pointer.
     pub fn parse(text: &str) -> Result<Self, String> {
         let Some(tokens) = text.strip_prefix('/') else {
             return Err(format!("{text:?} is not a JSON pointer; it starts with a slash, such as \"/data/id\""));
@@ -46,15 +46,13 @@ impl Pointer {
         }
         Ok(Self(tokens))
     }
-}
 
-impl Pointer {
-    /// Whether it leads to something in every item of an array.
+    /// Whether it has the token `*`.
     pub fn is_each(&self) -> bool {
         self.0.iter().any(|token| token == EACH)
     }
 
-    /// Whether the token is a position in an array.
+    /// Whether the token can only be a position in an array.
     fn is_index(token: &str) -> bool {
         !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_digit())
     }
@@ -79,11 +77,11 @@ impl TryFrom<String> for Pointer {
     }
 }
 
-/// Where [`Pointers::extract`] puts the value of one pointer.
+/// The index of a pointer's value in [`Fields`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot(usize);
 
-/// The pointers that one profile wants, merged into a tree.
+/// The pointers of one profile, merged into a tree.
 #[derive(Debug, Clone, Default)]
 pub struct Pointers {
     root: Node,
@@ -103,7 +101,7 @@ impl Node {
         self.slots.iter().copied().chain(below).collect()
     }
 
-    /// The union of what two nodes want.
+    /// The union of two subtrees.
     fn merged(&self, other: &Self) -> Self {
         let mut both = self.clone();
         both.slots.extend(&other.slots);
@@ -118,8 +116,8 @@ impl Node {
 }
 
 impl Pointers {
-    /// Asks for one more pointer; the same pointer twice shares its slot.
-    pub fn want(&mut self, pointer: &Pointer) -> Slot {
+    /// Adds a pointer. Equal pointers share a slot.
+    pub fn add(&mut self, pointer: &Pointer) -> Slot {
         let mut node = &mut self.root;
         for token in &pointer.0 {
             let position = node.children.iter().position(|(name, _)| name == token).unwrap_or_else(|| {
@@ -138,15 +136,15 @@ impl Pointers {
         Slot(slot)
     }
 
-    /// Whether nothing was asked for, so that a body need not be JSON at all.
+    /// Whether there are no pointers, so that a body need not be JSON at all.
     pub fn is_empty(&self) -> bool {
         self.slots == 0
     }
 
-    /// Reads the whole of `body` once and keeps what was asked for.
+    /// Reads all of `body` once and returns the values of the pointers.
     ///
     /// # Errors
-    /// [`Malformed`] when the document is refused; see the module.
+    /// [`Malformed`] when the document is refused, as the module describes.
     pub fn extract(&self, body: &Bytes) -> Result<Fields, Malformed> {
         let mut walk = Walk { scanner: Scanner::new(body), body, fields: vec![Value::Absent; self.slots] };
         walk.value(&self.root)?;
@@ -155,49 +153,49 @@ impl Pointers {
     }
 }
 
-/// What cannot be read, or would not be read alike by everybody: what is wrong, and where. It quotes nothing of the
-/// sender's.
+/// A body that cannot be parsed, or that parsers would read differently. The message says what is wrong and where, and
+/// does not quote the body.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Malformed(String);
 
 impl Malformed {
-    /// What is wrong with it.
+    /// An error with this message.
     pub fn new(message: impl Into<String>) -> Self {
         Self(message.into())
     }
 }
 
-/// What a pointer found.
+/// The value of a pointer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Value {
-    /// Nothing.
+    /// The body has no such value.
     Absent,
-    /// `null`, which to most readers is nothing too.
+    /// `null`, which most applications treat like an absent value.
     Null,
-    /// A string, unescaped; or a number as it is written, so that one of thirty digits is no other number. `12` and
-    /// `12.0` are different texts, of which a sender who means the same writes one.
+    /// A string, unescaped; or a number as it is written, so that no digit is lost. `12` and `12.0` are different
+    /// texts: a sender is expected to write a number always in the same way.
     Text(Bytes),
-    /// A string that is no Unicode text, which parsers read in different ways or not at all; `true` or `false`; an
-    /// array or an object.
+    /// A string that is not valid Unicode, which parsers read differently or refuse; `true` or `false`; an array or an
+    /// object.
     Other,
-    /// What a pointer with `*` found in each item of an array, up to the first that is no text.
+    /// The values of a pointer with `*` in the items of an array, up to the first that is not a text.
     Each(Vec<Self>),
 }
 
-/// What the pointers of a profile found in one body.
+/// The values of all pointers of a profile in one body.
 #[derive(Debug, Clone, Default)]
 pub struct Fields(Vec<Value>);
 
 impl Fields {
-    /// What was found for the pointer with this slot.
+    /// The value of the pointer with this slot.
     pub fn get(&self, slot: Slot) -> &Value {
         self.0.get(slot.0).unwrap_or(&Value::Absent)
     }
 }
 
-/// A document on the way through it. What is wanted is walked along with at most [`MAX_TOKENS`] calls of each other;
-/// all else is skipped.
+/// The state of one pass over a document. Recursion follows the tree of pointers, at most [`MAX_TOKENS`] levels deep;
+/// all other values are skipped without recursion.
 struct Walk<'w> {
     scanner: Scanner<'w>,
     body: &'w Bytes,
@@ -205,19 +203,19 @@ struct Walk<'w> {
 }
 
 impl Walk<'_> {
-    /// Reads a value, of which `node` says what is wanted inside.
+    /// Reads a value and stores what `node` and its children want of it.
     fn value(&mut self, node: &Node) -> Result<(), Malformed> {
         match self.scanner.peek() {
             Some(b'{' | b'[') if node.children.is_empty() => {
                 self.scanner.skip()?;
-                self.keep(node, &Value::Other);
+                self.store(node, &Value::Other);
             }
             Some(b'{') => self.object(node)?,
             Some(b'[') => self.array(node)?,
             _ => {
                 let scalar = self.scanner.scalar()?;
                 if !node.slots.is_empty() {
-                    self.keep(node, &self.scalar(scalar));
+                    self.store(node, &self.scalar(scalar));
                 }
             }
         }
@@ -241,9 +239,9 @@ impl Walk<'_> {
                 }
                 None => self.scanner.skip()?,
             }
-            more = self.scanner.goes_on(b'}')?;
+            more = self.scanner.has_next(b'}')?;
         }
-        self.keep(node, &Value::Other);
+        self.store(node, &Value::Other);
         Ok(())
     }
 
@@ -253,7 +251,7 @@ impl Walk<'_> {
         let numbered: Vec<(usize, &Node)> =
             node.children.iter().filter_map(|(name, node)| Some((position(name)?, node))).collect();
         let slots = each.map(Node::all_slots).unwrap_or_default();
-        let mut found = vec![Vec::new(); slots.len()];
+        let mut values = vec![Vec::new(); slots.len()];
         let mut index = 0_usize;
         let mut more = self.scanner.take(b'[') && !self.scanner.take(b']');
         while more {
@@ -263,29 +261,29 @@ impl Walk<'_> {
                 Some(child) => self.value(child)?,
                 None => self.scanner.skip()?,
             }
-            for (slot, found) in slots.iter().zip(&mut found) {
-                let value = self.taken(*slot);
-                // A list of a million items that are nothing would take many times the memory of its text.
-                if found.last().is_none_or(|last| matches!(last, Value::Text(_))) {
+            for (slot, values) in slots.iter().zip(&mut values) {
+                let value = self.take_field(*slot);
+                // Ends after the first that is not a text: the values of `[0,0,…]` would need many times its memory.
+                if values.last().is_none_or(|last| matches!(last, Value::Text(_))) {
                     match value {
-                        Value::Each(inner) => found.extend(inner),
-                        value @ (Value::Absent | Value::Null | Value::Text(_) | Value::Other) => found.push(value),
+                        Value::Each(inner) => values.extend(inner),
+                        value @ (Value::Absent | Value::Null | Value::Text(_) | Value::Other) => values.push(value),
                     }
                 }
             }
             index += 1;
-            more = self.scanner.goes_on(b']')?;
+            more = self.scanner.has_next(b']')?;
         }
-        for (slot, found) in slots.into_iter().zip(found) {
+        for (slot, values) in slots.into_iter().zip(values) {
             if let Some(field) = self.fields.get_mut(slot) {
-                *field = Value::Each(found);
+                *field = Value::Each(values);
             }
         }
-        self.keep(node, &Value::Other);
+        self.store(node, &Value::Other);
         Ok(())
     }
 
-    /// The position of the child that has this name. A name that is no Unicode text is nobody's.
+    /// The position of the child that has this name. A name that is not valid Unicode matches none.
     fn child(&self, node: &Node, quoted: &Quoted) -> Option<usize> {
         let written = self.scanner.text(quoted.inner.clone());
         let decoded = quoted.escaped.then(|| self.decoded(quoted));
@@ -301,7 +299,7 @@ impl Walk<'_> {
         match scalar {
             Scalar::Null => Value::Null,
             Scalar::Bool => Value::Other,
-            // The body's own bytes are shared.
+            // A slice shares the bytes of the body.
             Scalar::Number(written) => Value::Text(self.body.slice(written)),
             Scalar::String(quoted) if quoted.escaped => {
                 self.decoded(&quoted).map_or(Value::Other, |text| Value::Text(text.into()))
@@ -313,13 +311,13 @@ impl Walk<'_> {
         }
     }
 
-    /// A string without its escapes; `None` when it is no Unicode text.
+    /// A string without its escapes; `None` when it is not valid Unicode.
     fn decoded(&self, quoted: &Quoted) -> Option<String> {
         let Range { start, end } = quoted.inner;
         serde_json::from_slice(self.scanner.text(start.saturating_sub(1)..end + 1)).ok()
     }
 
-    fn keep(&mut self, node: &Node, value: &Value) {
+    fn store(&mut self, node: &Node, value: &Value) {
         for slot in &node.slots {
             if let Some(field) = self.fields.get_mut(*slot) {
                 *field = value.clone();
@@ -327,7 +325,7 @@ impl Walk<'_> {
         }
     }
 
-    fn taken(&mut self, slot: usize) -> Value {
+    fn take_field(&mut self, slot: usize) -> Value {
         self.fields.get_mut(slot).map_or(Value::Absent, |field| std::mem::replace(field, Value::Absent))
     }
 }
@@ -338,7 +336,7 @@ mod tests {
 
     fn find(pointer: &str, body: &str) -> Result<Value, Malformed> {
         let mut pointers = Pointers::default();
-        let slot = pointers.want(&Pointer::parse(pointer).expect("a pointer"));
+        let slot = pointers.add(&Pointer::parse(pointer).expect("a pointer"));
         pointers.extract(&Bytes::copy_from_slice(body.as_bytes())).map(|fields| fields.get(slot).clone())
     }
 
@@ -440,7 +438,7 @@ mod tests {
         }
         for bytes in [&b"{\"x\":\"\xff\",\"id\":\"a\"}"[..], b"{\"\xed\xa0\x80\":0,\"id\":\"a\"}"] {
             let mut pointers = Pointers::default();
-            let slot = pointers.want(&Pointer::parse("/id").expect("a pointer"));
+            let slot = pointers.add(&Pointer::parse("/id").expect("a pointer"));
             let fields = pointers.extract(&Bytes::from_static(bytes)).expect("json");
             assert_eq!(*fields.get(slot), text("a"));
         }
@@ -457,7 +455,7 @@ mod tests {
             b"{\"id\":\"\xed\xa0\x80\"}",
         ] {
             let mut pointers = Pointers::default();
-            let slot = pointers.want(&Pointer::parse("/id").expect("a pointer"));
+            let slot = pointers.add(&Pointer::parse("/id").expect("a pointer"));
             let fields = pointers.extract(&Bytes::from_static(bytes)).expect("json");
             assert_eq!(*fields.get(slot), Value::Other, "{}", bytes.escape_ascii());
         }

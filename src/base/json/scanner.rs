@@ -1,7 +1,7 @@
 //! Finds where the values of a JSON text (RFC 8259) begin and end, without decoding them.
 //!
 //! Brackets, separators, literals, numbers and escapes are checked, so that an accepted text is one value with one
-//! structure. No character is decoded and no number is computed. Nesting takes one bit per level, and no recursion.
+//! structure. No character is decoded and no number is converted. Nesting takes one bit per level, without recursion.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ use super::Malformed;
 /// UTF-8 of the byte order mark, which RFC 8259 section 8.1 lets readers skip.
 pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// A string, number or literal, with the place of its text.
+/// A string, number or literal, with the range of its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Scalar {
     String(Quoted),
@@ -19,16 +19,16 @@ pub(super) enum Scalar {
     Null,
 }
 
-/// A string as it is written.
+/// A string, not decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Quoted {
-    /// What stands between the quotation marks.
+    /// The range between the quotation marks.
     pub(super) inner: Range<usize>,
     /// Whether there are escapes in it.
     pub(super) escaped: bool,
 }
 
-/// A text and how far it was read.
+/// A text, and the offset of the next byte to read.
 #[derive(Debug)]
 pub(super) struct Scanner<'t> {
     text: &'t [u8],
@@ -40,12 +40,12 @@ impl<'t> Scanner<'t> {
         Self { text, at: if text.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 } }
     }
 
-    /// The text at this place.
+    /// The text in this range.
     pub(super) fn text(&self, range: Range<usize>) -> &'t [u8] {
         self.text.get(range).unwrap_or_default()
     }
 
-    /// The next byte that is no white space.
+    /// Skips white space, and returns the next byte without skipping it.
     pub(super) fn peek(&mut self) -> Option<u8> {
         loop {
             match self.text.get(self.at) {
@@ -55,15 +55,15 @@ impl<'t> Scanner<'t> {
         }
     }
 
-    /// Skips this byte, if it is the next one that is no white space.
+    /// Skips white space and this byte, if it follows; returns whether it did.
     pub(super) fn take(&mut self, byte: u8) -> bool {
-        let there = self.peek() == Some(byte);
-        self.at += usize::from(there);
-        there
+        let matches = self.peek() == Some(byte);
+        self.at += usize::from(matches);
+        matches
     }
 
-    /// Goes on behind the comma to the next member or item, or past the bracket, which is the end.
-    pub(super) fn goes_on(&mut self, close: u8) -> Result<bool, Malformed> {
+    /// Skips a comma, if another member or item follows, or else the closing bracket.
+    pub(super) fn has_next(&mut self, close: u8) -> Result<bool, Malformed> {
         match self.peek() {
             Some(b',') => {
                 self.at += 1;
@@ -78,7 +78,7 @@ impl<'t> Scanner<'t> {
         }
     }
 
-    /// The name of a member, and the colon behind it.
+    /// Reads the name of a member, and skips the colon after it.
     pub(super) fn name(&mut self) -> Result<Quoted, Malformed> {
         if self.peek() != Some(b'"') {
             return Err(self.expected("a name in double quotation marks"));
@@ -87,7 +87,7 @@ impl<'t> Scanner<'t> {
         if self.take(b':') { Ok(name) } else { Err(self.expected("a colon")) }
     }
 
-    /// A value that is neither an object nor an array.
+    /// Reads a value that is neither an object nor an array.
     pub(super) fn scalar(&mut self) -> Result<Scalar, Malformed> {
         match self.peek() {
             Some(b'"') => self.string().map(Scalar::String),
@@ -125,7 +125,7 @@ impl<'t> Scanner<'t> {
             }
             loop {
                 let Some(object) = open.last() else { return Ok(()) };
-                if self.goes_on(if object { b'}' } else { b']' })? {
+                if self.has_next(if object { b'}' } else { b']' })? {
                     if object {
                         self.name()?;
                     }
@@ -136,7 +136,7 @@ impl<'t> Scanner<'t> {
         }
     }
 
-    /// Nothing but white space is left.
+    /// Checks that only white space is left.
     pub(super) fn end(&mut self) -> Result<(), Malformed> {
         if self.peek().is_none() { Ok(()) } else { Err(self.expected("nothing more")) }
     }
@@ -146,7 +146,7 @@ impl<'t> Scanner<'t> {
         let begin = self.at;
         let mut escaped = false;
         loop {
-            self.at += plain(self.text.get(self.at..).unwrap_or_default());
+            self.at += plain_length(self.text.get(self.at..).unwrap_or_default());
             match self.text.get(self.at) {
                 Some(b'"') => {
                     let inner = begin..self.at;
@@ -185,7 +185,7 @@ impl<'t> Scanner<'t> {
     fn number(&mut self) -> Result<Range<usize>, Malformed> {
         let begin = self.at;
         self.skip_one(b"-");
-        // A zero is all there is before the point.
+        // No digit may follow a leading zero.
         if !self.skip_one(b"0") {
             self.digits()?;
         }
@@ -200,12 +200,12 @@ impl<'t> Scanner<'t> {
     }
 
     fn skip_one(&mut self, of: &[u8]) -> bool {
-        let there = self.text.get(self.at).is_some_and(|byte| of.contains(byte));
-        self.at += usize::from(there);
-        there
+        let matches = self.text.get(self.at).is_some_and(|byte| of.contains(byte));
+        self.at += usize::from(matches);
+        matches
     }
 
-    /// Skips digits, of which there has to be at least one.
+    /// Skips at least one digit.
     fn digits(&mut self) -> Result<(), Malformed> {
         let rest = self.text.get(self.at..).unwrap_or_default();
         let count = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -221,13 +221,13 @@ impl<'t> Scanner<'t> {
         Ok(scalar)
     }
 
-    /// What should stand where the text was read to.
+    /// The error that something else follows than what is expected.
     fn expected(&self, what: &str) -> Malformed {
         let ends = if self.at >= self.text.len() { ", where the body ends" } else { "" };
         Malformed(format!("{}{ends}: expected {what}", self.place(self.at)))
     }
 
-    /// A place, in words: bytes, lines and columns are counted from 1, columns in bytes.
+    /// Describes an offset for people. Bytes, lines and columns are counted from 1, columns in bytes.
     pub(super) fn place(&self, at: usize) -> String {
         let before = self.text(0..at);
         let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
@@ -236,9 +236,8 @@ impl<'t> Scanner<'t> {
     }
 }
 
-/// How many bytes stand before the first that is no plain part of a string: a quotation mark, a backslash or a control
-/// character. Eight are looked at at once.
-fn plain(text: &[u8]) -> usize {
+/// The number of bytes before the first quotation mark, backslash or control character. Tests eight bytes at a time.
+fn plain_length(text: &[u8]) -> usize {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     let zeros = |word: u64| word.wrapping_sub(ONES) & !word;
     let each = |byte: u8| ONES * u64::from(byte);
@@ -246,7 +245,7 @@ fn plain(text: &[u8]) -> usize {
     for (count, word) in words.iter().enumerate() {
         let word = u64::from_le_bytes(*word);
         let controls = word.wrapping_sub(each(b' ')) & !word;
-        // The lowest byte that is marked is right; a borrow may mark one above it as well.
+        // The lowest marked byte is always right; a borrow may mark the byte above it, too.
         let marked = (controls | zeros(word ^ each(b'"')) | zeros(word ^ each(b'\\'))) & each(0x80);
         if marked != 0 {
             return count * 8 + usize::try_from(marked.trailing_zeros() / 8).unwrap_or_default();
@@ -256,13 +255,13 @@ fn plain(text: &[u8]) -> usize {
     words.len() * 8 + rest.iter().position(special).unwrap_or(rest.len())
 }
 
-/// The brackets that are open: a bit each, which is set for an object.
+/// The stack of open brackets: one bit each, set for an object.
 #[derive(Debug, Default)]
 struct Open {
     levels: usize,
-    /// The innermost ones, the last of which is the lowest bit.
+    /// The innermost brackets, the last one in the lowest bit.
     inner: u64,
-    /// The others in words of 64, the outermost first.
+    /// The other brackets, 64 in each word, the outermost first.
     outer: Vec<u64>,
 }
 

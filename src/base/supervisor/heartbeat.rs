@@ -1,5 +1,4 @@
-//! The heartbeat of a supervised thread, by which `/readyz` and `/livez` tell a thread that works or waits from one
-//! that is stuck.
+//! The heartbeat of a supervised thread: `/readyz` and `/livez` fail when a thread that has work stops beating.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -10,7 +9,7 @@ use std::time::Duration;
 use super::Shared;
 use super::Task;
 
-/// The last sign of life of a thread that works.
+/// The time of the last heartbeat of a thread, unless it waits for work.
 #[derive(Debug)]
 pub struct Heartbeat {
     task: Task,
@@ -25,28 +24,28 @@ impl Heartbeat {
         Self { task, shared, last: AtomicU64::new(0) }
     }
 
-    /// The thread moves. To be called at least once in
-    /// [`limits::Supervision::late`](crate::base::limits::Supervision::late) while it works.
+    /// Records a heartbeat. A thread that has work must call it more often than every
+    /// [`limits::Supervision::late`](crate::base::limits::Supervision::late).
     pub fn beat(&self) {
         let millis = u64::try_from(self.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1);
         self.last.store(millis, Ordering::Relaxed);
         self.shared.panic_if_injected(self.task);
     }
 
-    /// Beats as long as the thread gets to run this, one task among others.
-    pub async fn keep(&self) -> Infallible {
+    /// Beats forever, as one task of a single-threaded runtime: a task that blocks the thread stops the heartbeat.
+    pub async fn beat_forever(&self) -> Infallible {
         loop {
             self.beat();
             tokio::time::sleep(self.shared.limits.beat_every).await;
         }
     }
 
-    /// The thread waits for work: no heartbeat is missed until the next one.
+    /// Marks the thread as waiting for work: no heartbeat is expected until the next [`Self::beat`].
     pub fn idle(&self) {
         self.last.store(0, Ordering::Relaxed);
     }
 
-    /// Says so when the thread works and the last heartbeat is at least this long ago.
+    /// A message if the thread has work and its last heartbeat is at least `limit` ago.
     pub(super) fn missed_for(&self, limit: Duration) -> Option<String> {
         let last = self.last.load(Ordering::Relaxed).checked_sub(1)?;
         let silence = self.elapsed().saturating_sub(Duration::from_millis(last));

@@ -1,8 +1,8 @@
-//! Supervises long-running tasks and threads: one that panics or returns an error is logged, counted and restarted; one
-//! that dies again within [`limits::Supervision::forgiveness`] is given up, and `/livez` fails.
+//! Supervises long-running tasks and threads. A task that panics or returns an error is logged, counted and restarted.
+//! If it dies again within [`limits::Supervision::min_uptime`], it is not restarted any more, and `/livez` fails.
 //!
-//! A task that returns `Ok` is done and not restarted. State that has to outlive a restart belongs to whoever starts
-//! the task: everything that its future or closure has made is dropped when it dies.
+//! A task that returns `Ok` is done and not restarted. State that must outlive a restart is captured by the closure that
+//! starts the task: all that one run creates is dropped when it ends.
 
 mod background;
 mod heartbeat;
@@ -40,12 +40,12 @@ use crate::base::clock::Clock;
 use crate::base::limits;
 use crate::base::metrics;
 
-/// Why a task cannot go on: it is restarted.
+/// Why a task failed. It is restarted.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct TaskError(pub String);
 
-/// Supervises the long-running tasks and threads of a gateway. Clones share them.
+/// Supervises the long-running tasks and threads of a gateway. Clones share their state.
 #[derive(Debug, Clone)]
 pub struct Supervisor(Arc<Shared>);
 
@@ -55,10 +55,10 @@ struct Shared {
     clock: Clock,
     began: Instant,
     restarts: IntCounterVec,
-    /// The tasks that were given up, with the reason.
+    /// The tasks that are not restarted any more, each with the reason.
     dead: Mutex<Vec<String>>,
     heartbeats: Mutex<Vec<Weak<Heartbeat>>>,
-    /// Tasks whose next run panics, by their bits.
+    /// The set of tasks that shall panic, by [`Task::bit`].
     injected: watch::Sender<u32>,
 }
 
@@ -66,7 +66,6 @@ impl Supervisor {
     /// A supervisor without tasks.
     pub fn new(limits: limits::Supervision, clock: Clock) -> Self {
         let opts = Opts::new("doorward_task_restarts_total", "Tasks and threads that died and were started again.");
-        // The name and the label are constants, which a test holds to be valid.
         #[expect(clippy::expect_used, reason = "the name and the label are constants")]
         let restarts = IntCounterVec::new(opts, &["task"]).expect("a valid metric");
         let restarted = Task::ALL.iter().filter(|task| !matches!(task, Task::Connection | Task::Attempt));
@@ -82,7 +81,7 @@ impl Supervisor {
         }))
     }
 
-    /// How many times a task or thread was started again.
+    /// How many times tasks or threads of this kind were restarted.
     pub fn restarts(&self, task: Task) -> u64 {
         self.0.restarts.with_label_values(&[task.name()]).get()
     }
@@ -96,8 +95,8 @@ impl Supervisor {
         Ok([Box::new(self.0.restarts.clone()), metrics::total("panics_total", help, panics)?])
     }
 
-    /// Runs a task on the runtime that this is called on, until it returns `Ok` or the runtime ends. `start` makes its
-    /// future, now and at each restart.
+    /// Runs a task on the current runtime, until it returns `Ok` or the runtime ends. `start` creates its future, for
+    /// the first run and for each restart.
     pub fn task<F>(&self, task: Task, mut start: impl FnMut() -> F + Send + 'static)
     where
         F: Future<Output = Result<(), TaskError>> + Send + 'static,
@@ -105,24 +104,24 @@ impl Supervisor {
         let shared = Arc::clone(&self.0);
         #[expect(clippy::disallowed_methods, reason = "it is supervised, and ends with its runtime")]
         drop(tokio::spawn(async move {
-            let mut deaths = Restarts::new(task, Arc::clone(&shared));
+            let mut restarts = Restarts::new(task, Arc::clone(&shared));
             loop {
                 let why = match catch_panic(injectable(task, Arc::clone(&shared), start())).await {
                     Ok(Ok(())) => return,
                     Ok(Err(TaskError(why))) | Err(why) => why,
                 };
-                if !deaths.forgives(&why) {
+                if !restarts.record_death(&why) {
                     return;
                 }
             }
         }));
     }
 
-    /// Runs a thread until `run`, which is called at each restart, returns `Ok`. Whoever gets the handle has to join
-    /// it.
+    /// Runs a thread until `run`, which is called for the first run and for each restart, returns `Ok`. The caller must
+    /// join the handle.
     ///
     /// # Errors
-    /// The system has no room for another thread.
+    /// The system cannot create another thread.
     pub fn thread(
         &self,
         task: Task,
@@ -135,8 +134,8 @@ impl Supervisor {
             heartbeats.retain(|heartbeat| heartbeat.strong_count() > 0);
             heartbeats.push(Arc::downgrade(&heartbeat));
         }
-        let life = move || {
-            let mut deaths = Restarts::new(task, shared);
+        let run_loop = move || {
+            let mut restarts = Restarts::new(task, shared);
             loop {
                 // Unwind safe: what it shares with others is behind locks that ignore poison; the rest is dropped.
                 let ended = catch_unwind(AssertUnwindSafe(|| {
@@ -149,49 +148,50 @@ impl Supervisor {
                     Ok(Err(TaskError(why))) => why,
                     Err(panic) => panic::text(&*panic),
                 };
-                if !deaths.forgives(&why) {
+                if !restarts.record_death(&why) {
                     return;
                 }
             }
         };
         #[expect(clippy::disallowed_methods, reason = "this is where threads are owned")]
-        std::thread::Builder::new().name(format!("dw-{}", task.name())).spawn(life)
+        std::thread::Builder::new().name(format!("dw-{}", task.name())).spawn(run_loop)
     }
 
-    /// What `/livez` answers: fails when only a restart of the process can help.
+    /// The check behind `/livez`, which fails when only a restart of the process can help.
     ///
     /// # Errors
-    /// Which tasks were given up, and which threads have missed their heartbeat for [`limits::Supervision::stuck`].
+    /// Which tasks are not restarted any more, and which threads have missed their heartbeat for [`limits::Supervision::stuck`].
     pub fn live(&self) -> Result<(), String> {
-        self.moves_within(self.0.limits.stuck)
+        self.check(self.0.limits.stuck)
     }
 
-    /// What `/readyz` answers: fails also when a thread may still go on.
+    /// The check behind `/readyz`, which fails earlier: a thread that is late may recover.
     ///
     /// # Errors
-    /// Which tasks were given up, and which threads have missed their heartbeat for [`limits::Supervision::late`].
+    /// Which tasks are not restarted any more, and which threads have missed their heartbeat for [`limits::Supervision::late`].
     pub fn ready(&self) -> Result<(), String> {
-        self.moves_within(self.0.limits.late)
+        self.check(self.0.limits.late)
     }
 
-    fn moves_within(&self, limit: Duration) -> Result<(), String> {
+    /// Fails when tasks are not restarted any more, or threads have missed their heartbeat for `limit`.
+    fn check(&self, limit: Duration) -> Result<(), String> {
         let mut wrong = self.0.dead().clone();
         let heartbeats = self.0.heartbeats();
         wrong.extend(heartbeats.iter().filter_map(Weak::upgrade).filter_map(|heartbeat| heartbeat.missed_for(limit)));
         if wrong.is_empty() { Ok(()) } else { Err(wrong.join("; ")) }
     }
 
-    /// Makes the next run of this kind of task panic, as a fault in it would: for tests.
+    /// Makes one running task of this kind panic, or the next one that runs. For tests.
     pub fn inject_panic(&self, task: Task) {
         self.0.injected.send_modify(|injected| *injected |= task.bit());
     }
 
-    /// Panics if a test has injected that; for work that is no task of its own.
+    /// Panics if a test has injected a panic for this kind of task. For work that the supervisor does not run itself.
     pub fn panic_if_injected(&self, task: Task) {
         self.0.panic_if_injected(task);
     }
 
-    /// Whether an injected panic is still to come.
+    /// Whether an injected panic has not happened yet.
     pub fn is_injected(&self, task: Task) -> bool {
         *self.0.injected.borrow() & task.bit() != 0
     }
@@ -214,8 +214,8 @@ impl Shared {
 
     fn panic_if_injected(&self, task: Task) {
         let bit = task.bit();
-        let takes = |injected: &mut u32| std::mem::replace(injected, *injected & !bit) & bit != 0;
-        if *self.injected.borrow() & bit != 0 && self.injected.send_if_modified(takes) {
+        let clear_bit = |injected: &mut u32| std::mem::replace(injected, *injected & !bit) & bit != 0;
+        if *self.injected.borrow() & bit != 0 && self.injected.send_if_modified(clear_bit) {
             #[expect(clippy::panic, reason = "a test asked for it")]
             {
                 panic!("a test asked {} to panic", task.name());
@@ -224,7 +224,7 @@ impl Shared {
     }
 }
 
-/// The deaths of one task.
+/// The restarts of one task.
 struct Restarts {
     task: Task,
     shared: Arc<Shared>,
@@ -236,17 +236,17 @@ impl Restarts {
         Self { task, shared, last_restart: None }
     }
 
-    /// Notes a death; whether the task is restarted.
-    fn forgives(&mut self, why: &str) -> bool {
-        let (task, forgiveness) = (self.task.name(), self.shared.limits.forgiveness);
+    /// Logs a death. Returns whether the task is to be restarted, and counts that.
+    fn record_death(&mut self, why: &str) -> bool {
+        let (task, min_uptime) = (self.task.name(), self.shared.limits.min_uptime);
         let now = self.shared.clock.instant();
-        if self.last_restart.is_some_and(|last| now.saturating_duration_since(last) < forgiveness) {
+        if self.last_restart.is_some_and(|last| now.saturating_duration_since(last) < min_uptime) {
             tracing::error!(
                 task,
                 why,
                 "a task died again soon after it was restarted, and is given up: restart the gateway"
             );
-            self.shared.dead().push(format!("{task} died twice within {} s: {why}", forgiveness.as_secs()));
+            self.shared.dead().push(format!("{task} died twice within {} s: {why}", min_uptime.as_secs()));
             return false;
         }
         tracing::error!(task, why, "a task died and is restarted");
@@ -256,7 +256,7 @@ impl Restarts {
     }
 }
 
-/// Runs a future that panics when a test injects that.
+/// Runs a future, and panics when a test injects a panic.
 async fn injectable<F: Future>(task: Task, shared: Arc<Shared>, future: F) -> F::Output {
     let mut injected = shared.injected.subscribe();
     let mut future = std::pin::pin!(future);

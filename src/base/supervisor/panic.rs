@@ -1,5 +1,5 @@
-//! Panics: a hook that logs and counts all of the process, and a wrapper that turns the panic of one future into an
-//! error.
+//! Panics: a hook that logs and counts all panics of the process, and a wrapper that turns the panic of a future into
+//! an error.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -8,15 +8,14 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 
-/// How many panics there were in this process.
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
-/// How many panics there were in this process since [`log_panics`] was called.
+/// The number of panics in this process since [`log_panics`] was called.
 pub(super) fn panics() -> u64 {
     PANICS.load(Ordering::Relaxed)
 }
 
-/// Has all panics of this process logged and counted.
+/// Installs the hook that logs and counts all panics of this process.
 pub fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         PANICS.fetch_add(1, Ordering::Relaxed);

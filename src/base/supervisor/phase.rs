@@ -1,13 +1,12 @@
-//! The phases of a shutdown, by which the threads of a gateway are told to stop accepting work, and then to stop at
-//! once.
+//! The phases of a shutdown: first the threads of a gateway accept no more work, then they stop at once.
 
-/// How far the gateway has come with stopping.
+/// The phase of a gateway's shutdown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
-    /// It serves.
+    /// The gateway serves requests.
     Running,
-    /// Nothing new is accepted; what is in flight may finish.
+    /// No new requests are accepted; those in flight may finish.
     Finishing,
-    /// What is still in flight is cut.
+    /// Requests still in flight are aborted.
     Cut,
 }

@@ -1,19 +1,19 @@
 //! The kinds of supervised tasks and threads, and their names in metrics, the log and `/livez`.
 
-/// What is supervised. Each kind is a value of the label `task`.
+/// A kind of supervised task or thread. Its name is a value of the label `task`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Task {
     /// A thread that serves requests.
     Worker,
     /// The admin port.
     Admin,
-    /// Ends a drain when its time is over.
+    /// Ends the drain of a shutdown when its timeout is over.
     Drain,
     /// Fetches the key set of an issuer.
     KeySet,
     /// The thread on which queued events are delivered.
     DispatchThread,
-    /// Delivers the queued events of one source.
+    /// Takes the queued deliveries of one destination and attempts them.
     Dispatcher,
     /// Updates the metrics of a queue.
     QueueMetrics,
@@ -23,13 +23,13 @@ pub enum Task {
     SqliteCheckpointer,
     /// The thread that syncs the dedupe log and replaces it by snapshots.
     DedupeLog,
-    /// Keeps a connection to Redis.
+    /// Keeps a connection to Redis open.
     RedisConnection,
-    /// Writes to Redis, and waits until it is as durable as the settings want.
+    /// Writes to Redis, and waits until the writes are as durable as configured.
     RedisWriter,
     /// Records the outcomes of attempts in Redis.
     RedisRecorder,
-    /// Polls Redis for what other gateways have left, and deletes what is past its time.
+    /// Polls Redis for deliveries of other gateways, and deletes what is past its retention.
     RedisWatcher,
     /// Serves one connection; not restarted.
     Connection,
@@ -58,7 +58,7 @@ impl Task {
         Self::Attempt,
     ];
 
-    /// Its name in metrics and in the log; that of a thread as the system shows it.
+    /// Its name in metrics, in the log and, with the prefix `dw-`, as the name of a thread.
     pub fn name(self) -> &'static str {
         match self {
             Self::Worker => "worker",
@@ -80,7 +80,7 @@ impl Task {
         }
     }
 
-    /// A bit that no other kind has, for sets of kinds.
+    /// The bit of this kind in a set of kinds.
     pub(super) fn bit(self) -> u32 {
         Self::ALL
             .iter()

@@ -89,7 +89,7 @@ impl Address {
             Forward::Verified => Some(&message.target).filter(|_| message.verified),
             Forward::Never => None,
         };
-        let query = target.and_then(|target| target.split_once('?')).map(|(_, query)| self.own.left_out_of(query));
+        let query = target.and_then(|target| target.split_once('?')).map(|(_, query)| self.own.remove_from(query));
         let Some(query) = query.filter(|query| !query.is_empty()) else { return Ok(self.path.clone()) };
         let joint = match self.path.query() {
             None => "?",

@@ -27,7 +27,7 @@ fuzz_target!(|input: &[u8]| {
         return;
     }
     let mut pointers = Pointers::default();
-    let slots: Vec<_> = wanted.iter().map(|pointer| pointers.want(pointer)).collect();
+    let slots: Vec<_> = wanted.iter().map(|pointer| pointers.add(pointer)).collect();
     let ours =
         pointers.extract(&body).map(|fields| slots.iter().map(|slot| fields.get(*slot).clone()).collect::<Vec<_>>());
     let [python, node] = OTHERS.with_borrow_mut(|others| {

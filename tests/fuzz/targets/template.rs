@@ -124,7 +124,7 @@ impl Naive<'_> {
             Piece::SortedForm => {
                 let form = pairs(self.request.body).filter(|form| form.len() <= form::MAX_PAIRS);
                 let Some(form) = form else {
-                    return Err(Unfilled::NoForm(form::whole(self.request.body).expect_err("it is none")));
+                    return Err(Unfilled::NoForm(form::read_all(self.request.body).expect_err("it is none")));
                 };
                 let form: BTreeSet<_> = form.into_iter().collect();
                 form.into_iter().map(|(name, value)| name + &value).collect::<String>().into_bytes()

@@ -84,7 +84,7 @@ impl Store {
                     return;
                 }
                 if !asked {
-                    self.mail.past(seen).await;
+                    self.mail.changed_since(seen).await;
                 }
             }
         });
@@ -117,9 +117,9 @@ impl Store {
                 }
                 (None, Need::Now | Need::Soon) => {
                     self.tell(|mail| mail.asked = true);
-                    self.refilled.past(refilled).await;
+                    self.refilled.changed_since(refilled).await;
                 }
-                (None, Need::Nothing) => self.signal.past(seen).await,
+                (None, Need::Nothing) => self.signal.changed_since(seen).await,
             }
         }
         self.tell(|mail| mail.ended = true);

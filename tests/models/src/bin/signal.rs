@@ -37,7 +37,7 @@ fn every_thing_is_found() {
         while done < 2 {
             let seen = signal.count();
             match things.swap(0, Ordering::AcqRel) {
-                0 => signal.past(seen).await,
+                0 => signal.changed_since(seen).await,
                 found => done += found,
             }
         }
