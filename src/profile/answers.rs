@@ -1,4 +1,4 @@
-//! `[answers]`: the statuses and bodies that a provider understands.
+//! `[answers]`: the statuses and bodies with which the gateway answers a provider.
 
 use std::collections::BTreeMap;
 
@@ -8,25 +8,27 @@ use serde::de::Error as _;
 
 use super::deserialize;
 
-/// `[answers]`: what each outcome is answered with.
+/// `[answers]`: the answer to each kind of request.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "the table [answers]")]
 pub struct Answers {
-    /// For events that were taken without an upstream's own answer; 200 and `{"received":true}` unless said otherwise.
+    /// For events that were accepted, unless an upstream's own answer is passed on. Default: 200 and
+    /// `{"received":true}`.
     #[serde(default)]
     pub accepted: Answer<200, 299>,
-    /// For requests that could not be authenticated; 401 and a problem in words unless said otherwise.
+    /// For requests that could not be verified. Default: 401 and a description of the problem.
     #[serde(default)]
     pub refused: Answer<400, 499>,
-    /// For requests that cannot be read or have no event id; 400 unless said otherwise.
+    /// For requests that cannot be parsed or have no event id. Default: 400.
     pub malformed: Option<Status<400, 499>>,
-    /// For bodies over the limit; 413 unless said otherwise.
+    /// For bodies over the limit. Default: 413.
     pub too_large: Option<Status<400, 499>>,
-    /// The one status that makes the provider try again, where not every 5xx does; then it also replaces 502 and 504.
+    /// The one status on which the provider retries, where it does not retry on every 5xx. It then replaces 502, 503 and
+    /// 504.
     pub retry: Option<Status<400, 599>>,
 }
 
-/// A status, a body, or both; the rest is as usual.
+/// A status, a body, or both; what is absent is the default.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(try_from = "AnswerForm")]
 pub struct Answer<const MIN: u16, const MAX: u16> {
@@ -39,9 +41,9 @@ pub struct Answer<const MIN: u16, const MAX: u16> {
 /// The body of an answer.
 #[derive(Debug, Clone)]
 pub enum AnswerBody {
-    /// In `text/plain`; none when it is empty.
+    /// A body in `text/plain`; without a body when empty.
     Text(String),
-    /// In `application/json`.
+    /// A body in `application/json`.
     Json(String),
 }
 
@@ -49,12 +51,12 @@ pub enum AnswerBody {
 #[serde(untagged, expecting = "write a status, or a table of status and text or json, such as { text = \"…\" }")]
 enum AnswerForm {
     Status(i64),
-    Whole(Whole),
+    Table(AnswerTable),
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Whole {
+struct AnswerTable {
     status: Option<i64>,
     text: Option<String>,
     json: Option<BTreeMap<String, serde_json::Value>>,
@@ -66,10 +68,10 @@ impl<const MIN: u16, const MAX: u16> TryFrom<AnswerForm> for Answer<MIN, MAX> {
     fn try_from(form: AnswerForm) -> Result<Self, String> {
         match form {
             AnswerForm::Status(status) => Ok(Self { status: Some(status.try_into()?), body: None }),
-            AnswerForm::Whole(Whole { text: Some(_), json: Some(_), .. }) => {
+            AnswerForm::Table(AnswerTable { text: Some(_), json: Some(_), .. }) => {
                 Err("has both text and json; an answer has one body".to_owned())
             }
-            AnswerForm::Whole(Whole { status, text, json }) => {
+            AnswerForm::Table(AnswerTable { status, text, json }) => {
                 let status = status.map(Status::try_from).transpose()?;
                 let json = json.map(|members| serde_json::json!(members).to_string());
                 Ok(Self { status, body: text.map(AnswerBody::Text).or_else(|| json.map(AnswerBody::Json)) })

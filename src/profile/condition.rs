@@ -1,40 +1,40 @@
-//! Conditions: what has to stand at a place of a request for a rule to apply, or for a request to be accepted.
+//! Conditions on a value of a request, under which a rule applies or a request is accepted.
 
 use serde::Deserializer;
 
 use super::deserialize;
-use super::deserialize::written_as;
+use super::deserialize::deserialize_as;
 use super::location::Location;
-use super::location::place_table;
+use super::location::location_table;
 use super::template::Template;
 
-/// A statement about one place of a request: `{ query = "hub.mode", equals = "subscribe" }`.
+/// A condition on one value of a request: `{ query = "hub.mode", equals = "subscribe" }`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
-    /// Where to look.
+    /// The location of the value.
     pub location: Location,
-    /// What should be there.
+    /// What the value must be.
     pub test: Test,
-    /// Whether it holds, too, where nothing stands.
+    /// Whether the condition also holds when the value is absent.
     pub optional: bool,
 }
 
-/// What should stand at a place.
+/// What a value must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Test {
-    /// Exactly this.
+    /// Equal to the text of this template.
     Equals(Template),
-    /// Something, whatever it is.
+    /// Present, with any value.
     Present,
-    /// Nothing.
+    /// Absent.
     Absent,
-    /// A text of at least and at most so many bytes.
+    /// A text with a length in bytes from the first to the second number.
     Length(usize, usize),
-    /// A text in which none of these characters stands.
+    /// A text that has none of these characters.
     Without(String),
 }
 
-place_table!(ConditionTable {
+location_table!(ConditionTable {
     equals: Option<Template>,
     present: Option<bool>,
     absent: Option<bool>,
@@ -47,14 +47,14 @@ place_table!(ConditionTable {
     optional: bool,
 });
 
-/// Longest text that a condition may speak of, in bytes.
-const LONGEST: i64 = 1_000_000;
+/// The greatest length in bytes that a condition may have.
+const MAX_LENGTH: i64 = 1_000_000;
 
 fn length<'de, D: Deserializer<'de>>(input: D) -> Result<Option<usize>, D::Error> {
-    deserialize::number(input, 0..=LONGEST).map(|length| usize::try_from(length).ok())
+    deserialize::number(input, 0..=MAX_LENGTH).map(|length| usize::try_from(length).ok())
 }
 
-written_as!(Condition, ConditionTable, "a condition such as { header = \"X-Name\", equals = \"…\" }");
+deserialize_as!(Condition, ConditionTable, "a condition such as { header = \"X-Name\", equals = \"…\" }");
 
 impl TryFrom<ConditionTable> for Condition {
     type Error = String;
@@ -100,8 +100,8 @@ impl TryFrom<ConditionTable> for Condition {
 }
 
 impl Condition {
-    /// Whether it holds only where something stands.
-    pub(super) fn needs_a_value(&self) -> bool {
+    /// Whether it holds only when the value is present.
+    pub(super) fn requires_presence(&self) -> bool {
         !self.optional && self.test != Test::Absent
     }
 }

@@ -1,4 +1,4 @@
-//! The path of keys and positions to a value in a profile's file: how messages name it, and the line where it stands.
+//! The path of keys and positions to a value in a profile's file: its name in messages, and its line in the file.
 
 use std::fmt;
 use std::ops::Range;
@@ -18,27 +18,27 @@ enum Step {
     Key(String),
     /// A position in a list, from 0.
     Item(usize),
-    /// A scheme of `[auth]`: in a combination the member at this position, else the table itself.
+    /// A scheme of `[auth]`: the member at this position of `first` or `all`, or the table itself if it has neither.
     Member(usize),
 }
 
 impl ConfigPath {
-    /// From the top of the file through these tables.
+    /// The path of these keys from the top of the file.
     pub(super) fn to<const N: usize>(keys: [&str; N]) -> Self {
         Self(keys.iter().map(|key| Step::Key((*key).to_owned())).collect())
     }
 
-    /// To the scheme of the member at this position.
+    /// The path to a key of the member at this position.
     pub(super) fn member(position: usize, scheme: &str) -> Self {
         Self::to(["auth"]).with(Step::Member(position)).key(scheme)
     }
 
-    /// The trail to a key of this value.
+    /// The path to a key of this value.
     pub(super) fn key(&self, key: &str) -> Self {
         self.with(Step::Key(key.to_owned()))
     }
 
-    /// The trail to an item of this list.
+    /// The path to an item of this list.
     pub(super) fn item(&self, position: usize) -> Self {
         self.with(Step::Item(position))
     }
@@ -47,31 +47,32 @@ impl ConfigPath {
         Self(self.0.iter().cloned().chain([step]).collect())
     }
 
-    /// A message under the line of the value, or of the last step to it that is there.
-    pub(super) fn pointed(&self, text: &str, message: &str) -> String {
-        deserialize::pointed(text, self.span(text).unwrap_or_default(), message)
+    /// The message after an excerpt of the file at the value, or at its last ancestor that is present.
+    pub(super) fn with_excerpt(&self, text: &str, message: &str) -> String {
+        deserialize::with_excerpt(text, self.span(text).unwrap_or_default(), message)
     }
 
-    /// The line of the value, or of the last step to it that is there; counted from 1.
+    /// The line of the value, or of its last ancestor that is present, from 1.
     pub fn line(&self, text: &str) -> Option<usize> {
         let before = text.get(..self.span(text)?.start)?;
         Some(before.matches('\n').count() + 1)
     }
 
+    /// The bytes of the value's key or item, or of its last ancestor that is present.
     fn span(&self, text: &str) -> Option<Range<usize>> {
         let document = DeTable::parse(text).ok()?;
         let mut value = &DeValue::Table(document.into_inner());
-        let mut found = None;
+        let mut span = None;
         for step in &self.0 {
             match (step, value) {
                 (Step::Key(key), DeValue::Table(table)) => {
                     let Some((name, inner)) = table.get_key_value(key.as_str()) else { break };
-                    found = Some(name.span());
+                    span = Some(name.span());
                     value = inner.get_ref();
                 }
                 (Step::Item(position), DeValue::Array(items)) => {
                     let Some(item) = items.get(*position) else { break };
-                    found = Some(item.span());
+                    span = Some(item.span());
                     value = item.get_ref();
                 }
                 (Step::Member(position), DeValue::Table(table)) => {
@@ -82,13 +83,13 @@ impl ConfigPath {
                     };
                     let DeValue::Array(items) = list.get_ref() else { break };
                     let Some(item) = items.get(*position) else { break };
-                    found = Some(item.span());
+                    span = Some(item.span());
                     value = item.get_ref();
                 }
                 _ => break,
             }
         }
-        found
+        span
     }
 }
 

@@ -1,19 +1,19 @@
-//! Which bytes of a compressed body are signed.
+//! Which bytes of a compressed body are signed: those before the compression, or those that are sent.
 
 use serde::Deserialize;
 
-/// Which bytes a signature over the body is made of, where the body is compressed (RFC 9110 section 8.4).
+/// Which bytes of a compressed body (RFC 9110 section 8.4) a signature covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ContentEncoding {
     /// The bytes before the compression.
     SignedPlain,
-    /// The bytes that are sent, compressed.
+    /// The compressed bytes, as sent.
     SignedAsSent,
 }
 
 impl ContentEncoding {
-    /// How it is written.
+    /// Its value in profiles.
     pub fn name(self) -> &'static str {
         match self {
             Self::SignedPlain => "signed-plain",

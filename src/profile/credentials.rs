@@ -1,4 +1,4 @@
-//! Which parts of a request are credentials: secrets with which whoever reads them could send other requests.
+//! Which parts of a request are credentials: secrets that let anybody who reads them send other requests.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use super::Profile;
 use super::Scheme;
 use crate::base::query::Names;
 
-/// Headers in which proxies hand on the address that was asked for, and clients the one that they come from.
+/// Headers that may have the address of the request, with the credentials in its query: those of proxies, and `Referer`.
 const ADDRESSES: [HeaderName; 5] = [
     header::REFERER,
     HeaderName::from_static("x-envoy-original-path"),
@@ -24,15 +24,16 @@ const ADDRESSES: [HeaderName; 5] = [
 #[derive(Debug, Clone)]
 pub struct Credentials {
     headers: Vec<HeaderName>,
+    /// The names before the number of headers such as `NAME-1`.
     numbered: Vec<HeaderName>,
-    /// Those that stand in the query or in the body, which is delivered as it was signed.
+    /// The locations in the query or in the body. The body is delivered as it was signed, with them.
     pub locations: Vec<Location>,
-    /// The names of those in the query.
+    /// The names of the locations in the query.
     query: Names,
 }
 
 impl Default for Credentials {
-    /// Those of which nothing is known but what HTTP says: user and password, bearer tokens, cookies.
+    /// The credentials of HTTP: user and password, bearer tokens, cookies.
     fn default() -> Self {
         Self {
             headers: vec![header::AUTHORIZATION, header::COOKIE],
@@ -44,10 +45,10 @@ impl Default for Credentials {
 }
 
 impl Credentials {
-    /// Those of a profile, whether a source has a secret for them or not. Signatures are none: they are good for the
-    /// bytes that they are over, and whoever gets an event may verify them again.
+    /// The credentials of a profile, whether a source has a secret for them or not. Signatures are no credentials: they
+    /// are valid only for the bytes that they cover, and a destination may verify them again.
     pub fn of(profile: &Profile) -> Self {
-        let (sent, signatures): (Vec<_>, Vec<_>) = profile.schemes().partition(|scheme| is_sent_along(scheme));
+        let (secrets, signatures): (Vec<_>, Vec<_>) = profile.schemes().partition(|scheme| sends_secret(scheme));
         let signed = |name: &HeaderName| {
             let holds =
                 |scheme: &&Scheme| matches!(scheme.proof().carrier, Carrier::Header(names) if names.contains(name));
@@ -55,7 +56,7 @@ impl Credentials {
         };
         let mut all = Self::default();
         all.headers.retain(|name| !signed(name));
-        for location in sent.into_iter().map(Scheme::proof) {
+        for location in secrets.into_iter().map(Scheme::proof) {
             match location.carrier {
                 Carrier::Header(names) => all.headers.extend(names),
                 Carrier::Numbered(family) => all.numbered.push(family),
@@ -87,18 +88,18 @@ impl Credentials {
         }
     }
 
-    /// Whether a header is one, or may have one in it.
+    /// Whether a header is a credential, or may have one in it.
     pub fn is_header(&self, name: &HeaderName) -> bool {
-        let of_family = |family: &HeaderName| {
+        let is_numbered = |family: &HeaderName| {
             let number = name.as_str().strip_prefix(family.as_str()).and_then(|rest| rest.strip_prefix('-'));
             number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
         };
-        self.headers.contains(name) || self.numbered.iter().any(of_family)
+        self.headers.contains(name) || self.numbered.iter().any(is_numbered)
     }
 }
 
-/// Whether the proof is good for any request, and not for the bytes of one.
-fn is_sent_along(scheme: &Scheme) -> bool {
+/// Whether the proof is valid for any request, and not only for the bytes of one.
+fn sends_secret(scheme: &Scheme) -> bool {
     match scheme {
         Scheme::Token(_) | Scheme::Basic(_) => true,
         Scheme::Jwt(jwt) => jwt.body.is_none(),

@@ -1,5 +1,5 @@
-//! Deserializers that parse a value within the call that knows its position, so that errors point at it even in a list;
-//! and error messages for whoever wrote the file.
+//! Deserializers that parse a value while `toml` knows its position, so that an error has the position even in a list;
+//! and error messages for the author of a profile.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -16,21 +16,21 @@ use serde::de::value::MapAccessDeserializer;
 
 use crate::base::problem::closest;
 
-/// What a text means, or what is wrong with it.
-type Read<T> = fn(&str) -> Result<T, String>;
+/// Parses a text, or returns an error message.
+type Parser<T> = fn(&str) -> Result<T, String>;
 
-/// One text.
+/// Deserializes a text.
 pub(super) fn text<'de, D: Deserializer<'de>, T>(
     input: D,
     expecting: &'static str,
-    read: Read<T>,
+    parse: Parser<T>,
 ) -> Result<T, D::Error> {
-    input.deserialize_str(Text { expecting, read })
+    input.deserialize_str(Text { expecting, parse })
 }
 
 struct Text<T> {
     expecting: &'static str,
-    read: Read<T>,
+    parse: Parser<T>,
 }
 
 impl<T> Visitor<'_> for Text<T> {
@@ -41,7 +41,7 @@ impl<T> Visitor<'_> for Text<T> {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
-        (self.read)(text).map_err(E::custom)
+        (self.parse)(text).map_err(E::custom)
     }
 }
 
@@ -53,18 +53,18 @@ impl<'de, T> serde::de::DeserializeSeed<'de> for Text<T> {
     }
 }
 
-/// One text or a list of them.
+/// Deserializes one text or a list of texts.
 pub(super) fn texts<'de, D: Deserializer<'de>, T>(
     input: D,
     expecting: &'static str,
-    read: Read<T>,
+    parse: Parser<T>,
 ) -> Result<Vec<T>, D::Error> {
-    input.deserialize_any(Texts { expecting, read })
+    input.deserialize_any(Texts { expecting, parse })
 }
 
 struct Texts<T> {
     expecting: &'static str,
-    read: Read<T>,
+    parse: Parser<T>,
 }
 
 impl<'de, T> Visitor<'de> for Texts<T> {
@@ -75,24 +75,24 @@ impl<'de, T> Visitor<'de> for Texts<T> {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Vec<T>, E> {
-        (self.read)(text).map(|read| vec![read]).map_err(E::custom)
+        (self.parse)(text).map(|value| vec![value]).map_err(E::custom)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
         let mut all = Vec::new();
-        while let Some(one) = list.next_element_seed(Text { expecting: "a text", read: self.read })? {
+        while let Some(one) = list.next_element_seed(Text { expecting: "a text", parse: self.parse })? {
             all.push(one);
         }
         Ok(all)
     }
 }
 
-/// Texts that mean themselves; none where the key is left out.
+/// Deserializes one text or a list of texts, without parsing them.
 pub(super) fn strings<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<String>, D::Error> {
     texts(input, "a text, or a list of texts", |text| Ok(text.to_owned()))
 }
 
-/// A whole number within a range.
+/// Deserializes a whole number within a range.
 pub(super) fn number<'de, D: Deserializer<'de>>(input: D, range: RangeInclusive<i64>) -> Result<i64, D::Error> {
     input.deserialize_i64(Number(range))
 }
@@ -114,7 +114,7 @@ impl Visitor<'_> for Number {
     }
 }
 
-/// A table that is written as a `T` says and becomes something else.
+/// Deserializes a table as a `T`, and converts it to a `U`.
 pub(super) fn table<'de, D, T, U>(input: D, expecting: &'static str) -> Result<U, D::Error>
 where
     D: Deserializer<'de>,
@@ -141,8 +141,8 @@ impl<'de, T: Deserialize<'de>, U: TryFrom<T, Error = String>> Visitor<'de> for T
     }
 }
 
-/// Lets a type be read as another table, in the one call that knows its place.
-macro_rules! written_as {
+/// Implements `Deserialize` for a type by way of the type of its table, while `toml` knows the position.
+macro_rules! deserialize_as {
     ($type:ty, $table:ty, $expecting:literal) => {
         impl<'de> serde::Deserialize<'de> for $type {
             fn deserialize<D: serde::Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
@@ -151,14 +151,14 @@ macro_rules! written_as {
         }
     };
 }
-pub(super) use written_as;
+pub(super) use deserialize_as;
 
-/// What the TOML library found wrong, with its place.
-pub(super) fn explained(text: &str, error: &toml::de::Error) -> String {
-    pointed(text, error.span().unwrap_or_default(), &hinted(error.message()))
+/// An error of `toml`, with a hint and an excerpt of the file.
+pub(super) fn describe_error(text: &str, error: &toml::de::Error) -> String {
+    with_excerpt(text, error.span().unwrap_or_default(), &with_hint(error.message()))
 }
 
-/// What may be written for a key that is missing.
+/// Keys that may be missing, each with an example of what to write.
 const EXAMPLES: &[(&str, &str)] = &[
     ("title", "title = \"…\", the provider's name"),
     ("about", "about = \"…\", for whoever has to fill it in"),
@@ -174,8 +174,8 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("encoding", "encoding = \"hex\", \"base64\" or \"base64url\""),
 ];
 
-/// The words of the library with the nearest of the names that would be right, and without those of its trade.
-fn hinted(message: &str) -> String {
+/// A message of `toml` with the closest valid name or an example, and with the terms of TOML instead of those of serde.
+fn with_hint(message: &str) -> String {
     let mut names = message.split('`').skip(1).step_by(2);
     let unknown = message.starts_with("unknown field") || message.starts_with("unknown variant");
     if let Some(near) = names.next().filter(|_| unknown).and_then(|written| closest(written, names)) {
@@ -192,8 +192,8 @@ fn hinted(message: &str) -> String {
     }
 }
 
-/// A message under the line that it is about.
-pub(super) fn pointed(text: &str, location: Range<usize>, message: &str) -> String {
+/// A message after the line that it is about, with carets under the range.
+pub(super) fn with_excerpt(text: &str, location: Range<usize>, message: &str) -> String {
     let before = text.get(..location.start).unwrap_or_default();
     let number = before.matches('\n').count() + 1;
     let blanks = before.rsplit('\n').next().unwrap_or_default().chars().count();

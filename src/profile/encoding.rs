@@ -15,27 +15,27 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    /// Decodes into `buffer`, which must be filled exactly; `false` when `text` is anything else.
+    /// Decodes into `buffer`. Returns `false` when `text` is not valid or not exactly as long as `buffer`.
     pub fn decode(self, text: &[u8], buffer: &mut [u8]) -> bool {
         use base64::engine::general_purpose::STANDARD;
         use base64::engine::general_purpose::URL_SAFE_NO_PAD;
         match self {
-            // Without the length, the decoder would take a leading `0x`.
+            // Without the check of the length, the decoder would accept a leading `0x`.
             Self::Hex => text.len() == 2 * buffer.len() && const_hex::decode_to_slice(text, buffer).is_ok(),
             Self::Base64 => decode_exactly(&STANDARD, text, buffer),
             Self::Base64url => decode_exactly(&URL_SAFE_NO_PAD, unpadded(text), buffer),
         }
     }
 
-    /// Decodes a text that stands for at most `max` bytes.
+    /// Decodes a text of at most `max` bytes when decoded.
     pub fn decode_vec(self, text: &[u8], max: usize) -> Option<Vec<u8>> {
         use base64::Engine as _;
-        // No encoding takes more room; what is longer need not be looked at.
+        // No encoding needs more characters.
         if text.len() > max * 2 + 4 {
             return None;
         }
         let bytes = match self {
-            // The decoder would take a leading `0x` or `0X`.
+            // The decoder would accept a leading `0x` or `0X`.
             Self::Hex if !text.iter().all(u8::is_ascii_hexdigit) => None,
             Self::Hex => const_hex::decode(text).ok(),
             Self::Base64 => base64::engine::general_purpose::STANDARD.decode(text).ok(),
@@ -54,7 +54,7 @@ impl Encoding {
         }
     }
 
-    /// How this encoding is named to people.
+    /// The name of this encoding for people.
     pub fn title(self) -> &'static str {
         match self {
             Self::Hex => "hexadecimal",
@@ -65,17 +65,17 @@ impl Encoding {
 }
 
 fn decode_exactly(engine: &impl base64::Engine, text: &[u8], buffer: &mut [u8]) -> bool {
-    // The engine wants room for whole groups of three.
-    let mut room = [0_u8; 66];
-    match engine.decode_slice(text, &mut room) {
+    // The engine writes whole groups of three bytes. 66 is enough for the longest digest, of 64 bytes.
+    let mut groups = [0_u8; 66];
+    match engine.decode_slice(text, &mut groups) {
         Ok(length) if length == buffer.len() => {
-            room.get(..length).map(|decoded| buffer.copy_from_slice(decoded)).is_some()
+            groups.get(..length).map(|decoded| buffer.copy_from_slice(decoded)).is_some()
         }
         _ => false,
     }
 }
 
-/// The text without its padding, which fills up the last group of four: it is there whole or not at all.
+/// The text without its padding, if that is complete: if it fills the last group to four characters.
 fn unpadded(text: &[u8]) -> &[u8] {
     if !text.len().is_multiple_of(4) {
         return text;

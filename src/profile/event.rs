@@ -1,42 +1,42 @@
-//! `[event]`: where the id and type of an event are, and how it is recognised under another id.
+//! `[event]`: where the id and type of an event are, and how a replay under another id is recognised.
 
 use serde::Deserialize;
 use serde::Deserializer;
 
 use super::deserialize;
-use super::deserialize::written_as;
+use super::deserialize::deserialize_as;
 use super::location::Carrier;
 use super::location::Location;
-use super::location::place_table;
+use super::location::location_table;
 use crate::base::json::Pointer;
 
 /// `[event]`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "the table [event]")]
 pub struct Event {
-    /// What stays the same over all attempts of one event and differs between events.
+    /// The id: the same in all attempts of one event, and different for each event.
     pub id: Reference,
-    /// The event's type, which `events` of a source selects by.
+    /// The type, by which `events` of a source selects.
     #[serde(rename = "type")]
     pub kind: Option<Reference>,
-    /// A value that is good for one event only, whatever its id.
+    /// A value that no two events share, even if their ids differ.
     pub nonce: Option<Location>,
-    /// By what a replay under another id is recognised, where the signature does not cover the id.
+    /// How a replay under another id is recognised, where the signature does not cover the id.
     #[serde(default)]
     pub replay_guard: ReplayGuard,
 }
 
-/// By what an event is recognised under another id, where the signature does not cover the id.
+/// How a replay of an event under another id is recognised, where the signature does not cover the id.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 pub enum ReplayGuard {
-    /// What is signed: the same under another id is a replay.
+    /// A request with the same signed text is a replay.
     #[default]
     #[serde(rename = "content")]
     Content,
-    /// What is signed and the type: the same under another id is a replay, unless it comes as another type.
+    /// A request with the same signed text and the same type is a replay.
     #[serde(rename = "content+type")]
     ContentAndType,
-    /// Nothing: the id alone counts.
+    /// Replays under another id are not recognised.
     #[serde(rename = "off")]
     Off,
 }
@@ -45,7 +45,7 @@ impl ReplayGuard {
     /// All variants.
     pub const ALL: [Self; 3] = [Self::Content, Self::ContentAndType, Self::Off];
 
-    /// The word that stands for it in profiles and configurations.
+    /// Its value in profiles and configurations.
     pub fn name(self) -> &'static str {
         match self {
             Self::Content => "content",
@@ -55,26 +55,26 @@ impl ReplayGuard {
     }
 }
 
-/// What identifies an event.
+/// How an event's id or type is read from a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reference {
     /// One value.
     Location(Location),
-    /// Several values together.
+    /// Several values, all of which must be present.
     All(Vec<Self>),
-    /// The first that there is.
+    /// The first of several that is present.
     First(Vec<Self>),
-    /// What stands in every item of a list in the body: one value, or several that belong together. Known by the
-    /// SHA-256 of all of them, in whatever order the items are.
+    /// One or more values of every item of a list in the body. The id is the SHA-256 of all of them, independent of the
+    /// order of the items.
     Each(Vec<Location>),
-    /// The SHA-256 of the body, where the provider gives nothing better.
+    /// The SHA-256 of the body, where the provider sends no id.
     BodyDigest,
-    /// Nothing: every request is an event of its own, because the provider's cannot be told apart.
+    /// A new id for each request, because nothing tells the provider's events apart.
     Unique,
 }
 
 impl Reference {
-    /// Every place that it may be read from.
+    /// All locations that it may be read from.
     pub fn locations(&self) -> Vec<&Location> {
         match self {
             Self::Location(location) => vec![location],
@@ -84,7 +84,7 @@ impl Reference {
         }
     }
 
-    /// Whether the body's digest is among what it may be.
+    /// Whether it may be, or contain, the digest of the body.
     pub fn may_be_digest(&self) -> bool {
         match self {
             Self::Location(_) | Self::Each(_) | Self::Unique => false,
@@ -93,7 +93,7 @@ impl Reference {
         }
     }
 
-    /// Whether the body's digest is in it, whatever it is read from.
+    /// Whether it is, or contains, the digest of the body for every request.
     pub fn always_has_digest(&self) -> bool {
         match self {
             Self::Location(_) | Self::Each(_) | Self::Unique => false,
@@ -104,25 +104,25 @@ impl Reference {
     }
 
     /// Whether every request has it.
-    fn is_always_there(&self) -> bool {
+    fn is_always_present(&self) -> bool {
         match self {
             Self::Location(_) | Self::Each(_) => false,
-            Self::All(references) => references.iter().all(Self::is_always_there),
-            Self::First(references) => references.iter().any(Self::is_always_there),
+            Self::All(references) => references.iter().all(Self::is_always_present),
+            Self::First(references) => references.iter().any(Self::is_always_present),
             Self::BodyDigest | Self::Unique => true,
         }
     }
 
-    /// Whether it may be something else than a value of the request: a digest, or nothing that the provider says.
-    pub fn may_be_made_up(&self) -> bool {
+    /// Whether it may be computed (a digest, or a new id) rather than a value of the request.
+    pub fn may_be_computed(&self) -> bool {
         match self {
             Self::Location(_) => false,
-            Self::All(references) | Self::First(references) => references.iter().any(Self::may_be_made_up),
+            Self::All(references) | Self::First(references) => references.iter().any(Self::may_be_computed),
             Self::Each(_) | Self::BodyDigest | Self::Unique => true,
         }
     }
 
-    /// Whether it can be had from a body that is no JSON.
+    /// Whether it can be read when the body is not JSON.
     pub fn works_without_json(&self) -> bool {
         match self {
             Self::Each(_) => false,
@@ -134,7 +134,7 @@ impl Reference {
     }
 }
 
-place_table!(ReferenceTable {
+location_table!(ReferenceTable {
     all: Option<Vec<Reference>>,
     first: Option<Vec<Reference>>,
     #[serde(default, deserialize_with = "pointers")]
@@ -143,22 +143,22 @@ place_table!(ReferenceTable {
     unique: Option<bool>,
 });
 
-written_as!(Reference, ReferenceTable, "a place such as { json = \"/id\" }, or { first = [ … ] }");
+deserialize_as!(Reference, ReferenceTable, "a place such as { json = \"/id\" }, or { first = [ … ] }");
 
 fn pointers<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Vec<Pointer>>, D::Error> {
     deserialize::texts(input, "a pointer such as \"/*/id\", or a list of them", Pointer::parse).map(Some)
 }
 
-/// Where the list is into whose items the pointer leads; `None` when it leads into none, or into lists inside items.
-fn list(pointer: &Pointer) -> Option<&[String]> {
-    let mut around = pointer.tokens().split(|token| token == "*");
-    let list = around.next()?;
-    (around.next().is_some() && around.next().is_none()).then_some(list)
+/// The path of the list, for a pointer into every item of one list. `None` when the pointer has no `*`, or several.
+fn list_path(pointer: &Pointer) -> Option<&[String]> {
+    let mut parts = pointer.tokens().split(|token| token == "*");
+    let list = parts.next()?;
+    (parts.next().is_some() && parts.next().is_none()).then_some(list)
 }
 
-/// Pointers into the items of one list.
-fn each(pointers: Vec<Pointer>) -> Result<Reference, String> {
-    let lists: Option<Vec<_>> = pointers.iter().map(list).collect();
+/// Checks that the pointers lead into the items of one list.
+fn each_of(pointers: Vec<Pointer>) -> Result<Reference, String> {
+    let lists: Option<Vec<_>> = pointers.iter().map(list_path).collect();
     match lists.as_deref() {
         None => {
             Err("each leads into every item of one list, with one * for the item, as in each = \"/items/*/id\""
@@ -188,10 +188,10 @@ impl TryFrom<ReferenceTable> for Reference {
         let location = table.location();
         match (table.all, table.first, table.each, table.digest.as_deref(), table.unique) {
             (None, None, None, None, None) => location.plain().map(Self::Location),
-            _ if location.has_place() => Err(FORMS.to_owned()),
-            (Some(references), None, None, None, None) => several(references, "all").and_then(together),
-            (None, Some(references), None, None, None) => several(references, "first").and_then(first),
-            (None, None, Some(pointers), None, None) => each(pointers),
+            _ if location.has_carrier() => Err(FORMS.to_owned()),
+            (Some(references), None, None, None, None) => several(references, "all").and_then(all_of),
+            (None, Some(references), None, None, None) => several(references, "first").and_then(first_of),
+            (None, None, Some(pointers), None, None) => each_of(pointers),
             (None, None, None, Some("body"), None) => Ok(Self::BodyDigest),
             (None, None, None, Some(of), None) => Err(format!("digest = {of:?} is not known; write digest = \"body\"")),
             (None, None, None, None, Some(true)) => Ok(Self::Unique),
@@ -201,28 +201,28 @@ impl TryFrom<ReferenceTable> for Reference {
     }
 }
 
-/// Several values together, each of which tells something.
-fn together(references: Vec<Reference>) -> Result<Reference, String> {
+/// Checks that the values are distinct and that none is `unique`, which would make the others useless.
+fn all_of(references: Vec<Reference>) -> Result<Reference, String> {
     if references.contains(&Reference::Unique) {
         return Err("all with unique = true is another id for each request, whatever else stands there; write { unique = true } \
                     alone"
             .to_owned());
     }
-    once(&references, "all")?;
+    check_distinct(&references, "all")?;
     Ok(Reference::All(references))
 }
 
-/// The first value that there is, where each may be the first.
-fn first(references: Vec<Reference>) -> Result<Reference, String> {
-    once(&references, "first")?;
+/// Checks that the values are distinct and that each may be the first that is present.
+fn first_of(references: Vec<Reference>) -> Result<Reference, String> {
+    check_distinct(&references, "first")?;
     let before_last = references.split_last().map(|(_, before)| before).unwrap_or_default();
-    if let Some(always) = before_last.iter().find(|reference| reference.is_always_there()) {
+    if let Some(always) = before_last.iter().find(|reference| reference.is_always_present()) {
         return Err(format!("of first, nothing is read after {always}, which is always there; write that last"));
     }
     Ok(Reference::First(references))
 }
 
-fn once(references: &[Reference], key: &str) -> Result<(), String> {
+fn check_distinct(references: &[Reference], key: &str) -> Result<(), String> {
     let twice = |(at, spec): (usize, &Reference)| references.iter().take(at).any(|earlier| earlier == spec);
     match references.iter().enumerate().position(twice).and_then(|at| references.get(at)) {
         Some(spec) => Err(format!("{key} has {spec} twice; leave one out")),

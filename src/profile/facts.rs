@@ -18,20 +18,20 @@ use super::limits;
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "the table [facts]")]
 pub struct Facts {
-    /// How long the provider waits for the answer.
+    /// How long the provider waits for an answer.
     #[serde(default, deserialize_with = "duration::optional")]
     pub deadline: Option<Duration>,
-    /// How long after the first attempt the provider's last automatic one may come.
+    /// How long after the first attempt the provider's last automatic retry may come.
     #[serde(default, deserialize_with = "duration::optional")]
     pub horizon: Option<Duration>,
-    /// When and how often it tries again, in words.
+    /// When and how often it retries, for people.
     pub retries: Option<String>,
-    /// The answers that it tries again on.
+    /// The statuses on which it retries.
     pub retried: Option<Retried>,
-    /// The largest body that it is known to send, where it keeps to no limit that a gateway could.
+    /// The largest body that it is known to send, where it guarantees no limit ([`limits::Limits::max_body`]).
     #[serde(default, deserialize_with = "limits::size")]
     pub max_body: Option<ByteSize>,
-    /// Where its requests come from, where it publishes a fixed list.
+    /// The addresses that its requests come from, where it publishes a fixed list.
     #[serde(default)]
     pub addresses: Vec<Network>,
     /// What an operator should know, a sentence each.

@@ -1,13 +1,13 @@
-//! What a check of a profile finds: an error or a warning about one of its keys.
+//! An error or a warning about one key of a profile.
 
 use super::ConfigPath;
 
 /// An error or a warning about a profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// The key that it is about.
+    /// The key.
     pub config_path: ConfigPath,
-    /// What is to be known of it. That of a warning goes on from the name of the key.
+    /// What is wrong. The message of a warning continues a sentence that begins with the name of the key.
     pub message: String,
 }
 
@@ -16,13 +16,13 @@ impl Finding {
         Self { config_path, message: message.into() }
     }
 
-    /// The message with the line of the key.
-    pub(super) fn shown_in(&self, text: &str) -> String {
-        self.config_path.pointed(text, &self.message)
+    /// The message with an excerpt of the file at the key.
+    pub(super) fn with_excerpt(&self, text: &str) -> String {
+        self.config_path.with_excerpt(text, &self.message)
     }
 }
 
-/// An error.
-pub(super) fn wrong(config_path: &ConfigPath, message: impl Into<String>) -> Result<(), Finding> {
+/// Fails with an error about this key.
+pub(super) fn fail(config_path: &ConfigPath, message: impl Into<String>) -> Result<(), Finding> {
     Err(Finding::new(config_path.clone(), message))
 }

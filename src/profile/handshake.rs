@@ -1,4 +1,4 @@
-//! `[[handshake]]`: rules for a provider's probes of the endpoint, which the gateway answers itself.
+//! `[[handshake]]`: rules for a provider's probes of the endpoint. The gateway answers them itself.
 
 use std::collections::BTreeMap;
 
@@ -7,29 +7,29 @@ use serde::Deserialize;
 
 use super::answers::Status;
 use super::condition::Condition;
-use super::deserialize::written_as;
+use super::deserialize::deserialize_as;
 use super::location::Location;
-use super::location::place_table;
+use super::location::location_table;
 use super::template::Template;
 
-/// One rule; the first whose conditions hold answers.
+/// A rule. The first rule whose conditions hold answers the request.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table [[handshake]]")]
 pub struct Handshake {
-    /// When the provider does this, for people.
+    /// When the provider sends such a probe, for people.
     pub about: Option<String>,
     /// The method of the request.
     #[serde(default)]
     pub method: Verb,
-    /// Whether the request has to be authentic; those with `POST` have to, unless said otherwise.
+    /// Whether the request must be verified. Default: requests with `POST` must.
     pub signed: Option<bool>,
-    /// When the rule applies: all of these hold.
+    /// The rule applies when all of these hold.
     #[serde(default)]
     pub when: Vec<Condition>,
-    /// What must hold then; if not, the request is refused.
+    /// Conditions that must hold when the rule applies; else the request is refused.
     #[serde(default)]
     pub check: Vec<Condition>,
-    /// An address that has to be asked before the answer is given.
+    /// An address that the gateway requests before it answers.
     pub visit: Option<Visit>,
     /// The answer.
     #[serde(default)]
@@ -37,7 +37,7 @@ pub struct Handshake {
 }
 
 impl Handshake {
-    /// Whether the request has to be authentic.
+    /// Whether the request must be verified.
     pub fn is_signed(&self) -> bool {
         self.signed.unwrap_or(self.method == Verb::Post)
     }
@@ -63,7 +63,7 @@ pub enum Verb {
 }
 
 impl Verb {
-    /// As the HTTP library knows it.
+    /// The same method as a type of the `http` crate.
     pub fn method(self) -> Method {
         match self {
             Self::Post => Method::POST,
@@ -74,21 +74,21 @@ impl Verb {
     }
 }
 
-/// An address in the request that is asked with `GET`, if it lies on one of a few hosts.
+/// An address in the request that the gateway requests with `GET`, if the host is allowed.
 #[derive(Debug, Clone)]
 pub struct Visit {
-    /// Where the address is.
+    /// The location of the address.
     pub from: Location,
-    /// The hosts that may be asked, separated by spaces; `<region>` is a region of AWS, `{name}` a parameter of the
-    /// source.
+    /// The allowed hosts, separated by spaces; `<region>` matches a region of AWS, `{name}` is replaced by a parameter of
+    /// the source.
     pub hosts: String,
 }
 
-place_table!(VisitTable {
+location_table!(VisitTable {
     hosts: Option<String>,
 });
 
-written_as!(Visit, VisitTable, "a place with hosts, such as { json = \"/url\", hosts = \"api.example.com\" }");
+deserialize_as!(Visit, VisitTable, "a place with hosts, such as { json = \"/url\", hosts = \"api.example.com\" }");
 
 impl TryFrom<VisitTable> for Visit {
     type Error = String;
@@ -100,11 +100,11 @@ impl TryFrom<VisitTable> for Visit {
     }
 }
 
-/// What a handshake is answered with.
+/// The answer to a handshake.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a reply such as { status = 200, text = \"…\" }")]
 pub struct Reply {
-    /// The status; 200 unless said otherwise.
+    /// The status. Default: 200.
     pub status: Option<Status<200, 299>>,
     /// A body in `text/plain`.
     pub text: Option<Template>,
@@ -123,7 +123,7 @@ pub enum Json {
     Text(Template),
     /// A number.
     Number(i64),
-    /// Yes or no.
+    /// `true` or `false`.
     Bool(bool),
 }
 

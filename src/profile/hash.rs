@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-/// Hash functions that providers still use.
+/// The hash functions that providers use.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Hash {
@@ -11,7 +11,7 @@ pub enum Hash {
     Sha256,
     /// FIPS 180-4 SHA-512.
     Sha512,
-    /// FIPS 180-4 SHA-1, which still holds inside HMAC (RFC 6194 section 3.3).
+    /// FIPS 180-4 SHA-1, which is still secure in HMAC (RFC 6194 section 3.3).
     Sha1,
 }
 

@@ -1,4 +1,4 @@
-//! Refuses keys that are valid and have no effect, because whoever wrote one expects an effect.
+//! Refuses keys that are valid but have no effect: their author expects one.
 
 use super::Auth;
 use super::Combination;
@@ -16,15 +16,15 @@ use super::SignatureAlgorithm;
 use super::Template;
 use super::Test;
 use super::TimestampPolicy;
-use super::finding::wrong;
+use super::finding::fail;
 
-/// Refuses the first key that decides nothing.
+/// Fails on the first key that has no effect.
 pub(super) fn refuse(profile: &Profile) -> Result<(), Finding> {
     if profile.title.trim().is_empty() {
-        return wrong(&ConfigPath::to(["title"]), "title is empty; write the provider's name");
+        return fail(&ConfigPath::to(["title"]), "title is empty; write the provider's name");
     }
     if profile.limits.max_body.is_some_and(|size| size.as_u64() == 0) {
-        return wrong(
+        return fail(
             &ConfigPath::to(["limits", "max_body"]),
             "max_body is zero, and every event has a body; leave it out",
         );
@@ -33,7 +33,7 @@ pub(super) fn refuse(profile: &Profile) -> Result<(), Finding> {
         && timestamp.policy == TimestampPolicy::Record
         && timestamp.tolerance.is_some()
     {
-        return wrong(
+        return fail(
             &ConfigPath::to(["timestamp", "tolerance"]),
             "tolerance decides nothing with policy = \"record\", which only measures the time; leave one of them out",
         );
@@ -61,13 +61,13 @@ fn members(auth: &Auth, fetched: bool) -> Result<(), Finding> {
     for (at, member) in auth.members.iter().enumerate().filter(|(_, member)| member.optional) {
         let config_path = ConfigPath::member(at, "optional");
         if auth.combination == Combination::First {
-            return wrong(
+            return fail(
                 &config_path,
                 "optional goes with [[auth.all]]: of [[auth.first]], a scheme for which a source has no secret never counts",
             );
         }
         if member.scheme.key(fetched).is_none() {
-            return wrong(
+            return fail(
                 &config_path,
                 "optional is for a scheme that takes a secret, which a source may not have; this takes none",
             );
@@ -79,7 +79,7 @@ fn members(auth: &Auth, fetched: bool) -> Result<(), Finding> {
 fn signature(scheme: &Signature, config_path: &ConfigPath) -> Result<(), Finding> {
     if let SignatureAlgorithm::Certificate(_, certificate) = &scheme.algorithm {
         if is_written(&scheme.key) {
-            return wrong(
+            return fail(
                 &config_path.key("key"),
                 "key decides nothing beside certificate, which has the key in it; leave it out",
             );
@@ -88,7 +88,7 @@ fn signature(scheme: &Signature, config_path: &ConfigPath) -> Result<(), Finding
     }
     for (at, template) in scheme.signed.iter().enumerate().skip(1) {
         if scheme.signed.iter().take(at).any(|earlier| earlier == template) {
-            return wrong(
+            return fail(
                 &config_path.key("or_signed").item(at - 1),
                 format!("{:?} is said before, so that it never decides; leave it out", template.to_string()),
             );
@@ -99,21 +99,21 @@ fn signature(scheme: &Signature, config_path: &ConfigPath) -> Result<(), Finding
 
 fn jwt(scheme: &Jwt, fetched: bool, config_path: &ConfigPath) -> Result<(), Finding> {
     if fetched && !scheme.algorithm.is_symmetric() && is_written(&scheme.key) {
-        return wrong(
+        return fail(
             &config_path.key("key"),
             "key decides nothing beside the parameter jwks_url, from which the keys come; leave it out",
         );
     }
     for (name, texts) in [("issuer", &scheme.issuer), ("audience", &scheme.audience)] {
         if texts.iter().any(|text| text.trim().is_empty()) {
-            return wrong(
+            return fail(
                 &config_path.key(name),
                 format!("{name} is empty, and no token has it; write what the claim has to be"),
             );
         }
     }
     if scheme.body.as_ref().is_some_and(|body| body.claim.is_empty()) {
-        return wrong(
+        return fail(
             &config_path.key("body").key("claim"),
             "claim is empty; write the name of the claim that has the digest",
         );
@@ -123,7 +123,7 @@ fn jwt(scheme: &Jwt, fetched: bool, config_path: &ConfigPath) -> Result<(), Find
 
 fn sent_along(key: &KeyForm, config_path: &ConfigPath) -> Result<(), Finding> {
     if key.derive.is_some() {
-        return wrong(
+        return fail(
             &config_path.key("key").key("derive"),
             "derive makes the key of an HMAC from the secret; a secret that is sent along is compared as it stands",
         );
@@ -131,6 +131,7 @@ fn sent_along(key: &KeyForm, config_path: &ConfigPath) -> Result<(), Finding> {
     Ok(())
 }
 
+/// Whether the profile sets any key of the table `key`.
 fn is_written(key: &KeyForm) -> bool {
     let KeyForm { about, encoding, prefix, only_prefixed, or_text, derive } = key;
     about.is_some() || encoding.is_some() || !prefix.is_empty() || *only_prefixed || *or_text || derive.is_some()
@@ -138,7 +139,7 @@ fn is_written(key: &KeyForm) -> bool {
 
 fn hosts(hosts: &str, config_path: &ConfigPath) -> Result<(), Finding> {
     if hosts.trim().is_empty() {
-        return wrong(
+        return fail(
             config_path,
             "hosts names none, so that nothing could be fetched; write hosts = \"api.example.com\"",
         );
@@ -146,17 +147,17 @@ fn hosts(hosts: &str, config_path: &ConfigPath) -> Result<(), Finding> {
     Ok(())
 }
 
-/// Parameters that a source would have to set for nothing.
+/// Fails on a parameter that nothing reads.
 fn params(profile: &Profile) -> Result<(), Finding> {
     let jwts = || profile.schemes().filter_map(|scheme| if let Scheme::Jwt(jwt) = scheme { Some(jwt) } else { None });
-    let by_name = |name: &str| match name {
+    let is_default_of_jwt = |name: &str| match name {
         "jwks_url" => jwts().any(|jwt| !jwt.algorithm.is_symmetric()),
         "issuer" => jwts().any(|jwt| jwt.issuer.is_empty()),
         "audience" => jwts().any(|jwt| jwt.audience.is_empty()),
         _ => false,
     };
-    let named = |name: &str| texts(profile).iter().any(|text| text.contains(&format!("{{{name}}}")));
-    let written = |name: &str| {
+    let is_in_text = |name: &str| texts(profile).iter().any(|text| text.contains(&format!("{{{name}}}")));
+    let is_in_template = |name: &str| {
         templates(profile).into_iter().flat_map(Template::walk).any(|piece| match piece {
             Piece::Param(known) => known == name,
             Piece::Url | Piece::UrlWithPort => name == "url",
@@ -166,8 +167,8 @@ fn params(profile: &Profile) -> Result<(), Finding> {
             Piece::Location(_) | Piece::Optional(_) | Piece::Item(_) | Piece::Call(..) => false,
         })
     };
-    match profile.params.keys().find(|name| !by_name(name) && !named(name) && !written(name)) {
-        Some(name) => wrong(
+    match profile.params.keys().find(|name| !is_default_of_jwt(name) && !is_in_text(name) && !is_in_template(name)) {
+        Some(name) => fail(
             &ConfigPath::to(["params", name]),
             format!(
                 "nothing reads this parameter, so that a source would set it for nothing; write {{{name}}} where it is wanted"
@@ -177,7 +178,7 @@ fn params(profile: &Profile) -> Result<(), Finding> {
     }
 }
 
-/// Every text in which a parameter may stand.
+/// All texts that may have parameters, other than templates.
 fn texts(profile: &Profile) -> Vec<&str> {
     let mut texts: Vec<&str> = profile.params.values().filter_map(|param| param.default.as_deref()).collect();
     for scheme in profile.schemes() {

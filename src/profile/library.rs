@@ -1,4 +1,4 @@
-//! All profiles of one installation, by name: those shipped in the binary, and those in the operator's directory.
+//! All profiles of an installation, by name: those that are compiled in, and those in the operator's directory.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -9,28 +9,28 @@ use super::Profile;
 use super::shipped;
 use crate::base::problem::Problems;
 
-/// All profiles of one installation, by name.
+/// All profiles of an installation, by name.
 #[derive(Debug, Clone)]
 pub struct Profiles(BTreeMap<String, Entry>);
 
 #[derive(Debug, Clone)]
 struct Entry {
     text: Cow<'static, str>,
-    /// Read when it is first asked for: most installations use a few of many.
+    /// Parsed on first use; `None` when the file has a problem.
     profile: OnceLock<Option<Profile>>,
-    /// The operator's file; absent inside the binary.
+    /// The path of the operator's file; `None` for a profile that is compiled in.
     file: Option<String>,
 }
 
 impl Entry {
     fn profile(&self) -> Option<&Profile> {
-        // A test holds that every shipped file can be read, and others were read when they were added.
+        // A test checks that every shipped file can be parsed. Others were parsed when they were added.
         self.profile.get_or_init(|| Profile::parse(&self.text).ok()).as_ref()
     }
 }
 
 impl Profiles {
-    /// The profiles inside the binary.
+    /// The profiles that are compiled in.
     pub fn shipped() -> Self {
         let entry = |text| Entry { text: Cow::Borrowed(text), profile: OnceLock::new(), file: None };
         Self(shipped::FILES.iter().map(|(name, text)| ((*name).to_owned(), entry(*text))).collect())
@@ -47,7 +47,7 @@ impl Profiles {
         };
         let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
         paths.sort();
-        // Hidden files are those of editors and archives.
+        // Hidden files come from editors and archives.
         let hidden = |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
         let toml = |path: &Path| path.extension().is_some_and(|extension| extension == "toml");
         for path in paths.iter().filter(|path| toml(path) && !hidden(path)) {
@@ -79,17 +79,17 @@ impl Profiles {
         self.0.get(name).is_some_and(|entry| entry.profile().is_none())
     }
 
-    /// The file of this name as it was written.
+    /// The text of the file of this name.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(|entry| &*entry.text)
     }
 
-    /// Whether the profile of this name is the one inside the binary.
+    /// Whether the profile of this name is compiled in.
     pub fn is_shipped(&self, name: &str) -> bool {
         self.0.get(name).is_some_and(|entry| entry.file.is_none())
     }
 
-    /// Warns of what should be looked at in an operator's own profile; who wrote none cannot change any.
+    /// Adds the warnings about the profile of this name, if the operator wrote it. Others the operator cannot change.
     pub fn lint(&self, name: &str, problems: &mut Problems) {
         let Some(entry) = self.0.get(name) else { return };
         let Some((file, profile)) = entry.file.as_ref().zip(entry.profile()) else { return };

@@ -1,4 +1,4 @@
-//! `[limits]`: what the requests of a provider keep to.
+//! `[limits]`: limits that all requests of a provider meet.
 
 use bytesize::ByteSize;
 use serde::Deserialize;
@@ -6,11 +6,11 @@ use serde::Deserializer;
 
 use super::deserialize;
 
-/// `[limits]`: what the provider keeps to, so that more is not from it.
+/// `[limits]`: limits that all requests of the provider meet, so that others are refused.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "the table [limits]")]
 pub struct Limits {
-    /// The largest body that it sends.
+    /// The largest body.
     #[serde(default, deserialize_with = "size")]
     pub max_body: Option<ByteSize>,
     /// Whether every body is a JSON object or array.

@@ -1,19 +1,19 @@
-//! Entries of a list in one value, such as the `v1` of `t=1492774577,v1=5257a8…`.
+//! Entries of a list within one value, such as the entry `v1` of `t=1492774577,v1=5257a8…`.
 
 /// One key of a list such as `t=1492774577,v1=5257a8…` (Stripe) or `v1,g0hM9S… v1,…` (Standard Webhooks).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
-    /// The key; `{name}` stands for a parameter of the source.
+    /// The key; `{name}` is replaced by a parameter of the source.
     pub key: String,
-    /// What stands between two items.
+    /// The character between two entries.
     pub separator: char,
-    /// What stands between key and value.
+    /// The character between key and value.
     pub assign: char,
 }
 
 impl Item {
     /// Checks that an entry of a list can have this key.
-    pub(super) fn findable(self) -> Result<Self, String> {
+    pub(super) fn validated(self) -> Result<Self, String> {
         let Self { key, separator, assign } = &self;
         if key.is_empty() {
             return Err(
@@ -28,7 +28,7 @@ impl Item {
                  and what between key and value"
             ));
         }
-        // A parameter in it is filled in later.
+        // Values of parameters are not known here, and not checked.
         if let Some(ends) = key.chars().find(|character| character == separator || character == assign) {
             let what = if ends == *separator { "separator" } else { "assign" };
             return Err(format!(
@@ -38,13 +38,13 @@ impl Item {
         Ok(self)
     }
 
-    /// The value of one entry of the list, if it is for this key; blanks around the entry do not count.
+    /// The value of an entry, if it has this key. Blanks around the entry are ignored.
     pub fn value<'v>(&self, entry: &'v str) -> Option<&'v str> {
         let (key, value) = entry.trim_matches(' ').split_once(self.assign)?;
         (key == self.key).then_some(value)
     }
 
-    /// The values that the list gives this key, in order.
+    /// The values of all entries with this key, in order.
     pub fn values<'v>(&'v self, list: &'v str) -> impl Iterator<Item = &'v str> + Clone {
         list.split(self.separator).filter_map(|entry| self.value(entry))
     }

@@ -1,4 +1,4 @@
-//! Places: where in a request a value stands: in a header, the JSON body, a form field or the query.
+//! The location of a value in a request: a header, a value of the JSON body, a form field or a query parameter.
 
 use http::HeaderName;
 use serde::Deserializer;
@@ -6,15 +6,15 @@ use serde::Deserializer;
 use super::Encoding;
 use super::Item;
 use super::deserialize;
-use super::deserialize::written_as;
+use super::deserialize::deserialize_as;
 use crate::base::json::Pointer;
 
-/// A place in a request.
+/// The location of a value in a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Location {
-    /// What holds the value.
+    /// The part of the request that holds the value.
     pub carrier: Carrier,
-    /// Which entry of the list, when the holder holds one.
+    /// Which entry of a list, if the carrier holds a list.
     pub item: Option<Item>,
 }
 
@@ -53,14 +53,14 @@ impl std::fmt::Display for Location {
     }
 }
 
-/// What holds a value.
+/// The part of a request that holds a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Carrier {
-    /// The first of these headers that is there.
+    /// The first of these headers that is present.
     Header(Vec<HeaderName>),
-    /// The headers `NAME-1`, `NAME-2` and so on, each of which holds one.
+    /// The headers `NAME-1`, `NAME-2` and so on, each with a value.
     Numbered(HeaderName),
-    /// The JSON body.
+    /// A value of the JSON body.
     Json(Pointer),
     /// A field of a body in `application/x-www-form-urlencoded`.
     Form(String),
@@ -68,29 +68,28 @@ pub enum Carrier {
     Query(String),
 }
 
-/// A place whose value has something before it that does not count, such as a signature after `sha256=` or a token
-/// after `Bearer `.
+/// The location of a value after a fixed prefix, such as a signature after `sha256=` or a token after `Bearer `.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrefixedLocation {
-    /// Where it is.
+    /// The location of the prefix and the value.
     pub location: Location,
-    /// What stands before it; compared exactly.
+    /// The prefix, compared exactly; may be empty.
     pub prefix: String,
 }
 
-/// A signature's place with its form.
+/// The location of a signature, and how it is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignatureLocation {
-    /// Where it is.
+    /// The location of the prefix and the signature.
     pub location: Location,
-    /// What stands before it, such as `sha256=`; compared exactly.
+    /// The prefix, such as `sha256=`, compared exactly; may be empty.
     pub prefix: String,
-    /// How its bytes are written.
+    /// The encoding of its bytes.
     pub encoding: Encoding,
 }
 
-/// What a table with a place says of it: `{ header = "X-Signature", prefix = "sha256=", encoding = "hex" }`. Which of
-/// it belongs there is decided by what the table becomes.
+/// The keys of a table that describe a location: `{ header = "X-Signature", prefix = "sha256=", encoding = "hex" }`.
+/// Which keys are allowed depends on the type that the table is converted to.
 #[derive(Debug)]
 pub(super) struct RawLocation {
     pub(super) header: Option<Vec<HeaderName>>,
@@ -106,12 +105,12 @@ pub(super) struct RawLocation {
 }
 
 impl RawLocation {
-    /// Whether it has a place at all.
-    pub(super) fn has_place(&self) -> bool {
+    /// Whether it has a header, a pointer, a field or a parameter.
+    pub(super) fn has_carrier(&self) -> bool {
         self.header.is_some() || self.json.is_some() || self.form.is_some() || self.query.is_some()
     }
 
-    /// The place of a value that is taken as it stands.
+    /// The location of a value that has neither a prefix nor an encoding.
     pub(super) fn plain(self) -> Result<Location, String> {
         if self.encoding.is_some() || self.prefix.is_some() {
             return Err("prefix and encoding belong to a signature; this value is taken as it stands".to_owned());
@@ -119,24 +118,25 @@ impl RawLocation {
         self.location()
     }
 
+    /// The location, without regard to `prefix` and `encoding`.
     fn location(self) -> Result<Location, String> {
         let item = match (self.item, self.separator, self.assign) {
             (Some(key), separator, assign) => {
-                Some(Item { key, separator: separator.unwrap_or(','), assign: assign.unwrap_or('=') }.findable()?)
+                Some(Item { key, separator: separator.unwrap_or(','), assign: assign.unwrap_or('=') }.validated()?)
             }
             (None, None, None) => None,
             (None, _, _) => return Err("separator and assign go with item, the key to look for in a list".to_owned()),
         };
-        let mut holders = Vec::new();
+        let mut carriers = Vec::new();
         if let Some(names) = self.header {
-            holders.push(header(names, self.numbered)?);
+            carriers.push(header(names, self.numbered)?);
         } else if self.numbered {
             return Err("numbered goes with header".to_owned());
         }
-        holders.extend(self.json.map(Carrier::Json));
-        holders.extend(self.form.map(|name| named("form", name).map(Carrier::Form)).transpose()?);
-        holders.extend(self.query.map(|name| named("query", name).map(Carrier::Query)).transpose()?);
-        match (holders.pop(), holders.is_empty()) {
+        carriers.extend(self.json.map(Carrier::Json));
+        carriers.extend(self.form.map(|name| non_empty("form", name).map(Carrier::Form)).transpose()?);
+        carriers.extend(self.query.map(|name| non_empty("query", name).map(Carrier::Query)).transpose()?);
+        match (carriers.pop(), carriers.is_empty()) {
             (Some(carrier), true) => Ok(Location { carrier, item }),
             (Some(_), false) => Err("a value has one place: header, json, form or query".to_owned()),
             (None, _) => {
@@ -148,8 +148,8 @@ impl RawLocation {
     }
 }
 
-/// A table with a place and with other keys besides.
-macro_rules! place_table {
+/// Declares the type of a TOML table that has the keys of a location and the given other keys.
+macro_rules! location_table {
     ($(#[$about:meta])* $name:ident { $($(#[$attribute:meta])* $field:ident: $type:ty,)* }) => {
         $(#[$about])*
         #[derive(serde::Deserialize)]
@@ -188,29 +188,29 @@ macro_rules! place_table {
         }
     };
 }
-pub(super) use place_table;
+pub(super) use location_table;
 
-place_table!(
-    /// A place and nothing else.
-    PlaceTable {}
+location_table!(
+    /// The keys of a location and no others.
+    LocationTable {}
 );
 
-written_as!(Location, PlaceTable, "a place such as { header = \"X-Name\" } or { json = \"/pointer\" }");
-written_as!(PrefixedLocation, PlaceTable, "a place such as { header = \"X-Token\", prefix = \"Bearer \" }");
-written_as!(SignatureLocation, PlaceTable, "a place such as { header = \"X-Signature\", encoding = \"hex\" }");
+deserialize_as!(Location, LocationTable, "a place such as { header = \"X-Name\" } or { json = \"/pointer\" }");
+deserialize_as!(PrefixedLocation, LocationTable, "a place such as { header = \"X-Token\", prefix = \"Bearer \" }");
+deserialize_as!(SignatureLocation, LocationTable, "a place such as { header = \"X-Signature\", encoding = \"hex\" }");
 
-impl TryFrom<PlaceTable> for Location {
+impl TryFrom<LocationTable> for Location {
     type Error = String;
 
-    fn try_from(mut table: PlaceTable) -> Result<Self, String> {
+    fn try_from(mut table: LocationTable) -> Result<Self, String> {
         table.location().plain()
     }
 }
 
-impl TryFrom<PlaceTable> for PrefixedLocation {
+impl TryFrom<LocationTable> for PrefixedLocation {
     type Error = String;
 
-    fn try_from(mut table: PlaceTable) -> Result<Self, String> {
+    fn try_from(mut table: LocationTable) -> Result<Self, String> {
         if table.encoding.is_some() {
             return Err("encoding belongs to a signature; this value is compared as it stands".to_owned());
         }
@@ -219,10 +219,10 @@ impl TryFrom<PlaceTable> for PrefixedLocation {
     }
 }
 
-impl TryFrom<PlaceTable> for SignatureLocation {
+impl TryFrom<LocationTable> for SignatureLocation {
     type Error = String;
 
-    fn try_from(mut table: PlaceTable) -> Result<Self, String> {
+    fn try_from(mut table: LocationTable) -> Result<Self, String> {
         let encoding =
             table.encoding.ok_or("says no encoding; write encoding = \"hex\", \"base64\" or \"base64url\"")?;
         let prefix = prefix(table.prefix.take())?;
@@ -234,10 +234,10 @@ pub(super) fn headers<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Vec<
     deserialize::texts(input, "a header name, or a list of them", header_name).map(Some)
 }
 
-/// The name of a header that requests may have.
+/// Parses the name of a header that requests may have.
 ///
 /// # Errors
-/// What is wrong with the name, or that such headers are dropped before anything reads them.
+/// The name is not valid, or has an underscore: such headers are dropped from every request.
 pub fn header_name(name: &str) -> Result<HeaderName, String> {
     if name.contains('_') {
         return Err(format!(
@@ -248,7 +248,7 @@ pub fn header_name(name: &str) -> Result<HeaderName, String> {
     HeaderName::try_from(name).map_err(|_bad| format!("{name:?} is not a header name"))
 }
 
-fn named(key: &str, name: String) -> Result<String, String> {
+fn non_empty(key: &str, name: String) -> Result<String, String> {
     if name.is_empty() {
         return Err(format!("{key} is empty; write {key} = \"name\""));
     }
@@ -269,7 +269,7 @@ fn header(mut names: Vec<HeaderName>, numbered: bool) -> Result<Carrier, String>
     }
 }
 
-/// What stands before a value; nothing when none is written.
+/// The prefix of a value; empty when the key is absent.
 fn prefix(written: Option<String>) -> Result<String, String> {
     match written.as_deref() {
         Some("") => Err("prefix is empty; leave it out where nothing stands before the value".to_owned()),

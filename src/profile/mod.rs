@@ -1,8 +1,7 @@
-//! Profiles: descriptions of providers' webhooks in TOML, without secrets and without anything of one installation.
+//! Profiles: descriptions of providers' webhooks in TOML, without secrets or settings of an installation.
 //!
-//! This module parses and validates them; [`crate::verify`], [`crate::verify::handshake`] and
-//! [`crate::verify::identity`] apply them. They are parsed with `toml` directly, whose errors have line, column and
-//! caret.
+//! This module parses and validates profiles. [`crate::verify`], [`crate::verify::handshake`] and
+//! [`crate::verify::identity`] apply them. Errors have line, column and caret.
 
 mod ambiguity;
 mod answers;
@@ -90,38 +89,38 @@ pub use template::Template;
 pub use timestamp::Timestamp;
 pub use timestamp::TimestampPolicy;
 
-/// What one profile file says.
+/// A profile file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
     /// The provider's name as people write it.
     pub title: String,
-    /// The provider's own page about its webhooks; absent where it has no public address.
+    /// The address of the provider's documentation of its webhooks; absent where it is not public.
     pub docs: Option<String>,
-    /// What a source must set under `params`, and what for.
+    /// The parameters that a source sets under `params`.
     #[serde(default)]
     pub params: BTreeMap<String, Param>,
-    /// Which bytes of a compressed body are signed; either may be when absent.
+    /// Which bytes of a compressed body are signed; when absent, both are tried.
     pub content_encoding: Option<ContentEncoding>,
     /// How a request proves that it comes from the provider.
     pub auth: Auth,
-    /// Conditions that have to hold besides the proof.
+    /// Conditions that every request must meet in addition to the proof.
     #[serde(default)]
     pub require: Vec<Condition>,
-    /// The time of the request and how it is judged; absent when the provider sends none.
+    /// The time of the request and how it is checked; absent when the provider sends none.
     pub timestamp: Option<Timestamp>,
-    /// Where the event's identity is.
+    /// The locations of the event's id and type.
     pub event: Event,
     /// The probes that the gateway answers itself, tried in this order.
     #[serde(default, rename = "handshake")]
     pub handshakes: Vec<Handshake>,
-    /// The statuses this provider expects.
+    /// The statuses and bodies that this provider expects.
     #[serde(default)]
     pub answers: Answers,
-    /// The limits that the provider's requests keep to.
+    /// Limits that all requests of the provider meet.
     #[serde(default)]
     pub limits: Limits,
-    /// What is known of the provider's deliveries; for people and for defaults.
+    /// What the provider publishes about its deliveries, for people and for defaults.
     #[serde(default)]
     pub facts: Facts,
     /// An event as the provider documents it, for trials.
@@ -133,9 +132,9 @@ pub struct Profile {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table such as { about = \"the address as registered\" }")]
 pub struct Param {
-    /// What it is, for the person who has to fill it in.
+    /// What it is, for the operator who sets it.
     pub about: String,
-    /// The value when the source gives none; `{name}` stands for another parameter.
+    /// The value when the source sets none; `{name}` is replaced by another parameter.
     pub default: Option<String>,
 }
 
@@ -143,9 +142,9 @@ pub struct Param {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "the table [sample]")]
 pub struct Sample {
-    /// The body; id, type and time are set in it before it is signed.
+    /// The body. Its id, type and time are replaced before it is signed.
     pub body: Option<String>,
-    /// Headers besides those that the profile reads.
+    /// Headers in addition to those that the profile reads.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
     /// The query, without its question mark.
@@ -153,20 +152,20 @@ pub struct Sample {
 }
 
 impl Profile {
-    /// Reads one profile file.
+    /// Parses and validates a profile file.
     ///
     /// # Errors
-    /// What is wrong, with line, column and caret, for whoever wrote the file.
+    /// What is wrong, with line, column and caret, for the author of the file.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let mut profile: Self = toml::from_str(text).map_err(|error| deserialize::explained(text, &error))?;
+        let mut profile: Self = toml::from_str(text).map_err(|error| deserialize::describe_error(text, &error))?;
         validate::validate(&profile)
             .and_then(|()| ineffective_keys::refuse(&profile))
-            .and_then(|()| ambiguity::prove(&mut profile))
-            .map_err(|wrong| wrong.shown_in(text))?;
+            .and_then(|()| ambiguity::check_unambiguous(&mut profile))
+            .map_err(|finding| finding.with_excerpt(text))?;
         Ok(profile)
     }
 
-    /// All warnings about it.
+    /// All warnings about this profile.
     pub fn lints(&self) -> Vec<Finding> {
         lint::lints(self)
     }
@@ -181,7 +180,7 @@ impl Profile {
         self.params.contains_key("jwks_url")
     }
 
-    /// What the source's secrets are, one for each scheme that takes any.
+    /// The form of the source's secrets, one for each scheme that takes any.
     pub fn keys(&self) -> impl Iterator<Item = &KeyForm> {
         self.schemes().filter_map(|scheme| scheme.key(self.fetches_keys()))
     }
@@ -191,35 +190,35 @@ impl Profile {
         self.keys().next().is_some()
     }
 
-    /// Whether all that stands in `secrets` is public.
+    /// Whether `secrets` has only public keys.
     pub fn keys_are_public(&self) -> bool {
         self.schemes().all(Scheme::is_asymmetric)
     }
 
-    /// Whether anything is made of the bytes of the body, so that they have to be the signed ones.
+    /// Whether the bytes of the body are signed or compared, so that it matters whether they are compressed.
     pub fn signs_bytes_of_body(&self) -> bool {
         self.signs_pieces(|piece| *piece == Piece::Body)
             || self.schemes().any(|scheme| matches!(scheme, Scheme::Jwt(jwt) if jwt.body.is_some()))
     }
 
-    fn signs_pieces(&self, of: impl Fn(&Piece) -> bool) -> bool {
+    /// Whether any piece that is signed or compared meets the predicate.
+    fn signs_pieces(&self, predicate: impl Fn(&Piece) -> bool) -> bool {
         let members = &self.auth.members;
         let conditions =
             self.require.iter().chain(members.iter().flat_map(|member| member.when.iter().chain(&member.check)));
         let expected = conditions
             .filter_map(|condition| if let Test::Equals(template) = &condition.test { Some(template) } else { None });
-        self.schemes().flat_map(Scheme::signed).chain(expected).flat_map(Template::walk).any(of)
+        self.schemes().flat_map(Scheme::signed).chain(expected).flat_map(Template::walk).any(predicate)
     }
 
-    /// Whether a proof may be made of what a compressed body was before its compression, but for values of its JSON.
+    /// Whether the proof may cover the decompressed body as a whole, and not only values of its JSON.
     pub fn signs_before_compression(&self) -> bool {
         let plain = self.signed_when_compressed().contains(&ContentEncoding::SignedPlain);
         plain && (self.signs_bytes_of_body() || self.signs_pieces(|piece| *piece == Piece::SortedForm))
     }
 
-    /// In which ways a compressed body may be signed, in the order in which they are tried. Where the signature is over
-    /// values of the body and not over its bytes, anybody can compress it in another way: then only what is read
-    /// counts.
+    /// In which ways a compressed body may be signed, in the order in which they are tried. A signature over values of
+    /// the body, and not over its bytes, does not cover the compression: then only the decompressed body counts.
     pub fn signed_when_compressed(&self) -> Vec<ContentEncoding> {
         match self.content_encoding {
             Some(encoding) => vec![encoding],
@@ -233,15 +232,15 @@ impl Profile {
         self.facts.max_body.or(self.limits.max_body)
     }
 
-    /// Whether the query of requests is signed, as something of its own.
+    /// Whether the query is signed, on its own and not only as a part of the address.
     pub fn signs_query(&self) -> bool {
         self.schemes().flat_map(Scheme::signed).flat_map(Template::walk).any(|piece| *piece == Piece::Query)
     }
 
-    /// Whether no verified request can have another query than the provider sent: whatever is enough to verify it signs
-    /// the query as a whole.
+    /// Whether the query of every verified request is the one that the provider sent: each set of schemes that is enough
+    /// to verify a request signs the whole query.
     pub fn signs_whole_query(&self) -> bool {
-        // None of its parameters is called so.
+        // No signed parameter has an empty name, so only `{query}` covers this location.
         let whole = Location { carrier: Carrier::Query(String::new()), item: None };
         let signs = |member: &Member| self.signs(&member.scheme, &whole);
         match self.auth.combination {
@@ -250,21 +249,22 @@ impl Profile {
         }
     }
 
-    /// Whether everything that is signed has the address of the endpoint in it.
+    /// Whether every signed text has the address of the endpoint in it.
     pub fn signs_address(&self) -> bool {
-        let address =
-            |signed: &Template| signed.certain().any(|piece| matches!(piece, Piece::Url | Piece::UrlWithPort));
+        let address = |signed: &Template| {
+            signed.unconditional_pieces().any(|piece| matches!(piece, Piece::Url | Piece::UrlWithPort))
+        };
         self.schemes().all(|scheme| !scheme.signed().is_empty() && scheme.signed().iter().all(address))
     }
 
-    /// Whether the timestamp is under any member's signature.
+    /// Whether any member signs the timestamp.
     pub fn signs_timestamp(&self) -> bool {
         self.timestamp
             .as_ref()
             .is_some_and(|timestamp| self.schemes().any(|scheme| self.signs(scheme, &timestamp.from)))
     }
 
-    /// Why it does no harm that what is signed can be read in more than one way, scheme by scheme.
+    /// The profile's reasons why ambiguous signed texts do no harm, one for each scheme that has any.
     pub fn ambiguities(&self) -> impl Iterator<Item = &str> {
         self.schemes().filter_map(|scheme| match scheme {
             Scheme::Signature(signature) => signature.ambiguous.as_deref(),
@@ -272,30 +272,30 @@ impl Profile {
         })
     }
 
-    /// Whether everything that the reference may be read from is covered.
+    /// Whether the scheme covers all locations that the reference may be read from.
     pub fn covers_all(&self, scheme: &Scheme, reference: &Reference) -> bool {
         let covers = |location| self.covers(scheme, location);
-        // The digest of the body changes with the body: it is covered as the body is.
+        // A digest of the body is covered if the body is. No form field has an empty name, so only `{body}` covers this.
         let body = Location { carrier: Carrier::Form(String::new()), item: None };
         reference.locations().into_iter().all(covers) && (!reference.may_be_digest() || covers(&body))
     }
 
-    /// Whether the scheme's signature covers what `place` holds, so that nobody but the provider can change it.
+    /// Whether the scheme's signature covers the value at `location`, so that only the provider can change it.
     pub fn covers(&self, scheme: &Scheme, location: &Location) -> bool {
-        let one_reading = if let Scheme::Signature(signature) = scheme { signature.one_reading } else { true };
-        one_reading && self.signs(scheme, location)
+        let unambiguous = if let Scheme::Signature(signature) = scheme { signature.unambiguous } else { true };
+        unambiguous && self.signs(scheme, location)
     }
 
-    /// Whether what the scheme signs has in it what `place` holds; where that can be read in more than one way,
-    /// somebody may have cut it out of other values.
+    /// Whether the value at `location` is in the text that the scheme signs. If that text is ambiguous, an attacker may
+    /// have moved bytes from one value to another; see [`Self::covers`].
     pub fn signs(&self, scheme: &Scheme, location: &Location) -> bool {
         let timestamp = self.timestamp.as_ref().map(|timestamp| &timestamp.from);
         match scheme {
-            // Every variant of what is signed has to have it.
+            // All alternatives of the signed text must have it.
             Scheme::Signature(signature) => {
                 let list = &signature.location.location.carrier;
                 let covered = |piece: &Piece| piece.covers(location, timestamp, list);
-                signature.signed.iter().all(|signed| signed.certain().any(covered))
+                signature.signed.iter().all(|signed| signed.unconditional_pieces().any(covered))
             }
             Scheme::Jwt(jwt) => jwt.body.is_some() && location.is_in_body(),
             Scheme::Token(_) | Scheme::Basic(_) => false,

@@ -1,4 +1,4 @@
-//! Which answers a provider retries on: `["5xx", "429"]`, `["non-2xx", "not 406"]`, or `[]` for none at all.
+//! The statuses on which a provider retries: `["5xx", "429"]`, `["non-2xx", "not 406"]`, or `[]` for none.
 
 use serde::Deserialize;
 use serde::Deserializer;
@@ -6,17 +6,17 @@ use serde::de::Error as _;
 
 use super::deserialize;
 
-/// The answers that a provider tries again on.
+/// The statuses on which a provider retries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retried(Vec<Entry>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Entry {
-    /// `5xx` or `503`: it does.
+    /// `5xx` or `503`: it retries on these.
     These(Statuses),
-    /// `non-2xx` or `non-200`: it does on all others.
+    /// `non-2xx` or `non-200`: it retries on all others.
     Others(Statuses),
-    /// `not 406`: it does not, whatever else is said.
+    /// `not 406`: it never retries on these; this overrides the other entries.
     Never(Statuses),
 }
 
@@ -58,18 +58,18 @@ impl Entry {
 }
 
 impl Retried {
-    /// Whether the provider tries again after this answer.
+    /// Whether the provider retries on this status.
     pub fn contains(&self, code: u16) -> bool {
-        let spec = |entry: &Entry| match entry {
+        let included = |entry: &Entry| match entry {
             Entry::These(statuses) => statuses.contain(code),
             Entry::Others(statuses) => !statuses.contain(code),
             Entry::Never(_) => false,
         };
-        let never = |entry: &Entry| matches!(entry, Entry::Never(statuses) if statuses.contain(code));
-        self.0.iter().any(spec) && !self.0.iter().any(never)
+        let excluded = |entry: &Entry| matches!(entry, Entry::Never(statuses) if statuses.contain(code));
+        self.0.iter().any(included) && !self.0.iter().any(excluded)
     }
 
-    /// Whether it never tries again on an answer, whatever it is.
+    /// Whether it retries on no status.
     pub fn is_nothing(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,4 +1,4 @@
-//! The profiles in the binary: one line for each file of `config/providers`. A test checks that none is missing.
+//! The profiles that are compiled in: one line for each file of `config/providers`. A test checks that none is missing.
 
 macro_rules! shipped {
     ($($name:literal),* $(,)?) => {

@@ -1,4 +1,4 @@
-//! `[timestamp]`: the time of a request and how it is judged.
+//! `[timestamp]`: the time of a request and how it is checked.
 
 use serde::Deserialize;
 
@@ -10,24 +10,24 @@ use crate::base::time::Format;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "the table [timestamp]")]
 pub struct Timestamp {
-    /// Where it is.
+    /// The location of the time.
     pub from: Location,
-    /// How it is written.
+    /// The format of the time.
     pub format: Format,
-    /// Allowed distance from now; needed unless only recorded.
+    /// The allowed distance from now; required by [`TimestampPolicy::Enforce`].
     pub tolerance: Option<Tolerance>,
     /// What happens to a request outside the tolerance.
     #[serde(default)]
     pub policy: TimestampPolicy,
 }
 
-/// Whether the time decides anything.
+/// Whether a request is refused because of its time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TimestampPolicy {
-    /// It must be there, be readable and lie within the tolerance.
+    /// The time must be present, valid and within the tolerance.
     #[default]
     Enforce,
-    /// Its distance from now is measured; where it is signed, it may be as old as events are remembered, and no older.
+    /// The distance from now is only measured. A signed time must still not be older than dedupe records are kept.
     Record,
 }

@@ -1,16 +1,18 @@
-//! Finite automata in which each symbol of a text belongs to one of several values, and the search for a text that can
-//! be read in two ways.
+//! Nondeterministic finite automata over signed texts, and the search for a text that can be read in two ways.
 //!
-//! A word of the automaton is a signed text; each symbol of it belongs to one of the values, or to the text between
-//! them. The automaton is ambiguous when two runs over the same word assign a symbol to different owners.
+//! A word of the automaton is a signed text. Each transition has an owner: the value that the symbol belongs to, or the
+//! fixed text between values. The automaton is ambiguous when two runs over the same word assign a symbol to different
+//! owners.
 
 use std::collections::HashSet;
 use std::collections::VecDeque;
 
-/// Most repetitions that are counted. Beyond it a text counts as one of any length, which allows more, never less.
+/// The most repetitions that states are made for. A text with a higher limit counts as one of any length, which adds
+/// words to the language and removes none: an ambiguity is never missed.
 const MAX_COUNTED: usize = 128;
 
-/// A set of symbols: the 256 bytes, and 64 for texts that are the same in all requests but known only to the source.
+/// A set of symbols. The alphabet is the 256 bytes, and 64 symbols for texts that are the same in all requests but whose
+/// value the profile does not know, such as parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Class([u64; 5]);
 
@@ -29,19 +31,19 @@ impl Class {
         Self::none().with(usize::from(byte))
     }
 
-    /// The symbol of a parameter; beyond 64 they share theirs, which makes more texts alike, never fewer.
+    /// The symbol of an unknown constant. More than 64 constants share symbols, which can only add ambiguities.
     pub(super) fn constant(number: usize) -> Self {
         Self::none().with(Self::BYTES + number % 64)
     }
 
     /// These bytes.
-    pub(super) fn of(bytes: impl IntoIterator<Item = u8>) -> Self {
+    pub(super) fn bytes(bytes: impl IntoIterator<Item = u8>) -> Self {
         bytes.into_iter().fold(Self::none(), |class, byte| class.with(usize::from(byte)))
     }
 
-    /// Everything but these bytes.
+    /// All symbols except these bytes.
     pub(super) fn without(bytes: impl IntoIterator<Item = u8>) -> Self {
-        Self::any().minus(Self::of(bytes))
+        Self::any().minus(Self::bytes(bytes))
     }
 
     pub(super) fn and(self, other: Self) -> Self {
@@ -69,16 +71,16 @@ impl Class {
     }
 }
 
-/// What a value may look like.
+/// The texts that a value may be.
 #[derive(Debug, Clone)]
 pub(super) enum Language {
-    /// One symbol of these.
+    /// One symbol of this class.
     One(Class),
-    /// One after the other.
+    /// A concatenation.
     Sequence(Vec<Self>),
-    /// Any of these.
+    /// One of several.
     Choice(Vec<Self>),
-    /// So many of these, at least and at most.
+    /// Symbols of this class, with a minimum and a maximum number.
     Repeat(Class, usize, usize),
 }
 
@@ -87,52 +89,54 @@ impl Language {
         Self::Sequence(Vec::new())
     }
 
-    /// This text.
+    /// Only this text.
     pub(super) fn literal(text: &str) -> Self {
         Self::Sequence(text.bytes().map(|byte| Self::One(Class::byte(byte))).collect())
     }
 }
 
-/// Whose symbol it is: the number of a value; `None` for what stands between them.
+/// The value that a symbol belongs to, by its number; `None` for the fixed text between values.
 pub(super) type Owner = Option<usize>;
 
-/// A place in the text.
+/// A state, as an index into [`Automaton::transitions`].
 type State = usize;
 
+/// A transition to another state over one symbol of the class.
 #[derive(Debug, Clone, Copy)]
-struct Step {
+struct Transition {
     class: Class,
     owner: Owner,
     to: State,
 }
 
-/// The texts that can be signed, with whose each symbol is.
+/// A nondeterministic finite automaton of the texts that can be signed.
 #[derive(Debug)]
 pub(super) struct Automaton {
-    /// The steps out of each state; texts begin at the first.
-    steps: Vec<Vec<Step>>,
+    /// The transitions out of each state. The first state is the start.
+    transitions: Vec<Vec<Transition>>,
     accepting: Vec<bool>,
-    /// Which branch each state belongs to, and the one that grows.
+    /// The branch of each state.
     branches: Vec<usize>,
+    /// The branch of new states.
     branch: usize,
 }
 
 impl Automaton {
     pub(super) fn new() -> Self {
-        Self { steps: vec![Vec::new()], accepting: vec![false], branches: vec![0], branch: 0 }
+        Self { transitions: vec![Vec::new()], accepting: vec![false], branches: vec![0], branch: 0 }
     }
 
-    /// Where texts begin.
+    /// The start state.
     pub(super) fn start(&self) -> Vec<State> {
         vec![0]
     }
 
-    /// Texts that are appended from the start belong to this branch now.
+    /// Sets the branch of the states that are appended next. Each scheme that shares a key is a branch.
     pub(super) fn set_branch(&mut self, branch: usize) {
         self.branch = branch;
     }
 
-    /// Goes on from these states with a text of the language; the states in which it may end.
+    /// Appends a text of the language after these states. Returns the states in which it may end.
     pub(super) fn append(&mut self, from: Vec<State>, language: &Language, owner: Owner) -> Vec<State> {
         match language {
             Language::One(class) => self.step(&from, *class, owner),
@@ -142,7 +146,7 @@ impl Automaton {
         }
     }
 
-    /// Texts may end in these states.
+    /// Makes these states accepting.
     pub(super) fn accept(&mut self, ends: &[State]) {
         for end in ends {
             if let Some(accepting) = self.accepting.get_mut(*end) {
@@ -152,19 +156,19 @@ impl Automaton {
     }
 
     fn step(&mut self, from: &[State], class: Class, owner: Owner) -> Vec<State> {
-        let to = self.steps.len();
-        self.steps.push(Vec::new());
+        let to = self.transitions.len();
+        self.transitions.push(Vec::new());
         self.accepting.push(false);
         self.branches.push(self.branch);
         for state in from {
-            self.link(*state, Step { class, owner, to });
+            self.link(*state, Transition { class, owner, to });
         }
         vec![to]
     }
 
-    fn link(&mut self, state: State, step: Step) {
-        if let Some(steps) = self.steps.get_mut(state) {
-            steps.push(step);
+    fn link(&mut self, state: State, transition: Transition) {
+        if let Some(transitions) = self.transitions.get_mut(state) {
+            transitions.push(transition);
         }
     }
 
@@ -183,33 +187,34 @@ impl Automaton {
         }
         let more = self.step(&ends, class, owner);
         for state in &more {
-            self.link(*state, Step { class, owner, to: *state });
+            self.link(*state, Transition { class, owner, to: *state });
         }
         ends.into_iter().chain(more).collect()
     }
 
-    /// The owners between which the first symbol can be disputed in a text that has two readings, in two branches where
-    /// it is looked for `across` them; `None` when every text has one.
-    pub(super) fn dispute(&self, across: bool) -> Option<(Owner, Owner)> {
-        // Where two runs over the same text stand, and whose the first symbol was that they gave to different owners.
+    /// Searches for a text with two readings. Returns the two owners of the first symbol on which the readings differ;
+    /// `None` when every text has one reading. With `across`, the readings must be in two different branches.
+    pub(super) fn find_ambiguity(&self, across: bool) -> Option<(Owner, Owner)> {
+        // A breadth-first search of the product automaton: pairs of states that two runs over the same text reach, and
+        // the first pair of different owners.
         let mut seen = HashSet::from([(0, 0, false)]);
         let mut queue = VecDeque::from([(0, 0, None)]);
-        while let Some((one, other, dispute)) = queue.pop_front() {
+        while let Some((one, other, owners)) = queue.pop_front() {
             let ends = |state: State| self.accepting.get(state).is_some_and(|accepting| *accepting);
-            if dispute.is_some() && ends(one) && ends(other) {
-                return dispute;
+            if owners.is_some() && ends(one) && ends(other) {
+                return owners;
             }
-            for left in self.steps.get(one).into_iter().flatten() {
-                for right in self.steps.get(other).into_iter().flatten() {
+            for left in self.transitions.get(one).into_iter().flatten() {
+                for right in self.transitions.get(other).into_iter().flatten() {
                     let branch = |state: State| self.branches.get(state);
                     let apart = branch(left.to) != branch(right.to);
                     if left.class.and(right.class).is_empty() || across && !apart {
                         continue;
                     }
                     let differ = left.owner != right.owner;
-                    let dispute = dispute.or_else(|| differ.then_some((left.owner, right.owner)));
-                    if seen.insert((left.to, right.to, dispute.is_some())) {
-                        queue.push_back((left.to, right.to, dispute));
+                    let owners = owners.or_else(|| differ.then_some((left.owner, right.owner)));
+                    if seen.insert((left.to, right.to, owners.is_some())) {
+                        queue.push_back((left.to, right.to, owners));
                     }
                 }
             }
@@ -224,13 +229,13 @@ mod tests {
 
     use super::*;
 
-    /// The dispute over texts that are made of these languages, one after the other.
-    fn dispute(values: &[(Language, Owner)]) -> Option<(Owner, Owner)> {
+    /// The ambiguity of texts that are made of these languages, one after the other.
+    fn ambiguity(values: &[(Language, Owner)]) -> Option<(Owner, Owner)> {
         let mut automaton = Automaton::new();
         let ends =
             values.iter().fold(automaton.start(), |from, (language, owner)| automaton.append(from, language, *owner));
         automaton.accept(&ends);
-        automaton.dispute(false)
+        automaton.find_ambiguity(false)
     }
 
     fn any() -> Language {
@@ -241,26 +246,26 @@ mod tests {
     fn values_are_told_apart_by_what_one_of_them_cannot_contain() {
         let dot = || (Language::literal("."), None);
         let without = |bytes: &str| Language::Repeat(Class::without(bytes.bytes()), 0, usize::MAX);
-        assert!(dispute(&[(any(), Some(0)), dot(), (any(), Some(1))]).is_some());
-        assert_eq!(dispute(&[(without("."), Some(0)), dot(), (any(), Some(1))]), None);
-        assert_eq!(dispute(&[(any(), Some(0)), dot(), (without("."), Some(1))]), None);
-        assert!(dispute(&[(any(), Some(0)), dot(), (without(":"), Some(1))]).is_some());
+        assert!(ambiguity(&[(any(), Some(0)), dot(), (any(), Some(1))]).is_some());
+        assert_eq!(ambiguity(&[(without("."), Some(0)), dot(), (any(), Some(1))]), None);
+        assert_eq!(ambiguity(&[(any(), Some(0)), dot(), (without("."), Some(1))]), None);
+        assert!(ambiguity(&[(any(), Some(0)), dot(), (without(":"), Some(1))]).is_some());
         let between = (Language::literal("ab"), None);
-        assert_eq!(dispute(&[(without("b"), Some(0)), between.clone(), (any(), Some(1))]), None);
-        assert!(dispute(&[(without("c"), Some(0)), between, (any(), Some(1))]).is_some());
+        assert_eq!(ambiguity(&[(without("b"), Some(0)), between.clone(), (any(), Some(1))]), None);
+        assert!(ambiguity(&[(without("c"), Some(0)), between, (any(), Some(1))]).is_some());
     }
 
     #[test]
     fn neighbours_are_told_apart_by_a_length_that_is_counted() {
         let long = |min, max| Language::Repeat(Class::any(), min, max);
         for length in [0, 1, 50, MAX_COUNTED] {
-            assert_eq!(dispute(&[(long(length, length), Some(0)), (any(), Some(1))]), None, "{length}");
-            assert_eq!(dispute(&[(any(), Some(0)), (long(length, length), Some(1))]), None, "{length}");
+            assert_eq!(ambiguity(&[(long(length, length), Some(0)), (any(), Some(1))]), None, "{length}");
+            assert_eq!(ambiguity(&[(any(), Some(0)), (long(length, length), Some(1))]), None, "{length}");
         }
-        assert!(dispute(&[(long(49, 50), Some(0)), (any(), Some(1))]).is_some());
+        assert!(ambiguity(&[(long(49, 50), Some(0)), (any(), Some(1))]).is_some());
         let beyond = MAX_COUNTED + 1;
-        assert!(dispute(&[(long(beyond, beyond), Some(0)), (any(), Some(1))]).is_some(), "it is not counted so far");
-        assert!(dispute(&[(long(0, beyond), Some(0)), (any(), Some(1))]).is_some());
+        assert!(ambiguity(&[(long(beyond, beyond), Some(0)), (any(), Some(1))]).is_some(), "it is not counted so far");
+        assert!(ambiguity(&[(long(0, beyond), Some(0)), (any(), Some(1))]).is_some());
     }
 
     /// A value of few symbols, or a text between two.
@@ -269,7 +274,7 @@ mod tests {
         let value = (letters.clone(), 0..3_usize, 0..3_usize, any_bool(), 0..3_usize).prop_map(
             |(letters, min, more, endless, owner)| {
                 let max = if endless { usize::MAX } else { min + more };
-                (Language::Repeat(Class::of(letters), min, max), Some(owner))
+                (Language::Repeat(Class::bytes(letters), min, max), Some(owner))
             },
         );
         let between = letters.prop_map(|letters| {
@@ -309,7 +314,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_short_text_has_two_readings_where_none_was_found(values in proptest::collection::vec(short(), 1..5)) {
-            let found = dispute(&values).is_some();
+            let found = ambiguity(&values).is_some();
             let texts = (0..=5_u32).flat_map(|length| (0..3_usize.pow(length)).map(move |number| {
                 (0..length).map(|at| b"abc"[number / 3_usize.pow(at) % 3]).collect::<Vec<u8>>()
             }));
@@ -325,8 +330,8 @@ mod tests {
     #[test]
     fn what_is_the_same_in_all_requests_ends_a_value_that_cannot_hold_it() {
         let constant = (Language::One(Class::constant(0)), None);
-        let letters = Language::Repeat(Class::of(b'a'..=b'z'), 0, usize::MAX);
-        assert_eq!(dispute(&[(letters, Some(0)), constant.clone(), (any(), Some(1))]), None);
-        assert!(dispute(&[(any(), Some(0)), constant, (any(), Some(1))]).is_some());
+        let letters = Language::Repeat(Class::bytes(b'a'..=b'z'), 0, usize::MAX);
+        assert_eq!(ambiguity(&[(letters, Some(0)), constant.clone(), (any(), Some(1))]), None);
+        assert!(ambiguity(&[(any(), Some(0)), constant, (any(), Some(1))]).is_some());
     }
 }

@@ -1,5 +1,5 @@
-//! Builds the automaton of a profile's templates: what each value may contain, as far as the profile, its format or the
-//! protocol says.
+//! Builds the automaton of a profile's templates. The profile, its formats and HTTP limit the texts that each value may
+//! be.
 
 use super::automaton::Automaton;
 use super::automaton::Class;
@@ -20,30 +20,30 @@ use crate::profile::Test;
 use crate::profile::Timestamp;
 use crate::profile::TimestampPolicy;
 
-/// Reads templates into an automaton.
-pub(super) struct Reader<'p> {
+/// Builds an automaton of templates.
+pub(super) struct AutomatonBuilder<'p> {
     profile: &'p Profile,
     pub(super) automaton: Automaton,
-    /// The values, by number.
+    /// The values. The index of one is its [`Owner`].
     owners: Vec<Piece>,
-    /// What is the same in all requests, by number.
+    /// The constants of unknown value. The index of one is its symbol.
     constants: Vec<Piece>,
-    /// Values that have another name in one of several schemes, and the name that they have here.
-    renamed: Vec<(Piece, Piece)>,
+    /// Headers of another scheme that mean the same as headers of this one: theirs, and ours.
+    equivalents: Vec<(Piece, Piece)>,
 }
 
-impl<'p> Reader<'p> {
-    pub(super) fn new(profile: &'p Profile, renamed: Vec<(Piece, Piece)>) -> Self {
-        Self { profile, automaton: Automaton::new(), owners: Vec::new(), constants: Vec::new(), renamed }
+impl<'p> AutomatonBuilder<'p> {
+    pub(super) fn new(profile: &'p Profile, equivalents: Vec<(Piece, Piece)>) -> Self {
+        Self { profile, automaton: Automaton::new(), owners: Vec::new(), constants: Vec::new(), equivalents }
     }
 
-    /// What could be read as part of another value in the texts that were read; `across` branches only, or within them.
-    pub(super) fn dispute(&self, across: bool) -> Option<String> {
-        self.automaton.dispute(across).map(|(one, other)| self.explained(one, other))
+    /// Describes an ambiguity of the texts, if there is one. With `across`, only between texts of different schemes.
+    pub(super) fn find_ambiguity(&self, across: bool) -> Option<String> {
+        self.automaton.find_ambiguity(across).map(|(one, other)| self.describe(one, other))
     }
 
-    /// Who may have a symbol, in words.
-    fn explained(&self, one: Owner, other: Owner) -> String {
+    /// Describes an ambiguity for people.
+    fn describe(&self, one: Owner, other: Owner) -> String {
         let name = |owner: Owner| owner.and_then(|owner| self.owners.get(owner)).map(ToString::to_string);
         match (name(one), name(other)) {
             (Some(one), Some(other)) => format!("nothing tells what belongs to {one} from what belongs to {other}"),
@@ -52,7 +52,7 @@ impl<'p> Reader<'p> {
         }
     }
 
-    /// Goes on from these states with a part of a template, in which these conditions hold; the states after it.
+    /// Appends a part of a template after the states `from`, under these conditions. Returns the states after it.
     pub(super) fn part(
         &mut self,
         from: Vec<usize>,
@@ -64,6 +64,7 @@ impl<'p> Reader<'p> {
         if part.is_optional() { from.into_iter().chain(ends).collect() } else { ends }
     }
 
+    /// Appends pieces after the states `from`, under these conditions. Returns the states after them.
     pub(super) fn pieces(
         &mut self,
         from: Vec<usize>,
@@ -73,14 +74,14 @@ impl<'p> Reader<'p> {
     ) -> Vec<usize> {
         let mut ends = from;
         for (at, piece) in pieces.iter().enumerate() {
-            let beside = |at: Option<usize>| at.and_then(|at| pieces.get(at)).is_some_and(|piece| !is_fixed(piece));
-            // Between two values, an unknown text may look like a part of either.
-            if is_constant(piece) && beside(at.checked_sub(1)) && beside(at.checked_add(1)) {
+            let is_value = |at: Option<usize>| at.and_then(|at| pieces.get(at)).is_some_and(|piece| !is_fixed(piece));
+            // A constant of unknown value does not delimit two values: it may look like a part of either.
+            if is_constant(piece) && is_value(at.checked_sub(1)) && is_value(at.checked_add(1)) {
                 continue;
             }
             let language = self.language(piece, signature, conditions);
-            let known = self.renamed.iter().find(|(other, _)| other == piece).map_or(piece, |(_, known)| known);
-            let owner = (!is_fixed(piece)).then(|| number(&mut self.owners, known));
+            let value = self.equivalents.iter().find(|(theirs, _)| theirs == piece).map_or(piece, |(_, ours)| ours);
+            let owner = (!is_fixed(piece)).then(|| index_of(&mut self.owners, value));
             ends = self.automaton.append(ends, &language, owner);
         }
         ends
@@ -104,7 +105,7 @@ impl<'p> Reader<'p> {
             }
             Piece::Location(location) => {
                 let value = self.value(location, conditions);
-                let may_be_absent = !about(location, conditions).any(|condition| condition.needs_a_value());
+                let may_be_absent = !about(location, conditions).any(|condition| condition.requires_presence());
                 if may_be_absent { Language::Choice(vec![Language::nothing(), value]) } else { value }
             }
             Piece::Optional(location) => self.value(location, conditions),
@@ -116,10 +117,10 @@ impl<'p> Reader<'p> {
     }
 
     fn constant(&mut self, piece: &Piece) -> Language {
-        Language::One(Class::constant(number(&mut self.constants, piece)))
+        Language::One(Class::constant(index_of(&mut self.constants, piece)))
     }
 
-    /// What may stand at a place where something stands.
+    /// The texts that a value may be when it is present.
     fn value(&mut self, location: &Location, conditions: &[&Condition]) -> Language {
         let (mut class, mut min, mut max) = (text(location), 0, usize::MAX);
         for condition in about(location, conditions) {
@@ -138,11 +139,11 @@ impl<'p> Reader<'p> {
         Language::Repeat(class, min, max)
     }
 
-    /// A signed time, which is refused when it is not written in the profile's format.
+    /// The texts of the timestamp. If it is checked, they have the profile's format.
     fn timestamp(&self, conditions: &[&Condition]) -> Language {
-        let read =
+        let is_checked =
             |timestamp: &&Timestamp| timestamp.policy == TimestampPolicy::Enforce || self.profile.signs_timestamp();
-        let Some(timestamp) = self.profile.timestamp.as_ref().filter(read) else { return any() };
+        let Some(timestamp) = self.profile.timestamp.as_ref().filter(is_checked) else { return any() };
         let digits = |min, max| Language::Repeat(digits(), min, max);
         match timestamp.format {
             Format::Unix | Format::UnixMs => {
@@ -162,35 +163,36 @@ impl<'p> Reader<'p> {
             Format::Rfc3339Lenient => rfc3339(1),
             Format::HttpDate => {
                 let letters = (b'A'..=b'Z').chain(b'a'..=b'z').chain(*b" ,:").chain(b'0'..=b'9');
-                Language::Repeat(Class::of(letters), 29, 29)
+                Language::Repeat(Class::bytes(letters), 29, 29)
             }
         }
     }
 }
 
-/// The number of a piece among these, where it stands now.
-fn number(known: &mut Vec<Piece>, piece: &Piece) -> usize {
-    known.iter().position(|known| known == piece).unwrap_or_else(|| {
-        known.push(piece.clone());
-        known.len() - 1
+/// The index of a piece in the list, to which it is added if it is new.
+fn index_of(list: &mut Vec<Piece>, piece: &Piece) -> usize {
+    list.iter().position(|known| known == piece).unwrap_or_else(|| {
+        list.push(piece.clone());
+        list.len() - 1
     })
 }
 
-/// Whether it is the same in all requests of a source.
+/// Whether it is the same in all requests of a source, but its text is not known here.
 fn is_constant(piece: &Piece) -> bool {
     matches!(piece, Piece::Method | Piece::Url | Piece::UrlWithPort | Piece::Param(_))
 }
 
+/// Whether it is the same in all requests of a source.
 fn is_fixed(piece: &Piece) -> bool {
     is_constant(piece) || matches!(piece, Piece::Literal(_))
 }
 
-/// The conditions that have to hold of this place.
+/// The conditions on this location.
 fn about<'c>(location: &'c Location, conditions: &'c [&'c Condition]) -> impl Iterator<Item = &'c Condition> {
     conditions.iter().copied().filter(move |condition| condition.location == *location)
 }
 
-/// The characters that are one byte wherever they stand.
+/// The characters that UTF-8 encodes as one byte.
 fn ascii(characters: &str) -> impl Iterator<Item = u8> {
     characters.bytes().filter(u8::is_ascii)
 }
@@ -200,10 +202,10 @@ fn any() -> Language {
 }
 
 fn digits() -> Class {
-    Class::of(b'0'..=b'9')
+    Class::bytes(b'0'..=b'9')
 }
 
-/// What texts at this place are made of: values of headers are visible ASCII, blanks and tabs.
+/// The symbols of texts at this location. Values of headers are visible ASCII, blanks and tabs.
 fn text(location: &Location) -> Class {
     let class = match location.carrier {
         Carrier::Header(_) | Carrier::Numbered(_) => {
@@ -215,18 +217,18 @@ fn text(location: &Location) -> Class {
     class.and(Class::without(separator))
 }
 
-/// A JSON object or array (RFC 8259) with white space around it, and perhaps a byte order mark.
+/// A superset of JSON objects and arrays (RFC 8259), with white space around, and an optional byte order mark.
 fn json() -> Language {
-    let blank = || Language::Repeat(Class::of(*b" \t\r\n"), 0, usize::MAX);
-    let one = |of: &[u8]| Language::One(Class::of(of.iter().copied()));
+    let blank = || Language::Repeat(Class::bytes(*b" \t\r\n"), 0, usize::MAX);
+    let one = |of: &[u8]| Language::One(Class::bytes(of.iter().copied()));
     let mark = Language::Choice(vec![Language::nothing(), Language::literal("\u{feff}")]);
     Language::Sequence(vec![mark, blank(), one(b"{["), any(), one(b"}]"), blank()])
 }
 
-/// RFC 3339 section 5.6, with at least so many digits in a month and a day.
+/// RFC 3339 section 5.6, with at least `shortest` digits in a month and a day.
 fn rfc3339(shortest: usize) -> Language {
     let digits = |min, max| Language::Repeat(digits(), min, max);
-    let mark = |mark: &str| Language::One(Class::of(mark.bytes()));
+    let mark = |mark: &str| Language::One(Class::bytes(mark.bytes()));
     let fraction = Language::Sequence(vec![mark("."), digits(1, 9)]);
     let offset = Language::Sequence(vec![mark("+-"), digits(2, 2), mark(":"), digits(2, 2)]);
     Language::Sequence(vec![
@@ -253,5 +255,5 @@ fn digest(hash: Hash, encoding: Encoding) -> Language {
         Encoding::Hex => bytes * 2,
         Encoding::Base64 | Encoding::Base64url => bytes.div_ceil(3) * 4,
     };
-    Language::Repeat(Class::of(alphabet), length, length)
+    Language::Repeat(Class::bytes(alphabet), length, length)
 }

@@ -1,14 +1,14 @@
-//! Proves that a signed text can be read in one way only.
+//! Proves that a signed text is unambiguous: that it can be split into its values in one way only.
 //!
-//! A signature covers a text, not the values that it was made of. Where a value may contain its own delimiter, or
-//! stands directly beside another one, whoever has a signed text can split it differently and present other values
-//! under the same signature. Each template becomes an automaton over the texts that it gives; what a profile requires
-//! of a value narrows what that may contain. A profile whose texts have two readings is refused, unless it says so.
+//! A signature covers a text, not the values that the text is composed of. If a value may contain its delimiter, or two
+//! values are adjacent, an attacker who has a signed text can split it differently, and present other values under the
+//! same signature. Each template becomes an automaton of the texts that it may give. The conditions of a profile limit
+//! the texts of a value. A profile with an ambiguous text is refused, unless its key `ambiguous` gives a reason.
 
 mod automaton;
-mod reader;
+mod builder;
 
-use reader::Reader;
+use builder::AutomatonBuilder;
 
 use super::Carrier;
 use super::Combination;
@@ -26,11 +26,11 @@ use super::Signature;
 use super::SignatureAlgorithm;
 use super::Template;
 
-/// What whoever knows better has to write.
-const SAY: &str = "write ambiguous = \"why that does no harm\" under the scheme";
+/// How to allow an ambiguous text, for messages.
+const HOW_TO_ALLOW: &str = "write ambiguous = \"why that does no harm\" under the scheme";
 
-/// Proves it for each scheme and for schemes that share a key, and notes what was proven.
-pub(super) fn prove(profile: &mut Profile) -> Result<(), Finding> {
+/// Checks each scheme, and each pair of schemes that may share a key. Sets `unambiguous` of each signature.
+pub(super) fn check_unambiguous(profile: &mut Profile) -> Result<(), Finding> {
     let mut proven = Vec::with_capacity(profile.auth.members.len());
     for (at, member) in profile.auth.members.iter().enumerate() {
         let Scheme::Signature(signature) = &member.scheme else {
@@ -38,10 +38,10 @@ pub(super) fn prove(profile: &mut Profile) -> Result<(), Finding> {
             continue;
         };
         let config_path = ConfigPath::member(at, member.scheme.table());
-        let dispute = dispute(profile, &[member], Vec::new()).or_else(|| shared(profile, at));
-        proven.push(dispute.is_none());
+        let ambiguity = find_ambiguity(profile, &[member], Vec::new()).or_else(|| ambiguity_with_others(profile, at));
+        proven.push(ambiguity.is_none());
         let weakness = signature.signed.iter().flat_map(Template::walk).find_map(weakness);
-        match (signature.ambiguous.as_deref().map(str::trim), weakness, dispute) {
+        match (signature.ambiguous.as_deref().map(str::trim), weakness, ambiguity) {
             (Some(""), ..) => {
                 let message =
                     "says nothing; write why it does no harm that what is signed can be read in more than one way";
@@ -54,14 +54,14 @@ pub(super) fn prove(profile: &mut Profile) -> Result<(), Finding> {
             (None, Some(reason), _) => {
                 return Err(Finding::new(
                     config_path.key("signed"),
-                    format!("can be read in more than one way: {reason}; {SAY}"),
+                    format!("can be read in more than one way: {reason}; {HOW_TO_ALLOW}"),
                 ));
             }
             (None, None, Some(reason)) => {
                 let message = format!(
                     "can be read in more than one way: {reason}. All values but one must be unable to contain what ends \
                      them: write [[require]] with without = \"…\", or with equal min_length and max_length, or limits.json \
-                     = true where every body is JSON; otherwise {SAY}"
+                     = true where every body is JSON; otherwise {HOW_TO_ALLOW}"
                 );
                 return Err(Finding::new(config_path.key("signed"), message));
             }
@@ -70,14 +70,14 @@ pub(super) fn prove(profile: &mut Profile) -> Result<(), Finding> {
     }
     for (member, proven) in profile.auth.members.iter_mut().zip(proven) {
         if let Scheme::Signature(signature) = &mut member.scheme {
-            signature.one_reading = proven;
+            signature.unambiguous = proven;
         }
     }
     Ok(())
 }
 
-/// Why a text of this member may be one of another member with the same kind of key, if it may.
-fn shared(profile: &Profile, at: usize) -> Option<String> {
+/// Why a signed text of this member may also be one of another member with the same kind of key, if it may.
+fn ambiguity_with_others(profile: &Profile, at: usize) -> Option<String> {
     if profile.auth.combination != Combination::First {
         return None;
     }
@@ -89,8 +89,9 @@ fn shared(profile: &Profile, at: usize) -> Option<String> {
         if !same_key(&own.algorithm, &theirs.algorithm) {
             return None;
         }
-        let dispute = dispute(profile, &[member, other], renamed(profile, &own.signed, &theirs.signed))?;
-        Some(format!("the same text may be signed for another scheme of the profile, where {dispute}"))
+        let equivalents = equivalent_headers(profile, &own.signed, &theirs.signed);
+        let ambiguity = find_ambiguity(profile, &[member, other], equivalents)?;
+        Some(format!("the same text may be signed for another scheme of the profile, where {ambiguity}"))
     })
 }
 
@@ -98,7 +99,7 @@ fn signature(member: &Member) -> Option<&Signature> {
     if let Scheme::Signature(signature) = &member.scheme { Some(signature) } else { None }
 }
 
-/// Whether one key may be good for both.
+/// Whether one key may be used with both algorithms.
 fn same_key(one: &SignatureAlgorithm, other: &SignatureAlgorithm) -> bool {
     match (one, other) {
         (SignatureAlgorithm::Hmac(one), SignatureAlgorithm::Hmac(other))
@@ -110,10 +111,10 @@ fn same_key(one: &SignatureAlgorithm, other: &SignatureAlgorithm) -> bool {
     }
 }
 
-/// Headers that mean the same in two schemes which differ in the names of headers alone: those of the other scheme,
-/// with ours. Only names that stand in one of the two can, and only those of which the event is told by both or by
-/// neither.
-fn renamed(profile: &Profile, own: &[Template], theirs: &[Template]) -> Vec<(Piece, Piece)> {
+/// Headers that mean the same in two schemes whose templates differ only in the names of headers: pairs of theirs and
+/// ours. Empty when the templates differ in something else, when a name is in both schemes, or when only one header of a
+/// pair is read for the event's id, type or nonce.
+fn equivalent_headers(profile: &Profile, own: &[Template], theirs: &[Template]) -> Vec<(Piece, Piece)> {
     let pieces = |templates: &[Template]| templates.iter().flat_map(Template::pieces).cloned().collect::<Vec<_>>();
     let (own, theirs) = (pieces(own), pieces(theirs));
     let header =
@@ -135,7 +136,7 @@ fn renamed(profile: &Profile, own: &[Template], theirs: &[Template]) -> Vec<(Pie
     if own.len() == theirs.len() && pairs.iter().all(apart) { pairs } else { Vec::new() }
 }
 
-/// Why another text with the same signature is easily made, whatever stands around this piece.
+/// Why it is easy to find another text with the same signature, independent of the other pieces.
 fn weakness(piece: &Piece) -> Option<String> {
     if matches!(piece, Piece::Call(Function::Crc32, _)) {
         Some(format!("another text with the same {piece} is easily made"))
@@ -146,45 +147,45 @@ fn weakness(piece: &Piece) -> Option<String> {
     }
 }
 
-/// What could be read as part of another value in what a member signs, or in what two of them do: one text, read by
-/// each. The first of each pair in `renamed` is the same value as the second.
-fn dispute(profile: &Profile, members: &[&Member], renamed: Vec<(Piece, Piece)>) -> Option<String> {
-    let mut reader = Reader::new(profile, renamed);
+/// Describes an ambiguity, if there is one: with one member between two readings of its signed text, with two members
+/// between a reading of each. The headers of each pair in `equivalents` count as the same value.
+fn find_ambiguity(profile: &Profile, members: &[&Member], equivalents: Vec<(Piece, Piece)>) -> Option<String> {
+    let mut builder = AutomatonBuilder::new(profile, equivalents);
     for (branch, member) in members.iter().enumerate() {
         let Some(signature) = signature(member) else { continue };
-        reader.automaton.set_branch(branch);
+        builder.automaton.set_branch(branch);
         let conditions: Vec<_> = profile.require.iter().chain(&member.when).chain(&member.check).collect();
         for template in &signature.signed {
-            let mut ends = reader.automaton.start();
+            let mut ends = builder.automaton.start();
             for part in template.parts() {
-                ends = reader.part(ends, part, signature, &conditions);
+                ends = builder.part(ends, part, signature, &conditions);
             }
-            reader.automaton.accept(&ends);
+            builder.automaton.accept(&ends);
             if members.len() > 1 {
                 continue;
             }
             for piece in template.walk() {
                 let Piece::Call(_, arguments) = piece else { continue };
-                if let Some(inside) = arguments_dispute(profile, arguments, signature, &conditions) {
+                if let Some(inside) = find_ambiguity_in_arguments(profile, arguments, signature, &conditions) {
                     return Some(format!("inside {piece}, {inside}"));
                 }
             }
         }
     }
-    reader.dispute(members.len() > 1)
+    builder.find_ambiguity(members.len() > 1)
 }
 
-/// The same for what a function is computed of.
-fn arguments_dispute(
+/// The same for the arguments of a function.
+fn find_ambiguity_in_arguments(
     profile: &Profile,
     arguments: &[Piece],
     signature: &Signature,
     conditions: &[&Condition],
 ) -> Option<String> {
-    let mut reader = Reader::new(profile, Vec::new());
-    let ends = reader.pieces(reader.automaton.start(), arguments, signature, conditions);
-    reader.automaton.accept(&ends);
-    reader.dispute(false)
+    let mut builder = AutomatonBuilder::new(profile, Vec::new());
+    let ends = builder.pieces(builder.automaton.start(), arguments, signature, conditions);
+    builder.automaton.accept(&ends);
+    builder.find_ambiguity(false)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! `[auth.jwt]`: which JWTs (RFC 7519) prove a request, and where they stand.
+//! `[auth.jwt]`: which JWTs (RFC 7519) prove a request, and their location in it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,33 +11,33 @@ use crate::profile::deserialize;
 use crate::profile::duration;
 use crate::profile::location::PrefixedLocation;
 
-/// `[auth.jwt]`. `exp` must be there and hold, unless `max_age` is said; `nbf` must hold where it is there.
+/// `[auth.jwt]`. A token must have `exp`, unless `max_age` is set. `exp` and `nbf` are checked whenever present.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "the table [auth.jwt]")]
 pub struct Jwt {
     /// The one algorithm that is accepted, whatever the token says.
     pub algorithm: Algorithm,
-    /// Where the token is; the bearer token of `Authorization` (RFC 6750) unless said otherwise.
+    /// The location of the token. Default: the bearer token of `Authorization` (RFC 6750).
     pub from: Option<PrefixedLocation>,
-    /// How the secrets' text becomes the key, for the algorithms that start with HS.
+    /// How the text of a secret becomes the key, for a configured key.
     #[serde(default)]
     pub key: KeyForm,
-    /// The issuers of which one must be named; the parameter of this name unless said otherwise.
+    /// The accepted issuers. Default: the parameter `issuer`.
     #[serde(default, deserialize_with = "deserialize::strings")]
     pub issuer: Vec<String>,
-    /// The audiences of which one must be named; the parameter of this name unless said otherwise.
+    /// The accepted audiences. Default: the parameter `audience`.
     #[serde(default, deserialize_with = "deserialize::strings")]
     pub audience: Vec<String>,
-    /// Allowed difference between the issuer's clock and ours; 10 s unless said otherwise.
+    /// The allowed difference between the issuer's clock and the gateway's. Default: 10 s.
     #[serde(default = "default_leeway", deserialize_with = "duration::required")]
     pub leeway: Duration,
-    /// How long after `iat` the token is good.
+    /// How long after `iat` the token is accepted.
     #[serde(default, deserialize_with = "duration::optional")]
     pub max_age: Option<Duration>,
-    /// Claims and the value each must have; `{name}` in a text stands for a parameter.
+    /// Claims with the value that each must have; `{name}` in a text is replaced by a parameter.
     #[serde(default)]
     pub claims: BTreeMap<String, toml::Value>,
-    /// The claim that binds the body.
+    /// The claim with the digest of the body.
     pub body: Option<BodyClaim>,
 }
 
@@ -49,13 +49,13 @@ fn default_leeway() -> Duration {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a table such as { claim = \"body_sha256\", encoding = \"hex\" }")]
 pub struct BodyClaim {
-    /// Its name.
+    /// The name of the claim.
     pub claim: String,
     /// How the digest is written.
     pub encoding: Encoding,
 }
 
-/// Signature algorithms of tokens (RFC 7518 section 3.1, RFC 8037).
+/// Signature algorithms of JWTs (RFC 7518 section 3.1, RFC 8037).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 #[expect(missing_docs, reason = "the names are the registered ones")]
 pub enum Algorithm {
@@ -104,7 +104,7 @@ impl Algorithm {
         }
     }
 
-    /// Whether both sides share the key.
+    /// Whether the key is a shared secret.
     pub fn is_symmetric(self) -> bool {
         matches!(self, Self::Hs256 | Self::Hs384 | Self::Hs512)
     }

@@ -1,4 +1,4 @@
-//! How the text of a secret becomes key bytes: its prefix, its encoding, and a digest of it.
+//! How the text of a secret becomes key bytes: the prefix that is dropped, the encoding, and a digest.
 
 use serde::Deserialize;
 use serde::de::Deserializer;
@@ -12,18 +12,18 @@ use crate::profile::hash::Hash;
 pub struct KeyForm {
     /// What the secret is and where to find it, for the operator.
     pub about: Option<String>,
-    /// The encoding; what is usual for the scheme unless said otherwise.
+    /// The encoding. The default depends on the scheme.
     pub encoding: Option<KeyEncoding>,
-    /// The first of these that is there is dropped from the front, before decoding (`whsec_` at Standard Webhooks).
+    /// The first of these prefixes that the secret has is dropped before decoding (Standard Webhooks: `whsec_`).
     #[serde(default, deserialize_with = "prefixes")]
     pub prefix: Vec<String>,
-    /// Secrets without a prefix are not for this scheme, and those with one for no other.
+    /// This scheme uses only secrets with one of the prefixes, and no other scheme uses those.
     #[serde(default)]
     pub only_prefixed: bool,
-    /// The whole text is tried as the key, too (Polar, which decodes newer secrets only).
+    /// The whole text is also tried as the key (Polar, which decodes only newer secrets).
     #[serde(default)]
     pub or_text: bool,
-    /// The key is this digest of what was decoded (Braintree).
+    /// The key is this digest of the decoded secret (Braintree).
     pub derive: Option<Hash>,
 }
 
@@ -33,7 +33,7 @@ impl KeyForm {
         self.prefix.iter().find_map(|prefix| text.strip_prefix(prefix.as_bytes()))
     }
 
-    /// How the whole text becomes a key, where it is tried, too.
+    /// The form of a key that is the whole text, where that is tried too.
     pub fn as_text(&self) -> Option<Self> {
         self.or_text.then(|| Self { derive: self.derive, ..Self::default() })
     }
@@ -46,11 +46,11 @@ fn prefixes<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<String>, D::Error
     })
 }
 
-/// What the text of a secret is.
+/// The encoding of a key in the text of a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyEncoding {
-    /// The key itself, whatever it looks like.
+    /// The bytes of the text are the key.
     Text,
     /// RFC 4648 section 4, with or without padding.
     Base64,

@@ -21,34 +21,34 @@ pub use jwt::Jwt;
 pub use key::KeyEncoding;
 pub use key::KeyForm;
 
-/// One scheme, or several and how they combine.
+/// One or more schemes, and which of them must verify.
 #[derive(Debug, Clone)]
 pub struct Auth {
-    /// Which of the members have to hold.
+    /// Which of the members must verify.
     pub combination: Combination,
-    /// At least one.
+    /// The schemes, at least one.
     pub members: Vec<Member>,
 }
 
-/// Which members of a combination have to hold.
+/// Which members of a combination must verify.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Combination {
     /// All of them.
     All,
-    /// The first that applies, and no other: what it refuses no later one accepts.
+    /// The first member that applies. If that refuses the request, no later one is tried.
     First,
 }
 
 /// A scheme in a combination.
 #[derive(Debug, Clone)]
 pub struct Member {
-    /// When it applies; when something stands where its proof should be, unless said otherwise.
+    /// The conditions under which it applies. Default: its proof is present.
     pub when: Vec<Condition>,
-    /// What has to hold besides the proof.
+    /// Conditions that must hold in addition to the proof.
     pub check: Vec<Condition>,
-    /// Whether it counts only where the source has a secret for it.
+    /// Whether it is skipped where the source has no secret for it.
     pub optional: bool,
-    /// The scheme itself.
+    /// The scheme.
     pub scheme: Scheme,
 }
 
@@ -57,7 +57,7 @@ pub struct Member {
 pub enum Scheme {
     /// A signature over bytes of the request.
     Signature(Box<Signature>),
-    /// A secret that is sent along.
+    /// A secret that is sent with the request.
     Token(Token),
     /// User and password (RFC 7617).
     Basic(Basic),
@@ -68,21 +68,21 @@ pub enum Scheme {
 /// A signature over bytes of the request.
 #[derive(Debug, Clone)]
 pub struct Signature {
-    /// What verifies it.
+    /// The algorithm.
     pub algorithm: SignatureAlgorithm,
-    /// How the secret's text becomes the key.
+    /// How the text of the secret becomes the key.
     pub key: KeyForm,
-    /// Where the signature is and how it is written.
+    /// The location and encoding of the signature.
     pub location: SignatureLocation,
-    /// The bytes that are signed: any of these.
+    /// The signed text: one of these alternatives.
     pub signed: Vec<Template>,
-    /// Why it does no harm that signed bytes can be read in more than one way, where they can.
+    /// The author's reason why an ambiguous signed text does no harm; absent where it is not ambiguous.
     pub ambiguous: Option<String>,
-    /// Whether it was proven that signed bytes give each value in one way only.
-    pub one_reading: bool,
+    /// Whether the signed text was proven to be unambiguous. Set by [`super::ambiguity`].
+    pub unambiguous: bool,
 }
 
-/// What verifies a signature.
+/// The algorithm of a signature.
 #[derive(Debug, Clone)]
 pub enum SignatureAlgorithm {
     /// A keyed hash (RFC 2104).
@@ -93,7 +93,7 @@ pub enum SignatureAlgorithm {
     Ecdsa(EcdsaFormat),
     /// RSASSA-PKCS1-v1_5 (RFC 8017 section 8.2) with a configured key.
     Rsa(Hash),
-    /// The same with the key of a certificate that the request names.
+    /// The same with the key of a certificate, whose address is in the request.
     Certificate(Hash, Certificate),
 }
 
@@ -104,21 +104,21 @@ pub enum EcdsaFormat {
     /// As an ASN.1 sequence (RFC 3279 section 2.2.3).
     #[default]
     Der,
-    /// Both numbers one after the other (IEEE P1363).
+    /// The concatenation of both numbers (IEEE P1363).
     Raw,
 }
 
-/// A certificate that is fetched from an address in the request, if it lies on one of a few hosts.
+/// A certificate that is fetched from an address in the request, if the host is allowed.
 #[derive(Debug, Clone)]
 pub struct Certificate {
-    /// Where the address is.
+    /// The location of the address.
     pub from: Location,
-    /// The hosts that may be asked, separated by spaces; `<region>` is a region of AWS, `{name}` a parameter of the
-    /// source.
+    /// The allowed hosts, separated by spaces; `<region>` matches a region of AWS, `{name}` is replaced by a parameter of
+    /// the source.
     pub hosts: String,
-    /// What the path has to look like; `*` is one or more letters, digits, `-` and `_`.
+    /// The pattern of the path; `*` matches one or more letters, digits, `-` and `_`. Any path when absent.
     pub path: Option<String>,
-    /// What the certificate's common name has to look like: one of these patterns, as of the path, if there are any.
+    /// The patterns, like that of the path, of which one must match the certificate's common name. Any when empty.
     pub subject: Vec<String>,
 }
 
@@ -126,9 +126,9 @@ pub struct Certificate {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "the table [auth.token]")]
 pub struct Token {
-    /// Where the secret stands.
+    /// The location of the secret.
     pub from: PrefixedLocation,
-    /// What the secret is.
+    /// What the secret is, for the operator.
     #[serde(default)]
     pub key: KeyForm,
 }
@@ -137,13 +137,13 @@ pub struct Token {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "the table [auth.basic]")]
 pub struct Basic {
-    /// What the secret is: `user:password`.
+    /// What the secret is, for the operator. It has the form `user:password`.
     #[serde(default)]
     pub key: KeyForm,
 }
 
 impl Scheme {
-    /// The scheme in one word or two.
+    /// A short name of the scheme for people.
     pub fn title(&self) -> String {
         match self {
             Self::Signature(signature) => match &signature.algorithm {
@@ -174,7 +174,7 @@ impl Scheme {
         }
     }
 
-    /// What its secrets are; `None` when it takes none. `fetched` when the profile names a JWK set.
+    /// The form of its secrets; `None` when it takes none. `fetched`: whether the keys of tokens come from a JWK set.
     pub fn key(&self, fetched: bool) -> Option<&KeyForm> {
         match self {
             Self::Signature(signature) => match signature.algorithm {
@@ -190,7 +190,7 @@ impl Scheme {
         }
     }
 
-    /// Where its proof stands; `None` for the header `Authorization`, where it is usual.
+    /// The configured location of its proof; `None` for the default, the header `Authorization`.
     pub fn location(&self) -> Option<&Location> {
         match self {
             Self::Signature(signature) => Some(&signature.location.location),
@@ -200,12 +200,12 @@ impl Scheme {
         }
     }
 
-    /// Where its proof stands, usual or not.
+    /// The location of its proof.
     pub fn proof(&self) -> Location {
         self.location().cloned().unwrap_or_else(|| Location::header(header::AUTHORIZATION))
     }
 
-    /// What a signature may have been made over; nothing for other schemes.
+    /// The alternatives of the text that a signature covers; empty for other schemes.
     pub fn signed(&self) -> &[Template] {
         if let Self::Signature(signature) = self { &signature.signed } else { &[] }
     }
@@ -216,7 +216,7 @@ impl Scheme {
         pieces.any(|piece| matches!(piece, Piece::Body | Piece::SortedForm))
     }
 
-    /// Whether what stands in `secrets` is public.
+    /// Whether its keys in `secrets` are public.
     pub fn is_asymmetric(&self) -> bool {
         match self {
             Self::Signature(signature) => !matches!(signature.algorithm, SignatureAlgorithm::Hmac(_)),
@@ -227,7 +227,7 @@ impl Scheme {
 }
 
 impl Auth {
-    /// The scheme in a word or two; several with what joins them.
+    /// A short name of the schemes for people, joined by "and" or "or".
     pub fn scheme(&self) -> String {
         let mut titles: Vec<_> = self.members.iter().map(|member| member.scheme.title()).collect();
         titles.dedup();

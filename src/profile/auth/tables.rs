@@ -1,4 +1,4 @@
-//! The TOML tables of `[auth]`, one scheme or a list of several, and their conversion.
+//! The TOML tables of `[auth]`, with one scheme or a list of schemes, and their conversion to [`Auth`].
 
 use serde::Deserialize;
 use serde::de::Deserializer;
@@ -17,10 +17,10 @@ use super::SignatureAlgorithm;
 use super::Token;
 use crate::profile::condition::Condition;
 use crate::profile::deserialize;
-use crate::profile::deserialize::written_as;
+use crate::profile::deserialize::deserialize_as;
 use crate::profile::hash::Hash;
 use crate::profile::location::SignatureLocation;
-use crate::profile::location::place_table;
+use crate::profile::location::location_table;
 use crate::profile::template::Template;
 
 #[derive(Deserialize)]
@@ -55,7 +55,7 @@ struct MemberTable {
     optional: bool,
 }
 
-/// What all signatures say.
+/// Declares the type of a TOML table with the keys of all signatures and the given other keys.
 macro_rules! signature_table {
     ($name:ident, $expecting:literal, { $($(#[$attribute:meta])* $field:ident: $type:ty,)* }) => {
         #[derive(Deserialize)]
@@ -75,7 +75,7 @@ macro_rules! signature_table {
             fn scheme(self, algorithm: SignatureAlgorithm) -> Scheme {
                 let signed = std::iter::once(self.signed).chain(self.or_signed).collect();
                 let (key, location, ambiguous) = (self.key, self.signature, self.ambiguous);
-                Scheme::Signature(Box::new(Signature { algorithm, key, location, signed, ambiguous, one_reading: false }))
+                Scheme::Signature(Box::new(Signature { algorithm, key, location, signed, ambiguous, unambiguous: false }))
             }
         }
     };
@@ -105,10 +105,11 @@ impl RsaTable {
     }
 }
 
-/// What a table says, of which there may be one.
+/// The tables of schemes, for messages.
 const KINDS: &str = "hmac, ed25519, ecdsa, rsa, token, basic or jwt";
 
-macro_rules! one_scheme {
+/// The schemes in an [`AuthTable`] or a [`MemberTable`].
+macro_rules! schemes_in {
     ($table:expr) => {{
         let table = $table;
         let mut schemes = Vec::new();
@@ -132,8 +133,8 @@ macro_rules! one_scheme {
     }};
 }
 
-written_as!(Auth, AuthTable, "the table [auth.hmac], or another of its kind");
-written_as!(Member, MemberTable, "a table with a scheme, such as [auth.first.hmac]");
+deserialize_as!(Auth, AuthTable, "the table [auth.hmac], or another of its kind");
+deserialize_as!(Member, MemberTable, "a table with a scheme, such as [auth.first.hmac]");
 
 impl TryFrom<AuthTable> for Auth {
     type Error = String;
@@ -145,7 +146,7 @@ impl TryFrom<AuthTable> for Auth {
             (None, None) => None,
             (Some(_), Some(_)) => return Err("has both first and all; a profile has one of them".to_owned()),
         };
-        let mut schemes = one_scheme!(table);
+        let mut schemes = schemes_in!(table);
         match (combined, schemes.len()) {
             (Some((_, members)), 0) if members.is_empty() => {
                 Err(format!("has a list without schemes; each member is one of {KINDS}"))
@@ -175,7 +176,7 @@ impl TryFrom<MemberTable> for Member {
     fn try_from(mut table: MemberTable) -> Result<Self, String> {
         let (when, check) = (std::mem::take(&mut table.when), std::mem::take(&mut table.check));
         let optional = table.optional;
-        let mut schemes = one_scheme!(table);
+        let mut schemes = schemes_in!(table);
         match (schemes.pop(), schemes.is_empty()) {
             (Some(scheme), true) => Ok(Self { when, check, optional, scheme }),
             (Some(_), false) => Err(format!("has several schemes; each member is one of {KINDS}")),
@@ -184,14 +185,14 @@ impl TryFrom<MemberTable> for Member {
     }
 }
 
-place_table!(CertificateTable {
+location_table!(CertificateTable {
     hosts: Option<String>,
     path: Option<String>,
     #[serde(default, deserialize_with = "subjects")]
     subject: Vec<String>,
 });
 
-written_as!(
+deserialize_as!(
     Certificate,
     CertificateTable,
     "a place with hosts, such as { header = \"X-Cert-Url\", hosts = \"certificates.example.com\" }"

@@ -1,4 +1,4 @@
-//! Answers with which events are lost: an endpoint that is disabled, and events that are not sent again.
+//! Warnings about answers that lose events: providers disable the endpoint, or do not retry.
 
 use crate::profile::ConfigPath;
 use crate::profile::Finding;

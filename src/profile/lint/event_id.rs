@@ -1,4 +1,4 @@
-//! Event ids that are none, that are not signed, or that a request brings again.
+//! Warnings about event ids: values that identify no event, are not signed, or do not stop a replay.
 
 use http::HeaderName;
 
@@ -14,7 +14,7 @@ use crate::profile::Scheme;
 use crate::profile::Test;
 use crate::profile::TimestampPolicy;
 
-/// Headers that are taken for an event's id and are none, and what they are.
+/// Headers that are often mistaken for an event's id, and what they identify.
 pub(super) const NO_EVENT_IDS: &[(&str, &str)] = &[
     ("x-webhook-id", "at several providers X-Webhook-ID names the subscription and is the same for every event"),
     ("x-webhook-subscription", "X-Webhook-Subscription names the subscription and is the same for every event"),
@@ -71,7 +71,7 @@ fn no_event_id(location: &Location) -> Option<String> {
     Some(format!("may be no event's id: {what}"))
 }
 
-/// Ids of one item of a list that may have others, which are lost with it.
+/// Warnings about ids that are read from one item of a list: events in the other items are lost.
 fn first_items_of_lists(profile: &Profile) -> impl Iterator<Item = String> {
     let locations = profile.event.id.locations();
     let pointers = locations.into_iter().filter_map(|location| {
@@ -81,13 +81,13 @@ fn first_items_of_lists(profile: &Profile) -> impl Iterator<Item = String> {
     let mut lists: Vec<_> =
         pointers.filter_map(|tokens| Some(tokens.split_at_checked(tokens.iter().position(is_index)?)?.0)).collect();
     lists.dedup();
-    let alone = |list: &[String]| {
+    let requires_one_item = |list: &[String]| {
         let second = [list, &["1".to_owned()]].concat();
         let is_second =
             |location: &Location| matches!(&location.carrier, Carrier::Json(pointer) if *pointer.tokens() == *second);
         profile.require.iter().any(|condition| condition.test == Test::Absent && is_second(&condition.location))
     };
-    lists.into_iter().filter(move |list| !alone(list)).map(|list| {
+    lists.into_iter().filter(move |list| !requires_one_item(list)).map(|list| {
         let list: String = list.iter().map(|token| format!("/{token}")).collect();
         format!(
             "is that of one item of a list: a batch that begins with an event which came before is dropped with the new ones \
@@ -97,7 +97,7 @@ fn first_items_of_lists(profile: &Profile) -> impl Iterator<Item = String> {
     })
 }
 
-/// Whether a signature that covers nothing of the body's ids is enough.
+/// Whether a request can be verified by a signature that does not cover the ids in the body.
 fn takes_uncovered_bodies(profile: &Profile) -> bool {
     let covers = |member: &Member| {
         let in_body = profile.event.id.locations().into_iter().filter(|location| location.is_in_body());
@@ -110,7 +110,7 @@ fn takes_uncovered_bodies(profile: &Profile) -> bool {
     }
 }
 
-/// Whether a request is as good tomorrow as it is today. Tokens expire.
+/// Whether a captured request stays valid: nothing that the scheme covers expires. JWTs expire.
 fn is_replayable(profile: &Profile, scheme: &Scheme) -> bool {
     if let Scheme::Jwt(_) = scheme {
         return false;

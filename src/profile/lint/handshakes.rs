@@ -1,4 +1,4 @@
-//! Handshakes that sign what anybody sends, or take events for probes.
+//! Warnings about handshakes that sign any text a client sends, or mistake events for probes.
 
 use crate::profile::Carrier;
 use crate::profile::Condition;
@@ -18,7 +18,7 @@ pub(super) fn lints(profile: &Profile) -> impl Iterator<Item = Finding> {
     signing_of_any_text(profile).chain(unsigned_that_match_events(profile))
 }
 
-/// Handshakes in which anybody gets a signature over a text of theirs.
+/// Unsigned handshakes that sign a text of the client without limiting it.
 fn signing_of_any_text(profile: &Profile) -> impl Iterator<Item = Finding> {
     let signs = |handshake: &Handshake| {
         handshake.templates().flat_map(Template::walk).any(|piece| matches!(piece, Piece::Call(Function::Hmac(..), _)))
@@ -36,7 +36,7 @@ fn signing_of_any_text(profile: &Profile) -> impl Iterator<Item = Finding> {
     })
 }
 
-/// Unsigned handshakes whose conditions a signed event may meet.
+/// Unsigned handshakes whose conditions a signed event may meet, too.
 fn unsigned_that_match_events(profile: &Profile) -> impl Iterator<Item = Finding> {
     let is_header = |location: &Location| matches!(location.carrier, Carrier::Header(_) | Carrier::Numbered(_));
     let unsigned = profile
@@ -45,11 +45,12 @@ fn unsigned_that_match_events(profile: &Profile) -> impl Iterator<Item = Finding
         .enumerate()
         .filter(|(_, handshake)| handshake.method == Verb::Post && !handshake.is_signed());
     unsigned.filter_map(move |(at, handshake)| {
-        let leaves_alone = |proof: &Location| {
+        let requires_absence_of = |proof: &Location| {
             let absent = handshake.when.iter().filter(|condition| condition.test == Test::Absent);
             absent.into_iter().any(|condition| condition.location == Location { item: None, ..proof.clone() })
         };
-        let taken = profile.schemes().map(Scheme::proof).find(|proof| is_header(proof) && !leaves_alone(proof))?;
+        let taken =
+            profile.schemes().map(Scheme::proof).find(|proof| is_header(proof) && !requires_absence_of(proof))?;
         Some(Finding::new(
             ConfigPath::to(["handshake"]).item(at).key("when"),
             format!(

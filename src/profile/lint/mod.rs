@@ -1,4 +1,4 @@
-//! Warnings about a profile: where it proves less than it seems to, or answers in such a way that events are lost.
+//! Warnings about a profile that proves less than it seems to, or whose answers make the provider drop events.
 
 mod answers;
 mod event_id;

@@ -1,5 +1,5 @@
-//! Proofs that prove less than they seem to: weak schemes, ambiguous signatures, certificates from any path, times that
-//! nobody signs.
+//! Warnings about proofs that prove less than they seem to: weak schemes, ambiguous signatures, certificates from any
+//! path, unsigned times.
 
 use crate::profile::Combination;
 use crate::profile::ConfigPath;
@@ -51,14 +51,14 @@ fn weak_scheme(at: usize, scheme: &Scheme) -> Option<Finding> {
     Some(Finding::new(config_path, message))
 }
 
-/// Whether it is not merely asked for beside a signature.
+/// Whether the member is more than an addition to a signature, which proves the request anyway.
 fn may_decide(profile: &Profile, member: &Member) -> bool {
-    let is_beside = profile.auth.combination == Combination::All
+    let has_signature = profile.auth.combination == Combination::All
         && profile.schemes().any(|scheme| matches!(scheme, Scheme::Signature(_)));
-    matches!(member.scheme, Scheme::Signature(_)) || !is_beside
+    matches!(member.scheme, Scheme::Signature(_)) || !has_signature
 }
 
-/// What the profile says of texts that can be read in more than one way.
+/// The reasons that the profile gives for ambiguous signed texts.
 fn ambiguous(profile: &Profile) -> impl Iterator<Item = Finding> {
     profile.auth.members.iter().enumerate().filter_map(|(at, member)| {
         let Scheme::Signature(signature) = &member.scheme else { return None };
@@ -71,7 +71,7 @@ fn ambiguous(profile: &Profile) -> impl Iterator<Item = Finding> {
     })
 }
 
-/// Certificates that may be any file on an allowed host.
+/// Certificates that may be at any path of an allowed host.
 fn certificates_of_any_path(profile: &Profile) -> impl Iterator<Item = Finding> {
     profile.auth.members.iter().enumerate().filter_map(|(at, member)| match &member.scheme {
         Scheme::Signature(signature) => match &signature.algorithm {

@@ -1,4 +1,4 @@
-//! Which parts of a request a template covers, so that nobody can change them without changing its text.
+//! Which parts of a request a template covers: a change of a covered value changes the text of the template.
 
 use super::Function;
 use super::Part;
@@ -8,8 +8,8 @@ use crate::profile::location::Carrier;
 use crate::profile::location::Location;
 
 impl Piece {
-    /// Whether it changes with what `place` holds; `timestamp` is the time's own place, `list` what the signature
-    /// stands in.
+    /// Whether its text changes with the value at `location`. `timestamp` is the location of the time, `list` the carrier
+    /// of the signature.
     pub(in crate::profile) fn covers(&self, location: &Location, timestamp: Option<&Location>, list: &Carrier) -> bool {
         match self {
             Self::Body => location.is_in_body(),
@@ -19,7 +19,7 @@ impl Piece {
             Self::Location(signed) | Self::Optional(signed) => {
                 signed.carrier == location.carrier && (signed.item.is_none() || signed.item == location.item)
             }
-            // Another text with the same checksum is easily made.
+            // It is easy to find another text with the same checksum.
             Self::Call(Function::Crc32, _) => false,
             Self::Call(_, arguments) => arguments.iter().any(|piece| piece.covers(location, timestamp, list)),
             Self::Literal(_) | Self::Method | Self::Url | Self::UrlWithPort | Self::Param(_) | Self::SortedForm => {
@@ -30,28 +30,28 @@ impl Piece {
 }
 
 impl Part {
-    /// Whether it is left out when a value of the request is absent.
+    /// Whether it is omitted when a value of the request is absent.
     pub(in crate::profile) fn is_optional(&self) -> bool {
         self.0.iter().any(|piece| matches!(piece, Piece::Optional(_)))
     }
 
-    /// All pieces, or of a part that may be left out the values for whose absence it is.
-    fn certain(&self) -> impl Iterator<Item = &Piece> {
+    /// All pieces; of an optional part only the values on which it depends.
+    fn unconditional_pieces(&self) -> impl Iterator<Item = &Piece> {
         let optional = self.is_optional();
         self.0.iter().filter(move |piece| !optional || matches!(piece, Piece::Optional(_)))
     }
 }
 
 impl Template {
-    /// The pieces that are in it whatever a sender leaves out, and those that are when what they stand for is there.
-    pub(in crate::profile) fn certain(&self) -> impl Iterator<Item = &Piece> {
-        self.0.iter().flat_map(Part::certain)
+    /// The pieces whose values are in the text whenever the request has them, whatever else a sender omits.
+    pub(in crate::profile) fn unconditional_pieces(&self) -> impl Iterator<Item = &Piece> {
+        self.0.iter().flat_map(Part::unconditional_pieces)
     }
 
-    /// Whether something of the request is in it, whatever a sender leaves out.
+    /// Whether it always covers something of the request, whatever a sender omits.
     pub fn covers_anything(&self) -> bool {
-        let certain = self.0.iter().filter(|part| !part.is_optional()).flat_map(Part::pieces).flat_map(Piece::walk);
-        certain
+        let required = self.0.iter().filter(|part| !part.is_optional()).flat_map(Part::pieces).flat_map(Piece::walk);
+        required
             .into_iter()
             .any(|piece| !matches!(piece, Piece::Literal(_) | Piece::Param(_) | Piece::Url | Piece::Call(..)))
     }
@@ -59,7 +59,7 @@ impl Template {
 
 #[cfg(test)]
 mod tests {
-    use super::super::part;
+    use super::super::parse_part;
     use super::*;
 
     #[test]
@@ -71,8 +71,8 @@ mod tests {
             (&["{json:/a?}", "{json:/b?}"], false, "{json:/a?} {json:/b?}"),
             (&["a{json:/a?}", ".{body}"], true, "{json:/a?} {body}"),
         ] {
-            let template = Template(parts.iter().map(|text| part(text).expect("a part")).collect());
-            let values = template.certain().filter(|piece| !matches!(piece, Piece::Literal(_)));
+            let template = Template(parts.iter().map(|text| parse_part(text).expect("a part")).collect());
+            let values = template.unconditional_pieces().filter(|piece| !matches!(piece, Piece::Literal(_)));
             assert_eq!(values.map(ToString::to_string).collect::<Vec<_>>().join(" "), expected, "{parts:?}");
             assert_eq!(template.covers_anything(), covers, "{parts:?}");
         }

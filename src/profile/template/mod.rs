@@ -1,4 +1,4 @@
-//! Templates for signed bytes and other composed values, such as `{timestamp}.{body}`: their parser and their parts.
+//! Templates of signed texts and other composed values, such as `{timestamp}.{body}`: their types and their parser.
 
 mod coverage;
 
@@ -15,18 +15,18 @@ use super::location::header_name;
 use crate::base::json::Pointer;
 use crate::base::problem::closest;
 
-/// A template: parts one after the other, of which one may be left out.
+/// A template: a sequence of parts, each of which may be optional.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template(Vec<Part>);
 
-/// Pieces that stand or fall together: without an optional value that it asks for, the part is left out.
+/// A sequence of pieces. If one of its optional values is absent, the whole part is omitted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part(Vec<Piece>);
 
 /// A piece of a template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
-    /// Text that stands for itself.
+    /// A fixed text.
     Literal(String),
     /// The body as received.
     Body,
@@ -34,32 +34,33 @@ pub enum Piece {
     Timestamp,
     /// The request's method.
     Method,
-    /// The public address, as the source's parameter `url` says it.
+    /// The public address of the endpoint, from the source's parameter `url`.
     Url,
-    /// The same with its port where it has none, or without where it has its scheme's own.
+    /// The same with the other form of its port: added where it has none, removed where it has the scheme's default.
     UrlWithPort,
-    /// The request's query with its question mark, as received; nothing when there is none.
+    /// The request's query with its question mark, as received; empty when there is none.
     Query,
-    /// The fields of a form: names sorted, each followed by its value; of a repeated name every value once, sorted.
+    /// The fields of a form sorted by name, each name followed by its value. Of a repeated name, each distinct value once,
+    /// sorted.
     SortedForm,
     /// A parameter of the source.
     Param(String),
-    /// What stands at a place; nothing when nothing does.
+    /// The value at a location; empty when absent.
     Location(Location),
-    /// The same, without which the whole part is left out.
+    /// The same, but the whole part is omitted when the value is absent.
     Optional(Location),
-    /// Another entry of the list that the signature stands in.
+    /// Another entry of the list that has the signature.
     Item(String),
-    /// What a function makes of other pieces.
+    /// The result of a function of other pieces.
     Call(Function, Vec<Self>),
 }
 
-/// What can be computed inside a template.
+/// A function in a template.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Function {
-    /// A hash, written as text.
+    /// A hash, encoded as text.
     Digest(Hash, Encoding),
-    /// A keyed hash with the source's first secret, written as text; for the replies of handshakes.
+    /// An HMAC with the source's first secret, encoded as text; for the replies of handshakes.
     Hmac(Hash, Encoding),
     /// CRC-32 (ISO 3309), in decimal.
     Crc32,
@@ -78,49 +79,49 @@ const FUNCTIONS: &[(&str, Function)] = &[
     ("hmac_sha512_hex", Function::Hmac(Hash::Sha512, Encoding::Hex)),
 ];
 
-/// Deepest nesting of functions that is read: every level takes its part of the stack.
+/// The deepest nesting of functions, because the parser is recursive.
 const MAX_FUNCTIONS: usize = 8;
 
-/// What stands for something without further words.
+/// The variables, which take no argument.
 pub(super) const VARIABLES: &[&str] = &["body", "timestamp", "method", "url", "url_with_port", "query", "sorted_form"];
 
-/// What a template takes, for whoever wrote something else.
-const KNOWN: &str = "a template takes {body}, {timestamp}, {method}, {url}, {url_with_port}, {query}, {sorted_form}, \
+/// All that a template may have, for error messages.
+const SYNTAX: &str = "a template takes {body}, {timestamp}, {method}, {url}, {url_with_port}, {query}, {sorted_form}, \
                      {header:NAME}, {header:NAME|OTHER}, {json:/pointer}, {form:FIELD}, {query:NAME}, {item:KEY}, {param:NAME}, functions such as \
                      {sha256_hex:body}, and declared parameters";
 
 impl Piece {
-    /// Itself and everything inside it.
+    /// This piece and, recursively, its arguments.
     pub fn walk(&self) -> Box<dyn Iterator<Item = &Self> + '_> {
         let inside = if let Self::Call(_, arguments) = self { arguments.as_slice() } else { &[] };
         Box::new(std::iter::once(self).chain(inside.iter().flat_map(Self::walk)))
     }
 
-    /// The place that this piece is read from.
+    /// The location that this piece is read from.
     pub fn location(&self) -> Option<&Location> {
         if let Self::Location(location) | Self::Optional(location) = self { Some(location) } else { None }
     }
 }
 
 impl Part {
-    /// The pieces in their order.
+    /// The pieces in order.
     pub fn pieces(&self) -> &[Piece] {
         &self.0
     }
 }
 
 impl Template {
-    /// The parts in their order.
+    /// The parts in order.
     pub fn parts(&self) -> &[Part] {
         &self.0
     }
 
-    /// The pieces of all parts, without what is inside functions.
+    /// The pieces of all parts, without the arguments of functions.
     pub fn pieces(&self) -> impl Iterator<Item = &Piece> {
         self.0.iter().flat_map(Part::pieces)
     }
 
-    /// All pieces, also those inside functions.
+    /// All pieces, with the arguments of functions.
     pub fn walk(&self) -> impl Iterator<Item = &Piece> {
         self.pieces().flat_map(Piece::walk)
     }
@@ -128,7 +129,8 @@ impl Template {
 
 impl<'de> Deserialize<'de> for Template {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
-        deserialize::texts(input, "a template such as \"{timestamp}.{body}\", or a list of its parts", part).map(Self)
+        deserialize::texts(input, "a template such as \"{timestamp}.{body}\", or a list of its parts", parse_part)
+            .map(Self)
     }
 }
 
@@ -136,15 +138,11 @@ impl std::str::FromStr for Template {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        part(text).map(|part| Self(vec![part]))
+        parse_part(text).map(|part| Self(vec![part]))
     }
 }
 
-fn part(text: &str) -> Result<Part, String> {
-    pieces(text).map(Part)
-}
-
-fn pieces(text: &str) -> Result<Vec<Piece>, String> {
+fn parse_part(text: &str) -> Result<Part, String> {
     let mut pieces = Vec::new();
     let mut rest = text;
     while let Some((literal, after)) = rest.split_once('{') {
@@ -152,24 +150,20 @@ fn pieces(text: &str) -> Result<Vec<Piece>, String> {
             pieces.push(Piece::Literal(literal.to_owned()));
         }
         let (name, after) = after.split_once('}').ok_or_else(|| format!("{text:?} has a {{ without its }}"))?;
-        pieces.push(variable(name)?);
+        pieces.push(parse_variable(name, 0)?);
         rest = after;
     }
     if !rest.is_empty() {
         pieces.push(Piece::Literal(rest.to_owned()));
     }
-    Ok(pieces)
+    Ok(Part(pieces))
 }
 
-fn variable(name: &str) -> Result<Piece, String> {
-    nested(name, 0)
-}
-
-/// `depth`: the functions around it.
-fn nested(name: &str, depth: usize) -> Result<Piece, String> {
-    let unknown = || match near(name) {
+/// Parses what is between braces. `depth`: the number of functions around it.
+fn parse_variable(name: &str, depth: usize) -> Result<Piece, String> {
+    let unknown = || match suggestion(name) {
         Some(near) => format!("{{{name}}} is not known here; did you mean {{{near}}}?"),
-        None => format!("{{{name}}} is not known here; {KNOWN}"),
+        None => format!("{{{name}}} is not known here; {SYNTAX}"),
     };
     let Some((kind, argument)) = name.split_once(':') else {
         return match name {
@@ -193,7 +187,7 @@ fn nested(name: &str, depth: usize) -> Result<Piece, String> {
         }
         return argument
             .split('+')
-            .map(|argument| nested(argument, depth + 1))
+            .map(|argument| parse_variable(argument, depth + 1))
             .collect::<Result<Vec<_>, _>>()
             .map(|arguments| Piece::Call(*function, arguments));
     }
@@ -214,8 +208,8 @@ fn nested(name: &str, depth: usize) -> Result<Piece, String> {
     Ok(if optional { Piece::Optional(location) } else { Piece::Location(location) })
 }
 
-/// What somebody may have meant who wrote something unknown.
-fn near(name: &str) -> Option<String> {
+/// The known variable or function closest to an unknown one.
+fn suggestion(name: &str) -> Option<String> {
     let small = name.to_lowercase();
     match small.split_once(':') {
         Some((kind, argument)) if !argument.is_empty() => {
@@ -240,7 +234,7 @@ impl std::fmt::Display for Piece {
             Self::Call(function, arguments) => {
                 let name = FUNCTIONS.iter().find(|(_, known)| known == function).map_or("", |(name, _)| *name);
                 let arguments: Vec<_> = arguments.iter().map(ToString::to_string).collect();
-                // Of the arguments' own braces only the outer ones go: a name may have others.
+                // Only the outer braces of an argument are removed: a name may have others.
                 let bare = |text: &String| {
                     text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).unwrap_or(text).to_owned()
                 };
@@ -253,17 +247,17 @@ impl std::fmt::Display for Piece {
             Self::UrlWithPort => f.write_str("{url_with_port}"),
             Self::Query => f.write_str("{query}"),
             Self::SortedForm => f.write_str("{sorted_form}"),
-            // A parameter may be called like a variable.
+            // A parameter may have the name of a variable.
             Self::Param(name) if VARIABLES.contains(&name.as_str()) => write!(f, "{{param:{name}}}"),
             Self::Param(name) => write!(f, "{{{name}}}"),
             Self::Item(key) => write!(f, "{{item:{key}}}"),
-            Self::Location(location) => write!(f, "{{{}}}", place_name(location)),
-            Self::Optional(location) => write!(f, "{{{}?}}", place_name(location)),
+            Self::Location(location) => write!(f, "{{{}}}", location_name(location)),
+            Self::Optional(location) => write!(f, "{{{}?}}", location_name(location)),
         }
     }
 }
 
-fn place_name(location: &Location) -> String {
+fn location_name(location: &Location) -> String {
     match &location.carrier {
         Carrier::Header(names) => {
             let names: Vec<_> = names.iter().map(HeaderName::as_str).collect();

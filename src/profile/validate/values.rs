@@ -1,4 +1,4 @@
-//! Checks of what several tables consist of: places, conditions, templates, and texts with parameters.
+//! Checks of the values that several tables have: locations, conditions, templates, and texts with parameters.
 
 use crate::base::problem::closest;
 use crate::profile::Carrier;
@@ -11,16 +11,16 @@ use crate::profile::Piece;
 use crate::profile::Profile;
 use crate::profile::Template;
 use crate::profile::Test;
-use crate::profile::finding::wrong;
+use crate::profile::finding::fail;
 use crate::profile::template::VARIABLES;
 
-/// `each`: whether a pointer may lead to several values.
-pub(super) fn location(found: &Location, config_path: &ConfigPath, each: bool) -> Result<(), Finding> {
-    if let Carrier::Json(pointer) = &found.carrier
+/// Checks a location. `each`: whether its pointer may have a `*`.
+pub(super) fn check_location(location: &Location, config_path: &ConfigPath, each: bool) -> Result<(), Finding> {
+    if let Carrier::Json(pointer) = &location.carrier
         && pointer.is_each()
         && !each
     {
-        return wrong(
+        return fail(
             config_path,
             format!("{pointer} leads to several values; only [auth.token] compares each of them"),
         );
@@ -28,61 +28,65 @@ pub(super) fn location(found: &Location, config_path: &ConfigPath, each: bool) -
     Ok(())
 }
 
-/// The key of the entry that is looked for in a list, where it may name a parameter.
-pub(super) fn entry(profile: &Profile, found: &Location, config_path: &ConfigPath) -> Result<(), Finding> {
-    texts(profile, found.item.iter().map(|item| &item.key), config_path)
+/// Checks the parameters in the key of a list's entry.
+pub(super) fn check_item_key(profile: &Profile, location: &Location, config_path: &ConfigPath) -> Result<(), Finding> {
+    check_texts(profile, location.item.iter().map(|item| &item.key), config_path)
 }
 
-pub(super) fn checks(profile: &Profile, conditions: &[Condition], config_path: &ConfigPath) -> Result<(), Finding> {
+pub(super) fn check_conditions(
+    profile: &Profile,
+    conditions: &[Condition],
+    config_path: &ConfigPath,
+) -> Result<(), Finding> {
     for (at, condition) in conditions.iter().enumerate() {
         let config_path = config_path.item(at);
-        location(&condition.location, &config_path, false)?;
+        check_location(&condition.location, &config_path, false)?;
         if let Test::Equals(expected) = &condition.test {
-            template(profile, expected, Use::Compared, &config_path.key("equals"))?;
+            check_template(profile, expected, Use::Compared, &config_path.key("equals"))?;
         }
     }
     Ok(())
 }
 
-/// What a template is for.
+/// The use of a template.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Use {
-    /// The bytes of a signature.
+    /// The text that a signature covers.
     Signed,
-    /// What something has to be equal to.
+    /// The expected value of a condition.
     Compared,
-    /// The answer to a handshake, where the secret may be computed with.
+    /// The reply to a handshake, the only template that may compute with the secret.
     Reply,
 }
 
-pub(super) fn template(
+pub(super) fn check_template(
     profile: &Profile,
-    given: &Template,
+    template: &Template,
     used: Use,
     config_path: &ConfigPath,
 ) -> Result<(), Finding> {
-    for piece in given.walk() {
+    for piece in template.walk() {
         match piece {
             Piece::Timestamp | Piece::Item(_) if used != Use::Signed => {
-                return wrong(config_path, format!("{piece} belongs into signed"));
+                return fail(config_path, format!("{piece} belongs into signed"));
             }
             Piece::Timestamp if profile.timestamp.is_none() => {
-                return wrong(config_path, "{timestamp} is used, but there is no [timestamp] that says where it is");
+                return fail(config_path, "{timestamp} is used, but there is no [timestamp] that says where it is");
             }
             Piece::Url | Piece::UrlWithPort if !profile.params.contains_key("url") => {
-                return wrong(config_path, format!("{piece} is a parameter; declare it as [params.url]"));
+                return fail(config_path, format!("{piece} is a parameter; declare it as [params.url]"));
             }
-            Piece::Param(name) => param(profile, name, config_path)?,
+            Piece::Param(name) => check_param(profile, name, config_path)?,
             Piece::Call(Function::Hmac(..), _) if used != Use::Reply => {
-                return wrong(
+                return fail(
                     config_path,
                     "hmac_… signs the reply of a handshake; what [auth.hmac] hashes is written without it",
                 );
             }
             Piece::Call(Function::Hmac(..), _) if !profile.needs_secrets() || profile.keys_are_public() => {
-                return wrong(config_path, "hmac_… needs a secret, and this profile has none");
+                return fail(config_path, "hmac_… needs a secret, and this profile has none");
             }
-            Piece::Location(found) | Piece::Optional(found) => location(found, config_path, false)?,
+            Piece::Location(location) | Piece::Optional(location) => check_location(location, config_path, false)?,
             Piece::Literal(_) | Piece::Body | Piece::Timestamp | Piece::Method | Piece::Url | Piece::UrlWithPort => {}
             Piece::Query | Piece::SortedForm | Piece::Item(_) | Piece::Call(..) => {}
         }
@@ -90,7 +94,7 @@ pub(super) fn template(
     Ok(())
 }
 
-fn param(profile: &Profile, name: &str, config_path: &ConfigPath) -> Result<(), Finding> {
+fn check_param(profile: &Profile, name: &str, config_path: &ConfigPath) -> Result<(), Finding> {
     if profile.params.contains_key(name) {
         return Ok(());
     }
@@ -99,12 +103,12 @@ fn param(profile: &Profile, name: &str, config_path: &ConfigPath) -> Result<(), 
         Some(near) => format!("did you mean {{{near}}}?"),
         None => format!("a parameter is declared as [params.{name}]"),
     };
-    wrong(config_path, format!("{{{name}}} is neither a variable nor a parameter of this profile; {hint}"))
+    fail(config_path, format!("{{{name}}} is neither a variable nor a parameter of this profile; {hint}"))
 }
 
-/// Texts in which `{name}` stands for a parameter, and nothing else for anything.
+/// Checks texts that may have parameters as `{name}`, and no other variables.
 #[expect(clippy::wildcard_enum_match_arm, reason = "whatever is read from requests is wrong here")]
-pub(super) fn texts<'t, T: IntoIterator<Item = &'t String>>(
+pub(super) fn check_texts<'t, T: IntoIterator<Item = &'t String>>(
     profile: &Profile,
     texts: T,
     config_path: &ConfigPath,
@@ -112,18 +116,15 @@ pub(super) fn texts<'t, T: IntoIterator<Item = &'t String>>(
     for text in texts {
         let parsed: Template = match text.parse() {
             Ok(parsed) => parsed,
-            Err(message) => return wrong(config_path, message),
+            Err(message) => return fail(config_path, message),
         };
         for piece in parsed.walk() {
             match piece {
                 Piece::Literal(_) => {}
-                Piece::Param(name) => param(profile, name, config_path)?,
-                Piece::Url => param(profile, "url", config_path)?,
+                Piece::Param(name) => check_param(profile, name, config_path)?,
+                Piece::Url => check_param(profile, "url", config_path)?,
                 other => {
-                    return wrong(
-                        config_path,
-                        format!("{other} cannot stand in {text:?}, which takes parameters only"),
-                    );
+                    return fail(config_path, format!("{other} cannot stand in {text:?}, which takes parameters only"));
                 }
             }
         }
