@@ -148,12 +148,12 @@ impl Case {
     /// The request with its body decompressed, where that can be done.
     fn inbound(&self) -> Inbound {
         let inbound = self.recorded();
-        let plain = Coding::of(&self.headers).ok().flatten().and_then(|coding| {
-            let plain = coding.plain(&self.body, self.max_body()).ok().flatten()?;
+        let plain = Coding::from_headers(&self.headers).ok().flatten().and_then(|coding| {
+            let plain = coding.decompress(&self.body, self.max_body()).ok().flatten()?;
             Some(plain.into())
         });
         match plain {
-            Some(plain) => inbound.compressed(plain),
+            Some(plain) => inbound.with_decompressed(plain),
             None => inbound,
         }
     }
@@ -176,7 +176,7 @@ impl Case {
     /// The request as the gateway reads it, of whatever provider.
     fn read(&self, verifier: &RequestVerifier) -> Result<Inbound, Unreadable> {
         let limits = self.limits();
-        body::announced(&self.headers, &verifier.single_headers, &limits)?;
+        body::check_head(&self.headers, &verifier.single_headers, &limits)?;
         if self.body.len() > limits.max_body { Err(Unreadable::TooLarge) } else { Ok(self.recorded()) }
     }
 

@@ -86,7 +86,7 @@ async fn verdict(
 ) -> Result<Verdict, Rejection> {
     let RequestVerifier { authenticator, handshakes, identity, .. } = verifier;
     let is_event = *inbound.method() == Method::POST;
-    if inbound.is_packed() {
+    if inbound.needs_decompression() {
         // Rare and large: in a box, so that other requests do not carry room for it.
         Box::pin(decompress(verifier, limits, &mut inbound, now)).await?;
     }

@@ -124,12 +124,12 @@ impl Gateway {
         let admitted = source.allowlist.admit(client)?;
         let inbound = Inbound::read(request, admitted, &verifier.single_headers, &source.limits, connection).await?;
         // What is complete is not closed for others any more, and counts until it is answered.
-        connection.complete();
+        connection.body_complete();
         request_log.permit = Some(source.in_flight.permit().ok_or(Refusal::Overloaded)?);
         let decision = decide(verifier, source.name.as_str(), &source.limits, inbound, Moment::now()).await;
         if let Some(proof) = decision.proof {
             request_log.verified(proof);
-            connection.verify();
+            connection.mark_verified();
         }
         match decision.verdict {
             Ok(Verdict::Handshake(answer)) => Ok(Received::Handshake(answer)),

@@ -1,8 +1,8 @@
 //! Decompresses bodies by their content coding, gzip or deflate (RFC 9110 section 8.4).
 //!
-//! `Content-Encoding` is not signed: whoever sends can add it, drop it, or compress again what was signed. So a body is
-//! accepted in one reading only: one coding, one stream, whose checksum is right, with nothing behind it; what is text
-//! is not taken for compressed, and what is compressed not for text.
+//! `Content-Encoding` is not signed: an attacker can add it, remove it, or compress signed bytes again. So a body must be
+//! unambiguous: one coding, one stream with a valid checksum, and no data after it. Text is not accepted as compressed,
+//! and compressed bytes are not accepted as text.
 
 use std::io::Read as _;
 
@@ -11,46 +11,46 @@ use flate2::bufread::ZlibDecoder;
 use http::HeaderMap;
 use http::header;
 
-/// Most bytes that are decompressed in one go, some tens of microseconds.
+/// The most bytes that are decompressed at a time, which takes some tens of microseconds.
 pub const SLICE: usize = 16 * 1024;
 
-/// What a body is compressed with.
+/// The content coding of a compressed body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coding {
     /// `gzip` or `x-gzip` (RFC 1952).
     Gzip,
-    /// `deflate`, which is zlib's form (RFC 1950); bare DEFLATE (RFC 1951) under this name is not taken, since any
-    /// bytes may be that.
+    /// `deflate`, in the zlib format (RFC 1950). Raw DEFLATE (RFC 1951) under this name is not accepted: it has neither a
+    /// header nor a checksum.
     Deflate,
 }
 
-/// Another coding, or several.
+/// The body has another content coding, or several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the body has a content encoding besides gzip and deflate, or several")]
 pub struct Unsupported;
 
-/// The body is not what its coding produces.
+/// The body is not valid in its content coding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Garbled {
-    /// The bytes are of another coding, of none, or bare DEFLATE.
+    /// The bytes have another format, or are raw DEFLATE.
     #[error(
         "the body is not what its content encoding says: it does not begin as gzip does, or deflate in the form of zlib"
     )]
-    Otherwise,
-    /// Its checksum is wrong, a byte cannot be, or the end is missing.
+    WrongFormat,
+    /// The stream is invalid or truncated, or its checksum is wrong.
     #[error("the body is not what its content encoding says: it is damaged, or cut short")]
-    Broken,
-    /// Several streams, or something that is none.
+    Corrupt,
+    /// Data follows the end of the stream: another stream, or something else.
     #[error("the body is not what its content encoding says: something stands behind the end of what is compressed")]
-    Behind,
+    TrailingData,
 }
 
 impl Coding {
-    /// What the headers say; `None` for a body that is not compressed.
+    /// The coding that the headers name; `None` for a body that is not compressed.
     ///
     /// # Errors
-    /// [`Unsupported`] for anything else than one of these codings.
-    pub fn of(headers: &HeaderMap) -> Result<Option<Self>, Unsupported> {
+    /// [`Unsupported`] for another coding, or several.
+    pub fn from_headers(headers: &HeaderMap) -> Result<Option<Self>, Unsupported> {
         let mut coding = None;
         for value in headers.get_all(header::CONTENT_ENCODING) {
             let is = |name: &str| value.as_bytes().eq_ignore_ascii_case(name.as_bytes());
@@ -75,11 +75,11 @@ impl Coding {
         }
     }
 
-    /// The whole body before its compression; `None` when that has more than `max` bytes.
+    /// Decompresses a body; `None` when the result has more than `max` bytes.
     ///
     /// # Errors
-    /// [`Garbled`] for anything else than one whole stream.
-    pub fn plain(self, sent: &[u8], max: usize) -> Result<Option<Vec<u8>>, Garbled> {
+    /// [`Garbled`] unless the body is exactly one valid stream.
+    pub fn decompress(self, sent: &[u8], max: usize) -> Result<Option<Vec<u8>>, Garbled> {
         let mut decoder = Decoder::new(self, sent)?;
         let mut plain = Vec::new();
         let mut slice = [0; SLICE];
@@ -93,7 +93,7 @@ impl Coding {
     }
 }
 
-/// Whether bytes that are not said to be compressed look as if they were; no text does.
+/// Whether a body without a content coding looks compressed. Text never does.
 pub fn looks_compressed(body: &[u8]) -> bool {
     match body {
         [0x1f, 0x8b, ..] => true,
@@ -102,12 +102,12 @@ pub fn looks_compressed(body: &[u8]) -> bool {
     }
 }
 
-/// Whether bytes are text of some kind; that of many zlib streams of a few bytes would be but for its zeros.
+/// Whether bytes are UTF-8 text. Many short zlib streams would be, except for their zero bytes.
 fn is_text(body: &[u8]) -> bool {
     std::str::from_utf8(body).is_ok() && !body.contains(&0)
 }
 
-/// Whether zlib's two bytes of head say DEFLATE without a dictionary.
+/// Whether two bytes are a zlib header (RFC 1950 section 2.2) for DEFLATE without a dictionary.
 fn is_zlib(first: u8, second: u8) -> bool {
     first & 0x8f == 0x08 && second & 0x20 == 0 && u16::from_be_bytes([first, second]).is_multiple_of(31)
 }
@@ -118,32 +118,34 @@ pub struct Decoder<'b>(Stream<'b>);
 
 #[derive(Debug)]
 enum Stream<'b> {
-    /// No bytes, which are nothing compressed as well.
+    /// An empty body, which is accepted as compressed.
     Empty,
     Gzip(Box<GzDecoder<&'b [u8]>>),
     Zlib(ZlibDecoder<&'b [u8]>),
 }
 
 impl<'b> Decoder<'b> {
-    /// For a whole body.
+    /// A decoder of a complete body.
     ///
     /// # Errors
-    /// [`Garbled`] for what cannot be this coding's, or could be read as something else as well.
+    /// [`Garbled`] when the body does not begin like this coding, or could be read in another way too.
     pub fn new(coding: Coding, sent: &'b [u8]) -> Result<Self, Garbled> {
         let stream = match (coding, sent) {
             (_, []) => Stream::Empty,
             (Coding::Gzip, [0x1f, 0x8b, ..]) => Stream::Gzip(Box::new(GzDecoder::new(sent))),
-            (Coding::Deflate, [0x1f, 0x8b, ..]) => return Err(Garbled::Otherwise),
-            (Coding::Deflate, _) if looks_compressed(sent) && !is_bare(sent) => Stream::Zlib(ZlibDecoder::new(sent)),
-            _ => return Err(Garbled::Otherwise),
+            (Coding::Deflate, [0x1f, 0x8b, ..]) => return Err(Garbled::WrongFormat),
+            (Coding::Deflate, _) if looks_compressed(sent) && !may_be_raw_deflate(sent) => {
+                Stream::Zlib(ZlibDecoder::new(sent))
+            }
+            _ => return Err(Garbled::WrongFormat),
         };
         Ok(Self(stream))
     }
 
-    /// The next bytes, at the start of `slice`; `None` at the end.
+    /// Decompresses into `slice`, and returns the part of it that was filled; `None` at the end.
     ///
     /// # Errors
-    /// [`Garbled`] where the stream is broken, ends too early, or has something behind it.
+    /// [`Garbled`] when the stream is corrupt or truncated, or data follows it.
     pub fn next<'s>(&mut self, slice: &'s mut [u8]) -> Result<Option<&'s [u8]>, Garbled> {
         let read = match &mut self.0 {
             Stream::Empty => Ok(0),
@@ -152,13 +154,13 @@ impl<'b> Decoder<'b> {
         };
         match read {
             Ok(0) if self.is_at_end() => Ok(None),
-            Ok(count @ 1..) => slice.get(..count).map(Some).ok_or(Garbled::Broken),
-            Ok(_) => Err(Garbled::Behind),
-            Err(_) => Err(Garbled::Broken),
+            Ok(count @ 1..) => slice.get(..count).map(Some).ok_or(Garbled::Corrupt),
+            Ok(_) => Err(Garbled::TrailingData),
+            Err(_) => Err(Garbled::Corrupt),
         }
     }
 
-    /// Whether every byte belonged to the stream.
+    /// Whether no data follows the stream.
     fn is_at_end(&self) -> bool {
         match &self.0 {
             Stream::Empty => true,
@@ -168,9 +170,10 @@ impl<'b> Decoder<'b> {
     }
 }
 
-/// Whether a zlib stream begins like bare DEFLATE too, as which some apps read this coding: its head would be that of a
-/// block that is stored, whose length stands there twice. Of genuine bodies one in 60,000 does by chance.
-fn is_bare(sent: &[u8]) -> bool {
+/// Whether a zlib stream may also be raw DEFLATE, as which some applications read this coding: its header would be that
+/// of a stored block, followed by the length and its complement (RFC 1951 section 3.2.4). One in 60,000 genuine bodies
+/// is refused because of it.
+fn may_be_raw_deflate(sent: &[u8]) -> bool {
     matches!(sent, [_, low, high, not_low, not_high, ..] if low ^ not_low == 0xff && high ^ not_high == 0xff)
 }
 
@@ -202,7 +205,7 @@ mod tests {
     }
 
     fn plain(coding: Coding, sent: &[u8]) -> Result<Vec<u8>, Garbled> {
-        coding.plain(sent, usize::MAX).map(Option::unwrap_or_default)
+        coding.decompress(sent, usize::MAX).map(Option::unwrap_or_default)
     }
 
     #[test]
@@ -225,18 +228,22 @@ mod tests {
     fn nothing_but_one_whole_stream_is_taken() {
         for (coding, sent) in [(Coding::Gzip, gzip(TEXT)), (Coding::Deflate, zlib(TEXT, Compression::best()))] {
             for end in 1..sent.len() {
-                let cut = if end == 1 { Garbled::Otherwise } else { Garbled::Broken };
+                let cut = if end == 1 { Garbled::WrongFormat } else { Garbled::Corrupt };
                 assert_eq!(plain(coding, &sent[..end]), Err(cut), "{coding:?} cut at {end}");
             }
             for extra in [&b"\0"[..], b"{}", &sent] {
-                assert_eq!(plain(coding, &[&sent, extra].concat()), Err(Garbled::Behind), "{coding:?} and {extra:?}");
+                assert_eq!(
+                    plain(coding, &[&sent, extra].concat()),
+                    Err(Garbled::TrailingData),
+                    "{coding:?} and {extra:?}"
+                );
             }
             // The checksum is at the end.
             for at in 1..=4 {
                 let mut wrong = sent.clone();
                 let at = wrong.len() - at;
                 wrong[at] ^= 1;
-                assert_eq!(plain(coding, &wrong), Err(Garbled::Broken), "{coding:?}, byte {at}");
+                assert_eq!(plain(coding, &wrong), Err(Garbled::Corrupt), "{coding:?}, byte {at}");
             }
         }
     }
@@ -247,22 +254,24 @@ mod tests {
         bare.write_all(TEXT).expect("memory");
         let bare = bare.finish().expect("memory");
         for sent in [&bare[..], TEXT, &gzip(TEXT), b"x^a=b", b"x"] {
-            assert_eq!(plain(Coding::Deflate, sent), Err(Garbled::Otherwise), "{}", sent.escape_ascii());
+            assert_eq!(plain(Coding::Deflate, sent), Err(Garbled::WrongFormat), "{}", sent.escape_ascii());
         }
         for sent in [&bare[..], TEXT, &zlib(TEXT, Compression::best())] {
-            assert_eq!(plain(Coding::Gzip, sent), Err(Garbled::Otherwise), "{}", sent.escape_ascii());
+            assert_eq!(plain(Coding::Gzip, sent), Err(Garbled::WrongFormat), "{}", sent.escape_ascii());
         }
     }
 
     #[test]
     fn a_stream_that_is_another_text_without_zlibs_head_is_not_taken() {
         // Bare, it is a stored block of 0x?01 bytes.
-        assert!(is_bare(&[0x78, 0x01, 0x02, 0xfe, 0xfd]) && !is_bare(&[0x78, 0x01, 0x02, 0xfe, 0xfc]));
+        assert!(
+            may_be_raw_deflate(&[0x78, 0x01, 0x02, 0xfe, 0xfd]) && !may_be_raw_deflate(&[0x78, 0x01, 0x02, 0xfe, 0xfc])
+        );
         let mut sent = zlib(TEXT, Compression::best());
-        assert!(!is_bare(&sent));
+        assert!(!may_be_raw_deflate(&sent));
         sent[3] = !sent[1];
         sent[4] = !sent[2];
-        assert_eq!(Decoder::new(Coding::Deflate, &sent).err(), Some(Garbled::Otherwise));
+        assert_eq!(Decoder::new(Coding::Deflate, &sent).err(), Some(Garbled::WrongFormat));
     }
 
     #[test]
@@ -278,10 +287,10 @@ mod tests {
     #[test]
     fn no_more_is_decompressed_than_is_wanted() {
         let bomb = gzip(&vec![0; 1 << 24]);
-        assert_eq!(Coding::Gzip.plain(&bomb, 1 << 20), Ok(None));
+        assert_eq!(Coding::Gzip.decompress(&bomb, 1 << 20), Ok(None));
         let exact = gzip(&[0; 1000]);
-        assert_eq!(Coding::Gzip.plain(&exact, 1000), Ok(Some(vec![0; 1000])));
-        assert_eq!(Coding::Gzip.plain(&exact, 999), Ok(None));
+        assert_eq!(Coding::Gzip.decompress(&exact, 1000), Ok(Some(vec![0; 1000])));
+        assert_eq!(Coding::Gzip.decompress(&exact, 999), Ok(None));
     }
 
     #[test]
@@ -304,7 +313,7 @@ mod tests {
             for (name, value) in headers {
                 map.append(name, value);
             }
-            assert_eq!(Coding::of(&map), expected, "{values:?}");
+            assert_eq!(Coding::from_headers(&map), expected, "{values:?}");
         }
     }
 }

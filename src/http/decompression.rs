@@ -1,4 +1,5 @@
-//! Decompresses bodies, which anybody can ask for: a worker does one at a time, with other requests between its slices.
+//! Decompresses bodies of unverified requests. A worker decompresses one at a time, and serves other requests between
+//! slices of it.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -22,12 +23,13 @@ thread_local! {
 /// The bodies that a worker decompresses.
 #[derive(Debug)]
 struct Decompressions {
+    /// One permit: one body is decompressed at a time.
     turn: Semaphore,
-    /// The one whose turn it is, and those that wait.
+    /// The number of bodies that are decompressed or wait for that.
     count: AtomicUsize,
 }
 
-/// A body that is decompressed or waits for it; counted until this is dropped.
+/// A body that is decompressed or waits for that. Counted until this is dropped.
 struct Counted(Arc<Decompressions>);
 
 impl Counted {
@@ -43,10 +45,10 @@ impl Drop for Counted {
     }
 }
 
-/// Decompresses a body. The bytes are added to what is reserved for it.
+/// Decompresses a body. Adds the decompressed bytes to its reservation.
 ///
 /// # Errors
-/// [`Unreadable`] for what is too large, or not what its coding makes, and when too many wait for it.
+/// [`Unreadable`] when the result is too large, the body is not valid in its coding, or too many bodies wait.
 pub(super) async fn decompress(
     sent: &Bytes,
     coding: Coding,
@@ -54,7 +56,7 @@ pub(super) async fn decompress(
     limits: &Limits,
 ) -> Result<Bytes, Unreadable> {
     let counted = Counted::new(limits.max_decompressions)?;
-    // Never closed.
+    // It cannot fail: the semaphore is never closed.
     let _turn = counted.0.turn.acquire().await.ok();
     let mut decoder = Decoder::new(coding, sent)?;
     let mut plain = BytesMut::new();

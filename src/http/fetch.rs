@@ -1,6 +1,5 @@
-//! Fetches documents that verification needs (key sets, certificates), from addresses that the operator or the profile
-//! allows and from no other: by `https` (`http` on this machine only), within 5 s, at most 256 KiB, without following
-//! redirects.
+//! Fetches documents for verification (key sets, certificates), only from addresses that the operator or the profile
+//! allows: with `https`, or `http` on the loopback interface; within 5 s; at most 256 KiB; without following redirects.
 
 use std::io::Read as _;
 use std::net::IpAddr;
@@ -9,13 +8,13 @@ use std::time::Duration;
 
 use reqwest::header;
 
-/// Longest one fetch may take.
+/// The longest that a fetch may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Largest answer that is read, in bytes, packed and unpacked.
+/// The most bytes of an answer, compressed and decompressed.
 const MAX_BYTES: usize = 256 * 1024;
 
-/// Reading the certificates that this machine trusts takes long, and is done once. Connections are not kept: they would
-/// belong to the thread that made them.
+/// One client for the process, because loading the system's trusted certificates is slow. Connections are not pooled:
+/// each belongs to the runtime of the thread that opened it.
 static CLIENT: LazyLock<Result<reqwest::Client, String>> = LazyLock::new(|| {
     let client = reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
@@ -24,7 +23,7 @@ static CLIENT: LazyLock<Result<reqwest::Client, String>> = LazyLock::new(|| {
     client.build().map_err(|error| error.to_string())
 });
 
-/// An address that may be asked: `https`, or `http` on this very machine.
+/// An address that may be fetched: `https`, or `http` on the loopback interface.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Address(reqwest::Url);
 
@@ -33,28 +32,28 @@ pub struct Address(reqwest::Url);
 pub struct Document {
     /// The body, at most 256 KiB.
     pub bytes: Vec<u8>,
-    /// How long the server says that it is fresh (RFC 9111 section 5.2.2.1).
+    /// How long the document is fresh, by `max-age` of `Cache-Control` (RFC 9111 section 5.2.2.1).
     pub max_age: Option<Duration>,
 }
 
-/// Why there is no document.
+/// Why a fetch failed.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum Unfetched {
-    /// The server was not reached, or is in trouble.
+pub enum FetchError {
+    /// The server could not be reached, or its answer is not usable; a retry may succeed.
     #[error("{0}")]
     Unavailable(String),
-    /// The server says that there is no such thing.
+    /// The server answered with a status that is final: 4xx except 429.
     #[error("the answer was {0}")]
     Refused(u16),
 }
 
 impl Address {
-    /// Reads an address.
+    /// Parses an address.
     ///
     /// # Errors
     /// What is wrong with it and what would be right.
     pub fn parse(text: &str) -> Result<Self, String> {
-        // Credentials are not repeated.
+        // A message must not repeat credentials.
         let shown = || if text.contains('@') { "this".to_owned() } else { format!("{text:?}") };
         let url = reqwest::Url::parse(text).map_err(|error| format!("{} is not a URL: {error}", shown()))?;
         if !url.username().is_empty() || url.password().is_some() {
@@ -73,27 +72,27 @@ impl Address {
         self.0.path()
     }
 
-    /// Whether nothing follows its path.
+    /// Whether it has neither a query nor a fragment.
     pub fn is_bare(&self) -> bool {
         self.0.query().is_none() && self.0.fragment().is_none()
     }
 
-    /// Asks for the document, following no redirect.
+    /// Fetches the document, without following redirects.
     ///
     /// # Errors
-    /// [`Unfetched`] says whether asking again may help.
-    pub async fn fetch(&self) -> Result<Document, Unfetched> {
-        let failed = |error: reqwest::Error| Unfetched::Unavailable(error.without_url().to_string());
-        let client = CLIENT.as_ref().map_err(|error| Unfetched::Unavailable(error.clone()))?;
+    /// [`FetchError`] tells whether a retry may help.
+    pub async fn fetch(&self) -> Result<Document, FetchError> {
+        let failed = |error: reqwest::Error| FetchError::Unavailable(error.without_url().to_string());
+        let client = CLIENT.as_ref().map_err(|error| FetchError::Unavailable(error.clone()))?;
         let request = client.get(self.0.clone()).header(header::ACCEPT_ENCODING, "identity");
         let mut response = request.send().await.map_err(failed)?;
         let status = response.status();
         if status != reqwest::StatusCode::OK {
             let gone = status.is_client_error() && status != reqwest::StatusCode::TOO_MANY_REQUESTS;
             return Err(if gone {
-                Unfetched::Refused(status.as_u16())
+                FetchError::Refused(status.as_u16())
             } else {
-                Unfetched::Unavailable(format!("the answer was {status}"))
+                FetchError::Unavailable(format!("the answer was {status}"))
             });
         }
         let header_text =
@@ -104,23 +103,23 @@ impl Address {
         while let Some(chunk) = response.chunk().await.map_err(failed)? {
             bytes.extend_from_slice(&chunk);
             if bytes.len() > MAX_BYTES {
-                return Err(Unfetched::too_long());
+                return Err(FetchError::too_long());
             }
         }
         let bytes = match coding.as_str() {
             "identity" | "" => bytes,
-            // Files that are stored packed are served packed, whatever is asked for.
-            "gzip" | "x-gzip" => unpacked(&bytes)?,
+            // Some servers send files that they store compressed, whatever `Accept-Encoding` says.
+            "gzip" | "x-gzip" => gunzip(&bytes)?,
             other => {
                 let message = format!("the answer comes in the content coding {other:?}, which was not asked for");
-                return Err(Unfetched::Unavailable(message));
+                return Err(FetchError::Unavailable(message));
             }
         };
         Ok(Document { bytes, max_age })
     }
 }
 
-/// Without its query, which may have a secret in it.
+/// Displays the address without its query, which may have a secret in it.
 impl std::fmt::Display for Address {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut shown = self.0.clone();
@@ -135,37 +134,37 @@ impl std::fmt::Debug for Address {
     }
 }
 
-impl Unfetched {
+impl FetchError {
     fn too_long() -> Self {
         Self::Unavailable(format!("the answer is longer than {MAX_BYTES} bytes"))
     }
 }
 
-fn unpacked(gzip: &[u8]) -> Result<Vec<u8>, Unfetched> {
+fn gunzip(gzip: &[u8]) -> Result<Vec<u8>, FetchError> {
     let mut bytes = Vec::new();
     let limit = u64::try_from(MAX_BYTES).unwrap_or(u64::MAX).saturating_add(1);
     flate2::read::MultiGzDecoder::new(gzip)
         .take(limit)
         .read_to_end(&mut bytes)
-        .map_err(|error| Unfetched::Unavailable(format!("the answer cannot be unpacked: {error}")))?;
-    if bytes.len() > MAX_BYTES { Err(Unfetched::too_long()) } else { Ok(bytes) }
+        .map_err(|error| FetchError::Unavailable(format!("the answer cannot be unpacked: {error}")))?;
+    if bytes.len() > MAX_BYTES { Err(FetchError::too_long()) } else { Ok(bytes) }
 }
 
-/// Stands for a label of a host that is the name of a region of AWS.
+/// Matches a label of a host that is the name of a region of AWS.
 const REGION: &str = "<region>";
 
-/// Hosts that may be asked, each by its name, in which a label may be `<region>`.
+/// The hosts that documents may be fetched from: names, in which a label may be `<region>`, each with an optional port.
 ///
-/// There is no pattern for other labels: what stands before the name of a cloud service is often a name that anybody
-/// can have. `sns.s3.us-west-2.amazonaws.com` is a bucket of S3.
+/// There is no pattern for other labels, because anybody can register names under the domains of cloud services:
+/// `sns.s3.us-west-2.amazonaws.com` is a bucket of S3.
 #[derive(Debug, Clone)]
 pub struct Hosts(Vec<String>);
 
 impl Hosts {
-    /// Reads names separated by spaces.
+    /// Parses names separated by spaces.
     ///
     /// # Errors
-    /// What would be right, when there is none or one is not the name of a host.
+    /// There is no name, or one is not valid; the message says what would be right.
     pub fn parse(text: &str) -> Result<Self, String> {
         let names: Vec<_> = text.split_ascii_whitespace().map(str::to_ascii_lowercase).collect();
         match names.iter().find(|name| !is_host(name)) {
@@ -182,32 +181,33 @@ impl Hosts {
         }
     }
 
-    /// The address, if it may be asked: on one of the hosts and at the usual port, unless another is said with it.
+    /// The address, if it is valid and on one of the hosts, at the host's port or else at the default port.
     pub fn admit(&self, text: &str) -> Option<Address> {
         let address = Address::parse(text).ok()?;
         let host = address.0.host_str()?;
         let allowed = self.0.iter().any(|name| {
-            let (name, port) = host_of(name);
-            address.0.port().map(|port| port.to_string()).as_deref() == port && is_named(name, host)
+            let (name, port) = split_port(name);
+            address.0.port().map(|port| port.to_string()).as_deref() == port && matches_host(name, host)
         });
         allowed.then_some(address)
     }
 }
 
-/// Whether a name may stand among the hosts.
+/// Whether a text is a valid entry of [`Hosts`].
 fn is_host(text: &str) -> bool {
-    let (name, port) = host_of(text);
+    let (name, port) = split_port(text);
     let bare = name.replace(REGION, "region");
     let url = format!("https://{bare}/");
-    // A name that the parser of addresses would write otherwise is never the host of one.
-    let written = reqwest::Url::parse(&url).is_ok_and(|url| url.host_str() == Some(bare.as_str()));
+    // A name that the parser of URLs would normalise never equals the host of an address.
+    let is_normalised = reqwest::Url::parse(&url).is_ok_and(|url| url.host_str() == Some(bare.as_str()));
     let label = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
-    // Parsers of addresses take other characters too, such as the comma of a list that is none.
+    // The parser of URLs also accepts other characters, such as a comma between two names.
     let labelled = name.starts_with('[') || name.split('.').all(|text| text == REGION || label(text));
-    written && labelled && port.is_none_or(|port| port.parse::<u16>().is_ok())
+    is_normalised && labelled && port.is_none_or(|port| port.parse::<u16>().is_ok())
 }
 
-fn is_named(name: &str, host: &str) -> bool {
+/// Whether a name, in which a label may be `<region>`, matches a host.
+fn matches_host(name: &str, host: &str) -> bool {
     let (mut name, mut host) = (name.split('.'), host.split('.'));
     loop {
         match (name.next(), host.next()) {
@@ -218,8 +218,8 @@ fn is_named(name: &str, host: &str) -> bool {
     }
 }
 
-/// Whether a label is written as regions of AWS are: `us-east-1`, `us-gov-west-1`, `eusc-de-east-1`. No service is:
-/// those of S3 (`s3-us-west-2`) have a digit in front.
+/// Whether a label has the form of a region of AWS: `us-east-1`, `us-gov-west-1`, `eusc-de-east-1`. Names of services do
+/// not: those of S3 (`s3-us-west-2`) have a digit in their first part.
 fn is_region(label: &str) -> bool {
     let mut parts = label.split('-');
     let letters = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase());
@@ -230,17 +230,17 @@ fn is_region(label: &str) -> bool {
     first && last && between.peek().is_some() && between.all(letters)
 }
 
-/// Whether a text fits a pattern in which `*` stands for one or more letters, digits, `-` and `_`: for one step of a
-/// path, or one label of a name.
-pub fn fits(pattern: &str, text: &str) -> bool {
+/// Whether a text matches a pattern, in which `*` matches one or more letters, digits, `-` and `_`: within one segment of
+/// a path, or one label of a name.
+pub fn matches_pattern(pattern: &str, text: &str) -> bool {
     let Some((before, after)) = pattern.split_once('*') else { return pattern == text };
     let Some(rest) = text.strip_prefix(before) else { return false };
     let inner = rest.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')).count();
-    (1..=inner).any(|length| rest.get(length..).is_some_and(|rest| fits(after, rest)))
+    (1..=inner).any(|length| rest.get(length..).is_some_and(|rest| matches_pattern(after, rest)))
 }
 
-/// Host and port of a name.
-fn host_of(name: &str) -> (&str, Option<&str>) {
+/// Splits a name into host and port.
+fn split_port(name: &str) -> (&str, Option<&str>) {
     match name.rsplit_once(':') {
         Some((host, port)) if !name.ends_with(']') => (host, Some(port)),
         _ => (name, None),
@@ -379,7 +379,7 @@ mod tests {
             ("/exact", "/exact", true),
             ("/exact", "/exactly", false),
         ] {
-            assert_eq!(fits(pattern, text), expected, "{pattern} {text}");
+            assert_eq!(matches_pattern(pattern, text), expected, "{pattern} {text}");
         }
     }
 
@@ -390,10 +390,10 @@ mod tests {
             out.write_all(bytes).expect("memory");
             out.finish().expect("memory")
         };
-        assert_eq!(unpacked(&packed(b"{}")).expect("the document"), b"{}");
-        assert_eq!(unpacked(&packed(&vec![0; MAX_BYTES])).expect("the document").len(), MAX_BYTES);
-        assert!(unpacked(&packed(&vec![0; MAX_BYTES + 1])).is_err(), "too long");
-        assert!(unpacked(&packed(b"{}")[..12]).is_err(), "cut");
-        assert!(unpacked(b"{}").is_err(), "not packed");
+        assert_eq!(gunzip(&packed(b"{}")).expect("the document"), b"{}");
+        assert_eq!(gunzip(&packed(&vec![0; MAX_BYTES])).expect("the document").len(), MAX_BYTES);
+        assert!(gunzip(&packed(&vec![0; MAX_BYTES + 1])).is_err(), "too long");
+        assert!(gunzip(&packed(b"{}")[..12]).is_err(), "cut");
+        assert!(gunzip(b"{}").is_err(), "not packed");
     }
 }

@@ -1,4 +1,4 @@
-//! A request with its whole body, before it is verified: read from an admitted client, or taken from a recording.
+//! A request with its complete body, before it is verified: read from an admitted client, or a recorded one.
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -13,7 +13,7 @@ use crate::base::time::Moment;
 use crate::http::admission::Connection;
 use crate::http::admission::Reserved;
 use crate::http::body;
-use crate::http::body::Announced;
+use crate::http::body::BodyHead;
 use crate::http::body::BodySender;
 use crate::http::body::Limits;
 use crate::http::body::Unreadable;
@@ -23,7 +23,7 @@ use crate::http::origin::Admitted;
 use crate::http::origin::Client;
 use crate::profile::ContentEncoding;
 
-/// A request with its whole body, not verified yet. Boxed, because it is moved often.
+/// A request with its complete body, not verified yet. Boxed, because it is moved often.
 #[derive(Debug)]
 pub struct Inbound(Box<Request>);
 
@@ -35,8 +35,9 @@ struct Request {
     /// The body as sent.
     sent: Bytes,
     coding: Option<Coding>,
-    /// Before its compression, once it is decompressed.
+    /// The decompressed body, once there is one.
     plain: Option<Bytes>,
+    /// Which of the two counts as signed.
     signed: ContentEncoding,
     client: Option<Client>,
     received_at: Moment,
@@ -44,11 +45,11 @@ struct Request {
 }
 
 impl Inbound {
-    /// Reads a request of an admitted client that came on this connection; a compressed body is not decompressed yet.
-    /// `single` names the headers that the source's profile reads: each may be there once.
+    /// Reads a request of an admitted client on this connection. A compressed body is not decompressed yet. `single` names
+    /// the headers that may occur only once, because the source's profile reads them.
     ///
     /// # Errors
-    /// [`Unreadable`] says whose fault it is.
+    /// [`Unreadable`] when the head or the body is refused.
     pub async fn read(
         request: http::Request<Incoming>,
         admitted: Admitted,
@@ -63,9 +64,9 @@ impl Inbound {
             return Err(Unreadable::HostMissing);
         }
         drop_underscored(&mut head.headers);
-        let Announced { length, coding } = body::announced(&head.headers, single, limits)?;
-        let stranger = BodySender { connection, address: client.address() };
-        let (sent, reserved) = body::within(body, length, limits, Some(stranger)).await?;
+        let BodyHead { length, coding } = body::check_head(&head.headers, single, limits)?;
+        let sender = BodySender { connection, address: client.address() };
+        let (sent, reserved) = body::read_within(body, length, limits, Some(sender)).await?;
         let client = Some(client);
         Ok(Self(Box::new(Request {
             method: head.method,
@@ -81,9 +82,9 @@ impl Inbound {
         })))
     }
 
-    /// A recorded request, for looking at it again; it was admitted by nobody, and nothing of its head is checked.
+    /// A recorded request, to verify again. It has no client, and its head is not checked.
     pub fn recorded(method: Method, target: Uri, headers: HeaderMap, body: Bytes, received_at: Moment) -> Self {
-        let coding = Coding::of(&headers).ok().flatten();
+        let coding = Coding::from_headers(&headers).ok().flatten();
         Self(Box::new(Request {
             method,
             target,
@@ -98,9 +99,9 @@ impl Inbound {
         }))
     }
 
-    /// The same with what its body was before its compression.
+    /// The same request with its decompressed body.
     #[must_use]
-    pub fn compressed(mut self, plain: Bytes) -> Self {
+    pub fn with_decompressed(mut self, plain: Bytes) -> Self {
         self.0.plain = Some(plain);
         self
     }
@@ -110,7 +111,7 @@ impl Inbound {
         &self.0.method
     }
 
-    /// The path and the query of the request's target as sent, without scheme and host where it had them.
+    /// The path and the query of the request's target as sent, without scheme and host.
     pub fn target(&self) -> &str {
         path_and_query(&self.0.target)
     }
@@ -120,23 +121,23 @@ impl Inbound {
         self.0.target.query()
     }
 
-    /// The headers as sent, but for those with `_` in their names, which only a recorded request has: no profile reads
+    /// The headers as sent, without those with `_` in their names. A recorded request keeps those, but no profile reads
     /// them.
     pub fn headers(&self) -> &HeaderMap {
         &self.0.headers
     }
 
-    /// The body as sent, byte for byte: what is delivered.
+    /// The body as sent, which is the one that is delivered.
     pub fn sent(&self) -> &Bytes {
         &self.0.sent
     }
 
-    /// The body before its compression: what is read.
+    /// The decompressed body, from which values are read. The body as sent when it is not compressed.
     pub fn body(&self) -> &Bytes {
         self.0.plain.as_ref().unwrap_or(&self.0.sent)
     }
 
-    /// The body as it is signed: as sent, or before its compression.
+    /// The body that counts as signed: as sent, or decompressed.
     pub fn signed(&self) -> &Bytes {
         match self.0.signed {
             ContentEncoding::SignedPlain => self.body(),
@@ -144,20 +145,20 @@ impl Inbound {
         }
     }
 
-    /// Whether the body is compressed, so that it may be signed in two ways, and decompressed.
+    /// Whether the body was compressed and has been decompressed, so that either form may be the signed one.
     pub fn is_compressed(&self) -> bool {
         self.0.plain.is_some()
     }
 
-    /// Whether the body is compressed and still has to be decompressed, before anything of it is read.
-    pub fn is_packed(&self) -> bool {
+    /// Whether the body is compressed and not decompressed yet.
+    pub fn needs_decompression(&self) -> bool {
         self.0.coding.is_some() && self.0.plain.is_none()
     }
 
-    /// Decompresses the body. What it was before its compression counts like bytes that are sent.
+    /// Decompresses the body. The decompressed bytes count against the budget, too.
     ///
     /// # Errors
-    /// [`Unreadable`] for what is too large, or not what its coding makes, and when too many wait for it.
+    /// [`Unreadable`] when the result is too large, the body is not valid in its coding, or too many bodies wait.
     pub async fn decompress(&mut self, limits: &Limits) -> Result<(), Unreadable> {
         if let Some(coding) = self.0.coding {
             self.0.plain = Some(decompression::decompress(&self.0.sent, coding, &mut self.0.reserved, limits).await?);
@@ -165,13 +166,13 @@ impl Inbound {
         Ok(())
     }
 
-    /// In which way the body is taken for signed.
+    /// Which form of the body counts as signed.
     pub fn signed_as(&self) -> ContentEncoding {
         self.0.signed
     }
 
-    /// Takes the body for signed in this way; unless this is said, before its compression.
-    pub fn take_as(&mut self, signed: ContentEncoding) {
+    /// Sets which form of the body counts as signed. Default: decompressed.
+    pub fn set_signed_as(&mut self, signed: ContentEncoding) {
         self.0.signed = signed;
     }
 
@@ -180,17 +181,17 @@ impl Inbound {
         self.0.client.as_ref()
     }
 
-    /// When its head had been read.
+    /// When its head was complete.
     pub fn received_at(&self) -> Moment {
         self.0.received_at
     }
 
-    /// What its body takes of the budget, for whoever holds that until the answer; nothing when it was taken before.
+    /// Takes the reservation of its body, for the caller to hold until the answer; `None` when it was taken before.
     pub fn take_reserved(&mut self) -> Option<Reserved> {
         self.0.reserved.take()
     }
 
-    /// Takes it apart. Its room in the budget is given back, unless it was taken.
+    /// Takes the request apart. Releases the reservation of its body, unless that was taken.
     pub fn into_parts(self) -> Parts {
         let Request { method, target, headers, sent, client, received_at, .. } = *self.0;
         Parts { method, target, headers, body: sent, client, received_at }
@@ -209,7 +210,7 @@ pub struct Parts {
     pub body: Bytes,
     /// The admitted client; `None` in a recorded request.
     pub client: Option<Client>,
-    /// When its head had been read.
+    /// When its head was complete.
     pub received_at: Moment,
 }
 
@@ -224,17 +225,17 @@ fn path_and_query(target: &Uri) -> &str {
     target.path_and_query().map_or("/", http::uri::PathAndQuery::as_str)
 }
 
-/// Drops headers whose names have `_`: where a name becomes a variable, `X_Forwarded_For` would pass for
-/// `X-Forwarded-For`. nginx does the same.
+/// Drops headers whose names have `_`: applications that turn names into variables (CGI, WSGI) cannot tell
+/// `X_Forwarded_For` from `X-Forwarded-For`. nginx does the same.
 fn drop_underscored(headers: &mut HeaderMap) {
     let dropped = |name: &HeaderName| name.as_str().as_bytes().contains(&b'_');
     if !headers.keys().any(dropped) {
         return;
     }
-    // Removing one by one would not keep the order of the others.
-    let mut kept = HeaderMap::new();
+    // `HeaderMap::remove` would change the order of the other headers.
+    let mut remaining = HeaderMap::new();
     for (name, value) in headers.iter().filter(|(name, _)| !dropped(name)) {
-        kept.append(name.clone(), value.clone());
+        remaining.append(name.clone(), value.clone());
     }
-    *headers = kept;
+    *headers = remaining;
 }

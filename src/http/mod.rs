@@ -1,5 +1,5 @@
-//! HTTP before a request is verified: limits on connections and memory, the client's address, bodies, and documents
-//! that the gateway fetches itself.
+//! HTTP requests before they are verified: limits on connections and memory, the client's address, bodies. Also the
+//! client that fetches documents for verification.
 
 pub mod admission;
 pub mod body;

@@ -1,14 +1,14 @@
-//! Why something that came on a connection is no request that could be served, as far as its first bytes tell.
+//! Why a connection ended without a complete head of a request, as told by its first bytes and its timeouts.
 
 use crate::http::admission::Busy;
 
-/// Why something that came on a connection is no request that could be served.
+/// Why a connection ended without a complete head of a request. No source is known, so it is counted and logged apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unserved {
-    /// It is no HTTP/1.
+    /// The bytes are not HTTP/1.
     #[error("it is no request of HTTP/1")]
     Malformed,
-    /// Its head is longer than allowed.
+    /// The head is longer than allowed.
     #[error("the head of the request is too large")]
     TooLarge,
     /// A load balancer speaks the PROXY protocol.
@@ -17,29 +17,29 @@ pub enum Unserved {
          X-Forwarded-For, and list its addresses in server.trusted_proxies"
     )]
     ProxyProtocol,
-    /// A proxy speaks HTTP/2 without having asked.
+    /// A proxy speaks HTTP/2 without negotiation.
     #[error("it begins with HTTP/2, which is not spoken here: set the proxy in front to HTTP/1.1 for this upstream")]
     Http2,
-    /// A sender speaks TLS.
+    /// A client speaks TLS.
     #[error(
         "it begins with a TLS handshake, and this port speaks plain HTTP: let a proxy in front end TLS, and give senders \
          its address"
     )]
     Tls,
-    /// Its head did not come in time.
+    /// The head did not arrive in time.
     #[error("the head of the request did not arrive in time")]
     TimedOut,
-    /// It had waited longest when another connection needed its place.
+    /// The connection had waited longest when another one needed its slot.
     #[error("nothing was complete when the place was needed for another connection")]
     Displaced,
-    /// Its address has as many connections as it may.
+    /// The address has as many connections as it may, all of them busy.
     #[error(transparent)]
     Busy(#[from] Busy),
 }
 
 impl Unserved {
-    /// What hyper did not take, by how it begins.
-    pub fn of(start: &[u8], too_large: bool) -> Self {
+    /// The cause why hyper refused a head, from its first bytes. `too_large`: whether hyper says that it is too large.
+    pub fn from_first_bytes(start: &[u8], too_large: bool) -> Self {
         const PROXY_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
         match start {
             [0x16, 0x03, ..] => Self::Tls,

@@ -24,8 +24,8 @@ use crate::base::supervisor::Background;
 use crate::base::supervisor::Task;
 use crate::base::supervisor::TaskError;
 use crate::dedup::OnOutage;
+use crate::http::admission::ConnectionLimits;
 use crate::http::admission::Connections;
-use crate::http::admission::Terms;
 use crate::http::origin::TrustedProxies;
 use crate::store::Store;
 use crate::store::Unavailable;
@@ -79,17 +79,17 @@ impl Admin {
     }
 
     async fn serve(self: Arc<Self>, listener: &TcpListener) -> Result<(), TaskError> {
-        let connections = Connections::new(self.terms());
+        let connections = Connections::new(self.limits());
         tokio::select! {
             never = self.accept(listener, &connections) => match never {},
-            never = connections.keep_time() => match never {},
+            never = connections.sweep_forever() => match never {},
         }
     }
 
     async fn accept(self: &Arc<Self>, listener: &TcpListener, connections: &Arc<Connections>) -> Infallible {
         let tasks = Background::default();
         loop {
-            connections.room().await;
+            connections.wait_for_capacity().await;
             let Ok((stream, peer)) = listener.accept().await else {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
@@ -99,11 +99,11 @@ impl Admin {
             let (admin, connection) = (Arc::clone(self), Arc::clone(place.connection()));
             let service = tower::service_fn(move |request: Request<Incoming>| {
                 // Only what comes with the token has its body read, so whoever is here need not give way.
-                connection.complete();
+                connection.body_complete();
                 let (admin, connection) = (Arc::clone(&admin), Arc::clone(&connection));
                 async move {
                     let response = admin.answer(request, peer).await;
-                    connection.rest();
+                    connection.mark_idle();
                     Ok::<_, Infallible>(response)
                 }
             });
@@ -114,12 +114,12 @@ impl Admin {
         }
     }
 
-    fn terms(&self) -> Terms {
+    fn limits(&self) -> ConnectionLimits {
         let settings = &self.shared.settings.admin;
-        Terms {
+        ConnectionLimits {
             max: settings.max_connections,
             max_per_address: usize::MAX,
-            shared_by_many: TrustedProxies::default(),
+            trusted_proxies: TrustedProxies::default(),
             header_timeout: settings.header_timeout,
             idle_timeout: IDLE,
         }

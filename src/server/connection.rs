@@ -24,10 +24,10 @@ use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 
+use crate::http::admission::CloseReason;
 use crate::http::admission::Connection;
 use crate::http::admission::ConnectionSlot;
 use crate::http::admission::Phase;
-use crate::http::admission::Verdict;
 use crate::http::unserved::Unserved;
 
 /// Most bytes that the head of a request may take.
@@ -75,18 +75,18 @@ where
         // What has come by now has its chance first, and a body that was being read is answered.
         let polled = Pin::new(&mut http).poll(cx).map(Some);
         let waits = || !matches!(connection.phase(), Phase::Body | Phase::Busy);
-        let is_over = polled.is_pending() && connection.verdict().is_some() && waits();
+        let is_over = polled.is_pending() && connection.close_reason().is_some() && waits();
         if is_over { Poll::Ready(None) } else { polled }
     })
     .await;
     let tap = http.into_parts().io.into_inner();
-    let displaced = connection.verdict() == Some(Verdict::Displaced);
+    let displaced = connection.close_reason() == Some(CloseReason::Displaced);
     // What came in one piece with an earlier request is not known by its beginning.
     let start = if connection.phase() == Phase::Head { tap.start } else { Vec::new() };
     let unserved = match (ended, connection.phase()) {
         (Some(Err(error)), _) => {
             tracing::debug!(%error, "a connection ended early");
-            error.is_parse().then(|| Unserved::of(&start, error.is_parse_too_large()))
+            error.is_parse().then(|| Unserved::from_first_bytes(&start, error.is_parse_too_large()))
         }
         (None, Phase::Silent | Phase::Head) => {
             answer(&tap.stream, TIMED_OUT);
@@ -121,7 +121,7 @@ impl MonitoredSocket {
         match self.connection.phase() {
             Phase::Silent | Phase::Idle => {
                 self.start.clear();
-                self.connection.read();
+                self.connection.bytes_received();
             }
             Phase::Head => {}
             Phase::Body | Phase::Busy => return,

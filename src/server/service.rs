@@ -40,7 +40,7 @@ impl Service<Request<Incoming>> for Handler {
 
     /// Begins at once and not when it is first polled: a sender that hangs up has sent its request all the same.
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        self.caller.connection.begin();
+        self.caller.connection.head_complete();
         let (gateway, caller) = (Arc::clone(&self.gateway), Arc::clone(&self.caller));
         RunToCompletion {
             future: Some(Box::pin(async move { gateway.handle(&caller, request).await })),
@@ -70,7 +70,7 @@ impl Future for RunToCompletion {
         let mut response = ready!(future.as_mut().poll(cx));
         self.future = None;
         // This goes with the connection, unlike the request.
-        self.caller.connection.rest();
+        self.caller.connection.mark_idle();
         // While draining, senders are asked to come back on another connection, which leads to another replica.
         if self.shared.draining.load(Ordering::Relaxed) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -30,9 +30,9 @@ use crate::gateway::Caller;
 use crate::gateway::DeliveryMode;
 use crate::gateway::Endpoint;
 use crate::gateway::Gateway;
+use crate::http::admission::ConnectionLimits;
 use crate::http::admission::ConnectionSlot;
 use crate::http::admission::Connections;
-use crate::http::admission::Terms;
 use crate::http::origin::Peer;
 use crate::source::Destination;
 use crate::source::Source;
@@ -143,7 +143,7 @@ impl Worker {
     /// `kept` is the listener for another life, which there is not when it has stopped accepting.
     async fn run(&mut self, prepared: Prepared, beat: &Heartbeat, kept: &mut Option<std::net::TcpListener>) {
         let Prepared { gateway, listener, .. } = prepared;
-        let connections = Connections::new(self.terms());
+        let connections = Connections::new(self.limits());
         let serving = async {
             let mut cut = self.phase.clone();
             let tasks = Tasks::default();
@@ -156,7 +156,7 @@ impl Worker {
         };
         tokio::select! {
             () = serving => {}
-            never = connections.keep_time() => match never {},
+            never = connections.sweep_forever() => match never {},
             never = target::sweep(|| gateway.targets()) => match never {},
             never = beat.beat_forever() => match never {},
         }
@@ -165,7 +165,7 @@ impl Worker {
     /// Waits until nothing is in flight any more.
     async fn finish(&self, connections: &Connections) {
         connections.finish();
-        connections.emptied().await;
+        connections.wait_until_empty().await;
         // Deliveries whose sender is gone belong to no connection.
         while self.shared.metrics.gateway.in_flight.get() > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -173,13 +173,13 @@ impl Worker {
     }
 
     /// What this worker's share of the connections may take.
-    fn terms(&self) -> Terms {
+    fn limits(&self) -> ConnectionLimits {
         let server = &self.shared.settings.server;
         let workers = server.workers.max(1);
-        Terms {
+        ConnectionLimits {
             max: server.max_connections.div_ceil(workers),
             max_per_address: server.max_connections_per_address.div_ceil(workers),
-            shared_by_many: server.trusted_proxies.clone(),
+            trusted_proxies: server.trusted_proxies.clone(),
             header_timeout: server.header_timeout,
             idle_timeout: server.idle_timeout,
         }
@@ -196,7 +196,7 @@ impl Worker {
         loop {
             // While all are busy, new ones wait in the kernel's queue.
             let next = async {
-                connections.room().await;
+                connections.wait_for_capacity().await;
                 listener.accept().await
             };
             let accepted = tokio::select! {

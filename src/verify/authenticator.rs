@@ -64,7 +64,7 @@ impl Authenticator {
     async fn judge_compressed(&self, inbound: &mut Inbound, now: Moment) -> Result<Proven, Failure> {
         let mut failure = Failure::SignatureMismatch;
         for signed in &self.compressed {
-            inbound.take_as(*signed);
+            inbound.set_signed_as(*signed);
             match self.judge(inbound, now).await {
                 Err(other @ (Failure::SignatureMismatch | Failure::TokenBody | Failure::ConditionUnmet)) => {
                     failure = other;

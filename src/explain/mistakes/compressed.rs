@@ -12,7 +12,7 @@ use crate::profile::ContentEncoding;
 
 /// The same request with the bytes before and after compression, and without a header that says which they are.
 pub(super) fn hypothesis(case: &Case) -> Vec<Hypothesis> {
-    match Coding::of(&case.headers) {
+    match Coding::from_headers(&case.headers) {
         Ok(Some(coding)) if plain(coding, &case.body).is_some() => signed_otherwise(case),
         Ok(Some(_)) => vec![not_compressed(case)],
         Ok(None) => [Coding::Gzip, Coding::Deflate].into_iter().filter_map(|coding| unsaid(case, coding)).collect(),
@@ -54,5 +54,5 @@ fn unsaid(case: &Case, coding: Coding) -> Option<Hypothesis> {
 
 /// What was compressed, no more than [`MAX_BODY`].
 fn plain(coding: Coding, body: &Bytes) -> Option<Bytes> {
-    coding.plain(body, MAX_BODY).ok().flatten().map(Bytes::from)
+    coding.decompress(body, MAX_BODY).ok().flatten().map(Bytes::from)
 }

@@ -175,7 +175,8 @@ impl Walk<'_> {
     /// What a compressed body is, and which of its bytes may be signed.
     fn compressed(&mut self) {
         let inbound = self.inbound;
-        let Some(coding) = Coding::of(&self.case.headers).ok().flatten().filter(|_| inbound.is_compressed()) else {
+        let Some(coding) = Coding::from_headers(&self.case.headers).ok().flatten().filter(|_| inbound.is_compressed())
+        else {
             return;
         };
         let signed = match self.case.profile.signed_when_compressed().as_slice() {

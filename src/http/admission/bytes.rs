@@ -1,6 +1,8 @@
-//! The memory budget for request bodies, in bytes, over all connections and threads. A body that comes in one piece
-//! only changes the counters of its source and of all; the others are also in a list, from the oldest on, until they
-//! are complete.
+//! The memory budget for request bodies, in bytes, shared by all connections and threads.
+//!
+//! A body that arrives in one piece only changes two atomic counters: that of its source and that of all sources. A body
+//! that waits for more bytes is also in a list, ordered by age, until it is complete. The oldest incomplete body is
+//! displaced when another body needs its bytes.
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -16,28 +18,30 @@ use std::task::Waker;
 use super::Origin;
 use super::Quota;
 
-/// Bytes that the bodies of one source may take, as a share of those of all.
+/// The budget of one source, which is a share of the budget of all sources.
 #[derive(Debug)]
 pub struct Budget {
     pool: Arc<Pool>,
     share: Quota,
 }
 
-/// The bytes of all sources together.
+/// The budget of all sources together.
 #[derive(Debug)]
 struct Pool {
-    left: Quota,
-    /// Most bytes of one address in bodies that are not complete.
+    available: Quota,
+    /// The most bytes of incomplete bodies of one address.
     max_per_address: usize,
     unfinished: Mutex<Unfinished>,
 }
 
-/// The bodies that are not complete.
+/// The bodies that wait for more bytes.
 #[derive(Debug, Default)]
 struct Unfinished {
-    /// By their age, the oldest first.
+    /// By their sequence numbers, the oldest first.
     bodies: BTreeMap<u64, Body>,
+    /// Bytes of these bodies by address. Addresses without any are not in it.
     addresses: HashMap<Origin, usize>,
+    /// The last sequence number.
     last: u64,
 }
 
@@ -46,21 +50,21 @@ struct Body {
     budget: Arc<Budget>,
     bytes: usize,
     origin: Option<Origin>,
-    /// Set before the waker is woken, which orders the two between threads.
+    /// Set before the waker is woken, which synchronises the two threads.
     displaced: Arc<AtomicBool>,
     waker: Waker,
 }
 
-/// Why a body gets no more room.
+/// Why a body gets no more bytes of the budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Full {
-    /// There is none, and nothing to be closed for it.
+    /// The budget is used up, and no older body can be displaced.
     Exhausted,
-    /// Its own room was given to another one.
+    /// The body itself was displaced.
     Displaced,
 }
 
-/// The limit that a body has reached.
+/// The limit that was reached.
 #[derive(Debug, Clone, Copy)]
 enum Scope {
     All,
@@ -69,18 +73,18 @@ enum Scope {
 }
 
 impl Budget {
-    /// A budget of so many bytes, without a limit for one address.
+    /// A budget of this many bytes, without a limit by address.
     pub fn new(bytes: usize) -> Self {
         Self::with_address_limit(bytes, bytes)
     }
 
-    /// So many bytes, of which one address may have so many in bodies that are not complete.
+    /// A budget of this many bytes, with a limit for the incomplete bodies of one address.
     pub fn with_address_limit(bytes: usize, max_per_address: usize) -> Self {
-        let pool = Pool { left: Quota::new(bytes), max_per_address, unfinished: Mutex::default() };
+        let pool = Pool { available: Quota::new(bytes), max_per_address, unfinished: Mutex::default() };
         Self { pool: Arc::new(pool), share: Quota::new(bytes) }
     }
 
-    /// A part of this budget: at most so many of its bytes.
+    /// The budget of one source: at most this many bytes of this budget.
     pub fn share(&self, bytes: usize) -> Self {
         Self { pool: Arc::clone(&self.pool), share: Quota::new(bytes) }
     }
@@ -89,7 +93,7 @@ impl Budget {
         if !self.share.take(bytes) {
             return Err(Scope::Source);
         }
-        if !self.pool.left.take(bytes) {
+        if !self.pool.available.take(bytes) {
             self.share.give_back(bytes);
             return Err(Scope::All);
         }
@@ -98,7 +102,7 @@ impl Budget {
 
     fn give_back(&self, bytes: usize) {
         self.share.give_back(bytes);
-        self.pool.left.give_back(bytes);
+        self.pool.available.give_back(bytes);
     }
 }
 
@@ -109,8 +113,8 @@ impl Pool {
 }
 
 impl Unfinished {
-    /// Takes bytes for a body of this budget, in place of older bodies where there is too little. `own` is the body
-    /// itself, when it has been begun: where that is the oldest, nothing is closed for it.
+    /// Takes bytes of the budget, and displaces older bodies if needed. `own` is the sequence number of the body that
+    /// needs the bytes, if it is in the list: if that is the oldest, none is displaced.
     fn take(&mut self, budget: &Arc<Budget>, bytes: usize, own: Option<u64>) -> Result<(), Full> {
         while let Err(scope) = budget.take(bytes) {
             self.displace(budget, scope, own)?;
@@ -118,6 +122,7 @@ impl Unfinished {
         Ok(())
     }
 
+    /// Displaces the oldest body within the scope.
     fn displace(&mut self, budget: &Arc<Budget>, scope: Scope, own: Option<u64>) -> Result<(), Full> {
         let within = |body: &Body| {
             body.bytes > 0
@@ -128,7 +133,7 @@ impl Unfinished {
                 }
         };
         let oldest = self.bodies.iter().find(|(_, body)| within(body)).map(|(age, _)| *age);
-        match oldest.filter(|age| Some(*age) != own).and_then(|age| self.end(age)) {
+        match oldest.filter(|age| Some(*age) != own).and_then(|age| self.remove(age)) {
             Some(body) => {
                 body.budget.give_back(body.bytes);
                 body.displaced.store(true, Relaxed);
@@ -139,21 +144,21 @@ impl Unfinished {
         }
     }
 
-    /// What has been of a body that is not to be known any more.
-    fn end(&mut self, age: u64) -> Option<Body> {
+    /// Removes a body from the list.
+    fn remove(&mut self, age: u64) -> Option<Body> {
         let body = self.bodies.remove(&age)?;
-        self.count(body.origin, |bytes| bytes - body.bytes);
+        self.update_bytes(body.origin, |bytes| bytes - body.bytes);
         Some(body)
     }
 
-    /// Whether an address would have more than `max` bytes with so many more for a body that has its `own` among them.
-    /// One body alone can always be read.
-    fn is_beyond(&self, origin: Origin, own: usize, more: usize, max: usize) -> bool {
+    /// Whether an address would have more than `max` bytes in incomplete bodies with `more` bytes for a body that has
+    /// `own` bytes already. The only body of an address is never limited.
+    fn would_exceed(&self, origin: Origin, own: usize, more: usize, max: usize) -> bool {
         let all = self.addresses.get(&origin).copied().unwrap_or(0);
         all > own && all.saturating_add(more) > max
     }
 
-    fn count(&mut self, origin: Option<Origin>, change: impl FnOnce(usize) -> usize) {
+    fn update_bytes(&mut self, origin: Option<Origin>, change: impl FnOnce(usize) -> usize) {
         let Some(origin) = origin else { return };
         let bytes = change(self.addresses.get(&origin).copied().unwrap_or(0));
         if bytes == 0 {
@@ -164,25 +169,26 @@ impl Unfinished {
     }
 }
 
-/// The room of one body, given back when dropped.
+/// The bytes of the budget that one body has taken. Dropping it gives them back.
 #[derive(Debug)]
 pub struct Reserved {
     budget: Arc<Budget>,
-    /// What it has, unless it is one of those that are not complete: then that is known there.
+    /// The bytes of the body, unless it is in the list of [`Unfinished`] bodies, which then has them.
     bytes: usize,
+    /// The sequence number of the body in that list, and whether it was displaced.
     unfinished: Option<(u64, Arc<AtomicBool>)>,
 }
 
 impl Reserved {
-    /// A reservation of no bytes yet.
+    /// A reservation of no bytes.
     pub fn new(budget: &Arc<Budget>) -> Self {
         Self { budget: Arc::clone(budget), bytes: 0, unfinished: None }
     }
 
-    /// Takes room for so many bytes that have come.
+    /// Takes bytes that have arrived.
     ///
     /// # Errors
-    /// [`Full`] when there is none, or what it had has been given to another.
+    /// [`Full`] when the budget is used up, or this body was displaced.
     pub fn grow(&mut self, bytes: usize) -> Result<(), Full> {
         match &self.unfinished {
             None if self.budget.take(bytes).is_ok() => {}
@@ -198,23 +204,23 @@ impl Reserved {
         let mut unfinished = pool.unfinished();
         let Body { origin, bytes: own, .. } = *unfinished.bodies.get(&age).ok_or(Full::Displaced)?;
         if let Some(origin) = origin {
-            while unfinished.is_beyond(origin, own, bytes, pool.max_per_address) {
+            while unfinished.would_exceed(origin, own, bytes, pool.max_per_address) {
                 unfinished.displace(&self.budget, Scope::Address(origin), Some(age))?;
             }
         }
         unfinished.take(&self.budget, bytes, Some(age))?;
-        unfinished.count(origin, |all| all + bytes);
+        unfinished.update_bytes(origin, |all| all + bytes);
         let body = unfinished.bodies.get_mut(&age).ok_or(Full::Displaced)?;
         body.bytes += bytes;
         Ok(())
     }
 
-    /// Notes that the body waits for more, so that it gives way when others need its room: then the task of this waker
-    /// is woken, and the body [`is_displaced`](Self::is_displaced).
+    /// Marks the body as waiting for more bytes, so that others may displace it. If that happens, the waker is woken, and
+    /// [`Self::is_displaced`] returns true.
     ///
     /// # Errors
-    /// [`Full`] when its address has too much already, and nothing that is older.
-    pub fn wait(&mut self, address: Option<IpAddr>, waker: &Waker) -> Result<(), Full> {
+    /// [`Full`] when its address has too many bytes, and no older body can be displaced.
+    pub fn mark_waiting(&mut self, address: Option<IpAddr>, waker: &Waker) -> Result<(), Full> {
         if self.unfinished.is_some() {
             return Ok(());
         }
@@ -222,7 +228,7 @@ impl Reserved {
         let mut unfinished = pool.unfinished();
         let origin = address.map(Origin::of);
         if let Some(origin) = origin {
-            while unfinished.is_beyond(origin, 0, self.bytes, pool.max_per_address) {
+            while unfinished.would_exceed(origin, 0, self.bytes, pool.max_per_address) {
                 unfinished.displace(&self.budget, Scope::Address(origin), None)?;
             }
         }
@@ -236,24 +242,24 @@ impl Reserved {
             displaced: Arc::clone(&displaced),
             waker: waker.clone(),
         };
-        unfinished.count(origin, |all| all + body.bytes);
+        unfinished.update_bytes(origin, |all| all + body.bytes);
         unfinished.bodies.insert(age, body);
         self.unfinished = Some((age, displaced));
         Ok(())
     }
 
-    /// Whether its room has been given to another one.
+    /// Whether the body was displaced.
     pub fn is_displaced(&self) -> bool {
         self.unfinished.as_ref().is_some_and(|(_, displaced)| displaced.load(Relaxed))
     }
 
-    /// Notes that the body is complete: from here on it keeps its room.
+    /// Marks the body as complete: it cannot be displaced any more.
     ///
     /// # Errors
-    /// [`Full::Displaced`] when that was given to another one before.
+    /// [`Full::Displaced`] when it was displaced before.
     pub fn complete(&mut self) -> Result<(), Full> {
         let Some((age, _)) = self.unfinished.take() else { return Ok(()) };
-        let body = self.budget.pool.unfinished().end(age).ok_or(Full::Displaced)?;
+        let body = self.budget.pool.unfinished().remove(age).ok_or(Full::Displaced)?;
         self.bytes = body.bytes;
         Ok(())
     }
@@ -275,7 +281,7 @@ mod tests {
     fn waiting(budget: &Arc<Budget>, address: &str, bytes: usize) -> Reserved {
         let mut body = Reserved::new(budget);
         body.grow(bytes).expect("room");
-        body.wait(Some(address.parse().expect("an address")), Waker::noop()).expect("room of its address");
+        body.mark_waiting(Some(address.parse().expect("an address")), Waker::noop()).expect("room of its address");
         body
     }
 

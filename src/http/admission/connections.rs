@@ -1,5 +1,5 @@
-//! The connections of one listener: how many there may be in total and by address, how long they may wait, and which
-//! one is closed for a new one. A request costs one lock and no timer.
+//! The connections of one listener: their limits in total and by address, their timeouts, and which one is closed for a
+//! new one. A request needs one lock and no timer: a periodic sweep closes connections that are late.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -17,32 +17,32 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use super::Origin;
+use super::status::CloseReason;
 use super::status::Phase;
 use super::status::Status;
-use super::status::Verdict;
 use super::table::Table;
 use crate::http::origin::TrustedProxies;
 
-/// Most connections that were accepted and not looked at yet.
+/// The most connections that were accepted but not polled yet.
 const MAX_FRESH: usize = 16;
 
-/// What the connections of a listener may take.
+/// The limits of a listener's connections.
 #[derive(Debug, Clone)]
-pub struct Terms {
-    /// Connections at one time.
+pub struct ConnectionLimits {
+    /// The most open connections.
     pub max: usize,
-    /// Connections of one IPv4 address or one /64 of IPv6 at one time.
+    /// The most open connections of one IPv4 address or one /64 network of IPv6.
     pub max_per_address: usize,
-    /// Whose connections are those of many, and are not counted by address.
-    pub shared_by_many: TrustedProxies,
-    /// From the acceptance of a connection to the end of its first head, and from the first byte of a later head to its
-    /// end.
+    /// Proxies, whose connections are not limited by address.
+    pub trusted_proxies: TrustedProxies,
+    /// The longest time from the acceptance of a connection to the end of its first head, and from the first byte of a
+    /// later head to its end.
     pub header_timeout: Duration,
-    /// From an answer to the first byte of the next request.
+    /// The longest time from an answer to the first byte of the next request.
     pub idle_timeout: Duration,
 }
 
-/// An address has as many connections as it may, and none of them waits.
+/// An address has as many connections as it may, and all of them are busy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("all connections that one address may have are busy")]
 pub struct Busy;
@@ -50,9 +50,10 @@ pub struct Busy;
 /// The connections of one listener.
 #[derive(Debug)]
 pub struct Connections {
-    terms: Terms,
-    /// The time of the last sweep in milliseconds; read with every request, where a clock would cost more.
+    limits: ConnectionLimits,
+    /// The time of the last sweep, in milliseconds. Requests read it instead of the clock, because it is cheaper.
     now: AtomicU64,
+    /// Whether connections end after their current request.
     finishing: AtomicBool,
     state: Mutex<State>,
     changed: Notify,
@@ -61,15 +62,15 @@ pub struct Connections {
 #[derive(Debug, Default)]
 struct State {
     table: Table,
-    /// Somebody waits for a place, or for the last one to leave.
+    /// Whether a task waits in [`Connections::until`].
     awaited: bool,
 }
 
 impl Connections {
-    /// A listener's connections, of which there are none so far.
-    pub fn new(terms: Terms) -> Arc<Self> {
+    /// The connections of a new listener.
+    pub fn new(limits: ConnectionLimits) -> Arc<Self> {
         Arc::new(Self {
-            terms,
+            limits,
             now: AtomicU64::new(0),
             finishing: AtomicBool::new(false),
             state: Mutex::default(),
@@ -77,8 +78,8 @@ impl Connections {
         })
     }
 
-    /// Closes connections whose time is up, for ever.
-    pub async fn keep_time(&self) -> Infallible {
+    /// Closes connections that are late, periodically and forever.
+    pub async fn sweep_forever(&self) -> Infallible {
         let begun = Instant::now();
         loop {
             tokio::time::sleep(self.period()).await;
@@ -86,50 +87,52 @@ impl Connections {
         }
     }
 
+    /// The pause between two sweeps.
     fn period(&self) -> Duration {
-        let shortest = self.terms.header_timeout.min(self.terms.idle_timeout);
+        let shortest = self.limits.header_timeout.min(self.limits.idle_timeout);
         (shortest / 8).clamp(Duration::from_millis(5), Duration::from_secs(1))
     }
 
-    /// Closes those whose time is up. `now` is since any one moment; a time ends at most two periods late.
+    /// Closes connections that are late, at most two periods after their timeout. `now` is the time since a fixed moment.
     fn sweep(&self, now: Duration) {
         let now = milliseconds(now);
         self.now.store(now, Relaxed);
-        // A phase may have begun up to one period after the moment that was noted.
-        let [header, idle] = [self.terms.header_timeout, self.terms.idle_timeout]
+        // A phase may have begun up to one period after its recorded start.
+        let [header, idle] = [self.limits.header_timeout, self.limits.idle_timeout]
             .map(|timeout| milliseconds(timeout.saturating_add(self.period())));
         self.state().table.time_out(|status| match status.phase() {
             Phase::Silent | Phase::Head => status.waited(now) > header,
             Phase::Idle => status.waited(now) > idle,
-            // The body has a time of its own, and so has what is done with it.
+            // The body and the delivery have timeouts of their own.
             Phase::Body | Phase::Busy => false,
         });
     }
 
-    /// Waits until a connection could be accepted: one is free, or waits and can be closed; and most of those that came
-    /// before have been looked at, so that a flood of new ones keeps nobody from being served, or from ending.
-    pub async fn room(&self) {
-        let is_free = |table: &mut Table| table.counted() < self.terms.max || table.longest_waiting(None).is_some();
+    /// Waits until a connection can be accepted: the limit is not reached, or a waiting connection can be displaced. Also
+    /// waits until fewer than [`MAX_FRESH`] accepted connections have not been polled, so that a flood of new connections
+    /// does not starve the others.
+    pub async fn wait_for_capacity(&self) {
+        let is_free = |table: &mut Table| table.counted() < self.limits.max || table.longest_waiting(None).is_some();
         self.until(|table| table.fresh() < MAX_FRESH && is_free(table)).await;
     }
 
-    /// Takes a connection in, in the place of another one where none is free; which may be one beyond the limit when
-    /// all became busy since there was [`Self::room`].
+    /// Adds an accepted connection, and displaces others where a limit is reached. It may be one beyond the limit if all
+    /// became busy after [`Self::wait_for_capacity`].
     ///
     /// # Errors
-    /// [`Busy`] when its address has as many connections as it may, and none of them waits.
+    /// [`Busy`] when its address has as many connections as it may, and all of them are busy.
     pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<ConnectionSlot, Busy> {
         let origin = self.origin(address);
         let table = &mut self.state().table;
-        // There may be more than one too many: of those that came at once none can be closed yet.
-        while origin.is_some_and(|origin| table.counted_of(origin) >= self.terms.max_per_address) {
+        // There may be several too many: connections that were not polled yet cannot be displaced.
+        while origin.is_some_and(|origin| table.counted_of(origin) >= self.limits.max_per_address) {
             match table.longest_waiting(origin) {
                 Some(slot) => table.displace(slot),
                 None if table.fresh() > 0 => break,
                 None => return Err(Busy),
             }
         }
-        while table.counted() >= self.terms.max
+        while table.counted() >= self.limits.max
             && let Some(slot) = table.longest_waiting(None)
         {
             table.displace(slot);
@@ -137,13 +140,13 @@ impl Connections {
         Ok(self.insert(table, origin))
     }
 
-    /// Takes a connection in although there may be too many, and closes none for it: the last ones before the end.
+    /// Adds an accepted connection without regard to the limits, and displaces none. For the last ones of a shutdown.
     pub fn enter_last(self: &Arc<Self>, address: IpAddr) -> ConnectionSlot {
         self.insert(&mut self.state().table, self.origin(address))
     }
 
     fn origin(&self, address: IpAddr) -> Option<Origin> {
-        (!self.terms.shared_by_many.contains(address)).then(|| Origin::of(address))
+        (!self.limits.trusted_proxies.contains(address)).then(|| Origin::of(address))
     }
 
     fn insert(self: &Arc<Self>, table: &mut Table, origin: Option<Origin>) -> ConnectionSlot {
@@ -152,18 +155,18 @@ impl Connections {
         ConnectionSlot { connection: Arc::new(Connection { all: Arc::clone(self), slot, status }), registered: false }
     }
 
-    /// Asks all connections to end with the request that they are at.
+    /// Asks all connections to end after their current request.
     pub fn finish(&self) {
         self.finishing.store(true, Relaxed);
         self.state().table.wake_all();
     }
 
-    /// Waits until there are no more.
-    pub async fn emptied(&self) {
+    /// Waits until there are no connections.
+    pub async fn wait_until_empty(&self) {
         self.until(|table| table.is_empty()).await;
     }
 
-    /// Waits until something is so; one at a time may wait.
+    /// Waits until the condition holds. Only one task may wait at a time.
     async fn until(&self, condition: impl Fn(&mut Table) -> bool) {
         loop {
             {
@@ -177,16 +180,16 @@ impl Connections {
         }
     }
 
-    /// Makes a change that somebody may wait for.
+    /// Changes the table, and wakes the task that waits in [`Self::until`].
     fn change<T>(&self, change: impl FnOnce(&mut Table) -> T) -> T {
-        let (changed, awaited) = {
+        let (result, awaited) = {
             let mut state = self.state();
             (change(&mut state.table), state.awaited)
         };
         if awaited {
             self.changed.notify_one();
         }
-        changed
+        result
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -194,7 +197,7 @@ impl Connections {
     }
 }
 
-/// One connection, whose phases are reported by whoever serves it.
+/// One connection. The task that serves it reports its phases.
 #[derive(Debug)]
 pub struct Connection {
     all: Arc<Connections>,
@@ -203,53 +206,53 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Bytes have come.
-    pub fn read(&self) {
+    /// Reports that bytes have arrived.
+    pub fn bytes_received(&self) {
         match self.phase() {
-            // The time of the first head has begun with the connection.
+            // The timeout of the first head began with the connection.
             Phase::Silent => self.status.set_phase(Phase::Head),
             Phase::Idle => self.status.begin_phase(Phase::Head, self.all.now.load(Relaxed)),
             Phase::Head | Phase::Body | Phase::Busy => {}
         }
     }
 
-    /// A head is complete.
-    pub fn begin(&self) {
+    /// Reports that a head is complete.
+    pub fn head_complete(&self) {
         self.status.set_phase(Phase::Body);
     }
 
-    /// The body is complete too: from here on the connection is not closed for another one.
-    pub fn complete(&self) {
+    /// Reports that a body is complete: the connection is not displaced until the answer.
+    pub fn body_complete(&self) {
         self.status.set_phase(Phase::Busy);
     }
 
-    /// The request has proven whose it is, and what follows on this connection is likely to be theirs too.
-    pub fn verify(&self) {
+    /// Reports that a request was verified: the connection is displaced after those of unverified clients.
+    pub fn mark_verified(&self) {
         self.status.set_verified();
     }
 
-    /// The request has its answer. Only while the connection has its [`ConnectionSlot`].
-    pub fn rest(&self) {
+    /// Reports that the request was answered. Must not be called after the [`ConnectionSlot`] was dropped.
+    pub fn mark_idle(&self) {
         self.status.begin_phase(Phase::Idle, self.all.now.load(Relaxed));
         self.all.change(|table| {
-            if self.verdict().is_none() {
+            if self.close_reason().is_none() {
                 table.queue(self.slot);
             }
         });
     }
 
-    /// What it is doing.
+    /// The current phase.
     pub fn phase(&self) -> Phase {
         self.status.phase()
     }
 
-    /// Whether it is to be closed, and why.
-    pub fn verdict(&self) -> Option<Verdict> {
-        self.status.verdict()
+    /// Why it shall be closed; `None` while it need not be.
+    pub fn close_reason(&self) -> Option<CloseReason> {
+        self.status.close_reason()
     }
 }
 
-/// The place of a connection, which it has until this is dropped.
+/// The slot of a connection in the table. Dropping it removes the connection.
 #[derive(Debug)]
 pub struct ConnectionSlot {
     connection: Arc<Connection>,
@@ -262,9 +265,9 @@ impl ConnectionSlot {
         &self.connection
     }
 
-    /// Has the task of this waker woken when there is a verdict, or the end is asked for. It must be the same task with
-    /// every call. From the first one on the connection may be closed for another one: what was sent with it has its
-    /// chance.
+    /// Registers the waker of the task that serves the connection. It is woken when the connection shall be closed, or
+    /// asked to end. Every call must be from the same task. From the first call on, the connection may be displaced: the
+    /// task has been polled.
     pub fn register(&mut self, waker: &Waker) {
         if std::mem::replace(&mut self.registered, true) {
             return;
@@ -273,7 +276,7 @@ impl ConnectionSlot {
         all.change(|table| table.set_waker(*slot, waker.clone()));
     }
 
-    /// Whether the connection is to end with the request that it is at.
+    /// Whether the connection shall end after its current request.
     pub fn is_finishing(&self) -> bool {
         self.connection.all.finishing.load(Relaxed)
     }
@@ -298,10 +301,10 @@ mod tests {
 
     fn connections(max: usize, max_per_address: usize) -> Arc<Connections> {
         let networks = std::iter::once("10.0.0.0/8".parse().expect("a network"));
-        Connections::new(Terms {
+        Connections::new(ConnectionLimits {
             max,
             max_per_address,
-            shared_by_many: TrustedProxies::new(networks.collect()),
+            trusted_proxies: TrustedProxies::new(networks.collect()),
             header_timeout: 8 * SECOND,
             idle_timeout: 80 * SECOND,
         })
@@ -314,42 +317,45 @@ mod tests {
         place
     }
 
-    fn verdicts(places: &[&ConnectionSlot]) -> Vec<Option<Verdict>> {
-        places.iter().map(|place| place.connection().verdict()).collect()
+    fn close_reasons(places: &[&ConnectionSlot]) -> Vec<Option<CloseReason>> {
+        places.iter().map(|place| place.connection().close_reason()).collect()
     }
 
     /// A complete request that is verified, if it is, and then answered.
     fn serve(place: &ConnectionSlot, verified: bool) {
         let connection = place.connection();
-        connection.read();
-        connection.begin();
-        connection.complete();
+        connection.bytes_received();
+        connection.head_complete();
+        connection.body_complete();
         if verified {
-            connection.verify();
+            connection.mark_verified();
         }
-        connection.rest();
+        connection.mark_idle();
     }
 
     fn has_room(all: &Connections) -> bool {
-        let mut room = std::pin::pin!(all.room());
-        room.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop())).is_ready()
+        let mut wait_for_capacity = std::pin::pin!(all.wait_for_capacity());
+        wait_for_capacity.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop())).is_ready()
     }
 
     #[test]
-    fn the_stranger_that_has_waited_longest_makes_room() {
+    fn the_unverified_connection_that_has_waited_longest_is_displaced() {
         let all = connections(3, 10);
         let [first, second, third] = [1, 2, 3].map(|_| enter(&all, "192.0.2.1"));
-        assert_eq!(verdicts(&[&first, &second, &third]), [None; 3], "up to the limit");
+        assert_eq!(close_reasons(&[&first, &second, &third]), [None; 3], "up to the limit");
         // Whoever was answered begins to wait anew.
         serve(&first, false);
         let fourth = enter(&all, "192.0.2.1");
-        assert_eq!(verdicts(&[&first, &second, &third, &fourth]), [None, Some(Verdict::Displaced), None, None]);
+        assert_eq!(
+            close_reasons(&[&first, &second, &third, &fourth]),
+            [None, Some(CloseReason::Displaced), None, None]
+        );
         // Before it has ended, it counts no more.
         let _fifth = enter(&all, "192.0.2.1");
-        assert_eq!(verdicts(&[&first, &third, &fourth]), [None, Some(Verdict::Displaced), None]);
+        assert_eq!(close_reasons(&[&first, &third, &fourth]), [None, Some(CloseReason::Displaced), None]);
         drop((second, third));
         let _sixth = enter(&all, "192.0.2.1");
-        assert_eq!(verdicts(&[&first, &fourth]), [Some(Verdict::Displaced), None]);
+        assert_eq!(close_reasons(&[&first, &fourth]), [Some(CloseReason::Displaced), None]);
     }
 
     #[test]
@@ -358,19 +364,23 @@ mod tests {
         let mut first = all.enter("192.0.2.1".parse().expect("an address")).expect("a place");
         assert!(!has_room(&all));
         let second = enter(&all, "192.0.2.1");
-        assert_eq!(verdicts(&[&first, &second]), [None, None], "one more than there may be");
+        assert_eq!(close_reasons(&[&first, &second]), [None, None], "one more than there may be");
         first.register(Waker::noop());
         let third = enter(&all, "192.0.2.1");
-        let closed = Some(Verdict::Displaced);
-        assert_eq!(verdicts(&[&first, &second, &third]), [closed, closed, None], "as many as there may be");
+        let closed = Some(CloseReason::Displaced);
+        assert_eq!(close_reasons(&[&first, &second, &third]), [closed, closed, None], "as many as there may be");
         serve(&third, true);
         let fresh = all.enter("192.0.2.1".parse().expect("an address")).expect("a place");
-        assert_eq!(verdicts(&[&third]), [closed]);
+        assert_eq!(close_reasons(&[&third]), [closed]);
         drop((first, second, third));
         let verified = enter(&all, "192.0.2.2");
         serve(&verified, true);
         let _fourth = enter(&all, "192.0.2.2");
-        assert_eq!(verdicts(&[&verified, &fresh]), [None, None], "strangers go first, as soon as they can");
+        assert_eq!(
+            close_reasons(&[&verified, &fresh]),
+            [None, None],
+            "unverified ones are displaced first, as soon as they can be"
+        );
     }
 
     #[test]
@@ -390,22 +400,22 @@ mod tests {
     }
 
     #[test]
-    fn verified_ones_give_way_after_strangers_and_busy_ones_never() {
+    fn verified_connections_are_displaced_after_unverified_ones_and_busy_ones_never() {
         let all = connections(3, 10);
-        let [verified, busy, stranger] = [1, 2, 3].map(|_| enter(&all, "192.0.2.1"));
+        let [verified, busy, unverified] = [1, 2, 3].map(|_| enter(&all, "192.0.2.1"));
         serve(&verified, true);
-        busy.connection().complete();
+        busy.connection().body_complete();
         let newer = enter(&all, "192.0.2.1");
-        assert_eq!(verdicts(&[&verified, &busy, &stranger]), [None, None, Some(Verdict::Displaced)]);
-        newer.connection().complete();
+        assert_eq!(close_reasons(&[&verified, &busy, &unverified]), [None, None, Some(CloseReason::Displaced)]);
+        newer.connection().body_complete();
         assert!(has_room(&all));
         let last = enter(&all, "192.0.2.1");
-        assert_eq!(verdicts(&[&verified, &busy, &newer]), [Some(Verdict::Displaced), None, None]);
-        last.connection().complete();
+        assert_eq!(close_reasons(&[&verified, &busy, &newer]), [Some(CloseReason::Displaced), None, None]);
+        last.connection().body_complete();
         assert!(!has_room(&all), "all are busy");
-        busy.connection().rest();
+        busy.connection().mark_idle();
         assert!(has_room(&all));
-        busy.connection().complete();
+        busy.connection().body_complete();
         assert!(!has_room(&all));
         drop(newer);
         assert!(has_room(&all));
@@ -416,17 +426,17 @@ mod tests {
         let all = connections(10, 2);
         let other = enter(&all, "192.0.2.1");
         let [first, second] = [1, 2].map(|host| enter(&all, &format!("2001:db8::{host}")));
-        assert_eq!(verdicts(&[&first, &second]), [None, None], "up to the limit");
+        assert_eq!(close_reasons(&[&first, &second]), [None, None], "up to the limit");
         let third = enter(&all, "2001:db8::3");
-        assert_eq!(verdicts(&[&other, &first, &second]), [None, Some(Verdict::Displaced), None]);
-        second.connection().complete();
-        third.connection().complete();
+        assert_eq!(close_reasons(&[&other, &first, &second]), [None, Some(CloseReason::Displaced), None]);
+        second.connection().body_complete();
+        third.connection().body_complete();
         assert!(all.enter("2001:db8::4".parse().expect("an address")).is_err(), "all of it are busy");
         let _elsewhere = enter(&all, "2001:db8:0:1::1");
         drop(second);
         let _fourth = enter(&all, "2001:db8::4");
         let proxied = [(); 5].map(|()| enter(&all, "10.0.0.1"));
-        assert!(proxied.iter().all(|place| place.connection().verdict().is_none()), "a proxy has those of many");
+        assert!(proxied.iter().all(|place| place.connection().close_reason().is_none()), "a proxy has those of many");
     }
 
     #[test]
@@ -436,26 +446,26 @@ mod tests {
         assert_eq!(all.period(), SECOND);
         seconds(100);
         let [silent, begun, body, busy, idle, later] = [(); 6].map(|()| enter(&all, "192.0.2.1"));
-        begun.connection().read();
-        body.connection().begin();
-        busy.connection().complete();
+        begun.connection().bytes_received();
+        body.connection().head_complete();
+        busy.connection().body_complete();
         serve(&idle, true);
         serve(&later, true);
         seconds(109);
         let places = [&silent, &begun, &body, &busy, &idle, &later];
-        assert_eq!(verdicts(&places), [None; 6], "not before its time");
-        later.connection().read();
+        assert_eq!(close_reasons(&places), [None; 6], "not before its time");
+        later.connection().bytes_received();
         seconds(110);
-        let late = Some(Verdict::TimedOut);
-        assert_eq!(verdicts(&places), [late, late, None, None, None, None]);
+        let late = Some(CloseReason::TimedOut);
+        assert_eq!(close_reasons(&places), [late, late, None, None, None, None]);
         seconds(118);
-        assert_eq!(verdicts(&[&later]), [None], "a later head has its time from its first byte on");
+        assert_eq!(close_reasons(&[&later]), [None], "a later head has its time from its first byte on");
         seconds(119);
-        assert_eq!(verdicts(&places), [late, late, None, None, None, late]);
+        assert_eq!(close_reasons(&places), [late, late, None, None, None, late]);
         seconds(181);
-        assert_eq!(verdicts(&[&idle]), [None]);
+        assert_eq!(close_reasons(&[&idle]), [None]);
         seconds(182);
-        assert_eq!(verdicts(&places), [late, late, None, None, late, late]);
+        assert_eq!(close_reasons(&places), [late, late, None, None, late, late]);
     }
 
     #[test]
@@ -463,12 +473,12 @@ mod tests {
         let all = connections(10, 10);
         let places = [(); 3].map(|()| enter(&all, "192.0.2.1"));
         (0..10_000).for_each(|turn| serve(&places[turn % 2], true));
-        assert!(all.state().table.kept().0 < 200);
-        let mut emptied = std::pin::pin!(all.emptied());
+        assert!(all.state().table.sizes().0 < 200);
+        let mut wait_until_empty = std::pin::pin!(all.wait_until_empty());
         let mut cx = std::task::Context::from_waker(Waker::noop());
-        assert!(emptied.as_mut().poll(&mut cx).is_pending());
+        assert!(wait_until_empty.as_mut().poll(&mut cx).is_pending());
         drop(places);
-        assert!(emptied.as_mut().poll(&mut cx).is_ready());
-        assert_eq!(all.state().table.kept().1, 0);
+        assert!(wait_until_empty.as_mut().poll(&mut cx).is_ready());
+        assert_eq!(all.state().table.sizes().1, 0);
     }
 }

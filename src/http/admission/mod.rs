@@ -1,8 +1,8 @@
-//! Limits what requests may use: connections, bytes of bodies, and requests in flight.
+//! Limits on the resources of requests: connections, bytes of bodies, and requests in flight.
 //!
-//! A sender that has not been verified may use what is free, and gives way when it is needed: of those that wait, the
-//! one that has waited longest is closed for the new one. A complete request is never closed for another, so that no
-//! work is lost.
+//! Clients that wait are displaced when a limit is reached: the connection or the incomplete body that has waited longest
+//! is closed for the new one, those of unverified clients first. A complete request is never displaced, so that no work
+//! is lost.
 
 mod bytes;
 mod connections;
@@ -17,16 +17,16 @@ pub use bytes::Full;
 pub use bytes::Reserved;
 pub use connections::Busy;
 pub use connections::Connection;
+pub use connections::ConnectionLimits;
 pub use connections::ConnectionSlot;
 pub use connections::Connections;
-pub use connections::Terms;
 pub use quota::InFlight;
 pub use quota::Permit;
 pub use quota::Quota;
+pub use status::CloseReason;
 pub use status::Phase;
-pub use status::Verdict;
 
-/// What counts as one address: an IPv4 address, or the /64 of an IPv6 address, of which one customer has all.
+/// The unit of limits by address: an IPv4 address, or the /64 network of an IPv6 address, which belongs to one customer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Origin(u128);
 

@@ -1,20 +1,20 @@
-//! A counter with a maximum that takes no lock, and the permits for requests in flight that use it.
+//! A lock-free counter with a maximum, and the permits for requests in flight that use it.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// The number that is left of a maximum.
+/// A counter of the units that are still available.
 #[derive(Debug)]
 pub struct Quota(AtomicUsize);
 
 impl Quota {
-    /// A quota of so many in all.
+    /// A quota of this many units.
     pub fn new(all: usize) -> Self {
         Self(AtomicUsize::new(all))
     }
 
-    /// Takes so many, or none when fewer are left.
+    /// Takes this many units; none, and `false`, when fewer are available.
     pub(super) fn take(&self, count: usize) -> bool {
         self.0.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(count)).is_ok()
     }
@@ -24,7 +24,7 @@ impl Quota {
     }
 }
 
-/// Complete requests that one source may have in flight, as a share of those of all.
+/// The limit of complete requests that one source may have in flight, within the limit of all sources.
 #[derive(Debug, Clone)]
 pub struct InFlight {
     all: Arc<Quota>,
@@ -32,12 +32,12 @@ pub struct InFlight {
 }
 
 impl InFlight {
-    /// Takes from `all`, and at most so many.
+    /// The limit of one source: at most `share` of `all`.
     pub fn new(all: Arc<Quota>, share: usize) -> Self {
         Self { all, share: Arc::new(Quota::new(share)) }
     }
 
-    /// Counts one more until the permit is dropped; `None` when there are as many as there may be.
+    /// Counts a request until the permit is dropped; `None` when a limit is reached.
     pub fn permit(&self) -> Option<Permit> {
         if !self.share.take(1) {
             return None;
@@ -50,7 +50,7 @@ impl InFlight {
     }
 }
 
-/// A request in flight.
+/// Counts a request in flight until it is dropped.
 #[derive(Debug)]
 pub struct Permit(InFlight);
 

@@ -1,24 +1,23 @@
-//! What one connection is doing, how long it has done so, and whether it is to be closed: a few atomic words, so that a
-//! request takes no lock for them. All connections of a listener are served by one thread, so that they need no
-//! ordering.
+//! The status of one connection: its phase, when that began, and why it shall be closed. They are atomics, so that a
+//! request needs no lock for them. `Relaxed` is enough: one thread serves all connections of a listener.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// What a connection is doing.
+/// The phase of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Nothing of its first request has come.
+    /// No byte of the first request has arrived.
     Silent,
-    /// A head has begun.
+    /// A head has begun to arrive.
     Head,
-    /// The head is complete, and the body is not.
+    /// The head is complete, the body is not.
     Body,
     /// A complete request is being handled.
     Busy,
-    /// The last request has been answered, and nothing of another one has come.
+    /// The last request was answered, and no byte of the next one has arrived.
     Idle,
 }
 
@@ -36,17 +35,17 @@ impl Phase {
     }
 }
 
-/// Why a connection is to be closed.
+/// Why a connection shall be closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// It has waited longest, and another one needs its place.
+pub enum CloseReason {
+    /// It has waited longest, and another connection needs its slot.
     Displaced,
-    /// What it waited for did not come in time.
+    /// It waited longer than its timeout.
     TimedOut,
 }
 
-impl Verdict {
-    /// Zero is no verdict.
+impl CloseReason {
+    /// Its value in [`Status`], where zero is `None`.
     fn number(self) -> u8 {
         match self {
             Self::Displaced => 1,
@@ -55,24 +54,24 @@ impl Verdict {
     }
 }
 
-/// The state of one connection.
+/// The status of one connection.
 #[derive(Debug)]
 pub(super) struct Status {
     phase: AtomicU8,
-    /// When the phase began, in milliseconds, where it is limited in time.
+    /// When the timeout of the phase began, in milliseconds; not used in phases without a timeout.
     since: AtomicU64,
     verified: AtomicBool,
-    verdict: AtomicU8,
+    close_reason: AtomicU8,
 }
 
 impl Status {
-    /// That of a connection that was accepted at this time.
+    /// The status of a connection that was accepted at this time.
     pub(super) fn new(now: u64) -> Self {
         Self {
             phase: AtomicU8::new(Phase::Silent.number()),
             since: AtomicU64::new(now),
             verified: AtomicBool::new(false),
-            verdict: AtomicU8::new(0),
+            close_reason: AtomicU8::new(0),
         }
     }
 
@@ -80,18 +79,18 @@ impl Status {
         Phase::ALL.get(usize::from(self.phase.load(Relaxed))).copied().unwrap_or(Phase::Busy)
     }
 
-    /// Sets a phase; its time, if it has any, runs from where it began before.
+    /// Sets a phase without restarting the timeout.
     pub(super) fn set_phase(&self, phase: Phase) {
         self.phase.store(phase.number(), Relaxed);
     }
 
-    /// Sets a phase that begins at this time.
+    /// Sets a phase, whose timeout begins at this time.
     pub(super) fn begin_phase(&self, phase: Phase, now: u64) {
         self.since.store(now, Relaxed);
         self.set_phase(phase);
     }
 
-    /// For how many milliseconds the phase has lasted.
+    /// Milliseconds since the timeout began.
     pub(super) fn waited(&self, now: u64) -> u64 {
         now.saturating_sub(self.since.load(Relaxed))
     }
@@ -105,17 +104,17 @@ impl Status {
         self.verified.store(true, Relaxed);
     }
 
-    pub(super) fn verdict(&self) -> Option<Verdict> {
-        match self.verdict.load(Relaxed) {
+    pub(super) fn close_reason(&self) -> Option<CloseReason> {
+        match self.close_reason.load(Relaxed) {
             0 => None,
-            1 => Some(Verdict::Displaced),
-            _ => Some(Verdict::TimedOut),
+            1 => Some(CloseReason::Displaced),
+            _ => Some(CloseReason::TimedOut),
         }
     }
 
-    /// Sets the verdict unless there is one; whether there was none.
-    pub(super) fn decide(&self, verdict: Verdict) -> bool {
-        self.verdict.compare_exchange(0, verdict.number(), Relaxed, Relaxed).is_ok()
+    /// Sets the reason, unless there is one already. Returns whether it was set.
+    pub(super) fn set_close_reason(&self, close_reason: CloseReason) -> bool {
+        self.close_reason.compare_exchange(0, close_reason.number(), Relaxed, Relaxed).is_ok()
     }
 }
 

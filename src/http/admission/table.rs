@@ -1,5 +1,5 @@
-//! The table of a listener's connections: how many there are in total and by address, and in which order those that
-//! wait are closed for new ones.
+//! The table of a listener's connections: their number in total and by address, and the order in which waiting ones are
+//! displaced.
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
@@ -7,49 +7,54 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use super::Origin;
+use super::status::CloseReason;
 use super::status::Phase;
 use super::status::Status;
-use super::status::Verdict;
 
 /// The connections of one listener by slot.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     entries: Vec<Option<Entry>>,
+    /// Free slots.
     free: Vec<usize>,
-    /// Connections but for those that were displaced and are about to end.
+    /// The number of connections, without those that were displaced and have not ended yet.
     counted: usize,
+    /// The same by address. Addresses without any are not in it.
     addresses: HashMap<Origin, usize>,
-    /// Slots with turns of those that wait, the longest first: strangers, and those on which a request was verified.
-    /// What is here may have become busy since, or wait somewhere further back.
+    /// Two queues of waiting connections, the longest waiting first: of unverified clients, and with a verified request.
+    /// Each element is a slot with the turn of its entry. It is stale if the entry has another turn by now, or is busy.
     waiting: [VecDeque<(usize, u64)>; 2],
+    /// The last turn.
     turns: u64,
-    /// Those that cannot be closed for others yet, because what was sent with them has not been looked at.
+    /// The number of connections that were not polled yet, and so cannot be displaced.
     fresh: usize,
 }
 
 #[derive(Debug)]
 struct Entry {
     status: Arc<Status>,
-    /// Absent where it does not count.
+    /// `None` when it is not limited by address.
     origin: Option<Origin>,
-    /// Its turn among those that wait.
+    /// The turn of its latest element in a queue; 0 when it was displaced or never queued.
     turn: u64,
+    /// Whether it is in the counts: not after it was displaced.
     counted: bool,
+    /// `None` while it is fresh.
     waker: Option<Waker>,
 }
 
 impl Table {
-    /// The number of connections that count.
+    /// The number of connections, without displaced ones.
     pub(super) fn counted(&self) -> usize {
         self.counted
     }
 
-    /// The number of connections of an address.
+    /// The number of connections of an address, without displaced ones.
     pub(super) fn counted_of(&self, origin: Origin) -> usize {
         self.addresses.get(&origin).copied().unwrap_or(0)
     }
 
-    /// The number of those that cannot be closed for others yet.
+    /// The number of connections that were not polled yet.
     pub(super) fn fresh(&self) -> usize {
         self.fresh
     }
@@ -74,7 +79,7 @@ impl Table {
         slot
     }
 
-    /// Removes a connection; its waker is for the caller to drop when nothing is locked any more.
+    /// Removes a connection, and returns its waker, which the caller must drop after releasing the lock.
     pub(super) fn remove(&mut self, slot: usize) -> Option<Waker> {
         self.uncount(slot);
         let entry = self.entries.get_mut(slot).and_then(Option::take)?;
@@ -85,7 +90,7 @@ impl Table {
         entry.waker
     }
 
-    /// Sets the waker of the task that serves a connection; from here on it can be closed for others.
+    /// Sets the waker of the task that serves a connection. From now on it can be displaced.
     pub(super) fn set_waker(&mut self, slot: usize, waker: Waker) {
         if let Some(Some(entry)) = self.entries.get_mut(slot) {
             entry.waker = Some(waker);
@@ -94,16 +99,16 @@ impl Table {
         self.queue(slot);
     }
 
-    /// The connection that has waited longest, of this address if there is one: strangers before others.
+    /// The connection that has waited longest, unverified clients first. With an `origin`, only those of that address.
     pub(super) fn longest_waiting(&mut self, origin: Option<Origin>) -> Option<usize> {
         let entries = &self.entries;
         let waits = |(slot, turn): &(usize, u64)| {
             entries.get(*slot)?.as_ref().filter(|entry| entry.turn == *turn && entry.status.phase() != Phase::Busy)
         };
-        // A burst of strangers closes none that was verified: some of them can be closed in a moment.
+        // While there are fresh connections, no verified one is displaced: a fresh one can be displaced in a moment.
         let queues = if self.fresh > 0 { 1 } else { 2 };
         for queue in self.waiting.iter_mut().take(queues) {
-            // What does not wait any more is skipped once only; it queues again when it waits again.
+            // Stale elements are removed: a connection queues again when it waits again.
             while queue.front().is_some_and(|waiting| waits(waiting).is_none()) {
                 queue.pop_front();
             }
@@ -117,35 +122,35 @@ impl Table {
         None
     }
 
-    /// Puts a connection behind the others that wait.
+    /// Puts a connection at the end of its queue.
     pub(super) fn queue(&mut self, slot: usize) {
         self.turns += 1;
         let Some(Some(entry)) = self.entries.get_mut(slot) else { return };
         entry.turn = self.turns;
         let verified = entry.status.is_verified();
         let entries = &self.entries;
-        let [strangers, others] = &mut self.waiting;
-        let queue = if verified { others } else { strangers };
+        let [unverified_queue, verified_queue] = &mut self.waiting;
+        let queue = if verified { verified_queue } else { unverified_queue };
         queue.push_back((slot, self.turns));
-        // Left-overs of those that moved on take at most as much room as there are connections.
+        // Limits the memory of stale elements to the number of connections.
         if queue.len() > entries.len() * 2 + 64 {
             queue.retain(|(slot, turn)| matches!(entries.get(*slot), Some(Some(entry)) if entry.turn == *turn));
         }
     }
 
-    /// Has a connection closed for another one.
+    /// Closes a connection because another one needs its slot.
     pub(super) fn displace(&mut self, slot: usize) {
         self.uncount(slot);
         if let Some(Some(entry)) = self.entries.get_mut(slot) {
             entry.turn = 0;
-            entry.close(Verdict::Displaced);
+            entry.close(CloseReason::Displaced);
         }
     }
 
-    /// Has those connections closed that are late.
+    /// Closes connections that are late.
     pub(super) fn time_out(&self, is_late: impl Fn(&Status) -> bool) {
         let late = self.entries.iter().flatten().filter(|entry| is_late(&entry.status));
-        late.for_each(|entry| entry.close(Verdict::TimedOut));
+        late.for_each(|entry| entry.close(CloseReason::TimedOut));
     }
 
     /// Wakes the tasks of all connections.
@@ -153,6 +158,7 @@ impl Table {
         self.entries.iter().flatten().for_each(Entry::wake);
     }
 
+    /// Takes a connection out of the counts.
     fn uncount(&mut self, slot: usize) {
         let Some(Some(entry)) = self.entries.get_mut(slot) else { return };
         if !std::mem::replace(&mut entry.counted, false) {
@@ -169,17 +175,17 @@ impl Table {
         }
     }
 
-    /// How much is kept of connections that may have ended: entries of queues, and addresses.
+    /// The number of elements of the queues, and of addresses.
     #[cfg(test)]
-    pub(super) fn kept(&self) -> (usize, usize) {
+    pub(super) fn sizes(&self) -> (usize, usize) {
         (self.waiting.iter().map(VecDeque::len).sum(), self.addresses.len())
     }
 }
 
 impl Entry {
-    fn close(&self, verdict: Verdict) {
-        // The first verdict counts.
-        if self.status.decide(verdict) {
+    fn close(&self, close_reason: CloseReason) {
+        // The first reason counts.
+        if self.status.set_close_reason(close_reason) {
             self.wake();
         }
     }

@@ -1,7 +1,7 @@
-//! Where a request comes from: the peer, the client's address behind trusted proxies, and whether a source admits it.
+//! The origin of a request: the peer, the client's address behind trusted proxies, and whether a source allows it.
 //!
-//! `X-Forwarded-For` is read from the right, over trusted proxies only: the first address that is not one of them is
-//! the client. What stands further left was written by the sender and is not believed.
+//! `X-Forwarded-For` is read from the right, skipping trusted proxies. The first other address is the client's. The
+//! addresses left of it come from the client and are not trusted.
 
 mod networks;
 
@@ -16,7 +16,7 @@ pub use networks::Networks;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// The other end of the socket.
+/// The remote end of the socket.
 #[derive(Debug, Clone)]
 pub struct Peer {
     address: IpAddr,
@@ -24,7 +24,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// The peer of an accepted connection; an IPv4-mapped address is taken as the IPv4 address it is.
+    /// The peer of an accepted connection. An IPv4-mapped IPv6 address becomes an IPv4 address.
     pub fn new(address: SocketAddr) -> Self {
         let address = address.ip().to_canonical();
         let text = HeaderValue::try_from(address.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
@@ -37,16 +37,17 @@ impl Peer {
     }
 }
 
-/// Who the request is from, as far as addresses tell.
+/// The client of a request, as told by the peer's address and `X-Forwarded-For`.
 #[derive(Debug, Clone)]
 pub struct Client {
     address: Option<IpAddr>,
     chain: HeaderValue,
+    /// Whether the peer is a trusted proxy.
     trusted: bool,
 }
 
 impl Client {
-    /// The client address; `None` when a trusted proxy forwarded something that is no address.
+    /// The client's address; `None` when a trusted proxy forwarded something that is not an address.
     pub fn address(&self) -> Option<IpAddr> {
         self.address
     }
@@ -56,28 +57,28 @@ impl Client {
         self.chain
     }
 
-    /// Whether the request came by a trusted proxy, whose other `x-forwarded-*` headers can be believed.
+    /// Whether the request came by a trusted proxy, so that its other `x-forwarded-*` headers are trusted too.
     pub fn by_trusted_proxy(&self) -> bool {
         self.trusted
     }
 }
 
-/// The proxies whose `X-Forwarded-For` is believed.
+/// The proxies whose `X-Forwarded-For` is trusted.
 #[derive(Debug, Clone, Default)]
 pub struct TrustedProxies(Networks);
 
 impl TrustedProxies {
-    /// Believes the proxies in these networks.
+    /// Trusts the proxies in these networks.
     pub fn new(networks: Networks) -> Self {
         Self(networks)
     }
 
-    /// Whether this is the address of one of them.
+    /// Whether this is the address of a trusted proxy.
     pub fn contains(&self, address: IpAddr) -> bool {
         self.0.contains(address.to_canonical())
     }
 
-    /// The client: the first address that is no trusted proxy, from the peer back along `X-Forwarded-For`.
+    /// The client: the first address that is not a trusted proxy's, from the peer back along `X-Forwarded-For`.
     pub fn client(&self, peer: &Peer, headers: &HeaderMap) -> Client {
         if !self.0.contains(peer.address) {
             return Client { address: Some(peer.address), chain: peer.text.clone(), trusted: false };
@@ -102,12 +103,12 @@ impl TrustedProxies {
     }
 }
 
-/// One element of `X-Forwarded-For`: an address, perhaps with brackets, port or zone.
+/// Parses an element of `X-Forwarded-For`: an address, optionally with brackets, port or zone.
 fn parse_element(element: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(element).ok()?.trim_matches([' ', '\t']);
     let text = match text.strip_prefix('[') {
         Some(bracketed) => bracketed.split_once(']')?.0,
-        // `1.2.3.4:80`: one colon, so not an IPv6 address.
+        // `1.2.3.4:80` has one colon, an IPv6 address at least two.
         None if text.matches(':').count() == 1 => text.split_once(':')?.0,
         None => text,
     };
@@ -115,11 +116,11 @@ fn parse_element(element: &[u8]) -> Option<IpAddr> {
     text.parse::<IpAddr>().ok().map(|address| address.to_canonical())
 }
 
-/// The addresses that a source takes requests from; empty admits everybody.
+/// The networks from which a source accepts requests; any when empty.
 #[derive(Debug, Clone, Default)]
 pub struct Allowlist(Networks);
 
-/// Proof that the allowlist of the source let the client in.
+/// A client that the source's allowlist admits. Only [`Allowlist::admit`] makes one.
 #[derive(Debug)]
 pub struct Admitted(Client);
 
@@ -133,21 +134,21 @@ impl Admitted {
 /// The client is not on the allowlist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
-    /// Its address is known, and not among the allowed ones.
+    /// Its address is known and not on the allowlist.
     #[error("the address is not on the source's allowlist")]
     Address,
-    /// A trusted proxy forwarded something that is no address.
+    /// Its address is unknown: a trusted proxy forwarded something that is not an address.
     #[error("the address behind the trusted proxies cannot be told")]
     Unknown,
 }
 
 impl Allowlist {
-    /// Admits these networks only, or everybody when there are none.
+    /// Admits only these networks, or any client when there are none.
     pub fn new(networks: Networks) -> Self {
         Self(networks)
     }
 
-    /// Lets the client in, or not.
+    /// Admits or denies the client.
     ///
     /// # Errors
     /// [`Denied`] when there is an allowlist and the client's address is not on it.

@@ -1,4 +1,4 @@
-//! A set of IP networks, in which an address is found by binary search.
+//! A set of IP networks, as merged ranges of addresses that are searched by bisection.
 
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
@@ -7,12 +7,13 @@ use std::net::Ipv6Addr;
 use ipnet::IpNet;
 use ipnet::Ipv4Net;
 
-/// Networks of both families, merged and sorted; IPv4 stands in its IPv4-mapped place (RFC 4291 section 2.5.5.2).
+/// Networks of both families, as sorted ranges of first and last address that do not overlap. IPv4 addresses are mapped
+/// into IPv6 (RFC 4291 section 2.5.5.2).
 #[derive(Debug, Clone, Default)]
 pub struct Networks(Vec<(u128, u128)>);
 
 impl Networks {
-    /// Reads an address or a CIDR.
+    /// Parses an address or a network in CIDR notation.
     ///
     /// # Errors
     /// What is wrong with `text` and what would be right.
@@ -29,12 +30,12 @@ impl Networks {
         Ok(network)
     }
 
-    /// Whether there is no network at all.
+    /// Whether there are no networks.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether one of the networks holds this address.
+    /// Whether one of the networks contains this address.
     pub fn contains(&self, address: IpAddr) -> bool {
         let number = to_number(address);
         let after = self.0.partition_point(|(first, _)| *first <= number);

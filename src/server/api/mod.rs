@@ -247,7 +247,7 @@ impl Api {
         request: Request<Incoming>,
         read: impl FnOnce(&[u8]) -> Result<T, String>,
     ) -> Result<T, ApiError> {
-        let body = body::plain(request, &self.limits).await.map_err(ApiError::Unreadable)?;
+        let body = body::read_uncompressed(request, &self.limits).await.map_err(ApiError::Unreadable)?;
         read(&body).map_err(bad)
     }
 }

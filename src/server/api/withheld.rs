@@ -76,7 +76,7 @@ impl CredentialLocations {
             return Some(Cow::Borrowed(&message.body));
         }
         // What stands in a compressed body cannot be masked.
-        if Coding::of(&message.headers.iter().cloned().collect()) != Ok(None) {
+        if Coding::from_headers(&message.headers.iter().cloned().collect()) != Ok(None) {
             return None;
         }
         let mut text = std::str::from_utf8(&message.body).ok()?.to_owned();

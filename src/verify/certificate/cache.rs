@@ -27,7 +27,7 @@ use crate::base::supervisor::Background;
 use crate::base::time::Moment;
 use crate::http::fetch::Address;
 use crate::http::fetch::Document;
-use crate::http::fetch::Unfetched;
+use crate::http::fetch::FetchError;
 use crate::verify::Failure;
 
 /// How long certificates are used, and what fetching them may cost.
@@ -243,7 +243,7 @@ impl Cache {
     }
 
     /// Keeps what an address answered.
-    fn keep(&self, address: &Address, answer: Result<Document, Unfetched>) {
+    fn keep(&self, address: &Address, answer: Result<Document, FetchError>) {
         let now = Instant::now();
         let failure = match answer {
             Ok(document) => match self.reader.read(&document.bytes) {
@@ -261,8 +261,8 @@ impl Cache {
                 tracing::warn!(url = %address, %error, "a certificate could not be fetched");
                 match error {
                     // Anybody may name a file that is not there; asking for it again helps nobody.
-                    Unfetched::Refused(_) => Some(Failure::KeysUnavailable),
-                    Unfetched::Unavailable(_) => None,
+                    FetchError::Refused(_) => Some(Failure::KeysUnavailable),
+                    FetchError::Unavailable(_) => None,
                 }
             }
         };

@@ -23,7 +23,7 @@ use crate::extract::field::Field;
 use crate::extract::params;
 use crate::http::fetch::Address;
 use crate::http::fetch::Hosts;
-use crate::http::fetch::fits;
+use crate::http::fetch::matches_pattern;
 use crate::http::inbound::Inbound;
 use crate::profile;
 use crate::profile::Hash;
@@ -125,7 +125,7 @@ impl Certificates {
     fn allowed(&self, text: &str) -> Option<Address> {
         let address = Some(text).filter(|text| text.len() <= MAX_ADDRESS).and_then(|text| self.hosts.admit(text))?;
         // With a query or a fragment one file has any number of addresses, each of which would be fetched.
-        let allowed = address.is_bare() && self.path.as_ref().is_none_or(|path| fits(path, address.path()));
+        let allowed = address.is_bare() && self.path.as_ref().is_none_or(|path| matches_pattern(path, address.path()));
         allowed.then_some(address)
     }
 }
@@ -163,7 +163,8 @@ impl Reader {
         let (_, pem) = x509_parser::pem::parse_x509_pem(pem).map_err(|_none| Failure::KeysUnavailable)?;
         let certificate = pem.parse_x509().map_err(|_none| Failure::KeysUnavailable)?;
         let name = certificate.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
-        let is_named = |name: &str| self.subjects.iter().any(|subject| fits(subject, &name.to_ascii_lowercase()));
+        let is_named =
+            |name: &str| self.subjects.iter().any(|subject| matches_pattern(subject, &name.to_ascii_lowercase()));
         if !self.subjects.is_empty() && !name.is_some_and(is_named) {
             return Err(Failure::CertificateInvalid);
         }

@@ -133,7 +133,7 @@ impl Provider {
     async fn decide(&self, parts: Parts, now: Moment) -> Result<Taken, Refusal> {
         let Parts { method, target, headers, body } = parts;
         decide::check_method(&self.verifier, &method)?;
-        body::announced(&headers, &self.verifier.single_headers, &self.limits)?;
+        body::check_head(&headers, &self.verifier.single_headers, &self.limits)?;
         if body.len() > self.limits.max_body {
             return Err(Refusal::Unreadable(body::Unreadable::TooLarge));
         }

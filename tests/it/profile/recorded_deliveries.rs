@@ -237,7 +237,7 @@ async fn receive(source: &Source, profile: &str, fixture: &Fixture, server: Opti
     let now = Moment::from_unix(fixture.now);
     let verifier = &source.verifier;
     decide::check_method(verifier, &method)?;
-    body::announced(&headers, &verifier.single_headers, &source.limits)?;
+    body::check_head(&headers, &verifier.single_headers, &source.limits)?;
     let inbound = Inbound::recorded(method, target, headers, body, now);
     let decision = decide::decide(verifier, profile, &source.limits, inbound, now).await;
     let event = match decision.verdict.map_err(|rejection| rejection.refusal)? {

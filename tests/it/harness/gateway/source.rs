@@ -46,7 +46,7 @@ impl InProcessSource {
                 drop(tokio::spawn(async move { jwks.run().await }));
             }
             let source = &self.source;
-            body::announced(&request.headers, &source.verifier.single_headers, &source.limits)?;
+            body::check_head(&request.headers, &source.verifier.single_headers, &source.limits)?;
             let target = request.query.as_ref().map_or_else(|| "/".to_owned(), |query| format!("/?{query}"));
             let target = target.parse().expect("a target");
             let inbound =
