@@ -26,7 +26,7 @@ pub(super) fn proof(scheme: &profile::Scheme) -> String {
 
 /// What a template gave, and how much of it.
 pub(super) fn signed(spec: &profile::Template, filled: &Filled<'_>) -> String {
-    let whole = filled.whole();
+    let whole = filled.concat();
     let digest = const_hex::encode(mac::hash(Hash::Sha256, &[&whole]));
     format!("{spec}: {}, whose SHA-256 is {}", bytes(whole.len()), cut(&digest, ""))
 }

@@ -1,4 +1,4 @@
-//! The conditions of a profile, compiled so that they can be evaluated for requests.
+//! The conditions of a profile, compiled for evaluation on requests.
 
 use crate::extract::field::Extracted;
 use crate::extract::field::ExtractionPlan;
@@ -8,7 +8,7 @@ use crate::extract::template::Template;
 use crate::http::inbound::Inbound;
 use crate::profile;
 
-/// A statement about one place of a request.
+/// A condition on one value of a request.
 #[derive(Debug, Clone)]
 pub struct Condition {
     field: Field,
@@ -26,7 +26,7 @@ enum Test {
 }
 
 impl Condition {
-    /// Compiles a condition, and asks for the fields that it reads.
+    /// Compiles a condition, and adds the fields that it reads to the plan.
     pub fn new(spec: &profile::Condition, context: Context<'_>, plan: &mut ExtractionPlan) -> Self {
         let test = match &spec.test {
             profile::Test::Equals(template) => Test::Equals(Template::new(template, context, plan)),
@@ -43,7 +43,7 @@ impl Condition {
         spec.iter().map(|spec| Self::new(spec, context, plan)).collect()
     }
 
-    /// Whether it holds. What is compared may be a secret: it takes the same time wherever the two differ.
+    /// Whether it holds. Texts are compared in constant time, because they may be secrets.
     pub fn holds(&self, inbound: &Inbound, values: &Extracted) -> bool {
         if self.optional && matches!(self.field.text(inbound, values), Ok(None)) {
             return true;
@@ -60,26 +60,26 @@ impl Condition {
                 text.is_some_and(|text| !text.contains(|character| characters.contains(character)))
             }
             Test::Equals(template) => {
-                let found = self.field.text(inbound, values).ok().flatten();
+                let text = self.field.text(inbound, values).ok().flatten();
                 let expected = template.fill(inbound, values, None).ok();
-                found.zip(expected).is_some_and(|(found, expected)| {
-                    let expected = expected.whole();
-                    aws_lc_rs::constant_time::verify_slices_are_equal(found.as_bytes(), &expected).is_ok()
+                text.zip(expected).is_some_and(|(text, expected)| {
+                    let expected = expected.concat();
+                    aws_lc_rs::constant_time::verify_slices_are_equal(text.as_bytes(), &expected).is_ok()
                 })
             }
         }
     }
 
-    /// Whether headers alone decide it.
-    pub fn is_of_headers(&self) -> bool {
+    /// Whether it depends only on headers.
+    pub fn reads_only_headers(&self) -> bool {
         let fixed = if let Test::Equals(template) = &self.test { template.is_fixed() } else { true };
         fixed && self.field.is_header()
     }
 
-    /// The text that would make it hold, where only one does.
+    /// The expected text of an `equals` condition; `None` for others, or if it cannot be computed.
     pub fn expected(&self, inbound: &Inbound, values: &Extracted) -> Option<String> {
         let Test::Equals(template) = &self.test else { return None };
-        String::from_utf8(template.fill(inbound, values, None).ok()?.whole().into_owned()).ok()
+        String::from_utf8(template.fill(inbound, values, None).ok()?.concat().into_owned()).ok()
     }
 
     /// The field that it tests.

@@ -1,4 +1,4 @@
-//! Hashes and HMACs (RFC 2104) with the hash functions that profiles name; comparisons take constant time.
+//! Hashes and HMACs (RFC 2104) with the hash functions that profiles name. Comparisons take constant time.
 
 use hmac::KeyInit as _;
 use hmac::Mac;
@@ -15,7 +15,7 @@ use crate::profile::Hash;
 /// The longest digest, that of SHA-512, in bytes.
 pub const MAX_DIGEST: usize = 64;
 
-/// A key of a keyed hash with its schedule computed, to be cloned for each use.
+/// An HMAC key with its padded blocks already hashed. It is cloned for each use.
 #[derive(Clone)]
 pub enum Key {
     /// HMAC-SHA256.
@@ -33,7 +33,7 @@ impl std::fmt::Debug for Key {
 }
 
 impl Key {
-    /// Takes these bytes as the key; RFC 2104 allows any length, and so `None` never happens.
+    /// Takes these bytes as the key. It never returns `None`, because RFC 2104 allows any length.
     pub fn new(hash: Hash, bytes: &[u8]) -> Option<Self> {
         match hash {
             Hash::Sha256 => hmac::Hmac::new_from_slice(bytes).ok().map(Self::Sha256),
@@ -51,7 +51,7 @@ impl Key {
         }
     }
 
-    /// Whether one of the presented digests, each at the start of its array, is that of the message.
+    /// Whether one of the presented digests is that of the message. Each is at the start of its array.
     pub fn verifies(&self, message: &[impl AsRef<[u8]>], presented: &[[u8; MAX_DIGEST]]) -> bool {
         match self {
             Self::Sha256(key) => any_equal(&compute(key, message), presented),
@@ -76,7 +76,7 @@ fn compute<M: Mac + Clone>(key: &M, message: &[impl AsRef<[u8]>]) -> CtOutput<M>
     mac.finalize()
 }
 
-/// Each comparison takes the same time whatever the bytes are: that is what `CtOutput` is for.
+/// Whether a presented digest equals the computed one. `CtOutput` compares in constant time.
 fn any_equal<M: Mac>(computed: &CtOutput<M>, presented: &[[u8; MAX_DIGEST]]) -> bool {
     presented.iter().any(|digest| {
         let digest = digest.get(..M::OutputSize::USIZE).and_then(|digest| Output::<M>::try_from(digest).ok());

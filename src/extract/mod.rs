@@ -1,5 +1,5 @@
-//! Reads from requests what a profile asks for: values of headers, bodies and queries, templates of them, conditions on
-//! them, and their hashes.
+//! Reads from requests what a profile needs: values of headers, bodies and queries, templates and conditions on these
+//! values, and hashes.
 
 pub mod condition;
 pub mod field;

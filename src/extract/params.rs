@@ -1,4 +1,4 @@
-//! The parameters that a source gives its profile, and their substitution for `{name}` in texts.
+//! The parameters that a source sets for its profile, and their substitution for `{name}` in texts.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use crate::profile::Template;
 /// The parameters of a source, by name.
 pub type Params = HashMap<String, String>;
 
-/// The value of a parameter; nothing when there is none, which a source without it is refused for.
+/// The value of a parameter; empty when it is missing, for which a source is refused at startup.
 pub fn param<'p>(params: &'p Params, name: &str) -> &'p str {
     params.get(name).map_or("", String::as_str)
 }
@@ -28,10 +28,10 @@ pub fn fill(text: &str, params: &Params) -> String {
     template.pieces().map(piece).collect()
 }
 
-/// The parameters that a profile asks for: those that are given, and its defaults.
+/// The parameters of a source: those that are given, and defaults of the profile for the others.
 ///
 /// # Errors
-/// The name of each that is missing or unknown, and what is wrong.
+/// The name of each parameter that is missing, unknown or cannot be read, and what is wrong.
 pub fn complete(profile: &Profile, given: &[(&str, String)]) -> Result<Params, Vec<(String, String)>> {
     let mut wrong = Vec::new();
     for (name, _) in given.iter().filter(|(name, _)| !profile.params.contains_key(*name)) {
@@ -44,7 +44,7 @@ pub fn complete(profile: &Profile, given: &[(&str, String)]) -> Result<Params, V
     }
     let mut values = HashMap::new();
     for (name, param) in &profile.params {
-        let spec = given.iter().find(|(given, _)| given == name).map(|(_, value)| loaded(value.clone())).transpose();
+        let spec = given.iter().find(|(given, _)| given == name).map(|(_, value)| load(value.clone())).transpose();
         match spec.map(|spec| spec.or_else(|| param.default.clone())) {
             Ok(Some(value)) if !value.is_empty() => drop(values.insert(name.clone(), value)),
             Ok(_) => wrong.push((name.clone(), format!("is missing: {}", param.about))),
@@ -54,12 +54,12 @@ pub fn complete(profile: &Profile, given: &[(&str, String)]) -> Result<Params, V
     if !wrong.is_empty() {
         return Err(wrong);
     }
-    // A default may be made of other parameters: {issuer}.
+    // A default may refer to other parameters, such as {issuer}.
     Ok(values.iter().map(|(name, value)| (name.clone(), fill(value, &values))).collect())
 }
 
-/// A parameter as it is written, or read from where `env:` or `file:` says.
-fn loaded(value: String) -> Result<String, String> {
+/// A parameter as it is written, or read from the environment (`env:`) or a file (`file:`).
+fn load(value: String) -> Result<String, String> {
     if !value.starts_with("env:") && !value.starts_with("file:") {
         return Ok(value);
     }

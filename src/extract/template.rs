@@ -1,4 +1,4 @@
-//! The templates of a profile, compiled so that they can be filled from requests.
+//! The templates of a profile, compiled to be filled from requests.
 
 use std::borrow::Cow;
 
@@ -18,24 +18,24 @@ use crate::profile::Encoding;
 use crate::profile::Hash;
 use crate::profile::Piece;
 
-/// What templates are compiled with.
+/// What templates of a source are compiled with.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'c> {
     /// The source's parameters.
     pub params: &'c Params,
-    /// Where the signature stands, of whose list other entries may be wanted.
+    /// The field of the signature, for other entries of its list (`{item:…}`).
     pub signature: Option<&'c Field>,
-    /// The bytes of the source's first secret, for replies that prove to know it.
+    /// The bytes of the source's first secret, for replies that prove knowledge of it (`{hmac_…}`).
     pub key: Option<&'c [u8]>,
 }
 
-/// A template, ready to be filled.
+/// A compiled template.
 #[derive(Clone)]
 pub struct Template(Vec<Vec<Part>>);
 
 impl std::fmt::Debug for Template {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Parameters of the source are in it, such as verify tokens.
+        // It may have secret parameters of the source, such as verify tokens.
         f.write_str("Template(…)")
     }
 }
@@ -55,18 +55,18 @@ enum Part {
     Crc32(Vec<Self>),
 }
 
-/// What a template gives for one request: bytes in pieces.
+/// The text of a template for one request, in pieces.
 #[derive(Debug, Clone)]
 pub struct Filled<'r>(Vec<Cow<'r, [u8]>>);
 
 impl Filled<'_> {
-    /// The pieces in their order.
+    /// The pieces in order.
     pub fn pieces(&self) -> &[Cow<'_, [u8]>] {
         &self.0
     }
 
-    /// All bytes in one piece; a body that stands alone is not copied.
-    pub fn whole(&self) -> Cow<'_, [u8]> {
+    /// All bytes as one slice. A single piece, such as a body, is not copied.
+    pub fn concat(&self) -> Cow<'_, [u8]> {
         match self.0.as_slice() {
             [piece] => Cow::Borrowed(piece),
             pieces => Cow::Owned(pieces.concat()),
@@ -77,11 +77,11 @@ impl Filled<'_> {
 /// Why a template could not be filled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unfilled {
-    /// It has the timestamp in it, and there is none.
+    /// It has `{timestamp}`, and the request has no timestamp.
     NoTimestamp,
-    /// Something in it is not one text.
+    /// A value in it is not one text.
     NotText,
-    /// It has the fields of the form in it, and the body is none.
+    /// It has `{sorted_form}`, and the body is not a form.
     NoForm(Malformed),
 }
 
@@ -92,16 +92,16 @@ impl From<NotText> for Unfilled {
 }
 
 impl Template {
-    /// Compiles a template, and asks for the fields that it reads.
+    /// Compiles a template, and adds the fields that it reads to the plan.
     pub fn new(spec: &profile::Template, context: Context<'_>, plan: &mut ExtractionPlan) -> Self {
-        let parts = spec.parts().iter().map(|part| ready(part.pieces(), context, plan));
+        let parts = spec.parts().iter().map(|part| compile(part.pieces(), context, plan));
         Self(parts.collect())
     }
 
     /// Fills it from a request.
     ///
     /// # Errors
-    /// [`Unfilled`]; what is absent is empty, and no error.
+    /// [`Unfilled`]. An absent value is no error: it is empty, or its optional part is omitted.
     pub fn fill<'r>(
         &'r self,
         inbound: &'r Inbound,
@@ -129,13 +129,13 @@ impl Template {
         self.0.iter().flatten().flat_map(Part::fields).collect()
     }
 
-    /// Whether it makes the same text of every request.
+    /// Whether its text is the same for every request.
     pub fn is_fixed(&self) -> bool {
         self.0.iter().flatten().all(|part| matches!(part, Part::Literal(_)))
     }
 }
 
-fn ready(pieces: &[Piece], context: Context<'_>, plan: &mut ExtractionPlan) -> Vec<Part> {
+fn compile(pieces: &[Piece], context: Context<'_>, plan: &mut ExtractionPlan) -> Vec<Part> {
     let mut parts: Vec<Part> = Vec::with_capacity(pieces.len());
     for piece in pieces {
         parts.push(match piece {
@@ -155,7 +155,7 @@ fn ready(pieces: &[Piece], context: Context<'_>, plan: &mut ExtractionPlan) -> V
                 None => literal(""),
             },
             Piece::Call(function, arguments) => {
-                let arguments = ready(arguments, context, plan);
+                let arguments = compile(arguments, context, plan);
                 match function {
                     profile::Function::Digest(hash, encoding) => Part::Digest(*hash, *encoding, arguments),
                     profile::Function::Crc32 => Part::Crc32(arguments),
@@ -174,20 +174,20 @@ fn literal(text: &str) -> Part {
     Part::Literal(text.as_bytes().to_vec())
 }
 
-/// The address with its port written out where it has none, and without where it has the one of its scheme: the two
-/// ways in which a sender may have spelled it.
+/// The address with the other form of its port: with the scheme's default port where it has none, without it where it has
+/// that one. Senders write it in either form.
 fn with_port(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let usual = if scheme == "http" { ":80" } else { ":443" };
+    let default_port = if scheme == "http" { ":80" } else { ":443" };
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at_checked(end).unwrap_or((rest, ""));
     let has_port = authority.rsplit(':').next().is_some_and(|port| {
         port.len() < authority.len() && !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit())
     });
-    match authority.strip_suffix(usual) {
+    match authority.strip_suffix(default_port) {
         Some(bare) => format!("{scheme}://{bare}{path}"),
         None if has_port => url.to_owned(),
-        None => format!("{scheme}://{authority}{usual}{path}"),
+        None => format!("{scheme}://{authority}{default_port}{path}"),
     }
 }
 
@@ -216,7 +216,9 @@ impl Part {
                 Some(query) => Cow::Owned(format!("?{query}").into_bytes()),
                 None => Cow::Borrowed(&[]),
             }),
-            Self::SortedForm => Some(Cow::Owned(sorted(form::read_all(inbound.body()).map_err(Unfilled::NoForm)?))),
+            Self::SortedForm => {
+                Some(Cow::Owned(sorted_form(form::read_all(inbound.body()).map_err(Unfilled::NoForm)?)))
+            }
             Self::Field(field) => borrowed(field.text(inbound, values)?.unwrap_or_default()),
             Self::Optional(field) => field.text(inbound, values)?.and_then(borrowed),
             Self::Digest(hash, encoding, inner) => {
@@ -248,9 +250,9 @@ impl Part {
     }
 }
 
-/// The fields of a form as Twilio signs them: names sorted, each followed by its value; of a repeated name every value
-/// once, sorted.
-fn sorted(mut pairs: Vec<(String, String)>) -> Vec<u8> {
+/// The fields of a form as Twilio signs them: sorted by name, each name followed by its value. Of a repeated name, each
+/// distinct value once, sorted.
+fn sorted_form(mut pairs: Vec<(String, String)>) -> Vec<u8> {
     pairs.sort();
     pairs.dedup();
     let mut signed = Vec::with_capacity(pairs.iter().map(|(name, value)| name.len() + value.len()).sum());

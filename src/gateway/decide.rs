@@ -90,7 +90,7 @@ async fn verdict(
         // Rare and large: in a box, so that other requests do not carry room for it.
         Box::pin(decompress(verifier, limits, &mut inbound, now)).await?;
     }
-    if let Some(answer) = handshakes.before(&inbound).await? {
+    if let Some(answer) = handshakes.answer_unverified(&inbound).await? {
         return Ok(Verdict::Handshake(answer));
     }
     if !is_event && !handshakes.take_signed(inbound.method()) {
@@ -104,7 +104,7 @@ async fn verdict(
         }
     };
     *proof = Some(Proof { secret: verified.secret(), skew: verified.skew() });
-    if let Some(answer) = handshakes.after(verified.inbound(), verified.values()).await? {
+    if let Some(answer) = handshakes.answer_verified(verified.inbound(), verified.values()).await? {
         return Ok(Verdict::Handshake(answer));
     }
     if !is_event {

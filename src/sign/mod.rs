@@ -289,7 +289,7 @@ impl<'o> Signer<'o> {
         let signed = ready.signed(&seen.inbound, &seen.values, time).next().ok_or("the profile signs nothing")?;
         let signed = signed.map_err(|failure| self.unsigned(&failure))?;
         let text = match self.order.key.filter(|_| !matches!(spec.algorithm, SignatureAlgorithm::Hmac(_))) {
-            Some(key) => ready.present(&key.sign(&spec.algorithm, &signed.whole())?),
+            Some(key) => ready.present(&key.sign(&spec.algorithm, &signed.concat())?),
             None => ready.computed(&signed).next().ok_or("there is no key to sign with")?.1,
         };
         draft.prove(&spec.location.location, &text)

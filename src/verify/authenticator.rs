@@ -1,4 +1,4 @@
-//! The authenticator of one source: which schemes and conditions have to hold, and what a request is proven to be.
+//! The authenticator of one source: verifies requests by its schemes, conditions and timestamp.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,39 +20,39 @@ use crate::http::inbound::Inbound;
 use crate::profile::Combination;
 use crate::profile::ContentEncoding;
 
-/// Everything one source needs to tell genuine requests from others.
+/// Verifies the requests of one source.
 #[derive(Debug)]
 pub struct Authenticator {
-    /// Which of the members have to hold.
+    /// Which of the members must verify.
     pub combination: Combination,
-    /// How a request proves its origin; at least one.
+    /// The schemes, at least one.
     pub members: Vec<Member>,
-    /// Conditions that have to hold besides the proof.
+    /// Conditions that must hold in addition to the proof.
     pub require: Vec<Condition>,
-    /// How its time is judged, where the provider sends one.
+    /// How the timestamp is checked, where the provider sends one.
     pub freshness: Option<Freshness>,
-    /// Every value that the profile wants, of the authenticator, of the handshakes and of the event.
+    /// All values that the source reads: for verification, for signed handshakes, and for the event's identity.
     pub plan: ExtractionPlan,
-    /// Whether JSON has to be parsed before the request is known to be genuine; see [`Self::reads_json`].
+    /// Whether JSON must be parsed before the request can be verified; see [`Self::reads_json`].
     pub json_first: bool,
     /// In which ways a compressed body may be signed, in the order in which they are tried.
     pub compressed: Vec<ContentEncoding>,
-    /// Whether what a body was before its compression has to be known before the request is known to be genuine.
-    pub unpacks_first: bool,
+    /// Whether a body must be decompressed before the request can be verified.
+    pub decompress_first: bool,
 }
 
 impl Authenticator {
-    /// Checks a request at the moment `now`.
+    /// Verifies a request at the moment `now`.
     ///
     /// # Errors
-    /// The first [`Failure`] found; the order is the same for every request of a profile.
+    /// The first [`Failure`] found. The order of checks is the same for all requests of a profile.
     pub async fn verify(&self, mut inbound: Inbound, now: Moment) -> Result<Verified, Box<Rejected>> {
-        let judged = match inbound.is_compressed() {
-            false => self.judge(&inbound, now).await,
-            // Rare and large: it stays out of the way of all other requests.
-            true => Box::pin(self.judge_compressed(&mut inbound, now)).await,
+        let checked = match inbound.is_compressed() {
+            false => self.check(&inbound, now).await,
+            // Boxed, because it is rare and its future is large.
+            true => Box::pin(self.check_compressed(&mut inbound, now)).await,
         };
-        match judged {
+        match checked {
             Ok(Proven { values, secret, skew, ahead, guard }) => {
                 Ok(Verified { inbound, values, secret, skew, ahead, guard })
             }
@@ -60,29 +60,29 @@ impl Authenticator {
         }
     }
 
-    /// Takes the body for signed in one way after the other. What else is wrong would be so in each.
-    async fn judge_compressed(&self, inbound: &mut Inbound, now: Moment) -> Result<Proven, Failure> {
+    /// Tries the ways in which the body may be signed. Stops at a failure that does not depend on that.
+    async fn check_compressed(&self, inbound: &mut Inbound, now: Moment) -> Result<Proven, Failure> {
         let mut failure = Failure::SignatureMismatch;
         for signed in &self.compressed {
             inbound.set_signed_as(*signed);
-            match self.judge(inbound, now).await {
+            match self.check(inbound, now).await {
                 Err(other @ (Failure::SignatureMismatch | Failure::TokenBody | Failure::ConditionUnmet)) => {
                     failure = other;
                 }
-                judged => return judged,
+                checked => return checked,
             }
         }
         Err(failure)
     }
 
-    /// Whether a compressed body proves itself as it was sent, or has to be decompressed before that can be told: what
-    /// only genuine requests need is not done for strangers.
+    /// Whether a compressed body should be decompressed: the request verifies with the body as sent, or cannot be verified
+    /// before. Otherwise unverified clients could use up the budget for decompression.
     pub async fn is_worth_decompressing(&self, inbound: &Inbound, now: Moment) -> bool {
-        if self.unpacks_first || self.json_first || self.plan.form() {
+        if self.decompress_first || self.json_first || self.plan.form() {
             return true;
         }
         let values = self.plan.read(inbound);
-        // What may be judged otherwise a moment later is left to that.
+        // Other failures do not depend on the body, or may be gone a moment later.
         !matches!(
             self.prove(inbound, &values, now).await,
             Err(Failure::SignatureMissing
@@ -98,13 +98,13 @@ impl Authenticator {
         )
     }
 
-    async fn judge(&self, inbound: &Inbound, now: Moment) -> Result<Proven, Failure> {
+    async fn check(&self, inbound: &Inbound, now: Moment) -> Result<Proven, Failure> {
         let mut values = self.plan.read(inbound);
         if self.json_first {
             self.plan.read_json(inbound, &mut values, true)?;
         }
         let mut proven = self.prove(inbound, &values, now).await?;
-        // Bodies are parsed once they are known to be genuine, unless something inside is needed to tell.
+        // JSON is parsed only after verification, unless verification needs a value of it.
         if !self.json_first {
             self.plan.read_json(inbound, &mut values, false)?;
         }
@@ -112,14 +112,14 @@ impl Authenticator {
         Ok(proven)
     }
 
-    /// Whether the request is genuine; the values of what it proves are left out.
+    /// Verifies the request with these values. The result has no values; the caller adds them.
     async fn prove(&self, inbound: &Inbound, values: &Extracted, now: Moment) -> Result<Proven, Failure> {
         if !self.require.iter().all(|condition| condition.holds(inbound, values)) {
             return Err(Failure::ConditionUnmet);
         }
-        let members = self.applying(inbound, values)?;
+        let members = self.applicable_members(inbound, values)?;
         for member in members {
-            member.scheme.presented(inbound, values)?;
+            member.scheme.require_proof(inbound, values)?;
         }
         let timed = members.iter().any(|member| member.timed);
         let freshness = self.freshness.as_ref().filter(|_| timed);
@@ -142,31 +142,33 @@ impl Authenticator {
             proven.secret = proven.secret.or(signed.secret);
         }
         if let (Some(freshness), Some(stamp)) = (freshness, stamp) {
-            proven.skew = freshness.judge(&stamp, now)?;
+            proven.skew = freshness.check(&stamp, now)?;
             proven.ahead = freshness.ahead(proven.skew).or(proven.ahead);
         }
         Ok(proven)
     }
 
-    /// The members that decide about this request.
+    /// The members that must verify this request: all of them, or the first that applies. If none applies, the first
+    /// without `when` conditions, preferably one whose carrier is present, so that the failure tells what is missing.
     ///
     /// # Errors
-    /// [`Failure::ConditionUnmet`] when none applies.
-    pub fn applying(&self, inbound: &Inbound, values: &Extracted) -> Result<&[Member], Failure> {
+    /// [`Failure::ConditionUnmet`] when none applies and all have `when` conditions.
+    pub fn applicable_members(&self, inbound: &Inbound, values: &Extracted) -> Result<&[Member], Failure> {
         match (self.combination, self.members.as_slice()) {
             (Combination::All, members) => Ok(members),
             (Combination::First, members @ [member]) if member.when.is_empty() => Ok(members),
             (Combination::First, members) => {
                 let applies = |member: &Member| match member.when.as_slice() {
-                    [] if member.alone => member.scheme.field().is_there(inbound, values),
+                    [] if member.has_own_carrier => member.scheme.field().is_present(inbound, values),
                     [] => member.scheme.field().has_entry(inbound, values),
                     when => when.iter().all(|condition| condition.holds(inbound, values)),
                 };
-                let there = |member: &Member| member.when.is_empty() && member.scheme.field().is_there(inbound, values);
+                let is_present =
+                    |member: &Member| member.when.is_empty() && member.scheme.field().is_present(inbound, values);
                 let first = members
                     .iter()
                     .position(applies)
-                    .or_else(|| members.iter().position(there))
+                    .or_else(|| members.iter().position(is_present))
                     .or_else(|| members.iter().position(|member| member.when.is_empty()))
                     .ok_or(Failure::ConditionUnmet)?;
                 Ok(members.get(first..=first).unwrap_or_default())
@@ -174,7 +176,7 @@ impl Authenticator {
         }
     }
 
-    /// The headers that this authenticator reads, each of which may be there once.
+    /// The headers that this authenticator reads, each of which may occur only once.
     pub fn headers(&self) -> Vec<HeaderName> {
         let conditions =
             self.require.iter().chain(self.members.iter().flat_map(|member| member.when.iter().chain(&member.check)));
@@ -194,7 +196,7 @@ impl Authenticator {
         })
     }
 
-    /// Whether anything that decides stands in a JSON body.
+    /// Whether verification needs a value of the JSON body.
     pub fn reads_json(&self) -> bool {
         let conditions =
             self.require.iter().chain(self.members.iter().flat_map(|member| member.when.iter().chain(&member.check)));
@@ -204,7 +206,7 @@ impl Authenticator {
     }
 }
 
-/// A request that an authenticator accepted. Made by [`Authenticator::verify`] only.
+/// A verified request. Only [`Authenticator::verify`] makes one.
 #[derive(Debug)]
 pub struct Verified {
     inbound: Inbound,
@@ -216,17 +218,17 @@ pub struct Verified {
 }
 
 impl Verified {
-    /// The request itself.
+    /// The request.
     pub fn inbound(&self) -> &Inbound {
         &self.inbound
     }
 
-    /// What the profile wants of the body and the query.
+    /// The values of the plan.
     pub fn values(&self) -> &Extracted {
         &self.values
     }
 
-    /// Which of the source's secrets matched, counted from 0; `None` for schemes without secrets.
+    /// The position of the secret that matched, from 0; `None` for schemes without secrets.
     pub fn secret(&self) -> Option<usize> {
         self.secret
     }
@@ -236,32 +238,32 @@ impl Verified {
         self.skew
     }
 
-    /// How far ahead of now the request's signed time is, if at all; nothing where no time is signed.
+    /// How far in the future the request's signed time is; zero when it is not. `None` where no time is signed.
     pub fn ahead(&self) -> Option<Duration> {
         self.ahead
     }
 
-    /// SHA-256 of the signed bytes when they do not include the event id.
+    /// The SHA-256 of the signed bytes, for the replay guard, where they do not cover the event id.
     pub fn guard(&self) -> Option<&[u8; 32]> {
         self.guard.as_ref()
     }
 
-    /// The request itself, by value.
+    /// The request, by value.
     pub fn into_inbound(self) -> Inbound {
         self.inbound
     }
 }
 
-/// A request that an authenticator did not accept.
+/// A request that failed verification.
 #[derive(Debug)]
 pub struct Rejected {
-    /// Why it was not accepted.
+    /// Why verification failed.
     pub failure: Failure,
-    /// The request, as untrusted as before.
+    /// The request, still unverified.
     pub inbound: Inbound,
 }
 
-/// What a request was proven to be.
+/// The result of a verification; see the methods of [`Verified`].
 #[derive(Default)]
 struct Proven {
     values: Extracted,

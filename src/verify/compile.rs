@@ -1,5 +1,5 @@
-//! Joins a profile with the secrets and parameters of a source: the authenticator, the handshakes and the identity of
-//! its events.
+//! Compiles a profile with the secrets and parameters of a source into an authenticator, handshakes and the identity of
+//! events.
 
 use std::time::Duration;
 
@@ -25,33 +25,33 @@ use crate::verify::Scheme;
 use crate::verify::handshake::Handshakes;
 use crate::verify::identity::Identity;
 
-/// What a profile becomes with the secrets and parameters of a source.
+/// A profile compiled with the secrets and parameters of a source.
 #[derive(Debug)]
 pub struct RequestVerifier {
-    /// How requests prove their origin.
+    /// Verifies requests.
     pub authenticator: Authenticator,
-    /// The probes that are answered.
+    /// Answers handshakes.
     pub handshakes: Handshakes,
-    /// Where events carry their identity.
+    /// Reads the identity of events.
     pub identity: Identity,
-    /// The headers that all of them read, each of which may be there once.
+    /// The headers that all three read, each of which may occur only once; sorted.
     pub single_headers: Vec<http::HeaderName>,
-    /// Whether the replay guard decides anything: what is signed does not have the event's id.
+    /// Whether the replay guard is needed: the signature does not cover the event's id, and there is no nonce.
     pub guarded: bool,
-    /// Whether somebody else than the provider can change an event's type.
+    /// Whether an attacker can change an event's type, because no signature covers it.
     pub type_unsigned: bool,
 }
 
-/// How replays are told from new events.
+/// How a source recognises replays.
 #[derive(Debug, Clone, Copy)]
 pub struct ReplayPolicy {
-    /// How long events are remembered.
+    /// How long dedupe records are kept.
     pub ttl: Duration,
-    /// By what an event is known again; as the profile says when absent.
+    /// The replay guard; the profile's when absent.
     pub guard: Option<ReplayGuard>,
-    /// Whether only some types are delivered.
+    /// Whether only some types of events are delivered.
     pub selects: bool,
-    /// Whether it does by names alone, of which there are only so many.
+    /// Whether these types are all names without wildcards, so that their number is bounded.
     pub names_types: bool,
 }
 
@@ -64,10 +64,10 @@ impl ReplayPolicy {
 }
 
 impl RequestVerifier {
-    /// Makes a profile ready with these secrets and complete parameters.
+    /// Compiles a profile with these secrets and complete parameters.
     ///
     /// # Errors
-    /// Everything that does not fit, by the key of the source.
+    /// All secrets and parameters that do not fit, each with the key of the source.
     pub fn new(
         profile: &Profile,
         secrets: &[Secret],
@@ -80,23 +80,23 @@ impl RequestVerifier {
         plan.json_optional = profile.event.id.works_without_json();
         plan.json_only = profile.limits.json;
         let material = KeyMaterial::new(secrets, params, profile.keys(), &mut plan, key_sets);
-        let mut members = members(profile, material)?;
-        let guarded = remember(profile, &mut members, guard, replays.ttl) && profile.event.nonce.is_none();
+        let mut members = compile_members(profile, material)?;
+        let guarded = enable_guard(profile, &mut members, guard, replays.ttl) && profile.event.nonce.is_none();
         let kind = profile.event.kind.as_ref();
         let type_unsigned = kind.is_some_and(|kind| uncovered(profile, &members, kind).contains(&true));
         let context = Context { params, signature: None, key: secrets.first().map(Secret::expose) };
         let timed = timed(profile, &members);
-        let alone = alone(&members);
+        let own_carriers = own_carriers(&members);
         let members: Vec<_> = members
             .into_iter()
-            .zip(timed.into_iter().zip(alone))
-            .map(|((spec, scheme), (timed, alone))| Member {
+            .zip(timed.into_iter().zip(own_carriers))
+            .map(|((spec, scheme), (timed, has_own_carrier))| Member {
                 position: profile.auth.members.iter().take_while(|member| !std::ptr::eq(*member, spec)).count(),
                 when: Condition::all(&spec.when, context, &mut plan),
                 check: Condition::all(&spec.check, context, &mut plan),
                 scheme,
                 timed,
-                alone,
+                has_own_carrier,
             })
             .collect();
         let authenticator = Authenticator {
@@ -110,15 +110,15 @@ impl RequestVerifier {
             plan: ExtractionPlan::default(),
             json_first: false,
             compressed: profile.signed_when_compressed(),
-            unpacks_first: profile.signs_before_compression(),
+            decompress_first: profile.signs_before_compression(),
         };
         let key = handshake_key(profile, secrets);
         let context = Context { key: key.as_ref().map(|key| key.as_slice()), ..context };
         let handshakes = Handshakes::new(&profile.handshakes, context, &mut plan)
             .map_err(|message| vec![("params".to_owned(), message)])?;
-        // As another type it is another event where the type is part of what is known again.
-        let known = profile.event.id != Reference::Unique && (!guarded || guard == ReplayGuard::Content);
-        let notes_ignored = replays.selects && type_unsigned && known;
+        // With the guard `content+type`, the same content with another type is another event.
+        let recognised = profile.event.id != Reference::Unique && (!guarded || guard == ReplayGuard::Content);
+        let notes_ignored = replays.selects && type_unsigned && recognised;
         let identity = Identity::new(profile, guard, notes_ignored, params, &mut plan);
         let json_first = authenticator.reads_json();
         let authenticator = Authenticator { plan, json_first, ..authenticator };
@@ -127,10 +127,8 @@ impl RequestVerifier {
         verifier.sort_headers();
         Ok(verifier)
     }
-}
 
-impl RequestVerifier {
-    /// The same for a source that delivers events in order in which this place reads the same.
+    /// The same for a source that delivers the events with the same value at this location in order.
     #[must_use]
     pub fn ordered(mut self, order: &Location) -> Self {
         let order = Field::new(order, &mut self.authenticator.plan);
@@ -146,31 +144,36 @@ impl RequestVerifier {
     }
 }
 
-/// The members that there are keys for, with them.
-fn members<'p>(
+/// Compiles the members of the profile, and drops those without a key.
+fn compile_members<'p>(
     profile: &'p Profile,
     mut material: KeyMaterial<'_>,
 ) -> Result<Vec<(&'p profile::Member, Scheme)>, Vec<KeyError>> {
     let mut members = Vec::new();
-    let mut misfits = Vec::new();
+    let mut errors = Vec::new();
     for spec in &profile.auth.members {
         match Scheme::new(&spec.scheme, &mut material) {
             Ok(scheme) => members.push((spec, scheme)),
-            Err(misfit) => misfits.push(misfit),
+            Err(error) => errors.push(error),
         }
     }
     for (at, message) in material.unusable() {
-        misfits.push(("secrets".to_owned(), format!("number {} {message}", at + 1)));
+        errors.push(("secrets".to_owned(), format!("number {} {message}", at + 1)));
     }
-    if !misfits.is_empty() {
-        return Err(misfits);
+    if !errors.is_empty() {
+        return Err(errors);
     }
-    working(profile, members)
+    with_keys(profile, members)
 }
 
-/// Has the members say what is known again of a request, where their signature does not cover the event's id; whether
-/// there are any.
-fn remember(profile: &Profile, members: &mut [(&profile::Member, Scheme)], guard: ReplayGuard, ttl: Duration) -> bool {
+/// Makes the members whose proof does not cover the event's id return the digest of what is signed, for the replay guard.
+/// Returns whether there are any.
+fn enable_guard(
+    profile: &Profile,
+    members: &mut [(&profile::Member, Scheme)],
+    guard: ReplayGuard,
+    ttl: Duration,
+) -> bool {
     let unguarded = uncovered(profile, members, &profile.event.id);
     for ((_, scheme), unguarded) in members.iter_mut().zip(&unguarded) {
         let digest = *unguarded && guard != ReplayGuard::Off;
@@ -180,14 +183,14 @@ fn remember(profile: &Profile, members: &mut [(&profile::Member, Scheme)], guard
                 jwt.digest_signed = digest;
                 jwt.issued_within = Some(i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX));
             }
-            // Whoever has seen the secret can send anything under any id.
+            // They sign nothing of the request.
             Scheme::Jwt(_) | Scheme::Token(_) => {}
         }
     }
     unguarded.contains(&true)
 }
 
-/// Which members prove what is sent, but not this of it.
+/// For each member, whether it signs the request but does not cover this reference.
 fn uncovered(profile: &Profile, members: &[(&profile::Member, Scheme)], reference: &Reference) -> Vec<bool> {
     let covers = |spec: &profile::Member| profile.covers_all(&spec.scheme, reference);
     let covered = profile.auth.combination == Combination::All && members.iter().any(|(spec, _)| covers(spec));
@@ -199,8 +202,11 @@ fn uncovered(profile: &Profile, members: &[(&profile::Member, Scheme)], referenc
     members.iter().map(|(spec, scheme)| proves(scheme) && !covered && !covers(spec)).collect()
 }
 
-/// The members that there are keys for.
-fn working<'p>(
+/// The members that have keys.
+///
+/// # Errors
+/// A member that must verify has none, or no member has any.
+fn with_keys<'p>(
     profile: &'p Profile,
     members: Vec<(&'p profile::Member, Scheme)>,
 ) -> Result<Vec<(&'p profile::Member, Scheme)>, Vec<KeyError>> {
@@ -213,14 +219,14 @@ fn working<'p>(
     if all && let Some((spec, _)) = members.iter().find(|(spec, scheme)| !spec.optional && !scheme.has_keys()) {
         return Err(missing(spec));
     }
-    let (working, without): (Vec<_>, Vec<_>) = members.into_iter().partition(|(_, scheme)| scheme.has_keys());
+    let (with, without): (Vec<_>, Vec<_>) = members.into_iter().partition(|(_, scheme)| scheme.has_keys());
     match without.first() {
-        Some((spec, _)) if working.is_empty() => Err(missing(spec)),
-        _ => Ok(working),
+        Some((spec, _)) if with.is_empty() => Err(missing(spec)),
+        _ => Ok(with),
     }
 }
 
-/// Which members' requests have to be fresh: those that sign the time, or all when none does.
+/// For each member, whether the timestamp is checked: for those that sign it, or for all when none does.
 fn timed(profile: &Profile, members: &[(&profile::Member, Scheme)]) -> Vec<bool> {
     let signs = |spec: &profile::Member| {
         profile.timestamp.as_ref().is_some_and(|timestamp| profile.signs(&spec.scheme, &timestamp.from))
@@ -233,8 +239,8 @@ fn timed(profile: &Profile, members: &[(&profile::Member, Scheme)]) -> Vec<bool>
         .collect()
 }
 
-/// Which members' proofs have a place that no other member's proof has.
-fn alone(members: &[(&profile::Member, Scheme)]) -> Vec<bool> {
+/// For each member, whether no other member's proof has the same carrier.
+fn own_carriers(members: &[(&profile::Member, Scheme)]) -> Vec<bool> {
     let same = |one: &Scheme, other: &Scheme| one.field().shares_carrier(other.field());
     members.iter().map(|(_, one)| members.iter().filter(|(_, other)| same(one, other)).count() == 1).collect()
 }

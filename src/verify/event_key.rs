@@ -1,40 +1,41 @@
-//! The keys under which events are remembered, and the lanes in which they are delivered: hashes, so that no sender's
-//! bytes reach a store and all are of one size.
+//! The keys of dedupe records and of lanes. They are hashes, so that all have the same size and no bytes of a sender are
+//! keys in a store.
 
 use http::HeaderValue;
 use sha2::Digest as _;
 use sha2::Sha256;
 
-/// What an event is remembered under: its id and, where the id is not signed, a digest of what is.
+/// The keys of the dedupe records of one event: of its id and, where the id is not signed, of the signed content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keys {
     /// The key of the event id.
     pub id: Key,
-    /// The key of what is signed.
+    /// The key of the replay guard: of the signed content, or of the nonce.
     pub guard: Option<Key>,
-    /// As one whose type was not wanted: looked up with the others, and written when this one is not wanted either.
-    /// Nothing where nobody but the provider could change the type.
+    /// The keys of an event that is ignored because of its type: looked up together with the others, and written when the
+    /// type is not selected. `None` where an attacker cannot change the type.
     pub ignored: Option<Ignored>,
 }
 
 impl Keys {
-    /// What it is known by under another id, or as another type.
+    /// The key by which a replay under another id or as another type is recognised.
     pub fn content(self) -> Option<Key> {
         self.guard.or_else(|| self.ignored.map(|_| self.id))
     }
 
-    /// Those that an event is finished under.
+    /// The keys of the records that are written when the event is delivered or queued.
     pub fn iter(self) -> impl Iterator<Item = Key> + Clone {
         std::iter::once(self.id).chain(self.guard)
     }
 }
 
-/// What an event is remembered under when its type is not wanted, and the type is not signed.
+/// The keys of the dedupe records of an event that is ignored because of its unsigned type. A replay with a selected type
+/// is recognised by them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ignored {
-    /// The key of what is signed, whatever its type.
+    /// The key of the signed content, with any type.
     pub any: Key,
-    /// The key of what is signed and of its type.
+    /// The key of the signed content together with the type.
     pub typed: Key,
 }
 
@@ -51,7 +52,7 @@ impl Ignored {
     }
 }
 
-/// What events have in common that are delivered one after the other: a hash of the value.
+/// A lane: the hash of the ordering key that events share which are delivered one after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Lane(pub u64);
 
@@ -62,13 +63,12 @@ impl Lane {
     }
 }
 
-/// What an event is remembered under: 128 bits of SHA-256 over the source and the id, so that no sender's bytes reach a
-/// store and every key has the same size.
+/// The key of a dedupe record: the first 128 bits of a SHA-256 over the source, the kind of the key and the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key(pub [u8; 16]);
 
 impl Key {
-    /// All parts but the last are of one length.
+    /// Hashes the parts. All but the last must have a fixed length for this `what`, because nothing separates them.
     pub(super) fn new(source: &str, what: &[u8], parts: &[&[u8]]) -> Self {
         let mut hash = Sha256::new();
         hash.update(source.as_bytes());
@@ -80,7 +80,7 @@ impl Key {
         Self(std::array::from_fn(|at| digest.get(at).copied().unwrap_or_default()))
     }
 
-    /// In hexadecimal, for stores that want text.
+    /// In hexadecimal, for stores with text keys.
     pub fn hex(self) -> String {
         const_hex::encode(self.0)
     }

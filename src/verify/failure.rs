@@ -1,9 +1,10 @@
-//! Every reason for which a request is not accepted as the provider's.
+//! The reasons why verification fails.
 
 use super::LeftOut;
 use crate::base::json::Malformed;
 
-/// Why a request is not accepted. Senders are told the same for all of them but two; see [`crate::source::refusal`].
+/// Why verification fails. The answers to most failures are alike, see [`crate::source::refusal`]: they tell a sender
+/// nothing that would help to forge a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant's message says what it means")]
 pub enum Failure {

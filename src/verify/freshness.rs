@@ -1,4 +1,4 @@
-//! Reads the time of a request and compares it with the tolerance.
+//! Reads the timestamp of a request and compares it with the tolerance.
 
 use std::time::Duration;
 
@@ -14,22 +14,22 @@ use crate::http::inbound::Inbound;
 use crate::profile;
 use crate::profile::TimestampPolicy;
 
-/// Where a request's time is and how far from now it may be.
+/// The location and format of the timestamp, and how far from now it may be.
 #[derive(Debug)]
 pub struct Freshness {
     from: Field,
     format: Format,
-    /// Whole seconds into the past and into the future, where there is a limit.
+    /// The limits of the tolerance in whole seconds, where there are any.
     past: Option<i64>,
     future: Option<i64>,
-    /// How long events are remembered, in whole seconds, where the time is signed: a request that is older than that
-    /// would be as good as new, because nothing may be left of the first one.
+    /// How long dedupe records are kept, in whole seconds, where the time is signed: an older request is refused, because
+    /// a replay of it could not be recognised.
     remembered: Option<i64>,
-    /// Whether it has to be there and readable: it decides something, or it is signed.
+    /// Whether it must be present and valid: the tolerance is enforced, or the time is signed.
     required: bool,
 }
 
-/// A request's time: its text, which may be signed, and what the text means.
+/// A request's timestamp: its text, which may be signed, and its moment.
 #[derive(Debug)]
 pub struct Stamp<'r> {
     /// As received.
@@ -38,13 +38,13 @@ pub struct Stamp<'r> {
 }
 
 impl Freshness {
-    /// As the profile says; `signed` is how long events are remembered, where the time is part of what is signed.
+    /// Compiles `[timestamp]`. `signed` is how long dedupe records are kept, if the time is signed.
     pub fn new(spec: &profile::Timestamp, signed: Option<Duration>, plan: &mut ExtractionPlan) -> Self {
         let tolerance = spec.tolerance.filter(|_| spec.policy == TimestampPolicy::Enforce);
         Self {
             from: Field::new(&spec.from, plan),
             format: spec.format,
-            // What comes at once is never too old.
+            // At least 1 s, so that a request which arrives at once is not too old.
             remembered: signed.map(|remembered| whole_seconds(remembered).max(1)),
             required: signed.is_some() || tolerance.is_some(),
             past: tolerance.and_then(|tolerance| tolerance.past).map(whole_seconds),
@@ -52,7 +52,7 @@ impl Freshness {
         }
     }
 
-    /// Finds and reads the time.
+    /// Reads the timestamp.
     ///
     /// # Errors
     /// Only where the profile enforces or signs it: [`Failure::TimestampMissing`] or [`Failure::TimestampMalformed`].
@@ -67,15 +67,15 @@ impl Freshness {
         Ok(Stamp { text: Some(text), moment: Some(moment) })
     }
 
-    /// Compares the time with now; the seconds from it to now.
+    /// Compares the timestamp with now. Returns the seconds from it to now.
     ///
     /// # Errors
     /// [`Failure::TimestampStale`] or [`Failure::TimestampFuture`] beyond the tolerance, where it is enforced, and for
-    /// a signed time that is as far from now as events are remembered, whatever the profile says.
-    pub fn judge(&self, stamp: &Stamp<'_>, now: Moment) -> Result<Option<i64>, Failure> {
+    /// a signed time that is as far from now as dedupe records are kept.
+    pub fn check(&self, stamp: &Stamp<'_>, now: Moment) -> Result<Option<i64>, Failure> {
         let Some(moment) = stamp.moment else { return Ok(None) };
         let age = now.seconds_since(moment);
-        // What is remembered in whole seconds may be forgotten within the last of them.
+        // `>=`, because a record may expire within its last second.
         if self.past.is_some_and(|limit| age > limit) || self.remembered.is_some_and(|limit| age >= limit) {
             return Err(Failure::TimestampStale);
         }
@@ -85,14 +85,14 @@ impl Freshness {
         Ok(Some(age))
     }
 
-    /// How far ahead of now a signed time of this age is: its event has to be remembered for longer by as much. Nothing
-    /// where the time is not signed.
+    /// How far in the future a signed time of this age is: the dedupe records of the event must be kept for longer by as
+    /// much. Zero when it is not; `None` where the time is not signed.
     pub fn ahead(&self, age: Option<i64>) -> Option<Duration> {
         let ahead = age.filter(|_| self.remembered.is_some())?.saturating_neg();
         Some(Duration::from_secs(u64::try_from(ahead).unwrap_or(0)))
     }
 
-    /// Where the time stands.
+    /// The field of the timestamp.
     pub fn field(&self) -> &Field {
         &self.from
     }
@@ -102,7 +102,7 @@ impl Freshness {
         self.from.headers()
     }
 
-    /// Whether the time stands in a JSON body.
+    /// Whether the timestamp is in the JSON body.
     pub fn reads_json(&self) -> bool {
         self.from.is_json()
     }

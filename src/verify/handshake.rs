@@ -1,4 +1,4 @@
-//! Answers handshakes: the probes by which providers check that an endpoint expects their events.
+//! Answers handshakes: the probes with which providers check that an endpoint expects their events.
 
 use bytes::Bytes;
 use http::HeaderName;
@@ -19,14 +19,14 @@ use crate::http::inbound::Inbound;
 use crate::profile;
 use crate::profile::Json;
 
-/// Longest answer to a handshake, in bytes.
+/// The most bytes of a text in the answer to a handshake.
 const MAX_ANSWER: usize = 8 * 1024;
 
-/// The handshakes of one profile, in their order.
+/// The handshakes of one profile, in order.
 #[derive(Debug, Default)]
 pub struct Handshakes {
     rules: Vec<Rule>,
-    /// What the rules for unsigned requests want to know of them.
+    /// The values that the rules for unsigned requests read. Those of other rules are in the authenticator's plan.
     plan: ExtractionPlan,
 }
 
@@ -34,8 +34,9 @@ pub struct Handshakes {
 struct Rule {
     method: Method,
     signed: bool,
-    /// Those conditions for it to apply that headers alone decide.
-    heads: Vec<Condition>,
+    /// The `when` conditions that depend only on headers.
+    when_headers: Vec<Condition>,
+    /// The other `when` conditions.
     when: Vec<Condition>,
     check: Vec<Condition>,
     visit: Option<(Field, Hosts)>,
@@ -62,12 +63,12 @@ enum Member {
     Fixed(Value),
 }
 
-/// What a handshake is answered with.
+/// The answer to a handshake.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// The status.
     pub status: StatusCode,
-    /// What the body is; absent without a body.
+    /// The media type of the body; absent without a body.
     pub content_type: Option<&'static str>,
     /// The body.
     pub body: Bytes,
@@ -78,17 +79,16 @@ pub struct Answer {
 /// Why a handshake is not answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unanswered {
-    /// What the profile checks of it does not hold.
+    /// A `check` condition does not hold, or the reply cannot be composed.
     #[error("the handshake is not the one that the profile expects")]
     Refused,
-    /// The address that has to be asked first does not answer.
+    /// The address that must be requested first does not answer.
     #[error("the address in the handshake does not answer")]
     Unavailable,
 }
 
 impl Handshakes {
-    /// Makes the rules of a profile ready; `wants` are those of the authenticator, whose values signed requests come
-    /// with.
+    /// Compiles the rules of a profile. `plan` is the authenticator's, which reads the values of signed requests.
     ///
     /// # Errors
     /// What is wrong with a parameter.
@@ -108,32 +108,31 @@ impl Handshakes {
         self.rules.iter().map(|rule| &rule.method)
     }
 
-    /// Whether a request can be one that need not be authentic, as far as method and headers tell.
+    /// Whether a request may be an unsigned handshake, by its method and headers.
     pub fn may_be_unsigned(&self, inbound: &Inbound) -> bool {
         self.rules.iter().any(|rule| rule.may_apply(false, inbound))
     }
 
-    /// Whether a request with this method can be a handshake that has to be authentic.
+    /// Whether a request with this method may be a signed handshake.
     pub fn take_signed(&self, method: &Method) -> bool {
         self.rules.iter().any(|rule| rule.signed && rule.method == *method)
     }
 
-    /// The headers that rules read, each of which may be there once.
+    /// The headers that rules read, each of which may occur only once.
     pub fn headers(&self) -> Vec<HeaderName> {
         self.rules.iter().flat_map(Rule::fields).flat_map(Field::headers).collect()
     }
 
-    /// Answers a request that nobody has verified, if it is a handshake that need not be.
+    /// Answers an unverified request, if it is an unsigned handshake.
     ///
     /// # Errors
-    /// [`Unanswered`] when it is one, but not a good one.
-    pub async fn before(&self, inbound: &Inbound) -> Result<Option<Answer>, Unanswered> {
-        // The body of a stranger is not parsed where the headers tell that this is no handshake, such as by a
-        // signature.
+    /// [`Unanswered`] when it is one, but is refused.
+    pub async fn answer_unverified(&self, inbound: &Inbound) -> Result<Option<Answer>, Unanswered> {
+        // An unverified body is not parsed if the headers tell that this is no handshake: usually a signature is present.
         if !self.may_be_unsigned(inbound) {
             return Ok(None);
         }
-        // What cannot be read is no handshake, and judged as an event.
+        // A body that cannot be parsed is no handshake. The request is handled as an event.
         let mut values = self.plan.read(inbound);
         if self.plan.read_json(inbound, &mut values, false).is_err() {
             return Ok(None);
@@ -141,11 +140,11 @@ impl Handshakes {
         self.answer(false, inbound, &values).await
     }
 
-    /// Answers a verified request, if it is a handshake.
+    /// Answers a verified request, if it is a signed handshake.
     ///
     /// # Errors
-    /// [`Unanswered`] when it is one, but not a good one.
-    pub async fn after(&self, inbound: &Inbound, values: &Extracted) -> Result<Option<Answer>, Unanswered> {
+    /// [`Unanswered`] when it is one, but is refused.
+    pub async fn answer_verified(&self, inbound: &Inbound, values: &Extracted) -> Result<Option<Answer>, Unanswered> {
         self.answer(true, inbound, values).await
     }
 
@@ -159,7 +158,7 @@ impl Handshakes {
         if let Some((field, hosts)) = &rule.visit {
             let address = field.text(inbound, values).ok().flatten().and_then(|text| hosts.admit(text));
             let address = address.ok_or(Unanswered::Refused)?;
-            // Rare and large: it stays out of the way of all other requests.
+            // Boxed, because it is rare and its future is large.
             Box::pin(address.fetch()).await.map_err(|error| {
                 tracing::warn!(%error, "the address in a handshake does not answer");
                 Unanswered::Unavailable
@@ -178,11 +177,11 @@ impl Rule {
             None => None,
         };
         let when = Condition::all(&spec.when, context, plan);
-        let (heads, when) = when.into_iter().partition(Condition::is_of_headers);
+        let (when_headers, when) = when.into_iter().partition(Condition::reads_only_headers);
         Ok(Self {
             method: spec.method.method(),
             signed: spec.is_signed(),
-            heads,
+            when_headers,
             when,
             check: Condition::all(&spec.check, context, plan),
             visit,
@@ -190,15 +189,15 @@ impl Rule {
         })
     }
 
-    /// Whether it is for such a request, as far as method and headers tell.
+    /// Whether the rule may apply to a request, by its method and headers.
     fn may_apply(&self, signed: bool, inbound: &Inbound) -> bool {
         self.signed == signed
             && self.method == *inbound.method()
-            && self.heads.iter().all(|condition| condition.holds(inbound, &Extracted::default()))
+            && self.when_headers.iter().all(|condition| condition.holds(inbound, &Extracted::default()))
     }
 
     fn fields(&self) -> Vec<&Field> {
-        let conditions = self.heads.iter().chain(&self.when).chain(&self.check).flat_map(Condition::fields);
+        let conditions = self.when_headers.iter().chain(&self.when).chain(&self.check).flat_map(Condition::fields);
         conditions.chain(self.visit.iter().map(|(field, _)| field)).chain(self.reply.fields()).collect()
     }
 }
@@ -223,7 +222,7 @@ impl Reply {
             ),
             (None, None) => Body::Empty,
         };
-        // A profile with another name was refused when it was read.
+        // All names are valid: the profile was validated.
         let headers =
             spec.headers.iter().filter_map(|(name, text)| Some((name.parse().ok()?, template(text)))).collect();
         let status = spec.status.and_then(|status| StatusCode::from_u16(status.code()).ok()).unwrap_or(StatusCode::OK);
@@ -233,7 +232,7 @@ impl Reply {
     fn fill(&self, inbound: &Inbound, values: &Extracted) -> Result<Answer, Unanswered> {
         let text = |template: &Template| {
             let filled =
-                template.fill(inbound, values, None).map_err(|_unfilled| Unanswered::Refused)?.whole().into_owned();
+                template.fill(inbound, values, None).map_err(|_unfilled| Unanswered::Refused)?.concat().into_owned();
             if filled.len() > MAX_ANSWER { Err(Unanswered::Refused) } else { Ok(filled) }
         };
         let (content_type, body) = match &self.body {

@@ -1,4 +1,4 @@
-//! The secrets and parameters of one source, from which its schemes take their keys.
+//! The secrets and parameters of one source, from which its schemes take their keys while the profile is compiled.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -16,33 +16,35 @@ use crate::http::fetch::Address;
 use crate::profile::Algorithm;
 use crate::profile::KeyForm;
 
-/// Something that a source gives its profile and that does not fit: the key, and what is wrong.
+/// An error in the secrets or parameters of a source: the configuration key, and what is errors.
 pub type KeyError = (String, String);
 
-/// Key sets by address, so that sources of one issuer share theirs.
+/// Key sets by address, which sources with the same issuer share.
 pub type KeySets = HashMap<(Address, Algorithm), Arc<Jwks>>;
 
-/// The secrets and parameters of one source, and what becomes of them.
+/// The secrets and parameters of one source, and which secrets are used.
 #[derive(Debug)]
 pub struct KeyMaterial<'m> {
-    /// The source's secrets, in their order.
+    /// The source's secrets, in order.
     pub secrets: &'m [Secret],
-    /// Its parameters.
+    /// The source's parameters.
     pub params: &'m Params,
-    /// Everything that is read from bodies and queries.
+    /// The plan, to which the schemes add their fields.
     pub plan: &'m mut ExtractionPlan,
     /// The key sets of all sources.
     pub key_sets: &'m mut KeySets,
-    /// What fetching certificates may cost.
+    /// The limits of fetching certificates.
     pub certificates: CertificateLimits,
-    /// Prefixes of secrets that are for one scheme only.
+    /// Prefixes of secrets that only one scheme uses.
     claimed: Vec<&'m str>,
+    /// Positions of secrets that are a key for some scheme.
     used: BTreeSet<usize>,
-    wrong: BTreeMap<usize, String>,
+    /// Errors of secrets that some scheme could not decode, by position.
+    errors: BTreeMap<usize, String>,
 }
 
 impl<'m> KeyMaterial<'m> {
-    /// Begins with these; `forms` are the keys of all schemes of the profile.
+    /// `forms` are the key forms of all schemes of the profile.
     pub fn new(
         secrets: &'m [Secret],
         params: &'m Params,
@@ -60,17 +62,17 @@ impl<'m> KeyMaterial<'m> {
             certificates: CertificateLimits::default(),
             claimed,
             used: BTreeSet::new(),
-            wrong: BTreeMap::new(),
+            errors: BTreeMap::new(),
         }
     }
 
-    /// The keys that the secrets are for one scheme, with their positions.
+    /// The keys that one scheme gets from the secrets, each with the position of its secret.
     pub(super) fn keys<K>(
         &mut self,
         form: &KeyForm,
         read: impl Fn(&KeyForm, &[u8]) -> Result<K, String>,
     ) -> Vec<(usize, K)> {
-        let mut found = Vec::new();
+        let mut scheme_keys = Vec::new();
         for (at, secret) in self.secrets.iter().enumerate() {
             let text = keys::as_text(form, secret);
             for form in std::iter::once(form).chain(&text) {
@@ -78,15 +80,15 @@ impl<'m> KeyMaterial<'m> {
                     None => {}
                     Some(Ok(key)) => {
                         self.used.insert(at);
-                        found.push((at, key));
+                        scheme_keys.push((at, key));
                     }
                     Some(Err(message)) => {
-                        self.wrong.entry(at).or_insert(message);
+                        self.errors.entry(at).or_insert(message);
                     }
                 }
             }
         }
-        found
+        scheme_keys
     }
 
     /// The key set at the parameter `jwks_url`, where the profile has one and the algorithm is not symmetric.
@@ -97,10 +99,10 @@ impl<'m> KeyMaterial<'m> {
         Ok(Some(Arc::clone(self.key_sets.entry((url.clone(), algorithm)).or_insert_with(made))))
     }
 
-    /// The positions of the secrets that are a key for no scheme, with what is wrong with each.
+    /// The positions of the secrets that no scheme can use, with the reason.
     pub fn unusable(&self) -> impl Iterator<Item = (usize, &str)> {
         (0..self.secrets.len())
             .filter(|at| !self.used.contains(at))
-            .map(|at| (at, self.wrong.get(&at).map_or("is for no scheme of this profile", String::as_str)))
+            .map(|at| (at, self.errors.get(&at).map_or("is for no scheme of this profile", String::as_str)))
     }
 }

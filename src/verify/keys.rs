@@ -8,8 +8,8 @@ use crate::extract::mac;
 use crate::profile::KeyEncoding;
 use crate::profile::KeyForm;
 
-/// The text of a secret without the prefix that its profile knows; `None` when the secret is meant for another scheme.
-/// `claimed` are the prefixes that other schemes of the profile claim.
+/// The text of a secret without the prefix of its form; `None` when the secret is for another scheme. `claimed` are the
+/// prefixes of secrets that only one scheme of the profile uses.
 pub(super) fn text<'s>(form: &KeyForm, secret: &'s Secret, claimed: &[&str]) -> Option<&'s [u8]> {
     let text = secret.expose();
     match form.without_prefix(text) {
@@ -19,12 +19,12 @@ pub(super) fn text<'s>(form: &KeyForm, secret: &'s Secret, claimed: &[&str]) -> 
     }
 }
 
-/// The form in which the secret as it stands may be the key instead; a prefix with nothing behind it is none.
+/// The form in which the whole text of the secret is tried as the key; `None` if the text is only a prefix.
 pub(super) fn as_text(form: &KeyForm, secret: &Secret) -> Option<KeyForm> {
     form.as_text().filter(|_| form.without_prefix(secret.expose()).is_none_or(|bare| !bare.is_empty()))
 }
 
-/// The bytes of a secret as the key of a keyed hash.
+/// The bytes of a secret as the key of an HMAC.
 ///
 /// # Errors
 /// What the secret is not, for the operator.
@@ -70,7 +70,7 @@ pub(super) fn bytes(form: &KeyForm, usual: KeyEncoding, text: &[u8]) -> Result<Z
     }))
 }
 
-/// Whether the text is a public key in a form that is known: PEM (RFC 7468), or a JWK or JWK set (RFC 7517).
+/// Whether the text is a public key or certificate in PEM (RFC 7468), or a JWK or JWK set (RFC 7517) without shared keys.
 fn is_public(text: &[u8]) -> bool {
     let pem = contains(text, b"-----BEGIN ")
         && [&b"PUBLIC KEY-----"[..], b"CERTIFICATE-----"].iter().any(|end| contains(text, end));
@@ -87,7 +87,7 @@ fn base64(text: &[u8]) -> Option<Vec<u8>> {
     base64::engine::general_purpose::STANDARD_NO_PAD.decode(unpadded).ok()
 }
 
-/// The `SubjectPublicKeyInfo` in a PEM, or in the base64 that stands in one.
+/// The `SubjectPublicKeyInfo` from PEM, or from its base64 without the PEM lines around it.
 fn spki(text: &[u8]) -> Option<Vec<u8>> {
     if text.trim_ascii_start().starts_with(b"-----BEGIN PUBLIC KEY-----") {
         let (_, pem) = x509_parser::pem::parse_x509_pem(text).ok()?;

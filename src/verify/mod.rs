@@ -1,5 +1,5 @@
-//! Decides whether a request comes from the provider. Knows the secrets and keys of one source, and nothing of HTTP
-//! statuses, stores or deliveries.
+//! Verifies that requests come from the provider, answers its handshakes, and reads the identity of events. Independent
+//! of HTTP statuses, stores and deliveries.
 
 mod authenticator;
 mod certificate;

@@ -7,10 +7,10 @@ use aws_lc_rs::signature::VerificationAlgorithm;
 use crate::profile::EcdsaFormat;
 use crate::profile::Hash;
 
-/// Longest signature that is looked at, that of RSA with 8192 bits, in bytes.
+/// The most bytes of a signature, which RSA with 8192 bits has.
 pub(super) const MAX_SIGNATURE: usize = 1024;
 
-/// A public key with the one algorithm that it is for.
+/// A public key with its signature algorithm.
 #[derive(Debug, Clone)]
 pub(super) struct PublicKey(ParsedPublicKey);
 
@@ -43,7 +43,7 @@ impl PublicKey {
         ParsedPublicKey::new(algorithm, bytes).map(Self).map_err(|_rejected| wrong.to_owned())
     }
 
-    /// Whether one of the signatures is this key's for the message.
+    /// Whether one of the signatures verifies for the message.
     pub(super) fn verifies(&self, message: &[u8], signatures: &[Vec<u8>]) -> bool {
         signatures.iter().any(|signature| self.0.verify_sig(message, signature).is_ok())
     }

@@ -1,4 +1,4 @@
-//! The schemes by which a request proves its origin, and when each of them decides.
+//! The schemes by which a request proves its origin, and when each of them applies.
 
 use http::HeaderName;
 
@@ -14,19 +14,19 @@ use crate::extract::field::Field;
 use crate::http::inbound::Inbound;
 use crate::profile;
 
-/// One scheme with its keys.
+/// A scheme with its keys.
 #[derive(Debug)]
 pub enum Scheme {
     /// A signature over bytes of the request.
     Signature(Box<Signature>),
-    /// A secret that is sent along.
+    /// A secret that is sent with the request.
     Token(Token),
-    /// A signed token.
+    /// A JWT.
     Jwt(Box<Jwt>),
 }
 
 impl Scheme {
-    /// Makes a profile's scheme ready; the secrets that are no keys for it are reported to `material`.
+    /// Compiles a profile's scheme. Secrets that are not valid keys for it are recorded in `material`.
     ///
     /// # Errors
     /// What is wrong with a parameter.
@@ -39,7 +39,7 @@ impl Scheme {
         })
     }
 
-    /// Where its proof stands.
+    /// The field of its proof.
     pub fn field(&self) -> &Field {
         match self {
             Self::Signature(signature) => signature.field(),
@@ -57,14 +57,14 @@ impl Scheme {
         }
     }
 
-    /// Whether the request presents anything where the proof should be.
-    pub(super) fn presented(&self, inbound: &Inbound, values: &Extracted) -> Result<(), Failure> {
+    /// Fails when the request has no proof for this scheme.
+    pub(super) fn require_proof(&self, inbound: &Inbound, values: &Extracted) -> Result<(), Failure> {
         let missing = match self {
             Self::Signature(_) => Failure::SignatureMissing,
             Self::Token(_) => Failure::CredentialMissing,
             Self::Jwt(_) => Failure::TokenMissing,
         };
-        if self.field().is_there(inbound, values) { Ok(()) } else { Err(missing) }
+        if self.field().is_present(inbound, values) { Ok(()) } else { Err(missing) }
     }
 
     pub(super) fn headers(&self) -> Vec<HeaderName> {
@@ -84,19 +84,19 @@ impl Scheme {
     }
 }
 
-/// A scheme and when it counts.
+/// A scheme and when it applies.
 #[derive(Debug)]
 pub struct Member {
     /// Its position among the members of the profile, from 0.
     pub position: usize,
-    /// When it applies, where the profile says more than that its proof is there.
+    /// The conditions under which it applies; when empty, it applies when its proof is present.
     pub when: Vec<Condition>,
-    /// What has to hold besides the proof.
+    /// Conditions that must hold in addition to the proof.
     pub check: Vec<Condition>,
     /// The scheme.
     pub scheme: Scheme,
-    /// Whether its proof has a place of its own, so that whatever stands there is its to judge.
-    pub alone: bool,
-    /// Whether requests with this proof have to be fresh.
+    /// Whether no other member's proof has the same carrier, so that any value of it counts as this member's proof.
+    pub has_own_carrier: bool,
+    /// Whether the timestamp is checked for requests with this proof.
     pub timed: bool,
 }

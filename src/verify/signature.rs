@@ -1,4 +1,4 @@
-//! Verifies signatures over bytes of the request, HMAC or public-key, in the form that the profile says.
+//! Verifies signatures over bytes of the request: HMAC, or with a public key.
 
 use http::HeaderName;
 use sha2::Digest as _;
@@ -35,13 +35,13 @@ pub struct Signature {
     field: Field,
     prefix: String,
     encoding: Encoding,
-    /// What may have been signed.
+    /// The alternatives of the signed text.
     templates: Vec<Template>,
-    /// Whether the digest of what was signed is wanted, because it does not cover the event's id.
+    /// Whether [`Signed::digest`] is needed, because the signature does not cover the event's id.
     pub digest_signed: bool,
 }
 
-/// Keys, those from secrets with the position of theirs.
+/// Keys. Those from secrets have the position of their secret.
 #[derive(Debug)]
 enum Keys {
     Hmac(Vec<(usize, mac::Key)>),
@@ -49,7 +49,7 @@ enum Keys {
     Certificates(Box<Certificates>),
 }
 
-/// What the bytes of a signature look like.
+/// The format of a signature's bytes.
 #[derive(Debug, Clone, Copy)]
 enum Shape {
     /// This many bytes.
@@ -60,11 +60,11 @@ enum Shape {
     Modulus,
 }
 
-/// What a request presents.
+/// The decoded signatures of a request.
 enum Presented {
-    /// Digests, each at the start of its array.
+    /// HMACs, each at the start of its array.
     Digests(Vec<[u8; MAX_DIGEST]>),
-    /// Signatures of public keys.
+    /// Signatures for public keys.
     Signatures(Vec<Vec<u8>>),
 }
 
@@ -73,12 +73,12 @@ enum Presented {
 pub struct Signed {
     /// The position of the secret that matched; `None` when the key was fetched.
     pub secret: Option<usize>,
-    /// SHA-256 of the signed bytes, where it is wanted.
+    /// SHA-256 of the signed bytes, where the replay guard needs it.
     pub digest: Option<[u8; 32]>,
 }
 
 impl Signature {
-    /// Makes the profile's scheme ready; the secrets that are no keys for it are reported to `material`.
+    /// Compiles the profile's scheme. Secrets that are not valid keys for it are recorded in `material`.
     ///
     /// # Errors
     /// What is wrong with a parameter.
@@ -133,17 +133,16 @@ impl Signature {
         }
     }
 
-    /// Where the signature is.
+    /// The field of the signature.
     pub fn field(&self) -> &Field {
         &self.field
     }
 
-    /// The bytes that may have been signed, in pieces.
+    /// The alternatives of the signed bytes, in pieces. An absent value counts as empty.
     ///
     /// # Errors
-    /// [`Failure::TimestampMissing`] when there is none to sign, [`Failure::BodyMalformed`] when the body is no form
-    /// whose fields could be, and [`Failure::SignatureMalformed`] when another part of the template is no text. A part
-    /// that is not there at all counts as empty.
+    /// [`Failure::TimestampMissing`] when a timestamp is signed and absent, [`Failure::BodyMalformed`] when the fields of
+    /// a form are signed and the body is not a form, and [`Failure::SignatureMalformed`] when another value is not a text.
     pub fn signed<'r>(
         &'r self,
         inbound: &'r Inbound,
@@ -159,7 +158,7 @@ impl Signature {
         })
     }
 
-    /// Compares what the request presents with what each key gives.
+    /// Verifies the signatures of the request with each key.
     ///
     /// # Errors
     /// [`Failure::SignatureMissing`], [`Failure::SignatureMalformed`] or [`Failure::SignatureMismatch`], and what
@@ -184,16 +183,16 @@ impl Signature {
         for signed in self.signed(inbound, values, timestamp) {
             let signed = signed?;
             let matched = match (&self.keys, &presented, &certificate) {
-                // Each key's digest is computed once, however many signatures a sender presents.
+                // The HMAC is computed once for each key, however many signatures a sender presents.
                 (Keys::Hmac(keys), Presented::Digests(digests), _) => {
                     keys.iter().find(|(_, key)| key.verifies(signed.pieces(), digests)).map(|(at, _)| Some(*at))
                 }
                 (Keys::Public(keys, _), Presented::Signatures(signatures), _) => {
-                    let message = signed.whole();
+                    let message = signed.concat();
                     keys.iter().find(|(_, key)| key.verifies(&message, signatures)).map(|(at, _)| Some(*at))
                 }
                 (Keys::Certificates(_), Presented::Signatures(signatures), Some(certificate)) => {
-                    certificate.verifies(&signed.whole(), signatures).then_some(None)
+                    certificate.verifies(&signed.concat(), signatures).then_some(None)
                 }
                 _ => None,
             };
@@ -204,7 +203,7 @@ impl Signature {
         Err(Failure::SignatureMismatch)
     }
 
-    /// The bytes that the presented texts stand for.
+    /// Decodes the presented texts.
     fn read(&self, texts: Texts<'_>) -> Result<Presented, Failure> {
         let texts = texts.filter_map(|text| text.strip_prefix(self.prefix.as_str()));
         let (presented, none) = match &self.keys {
@@ -216,7 +215,7 @@ impl Signature {
             }
             Keys::Public(..) | Keys::Certificates(_) => {
                 let decoded = texts.filter_map(|text| self.encoding.decode_vec(text.as_bytes(), MAX_SIGNATURE));
-                let signatures: Vec<_> = decoded.filter(|bytes| self.fits(bytes)).take(MAX_PRESENTED).collect();
+                let signatures: Vec<_> = decoded.filter(|bytes| self.has_shape(bytes)).take(MAX_PRESENTED).collect();
                 let none = signatures.is_empty();
                 (Presented::Signatures(signatures), none)
             }
@@ -224,25 +223,25 @@ impl Signature {
         if none { Err(Failure::SignatureMalformed) } else { Ok(presented) }
     }
 
-    /// The digest that a presented text stands for, at the start of the array.
+    /// Decodes a presented digest to the start of an array.
     fn digest(&self, text: &str, length: usize) -> Option<[u8; MAX_DIGEST]> {
         let mut buffer = [0; MAX_DIGEST];
         let digest = buffer.get_mut(..length)?;
         self.encoding.decode(text.as_bytes(), digest).then_some(buffer)
     }
 
-    /// Whether these bytes look like a signature of the keys at hand.
-    fn fits(&self, bytes: &[u8]) -> bool {
+    /// Whether these bytes may be a signature for the algorithm, by their length and first bytes.
+    fn has_shape(&self, bytes: &[u8]) -> bool {
         let shape = if let Keys::Public(_, shape) = &self.keys { *shape } else { Shape::Modulus };
         match shape {
             Shape::Exactly(length) => bytes.len() == length,
-            // A sequence of this very length.
             Shape::Der => (8..=72).contains(&bytes.len()) && bytes.starts_with(&[0x30, der_length(bytes)]),
             Shape::Modulus => (256..=MAX_SIGNATURE).contains(&bytes.len()),
         }
     }
 
-    /// What the provider would present for these bytes with each key of a keyed hash, and the position of its secret.
+    /// The signatures that the provider would present for these bytes, one for each HMAC key, with the position of its
+    /// secret. Empty for other algorithms.
     pub fn computed(&self, signed: &Filled<'_>) -> impl Iterator<Item = (usize, String)> {
         let keys = match &self.keys {
             Keys::Hmac(keys) => keys.as_slice(),
@@ -251,7 +250,7 @@ impl Signature {
         keys.iter().map(|(at, key)| (*at, self.present(&key.digest(signed.pieces()))))
     }
 
-    /// These bytes as the profile writes a signature.
+    /// A signature in the profile's encoding, with its prefix.
     pub fn present(&self, signature: &[u8]) -> String {
         format!("{}{}", self.prefix, self.encoding.encode(signature))
     }
@@ -273,10 +272,10 @@ impl Signature {
     }
 }
 
-/// Most signatures of one request that are tried with a public key, which takes its time.
+/// The most signatures of one request that are verified with a public key, which is slow.
 const MAX_PRESENTED: usize = 8;
 
-/// The length that the head of an ASN.1 sequence of fewer than 130 bytes says.
+/// The length byte of an ASN.1 sequence that takes all these bytes; fewer than 130 bytes.
 fn der_length(bytes: &[u8]) -> u8 {
     bytes.len().checked_sub(2).and_then(|length| u8::try_from(length).ok()).unwrap_or(u8::MAX)
 }

@@ -1,4 +1,4 @@
-//! Verifies secrets that are sent along (tokens, Basic credentials), compared in constant time.
+//! Verifies secrets that are sent with the request (tokens, Basic credentials). They are compared in constant time.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use base64::Engine as _;
@@ -16,13 +16,14 @@ use crate::profile::Carrier;
 use crate::profile::KeyForm;
 use crate::profile::Location;
 
-/// A secret that stands somewhere in the request.
+/// `[auth.token]` or `[auth.basic]` with the secrets of a source.
 #[derive(Debug)]
 pub struct Token {
     field: Field,
     prefix: String,
-    /// What is compared with; for Basic, the decoded credentials.
+    /// Whether the presented text is decoded as Basic credentials before it is compared.
     basic: bool,
+    /// The secrets with their positions.
     secrets: Vec<(usize, Secret)>,
 }
 
@@ -53,7 +54,7 @@ impl Token {
         !self.secrets.is_empty()
     }
 
-    /// Where the secret stands.
+    /// The field of the secret.
     pub fn field(&self) -> &Field {
         &self.field
     }
@@ -68,7 +69,7 @@ impl Token {
         self.field.is_json()
     }
 
-    /// What the provider presents with the first secret; `None` when there is none, or it is no text.
+    /// The text that a provider with the first secret sends; `None` when there is no secret, or it is not UTF-8.
     pub fn present(&self) -> Option<String> {
         let (_, secret) = self.secrets.first()?;
         if self.basic {
@@ -77,7 +78,7 @@ impl Token {
         Some(format!("{}{}", self.prefix, std::str::from_utf8(secret.expose()).ok()?))
     }
 
-    /// Compares what the request presents with each secret; the position of the one that matched.
+    /// Compares the presented texts with each secret. Returns the position of the secret that matched.
     ///
     /// # Errors
     /// [`Failure::CredentialMissing`], [`Failure::CredentialMalformed`] or [`Failure::CredentialMismatch`].
@@ -87,21 +88,21 @@ impl Token {
             .texts(inbound, values)
             .map_err(|_not_text| Failure::CredentialMalformed)?
             .ok_or(Failure::CredentialMissing)?;
-        let mut read = Vec::new();
+        let mut texts = Vec::new();
         for text in presented {
             let text = text.strip_prefix(self.prefix.as_str()).ok_or(Failure::CredentialMalformed)?;
-            read.push(if self.basic { credentials(text)? } else { text.as_bytes().to_vec() });
+            texts.push(if self.basic { credentials(text)? } else { text.as_bytes().to_vec() });
         }
-        if read.is_empty() {
+        if texts.is_empty() {
             return Err(Failure::CredentialMalformed);
         }
-        // Where several stand, as in each item of a batch, every one has to be right.
-        let right = |secret: &Secret| read.iter().all(|text| verify_slices_are_equal(text, secret.expose()).is_ok());
-        self.secrets.iter().find(|(_, secret)| right(secret)).map(|(at, _)| *at).ok_or(Failure::CredentialMismatch)
+        // Of several texts, as in each item of a batch, all must match the same secret.
+        let matches = |secret: &Secret| texts.iter().all(|text| verify_slices_are_equal(text, secret.expose()).is_ok());
+        self.secrets.iter().find(|(_, secret)| matches(secret)).map(|(at, _)| *at).ok_or(Failure::CredentialMismatch)
     }
 }
 
-/// The credentials of an `Authorization` header.
+/// Decodes `user:password` from the value of an `Authorization` header (RFC 7617).
 fn credentials(value: &str) -> Result<Vec<u8>, Failure> {
     let (scheme, text) = value.split_once(' ').ok_or(Failure::CredentialMalformed)?;
     if !scheme.eq_ignore_ascii_case("basic") {

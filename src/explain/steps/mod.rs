@@ -112,7 +112,7 @@ impl Walk<'_> {
         for (spec, condition) in profile.require.iter().zip(&authenticator.require) {
             self.condition(spec, condition, &values)?;
         }
-        let Ok(members) = authenticator.applying(inbound, &values) else {
+        let Ok(members) = authenticator.applicable_members(inbound, &values) else {
             return self.fail(Kind::Compared, "no scheme of the profile applies to this request");
         };
         let several = profile.auth.members.len() > 1;
@@ -136,7 +136,7 @@ impl Walk<'_> {
         }
         if let Some(freshness) = freshness
             && let Ok(stamp) = freshness.read(inbound, &values)
-            && let Err(failure) = freshness.judge(&stamp, self.case.at)
+            && let Err(failure) = freshness.check(&stamp, self.case.at)
         {
             return self.fail(Kind::Compared, failure.to_string());
         }
@@ -216,7 +216,7 @@ impl Walk<'_> {
     async fn handshake_before(&mut self) -> Flow {
         let (case, inbound) = (self.case, self.inbound);
         let unsigned: Vec<_> = case.profile.handshakes.iter().filter(|spec| !spec.is_signed()).collect();
-        match self.verifier.handshakes.before(inbound).await {
+        match self.verifier.handshakes.answer_unverified(inbound).await {
             Ok(None) => {
                 if !unsigned.is_empty() {
                     self.note(Kind::LookedFor, "a handshake that is not signed; this is none");
@@ -279,7 +279,7 @@ impl Walk<'_> {
     async fn end(&mut self, values: &Extracted) -> Flow {
         let profile = &self.case.profile;
         let signed: Vec<_> = profile.handshakes.iter().filter(|spec| spec.is_signed()).collect();
-        match self.verifier.handshakes.after(self.inbound, values).await {
+        match self.verifier.handshakes.answer_verified(self.inbound, values).await {
             Ok(None) if signed.is_empty() => {}
             Ok(None) => self.note(Kind::LookedFor, "a handshake that is signed; this is none"),
             Ok(Some(answer)) => return self.answered(answer.status.as_u16()),

@@ -32,7 +32,7 @@ impl Walk<'_> {
             Combination::First | Combination::All => "",
         };
         self.note(Kind::LookedFor, format!("{}{which}", proof(&spec.scheme)));
-        let there = member.scheme.field().is_there(self.inbound, values);
+        let there = member.scheme.field().is_present(self.inbound, values);
         if there { CONTINUE } else { self.fail(Kind::Found, "nothing: it is not there") }
     }
 

@@ -1,10 +1,9 @@
-//! A cache of certificates, which it fetches itself: with negative entries, and a bounded queue of addresses to fetch.
+//! A cache that fetches certificates, with negative entries and a bounded queue of addresses to fetch.
 //!
-//! Any request can name an address that is not known yet, and only a fetch shows whether there is a certificate. So the
-//! fetches that such requests cause are bounded, and separate from others: certificates that have verified a signature
-//! are renewed under a limit of their own, and stay in use when that fails. Unknown addresses wait in a queue, each
-//! once however many requests name it; a request that does not wait so long finds the certificate when it is sent
-//! again.
+//! An unverified request can name any allowed address, and only a fetch shows whether it has a certificate. So fetches of
+//! unknown addresses are limited. Certificates that have verified a signature are proven: they are renewed under a
+//! separate limit, and stay in use when that fails. Each unknown address is in the queue once, however many requests name
+//! it. A request waits for its fetch up to a limit; if it is refused, the retry of the provider finds the certificate.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -30,32 +29,32 @@ use crate::http::fetch::Document;
 use crate::http::fetch::FetchError;
 use crate::verify::Failure;
 
-/// How long certificates are used, and what fetching them may cost.
+/// How long certificates are used, and the limits of fetching them.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// How old a certificate gets before it is fetched again; that begins at four fifths of it.
+    /// How long a certificate is fresh. It is fetched again at four fifths of this age.
     pub fresh: Duration,
-    /// How long beyond that it is used when it cannot be fetched again.
+    /// How long after that it is still used when it cannot be fetched.
     pub stale: Duration,
-    /// Least time between two tries to fetch one again.
+    /// The least time between two attempts to renew a certificate.
     pub pause: Duration,
-    /// Most certificates that are kept of those that signatures were right by, and most of the others.
+    /// The most cached certificates that are proven, and the most that are not.
     pub max_entries: usize,
-    /// How long it is remembered that an address has no certificate.
+    /// How long a negative entry (an address without a certificate) is cached.
     pub negative_ttl: Duration,
-    /// Most addresses of which that is remembered.
+    /// The most negative entries.
     pub max_negative: usize,
-    /// Most addresses that wait.
+    /// The most addresses that are queued or being fetched, other than renewals of proven certificates.
     pub max_queued: usize,
-    /// Most of them that are asked at one time.
+    /// The most of these fetches at a time.
     pub at_once: usize,
-    /// How many of them are asked as fast as they answer, before they are asked one per `interval`.
+    /// How many of these fetches may follow each other at once before `interval` limits them.
     pub burst: u32,
-    /// The least time between two fetches after the first `burst`.
+    /// The time per fetch after the first `burst`.
     pub interval: Duration,
-    /// Longest that a request waits.
+    /// The longest that a request waits for a fetch.
     pub patience: Duration,
-    /// Most requests that wait; others are asked to come again, and the address that they name is asked meanwhile.
+    /// The most requests that wait. Others are refused, so that their provider tries again; the fetch goes on.
     pub max_waiters: usize,
 }
 
@@ -83,9 +82,9 @@ pub(super) struct Cache {
     reader: Reader,
     limits: Limits,
     state: Mutex<State>,
-    /// Permits to fetch addresses whose certificate has not verified a signature.
-    asking: Semaphore,
-    /// Permits to renew certificates that have verified a signature.
+    /// Permits to fetch addresses without a proven certificate.
+    fetching: Semaphore,
+    /// Permits to renew proven certificates.
     renewing: Semaphore,
     /// Permits for requests that wait.
     waiters: Semaphore,
@@ -94,36 +93,37 @@ pub(super) struct Cache {
 
 struct State {
     entries: HashMap<Address, Entry>,
-    /// Addresses without a certificate: why, and until when that counts.
+    /// Negative entries, each with the reason and its expiry.
     negative: HashMap<Address, (Failure, Instant)>,
     queue: Queue,
-    /// When the next address of the queue would be asked if there were no burst (GCRA).
-    turn: Instant,
+    /// The theoretical arrival time of the next fetch, by the generic cell rate algorithm (GCRA).
+    next_slot: Instant,
 }
 
 struct Entry {
     certificate: Arc<Certificate>,
     fetched: Instant,
-    /// When it was last tried to fetch it again.
+    /// When the last attempt to renew it began.
     tried: Instant,
 }
 
-/// The fetch of one address; its entry is taken out when it is over, however it ends.
+/// The fetch of one address. Dropping it removes the address from the queue.
 struct Fetch {
     cache: Arc<Cache>,
     address: Address,
     number: u64,
     proven: bool,
-    /// Closed when the entry is gone.
+    /// Closed when the entry of the queue is removed.
     evicted: oneshot::Receiver<()>,
-    _over: watch::Sender<()>,
+    /// Closes [`Pending::done`] when the fetch is dropped.
+    _done: watch::Sender<()>,
 }
 
-/// What is known of an address.
-enum Found {
+/// The result of a look-up.
+enum Lookup {
     Certificate(Arc<Certificate>),
-    /// It is being asked; this is closed when that is over.
-    Awaited(watch::Receiver<()>),
+    /// The address is queued or being fetched; the channel is closed when that has ended.
+    Pending(watch::Receiver<()>),
 }
 
 impl Drop for Fetch {
@@ -134,20 +134,24 @@ impl Drop for Fetch {
 
 impl Cache {
     pub(super) fn new(reader: Reader, limits: Limits) -> Self {
-        let state =
-            State { entries: HashMap::new(), negative: HashMap::new(), queue: Queue::default(), turn: Instant::now() };
+        let state = State {
+            entries: HashMap::new(),
+            negative: HashMap::new(),
+            queue: Queue::default(),
+            next_slot: Instant::now(),
+        };
         Self {
             reader,
             limits,
             state: Mutex::new(state),
             fetches: Background::default(),
-            asking: Semaphore::new(limits.at_once),
+            fetching: Semaphore::new(limits.at_once),
             renewing: Semaphore::new(1),
             waiters: Semaphore::new(limits.max_waiters),
         }
     }
 
-    /// The certificate at an address, named by a request from a network.
+    /// The certificate at an address that is in a request from this network. Waits for its fetch.
     pub(super) async fn certificate(
         self: &Arc<Self>,
         address: &Address,
@@ -158,12 +162,12 @@ impl Cache {
         if let Some(fetch) = fetch {
             fetch.spawn();
         }
-        let mut over = match found {
-            Found::Certificate(certificate) => return Ok(certificate),
-            Found::Awaited(over) => over,
+        let mut done = match found {
+            Lookup::Certificate(certificate) => return Ok(certificate),
+            Lookup::Pending(done) => done,
         };
         let Ok(_waiter) = self.waiters.try_acquire() else { return Err(Failure::KeysUnavailable) };
-        let _closed_or_late = tokio::time::timeout(self.limits.patience, over.changed()).await;
+        let _closed_or_late = tokio::time::timeout(self.limits.patience, done.changed()).await;
         let state = self.state();
         match (state.entries.get(address), state.refusal(address)) {
             (Some(entry), _) if self.is_usable(entry) => Ok(Arc::clone(&entry.certificate)),
@@ -172,23 +176,23 @@ impl Cache {
         }
     }
 
-    /// What is known of an address without asking it, and the fetch that is to begin. One that grows old is asked again
-    /// meanwhile.
+    /// Looks an address up, and returns the fetch to begin, if one is needed: for an unknown address, or to renew a
+    /// certificate while it is still used.
     fn find(
         self: &Arc<Self>,
         state: &mut State,
         address: &Address,
         network: Option<Network>,
         now: Moment,
-    ) -> Result<(Found, Option<Fetch>), Failure> {
+    ) -> Result<(Lookup, Option<Fetch>), Failure> {
         let Some(entry) = state.entries.get_mut(address) else {
             return match state.refusal(address) {
                 Some(failure) => Err(failure),
-                None => self.ask(state, address, network),
+                None => self.enqueue(state, address, network),
             };
         };
-        // Another one may stand there by now: a request waits for it, and what has just been fetched is judged as it
-        // is.
+        // An expired certificate may have been replaced on the host, so it is fetched again, unless it was fetched just
+        // now.
         let replaced = !entry.certificate.is_valid(now) && entry.fetched.elapsed() >= self.limits.pause;
         let usable = (self.is_usable(entry) && !replaced).then(|| Arc::clone(&entry.certificate));
         let old = replaced || entry.fetched.elapsed() >= self.limits.fresh * 4 / 5;
@@ -198,11 +202,11 @@ impl Cache {
         }
         match usable {
             Some(certificate) => {
-                let asked = due.then(|| self.ask(state, address, network));
-                let fetch = asked.and_then(Result::ok).and_then(|(_, fetch)| fetch);
-                Ok((Found::Certificate(certificate), fetch))
+                let queued = due.then(|| self.enqueue(state, address, network));
+                let fetch = queued.and_then(Result::ok).and_then(|(_, fetch)| fetch);
+                Ok((Lookup::Certificate(certificate), fetch))
             }
-            None if due || state.queue.over(address).is_some() => self.ask(state, address, network),
+            None if due || state.queue.done(address).is_some() => self.enqueue(state, address, network),
             None => Err(Failure::KeysUnavailable),
         }
     }
@@ -211,45 +215,50 @@ impl Cache {
         entry.fetched.elapsed() < self.limits.fresh + self.limits.stale
     }
 
-    /// Has an address asked, unless it is already.
-    fn ask(
+    /// Adds an address to the queue, unless it is in it already.
+    ///
+    /// # Errors
+    /// [`Failure::KeysUnavailable`] when the queue is full.
+    fn enqueue(
         self: &Arc<Self>,
         state: &mut State,
         address: &Address,
         network: Option<Network>,
-    ) -> Result<(Found, Option<Fetch>), Failure> {
-        if let Some(over) = state.queue.over(address) {
-            return Ok((Found::Awaited(over), None));
+    ) -> Result<(Lookup, Option<Fetch>), Failure> {
+        if let Some(done) = state.queue.done(address) {
+            return Ok((Lookup::Pending(done), None));
         }
         let proven = state.entries.get(address).is_some_and(|entry| entry.certificate.is_proven());
         let room = if proven { Some(false) } else { state.queue.make_room(address, network, self.limits.max_queued) };
-        let again = room.ok_or(Failure::KeysUnavailable)?;
+        let seen_before = room.ok_or(Failure::KeysUnavailable)?;
         let number = state.queue.next();
-        let (over_when_dropped, over) = watch::channel(());
+        let (done_when_dropped, done) = watch::channel(());
         let (entered, evicted) = oneshot::channel();
-        state.queue.insert(address, Pending { network, proven, again, over: over.clone(), number, _entered: entered });
+        state
+            .queue
+            .insert(address, Pending { network, proven, seen_before, done: done.clone(), number, _entered: entered });
         let cache = Arc::clone(self);
-        let fetch = Fetch { cache, address: address.clone(), number, proven, evicted, _over: over_when_dropped };
-        Ok((Found::Awaited(over), Some(fetch)))
+        let fetch = Fetch { cache, address: address.clone(), number, proven, evicted, _done: done_when_dropped };
+        Ok((Lookup::Pending(done), Some(fetch)))
     }
 
-    /// When the next address of the queue may be asked.
-    fn turn(&self) -> Instant {
+    /// Reserves the next fetch, and returns when it may begin.
+    fn reserve_slot(&self) -> Instant {
         let now = Instant::now();
         let mut state = self.state();
-        let turn = state.turn.max(now);
-        state.turn = turn + self.limits.interval;
-        turn.checked_sub(self.limits.interval * self.limits.burst.saturating_sub(1)).unwrap_or(now)
+        let slot = state.next_slot.max(now);
+        state.next_slot = slot + self.limits.interval;
+        slot.checked_sub(self.limits.interval * self.limits.burst.saturating_sub(1)).unwrap_or(now)
     }
 
-    /// Keeps what an address answered.
-    fn keep(&self, address: &Address, answer: Result<Document, FetchError>) {
+    /// Caches the result of a fetch.
+    fn store_answer(&self, address: &Address, answer: Result<Document, FetchError>) {
         let now = Instant::now();
         let failure = match answer {
             Ok(document) => match self.reader.read(&document.bytes) {
                 Ok(certificate) => {
-                    let kept = Entry { certificate: Arc::new(certificate), fetched: now, tried: now };
-                    self.state().insert(address, kept, self.limits.max_entries);
+                    let entry = Entry { certificate: Arc::new(certificate), fetched: now, tried: now };
+                    self.state().insert(address, entry, self.limits.max_entries);
                     return;
                 }
                 Err(failure) => {
@@ -260,7 +269,7 @@ impl Cache {
             Err(error) => {
                 tracing::warn!(url = %address, %error, "a certificate could not be fetched");
                 match error {
-                    // Anybody may name a file that is not there; asking for it again helps nobody.
+                    // Anybody can name a file that does not exist, so that is cached.
                     FetchError::Refused(_) => Some(Failure::KeysUnavailable),
                     FetchError::Unavailable(_) => None,
                 }
@@ -284,13 +293,13 @@ impl Cache {
 }
 
 impl Fetch {
-    /// Begins; a sender that hangs up does not end it. Not while the state is locked: a runtime that is ending drops
-    /// the fetch at once, which locks it too.
+    /// Begins the fetch, which goes on when the client disconnects. The state must not be locked: a runtime that has shut
+    /// down drops the fetch at once, which locks the state.
     fn spawn(mut self) {
         let cache = Arc::clone(&self.cache);
         cache.fetches.spawn("certificate-fetch", async move {
             tokio::select! {
-                // Nothing is ever sent.
+                // Ends when the sender is dropped: nothing is ever sent.
                 _evicted = &mut self.evicted => {}
                 () = run(&self.cache, &self.address, self.proven) => {}
             }
@@ -299,25 +308,24 @@ impl Fetch {
 }
 
 async fn run(cache: &Cache, address: &Address, proven: bool) {
-    let locations = if proven { &cache.renewing } else { &cache.asking };
-    let Ok(_place) = locations.acquire().await else { return };
+    let permits = if proven { &cache.renewing } else { &cache.fetching };
+    let Ok(_permit) = permits.acquire().await else { return };
     if !proven {
-        tokio::time::sleep_until(cache.turn().into()).await;
+        tokio::time::sleep_until(cache.reserve_slot().into()).await;
     }
     let answer = Box::pin(address.fetch()).await;
-    cache.keep(address, answer);
+    cache.store_answer(address, answer);
 }
 
 impl State {
-    /// Why an address that was asked lately gave no certificate.
+    /// The reason of a negative entry that has not expired.
     fn refusal(&self, address: &Address) -> Option<Failure> {
         let (failure, until) = self.negative.get(address)?;
         (*until > Instant::now()).then(|| failure.clone())
     }
 
-    /// Keeps a certificate. Those that no signature was right by yet push out none of the others, and the other way
-    /// round.
-    fn insert(&mut self, address: &Address, entry: Entry, most: usize) {
+    /// Caches a certificate. Evicts the oldest proven and the oldest other certificates, if there are more than `max`.
+    fn insert(&mut self, address: &Address, entry: Entry, max: usize) {
         self.negative.remove(address);
         if let Some(earlier) = self.entries.insert(address.clone(), entry)
             && earlier.certificate.is_proven()
@@ -326,11 +334,11 @@ impl State {
             entry.certificate.mark_proven();
         }
         for proven in [true, false] {
-            let such = |entry: &Entry| entry.certificate.is_proven() == proven;
-            while self.entries.values().filter(|entry| such(entry)).count() > most {
-                // What is in use was fetched within a day.
+            let in_group = |entry: &Entry| entry.certificate.is_proven() == proven;
+            while self.entries.values().filter(|entry| in_group(entry)).count() > max {
+                // Certificates in use are renewed, and so not the oldest.
                 let oldest =
-                    self.entries.iter().filter(|(_, entry)| such(entry)).min_by_key(|(_, entry)| entry.fetched);
+                    self.entries.iter().filter(|(_, entry)| in_group(entry)).min_by_key(|(_, entry)| entry.fetched);
                 let Some(oldest) = oldest.map(|(address, _)| address.clone()) else { break };
                 self.entries.remove(&oldest);
             }
@@ -354,6 +362,6 @@ mod tests {
         let mut asked = std::pin::pin!(cache.certificate(&address, None, Moment::now()));
         let polled = asked.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
         assert!(matches!(polled, std::task::Poll::Ready(Err(Failure::KeysUnavailable))), "{polled:?}");
-        assert!(cache.state().queue.over(&address).is_none());
+        assert!(cache.state().queue.done(&address).is_none());
     }
 }

@@ -1,7 +1,7 @@
-//! Keys from certificates that requests name: which addresses may be named, and what a certificate has to be.
+//! Keys from certificates whose addresses are in requests: which addresses are allowed, and how a certificate is checked.
 //!
-//! The host is authenticated by TLS, which makes the certificate the provider's. Providers publish the certificate
-//! alone, without those of its issuers, so that there is no chain to a root that could be verified.
+//! TLS authenticates the host, and so the certificate. There is no chain to verify: providers publish the certificate
+//! without those of its issuers.
 
 mod cache;
 mod queue;
@@ -33,10 +33,10 @@ use self::queue::Network;
 
 pub use self::cache::Limits;
 
-/// Longest address that is looked at, in bytes.
+/// The most bytes of an address.
 const MAX_ADDRESS: usize = 512;
 
-/// Certificates by address.
+/// The certificates of one scheme, by address.
 pub(super) struct Certificates {
     from: Field,
     hosts: Hosts,
@@ -47,16 +47,16 @@ pub(super) struct Certificates {
 /// A certificate that may verify signatures.
 pub(super) struct Certificate {
     key: PublicKey,
-    /// When it is valid, in Unix seconds.
+    /// Its validity period, in Unix seconds.
     valid: RangeInclusive<i64>,
-    /// Whether a signature was right by it.
+    /// Whether it has verified a signature.
     proven: AtomicBool,
 }
 
-/// What turns a document into a certificate.
+/// Parses and checks certificates.
 struct Reader {
     hash: Hash,
-    /// Patterns of which its name has to fit one; any name will do when there is none.
+    /// Patterns, of which one must match the common name; any name is accepted when there are none.
     subjects: Vec<String>,
 }
 
@@ -73,7 +73,7 @@ impl std::fmt::Debug for Certificate {
 }
 
 impl Certificates {
-    /// Certificates that the profile's hosts may give.
+    /// Compiles the table `certificate` of a profile.
     ///
     /// # Errors
     /// What is wrong with a parameter.
@@ -93,21 +93,21 @@ impl Certificates {
         })
     }
 
-    /// The header that names the certificate.
+    /// The headers that may have the address.
     pub(super) fn headers(&self) -> Vec<HeaderName> {
         self.from.headers()
     }
 
-    /// Whether the body names the certificate.
+    /// Whether the address is in the JSON body.
     pub(super) fn reads_json(&self) -> bool {
         self.from.is_json()
     }
 
-    /// The certificate that the request names.
+    /// The certificate whose address is in the request.
     ///
     /// # Errors
-    /// [`Failure::SignatureMissing`] when it names none, [`Failure::CertificateNotAllowed`] and
-    /// [`Failure::CertificateInvalid`], and [`Failure::KeysUnavailable`] when it cannot be had now.
+    /// [`Failure::SignatureMissing`] when there is no address, [`Failure::CertificateNotAllowed`],
+    /// [`Failure::CertificateInvalid`], and [`Failure::KeysUnavailable`] when it is not available now.
     pub(super) async fn named(
         &self,
         inbound: &Inbound,
@@ -116,28 +116,28 @@ impl Certificates {
     ) -> Result<Arc<Certificate>, Failure> {
         let text = self.from.text(inbound, values).map_err(|_not_text| Failure::CertificateNotAllowed)?;
         let text = text.ok_or(Failure::SignatureMissing)?;
-        let address = self.allowed(text).ok_or(Failure::CertificateNotAllowed)?;
+        let address = self.allowed_address(text).ok_or(Failure::CertificateNotAllowed)?;
         let network = inbound.client().and_then(|client| client.address()).map(Network::of);
         let certificate = self.cache.certificate(&address, network, now).await?;
         if certificate.is_valid(now) { Ok(certificate) } else { Err(Failure::CertificateInvalid) }
     }
 
-    fn allowed(&self, text: &str) -> Option<Address> {
+    fn allowed_address(&self, text: &str) -> Option<Address> {
         let address = Some(text).filter(|text| text.len() <= MAX_ADDRESS).and_then(|text| self.hosts.admit(text))?;
-        // With a query or a fragment one file has any number of addresses, each of which would be fetched.
+        // With a query or a fragment, one file would have any number of addresses, each of which would be fetched.
         let allowed = address.is_bare() && self.path.as_ref().is_none_or(|path| matches_pattern(path, address.path()));
         allowed.then_some(address)
     }
 }
 
 impl Certificate {
-    /// Whether one of the signatures is this certificate's for the message.
+    /// Whether one of the signatures verifies for the message. If so, the certificate is proven.
     pub(super) fn verifies(&self, message: &[u8], signatures: &[Vec<u8>]) -> bool {
-        let right = self.key.verifies(message, signatures);
-        if right {
+        let verified = self.key.verifies(message, signatures);
+        if verified {
             self.mark_proven();
         }
-        right
+        verified
     }
 
     fn is_valid(&self, now: Moment) -> bool {
@@ -154,11 +154,11 @@ impl Certificate {
 }
 
 impl Reader {
-    /// The first certificate in a PEM.
+    /// Parses and checks the first certificate in PEM.
     ///
     /// # Errors
-    /// [`Failure::KeysUnavailable`] when it is none: a host may serve something else by mistake, and mend that;
-    /// [`Failure::CertificateInvalid`] when it is one of somebody else.
+    /// [`Failure::KeysUnavailable`] when it is not a certificate: the host may serve something else by mistake, and repair
+    /// that. [`Failure::CertificateInvalid`] when its name or its key is not accepted.
     fn read(&self, pem: &[u8]) -> Result<Certificate, Failure> {
         let (_, pem) = x509_parser::pem::parse_x509_pem(pem).map_err(|_none| Failure::KeysUnavailable)?;
         let certificate = pem.parse_x509().map_err(|_none| Failure::KeysUnavailable)?;

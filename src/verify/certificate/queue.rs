@@ -1,4 +1,4 @@
-//! The queue of certificate addresses to fetch, and which one is dropped when it is full.
+//! The queue of certificate addresses to fetch, and which address is evicted when it is full.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -10,10 +10,10 @@ use tokio::sync::watch;
 
 use crate::http::fetch::Address;
 
-/// How many addresses are remembered that there was no room for.
-const TURNED_AWAY: usize = 1 << 15;
+/// The number of refused or evicted addresses that are remembered.
+const MAX_REFUSED: usize = 1 << 15;
 
-/// The addresses that one sender is likely to have: a /24 of IPv4, a /48 of IPv6.
+/// The network that one client is likely to control: a /24 of IPv4, a /48 of IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Network(IpAddr);
 
@@ -26,113 +26,117 @@ impl Network {
     }
 }
 
-/// Addresses that are being asked, or wait for it.
+/// Addresses that are being fetched, or wait for it.
 #[derive(Default)]
 pub(super) struct Queue {
     entries: HashMap<Address, Pending>,
-    begun: u64,
-    turned_away: TurnedAway,
+    last_number: u64,
+    refused: RefusedAddresses,
 }
 
-/// An address that is being asked, or waits for it.
+/// An address that is being fetched, or waits for it.
 pub(super) struct Pending {
+    /// The network of the first request that named it.
     pub(super) network: Option<Network>,
-    /// Whether it is outside of the queue, because a signature was right by its certificate.
+    /// Whether it renews a proven certificate. Such entries do not count as queued, and are never evicted.
     pub(super) proven: bool,
-    /// Whether there was no room for it before.
-    pub(super) again: bool,
-    /// Closed when it is over.
-    pub(super) over: watch::Receiver<()>,
-    /// Grows from entry to entry.
+    /// Whether it was refused or evicted before.
+    pub(super) seen_before: bool,
+    /// Closed when the fetch has ended.
+    pub(super) done: watch::Receiver<()>,
+    /// Increases with each entry.
     pub(super) number: u64,
-    /// Ends the fetch when the entry is gone.
+    /// Aborts the fetch when the entry is removed.
     pub(super) _entered: oneshot::Sender<()>,
 }
 
-/// Fingerprints of addresses, each at its own place, where a later one may take it.
+/// Fingerprints of addresses that were refused or evicted, in a direct-mapped table: a later one overwrites an earlier one
+/// with the same index.
 #[derive(Default)]
-struct TurnedAway {
+struct RefusedAddresses {
     hasher: RandomState,
     seen: Vec<u64>,
 }
 
 impl Queue {
-    /// What is closed when an address that waits was asked.
-    pub(super) fn over(&self, address: &Address) -> Option<watch::Receiver<()>> {
-        self.entries.get(address).map(|entry| entry.over.clone())
+    /// The channel that is closed when the fetch of a pending address has ended.
+    pub(super) fn done(&self, address: &Address) -> Option<watch::Receiver<()>> {
+        self.entries.get(address).map(|entry| entry.done.clone())
     }
 
     /// The number of the next entry.
     pub(super) fn next(&mut self) -> u64 {
-        self.begun += 1;
-        self.begun
+        self.last_number += 1;
+        self.last_number
     }
 
     pub(super) fn insert(&mut self, address: &Address, entry: Pending) {
         self.entries.insert(address.clone(), entry);
     }
 
-    /// Takes out what was entered under this number.
+    /// Removes the entry with this number.
     pub(super) fn remove(&mut self, address: &Address, number: u64) {
         if self.entries.get(address).is_some_and(|entry| entry.number == number) {
             self.entries.remove(address);
         }
     }
 
-    /// Whether one more address may wait, and if so, whether there was no room for it before.
+    /// Makes room for one more address, unless there are `max` already and none can be evicted. Returns whether the
+    /// address was refused or evicted before; `None` when it is refused now.
     ///
-    /// When as many wait as may, the last one of the network with the most goes, if that has more than this one then
-    /// has. Within one network, an address that comes again takes the place of one that came once: a genuine request is
-    /// sent again with the same address, and whoever makes addresses up hardly ever comes back with one.
-    pub(super) fn make_room(&mut self, address: &Address, network: Option<Network>, most: usize) -> Option<bool> {
+    /// If the queue is full, the newest address of the network with the most addresses is evicted, if that network would
+    /// still have more than this one. Otherwise, an address that was seen before evicts one of the same network that was
+    /// not: genuine requests are sent again with the same address, made-up addresses hardly ever.
+    pub(super) fn make_room(&mut self, address: &Address, network: Option<Network>, max: usize) -> Option<bool> {
         let mut counts: HashMap<Option<Network>, usize> = HashMap::new();
         for entry in self.entries.values().filter(|entry| !entry.proven) {
             *counts.entry(entry.network).or_default() += 1;
         }
         let waiting = counts.values().sum::<usize>();
-        if waiting < most {
+        if waiting < max {
             return Some(false);
         }
-        let again = self.turned_away.has(address);
-        let mine = counts.get(&network).copied().unwrap_or_default();
-        let heaviest = counts.into_iter().max_by_key(|(_, count)| *count).filter(|(_, count)| *count > mine + 1);
-        let last = match heaviest {
-            Some((heaviest, _)) => self.last(|entry| entry.network == heaviest),
-            None if again => self.last(|entry| entry.network == network && !entry.again),
+        let seen_before = self.refused.contains(address);
+        let own = counts.get(&network).copied().unwrap_or_default();
+        let largest = counts.into_iter().max_by_key(|(_, count)| *count).filter(|(_, count)| *count > own + 1);
+        let evicted = match largest {
+            Some((largest, _)) => self.newest(|entry| entry.network == largest),
+            None if seen_before => self.newest(|entry| entry.network == network && !entry.seen_before),
             None => None,
         };
-        let Some(last) = last else {
-            self.turned_away.remember(address);
+        let Some(evicted) = evicted else {
+            self.refused.remember(address);
             return None;
         };
-        self.entries.remove(&last);
-        self.turned_away.remember(&last);
-        Some(again)
+        self.entries.remove(&evicted);
+        self.refused.remember(&evicted);
+        Some(seen_before)
     }
 
-    fn last(&self, such: impl Fn(&Pending) -> bool) -> Option<Address> {
-        let queued = self.entries.iter().filter(|(_, entry)| !entry.proven && such(entry));
+    /// The newest queued entry that meets the predicate.
+    fn newest(&self, predicate: impl Fn(&Pending) -> bool) -> Option<Address> {
+        let queued = self.entries.iter().filter(|(_, entry)| !entry.proven && predicate(entry));
         queued.max_by_key(|(_, entry)| entry.number).map(|(address, _)| address.clone())
     }
 }
 
-impl TurnedAway {
-    fn has(&self, address: &Address) -> bool {
+impl RefusedAddresses {
+    fn contains(&self, address: &Address) -> bool {
         let fingerprint = self.hasher.hash_one(address);
-        self.seen.get(Self::location(fingerprint)) == Some(&fingerprint)
+        self.seen.get(Self::index(fingerprint)) == Some(&fingerprint)
     }
 
     fn remember(&mut self, address: &Address) {
-        // Most sources never need it.
-        self.seen.resize(TURNED_AWAY, 0);
+        // Allocated on first use, because most sources never need it.
+        self.seen.resize(MAX_REFUSED, 0);
         let fingerprint = self.hasher.hash_one(address);
-        if let Some(location) = self.seen.get_mut(Self::location(fingerprint)) {
-            *location = fingerprint;
+        if let Some(slot) = self.seen.get_mut(Self::index(fingerprint)) {
+            *slot = fingerprint;
         }
     }
 
-    fn location(fingerprint: u64) -> usize {
-        usize::try_from(fingerprint).unwrap_or_default() % TURNED_AWAY
+    fn index(fingerprint: u64) -> usize {
+        usize::try_from(fingerprint).unwrap_or_default() % MAX_REFUSED
     }
 }
 

@@ -1,4 +1,4 @@
-//! Reads the identity of a verified request: its event id, its type, and the keys under which it is remembered.
+//! Reads the identity of a verified request: the event's id and type, the keys of its dedupe records, and its lane.
 
 mod reference;
 
@@ -9,7 +9,7 @@ use http::HeaderName;
 use http::HeaderValue;
 
 use self::reference::Reference;
-use self::reference::parted;
+use self::reference::with_separator;
 use crate::extract::field::Extracted;
 use crate::extract::field::ExtractionPlan;
 use crate::extract::field::Field;
@@ -24,27 +24,27 @@ use crate::verify::event_key::Key;
 use crate::verify::event_key::Keys;
 use crate::verify::event_key::Lane;
 
-/// Longest event id, in bytes.
+/// The most bytes of an event id.
 pub const MAX_ID: usize = 512;
-/// Longest event type, in bytes.
+/// The most bytes of an event type.
 const MAX_KIND: usize = 256;
 
-/// Where a profile's events carry their identity.
+/// How the identity of a source's events is read.
 #[derive(Debug)]
 pub struct Identity {
     id: Reference,
     kind: Option<Reference>,
     nonce: Option<Field>,
     guard: ReplayGuard,
-    /// Whether events of types that are not wanted are known again, when they come as another type.
+    /// Whether dedupe records are written for events that are ignored because of their type, so that a replay with
+    /// another type is recognised.
     notes_ignored: bool,
-    /// What events have in common that are delivered in order.
+    /// The ordering key.
     order: Option<Field>,
 }
 
 impl Identity {
-    /// As the profile says, but for its replay guard, which is given; with `notes_ignored`, events whose type is not
-    /// wanted are recognised when they come as another type.
+    /// Compiles `[event]` of a profile, with this replay guard instead of the profile's.
     pub fn new(
         profile: &Profile,
         guard: ReplayGuard,
@@ -64,22 +64,22 @@ impl Identity {
         }
     }
 
-    /// By what an event is known again under another id or as another type.
+    /// The name of what recognises a replay under another id or as another type.
     pub fn guard_name(&self) -> &'static str {
         match (&self.nonce, self.notes_ignored) {
             (Some(_), _) => "nonce",
-            // Only where the content is the guard, or an id that is signed needs none.
+            // With `notes_ignored`, the guard is the content, or the signed id needs none.
             (None, true) => ReplayGuard::Content.name(),
             (None, false) => self.guard.name(),
         }
     }
 
-    /// Events in which this reads the same are delivered in order.
+    /// Sets the ordering key.
     pub fn set_order(&mut self, order: Field) {
         self.order = Some(order);
     }
 
-    /// The headers that it reads, each of which may be there once.
+    /// The headers that it reads, each of which may occur only once.
     pub fn headers(&self) -> Vec<HeaderName> {
         let mut headers = self.id.headers();
         headers.extend(self.kind.iter().flat_map(Reference::headers));
@@ -90,16 +90,16 @@ impl Identity {
     /// Reads the identity of a verified request.
     ///
     /// # Errors
-    /// [`Unidentified`] when it has no id that could be used. A missing or odd type is no error: the event is genuine.
+    /// [`Unidentified`] when it has no usable id. A missing or unusable type is no error.
     pub fn identify(&self, source: &str, verified: Verified) -> Result<Event, Box<NotIdentified>> {
         let (inbound, values) = (verified.inbound(), verified.values());
         let (id, key) = match self.id(source, inbound, values) {
-            Ok(known) => known,
+            Ok(id) => id,
             Err(why) => return Err(Box::new(NotIdentified { why, inbound: verified.into_inbound() })),
         };
-        let kind = self.kind.as_ref().filter(|kind| kind.agrees(inbound));
+        let kind = self.kind.as_ref().filter(|kind| kind.headers_agree(inbound));
         let kind = kind.and_then(|kind| kind.text(inbound, values).ok().flatten());
-        let kind = kind.and_then(|kind| value(&parted(&kind, "."), MAX_KIND));
+        let kind = kind.and_then(|kind| value(&with_separator(&kind, "."), MAX_KIND));
         let nonce = self.nonce.as_ref().and_then(|nonce| nonce.text(inbound, values).ok().flatten());
         let guard = match nonce {
             Some(nonce) => Some(Key::new(source, b"nonce", &[nonce.as_bytes()])),
@@ -124,10 +124,10 @@ impl Identity {
         }
     }
 
-    /// Reads the id alone, as it is shown.
+    /// Reads only the id, in the form for people.
     ///
     /// # Errors
-    /// [`Unidentified`] when there is none that could be used.
+    /// [`Unidentified`] when there is no usable one.
     pub fn read(&self, inbound: &Inbound, values: &Extracted) -> Result<String, Unidentified> {
         let (id, _) = self.id("", inbound, values)?;
         Ok(String::from_utf8_lossy(id.as_bytes()).into_owned())
@@ -137,7 +137,7 @@ impl Identity {
         let id = self.id.text(inbound, values).map_err(|_not_text| Unidentified::Invalid)?;
         let id = id.ok_or(Unidentified::Missing)?;
         let shown = match &id {
-            Cow::Owned(joined) => value(&parted(joined, ":"), MAX_ID),
+            Cow::Owned(joined) => value(&with_separator(joined, ":"), MAX_ID),
             Cow::Borrowed(text) => value(text, MAX_ID),
         };
         Ok((shown.ok_or(Unidentified::Invalid)?, Key::new(source, b"id", &[id.as_bytes()])))
@@ -153,18 +153,18 @@ pub struct Event {
     pub id: HeaderValue,
     /// Its type, where it has a usable one.
     pub kind: Option<HeaderValue>,
-    /// What it is remembered under.
+    /// The keys of its dedupe records.
     pub keys: Keys,
-    /// How far ahead of now its signed time is, if at all; nothing where no time is signed.
+    /// How far in the future its signed time is; zero when it is not. `None` where no time is signed.
     pub ahead: Option<Duration>,
-    /// What it has in common with events that are delivered before and after it.
+    /// Its lane, where the source has an ordering key and the event a value of it.
     pub lane: Option<Lane>,
 }
 
-/// The request is genuine, but it cannot be told from other events.
+/// Why a verified request has no usable event id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unidentified {
-    /// There is no event id where the profile says.
+    /// There is no event id at the profile's location.
     #[error("there is no event id")]
     Missing,
     /// It is neither a number nor a text of 1 to [`MAX_ID`] bytes without control characters.
@@ -172,18 +172,18 @@ pub enum Unidentified {
     Invalid,
 }
 
-/// A genuine request without a usable id.
+/// A verified request without a usable event id.
 #[derive(Debug)]
 pub struct NotIdentified {
-    /// Why.
+    /// Why it has none.
     pub why: Unidentified,
     /// The request.
     pub inbound: Inbound,
 }
 
-/// A text that can stand in a header of its own.
+/// A text as the value of a header, without control characters.
 fn value(text: &str, max: usize) -> Option<HeaderValue> {
-    // Of the control characters that are ASCII, a header takes the tab alone.
+    // `HeaderValue` accepts the tab and the control characters beyond ASCII, and refuses the others.
     let control = text.contains('\t') || !text.is_ascii() && text.contains(char::is_control);
     if text.is_empty() || text.len() > max || control {
         return None;

@@ -1,4 +1,4 @@
-//! The text that an event is known by: read from places, put together from several, hashed, or made up.
+//! The text of an event's id or type: read from locations, joined from several, hashed, or random.
 
 use std::borrow::Cow;
 
@@ -17,19 +17,18 @@ use crate::profile;
 use crate::profile::Hash;
 use crate::profile::Location;
 
-/// Stands between the parts of a composite id: a control character, which no part has, so that no two ids look the
-/// same.
-const JOINT: &str = "\u{1f}";
+/// Separates the parts of a composite id: a control character, which no part may have, so that the join is unambiguous.
+const SEPARATOR: &str = "\u{1f}";
 
-/// What an event is known by, ready to be read.
+/// A compiled reference.
 #[derive(Debug)]
 pub(super) enum Reference {
     Field(Field),
-    /// The SHA-256 of what stands there: a proof, which nobody else may see.
+    /// The SHA-256 of a value that is the proof of a scheme, which must not be stored or shown.
     Proof(Field),
     All(Vec<Self>),
     First(Vec<Self>),
-    /// The SHA-256 of what stands there in each item of a list.
+    /// The SHA-256 of the values in all items of a list.
     Each(Vec<Field>),
     BodyDigest,
     Unique,
@@ -50,7 +49,7 @@ impl Reference {
             profile::Reference::First(several) => Self::First(all(several)),
             profile::Reference::Location(location) => {
                 let field = Field::new(location, plan).with_params(params);
-                // What is only beside a proof, in the same list, is none.
+                // Another entry of the list that has the proof is not a proof.
                 let is_proof = |proof: &Location| {
                     proof == location || location.item.is_none() && proof.carrier == location.carrier
                 };
@@ -73,16 +72,16 @@ impl Reference {
         }
     }
 
-    /// Whether no header that it may be read from contradicts another one.
-    pub(super) fn agrees(&self, inbound: &Inbound) -> bool {
+    /// Whether all headers that each value may be read from are equal; see [`Field::headers_agree`].
+    pub(super) fn headers_agree(&self, inbound: &Inbound) -> bool {
         match self {
-            Self::Field(field) | Self::Proof(field) => field.agrees(inbound),
-            Self::All(several) | Self::First(several) => several.iter().all(|one| one.agrees(inbound)),
+            Self::Field(field) | Self::Proof(field) => field.headers_agree(inbound),
+            Self::All(several) | Self::First(several) => several.iter().all(|one| one.headers_agree(inbound)),
             Self::Each(_) | Self::BodyDigest | Self::Unique => true,
         }
     }
 
-    /// The text; `None` when there is none, or not all of it.
+    /// The text; `None` when it, or a part of it, is absent.
     pub(super) fn text<'r>(
         &'r self,
         inbound: &'r Inbound,
@@ -112,7 +111,7 @@ impl Reference {
                         None => return Ok(None),
                     }
                 }
-                Ok(Some(Cow::Owned(texts.join(JOINT))))
+                Ok(Some(Cow::Owned(texts.join(SEPARATOR))))
             }
             Self::Each(fields) => Ok(each(fields, values)?.map(Cow::Owned)),
             Self::BodyDigest => Ok(Some(Cow::Owned(digest(inbound.signed())))),
@@ -125,7 +124,7 @@ impl Reference {
     }
 }
 
-/// The SHA-256 of what all items of a list say, in whatever order they are; `None` when one of them says nothing.
+/// The SHA-256 of the values in all items of a list, independent of their order. `None` when a value is absent.
 fn each(fields: &[Field], values: &Extracted) -> Result<Option<String>, NotText> {
     let mut items: Vec<Vec<&str>> = Vec::new();
     for field in fields {
@@ -136,7 +135,7 @@ fn each(fields: &[Field], values: &Extracted) -> Result<Option<String>, NotText>
     items.sort_unstable();
     let mut hash = Sha256::new();
     for text in items.into_iter().flatten() {
-        // Each is told where it ends by its length, so that no other texts give the same bytes.
+        // The length before each text makes the hashed bytes unambiguous.
         hash.update(u64::try_from(text.len()).unwrap_or(u64::MAX).to_le_bytes());
         hash.update(text);
     }
@@ -147,7 +146,7 @@ fn digest(bytes: &[u8]) -> String {
     const_hex::encode(mac::hash(Hash::Sha256, &[bytes]))
 }
 
-/// A text with `between` its parts, if it has several.
-pub(super) fn parted<'t>(text: &'t str, between: &str) -> Cow<'t, str> {
-    if text.contains(JOINT) { Cow::Owned(text.replace(JOINT, between)) } else { Cow::Borrowed(text) }
+/// A composite text with another separator, for people.
+pub(super) fn with_separator<'t>(text: &'t str, separator: &str) -> Cow<'t, str> {
+    if text.contains(SEPARATOR) { Cow::Owned(text.replace(SEPARATOR, separator)) } else { Cow::Borrowed(text) }
 }

@@ -1,4 +1,4 @@
-//! The age and the refreshes of key sets, by source.
+//! The metrics of key sets by source: their age, and the number of refreshes.
 
 use std::sync::Arc;
 
@@ -11,8 +11,7 @@ use prometheus::proto::MetricFamily;
 
 use super::Jwks;
 
-/// `doorward_jwks_age_seconds` and `doorward_jwks_refreshes_total`, which key sets count themselves and are asked for
-/// at each scrape.
+/// `doorward_jwks_age_seconds` and `doorward_jwks_refreshes_total`. The values are read from the key sets at each scrape.
 #[derive(Debug)]
 pub struct JwksMetrics {
     key_sets: Vec<(String, Arc<Jwks>)>,

@@ -1,8 +1,8 @@
-//! The JWK set (RFC 7517) of an issuer, fetched from a configured address only, and cached.
+//! The JWK set (RFC 7517) of an issuer, fetched only from a configured address, and cached.
 //!
-//! Refreshed in the background, and at once (but only once per [`Limits::cooldown`]) when a token names an unknown key.
-//! A good set is never replaced by an empty or unreadable one; it is used stale for [`Limits::stale`]. Never more than
-//! [`Limits::per_minute`] fetches a minute, whatever senders do.
+//! It is refreshed in the background, and at once when a token names an unknown key, but only once per
+//! [`Limits::cooldown`]. A valid set is never replaced by an empty or invalid one: it is used for [`Limits::stale`] after
+//! it was fresh. There are at most [`Limits::per_minute`] fetches in any minute, whatever senders do.
 
 mod metrics;
 mod set;
@@ -32,22 +32,22 @@ pub use self::metrics::JwksMetrics;
 pub use self::set::KeySet;
 pub use self::set::LeftOut;
 
-/// How long sets are used, and what fetching them may cost.
+/// How long sets are used, and the limits of fetching them.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// How long a set is fresh when the issuer does not say. It is fetched again at four fifths of it.
+    /// How long a set is fresh when the answer has no `max-age`. It is fetched again at four fifths of this age.
     pub fresh: Duration,
-    /// The least and the most that the issuer may say.
+    /// The bounds to which `max-age` is clamped.
     pub fresh_within: (Duration, Duration),
-    /// How long beyond that it is used when no newer one can be had.
+    /// How long after that it is still used when no newer one can be fetched.
     pub stale: Duration,
-    /// Least time between two fetches that tokens with unknown keys cause.
+    /// The least time between two fetches because of unknown keys.
     pub cooldown: Duration,
-    /// Most fetches in any minute.
+    /// The most fetches in any minute.
     pub per_minute: usize,
-    /// Longest a request waits for keys.
+    /// The longest that a request waits for keys.
     pub patience: Duration,
-    /// Most requests that wait; others are asked to come again.
+    /// The most requests that wait. Others are refused, so that their provider tries again.
     pub max_waiters: usize,
 }
 
@@ -67,22 +67,27 @@ impl Default for Limits {
 
 /// The default of [`Limits::cooldown`].
 pub const COOLDOWN: Duration = Duration::from_secs(30);
-/// Most keys of one set whose being left out is logged one by one.
-const MAX_TOLD: usize = 64;
+/// The most unusable keys of one set that are logged one by one.
+const MAX_LOGGED: usize = 64;
 
-/// The keys of one issuer, kept fresh by [`Jwks::run`].
+/// The keys of one issuer. [`Jwks::run`] keeps them fresh.
 pub struct Jwks {
     url: Address,
     algorithm: Algorithm,
     limits: Limits,
     current: ArcSwapOption<KeySet>,
+    /// Notified when a request needs a fetch.
     wanted: Notify,
+    /// Whether a fetch is running or due.
     fetching: AtomicBool,
     /// Whether the last fetch failed.
     failing: AtomicBool,
+    /// The number of fetches that have ended.
     attempts: watch::Sender<u64>,
+    /// Permits for requests that wait.
     waiters: Semaphore,
-    last_asked: Mutex<Option<Instant>>,
+    /// When a request last caused a fetch.
+    last_requested: Mutex<Option<Instant>>,
     succeeded: AtomicU64,
     failed: AtomicU64,
 }
@@ -94,7 +99,7 @@ impl std::fmt::Debug for Jwks {
 }
 
 impl Jwks {
-    /// Keys from this address for this algorithm; none until [`Self::run`] runs.
+    /// The keys at this address for this algorithm. There are none before [`Self::run`] has fetched them.
     pub fn new(url: Address, algorithm: Algorithm, limits: Limits) -> Self {
         Self {
             url,
@@ -102,18 +107,18 @@ impl Jwks {
             limits,
             current: ArcSwapOption::empty(),
             wanted: Notify::new(),
-            // The first fetch is due as soon as `run` does.
+            // `run` begins with a fetch.
             fetching: AtomicBool::new(true),
             failing: AtomicBool::new(false),
             attempts: watch::Sender::new(0),
             waiters: Semaphore::new(limits.max_waiters),
-            last_asked: Mutex::new(None),
+            last_requested: Mutex::new(None),
             succeeded: AtomicU64::new(0),
             failed: AtomicU64::new(0),
         }
     }
 
-    /// How many fetches succeeded and how many failed.
+    /// The numbers of fetches that succeeded and that failed.
     pub fn refreshes(&self) -> (u64, u64) {
         (self.succeeded.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed))
     }
@@ -123,7 +128,7 @@ impl Jwks {
         self.current.load().as_ref().map(|set| set.fetched.elapsed())
     }
 
-    /// The set in use, waiting for the fetch that is under way if there is none.
+    /// The current set. Waits for the running fetch if there is none.
     ///
     /// # Errors
     /// [`Failure::KeysUnavailable`] when there is no set, or only one that is too old.
@@ -138,12 +143,12 @@ impl Jwks {
         usable().ok_or(Failure::KeysUnavailable)
     }
 
-    /// The set after one more fetch, because a token named a key that the present one lacks; the present one while the
-    /// cooldown runs.
+    /// The set after another fetch, because a token named a key that is not in the current one. The current set during the
+    /// cooldown.
     ///
     /// # Errors
-    /// [`Failure::KeysUnavailable`] as for [`Self::keys`], and when the fetch failed or takes too long: the key may be
-    /// a new one.
+    /// [`Failure::KeysUnavailable`] as for [`Self::keys`], and when the fetch failed or takes too long, because the key may
+    /// be a new one.
     pub async fn refreshed(&self) -> Result<Arc<KeySet>, Failure> {
         if self.take_slot() {
             self.fetching.store(true, Ordering::Release);
@@ -162,14 +167,15 @@ impl Jwks {
         let Ok(_waiter) = self.waiters.try_acquire() else { return };
         let mut attempts = self.attempts.subscribe();
         if self.fetching.load(Ordering::Acquire) {
-            // Running out of patience and running out of keys are the same to the one who asks.
+            // The caller checks again, whether the fetch ended or timed out.
             let _late = tokio::time::timeout(self.limits.patience, attempts.changed()).await;
         }
     }
 
-    /// Once per cooldown; taken before the fetch, so that a failing one counts.
+    /// Whether a request may cause a fetch, which it may once per cooldown. Taken before the fetch, so that a failed one
+    /// counts too.
     fn take_slot(&self) -> bool {
-        let mut last = self.last_asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last_requested.lock().unwrap_or_else(PoisonError::into_inner);
         let due = last.is_none_or(|last| last.elapsed() >= self.limits.cooldown);
         if due {
             *last = Some(Instant::now());
@@ -177,7 +183,7 @@ impl Jwks {
         due
     }
 
-    /// Fetches for ever: at once, then before the set grows old, sooner after a failure or when asked.
+    /// Fetches forever: at once, then before the set gets old, earlier after a failure or when a request needs it.
     pub async fn run(&self) -> Infallible {
         let mut recent: VecDeque<Instant> = VecDeque::new();
         let mut pause = Duration::from_secs(1);
@@ -208,8 +214,8 @@ impl Jwks {
             };
             self.fetching.store(false, Ordering::Release);
             self.attempts.send_modify(|attempts| *attempts += 1);
-            // Being asked and growing old lead to the same fetch.
-            let _asked = tokio::time::timeout(next, self.wanted.notified()).await;
+            // The next fetch is due after the pause, or earlier when a request needs it.
+            let _requested = tokio::time::timeout(next, self.wanted.notified()).await;
         }
     }
 
@@ -221,23 +227,23 @@ impl Jwks {
         let fresh = document.max_age.unwrap_or(self.limits.fresh).clamp(least, most);
         let mut set = KeySet::parse(&document.bytes, self.algorithm, generation)?;
         if !set.has_keys() {
-            return Err(set.nothing(self.algorithm));
+            return Err(set.no_key_message(self.algorithm));
         }
         (set.began, set.fresh) = (began, fresh);
-        self.tell(&set);
+        self.log_left_out(&set);
         Ok(set)
     }
 
-    /// Logs which keys are not taken.
-    fn tell(&self, set: &KeySet) {
-        for (kid, why) in set.left_out().take(MAX_TOLD) {
-            if why.is_usual() {
+    /// Logs the keys that are not used.
+    fn log_left_out(&self, set: &KeySet) {
+        for (kid, why) in set.left_out().take(MAX_LOGGED) {
+            if why.is_expected() {
                 tracing::info!(url = %self.url, kid, reason = %why, "a key of the issuer is left out");
             } else {
                 tracing::warn!(url = %self.url, kid, reason = %why, "a key of the issuer is left out");
             }
         }
-        let more = set.left_out().skip(MAX_TOLD).count();
+        let more = set.left_out().skip(MAX_LOGGED).count();
         if more > 0 {
             tracing::warn!(url = %self.url, more, "more keys of the issuer are left out");
         }

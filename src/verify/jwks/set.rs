@@ -1,4 +1,4 @@
-//! Parses JWK sets (RFC 7517 section 5): which of their keys are usable, and why the others are not.
+//! Parses JWK sets (RFC 7517 section 5): which of their keys are used, and why the others are not.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -19,33 +19,36 @@ use crate::base::time::Moment;
 use crate::profile::Algorithm;
 use crate::verify::Failure;
 
-/// Most keys that are taken from one set.
+/// The most keys of one set.
 const MAX_KEYS: usize = 64;
-/// Most keys that are taken of those with one name. Each costs a verification for each token with that name.
+/// The most keys with the same `kid`. A token with that `kid` is verified with each of them.
 const MAX_ALIKE: usize = 4;
 /// Bytes of the modulus of an RSA key: 2048 to 8192 bits.
 const RSA_BYTES: RangeInclusive<usize> = 256..=1024;
-/// Longest part of a key's name that is told, in characters.
+/// The most characters of a `kid` in the log.
 const MAX_NAME: usize = 64;
 
 /// The keys of one fetch.
 pub struct KeySet {
+    /// The keys by `kid`.
     keys: HashMap<String, Vec<DecodingKey>>,
+    /// The only key of the set, if it has no `kid`.
     anonymous: Option<DecodingKey>,
-    /// Whether the anonymous key is meant whatever a token names.
+    /// Whether the anonymous key is used for every `kid`: it was configured without a set.
     only: bool,
-    /// The keys that are not taken, with their names.
+    /// The keys that are not used, with their `kid`.
     left_out: Vec<(Option<String>, LeftOut)>,
+    /// When the fetch began, by the wall clock.
     pub(super) began: Moment,
-    /// When it was fetched, by a clock that nobody sets.
+    /// When it was fetched, by the monotonic clock.
     pub(super) fetched: Instant,
     /// How long it is fresh.
     pub(super) fresh: Duration,
-    /// Differs from that of every other set, so that what was verified with a withdrawn key is not remembered.
+    /// The number of the fetch. Verified tokens are cached with it, so that a withdrawn key is not used from the cache.
     pub generation: u64,
 }
 
-/// Why a key of a set is not taken.
+/// Why a key of a set is not used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant's message says what it means")]
 pub enum LeftOut {
@@ -68,8 +71,8 @@ pub enum LeftOut {
 }
 
 impl LeftOut {
-    /// Whether the issuer publishes it for something else, which is nothing to be mended.
-    pub(super) fn is_usual(self) -> bool {
+    /// Whether the issuer publishes the key for another purpose, which is no error.
+    pub(super) fn is_expected(self) -> bool {
         match self {
             Self::Kind | Self::Use => true,
             Self::Unreadable | Self::Encoding | Self::Short | Self::Long | Self::TooMany | Self::NotIdentified => false,
@@ -83,25 +86,26 @@ impl std::fmt::Debug for KeySet {
     }
 }
 
+/// A JWK set. Its name is part of error messages.
 #[derive(Deserialize)]
 struct Written {
     keys: Vec<Value>,
 }
 
 impl KeySet {
-    /// The keys that a token may be signed with that names this one; without a name, the only one of the set.
+    /// The keys with which a token with this `kid` may be signed. For a token without one, the only key of the set.
     ///
     /// # Errors
-    /// [`Failure::TokenUnknownKey`] when there is none, and what is wrong with the one that is not taken.
+    /// [`Failure::TokenUnknownKey`] when there is none, or why the key with this `kid` is not used.
     pub fn find(&self, kid: Option<&str>) -> Result<&[DecodingKey], Failure> {
         let anonymous = self.anonymous.as_ref().map(std::slice::from_ref);
-        let found = match kid {
+        let keys = match kid {
             Some(kid) => self.keys.get(kid).map(Vec::as_slice).or_else(|| anonymous.filter(|_| self.only)),
             None if anonymous.is_some() => anonymous,
             None if self.keys.len() == 1 => self.keys.values().next().map(Vec::as_slice),
             None => None,
         };
-        found.ok_or_else(|| {
+        keys.ok_or_else(|| {
             let named = kid.and_then(|kid| self.left_out.iter().find(|(name, _)| name.as_deref() == Some(kid)));
             match named {
                 None => Failure::TokenUnknownKey,
@@ -111,13 +115,13 @@ impl KeySet {
         })
     }
 
-    /// Whether there is a key that tokens may be verified with.
+    /// Whether the set has a usable key.
     pub(super) fn has_keys(&self) -> bool {
         !self.keys.is_empty() || self.anonymous.is_some()
     }
 
-    /// What is to be said of a set without one.
-    pub(super) fn nothing(&self, algorithm: Algorithm) -> String {
+    /// The error message for a set without a usable key.
+    pub(super) fn no_key_message(&self, algorithm: Algorithm) -> String {
         let why = self.left_out().next().map(|(kid, why)| format!("; its key {kid:?} is {why}"));
         format!("the set has no key for {}{}", algorithm.title(), why.unwrap_or_default())
     }
@@ -127,13 +131,13 @@ impl KeySet {
         self.began
     }
 
-    /// The keys that are not taken: their names, cut, and why.
+    /// The keys that are not used: the `kid`, shortened, and the reason.
     pub fn left_out(&self) -> impl Iterator<Item = (String, LeftOut)> {
         self.left_out.iter().map(|(kid, why)| (kid.iter().flat_map(|kid| kid.chars()).take(MAX_NAME).collect(), *why))
     }
 
-    /// One key that needs no name.
-    pub(in crate::verify) fn of(key: DecodingKey) -> Self {
+    /// A set of one configured key, which is used for every `kid`.
+    pub(in crate::verify) fn single(key: DecodingKey) -> Self {
         Self { anonymous: Some(key), only: true, ..Self::empty(0) }
     }
 
@@ -150,21 +154,21 @@ impl KeySet {
         }
     }
 
-    /// Reads a JWK set, or one JWK.
+    /// Parses a JWK set, or a single JWK.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// It is not valid, or has no usable key, unless the issuer publishes one for another use.
     pub fn parse(bytes: &[u8], algorithm: Algorithm, generation: u64) -> Result<Self, String> {
         let one = |error: serde_json::Error| match serde_json::from_slice::<Jwk>(bytes) {
             Ok(_) => serde_json::from_slice(bytes).map(|one| vec![one]).map_err(|error| error.to_string()),
             Err(_) => Err(format!("not a JWK set: {error}")),
         };
-        let written = serde_json::from_slice::<Written>(bytes).map_or_else(one, |set| Ok(set.keys))?;
+        let values = serde_json::from_slice::<Written>(bytes).map_or_else(one, |set| Ok(set.keys))?;
         let mut set = Self::empty(generation);
         let (mut anonymous, mut taken) = (Vec::new(), 0);
-        for value in written {
+        for value in values {
             let kid = value.get("kid").and_then(Value::as_str).map(str::to_owned);
-            match usable(value, algorithm) {
+            match usable_key(value, algorithm) {
                 Err(why) => set.left_out.push((kid, why)),
                 Ok(_) if taken == MAX_KEYS => set.left_out.push((kid, LeftOut::TooMany)),
                 Ok(key) => match kid {
@@ -186,20 +190,20 @@ impl KeySet {
         }
         set.left_out.extend(anonymous.iter().map(|_| (None, LeftOut::NotIdentified)));
         if !set.has_keys() && !set.left_out.iter().any(|(_, why)| *why == LeftOut::Use) {
-            return Err(set.nothing(algorithm));
+            return Err(set.no_key_message(algorithm));
         }
         Ok(set)
     }
 }
 
-/// A key of the right kind and strength.
-fn usable(value: Value, algorithm: Algorithm) -> Result<DecodingKey, LeftOut> {
+/// Decodes a key, if it is of the algorithm's type, has a sufficient length, and is for verifying signatures.
+fn usable_key(value: Value, algorithm: Algorithm) -> Result<DecodingKey, LeftOut> {
     let known = matches!(value.get("kty").and_then(Value::as_str), Some("RSA" | "EC" | "OKP" | "oct"));
     let jwk: Jwk = serde_json::from_value(value).map_err(|_bad| LeftOut::Unreadable)?;
     let decoded =
         |text: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).map_err(|_other| LeftOut::Encoding);
-    let long = |text: &str, length: usize| match decoded(text)?.len() {
-        found if found == length => Ok(()),
+    let check_length = |text: &str, length: usize| match decoded(text)?.len() {
+        actual if actual == length => Ok(()),
         _ => Err(LeftOut::Encoding),
     };
     match (&jwk.algorithm, algorithm) {
@@ -217,15 +221,15 @@ fn usable(value: Value, algorithm: Algorithm) -> Result<DecodingKey, LeftOut> {
             _ => {}
         },
         (AlgorithmParameters::EllipticCurve(ec), Algorithm::Es256) if ec.curve == EllipticCurve::P256 => {
-            long(&ec.x, 32)?;
-            long(&ec.y, 32)?;
+            check_length(&ec.x, 32)?;
+            check_length(&ec.y, 32)?;
         }
         (AlgorithmParameters::EllipticCurve(ec), Algorithm::Es384) if ec.curve == EllipticCurve::P384 => {
-            long(&ec.x, 48)?;
-            long(&ec.y, 48)?;
+            check_length(&ec.x, 48)?;
+            check_length(&ec.y, 48)?;
         }
         (AlgorithmParameters::OctetKeyPair(okp), Algorithm::EdDsa) if okp.curve == EllipticCurve::Ed25519 => {
-            long(&okp.x, 32)?;
+            check_length(&okp.x, 32)?;
         }
         (AlgorithmParameters::Other(_), _) if known => return Err(LeftOut::Unreadable),
         _ => return Err(LeftOut::Kind),

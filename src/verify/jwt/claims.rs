@@ -1,4 +1,4 @@
-//! The claims of a token: what they have to be, and for how long they hold.
+//! The claims of a JWT: which values they must have, and the period of validity.
 
 use serde_json::Value;
 use sha2::Digest as _;
@@ -16,12 +16,12 @@ use crate::verify::Failure;
 /// The claims of a token, by name.
 pub(super) type Claims = serde_json::Map<String, Value>;
 
-/// What the claims of tokens have to be.
+/// The rules for the claims of tokens. Times are in seconds.
 #[derive(Debug)]
 pub(super) struct ClaimRules {
     leeway: i64,
     max_age: Option<i64>,
-    /// Absent where any will do.
+    /// `None` where any issuer is accepted.
     issuers: Option<Vec<String>>,
     audiences: Option<Vec<String>>,
     claims: Vec<(String, Value)>,
@@ -29,13 +29,13 @@ pub(super) struct ClaimRules {
 }
 
 impl ClaimRules {
-    /// Those of a profile with the parameters of a source.
+    /// The rules of a profile, with the parameters of a source.
     pub(super) fn new(jwt: &profile::Jwt, params: &Params) -> Self {
         let seconds = |duration: std::time::Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
         let named = |texts: &[String], name: &str| {
             let texts: Vec<_> = texts.iter().map(|text| params::fill(text, params)).collect();
-            let usual = || params.get(name).map(|param| vec![param.clone()]);
-            if texts.is_empty() { usual() } else { Some(texts) }
+            let default = || params.get(name).map(|param| vec![param.clone()]);
+            if texts.is_empty() { default() } else { Some(texts) }
         };
         let claim = |(name, value): (&String, &toml::Value)| {
             let value = match value.as_str() {
@@ -54,18 +54,18 @@ impl ClaimRules {
         }
     }
 
-    /// By how many seconds clocks may differ.
+    /// The seconds by which clocks may differ.
     pub(super) fn leeway(&self) -> i64 {
         self.leeway
     }
 
-    /// Whether a token is good for one body only.
+    /// Whether a token is valid for one body only.
     pub(super) fn binds_body(&self) -> bool {
         self.body.is_some()
     }
 
-    /// The claims that do not depend on the time.
-    pub(super) fn judge(&self, claims: &Claims, inbound: &Inbound) -> Result<(), Failure> {
+    /// Checks the claims that do not depend on the time.
+    pub(super) fn check(&self, claims: &Claims, inbound: &Inbound) -> Result<(), Failure> {
         let one_of = |value: &Value, known: &[String]| {
             value.as_str().is_some_and(|text| known.iter().any(|known| known == text))
         };
@@ -90,17 +90,16 @@ impl ClaimRules {
         if let Some(bound) = &self.body {
             let mut digest = [0; 32];
             let text = claims.get(&bound.claim).and_then(Value::as_str).ok_or(Failure::TokenBody)?;
-            let right = bound.encoding.decode(text.as_bytes(), &mut digest);
+            let decoded = bound.encoding.decode(text.as_bytes(), &mut digest);
             let computed: [u8; 32] = Sha256::digest(inbound.signed()).into();
-            if !right || aws_lc_rs::constant_time::verify_slices_are_equal(&digest, &computed).is_err() {
+            if !decoded || aws_lc_rs::constant_time::verify_slices_are_equal(&digest, &computed).is_err() {
                 return Err(Failure::TokenBody);
             }
         }
         Ok(())
     }
 
-    /// When a token with these claims holds: until it has expired, or, with `issued_within`, so many seconds after it
-    /// was issued.
+    /// The validity of a token with these claims. With `issued_within`, it also ends that many seconds after `iat`.
     pub(super) fn validity(&self, claims: &Claims, issued_within: Option<i64>) -> Result<Validity, Failure> {
         let expires = match (claims.get("exp"), self.max_age) {
             (Some(value), _) => numeric_date(value).ok_or(Failure::TokenExpired)?,
@@ -112,9 +111,9 @@ impl ClaimRules {
             None => None,
         };
         let issued = claims.get("iat").and_then(numeric_date);
-        let forgotten = issued.zip(issued_within).map(|(issued, within)| issued.saturating_add(within));
-        // The leeway is for clocks, which have nothing to do with it.
-        let expires = forgotten.map_or(expires, |end| expires.min(end.saturating_sub(self.leeway)));
+        let records_expire = issued.zip(issued_within).map(|(issued, within)| issued.saturating_add(within));
+        // `holds` adds the leeway again: there is none for the expiry of dedupe records.
+        let expires = records_expire.map_or(expires, |end| expires.min(end.saturating_sub(self.leeway)));
         let Some(max_age) = self.max_age else { return Ok(Validity { not_before, expires }) };
         let issued = issued.ok_or(Failure::TokenExpired)?;
         Ok(Validity {
@@ -123,7 +122,7 @@ impl ClaimRules {
         })
     }
 
-    /// Whether a token holds now.
+    /// Checks that a token is valid now.
     pub(super) fn holds(&self, validity: Validity, now: Moment) -> Result<(), Failure> {
         if now.unix() >= validity.expires.saturating_add(self.leeway) {
             return Err(Failure::TokenExpired);
@@ -135,7 +134,7 @@ impl ClaimRules {
     }
 }
 
-/// From when to when a token holds.
+/// The period in which a token is valid, in Unix seconds, without the leeway.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Validity {
     not_before: Option<i64>,

@@ -1,5 +1,5 @@
-//! What `jsonwebtoken` verifies signatures with: configured keys, the token's header and the one algorithm. It does not
-//! check claims.
+//! The inputs of `jsonwebtoken`, which verifies only signatures here: configured keys, the token's header, and the one
+//! algorithm. Also reads times from claims.
 
 use base64::Engine as _;
 use jsonwebtoken::DecodingKey;
@@ -14,7 +14,7 @@ use crate::verify::Failure;
 use crate::verify::KeySet;
 use crate::verify::keys;
 
-/// The header of a token, as far as it decides anything.
+/// The parameters of a token's header that are checked.
 #[derive(Deserialize)]
 pub(super) struct Header {
     pub(super) alg: String,
@@ -22,10 +22,10 @@ pub(super) struct Header {
     pub(super) crit: Option<Value>,
 }
 
-/// Keys from the text of one secret: a shared key, a public key in PEM, a JWK or a JWK set.
-pub(super) fn configured(scheme: &profile::Jwt, form: &KeyForm, text: &[u8]) -> Result<KeySet, String> {
+/// The keys in the text of one secret: a shared key, a public key in PEM, a JWK or a JWK set.
+pub(super) fn configured_keys(scheme: &profile::Jwt, form: &KeyForm, text: &[u8]) -> Result<KeySet, String> {
     if scheme.algorithm.is_symmetric() {
-        return Ok(KeySet::of(DecodingKey::from_secret(&keys::bytes(form, KeyEncoding::Text, text)?)));
+        return Ok(KeySet::single(DecodingKey::from_secret(&keys::bytes(form, KeyEncoding::Text, text)?)));
     }
     if !text.trim_ascii_start().starts_with(b"-----BEGIN") {
         return KeySet::parse(text, scheme.algorithm, 0);
@@ -41,11 +41,11 @@ pub(super) fn configured(scheme: &profile::Jwt, form: &KeyForm, text: &[u8]) -> 
         | Algorithm::Ps512 => DecodingKey::from_rsa_pem(text),
         Algorithm::Hs256 | Algorithm::Hs384 | Algorithm::Hs512 => return Err("is not a shared key".to_owned()),
     };
-    key.map(KeySet::of).map_err(|_bad| format!("is not a public key for {} in PEM", scheme.algorithm.title()))
+    key.map(KeySet::single).map_err(|_bad| format!("is not a public key for {} in PEM", scheme.algorithm.title()))
 }
 
-/// Only the signature: the claims are judged here, where "absent" and "of the wrong type" are both a no, and where the
-/// time is an argument.
+/// A configuration of `jsonwebtoken` that verifies only the signature. The claims are checked in [`super::claims`], which
+/// also refuses claims of the wrong type, and takes the time as an argument.
 pub(super) fn signature_only(algorithm: Algorithm) -> jsonwebtoken::Validation {
     let mut validation = jsonwebtoken::Validation::new(match algorithm {
         Algorithm::Rs256 => jsonwebtoken::Algorithm::RS256,
@@ -68,14 +68,14 @@ pub(super) fn signature_only(algorithm: Algorithm) -> jsonwebtoken::Validation {
     validation
 }
 
-/// When a token says that it was issued; whether that is true is not known yet.
-pub(super) fn claimed_iat(token: &str) -> Option<i64> {
+/// The `iat` of a token whose signature is not verified.
+pub(super) fn unverified_iat(token: &str) -> Option<i64> {
     let claims = token.split('.').nth(1)?;
     let json = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(claims).ok()?;
     numeric_date(serde_json::from_slice::<Value>(&json).ok()?.get("iat")?)
 }
 
-/// Seconds since 1970, perhaps with a fraction (RFC 7519 section 2, `NumericDate`).
+/// Seconds since 1970, optionally with a fraction, which is dropped (RFC 7519 section 2, `NumericDate`).
 pub(super) fn numeric_date(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| {
         let seconds = value.as_f64().filter(|seconds| (0.0..1e12).contains(seconds))?;
@@ -84,7 +84,7 @@ pub(super) fn numeric_date(value: &Value) -> Option<i64> {
     })
 }
 
-/// The header of a token in the compact form (RFC 7515 section 7.1).
+/// Reads the header of a token in compact serialization (RFC 7515 section 7.1).
 pub(super) fn read_header(token: &str) -> Result<Header, Failure> {
     let mut parts = token.split('.');
     let (Some(header), Some(_), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {

@@ -1,5 +1,5 @@
-//! Verifies JWTs (RFC 7519) as RFC 8725 asks: one algorithm set by the profile, keys from configured places only, and
-//! every claim that is configured required.
+//! Verifies JWTs (RFC 7519) by the best practices of RFC 8725: one algorithm, which the profile sets; keys only from
+//! configured sources; all configured claims required.
 
 mod claims;
 mod decode;
@@ -29,14 +29,14 @@ use crate::profile::Location;
 
 use self::claims::ClaimRules;
 use self::claims::Claims;
-use self::decode::claimed_iat;
-use self::decode::configured;
+use self::decode::configured_keys;
 use self::decode::read_header;
 use self::decode::signature_only;
+use self::decode::unverified_iat;
 use self::token_cache::TokenCache;
 use self::token_cache::VerifiedToken;
 
-/// Longest token that is looked at, in bytes.
+/// The most bytes of a token.
 const MAX_TOKEN: usize = 8 * 1024;
 
 /// `[auth.jwt]` of a profile with the parameters and secrets of a source.
@@ -46,14 +46,13 @@ pub struct Jwt {
     signature: jsonwebtoken::Validation,
     rules: ClaimRules,
     field: Field,
-    /// What stands before the token; `None` for a bearer token.
+    /// The prefix before the token; `None` for a bearer token.
     prefix: Option<String>,
     keys: Keys,
-    /// Whether the digest of what was signed is wanted, because the token is bound to a body that does not cover the
-    /// event's id.
+    /// Whether [`Signed::digest`] is needed, because the token is bound to the body, which does not cover the event's id.
     pub digest_signed: bool,
-    /// How long events are remembered, in whole seconds: a token for one body that was issued before that would be as
-    /// good as new.
+    /// How long dedupe records are kept, in whole seconds, if the token is bound to the body: an older token is refused,
+    /// because a replay of it could not be recognised.
     pub issued_within: Option<i64>,
     verified: TokenCache,
 }
@@ -65,16 +64,16 @@ enum Keys {
 }
 
 impl Jwt {
-    /// Makes the profile's scheme ready.
+    /// Compiles the profile's scheme.
     ///
     /// # Errors
     /// What is wrong with a parameter.
     pub fn new(scheme: &profile::Jwt, material: &mut KeyMaterial<'_>) -> Result<Self, KeyError> {
         let keys = match material.jwks(scheme.algorithm)? {
             Some(jwks) => Keys::Fetched(jwks),
-            None => {
-                Keys::Configured(material.keys(&scheme.key, |form, text| configured(scheme, form, text).map(Arc::new)))
-            }
+            None => Keys::Configured(
+                material.keys(&scheme.key, |form, text| configured_keys(scheme, form, text).map(Arc::new)),
+            ),
         };
         let bearer = Location { carrier: Carrier::Header(vec![header::AUTHORIZATION]), item: None };
         let location = scheme.from.as_ref().map_or(&bearer, |from| &from.location);
@@ -91,7 +90,7 @@ impl Jwt {
         })
     }
 
-    /// The keys that it fetches.
+    /// The key set that is fetched; `None` with configured keys.
     pub fn jwks(&self) -> Option<&Arc<Jwks>> {
         match &self.keys {
             Keys::Fetched(jwks) => Some(jwks),
@@ -107,7 +106,7 @@ impl Jwt {
         }
     }
 
-    /// Where the token stands.
+    /// The field of the token.
     pub fn field(&self) -> &Field {
         &self.field
     }
@@ -122,43 +121,43 @@ impl Jwt {
         self.field.is_json()
     }
 
-    /// Whether a token is good for one body only.
+    /// Whether a token is valid for one body only.
     pub fn binds_body(&self) -> bool {
         self.rules.binds_body()
     }
 
-    /// Checks the token at the moment `now`.
+    /// Verifies the token at the moment `now`.
     ///
     /// # Errors
-    /// The [`Failure`] that says what is wrong with it, or that the keys are not to be had.
+    /// The [`Failure`] that says what is wrong with it, or that the keys are not available.
     pub async fn verify(&self, inbound: &Inbound, values: &Extracted, now: Moment) -> Result<Signed, Failure> {
         let token = self.token(inbound, values)?;
         let fetched = match &self.keys {
             Keys::Fetched(jwks) => match jwks.keys().await {
                 Ok(keys) => Some(keys),
-                // What is no token of this profile is none with any keys, and need not come again.
+                // A token with a wrong header fails with any keys, so that a retry would not help.
                 Err(failure) => return Err(self.header(token).err().unwrap_or(failure)),
             },
             Keys::Configured(_) => None,
         };
         let generation = fetched.as_ref().map_or(0, |keys| keys.generation);
-        // A token that is bound to one body is not seen again.
+        // A token that is bound to one body is not cached: it is not sent again with another body.
         let fingerprint: Option<[u8; 32]> = (!self.binds_body()).then(|| Sha256::digest(token).into());
-        let known = fingerprint.and_then(|fingerprint| self.verified.get(&fingerprint, generation));
-        let verified = match known {
-            Some(known) => known,
+        let cached = fingerprint.and_then(|fingerprint| self.verified.get(&fingerprint, generation));
+        let verified = match cached {
+            Some(cached) => cached,
             None => self.decode(token, fetched, inbound, now).await?,
         };
         self.rules.holds(verified.validity, now)?;
-        if let Some(fingerprint) = fingerprint.filter(|_| known.is_none()) {
+        if let Some(fingerprint) = fingerprint.filter(|_| cached.is_none()) {
             self.verified.insert(fingerprint, verified, now);
         }
-        // Without the signature: of one made with ECDSA, anybody can make another that is as good.
+        // Without the signature: ECDSA signatures are malleable, so another valid one is easy to compute.
         let signed = || token.rsplit_once('.').map(|(signed, _)| Sha256::digest(signed).into());
         Ok(Signed { secret: verified.secret, digest: self.digest_signed.then(signed).flatten() })
     }
 
-    /// The token as it stands in the request.
+    /// The token of the request.
     fn token<'r>(&'r self, inbound: &'r Inbound, values: &'r Extracted) -> Result<&'r str, Failure> {
         let text = self.field.text(inbound, values).map_err(|_not_text| Failure::TokenMalformed)?;
         let text = text.ok_or(Failure::TokenMissing)?;
@@ -175,7 +174,7 @@ impl Jwt {
         if token.len() > MAX_TOKEN { Err(Failure::TokenMalformed) } else { Ok(token) }
     }
 
-    /// The header of a token that may be one of this profile.
+    /// Reads the header of a token, and checks its algorithm and `crit`.
     fn header(&self, token: &str) -> Result<decode::Header, Failure> {
         let header = read_header(token)?;
         if header.alg != self.algorithm.title() {
@@ -202,10 +201,10 @@ impl Jwt {
                     keys = jwks.refreshed().await?;
                 }
                 match self.decode_with(token, kid, inbound, (&keys, None)) {
-                    Err(Failure::TokenUnknownKey) if !self.is_younger(&keys, token, now) => {
+                    Err(Failure::TokenUnknownKey) if !self.was_fetched_after(&keys, token, now) => {
                         Err(Failure::KeysCoolingDown)
                     }
-                    decided => decided,
+                    result => result,
                 }
             }
             (Keys::Configured(sets), _) => {
@@ -213,12 +212,12 @@ impl Jwt {
                 for (at, keys) in sets {
                     match self.decode_with(token, kid, inbound, (keys, Some(*at))) {
                         Err(
-                            wrong @ (Failure::TokenUnknownKey
+                            other @ (Failure::TokenUnknownKey
                             | Failure::TokenKeyUse
                             | Failure::TokenKeyUnusable(_)
                             | Failure::TokenSignature),
-                        ) => failure = wrong,
-                        decided => return decided,
+                        ) => failure = other,
+                        result => return result,
                     }
                 }
                 Err(failure)
@@ -227,14 +226,15 @@ impl Jwt {
         }
     }
 
-    /// Whether a set was asked for after a token had been issued, so that a key that is not in it is none of the
-    /// issuer's. A token that does not say when, or says a time ahead of now, may have been issued now.
-    fn is_younger(&self, keys: &KeySet, token: &str, now: Moment) -> bool {
-        let issued = claimed_iat(token).map(|seconds| Moment::from_unix(seconds.saturating_add(self.rules.leeway())));
+    /// Whether the fetch of a set began after a token was issued, so that a key that is not in the set is not the issuer's.
+    /// A token without `iat`, or with one in the future, counts as issued now.
+    fn was_fetched_after(&self, keys: &KeySet, token: &str, now: Moment) -> bool {
+        let issued =
+            unverified_iat(token).map(|seconds| Moment::from_unix(seconds.saturating_add(self.rules.leeway())));
         keys.began() >= issued.map_or(now, |issued| issued.min(now))
     }
 
-    /// The keys come with the position of the secret that they are, if they were configured.
+    /// Verifies a token with keys. These come with the position of their secret, if they were configured.
     fn decode_with(
         &self,
         token: &str,
@@ -246,7 +246,7 @@ impl Jwt {
         for key in keys.find(kid)? {
             match jsonwebtoken::decode::<Claims>(token, key, &self.signature) {
                 Ok(decoded) => {
-                    self.rules.judge(&decoded.claims, inbound)?;
+                    self.rules.check(&decoded.claims, inbound)?;
                     let validity = self.rules.validity(&decoded.claims, self.issued_within)?;
                     return Ok(VerifiedToken { validity, generation: keys.generation, secret });
                 }

@@ -55,7 +55,7 @@ fn judge(format: Format, (past, future): (u64, u64), now: Moment, (value, found)
     let headers = HeaderMap::from_iter([(NAME, value)]);
     let inbound = Inbound::recorded(Method::POST, Uri::from_static("/"), headers, Bytes::new(), now);
     let values = wants.read(&inbound);
-    let judged = freshness.read(&inbound, &values).and_then(|stamp| freshness.judge(&stamp, now));
+    let judged = freshness.read(&inbound, &values).and_then(|stamp| freshness.check(&stamp, now));
     let age = found.map(|moment| i128::from(now.unix()) - i128::from(moment.unix()));
     let expected = match age {
         None => Err(Failure::TimestampMalformed),
