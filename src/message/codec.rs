@@ -1,5 +1,5 @@
-//! How stores encode messages: headers as a JSON array of pairs of name and value, with bytes beyond ASCII as the
-//! characters of the same number (ISO 8859-1); and a CRC-32 over all that is delivered.
+//! How stores encode messages: headers as a JSON array of pairs of name and value, whose bytes beyond ASCII become the
+//! Unicode characters of the same number (ISO 8859-1); and a CRC-32 over all that is delivered.
 
 use http::HeaderName;
 use http::HeaderValue;
@@ -7,20 +7,21 @@ use http::HeaderValue;
 use super::Headers;
 use super::Message;
 
-/// Most headers of a message: more than any request may have, and fewer than the map of an attempt can hold.
+/// The most headers of a message: more than any request may have, and fewer than the `HeaderMap` of an attempt can
+/// hold.
 pub(crate) const MAX_HEADERS: usize = 1000;
 
-/// Names and values of headers.
+/// The names and values of headers, as pairs of references.
 pub(crate) fn pairs(headers: &Headers) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
     headers.iter().map(|(name, value)| (name, value))
 }
 
-/// Writes headers.
+/// Encodes headers as JSON.
 pub(crate) fn to_json<'h>(headers: impl IntoIterator<Item = (&'h HeaderName, &'h HeaderValue)>) -> String {
     let mut json = String::with_capacity(1024);
     for (name, value) in headers {
         json.push_str(if json.is_empty() { "[[\"" } else { ",[\"" });
-        // Names are tokens, in which nothing has to be escaped.
+        // Names of headers have no characters that JSON must escape.
         json.push_str(name.as_str());
         json.push_str("\",");
         match str::from_utf8(value.as_bytes()) {
@@ -37,12 +38,12 @@ pub(crate) fn to_json<'h>(headers: impl IntoIterator<Item = (&'h HeaderName, &'h
     json
 }
 
-/// Whether it is written in JSON as it stands. All of it is looked at, which the compiler does for many bytes at once.
+/// Whether JSON needs no escapes for the text. The loop has no early exit, so that the compiler can vectorize it.
 fn is_plain(text: &str) -> bool {
     text.bytes().fold(true, |plain, byte| plain & matches!(byte, b' '..=b'~') & (byte != b'"') & (byte != b'\\'))
 }
 
-/// Reads them again; `None` when they are no headers, or more than [`MAX_HEADERS`].
+/// Decodes headers from JSON; `None` when it is not valid, or has more than [`MAX_HEADERS`].
 pub(crate) fn from_json(json: &str) -> Option<Headers> {
     let pairs: Vec<(String, String)> = serde_json::from_str(json).ok()?;
     if pairs.len() > MAX_HEADERS {
@@ -51,7 +52,7 @@ pub(crate) fn from_json(json: &str) -> Option<Headers> {
     pairs.into_iter().map(|(name, value)| Some((HeaderName::try_from(name).ok()?, self::value(&value)?))).collect()
 }
 
-/// A value as text.
+/// Encodes a value as text.
 pub(crate) fn text(value: &HeaderValue) -> String {
     match value.to_str() {
         Ok(plain) => plain.to_owned(),
@@ -59,7 +60,7 @@ pub(crate) fn text(value: &HeaderValue) -> String {
     }
 }
 
-/// The value that was written as this text; `None` when none was.
+/// Decodes a value from text; `None` when the text is not an encoded value.
 pub(crate) fn value(text: &str) -> Option<HeaderValue> {
     if text.is_ascii() {
         return HeaderValue::from_str(text).ok();
@@ -68,7 +69,7 @@ pub(crate) fn value(text: &str) -> Option<HeaderValue> {
     HeaderValue::from_bytes(&bytes?).ok()
 }
 
-/// Tells whether what is read is what was written. `headers` is how they are written.
+/// The CRC-32 with which stores detect damage. `headers` are the encoded headers.
 pub(crate) fn checksum(message: &Message, headers: &str) -> u32 {
     let mut hash = crc32fast::Hasher::new();
     let [kind, trace] =

@@ -15,47 +15,47 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// How many headers are added.
+/// The most headers that are added.
 const ADDED: usize = 3;
 
-/// The headers of a request.
+/// The headers of a request, sorted.
 #[derive(Debug)]
 pub(super) struct Sorted {
-    /// The end-to-end ones, in their order, and `x-forwarded-*` behind them.
+    /// The end-to-end headers in order, then `x-forwarded-*`.
     pub(super) headers: Headers,
     pub(super) credentials: Headers,
+    /// The last `traceparent`.
     pub(super) trace: Option<HeaderValue>,
 }
 
 impl Sorted {
-    /// Sorts the headers of a client's request, of which some are `known` to be credentials.
+    /// Sorts the headers of a request. `spec` tells which are credentials.
     ///
-    /// What `Connection` names is dropped here, before anything is added, so that no sender can strip the gateway's own
-    /// headers that way (RFC 9110 section 7.6.1).
-    pub(super) fn new(sent: HeaderMap, client: Option<Client>, known: &profile::Credentials) -> Self {
-        // Most requests have none.
+    /// Headers that `Connection` names are dropped before any header is added, so that no sender can remove the
+    /// gateway's own headers that way (RFC 9110 section 7.6.1).
+    pub(super) fn new(sent: HeaderMap, client: Option<Client>, spec: &profile::Credentials) -> Self {
         let connection: Vec<_> = sent.get_all(header::CONNECTION).iter().cloned().collect();
         let trusted = client.as_ref().is_some_and(Client::by_trusted_proxy);
-        let believed = |name: &HeaderName| if trusted { sent.get(name).cloned() } else { None };
-        let (proto, mut host) = (believed(&FORWARDED_PROTO), believed(&FORWARDED_HOST));
+        let forwarded = |name: &HeaderName| if trusted { sent.get(name).cloned() } else { None };
+        let (proto, mut host) = (forwarded(&FORWARDED_PROTO), forwarded(&FORWARDED_HOST));
         let headers = Headers::with_capacity(sent.len() + ADDED);
         let mut sorted = Self { headers, credentials: Headers::new(), trace: None };
         let mut kind = Kind::Dropped;
         for (name, value) in sent {
-            // Only the first value of a name comes with it.
+            // `HeaderMap` yields the name only with its first value.
             if let Some(name) = &name {
-                kind = Kind::of(name, &connection, known);
+                kind = Kind::of(name, &connection, spec);
             }
             match kind {
                 Kind::Dropped => {}
                 Kind::Host => host = host.or(Some(value)),
-                // The last one, which follows the headers.
+                // The last value is the trace; earlier ones are ordinary headers.
                 Kind::Trace => sorted.headers.extend(sorted.trace.replace(value).map(|it| (TRACEPARENT.clone(), it))),
                 Kind::EndToEnd => push(&mut sorted.headers, name, value),
                 Kind::Credential => push(&mut sorted.credentials, name, value),
             }
         }
-        // What trusted proxies said, or what the gateway saw itself.
+        // From trusted proxies, or else from the connection and the request itself.
         if let Some(client) = client {
             sorted.headers.push((FORWARDED_FOR, client.into_chain()));
             sorted.headers.push((FORWARDED_PROTO, proto.unwrap_or(HeaderValue::from_static("http"))));
@@ -65,31 +65,31 @@ impl Sorted {
     }
 }
 
-/// Adds a value, of the last name where it comes without one.
+/// Adds a value; without a name, to the last name.
 fn push(headers: &mut Headers, name: Option<HeaderName>, value: HeaderValue) {
     if let Some(name) = name.or_else(|| headers.last().map(|(name, _)| name.clone())) {
         headers.push((name, value));
     }
 }
 
-/// What becomes of a header.
+/// What is done with a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     EndToEnd,
     Credential,
     Trace,
-    /// The one that the request was sent to, which goes on under another name.
+    /// `Host`, which is passed on as `x-forwarded-host`.
     Host,
     Dropped,
 }
 
 impl Kind {
-    fn of(name: &HeaderName, connection: &[HeaderValue], known: &profile::Credentials) -> Self {
+    fn of(name: &HeaderName, connection: &[HeaderValue], spec: &profile::Credentials) -> Self {
         if *name == header::HOST {
             Self::Host
         } else if is_dropped(name) || is_named_by(connection, name) {
             Self::Dropped
-        } else if known.is_header(name) {
+        } else if spec.is_header(name) {
             Self::Credential
         } else if *name == TRACEPARENT {
             Self::Trace
@@ -99,13 +99,13 @@ impl Kind {
     }
 }
 
-/// Whether a header of a message is the gateway's: no such header of a sender comes this far.
+/// Whether a header of a message was added by the gateway. Those of a sender with such a name were dropped.
 pub(super) fn is_forwarded(name: &HeaderName) -> bool {
     [FORWARDED_FOR, FORWARDED_PROTO, FORWARDED_HOST].contains(name)
 }
 
-/// Hop-by-hop headers, framing, and names that only the gateway may set. Some servers read an underscore as a hyphen,
-/// so those spellings go too.
+/// Whether a header is hop-by-hop, framing, or one that only the gateway may set, also when written with underscores,
+/// which some servers read as hyphens.
 fn is_dropped(name: &HeaderName) -> bool {
     match name.as_str() {
         "connection"
@@ -121,14 +121,15 @@ fn is_dropped(name: &HeaderName) -> bool {
         | "content-length"
         | "forwarded"
         | "x-real-ip" => true,
-        name => reserved(name, b"doorward") || reserved(name, b"x-forwarded"),
+        name => has_prefix(name, b"doorward") || has_prefix(name, b"x-forwarded"),
     }
 }
 
-/// Whether a name is `prefix` alone or goes on with a hyphen or an underscore; both count as the same.
-fn reserved(name: &str, prefix: &[u8]) -> bool {
+/// Whether a name is `prefix`, or begins with it and a hyphen. Underscores count as hyphens.
+fn has_prefix(name: &str, prefix: &[u8]) -> bool {
     let Some((start, rest)) = name.as_bytes().split_at_checked(prefix.len()) else { return false };
-    let same = start.iter().zip(prefix).all(|(given, wanted)| given == wanted || (*given == b'_' && *wanted == b'-'));
+    let same =
+        start.iter().zip(prefix).all(|(byte, expected)| byte == expected || (*byte == b'_' && *expected == b'-'));
     same && matches!(rest.first(), None | Some(b'-' | b'_'))
 }
 

@@ -1,5 +1,4 @@
-//! A webhook as it is delivered and stored: a [`Message`], and the [`Credentials`] of its request, which are never
-//! stored.
+//! A [`Message`] is a webhook as it is delivered and stored. The [`Credentials`] of its request are never stored.
 
 pub(crate) mod codec;
 mod headers;
@@ -18,14 +17,14 @@ use crate::profile;
 pub use crate::verify::event_key::Keys;
 use crate::verify::identity::Event;
 
-/// Headers in their order. A list, and not a map: most are only handed on, and nobody looks for one.
+/// Headers in order. A list and not a map, because they are only passed on and not looked up.
 pub type Headers = Vec<(HeaderName, HeaderValue)>;
 
-/// The header of a request that says which trace it belongs to (W3C Trace Context).
+/// The header that identifies the trace of a request (W3C Trace Context).
 pub(crate) static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// A webhook as it is delivered and stored. It has no place for a credential but its body, which is delivered as it was
-/// signed.
+/// A webhook as it is delivered and stored. It has no credentials, except those in its body, which is delivered as it
+/// was signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     /// The name of its source.
@@ -34,11 +33,11 @@ pub struct Message {
     pub event_id: HeaderValue,
     /// The type of the event, where it has a usable one.
     pub kind: Option<HeaderValue>,
-    /// When the head of the request had been read.
+    /// When the head of the request was complete.
     pub received_at: Moment,
     /// The method as sent.
     pub method: Method,
-    /// The sender's end-to-end headers without credentials and without [`trace`](Self::trace), in their order, and then
+    /// The sender's end-to-end headers in order, without credentials and without [`trace`](Self::trace); then
     /// `x-forwarded-*`.
     pub headers: Headers,
     /// The body as sent, byte for byte.
@@ -47,22 +46,22 @@ pub struct Message {
     pub target: Box<str>,
     /// The sender's `traceparent`.
     pub trace: Option<HeaderValue>,
-    /// Whether it is proven to come from the provider.
+    /// Whether the request was verified.
     pub verified: bool,
-    /// What it is remembered under; nothing when it is not verified, or read from a store.
+    /// The keys of its dedupe records; `None` when it is not verified, or was read from a store.
     pub keys: Option<Keys>,
 }
 
-/// The headers of a request with which anybody could send another one. They live as long as the request.
+/// The headers of a request that are credentials: they let anybody who reads them send other requests. They are dropped
+/// with the request.
 #[derive(Default)]
 pub struct Credentials(Headers);
 
 impl Message {
-    /// The message of an event of the source of this name, and its credentials: the headers that are `known` to be
-    /// some.
-    pub fn verified(event: Event, source: &HeaderValue, known: &profile::Credentials) -> (Self, Credentials) {
+    /// The message of an event of this source, and its credentials, which the profile defines.
+    pub fn verified(event: Event, source: &HeaderValue, spec: &profile::Credentials) -> (Self, Credentials) {
         let Event { inbound, id, kind, keys, ahead: _, lane: _ } = event;
-        let (mut message, credentials) = Self::observed(inbound, source, known);
+        let (mut message, credentials) = Self::observed(inbound, source, spec);
         message.event_id = id;
         message.kind = kind;
         message.verified = true;
@@ -70,11 +69,11 @@ impl Message {
         (message, credentials)
     }
 
-    /// The same for a request that nobody could verify or identify, of a source that only observes.
-    pub fn observed(inbound: Inbound, source: &HeaderValue, known: &profile::Credentials) -> (Self, Credentials) {
+    /// The same for a request that was not verified, or has no event id, of a source that only observes.
+    pub fn observed(inbound: Inbound, source: &HeaderValue, spec: &profile::Credentials) -> (Self, Credentials) {
         let parts = inbound.into_parts();
-        let target = known.remove_from(parts.target()).into();
-        let Sorted { headers, credentials, trace } = Sorted::new(parts.headers, parts.client, known);
+        let target = spec.remove_from(parts.target()).into();
+        let Sorted { headers, credentials, trace } = Sorted::new(parts.headers, parts.client, spec);
         let message = Self {
             source: source.clone(),
             event_id: HeaderValue::from_static(""),
@@ -91,13 +90,13 @@ impl Message {
         (message, Credentials(credentials))
     }
 
-    /// The headers that are the sender's, without credentials.
+    /// The sender's headers, without credentials and without `x-forwarded-*`.
     pub fn sent(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
         let sent = codec::pairs(&self.headers).filter(|(name, _)| !headers::is_forwarded(name));
         sent.chain(self.trace.iter().map(|trace| (&TRACEPARENT, trace)))
     }
 
-    /// About how many bytes of memory it takes.
+    /// The approximate number of bytes that it takes in memory.
     pub fn weight(&self) -> usize {
         let headers: usize = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 64).sum();
         self.body.len() + headers + self.target.len() + 256
@@ -119,7 +118,7 @@ impl fmt::Debug for Credentials {
 
 #[cfg(test)]
 impl Message {
-    /// Any that a store can give back: without keys.
+    /// Any message that a store can return: without keys.
     pub(crate) fn any() -> impl proptest::strategy::Strategy<Value = Self> {
         use proptest::prelude::*;
 
@@ -150,7 +149,7 @@ impl Message {
         )
     }
 
-    /// One that nobody sent.
+    /// A fixed message for tests.
     pub(crate) fn example() -> Self {
         Self {
             source: HeaderValue::from_static("shop"),

@@ -1,4 +1,4 @@
-//! A request that is being made: sets texts at the places of a profile, and leaves everything else as it was.
+//! A request that is being composed: sets texts at the locations of a profile, without changing anything else.
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -20,7 +20,7 @@ use crate::profile::Hash;
 use crate::profile::Location;
 use crate::profile::Profile;
 
-/// The request so far.
+/// A request that is being composed.
 #[derive(Debug, Clone)]
 pub(super) struct Draft<'d> {
     pub(super) headers: HeaderMap,
@@ -32,7 +32,7 @@ pub(super) struct Draft<'d> {
 }
 
 impl<'d> Draft<'d> {
-    /// Begins with the profile's sample, and with this body instead of the sample's.
+    /// The profile's sample, with this body instead of the sample's if there is one.
     pub(super) fn new(
         profile: &Profile,
         params: &'d Params,
@@ -42,7 +42,7 @@ impl<'d> Draft<'d> {
         let sample = &profile.sample;
         let queries: Vec<_> =
             query.into_iter().chain(sample.query.as_deref()).filter(|text| !text.is_empty()).collect();
-        let nothing = if in_form(profile) { "" } else { "{}" };
+        let empty = if in_form(profile) { "" } else { "{}" };
         let mut draft = Self {
             headers: HeaderMap::new(),
             query: (!queries.is_empty()).then(|| queries.join("&")),
@@ -50,12 +50,12 @@ impl<'d> Draft<'d> {
             body: match (body, &sample.body) {
                 (Some(body), _) => body.clone(),
                 (None, Some(text)) => Bytes::from(text.clone()),
-                (None, None) => Bytes::from_static(nothing.as_bytes()),
+                (None, None) => Bytes::from_static(empty.as_bytes()),
             },
             params,
         };
-        let usual = if in_form(profile) { "application/x-www-form-urlencoded" } else { "application/json" };
-        draft.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(usual));
+        let content_type = if in_form(profile) { "application/x-www-form-urlencoded" } else { "application/json" };
+        draft.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         for (name, text) in &sample.headers {
             let name = HeaderName::try_from(name).map_err(|_bad| format!("{name:?} is not a header name"))?;
             draft.header(name, text)?;
@@ -63,7 +63,7 @@ impl<'d> Draft<'d> {
         Ok(draft)
     }
 
-    /// Whether what stands at the place is not to be changed.
+    /// Whether the value at the location must not be changed.
     pub(super) fn is_fixed(&self, location: &Location) -> bool {
         self.given && location.is_in_body()
     }
@@ -73,30 +73,33 @@ impl<'d> Draft<'d> {
         self.given
     }
 
-    /// Whether anything stands at the place, other than nothing.
+    /// Whether the location has a value other than `null`. Always `false` for an entry of a list.
     pub(super) fn has(&self, location: &Location) -> bool {
-        let whole = match &location.carrier {
-            Carrier::Header(_) | Carrier::Numbered(_) => self.written(&location.carrier).is_some(),
+        let has_carrier = match &location.carrier {
+            Carrier::Header(_) | Carrier::Numbered(_) => self.list(&location.carrier).is_some(),
             Carrier::Json(_) => self.json(location).is_some_and(|value| !value.is_null()),
-            Carrier::Form(name) => body_edit::pair(&self.text(), name).is_some(),
-            Carrier::Query(name) => body_edit::pair(self.query.as_deref().unwrap_or_default(), name).is_some(),
+            Carrier::Form(name) => body_edit::pair_value(&self.text(), name).is_some(),
+            Carrier::Query(name) => body_edit::pair_value(self.query.as_deref().unwrap_or_default(), name).is_some(),
         };
-        whole && location.item.is_none()
+        has_carrier && location.item.is_none()
     }
 
-    /// Whether a number of the JSON body stands at the place.
+    /// Whether the location is a number in the JSON body.
     pub(super) fn is_number(&self, location: &Location) -> bool {
         self.json(location).is_some_and(|value| value.is_number())
     }
 
-    /// A text for what stands in the JSON body at the place: as long as it is, and another one for each `id`.
-    pub(super) fn alike(&self, location: &Location, id: &str) -> String {
-        let known = self.json(location).and_then(|value| value.as_str().map(str::len));
+    /// A text derived from `id`, with the length of the text in the JSON body at the location.
+    pub(super) fn replacement(&self, location: &Location, id: &str) -> String {
+        let length = self.json(location).and_then(|value| value.as_str().map(str::len));
         let digest = const_hex::encode(mac::hash(Hash::Sha256, &[id.as_bytes()]));
-        digest.chars().cycle().take(known.unwrap_or(digest.len())).collect()
+        digest.chars().cycle().take(length.unwrap_or(digest.len())).collect()
     }
 
-    /// Sets a text at a place.
+    /// Sets a text at a location.
+    ///
+    /// # Errors
+    /// It is in a body that was given, or cannot be set.
     pub(super) fn set(&mut self, location: &Location, text: &str) -> Result<(), String> {
         if self.is_fixed(location) {
             return Err(format!("the body that was given stays as it is, and so does the {location}"));
@@ -104,21 +107,21 @@ impl<'d> Draft<'d> {
         self.prove(location, text)
     }
 
-    /// Sets a proof at its place, also in a body that is not ours.
+    /// Sets a proof at its location, also in a body that was given.
     pub(super) fn prove(&mut self, location: &Location, text: &str) -> Result<(), String> {
         let list = location.item.as_ref().map(|item| {
             let key = params::fill(&item.key, self.params);
             let entry = format!("{key}{}{text}", item.assign);
-            let is_it =
-                |known: &str| known.trim_matches(' ').split_once(item.assign).is_some_and(|(known, _)| known == key);
-            let before = self.written(&location.carrier).unwrap_or_default();
-            let others = before.split(item.separator).filter(|known| !known.is_empty() && !is_it(known));
+            let has_key =
+                |entry: &str| entry.trim_matches(' ').split_once(item.assign).is_some_and(|(known, _)| known == key);
+            let before = self.list(&location.carrier).unwrap_or_default();
+            let others = before.split(item.separator).filter(|entry| !entry.is_empty() && !has_key(entry));
             others.chain([entry.as_str()]).collect::<Vec<_>>().join(&item.separator.to_string())
         });
         let text = list.as_deref().unwrap_or(text);
         match &location.carrier {
             Carrier::Header(names) => {
-                let name = self.spelled(names).ok_or("a place has no name")?;
+                let name = self.header_name(names).ok_or("a place has no name")?;
                 self.header(name, text)
             }
             Carrier::Numbered(family) => {
@@ -127,30 +130,31 @@ impl<'d> Draft<'d> {
             }
             Carrier::Json(pointer) => {
                 let body = std::str::from_utf8(&self.body).map_err(|error| format!("the body is not JSON: {error}"))?;
-                let body = body_edit::json(body, pointer.tokens(), text)
+                let body = body_edit::set_json(body, pointer.tokens(), text)
                     .map_err(|why| format!("nothing can be set in the body at {pointer}: {why}"))?;
                 self.body = body.into();
                 Ok(())
             }
             Carrier::Form(name) => {
-                self.body = body_edit::pairs(&self.text(), name, text).into();
+                self.body = body_edit::set_pair(&self.text(), name, text).into();
                 Ok(())
             }
             Carrier::Query(name) => {
-                self.query = Some(body_edit::pairs(self.query.as_deref().unwrap_or_default(), name, text));
+                self.query = Some(body_edit::set_pair(self.query.as_deref().unwrap_or_default(), name, text));
                 Ok(())
             }
         }
     }
 
-    /// Makes the body differ from that of every other event, where there is room for it.
-    pub(super) fn mark(&mut self, name: &str, text: &str) {
+    /// Adds a member or field to the body, so that it differs from that of every other event. Does nothing if the body
+    /// is neither JSON nor a form.
+    pub(super) fn add_marker(&mut self, name: &str, text: &str) {
         let body = self.text();
         let tokens = |tokens: &[&str]| tokens.iter().map(|token| (*token).to_owned()).collect::<Vec<_>>();
         let marked = match body.trim_start().bytes().next() {
-            Some(b'{') => body_edit::json(&body, &tokens(&[name]), text).ok(),
-            Some(b'[') => body_edit::json(&body, &tokens(&["0", name]), text).ok(),
-            Some(_) if body.contains('=') => Some(body_edit::pairs(&body, name, text)),
+            Some(b'{') => body_edit::set_json(&body, &tokens(&[name]), text).ok(),
+            Some(b'[') => body_edit::set_json(&body, &tokens(&["0", name]), text).ok(),
+            Some(_) if body.contains('=') => Some(body_edit::set_pair(&body, name, text)),
             _ => None,
         };
         if let Some(marked) = marked {
@@ -178,8 +182,8 @@ impl<'d> Draft<'d> {
         body.pointer(&pointer.to_string().replace("/*", "/0")).cloned()
     }
 
-    /// The text that a list is in.
-    fn written(&self, carrier: &Carrier) -> Option<String> {
+    /// The text of the carrier, which is a list.
+    fn list(&self, carrier: &Carrier) -> Option<String> {
         match carrier {
             Carrier::Header(names) => {
                 let value = names.iter().find_map(|name| self.headers.get(name))?;
@@ -190,15 +194,15 @@ impl<'d> Draft<'d> {
                 let location = Location { carrier: carrier.clone(), item: None };
                 self.json(&location).and_then(|value| value.as_str().map(str::to_owned))
             }
-            Carrier::Form(name) => body_edit::pair(&self.text(), name).map(|text| text.into_owned()),
+            Carrier::Form(name) => body_edit::pair_value(&self.text(), name).map(|text| text.into_owned()),
             Carrier::Query(name) => {
-                body_edit::pair(self.query.as_deref().unwrap_or_default(), name).map(|text| text.into_owned())
+                body_edit::pair_value(self.query.as_deref().unwrap_or_default(), name).map(|text| text.into_owned())
             }
         }
     }
 
-    /// The name that is there already, or else the first.
-    fn spelled(&self, names: &[HeaderName]) -> Option<HeaderName> {
+    /// The name of the header that is present, or else the first.
+    fn header_name(&self, names: &[HeaderName]) -> Option<HeaderName> {
         names.iter().find(|name| self.headers.contains_key(*name)).or_else(|| names.first()).cloned()
     }
 
@@ -210,7 +214,7 @@ impl<'d> Draft<'d> {
     }
 }
 
-/// Whether the profile reads forms and nothing of JSON.
+/// Whether the profile reads fields of forms and no JSON.
 fn in_form(profile: &Profile) -> bool {
     let event = &profile.event;
     let references = std::iter::once(&event.id).chain(&event.kind).flat_map(crate::profile::Reference::locations);

@@ -1,4 +1,4 @@
-//! Sets the identity of the event in a draft: id, type, time and nonce, at the places where the profile reads them.
+//! Sets the identity of the event in a draft: id, type, time and nonce, at the locations where the profile reads them.
 
 use super::Id;
 use super::Order;
@@ -10,11 +10,11 @@ use crate::profile::Reference;
 use crate::profile::Scheme;
 use crate::profile::Template;
 
-/// What the event is called in bodies that have no place for an id.
-const MARK: &str = "doorward-sample";
+/// The name of the member or field that makes a body unique.
+const MARKER: &str = "doorward-sample";
 
-/// Sets all of them; what was used as the id.
-pub(super) fn name(draft: &mut Draft<'_>, order: &Order<'_>) -> Result<String, String> {
+/// Sets time, type, id and nonce. Returns the id.
+pub(super) fn set_identity(draft: &mut Draft<'_>, order: &Order<'_>) -> Result<String, String> {
     let event = &order.profile.event;
     if let Some(timestamp) = &order.profile.timestamp
         && !draft.is_fixed(&timestamp.from)
@@ -36,7 +36,7 @@ fn set_id(draft: &mut Draft<'_>, order: &Order<'_>) -> Result<String, String> {
     let requested = matches!(order.id, Id::Asked(_));
     let parts = parts(&order.profile.event.id, draft);
     let kinds = order.profile.event.kind.as_ref().map(Reference::locations).unwrap_or_default();
-    let Some(main) = main(&parts, &kinds) else {
+    let Some(main) = distinguishing_part(&parts, &kinds) else {
         return match draft.is_given() && requested {
             true => {
                 Err("this provider's events are known by their bodies, and the one that was given stays as it is; \
@@ -86,34 +86,34 @@ fn set_kind(draft: &mut Draft<'_>, order: &Order<'_>, kind: &str) -> Result<(), 
     parts.into_iter().zip(texts).try_for_each(|(part, text)| draft.set(part, text))
 }
 
-/// Where the values of a reference stand: of several references the first that is there, or else the first. None when
-/// it is the digest of the body, or nothing.
+/// The locations of a reference's values: of alternatives, the first that is present, or else the first. Empty when it
+/// is the digest of the body, or a new id for each request.
 fn parts<'r>(reference: &'r Reference, draft: &Draft<'_>) -> Vec<&'r Location> {
     match reference {
         Reference::Location(location) => vec![location],
         Reference::Each(locations) => locations.iter().collect(),
         Reference::All(several) => several.iter().flat_map(|one| parts(one, draft)).collect(),
         Reference::First(several) => {
-            let there = several.iter().find(|one| stands(one, draft));
-            there.or_else(|| several.first()).map(|one| parts(one, draft)).unwrap_or_default()
+            let present = several.iter().find(|one| is_present(one, draft));
+            present.or_else(|| several.first()).map(|one| parts(one, draft)).unwrap_or_default()
         }
         Reference::BodyDigest | Reference::Unique => Vec::new(),
     }
 }
 
-fn stands(reference: &Reference, draft: &Draft<'_>) -> bool {
+fn is_present(reference: &Reference, draft: &Draft<'_>) -> bool {
     match reference {
         Reference::Location(location) => draft.has(location),
         Reference::Each(locations) => locations.iter().all(|location| draft.has(location)),
-        Reference::All(several) => several.iter().all(|one| stands(one, draft)),
-        Reference::First(several) => several.iter().any(|one| stands(one, draft)),
+        Reference::All(several) => several.iter().all(|one| is_present(one, draft)),
+        Reference::First(several) => several.iter().any(|one| is_present(one, draft)),
         Reference::BodyDigest | Reference::Unique => false,
     }
 }
 
-/// Of several values the one that tells events apart: the last that is called an id, or else the first that is not the
-/// type.
-fn main<'p>(parts: &[&'p Location], kinds: &[&Location]) -> Option<&'p Location> {
+/// Of several locations, the one that distinguishes events: the last whose name ends with `id`, or else the first that
+/// is not part of the type.
+fn distinguishing_part<'p>(parts: &[&'p Location], kinds: &[&Location]) -> Option<&'p Location> {
     let is_id = |location: &&&Location| {
         let name = match &location.carrier {
             Carrier::Header(names) => names.first().map(|name| name.as_str().to_owned()).unwrap_or_default(),
@@ -127,9 +127,14 @@ fn main<'p>(parts: &[&'p Location], kinds: &[&Location]) -> Option<&'p Location>
     named.or_else(|| parts.iter().find(|location| !kinds.contains(location))).or_else(|| parts.first()).copied()
 }
 
-/// Makes what is signed one of a kind, where the gateway knows events by it and it would be the same in every sample:
-/// the id is not in it, or the event has none.
-pub(super) fn mark(draft: &mut Draft<'_>, order: &Order<'_>, schemes: &[&Scheme], id: &str) -> Result<(), String> {
+/// Makes the signed text unique, where the id is not in it, or the event has none. Otherwise it would be the same for
+/// every sample, and the gateway would take the second one for a replay.
+pub(super) fn make_unique(
+    draft: &mut Draft<'_>,
+    order: &Order<'_>,
+    schemes: &[&Scheme],
+    id: &str,
+) -> Result<(), String> {
     let event = &order.profile.event;
     let parts = parts(&event.id, draft);
     let digest = event.id.may_be_digest() && parts.is_empty();
@@ -137,17 +142,17 @@ pub(super) fn mark(draft: &mut Draft<'_>, order: &Order<'_>, schemes: &[&Scheme]
     if draft.is_given() || covered && !digest {
         return Ok(());
     }
-    // What is signed under this name is there to differ (Mailgun).
+    // Mailgun signs a random `token` in the body.
     let is_token = |location: &&Location| matches!(&location.carrier, Carrier::Json(pointer) if pointer.tokens().last().is_some_and(|name| name == "token"));
     let signed = schemes.iter().flat_map(|scheme| scheme.signed()).flat_map(Template::walk);
     for location in signed.filter_map(Piece::location).filter(is_token) {
         if draft.has(location) {
-            draft.set(location, &draft.alike(location, id))?;
+            draft.set(location, &draft.replacement(location, id))?;
         }
     }
-    let body_is_known = event.nonce.is_some() || parts.iter().any(|part| part.is_in_body());
-    if digest || !body_is_known && schemes.iter().any(|scheme| scheme.signs_body()) {
-        draft.mark(MARK, id);
+    let body_is_unique = event.nonce.is_some() || parts.iter().any(|part| part.is_in_body());
+    if digest || !body_is_unique && schemes.iter().any(|scheme| scheme.signs_body()) {
+        draft.add_marker(MARKER, id);
     }
     Ok(())
 }

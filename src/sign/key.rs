@@ -25,7 +25,7 @@ use crate::profile::Profile;
 use crate::profile::Scheme;
 use crate::profile::SignatureAlgorithm;
 
-/// What every key is called in key sets and in the tokens that it signs.
+/// The `kid` of every key, in key sets and in tokens.
 pub(super) const KID: &str = "doorward";
 
 /// Kinds of private keys.
@@ -42,7 +42,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The kind that a scheme is signed with; `None` when its key is a shared secret.
+    /// The kind of key that a scheme is signed with; `None` when its key is a shared secret.
     pub fn of(scheme: &Scheme) -> Option<Self> {
         match scheme {
             Scheme::Signature(spec) => match spec.algorithm {
@@ -67,7 +67,7 @@ impl Kind {
         }
     }
 
-    /// How it is named to people.
+    /// The name for people.
     pub fn title(self) -> &'static str {
         match self {
             Self::Ed25519 => "Ed25519",
@@ -77,7 +77,7 @@ impl Kind {
         }
     }
 
-    /// The command that makes one.
+    /// The command that generates one.
     pub fn command(self) -> &'static str {
         match self {
             Self::Ed25519 => "openssl genpkey -algorithm ed25519 -out key.pem",
@@ -100,25 +100,25 @@ impl std::fmt::Debug for PrivateKey {
     }
 }
 
-/// The public half of a key, and where it belongs.
+/// The public half of a key, in the form that the source needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Public {
-    /// Into `secrets` of a source.
+    /// The text of a secret of the source.
     Secret(String),
-    /// To the address in the source's parameter `jwks_url`: a JWK set.
+    /// A JWK set, to be published at the source's parameter `jwks_url`.
     KeySet(String),
-    /// To the address that requests name: a certificate in PEM.
+    /// A certificate in PEM, to be published at the address in requests.
     Certificate(String),
 }
 
 impl PrivateKey {
-    /// Makes a new one.
+    /// Generates a key.
     ///
     /// # Errors
-    /// When the system gives no randomness.
+    /// The system has no random numbers.
     pub fn generate(kind: Kind) -> Result<Self, String> {
         let pair = match kind {
-            // In the form without the public half, which every other tool reads.
+            // PKCS#8 version 1, without the public half: not all tools can read version 2.
             Kind::Ed25519 => Ed25519KeyPair::generate()
                 .and_then(|pair| pair.to_pkcs8v1())
                 .map_err(|error| error.to_string())
@@ -133,7 +133,7 @@ impl PrivateKey {
     /// Reads a key in PKCS#8 PEM (RFC 5958, RFC 7468).
     ///
     /// # Errors
-    /// What it is not; never what stands in it.
+    /// What is wrong with it. The message never has a part of the key.
     pub fn parse(pem: &str) -> Result<Self, String> {
         if !pem.contains("-----BEGIN PRIVATE KEY-----") {
             return Err("is not a private key in PKCS#8 PEM, which begins with -----BEGIN PRIVATE KEY-----; \
@@ -157,12 +157,12 @@ impl PrivateKey {
         self.kind
     }
 
-    /// The key itself in PKCS#8 PEM, for a file that only its owner reads.
+    /// The private key in PKCS#8 PEM.
     pub fn to_pem(&self) -> String {
         self.pair.serialize_pem()
     }
 
-    /// Signs as the verifier expects it.
+    /// Signs a message.
     pub(super) fn sign(&self, algorithm: &SignatureAlgorithm, message: &[u8]) -> Result<Vec<u8>, String> {
         let failed = |error: rcgen::Error| format!("the key cannot sign: {error}");
         match algorithm {
@@ -188,7 +188,7 @@ impl PrivateKey {
         }
     }
 
-    /// The key in the form that signs tokens.
+    /// The key in the form of `jsonwebtoken`.
     pub(super) fn for_tokens(&self) -> Result<EncodingKey, String> {
         let pem = self.to_pem();
         let key = match self.kind {
@@ -199,10 +199,10 @@ impl PrivateKey {
         key.map_err(|error| format!("the key cannot sign tokens: {error}"))
     }
 
-    /// The public half, as the first scheme of the profile that is signed with such a key wants it.
+    /// The public half, in the form that the first scheme with this kind of key needs.
     ///
     /// # Errors
-    /// When no scheme is.
+    /// The profile has no scheme with this kind of key.
     pub fn public(&self, profile: &Profile) -> Result<Public, String> {
         let scheme = profile.schemes().find(|scheme| Kind::of(scheme) == Some(self.kind));
         match scheme {
@@ -213,7 +213,7 @@ impl PrivateKey {
                 SignatureAlgorithm::Hmac(_)
                 | SignatureAlgorithm::Ed25519
                 | SignatureAlgorithm::Ecdsa(_)
-                | SignatureAlgorithm::Rsa(_) => Ok(Public::Secret(self.written(&spec.key))),
+                | SignatureAlgorithm::Rsa(_) => Ok(Public::Secret(self.secret_text(&spec.key))),
             },
             Some(Scheme::Jwt(spec)) => {
                 let set = self.key_set(spec.algorithm)?;
@@ -225,7 +225,8 @@ impl PrivateKey {
         }
     }
 
-    fn written(&self, form: &profile::KeyForm) -> String {
+    /// The public half as the text of a secret.
+    fn secret_text(&self, form: &profile::KeyForm) -> String {
         let raw = self.pair.public_key_raw();
         let text = match (form.encoding, self.kind) {
             (Some(KeyEncoding::Hex) | None, Kind::Ed25519) => const_hex::encode(raw),
@@ -244,7 +245,7 @@ impl PrivateKey {
         serde_json::to_string(&JwkSet { keys: vec![jwk] }).map_err(|error| error.to_string())
     }
 
-    /// A certificate that says itself who it is for.
+    /// A self-signed certificate with a common name that the profile accepts.
     fn certificate(&self, spec: &profile::Certificate) -> Result<String, String> {
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();

@@ -1,5 +1,5 @@
-//! Makes requests as a provider would: the counterpart of [`crate::verify`], with the same profiles. The signed bytes
-//! come from the same templates that verification uses.
+//! Makes requests as a provider would send them, for trials and tests: the counterpart of [`crate::verify`]. The signed
+//! bytes come from the same profiles and templates that verification uses.
 
 mod draft;
 mod key;
@@ -41,37 +41,37 @@ pub use key::Kind;
 pub use key::PrivateKey;
 pub use key::Public;
 
-/// What is to be sent, and with which keys.
+/// The request to make, and the keys to sign it with.
 #[derive(Debug, Clone, Copy)]
 pub struct Order<'o> {
     /// The provider's profile.
     pub profile: &'o Profile,
-    /// All parameters that the profile asks for.
+    /// The complete parameters of the profile.
     pub params: &'o Params,
-    /// The secrets that the source knows.
+    /// The secrets of the source.
     pub secrets: &'o [Secret],
-    /// The key of which it knows the public half.
+    /// The private key whose public half the source has.
     pub key: Option<&'o PrivateKey>,
-    /// The body, in which nothing but a proof is set; a sample when absent.
+    /// The body, in which only proofs are set; the profile's sample when absent.
     pub body: Option<&'o Bytes>,
     /// The query of the address that it is sent to, without its question mark.
     pub query: Option<&'o str>,
-    /// What the event is known by.
+    /// The event's id.
     pub id: Id<'o>,
-    /// Its type; the sample's when absent.
+    /// The event's type; the sample's when absent.
     pub kind: Option<&'o str>,
-    /// When it is sent.
+    /// The time of the request.
     pub at: Moment,
-    /// Where the certificate is that belongs to the key, for profiles whose requests name one.
+    /// The address of the key's certificate, for profiles whose requests have one.
     pub certificate_url: Option<&'o str>,
 }
 
 /// An event's id.
 #[derive(Debug, Clone, Copy)]
 pub enum Id<'o> {
-    /// The id that was asked for.
+    /// The id that the caller plan.
     Asked(&'o str),
-    /// One that is made up of random bits, in the form that fits.
+    /// An id of these random bits, as a text or a number.
     Fresh(u64),
 }
 
@@ -83,7 +83,7 @@ impl Id<'_> {
         }
     }
 
-    /// As a number that every reader of JSON takes (RFC 8259 section 6).
+    /// The id as a number of at most 52 bits, which every JSON parser can represent (RFC 8259 section 6).
     fn number(self) -> String {
         match self {
             Self::Asked(text) => text.to_owned(),
@@ -92,73 +92,73 @@ impl Id<'_> {
     }
 }
 
-/// A request that a provider would send.
+/// A signed request.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Its method.
+    /// The method.
     pub method: Method,
     /// The query of its target, without question mark.
     pub query: Option<String>,
-    /// Its headers.
+    /// The headers.
     pub headers: HeaderMap,
-    /// Its body.
+    /// The body.
     pub body: Bytes,
-    /// What makes the event differ from others: its id, where the provider gives one.
+    /// The event's id; where the provider has none, the text that makes the event unique.
     pub id: String,
 }
 
-/// Makes the request.
+/// Makes a request.
 ///
 /// # Errors
-/// What is missing or does not fit, and what would.
+/// What is missing or does not fit, and what would be right.
 pub fn request(order: &Order<'_>) -> Result<Request, String> {
     let signer = Signer::new(order)?;
     let mut draft = Draft::new(order.profile, order.params, order.body, order.query)?;
-    let id = event_identity::name(&mut draft, order)?;
-    signer.fulfil(&signer.require, &mut draft, &id)?;
+    let id = event_identity::set_identity(&mut draft, order)?;
+    signer.satisfy(&signer.require, &mut draft, &id)?;
     let members = signer.choose(&mut draft, &id)?;
-    event_identity::mark(
+    event_identity::make_unique(
         &mut draft,
         order,
         &members.iter().map(|member| &member.spec.scheme).collect::<Vec<_>>(),
         &id,
     )?;
-    // What is only sent along may be signed by others.
-    let (signed, along): (Vec<_>, Vec<_>) =
+    // Secrets are set first, because signatures may cover them.
+    let (signatures, secrets): (Vec<_>, Vec<_>) =
         members.into_iter().partition(|member| matches!(member.spec.scheme, Scheme::Signature(_) | Scheme::Jwt(_)));
-    for member in along.into_iter().chain(signed) {
-        signer.fulfil(&member.check, &mut draft, &id)?;
+    for member in secrets.into_iter().chain(signatures) {
+        signer.satisfy(&member.check, &mut draft, &id)?;
         signer.prove(member, &mut draft, &id)?;
     }
     Ok(Request { method: Method::POST, query: draft.query, headers: draft.headers, body: draft.body, id })
 }
 
-/// A profile with the keys of one order.
+/// A compiled profile with the keys of one order.
 struct Signer<'o> {
     order: &'o Order<'o>,
     members: Vec<Member<'o>>,
-    require: Vec<Ready<'o>>,
+    require: Vec<CompiledCondition<'o>>,
     time: Option<Freshness>,
-    wants: ExtractionPlan,
+    plan: ExtractionPlan,
 }
 
-/// A member of the profile's schemes, made ready.
+/// A compiled member of the profile's schemes.
 struct Member<'o> {
     spec: &'o profile::Member,
     scheme: verify::Scheme,
-    when: Vec<Ready<'o>>,
-    check: Vec<Ready<'o>>,
+    when: Vec<CompiledCondition<'o>>,
+    check: Vec<CompiledCondition<'o>>,
 }
 
-/// A condition as it is said and as it is judged.
-type Ready<'o> = (&'o profile::Condition, Condition);
+/// A condition of the profile, and its compiled form.
+type CompiledCondition<'o> = (&'o profile::Condition, Condition);
 
 impl<'o> Signer<'o> {
     fn new(order: &'o Order<'o>) -> Result<Self, String> {
         let profile = order.profile;
-        let (mut wants, mut key_sets) = (ExtractionPlan::default(), KeySets::new());
-        wants.json_optional = profile.event.id.works_without_json();
-        let mut material = KeyMaterial::new(order.secrets, order.params, profile.keys(), &mut wants, &mut key_sets);
+        let (mut plan, mut key_sets) = (ExtractionPlan::default(), KeySets::new());
+        plan.json_optional = profile.event.id.works_without_json();
+        let mut material = KeyMaterial::new(order.secrets, order.params, profile.keys(), &mut plan, &mut key_sets);
         let schemes =
             profile.schemes().map(|spec| verify::Scheme::new(spec, &mut material)).collect::<Result<Vec<_>, _>>();
         let schemes = schemes.map_err(|(key, message)| format!("{key} {message}"))?;
@@ -167,19 +167,19 @@ impl<'o> Signer<'o> {
             return Err(format!("the secret{which} {message}"));
         }
         let context = Context { params: order.params, signature: None, key: None };
-        let mut ready = |spec: &'o [profile::Condition]| {
-            spec.iter().map(|spec| (spec, Condition::new(spec, context, &mut wants))).collect::<Vec<_>>()
+        let mut compile = |spec: &'o [profile::Condition]| {
+            spec.iter().map(|spec| (spec, Condition::new(spec, context, &mut plan))).collect::<Vec<_>>()
         };
         let members = profile.auth.members.iter().zip(schemes);
         let members = members
-            .map(|(spec, scheme)| Member { spec, scheme, when: ready(&spec.when), check: ready(&spec.check) })
+            .map(|(spec, scheme)| Member { spec, scheme, when: compile(&spec.when), check: compile(&spec.check) })
             .collect();
-        let require = ready(&profile.require);
-        let time = profile.timestamp.as_ref().map(|spec| Freshness::new(spec, None, &mut wants));
-        Ok(Self { order, members, require, time, wants })
+        let require = compile(&profile.require);
+        let time = profile.timestamp.as_ref().map(|spec| Freshness::new(spec, None, &mut plan));
+        Ok(Self { order, members, require, time, plan })
     }
 
-    /// Whether there is a key to make this proof with.
+    /// Whether there is a key for this member.
     fn has_key(&self, member: &Member<'_>) -> bool {
         match Kind::of(&member.spec.scheme) {
             Some(kind) => self.order.key.is_some_and(|key| key.kind() == kind),
@@ -187,8 +187,8 @@ impl<'o> Signer<'o> {
         }
     }
 
-    /// The members that make the proof: of alternatives the first that there is a key for, preferably one that applies
-    /// as it is.
+    /// The members to prove the request with. Of alternatives, the first with a key whose conditions hold already, or
+    /// else the first with a key whose conditions can be satisfied.
     fn choose(&self, draft: &mut Draft<'_>, id: &str) -> Result<Vec<&Member<'o>>, String> {
         let profile = self.order.profile;
         let (with, without): (Vec<_>, Vec<_>) = self.members.iter().partition(|member| self.has_key(member));
@@ -199,15 +199,15 @@ impl<'o> Signer<'o> {
             };
         }
         for member in &with {
-            let seen = self.look(draft)?;
-            if member.when.iter().all(|(_, condition)| condition.holds(&seen.inbound, &seen.values)) {
+            let parsed = self.parse(draft)?;
+            if member.when.iter().all(|(_, condition)| condition.holds(&parsed.inbound, &parsed.values)) {
                 return Ok(vec![member]);
             }
         }
         let mut why = self.members.first().map(|first| missing(first.spec, profile)).unwrap_or_default();
         for member in with {
             let mut trial = draft.clone();
-            match self.fulfil(&member.when, &mut trial, id) {
+            match self.satisfy(&member.when, &mut trial, id) {
                 Ok(()) => {
                     *draft = trial;
                     return Ok(vec![member]);
@@ -218,15 +218,18 @@ impl<'o> Signer<'o> {
         Err(why)
     }
 
-    /// Makes conditions hold, where that is possible.
-    fn fulfil(&self, conditions: &[Ready<'_>], draft: &mut Draft<'_>, id: &str) -> Result<(), String> {
+    /// Changes the draft so that the conditions hold.
+    ///
+    /// # Errors
+    /// A condition that cannot be satisfied.
+    fn satisfy(&self, conditions: &[CompiledCondition<'_>], draft: &mut Draft<'_>, id: &str) -> Result<(), String> {
         for (spec, condition) in conditions {
-            let seen = self.look(draft)?;
-            if condition.holds(&seen.inbound, &seen.values) {
+            let parsed = self.parse(draft)?;
+            if condition.holds(&parsed.inbound, &parsed.values) {
                 continue;
             }
             let text = match spec.test {
-                profile::Test::Equals(_) => condition.expected(&seen.inbound, &seen.values),
+                profile::Test::Equals(_) => condition.expected(&parsed.inbound, &parsed.values),
                 profile::Test::Present => Some(id.to_owned()),
                 profile::Test::Absent | profile::Test::Without(_) | profile::Test::Length(..) => None,
             };
@@ -242,7 +245,7 @@ impl<'o> Signer<'o> {
     /// Sets a member's proof.
     fn prove(&self, member: &Member<'_>, draft: &mut Draft<'_>, id: &str) -> Result<(), String> {
         match (&member.spec.scheme, &member.scheme) {
-            (Scheme::Signature(spec), verify::Scheme::Signature(ready)) => self.sign(spec, ready, draft, id),
+            (Scheme::Signature(spec), verify::Scheme::Signature(compiled)) => self.sign(spec, compiled, draft, id),
             (Scheme::Jwt(spec), _) => {
                 let key = self.token_key(spec)?;
                 let token = token::token(spec, &key, self.order.params, (id, &draft.body, self.order.at))?;
@@ -252,11 +255,11 @@ impl<'o> Signer<'o> {
                 };
                 draft.prove(location, &format!("{prefix}{token}"))
             }
-            (Scheme::Token(spec), verify::Scheme::Token(ready)) => {
-                draft.prove(&spec.from.location, &ready.present().ok_or("the secret is not text")?)
+            (Scheme::Token(spec), verify::Scheme::Token(compiled)) => {
+                draft.prove(&spec.from.location, &compiled.present().ok_or("the secret is not text")?)
             }
-            (Scheme::Basic(_), verify::Scheme::Token(ready)) => {
-                let credentials = ready.present().ok_or("the secret is not text")?;
+            (Scheme::Basic(_), verify::Scheme::Token(compiled)) => {
+                let credentials = compiled.present().ok_or("the secret is not text")?;
                 draft.prove(&Location::header(http::header::AUTHORIZATION), &credentials)
             }
             (Scheme::Signature(_) | Scheme::Token(_) | Scheme::Basic(_), _) => {
@@ -268,7 +271,7 @@ impl<'o> Signer<'o> {
     fn sign(
         &self,
         spec: &profile::Signature,
-        ready: &verify::Signature,
+        compiled: &verify::Signature,
         draft: &mut Draft<'_>,
         id: &str,
     ) -> Result<(), String> {
@@ -277,25 +280,27 @@ impl<'o> Signer<'o> {
                 self.order.certificate_url.ok_or("requests of this provider name the address of a certificate")?;
             draft.prove(&certificate.from, address)?;
         }
-        // Headers that are signed have to be there.
+        // Signed headers and parameters that are absent get the id.
         for location in spec.signed.iter().flat_map(Template::walk).filter_map(Piece::location) {
             if matches!(location.carrier, Carrier::Header(_) | Carrier::Query(_)) && !draft.has(location) {
                 draft.set(location, id)?;
             }
         }
-        let seen = self.look(draft)?;
-        let stamp = self.time.as_ref().and_then(|time| time.read(&seen.inbound, &seen.values).ok());
+        let parsed = self.parse(draft)?;
+        let stamp = self.time.as_ref().and_then(|time| time.read(&parsed.inbound, &parsed.values).ok());
         let time = stamp.as_ref().and_then(|stamp| stamp.text);
-        let signed = ready.signed(&seen.inbound, &seen.values, time).next().ok_or("the profile signs nothing")?;
-        let signed = signed.map_err(|failure| self.unsigned(&failure))?;
+        let signed =
+            compiled.signed(&parsed.inbound, &parsed.values, time).next().ok_or("the profile signs nothing")?;
+        let signed = signed.map_err(|failure| self.describe_failure(&failure))?;
         let text = match self.order.key.filter(|_| !matches!(spec.algorithm, SignatureAlgorithm::Hmac(_))) {
-            Some(key) => ready.present(&key.sign(&spec.algorithm, &signed.concat())?),
-            None => ready.computed(&signed).next().ok_or("there is no key to sign with")?.1,
+            Some(key) => compiled.present(&key.sign(&spec.algorithm, &signed.concat())?),
+            None => compiled.computed(&signed).next().ok_or("there is no key to sign with")?.1,
         };
         draft.prove(&spec.location.location, &text)
     }
 
-    fn unsigned(&self, failure: &Failure) -> String {
+    /// Why there is no text to sign.
+    fn describe_failure(&self, failure: &Failure) -> String {
         match &self.order.profile.timestamp {
             Some(timestamp) if *failure == Failure::TimestampMissing => {
                 format!("the time is signed, and there is none: the {} is missing", timestamp.from)
@@ -312,21 +317,22 @@ impl<'o> Signer<'o> {
         verify::key_bytes(&spec.key, secret).map(|bytes| EncodingKey::from_secret(&bytes))
     }
 
-    /// What the gateway will see.
-    fn look(&self, draft: &Draft<'_>) -> Result<Seen, String> {
+    /// Parses the draft as the gateway will.
+    fn parse(&self, draft: &Draft<'_>) -> Result<ParsedDraft, String> {
         let inbound = draft.inbound(self.order.at)?;
-        let mut values = self.wants.read(&inbound);
-        self.wants.read_json(&inbound, &mut values, false).map_err(|why| format!("the body cannot be read: {why}"))?;
-        Ok(Seen { inbound, values })
+        let mut values = self.plan.read(&inbound);
+        self.plan.read_json(&inbound, &mut values, false).map_err(|why| format!("the body cannot be read: {why}"))?;
+        Ok(ParsedDraft { inbound, values })
     }
 }
 
-/// A draft as it will be read.
-struct Seen {
+/// A draft as the gateway reads it.
+struct ParsedDraft {
     inbound: Inbound,
     values: Extracted,
 }
 
+/// The error message that a member has no key.
 fn missing(spec: &profile::Member, profile: &Profile) -> String {
     let about = spec.scheme.key(profile.fetches_keys()).and_then(|key| key.about.as_deref());
     let about = about.map(|about| format!(": {about}")).unwrap_or_default();

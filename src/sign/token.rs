@@ -1,4 +1,4 @@
-//! Signs JWTs (RFC 7519) with the claims that the profile asks for.
+//! Signs JWTs (RFC 7519) with the claims that the profile requires.
 
 use jsonwebtoken::EncodingKey;
 use jsonwebtoken::Header;
@@ -13,8 +13,8 @@ use crate::extract::params::Params;
 use crate::profile;
 use crate::profile::Hash;
 
-/// How long a token holds that says it itself, in seconds.
-const LIFE: i64 = 3600;
+/// Seconds from `iat` to `exp`.
+const LIFETIME: i64 = 3600;
 
 /// A token for this body, issued at this moment.
 pub(super) fn token(
@@ -25,23 +25,23 @@ pub(super) fn token(
 ) -> Result<String, String> {
     let mut claims = Map::new();
     let mut claim = |name: &str, value: Value| drop(claims.insert(name.to_owned(), value));
-    let one = |texts: &[String], param: &str| {
-        let spec = texts.iter().next().map(|text| params::fill(text, params));
-        spec.or_else(|| params.get(param).cloned())
+    let first = |texts: &[String], param: &str| {
+        let text = texts.iter().next().map(|text| params::fill(text, params));
+        text.or_else(|| params.get(param).cloned())
     };
-    if let Some(issuer) = one(&spec.issuer, "issuer") {
+    if let Some(issuer) = first(&spec.issuer, "issuer") {
         claim("iss", issuer.into());
     }
-    if let Some(audience) = one(&spec.audience, "audience") {
+    if let Some(audience) = first(&spec.audience, "audience") {
         claim("aud", audience.into());
     }
     claim("iat", at.unix().into());
     if spec.max_age.is_none() {
-        claim("exp", at.unix().saturating_add(LIFE).into());
+        claim("exp", at.unix().saturating_add(LIFETIME).into());
     }
     claim("jti", id.into());
     for (name, value) in &spec.claims {
-        claim(name, said_value(value, params));
+        claim(name, claim_value(value, params));
     }
     if let Some(bound) = &spec.body {
         claim(&bound.claim, bound.encoding.encode(&mac::hash(Hash::Sha256, &[body])).into());
@@ -51,7 +51,7 @@ pub(super) fn token(
     jsonwebtoken::encode(&Header { kid, ..Header::new(algorithm) }, &claims, key).map_err(|error| failed(&error))
 }
 
-fn said_value(value: &toml::Value, params: &Params) -> Value {
+fn claim_value(value: &toml::Value, params: &Params) -> Value {
     match value.as_str() {
         Some(text) => params::fill(text, params).into(),
         None => serde_json::to_value(value).unwrap_or_default(),
