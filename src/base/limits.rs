@@ -45,13 +45,13 @@ pub struct Dedup {
     pub ambiguous: Duration,
 }
 
-/// The dedupe log. A snapshot is due when its files have more than `factor + 1` times the bytes of the live records,
-/// and more than `slack` in addition to them.
+/// The dedupe log. A snapshot replaces its files when they have more than `(factor + 1) * live + slack` bytes, where
+/// `live` is the size of the live records.
 #[derive(Debug, Clone)]
 pub struct DedupeLog {
-    /// Bytes that the files may always have, however few records are live.
+    /// Bytes that the files may have in any case, however few records are live.
     pub slack: u64,
-    /// Bytes that the files may have for each byte of a live record.
+    /// Bytes that the files may have in addition, for each byte of the live records.
     pub factor: u64,
     /// The pause before a failed snapshot is tried again.
     pub retry_every: Duration,
@@ -60,8 +60,8 @@ pub struct DedupeLog {
 /// A SQLite file. Sizes of its write-ahead log (WAL) are in frames: a page of 4 KiB and 24 bytes each.
 #[derive(Debug, Clone)]
 pub struct Sqlite {
-    /// When the WAL has grown by this since the last checkpoint, another one moves frames into the file while the writer
-    /// goes on: 8 MiB.
+    /// When the WAL has grown by this since the last checkpoint, another one moves frames into the file while the
+    /// writer goes on: 8 MiB.
     pub checkpoint_frames: u32,
     /// From this size on, the writer waits for a checkpoint of all frames, after which the WAL is written from its
     /// beginning: 32 MiB.
@@ -132,8 +132,8 @@ pub struct Dispatch {
     pub breaker_pause: Duration,
     /// The longest pause between two probes.
     pub breaker_max_pause: Duration,
-    /// The longest pause of an endpoint that its `Retry-After` may cause. The delivery that got the answer waits as long
-    /// as it says.
+    /// The longest pause of an endpoint that its `Retry-After` may cause. The delivery that got the answer waits as
+    /// long as it says.
     pub breaker_max_requested: Duration,
 }
 

@@ -2,13 +2,14 @@
 //!
 //! Parsers differ in which names they treat as equal. So a parameter is removed if any common parser could read one of
 //! the names in it. Some parsers split at `;` too, ignore case (ASP.NET), read `a[b]` as part of `a` (PHP, Rack, qs)
-//! and `[a]` as `a` (Rack, qs), replace blanks, dots and an unclosed bracket by `_`, or end a name at a zero byte (PHP).
+//! and `[a]` as `a` (Rack, qs), replace blanks, dots and an unclosed bracket by `_`, or end a name at a zero byte
+//! (PHP).
 
 use std::borrow::Cow;
 
 use crate::base::form::Decoded;
 
-/// Names of parameters, each in its normal forms (see [`normal_forms`]).
+/// Names of parameters, each in its two normal forms.
 #[derive(Debug, Clone, Default)]
 pub struct Names(Vec<Vec<u8>>);
 

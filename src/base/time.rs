@@ -11,8 +11,8 @@ use jiff::Timestamp;
 #[serde(transparent)]
 pub struct Moment(i64);
 
-/// The last millisecond that can be written and read in every format. `jiff` reserves the last 26 hours of the year 9999
-/// for offsets.
+/// The last millisecond that can be written and read in every format. `jiff` reserves the last 26 hours of the year
+/// 9999 for offsets.
 const LAST: i64 = 253_402_207_200_999;
 
 impl Moment {

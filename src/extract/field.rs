@@ -1,4 +1,5 @@
-//! The locations of a profile, compiled to fields that are read from requests. The plan of all fields parses a body once.
+//! The locations of a profile, compiled to fields that are read from requests. The plan of all fields parses a body
+//! once.
 
 use http::HeaderName;
 
@@ -51,8 +52,8 @@ impl ExtractionPlan {
         !self.pointers.is_empty()
     }
 
-    /// Reads the values that need no JSON parser: parameters of the query and fields of a form. Errors in other parameters
-    /// and fields are ignored. A body that looks like JSON is not read as a form.
+    /// Reads the values that need no JSON parser: parameters of the query and fields of a form. Errors in other
+    /// parameters and fields are ignored. A body that looks like JSON is not read as a form.
     pub fn read(&self, inbound: &Inbound) -> Extracted {
         let form = if is_json(inbound.body()) { &[][..] } else { inbound.body() };
         Extracted {
@@ -65,7 +66,8 @@ impl ExtractionPlan {
     /// Parses the JSON body and adds its values. `required`: whether it must be JSON even if [`Self::json_optional`].
     ///
     /// # Errors
-    /// [`Malformed`] when it is not strict JSON. A body that does not look like JSON is only an error if JSON is required.
+    /// [`Malformed`] when it is not strict JSON. A body that does not look like JSON is only an error if JSON is
+    /// required.
     pub fn read_json(&self, inbound: &Inbound, values: &mut Extracted, required: bool) -> Result<(), Malformed> {
         // An attacker may have removed its Content-Encoding, which is not signed, or compressed it twice. Without this
         // check, it would be accepted as an event without the values in the body.
@@ -172,8 +174,8 @@ impl Field {
         !null && !self.has_entry(inbound, values)
     }
 
-    /// Whether all headers that it may be read from have the same value, so that an application that reads another one of
-    /// them gets the same.
+    /// Whether all headers that it may be read from have the same value, so that an application that reads another one
+    /// of them gets the same.
     pub fn headers_agree(&self, inbound: &Inbound) -> bool {
         let CarrierSlot::Header(names) = &self.carrier else { return true };
         let mut present = names.iter().filter_map(|name| inbound.headers().get(name));
@@ -192,8 +194,8 @@ impl Field {
     /// The value as a text; `None` when it is absent.
     ///
     /// # Errors
-    /// [`NotText`] when it is not one text: bytes beyond visible ASCII in a header, a key that occurs twice in the list,
-    /// an array in the body, a field that occurs twice in the form.
+    /// [`NotText`] when it is not one text: bytes beyond visible ASCII in a header, a key that occurs twice in the
+    /// list, an array in the body, a field that occurs twice in the form.
     pub fn text<'r>(&'r self, inbound: &'r Inbound, values: &'r Extracted) -> Result<Option<&'r str>, NotText> {
         let Some(mut texts) = self.texts(inbound, values)? else { return Ok(None) };
         let text = texts.next();

@@ -174,8 +174,8 @@ fn literal(text: &str) -> Part {
     Part::Literal(text.as_bytes().to_vec())
 }
 
-/// The address with the other form of its port: with the scheme's default port where it has none, without it where it has
-/// that one. Senders write it in either form.
+/// The address with the other form of its port: with the scheme's default port where it has none, without it where it
+/// has that one. Senders write it in either form.
 fn with_port(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let default_port = if scheme == "http" { ":80" } else { ":443" };

@@ -1,8 +1,8 @@
 //! Decompresses bodies by their content coding, gzip or deflate (RFC 9110 section 8.4).
 //!
-//! `Content-Encoding` is not signed: an attacker can add it, remove it, or compress signed bytes again. So a body must be
-//! unambiguous: one coding, one stream with a valid checksum, and no data after it. Text is not accepted as compressed,
-//! and compressed bytes are not accepted as text.
+//! `Content-Encoding` is not signed: an attacker can add it, remove it, or compress signed bytes again. So a body must
+//! be unambiguous: one coding, one stream with a valid checksum, and no data after it. Text is not accepted as
+//! compressed, and compressed bytes are not accepted as text.
 
 use std::io::Read as _;
 
@@ -19,8 +19,8 @@ pub const SLICE: usize = 16 * 1024;
 pub enum Coding {
     /// `gzip` or `x-gzip` (RFC 1952).
     Gzip,
-    /// `deflate`, in the zlib format (RFC 1950). Raw DEFLATE (RFC 1951) under this name is not accepted: it has neither a
-    /// header nor a checksum.
+    /// `deflate`, in the zlib format (RFC 1950). Raw DEFLATE (RFC 1951) under this name is not accepted: it has neither
+    /// a header nor a checksum.
     Deflate,
 }
 

@@ -218,8 +218,8 @@ fn matches_host(name: &str, host: &str) -> bool {
     }
 }
 
-/// Whether a label has the form of a region of AWS: `us-east-1`, `us-gov-west-1`, `eusc-de-east-1`. Names of services do
-/// not: those of S3 (`s3-us-west-2`) have a digit in their first part.
+/// Whether a label has the form of a region of AWS: `us-east-1`, `us-gov-west-1`, `eusc-de-east-1`. Names of services
+/// do not: those of S3 (`s3-us-west-2`) have a digit in their first part.
 fn is_region(label: &str) -> bool {
     let mut parts = label.split('-');
     let letters = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase());
@@ -230,8 +230,8 @@ fn is_region(label: &str) -> bool {
     first && last && between.peek().is_some() && between.all(letters)
 }
 
-/// Whether a text matches a pattern, in which `*` matches one or more letters, digits, `-` and `_`: within one segment of
-/// a path, or one label of a name.
+/// Whether a text matches a pattern, in which `*` matches one or more letters, digits, `-` and `_`: within one segment
+/// of a path, or one label of a name.
 pub fn matches_pattern(pattern: &str, text: &str) -> bool {
     let Some((before, after)) = pattern.split_once('*') else { return pattern == text };
     let Some(rest) = text.strip_prefix(before) else { return false };

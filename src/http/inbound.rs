@@ -45,8 +45,8 @@ struct Request {
 }
 
 impl Inbound {
-    /// Reads a request of an admitted client on this connection. A compressed body is not decompressed yet. `single` names
-    /// the headers that may occur only once, because the source's profile reads them.
+    /// Reads a request of an admitted client on this connection. A compressed body is not decompressed yet. `single`
+    /// names the headers that may occur only once, because the source's profile reads them.
     ///
     /// # Errors
     /// [`Unreadable`] when the head or the body is refused.

@@ -23,8 +23,8 @@ pub struct Answers {
     pub malformed: Option<Status<400, 499>>,
     /// For bodies over the limit. Default: 413.
     pub too_large: Option<Status<400, 499>>,
-    /// The one status on which the provider retries, where it does not retry on every 5xx. It then replaces 502, 503 and
-    /// 504.
+    /// The one status on which the provider retries, where it does not retry on every 5xx. It then replaces 502, 503
+    /// and 504.
     pub retry: Option<Status<400, 599>>,
 }
 

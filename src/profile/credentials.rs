@@ -11,7 +11,8 @@ use super::Profile;
 use super::Scheme;
 use crate::base::query::Names;
 
-/// Headers that may have the address of the request, with the credentials in its query: those of proxies, and `Referer`.
+/// Headers that may have the address of the request, with the credentials in its query: those of proxies, and
+/// `Referer`.
 const ADDRESSES: [HeaderName; 5] = [
     header::REFERER,
     HeaderName::from_static("x-envoy-original-path"),

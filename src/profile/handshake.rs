@@ -79,8 +79,8 @@ impl Verb {
 pub struct Visit {
     /// The location of the address.
     pub from: Location,
-    /// The allowed hosts, separated by spaces; `<region>` matches a region of AWS, `{name}` is replaced by a parameter of
-    /// the source.
+    /// The allowed hosts, separated by spaces; `<region>` matches a region of AWS, `{name}` is replaced by a parameter
+    /// of the source.
     pub hosts: String,
 }
 

@@ -237,8 +237,8 @@ impl Profile {
         self.schemes().flat_map(Scheme::signed).flat_map(Template::walk).any(|piece| *piece == Piece::Query)
     }
 
-    /// Whether the query of every verified request is the one that the provider sent: each set of schemes that is enough
-    /// to verify a request signs the whole query.
+    /// Whether the query of every verified request is the one that the provider sent: each set of schemes that is
+    /// enough to verify a request signs the whole query.
     pub fn signs_whole_query(&self) -> bool {
         // No signed parameter has an empty name, so only `{query}` covers this location.
         let whole = Location { carrier: Carrier::Query(String::new()), item: None };
@@ -275,7 +275,8 @@ impl Profile {
     /// Whether the scheme covers all locations that the reference may be read from.
     pub fn covers_all(&self, scheme: &Scheme, reference: &Reference) -> bool {
         let covers = |location| self.covers(scheme, location);
-        // A digest of the body is covered if the body is. No form field has an empty name, so only `{body}` covers this.
+        // A digest of the body is covered if the body is. No form field has an empty name, so only `{body}` covers
+        // this.
         let body = Location { carrier: Carrier::Form(String::new()), item: None };
         reference.locations().into_iter().all(covers) && (!reference.may_be_digest() || covers(&body))
     }

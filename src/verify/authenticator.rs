@@ -75,8 +75,8 @@ impl Authenticator {
         Err(failure)
     }
 
-    /// Whether a compressed body should be decompressed: the request verifies with the body as sent, or cannot be verified
-    /// before. Otherwise unverified clients could use up the budget for decompression.
+    /// Whether a compressed body should be decompressed: the request verifies with the body as sent, or cannot be
+    /// verified before. Otherwise unverified clients could use up the budget for decompression.
     pub async fn is_worth_decompressing(&self, inbound: &Inbound, now: Moment) -> bool {
         if self.decompress_first || self.json_first || self.plan.form() {
             return true;

@@ -166,8 +166,8 @@ fn compile_members<'p>(
     with_keys(profile, members)
 }
 
-/// Makes the members whose proof does not cover the event's id return the digest of what is signed, for the replay guard.
-/// Returns whether there are any.
+/// Makes the members whose proof does not cover the event's id return the digest of what is signed, for the replay
+/// guard. Returns whether there are any.
 fn enable_guard(
     profile: &Profile,
     members: &mut [(&profile::Member, Scheme)],

@@ -1,5 +1,5 @@
-//! The keys of dedupe records and of lanes. They are hashes, so that all have the same size and no bytes of a sender are
-//! keys in a store.
+//! The keys of dedupe records and of lanes. They are hashes, so that all have the same size and no bytes of a sender
+//! are keys in a store.
 
 use http::HeaderValue;
 use sha2::Digest as _;
@@ -12,8 +12,8 @@ pub struct Keys {
     pub id: Key,
     /// The key of the replay guard: of the signed content, or of the nonce.
     pub guard: Option<Key>,
-    /// The keys of an event that is ignored because of its type: looked up together with the others, and written when the
-    /// type is not selected. `None` where an attacker cannot change the type.
+    /// The keys of an event that is ignored because of its type: looked up together with the others, and written when
+    /// the type is not selected. `None` where an attacker cannot change the type.
     pub ignored: Option<Ignored>,
 }
 
@@ -29,8 +29,8 @@ impl Keys {
     }
 }
 
-/// The keys of the dedupe records of an event that is ignored because of its unsigned type. A replay with a selected type
-/// is recognised by them.
+/// The keys of the dedupe records of an event that is ignored because of its unsigned type. A replay with a selected
+/// type is recognised by them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ignored {
     /// The key of the signed content, with any type.

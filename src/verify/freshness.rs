@@ -22,8 +22,8 @@ pub struct Freshness {
     /// The limits of the tolerance in whole seconds, where there are any.
     past: Option<i64>,
     future: Option<i64>,
-    /// How long dedupe records are kept, in whole seconds, where the time is signed: an older request is refused, because
-    /// a replay of it could not be recognised.
+    /// How long dedupe records are kept, in whole seconds, where the time is signed: an older request is refused,
+    /// because a replay of it could not be recognised.
     remembered: Option<i64>,
     /// Whether it must be present and valid: the tolerance is enforced, or the time is signed.
     required: bool,
@@ -85,8 +85,8 @@ impl Freshness {
         Ok(Some(age))
     }
 
-    /// How far in the future a signed time of this age is: the dedupe records of the event must be kept for longer by as
-    /// much. Zero when it is not; `None` where the time is not signed.
+    /// How far in the future a signed time of this age is: the dedupe records of the event must be kept for longer by
+    /// as much. Zero when it is not; `None` where the time is not signed.
     pub fn ahead(&self, age: Option<i64>) -> Option<Duration> {
         let ahead = age.filter(|_| self.remembered.is_some())?.saturating_neg();
         Some(Duration::from_secs(u64::try_from(ahead).unwrap_or(0)))

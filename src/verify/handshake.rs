@@ -128,7 +128,8 @@ impl Handshakes {
     /// # Errors
     /// [`Unanswered`] when it is one, but is refused.
     pub async fn answer_unverified(&self, inbound: &Inbound) -> Result<Option<Answer>, Unanswered> {
-        // An unverified body is not parsed if the headers tell that this is no handshake: usually a signature is present.
+        // An unverified body is not parsed if the headers tell that this is no handshake: usually a signature is
+        // present.
         if !self.may_be_unsigned(inbound) {
             return Ok(None);
         }

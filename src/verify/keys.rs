@@ -70,7 +70,8 @@ pub(super) fn bytes(form: &KeyForm, usual: KeyEncoding, text: &[u8]) -> Result<Z
     }))
 }
 
-/// Whether the text is a public key or certificate in PEM (RFC 7468), or a JWK or JWK set (RFC 7517) without shared keys.
+/// Whether the text is a public key or certificate in PEM (RFC 7468), or a JWK or JWK set (RFC 7517) without shared
+/// keys.
 fn is_public(text: &[u8]) -> bool {
     let pem = contains(text, b"-----BEGIN ")
         && [&b"PUBLIC KEY-----"[..], b"CERTIFICATE-----"].iter().any(|end| contains(text, end));

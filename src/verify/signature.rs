@@ -141,8 +141,9 @@ impl Signature {
     /// The alternatives of the signed bytes, in pieces. An absent value counts as empty.
     ///
     /// # Errors
-    /// [`Failure::TimestampMissing`] when a timestamp is signed and absent, [`Failure::BodyMalformed`] when the fields of
-    /// a form are signed and the body is not a form, and [`Failure::SignatureMalformed`] when another value is not a text.
+    /// [`Failure::TimestampMissing`] when a timestamp is signed and absent, [`Failure::BodyMalformed`] when the fields
+    /// of a form are signed and the body is not a form, and [`Failure::SignatureMalformed`] when another value is not a
+    /// text.
     pub fn signed<'r>(
         &'r self,
         inbound: &'r Inbound,

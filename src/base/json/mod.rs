@@ -1,8 +1,8 @@
 //! Extracts values by JSON pointer (RFC 6901) from a JSON body in one pass, without building a tree.
 //!
-//! The event id that is read here must be the one that every other parser reads. So a document is refused when it is not
-//! one complete JSON value, or repeats a name on the path to a wanted value (RFC 8259 section 4 leaves the meaning of
-//! repeated names open). Values that no pointer asks for are skipped without decoding them: an unpaired surrogate, a
+//! The event id that is read here must be the one that every other parser reads. So a document is refused when it is
+//! not one complete JSON value, or repeats a name on the path to a wanted value (RFC 8259 section 4 leaves the meaning
+//! of repeated names open). Values that no pointer asks for are skipped without decoding them: an unpaired surrogate, a
 //! number out of range, bytes that are not UTF-8, or any depth of nesting in them is no error.
 
 mod scanner;

@@ -1,8 +1,8 @@
 //! Supervises long-running tasks and threads. A task that panics or returns an error is logged, counted and restarted.
 //! If it dies again within [`limits::Supervision::min_uptime`], it is not restarted any more, and `/livez` fails.
 //!
-//! A task that returns `Ok` is done and not restarted. State that must outlive a restart is captured by the closure that
-//! starts the task: all that one run creates is dropped when it ends.
+//! A task that returns `Ok` is done and not restarted. State that must outlive a restart is captured by the closure
+//! that starts the task: all that one run creates is dropped when it ends.
 
 mod background;
 mod heartbeat;
@@ -160,7 +160,8 @@ impl Supervisor {
     /// The check behind `/livez`, which fails when only a restart of the process can help.
     ///
     /// # Errors
-    /// Which tasks are not restarted any more, and which threads have missed their heartbeat for [`limits::Supervision::stuck`].
+    /// Which tasks are not restarted any more, and which threads have missed their heartbeat for
+    /// [`limits::Supervision::stuck`].
     pub fn live(&self) -> Result<(), String> {
         self.check(self.0.limits.stuck)
     }
@@ -168,7 +169,8 @@ impl Supervisor {
     /// The check behind `/readyz`, which fails earlier: a thread that is late may recover.
     ///
     /// # Errors
-    /// Which tasks are not restarted any more, and which threads have missed their heartbeat for [`limits::Supervision::late`].
+    /// Which tasks are not restarted any more, and which threads have missed their heartbeat for
+    /// [`limits::Supervision::late`].
     pub fn ready(&self) -> Result<(), String> {
         self.check(self.0.limits.late)
     }

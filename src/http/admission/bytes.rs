@@ -1,8 +1,8 @@
 //! The memory budget for request bodies, in bytes, shared by all connections and threads.
 //!
-//! A body that arrives in one piece only changes two atomic counters: that of its source and that of all sources. A body
-//! that waits for more bytes is also in a list, ordered by age, until it is complete. The oldest incomplete body is
-//! displaced when another body needs its bytes.
+//! A body that arrives in one piece only changes two atomic counters: that of its source and that of all sources. A
+//! body that waits for more bytes is also in a list, ordered by age, until it is complete. The oldest incomplete body
+//! is displaced when another body needs its bytes.
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -215,8 +215,8 @@ impl Reserved {
         Ok(())
     }
 
-    /// Marks the body as waiting for more bytes, so that others may displace it. If that happens, the waker is woken, and
-    /// [`Self::is_displaced`] returns true.
+    /// Marks the body as waiting for more bytes, so that others may displace it. If that happens, the waker is woken,
+    /// and [`Self::is_displaced`] returns true.
     ///
     /// # Errors
     /// [`Full`] when its address has too many bytes, and no older body can be displaced.

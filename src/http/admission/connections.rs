@@ -93,7 +93,8 @@ impl Connections {
         (shortest / 8).clamp(Duration::from_millis(5), Duration::from_secs(1))
     }
 
-    /// Closes connections that are late, at most two periods after their timeout. `now` is the time since a fixed moment.
+    /// Closes connections that are late, at most two periods after their timeout. `now` is the time since a fixed
+    /// moment.
     fn sweep(&self, now: Duration) {
         let now = milliseconds(now);
         self.now.store(now, Relaxed);
@@ -108,16 +109,16 @@ impl Connections {
         });
     }
 
-    /// Waits until a connection can be accepted: the limit is not reached, or a waiting connection can be displaced. Also
-    /// waits until fewer than [`MAX_FRESH`] accepted connections have not been polled, so that a flood of new connections
-    /// does not starve the others.
+    /// Waits until a connection can be accepted: the limit is not reached, or a waiting connection can be displaced.
+    /// Also waits until fewer than `MAX_FRESH` accepted connections have not been polled, so that a flood of new
+    /// connections does not starve the others.
     pub async fn wait_for_capacity(&self) {
         let is_free = |table: &mut Table| table.counted() < self.limits.max || table.longest_waiting(None).is_some();
         self.until(|table| table.fresh() < MAX_FRESH && is_free(table)).await;
     }
 
-    /// Adds an accepted connection, and displaces others where a limit is reached. It may be one beyond the limit if all
-    /// became busy after [`Self::wait_for_capacity`].
+    /// Adds an accepted connection, and displaces others where a limit is reached. It may be one beyond the limit if
+    /// all became busy after [`Self::wait_for_capacity`].
     ///
     /// # Errors
     /// [`Busy`] when its address has as many connections as it may, and all of them are busy.
@@ -266,8 +267,8 @@ impl ConnectionSlot {
     }
 
     /// Registers the waker of the task that serves the connection. It is woken when the connection shall be closed, or
-    /// asked to end. Every call must be from the same task. From the first call on, the connection may be displaced: the
-    /// task has been polled.
+    /// asked to end. Every call must be from the same task. From the first call on, the connection may be displaced:
+    /// the task has been polled.
     pub fn register(&mut self, waker: &Waker) {
         if std::mem::replace(&mut self.registered, true) {
             return;

@@ -1,8 +1,8 @@
 //! Limits on the resources of requests: connections, bytes of bodies, and requests in flight.
 //!
-//! Clients that wait are displaced when a limit is reached: the connection or the incomplete body that has waited longest
-//! is closed for the new one, those of unverified clients first. A complete request is never displaced, so that no work
-//! is lost.
+//! Clients that wait are displaced when a limit is reached: the connection or the incomplete body that has waited
+//! longest is closed for the new one, those of unverified clients first. A complete request is never displaced, so that
+//! no work is lost.
 
 mod bytes;
 mod connections;
@@ -26,7 +26,8 @@ pub use quota::Quota;
 pub use status::CloseReason;
 pub use status::Phase;
 
-/// The unit of limits by address: an IPv4 address, or the /64 network of an IPv6 address, which belongs to one customer.
+/// The unit of limits by address: an IPv4 address, or the /64 network of an IPv6 address, which belongs to one
+/// customer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Origin(u128);
 

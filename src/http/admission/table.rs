@@ -21,8 +21,9 @@ pub(super) struct Table {
     counted: usize,
     /// The same by address. Addresses without any are not in it.
     addresses: HashMap<Origin, usize>,
-    /// Two queues of waiting connections, the longest waiting first: of unverified clients, and with a verified request.
-    /// Each element is a slot with the turn of its entry. It is stale if the entry has another turn by now, or is busy.
+    /// Two queues of waiting connections, the longest waiting first: of unverified clients, and with a verified
+    /// request. Each element is a slot with the turn of its entry. It is stale if the entry has another turn by now, or
+    /// is busy.
     waiting: [VecDeque<(usize, u64)>; 2],
     /// The last turn.
     turns: u64,

@@ -11,8 +11,8 @@ use std::collections::VecDeque;
 /// words to the language and removes none: an ambiguity is never missed.
 const MAX_COUNTED: usize = 128;
 
-/// A set of symbols. The alphabet is the 256 bytes, and 64 symbols for texts that are the same in all requests but whose
-/// value the profile does not know, such as parameters.
+/// A set of symbols. The alphabet is the 256 bytes, and 64 symbols for texts that are the same in all requests but
+/// whose value the profile does not know, such as parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Class([u64; 5]);
 

@@ -112,8 +112,8 @@ fn same_key(one: &SignatureAlgorithm, other: &SignatureAlgorithm) -> bool {
 }
 
 /// Headers that mean the same in two schemes whose templates differ only in the names of headers: pairs of theirs and
-/// ours. Empty when the templates differ in something else, when a name is in both schemes, or when only one header of a
-/// pair is read for the event's id, type or nonce.
+/// ours. Empty when the templates differ in something else, when a name is in both schemes, or when only one header of
+/// a pair is read for the event's id, type or nonce.
 fn equivalent_headers(profile: &Profile, own: &[Template], theirs: &[Template]) -> Vec<(Piece, Piece)> {
     let pieces = |templates: &[Template]| templates.iter().flat_map(Template::pieces).cloned().collect::<Vec<_>>();
     let (own, theirs) = (pieces(own), pieces(theirs));

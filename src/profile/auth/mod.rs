@@ -78,7 +78,7 @@ pub struct Signature {
     pub signed: Vec<Template>,
     /// The author's reason why an ambiguous signed text does no harm; absent where it is not ambiguous.
     pub ambiguous: Option<String>,
-    /// Whether the signed text was proven to be unambiguous. Set by [`super::ambiguity`].
+    /// Whether the signed text was proven to be unambiguous. Set when the profile is parsed.
     pub unambiguous: bool,
 }
 
@@ -113,8 +113,8 @@ pub enum EcdsaFormat {
 pub struct Certificate {
     /// The location of the address.
     pub from: Location,
-    /// The allowed hosts, separated by spaces; `<region>` matches a region of AWS, `{name}` is replaced by a parameter of
-    /// the source.
+    /// The allowed hosts, separated by spaces; `<region>` matches a region of AWS, `{name}` is replaced by a parameter
+    /// of the source.
     pub hosts: String,
     /// The pattern of the path; `*` matches one or more letters, digits, `-` and `_`. Any path when absent.
     pub path: Option<String>,

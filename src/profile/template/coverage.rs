@@ -8,8 +8,8 @@ use crate::profile::location::Carrier;
 use crate::profile::location::Location;
 
 impl Piece {
-    /// Whether its text changes with the value at `location`. `timestamp` is the location of the time, `list` the carrier
-    /// of the signature.
+    /// Whether its text changes with the value at `location`. `timestamp` is the location of the time, `list` the
+    /// carrier of the signature.
     pub(in crate::profile) fn covers(&self, location: &Location, timestamp: Option<&Location>, list: &Carrier) -> bool {
         match self {
             Self::Body => location.is_in_body(),

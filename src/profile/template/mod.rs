@@ -40,8 +40,8 @@ pub enum Piece {
     UrlWithPort,
     /// The request's query with its question mark, as received; empty when there is none.
     Query,
-    /// The fields of a form sorted by name, each name followed by its value. Of a repeated name, each distinct value once,
-    /// sorted.
+    /// The fields of a form sorted by name, each name followed by its value. Of a repeated name, each distinct value
+    /// once, sorted.
     SortedForm,
     /// A parameter of the source.
     Param(String),

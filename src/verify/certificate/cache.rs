@@ -1,9 +1,10 @@
 //! A cache that fetches certificates, with negative entries and a bounded queue of addresses to fetch.
 //!
-//! An unverified request can name any allowed address, and only a fetch shows whether it has a certificate. So fetches of
-//! unknown addresses are limited. Certificates that have verified a signature are proven: they are renewed under a
-//! separate limit, and stay in use when that fails. Each unknown address is in the queue once, however many requests name
-//! it. A request waits for its fetch up to a limit; if it is refused, the retry of the provider finds the certificate.
+//! An unverified request can name any allowed address, and only a fetch shows whether it has a certificate. So fetches
+//! of unknown addresses are limited. Certificates that have verified a signature are proven: they are renewed under a
+//! separate limit, and stay in use when that fails. Each unknown address is in the queue once, however many requests
+//! name it. A request waits for its fetch up to a limit; if it is refused, the retry of the provider finds the
+//! certificate.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -293,8 +294,8 @@ impl Cache {
 }
 
 impl Fetch {
-    /// Begins the fetch, which goes on when the client disconnects. The state must not be locked: a runtime that has shut
-    /// down drops the fetch at once, which locks the state.
+    /// Begins the fetch, which goes on when the client disconnects. The state must not be locked: a runtime that has
+    /// shut down drops the fetch at once, which locks the state.
     fn spawn(mut self) {
         let cache = Arc::clone(&self.cache);
         cache.fetches.spawn("certificate-fetch", async move {

@@ -1,4 +1,5 @@
-//! Keys from certificates whose addresses are in requests: which addresses are allowed, and how a certificate is checked.
+//! Keys from certificates whose addresses are in requests: which addresses are allowed, and how a certificate is
+//! checked.
 //!
 //! TLS authenticates the host, and so the certificate. There is no chain to verify: providers publish the certificate
 //! without those of its issuers.
@@ -157,8 +158,8 @@ impl Reader {
     /// Parses and checks the first certificate in PEM.
     ///
     /// # Errors
-    /// [`Failure::KeysUnavailable`] when it is not a certificate: the host may serve something else by mistake, and repair
-    /// that. [`Failure::CertificateInvalid`] when its name or its key is not accepted.
+    /// [`Failure::KeysUnavailable`] when it is not a certificate: the host may serve something else by mistake, and
+    /// repair that. [`Failure::CertificateInvalid`] when its name or its key is not accepted.
     fn read(&self, pem: &[u8]) -> Result<Certificate, Failure> {
         let (_, pem) = x509_parser::pem::parse_x509_pem(pem).map_err(|_none| Failure::KeysUnavailable)?;
         let certificate = pem.parse_x509().map_err(|_none| Failure::KeysUnavailable)?;

@@ -50,8 +50,8 @@ pub(super) struct Pending {
     pub(super) _entered: oneshot::Sender<()>,
 }
 
-/// Fingerprints of addresses that were refused or evicted, in a direct-mapped table: a later one overwrites an earlier one
-/// with the same index.
+/// Fingerprints of addresses that were refused or evicted, in a direct-mapped table: a later one overwrites an earlier
+/// one with the same index.
 #[derive(Default)]
 struct RefusedAddresses {
     hasher: RandomState,
@@ -84,9 +84,9 @@ impl Queue {
     /// Makes room for one more address, unless there are `max` already and none can be evicted. Returns whether the
     /// address was refused or evicted before; `None` when it is refused now.
     ///
-    /// If the queue is full, the newest address of the network with the most addresses is evicted, if that network would
-    /// still have more than this one. Otherwise, an address that was seen before evicts one of the same network that was
-    /// not: genuine requests are sent again with the same address, made-up addresses hardly ever.
+    /// If the queue is full, the newest address of the network with the most addresses is evicted, if that network
+    /// would still have more than this one. Otherwise, an address that was seen before evicts one of the same network
+    /// that was not: genuine requests are sent again with the same address, made-up addresses hardly ever.
     pub(super) fn make_room(&mut self, address: &Address, network: Option<Network>, max: usize) -> Option<bool> {
         let mut counts: HashMap<Option<Network>, usize> = HashMap::new();
         for entry in self.entries.values().filter(|entry| !entry.proven) {

@@ -11,7 +11,8 @@ use prometheus::proto::MetricFamily;
 
 use super::Jwks;
 
-/// `doorward_jwks_age_seconds` and `doorward_jwks_refreshes_total`. The values are read from the key sets at each scrape.
+/// `doorward_jwks_age_seconds` and `doorward_jwks_refreshes_total`. The values are read from the key sets at each
+/// scrape.
 #[derive(Debug)]
 pub struct JwksMetrics {
     key_sets: Vec<(String, Arc<Jwks>)>,

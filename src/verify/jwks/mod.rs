@@ -1,8 +1,8 @@
 //! The JWK set (RFC 7517) of an issuer, fetched only from a configured address, and cached.
 //!
 //! It is refreshed in the background, and at once when a token names an unknown key, but only once per
-//! [`Limits::cooldown`]. A valid set is never replaced by an empty or invalid one: it is used for [`Limits::stale`] after
-//! it was fresh. There are at most [`Limits::per_minute`] fetches in any minute, whatever senders do.
+//! [`Limits::cooldown`]. A valid set is never replaced by an empty or invalid one: it is used for [`Limits::stale`]
+//! after it was fresh. There are at most [`Limits::per_minute`] fetches in any minute, whatever senders do.
 
 mod metrics;
 mod set;
@@ -143,12 +143,12 @@ impl Jwks {
         usable().ok_or(Failure::KeysUnavailable)
     }
 
-    /// The set after another fetch, because a token named a key that is not in the current one. The current set during the
-    /// cooldown.
+    /// The set after another fetch, because a token named a key that is not in the current one. The current set during
+    /// the cooldown.
     ///
     /// # Errors
-    /// [`Failure::KeysUnavailable`] as for [`Self::keys`], and when the fetch failed or takes too long, because the key may
-    /// be a new one.
+    /// [`Failure::KeysUnavailable`] as for [`Self::keys`], and when the fetch failed or takes too long, because the key
+    /// may be a new one.
     pub async fn refreshed(&self) -> Result<Arc<KeySet>, Failure> {
         if self.take_slot() {
             self.fetching.store(true, Ordering::Release);
@@ -172,8 +172,8 @@ impl Jwks {
         }
     }
 
-    /// Whether a request may cause a fetch, which it may once per cooldown. Taken before the fetch, so that a failed one
-    /// counts too.
+    /// Whether a request may cause a fetch, which it may once per cooldown. Taken before the fetch, so that a failed
+    /// one counts too.
     fn take_slot(&self) -> bool {
         let mut last = self.last_requested.lock().unwrap_or_else(PoisonError::into_inner);
         let due = last.is_none_or(|last| last.elapsed() >= self.limits.cooldown);

@@ -44,8 +44,8 @@ pub(super) fn configured_keys(scheme: &profile::Jwt, form: &KeyForm, text: &[u8]
     key.map(KeySet::single).map_err(|_bad| format!("is not a public key for {} in PEM", scheme.algorithm.title()))
 }
 
-/// A configuration of `jsonwebtoken` that verifies only the signature. The claims are checked in [`super::claims`], which
-/// also refuses claims of the wrong type, and takes the time as an argument.
+/// A configuration of `jsonwebtoken` that verifies only the signature. The claims are checked in [`super::claims`],
+/// which also refuses claims of the wrong type, and takes the time as an argument.
 pub(super) fn signature_only(algorithm: Algorithm) -> jsonwebtoken::Validation {
     let mut validation = jsonwebtoken::Validation::new(match algorithm {
         Algorithm::Rs256 => jsonwebtoken::Algorithm::RS256,

@@ -49,10 +49,11 @@ pub struct Jwt {
     /// The prefix before the token; `None` for a bearer token.
     prefix: Option<String>,
     keys: Keys,
-    /// Whether [`Signed::digest`] is needed, because the token is bound to the body, which does not cover the event's id.
+    /// Whether [`Signed::digest`] is needed, because the token is bound to the body, which does not cover the event's
+    /// id.
     pub digest_signed: bool,
-    /// How long dedupe records are kept, in whole seconds, if the token is bound to the body: an older token is refused,
-    /// because a replay of it could not be recognised.
+    /// How long dedupe records are kept, in whole seconds, if the token is bound to the body: an older token is
+    /// refused, because a replay of it could not be recognised.
     pub issued_within: Option<i64>,
     verified: TokenCache,
 }
@@ -226,8 +227,8 @@ impl Jwt {
         }
     }
 
-    /// Whether the fetch of a set began after a token was issued, so that a key that is not in the set is not the issuer's.
-    /// A token without `iat`, or with one in the future, counts as issued now.
+    /// Whether the fetch of a set began after a token was issued, so that a key that is not in the set is not the
+    /// issuer's. A token without `iat`, or with one in the future, counts as issued now.
     fn was_fetched_after(&self, keys: &KeySet, token: &str, now: Moment) -> bool {
         let issued =
             unverified_iat(token).map(|seconds| Moment::from_unix(seconds.saturating_add(self.rules.leeway())));
