@@ -33,26 +33,26 @@ pub fn fill(text: &str, params: &Params) -> String {
 /// # Errors
 /// The name of each parameter that is missing, unknown or cannot be read, and what is wrong.
 pub fn complete(profile: &Profile, given: &[(&str, String)]) -> Result<Params, Vec<(String, String)>> {
-    let mut wrong = Vec::new();
+    let mut errors = Vec::new();
     for (name, _) in given.iter().filter(|(name, _)| !profile.params.contains_key(*name)) {
         let known: Vec<_> = profile.params.keys().map(String::as_str).collect();
         let hint = match known.as_slice() {
             [] => "it takes none".to_owned(),
             known => format!("it takes {}", known.join(", ")),
         };
-        wrong.push(((*name).to_owned(), format!("is not a parameter of this profile; {hint}")));
+        errors.push(((*name).to_owned(), format!("is not a parameter of this profile; {hint}")));
     }
     let mut values = HashMap::new();
     for (name, param) in &profile.params {
         let spec = given.iter().find(|(given, _)| given == name).map(|(_, value)| load(value.clone())).transpose();
         match spec.map(|spec| spec.or_else(|| param.default.clone())) {
             Ok(Some(value)) if !value.is_empty() => drop(values.insert(name.clone(), value)),
-            Ok(_) => wrong.push((name.clone(), format!("is missing: {}", param.about))),
-            Err(message) => wrong.push((name.clone(), message)),
+            Ok(_) => errors.push((name.clone(), format!("is missing: {}", param.about))),
+            Err(message) => errors.push((name.clone(), message)),
         }
     }
-    if !wrong.is_empty() {
-        return Err(wrong);
+    if !errors.is_empty() {
+        return Err(errors);
     }
     // A default may refer to other parameters, such as {issuer}.
     Ok(values.iter().map(|(name, value)| (name.clone(), fill(value, &values))).collect())

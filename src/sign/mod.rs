@@ -69,7 +69,7 @@ pub struct Order<'o> {
 /// An event's id.
 #[derive(Debug, Clone, Copy)]
 pub enum Id<'o> {
-    /// The id that the caller plan.
+    /// The id that the caller wants.
     Asked(&'o str),
     /// An id of these random bits, as a text or a number.
     Fresh(u64),
@@ -163,8 +163,8 @@ impl<'o> Signer<'o> {
             profile.schemes().map(|spec| verify::Scheme::new(spec, &mut material)).collect::<Result<Vec<_>, _>>();
         let schemes = schemes.map_err(|(key, message)| format!("{key} {message}"))?;
         if let Some((at, message)) = material.unusable().next() {
-            let which = if order.secrets.len() > 1 { format!(" number {}", at + 1) } else { String::new() };
-            return Err(format!("the secret{which} {message}"));
+            let number = if order.secrets.len() > 1 { format!(" number {}", at + 1) } else { String::new() };
+            return Err(format!("the secret{number} {message}"));
         }
         let context = Context { params: order.params, signature: None, key: None };
         let mut compile = |spec: &'o [profile::Condition]| {

@@ -16,7 +16,7 @@ use crate::http::fetch::Address;
 use crate::profile::Algorithm;
 use crate::profile::KeyForm;
 
-/// An error in the secrets or parameters of a source: the configuration key, and what is errors.
+/// An error in the secrets or parameters of a source: the configuration key, and what is wrong.
 pub type KeyError = (String, String);
 
 /// Key sets by address, which sources with the same issuer share.

@@ -40,8 +40,8 @@ pub fn key_bytes(form: &KeyForm, secret: &Secret) -> Result<Zeroizing<Vec<u8>>, 
 ///
 /// # Errors
 /// What the text is not, for the operator; never the text itself.
-pub(super) fn bytes(form: &KeyForm, usual: KeyEncoding, text: &[u8]) -> Result<Zeroizing<Vec<u8>>, String> {
-    let bytes = match form.encoding.unwrap_or(usual) {
+pub(super) fn bytes(form: &KeyForm, default_encoding: KeyEncoding, text: &[u8]) -> Result<Zeroizing<Vec<u8>>, String> {
+    let bytes = match form.encoding.unwrap_or(default_encoding) {
         KeyEncoding::Text | KeyEncoding::Base64 | KeyEncoding::Hex if is_public(text) => {
             return Err(
                 "is a public key or certificate, which everybody knows, and this profile's secret is shared with \

@@ -39,8 +39,8 @@ impl PublicKey {
         Self::new(algorithm, spki, "is not an RSA public key of 2048 to 8192 bits")
     }
 
-    fn new(algorithm: &'static dyn VerificationAlgorithm, bytes: &[u8], wrong: &str) -> Result<Self, String> {
-        ParsedPublicKey::new(algorithm, bytes).map(Self).map_err(|_rejected| wrong.to_owned())
+    fn new(algorithm: &'static dyn VerificationAlgorithm, bytes: &[u8], message: &str) -> Result<Self, String> {
+        ParsedPublicKey::new(algorithm, bytes).map(Self).map_err(|_rejected| message.to_owned())
     }
 
     /// Whether one of the signatures verifies for the message.

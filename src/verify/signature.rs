@@ -84,7 +84,7 @@ impl Signature {
     /// What is wrong with a parameter.
     pub fn new(spec: &profile::Signature, material: &mut KeyMaterial<'_>) -> Result<Self, KeyError> {
         let field = Field::new(&spec.location.location, material.plan).with_params(material.params);
-        let usual = match spec.algorithm {
+        let default_encoding = match spec.algorithm {
             SignatureAlgorithm::Hmac(_) => KeyEncoding::Text,
             SignatureAlgorithm::Ed25519 => KeyEncoding::Hex,
             SignatureAlgorithm::Ecdsa(_) | SignatureAlgorithm::Rsa(_) | SignatureAlgorithm::Certificate(..) => {
@@ -93,19 +93,22 @@ impl Signature {
         };
         let keys = match &spec.algorithm {
             SignatureAlgorithm::Hmac(hash) => Keys::Hmac(material.keys(&spec.key, |form, text| {
-                let bytes = keys::bytes(form, usual, text)?;
+                let bytes = keys::bytes(form, default_encoding, text)?;
                 mac::Key::new(*hash, &bytes).ok_or_else(|| "is not usable as a key".to_owned())
             })),
             SignatureAlgorithm::Ed25519 => Keys::Public(
-                material.keys(&spec.key, |form, text| PublicKey::ed25519(&keys::bytes(form, usual, text)?)),
+                material.keys(&spec.key, |form, text| PublicKey::ed25519(&keys::bytes(form, default_encoding, text)?)),
                 Shape::Exactly(64),
             ),
             SignatureAlgorithm::Ecdsa(format) => Keys::Public(
-                material.keys(&spec.key, |form, text| PublicKey::ecdsa(*format, &keys::bytes(form, usual, text)?)),
+                material.keys(&spec.key, |form, text| {
+                    PublicKey::ecdsa(*format, &keys::bytes(form, default_encoding, text)?)
+                }),
                 if *format == EcdsaFormat::Raw { Shape::Exactly(64) } else { Shape::Der },
             ),
             SignatureAlgorithm::Rsa(hash) => Keys::Public(
-                material.keys(&spec.key, |form, text| PublicKey::rsa(*hash, &keys::bytes(form, usual, text)?)),
+                material
+                    .keys(&spec.key, |form, text| PublicKey::rsa(*hash, &keys::bytes(form, default_encoding, text)?)),
                 Shape::Modulus,
             ),
             SignatureAlgorithm::Certificate(hash, certificate) => {

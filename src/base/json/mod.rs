@@ -291,8 +291,8 @@ impl Walk<'_> {
             Some(decoded) => decoded.as_ref()?.as_bytes(),
             None => written,
         };
-        let is_it = |(known, _): &(String, Node)| known.as_bytes() == name && !Pointer::is_index(known);
-        node.children.iter().position(is_it)
+        let has_name = |(known, _): &(String, Node)| known.as_bytes() == name && !Pointer::is_index(known);
+        node.children.iter().position(has_name)
     }
 
     fn scalar(&self, scalar: Scalar) -> Value {

@@ -18,11 +18,11 @@ impl Networks {
     /// # Errors
     /// What is wrong with `text` and what would be right.
     pub fn parse(text: &str) -> Result<IpNet, String> {
-        let wrong =
+        let error =
             || format!("{text:?} is not an address or CIDR; write for example \"203.0.113.0/24\" or \"2001:db8::1\"");
         let network = match text.parse::<IpAddr>() {
             Ok(address) => IpNet::from(address.to_canonical()),
-            Err(_) => unmap(text.parse::<IpNet>().map_err(|_bad| wrong())?),
+            Err(_) => unmap(text.parse::<IpNet>().map_err(|_bad| error())?),
         };
         if network.trunc() != network {
             return Err(format!("{text:?} has bits beyond its prefix; write {:?}", network.trunc().to_string()));
