@@ -1,5 +1,5 @@
-//! The claims of this process: which events are being handled, and who waits for their outcome. State only: locks and
-//! clocks are the caller's, who passes the time.
+//! The claims of this process: the events in flight, and the requests that wait for their outcomes. A state machine
+//! without lock and clock: the caller passes the time.
 
 use std::time::Duration;
 use std::time::Instant;
@@ -8,57 +8,58 @@ use crate::message::Keys;
 use crate::store::KeyMap;
 use crate::verify::event_key::Key;
 
-/// The claims of a process. `W` is somebody who waits for an outcome.
+/// The claims of a process. `W` is a waiter: the handle by which a request learns the outcome of an event.
 #[derive(Debug)]
 pub(super) struct Claims<W> {
     table: KeyMap<State<W>>,
     /// The number of the last holder.
-    holders: u64,
-    /// Most who wait for the outcome of one event; more are told to come back.
+    last_holder: u64,
+    /// Most waiters for one event; further requests are answered [`Entry::Busy`].
     max_waiting: usize,
 }
 
-/// Names one who holds a claim, so that nobody else lets go of it.
+/// Identifies the request that holds a claim, so that no other one releases it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Holder(u64);
 
 #[derive(Debug)]
 enum State<W> {
-    /// It is being handled, while others wait for the outcome.
-    Flying { until: Instant, holder: Holder, waiting: Vec<W> },
-    /// Nobody is at it, but it may have been delivered.
-    Held { until: Instant },
+    /// The event is in flight. After `until` the lease has expired, and the next request takes the claim.
+    InFlight { until: Instant, holder: Holder, waiting: Vec<W> },
+    /// No request handles the event, but it may have been delivered: nobody tries before `until`.
+    CoolingDown { until: Instant },
 }
 
-/// The answer to a request for an event.
+/// The answer to [`Claims::enter`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Entry<L, O> {
-    /// Nobody handles it: the caller does.
+    /// The event was not in flight: the caller holds its claim now.
     Leader(L),
-    /// Somebody is: this tells whether it was finished. Whether the same id is, or only the same content.
+    /// The event is in flight: `outcome` will tell whether it was finished. `same_id` tells whether the event in flight
+    /// has the same id, or only the same content.
     Follower { outcome: O, same_id: bool },
-    /// Ask again after this time.
+    /// The event is in flight with the most waiters, or cooling down: come back after this time.
     Busy(Duration),
 }
 
 /// How a claim ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    /// The event is finished.
+    /// The event was delivered, or is a duplicate.
     Finished,
     /// It was not delivered: the next request may try at once.
     Released,
-    /// Nobody knows how it ended: others have to wait until then.
-    Held(Instant),
+    /// It may have been delivered: nobody tries before this time.
+    CoolDown(Instant),
 }
 
 impl<W> Claims<W> {
-    /// No claims; at most so many wait for the outcome of one event.
+    /// No claims; at most `max_waiting` requests wait for one event.
     pub(super) fn new(max_waiting: usize) -> Self {
-        Self { table: KeyMap::default(), holders: 0, max_waiting }
+        Self { table: KeyMap::default(), last_holder: 0, max_waiting }
     }
 
-    /// Asks for an event; `wait` makes the one who waits and what they learn the outcome from, if that is the answer.
+    /// Claims an event for `lease`. For a follower, `wait` makes the waiter and the receiver of the outcome.
     pub(super) fn enter<O>(
         &mut self,
         keys: Keys,
@@ -68,7 +69,7 @@ impl<W> Claims<W> {
     ) -> Entry<Holder, O> {
         for key in keys.iter() {
             match self.table.get_mut(&key) {
-                Some(State::Flying { until, waiting, .. }) if now < *until => {
+                Some(State::InFlight { until, waiting, .. }) if now < *until => {
                     if waiting.len() >= self.max_waiting {
                         return Entry::Busy(until.duration_since(now));
                     }
@@ -76,47 +77,48 @@ impl<W> Claims<W> {
                     waiting.push(waiter);
                     return Entry::Follower { outcome, same_id: key == keys.id };
                 }
-                Some(State::Held { until }) if now < *until => return Entry::Busy(until.duration_since(now)),
-                // A lease that has run out, or a hold that is over, is no claim any more.
-                Some(State::Flying { .. } | State::Held { .. }) | None => {}
+                Some(State::CoolingDown { until }) if now < *until => return Entry::Busy(until.duration_since(now)),
+                // Expired.
+                Some(State::InFlight { .. } | State::CoolingDown { .. }) | None => {}
             }
         }
-        self.holders += 1;
-        let holder = Holder(self.holders);
+        self.last_holder += 1;
+        let holder = Holder(self.last_holder);
         for key in keys.iter() {
-            self.table.insert(key, State::Flying { until: now + lease, holder, waiting: Vec::new() });
+            self.table.insert(key, State::InFlight { until: now + lease, holder, waiting: Vec::new() });
         }
         Entry::Leader(holder)
     }
 
-    /// Ends a claim; gives back those who wait for it. An event that is finished is so for everybody; whoever has lost
-    /// the claim since can do nothing else to it.
+    /// Ends a claim, and returns its waiters. [`End::Finished`] ends the claim of any holder; the other ends have no
+    /// effect on a claim that another holder took after the lease had expired.
     pub(super) fn end(&mut self, keys: Keys, holder: Holder, end: End, now: Instant) -> Vec<W> {
         let mut woken = Vec::new();
         for key in keys.iter() {
-            let own = matches!(self.table.get(&key), Some(State::Flying { holder: now, .. }) if *now == holder);
+            let own = matches!(self.table.get(&key), Some(State::InFlight { holder: now, .. }) if *now == holder);
             if own || end == End::Finished {
-                woken.extend(self.settle(key, end));
+                woken.extend(self.replace(key, end));
             }
         }
-        if matches!(end, End::Held(_)) {
-            // Holds are rare; the ones that are over go when the next one comes.
+        if matches!(end, End::CoolDown(_)) {
+            // Cool-downs are rare; expired ones are removed when the next one begins.
             self.table.retain(|_, state| match state {
-                State::Held { until } => now < *until,
-                State::Flying { .. } => true,
+                State::CoolingDown { until } => now < *until,
+                State::InFlight { .. } => true,
             });
         }
         woken
     }
 
-    fn settle(&mut self, key: Key, end: End) -> Vec<W> {
+    /// Replaces the state of one key, and returns the waiters.
+    fn replace(&mut self, key: Key, end: End) -> Vec<W> {
         let before = match end {
-            End::Held(until) => self.table.insert(key, State::Held { until }),
+            End::CoolDown(until) => self.table.insert(key, State::CoolingDown { until }),
             End::Finished | End::Released => self.table.remove(&key),
         };
         match before {
-            Some(State::Flying { waiting, .. }) => waiting,
-            Some(State::Held { .. }) | None => Vec::new(),
+            Some(State::InFlight { waiting, .. }) => waiting,
+            Some(State::CoolingDown { .. }) | None => Vec::new(),
         }
     }
 }
@@ -218,19 +220,19 @@ mod tests {
                         let end = match ending {
                             Ending::Finished => End::Finished,
                             Ending::Released => End::Released,
-                            Ending::Held => End::Held(now + Duration::from_secs(2)),
+                            Ending::Held => End::CoolDown(now + Duration::from_secs(2)),
                         };
                         woken.extend(claims.end(keys, holder, end, now));
                         for key in keys.iter() {
                             let own = held.get(&key).is_some_and(|(latest, _)| *latest == Some(holder));
                             match end {
-                                End::Held(until) if own => {
+                                End::CoolDown(until) if own => {
                                     held.insert(key, (None, until));
                                 }
                                 End::Finished | End::Released if own || end == End::Finished => {
                                     held.remove(&key);
                                 }
-                                End::Finished | End::Released | End::Held(_) => {}
+                                End::Finished | End::Released | End::CoolDown(_) => {}
                             }
                         }
                     }

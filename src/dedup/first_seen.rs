@@ -1,5 +1,5 @@
-//! The id, type and time under which recent events came first, for the log; no decision depends on it. Holds some
-//! 10,000 events of all sources together, so a busy source may displace those of another.
+//! A cache of the id, type and time with which recent events first arrived. It only serves the log; no decision depends
+//! on it. It holds about 10,000 events of all sources together, so a busy source may displace those of another.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -12,30 +12,29 @@ use crate::base::time::Moment;
 use crate::message::Message;
 use crate::verify::event_key::Key;
 
-/// How an event came first.
+/// The first arrival of an event.
 #[derive(Debug, Clone)]
 pub struct FirstSeen {
     /// Its id.
     pub id: HeaderValue,
     /// Its type, where it had one.
     pub kind: Option<HeaderValue>,
-    /// When it came.
+    /// When it arrived.
     pub at: Moment,
 }
 
-/// Parts of the map, each with its own lock, so that no worker waits for another one.
+/// Number of shards. Each has its own lock, so that workers rarely wait for each other.
 const SHARDS: usize = 64;
-/// Most events of a part: some 10,000 in all.
+/// Most events in a shard: about 10,000 in all.
 const MAX_PER_SHARD: usize = 160;
 
-/// Events by their content, the oldest forgotten first. Takes about 250 bytes an event.
+/// First arrivals by the key of the content (FIFO eviction). Takes about 250 bytes for each event.
 #[derive(Debug)]
 pub struct FirstSeenCache {
     shards: [Mutex<Shard>; SHARDS],
 }
 
-/// In the order in which they came: most events are never asked for, so that noting one has to be cheap, not finding
-/// it.
+/// In order of arrival, without an index: insertions are frequent, lookups are rare.
 type Shard = VecDeque<(Key, FirstSeen)>;
 
 impl Default for FirstSeenCache {
@@ -45,8 +44,8 @@ impl Default for FirstSeenCache {
 }
 
 impl FirstSeenCache {
-    /// Notes an event.
-    pub(super) fn note(&self, content: Key, message: &Message) {
+    /// Records the first arrival of an event.
+    pub(super) fn record(&self, content: Key, message: &Message) {
         let (id, kind) = (message.event_id.clone(), message.kind.clone());
         self.insert(content, FirstSeen { id, kind, at: message.received_at });
     }
@@ -59,7 +58,7 @@ impl FirstSeenCache {
         drop(oldest);
     }
 
-    /// How the event of this content came first; the last time, where it came again after it was forgotten.
+    /// The first arrival of the event with this content; the latest one, if it was evicted and came again.
     pub(super) fn get(&self, content: Key) -> Option<FirstSeen> {
         let shard = self.shard(content);
         shard.iter().rev().find(|(known, _)| *known == content).map(|(_, first)| first.clone())

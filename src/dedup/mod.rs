@@ -1,9 +1,9 @@
-//! Deduplication: lets each event through once (absent → pending → done).
+//! Deduplication: delivers each event once. The record of an event is absent, claimed, or finished.
 //!
-//! A claim is taken before delivery, committed after success and released after a definite failure; after a failure
-//! that may have been a success it is held a little longer. The claims of one process are in [`SingleFlight`], so that
-//! a duplicate of an event in flight can wait for its outcome; finished events are in a [`Store`]. A store that fails
-//! may cause a duplicate, never a loss.
+//! An event is claimed before its delivery. The claim is committed after success and released after a definite failure;
+//! after an ambiguous one, such as a timeout, it cools down first. [`SingleFlight`] holds the claims of this process,
+//! so that a duplicate of an event in flight waits for its outcome; a [`Store`] holds those of all processes and the
+//! finished events. A store that fails may cause a duplicate, never a loss.
 
 mod claims;
 mod first_seen;
@@ -40,7 +40,7 @@ pub enum OnOutage {
 /// The settings of deduplication.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms {
-    /// How long a finished event is remembered.
+    /// How long a finished event is remembered, at least.
     pub ttl: Duration,
     /// How long one attempt may hold a claim.
     pub lease: Duration,
@@ -66,14 +66,14 @@ pub struct Dedup {
     terms: Terms,
 }
 
-/// The right to deliver an event now. To be passed to exactly one of [`Dedup::commit`], [`Dedup::release`] and
-/// [`Dedup::cool_down`]; when it is dropped, the claim ends when its time is over.
+/// The right to deliver an event, for [`Terms::lease`]. Pass it to exactly one of [`Dedup::commit`], [`Dedup::release`]
+/// and [`Dedup::cool_down`]; when it is dropped, the claim in the store expires with the lease.
 #[derive(Debug)]
 #[must_use = "a claim that nobody ends blocks the event until its lease runs out"]
 pub struct Lease {
     leader: Leader,
     once: Once,
-    /// `false` when the store was out and the event is delivered without deduplication.
+    /// `false` when the store did not answer and the event is delivered without deduplication.
     stored: bool,
 }
 
@@ -85,7 +85,7 @@ impl Lease {
 }
 
 impl Dedup {
-    /// Deduplication over this store; `flights` is shared by all workers of the process.
+    /// Deduplication over this store; all workers of the process share `single_flight` and `first_seen`.
     pub fn new(single_flight: Arc<SingleFlight>, first_seen: Arc<FirstSeenCache>, store: Store, terms: Terms) -> Self {
         Self { single_flight, first_seen, store, terms }
     }
@@ -95,15 +95,14 @@ impl Dedup {
         &self.store
     }
 
-    /// How long an event is remembered, whose signed time is `ahead` of now: until every request with this time is
-    /// refused. One may have been judged just before that, and take as long as an attempt until it is looked up.
-    fn kept(&self, ahead: Option<Duration>) -> Duration {
-        let longer = ahead.map_or(Duration::ZERO, |ahead| ahead.saturating_add(self.terms.lease));
-        self.terms.ttl.saturating_add(longer)
+    /// How long an event is remembered whose signed time is `ahead` of now: until a replay of it is refused as stale,
+    /// and for a lease longer, because a replay may be verified just before that and looked up after it.
+    fn ttl(&self, ahead: Option<Duration>) -> Duration {
+        let extension = ahead.map_or(Duration::ZERO, |ahead| ahead.saturating_add(self.terms.lease));
+        self.terms.ttl.saturating_add(extension)
     }
 
-    /// Asks to deliver an event, whose signed time is `ahead` of now. Waits while the same event is in flight in this
-    /// process.
+    /// Claims an event whose signed time is `ahead` of now. Waits while the same event is in flight in this process.
     ///
     /// # Errors
     /// [`Unavailable`] when the store does not answer and the settings say to refuse then.
@@ -127,10 +126,10 @@ impl Dedup {
         }
     }
 
-    /// Takes the place of the one who handles an event in this process, without asking the store.
+    /// Claims an event in this process only, without asking the store.
     ///
     /// # Errors
-    /// What became of it when somebody else has it, or had it until now.
+    /// [`Earlier`] when another request of this process handled the event until now, or still does.
     pub async fn enter(&self, keys: Keys) -> Result<Leader, Earlier> {
         match self.single_flight.enter(keys, self.terms.lease) {
             Entry::Leader(leader) => Ok(leader),
@@ -138,14 +137,14 @@ impl Dedup {
             Entry::Follower { outcome, same_id } => Err(match tokio::time::timeout(self.terms.lease, outcome).await {
                 Ok(Ok(true)) if same_id => Earlier::Finished(KnownBy::Id),
                 Ok(Ok(true)) => Earlier::Finished(KnownBy::Content),
-                // The first attempt failed or is gone: the provider's next one is welcome.
+                // The leader failed or was dropped: the provider's next attempt may succeed.
                 _ => Earlier::InFlight(Duration::from_secs(1)),
             }),
         }
     }
 
-    /// The event was delivered: remember it. The delivery stands whatever the store says, so this reports to the log
-    /// only, and does not wait for a slow store for long.
+    /// Records that the event was delivered. A failure of the store is only logged, as the delivery cannot be undone; a
+    /// slow store is not waited for long.
     pub async fn commit(&self, lease: Lease) {
         if let Err(error) = self.store.commit(&lease.once, lease.stored).await {
             tracing::error!(%error, "an event was delivered but could not be remembered; a retry of it would be \
@@ -154,7 +153,7 @@ impl Dedup {
         lease.leader.complete(true);
     }
 
-    /// The event was definitely not delivered: the next attempt may have it at once.
+    /// Ends a claim whose event was definitely not delivered: the next attempt may claim it at once.
     pub async fn release(&self, lease: Lease) {
         if lease.stored {
             self.store.release(&lease.once, Duration::ZERO).await;
@@ -162,8 +161,8 @@ impl Dedup {
         lease.leader.complete(false);
     }
 
-    /// The event may have been delivered: others wait for
-    /// [`limits::Dedup::ambiguous`](crate::base::limits::Dedup::ambiguous) before they try.
+    /// Ends a claim whose event may have been delivered: it can be claimed again after
+    /// [`limits::Dedup::ambiguous`](crate::base::limits::Dedup::ambiguous).
     pub async fn cool_down(&self, lease: Lease) {
         if lease.stored {
             self.store.release(&lease.once, self.single_flight.ambiguous()).await;
@@ -171,13 +170,13 @@ impl Dedup {
         lease.leader.cool_down();
     }
 
-    /// By what one attempt to let an event through is known; `ahead` as for a claim.
+    /// The dedupe records that one attempt writes; `ahead` as for [`Dedup::claim`].
     pub fn once(&self, space: &Keyspace, keys: Keys, ahead: Option<Duration>) -> Once {
-        Once { space: space.clone(), keys, token: self.single_flight.token(), ttl: self.kept(ahead) }
+        Once { space: space.clone(), keys, token: self.single_flight.token(), ttl: self.ttl(ahead) }
     }
 
-    /// Remembers an event whose type is not wanted, so that nobody can bring it again as another type: one step of the
-    /// store. While the store does not answer, and the settings say to accept then, it is not remembered.
+    /// Remembers an event whose type is not wanted, so that a replay with another type is recognised. Atomic in the
+    /// store. While the store does not answer, and the settings say to accept then, the event is not remembered.
     ///
     /// # Errors
     /// [`Unavailable`] when the store does not answer and the settings say to refuse then.
@@ -187,22 +186,21 @@ impl Dedup {
         ignored: Ignored,
         ahead: Option<Duration>,
     ) -> Result<IgnoreResult, Unavailable> {
-        match self.store.ignore(space, ignored, self.kept(ahead)).await {
+        match self.store.ignore(space, ignored, self.ttl(ahead)).await {
             Err(_) if self.terms.on_outage == OnOutage::Accept => Ok(IgnoreResult::New),
-            noted => noted,
+            result => result,
         }
     }
 
-    /// Notes under which id and as which type an event came first.
-    pub fn note(&self, message: &Message) {
+    /// Records the first arrival of an event, for the log.
+    pub fn record_first_seen(&self, message: &Message) {
         if let Some(content) = message.keys.and_then(Keys::content) {
-            self.first_seen.note(content, message);
+            self.first_seen.record(content, message);
         }
     }
 
-    /// How an event came first that is known by its content; nothing when another process took it, or too many came
-    /// since.
-    pub fn first(&self, keys: Keys) -> Option<FirstSeen> {
+    /// The first arrival of an event, by its content; `None` when another process took it, or the cache evicted it.
+    pub fn first_seen(&self, keys: Keys) -> Option<FirstSeen> {
         self.first_seen.get(keys.content()?)
     }
 }

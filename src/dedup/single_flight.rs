@@ -20,10 +20,12 @@ use crate::base::sync::Ordering;
 use crate::message::Keys;
 use crate::store::Token;
 
-/// The events that this process is handling. None is given up for another, so that no source crowds out another one.
+/// The events in flight in this process. There is no limit on their number and no eviction, so that no source displaces
+/// the events of another.
 #[derive(Debug)]
 pub struct SingleFlight {
     claims: Mutex<Claims<oneshot::Sender<bool>>>,
+    /// A random number that tells this process from others on the same store.
     process: u64,
     attempts: AtomicU64,
     /// How long a claim is kept after a delivery that may have succeeded.
@@ -31,7 +33,8 @@ pub struct SingleFlight {
     clock: Clock,
 }
 
-/// The one who handles an event. Dropped without an outcome, it tells those who wait to come back.
+/// The claim of the request that handles an event. Dropped without an outcome, it is released, and the followers are
+/// told to come back.
 #[derive(Debug)]
 #[must_use = "an event without its outcome keeps others waiting"]
 pub struct Leader {
@@ -42,7 +45,7 @@ pub struct Leader {
 }
 
 impl SingleFlight {
-    /// Nothing is handled yet; `process` is a random number that tells this process from others on the same store.
+    /// No event in flight; `process` is a random number that tells this process from others on the same store.
     pub fn new(process: u64, limits: &limits::Dedup, clock: Clock) -> Self {
         let claims = Mutex::new(Claims::new(limits.max_waiting));
         Self { claims, process, attempts: AtomicU64::new(0), ambiguous: limits.ambiguous, clock }
@@ -53,7 +56,7 @@ impl SingleFlight {
         self.ambiguous
     }
 
-    /// A name for one attempt, used never again.
+    /// A token for one attempt, unique across processes and never reused.
     pub(super) fn token(&self) -> Token {
         let attempt = self.attempts.fetch_add(1, Ordering::Relaxed);
         Token((u128::from(self.process) << 64) | u128::from(attempt))
@@ -76,21 +79,21 @@ impl SingleFlight {
 }
 
 impl Leader {
-    /// Ends it; those who wait learn whether the event is finished.
+    /// Ends the claim; the followers learn whether the event is finished.
     pub fn complete(mut self, finished: bool) {
         self.end(if finished { End::Finished } else { End::Released });
     }
 
-    /// Ends it without an outcome that is known: others have to wait for a while.
+    /// Ends the claim with an unknown outcome: the event cannot be claimed for a while.
     pub fn cool_down(mut self) {
-        self.end(End::Held(self.single_flight.clock.instant() + self.single_flight.ambiguous));
+        self.end(End::CoolDown(self.single_flight.clock.instant() + self.single_flight.ambiguous));
     }
 
     fn end(&mut self, end: End) {
         self.completed = true;
         let waiting = self.single_flight.claims().end(self.keys, self.holder, end, self.single_flight.clock.instant());
         for waiter in waiting {
-            // Whoever stopped waiting does not need to know.
+            // The follower may have stopped waiting.
             let _gone = waiter.send(end == End::Finished);
         }
     }

@@ -1,6 +1,6 @@
-//! The circuit breaker of an endpoint: after several failures in a row (it cannot be reached, or is overloaded) nothing
-//! is sent to it for a while, and then one message at a time as a probe until it answers.
-//! <https://martinfowler.com/bliki/CircuitBreaker.html>
+//! The circuit breaker of an endpoint. Closed: messages are sent. Open, after several failures in a row (the endpoint
+//! is unreachable or overloaded): nothing is sent until the pause is over. Probing: one message is sent, and its
+//! outcome closes the breaker or opens it for a longer pause. <https://martinfowler.com/bliki/CircuitBreaker.html>
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -23,21 +23,22 @@ pub struct CircuitBreaker {
     clock: Clock,
 }
 
-/// Whether messages may be attempted.
+/// The permission to attempt messages.
 #[derive(Debug)]
 pub(super) enum Pass {
-    /// As many as there are.
+    /// Any number of them: the breaker is closed.
     Any,
     /// One message, as a probe.
     Probe(Probe),
 }
 
-/// The right to probe an endpoint; given back when it is dropped without an outcome.
+/// The permission to probe an endpoint. At most one exists for each breaker; dropped without an outcome, it is
+/// returned.
 #[derive(Debug)]
 pub(super) struct Probe(Option<Arc<CircuitBreaker>>);
 
 impl CircuitBreaker {
-    /// That of an endpoint that nothing is known of.
+    /// A closed breaker.
     pub fn new(limits: limits::Dispatch, clock: Clock) -> Arc<Self> {
         Arc::new(Self { breaker: Mutex::new(Breaker::new(limits)), changed: Notify::new(), clock })
     }
@@ -50,7 +51,7 @@ impl CircuitBreaker {
             match permit {
                 Permit::Any => return Pass::Any,
                 Permit::Probe => return Pass::Probe(Probe(Some(Arc::clone(self)))),
-                Permit::Not(until) => {
+                Permit::NotBefore(until) => {
                     tokio::select! {
                         () = changed => {}
                         () = self.clock.sleep(until.saturating_duration_since(self.clock.instant())) => {}
@@ -61,7 +62,7 @@ impl CircuitBreaker {
         }
     }
 
-    /// The endpoint has answered. Whether it is attempted again from now on.
+    /// Records that the endpoint answered. Returns whether that closed the breaker.
     pub(super) fn answered(&self, probe: Option<Probe>) -> bool {
         if let Some(probe) = probe {
             probe.spend();
@@ -73,8 +74,8 @@ impl CircuitBreaker {
         closed
     }
 
-    /// The endpoint could not be reached, or was overloaded; it may have asked to be left alone for a while. Whether it
-    /// is left alone from now on. `chance` is any number.
+    /// Records that the endpoint was unreachable or overloaded. `retry_after` is the pause that it asked for, `chance`
+    /// a random number. Returns whether that opened the breaker.
     pub(super) fn failed(&self, probe: Option<Probe>, retry_after: Option<Duration>, chance: u64) -> bool {
         let was_probe = probe.map(Probe::spend).is_some();
         let opened = self.breaker().failed(was_probe, retry_after, self.clock.instant(), chance);
@@ -84,7 +85,7 @@ impl CircuitBreaker {
         opened
     }
 
-    /// Until when nothing is attempted, if that is so; now while a probe is under way.
+    /// When the pause of an open breaker ends; the current time during a probe, `None` when the breaker is closed.
     pub fn open_until(&self) -> Option<Moment> {
         let now = self.clock.instant();
         let until = self.breaker().open_until(now)?;
@@ -111,22 +112,22 @@ impl Drop for Probe {
     }
 }
 
-/// What is known of one endpoint.
+/// The state machine of a circuit breaker; the caller passes the time.
 #[derive(Debug, Clone)]
 struct Breaker {
     limits: limits::Dispatch,
     state: State,
-    /// It asked not to be called before this time.
-    quiet: Option<Instant>,
+    /// The end of the pause that the endpoint asked for. It applies in every state.
+    not_before: Option<Instant>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
-    /// Messages go through; so many attempts failed in a row.
+    /// Messages are attempted. `failures` is the number of failures in a row.
     Closed { failures: u32 },
-    /// None goes through until then; after so many probes that failed.
+    /// Nothing is attempted before `until`. `probes` is the number of failed probes.
     Open { until: Instant, probes: u32 },
-    /// One has gone through, and everything waits for what comes of it.
+    /// One message is in flight as a probe, and nothing else is attempted before its outcome.
     Probing { probes: u32 },
 }
 
@@ -139,29 +140,29 @@ impl Default for State {
 /// Whether messages may be attempted now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Permit {
-    /// As many as there are.
+    /// Any number of them.
     Any,
-    /// One, whose outcome has to be told.
+    /// One, as a probe; its outcome has to be recorded.
     Probe,
     /// None before this time.
-    Not(Instant),
-    /// None before the outcome of a probe is known.
+    NotBefore(Instant),
+    /// None before the outcome of the current probe.
     Wait,
 }
 
 impl Breaker {
     fn new(limits: limits::Dispatch) -> Self {
-        Self { limits, state: State::default(), quiet: None }
+        Self { limits, state: State::default(), not_before: None }
     }
 
-    /// Asks for a permit.
+    /// Decides whether messages may be attempted; an open breaker whose pause is over begins a probe.
     fn permit(&mut self, now: Instant) -> Permit {
-        if let Some(until) = self.quiet.filter(|until| now < *until) {
-            return Permit::Not(until);
+        if let Some(until) = self.not_before.filter(|until| now < *until) {
+            return Permit::NotBefore(until);
         }
         match self.state {
             State::Closed { .. } => Permit::Any,
-            State::Open { until, .. } if now < until => Permit::Not(until),
+            State::Open { until, .. } if now < until => Permit::NotBefore(until),
             State::Open { probes, .. } => {
                 self.state = State::Probing { probes };
                 Permit::Probe
@@ -170,25 +171,25 @@ impl Breaker {
         }
     }
 
-    /// Returns a probe that was not used.
+    /// Takes back a probe without an outcome: the next one may begin at once.
     fn return_probe(&mut self, now: Instant) {
         if let State::Probing { probes } = self.state {
             self.state = State::Open { until: now, probes };
         }
     }
 
-    /// The endpoint has answered. Whether that is news. What it has asked for stands: the attempt may have begun
-    /// before.
+    /// Closes the breaker. Returns whether it was not closed before. `not_before` stays, because the attempt may have
+    /// begun before the endpoint asked for the pause.
     fn succeeded(&mut self) -> bool {
         let before = std::mem::take(&mut self.state);
         !matches!(before, State::Closed { .. })
     }
 
-    /// An attempt failed; `probe` when it was one. It is left alone for as long as it asks. Whether it is left alone
-    /// from now on. `chance` is any number.
+    /// Records a failed attempt. Returns whether that opened a closed breaker.
     fn failed(&mut self, probe: bool, retry_after: Option<Duration>, now: Instant, chance: u64) -> bool {
         if let Some(requested) = retry_after {
-            self.quiet = Some(self.quiet.unwrap_or(now).max(now + requested.min(self.limits.breaker_max_requested)));
+            self.not_before =
+                Some(self.not_before.unwrap_or(now).max(now + requested.min(self.limits.breaker_max_requested)));
         }
         match self.state {
             State::Closed { failures } if failures + 1 >= self.limits.breaker_threshold => {
@@ -203,23 +204,24 @@ impl Breaker {
                 self.state = State::Open { until: now + self.pause(probes + 1, chance), probes: probes + 1 };
                 false
             }
-            // Attempts that were under way when it was noticed tell nothing new.
+            // The attempt began before the breaker opened.
             State::Open { .. } | State::Probing { .. } => false,
         }
     }
 
-    /// Until when nothing may be attempted; now while a probe is under way.
+    /// See [`CircuitBreaker::open_until`].
     fn open_until(&self, now: Instant) -> Option<Instant> {
-        let quiet = self.quiet.filter(|until| now < *until);
+        let not_before = self.not_before.filter(|until| now < *until);
         let open = match self.state {
             State::Closed { .. } => None,
             State::Open { until, .. } => Some(until.max(now)),
             State::Probing { .. } => Some(now),
         };
-        quiet.max(open)
+        not_before.max(open)
     }
 
-    /// From half of the pause to all of it, so that several gateways do not probe together.
+    /// The pause after this many failed probes: exponential, with jitter from half of the pause to all of it, so that
+    /// several gateways do not probe at the same time.
     fn pause(&self, probes: u32, chance: u64) -> Duration {
         let limits::Dispatch { breaker_pause: first, breaker_max_pause: most, .. } = self.limits;
         let longest = first.saturating_mul(1 << probes.min(16)).min(most);
@@ -258,7 +260,7 @@ mod tests {
         assert!(!breaker.failed(false, Some(Duration::from_secs(30)), now, 0));
         assert!(!breaker.succeeded());
         let until = now + Duration::from_secs(30);
-        assert_eq!((breaker.permit(now), breaker.open_until(now)), (Permit::Not(until), Some(until)));
+        assert_eq!((breaker.permit(now), breaker.open_until(now)), (Permit::NotBefore(until), Some(until)));
         assert_eq!(breaker.permit(until), Permit::Any);
     }
 
@@ -275,23 +277,23 @@ mod tests {
         assert_eq!((breaker.failed(false, None, now, 0), breaker.failed(false, None, now, 0)), (false, false));
         assert_eq!(breaker.permit(now), Permit::Any, "one less than the threshold");
         assert!(breaker.failed(false, None, now, 0));
-        assert_eq!(breaker.permit(now), Permit::Not(now + seconds(5)), "from half of the pause");
+        assert_eq!(breaker.permit(now), Permit::NotBefore(now + seconds(5)), "from half of the pause");
         assert_eq!(breaker.open_until(now), Some(now + seconds(5)));
         now += seconds(5) - Duration::from_millis(1);
         assert_ne!(breaker.permit(now), Permit::Probe);
         now += Duration::from_millis(1);
         assert_eq!(breaker.permit(now), Permit::Probe);
         breaker.failed(true, None, now, 7500);
-        assert_eq!(breaker.permit(now), Permit::Not(now + seconds(15)), "to all of the longest one");
+        assert_eq!(breaker.permit(now), Permit::NotBefore(now + seconds(15)), "to all of the longest one");
         now += seconds(15);
         assert_eq!(breaker.permit(now), Permit::Probe);
         assert_eq!(breaker.open_until(now), Some(now), "a probe is under way");
         assert!(breaker.succeeded());
         assert_eq!(breaker.open_until(now), None);
         breaker.failed(false, Some(seconds(59)), now, 0);
-        assert_eq!(breaker.permit(now), Permit::Not(now + seconds(59)), "what it asks for");
+        assert_eq!(breaker.permit(now), Permit::NotBefore(now + seconds(59)), "what it asks for");
         breaker.failed(false, Some(seconds(61)), now, 0);
-        assert_eq!(breaker.permit(now), Permit::Not(now + seconds(60)), "within the limit");
+        assert_eq!(breaker.permit(now), Permit::NotBefore(now + seconds(60)), "within the limit");
     }
 
     #[tokio::test]
@@ -345,7 +347,7 @@ mod tests {
                             prop_assert!(!attempts.contains(&true), "two probes at a time");
                             attempts.push(true);
                         }
-                        Permit::Not(until) => prop_assert!(until > now && until <= now + longest_asked),
+                        Permit::NotBefore(until) => prop_assert!(until > now && until <= now + longest_asked),
                         Permit::Wait => prop_assert!(attempts.contains(&true), "nobody is probing"),
                     },
                     Step::Succeed(which) if !attempts.is_empty() => {

@@ -1,5 +1,4 @@
-//! The memory budget of all dispatchers together, in bytes: messages that were taken off queues and are not delivered
-//! yet.
+//! The memory budget that all dispatchers share: bytes of the messages that are taken off queues and not yet delivered.
 
 use std::sync::Arc;
 
@@ -10,15 +9,15 @@ use tokio::sync::TryAcquireError;
 /// Bytes of one permit of the semaphore.
 const UNIT: usize = 1024;
 
-/// Bytes that may be in hand at one time, of all destinations together. A destination that has nothing in hand is
-/// handed one delivery in any case, which is not counted.
+/// The bytes that all destinations together may have in memory. A destination that has none takes one delivery in any
+/// case, which is not counted; see `room` in `take_loop`.
 #[derive(Debug, Clone)]
 pub struct Budget {
     units: Arc<Semaphore>,
     total: u32,
 }
 
-/// A part of a budget, which is free again when this is dropped.
+/// A reserved part of a budget, returned on drop.
 #[derive(Debug, Default)]
 pub(super) struct Reserved(Option<OwnedSemaphorePermit>);
 
@@ -29,8 +28,8 @@ impl Budget {
         Self { units: Arc::new(Semaphore::new(usize::try_from(total).unwrap_or(Semaphore::MAX_PERMITS))), total }
     }
 
-    /// Waits until `least` bytes are free, or all where that is less, and reserves up to `most`. Who waits for longest
-    /// is first.
+    /// Waits until `least` bytes are free (at most the whole budget), and reserves up to `most`. First come, first
+    /// served.
     pub(super) async fn reserve(&self, least: usize, most: usize) -> Reserved {
         let least = units(least).clamp(1, self.total);
         let Ok(mut reserved) = Arc::clone(&self.units).acquire_many_owned(least).await else {
@@ -40,7 +39,7 @@ impl Budget {
         let more = units(most).saturating_sub(least).min(free);
         match Arc::clone(&self.units).try_acquire_many_owned(more) {
             Ok(more) => reserved.merge(more),
-            // Somebody else was faster.
+            // Another task reserved them first.
             Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => {}
         }
         Reserved(Some(reserved))
@@ -53,7 +52,7 @@ impl Reserved {
         self.0.as_ref().map_or(0, |reserved| reserved.num_permits().saturating_mul(UNIT))
     }
 
-    /// Splits off what so many bytes need, or all where that is less.
+    /// Splits off this many bytes, rounded up to KiB; all that is reserved where that is less.
     pub(super) fn split(&mut self, bytes: usize) -> Self {
         let needed = usize::try_from(units(bytes)).unwrap_or(usize::MAX);
         Self(self.0.as_mut().and_then(|reserved| reserved.split(needed.min(reserved.num_permits()))))

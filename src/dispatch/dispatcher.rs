@@ -1,4 +1,4 @@
-//! The dispatcher of one destination: makes attempts, and has the store record what came of each.
+//! The dispatcher of one destination: makes attempts, and has the store record their outcomes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,15 +27,15 @@ use crate::target::Failure;
 use crate::target::Receipt;
 use crate::target::Target;
 
-/// How often the metrics of queues are brought up to date.
-const METRICS_EVERY: Duration = Duration::from_secs(1);
+/// The interval at which the gauges of a queue are updated.
+const METRICS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Delivers for one destination.
 #[derive(Debug)]
 pub struct Dispatcher {
-    /// The store, as the runtime sees it that delivers.
+    /// The store handle of the runtime that delivers.
     pub store: Store,
-    /// The deliveries that wait.
+    /// The queue that deliveries are taken from.
     pub queue: Queue,
     /// The target that they are delivered to.
     pub target: Arc<Target>,
@@ -45,13 +45,14 @@ pub struct Dispatcher {
     pub timeout: Duration,
     /// Most attempts at one time.
     pub concurrency: usize,
-    /// About how many bytes of memory ([`Message::weight`](crate::message::Message::weight)) the largest message takes.
+    /// About how many bytes of memory the largest message takes; see
+    /// [`Message::weight`](crate::message::Message::weight).
     pub largest: usize,
-    /// Whether the endpoint is worth an attempt; shared by all destinations that deliver to it.
+    /// The circuit breaker of the endpoint, shared by all destinations that deliver to it.
     pub breaker: Arc<CircuitBreaker>,
-    /// What all dispatchers together may have in hand.
+    /// The memory budget of all dispatchers.
     pub budget: Budget,
-    /// A steady clock, for pauses and the age of messages.
+    /// A monotonic clock, for pauses and the age of messages.
     pub clock: Clock,
     /// The wall clock, for what operators see and for dates in answers.
     pub wall: Clock,
@@ -60,7 +61,7 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// Makes one attempt; one that panics is one that failed.
+    /// Makes one attempt, and records its outcome; a panic counts as a failure.
     pub(super) async fn attempt(&self, delivery: Delivery, probe: Option<Probe>, supervisor: &Supervisor) {
         let begun = self.clock.instant();
         if delivery.lease_end().is_some_and(|end| begun + self.timeout > end) {
@@ -107,7 +108,7 @@ impl Dispatcher {
         let chance = random();
         let answer = failure.answer();
         let requested = answer.and_then(|answer| answer.retry_after.as_ref()).and_then(|text| text.to_str().ok());
-        // A date in it is one of the wall clock.
+        // `Retry-After` may be a date (RFC 9110, section 10.2.3), which the wall clock is compared with.
         let requested = requested.and_then(|text| time::retry_after(text, self.wall.now()));
         let reason = failure.to_string();
         if !failure.blames_endpoint() {
@@ -143,7 +144,8 @@ impl Dispatcher {
         let message = delivery.message();
         let status = answer.map(|(status, _)| status);
         let tried = (delivery.tries(), message.received_at);
-        // One of the clocks may have been wrong when the process began, and the other one may be set.
+        // Either clock may be ahead: the monotonic one if the time was wrong at the start, the wall clock if it was
+        // set.
         let now = self.clock.now().min(self.wall.now());
         let pause = self.policy.pause_after((status, retry_after), tried, now, chance);
         let kept = answer.map(|(_, body)| body.get(..MAX_KEPT_ANSWER).unwrap_or(body)).unwrap_or_default();
@@ -171,15 +173,15 @@ impl Dispatcher {
         delivery.settle(outcome);
     }
 
-    /// Keeps the gauges of the queue up to date, for ever.
+    /// Updates the gauges of the queue at an interval; never returns.
     pub(super) async fn update_metrics(&self) -> Result<(), TaskError> {
         loop {
             self.metrics.breaker_open.set(i64::from(self.breaker.open_until().is_some()));
-            // A store that does not answer has said so elsewhere.
+            // The store itself logs that it does not answer.
             if let Ok(stats) = self.store.stats(&self.queue).await {
-                self.metrics.show(stats, self.clock.now());
+                self.metrics.set_queue(stats, self.clock.now());
             }
-            self.clock.sleep(METRICS_EVERY).await;
+            self.clock.sleep(METRICS_INTERVAL).await;
         }
     }
 
@@ -192,12 +194,12 @@ impl Dispatcher {
     }
 }
 
-/// How an attempt failed.
+/// A failed attempt.
 struct Failed<'a> {
     reason: String,
     /// Status and body of the answer.
     answer: Option<(StatusCode, &'a [u8])>,
-    /// How long the endpoint asked to be left alone.
+    /// The pause that the endpoint asked for.
     retry_after: Option<Duration>,
 }
 

@@ -1,4 +1,4 @@
-//! What is counted of queued deliveries, by destination.
+//! The metrics of queued deliveries, by destination.
 
 use prometheus::Gauge;
 use prometheus::GaugeVec;
@@ -26,7 +26,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers them; how long attempts take is counted in `upstream_duration`.
+    /// Registers them, except `upstream_duration`, the registered histogram of how long attempts take.
     ///
     /// # Errors
     /// Only when a name is taken, which is a bug.
@@ -44,8 +44,8 @@ impl Metrics {
         })
     }
 
-    /// The handles of one destination.
-    pub fn of(&self, id: &DestinationId) -> QueueMetrics {
+    /// The metrics of one destination.
+    pub fn for_destination(&self, id: &DestinationId) -> QueueMetrics {
         let labels = [id.source.as_str(), id.name.as_str()];
         let with = |last: &'static str| [labels.as_slice(), &[last]].concat();
         let outcome = |outcome| self.deliveries.with_label_values(&with(outcome));
@@ -82,8 +82,8 @@ pub struct QueueMetrics {
 }
 
 impl QueueMetrics {
-    /// Sets the gauges to these numbers.
-    pub(super) fn show(&self, stats: Stats, now: Moment) {
+    /// Sets the gauges of the queue to these numbers.
+    pub(super) fn set_queue(&self, stats: Stats, now: Moment) {
         let Stats { blocked, queued, retrying, dead, oldest } = stats;
         for (gauge, count) in self.states.iter().zip([blocked, queued, retrying, dead]) {
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));

@@ -7,28 +7,28 @@ use http::StatusCode;
 use crate::base::time::Moment;
 use crate::store::Tries;
 
-/// Longest that an endpoint may ask to be left alone.
+/// The longest pause that an endpoint may ask for.
 pub(super) const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long and how often a delivery is attempted.
+/// The retry policy of a destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
-    /// Most attempts since it was queued or replayed.
+    /// Most attempts since the delivery was queued or replayed.
     pub max_attempts: u32,
-    /// Longest since it was received or replayed; there is one attempt in any case.
+    /// Longest time since the event was received or the delivery replayed; one attempt is made in any case.
     pub max_age: Duration,
     /// Longest pause after the first attempt; doubled after each further one.
     pub backoff: Duration,
     /// Longest pause after any attempt.
     pub max_backoff: Duration,
-    /// Statuses after which it is not tried again.
+    /// Statuses after which the delivery is not attempted again.
     pub permanent: Vec<StatusCode>,
 }
 
 impl Policy {
-    /// How long to wait for the next attempt after one that failed `now`, with this status, and the pause that the
-    /// endpoint asked for; nothing when the delivery is given up. `tries` is what was tried before of a message that
-    /// was received at this moment. `chance` is any number; all of them are equally likely.
+    /// The pause before the next attempt, after one that failed `now`; `None` when the delivery is given up. `status`
+    /// is that of the answer, `requested` the pause that the endpoint asked for, `tries` the earlier attempts, and
+    /// `chance` a random number.
     pub fn pause_after(
         &self,
         (status, requested): (Option<StatusCode>, Option<Duration>),
@@ -45,7 +45,7 @@ impl Policy {
         Some(self.pause(attempts, chance).max(requested.unwrap_or_default().min(MAX_RETRY_AFTER)))
     }
 
-    /// Full jitter: anything up to the pause, so that events that failed together do not come back together.
+    /// Full jitter: a random time up to the backoff, so that events that failed together are not retried together.
     /// <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>
     fn pause(&self, attempts: u32, chance: u64) -> Duration {
         let doublings = attempts.saturating_sub(1).min(31);

@@ -1,5 +1,5 @@
-//! The loop of a dispatcher: takes deliveries off its queue when there is a slot, an endpoint that answers and memory
-//! for them, and has them attempted.
+//! The loop of a dispatcher: takes deliveries off its queue and starts their attempts. A take needs a free slot (one of
+//! `concurrency`), the permission of the circuit breaker and memory in the budget.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -18,16 +18,17 @@ use crate::store::Delivery;
 use crate::store::TakeLimit;
 use crate::store::Taken;
 
-/// The shortest wait for a delivery that is due, so that a clock that is a little ahead of the store's does no harm.
+/// The shortest wait after a take that found nothing, so that a clock slightly ahead of the store's causes no busy
+/// loop.
 const MIN_WAIT: Duration = Duration::from_millis(1);
-/// Bytes of messages that one take reserves in the budget, where there is room; the largest message in any case.
+/// Bytes that one take reserves in the budget, if they are free; at least those of the largest message.
 const TAKE_BYTES: usize = 4 * 1024 * 1024;
-/// How long a dispatcher that has taken all there is waits at most until it asks the store again.
+/// The longest wait before the store is asked again, when nothing is due.
 const IDLE_WAIT: Duration = Duration::from_secs(5);
-/// The pause after the store did not answer.
+/// The pause after a take that failed.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
 
-/// A dispatcher that was started: what outlives a restart of its task.
+/// A started dispatcher: the state that outlives a restart of its task.
 #[derive(Debug)]
 struct Running {
     dispatcher: Dispatcher,
@@ -47,8 +48,8 @@ impl Running {
         }
     }
 
-    /// Takes and attempts until `end`. A take is never given up half-way: what the store has claimed by then would have
-    /// to wait for the end of its lease.
+    /// Takes and attempts until `end`. A take in progress is never cancelled: the deliveries that the store has leased
+    /// by then would have to wait for the end of their leases.
     async fn take_until(self: &Arc<Self>, end: impl Future<Output = ()>) {
         let Dispatcher { store, queue, clock, .. } = &self.dispatcher;
         let mut end = pin!(end);
@@ -93,23 +94,23 @@ impl Running {
         }
     }
 
-    /// What an attempt needs: a slot has to be free before anything is taken, because what is taken is attempted at
-    /// once.
+    /// Waits for what an attempt needs. The slot comes before the take, because deliveries are attempted as soon as
+    /// they are taken: their leases already run.
     async fn ready(&self) -> Option<(OwnedSemaphorePermit, Pass, Reserved)> {
         let slot = Arc::clone(&self.slots).acquire_owned().await.ok()?;
         let pass = self.dispatcher.breaker.pass().await;
         Some((slot, pass, self.room().await))
     }
 
-    /// Reserves memory for the largest message, and for more where there is some; none when nothing is in hand and
-    /// others have it all.
+    /// Reserves memory for the largest message, and for more if it is free; none when this dispatcher has no attempt in
+    /// flight and the others have reserved all.
     async fn room(&self) -> Reserved {
         let Dispatcher { budget, largest, concurrency, .. } = &self.dispatcher;
         tokio::select! {
             biased;
             reserved = budget.reserve(*largest, TAKE_BYTES.max(*largest)) => reserved,
-            // One slot is that of whoever asks.
-            _nothing_in_hand = self.slots.acquire_many(permits(concurrency.saturating_sub(1))) => Reserved::default(),
+            // The caller has the remaining slot.
+            _idle = self.slots.acquire_many(permits(concurrency.saturating_sub(1))) => Reserved::default(),
         }
     }
 
@@ -125,7 +126,7 @@ impl Running {
             let slot = slot.take().or_else(|| Arc::clone(&self.slots).try_acquire_owned().ok());
             let room = room.split(delivery.message().weight());
             let running = Arc::clone(self);
-            // In a box: it is large, and would be moved several times.
+            // Boxed, because the future is large and would be moved several times.
             let attempt = Box::pin(async move {
                 running.dispatcher.attempt(delivery, probe, &running.supervisor).await;
                 drop((slot, room));
@@ -135,8 +136,8 @@ impl Running {
     }
 }
 
-/// Delivers on the runtime that this is called on until the future ends that `end` makes, and until the last attempt
-/// has ended and is recorded. `supervisor` starts it again when it dies; `end` is dropped when it has ended.
+/// Starts the tasks of a dispatcher on the current runtime; `supervisor` restarts them when they die. They take until
+/// the future of `end` completes, and end, and drop `end`, when the last outcome is recorded.
 pub(super) fn start<F>(dispatcher: Dispatcher, supervisor: &Supervisor, end: impl Fn() -> F + Send + 'static)
 where
     F: Future<Output = ()> + Send + 'static,

@@ -1,4 +1,4 @@
-//! The thread that runs all dispatchers, apart from the workers, so that deliveries do not delay requests.
+//! The thread that runs all dispatchers. It is separate from the workers, so that deliveries do not delay requests.
 
 use std::convert::Infallible;
 use std::io;
@@ -18,11 +18,11 @@ use crate::base::supervisor::TaskError;
 use crate::store::Store;
 use crate::target;
 
-/// Starts the thread, which delivers until the gateway stops; it holds `alive` until then. `prepare` is called on its
-/// runtime, again when it has died, and makes the store as that runtime sees it and all dispatchers.
+/// Starts the thread, which delivers until the gateway stops and holds `alive` until then. `prepare` makes the store
+/// handle and all dispatchers; it is called on the thread's runtime, and again after each restart of the thread.
 ///
 /// # Errors
-/// The system has no room for another thread.
+/// The system cannot start another thread.
 pub fn start(
     supervisor: &Supervisor,
     prepare: impl Fn() -> (Store, Vec<Dispatcher>) + Send + 'static,
@@ -35,7 +35,7 @@ pub fn start(
         let runtime = runtime.map_err(|error| TaskError(error.to_string()))?;
         let _alive = &alive;
         runtime.block_on(deliver(&owner, &prepare, phase.clone(), beat));
-        // A DNS lookup that still runs is not waited for.
+        // Does not wait for a DNS lookup that still runs.
         runtime.shutdown_background();
         Ok(())
     };

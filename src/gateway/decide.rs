@@ -1,6 +1,5 @@
-//! Decides what a request is: an event, a handshake, or one that is refused. Nothing is counted, logged or stored here,
-//! and the time is an argument: the gateway and `explain` decide by the same functions, and so do the tests of recorded
-//! deliveries.
+//! Decides what a request is: an event, a handshake, or refused. These functions count, log and store nothing, and the
+//! time is an argument, so that `explain` and the tests of recorded deliveries use them too.
 
 use http::Method;
 
@@ -12,25 +11,25 @@ use crate::verify::compile::RequestVerifier;
 use crate::verify::handshake::Answer;
 use crate::verify::identity::Event;
 
-/// What a request is.
+/// The result of [`decide`].
 #[derive(Debug)]
 pub struct Decision {
-    /// By what it proved that it comes from the provider; absent when it did not.
+    /// How the request was verified; absent when it was not.
     pub proof: Option<Proof>,
-    /// What it is, or why it is refused.
+    /// What the request is, or why it is refused.
     pub verdict: Result<Verdict, Rejection>,
 }
 
-/// By what a request proved that it comes from the provider.
+/// How a request was verified.
 #[derive(Debug, Clone, Copy)]
 pub struct Proof {
-    /// Which of the source's secrets, counted from 0; absent when the key was fetched.
+    /// The index of the source's secret that verified it; absent when the key was fetched.
     pub secret: Option<usize>,
-    /// How many seconds its signed time lies in the past, where it has one; negative when it lies ahead.
+    /// The age of its signed time in seconds, if it has one; negative when that time is in the future.
     pub skew: Option<i64>,
 }
 
-/// What a request is that is not refused.
+/// A request that is not refused.
 #[derive(Debug)]
 pub enum Verdict {
     /// An event.
@@ -44,7 +43,7 @@ pub enum Verdict {
 pub struct Rejection {
     /// Why.
     pub refusal: Refusal,
-    /// The request, where it would be an event if it were verified: a source that only observes delivers it.
+    /// The request, where it would be an event if it were verified: a source in observe mode delivers it.
     pub unverified: Option<Inbound>,
 }
 
@@ -63,8 +62,8 @@ pub fn check_method(verifier: &RequestVerifier, method: &Method) -> Result<(), R
     if known { Ok(()) } else { Err(Refusal::MethodNotAllowed) }
 }
 
-/// Decides what a request to the source of this name is, at this moment. Keys and certificates are fetched where the
-/// profile says so; a body is decompressed within the limits.
+/// Decides what a request to the source of this name is, at the time `now`. Fetches keys and certificates where the
+/// profile requires it, and decompresses the body within the limits.
 pub async fn decide(
     verifier: &RequestVerifier,
     source: &str,
@@ -87,7 +86,7 @@ async fn verdict(
     let RequestVerifier { authenticator, handshakes, identity, .. } = verifier;
     let is_event = *inbound.method() == Method::POST;
     if inbound.needs_decompression() {
-        // Rare and large: in a box, so that other requests do not carry room for it.
+        // Boxed, because this future is rare and large.
         Box::pin(decompress(verifier, limits, &mut inbound, now)).await?;
     }
     if let Some(answer) = handshakes.answer_unverified(&inbound).await? {
@@ -118,10 +117,10 @@ async fn verdict(
     }
 }
 
-/// Decompresses a body, unless it is signed as sent and the signature is wrong: then nothing of it is read.
+/// Decompresses a body, unless the compressed bytes are signed and the signature is wrong.
 ///
 /// # Errors
-/// [`Refusal::Unreadable`] for what is too large, or not what its content coding makes.
+/// [`Refusal::Unreadable`] when the body is too large, or does not match its content coding.
 pub async fn decompress(
     verifier: &RequestVerifier,
     limits: &Limits,

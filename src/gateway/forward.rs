@@ -1,4 +1,5 @@
-//! What is done with an event: it is ignored, recognised as a duplicate, delivered while the provider waits, or queued.
+//! Handles an event after the decision: ignores it, recognises a duplicate, delivers it while the provider waits, or
+//! enqueues it. (`impl Gateway` here, because `mod.rs` would be too long.)
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use crate::http::inbound::Inbound;
 use crate::message::Credentials;
 use crate::message::Keys;
 use crate::message::Message;
-use crate::source::Filtered;
+use crate::source::FilterResult;
 use crate::source::Source;
 use crate::source::refusal::Refusal;
 use crate::source::reply::Outcome;
@@ -38,10 +39,10 @@ impl Gateway {
             Received::Observed(inbound) => Admitted::observed(inbound, source),
             Received::Handshake(answer) => return Ok(Outcome::Handshake(answer)),
         };
-        match source.filter.judge(&received.message) {
-            Filtered::EventFilter => {}
-            Filtered::Unwanted => return self.ignore(&source.keyspace, &received, request_log).await,
-            Filtered::Untyped => {
+        match source.filter.check(&received.message) {
+            FilterResult::Wanted => {}
+            FilterResult::Unwanted => return self.ignore(&source.keyspace, &received, request_log).await,
+            FilterResult::Untyped => {
                 let outcome = self.ignore(&source.keyspace, &received, request_log).await?;
                 if matches!(outcome, Outcome::Ignored) {
                     request_log.untyped();
@@ -50,14 +51,14 @@ impl Gateway {
             }
         }
         match mode {
-            DeliveryMode::Sync(target) => self.pass_on(target, &source.keyspace, &received, request_log).await,
-            // In a box, so that the others do not carry room for it.
+            DeliveryMode::Sync(target) => self.deliver(target, &source.keyspace, &received, request_log).await,
+            // Boxed, because this future is large.
             DeliveryMode::Queue(queue) => Box::pin(self.enqueue((source, queue), received, request_log)).await,
         }
     }
 
-    /// Lets go of an event whose type is not wanted. Where the type is not signed, it is remembered, so that the event
-    /// cannot come again as one that is.
+    /// Ignores an event whose type is not wanted. Where the type is not signed, the event is remembered, so that a
+    /// replay with a wanted type is recognised.
     async fn ignore(
         &self,
         space: &Keyspace,
@@ -67,33 +68,34 @@ impl Gateway {
         let message = &received.message;
         let Some(ignored) = message.keys.and_then(|keys| keys.ignored) else { return Ok(Outcome::Ignored) };
         let mut watch = Stopwatch::start();
-        let noted = self.dedup.ignore(space, ignored, received.ahead).await;
+        let result = self.dedup.ignore(space, ignored, received.ahead).await;
         watch.lap(&self.metrics.store.ignore);
-        match noted? {
-            IgnoreResult::New => self.dedup.note(message),
+        match result? {
+            IgnoreResult::New => self.dedup.record_first_seen(message),
             IgnoreResult::Again => {}
             IgnoreResult::OtherType => return Ok(self.duplicate(message.keys, KnownBy::Content, request_log)),
         }
         Ok(Outcome::Ignored)
     }
 
-    /// What becomes of an event that came earlier.
+    /// The outcome for an event that came earlier.
     fn earlier(&self, keys: Option<Keys>, earlier: Earlier, request_log: &mut RequestLog) -> Result<Outcome, Refusal> {
         match earlier {
-            Earlier::Finished(known) => Ok(self.duplicate(keys, known, request_log)),
+            Earlier::Finished(known_by) => Ok(self.duplicate(keys, known_by, request_log)),
             Earlier::InFlight(remaining) => Err(Refusal::InFlight(remaining)),
         }
     }
 
-    /// What becomes of an event that is finished, or was ignored as another type.
-    fn duplicate(&self, keys: Option<Keys>, known: KnownBy, request_log: &mut RequestLog) -> Outcome {
-        match known {
+    /// The outcome for an event that is finished, or was ignored as another type.
+    fn duplicate(&self, keys: Option<Keys>, known_by: KnownBy, request_log: &mut RequestLog) -> Outcome {
+        match known_by {
             KnownBy::Id => Outcome::Duplicate(None),
-            KnownBy::Content => request_log.guarded(keys.and_then(|keys| self.dedup.first(keys))),
+            KnownBy::Content => request_log.guarded(keys.and_then(|keys| self.dedup.first_seen(keys))),
         }
     }
 
-    async fn pass_on(
+    /// Delivers a message while the provider waits, with a claim if it has keys.
+    async fn deliver(
         &self,
         target: &Target,
         space: &Keyspace,
@@ -122,7 +124,7 @@ impl Gateway {
         request_log.facts.upstream = Some(watch.lap(&request_log.endpoint.metrics.upstream_duration));
         match &delivered {
             Ok(_) => {
-                self.dedup.note(message);
+                self.dedup.record_first_seen(message);
                 self.dedup.commit(lease).await;
             }
             Err(failure) if failure.is_ambiguous() => self.dedup.cool_down(lease).await,
@@ -132,7 +134,7 @@ impl Gateway {
         Ok(Outcome::Delivered(delivered?))
     }
 
-    /// Puts a message on its queue, together with what keeps it from being put there twice.
+    /// Stores a message on its queue, together with its dedupe records.
     async fn enqueue(
         &self,
         (source, queue): (&Source, &Queue),
@@ -140,7 +142,7 @@ impl Gateway {
         request_log: &mut RequestLog,
     ) -> Result<Outcome, Refusal> {
         let message = Arc::new(received.message);
-        let to = [Route { queue: queue.clone(), lane: received.lane }];
+        let routes = [Route { queue: queue.clone(), lane: received.lane }];
         let leader = match message.keys {
             Some(keys) => match self.dedup.enter(keys).await {
                 Ok(leader) => Some(leader),
@@ -150,28 +152,28 @@ impl Gateway {
         };
         let mut watch = Stopwatch::start();
         let once = message.keys.map(|keys| self.dedup.once(&source.keyspace, keys, received.ahead));
-        let published = self.dedup.store().enqueue(Arc::clone(&message), &to, once.as_ref()).await;
+        let enqueued = self.dedup.store().enqueue(Arc::clone(&message), &routes, once.as_ref()).await;
         watch.lap(&self.metrics.store.enqueue);
-        if let Ok(Enqueued::Stored) = published {
-            self.dedup.note(&message);
+        if let Ok(Enqueued::Stored) = enqueued {
+            self.dedup.record_first_seen(&message);
         }
         if let Some(leader) = leader {
-            leader.complete(matches!(published, Ok(Enqueued::Stored | Enqueued::Earlier(Earlier::Finished(_)))));
+            leader.complete(matches!(enqueued, Ok(Enqueued::Stored | Enqueued::Earlier(Earlier::Finished(_)))));
         }
-        match published? {
+        match enqueued? {
             Enqueued::Stored => Ok(Outcome::Queued),
             Enqueued::Earlier(earlier) => self.earlier(message.keys, earlier, request_log),
         }
     }
 }
 
-/// A message that is delivered or queued, unless its event came earlier.
+/// A message to be delivered or queued.
 struct Admitted {
     message: Message,
     credentials: Credentials,
     /// How far ahead of now its signed time is.
     ahead: Option<Duration>,
-    /// What it has in common with those that are delivered before and after it.
+    /// The lane of its delivery, with `order_by`.
     lane: Option<Lane>,
 }
 

@@ -1,5 +1,5 @@
-//! What is counted of requests, by source. Handles are resolved when the gateway starts, so that counting a request
-//! needs no lookup.
+//! The metrics of requests, by source. Their labels are resolved when the gateway starts, so that a request needs no
+//! lookup.
 
 use prometheus::Histogram;
 use prometheus::HistogramVec;
@@ -10,7 +10,7 @@ use prometheus::IntGauge;
 use crate::base::metrics::Registry;
 use crate::store::metrics::StoreMetrics;
 
-/// Upper bounds of the buckets of skew, in seconds; negative is ahead of our clock.
+/// Upper bounds of the buckets of skew, in seconds; negative: ahead of our clock.
 const SKEW: &[f64] = &[-300.0, -60.0, -10.0, -2.0, 0.0, 2.0, 10.0, 60.0, 300.0, 3600.0];
 
 /// The metrics of all requests.
@@ -33,7 +33,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Registers them; how long deliveries to upstreams take is counted in `upstream_duration`.
+    /// Registers them, except `upstream_duration`, the registered histogram of how long deliveries take.
     ///
     /// # Errors
     /// Only when a name is taken, which is a bug.
@@ -59,8 +59,8 @@ impl Metrics {
         })
     }
 
-    /// The handles of one source with the names of its secrets; requests to paths of no source count under `""`.
-    pub fn of(&self, source: &str, secrets: &[String]) -> SourceMetrics {
+    /// The metrics of one source with the labels of its secrets; `""` is the source of requests to unknown paths.
+    pub fn for_source(&self, source: &str, secrets: &[String]) -> SourceMetrics {
         let outcome = |outcome: &str| self.requests.with_label_values(&[source, outcome]);
         SourceMetrics {
             delivered: outcome("delivered"),
@@ -88,19 +88,19 @@ impl Metrics {
 pub struct SourceMetrics {
     /// Events that the upstream took.
     pub delivered: IntCounter,
-    /// Events that the broker took.
+    /// Events that were stored on a queue or a stream.
     pub queued: IntCounter,
     /// Events that were finished before.
     pub duplicate: IntCounter,
     /// Events of types that are not wanted.
     pub ignored: IntCounter,
-    /// Probes that were answered.
+    /// Handshakes that were answered.
     pub handshake: IntCounter,
     /// Requests that were refused.
     pub refused: IntCounter,
-    /// Events that were delivered although the store could not be asked.
+    /// Events that were delivered without deduplication, because the store did not answer.
     pub undeduplicated: IntCounter,
-    /// Duplicates that were known by their content alone.
+    /// Duplicates that were recognised by their content, with another id.
     pub guarded: IntCounter,
     /// Events that were ignored because their type could not be read.
     pub untyped: IntCounter,
@@ -110,7 +110,7 @@ pub struct SourceMetrics {
     pub upstream_duration: Histogram,
     /// From the request's own time to ours, in seconds.
     pub skew: Histogram,
-    /// Requests that each secret proved, in the order of the secrets.
+    /// Requests that each secret verified, in the order of the secrets.
     pub secrets: Vec<IntCounter>,
     refusals: IntCounterVec,
     unverified: IntCounterVec,
@@ -119,12 +119,12 @@ pub struct SourceMetrics {
 
 impl SourceMetrics {
     /// Counts a delivery that would have been refused for this reason.
-    pub fn deliver_unverified(&self, reason: &str) {
+    pub fn count_unverified(&self, reason: &str) {
         self.unverified.with_label_values(&[self.source.as_str(), reason]).inc();
     }
 
     /// Counts a refusal for this reason.
-    pub fn refuse(&self, reason: &str) {
+    pub fn count_refused(&self, reason: &str) {
         self.refused.inc();
         self.refusals.with_label_values(&[self.source.as_str(), reason]).inc();
     }

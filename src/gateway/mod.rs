@@ -1,5 +1,5 @@
-//! Handles one request, from its head to its answer: [`Gateway::handle`] finds its source and reads it, `decide`
-//! verifies it, and `forward` deduplicates its event and delivers or queues it.
+//! Handles one request, from its head to its answer. [`Gateway::handle`] finds the source and reads the request,
+//! `decide` verifies it, and `forward` deduplicates the event and delivers or queues it.
 
 pub mod decide;
 mod forward;
@@ -43,9 +43,9 @@ use crate::verify::identity::Event;
 pub struct Gateway {
     /// The endpoints by path.
     pub routes: Routes<Arc<Endpoint>>,
-    /// The proxies whose `X-Forwarded-For` is believed.
+    /// The proxies whose `X-Forwarded-For` is trusted.
     pub proxies: TrustedProxies,
-    /// Lets each event through once.
+    /// Deduplication, with the store handle of the worker.
     pub dedup: Dedup,
     /// The metrics of the process.
     pub metrics: Arc<Metrics>,
@@ -60,16 +60,16 @@ pub struct Endpoint {
     pub source: Option<(Arc<Source>, DeliveryMode)>,
     /// The metrics of the source.
     pub metrics: SourceMetrics,
-    /// Chooses the lines of the log among those of requests that nobody verified.
+    /// The rate limit for log lines about unverified requests.
     pub sampler: Arc<Sampler>,
 }
 
-/// How a source hands its messages on.
+/// How the messages of a source are delivered.
 #[derive(Debug)]
 pub enum DeliveryMode {
     /// To the target, before the provider is answered.
     Sync(Target),
-    /// To this queue of the store, from which they are delivered.
+    /// By way of this queue of the store.
     Queue(Queue),
 }
 
@@ -83,8 +83,8 @@ pub struct Caller {
 }
 
 impl Gateway {
-    /// Handles one request, whatever becomes of it. Must be polled to its end: a sender that hangs up does not
-    /// interrupt the delivery of an event that is claimed.
+    /// Handles one request. The future must be polled to its end, even when the sender hangs up, so that the delivery
+    /// of a claimed event is not interrupted.
     pub async fn handle(self: Arc<Self>, caller: &Caller, request: Request<Incoming>) -> Response<Full<Bytes>> {
         let mut request_log = RequestLog::begin(&self, request.uri());
         let result = match self.receive(caller, request, &mut request_log).await {
@@ -94,8 +94,8 @@ impl Gateway {
         request_log.end(result)
     }
 
-    /// Logs and counts what came from this address and was no request, or none that could be read; `start` is its first
-    /// bytes, as far as they are known.
+    /// Logs and counts bytes from this address that were no request that can be served; `start` is their beginning, as
+    /// far as it is known.
     pub fn unserved(&self, client: IpAddr, why: Unserved, start: &[u8]) {
         RequestLog::unserved(self, client, start).end(Err(why.into()));
     }
@@ -123,7 +123,7 @@ impl Gateway {
         decide::check_method(verifier, request.method())?;
         let admitted = source.allowlist.admit(client)?;
         let inbound = Inbound::read(request, admitted, &verifier.single_headers, &source.limits, connection).await?;
-        // What is complete is not closed for others any more, and counts until it is answered.
+        // From now on the connection cannot be displaced, and the request counts as in flight until it is answered.
         connection.body_complete();
         request_log.permit = Some(source.in_flight.permit().ok_or(Refusal::Overloaded)?);
         let decision = decide(verifier, source.name.as_str(), &source.limits, inbound, Moment::now()).await;
@@ -146,10 +146,10 @@ impl Gateway {
     }
 }
 
-/// What a request turned out to be.
+/// A request that was not refused.
 enum Received {
     Event(Event),
-    /// What could not be verified or identified, of a source that only observes.
+    /// A request that could not be verified or identified, of a source in observe mode.
     Observed(Inbound),
     Handshake(handshake::Answer),
 }

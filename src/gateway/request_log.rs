@@ -1,4 +1,4 @@
-//! Collects what the log and the metrics say of one request, and writes it when the request is answered.
+//! Collects the facts of one request, and writes its log line and metrics when it is answered.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -29,19 +29,19 @@ use crate::source::reply::Answers;
 use crate::source::reply::Outcome;
 use crate::target::Receipt;
 
-/// One request from its head to its answer: what the log and the metrics will say about it.
+/// One request in flight, with the facts for its log line and metrics.
 pub(super) struct RequestLog {
     pub(super) endpoint: Arc<Endpoint>,
     begun: Instant,
     pub(super) facts: Facts,
-    /// Held until the answer, once the request is complete.
+    /// Counts the request as in flight; set when it is complete, and held until the answer.
     pub(super) permit: Option<Permit>,
-    /// Held until the answer, once there is a message.
+    /// The memory of its body; set when it becomes a message, and held until the answer.
     pub(super) reserved: Option<Reserved>,
     in_flight: IntGauge,
 }
 
-/// What is known so far. Nothing that a sender wrote stands here before it is verified.
+/// The facts that are known so far. They hold nothing of an unverified request but its escaped path.
 #[derive(Default)]
 pub(super) struct Facts {
     pub(super) client: Option<IpAddr>,
@@ -50,36 +50,36 @@ pub(super) struct Facts {
     pub(super) skew: Option<i64>,
     pub(super) upstream: Option<Duration>,
     pub(super) unverified: Option<Refusal>,
-    /// By what an event was known that is a duplicate because of its content alone.
+    /// The replay guard by which a duplicate with another id was recognised.
     guard: Option<&'static str>,
-    /// How the event of which it is a duplicate came first.
+    /// The first arrival of the event that it is a duplicate of.
     first: Option<FirstSeen>,
     untyped: bool,
     verified: bool,
-    /// Of what no source has; made safe for the log.
+    /// The path of a request to no source, escaped for the log.
     path: Option<String>,
 }
 
-/// Most characters of such a path that are logged.
+/// Most characters of a path that are logged.
 const MAX_PATH: usize = 128;
 
-/// The moment from which the times of all samplers are.
-static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
+/// The moment that the times of all samplers count from.
+static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// The answers of paths that no source has.
-static NO_ANSWERS: LazyLock<Answers> = LazyLock::new(Answers::default);
+/// The answers to requests to no source.
+static DEFAULT_ANSWERS: LazyLock<Answers> = LazyLock::new(Answers::default);
 
 impl RequestLog {
     pub(super) fn begin(gateway: &Gateway, target: &Uri) -> Self {
         gateway.metrics.in_flight.inc();
         let endpoint = Arc::clone(gateway.routes.at(target).unwrap_or(&gateway.unmatched));
         let in_flight = gateway.metrics.in_flight.clone();
-        let path = endpoint.source.is_none().then(|| shown(target.path()));
+        let path = endpoint.source.is_none().then(|| loggable(target.path()));
         let facts = Facts { path, ..Facts::default() };
         Self { endpoint, begun: Instant::now(), facts, permit: None, reserved: None, in_flight }
     }
 
-    /// What came of something that is no request; its path is told if there is one.
+    /// Begins the log of bytes that are no request; logs their path if there is one.
     pub(super) fn unserved(gateway: &Gateway, client: IpAddr, start: &[u8]) -> Self {
         gateway.metrics.in_flight.inc();
         let facts = Facts { client: Some(client), path: path_of(start), ..Facts::default() };
@@ -100,15 +100,15 @@ impl RequestLog {
         }
     }
 
-    /// Notes why an event would be refused if the source did more than observe.
+    /// Records why a request would be refused if the source were not in observe mode.
     pub(super) fn unverified(&mut self, refusal: Refusal, mut inbound: Inbound) -> Received {
-        self.endpoint.metrics.deliver_unverified(refusal.row().reason);
+        self.endpoint.metrics.count_unverified(refusal.row().reason);
         self.facts.unverified = Some(refusal);
         self.reserved = inbound.take_reserved();
         Received::Observed(inbound)
     }
 
-    /// Notes that an event is a duplicate only because its content is known; what becomes of it.
+    /// Records that an event is a duplicate by its content, with another id. Returns the outcome.
     pub(super) fn guarded(&mut self, first: Option<FirstSeen>) -> Outcome {
         self.endpoint.metrics.guarded.inc();
         let guard = self.endpoint.source.as_ref().map(|(source, _)| source.verifier.identity.guard_name());
@@ -116,7 +116,7 @@ impl RequestLog {
         Outcome::Duplicate(guard)
     }
 
-    /// Notes that nobody can tell whether an event is wanted.
+    /// Records that an event is ignored because its type could not be read.
     pub(super) fn untyped(&mut self) {
         self.endpoint.metrics.untyped.inc();
         self.facts.untyped = true;
@@ -127,7 +127,7 @@ impl RequestLog {
         let metrics = &self.endpoint.metrics;
         metrics.request_duration.observe(took.as_secs_f64());
         let source = self.endpoint.source.as_ref().map(|(source, _)| source);
-        let answers = source.map_or_else(|| &*NO_ANSWERS, |source| &source.answers);
+        let answers = source.map_or_else(|| &*DEFAULT_ANSWERS, |source| &source.answers);
         match result {
             Ok(outcome) => {
                 let (counter, label) = match outcome {
@@ -143,7 +143,7 @@ impl RequestLog {
                 response
             }
             Err(refusal) => {
-                metrics.refuse(refusal.row().reason);
+                metrics.count_refused(refusal.row().reason);
                 let cause = refusal.clone();
                 let response = reply::refused(refusal, answers);
                 self.log(took, response.status().as_u16(), "refused", Some(&cause));
@@ -154,13 +154,13 @@ impl RequestLog {
 
     fn log(&self, took: Duration, status: u16, outcome: &str, refusal: Option<&Refusal>) {
         let row = refusal.map(Refusal::row);
-        // Whatever nobody verified may come from a flood, which must not fill the log.
-        let left_out = if self.facts.verified { Some(0) } else { self.endpoint.sampler.admit(BEGUN.elapsed()) };
+        // Unverified requests may be a flood, which must not fill the log.
+        let left_out = if self.facts.verified { Some(0) } else { self.endpoint.sampler.admit(EPOCH.elapsed()) };
         let Some(left_out) = left_out else { return };
         let left_out = Some(left_out).filter(|left_out| *left_out > 0);
         let first = self.facts.first.as_ref();
         macro_rules! write {
-            ($level:expr, $words:literal) => {
+            ($level:expr, $message:literal) => {
                 tracing::event!(
                     $level,
                     source = self.endpoint.source.as_ref().map(|(source, _)| source.name.as_str()),
@@ -182,7 +182,7 @@ impl RequestLog {
                     unverified = self.facts.unverified.as_ref().map(|refusal| refusal.row().reason),
                     left_out,
                     cause = refusal.or(self.facts.unverified.as_ref()).map(tracing::field::display),
-                    $words
+                    $message
                 )
             };
         }
@@ -209,30 +209,30 @@ fn readable(value: &HeaderValue) -> String {
     String::from_utf8_lossy(value.as_bytes()).into_owned()
 }
 
-/// In thousandths, which is as fine as anybody reads.
+/// Rounded to microseconds.
 fn milliseconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
-/// A path as it can be logged: nothing hidden, and not for ever.
-fn shown(path: &str) -> String {
-    // Escapes make it longer, never shorter; and who knows how long it is.
-    let begun = path.char_indices().nth(MAX_PATH + 1).and_then(|(end, _)| path.get(..end)).unwrap_or(path);
-    let shown = escape::line(begun);
-    match shown.char_indices().nth(MAX_PATH) {
-        Some((end, _)) => shown.get(..end).unwrap_or_default().to_owned() + "\u{2026}",
-        None => shown.into_owned(),
+/// A path, escaped and truncated for the log.
+fn loggable(path: &str) -> String {
+    // Truncated first, so that a long path is not escaped as a whole. Escaping never shortens it.
+    let start = path.char_indices().nth(MAX_PATH + 1).and_then(|(end, _)| path.get(..end)).unwrap_or(path);
+    let escaped = escape::line(start);
+    match escaped.char_indices().nth(MAX_PATH) {
+        Some((end, _)) => escaped.get(..end).unwrap_or_default().to_owned() + "\u{2026}",
+        None => escaped.into_owned(),
     }
 }
 
-/// The path in a request line that may be cut or broken; never the query, in which a secret may be.
+/// The path in a request line that may be truncated or malformed; without the query, which may contain a secret.
 fn path_of(start: &[u8]) -> Option<String> {
     let line = start.trim_ascii_start().split(|byte| matches!(byte, b'\r' | b'\n')).next()?;
     let mut words = line.split(|byte| *byte == b' ');
     let method = words.next().filter(|method| !method.is_empty() && method.iter().all(u8::is_ascii_uppercase));
     let path = words.find(|word| !word.is_empty())?.split(|byte| matches!(byte, b'?' | b'#')).next()?;
     method.filter(|_| path.starts_with(b"/"))?;
-    Some(shown(&String::from_utf8_lossy(path)))
+    Some(loggable(&String::from_utf8_lossy(path)))
 }
 
 #[cfg(test)]
@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn a_long_path_is_cut() {
         let path = |length| format!("/{}", "\u{e9}".repeat(length));
-        assert_eq!(shown(&path(MAX_PATH - 1)), path(MAX_PATH - 1));
-        assert_eq!(shown(&path(MAX_PATH)), path(MAX_PATH - 1) + "\u{2026}");
+        assert_eq!(loggable(&path(MAX_PATH - 1)), path(MAX_PATH - 1));
+        assert_eq!(loggable(&path(MAX_PATH)), path(MAX_PATH - 1) + "\u{2026}");
     }
 }

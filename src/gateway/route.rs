@@ -1,10 +1,10 @@
-//! Finds the source of a request by its path, compared byte for byte.
+//! Finds the endpoint of a request by its path.
 
 use std::collections::HashMap;
 
 use http::Uri;
 
-/// Paths and what stands behind them.
+/// Routes by path.
 #[derive(Debug)]
 pub struct Routes<T>(HashMap<String, T>);
 
@@ -15,13 +15,13 @@ impl<T> FromIterator<(String, T)> for Routes<T> {
 }
 
 impl<T> Routes<T> {
-    /// What stands at the path of this request target, compared byte for byte as it was sent: nothing is decoded, so no
-    /// two spellings can mean the same. The query does not matter.
+    /// The route of a request target. The path is compared byte for byte, without decoding or normalisation, so that
+    /// each route has one spelling. The query is ignored.
     pub fn at(&self, target: &Uri) -> Option<&T> {
         self.0.get(target.path())
     }
 
-    /// All that stands behind paths.
+    /// All routes.
     pub fn all(&self) -> impl Iterator<Item = &T> {
         self.0.values()
     }

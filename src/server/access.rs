@@ -13,50 +13,51 @@ use crate::base::secret::Secret;
 use crate::config::Log;
 use crate::telemetry::Sampler;
 
-/// What browsers say of where a request comes from.
+/// Fetch Metadata, which browsers send: the relation of the requesting page to this server.
+/// <https://www.w3.org/TR/fetch-metadata/>
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Logs whom the admin port refuses, so many lines and no more.
+/// Logs requests that the admin port refuses, with a rate limit.
 #[derive(Debug)]
-pub(super) struct Refusals {
+pub(super) struct RefusalLog {
     sampler: Sampler,
     begun: Instant,
 }
 
-impl Refusals {
+impl RefusalLog {
     pub(super) fn new(log: &Log) -> Self {
         Self { sampler: Sampler::new(log.unverified_burst, log.unverified_rate), begun: Instant::now() }
     }
 
-    /// Logs a request that was refused, and who sent it.
-    pub(super) fn note(&self, peer: SocketAddr, what: &str) {
+    /// Logs a refused request, with the address of its client.
+    pub(super) fn record(&self, peer: SocketAddr, message: &str) {
         if let Some(left_out) = self.sampler.admit(self.begun.elapsed()) {
             let left_out = Some(left_out).filter(|left_out| *left_out > 0);
-            tracing::warn!(%peer, left_out, "{what}");
+            tracing::warn!(%peer, left_out, "{message}");
         }
     }
 }
 
-/// Whether a page on the web may have sent it. Operators open an address themselves, if at all; probes and commands say
-/// nothing of the kind.
-pub(super) fn is_from_a_page(headers: &HeaderMap) -> bool {
-    let elsewhere = |site: &HeaderValue| site != "none" && site != "same-origin";
-    headers.contains_key(header::ORIGIN) || headers.get_all(SEC_FETCH_SITE).iter().any(elsewhere)
+/// Whether a web page of another origin may have sent the request. Probes and commands send neither header; for an
+/// address that an operator opens in a browser, `Sec-Fetch-Site` is `none`.
+pub(super) fn is_cross_site(headers: &HeaderMap) -> bool {
+    let cross_site = |site: &HeaderValue| site != "none" && site != "same-origin";
+    headers.contains_key(header::ORIGIN) || headers.get_all(SEC_FETCH_SITE).iter().any(cross_site)
 }
 
-/// The token that is shown, if any is.
-pub(super) fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
-    let shown = headers.get(header::AUTHORIZATION)?.as_bytes();
-    let (scheme, token) = shown.split_at_checked(7)?;
+/// The bearer token of a request (RFC 6750), if it has one.
+pub(super) fn bearer_token(headers: &HeaderMap) -> Option<&[u8]> {
+    let authorization = headers.get(header::AUTHORIZATION)?.as_bytes();
+    let (scheme, token) = authorization.split_at_checked(7)?;
     scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
 }
 
-/// Whether what is shown is the token.
-pub(super) fn is_token(shown: &[u8], token: &Secret) -> bool {
-    verify_slices_are_equal(shown, token.expose()).is_ok()
+/// Compares a bearer token with the configured one, in constant time.
+pub(super) fn is_token(presented: &[u8], token: &Secret) -> bool {
+    verify_slices_are_equal(presented, token.expose()).is_ok()
 }
 
-/// Whether it comes from this machine: by its real address, whatever headers say.
+/// Whether a request comes from this machine, by the address of its connection.
 pub(super) fn is_local(peer: SocketAddr) -> bool {
     peer.ip().to_canonical().is_loopback()
 }
@@ -82,7 +83,7 @@ mod tests {
             for (name, value) in &headers {
                 map.append(*name, HeaderValue::from_static(value));
             }
-            assert_eq!(is_from_a_page(&map), expected, "{headers:?}");
+            assert_eq!(is_cross_site(&map), expected, "{headers:?}");
         }
     }
 

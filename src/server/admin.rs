@@ -1,4 +1,4 @@
-//! The admin port: probes, metrics, the drain switch and the API. It never shares a listener with providers.
+//! The admin port: health probes, metrics, draining and the API. It has a listener of its own.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -32,45 +32,46 @@ use crate::store::Unavailable;
 
 use super::Shared;
 use super::access;
-use super::access::Refusals;
+use super::access::RefusalLog;
 use super::api;
 use super::api::Api;
 use super::connection;
-use super::worker::View;
+use super::worker::StoreView;
 
-/// How long a connection may lie idle between two requests, where nobody else needs its place.
-const IDLE: Duration = Duration::from_secs(75);
-/// How long to wait when connections cannot be accepted.
+/// How long a connection may be idle between two requests, unless another one needs its slot.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// The pause after the system refused to accept a connection.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How often it is looked whether a drain has lasted too long.
-const ROUND: Duration = Duration::from_secs(2);
+/// The interval at which the time limit of a drain is checked.
+const DRAIN_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Answers the requests of operators and of the kubelet.
+/// The service of the admin port.
 #[derive(Debug)]
 pub(super) struct Admin {
     shared: Arc<Shared>,
-    views: Vec<View>,
+    /// The store handles of the workers.
+    views: Vec<StoreView>,
     api: Api,
-    refusals: Arc<Refusals>,
+    refusals: Arc<RefusalLog>,
 }
 
 impl Admin {
-    pub(super) fn new(shared: Arc<Shared>, views: Vec<View>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, views: Vec<StoreView>) -> Self {
         let settings = &shared.settings;
-        let refusals = Arc::new(Refusals::new(&settings.log));
+        let refusals = Arc::new(RefusalLog::new(&settings.log));
         let store = Some(shared.store.local()).filter(Store::has_queues);
         let queued = (store, Arc::clone(&shared.breakers));
         let api = Api::new(queued, settings.admin.token.clone(), Arc::clone(&refusals), &settings.sources);
         Self { shared, views, api, refusals }
     }
 
-    /// Answers until the runtime ends that this is called on.
+    /// Serves on the current runtime, until that ends.
     pub(super) fn start(self: Arc<Self>, listener: TcpListener) {
         let (supervisor, listener) = (self.shared.supervisor.clone(), Arc::new(listener));
         let admin = Arc::clone(&self);
         supervisor.task(Task::Drain, move || {
             let admin = Arc::clone(&admin);
-            async move { admin.watch().await }
+            async move { admin.end_drains().await }
         });
         supervisor.task(Task::Admin, move || {
             let (admin, listener) = (Arc::clone(&self), Arc::clone(&listener));
@@ -94,11 +95,11 @@ impl Admin {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
-            // No address has a limit of its own, so that none is turned away.
+            // There is no limit for each address, so this does not fail.
             let Ok(place) = connections.enter(peer.ip()) else { continue };
             let (admin, connection) = (Arc::clone(self), Arc::clone(place.connection()));
             let service = tower::service_fn(move |request: Request<Incoming>| {
-                // Only what comes with the token has its body read, so whoever is here need not give way.
+                // Bodies are read only after the token is checked, so the connection need not be displaced.
                 connection.body_complete();
                 let (admin, connection) = (Arc::clone(&admin), Arc::clone(&connection));
                 async move {
@@ -108,7 +109,7 @@ impl Admin {
                 }
             });
             tasks.spawn("admin-connection", async move {
-                // Whoever hangs up early does not want the answer.
+                // The client may hang up early.
                 let _end = connection::serve(stream, place, TowerToHyperService::new(service)).await;
             });
         }
@@ -121,14 +122,14 @@ impl Admin {
             max_per_address: usize::MAX,
             trusted_proxies: TrustedProxies::default(),
             header_timeout: settings.header_timeout,
-            idle_timeout: IDLE,
+            idle_timeout: IDLE_TIMEOUT,
         }
     }
 
-    /// Ends drains that last too long.
-    async fn watch(&self) -> Result<(), TaskError> {
+    /// Ends drains whose time limit has passed; never returns.
+    async fn end_drains(&self) -> Result<(), TaskError> {
         loop {
-            tokio::time::sleep(ROUND).await;
+            tokio::time::sleep(DRAIN_CHECK_INTERVAL).await;
             if self.shared.end_drain(Instant::now()) {
                 tracing::warn!("nobody stopped the gateway after it was asked to drain: it is ready again");
             }
@@ -136,18 +137,18 @@ impl Admin {
     }
 
     async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
-        if access::is_from_a_page(request.headers()) {
-            self.refusals.note(peer, "the admin port was asked by a page on the web, and refused");
+        if access::is_cross_site(request.headers()) {
+            self.refusals.record(peer, "the admin port was asked by a page on the web, and refused");
             return text(StatusCode::FORBIDDEN, "no page on the web may ask the admin port\n");
         }
         if request.uri().path().starts_with(api::ROOT) {
             return self.api.answer(request, peer).await;
         }
-        let reads = request.method() == Method::GET || request.method() == Method::HEAD;
+        let is_read = request.method() == Method::GET || request.method() == Method::HEAD;
         match request.uri().path() {
-            "/livez" if reads => verdict(self.live()),
-            "/readyz" if reads => verdict(self.ready()),
-            "/metrics" if reads => self.metrics(),
+            "/livez" if is_read => health(self.live()),
+            "/readyz" if is_read => health(self.ready()),
+            "/metrics" if is_read => self.metrics(),
             "/drain" if request.method() == Method::POST => self.drain(request.headers(), peer),
             "/livez" | "/readyz" | "/metrics" => not_allowed("GET, HEAD"),
             "/drain" => not_allowed("POST"),
@@ -155,28 +156,29 @@ impl Admin {
         }
     }
 
-    /// Takes the gateway out of service for whoever is on this machine or has the token.
+    /// Begins a drain, for clients on this machine or with the token.
     fn drain(&self, headers: &HeaderMap, peer: SocketAddr) -> Response<Full<Bytes>> {
-        let (shown, token) = (access::bearer(headers), self.shared.settings.admin.token.as_ref());
-        let has_token = || shown.zip(token).is_some_and(|(shown, token)| access::is_token(shown, token));
+        let (presented, token) = (access::bearer_token(headers), self.shared.settings.admin.token.as_ref());
+        let has_token = || presented.zip(token).is_some_and(|(presented, token)| access::is_token(presented, token));
         if !access::is_local(peer) && !has_token() {
-            self.refusals.note(peer, "somebody without the token of admin.token asked to drain from another machine");
+            self.refusals.record(peer, "somebody without the token of admin.token asked to drain from another machine");
             return refused(token.is_some());
         }
         let time = self.shared.settings.admin.max_drain;
-        let time_said = humantime::format_duration(time);
+        let duration = humantime::format_duration(time);
         if self.shared.drain_for(time, Instant::now()) {
-            tracing::info!(%peer, time = %time_said, "draining: not ready any more, and still taking what comes");
+            tracing::info!(%peer, time = %duration, "draining: not ready any more, and still taking what comes");
         } else {
-            tracing::info!(%peer, time = %time_said, "asked again to drain: the time begins anew");
+            tracing::info!(%peer, time = %duration, "asked again to drain: the time begins anew");
         }
-        verdict(Ok(()))
+        health(Ok(()))
     }
 
-    /// A task that died twice does not come back by itself, nor does a store that could not be written.
+    /// Liveness: fails in states that only a restart ends, such as a task that died twice, or a store that could not be
+    /// written.
     fn live(&self) -> Result<(), String> {
         self.shared.supervisor.live()?;
-        self.of_stores(Store::sound)
+        self.check_stores(Store::sound)
     }
 
     fn ready(&self) -> Result<(), String> {
@@ -184,13 +186,13 @@ impl Admin {
             return Err("draining".to_owned());
         }
         self.shared.supervisor.ready()?;
-        // Where events are delivered all the same while they cannot be remembered, others would not do better.
-        let remembering = self.shared.settings.store.terms.on_outage == OnOutage::Reject;
-        self.of_stores(|store| store.ready(remembering))
+        // With `on_outage = "accept"` the gateway also works without its store.
+        let needs_store = self.shared.settings.store.terms.on_outage == OnOutage::Reject;
+        self.check_stores(|store| store.ready(needs_store))
     }
 
-    /// What the store says, as each worker sees it.
-    fn of_stores(&self, check: impl Fn(&Store) -> Result<(), Unavailable>) -> Result<(), String> {
+    /// Checks the store handle of each worker.
+    fn check_stores(&self, check: impl Fn(&Store) -> Result<(), Unavailable>) -> Result<(), String> {
         let stores = self.views.iter().filter_map(|view| view.load_full());
         stores.into_iter().try_for_each(|store| check(&store)).map_err(|unavailable| unavailable.0)
     }
@@ -208,16 +210,16 @@ impl Admin {
     }
 }
 
-fn verdict(verdict: Result<(), String>) -> Response<Full<Bytes>> {
-    match verdict {
+fn health(result: Result<(), String>) -> Response<Full<Bytes>> {
+    match result {
         Ok(()) => text(StatusCode::OK, "ok\n"),
         Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
 }
 
-/// The answer to somebody from elsewhere who may not drain; a token would change that, if there is one.
-fn refused(token: bool) -> Response<Full<Bytes>> {
-    if !token {
+/// The answer to a client on another machine without the token; `has_token` tells whether a token is configured.
+fn refused(has_token: bool) -> Response<Full<Bytes>> {
+    if !has_token {
         let how = "drain from this machine, as \"doorward drain\" does, or set admin.token and send it\n";
         return text(StatusCode::FORBIDDEN, how);
     }

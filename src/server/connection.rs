@@ -1,5 +1,5 @@
-//! Serves one connection: hyper speaks HTTP/1 on it as long as admission lets it; timeouts and requests that hyper
-//! cannot parse are answered here.
+//! Serves one connection: hyper serves HTTP/1 until admission closes the connection. This file answers timeouts, and
+//! reports requests that hyper cannot parse.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -32,39 +32,39 @@ use crate::http::unserved::Unserved;
 
 /// Most bytes that the head of a request may take.
 const MAX_HEAD: usize = 64 * 1024;
-/// Most bytes of a head that are kept for the log.
+/// Most bytes of the beginning of a head that are kept for the log.
 const MAX_START: usize = 256;
 
 const TIMED_OUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 const BUSY: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n";
 
-/// What became of a connection.
+/// How a connection ended.
 #[derive(Debug, Default)]
 pub(super) struct End {
-    /// It was closed because another one needed its place.
+    /// It was closed because another one needed its slot.
     pub(super) displaced: bool,
-    /// Why its last request was none that could be served, with the beginning of what came of it.
+    /// Why its last request could not be served, with the beginning of its bytes.
     pub(super) unserved: Option<(Unserved, Vec<u8>)>,
 }
 
-/// Serves a connection until it ends, or loses its place. The service says when a head is complete and when it has its
-/// answer ([`Connection::begin`], [`Connection::rest`]).
+/// Serves a connection until it ends, or admission closes it. The service has to report when a head is complete and
+/// when it is answered ([`Connection::begin`], [`Connection::rest`]).
 pub(super) async fn serve<S>(stream: TcpStream, mut place: ConnectionSlot, service: S) -> End
 where
     S: Service<Request<Incoming>, Response = Response<Full<Bytes>>, Error = Infallible>,
 {
     let connection = Arc::clone(place.connection());
-    let tap = MonitoredSocket { stream, connection: Arc::clone(&connection), start: Vec::with_capacity(MAX_START) };
-    // Admission keeps the time of heads. A sender that hangs up does not end its delivery, so the socket is not read while one
-    // is under way (`half_close`). Answers are small: head and body are copied into one write.
+    let socket = MonitoredSocket { stream, connection: Arc::clone(&connection), start: Vec::with_capacity(MAX_START) };
+    // Admission keeps the timeout for heads. A sender that hangs up does not end its delivery, so the socket is not read
+    // while one is under way (`half_close`). Responses are small: head and body are copied into one write.
     let mut http = http1::Builder::new()
         .header_read_timeout(None)
         .half_close(true)
         .writev(false)
         .max_buf_size(MAX_HEAD)
         .max_header_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(tap), service);
+        .serve_connection(TokioIo::new(socket), service);
     let mut finishing = false;
     let ended = poll_fn(|cx| {
         place.register(cx.waker());
@@ -72,52 +72,52 @@ where
             finishing = true;
             Pin::new(&mut http).graceful_shutdown();
         }
-        // What has come by now has its chance first, and a body that was being read is answered.
+        // Bytes that have arrived are handled first. A request whose body is read is still answered.
         let polled = Pin::new(&mut http).poll(cx).map(Some);
-        let waits = || !matches!(connection.phase(), Phase::Body | Phase::Busy);
-        let is_over = polled.is_pending() && connection.close_reason().is_some() && waits();
-        if is_over { Poll::Ready(None) } else { polled }
+        let awaits_head = || !matches!(connection.phase(), Phase::Body | Phase::Busy);
+        let is_closed = polled.is_pending() && connection.close_reason().is_some() && awaits_head();
+        if is_closed { Poll::Ready(None) } else { polled }
     })
     .await;
-    let tap = http.into_parts().io.into_inner();
+    let socket = http.into_parts().io.into_inner();
     let displaced = connection.close_reason() == Some(CloseReason::Displaced);
-    // What came in one piece with an earlier request is not known by its beginning.
-    let start = if connection.phase() == Phase::Head { tap.start } else { Vec::new() };
+    // A head that arrived in one read with an earlier request was not recorded.
+    let start = if connection.phase() == Phase::Head { socket.start } else { Vec::new() };
     let unserved = match (ended, connection.phase()) {
         (Some(Err(error)), _) => {
             tracing::debug!(%error, "a connection ended early");
             error.is_parse().then(|| Unserved::from_first_bytes(&start, error.is_parse_too_large()))
         }
         (None, Phase::Silent | Phase::Head) => {
-            answer(&tap.stream, TIMED_OUT);
+            answer(&socket.stream, TIMED_OUT);
             Some(if displaced { Unserved::Displaced } else { Unserved::TimedOut })
         }
-        // Between requests nobody waits for an answer.
+        // Between requests there is nothing to answer.
         _ => None,
     };
     End { displaced, unserved: unserved.map(|why| (why, start)) }
 }
 
-/// Turns a connection away whose address has as many as it may.
+/// Answers a connection that is refused, because its address has the most connections already.
 pub(super) fn turn_away(stream: &TcpStream) {
     answer(stream, BUSY);
 }
 
-/// Sends what fits into the socket's buffer, in which nothing waits. Whoever is gone does not want it.
+/// Sends an answer without waiting. It fits into the socket's buffer, which is empty.
 fn answer(stream: &TcpStream, bytes: &[u8]) {
     let _gone = SockRef::from(stream).send(bytes);
 }
 
-/// The socket; reports to admission when bytes come.
+/// The socket: reports to admission when bytes arrive, and records the beginning of heads.
 struct MonitoredSocket {
     stream: TcpStream,
     connection: Arc<Connection>,
-    /// The beginning of the head that came last.
+    /// The beginning of the last head.
     start: Vec<u8>,
 }
 
 impl MonitoredSocket {
-    fn note(&mut self, bytes: &[u8]) {
+    fn record(&mut self, bytes: &[u8]) {
         match self.connection.phase() {
             Phase::Silent | Phase::Idle => {
                 self.start.clear();
@@ -136,7 +136,7 @@ impl AsyncRead for MonitoredSocket {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if let Some(new) = buffer.filled().get(before..).filter(|new| !new.is_empty()) {
-            self.note(new);
+            self.record(new);
         }
         polled
     }

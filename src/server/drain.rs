@@ -1,5 +1,5 @@
-//! The drain state: the gateway is not ready for a limited time, after which the drain ends unless a shutdown has
-//! followed.
+//! The drain state: while it drains, the gateway is not ready, but takes requests. A drain ends after a time limit,
+//! unless a shutdown follows. (`impl Shared` here, because `mod.rs` would be too long.)
 
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
@@ -9,42 +9,42 @@ use std::time::Instant;
 
 use super::Shared;
 
-/// Until when the gateway is not ready.
+/// The state; `Shared::draining` is set in all states but `None`.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Drain {
-    /// It is not asked to drain.
+    /// Not draining.
     #[default]
     None,
-    /// It is draining until then, unless it is asked again.
+    /// Draining until then, unless it is asked again.
     Until(Instant),
-    /// It is shutting down.
+    /// Shutting down, or draining without a limit.
     Stopping,
 }
 
 impl Shared {
-    /// Not ready any more for this long, counted anew each time; whether that is news.
+    /// Begins a drain, or restarts its time limit. Returns whether the gateway was not draining before.
     pub(super) fn drain_for(&self, time: Duration, now: Instant) -> bool {
         let mut drain = self.drain();
         if *drain != Drain::Stopping {
-            // What is longer than a clock can count is without an end.
+            // A time limit beyond the range of the clock is none.
             *drain = now.checked_add(time).map_or(Drain::Stopping, Drain::Until);
         }
         !self.draining.swap(true, Ordering::Relaxed)
     }
 
-    /// Ready again when the time is up; whether it was just now.
+    /// Ends a drain whose time limit has passed. Returns whether it did.
     pub(super) fn end_drain(&self, now: Instant) -> bool {
         let mut drain = self.drain();
-        let over = matches!(*drain, Drain::Until(end) if end <= now);
-        if over {
+        let is_over = matches!(*drain, Drain::Until(end) if end <= now);
+        if is_over {
             *drain = Drain::None;
             self.draining.store(false, Ordering::Relaxed);
         }
-        over
+        is_over
     }
 
-    /// Not ready any more, for good.
-    pub(super) fn stop_taking(&self) {
+    /// Begins the shutdown: the gateway does not become ready again.
+    pub(super) fn begin_shutdown(&self) {
         *self.drain() = Drain::Stopping;
         self.draining.store(true, Ordering::Relaxed);
     }

@@ -1,4 +1,4 @@
-//! All metrics of the process, registered in one place; each is declared beside what it counts.
+//! Registers all metrics of the process. The modules that count declare them.
 
 use std::sync::Arc;
 
@@ -18,15 +18,15 @@ use crate::verify::JwksMetrics;
 /// All metrics of the process.
 #[derive(Debug)]
 pub(super) struct Metrics {
-    /// To be read by Prometheus.
+    /// The registry that Prometheus reads.
     pub(super) registry: Registry,
-    /// What is counted of requests.
+    /// The metrics of requests.
     pub(super) gateway: Arc<gateway::Metrics>,
-    /// What is counted of queued deliveries.
+    /// The metrics of queued deliveries.
     pub(super) dispatch: dispatch::Metrics,
-    /// Connections that are open.
+    /// Open connections.
     pub(super) open_connections: IntGauge,
-    /// Connections that were closed because another one needed their place.
+    /// Connections that were closed because another one needed their slot.
     pub(super) displaced_connections: IntCounter,
 }
 

@@ -1,5 +1,4 @@
-//! The running gateway: starts the store, the workers (on one address), the dispatch thread and the admin port, and
-//! stops them.
+//! The running gateway: opens the store, starts the workers, the dispatch thread and the admin port, and stops them.
 
 mod access;
 mod admin;
@@ -59,10 +58,11 @@ use self::worker::Worker;
 /// Connections that the kernel holds for each worker until it accepts them.
 const BACKLOG: i32 = 4096;
 
-/// About how many bytes a request has besides its body, at most.
+/// About how many bytes of memory a request takes besides its body, at most.
 const MAX_HEAD: usize = 256 * 1024;
 
-/// Bytes of an app's answer that are read where nobody waits for it, so that the connection can be used again.
+/// Most bytes that are read of an app's answer to a queued delivery. An answer must be read for its connection to be
+/// reused.
 const MAX_ANSWER: usize = 64 * 1024;
 
 /// Circuit breakers by destination.
@@ -76,20 +76,20 @@ struct Shared {
     single_flight: Arc<SingleFlight>,
     first_seen: Arc<FirstSeenCache>,
     store: Store,
-    /// The queues of those that have one, by source.
+    /// The queues, by source.
     queues: HashMap<String, Queue>,
-    /// The circuit breakers of their endpoints.
+    /// The circuit breakers of the queues' endpoints.
     breakers: Arc<Breakers>,
     /// The memory budget of all dispatchers.
     budget: Budget,
-    /// A steady clock.
+    /// A monotonic clock.
     clock: Clock,
     supervisor: Supervisor,
-    /// By source; of what is no source's under `""`.
+    /// Rate limits of the log, by source; `""` for requests to no source.
     samplers: HashMap<String, Arc<Sampler>>,
-    /// Asks load balancers to send no more, while everything that comes is still taken.
+    /// Not ready, so that load balancers send no more; requests are still taken.
     draining: AtomicBool,
-    /// Until when; whoever changes `draining` has it locked.
+    /// The state behind `draining`, which is changed only while this is locked.
     drain: Mutex<Drain>,
 }
 
@@ -97,11 +97,12 @@ struct Shared {
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
-    /// Workers and the dispatch thread: they are waited for by what they hold, with a deadline.
+    /// Workers and the dispatch thread. They are not joined: `workers` tells when they have ended, with a deadline.
     _threads: Vec<JoinHandle<()>>,
     listen: SocketAddr,
     admin: SocketAddr,
     phase: watch::Sender<Phase>,
+    /// Closed when all workers and the dispatch thread have ended.
     workers: mpsc::Receiver<Infallible>,
 }
 
@@ -114,16 +115,16 @@ pub enum Failure {
     /// The store cannot be used.
     #[error("cannot use the store: {0}")]
     Store(String),
-    /// The system refuses something that it never should.
+    /// The system refused a resource, such as a thread.
     #[error("cannot start: {0}")]
     System(String),
-    /// Requests were cut when the drain's time was up.
+    /// Requests were cut when the drain timeout was over.
     #[error("{0} requests were still in flight when the drain's time was up")]
     Cut(i64),
 }
 
 impl Shared {
-    /// Opens the store, and makes the destinations known to it.
+    /// Opens the store, and registers the queues.
     async fn new(settings: Settings, limits: &Limits) -> Result<Self, Failure> {
         let system = |error: &dyn std::fmt::Display| Failure::System(error.to_string());
         let supervisor = Supervisor::new(limits.supervision.clone(), Clock::steady());
@@ -132,14 +133,14 @@ impl Shared {
         let metrics = Metrics::new(&settings.sources, &supervisor, &store).map_err(|error| system(&error))?;
         let process = getrandom::u64().map_err(|error| system(&error))?;
         let queued = || queued(&settings).map(|(source, terms)| (source.name.as_str(), terms));
-        let known: Vec<_> = queued().map(|(source, terms)| terms.queue(source)).collect();
-        let queues = store.register(&known).await.map_err(|unavailable| Failure::Store(unavailable.0))?;
+        let queue_terms: Vec<_> = queued().map(|(source, terms)| terms.queue(source)).collect();
+        let queues = store.register(&queue_terms).await.map_err(|unavailable| Failure::Store(unavailable.0))?;
         let mut endpoints: HashMap<_, Arc<CircuitBreaker>> = HashMap::new();
         let mut breaker = |terms: &DeliveryTerms| {
             let breaker = || CircuitBreaker::new(limits.dispatch.clone(), clock.clone());
             Arc::clone(endpoints.entry(terms.address.endpoint()).or_insert_with(breaker))
         };
-        let breakers = known.iter().zip(queued()).map(|(known, (_, terms))| (known.id.clone(), breaker(terms)));
+        let breakers = queue_terms.iter().zip(queued()).map(|(queue, (_, terms))| (queue.id.clone(), breaker(terms)));
         Ok(Self {
             metrics,
             first_seen: Arc::default(),
@@ -157,7 +158,7 @@ impl Shared {
         })
     }
 
-    /// The dispatchers of all queues, for the runtime that this is called on, and the store as it sees it.
+    /// The dispatchers of all queues and the store handle, for the current runtime.
     fn dispatchers(&self) -> (Store, Vec<Dispatcher>) {
         let store = self.store.local();
         let dispatcher = |(source, terms): (&Arc<Source>, &DeliveryTerms)| {
@@ -174,7 +175,7 @@ impl Shared {
                 budget: self.budget.clone(),
                 clock: self.clock.clone(),
                 wall: Clock::System,
-                metrics: self.metrics.dispatch.of(queue.id()),
+                metrics: self.metrics.dispatch.for_destination(queue.id()),
                 queue,
             })
         };
@@ -189,12 +190,12 @@ fn queued(settings: &Settings) -> impl Iterator<Item = (&Arc<Source>, &DeliveryT
 }
 
 impl Server {
-    /// Opens the store, listens, and starts the workers. Runs the admin port on the runtime that this is called on.
+    /// Opens the store, listens, and starts the workers. Runs the admin port on the current runtime.
     ///
     /// # Errors
-    /// [`Failure`] says what is in the way.
+    /// [`Failure`] says what failed.
     pub async fn start(mut settings: Settings, limits: Limits) -> Result<Self, Failure> {
-        fit_files(&mut settings);
+        fit_open_files(&mut settings);
         let listeners = listen(settings.server.listen, settings.server.workers)
             .map_err(|error| Failure::Listen(settings.server.listen, error))?;
         let admin_socket = bind(settings.admin.listen, false)
@@ -230,28 +231,28 @@ impl Server {
         Ok(Self { shared, _threads: threads, listen, admin, phase, workers })
     }
 
-    /// Its tasks and threads.
+    /// The supervisor of its tasks and threads.
     pub fn supervisor(&self) -> &Supervisor {
         &self.shared.supervisor
     }
 
-    /// Where providers reach it.
+    /// The address for providers.
     pub fn listen(&self) -> SocketAddr {
         self.listen
     }
 
-    /// Where operators reach it.
+    /// The address of the admin port.
     pub fn admin(&self) -> SocketAddr {
         self.admin
     }
 
-    /// Stops: readiness goes false, listeners close, requests in flight finish. The drain's time or `hurry` ends the
-    /// wait for them.
+    /// Stops: readiness becomes false, listeners close, requests in flight finish. The wait for them ends with the
+    /// drain timeout, or when `hurry` completes.
     ///
     /// # Errors
     /// [`Failure::Cut`] when some could not finish.
     pub async fn stop(mut self, hurry: impl Future<Output = ()>) -> Result<(), Failure> {
-        self.shared.stop_taking();
+        self.shared.begin_shutdown();
         self.phase.send_replace(Phase::Finishing);
         let drain_timeout = self.shared.settings.server.drain_timeout;
         let finished = tokio::select! {
@@ -262,19 +263,20 @@ impl Server {
         let cut = if finished { 0 } else { self.shared.metrics.gateway.in_flight.get() };
         if !finished {
             self.phase.send_replace(Phase::Cut);
-            // A worker that does not even end now is not waited for.
+            // A worker that does not end now is blocked.
             let _ended = tokio::time::timeout(Duration::from_secs(1), self.workers.recv()).await;
         }
-        // A read that still runs may keep a handle of it.
+        // Handles may remain, such as that of a read in progress.
         self.shared.store.close();
         if cut > 0 { Err(Failure::Cut(cut)) } else { Ok(()) }
     }
 }
 
-/// Takes fewer connections where the system lets this process open too few files.
-fn fit_files(settings: &mut Settings) {
+/// Lowers the limit on connections where the system allows too few open files.
+fn fit_open_files(settings: &mut Settings) {
     let files = open_file_limit::raise_limit();
-    let max_connections = open_file_limit::suffice_for(files, settings.server.workers, settings.admin.max_connections);
+    let max_connections =
+        open_file_limit::max_connections(files, settings.server.workers, settings.admin.max_connections);
     if max_connections < settings.server.max_connections {
         tracing::warn!(
             files,
@@ -304,7 +306,7 @@ fn open(settings: &Settings, limits: &Limits, clock: &Clock, supervisor: &Superv
     })
 }
 
-/// What keeps the lines of each source within limits.
+/// The rate limits of the log, by source.
 fn samplers(settings: &Settings) -> HashMap<String, Arc<Sampler>> {
     let names = settings.sources.iter().map(|source| source.name.as_str());
     let log = &settings.log;
@@ -312,21 +314,21 @@ fn samplers(settings: &Settings) -> HashMap<String, Arc<Sampler>> {
     names.chain([""]).map(|name| (name.to_owned(), sampler())).collect()
 }
 
-/// One listener for each worker, between which the kernel spreads connections.
+/// One listener for each worker; the kernel distributes connections among them (`SO_REUSEPORT`).
 fn listen(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
     if workers <= 1 {
         return Ok(vec![bind(address, false)?]);
     }
-    // A shared port would be shared with another process too, and half of the events would go there: first see that
-    // nobody else has it.
+    // A port that another process shares would lose half of the events to it. A listener without `SO_REUSEPORT` fails
+    // if another process has the port.
     let address = bind(address, false)?.local_addr()?;
     (0..workers).map(|_| bind(address, true)).collect()
 }
 
-fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(shared)?;
+    socket.set_reuse_port(reuse_port)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;

@@ -1,5 +1,5 @@
-//! The service that a connection calls for each request: a request whose sender hangs up is finished in the background,
-//! and answers carry `connection: close` while draining.
+//! The service that hyper calls for each request. A request whose sender hangs up is finished in the background;
+//! answers have `connection: close` while the gateway drains.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -24,11 +24,11 @@ use crate::base::supervisor::Background;
 use crate::gateway::Caller;
 use crate::gateway::Gateway;
 
-/// The gateway as the requests of one connection reach it.
+/// The service of one connection.
 pub(super) struct Handler {
     pub(super) gateway: Arc<Gateway>,
     pub(super) caller: Arc<Caller>,
-    /// Where requests go on whose sender hung up.
+    /// Runs the requests whose sender hung up.
     pub(super) orphans: Arc<Background>,
     pub(super) shared: Arc<Shared>,
 }
@@ -38,7 +38,7 @@ impl Service<Request<Incoming>> for Handler {
     type Error = Infallible;
     type Future = RunToCompletion;
 
-    /// Begins at once and not when it is first polled: a sender that hangs up has sent its request all the same.
+    /// Reports the request at the call, not at the first poll: the sender may hang up in between.
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.caller.connection.head_complete();
         let (gateway, caller) = (Arc::clone(&self.gateway), Arc::clone(&self.caller));
@@ -51,10 +51,10 @@ impl Service<Request<Incoming>> for Handler {
     }
 }
 
-/// What makes the answer to one request.
+/// The future of the answer to one request.
 type ResponseFuture = dyn Future<Output = Response<Full<Bytes>>> + Send;
 
-/// The answer to a request, which is carried on in the background when the one who waits for it goes away.
+/// The answer to a request; dropped before it is ready, it continues in the background.
 pub(super) struct RunToCompletion {
     future: Option<Pin<Box<ResponseFuture>>>,
     caller: Arc<Caller>,
@@ -69,9 +69,9 @@ impl Future for RunToCompletion {
         let Some(future) = &mut self.future else { return Poll::Pending };
         let mut response = ready!(future.as_mut().poll(cx));
         self.future = None;
-        // This goes with the connection, unlike the request.
+        // Reported here, and not by the request's future, which may outlive the connection.
         self.caller.connection.mark_idle();
-        // While draining, senders are asked to come back on another connection, which leads to another replica.
+        // Senders reconnect, and the load balancer sends them to another replica.
         if self.shared.draining.load(Ordering::Relaxed) {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
@@ -81,7 +81,7 @@ impl Future for RunToCompletion {
 
 impl Drop for RunToCompletion {
     fn drop(&mut self) {
-        // Without a runtime the process is ending, and the deadline of the drain has passed.
+        // Without a runtime the process is ending, and the drain timeout is over.
         if let (Some(future), Ok(_runtime)) = (self.future.take(), Handle::try_current()) {
             self.orphans.spawn("request", async move { drop(future.await) });
         }

@@ -43,10 +43,10 @@ use crate::target::RedisStream;
 use crate::target::Target;
 use crate::telemetry::Sampler;
 
-/// Pause after the system refused to accept a connection, because it is out of files or memory.
+/// The pause after the system refused to accept a connection, because it is out of files or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// What one worker is started with.
+/// A worker, as it is started and restarted.
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) shared: Arc<Shared>,
@@ -55,10 +55,10 @@ pub(super) struct Worker {
     pub(super) _alive: mpsc::Sender<Infallible>,
 }
 
-/// The store as a worker sees it, for those who ask how it is.
-pub(super) type View = Arc<ArcSwapOption<Store>>;
+/// The store handle of a worker, for health checks; empty before the worker has started.
+pub(super) type StoreView = Arc<ArcSwapOption<Store>>;
 
-/// What a worker is served with in one of its lives.
+/// What a worker builds anew at each start and restart.
 struct Prepared {
     gateway: Arc<Gateway>,
     listener: TcpListener,
@@ -66,37 +66,37 @@ struct Prepared {
 }
 
 impl Worker {
-    /// Starts the thread, and waits until it is ready to accept. When it dies, requests under way are cut and it begins
-    /// anew with the same listener, which takes connections meanwhile.
-    pub(super) fn start(mut self, listener: std::net::TcpListener) -> Result<(View, JoinHandle<()>), Failure> {
+    /// Starts the thread, and waits until it is ready to accept. When it dies, its requests are cut, and it restarts
+    /// with the same listener, where the kernel queues connections meanwhile.
+    pub(super) fn start(mut self, listener: std::net::TcpListener) -> Result<(StoreView, JoinHandle<()>), Failure> {
         let (sender, ready) = std::sync::mpsc::channel();
-        let (mut sender, mut kept) = (Some(sender), Some(listener));
-        let view = View::default();
-        let shown = Arc::clone(&view);
+        let (mut sender, mut next_listener) = (Some(sender), Some(listener));
+        let view = StoreView::default();
+        let own_view = Arc::clone(&view);
         let supervisor = self.shared.supervisor.clone();
         let run = move |beat: &Arc<Heartbeat>| {
             let lost = |error: std::io::Error| TaskError(error.to_string());
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(lost)?;
-            // Without one, it was told to stop.
-            let Some(listener) = &kept else { return Ok(()) };
+            // It was taken when the worker was told to stop.
+            let Some(listener) = &next_listener else { return Ok(()) };
             let listener = listener.try_clone().map_err(lost)?;
             let lived = runtime.block_on(async {
                 match (self.prepare(listener), sender.take()) {
                     (Ok(prepared), waiting) => {
-                        shown.store(Some(Arc::new(prepared.store.clone())));
+                        own_view.store(Some(Arc::new(prepared.store.clone())));
                         drop(waiting.map(|waiting| waiting.send(Ok(()))));
-                        self.run(prepared, beat, &mut kept).await;
+                        self.run(prepared, beat, &mut next_listener).await;
                         Ok(())
                     }
                     (Err(failure), Some(waiting)) => {
-                        // Whoever waits will not start at all.
+                        // The first start failed: the gateway does not start.
                         drop(waiting.send(Err(failure)));
                         Ok(())
                     }
                     (Err(failure), None) => Err(TaskError(failure.to_string())),
                 }
             });
-            // A lookup that still runs is not waited for.
+            // Does not wait for a DNS lookup that still runs.
             runtime.shutdown_background();
             lived
         };
@@ -111,8 +111,8 @@ impl Worker {
         let shared = &self.shared;
         let store = shared.store.local();
         let endpoints = shared.settings.sources.iter().filter_map(|source| {
-            let mode = mode(source, &store, shared)?;
-            let metrics = shared.metrics.gateway.of(source.name.as_str(), &source.secret_labels);
+            let mode = delivery_mode(source, &store, shared)?;
+            let metrics = shared.metrics.gateway.for_source(source.name.as_str(), &source.secret_labels);
             let sampler = self.sampler(source.name.as_str());
             let source = (Arc::clone(source), mode);
             Some((source.0.path.clone(), Arc::new(Endpoint { source: Some(source), metrics, sampler })))
@@ -129,7 +129,7 @@ impl Worker {
             metrics: Arc::clone(&shared.metrics.gateway),
             unmatched: Arc::new(Endpoint {
                 source: None,
-                metrics: shared.metrics.gateway.of("", &[]),
+                metrics: shared.metrics.gateway.for_source("", &[]),
                 sampler: self.sampler(""),
             }),
         };
@@ -140,15 +140,15 @@ impl Worker {
         self.shared.samplers.get(source).cloned().unwrap_or_else(|| Arc::new(Sampler::new(0, 0)))
     }
 
-    /// `kept` is the listener for another life, which there is not when it has stopped accepting.
-    async fn run(&mut self, prepared: Prepared, beat: &Heartbeat, kept: &mut Option<std::net::TcpListener>) {
+    /// Serves until the gateway stops. `next_listener` is for a restart; it is dropped when accepting ends.
+    async fn run(&mut self, prepared: Prepared, beat: &Heartbeat, next_listener: &mut Option<std::net::TcpListener>) {
         let Prepared { gateway, listener, .. } = prepared;
         let connections = Connections::new(self.limits());
         let serving = async {
             let mut cut = self.phase.clone();
             let tasks = Tasks::default();
             self.accept(&gateway, listener, (&connections, &tasks)).await;
-            *kept = None;
+            *next_listener = None;
             tokio::select! {
                 () = self.finish(&connections) => {}
                 _cut = cut.wait_for(|phase| *phase >= Phase::Cut) => {}
@@ -162,17 +162,17 @@ impl Worker {
         }
     }
 
-    /// Waits until nothing is in flight any more.
+    /// Waits until no request is in flight.
     async fn finish(&self, connections: &Connections) {
         connections.finish();
         connections.wait_until_empty().await;
-        // Deliveries whose sender is gone belong to no connection.
+        // Requests whose sender hung up have no connection any more.
         while self.shared.metrics.gateway.in_flight.get() > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
 
-    /// What this worker's share of the connections may take.
+    /// The limits for this worker's share of the connections.
     fn limits(&self) -> ConnectionLimits {
         let server = &self.shared.settings.server;
         let workers = server.workers.max(1);
@@ -192,9 +192,9 @@ impl Worker {
         (connections, tasks): (&Arc<Connections>, &Tasks),
     ) {
         let mut phase = self.phase.clone();
-        let (complaints, begun) = (Sampler::new(1, 1), Instant::now());
+        let (error_sampler, begun) = (Sampler::new(1, 1), Instant::now());
         loop {
-            // While all are busy, new ones wait in the kernel's queue.
+            // While all slots are busy, new connections wait in the kernel's backlog.
             let next = async {
                 connections.wait_for_capacity().await;
                 listener.accept().await
@@ -212,14 +212,14 @@ impl Worker {
                     }
                 },
                 Err(error) => {
-                    if complaints.admit(begun.elapsed()).is_some() {
+                    if error_sampler.admit(begun.elapsed()).is_some() {
                         tracing::error!(%error, "connections cannot be accepted");
                     }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
-        // Those that the kernel has taken already would be cut off by closing the listener.
+        // Closing the listener would reset connections in the kernel's backlog.
         while let Ok(Ok((stream, address))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
             self.serve(gateway, tasks, (stream, address, connections.enter_last(address.ip())));
         }
@@ -231,9 +231,9 @@ impl Worker {
         tasks: &Tasks,
         (stream, address, place): (TcpStream, SocketAddr, ConnectionSlot),
     ) {
-        // An answer is written at once, so waiting for more to send would only delay it.
+        // An answer is written as a whole, so Nagle's algorithm would only delay it.
         let _unset = stream.set_nodelay(true);
-        // A sender that does not take its answer must not keep its place for ever.
+        // A client that does not read its answer must not keep its slot for ever.
         #[cfg(target_os = "linux")]
         let _unset = SockRef::from(&stream).set_tcp_user_timeout(Some(self.shared.settings.server.idle_timeout));
         let caller = Arc::new(Caller { peer: Peer::new(address), connection: Arc::clone(place.connection()) });
@@ -245,11 +245,11 @@ impl Worker {
             orphans: Arc::clone(&tasks.orphans),
             shared: Arc::clone(&self.shared),
         };
-        let open = Open::new(self.shared.metrics.open_connections.clone());
+        let open = OpenConnection::new(self.shared.metrics.open_connections.clone());
         let displaced = self.shared.metrics.displaced_connections.clone();
         let supervisor = self.shared.supervisor.clone();
         tasks.connections.spawn("connection", async move {
-            // However it ends.
+            // Dropped also when the task panics.
             let _open = open;
             supervisor.panic_if_injected(Task::Connection);
             let end = connection::serve(stream, place, handler).await;
@@ -263,32 +263,32 @@ impl Worker {
     }
 }
 
-/// What a worker has under way; it ends with its life.
+/// The tasks of a worker. They end when it dies.
 #[derive(Debug, Default)]
 struct Tasks {
     connections: Background,
     orphans: Arc<Background>,
 }
 
-/// A connection as it is counted.
-struct Open(IntGauge);
+/// Counts one open connection until it is dropped.
+struct OpenConnection(IntGauge);
 
-impl Open {
+impl OpenConnection {
     fn new(gauge: IntGauge) -> Self {
         gauge.inc();
         Self(gauge)
     }
 }
 
-impl Drop for Open {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.dec();
     }
 }
 
-/// The way of a source's messages, for one worker. A stream without Redis is refused by the settings, and so is a queue
-/// without a store that has any.
-fn mode(source: &Source, store: &Store, shared: &Shared) -> Option<DeliveryMode> {
+/// The delivery mode of a source, for one worker. `None` does not occur: the settings refuse a stream without Redis,
+/// and a queue without a store that has queues.
+fn delivery_mode(source: &Source, store: &Store, shared: &Shared) -> Option<DeliveryMode> {
     match &source.destination {
         Destination::Upstream(address, timeout) => {
             let http = Http::new(address.clone(), *timeout, source.limits.max_body);

@@ -1,4 +1,4 @@
-//! A source: one configured endpoint with everything that is needed to judge its requests, shared by all workers.
+//! A source: one configured endpoint, with its verifier, limits, answers and destination. All workers share it.
 
 pub mod refusal;
 pub mod reply;
@@ -30,25 +30,25 @@ pub struct Source {
     pub path: String,
     /// Who may send to it.
     pub allowlist: Allowlist,
-    /// What one request may cost.
+    /// The limits for one request.
     pub limits: Limits,
-    /// Complete requests that it may have in flight.
+    /// The limit on complete requests in flight.
     pub in_flight: InFlight,
-    /// Its profile with its secrets and parameters: what its requests are verified by.
+    /// Its profile with secrets and parameters, compiled.
     pub verifier: RequestVerifier,
-    /// What the secrets are called that it may be proved with; see [`crate::base::secret::SecretRef::label`].
+    /// Labels of its secrets, in their order; see [`crate::base::secret::SecretRef::label`].
     pub secret_labels: Vec<String>,
-    /// Which parts of its requests are credentials, which only an upstream may see.
+    /// Which parts of its requests are credentials: they are passed to an upstream, and never stored.
     pub credentials: Credentials,
-    /// Which types are delivered.
+    /// Which event types are delivered.
     pub filter: EventFilter,
     /// The answers that its provider understands.
     pub answers: Answers,
-    /// Whether what cannot be verified is delivered all the same, marked.
+    /// Whether requests that cannot be verified are delivered all the same, marked as unverified.
     pub observe: bool,
     /// Where its events go.
     pub destination: Destination,
-    /// What they are remembered under.
+    /// The keyspace of its dedupe records.
     pub keyspace: Keyspace,
 }
 
@@ -60,10 +60,10 @@ pub struct SourceName {
 }
 
 impl SourceName {
-    /// Takes the name.
+    /// Parses a name.
     ///
     /// # Errors
-    /// What would be right, when `text` is none.
+    /// Which names are valid, when `text` is not one.
     pub fn parse(text: &str) -> Result<Self, String> {
         let fits = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
         match HeaderValue::from_str(text) {
@@ -89,41 +89,41 @@ impl SourceName {
 #[derive(Debug, Default)]
 pub struct EventFilter(Vec<WildMatch>);
 
-/// Whether an event is to be delivered.
+/// The result of [`EventFilter::check`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Filtered {
-    /// It is to be delivered.
-    EventFilter,
-    /// Its type is not among those that are.
+pub enum FilterResult {
+    /// The event is to be delivered.
+    Wanted,
+    /// No pattern matches its type.
     Unwanted,
-    /// Its type, which would decide, cannot be read.
+    /// There are patterns, and its type cannot be read.
     Untyped,
 }
 
 impl EventFilter {
-    /// Wants what one of the patterns matches; everything when there is none.
+    /// A filter that wants the types that match a pattern; all, without patterns.
     pub fn new(patterns: impl IntoIterator<Item = String>) -> Self {
         Self(patterns.into_iter().map(|pattern| WildMatch::new(&pattern)).collect())
     }
 
-    /// Whether an event is to be delivered. What could not be verified is: nobody could read its type.
-    pub fn judge(&self, message: &Message) -> Filtered {
+    /// Whether an event is to be delivered. An unverified one is: its type was not read.
+    pub fn check(&self, message: &Message) -> FilterResult {
         if self.0.is_empty() || !message.verified {
-            return Filtered::EventFilter;
+            return FilterResult::Wanted;
         }
-        let Some(kind) = &message.kind else { return Filtered::Untyped };
-        let filter =
+        let Some(kind) = &message.kind else { return FilterResult::Untyped };
+        let wanted =
             std::str::from_utf8(kind.as_bytes()).is_ok_and(|kind| self.0.iter().any(|pattern| pattern.matches(kind)));
-        if filter { Filtered::EventFilter } else { Filtered::Unwanted }
+        if wanted { FilterResult::Wanted } else { FilterResult::Unwanted }
     }
 }
 
 /// Where the events of a source go.
 #[derive(Debug, Clone)]
 pub enum Destination {
-    /// To the consumer app; one delivery may take this long.
+    /// To the consumer app, while the provider waits; with the timeout of a delivery.
     Upstream(Address, Duration),
-    /// To the queue, and from there to the consumer app.
+    /// To a queue of the store, and from there to the consumer app.
     Queue(DeliveryTerms),
     /// To a Redis stream.
     RedisStream(Stream),
@@ -136,28 +136,28 @@ pub struct DeliveryTerms {
     pub address: Address,
     /// How long one attempt may take.
     pub timeout: Duration,
-    /// How many attempts at one time.
+    /// Most attempts at one time.
     pub concurrency: usize,
-    /// How often an event is tried.
+    /// The retry policy.
     pub policy: Policy,
-    /// How long delivered events are kept, to be looked at.
+    /// How long delivered events are kept for inspection.
     pub keep: Duration,
 }
 
 impl DeliveryTerms {
-    /// What the store has to know of the destination of this source.
+    /// The terms under which the store keeps the queue of this source.
     pub fn queue(&self, source: &str) -> QueueTerms {
         QueueTerms { id: DestinationId::unnamed(source), keep: self.keep }
     }
 }
 
 impl Destination {
-    /// How its events are delivered from the queue, where it has one.
+    /// The terms of its queue, if it has one.
     pub fn queue(&self) -> Option<&DeliveryTerms> {
         if let Self::Queue(terms) = self { Some(terms) } else { None }
     }
 
-    /// What the events of the source of this name are remembered under: beside the stream, where there is one.
+    /// The keyspace for the dedupe records of the source of this name; that of the Redis stream, where there is one.
     pub fn keyspace(&self, source: &str) -> Keyspace {
         match self {
             Self::Upstream(..) | Self::Queue(_) => Keyspace::of_source(source),

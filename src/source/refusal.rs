@@ -1,5 +1,5 @@
-//! Every reason for which the gateway refuses a request, with its status, public text, metric label and blame in one
-//! table.
+//! The reasons for which the gateway refuses a request, and one table of their statuses, public texts, metric labels
+//! and blame.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::verify;
 use crate::verify::handshake::Unanswered;
 use crate::verify::identity::Unidentified;
 
-/// Why a request was not taken.
+/// Why a request was refused.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Refusal {
     /// No source has this path.
@@ -29,7 +29,7 @@ pub enum Refusal {
     /// The request could not be read.
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
-    /// It does not prove that it comes from the provider.
+    /// It could not be verified.
     #[error(transparent)]
     Unauthenticated(#[from] verify::Failure),
     /// A handshake is not answered.
@@ -38,7 +38,7 @@ pub enum Refusal {
     /// It has no usable event id.
     #[error(transparent)]
     Unidentified(#[from] Unidentified),
-    /// The same event is being handled elsewhere, or was a moment ago; ask again after this time.
+    /// The same event is in flight or cooling down; it can be claimed after this time at the latest.
     #[error("the same event is in flight")]
     InFlight(Duration),
     /// The store does not answer.
@@ -47,7 +47,7 @@ pub enum Refusal {
     /// The target did not take it.
     #[error(transparent)]
     Undelivered(#[from] Failure),
-    /// It is no request that could be served.
+    /// The bytes are no request that can be served.
     #[error(transparent)]
     Unserved(#[from] Unserved),
     /// As many requests as allowed are in flight.
@@ -66,20 +66,20 @@ pub enum Blame {
     Upstream,
 }
 
-/// The status as far as it does not depend on the provider.
+/// The status of an answer, before the profile of the provider maps it to a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StatusKind {
     /// The same for every provider.
     Fixed(StatusCode),
-    /// What the profile says for requests that are not authenticated.
+    /// The profile's status for requests that are not authenticated.
     Unauthenticated,
-    /// What the profile says for requests that cannot be read or identified.
+    /// The profile's status for requests that cannot be read or identified.
     Malformed,
-    /// What the profile says for bodies over the limit.
+    /// The profile's status for bodies over the limit.
     TooLarge,
-    /// The provider's retryable status.
+    /// The status on which the provider retries.
     Retry,
-    /// This one, unless the provider tries again on another status only.
+    /// This one, unless the profile names the status on which the provider retries.
     Upstream(StatusCode),
 }
 
@@ -140,7 +140,7 @@ impl Refusal {
         }
     }
 
-    /// When the sender may try again, in whole seconds; `None` when that would change nothing.
+    /// The value of `Retry-After`, in seconds; `None` when a retry cannot succeed.
     pub fn retry_after(&self) -> Option<u64> {
         if let Self::InFlight(remaining) = self {
             return Some(remaining.as_millis().div_ceil(1000).try_into().unwrap_or(1).max(1));
@@ -263,16 +263,17 @@ fn unreadable_row(unreadable: Unreadable) -> Row {
 
 fn undelivered_row(failure: &Failure) -> Row {
     let (status, reason) = match failure {
-        // The only broker is the store.
+        // The only broker is the Redis of the store.
         Failure::Unacknowledged { .. } => return gateway("store_unavailable"),
         Failure::Unreachable(_) | Failure::Unsendable(_) => (StatusCode::BAD_GATEWAY, "upstream_unreachable"),
         Failure::Broken(_) => (StatusCode::BAD_GATEWAY, "upstream_broke_off"),
         Failure::ConnectTimedOut | Failure::TimedOut => (StatusCode::GATEWAY_TIMEOUT, "upstream_timed_out"),
-        // Some providers count a redirect as success, and none may follow one to an inner address.
+        // Redirects are not relayed: some providers count them as success, and others would follow them to an internal
+        // address.
         Failure::Answered(answer) if !answer.status.is_client_error() && !answer.status.is_server_error() => {
             (StatusCode::BAD_GATEWAY, "upstream_redirected")
         }
-        // Its own status is relayed; see `reply`.
+        // `reply` relays its status.
         Failure::Answered(answer) => (answer.status, "upstream_refused"),
     };
     Row { status: StatusKind::Upstream(status), detail: TRY_AGAIN, reason, blame: Blame::Upstream }

@@ -1,4 +1,4 @@
-//! Builds the answers to senders. With [`crate::source::refusal`] the only place where the gateway chooses a status.
+//! Builds the answers to senders. Only this file and [`crate::source::refusal`] choose a status.
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -19,25 +19,25 @@ use crate::target::Failure;
 use crate::target::Receipt;
 use crate::verify::handshake;
 
-/// What became of a request that was taken.
+/// The outcome of a request that was accepted.
 #[derive(Debug, Clone)]
 pub enum Outcome {
-    /// The target has it.
+    /// The target took it.
     Delivered(Receipt),
     /// It is on its queue.
     Queued,
-    /// It was finished before: under this id, or under another one when this names by what it was known again.
+    /// It is a duplicate: of an event with the same id (`None`), or with the same content, known by this replay guard.
     Duplicate(Option<&'static str>),
     /// The source does not want events of this type.
     Ignored,
-    /// It was a probe, and is answered with this.
+    /// It was a handshake, with this answer.
     Handshake(handshake::Answer),
 }
 
-/// A body with its type, where it is not the usual one.
+/// A content type and a body, where the profile specifies one.
 type Body = Option<(HeaderValue, Bytes)>;
 
-/// The answers that one provider understands.
+/// The statuses and bodies of answers to one provider.
 #[derive(Debug, Clone)]
 pub struct Answers {
     accepted: StatusCode,
@@ -57,9 +57,10 @@ impl Default for Answers {
 }
 
 impl Answers {
-    /// What the profile says, and what is usual for the rest; `methods` are those of its handshakes.
+    /// The answers of a profile, with defaults for those it does not specify; `methods` are those of its handshakes.
     pub fn new(spec: &profile::Answers, methods: &[Method]) -> Self {
-        let status = |code: Option<u16>, usual| code.and_then(|code| StatusCode::from_u16(code).ok()).unwrap_or(usual);
+        let status =
+            |code: Option<u16>, default| code.and_then(|code| StatusCode::from_u16(code).ok()).unwrap_or(default);
         let body = |body: &profile::AnswerBody| match body {
             profile::AnswerBody::Text(text) => (TEXT, Bytes::from(text.clone())),
             profile::AnswerBody::Json(json) => (JSON, Bytes::from(json.clone())),
@@ -82,7 +83,7 @@ impl Answers {
         }
     }
 
-    fn of(&self, kind: StatusKind) -> StatusCode {
+    fn status(&self, kind: StatusKind) -> StatusCode {
         match kind {
             StatusKind::Fixed(status) => status,
             StatusKind::Unauthenticated => self.unauthenticated,
@@ -93,12 +94,12 @@ impl Answers {
         }
     }
 
-    /// The answer for an event that was taken without an upstream's own.
-    fn accepted(&self, usual: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    /// The answer for an event that was accepted without an answer of an upstream to relay.
+    fn accepted(&self, default_body: impl Into<Bytes>) -> Response<Full<Bytes>> {
         match &self.body {
-            Some((content_type, body)) => whole(self.accepted, content_type.clone(), body.clone()),
+            Some((content_type, body)) => with_body(self.accepted, content_type.clone(), body.clone()),
             None if self.accepted == StatusCode::NO_CONTENT => bodiless(self.accepted),
-            None => whole(self.accepted, JSON, usual.into()),
+            None => with_body(self.accepted, JSON, default_body.into()),
         }
     }
 }
@@ -106,10 +107,10 @@ impl Answers {
 /// The content type of JSON.
 pub const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain");
-/// The content type of problems.
+/// The content type of problem details (RFC 9457).
 pub const PROBLEM: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-/// The answer for a request that was taken.
+/// The answer to a request that was accepted.
 pub fn accepted(outcome: Outcome, answers: &Answers) -> Response<Full<Bytes>> {
     match outcome {
         Outcome::Delivered(Receipt::Answered(answer)) => relay(answer, br#"{"received":true}"#),
@@ -119,14 +120,14 @@ pub fn accepted(outcome: Outcome, answers: &Answers) -> Response<Full<Bytes>> {
             answers.accepted(format!(r#"{{"received":true,"duplicate":true,"replay_guard":"{guard}"}}"#))
         }
         Outcome::Ignored => answers.accepted(r#"{"received":true,"ignored":true}"#),
-        Outcome::Handshake(answer) => shaken(answer),
+        Outcome::Handshake(answer) => handshake_answer(answer),
     }
 }
 
-/// The answer to a handshake. What a sender wrote may be in it, and no browser shall take it for a page.
-fn shaken(answer: handshake::Answer) -> Response<Full<Bytes>> {
+/// The answer to a handshake. It may repeat what the sender wrote, so browsers must not sniff it as HTML.
+fn handshake_answer(answer: handshake::Answer) -> Response<Full<Bytes>> {
     let mut response = match answer.content_type {
-        Some(content_type) => whole(answer.status, HeaderValue::from_static(content_type), answer.body),
+        Some(content_type) => with_body(answer.status, HeaderValue::from_static(content_type), answer.body),
         None => bodiless(answer.status),
     };
     let headers = response.headers_mut();
@@ -137,12 +138,12 @@ fn shaken(answer: handshake::Answer) -> Response<Full<Bytes>> {
     response
 }
 
-/// The answer for a request that was not taken.
+/// The answer to a request that was refused.
 pub fn refused(refusal: Refusal, answers: &Answers) -> Response<Full<Bytes>> {
     let row = refusal.row();
-    let status = answers.of(row.status);
-    // What follows on the connection may be no request at all.
-    let ends = matches!(
+    let status = answers.status(row.status);
+    // The bytes that follow on the connection may not be a request.
+    let closes = matches!(
         refusal,
         Refusal::Unreadable(
             Unreadable::Framing | Unreadable::TimedOut | Unreadable::Displaced | Unreadable::HostMissing
@@ -150,14 +151,14 @@ pub fn refused(refusal: Refusal, answers: &Answers) -> Response<Full<Bytes>> {
     );
     let mut retry_after = refusal.retry_after().map(HeaderValue::from);
     if let Refusal::Undelivered(Failure::Answered(answer)) = refusal {
-        // An app that says when it wants to see it again knows best, if it can be understood.
+        // The app's own `Retry-After` has precedence, if it is valid.
         let is_time =
             |when: &HeaderValue| when.to_str().is_ok_and(|text| time::retry_after(text, Moment::now()).is_some());
         let requested = answer.retry_after.clone().filter(is_time);
         if answer.status == status {
-            let later = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
+            let is_retryable = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
             let mut response = relay(answer, &problem(status, row.detail));
-            if let Some(when) = requested.or_else(|| retry_after.filter(|_| later)) {
+            if let Some(when) = requested.or_else(|| retry_after.filter(|_| is_retryable)) {
                 response.headers_mut().insert(header::RETRY_AFTER, when);
             }
             return response;
@@ -166,11 +167,11 @@ pub fn refused(refusal: Refusal, answers: &Answers) -> Response<Full<Bytes>> {
     }
     let mut response = match &answers.unauthenticated_body {
         Some((content_type, body)) if row.status == StatusKind::Unauthenticated => {
-            whole(status, content_type.clone(), body.clone())
+            with_body(status, content_type.clone(), body.clone())
         }
-        _ => whole(status, PROBLEM, problem(status, row.detail).into()),
+        _ => with_body(status, PROBLEM, problem(status, row.detail).into()),
     };
-    if ends {
+    if closes {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     if let Some(when) = retry_after {
@@ -182,21 +183,21 @@ pub fn refused(refusal: Refusal, answers: &Answers) -> Response<Full<Bytes>> {
     response
 }
 
-/// An upstream's own answer, with `instead` where its body is too long to relay.
-fn relay(answer: Answer, instead: &[u8]) -> Response<Full<Bytes>> {
-    let whole = answer.is_whole;
-    let body = if whole { answer.body } else { Bytes::copy_from_slice(instead) };
+/// Relays an upstream's answer, with the JSON in `substitute` as body where its own is too long.
+fn relay(answer: Answer, substitute: &[u8]) -> Response<Full<Bytes>> {
+    let is_whole = answer.is_whole;
+    let body = if is_whole { answer.body } else { Bytes::copy_from_slice(substitute) };
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = answer.status;
-    let content_type = if whole { answer.content_type } else { Some(JSON) };
+    let content_type = if is_whole { answer.content_type } else { Some(JSON) };
     if let Some(content_type) = content_type {
         response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     }
     response
 }
 
-/// An answer with this body; an empty one has no type.
-fn whole(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Response<Full<Bytes>> {
+/// An answer with this body; without a content type where the body is empty.
+fn with_body(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Response<Full<Bytes>> {
     if body.is_empty() {
         return bodiless(status);
     }
@@ -212,7 +213,7 @@ fn bodiless(status: StatusCode) -> Response<Full<Bytes>> {
     response
 }
 
-/// A problem in words (RFC 9457).
+/// Problem details as JSON (RFC 9457).
 pub fn problem(status: StatusCode, detail: &str) -> Vec<u8> {
     let title = status.canonical_reason().unwrap_or("Refused");
     serde_json::json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail })

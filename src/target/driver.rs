@@ -1,4 +1,4 @@
-//! Polls a connection from the task that waits for its result, and only when the connection itself was woken.
+//! Polls a connection future from the task that waits for its result, only after the connection's own waker was called.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -12,22 +12,22 @@ use std::task::Poll;
 use std::task::Wake;
 use std::task::Waker;
 
-/// A connection that is polled by whoever waits for it.
+/// A connection future, polled by the task that waits for its result.
 #[derive(Debug)]
 pub(super) struct Driver<D> {
     /// Absent once it has ended.
     connection: Option<Pin<Box<D>>>,
-    calls: Arc<Calls>,
-    /// Wakes `calls`.
+    wakes: Arc<Wakes>,
+    /// The waker of `wakes`.
     waker: Waker,
 }
 
 impl<D: Future> Driver<D> {
     /// Drives this connection.
     pub(super) fn new(connection: D) -> Self {
-        let calls = Arc::new(Calls { pending: AtomicBool::new(true), task: Mutex::new(Waker::noop().clone()) });
-        let waker = Waker::from(Arc::clone(&calls));
-        Self { connection: Some(Box::pin(connection)), calls, waker }
+        let wakes = Arc::new(Wakes { pending: AtomicBool::new(true), task: Mutex::new(Waker::noop().clone()) });
+        let waker = Waker::from(Arc::clone(&wakes));
+        Self { connection: Some(Box::pin(connection)), wakes, waker }
     }
 
     /// Waits for a future that the connection completes.
@@ -36,16 +36,16 @@ impl<D: Future> Driver<D> {
             if let Poll::Ready(output) = future.as_mut().poll(cx) {
                 return Poll::Ready(output);
             }
-            // It may just have brought what the future waits for, or ended it.
+            // The connection may have completed the future.
             if self.poll(cx.waker()) { future.as_mut().poll(cx) } else { Poll::Pending }
         })
         .await
     }
 
-    /// Polls the connection if it has asked for that since it was polled last, and has `task` woken when it asks again.
-    /// Whether it was polled.
+    /// Polls the connection if it was woken since the last poll, and registers `task` to be woken next time. Returns
+    /// whether the connection was woken.
     pub(super) fn poll(&mut self, task: &Waker) -> bool {
-        let was_woken = self.calls.take(task);
+        let was_woken = self.wakes.take(task);
         if was_woken
             && let Some(connection) = &mut self.connection
             && connection.as_mut().poll(&mut Context::from_waker(&self.waker)).is_ready()
@@ -61,23 +61,23 @@ impl<D: Future> Driver<D> {
     }
 }
 
-/// The waker of the connection: notes that it was woken, and wakes the task that polls it.
+/// The waker of the connection: records the wake-up, and wakes the task that polled it last.
 #[derive(Debug)]
-struct Calls {
+struct Wakes {
     pending: AtomicBool,
     /// The task that polled it last.
     task: Mutex<Waker>,
 }
 
-impl Calls {
-    /// Whether there was one. The task is noted first, so that one which comes meanwhile wakes it.
+impl Wakes {
+    /// Takes the recorded wake-up, if there is one. Registers the task first, so that a concurrent wake-up is not lost.
     fn take(&self, task: &Waker) -> bool {
         self.task.lock().unwrap_or_else(PoisonError::into_inner).clone_from(task);
         self.pending.swap(false, Ordering::AcqRel)
     }
 }
 
-impl Wake for Calls {
+impl Wake for Wakes {
     fn wake(self: Arc<Self>) {
         self.wake_by_ref();
     }

@@ -17,11 +17,11 @@ const RECEIVED_AT: HeaderName = HeaderName::from_static("doorward-received-at");
 const ATTEMPT: HeaderName = HeaderName::from_static("doorward-attempt");
 /// Path and query of the sender's request.
 const TARGET: HeaderName = HeaderName::from_static("doorward-target");
-/// Only on messages that are not verified.
+/// Only on messages that are not verified: `false`.
 const VERIFIED: HeaderName = HeaderName::from_static("doorward-verified");
 const DEDUPLICATED: HeaderName = HeaderName::from_static("doorward-deduplicated");
 
-/// How many headers of its own an attempt has at most.
+/// Most headers that are added to the sender's.
 const ADDED: usize = 11;
 
 /// The headers that every attempt to deliver a message has.
@@ -32,12 +32,12 @@ pub fn headers_of(message: &Message) -> HeaderMap {
 }
 
 /// All headers of one attempt.
-pub(super) fn of_attempt(message: &Message, attempt: &Attempt<'_>, host: &HeaderValue) -> HeaderMap {
+pub(super) fn for_attempt(message: &Message, attempt: &Attempt<'_>, host: &HeaderValue) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(message.headers.len() + ADDED);
     headers.insert(header::HOST, host.clone());
     add(message, attempt.credentials, &mut headers);
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(message.body.len()));
-    // Most are the first.
+    // Most attempts are the first.
     let number = if attempt.number == 1 { HeaderValue::from_static("1") } else { HeaderValue::from(attempt.number) };
     headers.insert(ATTEMPT, number);
     if !attempt.deduplicated {
@@ -46,7 +46,7 @@ pub(super) fn of_attempt(message: &Message, attempt: &Attempt<'_>, host: &Header
     headers
 }
 
-/// Adds the headers of a message, with these credentials behind the sender's.
+/// Adds the headers of a message: the sender's with these credentials, then the gateway's.
 fn add(message: &Message, credentials: Option<&Credentials>, headers: &mut HeaderMap) {
     for (name, value) in &message.headers {
         headers.append(name, value.clone());
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     fn shown(message: &Message, attempt: &Attempt<'_>) -> Vec<String> {
-        let headers = of_attempt(message, attempt, &HeaderValue::from_static("app"));
+        let headers = for_attempt(message, attempt, &HeaderValue::from_static("app"));
         headers.iter().map(|(name, value)| format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))).collect()
     }
 

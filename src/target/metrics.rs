@@ -1,4 +1,4 @@
-//! How long deliveries to upstreams take, whether a provider waits for them or not.
+//! The histogram of how long deliveries take, direct ones as well as those from a queue.
 
 use prometheus::HistogramVec;
 

@@ -1,4 +1,4 @@
-//! Targets, to which messages are delivered: an app by HTTP, or a Redis stream. Every `match` over the kinds of targets
+//! Targets: where messages are delivered to, an app by HTTP or a Redis stream. Every `match` over the kinds of targets
 //! is in this file.
 
 mod driver;
@@ -25,10 +25,10 @@ pub use self::redis_stream::Stream;
 use crate::message::Credentials;
 use crate::message::Message;
 
-/// How often connections are looked for that have lain idle for too long.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// The interval at which idle connections are checked.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Where messages are delivered to, for one runtime; connects when it is first used.
+/// A target with the connections of one runtime; it connects when it is first used.
 #[derive(Debug)]
 pub enum Target {
     /// An app that takes requests.
@@ -42,9 +42,9 @@ pub enum Target {
 pub struct Attempt<'a> {
     /// The number of the attempt, from 1.
     pub number: u32,
-    /// Whether the store was asked if the message came before.
+    /// Whether the store confirmed that the message is no duplicate.
     pub deduplicated: bool,
-    /// Those of the request, as long as it waits for an answer.
+    /// The credentials of the request, for an attempt during the request. They are never stored.
     pub credentials: Option<&'a Credentials>,
 }
 
@@ -53,7 +53,7 @@ pub struct Attempt<'a> {
 pub enum Receipt {
     /// An app answered with a status of success.
     Answered(Answer),
-    /// A broker has it, as safely as it was asked to.
+    /// A broker stored the message, as durably as the settings ask.
     Stored,
 }
 
@@ -62,9 +62,9 @@ pub enum Receipt {
 pub struct Answer {
     /// Its status.
     pub status: StatusCode,
-    /// The type of its body.
+    /// Its `Content-Type`.
     pub content_type: Option<HeaderValue>,
-    /// When it asks to be tried again, unless it took the event.
+    /// Its `Retry-After`, unless the status is a success.
     pub retry_after: Option<HeaderValue>,
     /// Its body, or the beginning of it.
     pub body: Bytes,
@@ -93,31 +93,30 @@ pub enum Failure {
     /// The app answered with something else than 2xx.
     #[error("the upstream answered {}", .0.status)]
     Answered(Answer),
-    /// A broker did not say that it has the message.
+    /// A broker did not confirm that it stored the message.
     #[error("{why}")]
     Unacknowledged {
-        /// What is wrong, in words.
+        /// The cause, for people.
         why: String,
-        /// Whether it may have it all the same.
+        /// Whether it may have stored the message all the same.
         ambiguous: bool,
     },
 }
 
 impl Target {
-    /// Hands a message on. It is acknowledged when this returns, and nothing has been handed over that the target may
-    /// lose.
+    /// Delivers a message, and waits for the acknowledgement.
     ///
     /// # Errors
     /// [`Failure`], which tells whether the target may have taken the message all the same.
     pub async fn deliver(&self, message: &Message, attempt: &Attempt<'_>) -> Result<Receipt, Failure> {
         match self {
             Self::Http(http) => http.deliver(message, attempt).await.map(Receipt::Answered),
-            // Rare and large: the others carry no room for it.
+            // Boxed, because this future is rare and large.
             Self::RedisStream(stream) => Box::pin(stream.publish(message)).await.map(|()| Receipt::Stored),
         }
     }
 
-    /// Closes connections that have lain idle for too long.
+    /// Closes connections that have been idle for too long.
     fn sweep(&self, now: Instant) {
         match self {
             Self::Http(http) => http.sweep(now),
@@ -126,17 +125,17 @@ impl Target {
     }
 }
 
-/// Closes the connections of these targets that lie idle, for as long as it is polled.
+/// Closes the idle connections of these targets at an interval; never returns.
 pub async fn sweep<'t, T: Iterator<Item = &'t Target>>(targets: impl Fn() -> T) -> Infallible {
     loop {
-        tokio::time::sleep(SWEEP_EVERY).await;
+        tokio::time::sleep(SWEEP_INTERVAL).await;
         let now = Instant::now();
         targets().for_each(|target| target.sweep(now));
     }
 }
 
 impl Receipt {
-    /// With which status, where there is one.
+    /// The status of an answer.
     pub fn status(&self) -> Option<StatusCode> {
         match self {
             Self::Answered(answer) => Some(answer.status),
@@ -168,7 +167,7 @@ impl Failure {
         }
     }
 
-    /// Whether it shows that the endpoint is down or overloaded, so that another message would fare no better.
+    /// Whether the endpoint is down or overloaded, so that other messages would fail too.
     pub fn blames_endpoint(&self) -> bool {
         match self {
             Self::Answered(answer) => matches!(

@@ -1,5 +1,5 @@
-//! Delivers by appending to a Redis stream, once for each message; acknowledged when Redis has the entry as safely as
-//! the settings want.
+//! Delivers to a Redis stream: appends each message once. A message is acknowledged when Redis stores the entry as
+//! durably as the settings ask.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -13,9 +13,11 @@ use crate::store::Keyspace;
 use crate::store::Redis;
 use crate::store::redis::script::Script;
 
-/// Appends an entry unless it was appended before under one of the keys, of which the last is the stream. The arguments
-/// are for how many milliseconds it is remembered, the length of the stream or `0`, and the fields. What is found is
-/// written again: only what a connection has written can be confirmed to it.
+/// Appends an entry to a stream, unless one of its markers exists.
+///
+/// `KEYS`: the markers, then the stream. `ARGV`: how long markers live (ms), the length of the stream (`0`: unlimited),
+/// then the names and values of the fields. Returns 1 when the entry was appended before. In that case the script still
+/// writes (`PEXPIRE`), because `WAIT` and `WAITAOF` only confirm the writes of their own connection.
 static APPEND: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local sent = false
@@ -40,7 +42,7 @@ static APPEND: LazyLock<Script> = LazyLock::new(|| {
 pub struct Stream {
     /// Its key.
     pub key: String,
-    /// What its messages are remembered under, on the node where it is.
+    /// Where the markers of its messages are, on the node of the stream.
     pub keyspace: Keyspace,
     /// About how many entries it keeps; all when absent.
     pub maxlen: Option<u64>,
@@ -51,24 +53,24 @@ pub struct Stream {
 pub struct RedisStream {
     redis: Redis,
     stream: Stream,
-    /// How long it is remembered that a message is on the stream.
+    /// How long the marker of a message lives.
     ttl: Duration,
 }
 
 impl RedisStream {
-    /// Appends to `stream`; what was appended is not appended again for so long.
+    /// Appends to `stream`; a message is appended at most once within `ttl`.
     pub fn new(redis: Redis, stream: Stream, ttl: Duration) -> Self {
         Self { redis, stream, ttl }
     }
 
-    /// Appends a message unless one with its keys is there already.
+    /// Appends a message, unless one with its keys was appended.
     ///
     /// An entry has the fields `source`, `id`, `type`, `received_at` (RFC 3339), `method`, `target` (path and query),
     /// `headers` (a JSON array of name and value pairs), `body` (the bytes as received) and `verified` (`true` or
     /// `false`).
     ///
     /// # Errors
-    /// [`Failure`] when Redis did not say that it has the message.
+    /// [`Failure`] when Redis did not confirm the entry.
     pub(super) async fn publish(&self, message: &Message) -> Result<(), Failure> {
         let Self { redis, stream, ttl } = self;
         let received_at = message.received_at.rfc3339().to_string();

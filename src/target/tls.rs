@@ -28,7 +28,7 @@ impl Tls {
     /// TLS with the server of this name.
     ///
     /// # Errors
-    /// What keeps it from working, for the operator.
+    /// What is missing, for the operator.
     pub(super) fn new(host: &str) -> Result<Self, String> {
         let name = ServerName::try_from(host.trim_matches(['[', ']']).to_owned())
             .map_err(|_bad| format!("{host:?} is not a host name"))?;

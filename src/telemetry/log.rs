@@ -1,4 +1,4 @@
-//! The log: one event a line on standard error, as JSON or as text for people.
+//! The log: one line for each event on standard error, as JSON or as text.
 
 use std::fmt::Debug;
 use std::io;
@@ -25,19 +25,19 @@ use crate::base::metrics;
 use crate::config::Log;
 use crate::config::LogFormat;
 
-/// Most lines that wait to be written; when the reader of standard error is slower, lines are dropped rather than
-/// requests delayed.
+/// The size of the buffer, in lines. When it is full, because standard error is read too slowly, lines are dropped, so
+/// that requests are not delayed.
 const MAX_LINES: usize = 16 * 1024;
 
-/// How many lines were dropped, once there is a log.
+/// Counts dropped lines; set when the log is started.
 static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
 
-/// Writes out the last lines when dropped.
+/// Flushes the log when dropped.
 #[derive(Debug)]
 #[must_use = "without it, nothing is logged"]
 pub struct Guard(#[expect(dead_code, reason = "kept for its drop")] WorkerGuard);
 
-/// `doorward_log_lines_dropped_total`, to be registered.
+/// The collector of `doorward_log_lines_dropped_total`.
 ///
 /// # Errors
 /// Only when its name is not valid, which is a bug.
@@ -53,14 +53,14 @@ fn dropped_lines() -> u64 {
 
 /// Starts the log of this process.
 pub fn start_log(log: &Log) -> Guard {
-    // Lines are handed over in one write for as many as there are.
+    // The writer thread batches the lines that wait into one write.
     let (writer, guard) = NonBlockingBuilder::default()
         .buffered_lines_limit(MAX_LINES)
         .thread_name("doorward-log")
         .finish(BufWriter::with_capacity(64 * 1024, io::stderr()));
     let _of_an_earlier_log = DROPPED.set(writer.error_counter());
     let level = LevelFilter::from_level(log.level);
-    // Other crates' chatter is for those who ask for debug.
+    // Other crates log warnings and errors only.
     let others = level.min(LevelFilter::WARN);
     let filter = Targets::new().with_default(others).with_target("doorward", level);
     let json = match log.format {
@@ -73,7 +73,7 @@ pub fn start_log(log: &Log) -> Guard {
         let layer = fmt::layer().with_writer(move || Json(writer.clone())).with_target(false);
         registry.with(layer.json().flatten_event(true).with_current_span(false).with_span_list(false)).try_init()
     } else {
-        let fields = format::debug_fn(for_people).delimited(" ");
+        let fields = format::debug_fn(write_text_field).delimited(" ");
         let layer = fmt::layer().fmt_fields(fields).with_writer(writer).with_target(false);
         registry.with(layer.with_ansi(io::stderr().is_terminal())).try_init()
     };
@@ -83,8 +83,8 @@ pub fn start_log(log: &Log) -> Guard {
     Guard(guard)
 }
 
-/// One field of a line for people: others may have written its value.
-fn for_people(writer: &mut format::Writer<'_>, field: &Field, value: &dyn Debug) -> std::fmt::Result {
+/// Writes one field of a line of text. Escapes its value, which may contain what a sender wrote.
+fn write_text_field(writer: &mut format::Writer<'_>, field: &Field, value: &dyn Debug) -> std::fmt::Result {
     let value = format!("{value:?}");
     let value = escape::line(&value);
     match field.name() {
@@ -94,12 +94,12 @@ fn for_people(writer: &mut format::Writer<'_>, field: &Field, value: &dyn Debug)
     }
 }
 
-/// Writes events in JSON, each of which comes in one piece.
+/// Escapes JSON lines for terminals; each call of `write` has to be one whole line.
 struct Json<W>(W);
 
 impl<W: Write> Write for Json<W> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        // Nearly all events are ASCII, in which JSON itself leaves nothing to escape but DEL.
+        // Nearly all lines are ASCII, of which JSON leaves only DEL unescaped.
         let plain = event.is_ascii() && !event.contains(&0x7f);
         let text = (!plain).then(|| String::from_utf8_lossy(event));
         match text.as_deref().map(escape::json) {

@@ -1,5 +1,5 @@
-//! The log, and which lines of it are written while requests flood in that nobody verified. Metrics are declared beside
-//! what they count; see [`crate::base::metrics`].
+//! The log, and the rate limit for its lines about unverified requests. Each module declares its own metrics; see
+//! [`crate::base::metrics`].
 
 mod log;
 mod sampler;

@@ -1,10 +1,10 @@
-//! A rate limit for log lines of one kind: a burst, then so many a second; the others are counted.
+//! A rate limit for log lines (a token bucket), which counts the lines that it suppresses.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-/// Lets a burst through and then so many a second, and counts the rest.
+/// A token bucket: admits `burst` lines at once and `per_second` in the long run, and counts the suppressed ones.
 #[derive(Debug)]
 pub struct Sampler {
     burst: u32,
@@ -14,36 +14,39 @@ pub struct Sampler {
 
 #[derive(Debug)]
 struct State {
-    /// Lines that may still be written, in millionths.
-    left: u64,
+    /// Tokens in the bucket, in millionths.
+    tokens: u64,
+    /// When `tokens` was updated.
     at: Duration,
-    left_out: u64,
+    /// Lines suppressed since the last admitted one.
+    suppressed: u64,
 }
 
+/// One token.
 const ONE: u64 = 1_000_000;
 
 impl Sampler {
-    /// So many at once, and so many a second in the long run.
+    /// A full bucket.
     pub fn new(burst: u32, per_second: u32) -> Self {
-        let state = State { left: u64::from(burst) * ONE, at: Duration::ZERO, left_out: 0 };
+        let state = State { tokens: u64::from(burst) * ONE, at: Duration::ZERO, suppressed: 0 };
         Self { burst, per_second, state: Mutex::new(state) }
     }
 
-    /// Whether one more may come at this time, since any one moment; and how many were left out since the last one that
-    /// might.
+    /// Asks to write a line `now` (the time since any fixed moment). Returns how many were suppressed since the last
+    /// admitted one; `None` when this one is suppressed.
     pub fn admit(&self, now: Duration) -> Option<u64> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let passed = now.saturating_sub(state.at);
         state.at = state.at.max(now);
         let gained = u64::try_from(passed.as_micros()).unwrap_or(u64::MAX).saturating_mul(u64::from(self.per_second));
-        state.left = state.left.saturating_add(gained).min(u64::from(self.burst) * ONE);
-        match state.left.checked_sub(ONE) {
-            Some(left) => {
-                state.left = left;
-                Some(std::mem::take(&mut state.left_out))
+        state.tokens = state.tokens.saturating_add(gained).min(u64::from(self.burst) * ONE);
+        match state.tokens.checked_sub(ONE) {
+            Some(tokens) => {
+                state.tokens = tokens;
+                Some(std::mem::take(&mut state.suppressed))
             }
             None => {
-                state.left_out += 1;
+                state.suppressed += 1;
                 None
             }
         }

@@ -1,5 +1,5 @@
-//! The API on the admin port, for whoever has the token: lists, shows, replays and purges queued events, copies the
-//! store's file and recovers a damaged one. Described in `config/openapi.json`.
+//! The API on the admin port, for clients with the token: lists, shows, replays and purges queued events, copies the
+//! store's file and recovers a damaged one. `config/openapi.json` describes it.
 
 mod request;
 mod response;
@@ -44,33 +44,34 @@ use self::request::Recover;
 use self::withheld::Withheld;
 use super::Breakers;
 use super::access;
-use super::access::Refusals;
+use super::access::RefusalLog;
 
-/// What all its paths begin with.
+/// The prefix of its paths.
 pub(super) const ROOT: &str = "/api/";
-/// Most bytes of a request's body, and of all at one time.
+/// Most bytes of a request's body.
 const MAX_BODY: usize = 16 * 1024;
+/// Most bytes of all bodies at one time.
 const MAX_BODIES: usize = 1024 * 1024;
-/// How long a body may take.
-const MAX_WAIT: Duration = Duration::from_secs(10);
-/// After how many seconds to come again when the store is out.
+/// How long a body may take to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// The value of `Retry-After` when the store does not answer, in seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
 
 const DESCRIPTION: &str = include_str!("../../../config/openapi.json");
 
-/// Answers those who may look at queued events.
+/// The service of the API.
 #[derive(Debug)]
 pub(super) struct Api {
-    /// Where messages are kept.
+    /// The store, if it has queues.
     store: Option<Store>,
     breakers: Arc<Breakers>,
     token: Option<Secret>,
-    refusals: Arc<Refusals>,
+    refusals: Arc<RefusalLog>,
     withheld: Withheld,
     limits: Limits,
 }
 
-/// What a path means.
+/// The operation that a path names.
 #[derive(Debug, Clone, Copy)]
 enum Route<'p> {
     Description,
@@ -107,14 +108,14 @@ impl<'p> Route<'p> {
     }
 }
 
-/// Why a request is not done as asked: what to say about it.
+/// Why a request failed.
 #[derive(Debug)]
 enum ApiError {
-    /// Told in words.
-    Told(StatusCode, String),
-    /// The store says why.
+    /// This status and detail.
+    Problem(StatusCode, String),
+    /// An error of the store.
     Store(AdminError),
-    /// Its body cannot be read.
+    /// The body cannot be read.
     Unreadable(body::Unreadable),
 }
 
@@ -122,12 +123,12 @@ impl Api {
     pub(super) fn new(
         (store, breakers): (Option<Store>, Arc<Breakers>),
         token: Option<Secret>,
-        refusals: Arc<Refusals>,
+        refusals: Arc<RefusalLog>,
         sources: &[Arc<Source>],
     ) -> Self {
         let limits = Limits {
             max_body: MAX_BODY,
-            body_timeout: MAX_WAIT,
+            body_timeout: BODY_TIMEOUT,
             budget: Arc::new(Budget::new(MAX_BODIES)),
             ..Limits::none()
         };
@@ -160,18 +161,18 @@ impl Api {
         self.act(store, route, request, peer).await.unwrap_or_else(ApiError::response)
     }
 
-    /// The answer to somebody who has not shown the token.
+    /// The answer to a request without the token; `None` when it has it.
     fn refuse(&self, request: &Request<Incoming>, peer: SocketAddr) -> Option<Response<Full<Bytes>>> {
         let Some(token) = &self.token else {
             let how =
                 "the API is off; set admin.token to a secret, such as \"env:DOORWARD_TOKEN\", and restart the gateway";
             return Some(problem(StatusCode::FORBIDDEN, how));
         };
-        let bearer = access::bearer(request.headers());
-        if bearer.is_some_and(|shown| access::is_token(shown, token)) {
+        let bearer = access::bearer_token(request.headers());
+        if bearer.is_some_and(|presented| access::is_token(presented, token)) {
             return None;
         }
-        self.refusals.note(peer, "the API was asked without the token of admin.token, or with another");
+        self.refusals.record(peer, "the API was asked without the token of admin.token, or with another");
         let detail = match bearer {
             Some(_) => "this is not the token that admin.token names",
             None => "send the token that admin.token names, in the header \"Authorization: Bearer TOKEN\"",
@@ -199,7 +200,7 @@ impl Api {
             Route::Event(source, number) => {
                 let details = store.show(source, parse(number)?).await?;
                 let open_until = |summary: &Summary| self.open_until(summary);
-                Ok(answer(&response::details(&details, self.withheld.of(source), open_until)))
+                Ok(answer(&response::details(&details, self.withheld.for_source(source), open_until)))
             }
             Route::EventReplay(source, number) => {
                 let number = parse(number)?;
@@ -211,13 +212,13 @@ impl Api {
             Route::Replay => {
                 let PageRequest { filter, after, limit } = self.read(request, request::body).await?;
                 let done = store.replay_all(&filter, after, limit).await?;
-                record("replayed through the API", peer, &filter, done);
+                log_operation("replayed through the API", peer, &filter, done);
                 Ok(answer(&response::done(done)))
             }
             Route::Purge => {
                 let PageRequest { filter, after, limit } = self.read(request, request::body).await?;
                 let done = store.purge(&filter, after, limit).await?;
-                record("purged through the API", peer, &filter, done);
+                log_operation("purged through the API", peer, &filter, done);
                 Ok(answer(&response::done(done)))
             }
             Route::Recover => {
@@ -237,7 +238,7 @@ impl Api {
         }
     }
 
-    /// Until when a delivery waits for the circuit breaker of its endpoint.
+    /// Until when the circuit breaker of a delivery's endpoint is open.
     fn open_until(&self, summary: &Summary) -> Option<Moment> {
         self.breakers.get(&summary.destination_id())?.open_until()
     }
@@ -245,15 +246,15 @@ impl Api {
     async fn read<T>(
         &self,
         request: Request<Incoming>,
-        read: impl FnOnce(&[u8]) -> Result<T, String>,
+        parse: impl FnOnce(&[u8]) -> Result<T, String>,
     ) -> Result<T, ApiError> {
         let body = body::read_uncompressed(request, &self.limits).await.map_err(ApiError::Unreadable)?;
-        read(&body).map_err(bad)
+        parse(&body).map_err(bad)
     }
 }
 
-/// Who had what done to how many deliveries.
-fn record(what: &str, peer: SocketAddr, filter: &Filter, done: Done) {
+/// Logs an operation on many deliveries: the client, the filter and the number.
+fn log_operation(message: &str, peer: SocketAddr, filter: &Filter, done: Done) {
     let Filter { source, destination, state, kind, id, from, until } = filter;
     tracing::info!(
         %peer,
@@ -265,7 +266,7 @@ fn record(what: &str, peer: SocketAddr, filter: &Filter, done: Done) {
         event_id = id.as_deref(),
         from = from.map(|from| tracing::field::display(from.rfc3339())),
         until = until.map(|until| tracing::field::display(until.rfc3339())),
-        "{what}"
+        "{message}"
     );
 }
 
@@ -274,7 +275,7 @@ fn parse(number: &str) -> Result<MessageId, ApiError> {
 }
 
 fn bad(what: String) -> ApiError {
-    ApiError::Told(StatusCode::BAD_REQUEST, what)
+    ApiError::Problem(StatusCode::BAD_REQUEST, what)
 }
 
 impl From<AdminError> for ApiError {
@@ -286,7 +287,7 @@ impl From<AdminError> for ApiError {
 impl ApiError {
     fn response(self) -> Response<Full<Bytes>> {
         match self {
-            Self::Told(status, what) => problem(status, what),
+            Self::Problem(status, what) => problem(status, what),
             Self::Unreadable(unreadable) => reply::refused(Refusal::Unreadable(unreadable), &Answers::default()),
             Self::Store(error) => match &error {
                 AdminError::Unavailable(_) => {
@@ -317,12 +318,13 @@ fn problem(status: StatusCode, detail: impl Display) -> Response<Full<Bytes>> {
     response
 }
 
-/// What others wrote may be in it, and a terminal be where it ends.
+/// A JSON answer. It is escaped for terminals, as it may contain what a sender wrote.
 fn answer(value: &Value) -> Response<Full<Bytes>> {
     json(escape::json(&value.to_string()).into_owned())
 }
 
-/// What senders and upstreams wrote may be in it: no browser shall take it for a page, and no cache keep it.
+/// A JSON answer. It may contain what senders and upstreams wrote: browsers must not sniff it as HTML, nor caches
+/// store it.
 fn json(body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     let headers = response.headers_mut();

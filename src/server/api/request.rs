@@ -1,4 +1,4 @@
-//! Parses requests to the API: a filter, a limit and a cursor, from a query or from JSON.
+//! Parses requests to the API: a filter, a limit and a cursor from a query or from JSON, and bodies with other members.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,22 +13,22 @@ use crate::store::MAX_PART;
 use crate::store::MessageId;
 use crate::store::State;
 
-/// How many deliveries are listed when nobody says.
-const USUAL: usize = 50;
+/// How many deliveries are listed by default.
+const DEFAULT_LIMIT: usize = 50;
 
-/// Which deliveries are meant, and how many of them.
+/// A filter for deliveries, and one page of those that match.
 #[derive(Debug)]
 pub(super) struct PageRequest {
     pub(super) filter: Filter,
-    /// Behind this message.
+    /// Only messages after this one.
     pub(super) after: Option<MessageId>,
     pub(super) limit: usize,
 }
 
-/// As it is written.
+/// A request for a page, before it is parsed.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Written {
+struct RawPageRequest {
     source: Option<String>,
     destination: Option<String>,
     state: Option<String>,
@@ -41,7 +41,7 @@ struct Written {
     all: bool,
 }
 
-/// What a query may say.
+/// The parameters of a query.
 const PARAMETERS: [&str; 9] = ["source", "destination", "state", "type", "id", "from", "until", "limit", "cursor"];
 
 /// Reads the query of a list.
@@ -49,20 +49,20 @@ const PARAMETERS: [&str; 9] = ["source", "destination", "state", "type", "id", "
 /// # Errors
 /// What is wrong with which parameter, and what would be right.
 pub(super) fn query(query: &str) -> Result<PageRequest, String> {
-    let mut given = BTreeMap::new();
+    let mut parameters = BTreeMap::new();
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
         if !PARAMETERS.contains(&&*name) {
             let hint = closest(&name, PARAMETERS)
                 .map_or_else(|| format!("there are {}", PARAMETERS.join(", ")), |near| format!("did you mean {near}?"));
             return Err(format!("{name:?} is no parameter; {hint}"));
         }
-        if given.insert(name.clone(), value.into_owned()).is_some() {
+        if parameters.insert(name.clone(), value.into_owned()).is_some() {
             return Err(format!("{name}: is there twice; a list has one of each"));
         }
     }
-    let mut take = |name: &str| given.remove(name);
+    let mut take = |name: &str| parameters.remove(name);
     let limit = take("limit").map(|limit| limit.parse().map_err(|_none| limited(&format!("{limit:?}")))).transpose()?;
-    let written = Written {
+    let raw = RawPageRequest {
         source: take("source"),
         destination: take("destination"),
         state: take("state"),
@@ -74,7 +74,7 @@ pub(super) fn query(query: &str) -> Result<PageRequest, String> {
         cursor: take("cursor"),
         all: false,
     };
-    written.understand(USUAL)
+    raw.parse(DEFAULT_LIMIT)
 }
 
 /// Reads the body of the replay of one event, which may be empty: the destination to which it is delivered again.
@@ -84,14 +84,14 @@ pub(super) fn query(query: &str) -> Result<PageRequest, String> {
 pub(super) fn destination(body: &[u8]) -> Result<Option<String>, String> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
-    struct Written {
+    struct Body {
         destination: Option<String>,
     }
     if body.trim_ascii().is_empty() {
         return Ok(None);
     }
     let written = serde_json::from_slice(body).map_err(|error| format!("{error}; write nothing, or a destination"));
-    written.map(|written: Written| written.destination)
+    written.map(|written: Body| written.destination)
 }
 
 /// Reads what to replay or to purge.
@@ -102,9 +102,9 @@ pub(super) fn body(body: &[u8]) -> Result<PageRequest, String> {
     if body.trim_ascii().is_empty() {
         return Err(format!("the body says which events are meant, as a JSON object; {EXAMPLE}"));
     }
-    let written: Written = serde_json::from_slice(body).map_err(|error| format!("{error}; {EXAMPLE}"))?;
-    let all = written.all;
-    let request = written.understand(MAX_PART)?;
+    let raw: RawPageRequest = serde_json::from_slice(body).map_err(|error| format!("{error}; {EXAMPLE}"))?;
+    let all = raw.all;
+    let request = raw.parse(MAX_PART)?;
     match (all, request.filter == Filter::default()) {
         (false, true) => Err(format!("no filter is given; write {EXAMPLE}, or {{\"all\": true}} if all are meant")),
         (true, false) => Err("all: goes without a filter; leave one of them out".to_owned()),
@@ -112,53 +112,53 @@ pub(super) fn body(body: &[u8]) -> Result<PageRequest, String> {
     }
 }
 
-/// Which quarantined file is recovered, and from where on.
+/// The quarantined file to recover, and the message after which to continue.
 #[derive(Debug)]
 pub(super) struct Recover {
     pub(super) file: String,
-    /// Behind this message.
+    /// Only messages after this one.
     pub(super) after: Option<MessageId>,
 }
 
-/// Reads which file to recover.
+/// Reads the body of a recovery.
 ///
 /// # Errors
 /// What is wrong with it.
 pub(super) fn recover(body: &[u8]) -> Result<Recover, String> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
-    struct Written {
+    struct Body {
         file: String,
         cursor: Option<String>,
     }
     let example = r#"for example {"file": "store.db.damaged-20260102T030405Z"}"#;
-    let Written { file, cursor } = serde_json::from_slice(body).map_err(|error| format!("{error}; {example}"))?;
+    let Body { file, cursor } = serde_json::from_slice(body).map_err(|error| format!("{error}; {example}"))?;
     let wrong = |wrong: String| format!("cursor: {wrong}; {CURSOR}");
     Ok(Recover { file, after: cursor.map(|cursor| cursor.parse().map_err(wrong)).transpose()? })
 }
 
-/// Reads to which folder the store is copied.
+/// Reads the body of a backup: the folder that the store is copied to.
 ///
 /// # Errors
 /// What is wrong with it.
 pub(super) fn folder(body: &[u8]) -> Result<PathBuf, String> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
-    struct Written {
+    struct Body {
         folder: PathBuf,
     }
     let example = r#"for example {"folder": "/var/backups/doorward"}"#;
     let written = serde_json::from_slice(body).map_err(|error| format!("{error}; {example}"));
-    written.map(|written: Written| written.folder)
+    written.map(|written: Body| written.folder)
 }
 
-/// What a cursor is.
+/// Hint for a cursor that cannot be parsed.
 const CURSOR: &str = "take it from the \"next\" of the answer before, or leave it out to begin";
-/// A body that means something.
+/// Hint for a body that cannot be parsed.
 const EXAMPLE: &str = r#"for example {"source": "github", "from": "2026-01-02T03:04:05Z"}"#;
 
-impl Written {
-    fn understand(self, usual: usize) -> Result<PageRequest, String> {
+impl RawPageRequest {
+    fn parse(self, default_limit: usize) -> Result<PageRequest, String> {
         let text = |name: &str, text: Option<String>| match text {
             Some(text) if text.is_empty() => Err(format!("{name}: is empty; leave it out if any will do")),
             text => Ok(text),
@@ -178,7 +178,7 @@ impl Written {
             return Err("until: is not later than from, so that no event is between them".to_owned());
         }
         let limit = match self.limit {
-            None => usual,
+            None => default_limit,
             Some(limit) => usize::try_from(limit)
                 .ok()
                 .filter(|limit| (1..=MAX_PART).contains(limit))

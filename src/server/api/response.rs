@@ -18,7 +18,7 @@ use crate::store::State;
 use crate::store::Summary;
 use crate::target;
 
-/// A part of a list; `open_until` says until when a delivery waits for the circuit breaker of its endpoint.
+/// A page of a list. `open_until` tells until when the circuit breaker of a delivery's endpoint is open.
 pub(super) fn page(page: &Page, open_until: impl Fn(&Summary) -> Option<Moment>) -> Value {
     let row = |summary: &Summary| {
         let mut row = message(summary);
@@ -28,12 +28,12 @@ pub(super) fn page(page: &Page, open_until: impl Fn(&Summary) -> Option<Moment>)
     json!({ "events": page.deliveries.iter().map(row).collect::<Vec<_>>(), "next": page.next.map(|next| next.to_string()) })
 }
 
-/// What was done.
+/// The result of a replay or a purge.
 pub(super) fn done(done: Done) -> Value {
     json!({ "events": done.deliveries, "next": done.next.map(|next| next.to_string()) })
 }
 
-/// What was recovered.
+/// The result of a recovery.
 pub(super) fn recovered(recovered: Recovered) -> Value {
     let Recovered { imported, present, record_lost, lost, next } = recovered;
     let next = next.map(|next| next.to_string());
@@ -46,20 +46,20 @@ pub(super) fn details(
     withheld: &CredentialLocations,
     open_until: impl Fn(&Summary) -> Option<Moment>,
 ) -> Value {
-    let whole = |summary: &Summary| {
+    let with_failures = |summary: &Summary| {
         let failures = summary.failures.list();
-        let mut whole = delivery(summary, &failures, open_until(summary));
-        whole.insert("failures".to_owned(), failures.iter().map(failure).collect());
-        Value::Object(whole)
+        let mut members = delivery(summary, &failures, open_until(summary));
+        members.insert("failures".to_owned(), failures.iter().map(failure).collect());
+        Value::Object(members)
     };
-    let mut shown = details.deliveries.first().map(message).unwrap_or_default();
-    shown.insert("deliveries".to_owned(), details.deliveries.iter().map(whole).collect());
+    let mut members = details.deliveries.first().map(message).unwrap_or_default();
+    members.insert("deliveries".to_owned(), details.deliveries.iter().map(with_failures).collect());
     let request = details.message.as_deref().map_or(Value::Null, |message| request(message, withheld));
-    shown.insert("request".to_owned(), request);
-    Value::Object(shown)
+    members.insert("request".to_owned(), request);
+    Value::Object(members)
 }
 
-/// What all deliveries of a message have in common.
+/// The members that all deliveries of a message have in common.
 fn message(summary: &Summary) -> Map<String, Value> {
     members(json!({
         "source": summary.source,
@@ -95,7 +95,7 @@ fn members(value: Value) -> Map<String, Value> {
     if let Value::Object(members) = value { members } else { Map::new() }
 }
 
-/// What is delivered.
+/// The request that is delivered, with credentials masked; `null` as body when they cannot be found to be masked.
 fn request(message: &Message, withheld: &CredentialLocations) -> Value {
     let headers = target::headers_of(message);
     let shown = headers.iter().filter(|(name, _)| !withheld.is_header(name));

@@ -1,4 +1,5 @@
-//! Masks the credentials of providers in the events that the API shows.
+//! Masks the credentials of providers in the events that the API shows. Messages are stored without known credential
+//! headers; a body is stored as it was signed, so its credentials are masked here.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -17,27 +18,27 @@ use crate::message::Message;
 use crate::profile::Credentials;
 use crate::source::Source;
 
-/// Most different credentials that are looked for in one body.
+/// Most different credentials that are masked in one body.
 const MAX_TEXTS: usize = 16;
-/// Stands for a credential.
+/// Replaces a credential.
 const MASK: &str = "***";
 
-/// The credentials of all sources.
+/// The locations of the credentials of all sources.
 #[derive(Debug, Default)]
 pub(super) struct Withheld {
     sources: HashMap<String, CredentialLocations>,
-    /// Those of sources that are configured no more: nobody knows where they are.
-    others: CredentialLocations,
+    /// For sources that are no longer configured: the locations are unknown.
+    unknown: CredentialLocations,
 }
 
-/// The credentials of one source.
+/// The locations of the credentials of one source.
 #[derive(Debug, Default)]
 pub(super) struct CredentialLocations {
     credentials: Credentials,
-    wants: ExtractionPlan,
+    plan: ExtractionPlan,
     fields: Vec<Field>,
-    /// Whether all of them are known.
-    known: bool,
+    /// Whether the locations are known.
+    is_known: bool,
 }
 
 impl Withheld {
@@ -45,37 +46,37 @@ impl Withheld {
         let named = |source: &Arc<Source>| {
             (source.name.as_str().to_owned(), CredentialLocations::new(source.credentials.clone()))
         };
-        Self { sources: sources.iter().map(named).collect(), others: CredentialLocations::default() }
+        Self { sources: sources.iter().map(named).collect(), unknown: CredentialLocations::default() }
     }
 
-    /// Those of a source, which may be configured no more.
-    pub(super) fn of(&self, source: &str) -> &CredentialLocations {
-        self.sources.get(source).unwrap_or(&self.others)
+    /// The locations of a source, which may be no longer configured.
+    pub(super) fn for_source(&self, source: &str) -> &CredentialLocations {
+        self.sources.get(source).unwrap_or(&self.unknown)
     }
 }
 
 impl CredentialLocations {
     fn new(credentials: Credentials) -> Self {
-        let mut wants = ExtractionPlan::default();
+        let mut plan = ExtractionPlan::default();
         let in_body = credentials.locations.iter().filter(|location| location.is_in_body());
-        let fields = in_body.map(|location| Field::new(location, &mut wants)).collect();
-        Self { credentials, wants, fields, known: true }
+        let fields = in_body.map(|location| Field::new(location, &mut plan)).collect();
+        Self { credentials, plan, fields, is_known: true }
     }
 
-    /// Whether a header is not shown: it may have been kept under a profile that did not take it for a credential.
+    /// Whether a header is not shown. It may have been stored when the profile did not yet call it a credential.
     pub(super) fn is_header(&self, name: &HeaderName) -> bool {
         self.credentials.is_header(name)
     }
 
-    /// The body as it is shown, in which credentials are masked; `None` when they cannot be told from the rest.
+    /// The body with its credentials masked; `None` when they cannot be masked reliably.
     pub(super) fn body<'m>(&self, message: &'m Message) -> Option<Cow<'m, [u8]>> {
-        if !self.known {
+        if !self.is_known {
             return None;
         }
         if self.fields.is_empty() {
             return Some(Cow::Borrowed(&message.body));
         }
-        // What stands in a compressed body cannot be masked.
+        // A compressed body cannot be masked.
         if Coding::from_headers(&message.headers.iter().cloned().collect()) != Ok(None) {
             return None;
         }
@@ -84,22 +85,22 @@ impl CredentialLocations {
             let in_json = serde_json::Value::from(secret.as_str()).to_string();
             let in_form: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
             let in_json = in_json.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(&secret);
-            for written in [secret.as_str(), in_json, &in_form] {
-                text = text.replace(written, MASK);
+            for spelling in [secret.as_str(), in_json, &in_form] {
+                text = text.replace(spelling, MASK);
             }
         }
-        // What was written in yet another way is still there.
+        // A credential in another spelling, such as `\u0061`, is still there: the body is not shown then.
         let masked = Bytes::from(text);
-        let rest = self.texts(message, masked.clone())?;
-        rest.iter().all(|text| text == MASK).then(|| Cow::Owned(masked.to_vec()))
+        let remaining = self.texts(message, masked.clone())?;
+        remaining.iter().all(|text| text == MASK).then(|| Cow::Owned(masked.to_vec()))
     }
 
-    /// What stands in a body where credentials stand; each text once.
+    /// The texts at the credential locations of a body, without repetitions.
     fn texts(&self, message: &Message, body: Bytes) -> Option<Vec<String>> {
         let inbound =
             Inbound::recorded(message.method.clone(), Uri::default(), HeaderMap::new(), body, message.received_at);
-        let mut values = self.wants.read(&inbound);
-        self.wants.read_json(&inbound, &mut values, false).ok()?;
+        let mut values = self.plan.read(&inbound);
+        self.plan.read_json(&inbound, &mut values, false).ok()?;
         let mut all = Vec::new();
         for field in &self.fields {
             let texts = field.texts(&inbound, &values).ok()?.into_iter().flatten();

@@ -1,4 +1,4 @@
-//! The address of an app, and with which of the queries of requests it is called.
+//! The address of an app, and which queries of requests are appended to it.
 
 use http::HeaderValue;
 use http::Uri;
@@ -8,33 +8,33 @@ use crate::message::Message;
 use crate::target::Failure;
 use crate::target::tls::Tls;
 
-/// Of which requests the query is appended to the address that their event is delivered to.
+/// Which requests have their query appended to the address of the app.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Forward {
-    /// Of no request.
+    /// None.
     #[default]
     Never,
-    /// Of verified ones: the query is signed.
+    /// Verified ones, for providers that sign the query.
     Verified,
-    /// Of all, whoever may have written the query.
+    /// All, although the query may be unsigned.
     Always,
 }
 
-/// Where an app is, and what of the queries of requests it is sent.
+/// The address of an app.
 #[derive(Debug, Clone)]
 pub struct Address {
     pub(super) host: String,
     pub(super) port: u16,
     path: Uri,
-    /// The parameters of its own query, which no sender can give another value.
-    own: Names,
+    /// The parameters of its own query, which the sender's query cannot override.
+    own_parameters: Names,
     forward: Forward,
     pub(super) authority: HeaderValue,
     pub(super) tls: Option<Tls>,
 }
 
 impl Address {
-    /// Host and port: what is up or down as a whole, and has one circuit breaker.
+    /// Host and port: the unit that has one circuit breaker.
     pub fn endpoint(&self) -> (String, u16) {
         (self.host.clone(), self.port)
     }
@@ -44,7 +44,7 @@ impl Address {
     /// # Errors
     /// What is wrong with it and what would be right.
     pub fn parse(text: &str) -> Result<Self, String> {
-        // Credentials are not repeated.
+        // Credentials must not appear in the error.
         let shown = if text.contains('@') { "this".to_owned() } else { format!("{text:?}") };
         let wrong = || format!("{shown} is not a URL such as \"http://127.0.0.1:3000/webhooks\"");
         let uri: Uri = text.parse().map_err(|_bad| wrong())?;
@@ -68,28 +68,29 @@ impl Address {
             host: host.trim_matches(['[', ']']).to_owned(),
             port,
             path: path.parse().map_err(|_bad| wrong())?,
-            own: uri.query().map(Names::of_query).unwrap_or_default(),
+            own_parameters: uri.query().map(Names::of_query).unwrap_or_default(),
             forward: Forward::default(),
             authority: HeaderValue::from_str(authority.as_str()).map_err(|_bad| wrong())?,
             tls: if secure { Some(Tls::new(host)?) } else { None },
         })
     }
 
-    /// The same with the queries of these requests.
+    /// The same address with the queries of these requests appended.
     #[must_use]
     pub fn forwarding(mut self, forward: Forward) -> Self {
         self.forward = forward;
         self
     }
 
-    /// Path and query for a message.
+    /// Path and query of the request for a message.
     pub(super) fn path_for(&self, message: &Message) -> Result<Uri, Failure> {
         let target = match self.forward {
             Forward::Always => Some(&message.target),
             Forward::Verified => Some(&message.target).filter(|_| message.verified),
             Forward::Never => None,
         };
-        let query = target.and_then(|target| target.split_once('?')).map(|(_, query)| self.own.remove_from(query));
+        let query =
+            target.and_then(|target| target.split_once('?')).map(|(_, query)| self.own_parameters.remove_from(query));
         let Some(query) = query.filter(|query| !query.is_empty()) else { return Ok(self.path.clone()) };
         let joint = match self.path.query() {
             None => "?",

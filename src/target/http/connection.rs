@@ -1,4 +1,4 @@
-//! One connection to an app: hyper's client connection, which is polled by the task that waits for the answer.
+//! One connection to an app: hyper's client connection, polled by the task that waits for the answer.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -23,7 +23,7 @@ use crate::target::Failure;
 use crate::target::driver::Driver;
 use crate::target::tls::Stream;
 
-/// Longest a connection may take to be made: long enough for a lost first packet, which is sent again after a second.
+/// The limit for connecting, TLS included: long enough to lose the first packet, which TCP sends again after 1 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(2500);
 
 /// A connection with its driver.
@@ -57,21 +57,21 @@ impl Connection {
     /// Sends a request, and waits for the head of the answer.
     pub(super) async fn send(&mut self, request: Outgoing) -> Result<Response<Incoming>, Fault> {
         let Self { sender, driver } = self;
-        // Sees whether the other end has closed it, and makes it ready.
+        // Notices that the other end has closed the connection.
         if driver.drive(pin!(sender.ready())).await.is_err() {
             return Err(Fault::Unsent);
         }
         driver.drive(pin!(sender.try_send_request(request))).await.map_err(|mut error| match error.take_message() {
             Some(_request) => Fault::Unsent,
             None => match error.into_error() {
-                // What came is no answer.
+                // Bytes came that are no HTTP response.
                 error if error.is_parse() => Fault::BrokenOff(error),
                 error => Fault::Unanswered(error),
             },
         })
     }
 
-    /// Reads an answer; of a body over `max` bytes only the beginning, and the rest is still to come.
+    /// Reads an answer. Of a body over `max` bytes it reads the beginning only; the connection cannot be reused then.
     pub(super) async fn read(&mut self, response: Response<Incoming>, max: usize) -> Result<Answer, hyper::Error> {
         let (mut head, mut body) = response.into_parts();
         let content_type = head.headers.remove(header::CONTENT_TYPE);
@@ -96,8 +96,7 @@ impl Connection {
         Ok(Answer { status: head.status, content_type, retry_after, body, is_whole })
     }
 
-    /// Whether another request can follow. The driver finishes with the last answer first, unless it has done so
-    /// already.
+    /// Whether another request can follow. Polls the driver once if needed, so that it finishes the last answer.
     pub(super) async fn is_reusable(&mut self) -> bool {
         poll_fn(|cx| {
             if !self.sender.is_ready() {
@@ -109,7 +108,7 @@ impl Connection {
     }
 }
 
-/// What moves the bytes of a connection.
+/// Hyper's connection future.
 type Wire = http1::Connection<TokioIo<Stream>, Full<Bytes>>;
 
 /// A request to an upstream.
@@ -119,8 +118,8 @@ pub(super) type Outgoing = Request<Full<Bytes>>;
 pub(super) enum Fault {
     /// Nothing was sent.
     Unsent,
-    /// It was sent, and not one byte came back.
+    /// The request was sent, and no byte of an answer came.
     Unanswered(hyper::Error),
-    /// The answer broke off.
+    /// The answer was incomplete or invalid.
     BrokenOff(hyper::Error),
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::connection::Connection;
 
-/// How long an idle connection is kept: less than what common servers wait (Node.js: 5 s).
+/// How long an idle connection is kept: less than the keep-alive timeout of common servers (Node.js: 5 s).
 const MAX_IDLE: Duration = Duration::from_secs(4);
 /// Most connections that are kept while idle.
 const MAX_KEPT: usize = 1024;
@@ -24,14 +24,14 @@ struct Idle {
 }
 
 impl IdlePool {
-    /// The connection that was used last, which is the one most likely to be open.
+    /// The connection that was used last: the most likely one to be open still.
     pub(super) fn take(&self) -> Option<Connection> {
         let mut idle = self.lock();
         let newest = idle.pop()?;
         if newest.since.elapsed() < MAX_IDLE {
             return Some(newest.connection);
         }
-        // All others are older still.
+        // All others are older.
         idle.clear();
         None
     }
@@ -47,7 +47,7 @@ impl IdlePool {
     /// Closes the connections that have been idle for too long.
     pub(super) fn sweep(&self, now: Instant) {
         let mut idle = self.lock();
-        // The oldest stand first.
+        // The oldest are first.
         let old = idle.partition_point(|kept| now.saturating_duration_since(kept.since) >= MAX_IDLE);
         drop(idle.drain(..old));
     }

@@ -1,8 +1,8 @@
-//! Delivers by HTTP requests to an app, over connections that are kept and reused.
+//! Delivers to an app by HTTP/1.1, over connections that are kept alive and reused.
 //!
-//! Hyper's client connection is polled by the task that waits for the answer: there is no other task, and no hand-over
-//! between tasks. An idle connection is checked before it is reused; should the upstream close it at that moment, the
-//! request is sent once more on a new one.
+//! Hyper's client connection is polled by the task that waits for the answer, so there is no hand-over between tasks.
+//! An idle connection is checked before it is reused; when the upstream closes it at that moment, the request is sent
+//! once more on a new one.
 
 pub(super) mod address;
 mod connection;
@@ -26,12 +26,12 @@ use super::Failure;
 use super::headers;
 use crate::message::Message;
 
-/// What an answer is granted beyond its time: a gateway that was stopped for a while sees that the time is up before it
-/// sees the answer that came meanwhile, and would send the event again.
+/// Extra time after the timeout. A process that was suspended notices the timeout before the answer that came
+/// meanwhile, and would send the event again.
 const GRACE: Duration = Duration::from_millis(20);
-/// How soon after a request was sent an idle connection ends that the other side was closing: later, it may have taken
-/// the message.
-const CLOSING: Duration = Duration::from_secs(1);
+/// When a reused connection ends without an answer within this time after the request was sent, the other side was
+/// closing it, and the request is sent again. Later than that, the app may have processed the request.
+const CLOSE_RACE: Duration = Duration::from_secs(1);
 
 /// The app of one source, with the connections of one runtime.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl Http {
         self.send(|| self.request(message, attempt)).await
     }
 
-    /// Sends a request, which may have to be made twice.
+    /// Sends a request within the timeout; `request` may be called more than once.
     async fn send(&self, request: impl Fn() -> Result<Outgoing, Failure>) -> Result<Answer, Failure> {
         let mut sent = false;
         let answered = {
@@ -87,10 +87,10 @@ impl Http {
             let begun = Instant::now();
             match self.attempt(connection, request).await {
                 Ok(answer) => return Ok(answer),
-                // It was closed while it lay idle: the next one may be open.
+                // It was closed while idle: the next one may be open.
                 Err(Fault::Unsent) => {}
-                // It was closed as the request went out. Sending again is what the provider would do next.
-                Err(Fault::Unanswered(_)) if begun.elapsed() < CLOSING => {
+                // It was closed as the request was sent. The provider would send the event again too.
+                Err(Fault::Unanswered(_)) if begun.elapsed() < CLOSE_RACE => {
                     unanswered = true;
                     break;
                 }
@@ -100,9 +100,9 @@ impl Http {
             }
         }
         let request = request()?;
-        // Rare and large: exchanges on connections that are there carry no room for it.
+        // Boxed, because this future is rare and large.
         let fresh = Box::pin(Connection::open(&self.address)).await;
-        // It may have taken the message before.
+        // The app may have taken the message from the connection that closed.
         let fresh = fresh.map_err(|failure| if unanswered { Failure::Broken(failure.to_string()) } else { failure })?;
         *sent = true;
         self.attempt(fresh, request).await.map_err(|fault| match fault {
@@ -124,7 +124,7 @@ impl Http {
         let mut request = Request::new(Full::new(message.body.clone()));
         *request.method_mut() = message.method.clone();
         *request.uri_mut() = self.address.path_for(message)?;
-        *request.headers_mut() = headers::of_attempt(message, attempt, &self.address.authority);
+        *request.headers_mut() = headers::for_attempt(message, attempt, &self.address.authority);
         Ok(request)
     }
 
