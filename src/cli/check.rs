@@ -1,4 +1,4 @@
-//! `doorward check`: reports every problem of the configuration, and starts nothing.
+//! `doorward check`: reports all problems of the configuration without starting anything.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `doorward explain`: why a captured request verifies or does not, step by step.
+//! `doorward explain`: explains step by step why a captured request verifies or does not.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -24,23 +24,23 @@ use crate::base::secret::Secret;
 use crate::base::time::Format;
 use crate::base::time::Moment;
 use crate::config::Settings;
-use crate::config::usual_ttl;
+use crate::config::default_ttl;
 use crate::explain;
+use crate::explain::Accepted;
 use crate::explain::Capture;
 use crate::explain::Case;
 use crate::explain::Cause;
 use crate::explain::Explanation;
-use crate::explain::Taken;
 use crate::extract::params::Params;
 use crate::profile::Profile;
 use crate::source::refusal::Refusal;
 
-/// The options or the captured request cannot be read.
+/// The exit code when the options or the captured request cannot be read.
 const UNREADABLE: u8 = 2;
-/// What `server.max_body` is unless it is set, in bytes.
-const USUAL_BODY: usize = 1024 * 1024;
-/// The options whose values a source of the configuration has.
-const SAID_BY_SOURCE: [&str; 5] = ["profile", "secret", "params", "directory", "ttl"];
+/// The default of `server.max_body`, in bytes.
+const DEFAULT_MAX_BODY: usize = 1024 * 1024;
+/// The options that conflict with `--source`, which supplies their values.
+const SET_BY_SOURCE: [&str; 5] = ["profile", "secret", "params", "directory", "ttl"];
 /// Longest line, in characters.
 const WIDTH: usize = 110;
 /// Widest label.
@@ -53,10 +53,10 @@ pub(super) struct Arguments {
     provider: ProviderOptions,
     /// A source of the configuration, from which profile, secrets, parameters and limits are taken as `serve` takes
     /// them.
-    #[arg(long, value_name = "NAME", conflicts_with_all = SAID_BY_SOURCE)]
+    #[arg(long, value_name = "NAME", conflicts_with_all = SET_BY_SOURCE)]
     source: Option<String>,
     /// The configuration that has the source; `doorward.toml` when absent.
-    #[arg(long, value_name = "FILE", requires = "source", conflicts_with_all = SAID_BY_SOURCE)]
+    #[arg(long, value_name = "FILE", requires = "source", conflicts_with_all = SET_BY_SOURCE)]
     config: Option<PathBuf>,
     /// A secret that the source had earlier, written like `--secret`.
     #[arg(long, value_name = "SECRET")]
@@ -113,8 +113,8 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
-/// What the requests of a source are judged by, and what the reader should know of it.
-struct Basis {
+/// The settings of a source, with notes for the reader.
+struct SourceSettings {
     profile: Profile,
     secrets: Vec<Secret>,
     params: Params,
@@ -123,30 +123,30 @@ struct Basis {
 }
 
 impl Arguments {
-    /// What is to be explained, and what the reader should know of it.
+    /// The case to explain, with notes for the reader.
     fn case(&self) -> Result<(Case, Vec<String>), String> {
-        let (basis, capture) = match &self.source {
-            Some(name) => self.configured(name)?,
-            None => self.given()?,
+        let (source, capture) = match &self.source {
+            Some(name) => self.read_configuration(name)?,
+            None => self.read_options()?,
         };
-        let old_secrets = secrets("--old-secret", &self.old_secret, &basis.profile)?;
+        let old_secrets = secrets("--old-secret", &self.old_secret, &source.profile)?;
         let case = Case {
-            profile: basis.profile,
-            secrets: basis.secrets,
+            profile: source.profile,
+            secrets: source.secrets,
             old_secrets,
-            params: basis.params,
-            ttl: basis.ttl,
+            params: source.params,
+            ttl: source.ttl,
             method: capture.method,
             target: capture.target,
             headers: capture.headers,
             body: capture.body,
             at: self.at.or(capture.at).unwrap_or_else(Moment::now),
         };
-        Ok((case, [capture.notes, basis.notes].concat()))
+        Ok((case, [capture.notes, source.notes].concat()))
     }
 
-    /// What the options say.
-    fn given(&self) -> Result<(Basis, Capture), String> {
+    /// Reads the settings from the options.
+    fn read_options(&self) -> Result<(SourceSettings, Capture), String> {
         let profiles = self.provider.profiles()?;
         let profile = self.provider.profile(&profiles)?;
         let capture = self.capture()?;
@@ -157,7 +157,7 @@ impl Arguments {
                 "the parameter url is taken to be {bare}, from the capture; name another with --param url=…"
             ));
         }
-        if capture.body.len() > USUAL_BODY {
+        if capture.body.len() > DEFAULT_MAX_BODY {
             notes.push(
                 "a gateway refuses bodies over 1 MiB, unless server.max_body is set; here they are judged all the same"
                     .to_owned(),
@@ -166,34 +166,37 @@ impl Arguments {
         let params = self.provider.params(profile, capture.address.as_deref())?;
         let current = self.provider.secrets(profile)?;
         if current.is_empty() && profile.needs_secrets() {
-            return Err(ProviderOptions::about_secrets(profile));
+            return Err(ProviderOptions::missing_secrets(profile));
         }
-        let ttl = self.ttl.map_or_else(usual_ttl, Ok)?;
-        Ok((Basis { profile: profile.clone(), secrets: current, params, ttl, notes }, capture))
+        let ttl = self.ttl.map_or_else(default_ttl, Ok)?;
+        Ok((SourceSettings { profile: profile.clone(), secrets: current, params, ttl, notes }, capture))
     }
 
-    /// What the configuration says of the source of this name.
-    fn configured(&self, name: &str) -> Result<(Basis, Capture), String> {
+    /// Reads the settings of the source of this name from the configuration.
+    fn read_configuration(&self, name: &str) -> Result<(SourceSettings, Capture), String> {
         let file = self.config.as_deref().unwrap_or_else(|| Path::new(CONFIG));
-        let judged = Settings::load_source(file, name).map_err(|problems| problems.to_string())?;
+        let source = Settings::load_source(file, name).map_err(|problems| problems.to_string())?;
         let capture = self.capture()?;
         let mut notes = Vec::new();
-        if capture.has_address && capture.target.path() != judged.path {
+        if capture.has_address && capture.target.path() != source.path {
             notes.push(format!(
                 "the source's path is {}, and the request went to {}: unless a proxy changes it, it is another source's, or \
                  nobody's",
-                judged.path,
+                source.path,
                 capture.target.path()
             ));
         }
-        if judged.observe {
+        if source.observe {
             notes
                 .push("the source has verify = \"observe\": what is refused here is delivered all the same".to_owned());
         }
-        let mut profile = judged.profile;
+        let mut profile = source.profile;
         let own = profile.limits.max_body.map_or(u64::MAX, |size| size.as_u64());
-        profile.limits.max_body = Some(ByteSize(own.min(u64::try_from(judged.max_body).unwrap_or(u64::MAX))));
-        Ok((Basis { profile, secrets: judged.secrets, params: judged.params, ttl: judged.ttl, notes }, capture))
+        profile.limits.max_body = Some(ByteSize(own.min(u64::try_from(source.max_body).unwrap_or(u64::MAX))));
+        Ok((
+            SourceSettings { profile, secrets: source.secrets, params: source.params, ttl: source.ttl, notes },
+            capture,
+        ))
     }
 
     fn capture(&self) -> Result<Capture, String> {
@@ -248,14 +251,14 @@ fn show(case: &Case, notes: &[String], explanation: &Explanation, cause: Option<
     }
     say("");
     match &explanation.verdict {
-        Ok(Taken::Event { id, kind, .. }) => {
+        Ok(Accepted::Event { id, kind, .. }) => {
             let kind = kind.as_ref().map(|kind| format!(", type {kind}")).unwrap_or_default();
             say(&format_args!("accepted: event {id}{kind}"));
             say(
                 "Its path and address, the types that the source selects, and whether it came before, are not judged here.",
             );
         }
-        Ok(Taken::Handshake(answer)) => say(&format_args!("answered: a handshake, with {}", answer.status)),
+        Ok(Accepted::Handshake(answer)) => say(&format_args!("answered: a handshake, with {}", answer.status)),
         Err(refusal) => say(&format_args!("refused: {}, {refusal}", reason(refusal))),
     }
     if let Some(cause) = cause {
@@ -278,10 +281,10 @@ fn reason(refusal: &Refusal) -> &'static str {
 
 fn describe(notes: &[String], explanation: &Explanation, cause: Option<&Cause>) -> Value {
     let (outcome, event) = match &explanation.verdict {
-        Ok(Taken::Event { id, kind, secret }) => {
+        Ok(Accepted::Event { id, kind, secret }) => {
             ("accepted", json!({ "id": id, "type": kind, "secret": secret.map(|at| at + 1) }))
         }
-        Ok(Taken::Handshake(_)) => ("answered", Value::Null),
+        Ok(Accepted::Handshake(_)) => ("answered", Value::Null),
         Err(_) => ("refused", Value::Null),
     };
     let steps = explanation

@@ -1,4 +1,4 @@
-//! The command line: parses arguments and runs one command, each of which has a file of its own.
+//! The command line: parses the arguments and runs a command. Each command has a file or folder.
 
 mod check;
 mod demo;
@@ -26,9 +26,9 @@ use crate::base::escape;
 use crate::base::problem::Problems;
 use crate::config::Settings;
 
-/// A bad configuration; `EX_CONFIG` of sysexits.h.
+/// The exit code for a wrong configuration; `EX_CONFIG` of sysexits.h.
 const EX_CONFIG: u8 = 78;
-/// The configuration when none is named.
+/// The default of `--config`.
 const CONFIG: &str = "doorward.toml";
 
 /// A receiving gateway for webhooks: verifies that each one comes from its provider, lets each event through once, and
@@ -95,7 +95,7 @@ impl ConfigFile {
 
 /// Runs the command that the process was started with.
 pub fn run() -> ExitCode {
-    // One TLS library for everything that speaks it. Whoever was faster is the same one.
+    // All users of TLS share one provider. If one is installed already, it is the same.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     match Arguments::parse().command {
         Command::Serve(file) => serve::run(&file),
@@ -112,7 +112,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// An option that is a duration.
+/// Parses an option that is a duration.
 fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|_bad| "write a duration such as 250ms, 5s or 96h".to_owned())
 }
@@ -125,27 +125,27 @@ fn runtime() -> Result<tokio::runtime::Runtime, ExitCode> {
     })
 }
 
-/// Writes text for whoever started the command: others may have written some of it. Nobody may be reading it any more.
+/// Writes text to standard output, escaped for a terminal: it may contain what senders wrote. Ignores a closed pipe.
 fn say(text: &(impl Display + ?Sized)) {
-    say_as_it_is(&escape::lines(&text.to_string()));
+    say_raw(&escape::lines(&text.to_string()));
 }
 
-/// Writes what goes on to another program byte for byte.
-fn say_as_it_is(text: &(impl Display + ?Sized)) {
+/// Writes text for another program, without escaping.
+fn say_raw(text: &(impl Display + ?Sized)) {
     drop(writeln!(std::io::stdout().lock(), "{text}"));
 }
 
-/// Writes JSON, which says the same to programs and does no harm on a terminal.
+/// Writes JSON, escaped for a terminal within the rules of JSON.
 fn say_json(value: &Value) {
-    say_as_it_is(&escape::json(&value.to_string()));
+    say_raw(&escape::json(&value.to_string()));
 }
 
-/// Writes text about what is wrong.
+/// Writes a message to standard error, escaped for a terminal.
 fn complain(text: &(impl Display + ?Sized)) {
     drop(writeln!(std::io::stderr().lock(), "{}", escape::lines(&text.to_string())));
 }
 
-/// An address as it is shown: without user and password, and without the values of these parameters of its query.
+/// A URL for people: without user and password, and without the values of these parameters of its query.
 fn shown_address(address: &str, secret: &[String]) -> String {
     let (scheme, rest) = address.split_once("://").unwrap_or(("", address));
     let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
@@ -162,14 +162,14 @@ fn shown_address(address: &str, secret: &[String]) -> String {
     format!("{scheme}{colon}{host}{path}{}", query.unwrap_or_default())
 }
 
-/// Warns of a secret that stands in the arguments themselves.
-fn warn_of_text(option: &str) {
+/// Warns of a secret that is written in the arguments.
+fn warn_of_plain_secret(option: &str) {
     complain(&format_args!(
         "warning: {option}: the list of processes and the shell's history show the text; write env:NAME or file:PATH"
     ));
 }
 
-/// Warnings, each on a line.
+/// Writes the warnings, one on each line.
 fn warn(warnings: &Problems) {
     warnings.iter().for_each(complain);
 }

@@ -59,7 +59,7 @@ pub(super) fn drain(drain: &Drain) -> ExitCode {
 
 pub(super) fn healthcheck(check: &Healthcheck) -> ExitCode {
     let path = if check.live { "/livez" } else { "/readyz" };
-    // A probe needs no token, and shows it to nobody.
+    // Probes need no token, so none is sent.
     run(async { ask(check.address.find()?, Method::GET, path, None, check.timeout).await })
 }
 
@@ -80,10 +80,10 @@ fn run(request: impl Future<Output = Result<String, String>>) -> ExitCode {
     }
 }
 
-/// What the gateway answers.
+/// Sends a request, and returns the text of the answer.
 ///
 /// # Errors
-/// Why it does not, or not with a 200.
+/// There is no answer, or its status is not 200.
 async fn ask(
     mut url: Url,
     method: Method,

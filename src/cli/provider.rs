@@ -1,10 +1,9 @@
-//! The options that commands share which sign or verify like a provider: the profile, and the secrets and parameters of
-//! a source.
+//! Options that the commands `explain`, `sign` and `send` share: a profile, secrets and parameters.
 
 use std::path::PathBuf;
 
 use super::profiles;
-use super::warn_of_text;
+use super::warn_of_plain_secret;
 use crate::base::secret::Secret;
 use crate::base::secret::SecretRef;
 use crate::extract::params;
@@ -47,69 +46,69 @@ impl ProviderOptions {
     /// The profile that is named.
     ///
     /// # Errors
-    /// That there is none, and which may be meant.
+    /// There is no profile of this name; with similar names.
     pub(super) fn profile<'p>(&self, profiles: &'p Profiles) -> Result<&'p Profile, String> {
         let name = self.profile.as_deref().unwrap_or_default();
         profiles.get(name).ok_or_else(|| profiles::unknown(name, profiles))
     }
 
-    /// All parameters; where the address is signed and none is given, `address` is it.
+    /// The complete parameters. `address` is the value of the parameter `url` where that is needed and not given.
     ///
     /// # Errors
-    /// Those that are missing, and what each is.
+    /// The parameters that are missing, with their descriptions.
     pub(super) fn params(&self, profile: &Profile, address: Option<&str>) -> Result<Params, String> {
-        let mut given: Vec<_> = self.params.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+        let mut params: Vec<_> = self.params.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
         if let Some(address) = address
             && self.lacks_url(profile)
         {
             let bare = address.split(['?', '#']).next().unwrap_or(address);
-            given.push(("url", if profile.signs_query() { bare } else { address }.to_owned()));
+            params.push(("url", if profile.signs_query() { bare } else { address }.to_owned()));
         }
-        params::complete(profile, &given).map_err(|wrong| {
+        params::complete(profile, &params).map_err(|wrong| {
             let line = |(name, message): (String, String)| format!("--param {name}=… {message}");
             wrong.into_iter().map(line).collect::<Vec<_>>().join("\n")
         })
     }
 
-    /// Whether the profile needs the address, and none is given.
+    /// Whether the profile needs the parameter `url`, and it is not given.
     pub(super) fn lacks_url(&self, profile: &Profile) -> bool {
         profile.params.contains_key("url") && !self.params.iter().any(|(name, _)| *name == "url")
     }
 
-    /// The secrets, read from where they are.
+    /// Loads the secrets.
     ///
     /// # Errors
-    /// What cannot be read, or is empty.
+    /// A secret cannot be loaded, or is empty.
     pub(super) fn secrets(&self, profile: &Profile) -> Result<Vec<Secret>, String> {
         secrets("--secret", &self.secret, profile)
     }
 
-    /// What the profile's secrets are, for the message that they are missing.
-    pub(super) fn about_secrets(profile: &Profile) -> String {
+    /// The message that secrets are missing, with their descriptions.
+    pub(super) fn missing_secrets(profile: &Profile) -> String {
         let mut about: Vec<_> = profile.keys().filter_map(|key| key.about.as_deref()).collect();
         about.dedup();
         format!("--secret is missing: {}; write --secret env:NAME or file:PATH", about.join(", or "))
     }
 }
 
-/// The secrets that an option gives. Warns of those that others can see, unless they are public.
+/// Loads the secrets of an option. Warns of those that are written in the arguments, unless they are public keys.
 ///
 /// # Errors
-/// What cannot be read, or is empty.
+/// A secret cannot be loaded, or is empty.
 pub(super) fn secrets(option: &str, texts: &[String], profile: &Profile) -> Result<Vec<Secret>, String> {
     let mut secrets = Vec::with_capacity(texts.len());
-    let mut seen = false;
+    let mut has_plain = false;
     for text in texts {
         let reference = SecretRef::parse(text);
-        seen |= !matches!(reference, Ok(SecretRef::Env(_) | SecretRef::File(_)));
+        has_plain |= !matches!(reference, Ok(SecretRef::Env(_) | SecretRef::File(_)));
         let secret = match reference {
             Ok(reference) => reference.load(),
             Err(_text_itself) => Secret::new(text.as_bytes()),
         };
         secrets.push(secret.map_err(|message| format!("{option}: {message}"))?);
     }
-    if seen && !profile.keys_are_public() {
-        warn_of_text(option);
+    if has_plain && !profile.keys_are_public() {
+        warn_of_plain_secret(option);
     }
     Ok(secrets)
 }

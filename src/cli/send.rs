@@ -14,8 +14,8 @@ use super::shown_address;
 use super::sign::EventOptions;
 use crate::sign::Request;
 
-/// Longest that the answer may take.
-const MAX_WAIT: Duration = Duration::from_secs(60);
+/// The timeout of the request.
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// Most bytes of the answer's body that are read.
 const MAX_ANSWER: usize = 1024 * 1024;
 
@@ -43,7 +43,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
-/// Sends it and shows the answer; whether that is a good one.
+/// Sends the webhook and shows the answer. Returns whether its status is a success.
 async fn send(arguments: &Arguments) -> Result<bool, String> {
     let to = reqwest::Url::parse(&arguments.to)
         .ok()
@@ -56,7 +56,7 @@ async fn send(arguments: &Arguments) -> Result<bool, String> {
     let url = address(to, &signed.request);
     let shown = shown_address(url.as_str(), &signed.secret);
     let client = reqwest::Client::builder()
-        .timeout(MAX_WAIT)
+        .timeout(TIMEOUT)
         .redirect(reqwest::redirect::Policy::none())
         .build()
         .map_err(|error| error.to_string())?;

@@ -27,9 +27,9 @@ pub(super) fn run(file: &ConfigFile) -> ExitCode {
         tracing::warn!(place = warning.place, key = warning.key, "{}", warning.message);
     }
     let served = runtime.block_on(serve(settings));
-    // The store is closed with it, which may have something to say.
+    // Closes the store, which may log.
     drop(runtime);
-    // The last lines are written before the command says its own.
+    // Flushes the log before the command writes its own message.
     drop(log);
     match served {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,5 +1,5 @@
-//! `doorward sign`: prints the signed request that a provider would send; and the options that `doorward send` shares
-//! with it.
+//! `doorward sign`: prints the signed request that a provider would send. Also the options that it shares with
+//! `doorward send`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -12,8 +12,8 @@ use serde_json::json;
 use super::complain;
 use super::provider::ProviderOptions;
 use super::say;
-use super::say_as_it_is;
 use super::say_json;
+use super::say_raw;
 use crate::base::secret::Secret;
 use crate::base::time::Moment;
 use crate::profile::Carrier;
@@ -63,14 +63,14 @@ pub(super) struct EventOptions {
     pub(super) json: bool,
 }
 
-/// A signed request, and what the one who verifies it has to know.
+/// A signed request, and the public half of a throw-away key.
 #[derive(Debug)]
 pub(super) struct Signed {
     pub(super) request: Request,
     public: Option<Public>,
-    /// The parameters of its query that are secrets.
+    /// The parameters of its query that are credentials.
     pub(super) secret: Vec<String>,
-    /// Whether the body is another than the one that was given.
+    /// Whether the body differs from that of `--body`.
     body_is_new: bool,
 }
 
@@ -95,14 +95,14 @@ impl EventOptions {
     /// Signs the event, for this address if it is known.
     ///
     /// # Errors
-    /// What is wrong with the options, and what would be right.
+    /// Which options are wrong, and how to fix them.
     pub(super) fn signed(&self, to: Option<&str>) -> Result<Signed, String> {
         let profiles = self.provider.profiles()?;
         let profile = self.provider.profile(&profiles)?;
         let params = self.provider.params(profile, to)?;
         let secrets = self.secrets(profile)?;
         let key = self.key(profile)?;
-        if self.certificate_url.is_none() && certificate(profile) {
+        if self.certificate_url.is_none() && needs_certificate(profile) {
             return Err(
                 "--certificate-url is missing: requests of this provider name the address of the certificate that \
                         they are signed with, on a host that the parameter certificate_hosts allows"
@@ -141,7 +141,7 @@ impl EventOptions {
         {
             let key = profile.schemes().any(|scheme| Kind::of(scheme).is_some());
             let or = if key { ", or name a private key with --key FILE" } else { "" };
-            return Err(format!("{}{or}", ProviderOptions::about_secrets(profile)));
+            return Err(format!("{}{or}", ProviderOptions::missing_secrets(profile)));
         }
         if !self.provider.secret.is_empty() && profile.keys_are_public() {
             return Err(
@@ -153,7 +153,7 @@ impl EventOptions {
         self.provider.secrets(profile)
     }
 
-    /// The private key; a new one where every scheme of the profile needs one.
+    /// The private key of `--key`; otherwise a new one, if the profile's keys are public.
     fn key(&self, profile: &Profile) -> Result<Option<PrivateKey>, String> {
         let kinds: Vec<_> = profile.schemes().filter_map(Kind::of).collect();
         let Some(path) = &self.key else {
@@ -183,25 +183,25 @@ impl EventOptions {
     }
 }
 
-/// The query of an address as it is written.
+/// The query of a URL, as written.
 fn query(address: &str) -> Option<&str> {
     let before_fragment = address.split('#').next()?;
     before_fragment.split_once('?').map(|(_, query)| query)
 }
 
-fn certificate(profile: &Profile) -> bool {
+fn needs_certificate(profile: &Profile) -> bool {
     profile
         .schemes()
         .any(|scheme| matches!(scheme, Scheme::Signature(spec) if matches!(spec.algorithm, SignatureAlgorithm::Certificate(..))))
 }
 
 impl Signed {
-    /// Headers alone on standard output when the body is the caller's own, so that they can be piped into `curl -H @-`.
+    /// Prints the request. With a body of the caller's, standard output has only the headers, for `curl -H @-`.
     fn show(&self) {
-        self.headers().for_each(|(name, value)| say_as_it_is(&format_args!("{name}: {value}")));
+        self.headers().for_each(|(name, value)| say_raw(&format_args!("{name}: {value}")));
         if self.body_is_new {
             say("");
-            say_as_it_is(&String::from_utf8_lossy(&self.request.body));
+            say_raw(&String::from_utf8_lossy(&self.request.body));
         }
         if let Some(query) = &self.request.query {
             complain(&format_args!("the address has to end with ?{query}"));
@@ -209,7 +209,7 @@ impl Signed {
         self.explain();
     }
 
-    /// Says what the source has to know.
+    /// Prints the public half of the key, which the source needs.
     pub(super) fn explain(&self) {
         match &self.public {
             Some(Public::Secret(text)) => {
@@ -233,7 +233,7 @@ impl Signed {
         self.request.headers.iter().map(move |(name, value)| (name.as_str(), text(value)))
     }
 
-    /// What the source has to know, for scripts.
+    /// The public half of the key as JSON.
     pub(super) fn public(&self) -> Value {
         match &self.public {
             Some(Public::Secret(text)) => json!({ "secrets": [format!("plain:{text}")] }),

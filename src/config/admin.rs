@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::address;
-use super::lint::SHORT;
-use super::lint::stray_words;
+use super::lint::MIN_SECRET_LEN;
+use super::lint::stray_warning;
 use super::section::Section;
 use super::section::count;
 use super::section::duration;
@@ -16,36 +16,36 @@ use crate::base::secret::stray_end;
 /// `[admin]`.
 #[derive(Debug)]
 pub struct Admin {
-    /// Where probes, metrics, the drain switch and the API are.
+    /// The address of health probes, metrics, draining and the API.
     pub listen: SocketAddr,
-    /// Who knows it may use the API, and drain from elsewhere; nobody may when there is none.
+    /// The bearer token for the API, and for draining from another machine; without one, both are refused.
     pub token: Option<Secret>,
-    /// Connections open at one time; one more takes the place of the one that has waited longest.
+    /// Most open connections. One more displaces the one that has waited for a request for longest.
     pub max_connections: usize,
-    /// From the beginning of a connection, and then of each request, to the end of its headers.
+    /// The limit from the beginning of a connection, and then of each request, to the end of the request's headers.
     pub header_timeout: Duration,
-    /// How long the gateway is out of service after it was last asked to drain, unless it is stopped.
+    /// How long a drain lasts after it was last asked for, unless the gateway is stopped.
     pub max_drain: Duration,
 }
 
 impl Admin {
-    pub(super) fn understand(mut section: Section<'_>) -> Option<Self> {
-        let listen = section.want("listen", address);
-        let token = section.want("token", token);
-        let max_connections = section.want("max_connections", count(1, 10_000));
-        let header_timeout = section.want("header_timeout", duration);
-        let max_drain = section.want("max_drain", duration);
-        if token.iter().flatten().any(|token| token.expose().len() < SHORT) {
+    pub(super) fn read(mut section: Section<'_>) -> Option<Self> {
+        let listen = section.required("listen", address);
+        let token = section.required("token", token);
+        let max_connections = section.required("max_connections", count(1, 10_000));
+        let header_timeout = section.required("header_timeout", duration);
+        let max_drain = section.required("max_drain", duration);
+        if token.iter().flatten().any(|token| token.expose().len() < MIN_SECRET_LEN) {
             section.warning(
                 "token",
                 format!(
-                    "has less than {SHORT} bytes, which can be guessed by whoever reaches the port; choose a longer one"
+                    "has less than {MIN_SECRET_LEN} bytes, which can be guessed by whoever reaches the port; choose a longer one"
                 ),
             );
         }
         let text = token.iter().flatten().find_map(|token| std::str::from_utf8(token.expose()).ok());
         if let Some(stray) = text.and_then(stray_end) {
-            section.warning("token", stray_words(stray));
+            section.warning("token", stray_warning(stray));
         }
         section.finish();
         Some(Self {

@@ -1,4 +1,5 @@
-//! `[sources.NAME.deliver]`: where the events of a source go.
+//! Reads `[sources.NAME.deliver]`: where the events of a source go. (`impl SourceContext` here, because `source.rs`
+//! would be too long.)
 
 use std::time::Duration;
 
@@ -19,13 +20,13 @@ use crate::target::Address;
 use crate::target::Forward;
 use crate::target::Stream;
 
-/// Longest an upstream may take when neither the source nor the provider says.
+/// The default timeout of an upstream, unless the provider's deadline is shorter.
 const UPSTREAM_TIMEOUT: Duration = Duration::from_secs(10);
-/// What is left of a provider's deadline for the way there and back.
+/// The part of a provider's deadline that is reserved for the network.
 const MARGIN: Duration = Duration::from_secs(1);
 
 impl SourceContext<'_> {
-    /// Where events go, and by what they are ordered.
+    /// Reads the destination, and the location of the ordering key.
     pub(super) fn destination(
         &self,
         section: &mut Section<'_>,
@@ -52,11 +53,12 @@ impl SourceContext<'_> {
     }
 
     fn upstream(&self, mut section: Section<'_>, profile: Option<&Profile>) -> Option<Destination> {
-        let target = section.want("url", Address::parse);
-        let configured = section.may("timeout", duration);
+        let target = section.required("url", Address::parse);
+        let configured = section.optional("timeout", duration);
         let deadline = profile.and_then(|profile| profile.facts.deadline);
-        let usual = deadline.map_or(UPSTREAM_TIMEOUT, |deadline| deadline.saturating_sub(MARGIN).min(UPSTREAM_TIMEOUT));
-        let timeout = configured.unwrap_or_else(|| usual.max(MARGIN));
+        let default =
+            deadline.map_or(UPSTREAM_TIMEOUT, |deadline| deadline.saturating_sub(MARGIN).min(UPSTREAM_TIMEOUT));
+        let timeout = configured.unwrap_or_else(|| default.max(MARGIN));
         if let Some(deadline) = deadline.filter(|deadline| timeout >= *deadline) {
             section.warning(
                 "timeout",
@@ -100,7 +102,7 @@ impl SourceContext<'_> {
             }
             None => {}
         }
-        // Only others on the same store could take over.
+        // Only a Redis store has other gateways that could take over.
         let lease = self.store.filter(|store| matches!(store.kind, Kind::Redis(_))).map(|store| store.terms.lease);
         queue::queue(section, forward, lease).map(|(terms, order)| (Destination::Queue(terms), order))
     }
@@ -116,9 +118,9 @@ impl SourceContext<'_> {
     }
 
     fn stream(&self, mut section: Section<'_>) -> Option<Destination> {
-        // Marks go beside the stream.
-        let key = section.want("key", |key| Keyspace::of_stream(key).map(|space| (key.to_owned(), space)));
-        let maxlen = section.may("maxlen", count(1, usize::MAX));
+        // The markers of sent messages are on the node of the stream.
+        let key = section.required("key", |key| Keyspace::of_stream(key).map(|space| (key.to_owned(), space)));
+        let maxlen = section.optional("maxlen", count(1, usize::MAX));
         match self.store.map(|store| (&store.kind, store.durability)) {
             Some((Kind::Memory | Kind::Sqlite(_), _)) => section.error(
                 "",
@@ -135,10 +137,10 @@ impl SourceContext<'_> {
     }
 }
 
-/// Of which requests the query goes on to the app: as the source says, or else of those whose query is signed.
+/// Reads which requests have their query forwarded to the app; by default, those whose query is signed.
 fn forward(section: &mut Section<'_>, profile: Option<&Profile>) -> Forward {
     let signed = profile.is_some_and(Profile::signs_whole_query);
-    let configured = section.may("forward_query", flag);
+    let configured = section.optional("forward_query", flag);
     let signature = |scheme: &Scheme| matches!(scheme, Scheme::Signature(_));
     if configured == Some(true) && !signed && profile.is_some_and(|profile| profile.schemes().any(signature)) {
         section.warning(

@@ -1,5 +1,5 @@
-//! Reads the layers of the configuration and merges them, later ones over earlier ones: the embedded defaults, the
-//! file, the environment variables `DOORWARD__SECTION__KEY`. Knows where each value was set.
+//! Reads and merges the layers of the configuration, in rising precedence: the embedded defaults, the file, the
+//! environment variables `DOORWARD__SECTION__KEY`. Knows where each value was set.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -21,17 +21,19 @@ const DEFAULTS: &str = include_str!("../../config/doorward.toml");
 const PREFIX: &str = "DOORWARD";
 const SEPARATOR: &str = "__";
 
-/// The text that the embedded defaults have at a key of a section.
-pub(super) fn usual(section: &str, key: &str) -> Result<String, String> {
+/// A text value of the embedded defaults.
+pub(super) fn default_value(section: &str, key: &str) -> Result<String, String> {
     let defaults: toml::Table = DEFAULTS.parse().map_err(|error| format!("the defaults cannot be read: {error}"))?;
     let value = defaults.get(section).and_then(|section| section.get(key)).and_then(toml::Value::as_str);
     value.map(str::to_owned).ok_or_else(|| format!("the defaults have no {section}.{key}"))
 }
 
-/// All layers in one, the file, and the lines of its keys.
+/// The merged layers.
 pub(super) struct Layers {
     root: Map<String, Value>,
+    /// The path of the file.
     file: String,
+    /// The lines of the file's keys, from 1; keys in tables have their path, such as `server.listen`.
     lines: HashMap<String, usize>,
 }
 
@@ -39,7 +41,7 @@ impl Layers {
     /// Reads the file and the environment.
     ///
     /// # Errors
-    /// The problem that keeps them from being looked at any further.
+    /// The file cannot be read, or a layer cannot be parsed.
     pub(super) fn read(path: &Path) -> Result<Self, Problems> {
         let file = path.display().to_string();
         let fatal = |message: String| {
@@ -48,21 +50,21 @@ impl Layers {
             problems
         };
         let text = std::fs::read_to_string(path).map_err(|error| fatal(format!("cannot read it: {error}")))?;
-        Self::stack(file.clone(), &text).map_err(fatal)
+        Self::merge(file.clone(), &text).map_err(fatal)
     }
 
-    fn stack(file: String, text: &str) -> Result<Self, String> {
-        // Read by `toml` first: it points at line and column. The line itself, which it would show too, may hold a
-        // secret.
-        let document = DeTable::parse(text).map_err(|error| pointed(text, &error))?;
+    fn merge(file: String, text: &str) -> Result<Self, String> {
+        // Parsed by `toml` first, for line and column of errors. Its own message would also show the line, which may
+        // contain a secret.
+        let document = DeTable::parse(text).map_err(|error| syntax_error(text, &error))?;
         let lines = lines(text, document.get_ref());
-        let stacked = Config::builder()
+        let merged = Config::builder()
             .add_source(File::from_str(DEFAULTS, FileFormat::Toml))
             .add_source(File::from_str(text, FileFormat::Toml))
             .add_source(Environment::with_prefix(PREFIX).prefix_separator(SEPARATOR).separator(SEPARATOR))
             .build()
             .map_err(|error| error.to_string())?;
-        let ValueKind::Table(root) = stacked.cache.kind else {
+        let ValueKind::Table(root) = merged.cache.kind else {
             return Err("is not a table of keys and values".to_owned());
         };
         Ok(Self { root, file, lines })
@@ -72,8 +74,8 @@ impl Layers {
         &self.root
     }
 
-    /// Where a value stands: the environment, or a line of the file. A key that is nowhere in the file is looked for
-    /// in the innermost table around it.
+    /// Where a value is set: the environment, or a line of the file. For a key that is not in the file, the line of the
+    /// innermost table around it.
     pub(super) fn place(&self, origin: Option<&str>, key: &str) -> String {
         if origin == Some("the environment") {
             return format!("environment variable {PREFIX}{SEPARATOR}{}", key.to_uppercase().replace('.', SEPARATOR));
@@ -94,7 +96,7 @@ impl Layers {
     }
 }
 
-/// On which lines the keys of a file stand, those in tables with the names of these before them.
+/// The value of [`Layers::lines`].
 fn lines(text: &str, document: &DeTable<'_>) -> HashMap<String, usize> {
     let ends: Vec<_> = text.match_indices('\n').map(|(at, _)| at).collect();
     let mut lines = HashMap::new();
@@ -111,8 +113,8 @@ fn lines(text: &str, document: &DeTable<'_>) -> HashMap<String, usize> {
     lines
 }
 
-/// Where a syntax error is and what it is.
-fn pointed(text: &str, error: &toml::de::Error) -> String {
+/// The message of a syntax error, with line and column.
+fn syntax_error(text: &str, error: &toml::de::Error) -> String {
     let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;

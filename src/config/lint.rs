@@ -23,10 +23,10 @@ use crate::verify;
 use crate::verify::compile::ReplayPolicy;
 use crate::verify::compile::RequestVerifier;
 
-/// Shorter static secrets can be guessed, in bytes.
-pub(super) const SHORT: usize = 16;
+/// Shorter static secrets can be guessed. In bytes.
+pub(super) const MIN_SECRET_LEN: usize = 16;
 
-/// A profile that says why its provider's signed texts may have more than one reading.
+/// Warns of a provider whose signed texts are ambiguous, with the reasons that the profile gives.
 pub(super) fn readings(section: &Section<'_>, profile: &Profile) {
     let mut spec: Vec<_> = profile.ambiguities().collect();
     spec.dedup();
@@ -36,7 +36,8 @@ pub(super) fn readings(section: &Section<'_>, profile: &Profile) {
     }
 }
 
-/// The secrets of a source. `own` is whether the profile is the operator's, so that it may be wrong about them.
+/// Warns of weak and mistaken secrets. `own` tells whether the profile is the operator's, and so may be wrong about
+/// them.
 pub(super) fn secrets(section: &Section<'_>, profile: &Profile, secrets: &[Secret], own: bool) {
     for (at, secret) in secrets.iter().enumerate() {
         let number = at + 1;
@@ -47,7 +48,7 @@ pub(super) fn secrets(section: &Section<'_>, profile: &Profile, secrets: &[Secre
             section.warning(
                 "secrets",
                 format!(
-                    "number {number}: has less than {SHORT} bytes, which can be guessed by whoever may send; choose a longer \
+                    "number {number}: has less than {MIN_SECRET_LEN} bytes, which can be guessed by whoever may send; choose a longer \
                      one"
                 ),
             );
@@ -55,7 +56,7 @@ pub(super) fn secrets(section: &Section<'_>, profile: &Profile, secrets: &[Secre
         // PEM ends with a line break.
         let text = std::str::from_utf8(secret.expose()).ok().filter(|text| !text.starts_with("-----BEGIN "));
         if let Some(stray) = text.filter(|_| !profile.keys_are_public()).and_then(stray_end) {
-            section.warning("secrets", format!("number {number}: {}", stray_words(stray)));
+            section.warning("secrets", format!("number {number}: {}", stray_warning(stray)));
         }
         if own && profile.schemes().any(|scheme| is_taken_raw(scheme, secret)) {
             section.warning(
@@ -70,21 +71,21 @@ pub(super) fn secrets(section: &Section<'_>, profile: &Profile, secrets: &[Secre
     }
 }
 
-/// What is said of [`stray_end`].
-pub(super) fn stray_words(stray: &str) -> String {
+/// The warning about a result of [`stray_end`].
+pub(super) fn stray_warning(stray: &str) -> String {
     format!(
         "begins or ends with {stray}, which becomes part of it: does it belong there? `echo`, files of variables and quotation \
          marks that no shell takes away leave such things"
     )
 }
 
-/// Whether the secret is sent along by the provider, and is short.
+/// Whether the provider sends the secret itself (a token), and it is short.
 fn is_short(profile: &Profile, scheme: &Scheme, secret: &Secret) -> bool {
     let Scheme::Token(token) = scheme else { return false };
-    let claims = |key: &KeyForm| key.only_prefixed && key.without_prefix(secret.expose()).is_some();
-    let claimed = || profile.keys().any(claims);
-    let meant = token.key.only_prefixed || !claimed();
-    meant && verify::key_bytes(&token.key, secret).is_ok_and(|bytes| bytes.len() < SHORT)
+    // A secret with the prefix of another scheme is not this token.
+    let has_prefix = |key: &KeyForm| key.only_prefixed && key.without_prefix(secret.expose()).is_some();
+    let is_token = token.key.only_prefixed || !profile.keys().any(has_prefix);
+    is_token && verify::key_bytes(&token.key, secret).is_ok_and(|bytes| bytes.len() < MIN_SECRET_LEN)
 }
 
 /// Whether the secret looks like one of Standard Webhooks, and is not decoded like one.
@@ -99,11 +100,11 @@ fn is_taken_raw(scheme: &Scheme, secret: &Secret) -> bool {
     key.is_some_and(|key| (24..=64).contains(&key.len()))
 }
 
-/// The complete parameters of a source.
+/// Warns of mistaken parameters. `params` are complete.
 pub(super) fn params(section: &Section<'_>, profile: &Profile, params: &Params) {
     for name in profile.params.keys() {
         if let Some(stray) = params.get(name).and_then(|value| stray_end(value)) {
-            section.warning(&format!("params.{name}"), stray_words(stray));
+            section.warning(&format!("params.{name}"), stray_warning(stray));
         }
     }
     let Some(url) = params.get("url") else { return };
@@ -127,14 +128,14 @@ pub(super) fn params(section: &Section<'_>, profile: &Profile, params: &Params) 
     }
 }
 
-/// Types to choose by, at a provider whose events have none.
+/// Warns of a filter by type where the events have none.
 pub(super) fn events(section: &Section<'_>, profile: &Profile, events: &[String]) {
     if profile.event.kind.is_none() && !events.is_empty() {
         section.warning("events", "chooses by type, and this profile has none: everything is delivered");
     }
 }
 
-/// How replays are told from new events.
+/// Warns of replay guards that have no effect, or let replays through.
 pub(super) fn replays(section: &Section<'_>, profile: &Profile, verifier: &RequestVerifier, replays: ReplayPolicy) {
     let guard = replays.guard.unwrap_or(profile.event.replay_guard);
     if !verifier.guarded {
@@ -161,26 +162,27 @@ pub(super) fn replays(section: &Section<'_>, profile: &Profile, verifier: &Reque
     }
 }
 
-/// The largest body that is taken, against what the provider is known to send.
+/// Warns when the provider is known to send larger bodies than the source takes.
 pub(super) fn largest_body(section: &Section<'_>, profile: &Profile, max_body: usize) {
     let max_body = ByteSize(u64::try_from(max_body).unwrap_or(u64::MAX));
     let Some(largest) = profile.largest_body().filter(|largest| *largest > max_body) else { return };
     let [max_body, largest] = [max_body, largest].map(|size| size.to_string().replace(".0 ", " "));
-    let right = largest.replace(' ', "");
+    let written = largest.replace(' ', "");
     section.warning(
         "max_body",
         format!(
             "is {max_body}, as much as is taken here, and the provider sends up to {largest}: larger events are refused with \
-             413 and lost; write max_body = \"{right}\", or less if that is enough"
+             413 and lost; write max_body = \"{written}\", or less if that is enough"
         ),
     );
 }
 
-/// How long ids are remembered.
+/// Warns when the provider retries for longer than events are remembered.
 pub(super) fn horizon(section: &Section<'_>, profile: &Profile, ttl: Duration) {
     let Some(horizon) = profile.facts.horizon.filter(|horizon| *horizon > ttl) else { return };
-    let afresh = profile.timestamp.as_ref().is_none_or(|timestamp| timestamp.policy == TimestampPolicy::Enforce);
-    let consequence = if !afresh && profile.signs_timestamp() {
+    // With an enforced timestamp, each attempt is signed anew.
+    let signed_anew = profile.timestamp.as_ref().is_none_or(|timestamp| timestamp.policy == TimestampPolicy::Enforce);
+    let consequence = if !signed_anew && profile.signs_timestamp() {
         "an attempt whose signed time is older than that is refused"
     } else if profile.event.id != Reference::Unique {
         "an event may be forgotten and delivered twice"

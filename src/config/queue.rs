@@ -1,4 +1,4 @@
-//! Reads `deliver.queue` of a source: how its queued events are attempted, retried and kept.
+//! Reads `[sources.NAME.deliver.queue]`: how queued events are attempted, retried and kept.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::source::DeliveryTerms;
 use crate::target::Address;
 use crate::target::Forward;
 
-/// What is usual where a source says nothing.
+// Defaults of the keys.
 const TIMEOUT: Duration = Duration::from_secs(10);
 const CONCURRENCY: usize = 16;
 const MAX_ATTEMPTS: usize = 30;
@@ -34,18 +34,18 @@ const PERMANENT: [StatusCode; 7] = [
     StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
 ];
 const KEEP: Duration = Duration::from_secs(24 * 60 * 60);
-/// What is left of a lease for recording the outcome of an attempt.
+/// The part of a lease that is reserved for recording the outcome of an attempt.
 const MARGIN: Duration = Duration::from_secs(5);
 
-/// Reads the rest of the table; also the place by which events are ordered. `lease` is how long another gateway waits
-/// before it takes over.
+/// Reads the table except `forward_query`. Also returns the location of the ordering key. `lease` is the lease of the
+/// store where other gateways could take over.
 pub(super) fn queue(
     mut section: Section<'_>,
     forward: Forward,
     lease: Option<Duration>,
 ) -> Option<(DeliveryTerms, Option<Location>)> {
-    let address = section.want("url", Address::parse).map(|address| address.forwarding(forward));
-    let timeout = section.may("timeout", duration).unwrap_or(TIMEOUT);
+    let address = section.required("url", Address::parse).map(|address| address.forwarding(forward));
+    let timeout = section.optional("timeout", duration).unwrap_or(TIMEOUT);
     if let Some(lease) = lease.filter(|lease| timeout + MARGIN > *lease) {
         section.error(
             "timeout",
@@ -54,11 +54,11 @@ pub(super) fn queue(
             ),
         );
     }
-    let concurrency = section.may("concurrency", count(1, 4096)).unwrap_or(CONCURRENCY);
-    let max_attempts = section.may("max_attempts", count(1, 10_000)).unwrap_or(MAX_ATTEMPTS);
-    let max_age = section.may("max_age", duration).unwrap_or(MAX_AGE);
-    let backoff = section.may("backoff", duration).unwrap_or(BACKOFF);
-    let max_backoff = section.may("max_backoff", duration).unwrap_or_else(|| MAX_BACKOFF.max(backoff));
+    let concurrency = section.optional("concurrency", count(1, 4096)).unwrap_or(CONCURRENCY);
+    let max_attempts = section.optional("max_attempts", count(1, 10_000)).unwrap_or(MAX_ATTEMPTS);
+    let max_age = section.optional("max_age", duration).unwrap_or(MAX_AGE);
+    let backoff = section.optional("backoff", duration).unwrap_or(BACKOFF);
+    let max_backoff = section.optional("max_backoff", duration).unwrap_or_else(|| MAX_BACKOFF.max(backoff));
     if max_backoff < backoff {
         section.error("max_backoff", format!("is shorter than backoff ({backoff:?})"));
     }
@@ -67,7 +67,7 @@ pub(super) fn queue(
         section.error(key, "is longer than 24h; limit by max_age how long an event is tried");
     }
     let configured = section.has("permanent").then(|| section.list("permanent", status));
-    let keep = section.may("keep", duration).unwrap_or(KEEP);
+    let keep = section.optional("keep", duration).unwrap_or(KEEP);
     let order_by = section.subsection("order_by").map(order_by);
     section.finish();
     let policy = Policy {
@@ -81,8 +81,8 @@ pub(super) fn queue(
 }
 
 fn order_by(mut section: Section<'_>) -> Option<Location> {
-    let json = section.may("json", |text| Pointer::parse(text).map(Carrier::Json));
-    let header = section.may("header", |name| header_name(name).map(|name| Carrier::Header(vec![name])));
+    let json = section.optional("json", |text| Pointer::parse(text).map(Carrier::Json));
+    let header = section.optional("header", |name| header_name(name).map(|name| Carrier::Header(vec![name])));
     if section.has("json") == section.has("header") {
         section.error("", "takes one of json and header, such as { json = \"/order/id\" } or { header = \"X-Order\" }");
     }

@@ -1,5 +1,5 @@
-//! Reads tables of the configuration key by key, and reports every missing, wrong or unknown key with the place where
-//! it is set.
+//! Reads tables of the configuration key by key, and reports missing, wrong and unknown keys with the place where they
+//! are set.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -15,7 +15,7 @@ use crate::base::problem::Problems;
 use crate::base::problem::Severity;
 use crate::base::problem::closest;
 
-/// A table of the configuration, with the keys that were asked for.
+/// A table of the configuration. Records the keys that are read, so that [`Section::finish`] reports the others.
 pub(super) struct Section<'l> {
     key: String,
     table: &'l Map<String, Value>,
@@ -23,7 +23,7 @@ pub(super) struct Section<'l> {
     report: &'l Report<'l>,
 }
 
-/// Where problems go.
+/// Collects problems.
 pub(super) struct Report<'l> {
     layers: &'l Layers,
     problems: RefCell<Problems>,
@@ -38,7 +38,7 @@ impl<'l> Report<'l> {
         self.problems.into_inner()
     }
 
-    /// Lets others, which know nothing of layers, report.
+    /// Lets code that does not know the layers report problems.
     pub(super) fn with<T>(&self, report: impl FnOnce(&mut Problems) -> T) -> T {
         report(&mut self.problems.borrow_mut())
     }
@@ -56,7 +56,7 @@ impl<'l> Section<'l> {
         Self { key: String::new(), table, known: BTreeSet::new(), report }
     }
 
-    /// The table at `key`; without one, nothing, and that is a problem.
+    /// The table at `key`; a missing one is a problem.
     pub(super) fn section(&mut self, key: &'static str) -> Option<Self> {
         if !self.table.contains_key(key) {
             self.known.insert(key);
@@ -76,7 +76,7 @@ impl<'l> Section<'l> {
     pub(super) fn subsections(&self) -> Vec<(&'l str, Self)> {
         let mut sections: Vec<_> =
             self.table.iter().filter_map(|(name, value)| Some((name.as_str(), self.table_of(name, value)?))).collect();
-        // Problems come in the same order every time.
+        // For a stable order of problems.
         sections.sort_by_key(|(name, _)| *name);
         sections
     }
@@ -99,22 +99,30 @@ impl<'l> Section<'l> {
         texts
     }
 
-    /// The value at `key`, understood by `read`; a missing one is a problem.
-    pub(super) fn want<T>(&mut self, key: &'static str, read: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+    /// The value at `key`, parsed by `parse`; a missing one is a problem.
+    pub(super) fn required<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
         if !self.table.contains_key(key) {
             self.known.insert(key);
             self.report.push(Severity::Error, None, &self.path(key), "is missing");
         }
-        self.may(key, read)
+        self.optional(key, parse)
     }
 
-    /// The value at `key`, understood by `read`, if there is one.
-    pub(super) fn may<T>(&mut self, key: &'static str, read: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+    /// The value at `key`, parsed by `parse`, if there is one.
+    pub(super) fn optional<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
         self.known.insert(key);
         let value = self.table.get(key)?;
         let text = self.text(key, value)?;
-        match read(&text) {
-            Ok(read) => Some(read),
+        match parse(&text) {
+            Ok(parsed) => Some(parsed),
             Err(message) => {
                 self.report.push(Severity::Error, value.origin(), &self.path(key), message);
                 None
@@ -127,9 +135,9 @@ impl<'l> Section<'l> {
         self.table.get(key).is_some_and(|value| matches!(value.kind, ValueKind::Table(_)))
     }
 
-    /// The values of the list at `key`, each understood by `read`; a text is a list separated by commas, because that
-    /// is how an environment variable says it.
-    pub(super) fn list<T>(&mut self, key: &'static str, read: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
+    /// The values of the list at `key`, each parsed by `parse`. A text is a list separated by commas, as in environment
+    /// variables.
+    pub(super) fn list<T>(&mut self, key: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
         self.known.insert(key);
         let Some(value) = self.table.get(key) else { return Vec::new() };
         let texts: Vec<String> = if let ValueKind::Array(values) = &value.kind {
@@ -140,17 +148,17 @@ impl<'l> Section<'l> {
             self.report.push(Severity::Error, value.origin(), &self.path(key), "is not a list such as [\"…\", \"…\"]");
             Vec::new()
         };
-        let understood = texts.iter().filter_map(|text| match read(text) {
-            Ok(read) => Some(read),
+        let parsed = texts.iter().filter_map(|text| match parse(text) {
+            Ok(parsed) => Some(parsed),
             Err(message) => {
                 self.report.push(Severity::Error, value.origin(), &self.path(key), message);
                 None
             }
         });
-        understood.collect()
+        parsed.collect()
     }
 
-    /// Its own key, from the top.
+    /// The full key of the table itself.
     pub(super) fn key(&self) -> &str {
         &self.key
     }
@@ -165,7 +173,7 @@ impl<'l> Section<'l> {
         self.push(Severity::Error, key, message);
     }
 
-    /// Reports something about the value at `key` that somebody should look at.
+    /// Reports a warning about the value at `key`.
     pub(super) fn warning(&self, key: &str, message: impl Into<String>) {
         self.push(Severity::Warning, key, message);
     }
@@ -175,7 +183,7 @@ impl<'l> Section<'l> {
         self.report.push(severity, origin, &self.path(key), message);
     }
 
-    /// Reports the keys that nobody asked for.
+    /// Reports the keys that were not read.
     pub(super) fn finish(self) {
         let mut unknown: Vec<_> = self.table.keys().filter(|key| !self.known.contains(key.as_str())).collect();
         unknown.sort();
@@ -189,11 +197,11 @@ impl<'l> Section<'l> {
     }
 
     fn text(&self, key: &str, value: &Value) -> Option<String> {
-        let composed = matches!(value.kind, ValueKind::Nil | ValueKind::Table(_) | ValueKind::Array(_));
-        if composed {
+        let is_composite = matches!(value.kind, ValueKind::Nil | ValueKind::Table(_) | ValueKind::Array(_));
+        if is_composite {
             self.report.push(Severity::Error, value.origin(), &self.path(key), "is not a single value");
         }
-        (!composed).then(|| value.kind.to_string())
+        (!is_composite).then(|| value.kind.to_string())
     }
 
     fn path(&self, key: &str) -> String {
@@ -205,7 +213,7 @@ impl<'l> Section<'l> {
     }
 }
 
-/// A duration longer than nothing.
+/// A duration greater than zero.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(Duration::ZERO) => Err("is zero; write a duration such as \"5s\"".to_owned()),
@@ -224,7 +232,7 @@ pub(super) fn size(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Yes or no.
+/// `true` or `false`.
 pub(super) fn flag(text: &str) -> Result<bool, String> {
     word(&[("true", true), ("false", false)])(text)
 }

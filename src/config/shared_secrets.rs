@@ -1,4 +1,5 @@
-//! Warns of secrets that several sources share: what is signed for one of them verifies at the others as well.
+//! Warns of secrets that several sources share: a request that is signed for one of them verifies at the others as
+//! well.
 
 use std::cell::RefCell;
 
@@ -9,26 +10,26 @@ use crate::base::secret::Secret;
 use crate::profile::Profile;
 use crate::verify;
 
-/// The secrets of the sources that were looked at.
+/// The secrets of the sources that were read.
 #[derive(Default)]
 pub(super) struct SharedSecrets(RefCell<Vec<KnownSecret>>);
 
 struct KnownSecret {
-    /// The secret as text, and as the keys that it is.
+    /// The secret as text, and decoded as each key of its profile.
     keys: Vec<Zeroizing<Vec<u8>>>,
-    /// Its key, `sources.NAME`.
+    /// The key of its source, `sources.NAME`.
     source: String,
     /// Its position among the secrets of that source, from 1.
     number: usize,
-    /// The address that is signed with everything, where one is.
+    /// The URL of the endpoint, where every signature covers it: requests do not verify at other URLs then.
     address: Option<String>,
 }
 
 impl SharedSecrets {
-    /// Notes the secrets of a source, and reports those that another one has.
+    /// Adds the secrets of a source, and warns of those that another source has.
     pub(super) fn add(&self, section: &Section<'_>, profile: &Profile, secrets: &[Secret], params: &[(&str, String)]) {
         let url = params.iter().find(|(name, _)| *name == "url").map(|(_, url)| url);
-        // Where signed texts have several readings, one address may be read as the beginning of another.
+        // With ambiguous signed texts, one URL may be a prefix of another.
         let address = url.filter(|_| profile.signs_address() && profile.ambiguities().next().is_none());
         let mut known = self.0.borrow_mut();
         for (at, secret) in secrets.iter().enumerate() {

@@ -1,4 +1,5 @@
-//! Reads what one source verifies with, for commands that verify requests without running a gateway.
+//! Reads the settings of one source, for commands that verify requests without a gateway. (`impl Settings` here, because
+//! `mod.rs` would be too long.)
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use super::Layers;
 use super::Report;
 use super::Section;
 use super::Settings;
-use super::Shares;
+use super::SharedLimits;
 use super::profiles;
 use super::section::duration;
 use super::section::size;
@@ -21,7 +22,7 @@ use crate::base::secret::Secret;
 use crate::extract::params::Params;
 use crate::profile::Profile;
 
-/// What the requests of one source are judged by.
+/// The settings by which the requests of one source are verified.
 #[derive(Debug)]
 pub struct SingleSource {
     /// The profile of its provider.
@@ -36,16 +37,16 @@ pub struct SingleSource {
     pub max_body: usize,
     /// How long events are remembered.
     pub ttl: Duration,
-    /// Whether what cannot be verified is delivered all the same.
+    /// Whether requests that cannot be verified are delivered all the same.
     pub observe: bool,
 }
 
 impl Settings {
-    /// Reads what the source of this name is judged by, from the layers that [`Settings::load`] reads: whatever is
-    /// wrong with others, such as a secret that cannot be had here, is not its.
+    /// Reads the source of this name from the layers that [`Settings::load`] reads. Problems of other sources, such as
+    /// a secret that is not available here, do not matter.
     ///
     /// # Errors
-    /// Every problem of that source; that there is none of this name, and which there are.
+    /// All problems of that source, or that there is none of this name.
     pub fn load_source(path: &Path, name: &str) -> Result<SingleSource, Problems> {
         let layers = Layers::read(path)?;
         let report = Report::new(&layers);
@@ -57,8 +58,8 @@ impl Settings {
 
 fn single_source(mut root: Section<'_>, name: &str, report: &Report<'_>) -> Option<SingleSource> {
     let profiles = profiles(&mut root, report);
-    let max_body = root.section("server").and_then(|mut server| server.want("max_body", size));
-    let ttl = root.section("store").and_then(|mut store| store.want("ttl", duration));
+    let max_body = root.section("server").and_then(|mut server| server.required("max_body", size));
+    let ttl = root.section("store").and_then(|mut store| store.required("ttl", duration));
     let sources = root.section("sources")?;
     let mut named = sources.subsections();
     let Some(at) = named.iter().position(|(known, _)| *known == name) else {
@@ -67,12 +68,12 @@ fn single_source(mut root: Section<'_>, name: &str, report: &Report<'_>) -> Opti
         return None;
     };
     let (_, mut section) = named.swap_remove(at);
-    let shares = Shares::of_bodies(max_body?);
+    let shares = SharedLimits::with_max_body(max_body?);
     let context = SourceContext::new(&profiles, &shares, None);
-    let profile = section.want("profile", |name| context.profile(name));
-    let path = section.want("path", source::path);
+    let profile = section.required("profile", |name| context.profile(name));
+    let path = section.required("path", source::path);
     let secrets = source::secrets(&mut section, profile);
-    let observe = section.may("verify", word(&[("enforce", false), ("observe", true)]));
+    let observe = section.optional("verify", word(&[("enforce", false), ("observe", true)]));
     let max_body = context.max_body(&mut section, profile);
     let params = section.subsection("params").map(Section::texts).unwrap_or_default();
     let params = complete(profile?, &section, &params);

@@ -1,4 +1,4 @@
-//! Reads one `[sources.NAME]` and joins it with its profile.
+//! Reads `[sources.NAME]`, and compiles each source with its profile.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Shares;
+use super::SharedLimits;
 use super::Store;
 use super::lint;
 use super::section::Section;
@@ -33,31 +33,31 @@ use crate::verify::KeySets;
 use crate::verify::compile::ReplayPolicy;
 use crate::verify::compile::RequestVerifier;
 
-/// What the reading of all sources shares.
+/// The state that is shared while sources are read.
 pub(super) struct SourceContext<'s> {
     profiles: &'s Profiles,
-    shares: &'s Shares,
-    /// Absent when something is wrong with it.
+    shares: &'s SharedLimits,
+    /// `[store]`; absent when it has a problem.
     pub(super) store: Option<&'s Store>,
-    /// The profiles that sources have.
+    /// The names of the profiles that sources use.
     used: RefCell<BTreeSet<String>>,
     shared_secrets: SharedSecrets,
 }
 
-/// What a source verifies with.
+/// The input for the verifier of a source.
 struct VerificationInput<'g> {
     profile: &'g Profile,
-    /// Absent when one of them cannot be had.
+    /// Absent when one of them cannot be loaded.
     secrets: Option<&'g [Secret]>,
     params: &'g [(&'g str, String)],
 }
 
 impl<'s> SourceContext<'s> {
-    pub(super) fn new(profiles: &'s Profiles, shares: &'s Shares, store: Option<&'s Store>) -> Self {
+    pub(super) fn new(profiles: &'s Profiles, shares: &'s SharedLimits, store: Option<&'s Store>) -> Self {
         Self { profiles, shares, store, used: RefCell::default(), shared_secrets: SharedSecrets::default() }
     }
 
-    /// The names of the profiles that sources have.
+    /// The names of the profiles that sources use.
     pub(super) fn into_used(self) -> BTreeSet<String> {
         self.used.into_inner()
     }
@@ -86,9 +86,9 @@ impl<'s> SourceContext<'s> {
         (paths, key_sets): (&mut BTreeMap<String, &'n str>, &mut KeySets),
     ) -> Option<Source> {
         let source_name = SourceName::parse(name).map_err(|message| section.error("", message)).ok();
-        let named = section.want("profile", |name| self.profile(name).map(|profile| (name.to_owned(), profile)));
+        let named = section.required("profile", |name| self.profile(name).map(|profile| (name.to_owned(), profile)));
         let (profile_name, profile) = named.unzip();
-        let path = section.want("path", path);
+        let path = section.required("path", path);
         if let Some(path) = &path
             && let Some(other) = paths.insert(path.clone(), name)
         {
@@ -96,24 +96,24 @@ impl<'s> SourceContext<'s> {
         }
         let allow = section.list("allow", Networks::parse);
         let events: Vec<String> = section.list("events", |pattern| Ok(pattern.to_owned()));
-        let guard = section.may("replay_guard", word(&ReplayGuard::ALL.map(|guard| (guard.name(), guard))));
+        let guard = section.optional("replay_guard", word(&ReplayGuard::ALL.map(|guard| (guard.name(), guard))));
         let (labels, secrets) = secrets(&mut section, profile).unzip();
-        let (limits, in_flight) = self.shares.of(count, self.max_body(&mut section, profile));
-        let observe = section.may("verify", word(&[("enforce", false), ("observe", true)]));
+        let (limits, in_flight) = self.shares.for_source(count, self.max_body(&mut section, profile));
+        let observe = section.optional("verify", word(&[("enforce", false), ("observe", true)]));
         if observe == Some(true) {
             section.warning("verify", "is \"observe\": what cannot be verified is delivered all the same");
         }
         let params = section.subsection("params").map(Section::texts).unwrap_or_default();
-        let given = profile.map(|profile| VerificationInput { profile, secrets: secrets.as_deref(), params: &params });
-        if let (Some(given), Some(name)) = (&given, profile_name) {
-            self.lint(&section, given, &name, &events);
+        let input = profile.map(|profile| VerificationInput { profile, secrets: secrets.as_deref(), params: &params });
+        if let (Some(input), Some(name)) = (&input, profile_name) {
+            self.lint(&section, input, &name, &events);
             self.used.borrow_mut().insert(name);
         }
         let destination = self.destination(&mut section, profile);
-        // Where something is wrong with the store, the configuration is not used.
+        // Without a valid `[store]` the configuration is refused, so the value does not matter.
         let ttl = self.store.map_or(Duration::MAX, |store| store.terms.ttl);
         let replays = ReplayPolicy::new(ttl, guard, &events);
-        let verifier = given.and_then(|given| self.verifier(&section, &given, replays, key_sets));
+        let verifier = input.and_then(|input| self.verifier(&section, &input, replays, key_sets));
         section.finish();
         let (destination, order) = destination?;
         let (verifier, source_name) = (order.iter().fold(verifier?, RequestVerifier::ordered), source_name?);
@@ -134,16 +134,16 @@ impl<'s> SourceContext<'s> {
         })
     }
 
-    /// The largest body that is taken: what the source says or else the server, and no more than the provider sends.
+    /// The limit on bodies: that of the source or else of the server, and no more than the provider sends.
     pub(super) fn max_body(&self, section: &mut Section<'_>, profile: Option<&Profile>) -> usize {
-        let configured = section.may("max_body", size);
+        let configured = section.optional("max_body", size);
         if configured.is_some_and(|configured| configured > self.shares.max_buffered) {
             section
                 .error("max_body", "is more than server.max_buffered, so that the largest bodies could never be read");
         }
         let max_body = configured.unwrap_or(self.shares.limits.max_body);
         let Some(profile) = profile else { return max_body };
-        // Whoever has said how much is taken has decided.
+        // A limit of the source's own is intended.
         if configured.is_none() {
             lint::largest_body(section, profile, max_body);
         }
@@ -151,16 +151,16 @@ impl<'s> SourceContext<'s> {
         largest.map_or(max_body, |largest| largest.min(max_body))
     }
 
-    /// What should be looked at before anything is made of it.
-    fn lint(&self, section: &Section<'_>, given: &VerificationInput<'_>, name: &str, events: &[String]) {
-        let profile = given.profile;
-        if let Some(secrets) = given.secrets {
+    /// Reports warnings about settings that are allowed, but probably mistaken.
+    fn lint(&self, section: &Section<'_>, input: &VerificationInput<'_>, name: &str, events: &[String]) {
+        let profile = input.profile;
+        if let Some(secrets) = input.secrets {
             lint::secrets(section, profile, secrets, !self.profiles.is_shipped(name));
         }
         if let Some(store) = self.store {
             lint::horizon(section, profile, store.terms.ttl);
         }
-        // Of the operator's own profiles all lints are reported.
+        // For the operator's own profiles, this is among the lints of the profile.
         if self.profiles.is_shipped(name) {
             lint::readings(section, profile);
         }
@@ -170,17 +170,17 @@ impl<'s> SourceContext<'s> {
     fn verifier(
         &self,
         section: &Section<'_>,
-        given: &VerificationInput<'_>,
+        input: &VerificationInput<'_>,
         replays: ReplayPolicy,
         key_sets: &mut KeySets,
     ) -> Option<RequestVerifier> {
-        let (profile, secrets) = (given.profile, given.secrets?);
-        let params = complete(profile, section, given.params);
+        let (profile, secrets) = (input.profile, input.secrets?);
+        let params = complete(profile, section, input.params);
         if let Some(params) = &params {
             lint::params(section, profile, params);
         }
         match (profile.needs_secrets(), secrets.is_empty()) {
-            (true, false) => self.shared_secrets.add(section, profile, secrets, given.params),
+            (true, false) => self.shared_secrets.add(section, profile, secrets, input.params),
             (false, true) => {}
             (true, true) => {
                 section.error("secrets", "is missing: this profile verifies with a secret, such as [\"env:NAME\"]");
@@ -220,23 +220,23 @@ impl<'s> SourceContext<'s> {
     }
 }
 
-/// A path as it stands in a request line.
+/// A path as in a request line.
 pub(super) fn path(text: &str) -> Result<String, String> {
-    let sendable = text.parse::<http::Uri>().is_ok_and(|uri| uri.authority().is_none() && uri.path() == text);
-    if text.starts_with('/') && sendable {
+    let is_path = text.parse::<http::Uri>().is_ok_and(|uri| uri.authority().is_none() && uri.path() == text);
+    if text.starts_with('/') && is_path {
         return Ok(text.to_owned());
     }
     Err(format!("{text:?} is not a path such as \"/webhooks/github\", without query and without spaces"))
 }
 
-/// The types that are delivered; where there are none, nothing can be chosen by them.
+/// The filter by event type; it wants everything where the profile's events have no type.
 fn filter(events: Vec<String>, profile: &Profile) -> EventFilter {
     EventFilter::new(events.into_iter().filter(|_| profile.event.kind.is_some()))
 }
 
-/// What each of the secrets is called, and the secrets; `None` when one of them cannot be had.
+/// The labels of the secrets, and the secrets; `None` when one of them cannot be loaded.
 pub(super) fn secrets(section: &mut Section<'_>, profile: Option<&Profile>) -> Option<(Vec<String>, Vec<Secret>)> {
-    // Public keys may stand in the configuration.
+    // Public keys need not be secret.
     let public = profile.is_some_and(|profile| profile.needs_secrets() && profile.keys_are_public());
     let references = section.list("secrets", |text| Ok(SecretRef::parse(text)));
     let mut secrets = Vec::with_capacity(references.len());
@@ -258,9 +258,9 @@ pub(super) fn secrets(section: &mut Section<'_>, profile: Option<&Profile>) -> O
     complete.then(|| secrets.into_iter().unzip())
 }
 
-/// The parameters that the profile asks for, with its defaults; `None` when one is missing.
-pub(super) fn complete(profile: &Profile, section: &Section<'_>, given: &[(&str, String)]) -> Option<Params> {
-    let misfits = match params::complete(profile, given) {
+/// The parameters of the profile, with its defaults; `None` when one is missing or not valid.
+pub(super) fn complete(profile: &Profile, section: &Section<'_>, input: &[(&str, String)]) -> Option<Params> {
+    let misfits = match params::complete(profile, input) {
         Ok(params) => return Some(params),
         Err(misfits) => misfits,
     };

@@ -1,5 +1,5 @@
-//! Reads `[store]`: where dedupe records and queued messages are kept, how long, how much of them, and how durable they
-//! are before an event is acknowledged.
+//! Reads `[store]`: where dedupe records and queued messages are kept, for how long, their limits, and their durability
+//! before an event is acknowledged.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,8 +15,7 @@ use crate::store::Durability;
 use crate::store::Kind;
 use crate::store::RedisUrl;
 
-/// The longest lease, and the longest pause between two attempts: stores take what is due later for an error of a
-/// clock.
+/// The longest lease, and the longest pause between two attempts. Stores treat a later time as the error of a clock.
 pub(super) const MAX_PAUSE: Duration = Duration::from_hours(24);
 
 /// `[store]`.
@@ -24,7 +23,7 @@ pub(super) const MAX_PAUSE: Duration = Duration::from_hours(24);
 pub struct Store {
     /// Which store: memory, a SQLite file or Redis.
     pub kind: Kind,
-    /// How deduplication uses it.
+    /// The terms of deduplication.
     pub terms: Terms,
     /// How long Redis may take to answer a command.
     pub timeout: Duration,
@@ -32,24 +31,25 @@ pub struct Store {
     pub durability: Option<Durability>,
     /// Whether an answer waits until the dedupe records of its event are synced to the disk of a SQLite store.
     pub fsync: bool,
-    /// Most ids that memory and SQLite remember.
+    /// Most dedupe records that memory and SQLite keep.
     pub max_events: usize,
-    /// Bytes that stay free on the disk of the SQLite file.
+    /// Bytes to keep free on the disk of the SQLite file.
     pub min_free: u64,
-    /// Bytes of queued messages that are in memory to be delivered, of all destinations together.
+    /// The memory budget of all dispatchers: bytes of queued messages that are being delivered.
     pub max_in_hand: usize,
 }
 
 impl Store {
-    pub(super) fn understand(mut section: Section<'_>) -> Option<Self> {
-        let kind = section.want("url", kind);
-        let ttl = section.want("ttl", duration);
-        let lease = section.want("lease", duration);
-        let timeout = section.want("timeout", duration);
-        let max_events = section.want("max_events", count(1, 1_000_000_000));
-        let min_free = section.want("min_free", size).and_then(|size| u64::try_from(size).ok());
-        let max_in_hand = section.want("max_in_hand", size);
-        let on_outage = section.want("on_outage", word(&[("reject", OnOutage::Reject), ("accept", OnOutage::Accept)]));
+    pub(super) fn read(mut section: Section<'_>) -> Option<Self> {
+        let kind = section.required("url", kind);
+        let ttl = section.required("ttl", duration);
+        let lease = section.required("lease", duration);
+        let timeout = section.required("timeout", duration);
+        let max_events = section.required("max_events", count(1, 1_000_000_000));
+        let min_free = section.required("min_free", size).and_then(|size| u64::try_from(size).ok());
+        let max_in_hand = section.required("max_in_hand", size);
+        let on_outage =
+            section.required("on_outage", word(&[("reject", OnOutage::Reject), ("accept", OnOutage::Accept)]));
         if let (Some(ttl), Some(lease)) = (ttl, lease)
             && ttl < lease
         {
@@ -61,30 +61,30 @@ impl Store {
                 "is longer than 24h: what a gateway had in hand when it crashed would wait for so long",
             );
         }
-        let safe = safe(&mut section);
-        match (&kind, safe) {
-            (Some(Kind::Memory), Some(DurabilityForm::Synced | DurabilityForm::InRedis(_))) => {
+        let durability = durability(&mut section);
+        match (&kind, durability) {
+            (Some(Kind::Memory), Some(DurabilityLevel::Fsync | DurabilityLevel::Redis(_))) => {
                 section.error("durability", "is for SQLite and Redis: memory is never written to disk; remove it");
             }
-            (Some(Kind::Sqlite(_)), Some(DurabilityForm::InRedis(_))) => {
+            (Some(Kind::Sqlite(_)), Some(DurabilityLevel::Redis(_))) => {
                 section.error("durability", "is one for Redis; a SQLite store takes \"none\" and \"fsync\"");
             }
-            (Some(Kind::Redis(_)), Some(DurabilityForm::Synced)) => {
+            (Some(Kind::Redis(_)), Some(DurabilityLevel::Fsync)) => {
                 section.error("durability", "is one for SQLite; Redis takes \"none\", \"aof\" and { replicas = 1 }");
             }
             _ => {}
         }
         section.finish();
         let terms = Terms { ttl: ttl?, lease: lease?, on_outage: on_outage? };
-        let (kind, safe, timeout, max_events) = (kind?, safe?, timeout?, max_events?);
+        let (kind, level, timeout, max_events) = (kind?, durability?, timeout?, max_events?);
         let (min_free, max_in_hand) = (min_free?, max_in_hand?);
-        let durability = if let DurabilityForm::InRedis(durability) = safe { Some(durability) } else { None };
+        let durability = if let DurabilityLevel::Redis(durability) = level { Some(durability) } else { None };
         Some(Self {
             kind,
             terms,
             timeout,
             durability,
-            fsync: safe == DurabilityForm::Synced,
+            fsync: level == DurabilityLevel::Fsync,
             max_events,
             min_free,
             max_in_hand,
@@ -106,28 +106,28 @@ fn kind(text: &str) -> Result<Kind, String> {
 
 /// `store.durability`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum DurabilityForm {
+enum DurabilityLevel {
     /// `"none"`.
-    Usual,
+    None,
     /// `"fsync"`: the dedupe log of a SQLite store is synced before the answer.
-    Synced,
+    Fsync,
     /// What Redis has to confirm.
-    InRedis(Durability),
+    Redis(Durability),
 }
 
-/// `store.durability`: a word, or a table with the number of replicas.
-fn safe(section: &mut Section<'_>) -> Option<DurabilityForm> {
+/// Reads `store.durability`: a word, or a table with the number of replicas.
+fn durability(section: &mut Section<'_>) -> Option<DurabilityLevel> {
     if !section.is_table("durability") {
-        return section.want("durability", |text| match text {
-            "none" => Ok(DurabilityForm::Usual),
-            "fsync" => Ok(DurabilityForm::Synced),
-            "aof" => Ok(DurabilityForm::InRedis(Durability::Aof)),
+        return section.required("durability", |text| match text {
+            "none" => Ok(DurabilityLevel::None),
+            "fsync" => Ok(DurabilityLevel::Fsync),
+            "aof" => Ok(DurabilityLevel::Redis(Durability::Aof)),
             _ => Err(format!("{text:?} is none of \"none\", \"fsync\", \"aof\", {{ replicas = 1 }}")),
         });
     }
     let mut table = section.subsection("durability")?;
-    let replicas = table.want("replicas", count(1, 1000));
+    let replicas = table.required("replicas", count(1, 1000));
     table.finish();
     let replicas = replicas.and_then(|replicas| u32::try_from(replicas).ok());
-    replicas.map(|replicas| DurabilityForm::InRedis(Durability::Replicas(replicas)))
+    replicas.map(|replicas| DurabilityLevel::Redis(Durability::Replicas(replicas)))
 }

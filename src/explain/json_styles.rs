@@ -1,22 +1,22 @@
-//! Writes a JSON body again as common libraries would: spacing, escapes and number formats may change when something
-//! between a provider and the gateway parses and serialises it.
+//! Serialises a JSON body in the styles of common libraries, to recognise a body that something between the provider
+//! and the gateway has parsed and serialised: its spacing, escapes and number formats change.
 
 use std::fmt::Write as _;
 
 use serde_json::Number;
 use serde_json::value::RawValue;
 
-/// Largest body that is written in other ways, in bytes.
+/// The largest body that is rewritten, in bytes.
 pub(super) const MAX_BODY: usize = 1024 * 1024;
 
-/// How a library writes JSON.
+/// How a library serialises JSON.
 #[derive(Debug, Clone, Copy)]
 struct Style {
     /// Between two members, and between a name and its value.
     separators: (&'static str, &'static str),
-    /// What each level is indented by, where every member has a line of its own.
+    /// The indentation of a level, if every member has a line of its own.
     indent: Option<&'static str>,
-    /// Which characters are escaped although they need not be.
+    /// Characters that are escaped although JSON does not require it.
     escaped: Escaped,
     /// Whether a slash is escaped.
     slash: bool,
@@ -38,12 +38,12 @@ enum Escaped {
 /// How numbers are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Numbers {
-    /// As they are.
-    Kept,
-    /// As shortly as they can be read again, with a point.
-    Read,
-    /// Without the point of one that has no decimals.
-    Whole,
+    /// As they are in the body.
+    Unchanged,
+    /// As parsed and formatted with the fewest digits; a float keeps its point (`1.0`).
+    Reformatted,
+    /// Like `Reformatted`, but without the point of a float without decimals (`1`).
+    Shortest,
 }
 
 const COMPACT: Style = Style {
@@ -51,7 +51,7 @@ const COMPACT: Style = Style {
     indent: None,
     escaped: Escaped::Nothing,
     slash: false,
-    numbers: Numbers::Kept,
+    numbers: Numbers::Unchanged,
     sorted: false,
 };
 const SPACED: Style = Style { separators: (", ", ": "), ..COMPACT };
@@ -59,12 +59,12 @@ const LINES: Style = Style { separators: (",", ": "), ..COMPACT };
 const TWO: Option<&str> = Some("  ");
 const FOUR: Option<&str> = Some("    ");
 
-/// How many of the writers are those of most bodies; they stand first.
-const USUAL: usize = 6;
+/// The number of common styles, which are first in [`STYLES`].
+const COMMON: usize = 6;
 
-/// The writers with how they are named to people.
+/// The styles, with descriptions for people.
 const STYLES: [(&str, Style); 14] = [
-    ("without blanks, as JavaScript's JSON.stringify writes it", Style { numbers: Numbers::Whole, ..COMPACT }),
+    ("without blanks, as JavaScript's JSON.stringify writes it", Style { numbers: Numbers::Shortest, ..COMPACT }),
     ("without blanks", COMPACT),
     ("as Python's json.dumps writes it", Style { escaped: Escaped::NotAscii, ..SPACED }),
     ("as Python's json.dumps writes it with ensure_ascii=False", SPACED),
@@ -80,20 +80,25 @@ const STYLES: [(&str, Style); 14] = [
     ("indented by four blanks and in ASCII", Style { indent: FOUR, escaped: Escaped::NotAscii, ..LINES }),
 ];
 
-/// The same JSON written in other ways, each with how; nothing when it is no JSON, or larger than [`MAX_BODY`].
+/// The same JSON in other styles, with their descriptions; nothing when the body is no JSON, or larger than
+/// [`MAX_BODY`].
 pub(super) fn rewritten(body: &[u8]) -> impl Iterator<Item = (String, Vec<u8>)> + use<> {
     let text = std::str::from_utf8(body).ok().filter(|text| text.len() <= MAX_BODY);
     let node = text.and_then(|text| serde_json::from_str::<&RawValue>(text).ok()).and_then(Node::read);
     node.into_iter().flat_map(|node| {
         let named = |name: &str, style| (name.to_owned(), style);
         let plain = STYLES.iter().map(move |(name, style)| named(name, *style));
-        let read = STYLES.iter().filter(|(_, style)| style.numbers == Numbers::Kept).map(move |(name, style)| {
-            named(&format!("{name}, with its numbers written anew"), Style { numbers: Numbers::Read, ..*style })
-        });
+        let reformatted =
+            STYLES.iter().filter(|(_, style)| style.numbers == Numbers::Unchanged).map(move |(name, style)| {
+                named(
+                    &format!("{name}, with its numbers written anew"),
+                    Style { numbers: Numbers::Reformatted, ..*style },
+                )
+            });
         let sorted = STYLES.iter().map(move |(name, style)| {
             named(&format!("{name}, with its members sorted"), Style { sorted: true, ..*style })
         });
-        plain.chain(sorted).chain(read).map(move |(name, style)| {
+        plain.chain(sorted).chain(reformatted).map(move |(name, style)| {
             let mut out = String::new();
             node.write(&mut out, style, 0);
             (name, out.into_bytes())
@@ -101,16 +106,16 @@ pub(super) fn rewritten(body: &[u8]) -> impl Iterator<Item = (String, Vec<u8>)> 
     })
 }
 
-/// The same JSON as writers write it that keep its members and numbers.
-pub(super) fn plainly(body: &[u8]) -> impl Iterator<Item = Vec<u8>> + use<> {
+/// The same JSON in the styles that keep the order of members.
+pub(super) fn in_all_styles(body: &[u8]) -> impl Iterator<Item = Vec<u8>> + use<> {
     rewritten(body).take(STYLES.len()).map(|(_, bytes)| bytes)
 }
 
-/// A value as the most usual writers write it.
-pub(super) fn usual(node: &Node) -> impl Iterator<Item = Vec<u8>> + use<> {
+/// A value in the common styles.
+pub(super) fn in_common_styles(node: &Node) -> impl Iterator<Item = Vec<u8>> + use<> {
     let written: Vec<_> = STYLES
         .iter()
-        .take(USUAL)
+        .take(COMMON)
         .map(|(_, style)| {
             let mut out = String::new();
             node.write(&mut out, *style, 0);
@@ -120,10 +125,10 @@ pub(super) fn usual(node: &Node) -> impl Iterator<Item = Vec<u8>> + use<> {
     written.into_iter()
 }
 
-/// A JSON value in the order of its text.
+/// A JSON value that keeps the order of members.
 #[derive(Debug, Clone)]
 pub(super) enum Node {
-    /// A number, `true`, `false` or `null` as it is written.
+    /// A number, `true`, `false` or `null`, as in the text.
     Word(String),
     Text(String),
     Array(Vec<Self>),
@@ -131,7 +136,7 @@ pub(super) enum Node {
 }
 
 impl Node {
-    /// Reads a value, which `serde_json` has found to be JSON, no deeper than it reads.
+    /// Parses a value. Recursion is limited, because `serde_json` has accepted the whole text, with its limit on depth.
     pub(super) fn read(value: &RawValue) -> Option<Self> {
         let text = value.get();
         Some(match text.as_bytes().first()? {
@@ -172,7 +177,7 @@ impl Node {
     }
 }
 
-/// The members of an object in their order, those that are there twice included.
+/// The members of an object in their order, including repeated ones.
 pub(super) struct Members<'j>(pub(super) Vec<(String, &'j RawValue)>);
 
 impl<'de> serde::Deserialize<'de> for Members<'de> {
@@ -226,14 +231,14 @@ fn list<T>(
     out.push_str(close);
 }
 
-/// A number as it is written; other words as they are.
+/// Formats a number; other words stay as they are.
 fn number(word: &str, numbers: Numbers) -> String {
     let read =
         || serde_json::from_str::<Number>(word).map_or_else(|_word| word.to_owned(), |number| number.to_string());
     match numbers {
-        Numbers::Kept => word.to_owned(),
-        Numbers::Read => read(),
-        Numbers::Whole => {
+        Numbers::Unchanged => word.to_owned(),
+        Numbers::Reformatted => read(),
+        Numbers::Shortest => {
             let read = read();
             read.strip_suffix(".0").unwrap_or(&read).to_owned()
         }
@@ -276,8 +281,8 @@ mod tests {
     use super::*;
 
     fn written(description: &str, body: &str) -> String {
-        let way = rewritten(body.as_bytes()).find(|(known, _)| known == description);
-        String::from_utf8(way.expect(description).1).expect("UTF-8")
+        let variant = rewritten(body.as_bytes()).find(|(style, _)| style == description);
+        String::from_utf8(variant.expect(description).1).expect("UTF-8")
     }
 
     #[test]

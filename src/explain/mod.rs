@@ -1,5 +1,7 @@
-//! Explains why a captured request verifies or does not: what was looked for, found, computed and compared, and which
-//! common mistake would account for a refusal. Verifies with the gateway's own code; never shows a secret.
+//! Explains why a captured request verifies or does not: the steps of its verification, and the common mistake that
+//! would account for a refusal. Verifies with the gateway's own code, and never shows a secret.
+//!
+//! `capture` parses the request, `steps` follows its verification, `mistakes` tests hypotheses about a refusal.
 
 mod capture;
 mod mistakes;
@@ -42,19 +44,19 @@ pub use mistakes::Cause;
 pub use steps::Kind;
 pub use steps::Step;
 
-/// The name that the source goes by.
+/// The source name for identities of events.
 const SOURCE: &str = "explain";
-/// Most bytes that a body is looked at with before its compression, where no profile says what its provider sends.
-const MAX_PLAIN: usize = 64 * 1024 * 1024;
+/// The limit on decompressed bodies where the profile does not say what its provider sends.
+const MAX_DECOMPRESSED: usize = 64 * 1024 * 1024;
 
-/// A request, and what it is judged by.
+/// A request, with the profile and settings that it is verified with.
 #[derive(Debug, Clone)]
 pub struct Case {
     /// The profile of its provider.
     pub profile: Profile,
     /// The secrets of its source.
     pub secrets: Vec<Secret>,
-    /// Secrets that the source had earlier, and does not accept any more.
+    /// Earlier secrets of the source, which it no longer accepts.
     pub old_secrets: Vec<Secret>,
     /// The parameters of its source, complete.
     pub params: Params,
@@ -68,40 +70,40 @@ pub struct Case {
     pub headers: HeaderMap,
     /// The body, byte for byte.
     pub body: Bytes,
-    /// When it is judged.
+    /// The time at which it is verified.
     pub at: Moment,
 }
 
-/// What an accepted request is to the gateway.
+/// An accepted request.
 #[derive(Debug, Clone)]
-pub enum Taken {
+pub enum Accepted {
     /// An event.
     Event {
         /// Its id.
         id: String,
         /// Its type, where it has one.
         kind: Option<String>,
-        /// Which secret it was proved with, counted from 0.
+        /// The index of the secret that verified it.
         secret: Option<usize>,
     },
     /// A handshake, and its answer.
     Handshake(Answer),
 }
 
-/// What becomes of a request, and how.
+/// The explanation of what the gateway does with a request.
 #[derive(Debug)]
 pub struct Explanation {
-    /// What was done, in its order, to where it ended.
+    /// The steps of the verification, up to the one that decided.
     pub steps: Vec<Step>,
-    /// What the gateway would make of it.
-    pub verdict: Result<Taken, Refusal>,
+    /// What the gateway would do with it.
+    pub verdict: Result<Accepted, Refusal>,
     verifier: RequestVerifier,
     key_sets: KeySets,
-    /// What keeps the key sets fresh.
+    /// Refreshes the key sets.
     _fetches: Background,
 }
 
-/// Explains what becomes of a request. Keys and certificates are fetched where the profile says so.
+/// Explains what the gateway does with a request. Fetches keys and certificates where the profile requires it.
 ///
 /// # Errors
 /// What is wrong with the secrets or parameters.
@@ -119,7 +121,7 @@ pub async fn explain(case: &Case) -> Result<Explanation, String> {
 }
 
 impl Explanation {
-    /// Looks for the likeliest cause, when the request is refused: tries the usual mistakes, which takes some hundred
+    /// The most likely cause, if the request is refused. Tests the common mistakes, which takes some hundred
     /// signatures.
     pub async fn cause(&mut self, case: &Case) -> Option<Cause> {
         let refusal = self.verdict.as_ref().err()?;
@@ -136,7 +138,7 @@ impl Case {
         })
     }
 
-    /// Whether a proof is over anything of the body.
+    /// Whether a proof covers the body.
     fn covers_body(&self) -> bool {
         self.profile.schemes().any(|scheme| match scheme {
             Scheme::Signature(_) => true,
@@ -145,7 +147,7 @@ impl Case {
         })
     }
 
-    /// The request with its body decompressed, where that can be done.
+    /// The request, decompressed if possible.
     fn inbound(&self) -> Inbound {
         let inbound = self.recorded();
         let plain = Coding::from_headers(&self.headers).ok().flatten().and_then(|coding| {
@@ -163,17 +165,17 @@ impl Case {
         Inbound::recorded(method, target, headers, self.body.clone(), self.at)
     }
 
-    /// The largest body that is looked at, in bytes, compressed or not.
+    /// The limit on bodies, compressed or not, in bytes.
     fn max_body(&self) -> usize {
         let limit = self.profile.limits.max_body.and_then(|size| usize::try_from(size.as_u64()).ok());
-        limit.unwrap_or_else(|| MAX_PLAIN.max(self.body.len()))
+        limit.unwrap_or_else(|| MAX_DECOMPRESSED.max(self.body.len()))
     }
 
     fn limits(&self) -> Limits {
         Limits { max_body: self.max_body(), max_decompressions: usize::MAX, ..Limits::none() }
     }
 
-    /// The request as the gateway reads it, of whatever provider.
+    /// The request as the gateway reads it before verification.
     fn read(&self, verifier: &RequestVerifier) -> Result<Inbound, Unreadable> {
         let limits = self.limits();
         body::check_head(&self.headers, &verifier.single_headers, &limits)?;
@@ -188,15 +190,15 @@ impl Case {
         }
     }
 
-    /// What the gateway makes of the request.
-    async fn verdict(&self, verifier: &RequestVerifier) -> Result<Taken, Refusal> {
+    /// What the gateway does with the request.
+    async fn verdict(&self, verifier: &RequestVerifier) -> Result<Accepted, Refusal> {
         decide::check_method(verifier, &self.method)?;
         let inbound = self.read(verifier)?;
         let decision = decide::decide(verifier, SOURCE, &self.limits(), inbound, self.at).await;
         let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
         match decision.verdict {
-            Ok(Verdict::Handshake(answer)) => Ok(Taken::Handshake(answer)),
-            Ok(Verdict::Event(event)) => Ok(Taken::Event {
+            Ok(Verdict::Handshake(answer)) => Ok(Accepted::Handshake(answer)),
+            Ok(Verdict::Event(event)) => Ok(Accepted::Event {
                 id: text(&event.id),
                 kind: event.kind.as_ref().map(text),
                 secret: decision.proof.and_then(|proof| proof.secret),

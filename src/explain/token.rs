@@ -10,10 +10,10 @@ use crate::base::time::Moment;
 use crate::extract::params;
 use crate::profile::Jwt;
 
-/// Longest claim that is shown whole, in characters.
+/// Longer claims are cut, in characters.
 const MAX_SHOWN: usize = 120;
 
-/// The token without what stands before it; `None` for what is no bearer token.
+/// The token without its prefix, or without the scheme `Bearer`; `None` if the text does not begin with it.
 pub(super) fn bare<'t>(text: &'t str, prefix: Option<&str>) -> Option<&'t str> {
     match prefix {
         Some(prefix) => text.strip_prefix(prefix),
@@ -33,7 +33,7 @@ pub(super) fn parts(token: &str) -> Option<(Value, Value)> {
     Some((part()?, part()?))
 }
 
-/// What it says, as far as the profile asks; the signature is not in it.
+/// Describes the header and the claims that the profile checks, without the signature.
 pub(super) fn described(text: &str, prefix: Option<&str>, spec: &Jwt, case: &Case) -> Vec<String> {
     let Some((header, claims)) = bare(text, prefix).and_then(parts) else {
         return vec!["no JWT: three parts of base64url with points between them".to_owned()];
@@ -48,8 +48,8 @@ pub(super) fn described(text: &str, prefix: Option<&str>, spec: &Jwt, case: &Cas
     for (name, title) in [("iat", "issued"), ("nbf", "not valid before"), ("exp", "expires")] {
         if let Some(seconds) = claims.get(name).and_then(Value::as_f64).and_then(whole) {
             let (moment, age) = (Moment::from_unix(seconds), case.at.unix().saturating_sub(seconds));
-            let distance = if age >= 0 { format!("{} ago", duration(age)) } else { format!("in {}", duration(-age)) };
-            found.push(format!("{title} {}: {distance}", moment.rfc3339()));
+            let relative = if age >= 0 { format!("{} ago", duration(age)) } else { format!("in {}", duration(-age)) };
+            found.push(format!("{title} {}: {relative}", moment.rfc3339()));
         }
     }
     if let Some(bound) = &spec.body {
@@ -58,6 +58,7 @@ pub(super) fn described(text: &str, prefix: Option<&str>, spec: &Jwt, case: &Cas
     found
 }
 
+/// A value for people; long ones are cut.
 fn shown(value: Option<&Value>) -> String {
     match value {
         None => "none".to_owned(),

@@ -1,47 +1,47 @@
-//! The wording of steps and causes. Shows a few characters of digests, and nothing of secrets.
+//! The wording of steps and causes. It shows a few characters of digests, and nothing of secrets.
 
 use crate::extract::mac;
 use crate::extract::template::Filled;
 use crate::profile;
 use crate::profile::Hash;
 
-/// What proves a request, and where it stands.
+/// The proof of a scheme, and its location.
 pub(super) fn proof(scheme: &profile::Scheme) -> String {
     match scheme {
         profile::Scheme::Signature(signature) => {
             let location = &signature.location;
-            let behind = behind(&location.prefix);
-            format!("{} in {}, {}{behind}", scheme.title(), location.location, location.encoding.title())
+            let prefix = after_prefix(&location.prefix);
+            format!("{} in {}, {}{prefix}", scheme.title(), location.location, location.encoding.title())
         }
         profile::Scheme::Token(token) => {
-            format!("the secret in {}{}", token.from.location, behind(&token.from.prefix))
+            format!("the secret in {}{}", token.from.location, after_prefix(&token.from.prefix))
         }
         profile::Scheme::Basic(_) => "user and password in the header authorization (HTTP Basic)".to_owned(),
         profile::Scheme::Jwt(jwt) => match &jwt.from {
-            Some(from) => format!("a JWT in {}{}", from.location, behind(&from.prefix)),
+            Some(from) => format!("a JWT in {}{}", from.location, after_prefix(&from.prefix)),
             None => "a JWT as bearer token in the header authorization".to_owned(),
         },
     }
 }
 
-/// What a template gave, and how much of it.
+/// The signed bytes: their template, length and SHA-256.
 pub(super) fn signed(spec: &profile::Template, filled: &Filled<'_>) -> String {
     let whole = filled.concat();
     let digest = const_hex::encode(mac::hash(Hash::Sha256, &[&whole]));
     format!("{spec}: {}, whose SHA-256 is {}", bytes(whole.len()), cut(&digest, ""))
 }
 
-/// A secret by its position.
+/// A secret by its index.
 pub(super) fn secret(at: usize) -> String {
     format!("secret {}", at + 1)
 }
 
-/// What stands before a value.
-pub(super) fn behind(prefix: &str) -> String {
+/// The prefix of a value.
+pub(super) fn after_prefix(prefix: &str) -> String {
     if prefix.is_empty() { String::new() } else { format!(" behind {prefix:?}") }
 }
 
-/// A signature or digest, of which a few characters are enough to tell it from others.
+/// A signature or digest, cut to a few characters.
 pub(super) fn cut(text: &str, prefix: &str) -> String {
     const SHOWN: usize = 8;
     let (prefix, rest) = text.strip_prefix(prefix).map_or(("", text), |rest| (prefix, rest));
@@ -49,7 +49,7 @@ pub(super) fn cut(text: &str, prefix: &str) -> String {
     format!("{prefix}{shown}… ({})", characters(text.chars().count()))
 }
 
-/// Where two texts part, neither of which is told.
+/// How two texts differ, without showing either.
 pub(super) fn differing(found: &[u8], expected: &[u8]) -> String {
     let same = found.iter().zip(expected).take_while(|(one, other)| one == other).count();
     let lengths = format!("{} instead of {}", bytes(found.len()), expected.len());
@@ -71,7 +71,7 @@ fn characters(number: usize) -> String {
     format!("{number} character{}", if number == 1 { "" } else { "s" })
 }
 
-/// Seconds in words, as coarse as people say them.
+/// Seconds, rounded down for people.
 pub(super) fn duration(seconds: i64) -> String {
     let seconds = u64::try_from(seconds).unwrap_or(0);
     let whole = match seconds {

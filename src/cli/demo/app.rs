@@ -21,47 +21,47 @@ use crate::base::supervisor::Background;
 /// The app behind the gateway.
 pub(super) struct App {
     address: SocketAddr,
-    taken: Arc<Mutex<Vec<Taken>>>,
+    events: Arc<Mutex<Vec<ReceivedEvent>>>,
     _server: Background,
 }
 
-/// An event as the app was given it.
+/// An event that the app received.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Taken {
+pub(super) struct ReceivedEvent {
     pub(super) source: String,
     pub(super) id: String,
 }
 
 impl App {
     pub(super) async fn start() -> Result<Self, String> {
-        let taken = Arc::new(Mutex::default());
-        let noting = Arc::clone(&taken);
-        let (address, server) = serve(move |request| note(&noting, request)).await?;
-        Ok(Self { address, taken, _server: server })
+        let events = Arc::new(Mutex::default());
+        let recorded = Arc::clone(&events);
+        let (address, server) = serve(move |request| record(&recorded, request)).await?;
+        Ok(Self { address, events, _server: server })
     }
 
     pub(super) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The ids of the events that it was given from a source.
-    pub(super) fn taken_from(&self, source: &str) -> Vec<String> {
-        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.iter().filter(|taken| taken.source == source).map(|taken| taken.id.clone()).collect()
+    /// The ids of the events that it received from a source.
+    pub(super) fn received_from(&self, source: &str) -> Vec<String> {
+        let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        events.iter().filter(|event| event.source == source).map(|event| event.id.clone()).collect()
     }
 }
 
-fn note(taken: &Mutex<Vec<Taken>>, request: &Request<Incoming>) -> Bytes {
+fn record(events: &Mutex<Vec<ReceivedEvent>>, request: &Request<Incoming>) -> Bytes {
     let header = |name| {
         let value = request.headers().get(name).map(http::HeaderValue::as_bytes);
         String::from_utf8_lossy(value.unwrap_or_default()).into_owned()
     };
-    let event = Taken { source: header("doorward-source"), id: header("doorward-event-id") };
-    taken.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+    let event = ReceivedEvent { source: header("doorward-source"), id: header("doorward-event-id") };
+    events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
     Bytes::from_static(b"{\"taken\":true}")
 }
 
-/// Serves JSON on a free port of this machine, until what it returns is dropped.
+/// Serves JSON on a free port of this machine, until the returned task is dropped.
 pub(super) async fn serve(
     answer: impl Fn(&Request<Incoming>) -> Bytes + Clone + Send + 'static,
 ) -> Result<(SocketAddr, Background), String> {
@@ -78,8 +78,8 @@ pub(super) async fn serve(
                 async move { Ok::<_, Infallible>(response) }
             });
             connections.spawn("demo-app-connection", async move {
-                // Whoever hangs up early does not want the answer.
-                let _early = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+                // The client may hang up early.
+                let _end = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
             });
         }
     });

@@ -1,5 +1,5 @@
-//! A token issuer for the demo: a key that it publishes as a JWK set, for genuine tokens, and one that it does not, for
-//! forged tokens.
+//! A token issuer for the demo, with a key for genuine tokens, which it publishes as a JWK set, and a key for forged
+//! ones.
 
 use std::net::SocketAddr;
 
@@ -12,7 +12,7 @@ use crate::sign::Kind;
 use crate::sign::PrivateKey;
 use crate::sign::Public;
 
-/// For whom its tokens are.
+/// The `aud` of its tokens.
 pub(super) const AUDIENCE: &str = "demo";
 
 pub(super) struct Issuer {
@@ -23,7 +23,7 @@ pub(super) struct Issuer {
 }
 
 impl Issuer {
-    /// Publishes a key for tokens of this profile.
+    /// Generates the keys, and publishes one for tokens of this profile.
     pub(super) async fn start(profile: &Profile) -> Result<Self, String> {
         let (genuine, forged) = (PrivateKey::generate(Kind::Rsa)?, PrivateKey::generate(Kind::Rsa)?);
         let Public::KeySet(set) = genuine.public(profile)? else {

@@ -1,4 +1,4 @@
-//! `doorward demo`: runs a gateway and a sample app on this machine, and plays several providers that send to it.
+//! `doorward demo`: runs a gateway and a sample app on this machine, and sends requests as several providers.
 
 mod app;
 mod issuer;
@@ -32,10 +32,10 @@ pub(super) struct Arguments {
     once: bool,
 }
 
-/// The providers that are played, in the order of the table.
+/// The providers, in the order of the table.
 const PROVIDERS: [&str; 7] = ["offergrid", "omnisales", "pitchpoint", "locallygrown", "stripe", "mailgun", "cimplify"];
-/// The one among them that sends tokens.
-const TOKENS: &str = "pitchpoint";
+/// The provider among them that sends JWTs.
+const JWT_PROVIDER: &str = "pitchpoint";
 
 pub(super) fn run(arguments: &Arguments) -> ExitCode {
     let runtime = match runtime() {
@@ -60,7 +60,7 @@ async fn demonstrate(once: bool) -> Result<bool, String> {
     let folder = Folder::make()?;
     let app = App::start().await?;
     let profiles = Profiles::shipped();
-    let issuer = Issuer::start(profiles.get(TOKENS).ok_or("there is no profile with tokens")?).await?;
+    let issuer = Issuer::start(profiles.get(JWT_PROVIDER).ok_or("there is no profile with tokens")?).await?;
     let config = configure(&folder.0, app.address(), &issuer)?;
     let settings = Settings::load(&config).map_err(|problems| problems.to_string())?;
     let server = Server::start(settings, Limits::default()).await.map_err(|failure| failure.to_string())?;
@@ -82,7 +82,7 @@ async fn demonstrate(once: bool) -> Result<bool, String> {
     Ok(good)
 }
 
-/// A folder that goes away with the demo.
+/// A temporary folder, removed on drop.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -95,7 +95,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What stays behind in the temporary folder does no harm.
+        // A folder that remains among the temporary ones does no harm.
         drop(std::fs::remove_dir_all(&self.0));
     }
 }
@@ -109,7 +109,7 @@ fn configure(folder: &Path, app: SocketAddr, issuer: &Issuer) -> Result<PathBuf,
     );
     for name in PROVIDERS {
         text.push_str(&format!("\n[sources.{name}]\nprofile = \"{name}\"\npath = \"/webhooks/{name}\"\n"));
-        if name == TOKENS {
+        if name == JWT_PROVIDER {
             text.push_str(&format!(
                 "params = {{ issuer = \"{0}\", audience = \"{1}\" }}\n",
                 issuer.url(),

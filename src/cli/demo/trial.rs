@@ -1,5 +1,5 @@
 //! Sends four requests of each provider (a genuine event, a duplicate, a forged one, a stale one) and prints a table of
-//! what became of them.
+//! the results.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -25,9 +25,9 @@ use crate::sign::Id;
 use crate::sign::Order;
 use crate::sign::Request;
 
-/// Longest that one request may take.
-const MAX_WAIT: Duration = Duration::from_secs(10);
-/// How old a stale request is, in seconds: older than every tolerance, and than the demo's tokens live.
+/// The timeout of a request.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// The age of a stale request, in seconds: more than every tolerance, and than the lifetime of the demo's tokens.
 const STALE: i64 = 2 * 3600;
 
 pub(super) struct Trial<'t> {
@@ -37,13 +37,13 @@ pub(super) struct Trial<'t> {
     pub(super) issuer: &'t Issuer,
 }
 
-/// What became of one request.
-struct Seen {
+/// The result of one request.
+struct TrialResult {
     status: StatusCode,
     verdict: &'static str,
 }
 
-impl Seen {
+impl TrialResult {
     fn show(&self) -> String {
         format!("{} {}", self.status.as_u16(), self.verdict)
     }
@@ -54,10 +54,10 @@ impl Seen {
 }
 
 impl Trial<'_> {
-    /// Plays all of them and prints the table; whether everything was as it should be.
+    /// Sends the requests of all providers and prints the table. Returns whether all results are as expected.
     pub(super) async fn run(&self, profiles: &Profiles, providers: &[&str]) -> Result<bool, String> {
         let client = reqwest::Client::builder()
-            .timeout(MAX_WAIT)
+            .timeout(TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|error| error.to_string())?;
@@ -80,13 +80,13 @@ impl Trial<'_> {
         let genuine = self.send(client, name, &sample).await?;
         let again = self.send(client, name, &sample).await?;
         let forged = self.send(client, name, &self.make(name, profile, now, false)?).await?;
-        let stale = if judges_time(profile) {
+        let stale = if can_be_stale(profile) {
             let old = Moment::from_unix(now.unix() - STALE);
             Some(self.send(client, name, &self.make(name, profile, old, true)?).await?)
         } else {
             None
         };
-        let got = self.app.taken_from(name);
+        let got = self.app.received_from(name);
         let good = genuine.is(StatusCode::OK, "delivered")
             && again.is(StatusCode::OK, "duplicate")
             && forged.is(refused, "refused")
@@ -97,11 +97,11 @@ impl Trial<'_> {
         Ok((row([&profile.title, &genuine.show(), &again.show(), &forged.show(), &stale, &events]), good))
     }
 
-    /// What the provider would send at this moment, or somebody who knows everything but the key.
+    /// A request of the provider at this time; with `genuine` false, one that is signed with another key.
     fn make(&self, name: &str, profile: &Profile, at: Moment, genuine: bool) -> Result<Request, String> {
-        let given = [("issuer", self.issuer.url()), ("audience", AUDIENCE.to_owned())];
-        let given: Vec<_> = given.into_iter().filter(|(name, _)| profile.params.contains_key(*name)).collect();
-        let params = params::complete(profile, &given).map_err(|_missing| "the demo knows no such parameters")?;
+        let params = [("issuer", self.issuer.url()), ("audience", AUDIENCE.to_owned())];
+        let params: Vec<_> = params.into_iter().filter(|(name, _)| profile.params.contains_key(*name)).collect();
+        let params = params::complete(profile, &params).map_err(|_missing| "the demo knows no such parameters")?;
         let secret = match (profile.needs_secrets(), genuine) {
             (true, true) => Some(self.secret(name)?),
             (true, false) => Some(Secret::new(const_hex::encode(random::<16>()?))?),
@@ -125,7 +125,7 @@ impl Trial<'_> {
         SecretRef::parse(&format!("file:{}", self.folder.join(name).display()))?.load()
     }
 
-    async fn send(&self, client: &reqwest::Client, name: &str, request: &Request) -> Result<Seen, String> {
+    async fn send(&self, client: &reqwest::Client, name: &str, request: &Request) -> Result<TrialResult, String> {
         let url = format!("http://{}/webhooks/{name}", self.gateway);
         let request = client.post(url).headers(request.headers.clone()).body(request.body.clone());
         let response = request.send().await.map_err(|error| error.to_string())?;
@@ -137,12 +137,12 @@ impl Trial<'_> {
             true => "accepted",
             false => "refused",
         };
-        Ok(Seen { status, verdict })
+        Ok(TrialResult { status, verdict })
     }
 }
 
-/// Whether a request of this provider can be too old.
-fn judges_time(profile: &Profile) -> bool {
+/// Whether a request of this provider can be stale.
+fn can_be_stale(profile: &Profile) -> bool {
     let token = profile.schemes().any(|scheme| matches!(scheme, Scheme::Jwt(_)));
     token || profile.timestamp.as_ref().is_some_and(|timestamp| timestamp.policy == TimestampPolicy::Enforce)
 }

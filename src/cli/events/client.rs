@@ -1,5 +1,4 @@
-//! An HTTP client for the API of a running gateway, whose address and token come from the configuration or from
-//! options.
+//! An HTTP client for the admin API of a running gateway. The address and token come from the configuration or options.
 
 use std::error::Error;
 use std::net::Ipv4Addr;
@@ -20,13 +19,13 @@ use crate::base::problem::Problems;
 use crate::base::secret::Secret;
 use crate::base::secret::SecretRef;
 use crate::cli::shown_address;
-use crate::cli::warn_of_text;
+use crate::cli::warn_of_plain_secret;
 use crate::config::Admin;
 use crate::config::Settings;
 
-/// Longest that an answer may take.
-const MAX_WAIT: Duration = Duration::from_secs(60);
-/// Most bytes of an answer: a thousand events, each with what its upstream answered.
+/// The timeout of a request, except those that copy the store.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Most bytes of an answer: a thousand events, each with the answer of its upstream.
 const MAX_ANSWER: usize = 64 * 1024 * 1024;
 
 /// Where a gateway is.
@@ -41,7 +40,7 @@ pub(in crate::cli) struct Address {
 }
 
 impl Address {
-    /// The address of its admin port; the configuration is not read where it is named, and its token never is.
+    /// The URL of the admin port. Reads the configuration only if the URL is not an option, and never the token.
     pub(in crate::cli) fn find(&self) -> Result<Url, String> {
         let Self { config, url } = self;
         match url {
@@ -62,17 +61,17 @@ pub(in crate::cli) struct Gateway {
 }
 
 impl Gateway {
-    /// Its address, and the header with its token. Without `with_token`, there need not be one, and the configuration
-    /// is not read where the address is named.
+    /// The URL of the admin port, and the header with the token. Without `with_token`, the token is optional, and the
+    /// configuration is not read if the URL is an option.
     pub(in crate::cli) fn find(&self, with_token: bool) -> Result<(Url, Option<HeaderValue>), String> {
         let Self { address: Address { config, url }, token } = self;
         let url = url.as_deref().map(base).transpose()?;
         let token = token.as_deref().map(|text| {
-            let written = SecretRef::parse(text);
-            if matches!(written, Ok(SecretRef::Plain(_))) {
-                warn_of_text("--token");
+            let reference = SecretRef::parse(text);
+            if matches!(reference, Ok(SecretRef::Plain(_))) {
+                warn_of_plain_secret("--token");
             }
-            written.and_then(|written| written.load()).map_err(|message| format!("--token {message}"))
+            reference.and_then(|reference| reference.load()).map_err(|message| format!("--token {message}"))
         });
         let (base, token) = match (url, token.transpose()?) {
             (Some(url), token) if token.is_some() || !with_token => (url, token),
@@ -98,18 +97,18 @@ fn bearer(token: &Secret) -> Result<HeaderValue, String> {
     Ok(authorization)
 }
 
-/// A client that waits for this long for an answer.
-pub(in crate::cli) fn http_client(patience: Duration) -> Result<reqwest::Client, String> {
-    // No proxy of the environment's is to see the token.
+/// An HTTP client with this timeout.
+pub(in crate::cli) fn http_client(timeout: Duration) -> Result<reqwest::Client, String> {
+    // A proxy from the environment must not see the token.
     reqwest::Client::builder()
-        .timeout(patience)
+        .timeout(timeout)
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
         .build()
         .map_err(|error| error.to_string())
 }
 
-/// A way to one gateway.
+/// A client of one gateway.
 pub(in crate::cli) struct Client {
     http: reqwest::Client,
     base: Url,
@@ -117,15 +116,15 @@ pub(in crate::cli) struct Client {
 }
 
 impl Client {
-    pub(in crate::cli) fn of(gateway: &Gateway) -> Result<Self, String> {
-        Self::patient(gateway, MAX_WAIT)
+    pub(in crate::cli) fn new(gateway: &Gateway) -> Result<Self, String> {
+        Self::with_timeout(gateway, TIMEOUT)
     }
 
-    /// One that waits for this long for an answer.
-    pub(in crate::cli) fn patient(gateway: &Gateway, patience: Duration) -> Result<Self, String> {
+    /// A client with this timeout.
+    pub(in crate::cli) fn with_timeout(gateway: &Gateway, timeout: Duration) -> Result<Self, String> {
         let (base, authorization) = gateway.find(true)?;
         let authorization = authorization.ok_or("there is no token")?;
-        Ok(Self { http: http_client(patience)?, base, authorization })
+        Ok(Self { http: http_client(timeout)?, base, authorization })
     }
 
     pub(super) async fn get(&self, path: &str, query: &[(&str, String)]) -> Result<Value, String> {
@@ -192,7 +191,7 @@ fn unread(problems: &Problems) -> String {
     )
 }
 
-/// Where a gateway can be reached that listens there.
+/// The URL of a gateway that listens on this address.
 fn reachable(listen: SocketAddr, config: &Path) -> Result<Url, String> {
     let ip = match (listen.ip().is_unspecified(), listen.is_ipv4()) {
         (false, _) => listen.ip(),

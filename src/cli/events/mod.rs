@@ -166,7 +166,7 @@ fn time(text: &str) -> Result<Moment, String> {
 }
 
 impl Filter {
-    /// As the API takes it.
+    /// The parameters of the API's query.
     fn pairs(&self) -> Vec<(&'static str, String)> {
         let moment = |moment: Option<Moment>| moment.map(|moment| moment.rfc3339().to_string());
         [
@@ -183,7 +183,7 @@ impl Filter {
         .collect()
     }
 
-    /// The same as the body of a request.
+    /// The filter as the body of a request.
     fn members(&self) -> Value {
         self.pairs().into_iter().map(|(name, value)| (name.to_owned(), Value::from(value))).collect()
     }
@@ -200,8 +200,8 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
             Command::Show(show) => self::show(show).await,
             Command::Replay(replay) => self::replay(replay).await,
             Command::Purge(purge) => {
-                let purged = follow(&Client::of(&purge.gateway)?, "purge", &purge.filter).await?;
-                tell("purged", purged, purge.json);
+                let purged = for_all(&Client::new(&purge.gateway)?, "purge", &purge.filter).await?;
+                report("purged", purged, purge.json);
                 Ok(())
             }
         }
@@ -216,14 +216,14 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
 }
 
 async fn list(list: &List) -> Result<(), String> {
-    let client = Client::of(&list.gateway)?;
+    let client = Client::new(&list.gateway)?;
     let mut events = Vec::new();
     let mut cursor: Option<String> = None;
     let more = loop {
-        let left = list.limit.saturating_sub(u64::try_from(events.len()).unwrap_or(u64::MAX));
-        let part = left.min(u64::try_from(MAX_PART).unwrap_or(u64::MAX));
+        let remaining = list.limit.saturating_sub(u64::try_from(events.len()).unwrap_or(u64::MAX));
+        let page_size = remaining.min(u64::try_from(MAX_PART).unwrap_or(u64::MAX));
         let mut query = list.filter.pairs();
-        query.push(("limit", part.to_string()));
+        query.push(("limit", page_size.to_string()));
         query.extend(cursor.map(|cursor| ("cursor", cursor)));
         let mut page = client.get("/api/v1/events", &query).await?;
         if let Some(Value::Array(found)) = page.get_mut("events").map(Value::take) {
@@ -250,7 +250,7 @@ async fn list(list: &List) -> Result<(), String> {
 }
 
 async fn show(show: &Show) -> Result<(), String> {
-    let event = Client::of(&show.gateway)?.get(&show.event.path(), &[]).await?;
+    let event = Client::new(&show.gateway)?.get(&show.event.path(), &[]).await?;
     if show.json {
         say_json(&event);
     } else {
@@ -260,29 +260,29 @@ async fn show(show: &Show) -> Result<(), String> {
 }
 
 async fn replay(Replay { events, many }: &Replay) -> Result<(), String> {
-    let client = Client::of(&many.gateway)?;
+    let client = Client::new(&many.gateway)?;
     let mut replayed = 0;
     if events.is_empty() {
-        replayed = follow(&client, "replay", &many.filter).await?;
+        replayed = for_all(&client, "replay", &many.filter).await?;
     }
     for name in events {
         let path = format!("{}/replay", name.path());
         let done = client.post(&path, &many.filter.members()).await;
-        replayed += events_of(&done.map_err(|message| stopped(&message, replayed, "replay"))?);
+        replayed += event_count(&done.map_err(|message| stopped(&message, replayed, "replay"))?);
     }
-    tell("replayed", replayed, many.json);
+    report("replayed", replayed, many.json);
     Ok(())
 }
 
-/// Has something done to all events that a filter means, part by part; how many those were.
-async fn follow(client: &Client, verb: &str, filter: &Filter) -> Result<u64, String> {
+/// Replays or purges all events that match a filter, page by page. Returns their number.
+async fn for_all(client: &Client, verb: &str, filter: &Filter) -> Result<u64, String> {
     let filter = filter.members();
     let mut request = if filter == json!({}) { json!({ "all": true }) } else { filter };
     let mut events = 0;
     loop {
         let path = format!("/api/v1/events/{verb}");
         let done = client.post(&path, &request).await.map_err(|message| stopped(&message, events, verb))?;
-        events += events_of(&done);
+        events += event_count(&done);
         match (next(&done), &mut request) {
             (Some(cursor), Value::Object(members)) => drop(members.insert("cursor".to_owned(), Value::from(cursor))),
             _ => return Ok(events),
@@ -290,8 +290,8 @@ async fn follow(client: &Client, verb: &str, filter: &Filter) -> Result<u64, Str
     }
 }
 
-/// To how many something was done.
-fn events_of(done: &Value) -> u64 {
+/// The number of events in an answer.
+fn event_count(done: &Value) -> u64 {
     done.get("events").and_then(Value::as_u64).unwrap_or_default()
 }
 
@@ -306,7 +306,7 @@ fn stopped(message: &str, events: u64, verb: &str) -> String {
     }
 }
 
-fn tell(done: &str, events: u64, json: bool) {
+fn report(done: &str, events: u64, json: bool) {
     if json {
         say_json(&json!({ "events": events }));
     } else {

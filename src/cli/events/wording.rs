@@ -28,7 +28,7 @@ pub(super) fn table(deliveries: &[Value]) -> String {
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// Why a delivery is not delivered.
+/// Why a delivery is not delivered yet.
 fn reason(delivery: &Value) -> Option<String> {
     let is_there = |key: &str| delivery.get(key).filter(|value| !value.is_null());
     let open = is_there("breaker_open_until").map(|until| format!("circuit breaker open until {}", text(Some(until))));
@@ -36,7 +36,7 @@ fn reason(delivery: &Value) -> Option<String> {
     Some(reasons.join("; ")).filter(|reasons| !reasons.is_empty())
 }
 
-/// Those of an object's members that are not null, each with its title.
+/// A line for each member that is not null, with its title.
 fn members(object: &Value, titles: &[(&str, &str)], lines: &mut Vec<String>) {
     for (title, key) in titles {
         if let Some(value) = object.get(key).filter(|value| !value.is_null()) {
@@ -49,7 +49,7 @@ fn list<'v>(value: &'v Value, key: &str) -> impl Iterator<Item = &'v Value> {
     value.get(key).and_then(Value::as_array).into_iter().flatten()
 }
 
-/// An event whole.
+/// An event with its deliveries and its request.
 pub(super) fn event(event: &Value) -> String {
     let mut lines = Vec::new();
     let titles =

@@ -66,7 +66,7 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// What to say of a profile that there is not.
+/// The message for a profile that does not exist.
 pub(super) fn unknown(name: &str, profiles: &Profiles) -> String {
     let hint = closest(name, profiles.names())
         .map_or_else(|| profiles.names().collect::<Vec<_>>().join(", "), |near| format!("did you mean {near}?"));
@@ -82,7 +82,7 @@ pub(super) fn load(directory: Option<&Path>) -> Result<Profiles, Problems> {
     if problems.is_fatal() { Err(problems) } else { Ok(profiles) }
 }
 
-/// Widest column; what is longer moves the rest of its line.
+/// The maximum width of a column; a longer cell shifts the rest of its line.
 const COLUMN: usize = 28;
 
 fn list(profiles: &Profiles) -> String {
@@ -103,7 +103,7 @@ fn list(profiles: &Profiles) -> String {
     lines.chain([hint.to_owned()]).collect::<Vec<_>>().join("\n")
 }
 
-/// A text that fits a column.
+/// A text, cut to the width of a column.
 fn cut(text: &str) -> String {
     if text.chars().count() <= COLUMN {
         text.to_owned()
@@ -112,7 +112,7 @@ fn cut(text: &str) -> String {
     }
 }
 
-/// What a source has to give.
+/// The settings that a source has to give.
 fn needs(profile: &Profile) -> Vec<String> {
     let secrets = profile.needs_secrets().then(|| "secrets".to_owned());
     let params = profile.params.iter().filter(|(_, param)| param.default.is_none());
@@ -152,7 +152,7 @@ fn tolerance(profile: &Profile) -> Option<Duration> {
     tolerance.filter(|_| timestamp.policy == TimestampPolicy::Enforce)
 }
 
-/// The profile with this name and text in words, with a source to paste.
+/// The description of a profile, with a sample source and its text.
 pub fn show(name: &str, profile: &Profile, text: &str) -> String {
     format!(
         "{}\n{}\nA source for your configuration:\n\n{}\nThe profile itself:\n\n{}",

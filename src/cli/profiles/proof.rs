@@ -1,4 +1,4 @@
-//! Describes in words how a profile authenticates requests: its schemes, what each proves, and the secrets they take.
+//! Describes how a profile authenticates requests: its schemes and their secrets.
 
 use super::format::conditions;
 use super::format::duration;
@@ -14,7 +14,7 @@ use crate::profile::Scheme;
 use crate::profile::Signature;
 use crate::profile::SignatureAlgorithm;
 
-/// Which schemes there are, what each proves, and which secrets they take; line by line.
+/// The schemes, and the secrets that they take, as labelled lines.
 pub(super) fn proof(profile: &Profile) -> Vec<(&'static str, String)> {
     let members = &profile.auth.members;
     let mut lines = Vec::new();
@@ -47,7 +47,7 @@ fn scheme(profile: &Profile, member: &Member) -> String {
     let proof = match &member.scheme {
         Scheme::Signature(spec) => signature(&member.scheme, spec),
         Scheme::Token(token) => {
-            format!("the secret itself in {}{}", token.from.location, behind(&token.from.prefix))
+            format!("the secret itself in {}{}", token.from.location, after_prefix(&token.from.prefix))
         }
         Scheme::Basic(_) => "user and password in Authorization (HTTP Basic)".to_owned(),
         Scheme::Jwt(spec) => jwt(profile, spec),
@@ -72,11 +72,11 @@ fn signature(scheme: &Scheme, spec: &Signature) -> String {
         signed.join(" or "),
         list(&spec.location.location),
         spec.location.encoding.title(),
-        behind(&spec.location.prefix)
+        after_prefix(&spec.location.prefix)
     )
 }
 
-/// A place, with the form of the list where it is in one.
+/// A location, with the syntax of the list if it is in one.
 fn list(location: &Location) -> String {
     let Some(item) = &location.item else { return location.to_string() };
     let whole = Location { carrier: location.carrier.clone(), item: None };
@@ -84,19 +84,19 @@ fn list(location: &Location) -> String {
     format!("{whole} as {}{}… in a list between {separator}, of which any may match", item.key, item.assign)
 }
 
-fn behind(prefix: &str) -> String {
+fn after_prefix(prefix: &str) -> String {
     if prefix.is_empty() { String::new() } else { format!(" behind {prefix:?}") }
 }
 
 fn jwt(profile: &Profile, spec: &Jwt) -> String {
     let from = spec.from.as_ref().map_or_else(
         || "as bearer token in Authorization".to_owned(),
-        |from| format!("in {}{}", from.location, behind(&from.prefix)),
+        |from| format!("in {}{}", from.location, after_prefix(&from.prefix)),
     );
     let mut out = format!("a JWT signed with {}, {from}", spec.algorithm.title());
     for (name, texts) in [("issuer", &spec.issuer), ("audience", &spec.audience)] {
-        let usual = profile.params.contains_key(name).then(|| format!("{{{name}}}"));
-        let texts = if texts.is_empty() { usual.into_iter().collect() } else { texts.clone() };
+        let default = profile.params.contains_key(name).then(|| format!("{{{name}}}"));
+        let texts = if texts.is_empty() { default.into_iter().collect() } else { texts.clone() };
         if !texts.is_empty() {
             out.push_str(&format!("; {name} {}", texts.join(" or ")));
         }
@@ -142,9 +142,9 @@ fn key(profile: &Profile, scheme: &Scheme) -> String {
     format!("{about}; {}", form(scheme, key))
 }
 
-/// How the text of a secret is read.
+/// How the text of a secret becomes a key.
 fn form(scheme: &Scheme, key: &KeyForm) -> String {
-    let usual = match scheme {
+    let default = match scheme {
         Scheme::Signature(signature) => match signature.algorithm {
             SignatureAlgorithm::Hmac(_) => KeyEncoding::Text,
             SignatureAlgorithm::Ed25519 => KeyEncoding::Hex,
@@ -157,7 +157,7 @@ fn form(scheme: &Scheme, key: &KeyForm) -> String {
         Scheme::Jwt(jwt) if !jwt.algorithm.is_symmetric() => return "a PEM, a JWK or a JWK set".to_owned(),
         Scheme::Jwt(_) => KeyEncoding::Text,
     };
-    let written = match key.encoding.unwrap_or(usual) {
+    let written = match key.encoding.unwrap_or(default) {
         KeyEncoding::Text => "used as it stands",
         KeyEncoding::Base64 => "decoded from base64",
         KeyEncoding::Hex => "decoded from hexadecimal",

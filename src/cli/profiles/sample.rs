@@ -1,4 +1,4 @@
-//! Writes a sample `[sources.NAME]` table for a profile, to be pasted into a configuration.
+//! Writes a sample table `[sources.NAME]` for a profile, to paste into a configuration.
 
 use super::wording;
 use crate::profile::Combination;
@@ -9,7 +9,7 @@ use crate::profile::Scheme;
 /// Longest line of addresses, in bytes.
 const WIDTH: usize = 100;
 
-/// A source with this profile, in which `…` stands for what only its operator knows.
+/// A source with this profile; `…` stands for values that only the operator knows.
 pub(super) fn source(name: &str, profile: &Profile) -> String {
     let mut out = format!("[sources.{name}]\nprofile = \"{name}\"\npath    = \"/webhooks/{name}\"\n");
     out.push_str(&secrets(name, profile));
@@ -27,12 +27,12 @@ pub(super) fn source(name: &str, profile: &Profile) -> String {
     out
 }
 
-/// A text that can stand in a comment, which ends with its line.
+/// A text for a comment: on one line.
 fn line(text: &str) -> String {
     text.replace(char::is_control, " ")
 }
 
-/// A text as TOML writes it on one line: as JSON does, which leaves one control character as it is.
+/// A basic string of TOML: like a JSON string, except that TOML requires DEL to be escaped.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f")
 }
@@ -75,7 +75,7 @@ fn secrets(name: &str, profile: &Profile) -> String {
     format!("{about}secrets = [{}]\n", entries.join(", "))
 }
 
-/// What the secrets are, each once, with whether a source may do without.
+/// The keys of the profile without repetitions, and whether each is optional.
 fn keys(profile: &Profile) -> Vec<(bool, &Scheme, &KeyForm)> {
     let mut keys: Vec<(bool, &Scheme, &KeyForm)> = Vec::new();
     for member in &profile.auth.members {

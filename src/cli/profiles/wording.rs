@@ -1,4 +1,4 @@
-//! Describes a profile in words, as labelled lines.
+//! Describes a profile for people, as labelled lines.
 
 use std::time::Duration;
 
@@ -20,12 +20,12 @@ use crate::profile::Scheme;
 use crate::profile::Status;
 use crate::profile::TimestampPolicy;
 
-/// Longest line, in characters.
+/// The longest line, in characters.
 const WIDTH: usize = 110;
-/// Widest label.
+/// The longest label, in characters.
 const LABEL: usize = 11;
 
-/// What the profile says, line by line: what each is about, and the words.
+/// The description of a profile.
 pub(super) fn explain(profile: &Profile) -> String {
     let mut lines: Vec<(&str, String)> = Vec::new();
     lines.extend(profile.docs.iter().map(|docs| ("documented", docs.clone())));
@@ -40,14 +40,14 @@ pub(super) fn explain(profile: &Profile) -> String {
     lines.extend(facts(profile));
     lines.extend(profile.facts.notes.iter().map(|note| ("note", note.clone())));
     lines.extend(profile.lints().into_iter().map(|lint| ("beware", format!("{} {}", lint.config_path, lint.message))));
-    // Two members of a combination may deserve the same words.
+    // Two members of a combination may have the same description.
     lines.dedup();
     let mut out = String::new();
     let mut last = "";
-    for (label, words) in lines {
+    for (label, text) in lines {
         let mut shown = if label == last { "" } else { label };
         last = label;
-        for line in wrapped(&words, WIDTH - LABEL - 4) {
+        for line in wrapped(&text, WIDTH - LABEL - 4) {
             out.push_str(&format!("  {shown:<LABEL$} {line}\n"));
             shown = "";
         }
@@ -55,7 +55,7 @@ pub(super) fn explain(profile: &Profile) -> String {
     out
 }
 
-/// A text in lines of at most this many characters, where its words allow it.
+/// A text, wrapped at spaces into lines of at most `width` characters; a longer word has a line of its own.
 pub(in crate::cli) fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split(' ') {
@@ -114,7 +114,7 @@ fn event_id(profile: &Profile) -> String {
 
 const SIGNED: &str = "signed";
 
-/// Whether somebody else could have written it.
+/// Which schemes sign a value.
 fn covered(profile: &Profile, reference: &Reference) -> String {
     let (covering, others): (Vec<&Scheme>, Vec<&Scheme>) =
         profile.schemes().partition(|scheme| profile.covers_all(scheme, reference));
@@ -167,7 +167,7 @@ fn reply(spec: &Reply) -> String {
     out
 }
 
-/// The answers that are not the usual ones.
+/// The answers that differ from the defaults.
 fn answers(profile: &Profile) -> Vec<String> {
     let Answers { accepted, refused, malformed, too_large, retry } = &profile.answers;
     let mut lines = Vec::new();

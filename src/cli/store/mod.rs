@@ -1,5 +1,5 @@
-//! `doorward store`: checks a store's file that is not in use, copies that of a running gateway, and imports what can
-//! be read of a damaged one.
+//! `doorward store`: checks a store's file that no gateway uses, copies that of a running gateway, and imports what is
+//! readable of a damaged one.
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -18,8 +18,8 @@ use super::runtime;
 use super::say;
 use crate::store::sqlite::check;
 
-/// Longest that a copy may take: as long as the file is large.
-const MAX_WAIT: Duration = Duration::from_hours(24);
+/// The timeout of a copy, which takes longer for a larger file.
+const BACKUP_TIMEOUT: Duration = Duration::from_hours(24);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -85,9 +85,9 @@ fn check(path: &Path) -> Result<(), String> {
 }
 
 async fn backup(folder: &Path, gateway: &Gateway) -> Result<(), String> {
-    // The gateway runs elsewhere.
+    // The gateway may have another working directory.
     let folder = std::path::absolute(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    let client = Client::patient(gateway, MAX_WAIT)?;
+    let client = Client::with_timeout(gateway, BACKUP_TIMEOUT)?;
     let done = client.post("/api/v1/store/backup", &json!({ "folder": folder })).await?;
     say(&format_args!("copied to {}", done.get("path").and_then(Value::as_str).unwrap_or_default()));
     Ok(())
@@ -95,7 +95,7 @@ async fn backup(folder: &Path, gateway: &Gateway) -> Result<(), String> {
 
 async fn recover(file: &Path, gateway: &Gateway) -> Result<(), String> {
     let name = file.file_name().and_then(|name| name.to_str()).ok_or("write the name of the damaged file")?;
-    let client = Client::of(gateway)?;
+    let client = Client::new(gateway)?;
     let mut request = json!({ "file": name });
     let mut totals = [("imported", 0), ("present", 0), ("record_lost", 0), ("lost", 0)];
     loop {
@@ -119,7 +119,7 @@ async fn recover(file: &Path, gateway: &Gateway) -> Result<(), String> {
     Ok(())
 }
 
-/// How many messages came to what.
+/// The numbers of messages by result.
 fn summary(totals: &[(&str, u64)]) -> String {
     let words = |name: &str| match name {
         "imported" => "imported",

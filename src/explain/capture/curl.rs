@@ -1,14 +1,14 @@
-//! Parses requests in what curl prints: `-v`, `--trace-ascii` and `--trace`.
+//! Parses requests in the output of curl: `-v`, `--trace-ascii` and `--trace`.
 
 use http::header;
 
 use super::Capture;
 use super::wire;
 
-/// Bytes that a line of `--trace` shows.
+/// Bytes in a line of `--trace`.
 const WIDTH: usize = 16;
 
-/// Reads what curl printed; `None` when it did not.
+/// Reads the output of curl; `None` for anything else.
 pub(super) fn read(bytes: &[u8]) -> Option<Result<Capture, String>> {
     let text = String::from_utf8_lossy(bytes);
     let lines: Vec<&str> = text.lines().collect();
@@ -19,7 +19,7 @@ pub(super) fn read(bytes: &[u8]) -> Option<Result<Capture, String>> {
     Some(verbose(lines.get(first..).unwrap_or_default()))
 }
 
-/// The lines of `-v` from the request on: those of the request begin with `>`, and its body is not among them.
+/// Reads the output of `-v` from the request on: the lines of its head begin with `>`, and there is no body.
 fn verbose(lines: &[&str]) -> Result<Capture, String> {
     let head = lines.iter().filter_map(|line| line.strip_prefix('>')).map(str::trim);
     let head: Vec<_> = head.take_while(|line| !line.is_empty()).collect();
@@ -27,12 +27,12 @@ fn verbose(lines: &[&str]) -> Result<Capture, String> {
     let length = capture.headers.get(header::CONTENT_LENGTH);
     capture.lacks_body =
         length.is_some_and(|length| length != "0") || capture.headers.contains_key(header::TRANSFER_ENCODING);
-    // That the body is shorter than it is said to be.
+    // It says that the body is shorter than its Content-Length.
     capture.notes.clear();
     Ok(capture)
 }
 
-/// The number of bytes that a line such as `=> Send header, 120 bytes (0x78)` speaks of.
+/// The number of bytes in a line such as `=> Send header, 120 bytes (0x78)`.
 fn sent(line: &str, what: &str) -> Option<usize> {
     let rest = line.split_once("=> Send ")?.1.strip_prefix(what)?.strip_prefix(", ")?;
     rest.split(' ').next()?.parse().ok()
@@ -41,7 +41,7 @@ fn sent(line: &str, what: &str) -> Option<usize> {
 /// The head and the data of the first request of a trace.
 fn traced(lines: &[&str]) -> Result<Capture, String> {
     let mut bytes = Vec::new();
-    let (mut heads, mut unsure) = (0, false);
+    let (mut heads, mut ambiguous) = (0, false);
     for (at, line) in lines.iter().enumerate() {
         let (head, data) = (sent(line, "header"), sent(line, "data"));
         heads += usize::from(head.is_some());
@@ -49,11 +49,11 @@ fn traced(lines: &[&str]) -> Result<Capture, String> {
         let shown: Vec<_> = lines.iter().skip(at + 1).map_while(|line| offset(line)).collect();
         let (block, exact) = block(&shown, size)
             .ok_or("is a trace of curl that cannot be read: a line is cut, or stands where none should")?;
-        unsure |= data.is_some() && !exact;
+        ambiguous |= data.is_some() && !exact;
         bytes.extend(block);
     }
     let mut capture = wire::raw(&bytes)?;
-    if unsure {
+    if ambiguous {
         capture.notes.push(
             "curl --trace-ascii writes a point for each byte that is no printable ASCII, such as a line feed: where the \
              signature does not match, capture with --trace, or name the file that was sent with --body"
@@ -70,7 +70,7 @@ fn offset(line: &str) -> Option<(usize, &str)> {
     Some((offset, rest.strip_prefix(' ').unwrap_or(rest)))
 }
 
-/// The bytes of one block, and whether they are surely these.
+/// The bytes of one block, and whether they are exact: `--trace-ascii` also writes a point for unprintable bytes.
 fn block(lines: &[(usize, &str)], size: usize) -> Option<(Vec<u8>, bool)> {
     if let Some(bytes) = hexadecimal(lines, size) {
         return Some((bytes, true));
@@ -82,7 +82,7 @@ fn block(lines: &[(usize, &str)], size: usize) -> Option<(Vec<u8>, bool)> {
             return None;
         }
         bytes.extend(text.as_bytes());
-        // A line ends early where a line break stood.
+        // A line ends early at a line break.
         match ends.next().unwrap_or(size).checked_sub(bytes.len())? {
             0 => {}
             2 => bytes.extend(b"\r\n"),
@@ -93,7 +93,7 @@ fn block(lines: &[(usize, &str)], size: usize) -> Option<(Vec<u8>, bool)> {
     (bytes.len() == size).then_some((bytes, exact))
 }
 
-/// The bytes of a block of `--trace`, which shows each as two digits before the text.
+/// The bytes of a block of `--trace`, which has two hexadecimal digits for each before the text.
 fn hexadecimal(lines: &[(usize, &str)], size: usize) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     for (offset, text) in lines {

@@ -1,11 +1,11 @@
-//! Parses the text of GitHub's page for a delivery: its headers line by line, then the payload.
+//! Parses the copied text of GitHub's page for a webhook delivery: headers line by line, then the payload.
 
 use http::HeaderMap;
 
 use super::Capture;
 use super::add;
 
-/// Reads the text of the page; `None` when it is none.
+/// Reads the text of the page; `None` for anything else.
 pub(super) fn read(bytes: &[u8]) -> Option<Result<Capture, String>> {
     let text = std::str::from_utf8(bytes).ok()?;
     let field = |name: &str| text.lines().find_map(|line| Some(line.trim().strip_prefix(name)?.trim()));
@@ -18,7 +18,7 @@ pub(super) fn read(bytes: &[u8]) -> Option<Result<Capture, String>> {
 fn delivery(url: &str, method: &str, head: &str, body: &str) -> Result<Capture, String> {
     let mut headers = HeaderMap::new();
     for line in head.lines() {
-        // The two that are no headers have a blank in their names, and the titles of the page have no colon.
+        // URL and method, which are no headers, have a space in their names; the titles of the page have no colon.
         if let Some((name, value)) = line.trim().split_once(':').filter(|(name, _)| !name.contains(' ')) {
             add(&mut headers, name, value.trim().as_bytes())?;
         }

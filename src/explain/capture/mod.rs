@@ -16,33 +16,33 @@ use http::header;
 use crate::base::json::BYTE_ORDER_MARK;
 use crate::base::time::Moment;
 
-/// A request that somebody captured.
+/// A captured request.
 #[derive(Debug, Clone)]
 pub struct Capture {
     /// The method.
     pub method: Method,
     /// Path and query.
     pub target: Uri,
-    /// The whole address, where the capture has it or a `Host`.
+    /// The whole URL, if the capture has it or a `Host`.
     pub address: Option<String>,
-    /// Whether the capture says what the path is.
+    /// Whether the capture has the path.
     pub has_address: bool,
     /// The headers.
     pub headers: HeaderMap,
-    /// The body, byte for byte as far as the capture has kept it.
+    /// The body, byte for byte as far as the capture preserves it.
     pub body: Bytes,
-    /// Whether there was a body, of which the capture has nothing.
+    /// Whether the request had a body that the capture lacks.
     pub lacks_body: bool,
-    /// When it was sent, where the capture says so.
+    /// When it was sent, if the capture has it.
     pub at: Option<Moment>,
-    /// What the reader should know of the capture itself, a sentence each.
+    /// Notes about the capture for the reader, one sentence each.
     pub notes: Vec<String>,
 }
 
 impl Capture {
-    /// Reads raw HTTP/1 text, what `curl -v`, `--trace` and `--trace-ascii` print, the text of GitHub's page of a
+    /// Reads raw HTTP/1 text, the output of `curl -v`, `--trace` and `--trace-ascii`, the text of GitHub's page of a
     /// delivery, or JSON: an object with `method`, `url`, `headers` and `body` or `body_base64`, an HTTP archive (HAR),
-    /// what `doorward sign --json` prints, and the exports of common request inspectors and of AWS Lambda.
+    /// the output of `doorward sign --json`, and exports of common request inspectors and of AWS Lambda.
     ///
     /// # Errors
     /// What is wrong with it, and what it should look like.
@@ -60,7 +60,7 @@ impl Capture {
 
     fn new(method: &str, url: &str, headers: HeaderMap, body: Vec<u8>) -> Result<Self, String> {
         let method = method.parse().map_err(|_bad| format!("has a method that is none: {method:?}"))?;
-        // A query may have a secret in it.
+        // A query may contain a secret.
         let shown = url.split(['?', '#']).next().unwrap_or_default();
         let bad = |_bad| format!("has an address that is none: {shown:?}");
         let uri: Uri = url.split('#').next().unwrap_or(url).parse().map_err(bad)?;
@@ -90,7 +90,7 @@ impl Capture {
 }
 
 fn add(map: &mut HeaderMap, name: &str, value: &[u8]) -> Result<(), String> {
-    // Pseudo-headers of HTTP/2 repeat the first line.
+    // Pseudo-headers of HTTP/2 repeat the request line.
     if name.starts_with(':') {
         return Ok(());
     }

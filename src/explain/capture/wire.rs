@@ -1,4 +1,4 @@
-//! Parses raw HTTP/1 requests (RFC 9112), as bytes or as text whose line ends an editor has changed.
+//! Parses raw HTTP/1 requests (RFC 9112), also with line ends that an editor has changed.
 
 use http::HeaderMap;
 use http::header;
@@ -12,9 +12,9 @@ const MAX_HEADERS: usize = 256;
 const NO_REQUEST: &str = "is neither JSON nor an HTTP request, which begins with a line such as POST /webhooks HTTP/1.1, then \
                           headers, an empty line and the body";
 
-/// A request as it goes over the wire (RFC 9112); lines may end with a line feed alone, as editors leave them.
+/// Reads a raw request; lines may end with a line feed alone.
 pub(super) fn raw(bytes: &[u8]) -> Result<Capture, String> {
-    let bytes = version_1(bytes);
+    let bytes = with_version_1(bytes);
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     let length = match request.parse(&bytes) {
@@ -30,14 +30,14 @@ pub(super) fn raw(bytes: &[u8]) -> Result<Capture, String> {
         add(&mut map, header.name, header.value)?;
     }
     let rest = bytes.get(length..).unwrap_or_default().to_vec();
-    let (body, note) = framed(&map, rest);
+    let (body, note) = body(&map, rest);
     let mut capture = Capture::new(request.method.unwrap_or_default(), request.path.unwrap_or_default(), map, body)?;
     capture.notes.extend(note);
     Ok(capture)
 }
 
-/// The same with the version that the parser knows: captures of HTTP/2 are written in the form of HTTP/1.
-fn version_1(bytes: &[u8]) -> Vec<u8> {
+/// Replaces the version by HTTP/1.1, which the parser supports: tools show HTTP/2 requests in the form of HTTP/1.
+fn with_version_1(bytes: &[u8]) -> Vec<u8> {
     let end = bytes.iter().position(|byte| *byte == b'\n').unwrap_or(bytes.len());
     let (line, rest) = bytes.split_at(end);
     let text = String::from_utf8_lossy(line);
@@ -51,8 +51,8 @@ fn version_1(bytes: &[u8]) -> Vec<u8> {
     [line.as_bytes(), rest].concat()
 }
 
-/// The body out of what follows the head, and what is odd about it.
-fn framed(headers: &HeaderMap, rest: Vec<u8>) -> (Vec<u8>, Option<String>) {
+/// The body in the bytes after the head, and a note for the reader.
+fn body(headers: &HeaderMap, rest: Vec<u8>) -> (Vec<u8>, Option<String>) {
     let chunked = headers.get(header::TRANSFER_ENCODING).is_some_and(|coding| coding == "chunked");
     if chunked && let Some(body) = unchunked(&rest) {
         return (body, Some("its chunks were joined".to_owned()));

@@ -1,4 +1,5 @@
-//! Hypotheses: the signed address is spelled in another way than the provider has it.
+//! Hypotheses: the URL that was signed is spelled otherwise than in the parameter `url`, or the query otherwise than in
+//! the request.
 
 use http::Uri;
 use http::header;
@@ -7,10 +8,10 @@ use super::Hypothesis;
 use super::form::spellings as spellings_of;
 use crate::explain::Case;
 
-/// The parameter that holds the address as it was registered.
+/// The parameter with the URL that is registered with the provider.
 const URL: &str = "url";
 
-/// The same request with every spelling of the address.
+/// The same request with every spelling of the URL.
 pub(super) fn spelled(case: &Case) -> Vec<Hypothesis> {
     let Some(spec) = case.params.get(URL) else { return Vec::new() };
     let mut seen = vec![spec.clone()];
@@ -47,7 +48,7 @@ pub(super) fn query_spelled(case: &Case) -> Vec<Hypothesis> {
     spellings_of(query).into_iter().filter_map(other).collect()
 }
 
-/// The address as the request itself has it.
+/// The URL of the captured request.
 fn captured(case: &Case) -> Vec<String> {
     let host = case.headers.get("x-forwarded-host").or_else(|| case.headers.get(header::HOST));
     let host = host.and_then(|host| host.to_str().ok());
@@ -86,7 +87,7 @@ fn spellings(url: &str, query: Option<&str>) -> Vec<String> {
     all
 }
 
-/// An address to be shown: what its query holds may be a secret.
+/// A URL for people: without its query, which may contain a secret.
 fn shown(url: &str) -> String {
     let query = if url.contains('?') { "?…" } else { "" };
     let bare = url.split('?').next().unwrap_or(url);

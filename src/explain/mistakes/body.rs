@@ -1,5 +1,4 @@
-//! Hypotheses: the body was rewritten after it was signed (final line breaks, JSON, forms, encodings, order of
-//! members).
+//! Hypotheses: the body was changed after it was signed (final line breaks, JSON, forms, encodings, order of members).
 
 use std::collections::HashSet;
 
@@ -15,18 +14,18 @@ use crate::explain::order::reordered;
 use crate::extract::mac;
 use crate::profile::Hash;
 
-/// The same request with every body that it may have had, made one after the other.
+/// The same request with every body that it may have had, generated lazily.
 pub(super) fn altered(case: &Case) -> impl Iterator<Item = Hypothesis> {
     let body = &case.body;
     let mut seen = HashSet::from([digest(body)]);
-    let ways = ends(body).into_iter().chain(lines(body)).chain(text::encoded(body));
-    let ways = ways.chain(form::written(&case.headers, body)).chain(json(body));
-    ways.filter_map(move |(description, bytes)| {
+    let variants = ends(body).into_iter().chain(lines(body)).chain(text::encoded(body));
+    let variants = variants.chain(form::variants(&case.headers, body)).chain(json(body));
+    variants.filter_map(move |(description, bytes)| {
         seen.insert(digest(&bytes)).then(|| Hypothesis::body(description, Bytes::from(bytes), case))
     })
 }
 
-/// The same request with its members in every order that they may have had, where they stand sorted.
+/// The same request with the members of its body in every order that they may have had, if they are sorted now.
 pub(super) fn ordered(case: &Case) -> impl Iterator<Item = Hypothesis> {
     let sample = case.profile.sample.body.as_deref().unwrap_or_default();
     reordered(&case.body, sample).map(|(order, bytes)| {
@@ -42,6 +41,7 @@ fn digest(bytes: &[u8]) -> Vec<u8> {
     mac::hash(Hash::Sha256, &[bytes])
 }
 
+/// Other white space at the ends.
 fn ends(body: &[u8]) -> Variants {
     let added = |end: &str, name: &str| {
         let description = format!(
@@ -50,22 +50,23 @@ fn ends(body: &[u8]) -> Variants {
         );
         (description, [body, end.as_bytes()].concat())
     };
-    let mut ways = Vec::new();
+    let mut variants = Vec::new();
     if body.ends_with(b"\n") || body.ends_with(b"\r") {
         let end = body.trim_ascii_end().len();
         let description = "the body has a line break at its end that was not signed: an editor, `echo` or a here-document adds \
                      one. Send it with `curl --data-binary` from a file that `printf` wrote, and capture bytes, not lines.";
-        ways.push((description.to_owned(), body.strip_suffix(b"\n").unwrap_or(body).to_vec()));
-        ways.push((description.to_owned(), body.strip_suffix(b"\r\n").unwrap_or(body).to_vec()));
-        ways.push((description.to_owned(), body.get(..end).unwrap_or_default().to_vec()));
+        variants.push((description.to_owned(), body.strip_suffix(b"\n").unwrap_or(body).to_vec()));
+        variants.push((description.to_owned(), body.strip_suffix(b"\r\n").unwrap_or(body).to_vec()));
+        variants.push((description.to_owned(), body.get(..end).unwrap_or_default().to_vec()));
     }
     let description = "the body has blanks around it that were not signed. Keep the body byte for byte.";
-    ways.push((description.to_owned(), body.trim_ascii().to_vec()));
-    ways.push((description.to_owned(), body.trim_ascii_end().to_vec()));
-    ways.extend([added("\n", "a line feed"), added("\r\n", "a line break"), added(" ", "a blank")]);
-    ways
+    variants.push((description.to_owned(), body.trim_ascii().to_vec()));
+    variants.push((description.to_owned(), body.trim_ascii_end().to_vec()));
+    variants.extend([added("\n", "a line feed"), added("\r\n", "a line break"), added(" ", "a blank")]);
+    variants
 }
 
+/// Other line breaks.
 fn lines(body: &[u8]) -> Variants {
     let Ok(text) = std::str::from_utf8(body) else { return Vec::new() };
     let unix = text.replace("\r\n", "\n");
@@ -81,10 +82,11 @@ fn lines(body: &[u8]) -> Variants {
     ]
 }
 
+/// Other serialisations of JSON.
 fn json(body: &[u8]) -> impl Iterator<Item = (String, Vec<u8>)> + use<> {
-    let description = |way: &str| {
+    let description = |style: &str| {
         format!(
-            "the body is the same JSON as the one that was signed, written in another way: what was signed is {way}. \
+            "the body is the same JSON as the one that was signed, written in another way: what was signed is {style}. \
              Something on the way parses it and writes it again: a body-parsing middleware, a proxy, a log, or the tool that \
              captured it. Pass on and verify the bytes as they came."
         )
@@ -94,9 +96,9 @@ fn json(body: &[u8]) -> impl Iterator<Item = (String, Vec<u8>)> + use<> {
             "the body is a JSON string that has the signed body in it: it was written as JSON once too often.";
         (description.to_owned(), text.into_bytes())
     });
-    let ways = rewritten(body).flat_map(move |(way, bytes)| {
+    let variants = rewritten(body).flat_map(move |(style, bytes)| {
         let with_end = [bytes.as_slice(), b"\n"].concat();
-        [(description(&way), bytes), (description(&way), with_end)]
+        [(description(&style), bytes), (description(&style), with_end)]
     });
-    string.into_iter().chain(ways)
+    string.into_iter().chain(variants)
 }

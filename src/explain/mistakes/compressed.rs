@@ -10,25 +10,27 @@ use crate::explain::json_styles::MAX_BODY;
 use crate::http::content_coding::Coding;
 use crate::profile::ContentEncoding;
 
-/// The same request with the bytes before and after compression, and without a header that says which they are.
+/// The same request with the other bytes signed, decompressed, or without `Content-Encoding`.
 pub(super) fn hypothesis(case: &Case) -> Vec<Hypothesis> {
     match Coding::from_headers(&case.headers) {
         Ok(Some(coding)) if plain(coding, &case.body).is_some() => signed_otherwise(case),
         Ok(Some(_)) => vec![not_compressed(case)],
-        Ok(None) => [Coding::Gzip, Coding::Deflate].into_iter().filter_map(|coding| unsaid(case, coding)).collect(),
+        Ok(None) => {
+            [Coding::Gzip, Coding::Deflate].into_iter().filter_map(|coding| without_header(case, coding)).collect()
+        }
         Err(_unsupported) => Vec::new(),
     }
 }
 
-/// The other bytes of the compressed body signed, where the profile says which are.
+/// The signature covers the other form of the body than the profile says.
 fn signed_otherwise(case: &Case) -> Vec<Hypothesis> {
     let Some(spec) = case.profile.content_encoding else { return Vec::new() };
-    let (which, other) = match spec {
+    let (signed_form, other) = match spec {
         ContentEncoding::SignedPlain => ("as sent", ContentEncoding::SignedAsSent),
         ContentEncoding::SignedAsSent => ("before its compression", ContentEncoding::SignedPlain),
     };
     let description = format!(
-        "the signature is right over the body {which}, and the profile says content_encoding = \"{}\". Write \
+        "the signature is right over the body {signed_form}, and the profile says content_encoding = \"{}\". Write \
          content_encoding = \"{}\".",
         spec.name(),
         other.name()
@@ -38,6 +40,7 @@ fn signed_otherwise(case: &Case) -> Vec<Hypothesis> {
     vec![Hypothesis::new(description, case)]
 }
 
+/// `Content-Encoding` is wrong: the body is not compressed.
 fn not_compressed(case: &Case) -> Hypothesis {
     let mut case = case.clone();
     case.headers.remove(header::CONTENT_ENCODING);
@@ -46,13 +49,14 @@ fn not_compressed(case: &Case) -> Hypothesis {
     Hypothesis::request(description, case)
 }
 
-fn unsaid(case: &Case, coding: Coding) -> Option<Hypothesis> {
+/// `Content-Encoding` is missing: the body is compressed.
+fn without_header(case: &Case, coding: Coding) -> Option<Hypothesis> {
     let description = "the body is compressed, and the request does not say so: something on the way compresses it, or has lost \
                  Content-Encoding. The signature belongs to the body before it was compressed.";
     Some(Hypothesis::body(description.to_owned(), plain(coding, &case.body)?, case))
 }
 
-/// What was compressed, no more than [`MAX_BODY`].
+/// The decompressed body, if it has at most [`MAX_BODY`] bytes.
 fn plain(coding: Coding, body: &Bytes) -> Option<Bytes> {
     coding.decompress(body, MAX_BODY).ok().flatten().map(Bytes::from)
 }

@@ -1,4 +1,4 @@
-//! Hypotheses: the form was percent-encoded by another library than the one that signed it.
+//! Hypotheses: the form was decoded and percent-encoded again by another library after it was signed.
 
 use http::HeaderMap;
 use http::header;
@@ -7,26 +7,26 @@ use serde_json::value::RawValue;
 use super::Variants;
 use crate::explain::json_styles::MAX_BODY;
 use crate::explain::json_styles::Members;
-use crate::explain::json_styles::plainly;
+use crate::explain::json_styles::in_all_styles;
 
-/// What libraries leave as it is besides letters and digits: browsers and Java, RFC 3986 with Python, Go and Ruby, PHP,
-/// JavaScript, .NET.
-const KEPT: [&str; 5] = ["*-._", "-._~", "-._", "!'()*-._~", "!()*-._"];
+/// Characters that libraries do not encode, besides letters and digits: browsers and Java; RFC 3986 with Python, Go and
+/// Ruby; PHP; JavaScript; .NET.
+const UNRESERVED: [&str; 5] = ["*-._", "-._~", "-._", "!'()*-._~", "!()*-._"];
 
-/// How a library writes names and values.
+/// How a library percent-encodes names and values.
 #[derive(Debug, Clone, Copy)]
 struct Writer {
-    kept: &'static str,
+    unreserved: &'static str,
     /// What a space becomes.
     space: &'static str,
-    /// Whether the digits `a` to `f` are lower case.
+    /// Whether the hexadecimal digits `a` to `f` are lower case.
     lower: bool,
 }
 
-/// The writers with upper-case digits.
+/// All combinations with upper-case digits.
 fn writers() -> impl Iterator<Item = Writer> {
     let spaces = ["+", "%20"].into_iter();
-    spaces.flat_map(|space| KEPT.into_iter().map(move |kept| Writer { kept, space, lower: false }))
+    spaces.flat_map(|space| UNRESERVED.into_iter().map(move |unreserved| Writer { unreserved, space, lower: false }))
 }
 
 impl Writer {
@@ -39,7 +39,7 @@ impl Writer {
             let character = char::from(byte);
             if character == ' ' {
                 out.push_str(self.space);
-            } else if character.is_ascii_alphanumeric() || self.kept.contains(character) && byte.is_ascii() {
+            } else if character.is_ascii_alphanumeric() || self.unreserved.contains(character) && byte.is_ascii() {
                 out.push(character);
             } else {
                 out.extend(['%', digit(byte >> 4), digit(byte & 15)]);
@@ -61,9 +61,9 @@ impl Writer {
     }
 }
 
-/// The form in other ways; where the body is JSON and the request says that it is a form, the form that the JSON was
-/// taken from.
-pub(super) fn written(headers: &HeaderMap, body: &[u8]) -> Box<dyn Iterator<Item = (String, Vec<u8>)>> {
+/// The form in other encodings. Where the body is JSON and the request says that it is a form, the form that the JSON
+/// was made from.
+pub(super) fn variants(headers: &HeaderMap, body: &[u8]) -> Box<dyn Iterator<Item = (String, Vec<u8>)>> {
     let Some(text) = std::str::from_utf8(body).ok().filter(|text| text.len() <= MAX_BODY) else {
         return Box::new(std::iter::empty());
     };
@@ -79,7 +79,7 @@ pub(super) fn written(headers: &HeaderMap, body: &[u8]) -> Box<dyn Iterator<Item
 fn respelled(text: &str) -> Variants {
     let description = "the body is the same form as the one that was signed, but its percent-encoding is another (%3a for %3A, + for \
                  %20 or the like): something parses it and writes it again. Pass on and verify the bytes as they came.";
-    let mut ways: Variants =
+    let mut variants: Variants =
         spellings(text).into_iter().map(|text| (description.to_owned(), text.into_bytes())).collect();
     let pairs: Vec<(String, String)> = form_urlencoded::parse(text.as_bytes()).into_owned().collect();
     let mut sorted = pairs.clone();
@@ -87,14 +87,14 @@ fn respelled(text: &str) -> Variants {
     for writer in writers() {
         for lower in [false, true] {
             let writer = Writer { lower, ..writer };
-            ways.push((description.to_owned(), writer.pairs(&pairs)));
-            ways.push((description.to_owned(), writer.pairs(&sorted)));
+            variants.push((description.to_owned(), writer.pairs(&pairs)));
+            variants.push((description.to_owned(), writer.pairs(&sorted)));
         }
     }
-    ways
+    variants
 }
 
-/// The form of which a capture shows the fields as a JSON object.
+/// The form whose fields a capture shows as a JSON object.
 fn fields(text: &str) -> Variants {
     let description = "the request says that its body is a form, and the capture shows its fields as JSON: what was signed is the \
                  form. Capture and verify the bytes as they came.";
@@ -107,19 +107,19 @@ fn fields(text: &str) -> Variants {
     writers().map(|writer| (description.to_owned(), writer.pairs(&fields))).collect()
 }
 
-/// The form of which a capture shows the JSON in the field `payload`, made one after the other.
+/// The form whose field `payload` has the JSON that a capture shows, generated lazily.
 fn payload(text: &str) -> impl Iterator<Item = (String, Vec<u8>)> + use<> {
     let description = "the request says that its body is a form, and the capture shows the JSON in its field payload, as GitHub's page \
                  of recent deliveries does: what was signed is payload=… with the JSON percent-encoded. The request itself is \
                  genuine; capture the bytes as they came, or choose application/json for the webhook.";
-    let written = std::iter::once(text.as_bytes().to_vec()).chain(plainly(text.as_bytes()));
+    let written = std::iter::once(text.as_bytes().to_vec()).chain(in_all_styles(text.as_bytes()));
     written.filter_map(|json| String::from_utf8(json).ok()).flat_map(move |json| {
         let pair = [("payload".to_owned(), json)];
         writers().map(move |writer| (description.to_owned(), writer.pairs(&pair)))
     })
 }
 
-/// A percent-encoded text in the ways in which it is commonly written.
+/// The common spellings of a percent-encoded text.
 pub(super) fn spellings(text: &str) -> Vec<String> {
     let upper = hex_digits(text, |digit| digit.to_ascii_uppercase());
     let lower = hex_digits(text, |digit| digit.to_ascii_lowercase());
@@ -132,15 +132,15 @@ pub(super) fn spellings(text: &str) -> Vec<String> {
 
 /// The text with the two digits after each percent sign changed.
 fn hex_digits(text: &str, change: impl Fn(char) -> char) -> String {
-    let mut left = 0;
+    let mut remaining = 0;
     let digit = |character: char| {
         if character == '%' {
-            left = 2;
+            remaining = 2;
             return character;
         }
-        let inside = left > 0;
-        left = i32::max(left - 1, 0);
-        if inside { change(character) } else { character }
+        let is_digit = remaining > 0;
+        remaining = i32::max(remaining - 1, 0);
+        if is_digit { change(character) } else { character }
     };
     text.chars().map(digit).collect()
 }

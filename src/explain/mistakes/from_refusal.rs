@@ -1,4 +1,4 @@
-//! Causes that follow from the refusal alone, and the message for when no mistake explains it.
+//! Causes that follow from the refusal itself, and the message for refusals that no mistake explains.
 
 use crate::explain::Case;
 use crate::explain::json_styles::MAX_BODY;
@@ -12,7 +12,7 @@ use crate::verify::Failure;
 use crate::verify::JWKS_COOLDOWN;
 use crate::verify::identity::Unidentified;
 
-/// What the refusal means, where trying would tell nothing more.
+/// The cause, for refusals for which no hypotheses are tested.
 #[expect(clippy::wildcard_enum_match_arm, reason = "what has no words of its own says what it is")]
 pub(super) fn describe(case: &Case, refusal: &Refusal) -> String {
     match refusal {
@@ -66,14 +66,14 @@ pub(super) fn describe(case: &Case, refusal: &Refusal) -> String {
     }
 }
 
-/// The members of a JSON body, whose names are no secret.
+/// The names of the members of a JSON body, which are not secret.
 fn members(case: &Case) -> String {
     let Ok(serde_json::Value::Object(members)) = serde_json::from_slice(&case.body) else { return String::new() };
     let names: Vec<_> = members.keys().take(20).map(|name| format!("/{name}")).collect();
     if names.is_empty() { String::new() } else { format!(" The body has {}.", names.join(", ")) }
 }
 
-/// What is wrong with a token or certificate, or with anything else that is not a matter of trying.
+/// The cause, for failures of tokens and certificates.
 #[expect(clippy::wildcard_enum_match_arm, reason = "what has no words of its own says what it is")]
 fn token(case: &Case, failure: &Failure) -> String {
     if let Some(description) = fetched(failure) {
@@ -108,7 +108,7 @@ fn token(case: &Case, failure: &Failure) -> String {
     }
 }
 
-/// What is wrong with a key or certificate that was to be fetched.
+/// The cause, for failures of fetched keys and certificates.
 #[expect(clippy::wildcard_enum_match_arm, reason = "the rest has nothing to do with what is fetched")]
 fn fetched(failure: &Failure) -> Option<String> {
     Some(match failure {
@@ -157,7 +157,7 @@ fn claims(case: &Case) -> Option<(serde_json::Value, serde_json::Value)> {
     token::parts(named.or(bearer)?)
 }
 
-/// What the profile takes as issuer or audience.
+/// The issuers or audiences that the profile accepts.
 fn expected(case: &Case, name: &str) -> String {
     let spec = case.profile.schemes().find_map(|scheme| match scheme {
         Scheme::Jwt(spec) => {
@@ -179,7 +179,7 @@ fn algorithms(case: &Case) -> String {
     titles.join(" or ")
 }
 
-/// What is left when none of the usual mistakes was made, of which so many variations were tried.
+/// The message when no hypothesis holds. `tried` is their number.
 #[expect(clippy::wildcard_enum_match_arm, reason = "all that are left are other bytes or another secret")]
 pub(super) fn unexplained(case: &Case, failure: &Failure, tried: usize) -> String {
     let tried = match tried {
@@ -231,7 +231,7 @@ pub(super) fn unexplained(case: &Case, failure: &Failure, tried: usize) -> Strin
     }
 }
 
-/// What is left when a signature does not match.
+/// The message when a signature does not match.
 fn other_key_or_body(case: &Case, failure: &Failure, tried: &str) -> String {
     if case.body.is_empty() && case.covers_body() {
         return format!(

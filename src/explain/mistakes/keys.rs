@@ -1,5 +1,5 @@
-//! Hypotheses: the secret was copied with something missing or added, is decoded in another way than the profile says,
-//! or is an older one.
+//! Hypotheses: the secret was copied incompletely or with an addition, is decoded in another way than the profile says,
+//! or is an old one.
 
 use base64::Engine as _;
 
@@ -11,13 +11,13 @@ use crate::profile::KeyForm;
 use crate::profile::Scheme;
 use crate::profile::SignatureAlgorithm;
 
-/// What secrets of webhooks begin with.
+/// Prefixes of webhook secrets.
 const PREFIXES: [&str; 5] = ["whsec_", "v1,whsec_", "whsk_", "whpk_", "sk_"];
-/// Longest that something before a secret can be without being part of it, in bytes.
+/// The longest prefix that is tried without, in bytes.
 const MAX_PREFIX: usize = 16;
 
-/// The same request with each secret that the source had earlier.
-pub(super) fn older(case: &Case) -> Vec<Hypothesis> {
+/// The same request with each old secret of the source.
+pub(super) fn old_secrets(case: &Case) -> Vec<Hypothesis> {
     let each = case.old_secrets.iter().enumerate().map(|(at, secret)| {
         let description = format!(
             "it is signed with old secret {}: the provider has not been told the new one, or still signs with the old one for \
@@ -29,8 +29,8 @@ pub(super) fn older(case: &Case) -> Vec<Hypothesis> {
     each.collect()
 }
 
-/// The same request with secrets that are read in other ways.
-pub(super) fn misread(case: &Case) -> Vec<Hypothesis> {
+/// The same request with the secrets changed or decoded in other ways.
+pub(super) fn altered(case: &Case) -> Vec<Hypothesis> {
     if case.profile.keys_are_public() {
         return Vec::new();
     }
@@ -39,7 +39,7 @@ pub(super) fn misread(case: &Case) -> Vec<Hypothesis> {
     all
 }
 
-/// The same request with another text of the secret.
+/// The same request with the text of a secret changed.
 fn texts(case: &Case) -> Vec<Hypothesis> {
     let mut all = Vec::new();
     for (at, secret) in case.secrets.iter().enumerate() {
@@ -93,7 +93,7 @@ fn changed(text: &str) -> Vec<(String, String)> {
     ways
 }
 
-/// The same request with the secret's text decoded in another way.
+/// The same request with the secret decoded in another way.
 fn forms(case: &Case) -> Vec<Hypothesis> {
     let mut all = Vec::new();
     for (at, member) in case.profile.auth.members.iter().enumerate() {
@@ -121,7 +121,7 @@ fn forms(case: &Case) -> Vec<Hypothesis> {
             }
         }
     }
-    all.extend(padded(case));
+    all.extend(base64url(case));
     all
 }
 
@@ -138,14 +138,14 @@ fn without(prefix: &[String]) -> String {
     if prefix.is_empty() { String::new() } else { format!(" without {}", prefix.join(" or ")) }
 }
 
-/// Base64 in the alphabet of addresses, for a key in the usual one.
-fn padded(case: &Case) -> Vec<Hypothesis> {
-    let usual = |secret: &Secret| {
+/// Base64url, where the profile says base64.
+fn base64url(case: &Case) -> Vec<Hypothesis> {
+    let in_base64 = |secret: &Secret| {
         let text = std::str::from_utf8(secret.expose()).ok()?;
         let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).ok()?;
         Secret::new(base64::engine::general_purpose::STANDARD.encode(bytes)).ok()
     };
-    let secrets: Option<Vec<_>> = case.secrets.iter().map(usual).collect();
+    let secrets: Option<Vec<_>> = case.secrets.iter().map(in_base64).collect();
     let description = "the secret is base64 in the alphabet of addresses (- and _), and has to be decoded as such.";
     secrets.map(|secrets| Hypothesis::new(description, Case { secrets, ..case.clone() })).into_iter().collect()
 }

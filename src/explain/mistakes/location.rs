@@ -1,10 +1,10 @@
-//! Hypotheses: the proof stands elsewhere, is encoded in another way, or covers other bytes than the profile says.
+//! Hypotheses: the proof is in another location or encoding, or covers other bytes, than the profile says.
 
 use http::HeaderName;
 
 use super::Hypothesis;
 use crate::explain::Case;
-use crate::explain::wording::behind;
+use crate::explain::wording::after_prefix;
 use crate::profile::Carrier;
 use crate::profile::Combination;
 use crate::profile::Encoding;
@@ -20,7 +20,7 @@ use crate::profile::SignatureLocation;
 use crate::profile::Template;
 use crate::profile::Token;
 
-/// What providers sign, for profiles that say something else.
+/// Templates that providers commonly sign.
 const SIGNED: [&str; 10] = [
     "{body}",
     "{timestamp}.{body}",
@@ -37,44 +37,45 @@ const SIGNED: [&str; 10] = [
 /// Longest signature that is tried, in bytes.
 const MAX_SIGNATURE: usize = 512;
 
-/// A text of the request that may be a proof.
-struct RawLocation {
+/// A text in the request that may be a proof.
+struct Candidate {
     location: Location,
     prefix: String,
-    /// What stands there, behind the prefix.
+    /// The text after the prefix.
     text: String,
 }
 
-impl RawLocation {
-    /// How it differs from where the profile looks; nothing when it does not.
+impl Candidate {
+    /// How the location differs from that of the profile; `None` when it does not.
     fn moved(&self, is: Option<(&Location, &str)>) -> Option<String> {
         let Self { location, prefix, .. } = self;
         let Some((is, before)) = is else {
             return Some(format!(
                 "it stands in {location}{}, and the profile looks for a bearer token",
-                behind(prefix)
+                after_prefix(prefix)
             ));
         };
-        let (here, there) = if before == prefix { Default::default() } else { (behind(prefix), behind(before)) };
+        let (here, there) =
+            if before == prefix { Default::default() } else { (after_prefix(prefix), after_prefix(before)) };
         (is != location || before != prefix)
             .then(|| format!("it stands in {location}{here}, and the profile looks in {is}{there}"))
     }
 }
 
-/// The same request with the proof read from everywhere, in every encoding.
+/// The same request with the proof read from every location, in every encoding.
 pub(super) fn elsewhere(case: &Case) -> Vec<Hypothesis> {
-    let spots = spots(case);
+    let candidates = candidates(case);
     let members = case.profile.auth.members.iter().enumerate();
-    let all = members.flat_map(|(at, member)| spots.iter().map(move |spot| (at, member, spot)));
-    all.flat_map(|(at, member, spot)| read_from(case, at, member, spot)).collect()
+    let all = members.flat_map(|(at, member)| candidates.iter().map(move |candidate| (at, member, candidate)));
+    all.flat_map(|(at, member, candidate)| read_from(case, at, member, candidate)).collect()
 }
 
-fn read_from(case: &Case, at: usize, member: &Member, spot: &RawLocation) -> Vec<Hypothesis> {
-    let from = || PrefixedLocation { location: spot.location.clone(), prefix: spot.prefix.clone() };
+fn read_from(case: &Case, at: usize, member: &Member, candidate: &Candidate) -> Vec<Hypothesis> {
+    let from = || PrefixedLocation { location: candidate.location.clone(), prefix: candidate.prefix.clone() };
     let (what, found) = match &member.scheme {
-        Scheme::Signature(spec) => ("signature", signatures(spec, spot)),
+        Scheme::Signature(spec) => ("signature", signatures(spec, candidate)),
         Scheme::Token(spec) => {
-            let moved = spot.moved(Some((&spec.from.location, &spec.from.prefix)));
+            let moved = candidate.moved(Some((&spec.from.location, &spec.from.prefix)));
             (
                 "secret",
                 moved
@@ -83,15 +84,15 @@ fn read_from(case: &Case, at: usize, member: &Member, spot: &RawLocation) -> Vec
                     .collect(),
             )
         }
-        Scheme::Jwt(spec) if spot.text.matches('.').count() == 2 => {
-            let moved = spot.moved(spec.from.as_ref().map(|from| (&from.location, from.prefix.as_str())));
+        Scheme::Jwt(spec) if candidate.text.matches('.').count() == 2 => {
+            let moved = candidate.moved(spec.from.as_ref().map(|from| (&from.location, from.prefix.as_str())));
             let mut scheme = spec.clone();
             scheme.from = Some(from());
             ("token", moved.map(|description| (description, Scheme::Jwt(scheme))).into_iter().collect())
         }
         Scheme::Jwt(_) | Scheme::Basic(_) => return Vec::new(),
     };
-    let dropped = matches!(&spot.location.carrier, Carrier::Header(names) if names.iter().any(|name| name.as_str().contains('_')));
+    let dropped = matches!(&candidate.location.carrier, Carrier::Header(names) if names.iter().any(|name| name.as_str().contains('_')));
     let advice = if dropped {
         "The gateway drops headers with _ in their names, so that no profile can read it there: have whatever sends or forwards \
          it write - instead."
@@ -100,24 +101,25 @@ fn read_from(case: &Case, at: usize, member: &Member, spot: &RawLocation) -> Vec
     };
     let hypothesis = found.into_iter().map(|(description, scheme)| {
         let description = format!("the {what} is right, but {description}. {advice}");
-        let mut case = with(case, at, member, scheme);
-        // The time may stand in the same list.
+        let mut case = with_scheme(case, at, member, scheme);
+        // The time may be in the same list.
         if let (Some(time), Some(is)) = (&mut case.profile.timestamp, member.scheme.location())
             && time.from.carrier == is.carrier
         {
-            time.from.carrier = spot.location.carrier.clone();
+            time.from.carrier = candidate.location.carrier.clone();
         }
         Hypothesis::new(description, case)
     });
     hypothesis.collect()
 }
 
-/// The signature read from there in each form that the text may be, with how that is another than the profile's.
-fn signatures(spec: &Signature, spot: &RawLocation) -> Vec<(String, Scheme)> {
-    let moved = spot.moved(Some((&spec.location.location, &spec.location.prefix)));
+/// The scheme with its signature read from the candidate, in each encoding and algorithm that fit; with a description
+/// of how that differs from the profile.
+fn signatures(spec: &Signature, candidate: &Candidate) -> Vec<(String, Scheme)> {
+    let moved = candidate.moved(Some((&spec.location.location, &spec.location.prefix)));
     let mut all = Vec::new();
     for encoding in [Encoding::Hex, Encoding::Base64, Encoding::Base64url] {
-        let Some(bytes) = encoding.decode_vec(spot.text.as_bytes(), MAX_SIGNATURE) else { continue };
+        let Some(bytes) = encoding.decode_vec(candidate.text.as_bytes(), MAX_SIGNATURE) else { continue };
         let is = spec.location.encoding;
         let written = format!("it is written in {}, and the profile says {}", encoding.title(), is.title());
         for (hashed, algorithm) in algorithms(spec, bytes.len()) {
@@ -128,14 +130,14 @@ fn signatures(spec: &Signature, spot: &RawLocation) -> Vec<(String, Scheme)> {
             }
             let mut scheme = Signature { algorithm, ..spec.clone() };
             scheme.location =
-                SignatureLocation { location: spot.location.clone(), prefix: spot.prefix.clone(), encoding };
+                SignatureLocation { location: candidate.location.clone(), prefix: candidate.prefix.clone(), encoding };
             all.push((description, Scheme::Signature(Box::new(scheme))));
         }
     }
     all
 }
 
-/// What may have made a signature of this length, with how it is another than the profile's.
+/// The algorithms that make signatures of this length, with a description of how they differ from the profile.
 fn algorithms(spec: &Signature, length: usize) -> Vec<(Option<String>, SignatureAlgorithm)> {
     let SignatureAlgorithm::Hmac(is) = &spec.algorithm else { return vec![(None, spec.algorithm.clone())] };
     let hashes =
@@ -145,16 +147,16 @@ fn algorithms(spec: &Signature, length: usize) -> Vec<(Option<String>, Signature
     hashes.map(|(hash, _)| ((hash != *is).then(|| description(hash)), SignatureAlgorithm::Hmac(hash))).collect()
 }
 
-/// Everywhere that a proof can stand, with what may stand before it.
-fn spots(case: &Case) -> Vec<RawLocation> {
+/// The texts of all locations where a proof can be, with and without a prefix.
+fn candidates(case: &Case) -> Vec<Candidate> {
     let mut all = Vec::new();
     for name in case.headers.keys() {
         let Some(value) = case.headers.get(name).and_then(|value| value.to_str().ok()) else { continue };
         let location = Location::header(name.clone());
-        all.push(RawLocation { location: location.clone(), prefix: String::new(), text: value.to_owned() });
+        all.push(Candidate { location: location.clone(), prefix: String::new(), text: value.to_owned() });
         for end in ['=', ' ', ':'] {
             if let Some((before, text)) = value.split_once(end) {
-                all.push(RawLocation {
+                all.push(Candidate {
                     location: location.clone(),
                     prefix: format!("{before}{end}"),
                     text: text.to_owned(),
@@ -166,26 +168,26 @@ fn spots(case: &Case) -> Vec<RawLocation> {
     let query = case.target.query().unwrap_or_default();
     for (name, text) in form_urlencoded::parse(query.as_bytes()) {
         let location = Location { carrier: Carrier::Query(name.into_owned()), item: None };
-        all.push(RawLocation { location, prefix: String::new(), text: text.into_owned() });
+        all.push(Candidate { location, prefix: String::new(), text: text.into_owned() });
     }
     all
 }
 
-/// The entries of a header that may be a list.
-fn entries(name: &HeaderName, value: &str) -> Vec<RawLocation> {
+/// The entries of a header, read as a list.
+fn entries(name: &HeaderName, value: &str) -> Vec<Candidate> {
     let mut all = Vec::new();
     for (separator, assign) in [(',', '='), (';', '='), (' ', '='), (' ', ','), (';', ',')] {
         for entry in value.split(separator) {
             let Some((key, text)) = entry.trim_matches(' ').split_once(assign) else { continue };
             let item = Some(Item { key: key.to_owned(), separator, assign });
             let location = Location { carrier: Carrier::Header(vec![name.clone()]), item };
-            all.push(RawLocation { location, prefix: String::new(), text: text.to_owned() });
+            all.push(Candidate { location, prefix: String::new(), text: text.to_owned() });
         }
     }
     all
 }
 
-/// The same request with a signature over what other providers sign.
+/// The same request with a signature over other common templates.
 pub(super) fn signs_otherwise(case: &Case) -> Vec<Hypothesis> {
     let profile = &case.profile;
     let mut all = Vec::new();
@@ -203,14 +205,14 @@ pub(super) fn signs_otherwise(case: &Case) -> Vec<Hypothesis> {
             );
             let mut scheme = spec.clone();
             scheme.signed = vec![template];
-            all.push(Hypothesis::new(description, with(case, at, member, Scheme::Signature(scheme))));
+            all.push(Hypothesis::new(description, with_scheme(case, at, member, Scheme::Signature(scheme))));
         }
     }
     all
 }
 
-/// The same request with another scheme in the place of one: of several that may decide, the only one.
-fn with(case: &Case, at: usize, member: &Member, scheme: Scheme) -> Case {
+/// The same request with a scheme replaced. Of several alternatives, the new one is the only one left.
+fn with_scheme(case: &Case, at: usize, member: &Member, scheme: Scheme) -> Case {
     let mut case = case.clone();
     match case.profile.auth.combination {
         Combination::First => case.profile.auth.members = vec![Member { when: Vec::new(), scheme, ..member.clone() }],

@@ -1,5 +1,5 @@
-//! Finds the likely cause of a refusal: undoes one common mistake after the other, and the one without which the
-//! request verifies is the cause.
+//! Finds the likely cause of a refusal by tests of hypotheses: each undoes one common mistake, and if the request
+//! verifies then, that mistake is the cause. There is a file for each kind of mistake.
 
 mod address;
 mod body;
@@ -13,8 +13,8 @@ mod time;
 
 use bytes::Bytes;
 
+use super::Accepted;
 use super::Case;
-use super::Taken;
 use crate::http::body::Unreadable;
 use crate::profile::Scheme;
 use crate::profile::SignatureAlgorithm;
@@ -23,48 +23,48 @@ use crate::verify::Failure;
 use crate::verify::KeySets;
 use crate::verify::compile::RequestVerifier;
 
-/// Bodies, each with the words for what became of it.
+/// Bodies, each with a description of the mistake that it undoes.
 type Variants = Vec<(String, Vec<u8>)>;
 
-/// Largest body whose mistakes are combined with those of secrets, in bytes.
+/// The largest body for which mistakes of bodies and of secrets are combined, in bytes.
 const MAX_COMBINED: usize = 64 * 1024;
 
-/// Why a request is refused, as far as that can be told.
+/// The likely cause of a refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cause {
-    /// Sentences for people: what is wrong, and what would be right.
+    /// What is wrong and how to fix it, in sentences.
     pub description: String,
-    /// Whether the request verifies once the mistake is undone, so that it is certain.
+    /// Whether the request verifies when the mistake is undone.
     pub proven: bool,
 }
 
-/// A request without one mistake, and what that mistake would be.
+/// A case with one mistake undone, and the description of that mistake.
 #[derive(Debug)]
 struct Hypothesis {
     description: String,
     case: Case,
-    /// Whether the request alone is another, and not what it is judged by.
-    request: bool,
+    /// Whether only the request differs, so that the verifier can be reused.
+    request_only: bool,
 }
 
 impl Hypothesis {
     /// A hypothesis with another profile, secret or parameter.
     fn new(description: impl Into<String>, case: Case) -> Self {
-        Self { description: description.into(), case, request: false }
+        Self { description: description.into(), case, request_only: false }
     }
 
     /// A hypothesis with another request.
     fn request(description: impl Into<String>, case: Case) -> Self {
-        Self { description: description.into(), case, request: true }
+        Self { description: description.into(), case, request_only: true }
     }
 
     /// A hypothesis with another body.
     fn body(description: String, body: Bytes, case: &Case) -> Self {
-        Self { description, case: Case { body, ..case.clone() }, request: true }
+        Self { description, case: Case { body, ..case.clone() }, request_only: true }
     }
 }
 
-/// The likeliest cause of a refusal.
+/// The most likely cause of a refusal.
 pub(super) async fn cause(case: &Case, verifier: &RequestVerifier, refusal: &Refusal, key_sets: &mut KeySets) -> Cause {
     if let Refusal::Unreadable(Unreadable::Garbled(_)) = refusal {
         for hypothesis in compressed::hypothesis(case) {
@@ -73,16 +73,16 @@ pub(super) async fn cause(case: &Case, verifier: &RequestVerifier, refusal: &Ref
             }
         }
     }
-    let Some(failure) = doubtful(refusal) else {
+    let Some(failure) = testable(refusal) else {
         return Cause { description: from_refusal::describe(case, refusal), proven: false };
     };
     let mut tried = 0;
-    for hypothesis in candidates(case, failure) {
+    for hypothesis in hypotheses(case, failure) {
         tried += 1;
-        let proven = if hypothesis.request {
+        let proven = if hypothesis.request_only {
             proves(&hypothesis.case, verifier, failure).await
         } else if let Ok(verifier) = hypothesis.case.verifier(key_sets) {
-            // Every verifier would fetch the certificate again.
+            // Not tested with certificates: every verifier would fetch the certificate again.
             !case.profile.schemes().any(has_certificate) && proves(&hypothesis.case, &verifier, failure).await
         } else {
             false
@@ -101,8 +101,8 @@ fn has_certificate(scheme: &Scheme) -> bool {
     matches!(scheme, Scheme::Signature(spec) if matches!(spec.algorithm, SignatureAlgorithm::Certificate(..)))
 }
 
-/// The failures that one of the mistakes may be behind.
-fn doubtful(refusal: &Refusal) -> Option<&Failure> {
+/// The failure, if hypotheses about it can be tested.
+fn testable(refusal: &Refusal) -> Option<&Failure> {
     let Refusal::Unauthenticated(failure) = refusal else { return None };
     match failure {
         Failure::SignatureMissing
@@ -137,8 +137,8 @@ fn doubtful(refusal: &Refusal) -> Option<&Failure> {
     }
 }
 
-/// Every mistake that might have been made, the likeliest first, made one after the other.
-fn candidates<'c>(case: &'c Case, failure: &Failure) -> Box<dyn Iterator<Item = Hypothesis> + 'c> {
+/// All hypotheses about a failure, the most likely first, generated lazily.
+fn hypotheses<'c>(case: &'c Case, failure: &Failure) -> Box<dyn Iterator<Item = Hypothesis> + 'c> {
     let time = matches!(
         failure,
         Failure::TimestampMissing | Failure::TimestampMalformed | Failure::TimestampStale | Failure::TimestampFuture
@@ -156,8 +156,8 @@ fn candidates<'c>(case: &'c Case, failure: &Failure) -> Box<dyn Iterator<Item = 
     let bodies = case.covers_body().then(|| body::altered(case)).into_iter().flatten();
     let orders = case.covers_body().then(|| body::ordered(case)).into_iter().flatten();
     let all = first
-        .chain(lazily(case, keys::older))
-        .chain(lazily(case, keys::misread))
+        .chain(lazily(case, keys::old_secrets))
+        .chain(lazily(case, keys::altered))
         .chain(lazily(case, address::spelled))
         .chain(lazily(case, address::query_spelled))
         .chain(lazily(case, compressed::hypothesis))
@@ -169,17 +169,17 @@ fn candidates<'c>(case: &'c Case, failure: &Failure) -> Box<dyn Iterator<Item = 
     Box::new(all)
 }
 
-/// The mistakes of one kind, made when they are asked for.
+/// Hypotheses of one kind, generated when they are needed.
 fn lazily<'c>(case: &'c Case, mistakes: fn(&Case) -> Vec<Hypothesis>) -> impl Iterator<Item = Hypothesis> + 'c {
     std::iter::once_with(move || mistakes(case)).flatten()
 }
 
-/// Whether the request is genuine without the mistake.
+/// Whether the request verifies in this case.
 async fn proves(case: &Case, verifier: &RequestVerifier, failure: &Failure) -> bool {
     match case.verdict(verifier).await {
-        Ok(Taken::Event { .. } | Taken::Handshake(_)) => true,
+        Ok(Accepted::Event { .. } | Accepted::Handshake(_)) => true,
         Err(Refusal::Unidentified(_) | Refusal::Unanswered(_)) => true,
-        // Signatures are judged before the time is.
+        // The signature is checked before the time.
         Err(Refusal::Unauthenticated(later @ (Failure::TimestampStale | Failure::TimestampFuture))) => {
             !matches!(failure, Failure::TimestampStale | Failure::TimestampFuture) && later != *failure
         }
@@ -187,7 +187,7 @@ async fn proves(case: &Case, verifier: &RequestVerifier, failure: &Failure) -> b
     }
 }
 
-/// Two mistakes at once: a secret that is read in another way, and a body that is written in another way.
+/// Two mistakes at once: one of a secret, and one of the body.
 async fn combined(case: &Case, failure: &Failure, key_sets: &mut KeySets) -> Option<String> {
     let hashed = |scheme: &Scheme| matches!(scheme, Scheme::Signature(spec) if matches!(spec.algorithm, SignatureAlgorithm::Hmac(_)));
     let wrong = matches!(failure, Failure::SignatureMismatch);
@@ -195,7 +195,7 @@ async fn combined(case: &Case, failure: &Failure, key_sets: &mut KeySets) -> Opt
         return None;
     }
     let bodies: Vec<_> = body::altered(case).collect();
-    for key in keys::older(case).into_iter().chain(keys::misread(case)) {
+    for key in keys::old_secrets(case).into_iter().chain(keys::altered(case)) {
         let Ok(verifier) = key.case.verifier(key_sets) else { continue };
         for hypothesis in &bodies {
             let both = Case { body: hypothesis.case.body.clone(), ..key.case.clone() };

@@ -1,11 +1,11 @@
-//! Hypotheses: the text of the body is in another character encoding than the one that was signed.
+//! Hypotheses: the character encoding of the body was changed after it was signed.
 
 use base64::Engine as _;
 
 use super::Variants;
 use crate::base::json::BYTE_ORDER_MARK;
 
-/// What windows-1252 has for the bytes from 0x80 to 0x9f, where it has anything.
+/// The characters of windows-1252 for the bytes from 0x80 to 0x9f. <https://encoding.spec.whatwg.org/#windows-1252>
 const WINDOWS: [(u8, char); 27] = [
     (0x80, '\u{20ac}'),
     (0x82, '\u{201a}'),
@@ -38,39 +38,39 @@ const WINDOWS: [(u8, char); 27] = [
 
 /// The body in other encodings.
 pub(super) fn encoded(body: &[u8]) -> Variants {
-    let mut ways = Vec::new();
+    let mut variants = Vec::new();
     let compact: Vec<u8> = body.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
     if let Ok(bytes) = base64::engine::general_purpose::STANDARD.decode(compact) {
         let description = "the body is still base64, as some platforms hand it over (AWS Lambda says isBase64Encoded). Decode it \
                      first.";
-        ways.push((description.to_owned(), bytes));
+        variants.push((description.to_owned(), bytes));
     }
     match body.strip_prefix(BYTE_ORDER_MARK) {
         Some(bytes) => {
-            ways.push(("the body begins with a byte order mark that was not signed.".to_owned(), bytes.to_vec()));
+            variants.push(("the body begins with a byte order mark that was not signed.".to_owned(), bytes.to_vec()));
         }
         None => {
             let description = "the body has lost the byte order mark (EF BB BF) at its beginning, which was signed: something \
                          reads it as text and writes it again. Keep the body byte for byte.";
-            ways.push((description.to_owned(), [BYTE_ORDER_MARK, body].concat()));
+            variants.push((description.to_owned(), [BYTE_ORDER_MARK, body].concat()));
         }
     }
     match std::str::from_utf8(body) {
-        Ok(text) => ways.extend(narrowed(text)),
-        Err(_) => ways.extend(widened(body)),
+        Ok(text) => variants.extend(in_single_bytes(text)),
+        Err(_) => variants.extend(from_single_bytes(body)),
     }
-    ways
+    variants
 }
 
-/// Text in UTF-8 as the bytes of encodings with one byte for each character.
-fn narrowed(text: &str) -> Variants {
+/// UTF-8 text in single-byte encodings.
+fn in_single_bytes(text: &str) -> Variants {
     let windows = |character: char| {
         let known = WINDOWS.iter().find(|(_, known)| *known == character);
         known.map(|(byte, _)| *byte).or_else(|| u8::try_from(character).ok())
     };
     let latin: Option<Vec<u8>> = text.chars().map(|character| u8::try_from(character).ok()).collect();
     let windows: Option<Vec<u8>> = text.chars().map(windows).collect();
-    let mut ways = Vec::new();
+    let mut variants = Vec::new();
     for (bytes, name) in [(latin, "ISO 8859-1"), (windows, "windows-1252")] {
         let Some(bytes) = bytes else { continue };
         let description = if std::str::from_utf8(&bytes).is_ok() {
@@ -81,15 +81,15 @@ fn narrowed(text: &str) -> Variants {
                  again. Keep the body byte for byte."
             )
         };
-        ways.push((description, bytes));
+        variants.push((description, bytes));
     }
     let ascii: String = text.chars().filter(char::is_ascii).collect();
-    ways.push(("the body has characters beyond ASCII that were not signed.".to_owned(), ascii.into_bytes()));
-    ways
+    variants.push(("the body has characters beyond ASCII that were not signed.".to_owned(), ascii.into_bytes()));
+    variants
 }
 
-/// Bytes that are no UTF-8, read with one character for each.
-fn widened(body: &[u8]) -> Variants {
+/// Bytes that are no UTF-8, decoded from single-byte encodings.
+fn from_single_bytes(body: &[u8]) -> Variants {
     let windows =
         |byte: u8| WINDOWS.iter().find(|(known, _)| *known == byte).map_or_else(|| char::from(byte), |(_, is)| *is);
     let latin: String = body.iter().copied().map(char::from).collect();

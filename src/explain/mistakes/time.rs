@@ -12,12 +12,12 @@ use crate::profile::Timestamp;
 const FORMATS: [Format; 5] =
     [Format::Unix, Format::UnixMs, Format::UnixFloat, Format::Rfc3339Lenient, Format::HttpDate];
 
-/// 2015-01-01, before which nobody captured what is explained here.
+/// 2015-01-01. Earlier times are not plausible.
 const EARLIEST: i64 = 1_420_070_400;
-/// How far ahead a clock may be to be taken for one that is wrong, in seconds.
+/// Times that are further ahead than this, in seconds, are not plausible.
 const AHEAD: i64 = 366 * 86_400;
 
-/// The same request with its time read in another format, at that time.
+/// The same request with its time read in another format, verified at that time.
 pub(super) fn units(case: &Case) -> Vec<Hypothesis> {
     let Some((spec, text)) = time(case) else { return Vec::new() };
     let plausible = |moment: &Moment| (EARLIEST..case.at.unix().saturating_add(AHEAD)).contains(&moment.unix());
@@ -39,7 +39,7 @@ pub(super) fn units(case: &Case) -> Vec<Hypothesis> {
     hypothesis.collect()
 }
 
-/// The same request with its time in other units, where the signature is over it.
+/// The same request with its time written in other formats, for signatures that cover it.
 pub(super) fn scaled(case: &Case) -> Vec<Hypothesis> {
     let Some((spec, text)) = time(case) else { return Vec::new() };
     let Carrier::Header(names) = &spec.from.carrier else { return Vec::new() };
@@ -68,7 +68,7 @@ pub(super) fn scaled(case: &Case) -> Vec<Hypothesis> {
     all
 }
 
-/// What the profile says of the time, and the text that stands there.
+/// The profile's timestamp, and its text in the request.
 fn time(case: &Case) -> Option<(&Timestamp, String)> {
     let spec = case.profile.timestamp.as_ref()?;
     let mut plan = crate::extract::field::ExtractionPlan::default();

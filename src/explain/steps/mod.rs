@@ -1,4 +1,5 @@
-//! Follows the verification of a request and describes each step, until it is refused or becomes an event.
+//! Follows the verification of a request, and describes each step until the request is refused or becomes an event. It
+//! uses the parts of the compiled verifier in the order of `verify`.
 
 mod proof;
 
@@ -29,11 +30,11 @@ use crate::verify::compile::RequestVerifier;
 /// One step of the verification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// What was done.
+    /// The kind of step.
     pub kind: Kind,
-    /// What came of it, for people. Secrets are not in it, and digests are cut short.
+    /// The step and its result, for people. Without secrets, and with digests cut.
     pub description: String,
-    /// Whether it is the one that the request is refused for.
+    /// Whether the request is refused because of it.
     pub failed: bool,
 }
 
@@ -42,18 +43,18 @@ pub struct Step {
 pub enum Kind {
     /// A value was looked for.
     LookedFor,
-    /// The value was there, or was not.
+    /// A value was found or not.
     Found,
-    /// The bytes that a signature is over were put together.
+    /// The signed bytes were assembled.
     Signed,
     /// A digest was computed.
     Computed,
-    /// Two things were compared, or a statement was judged.
+    /// Two values were compared, or a condition was checked.
     Compared,
 }
 
 impl Kind {
-    /// How it is named to people.
+    /// The name of the kind in the output.
     pub fn label(self) -> &'static str {
         match self {
             Self::LookedFor => "looked for",
@@ -65,23 +66,23 @@ impl Kind {
     }
 }
 
-/// Whether the walk goes on.
+/// Whether to continue with the next step.
 type Flow = ControlFlow<()>;
 
 const CONTINUE: Flow = ControlFlow::Continue(());
 
-/// Walks to where the request is refused, or to its end.
+/// The steps up to the refusal, or to the end.
 pub(super) async fn walk(case: &Case, verifier: &RequestVerifier) -> Vec<Step> {
     let mut inbound = case.inbound();
     if inbound.is_compressed() {
-        // Over which bytes it is signed; before its compression, where it is not signed rightly at all.
+        // Finds out which bytes are signed; the decompressed ones, if no signature is right.
         inbound = match verifier.authenticator.verify(inbound, case.at).await {
             Ok(verified) => verified.into_inbound(),
             Err(rejected) => rejected.inbound,
         };
     }
     let mut walk = Walk { case, verifier, inbound: &inbound, steps: Vec::new() };
-    let _end: Flow = walk.through().await;
+    let _end: Flow = walk.verify().await;
     walk.steps
 }
 
@@ -102,7 +103,7 @@ impl Walk<'_> {
         ControlFlow::Break(())
     }
 
-    async fn through(&mut self) -> Flow {
+    async fn verify(&mut self) -> Flow {
         self.head().await?;
         let (verifier, inbound) = (self.verifier, self.inbound);
         let profile = &self.case.profile;
@@ -132,7 +133,7 @@ impl Walk<'_> {
             for (spec, condition) in spec.iter().flat_map(|spec| &spec.check).zip(&member.check) {
                 self.condition(spec, condition, &values)?;
             }
-            self.judge(member, &values, stamp.as_deref()).await?;
+            self.check_proof(member, &values, stamp.as_deref()).await?;
         }
         if let Some(freshness) = freshness
             && let Ok(stamp) = freshness.read(inbound, &values)
@@ -148,7 +149,7 @@ impl Walk<'_> {
         self.end(&values).await
     }
 
-    /// What every request has to keep to.
+    /// Method, headers and coding, which are checked for every request.
     async fn head(&mut self) -> Flow {
         let (case, verifier) = (self.case, self.verifier);
         if decide::check_method(verifier, &case.method).is_err() {
@@ -172,7 +173,7 @@ impl Walk<'_> {
         }
     }
 
-    /// What a compressed body is, and which of its bytes may be signed.
+    /// Describes a compressed body, and which form of it is signed.
     fn compressed(&mut self) {
         let inbound = self.inbound;
         let Some(coding) = Coding::from_headers(&self.case.headers).ok().flatten().filter(|_| inbound.is_compressed())
@@ -212,7 +213,7 @@ impl Walk<'_> {
         ControlFlow::Break(())
     }
 
-    /// Whether it is a handshake that need not be signed.
+    /// Checks for unsigned handshakes.
     async fn handshake_before(&mut self) -> Flow {
         let (case, inbound) = (self.case, self.inbound);
         let unsigned: Vec<_> = case.profile.handshakes.iter().filter(|spec| !spec.is_signed()).collect();
@@ -234,7 +235,7 @@ impl Walk<'_> {
         ControlFlow::Break(())
     }
 
-    /// Which statement about which handshake does not hold.
+    /// Describes the condition of a handshake that does not hold.
     fn unanswered(&mut self, spec: &[&Handshake], why: &dyn std::fmt::Display) -> Flow {
         let mut plan = ExtractionPlan::default();
         plan.json_optional = true;
@@ -275,7 +276,7 @@ impl Walk<'_> {
         self.fail(Kind::Found, found)
     }
 
-    /// From a genuine request to its event.
+    /// The steps after verification: signed handshakes, and the identity of the event.
     async fn end(&mut self, values: &Extracted) -> Flow {
         let profile = &self.case.profile;
         let signed: Vec<_> = profile.handshakes.iter().filter(|spec| spec.is_signed()).collect();

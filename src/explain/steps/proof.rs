@@ -1,5 +1,5 @@
-//! The proof of a request: where it should be, whether it is there, what was signed and computed, and how that
-//! compares.
+//! The steps of checking a proof: its location, the signed bytes, the computed digest, and the comparison. (`impl Walk`
+//! here, because `mod.rs` would be too long.)
 
 use super::CONTINUE;
 use super::Flow;
@@ -22,21 +22,21 @@ use crate::verify::Member;
 use crate::verify::Scheme;
 
 impl Walk<'_> {
-    /// Where a member's proof should be, and whether it is there.
+    /// Describes where a member's proof has to be, and whether it is there.
     pub(super) fn proof(&mut self, member: &Member, several: bool, values: &Extracted) -> Flow {
         let profile = &self.case.profile;
         let Some(spec) = profile.auth.members.get(member.position) else { return CONTINUE };
-        let which = match profile.auth.combination {
+        let role = match profile.auth.combination {
             Combination::First if several => ", which decides about this request",
             Combination::All if several => ", of several that all have to hold",
             Combination::First | Combination::All => "",
         };
-        self.note(Kind::LookedFor, format!("{}{which}", proof(&spec.scheme)));
-        let there = member.scheme.field().is_present(self.inbound, values);
-        if there { CONTINUE } else { self.fail(Kind::Found, "nothing: it is not there") }
+        self.note(Kind::LookedFor, format!("{}{role}", proof(&spec.scheme)));
+        let is_there = member.scheme.field().is_present(self.inbound, values);
+        if is_there { CONTINUE } else { self.fail(Kind::Found, "nothing: it is not there") }
     }
 
-    /// The text of the time, where there is one.
+    /// Describes the time. Returns its text.
     pub(super) fn time(&mut self, spec: &profile::Timestamp, text: Option<&str>) -> Option<String> {
         self.note(Kind::LookedFor, format!("the time in {}, {}", spec.from, spec.format.describe()));
         let found = match text.and_then(|text| Some((text, spec.format.parse(text)?))) {
@@ -67,7 +67,8 @@ impl Walk<'_> {
         self.fail(Kind::Found, format!("{failure}{text}"))
     }
 
-    pub(super) async fn judge(&mut self, member: &Member, values: &Extracted, time: Option<&str>) -> Flow {
+    /// Describes how a member's proof is verified.
+    pub(super) async fn check_proof(&mut self, member: &Member, values: &Extracted, time: Option<&str>) -> Flow {
         let Some(spec) = self.case.profile.auth.members.get(member.position) else { return CONTINUE };
         match (&member.scheme, &spec.scheme) {
             (Scheme::Signature(ready), profile::Scheme::Signature(spec)) => {
@@ -79,8 +80,8 @@ impl Walk<'_> {
                 let verified = ready.verify(self.inbound, values, time, self.case.at).await;
                 for (filled, spec) in ready.signed(self.inbound, values, time).zip(&spec.signed) {
                     let Ok(filled) = filled else { continue };
-                    let how = self.signed_how(spec, verified.is_ok());
-                    self.note(Kind::Signed, format!("{}{how}", signed(spec, &filled)));
+                    let form = self.signed_form(spec, verified.is_ok());
+                    self.note(Kind::Signed, format!("{}{form}", signed(spec, &filled)));
                     for (at, digest) in ready.computed(&filled) {
                         let digest = cut(&digest, &prefix);
                         self.note(Kind::Computed, format!("{digest} with {}", secret(at)));
@@ -120,10 +121,10 @@ impl Walk<'_> {
         CONTINUE
     }
 
-    /// Which bytes of a compressed body those were that were signed, behind what says how many they are.
-    fn signed_how(&self, spec: &profile::Template, right: bool) -> &'static str {
+    /// Says which form of a compressed body was signed.
+    fn signed_form(&self, spec: &profile::Template, is_right: bool) -> &'static str {
         let body = spec.walk().any(|piece| *piece == profile::Piece::Body) && self.inbound.is_compressed();
-        match (body, self.inbound.signed_as(), right) {
+        match (body, self.inbound.signed_as(), is_right) {
             (false, ..) => "",
             (true, ContentEncoding::SignedPlain, true) => {
                 ", before compression, because the signature is right over these"

@@ -14,7 +14,7 @@ use base64::Engine as _;
 use bytes::Bytes;
 use doorward::base::secret::Secret;
 use doorward::base::time::Moment;
-use doorward::config::usual_ttl;
+use doorward::config::default_ttl;
 use doorward::extract::params;
 use doorward::extract::params::Params;
 use doorward::gateway::decide;
@@ -93,7 +93,7 @@ impl Provider {
             Some(Public::KeySet(_)) | None => {}
         }
         let secrets = texts.into_iter().map(Secret::new).collect::<Result<Vec<_>, _>>()?;
-        let replays = ReplayPolicy::new(usual_ttl()?, None, &[]);
+        let replays = ReplayPolicy::new(default_ttl()?, None, &[]);
         let verifier = RequestVerifier::new(&profile, &secrets, &params, replays, &mut KeySets::new());
         let verifier = verifier.map_err(|misfits| format!("{misfits:?}"))?;
         let max_body = profile.limits.max_body.map_or(1 << 20, |size| size.as_u64().try_into().unwrap_or(usize::MAX));

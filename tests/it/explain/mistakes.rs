@@ -5,11 +5,11 @@ use std::io::Write as _;
 use bytes::Bytes;
 use doorward::base::secret::Secret;
 use doorward::base::time::Moment;
-use doorward::config::usual_ttl;
+use doorward::config::default_ttl;
+use doorward::explain::Accepted;
 use doorward::explain::Case;
 use doorward::explain::Cause;
 use doorward::explain::Explanation;
-use doorward::explain::Taken;
 use doorward::explain::explain;
 use doorward::extract::params;
 use doorward::profile::ContentEncoding;
@@ -51,7 +51,7 @@ fn signed(profile: &Profile, secret: &str, params: &[(&str, &str)], body: Option
         profile: profile.clone(),
         secrets: secrets(&[secret]),
         old_secrets: Vec::new(),
-        ttl: usual_ttl().expect("a default"),
+        ttl: default_ttl().expect("a default"),
         params,
         method: request.method,
         target: format!("/{query}").parse().expect("a target"),
@@ -94,7 +94,7 @@ fn explained(case: &Case) -> (Explanation, Option<Cause>) {
 }
 
 fn accepted(case: &Case) -> bool {
-    matches!(explained(case).0.verdict, Ok(Taken::Event { .. }))
+    matches!(explained(case).0.verdict, Ok(Accepted::Event { .. }))
 }
 
 /// Asserts that the request is refused for this reason, because of exactly this mistake.
@@ -127,7 +127,11 @@ fn take(case: &mut Case, name: &str) -> String {
 #[test]
 fn a_genuine_request_is_accepted_step_by_step() {
     let (explanation, cause) = explained(&ours(USUAL));
-    assert!(matches!(explanation.verdict, Ok(Taken::Event { ref id, .. }) if id == "1"), "{:?}", explanation.verdict);
+    assert!(
+        matches!(explanation.verdict, Ok(Accepted::Event { ref id, .. }) if id == "1"),
+        "{:?}",
+        explanation.verdict
+    );
     assert_eq!(cause, None);
     let labels: Vec<_> = explanation.steps.iter().map(|step| step.kind.label()).collect();
     let expected =
@@ -266,7 +270,7 @@ fn a_secret_that_may_be_decoded_or_a_text_is_tried_as_both() {
         case.secrets = secrets(&["another secret", both, text]);
         let at = if secret == text { 2 } else { 1 };
         let position = match explained(&case).0.verdict {
-            Ok(Taken::Event { secret, .. }) => secret,
+            Ok(Accepted::Event { secret, .. }) => secret,
             _ => None,
         };
         assert_eq!(position, right.then_some(at), "{secret}");
@@ -287,7 +291,7 @@ fn an_older_secret_and_a_second_one_are_found_out() {
     assert_cause(&case, "credential_mismatch", "old secret 1");
     let mut case = ours(USUAL);
     case.secrets = secrets(&["first", SECRET]);
-    assert!(matches!(explained(&case).0.verdict, Ok(Taken::Event { secret: Some(1), .. })));
+    assert!(matches!(explained(&case).0.verdict, Ok(Accepted::Event { secret: Some(1), .. })));
 }
 
 #[test]

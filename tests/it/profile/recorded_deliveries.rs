@@ -10,10 +10,10 @@ use bytes::Bytes;
 use doorward::base::secret::Secret;
 use doorward::base::time::Moment;
 use doorward::config::Settings;
-use doorward::config::usual_ttl;
+use doorward::config::default_ttl;
+use doorward::explain::Accepted;
 use doorward::explain::Case;
 use doorward::explain::Explanation;
-use doorward::explain::Taken;
 use doorward::explain::explain;
 use doorward::extract::params;
 use doorward::gateway::decide;
@@ -116,8 +116,8 @@ fn every_recorded_delivery_is_explained_as_the_gateway_decides() {
         };
         let explanation = explained(&profile, &fixture);
         let found = match &explanation.verdict {
-            Ok(Taken::Event { .. }) => Ok("accepted"),
-            Ok(Taken::Handshake(_)) => Ok("answered"),
+            Ok(Accepted::Event { .. }) => Ok("accepted"),
+            Ok(Accepted::Handshake(_)) => Ok("answered"),
             Err(refusal) => Err(refusal.row().reason),
         };
         let failed: Vec<_> = explanation.steps.iter().map(|step| step.failed).collect();
@@ -148,7 +148,7 @@ fn explained(profile: &str, fixture: &Fixture) -> Explanation {
         profile,
         secrets: fixture.secrets.iter().map(|text| Secret::new(text.as_bytes()).expect("a secret")).collect(),
         old_secrets: Vec::new(),
-        ttl: usual_ttl().expect("a default"),
+        ttl: default_ttl().expect("a default"),
         method: fixture.request.method.parse().expect("a method"),
         target,
         headers,

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use doorward::base::secret::Secret;
 use doorward::base::time::Moment;
+use doorward::explain::Accepted;
 use doorward::explain::Case;
-use doorward::explain::Taken;
 use doorward::explain::explain;
 use doorward::profile::Profile;
 use doorward::profile::Profiles;
@@ -254,7 +254,7 @@ fn what_a_body_of_ones_own_decides_cannot_be_asked_for_besides() {
 }
 
 /// What is said of a request, and whether its cause is certain.
-fn explained(case: &Case) -> (Result<Taken, Refusal>, String, bool) {
+fn explained(case: &Case) -> (Result<Accepted, Refusal>, String, bool) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let mut explanation = explain(case).await.expect("explained");
@@ -275,7 +275,7 @@ fn what_was_tampered_with_is_explained_for_every_profile() {
         let request = receiver.sign(Id::Fresh(1 << 20));
         let genuine = provider.case(&request, now);
         let (verdict, ..) = explained(&genuine);
-        assert!(matches!(verdict, Ok(Taken::Event { .. })), "{name}: {verdict:?}");
+        assert!(matches!(verdict, Ok(Accepted::Event { .. })), "{name}: {verdict:?}");
 
         let mut tampered = request.clone();
         tampered.body = [&request.body[..], b"\n"].concat().into();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use anyhow::anyhow;
-use doorward::config::usual_ttl;
+use doorward::config::default_ttl;
 use doorward::http::inbound::Inbound;
 use doorward::verify::Authenticator;
 use doorward::verify::KeySets;
@@ -84,7 +84,7 @@ fn refused(rejected: Box<Rejected>) -> anyhow::Error {
 }
 
 fn authenticator(event: &Event) -> Result<Authenticator> {
-    let replays = ReplayPolicy::new(usual_ttl().map_err(|message| anyhow!(message))?, None, &[]);
+    let replays = ReplayPolicy::new(default_ttl().map_err(|message| anyhow!(message))?, None, &[]);
     let verifier = RequestVerifier::new(&event.profile, &event.secrets, &event.params, replays, &mut KeySets::new());
     Ok(verifier.map_err(|misfits| anyhow!("{misfits:?}"))?.authenticator)
 }

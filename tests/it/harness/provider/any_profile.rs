@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use doorward::base::secret::Secret;
 use doorward::base::time::Moment;
-use doorward::config::usual_ttl;
+use doorward::config::default_ttl;
 use doorward::explain::Case;
 use doorward::extract::params;
 use doorward::extract::params::Params;
@@ -161,7 +161,7 @@ impl Provider {
             profile: self.profile.clone(),
             secrets: secrets(&self.known),
             old_secrets: Vec::new(),
-            ttl: usual_ttl().expect("a default"),
+            ttl: default_ttl().expect("a default"),
             params: self.complete().expect("parameters"),
             method: request.method.clone(),
             target: format!("/{query}").parse().expect("a target"),
