@@ -1,4 +1,4 @@
-//! The types of operators' requests to a store: filters, listed deliveries, pages, results and errors.
+//! The types of administrative requests to a store: filters, listed deliveries, pages, results and errors.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::message::Message;
 /// Most deliveries that are listed, replayed or purged at once. A page never separates the deliveries of one message.
 pub const MAX_PART: usize = 1000;
 
-/// Which deliveries are meant. An empty filter means all.
+/// Which deliveries are selected. An empty filter selects all.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Only deliveries of this source.
@@ -47,15 +47,15 @@ pub struct Summary {
     pub kind: Option<String>,
     /// When it was received.
     pub received_at: Moment,
-    /// How far the delivery has come.
+    /// The state of the delivery.
     pub state: State,
     /// Attempts so far.
     pub attempts: u32,
-    /// When the next attempt is due, where one failed before.
+    /// When the next attempt is due, if one failed before.
     pub due: Option<Moment>,
     /// When the last attempt ended.
     pub settled_at: Option<Moment>,
-    /// The status with which the destination took it.
+    /// The status of the answer with which the destination took it.
     pub status: Option<u16>,
     /// Attempts that failed.
     pub failures: Failures,
@@ -73,45 +73,45 @@ impl Summary {
 pub struct Details {
     /// The deliveries of the message, at least one.
     pub deliveries: Vec<Summary>,
-    /// What is delivered; nothing when it is damaged.
+    /// The message; absent when it is damaged.
     pub message: Option<Arc<Message>>,
 }
 
-/// A part of a list, newest first.
+/// A page of a list, newest first.
 #[derive(Debug, Clone, Default)]
 pub struct Page {
     /// The deliveries.
     pub deliveries: Vec<Summary>,
-    /// Where the list goes on; nothing at its end.
+    /// The cursor for the next page; absent on the last one.
     pub next: Option<MessageId>,
 }
 
-/// What was done to some deliveries at once.
+/// The result of one page of a replay or purge.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Done {
     /// The number of deliveries.
     pub deliveries: u64,
-    /// Where it goes on; nothing when all are done.
+    /// The cursor for the next page; absent when all are done.
     pub next: Option<MessageId>,
 }
 
-/// What one call has imported of a quarantined file, in messages.
+/// The result of one call that imports a part of a quarantined file, in messages.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Recovered {
     /// Imported with their deliveries.
     pub imported: u64,
-    /// There already, or stored anew since.
+    /// Not imported, because the message is in the store.
     pub present: u64,
     /// Imported as dead letters, because nothing is left of their deliveries.
     pub record_lost: u64,
-    /// Lost: a delivery is left, or a message that is not what was written.
+    /// Lost: deliveries without their message, or damaged messages.
     pub lost: u64,
-    /// Where it goes on; nothing when all is done and the file is renamed.
+    /// The cursor for the next call; absent when all is done and the file is renamed.
     pub next: Option<MessageId>,
 }
 
 impl Recovered {
-    /// With what another call has imported before.
+    /// Adds the numbers of an earlier call.
     #[must_use]
     pub(super) fn and(self, before: Self) -> Self {
         Self {
@@ -124,34 +124,34 @@ impl Recovered {
     }
 }
 
-/// A part of all deliveries that a request of an operator is about.
+/// One page of the deliveries that an administrative request selects.
 #[derive(Debug, Clone)]
 pub(super) struct Part {
     pub(super) filter: Filter,
-    /// In these states.
+    /// Only deliveries in these states.
     pub(super) states: Vec<State>,
-    /// Behind this message, in the order of the request.
+    /// Only messages after this one, in the order of the request.
     pub(super) after: Option<MessageId>,
-    /// About so many.
+    /// About how many deliveries.
     pub(super) limit: usize,
 }
 
-/// Why something cannot be done for an operator.
+/// Why an administrative request fails.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum AdminError {
-    /// The store is out.
+    /// The store is unavailable.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
     /// No such event is stored.
     #[error("there is no event {1} of {0}; what was delivered is forgotten after a while")]
     NoSuchEvent(String, MessageId),
-    /// No event of this source was ever queued; those whose events were.
+    /// No event of this source was ever queued; with the sources whose events were.
     #[error("no events of a source {0:?} are stored; there are those of {names}", names = listed(.1))]
     NoSuchSource(String, Vec<String>),
-    /// No event was ever queued for a destination of this name; those for which some were.
+    /// No event was ever queued for a destination of this name; with the destinations for which some were.
     #[error("no events for a destination {0:?} are stored; there are those for {names}", names = listed(.1))]
     NoSuchDestination(String, Vec<String>),
-    /// The source does not queue its events, so that nobody would deliver them.
+    /// The source no longer has a queue, so no dispatcher would deliver its events.
     #[error("the source {0} has no deliver.queue any more, so that nobody would deliver its events")]
     NoQueue(String),
     /// The event is delivered without a replay.
@@ -170,10 +170,10 @@ pub enum AdminError {
     /// No message of this store can have this id.
     #[error("{0} is no place to go on at; take the \"next\" of the answer before")]
     BadCursor(MessageId),
-    /// Another kind of store would be needed.
+    /// This kind of store does not support it.
     #[error("{0}")]
     NotThisStore(&'static str),
-    /// A file or folder cannot be used for that.
+    /// The path cannot be used.
     #[error("{0}")]
     BadPath(String),
 }
@@ -182,21 +182,21 @@ fn listed(names: &[String]) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
-/// The finished states that are meant: the filter's, or the usual ones.
+/// The finished states that are selected: the filter's, or the defaults. A state that is open is an error.
 pub(super) fn finished(
     filter: &Filter,
-    usual: &[State],
+    defaults: &[State],
     open: fn(State) -> AdminError,
 ) -> Result<Vec<State>, AdminError> {
     match filter.state {
-        None => Ok(usual.to_vec()),
+        None => Ok(defaults.to_vec()),
         Some(state) if state.is_open() => Err(open(state)),
         Some(state) => Ok(vec![state]),
     }
 }
 
-/// The deliveries of a message that a replay means: to the destination of this name; without one, those that are dead,
-/// or all when none is.
+/// The deliveries of a message that a replay selects: that to the destination of this name; without a name, the dead
+/// ones, or all finished ones when none is dead.
 pub(super) fn to_replay(mut deliveries: Vec<Summary>, destination: Option<&str>) -> Result<Vec<Summary>, AdminError> {
     if let Some(name) = destination {
         let names = deliveries.iter().map(|delivery| delivery.destination.clone()).collect();

@@ -1,4 +1,4 @@
-//! Deliveries: their states, the outcomes of their attempts, and those that were taken off a queue.
+//! Deliveries: states, outcomes of attempts, and deliveries that were taken off a queue.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use crate::base::time::Moment;
 use crate::message::Message;
 use crate::verify::event_key::Lane;
 
-/// Most bytes of a destination's last answer that are kept with a delivery.
+/// Most bytes of the body of a destination's last answer that are stored with a delivery.
 pub const MAX_KEPT_ANSWER: usize = 4 * 1024;
 
-/// How far a delivery has come:
+/// The state of a delivery:
 ///
 /// ```text
 /// blocked → queued → (attempt) → delivered
@@ -22,12 +22,12 @@ pub const MAX_KEPT_ANSWER: usize = 4 * 1024;
 /// delivered, dead → (replay) → retrying | blocked
 /// ```
 ///
-/// The rule of lanes: of a destination's open deliveries with one ordering key, at most one is not blocked. It is kept
-/// in the step that enqueues or replays a delivery (blocked when its lane has an open one) and in the step that ends
-/// one (delivered or dead: the oldest that is blocked in its lane follows).
+/// Invariant of lanes: at most one open delivery of a lane is not blocked. The transaction, or script, that enqueues or
+/// replays a delivery makes it blocked if its lane has an open one; the one that ends a delivery (delivered or dead)
+/// unblocks the oldest blocked one of its lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
-    /// It waits for an earlier one of its lane.
+    /// It waits for the end of an earlier delivery of its lane.
     Blocked,
     /// It waits for its first attempt.
     Queued,
@@ -35,7 +35,7 @@ pub enum State {
     Retrying,
     /// The destination took it.
     Delivered,
-    /// It was given up, and waits to be replayed or purged.
+    /// It was given up: a dead letter, which can be replayed or purged.
     Dead,
 }
 
@@ -43,7 +43,7 @@ impl State {
     /// All of them.
     pub const ALL: [Self; 5] = [Self::Blocked, Self::Queued, Self::Retrying, Self::Delivered, Self::Dead];
 
-    /// Its name in answers, labels and filters.
+    /// The name in answers, labels and filters.
     pub fn name(self) -> &'static str {
         match self {
             Self::Blocked => "blocked",
@@ -59,13 +59,13 @@ impl State {
         Self::ALL.into_iter().find(|state| state.name() == name)
     }
 
-    /// Whether it is still to be delivered.
+    /// Whether it is to be delivered still.
     pub fn is_open(self) -> bool {
         matches!(self, Self::Blocked | Self::Queued | Self::Retrying)
     }
 }
 
-/// To which queue a message goes, and in which lane.
+/// The queue that a message goes to, and its lane there.
 #[derive(Debug, Clone)]
 pub struct Route {
     /// The queue of its destination.
@@ -74,36 +74,36 @@ pub struct Route {
     pub lane: Option<Lane>,
 }
 
-/// How much is taken at most.
+/// The limits of a take.
 #[derive(Debug, Clone, Copy)]
 pub struct TakeLimit {
     /// Most deliveries.
     pub max: usize,
-    /// About so many bytes of messages ([`Message::weight`]); one delivery in any case.
+    /// About how many bytes of messages ([`Message::weight`]); one delivery is taken in any case.
     pub bytes: usize,
 }
 
-/// What has been tried, and since when the limits count.
+/// The earlier attempts of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Tries {
     /// Attempts so far.
     pub attempts: u32,
-    /// Those of them that were before the last replay, and do not count for the limit.
+    /// Attempts before the last replay, which do not count for `max_attempts`.
     pub before_replay: u32,
-    /// When it was last replayed.
+    /// When it was last replayed; `max_age` counts from then.
     pub replayed_at: Option<Moment>,
     /// The attempts that failed.
     pub failures: Failures,
 }
 
-/// What an attempt came to.
+/// The outcome of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The destination took the message.
     Delivered {
         /// When the attempt ended.
         at: Moment,
-        /// What it answered, where it answers with a status.
+        /// The status of the answer, if the target has one.
         status: Option<u16>,
     },
     /// It is tried again after a pause.
@@ -121,7 +121,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// The state in which it leaves the delivery.
+    /// The state of the delivery after the outcome.
     pub(super) fn state(&self) -> State {
         match self {
             Self::Delivered { .. } => State::Delivered,
@@ -139,19 +139,19 @@ pub struct FailedAttempt {
     /// How long it took, in milliseconds.
     #[serde(default)]
     pub ms: u64,
-    /// What the destination answered, where it did.
+    /// The status of the answer, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// Why it failed, in words.
+    /// Why it failed, for people.
     pub reason: String,
-    /// The beginning of the answer's body, at most [`MAX_KEPT_ANSWER`] bytes, with replacement characters for what is
-    /// no text. Of the last attempt only.
+    /// The beginning of the answer's body, at most [`MAX_KEPT_ANSWER`] bytes, with replacement characters for invalid
+    /// UTF-8. Stored for the last attempt only.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub answer: String,
 }
 
-/// The attempts of a delivery that failed, the newest last, as a store keeps them: a JSON array of [`FailedAttempt`],
-/// or nothing.
+/// The failed attempts of a delivery, the newest last, in their stored form: a JSON array of [`FailedAttempt`], or
+/// nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Failures(Option<Box<str>>);
 
@@ -159,17 +159,17 @@ impl Failures {
     /// Most attempts that are kept.
     pub const MAX: usize = 20;
 
-    /// The failures in the JSON that a store has kept.
+    /// From the stored JSON.
     pub(super) fn stored(json: Option<&str>) -> Self {
         Self(json.filter(|json| !json.is_empty()).map(Into::into))
     }
 
-    /// As a store keeps them; nothing when there are none.
+    /// The JSON to be stored; `None` without failures.
     pub(super) fn as_json(&self) -> Option<&str> {
         self.0.as_deref()
     }
 
-    /// With one more. The oldest go when there are too many, and the answers of all but the last.
+    /// Adds a failure. Drops the oldest beyond [`Self::MAX`], and the answers of all but the last.
     #[must_use]
     pub(super) fn with(&self, failed: FailedAttempt) -> Self {
         let mut all = self.list();
@@ -179,23 +179,24 @@ impl Failures {
         Self(serde_json::to_string(all.get(kept..).unwrap_or_default()).ok().map(Into::into))
     }
 
-    /// All that are kept, the newest last. What is damaged is none: it is only there for people.
+    /// The stored failures, the newest last. Damaged JSON counts as none, since failures are only shown to people.
     pub fn list(&self) -> Vec<FailedAttempt> {
         self.0.as_deref().and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
     }
 }
 
-/// A part of what a store has to hand out.
+/// The result of a take.
 #[derive(Debug, Default)]
 pub struct Taken {
     /// The deliveries.
     pub deliveries: Vec<Delivery>,
-    /// When there may be more to take, as far as that is known: at once where not all there is was taken, or when the
-    /// next one is due that waits for another attempt.
+    /// When there may be more to take, if that is known: now when the take reached a limit, otherwise when the next
+    /// retry is due.
     pub next_due: Option<Instant>,
 }
 
-/// A delivery that was taken off its queue, for one attempt. Dropped unsettled, it goes back to its queue.
+/// A delivery that was taken off its queue for one attempt. Dropped without [`Self::settle`], it is returned to its
+/// queue.
 #[derive(Debug)]
 pub struct Delivery {
     pub(super) claimed: Claimed,
@@ -204,23 +205,24 @@ pub struct Delivery {
     pub(super) settled: bool,
 }
 
-/// What a store hands out.
+/// A claimed delivery.
 #[derive(Debug)]
 pub(super) struct Claimed {
     pub(super) id: MessageId,
     pub(super) message: Arc<Message>,
     pub(super) lane: Option<Lane>,
     pub(super) tries: Tries,
-    /// Nothing where no other process could take it.
+    /// Absent when no other process uses the store.
     pub(super) lease: Option<Lease>,
 }
 
-/// The time for which a delivery is this process's.
+/// The time for which this process holds a delivery.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Lease {
     /// When it ends by the clock of this process.
     pub(super) end: Instant,
-    /// When it ends by the store's clock, in microseconds: names the claim, since of one delivery it only grows.
+    /// When it ends by the store's clock, in microseconds. It identifies the claim, because each later claim of the
+    /// delivery has a later deadline.
     pub(super) deadline: i64,
 }
 
@@ -230,7 +232,7 @@ impl Delivery {
         self.claimed.id
     }
 
-    /// What is delivered.
+    /// The message.
     pub fn message(&self) -> &Arc<Message> {
         &self.claimed.message
     }
@@ -240,18 +242,18 @@ impl Delivery {
         self.claimed.lane
     }
 
-    /// What was tried before.
+    /// The earlier attempts.
     pub fn tries(&self) -> &Tries {
         &self.claimed.tries
     }
 
-    /// When another process may take it; never when none could.
+    /// When another process may take it; `None` when no other process uses the store.
     pub fn lease_end(&self) -> Option<Instant> {
         self.claimed.lease.map(|lease| lease.end)
     }
 
-    /// Records what the attempt came to: soon, and in the order of these calls. A lease that was lost meanwhile is
-    /// respected, but a success always counts. An outcome that is lost in a crash is an attempt that is made again.
+    /// Records the outcome of the attempt, in the background and in the order of these calls. A failure is ignored when
+    /// the lease was lost meanwhile; a success always counts. When a crash loses the outcome, the attempt is repeated.
     pub fn settle(mut self, outcome: Outcome) {
         self.settled = true;
         self.store.settle(&self.queue, &self.claimed, outcome);

@@ -1,4 +1,4 @@
-//! Prometheus gauges whose value is read at each scrape.
+//! Prometheus gauges whose value is computed at each scrape.
 
 use prometheus::core::Atomic;
 use prometheus::core::Collector;
@@ -6,14 +6,14 @@ use prometheus::core::Desc;
 use prometheus::core::GenericGauge;
 use prometheus::proto::MetricFamily;
 
-/// A gauge and what it shows.
-pub(super) struct Read<P: Atomic, F> {
+/// A gauge with the function that computes its value.
+pub(super) struct ComputedGauge<P: Atomic, F> {
     gauge: GenericGauge<P>,
     read: F,
 }
 
-impl<P: Atomic + 'static, F: Fn() -> Option<P::T> + Send + Sync + 'static> Read<P, F> {
-    /// Shows what `read` returns, or the value before where that is nothing.
+impl<P: Atomic + 'static, F: Fn() -> Option<P::T> + Send + Sync + 'static> ComputedGauge<P, F> {
+    /// A gauge with the value that `read` returns, or the earlier one when that is `None`.
     ///
     /// # Errors
     /// Only when the name is not valid, which is a bug.
@@ -22,7 +22,7 @@ impl<P: Atomic + 'static, F: Fn() -> Option<P::T> + Send + Sync + 'static> Read<
     }
 }
 
-impl<P: Atomic, F: Fn() -> Option<P::T> + Send + Sync> Collector for Read<P, F> {
+impl<P: Atomic, F: Fn() -> Option<P::T> + Send + Sync> Collector for ComputedGauge<P, F> {
     fn desc(&self) -> Vec<&Desc> {
         self.gauge.desc()
     }

@@ -1,5 +1,5 @@
-//! The names of the keys of one source. All have one hash tag, so that a Redis cluster has them on one node, where one
-//! script can use all of them.
+//! The names of a source's keys. They share one hash tag, so that a Redis cluster has all of them on one node, where
+//! one script can use them.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use sha2::Sha256;
 
 use crate::verify::event_key::Key;
 
-/// The names of the keys of one source: `doorward:{TAG}:…`. In a Redis cluster they are all on one node, because only
-/// the tag decides which.
+/// The names of the keys of one source: `doorward:{TAG}:…`. Only the tag decides which node of a Redis cluster has
+/// them. <https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags>
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Keyspace(Arc<Names>);
 
@@ -19,8 +19,8 @@ struct Names {
     tag: SourceTag,
 }
 
-/// Tells whose a key is, where only keys are kept: 32 bits of SHA-256 over the name of the source, the same at every
-/// start. Two sources with one tag share what is theirs; their keys differ all the same.
+/// Identifies the source of a dedupe record: 32 bits of SHA-256 over the name of the source, not 0. Two sources with
+/// the same tag share a part of the records; their keys differ all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SourceTag(pub u32);
 
@@ -30,7 +30,7 @@ impl Keyspace {
         Self(Arc::new(Names { prefix: format!("doorward:{{{name}}}:"), tag: SourceTag::of(name) }))
     }
 
-    /// The source, or the tag of its stream.
+    /// The name of the source, or the hash tag of its stream.
     pub fn source(&self) -> &str {
         hash_tag(&self.0.prefix).unwrap_or_default()
     }
@@ -40,10 +40,10 @@ impl Keyspace {
         self.0.tag
     }
 
-    /// The keys that go with a stream, on the node where it is.
+    /// The keys that belong to a stream, on the node where it is.
     ///
     /// # Errors
-    /// What is wrong with the stream's key, when no other key can be made to stand beside it.
+    /// What is wrong with the stream's key, when no other key can share its hash slot.
     pub fn of_stream(key: &str) -> Result<Self, String> {
         match hash_tag(key) {
             Some(tag) => Ok(Self::of_source(tag)),
@@ -57,20 +57,20 @@ impl Keyspace {
         }
     }
 
-    /// What an event is remembered under.
+    /// The name of a dedupe record.
     pub fn name(&self, key: Key) -> String {
         format!("{}{}", self.0.prefix, key.hex())
     }
 
-    /// What all its names begin with.
+    /// The prefix of all names.
     pub fn prefix(&self) -> &str {
         &self.0.prefix
     }
 }
 
 impl SourceTag {
-    /// The tag of keys whose source is not known.
-    pub const NOBODY: Self = Self(0);
+    /// The tag of records whose source is not known.
+    pub const UNKNOWN: Self = Self(0);
 
     fn of(name: &str) -> Self {
         let digest: [u8; 32] = Sha256::digest(name.as_bytes()).into();
@@ -79,8 +79,7 @@ impl SourceTag {
     }
 }
 
-/// The part of a key that alone decides on its place in a cluster: between the first `{` and the first `}` behind it,
-/// unless there is nothing between them.
+/// The hash tag of a key: the text between the first `{` and the next `}`, if it is not empty.
 fn hash_tag(key: &str) -> Option<&str> {
     let (_, behind) = key.split_once('{')?;
     let (tag, _) = behind.split_once('}')?;

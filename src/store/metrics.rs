@@ -1,4 +1,4 @@
-//! How long the operations of a store take, as those see it who wait for them.
+//! The histograms of how long a request waits for operations of the store.
 
 use prometheus::Histogram;
 

@@ -1,8 +1,8 @@
-//! Everything that is stored: dedupe records, messages and their deliveries. In memory (dedupe records only), in a
-//! SQLite file, or in Redis for several gateways. Every `match` over the stores is in this file, `queues` and
-//! `operations`.
+//! The store: dedupe records, messages and their deliveries. In memory (dedupe records only), in a SQLite file, or in
+//! Redis for several gateways. Every `match` over the kinds of stores is in this file, `queues` and `operations`, which
+//! hold parts of `impl Store`.
 //!
-//! The store alone is authoritative. The process keeps claims in memory (what it has in hand) and messages that were
+//! The store is authoritative. The process only caches its claims (deliveries that were taken) and messages that were
 //! just stored or read; a queue has no read position.
 
 mod admin;
@@ -45,16 +45,15 @@ use crate::base::supervisor::Supervisor;
 use crate::verify::event_key::Ignored;
 use crate::verify::event_key::Key;
 
-/// Values by event key. Hashed with random numbers of this process: whoever can choose ids cannot make their keys fall
-/// together.
+/// Values by event key. The hasher is randomly seeded, so that a sender who chooses ids cannot provoke collisions.
 pub(crate) type KeyMap<V> = HashMap<Key, V>;
 
 /// The store of a process. A clone is another handle to the same one.
 #[derive(Debug, Clone)]
 pub enum Store {
-    /// Dedupe records in this process, until it ends. It has no queues.
+    /// Dedupe records in memory, lost when the process ends. No queues.
     Memory(Arc<DedupeRecords>),
-    /// A file of this process, and dedupe records in a log beside it.
+    /// A file that only this process uses, and dedupe records in a log in the same folder.
     Sqlite(Arc<Sqlite>),
     /// A Redis, for several processes.
     Redis(Redis),
@@ -64,7 +63,7 @@ impl Store {
     /// Opens a store. A Redis is connected to when it is first used.
     ///
     /// # Errors
-    /// What is wrong with a file, for the operator.
+    /// Why a file cannot be used, for the operator.
     pub fn open(options: &Options<'_>) -> Result<Self, String> {
         Ok(match options.kind {
             Kind::Memory => {
@@ -76,7 +75,7 @@ impl Store {
         })
     }
 
-    /// The store as it is used on another runtime: a connection lives on one. Connects when it is first used.
+    /// A handle for another runtime, with connections of its own. It connects when it is first used.
     #[must_use]
     pub fn local(&self) -> Self {
         match self {
@@ -85,7 +84,7 @@ impl Store {
         }
     }
 
-    /// The Redis, where it is one.
+    /// The Redis, if the store is one.
     pub fn redis(&self) -> Option<&Redis> {
         match self {
             Self::Redis(redis) => Some(redis),
@@ -93,12 +92,12 @@ impl Store {
         }
     }
 
-    /// Whether it keeps messages, to be looked at and delivered.
+    /// Whether the store has queues.
     pub fn has_queues(&self) -> bool {
         !matches!(self, Self::Memory(_))
     }
 
-    /// What it counts, to be registered.
+    /// The collectors of its metrics.
     ///
     /// # Errors
     /// Only when a metric has a bad name, which is a bug.
@@ -110,26 +109,26 @@ impl Store {
         })
     }
 
-    /// Whether a gateway with this store can be sent events; with `remembering`, only if it knows after a crash what
-    /// was delivered.
+    /// Readiness: whether a gateway with this store can be sent events. `durable_records` requires that dedupe records
+    /// outlive a crash.
     ///
     /// # Errors
-    /// [`Unavailable`] when a file cannot be written, or a Redis has never answered. One that has answered before may
-    /// come back at any time, and replicas that share it must not all stop being ready at once.
-    pub fn ready(&self, remembering: bool) -> Result<(), Unavailable> {
+    /// [`Unavailable`] when a file cannot be written, or a Redis has never answered. A Redis that has answered before is
+    /// ready even if it does not answer now: gateways that share it must not all become unready at once.
+    pub fn ready(&self, durable_records: bool) -> Result<(), Unavailable> {
         match self {
             Self::Memory(_) => Ok(()),
-            Self::Sqlite(sqlite) if remembering => sqlite.healthy().and_then(|()| sqlite.remembers()),
+            Self::Sqlite(sqlite) if durable_records => sqlite.healthy().and_then(|()| sqlite.remembers()),
             Self::Sqlite(sqlite) => sqlite.healthy(),
             Self::Redis(redis) if redis.has_answered() => Ok(()),
             Self::Redis(_) => Err(Unavailable("Redis has not answered yet".to_owned())),
         }
     }
 
-    /// Whether the store works without a restart of the process.
+    /// Liveness: whether the store can work without a restart of the process.
     ///
     /// # Errors
-    /// [`Unavailable`] when a file cannot be written any more.
+    /// [`Unavailable`] when a file can no longer be written.
     pub fn sound(&self) -> Result<(), Unavailable> {
         match self {
             Self::Sqlite(sqlite) => sqlite.sound(),
@@ -137,15 +136,15 @@ impl Store {
         }
     }
 
-    /// Asks to deliver an event, for as long as `lease`: nothing when it may be, or what became of it earlier. Where
-    /// one process has the store for itself, claims are that process's, and only what is finished is looked up.
+    /// Claims an event for `lease`. Returns `None` when it is claimed, or what became of it earlier. Where one process
+    /// has the store for itself, `dedup` holds the claims, and this only looks up finished events.
     ///
     /// # Errors
-    /// [`Unavailable`] when the store does not answer, or could not remember the event.
+    /// [`Unavailable`] when the store does not answer, or could not record the event.
     pub async fn claim(&self, once: &Once, lease: Duration) -> Result<Option<Earlier>, Unavailable> {
         match self {
             Self::Memory(records) => Ok(records.earlier(once.space.tag(), once.keys)),
-            // What is known is known, whether or not more can be remembered.
+            // A duplicate is recognised even when no more records can be written.
             Self::Sqlite(sqlite) => match sqlite.records().earlier(once.space.tag(), once.keys) {
                 Some(earlier) => Ok(Some(earlier)),
                 None => sqlite.remembers().map(|()| None),
@@ -154,11 +153,12 @@ impl Store {
         }
     }
 
-    /// The event is finished, which is known after a kill of the process when this returns. What had no claim, because
-    /// the store was out, is remembered in memory alone where that is possible.
+    /// Records that the event is finished. When this returns, the record outlives a kill of the process; with
+    /// `store.durability` also a power failure. An event without a claim (`claimed` is false, because the store was
+    /// unavailable) is recorded in memory only, except in Redis.
     ///
     /// # Errors
-    /// [`Unavailable`] when it is not known after a kill.
+    /// [`Unavailable`] when the record may not outlive a kill.
     pub async fn commit(&self, once: &Once, claimed: bool) -> Result<(), Unavailable> {
         let (tag, keys) = (once.space.tag(), once.keys.iter());
         match self {
@@ -166,7 +166,7 @@ impl Store {
                 keys.for_each(|key| records.insert(tag, key, once.ttl));
                 Ok(())
             }
-            // Without room for more, what is delivered nevertheless must not fill it either.
+            // The disk may be full: events that are delivered nevertheless must not be appended to the log.
             Self::Sqlite(sqlite) if !claimed => {
                 keys.for_each(|key| sqlite.records().insert(tag, key, once.ttl));
                 Ok(())
@@ -176,39 +176,39 @@ impl Store {
         }
     }
 
-    /// Lets go of a claim, now or after a while.
+    /// Releases a claim, now or after some time.
     pub async fn release(&self, once: &Once, after: Duration) {
         if let Self::Redis(redis) = self {
             redis.release(once, after).await;
         }
     }
 
-    /// Remembers an event whose type is not wanted, so that nobody can bring it again as another type.
+    /// Records an event whose type is not wanted, so that a replay with another type is recognised.
     ///
     /// # Errors
-    /// [`Unavailable`] when the store does not answer, or cannot remember it.
+    /// [`Unavailable`] when the store does not answer, or cannot record it.
     pub async fn ignore(&self, space: &Keyspace, ignored: Ignored, ttl: Duration) -> Result<IgnoreResult, Unavailable> {
         match self {
             Self::Memory(records) => {
-                let noted = records.note(space.tag(), ignored);
-                if noted == IgnoreResult::New {
+                let result = records.ignored(space.tag(), ignored);
+                if result == IgnoreResult::New {
                     ignored.iter().for_each(|key| records.insert(space.tag(), key, ttl));
                 }
-                Ok(noted)
+                Ok(result)
             }
-            Self::Sqlite(sqlite) => match sqlite.records().note(space.tag(), ignored) {
+            Self::Sqlite(sqlite) => match sqlite.records().ignored(space.tag(), ignored) {
                 IgnoreResult::New => {
                     sqlite.remembers()?;
                     sqlite.commit(space.tag(), ignored.iter(), ttl).await.map(|()| IgnoreResult::New)
                 }
-                noted @ (IgnoreResult::Again | IgnoreResult::OtherType) => Ok(noted),
+                result @ (IgnoreResult::Again | IgnoreResult::OtherType) => Ok(result),
             },
             Self::Redis(redis) => redis.ignore(space, ignored, ttl).await,
         }
     }
 
-    /// Waits until everything is written, at the end of a process, whoever else may still have a handle; a disk that
-    /// hangs is not waited for. What uses the store afterwards may be told that it is unavailable, or nothing.
+    /// Waits until everything is written, at the end of the process, but not for a disk that hangs. Later calls on
+    /// other handles may fail, or not be answered.
     pub fn close(&self) {
         match self {
             Self::Sqlite(sqlite) => sqlite.close(),
@@ -216,7 +216,7 @@ impl Store {
         }
     }
 
-    /// Does what queues need beside being asked, on the runtime that this is called on, until it ends.
+    /// Starts the background tasks of queues on the current runtime.
     pub fn maintain(&self, supervisor: &Supervisor) {
         match self {
             Self::Memory(_) | Self::Sqlite(_) => {}

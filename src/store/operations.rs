@@ -1,5 +1,4 @@
-//! What operators do with a store: list and show deliveries, replay and purge them, recover a damaged file, make a
-//! backup.
+//! Administrative operations: list, show, replay and purge deliveries, recover a damaged file, make a backup.
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -21,11 +20,11 @@ use super::to_replay;
 const NO_FILE: &str = "the store of this gateway is no file; its store.url is not sqlite:PATH";
 
 impl Store {
-    /// About `limit` deliveries, newest first, behind the message `after`; those of one message are not separated. It
-    /// may be fewer although there are more: a search ends for now when it has scanned many.
+    /// About `limit` deliveries, newest first, after the message `after`; those of one message are on one page. A page
+    /// may have fewer although there are more, because the number of scanned deliveries is limited.
     ///
     /// # Errors
-    /// [`AdminError`] says why there is no list.
+    /// [`AdminError`].
     pub async fn list(&self, filter: &Filter, after: Option<MessageId>, limit: usize) -> Result<Page, AdminError> {
         let states = filter.state.map_or_else(|| State::ALL.to_vec(), |state| vec![state]);
         let part = Part { filter: filter.clone(), states, after, limit };
@@ -49,30 +48,30 @@ impl Store {
         details.ok_or_else(|| AdminError::NoSuchEvent(source.to_owned(), id))
     }
 
-    /// Has one message delivered again: to the destination of this name; without one, to those where it is dead, or to
-    /// all when it is dead nowhere. How many deliveries that are.
+    /// Replays a message: its delivery to the destination of this name; without a name, the dead ones, or all when none
+    /// is dead. Returns the number of deliveries.
     ///
     /// # Errors
-    /// [`AdminError`] says why it is not.
+    /// [`AdminError`].
     pub async fn replay(&self, source: &str, id: MessageId, destination: Option<&str>) -> Result<u64, AdminError> {
-        let meant = to_replay(self.show(source, id).await?.deliveries, destination)?;
+        let selected = to_replay(self.show(source, id).await?.deliveries, destination)?;
         let replayed = match self {
             Self::Memory(_) => Err(no_queues().into()),
-            Self::Sqlite(sqlite) => sqlite.replay(&meant).await,
-            Self::Redis(redis) => redis.replay(&meant).await,
+            Self::Sqlite(sqlite) => sqlite.replay(&selected).await,
+            Self::Redis(redis) => redis.replay(&selected).await,
         };
         match replayed? {
-            // Somebody was faster.
+            // Another request has replayed it since.
             0 => Err(AdminError::Waiting(State::Retrying)),
             deliveries => Ok(deliveries),
         }
     }
 
-    /// Has deliveries made again, the oldest first: those that are dead, or delivered when the filter says so. Looks at
-    /// about `limit` of them, and says where to go on.
+    /// Replays deliveries, the oldest first: dead ones, or delivered ones if the filter selects that state. Processes about
+    /// `limit` deliveries, and returns a cursor.
     ///
     /// # Errors
-    /// [`AdminError`] says why none is.
+    /// [`AdminError`].
     pub async fn replay_all(
         &self,
         filter: &Filter,
@@ -88,11 +87,11 @@ impl Store {
         }
     }
 
-    /// Deletes deliveries that are dead or delivered, the oldest first, and messages with the last of theirs. Looks at
-    /// about `limit` of them, and says where to go on.
+    /// Deletes dead and delivered deliveries, the oldest first, and messages with their last delivery. Processes about
+    /// `limit` deliveries, and returns a cursor.
     ///
     /// # Errors
-    /// [`AdminError`] says why none is.
+    /// [`AdminError`].
     pub async fn purge(&self, filter: &Filter, after: Option<MessageId>, limit: usize) -> Result<Done, AdminError> {
         let states = finished(filter, &[State::Dead, State::Delivered], AdminError::NotPurged)?;
         let part = Part { filter: filter.clone(), states, after, limit };
@@ -103,11 +102,10 @@ impl Store {
         }
     }
 
-    /// Imports parts of a quarantined file of this name beside the store's, for about a second: those behind the
-    /// message `after`.
+    /// Imports messages after `after` from the quarantined file of this name in the store's folder, for about a second.
     ///
     /// # Errors
-    /// [`AdminError`] says why nothing is imported.
+    /// [`AdminError`].
     pub async fn recover(&self, file: &str, after: Option<MessageId>) -> Result<Recovered, AdminError> {
         match self {
             Self::Sqlite(sqlite) => sqlite.recover(file, after).await,
@@ -118,7 +116,7 @@ impl Store {
     /// Copies the store's file and its dedupe records into a folder; returns the path of the copy.
     ///
     /// # Errors
-    /// [`AdminError`] says why there is none.
+    /// [`AdminError`].
     pub async fn backup(&self, folder: &Path) -> Result<PathBuf, AdminError> {
         match self {
             Self::Sqlite(sqlite) => sqlite.backup(folder).await,

@@ -1,4 +1,4 @@
-//! Which store is opened, and with what.
+//! The options with which a store is opened.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,28 +21,28 @@ pub enum Kind {
     Redis(RedisUrl),
 }
 
-/// What a store is opened with.
+/// The options with which a store is opened.
 #[derive(Debug, Clone)]
 pub struct Options<'o> {
     /// Which store is opened, and where.
     pub kind: &'o Kind,
-    /// All sources, and the tags of streams: each has a share of the dedupe keys.
+    /// The keyspaces of all sources and streams; each has a share of the dedupe records.
     pub spaces: &'o [Keyspace],
-    /// Most dedupe keys that memory and SQLite remember.
+    /// Most dedupe records that memory and SQLite keep.
     pub max_events: usize,
-    /// Bytes that stay free on the disk of a SQLite file.
+    /// Bytes to keep free on the disk of a SQLite file.
     pub min_free: u64,
     /// Whether an event is finished only when its dedupe records are synced to the disk of a SQLite store.
     pub fsync: bool,
     /// How long Redis may take to answer a command of a request.
     pub timeout: Duration,
-    /// When what is stored in Redis counts as safe; as soon as it answers without one.
+    /// What Redis has to confirm before a write counts as durable; its answer suffices when absent.
     pub durability: Option<Durability>,
-    /// How long a delivery stays with the gateway that took it, where others use the same store.
+    /// How long a gateway holds a delivery that it took, where others use the same store.
     pub lease: Duration,
     /// Sizes, intervals and thresholds.
     pub limits: &'o Limits,
-    /// The wall clock and the steady one.
+    /// The wall clock and the monotonic one.
     pub clocks: (Clock, Clock),
     /// The owner of the store's tasks and threads.
     pub supervisor: &'o Supervisor,

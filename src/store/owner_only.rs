@@ -1,5 +1,5 @@
-//! Opens, renames, removes and syncs the store's files, which only their owner may read, whatever the umask: they hold
-//! customers' data.
+//! Opens, renames, removes and syncs the store's files. Only their owner may read and write them, whatever the umask,
+//! because they contain customers' data.
 
 use std::ffi::OsStr;
 use std::ffi::OsString;
@@ -17,34 +17,34 @@ use std::path::PathBuf;
 
 use crate::base::time::Moment;
 
-/// The permissions of the group and of everybody else.
-const OTHERS: u32 = 0o077;
+/// The permission bits of the group and of others.
+const GROUP_AND_OTHERS: u32 = 0o077;
 
-/// Opens a file, or makes one that only its owner may read and write. What SQLite makes beside a file gets its mode.
+/// Opens a file, or creates it with mode 0600. SQLite gives the same mode to `-wal` and `-shm`.
 pub(super) fn open(path: &Path) -> io::Result<File> {
     options().write(true).create(true).truncate(false).open(path)
 }
 
-/// Options for files that only their owner may read and write.
+/// Options to open a file, or to create it with mode 0600.
 pub(super) fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).mode(0o600);
     options
 }
 
-/// The path of a file that stands beside another one.
+/// The path with this text appended, such as `store.db-wal`.
 pub(super) fn beside(path: &Path, ending: impl AsRef<OsStr>) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(ending);
     name.into()
 }
 
-/// A moment as it stands in names of files: digits and letters.
+/// A moment for names of files, such as `20260102T030405Z`.
 pub(super) fn stamp(moment: Moment) -> String {
     moment.rfc3339().to_string().replace(['-', ':', '.'], "")
 }
 
-/// Renames a file and makes that durable; fine where there is none.
+/// Renames a file durably; a missing file is no error.
 pub(super) fn rename_if_there(from: &Path, to: &Path) -> io::Result<()> {
     match fs::rename(from, to) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -52,7 +52,7 @@ pub(super) fn rename_if_there(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes a file; fine where there is none.
+/// Removes a file; a missing file is no error.
 pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -60,7 +60,7 @@ pub(super) fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Files that are removed when this is dropped, as far as they are there.
+/// Files that are removed on drop, if they exist.
 #[derive(Debug)]
 pub(super) struct TemporaryFiles(pub(super) Vec<PathBuf>);
 
@@ -70,12 +70,12 @@ impl Drop for TemporaryFiles {
     }
 }
 
-/// Bytes that are free on the disk of a folder. A file system that does not say has no limit.
+/// Free bytes on the disk of a folder; `u64::MAX` when the file system does not tell.
 pub(super) fn free(folder: &Path) -> u64 {
     rustix::fs::statvfs(folder).map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
-/// Makes renames and removals beside a file durable.
+/// Syncs the folder of a file, which makes renames and removals in it durable.
 pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(folder(path))?.sync_all()
 }
@@ -85,7 +85,7 @@ pub(super) fn folder(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
-/// The endings of the names of all files beside one that begin with its name.
+/// What follows the name of a file in the names of all files in its folder that begin with it.
 pub(super) fn endings(path: &Path) -> Vec<OsString> {
     let (Some(name), Ok(entries)) = (path.file_name(), fs::read_dir(folder(path))) else { return Vec::new() };
     let files = entries.map_while(Result::ok).filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
@@ -96,16 +96,16 @@ pub(super) fn endings(path: &Path) -> Vec<OsString> {
     files.filter_map(ending).collect()
 }
 
-/// Takes away what others may do with the files of a store, as earlier versions, backups and volumes of Kubernetes
-/// leave them. A file that belongs to somebody else is only told of.
-pub(super) fn narrow(path: &Path) {
+/// Removes the permissions of group and others from the files of a store, which earlier versions, backups and
+/// Kubernetes volumes may have left. For a file of another owner, only logs a warning.
+pub(super) fn restrict_permissions(path: &Path) {
     for file in files(path) {
         let Ok(permissions) = fs::metadata(&file).map(|known| known.permissions()) else { continue };
-        if permissions.mode() & OTHERS == 0 {
+        if permissions.mode() & GROUP_AND_OTHERS == 0 {
             continue;
         }
         let (path, mode) = (file.display(), format!("{:03o}", permissions.mode() & 0o777));
-        match fs::set_permissions(&file, fs::Permissions::from_mode(permissions.mode() & !OTHERS)) {
+        match fs::set_permissions(&file, fs::Permissions::from_mode(permissions.mode() & !GROUP_AND_OTHERS)) {
             Ok(()) => {
                 tracing::warn!(%path, mode, "others could read or write this file of the store; now only its owner may");
             }
@@ -116,13 +116,13 @@ pub(super) fn narrow(path: &Path) {
     }
 }
 
-/// The file, those that SQLite has beside it, and what was kept of damaged ones.
+/// The file, SQLite's `-wal` and `-shm`, the dedupe log, and quarantined files.
 fn files(path: &Path) -> Vec<PathBuf> {
-    let endings = endings(path).into_iter().filter(|ending| is_beside(ending.as_bytes()));
+    let endings = endings(path).into_iter().filter(|ending| belongs_to_store(ending.as_bytes()));
     std::iter::once(path.to_owned()).chain(endings.map(|ending| beside(path, ending))).collect()
 }
 
-fn is_beside(ending: &[u8]) -> bool {
+fn belongs_to_store(ending: &[u8]) -> bool {
     ending.starts_with(b".damaged-")
         || ending.starts_with(b".recovered-")
         || ending.starts_with(b"-wal.kept-")
@@ -130,7 +130,7 @@ fn is_beside(ending: &[u8]) -> bool {
         || [&b"-wal"[..], b"-shm"].contains(&ending)
 }
 
-/// Whether a file that is open is still the one of this path. One of which nothing can be said is.
+/// Whether an open file is still the one at this path; true when that cannot be determined.
 pub(super) fn is_at(file: &File, path: &Path) -> bool {
     match (file.metadata(), fs::metadata(path)) {
         (Ok(open), Ok(there)) => (open.dev(), open.ino()) == (there.dev(), there.ino()),
@@ -157,13 +157,13 @@ mod tests {
             fs::set_permissions(path(name), fs::Permissions::from_mode(0o664)).expect("a mode");
         }
         std::os::unix::fs::symlink(path("s"), path("s.db-shm")).expect("a link");
-        narrow(&path("s.db"));
+        restrict_permissions(&path("s.db"));
         assert_eq!(modes(&ours), [0o600; 5]);
         assert_eq!(modes(&others), [0o664; 4]);
         drop(open(&path("new.db")).expect("a file"));
         assert_eq!(modes(&["new.db"]), [0o600]);
         fs::set_permissions(path("s.db"), fs::Permissions::from_mode(0o400)).expect("a mode");
-        narrow(&path("s.db"));
+        restrict_permissions(&path("s.db"));
         assert_eq!(modes(&["s.db"]), [0o400], "what its owner may do stays");
     }
 }

@@ -1,4 +1,5 @@
-//! Drops a file from the kernel's page cache, which may differ from the disk after a write or fsync that failed.
+//! Drops a file from the kernel's page cache, which may differ from the disk after a failed write or fsync.
+//! <https://wiki.postgresql.org/wiki/Fsync_Errors>
 
 use std::fs::File;
 use std::io;
@@ -7,9 +8,8 @@ use std::path::Path;
 use rustix::fs::Advice;
 
 /// Writes dirty pages of a file to the disk and drops it from the page cache, so that it is read from the disk. After a
-/// write or fsync that failed, the kernel may have pages in the cache that never reached the disk and mark them clean:
-/// a later fsync succeeds without them. ext4 even loses what is written over them where the file had just grown. A
-/// missing file is fine.
+/// failed write or fsync, the kernel may mark pages clean that never reached the disk: a later fsync succeeds without
+/// them. ext4 even loses what is written over them where the file had just grown. A missing file is no error.
 ///
 /// # Errors
 /// The file cannot be written to the disk.

@@ -1,4 +1,4 @@
-//! The queues of a store: destinations are registered, messages enqueued, deliveries taken and their outcomes recorded.
+//! Operations on queues: register destinations, enqueue messages, take deliveries and record outcomes.
 
 use std::sync::Arc;
 
@@ -18,11 +18,11 @@ use super::Unavailable;
 use crate::message::Message;
 
 impl Store {
-    /// Makes destinations known, for every configuration again: what is known keeps its handle, and its terms are
-    /// exchanged. The handles are in the order of `destinations`.
+    /// Registers destinations. A destination that is registered already keeps its handle, and gets the new terms.
+    /// Returns the handles in the order of `destinations`.
     ///
     /// # Errors
-    /// [`Unavailable`] when they cannot be noted, or the store has no queues.
+    /// [`Unavailable`] when they cannot be stored, or the store has no queues.
     pub async fn register(&self, destinations: &[QueueTerms]) -> Result<Vec<Queue>, Unavailable> {
         match self {
             Self::Memory(_) if destinations.is_empty() => Ok(Vec::new()),
@@ -32,11 +32,12 @@ impl Store {
         }
     }
 
-    /// Stores a message, a delivery for each route and the dedupe records in one step, unless the event came earlier. A
-    /// claim with the same token is no obstacle. When this returns, it is as safe as `store.durability` says.
+    /// Stores a message, a delivery for each route and the dedupe records atomically, unless the event came earlier. A
+    /// claim with the same token does not count. When this returns, the message is as durable as `store.durability`
+    /// says.
     ///
     /// # Errors
-    /// [`Unavailable`] when it may not be stored.
+    /// [`Unavailable`] when the message may not be stored.
     pub async fn enqueue(
         &self,
         message: Arc<Message>,
@@ -50,9 +51,8 @@ impl Store {
         }
     }
 
-    /// Takes deliveries that may be attempted now, each of which has to be settled. It may be fewer than there are.
-    /// Whoever takes asks again when [`Taken::next_due`] has come or the queue's signal was raised since before the
-    /// take, and sooner or later in any case.
+    /// Takes deliveries that are due, possibly not all. Each has to be settled. The caller takes again at
+    /// [`Taken::next_due`], when the queue's signal was raised after the take began, and after some time in any case.
     ///
     /// # Errors
     /// [`Unavailable`] when the store does not answer, or does not record what was delivered.
@@ -66,10 +66,10 @@ impl Store {
         Ok(Taken { deliveries: claimed.into_iter().map(delivery).collect(), next_due })
     }
 
-    /// Waits until every outcome of a queue that was told so far is recorded.
+    /// Waits until all outcomes of a queue so far are recorded.
     ///
     /// # Errors
-    /// [`Unavailable`] when one is not.
+    /// [`Unavailable`] when one cannot be recorded.
     pub async fn flush(&self, queue: &Queue) -> Result<(), Unavailable> {
         match self {
             Self::Memory(_) => Ok(()),
@@ -78,7 +78,7 @@ impl Store {
         }
     }
 
-    /// How much there is of a queue.
+    /// The numbers of a queue's deliveries.
     ///
     /// # Errors
     /// [`Unavailable`] when the store does not answer.
@@ -90,7 +90,7 @@ impl Store {
         }
     }
 
-    /// Records an outcome soon.
+    /// Records an outcome, in the background.
     pub(super) fn settle(&self, queue: &Queue, claimed: &Claimed, outcome: Outcome) {
         match self {
             Self::Memory(_) => {}
@@ -99,7 +99,7 @@ impl Store {
         }
     }
 
-    /// Gives a delivery back, which is not attempted.
+    /// Returns a delivery that was not attempted to its queue.
     pub(super) fn give_back(&self, queue: &Queue, claimed: &Claimed) {
         match self {
             Self::Memory(_) => {}

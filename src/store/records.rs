@@ -1,5 +1,4 @@
-//! Dedupe records in memory: a bounded set of keys that expire, in which each source has a share that the others cannot
-//! evict.
+//! Dedupe records in memory: a bounded set of expiring keys, in which each source has a share that others cannot evict.
 
 use std::hash::BuildHasher as _;
 use std::hash::RandomState;
@@ -24,46 +23,46 @@ use crate::message::Keys;
 use crate::verify::event_key::Ignored;
 use crate::verify::event_key::Key;
 
-/// A key of a source that is remembered until a second since 1970; 0 stands for a source that is not known.
+/// A dedupe record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record {
     /// The tag of the source.
     pub source: SourceTag,
     /// The key.
     pub key: Key,
-    /// Seconds since 1970; never 0.
+    /// When it expires, in seconds since 1970; never 0.
     pub until: u32,
 }
 
-/// Most shards, each with its own lock, so that growing one stops nobody for long.
+/// Most shards. Each has its own lock, so that the growth of one blocks only a few requests.
 const MAX_SHARDS: usize = 64;
-/// Keys of each source that a shard has room for at least: with fewer, chance would decide how many of a source fit.
+/// A shard has room for at least this many keys of each source, so that the keys are distributed evenly enough.
 const MIN_SHARE: usize = 1024;
-/// A full shard is searched for expired keys at most once in this part of their time; when it has none, this part of
-/// the keys of a source is evicted at once.
-const EVICTED: u32 = 8;
-/// Seconds for which it is not said again that keys are forgotten before their time.
-const QUIET: i64 = 60;
+/// A full shard is searched for expired keys at most once per eighth of their time to live. If none has expired, an
+/// eighth of the keys of the largest source is evicted at once.
+const EIGHTH: u32 = 8;
+/// The shortest interval between two warnings about evictions, in seconds.
+const WARNING_INTERVAL: i64 = 60;
 
-/// Keys of some sources with the second at which each expires. Takes 24 to 48 bytes a key.
+/// Keys of several sources with the second at which each expires. Takes 24 to 48 bytes for each key.
 ///
-/// When it is full, the oldest keys of the source that has most are evicted. So a source may use what others leave, and
-/// keeps at least seven eighths of an equal share whatever they do.
+/// When the set is full, the oldest keys of the source with most keys are evicted. So a source may use the share that
+/// others leave free, and always keeps at least seven eighths of its own.
 #[derive(Debug)]
 pub struct DedupeRecords {
     /// Sorted by their tags.
     sources: Vec<Keyspace>,
     clock: Clock,
-    /// Tells in which shard a key is.
+    /// Maps keys to shards.
     hasher: RandomState,
     shards: Vec<Mutex<Shard>>,
     max_per_shard: usize,
     evicted: IntCounter,
-    /// When it was last said that keys were evicted, in seconds since 1970.
+    /// When the last warning about evictions was logged, in seconds since 1970.
     warned_at: AtomicI64,
 }
 
-/// Keys that had to go before their time: whose, and how many.
+/// The number of keys that were evicted, and the part of their source.
 #[derive(Debug, Clone, Copy)]
 struct Evicted {
     part: usize,
@@ -72,15 +71,16 @@ struct Evicted {
 
 #[derive(Debug)]
 struct Shard {
-    /// The keys of each source, and behind them those of nobody that is known.
+    /// The keys of each source in the order of [`DedupeRecords::sources`], then those of unknown sources.
     parts: Vec<KeyMap<u32>>,
     /// The number of keys of all sources.
     count: usize,
+    /// When expired keys may be searched for again, in seconds since 1970.
     sweep_at: u32,
 }
 
 impl DedupeRecords {
-    /// Remembers at most this many keys of these sources, by this clock; each source has an equal share.
+    /// An empty set for at most `max` keys of these sources, with equal shares.
     pub fn new(max: usize, sources: impl IntoIterator<Item = Keyspace>, clock: Clock) -> Self {
         let mut sources: Vec<_> = sources.into_iter().collect();
         sources.sort_unstable_by_key(Keyspace::tag);
@@ -98,12 +98,12 @@ impl DedupeRecords {
         }
     }
 
-    /// `doorward_dedupe_evicted_total`, to be registered.
+    /// `doorward_dedupe_evicted_total`.
     pub fn evicted(&self) -> &IntCounter {
         &self.evicted
     }
 
-    /// Whether the key of a source is remembered now.
+    /// Whether the key of a source is in the set and has not expired.
     pub fn contains(&self, source: SourceTag, key: Key) -> bool {
         let now = seconds(self.clock.now());
         let part = self.part(source);
@@ -113,37 +113,38 @@ impl DedupeRecords {
         until.is_some_and(|until| now < until)
     }
 
-    /// What it says to a claim: whether the event is finished, or was not wanted as another type.
+    /// The answer to a claim: whether the event is finished, or was ignored as another type.
     pub(crate) fn earlier(&self, source: SourceTag, keys: Keys) -> Option<Earlier> {
         if self.contains(source, keys.id) {
             return Some(Earlier::Finished(KnownBy::Id));
         }
         let finished = keys.guard.is_some_and(|guard| self.contains(source, guard));
-        let other_type = || keys.ignored.is_some_and(|ignored| self.note(source, ignored) == IgnoreResult::OtherType);
+        let other_type =
+            || keys.ignored.is_some_and(|ignored| self.ignored(source, ignored) == IgnoreResult::OtherType);
         (finished || other_type()).then_some(Earlier::Finished(KnownBy::Content))
     }
 
-    /// What it says to an event whose type is not wanted.
-    pub(crate) fn note(&self, source: SourceTag, ignored: Ignored) -> IgnoreResult {
+    /// Whether an event was ignored before. Changes nothing.
+    pub(crate) fn ignored(&self, source: SourceTag, ignored: Ignored) -> IgnoreResult {
         if !self.contains(source, ignored.any) {
             return IgnoreResult::New;
         }
         if self.contains(source, ignored.typed) { IgnoreResult::Again } else { IgnoreResult::OtherType }
     }
 
-    /// Remembers a key of a source for this long.
+    /// Inserts a key of a source for `ttl`.
     pub fn insert(&self, source: SourceTag, key: Key, ttl: Duration) {
         let (until, now) = self.until(ttl);
         self.insert_until(source, key, until, now);
     }
 
-    /// The second since 1970 until which something is remembered that comes now, and now.
+    /// When a key that is inserted now expires, in seconds since 1970; and now.
     pub(crate) fn until(&self, ttl: Duration) -> (u32, Moment) {
         let now = self.clock.now();
         (seconds(now).saturating_add(u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX)), now)
     }
 
-    /// Remembers a key until a second since 1970. All sources that are not configured have one share together.
+    /// Inserts a key that expires `until` then. Sources that are not configured share one part.
     pub fn insert_until(&self, source: SourceTag, key: Key, until: u32, now: Moment) {
         let part = self.part(source);
         let at = self.shard_of(key);
@@ -151,7 +152,7 @@ impl DedupeRecords {
         self.warn_evicted(evicted, now);
     }
 
-    /// Remembers many keys, shard by shard, each of which fits into the processor's caches.
+    /// Inserts many keys, one shard after the other, which is faster, because a shard fits into the processor's caches.
     pub(super) fn insert_all(&self, records: &[Record], now: Moment) {
         let mut shards = vec![Vec::with_capacity(records.len() / self.shards.len() * 2); self.shards.len()];
         for record in records {
@@ -169,13 +170,13 @@ impl DedupeRecords {
         }
     }
 
-    /// Counts keys that were evicted, and logs whose they were, at most once a minute.
+    /// Counts evicted keys, and logs their source, at most once a minute.
     fn warn_evicted(&self, evicted: Option<Evicted>, now: Moment) {
         let Some(Evicted { part, keys }) = evicted else { return };
         self.evicted.inc_by(u64::try_from(keys).unwrap_or(u64::MAX));
         let (now, warned_at) = (now.unix(), self.warned_at.load(Ordering::Relaxed));
-        let quiet = now.abs_diff(warned_at) < QUIET.unsigned_abs();
-        if quiet || self.warned_at.compare_exchange(warned_at, now, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+        let is_recent = now.abs_diff(warned_at) < WARNING_INTERVAL.unsigned_abs();
+        if is_recent || self.warned_at.compare_exchange(warned_at, now, Ordering::Relaxed, Ordering::Relaxed).is_err() {
             return;
         }
         tracing::warn!(
@@ -186,7 +187,7 @@ impl DedupeRecords {
         );
     }
 
-    /// Removes expired keys; returns how many are left.
+    /// Removes expired keys; returns the number of the others.
     pub(super) fn remove_expired(&self, now: Moment) -> usize {
         let now = seconds(now);
         let left = self.shards.iter().map(|shard| {
@@ -197,15 +198,15 @@ impl DedupeRecords {
         left.sum()
     }
 
-    /// All keys that have not expired, one shard at a time. What is inserted before the first part is taken is in one
-    /// of them. Keys of sources that are not configured have [`SourceTag::NOBODY`].
+    /// All records that have not expired, one shard at a time. Contains every record that was inserted before the
+    /// iteration began. Records of sources that are not configured have [`SourceTag::UNKNOWN`].
     pub(super) fn parts(&self, now: Moment) -> impl Iterator<Item = Vec<Record>> {
         let now = seconds(now);
         self.shards.iter().map(move |shard| {
             let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
             let mut records = Vec::with_capacity(shard.count);
             for (part, keys) in shard.parts.iter().enumerate() {
-                let source = self.sources.get(part).map_or(SourceTag::NOBODY, Keyspace::tag);
+                let source = self.sources.get(part).map_or(SourceTag::UNKNOWN, Keyspace::tag);
                 let live = keys.iter().filter(|(_, until)| now < **until);
                 records.extend(live.map(|(key, until)| Record { source, key: *key, until: *until }));
             }
@@ -213,7 +214,7 @@ impl DedupeRecords {
         })
     }
 
-    /// Where the keys of a source are; those of one that is not known are with those of nobody.
+    /// The index of a source's part in each shard; the last one for unknown sources.
     fn part(&self, source: SourceTag) -> usize {
         self.sources.binary_search_by_key(&source, Keyspace::tag).unwrap_or(self.sources.len())
     }
@@ -234,7 +235,7 @@ impl Shard {
         Self { parts: vec![KeyMap::default(); parts], count: 0, sweep_at: 0 }
     }
 
-    /// Inserts a key of a part within `max` keys; returns how many of which part were evicted for it, if any.
+    /// Inserts a key of a part into at most `max` keys; returns what was evicted for it.
     fn insert(&mut self, (part, key, until): (usize, Key, u32), now: u32, max: usize) -> Option<Evicted> {
         if let Some(known) = self.parts.get_mut(part).and_then(|keys| keys.get_mut(&key)) {
             *known = until;
@@ -243,10 +244,10 @@ impl Shard {
         let full = self.count >= max;
         let grows = self.parts.get(part).is_some_and(|keys| keys.len() == keys.capacity());
         if (full || grows) && now >= self.sweep_at {
-            // First see whether removing expired keys is enough. At most once in a part of the remembered time, so that
-            // each key is looked at a bounded number of times.
+            // First removes expired keys. At most once per eighth of the time to live, so that each key is visited a
+            // bounded number of times.
             self.retain_all(|until| now < until);
-            self.sweep_at = now.saturating_add(until.saturating_sub(now) / EVICTED);
+            self.sweep_at = now.saturating_add(until.saturating_sub(now) / EIGHTH);
         }
         let evicted = if self.count >= max { self.evict() } else { None };
         if let Some(keys) = self.parts.get_mut(part) {
@@ -263,13 +264,13 @@ impl Shard {
     /// Evicts the oldest eighth of the keys of the largest part.
     fn evict(&mut self) -> Option<Evicted> {
         let (part, keys) = self.parts.iter_mut().enumerate().max_by_key(|(_, keys)| keys.len())?;
-        let evicted = (keys.len() / usize::try_from(EVICTED).ok()?).max(1);
+        let evicted = (keys.len() / usize::try_from(EIGHTH).ok()?).max(1);
         if keys.is_empty() {
             return None;
         }
         let mut ends: Vec<u32> = keys.values().copied().collect();
         let (older, last, _) = ends.select_nth_unstable(evicted - 1);
-        // Many may end in the same second: no more of them than have to.
+        // Many may expire in the same second: `also` is how many of those are evicted.
         let (last, mut also) = (*last, evicted - older.iter().filter(|end| **end < *last).count());
         let before = keys.len();
         retain(keys, |until| {
@@ -289,13 +290,13 @@ fn evictions() -> IntCounter {
     IntCounter::new("doorward_dedupe_evicted_total", help).expect("a valid metric")
 }
 
-/// Keeps some keys, and no more memory than they need, so that other sources can use it.
+/// Retains some keys, and shrinks the map, so that other sources can use the memory.
 fn retain(keys: &mut KeyMap<u32>, mut kept: impl FnMut(u32) -> bool) {
     keys.retain(|_, until| kept(*until));
     keys.shrink_to(keys.len() / 7 * 8);
 }
 
-/// Seconds since 1970 in 32 bits, which last until 2106.
+/// Seconds since 1970 in 32 bits, which suffice until 2106.
 pub(super) fn seconds(moment: Moment) -> u32 {
     u32::try_from(moment.unix()).unwrap_or(u32::MAX)
 }
@@ -379,7 +380,7 @@ mod tests {
         let remembered = records(100, [space]);
         let now = Moment::now();
         let until = seconds(now) + 60;
-        remembered.insert_until(SourceTag::NOBODY, key(1), until, now);
+        remembered.insert_until(SourceTag::UNKNOWN, key(1), until, now);
         remembered.insert_until(gone, key(2), until, now);
         assert!(remembered.contains(one, key(1)) && remembered.contains(one, key(2)));
         (100..1100).for_each(|number| remembered.insert(one, key(number), Duration::from_secs(60)));

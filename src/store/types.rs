@@ -1,4 +1,4 @@
-//! Types that all stores share: ids, queues, claims of events, and whether an event came earlier.
+//! Types that all stores share: ids, queues, claims of events, and results of looking events up.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,16 +10,16 @@ use crate::base::signal::Signal;
 use crate::base::time::Moment;
 use crate::message::Keys;
 
-/// Names one attempt, so that only the one who holds a claim can let go of it.
+/// Identifies one attempt to let an event through, so that only the holder of a claim releases it.
 #[derive(Debug, Clone, Copy)]
 pub struct Token(pub u128);
 
-/// By what it is known that an event came before.
+/// How a duplicate was recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KnownBy {
     /// By its id.
     Id,
-    /// Only by what is signed of it, under another id or as another type.
+    /// Only by its signed content: it has another id or type.
     Content,
 }
 
@@ -28,27 +28,27 @@ pub enum KnownBy {
 pub enum Earlier {
     /// It is finished.
     Finished(KnownBy),
-    /// Another attempt holds it, or it may have been delivered a moment ago: ask again after this time.
+    /// It is claimed or cooling down; it can be claimed after this time at the latest.
     InFlight(Duration),
 }
 
-/// The outcome of publishing.
+/// The result of [`Store::enqueue`](super::Store::enqueue).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Enqueued {
-    /// The event is there, put there by this attempt.
+    /// This attempt has stored the message.
     Stored,
     /// It came earlier.
     Earlier(Earlier),
 }
 
-/// What becomes of an event whose type is not wanted.
+/// The result of recording an event whose type is not wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IgnoreResult {
-    /// It is remembered from now on.
+    /// It came for the first time, and is recorded now.
     New,
-    /// It was remembered before, with this type.
+    /// It was ignored before, with the same type.
     Again,
-    /// It came before as another type.
+    /// It was ignored before, as another type.
     OtherType,
 }
 
@@ -57,8 +57,8 @@ pub enum IgnoreResult {
 #[error("the store does not answer: {0}")]
 pub struct Unavailable(pub String);
 
-/// The id of a stored message: the millisecond in which it was stored and which of that millisecond it is, as Redis
-/// names the entries of streams. Later messages have higher ids, whatever the clock does.
+/// The id of a stored message: the millisecond in which it was stored and a sequence number, like the ids of entries in
+/// Redis streams. Later messages have higher ids, even when the clock is set back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId {
     /// Milliseconds since 1970-01-01T00:00:00Z.
@@ -79,15 +79,14 @@ impl FromStr for MessageId {
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || format!("{text:?} is not the number of an event, such as \"1767323045678-0\"");
         let (millis, sequence) = text.split_once('-').ok_or_else(wrong)?;
-        // Without a sign, which the library would take.
+        // `parse` would accept a sign.
         let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
         let part = |text: &str| text.parse().ok().filter(|_| digits(text)).ok_or_else(wrong);
         Ok(Self { millis: part(millis)?, sequence: part(sequence)? })
     }
 }
 
-/// A named place to which messages of a source go. The name of one that is configured with its source, and has none, is
-/// [`DestinationId::DEFAULT`].
+/// Identifies a destination: its source and its name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DestinationId {
     /// The source.
@@ -97,7 +96,7 @@ pub struct DestinationId {
 }
 
 impl DestinationId {
-    /// The name of a destination without one.
+    /// The name of a source's only destination, which has no name in the configuration.
     pub const DEFAULT: &str = "default";
 
     /// The unnamed destination of a source.
@@ -106,7 +105,7 @@ impl DestinationId {
     }
 }
 
-/// What a store has to know of a destination.
+/// The terms under which a store keeps the queue of a destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueTerms {
     /// The destination.
@@ -115,8 +114,7 @@ pub struct QueueTerms {
     pub keep: Duration,
 }
 
-/// The deliveries that wait for one destination: a handle, which stays valid as long as the process. It is given out by
-/// the store that knows the destination, and means nothing to another.
+/// A handle to the queue of one destination, valid for the store that returned it, as long as the process lives.
 #[derive(Debug, Clone)]
 pub struct Queue(Arc<Handle>);
 
@@ -128,7 +126,7 @@ struct Handle {
 }
 
 impl Queue {
-    /// The handle of a destination that the store keeps at this place of its own list.
+    /// The handle of the destination at this index of the store's own list.
     pub(super) fn new(id: DestinationId, index: usize) -> Self {
         Self(Arc::new(Handle { id, index, signal: Signal::default() }))
     }
@@ -138,31 +136,31 @@ impl Queue {
         &self.0.id
     }
 
-    /// Where the store keeps it.
+    /// The index in the store's own list.
     pub(super) fn index(&self) -> usize {
         self.0.index
     }
 
-    /// Is raised when there may be more to take than at the last look.
+    /// Raised when there may be more to take.
     pub fn signal(&self) -> &Signal {
         &self.0.signal
     }
 }
 
-/// What deduplication needs to know of one attempt to let an event through.
+/// One attempt to let an event through, with the dedupe records that it writes.
 #[derive(Debug, Clone)]
 pub struct Once {
     /// The keyspace of the source.
     pub space: Keyspace,
-    /// What the event is known by.
+    /// The keys of the event.
     pub keys: Keys,
     /// Identifies the attempt.
     pub token: Token,
-    /// How long it is remembered when it is finished.
+    /// How long the event is remembered when it is finished.
     pub ttl: Duration,
 }
 
-/// How many deliveries a queue has, by state, and how old they are.
+/// The number of a queue's deliveries by state, and the age of the oldest.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Deliveries that wait for an earlier one of their lane.

@@ -1,4 +1,4 @@
-//! The entries of a dedupe log, 28 bytes each: encoding, decoding, and the scan that finds them among damaged bytes.
+//! The entries of a dedupe log, 28 bytes each: encoding, decoding, and the scan that finds entries among damaged bytes.
 
 use crate::store::Record;
 use crate::store::SourceTag;
@@ -9,19 +9,19 @@ pub const ENTRY: usize = 28;
 /// The version of the format that is written, and the latest that is read.
 pub const VERSION: u32 = 1;
 
-/// What a header has in the place of the key.
+/// The key of a header.
 const MAGIC: [u8; 16] = *b"doorward-dedupe\n";
 const SEGMENT: u32 = 1;
 const SNAPSHOT: u32 = 2;
-/// Latest message that a checkpoint may name: far beyond any clock, and numbers behind it do not overflow.
+/// The highest message number in a checkpoint: far beyond any clock, and without an overflow of later numbers.
 const MAX_MESSAGE: i64 = i64::MAX / 2;
 
-/// What a file of the log is.
+/// The kind of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Records in the order in which they came.
     Segment,
-    /// All records of one moment, which take the place of all files with lower numbers.
+    /// All records at one moment; it replaces all files with lower numbers.
     Snapshot,
 }
 
@@ -35,14 +35,14 @@ pub enum Entry {
         /// What the file is.
         kind: Kind,
     },
-    /// A key is remembered.
+    /// A dedupe record.
     Record(Record),
-    /// The keys of all messages up to this one are in the log, and safe.
+    /// The keys of all messages up to this one are in the log, and synced.
     Checkpoint(i64),
 }
 
 impl Entry {
-    /// Its bytes: what is said, in 24, and their CRC-32, all numbers little-endian.
+    /// Encodes it: a payload of 24 bytes and its CRC-32, all numbers little-endian.
     pub fn encode(self) -> [u8; ENTRY] {
         let (key, source, until) = match self {
             Self::Header { version, kind } => (MAGIC, version, if kind == Kind::Segment { SEGMENT } else { SNAPSHOT }),
@@ -68,7 +68,7 @@ impl Entry {
         bytes
     }
 
-    /// Reads it; `None` when these bytes are no entry.
+    /// Decodes it; `None` when the bytes are no entry.
     pub fn decode(bytes: &[u8; ENTRY]) -> Option<Self> {
         if bytes.last_chunk().map(|crc| u32::from_le_bytes(*crc)) != Some(checksum(bytes)) {
             return None;
@@ -85,8 +85,8 @@ impl Entry {
         }
         let (message, zeros) = key.split_first_chunk()?;
         let message = i64::from_le_bytes(*message);
-        let whole = source == 0 && zeros.iter().all(|byte| *byte == 0) && (0..=MAX_MESSAGE).contains(&message);
-        whole.then_some(Self::Checkpoint(message))
+        let is_valid = source == 0 && zeros.iter().all(|byte| *byte == 0) && (0..=MAX_MESSAGE).contains(&message);
+        is_valid.then_some(Self::Checkpoint(message))
     }
 }
 
@@ -94,7 +94,7 @@ fn checksum(entry: &[u8; ENTRY]) -> u32 {
     crc32fast::hash(entry.split_last_chunk::<4>().map_or(&[], |(payload, _)| payload))
 }
 
-/// Finds the entries of a file: what makes no sense is skipped byte by byte until entries make sense again.
+/// Finds the entries of a file; bytes that are no entry are skipped one by one.
 #[derive(Debug, Default)]
 pub struct Scanner {
     /// Bytes that were skipped so far.
@@ -102,8 +102,8 @@ pub struct Scanner {
 }
 
 impl Scanner {
-    /// Calls `each` with the entries at the beginning of these bytes; how many bytes were read. Those that are left,
-    /// fewer than an entry has, belong in front of what follows.
+    /// Calls `each` with the entries in these bytes. Returns how many bytes were consumed; the others, fewer than an
+    /// entry has, have to be passed again in front of the bytes that follow.
     pub fn scan(&mut self, bytes: &[u8], mut each: impl FnMut(Entry)) -> usize {
         let mut rest = bytes;
         while let Some((first, behind)) = rest.split_first_chunk() {
@@ -121,7 +121,7 @@ impl Scanner {
         bytes.len() - rest.len()
     }
 
-    /// So many bytes are left at the end of a file.
+    /// Counts the bytes that are left at the end of a file as skipped.
     pub fn end(&mut self, left: usize) {
         self.skipped += u64::try_from(left).unwrap_or(u64::MAX);
     }

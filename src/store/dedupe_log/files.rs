@@ -1,4 +1,4 @@
-//! The files of a dedupe log, `PATH-dedupe.N`: listed, created, read and replaced. Each has mode 0600.
+//! The files of a dedupe log, `PATH-dedupe.N` with mode 0600: listing, creating, reading and replacing them.
 
 use std::fs;
 use std::fs::File;
@@ -27,7 +27,8 @@ use crate::store::page_cache;
 /// Bytes that are read or written at once.
 const CHUNK: usize = 1024 * 1024;
 
-/// Highest number of a file. Whatever has a higher one is none of the log's, which counts on from what it finds.
+/// The highest number of a file. A file with a higher number does not belong to the log, so that numbers do not
+/// overflow.
 const MAX_NUMBER: u64 = u64::MAX / 2;
 
 /// A file of the log.
@@ -37,7 +38,7 @@ pub(super) struct Listed {
     pub(super) bytes: u64,
 }
 
-/// Where the file of a number is.
+/// The path of the file with this number.
 pub(super) fn name(path: &Path, number: u64) -> PathBuf {
     beside(path, format!("-dedupe.{number}"))
 }
@@ -46,8 +47,8 @@ fn unfinished(path: &Path) -> PathBuf {
     beside(path, "-dedupe.new")
 }
 
-/// The files that are there, in the order of their numbers; an error when one of them is something else, such as a
-/// pipe, at which a reader waits.
+/// The existing files, in the order of their numbers. An error when one of them is no regular file, such as a pipe,
+/// which would block a reader.
 pub(super) fn list(path: &Path) -> io::Result<Vec<Listed>> {
     let mut listed = Vec::new();
     let prefix = beside(Path::new(path.file_name().unwrap_or_default()), "-dedupe.");
@@ -55,7 +56,7 @@ pub(super) fn list(path: &Path) -> io::Result<Vec<Listed>> {
         let entry = entry?;
         let name = entry.file_name();
         let number = name.as_bytes().strip_prefix(prefix.as_os_str().as_bytes()).and_then(|it| str::from_utf8(it).ok());
-        // Only as it is written here.
+        // Other spellings of a number, such as `01`, do not belong to the log.
         let is_written = |number: &u64, text: &str| *number <= MAX_NUMBER && number.to_string() == text;
         let number = number.and_then(|text| text.parse().ok().filter(|number| is_written(number, text)));
         if let Some(number) = number {
@@ -70,14 +71,14 @@ pub(super) fn list(path: &Path) -> io::Result<Vec<Listed>> {
     Ok(listed)
 }
 
-/// Makes a new segment, safe on disk but for what is appended to it.
+/// Creates a segment, and syncs it and its folder.
 pub(super) fn create(path: &Path, number: u64) -> io::Result<File> {
     let name = name(path, number);
     let mut file = owner_only::options().append(true).create_new(true).open(&name)?;
     let header = Entry::Header { version: VERSION, kind: Kind::Segment }.encode();
     let made = file.write_all(&header).and_then(|()| file.sync_all()).and_then(|()| sync_folder(path));
     if let Err(error) = made {
-        // If it stays, it does no harm.
+        // If it cannot be removed, it does no harm.
         drop(fs::remove_file(name));
         return Err(error);
     }
@@ -89,13 +90,13 @@ pub(super) fn reopen(path: &Path, number: u64) -> io::Result<File> {
     owner_only::options().append(true).open(name(path, number))
 }
 
-/// Makes safe what has been written to a file, and has it read from the disk from now on.
+/// Syncs a file, and drops it from the page cache.
 pub(super) fn drop_pages(path: &Path, number: u64) -> io::Result<()> {
     let name = name(path, number);
     page_cache::drop_pages(&name).map_err(|error| named(&name, &error))
 }
 
-/// Whether a file that is open is still the one of its number, and has all that was appended.
+/// Checks that an open file is still the one with its number, and has at least `length` bytes.
 pub(super) fn is_there(path: &Path, number: u64, file: &File, length: u64) -> io::Result<()> {
     let (there, open) = (fs::symlink_metadata(name(path, number))?, file.metadata()?);
     if (there.dev(), there.ino()) == (open.dev(), open.ino()) && open.len() >= length {
@@ -104,12 +105,12 @@ pub(super) fn is_there(path: &Path, number: u64, file: &File, length: u64) -> io
     Err(io::Error::other("somebody has replaced or shortened its file"))
 }
 
-/// An error with the file that it is about.
+/// Adds the path of the file to an error.
 fn named(name: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", name.display()))
 }
 
-/// What the first entry of a file says; `None` when that is damaged.
+/// Version and kind in the header of a file; `None` when it is damaged.
 pub(super) fn header(path: &Path, number: u64) -> io::Result<Option<(u32, Kind)>> {
     let mut bytes = [0; ENTRY];
     match File::open(name(path, number))?.read_exact(&mut bytes) {
@@ -122,7 +123,7 @@ pub(super) fn header(path: &Path, number: u64) -> io::Result<Option<(u32, Kind)>
     }
 }
 
-/// Calls `each` with the entries of a file; how many bytes made no sense.
+/// Calls `each` with the entries of a file; returns the number of skipped bytes.
 pub(super) fn read(path: &Path, number: u64, mut each: impl FnMut(Entry)) -> io::Result<u64> {
     let mut file = File::open(name(path, number))?;
     let (mut buffer, mut scanner, mut left) = (vec![0; CHUNK], Scanner::default(), 0);
@@ -142,12 +143,12 @@ pub(super) fn read(path: &Path, number: u64, mut each: impl FnMut(Entry)) -> io:
     }
 }
 
-/// A snapshot that is being written. Has its name only when it is whole and safe.
+/// A snapshot that is being written. It gets its final name when it is complete and synced.
 #[derive(Debug)]
 pub(super) struct Snapshot(BufWriter<File>);
 
 impl Snapshot {
-    /// Begins it; what an earlier one has left unfinished goes.
+    /// Begins it, and truncates an unfinished one.
     pub(super) fn begin(path: &Path) -> io::Result<Self> {
         let file = owner_only::options().write(true).create(true).truncate(true).open(unfinished(path))?;
         let mut snapshot = Self(BufWriter::with_capacity(CHUNK, file));
@@ -164,7 +165,7 @@ impl Snapshot {
         self.0.write_all(&entry.encode())
     }
 
-    /// Ends it: the keys of all messages up to this one are in it.
+    /// Completes it with a checkpoint: it has the keys of all messages up to this one.
     pub(super) fn finish(mut self, path: &Path, number: u64, message: i64) -> io::Result<()> {
         self.write(Entry::Checkpoint(message))?;
         self.0.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
@@ -173,7 +174,7 @@ impl Snapshot {
     }
 }
 
-/// Removes what is left of a snapshot that was not finished, if anything.
+/// Removes an unfinished snapshot, if there is one.
 pub(super) fn discard(path: &Path) -> io::Result<()> {
     let name = unfinished(path);
     remove_if_there(&name).map_err(|error| named(&name, &error))

@@ -37,77 +37,80 @@ pub use self::entry::VERSION;
 use self::recover::Existing;
 use super::DedupeRecords;
 use super::Unavailable;
-use super::gauge::Read;
+use super::gauge::ComputedGauge;
 use super::records::Record;
 use crate::base::clock::Clock;
 use crate::base::limits;
 
-/// [`ENTRY`], where sizes of files are meant.
+/// [`ENTRY`], as the type of file sizes.
 const ENTRY_BYTES: u64 = 28;
 
 /// The records in memory and their log.
 #[derive(Debug)]
 pub(crate) struct DedupeLog {
-    /// The file beside which the log is.
+    /// The store's file, whose path the names of the log's files begin with.
     path: PathBuf,
     records: Arc<DedupeRecords>,
     limits: limits::DedupeLog,
     clock: Clock,
     state: Mutex<State>,
-    /// The log's thread has something to do.
+    /// Wakes the log's thread.
     more: Condvar,
-    /// The keys of all messages up to this one are in the log and safe.
+    /// The keys of all messages up to this one are in the log and synced.
     checkpoint: AtomicI64,
-    /// Why what is finished now is in memory alone. Beside the state, which is locked while the disk holds up a write.
+    /// Why new records are in memory only. Not in `state`, whose lock is held while a write waits for the disk.
     failure: ArcSwapOption<Unavailable>,
     failures: IntCounter,
 }
 
-/// What is in the files of a log.
+/// The contents of the files of a log.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
-    /// How many files there are that are not empty.
+    /// The number of files that are not empty.
     pub(crate) files: usize,
-    /// Records, those that are past their time among them.
+    /// The number of records, including expired ones.
     pub(crate) records: u64,
-    /// Damaged bytes, which are skipped.
+    /// The number of damaged bytes, which were skipped.
     pub(crate) skipped: u64,
-    /// The keys of all messages up to this one are in the log, and safe.
+    /// The highest checkpoint: the keys of all messages up to this one are in the log.
     pub(crate) checkpoint: i64,
 }
 
 #[derive(Debug)]
 struct State {
-    /// The segment that is appended to, and its number.
+    /// The segment that is appended to.
     file: Arc<File>,
     number: u64,
-    /// Bytes that it has at least.
+    /// The minimum size of the segment: what was appended to it.
     length: u64,
-    /// The number of a snapshot that was begun and is not there yet; the segment behind it is there.
+    /// The number of a snapshot that is not complete yet; the segment after it exists.
     reserved: Option<u64>,
-    /// Bytes of all files, and from how many on the thread checks whether a snapshot is due; 0 before the first check.
+    /// The size of all files.
     bytes: u64,
+    /// The size from which on the thread checks whether a snapshot is due; 0 before the first check.
     check_at: u64,
-    /// When a snapshot is due whatever their size.
+    /// When a snapshot is due whatever the size.
     snapshot_at: Option<Instant>,
-    /// The keys of all messages up to this one are in memory, and in the files unless something failed.
+    /// The keys of all messages up to this one are in memory, and in the files unless an append failed.
     message: i64,
-    /// Appends and syncs that failed, and how many of them a snapshot has made up for.
+    /// The number of failed appends and syncs.
     failed: u64,
-    healed: u64,
-    /// Since when something is not synced that no sync has begun for, and the same of what a sync was begun for.
+    /// How many of these a snapshot has repaired. The log is healthy when both are equal.
+    repaired: u64,
+    /// Since when there are records that no sync has begun for.
     unsynced: Option<Instant>,
+    /// Since when there are records that a sync has begun for.
     syncing: Option<Instant>,
-    /// Those who wait until what is not synced is safe.
+    /// The calls that wait for the next sync.
     waiting: Vec<oneshot::Sender<()>>,
     closed: bool,
 }
 
 impl DedupeLog {
-    /// Reads the log beside the file at `path`, or begins one. The records that are found are in memory from now on.
+    /// Opens the log of the store's file at `path`, or creates one, and loads its records into memory.
     ///
     /// # Errors
-    /// What keeps the log from being used, for the operator.
+    /// Why the log cannot be used, for the operator.
     pub(crate) fn open(
         path: &Path,
         records: Arc<DedupeRecords>,
@@ -133,11 +136,11 @@ impl DedupeLog {
             reserved: None,
             bytes,
             check_at: 0,
-            // What is damaged is replaced at once.
+            // Damaged files are replaced at once.
             snapshot_at: (found.skipped > 0).then(|| clock.instant()),
             message: found.checkpoint,
             failed: 0,
-            healed: 0,
+            repaired: 0,
             unsynced: None,
             syncing: None,
             waiting: Vec::new(),
@@ -157,7 +160,7 @@ impl DedupeLog {
         Ok((log, found))
     }
 
-    /// Looks at the files beside the file at `path`, and changes nothing.
+    /// Reads the files of the log, and changes nothing.
     ///
     /// # Errors
     /// Why they cannot be read, for the operator.
@@ -167,18 +170,18 @@ impl DedupeLog {
         existing.read(path, |_record| {}).map_err(|error| error.to_string())
     }
 
-    /// Writes all records to a snapshot beside another file, a copy of the store's of which this is the last message.
-    /// There must be no log.
+    /// Writes all records to a snapshot for a copy of the store's file at `path`, whose last message is `message`. The
+    /// copy must not have a log.
     ///
     /// # Errors
-    /// Why it cannot be written; nothing is left of it.
+    /// The snapshot cannot be written; its file is removed.
     pub(crate) fn copy(&self, path: &Path, message: i64) -> io::Result<()> {
         self.write_snapshot((path, 1), message, || ())
     }
 
-    /// The size of the files, the age of what is not synced, and what failed.
+    /// Metrics: the size of the files, the age of the oldest unsynced record, and the number of failures.
     pub(crate) fn collectors(self: &Arc<Self>) -> prometheus::Result<Vec<Box<dyn Collector>>> {
-        // A scrape does not wait for a write that the disk holds up.
+        // A scrape does not wait for a write that waits for the disk.
         let log = Arc::clone(self);
         let bytes = move || log.state.try_lock().ok().and_then(|state| i64::try_from(state.bytes).ok());
         let (log, seen) = (Arc::clone(self), Mutex::new(None));
@@ -192,12 +195,12 @@ impl DedupeLog {
         };
         let age = "Age of the oldest record that a power failure would take; 0 when there is none.";
         Ok(vec![
-            Read::<prometheus::core::AtomicI64, _>::boxed(
+            ComputedGauge::<prometheus::core::AtomicI64, _>::boxed(
                 "doorward_dedupe_log_bytes",
                 "Size of the dedupe log's files.",
                 bytes,
             )?,
-            Read::<AtomicF64, _>::boxed("doorward_dedupe_log_unsynced_seconds", age, unsynced)?,
+            ComputedGauge::<AtomicF64, _>::boxed("doorward_dedupe_log_unsynced_seconds", age, unsynced)?,
             Box::new(self.failures.clone()),
         ])
     }
@@ -212,19 +215,19 @@ impl DedupeLog {
         self.checkpoint.load(Ordering::Relaxed)
     }
 
-    /// Whether what is finished is known after a crash.
+    /// Whether new records outlive a crash.
     ///
     /// # Errors
-    /// [`Unavailable`] from an append or sync that failed until a snapshot has made up for it.
+    /// [`Unavailable`] after a failed append or sync, until a snapshot has repaired the log.
     pub(crate) fn healthy(&self) -> Result<(), Unavailable> {
         self.failure.load().as_deref().map_or(Ok(()), |failure| Err(failure.clone()))
     }
 
-    /// Remembers keys, in memory and with one write in the log, so that they are known when the process is killed. With
-    /// the keys of a batch of messages comes the last of these.
+    /// Inserts records in memory, and appends them to the log with one write, so that they outlive a kill of the process.
+    /// `message` is the last one of a batch of messages whose keys these are.
     ///
     /// # Errors
-    /// [`Unavailable`] when the log cannot be written; they are in memory all the same.
+    /// [`Unavailable`] when the log cannot be written; the records are in memory all the same.
     pub(crate) fn append(
         &self,
         records: impl IntoIterator<Item = Record>,
@@ -233,7 +236,7 @@ impl DedupeLog {
         let now = self.clock.now();
         let mut bytes = Vec::with_capacity(2 * ENTRY);
         for record in records {
-            // Memory first: a snapshot that begins now takes the place of the segment that this is written to.
+            // Memory first: a snapshot that begins now replaces the segment that this is written to.
             self.records.insert_until(record.source, record.key, record.until, now);
             bytes.extend(Entry::Record(record).encode());
         }
@@ -254,12 +257,12 @@ impl DedupeLog {
         written
     }
 
-    /// Has everything that was appended before synced soon; the receiver fails when that fails.
+    /// Requests a sync of everything that was appended before. The receiver fails when the sync fails.
     pub(crate) fn sync(&self) -> oneshot::Receiver<()> {
         let (sender, synced) = oneshot::channel();
         let mut state = self.lock();
         if state.waiting.len() == state.waiting.capacity() {
-            // While the disk holds up a sync, those who came before may have given up.
+            // While a sync waits for the disk, earlier calls may have timed out.
             state.waiting.retain(|waiter| !waiter.is_closed());
         }
         state.waiting.push(sender);
@@ -274,7 +277,7 @@ impl DedupeLog {
         self.more.notify_one();
     }
 
-    /// Notes that something failed: a snapshot has to make up for it.
+    /// Records a failure, which a snapshot has to repair.
     fn fail(&self, state: &mut State, done: &str, error: &io::Error) -> Unavailable {
         self.failures.inc();
         let failure =
@@ -305,19 +308,19 @@ fn failures() -> IntCounter {
 }
 
 impl State {
-    /// Whether it is to be seen now if a snapshot is written.
+    /// Whether the thread has to check now if a snapshot is needed.
     fn is_due(&self, now: Instant) -> bool {
         self.snapshot_at.map_or(self.bytes > self.check_at, |from| from <= now)
     }
 
-    /// Notes that a sync begins.
+    /// Records that a sync begins.
     fn begin_sync(&mut self) {
         let unsynced = self.unsynced.take();
         self.syncing = self.syncing.or(unsynced);
     }
 
     fn is_healthy(&self) -> bool {
-        self.failed == self.healed
+        self.failed == self.repaired
     }
 
     /// Appends whole entries, usually with one system call.

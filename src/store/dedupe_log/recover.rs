@@ -1,4 +1,4 @@
-//! Opens an existing dedupe log: which of its files are current, and the records in them.
+//! Reads an existing dedupe log: finds the current files, and loads their records.
 
 use std::fs::File;
 use std::io;
@@ -15,31 +15,32 @@ use crate::store::DedupeRecords;
 use crate::store::Record;
 use crate::store::records::seconds;
 
-/// Records that are put into memory together.
+/// Records that are inserted into memory together.
 const BATCH: usize = 256 * 1024;
 
-/// The files that an earlier process has written.
+/// The files of an earlier process.
 #[derive(Debug)]
 pub(super) struct Existing {
-    /// Those from the newest snapshot on; all of them without one.
+    /// The files from the newest snapshot on; all files without a snapshot.
     current: Vec<Listed>,
-    /// The highest number, and whether that is a segment that can be appended to.
+    /// The highest number of a file.
     last: u64,
+    /// Whether the file with that number is a segment, which can be appended to.
     is_segment: bool,
     /// The highest version of the format.
     version: u32,
 }
 
 impl Existing {
-    /// Lists the files beside the store's, and removes an unfinished snapshot. What is read from here on is on the
-    /// disk: see [`page_cache`](crate::store::page_cache).
+    /// Lists the files, removes an unfinished snapshot, and drops the files from the page cache, so that they are read
+    /// from the disk; see [`page_cache`](crate::store::page_cache).
     pub(super) fn find(path: &Path) -> io::Result<Self> {
         files::discard(path)?;
         files::list(path)?.iter().try_for_each(|file| files::drop_pages(path, file.number))?;
         Self::list(path)
     }
 
-    /// Lists the files beside the store's as they are.
+    /// Lists the files, and changes nothing.
     pub(super) fn list(path: &Path) -> io::Result<Self> {
         let mut current = files::list(path)?;
         let headers = current.iter().map(|file| files::header(path, file.number));
@@ -109,7 +110,7 @@ impl Existing {
         Ok((next, files::create(path, next)?))
     }
 
-    /// Removes files that the newest snapshot has replaced; returns the bytes of the others.
+    /// Removes the files that the newest snapshot replaces; returns the size of the others.
     pub(super) fn remove_replaced(&self, path: &Path) -> io::Result<u64> {
         if let Some(first) = self.current.first() {
             files::remove_below(path, first.number)?;

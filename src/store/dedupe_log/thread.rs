@@ -1,5 +1,5 @@
-//! The thread of a dedupe log: syncs what was appended, and replaces the files by a snapshot when they are too large or
-//! damaged.
+//! The thread of a dedupe log: syncs appended records, and replaces the files by a snapshot when they are too large or
+//! damaged. (`impl DedupeLog` here, because `mod.rs` would be too long.)
 
 use std::io;
 use std::path::Path;
@@ -17,14 +17,14 @@ use super::files;
 use crate::base::supervisor::Heartbeat;
 use crate::base::supervisor::TaskError;
 
-/// How often what was appended is synced to disk.
-const SYNC_EVERY: Duration = Duration::from_secs(1);
+/// The interval of syncs.
+const SYNC_INTERVAL: Duration = Duration::from_secs(1);
 
 impl DedupeLog {
     /// Runs until the log is closed.
     ///
     /// # Errors
-    /// Never; what fails is tried again.
+    /// Never; failures are retried.
     pub(crate) fn run(&self, beat: &Heartbeat) -> Result<(), TaskError> {
         loop {
             beat.idle();
@@ -37,7 +37,7 @@ impl DedupeLog {
         }
     }
 
-    /// Waits until there is something to do; whether the log is closed.
+    /// Waits until there is something to do. Returns whether the log is closed.
     fn wait(&self) -> bool {
         let mut state = self.lock();
         loop {
@@ -45,9 +45,9 @@ impl DedupeLog {
             if state.closed || !state.waiting.is_empty() || state.is_due(now) {
                 return state.closed;
             }
-            // What a sync cannot help any more waits for a snapshot.
+            // An unhealthy log needs a snapshot; a sync does not help.
             let unsynced = state.unsynced.filter(|_| state.is_healthy());
-            let due = unsynced.map(|since| since + SYNC_EVERY).into_iter().chain(state.snapshot_at).min();
+            let due = unsynced.map(|since| since + SYNC_INTERVAL).into_iter().chain(state.snapshot_at).min();
             let left = due.map(|due| due.saturating_duration_since(now));
             state = match left {
                 Some(Duration::ZERO) => return false,
@@ -57,11 +57,11 @@ impl DedupeLog {
         }
     }
 
-    /// Syncs and writes a snapshot, as far as either is due.
+    /// Syncs, and writes a snapshot, if these are due.
     pub(super) fn maintain(&self, closed: bool, beat: impl Fn()) {
         let now = self.clock.instant();
         let state = self.lock();
-        let late = state.unsynced.is_some_and(|since| now.saturating_duration_since(since) >= SYNC_EVERY);
+        let late = state.unsynced.is_some_and(|since| now.saturating_duration_since(since) >= SYNC_INTERVAL);
         let sync = late || closed || !state.waiting.is_empty();
         let (due, whatever_size) = (state.is_due(now) && !closed, state.snapshot_at.is_some());
         drop(state);
@@ -83,7 +83,7 @@ impl DedupeLog {
         }
     }
 
-    /// Whether the files have more bytes than the limits say for the records that are live now.
+    /// Whether the files are larger than the limits allow for the number of live records.
     fn has_outgrown(&self) -> bool {
         let live = u64::try_from(self.records.remove_expired(self.clock.now())).unwrap_or(u64::MAX);
         let live = live.saturating_mul(ENTRY_BYTES);
@@ -93,22 +93,22 @@ impl DedupeLog {
         state.bytes > most
     }
 
-    /// Makes safe what was appended, and says up to which message, unless an append has failed.
+    /// Syncs the segment, and appends a checkpoint; does nothing when the log is unhealthy.
     pub(super) fn sync_now(&self) {
         let (file, number, length, message, waiting) = {
             let mut state = self.lock();
             state.begin_sync();
             let waiting = std::mem::take(&mut state.waiting);
             if !state.is_healthy() {
-                // Only a snapshot helps; those who wait get an error.
+                // Only a snapshot helps. Dropping the senders fails the waiting calls.
                 return;
             }
             (Arc::clone(&state.file), state.number, state.length, state.message, waiting)
         };
         let synced = files::is_there(&self.path, number, &file, length).and_then(|()| file.sync_data());
         if let Err(error) = synced {
-            // What was not written may be thrown away now, and the next sync of this file would succeed without it:
-            // another one begins, even where a snapshot that failed had begun this one.
+            // The kernel may have dropped the unsynced pages, and the next sync of this file would succeed without
+            // them. So a new segment begins, even if a failed snapshot had begun this one.
             let mut state = self.lock();
             state.reserved = None;
             drop(self.fail(&mut state, "synced", &error));
@@ -127,9 +127,9 @@ impl DedupeLog {
         }
     }
 
-    /// Writes everything that is in memory to a new file, which takes the place of the older ones.
+    /// Replaces the files by a snapshot of the records in memory, and a new segment.
     pub(super) fn replace(&self, beat: impl Fn()) -> io::Result<()> {
-        let number = self.begin_behind_snapshot()?;
+        let number = self.begin_segment()?;
         let (message, failed) = {
             let state = self.lock();
             (state.message, state.failed)
@@ -140,9 +140,9 @@ impl DedupeLog {
         self.checkpoint.fetch_max(message, Ordering::Relaxed);
         let mut state = self.lock();
         let was_healthy = state.is_healthy();
-        (state.reserved, state.healed, state.bytes) = (None, failed, bytes);
+        (state.reserved, state.repaired, state.bytes) = (None, failed, bytes);
         if !state.is_healthy() {
-            // Something has failed since.
+            // An append has failed since.
             return Err(io::Error::other("an append failed while it was written"));
         }
         state.syncing = None;
@@ -154,8 +154,8 @@ impl DedupeLog {
         Ok(())
     }
 
-    /// Writes everything that is in memory to a file of this number; nothing is left of one that cannot be written,
-    /// which may take room that others need.
+    /// Writes the records in memory to a snapshot with this number. Removes its file when that fails, since the disk
+    /// may be full.
     pub(super) fn write_snapshot(&self, (path, number): (&Path, u64), message: i64, beat: impl Fn()) -> io::Result<()> {
         let written = files::Snapshot::begin(path).and_then(|mut snapshot| {
             for part in self.records.parts(self.clock.now()) {
@@ -170,9 +170,9 @@ impl DedupeLog {
         written
     }
 
-    /// Begins a segment with room for a snapshot in front of it, whose number this is; unless that was done before and
-    /// the snapshot failed.
-    fn begin_behind_snapshot(&self) -> io::Result<u64> {
+    /// Begins a new segment, and reserves the number before it for a snapshot. Returns that number; the same one again
+    /// after a snapshot that failed.
+    fn begin_segment(&self) -> io::Result<u64> {
         let (reserved, number) = {
             let state = self.lock();
             (state.reserved, state.number)
@@ -180,7 +180,7 @@ impl DedupeLog {
         if let Some(reserved) = reserved {
             return Ok(reserved);
         }
-        // Behind whatever is there.
+        // After all existing files.
         let number = files::list(&self.path)?.last().map_or(number, |last| last.number.max(number));
         let (snapshot, segment) = (number + 1, number + 2);
         let new = Arc::new(files::create(&self.path, segment)?);
@@ -192,7 +192,7 @@ impl DedupeLog {
             let healthy = state.is_healthy();
             (std::mem::replace(&mut state.file, new), std::mem::take(&mut state.waiting), healthy)
         };
-        // Until the snapshot is there, the old files are what a restart reads.
+        // Until the snapshot is complete, a restart reads the old files.
         match old.sync_data() {
             Ok(()) if healthy => {
                 self.lock().syncing = None;
@@ -205,10 +205,10 @@ impl DedupeLog {
     }
 }
 
-/// Notifies those who wait for a sync.
+/// Notifies the calls that wait for a sync.
 fn notify(waiting: Vec<oneshot::Sender<()>>) {
     for waiter in waiting {
-        // One that is gone has stopped waiting.
+        // The call may have stopped waiting.
         let _gone = waiter.send(());
     }
 }

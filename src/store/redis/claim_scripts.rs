@@ -1,5 +1,4 @@
-//! The Lua scripts of claims and dedupe records, and their arguments. Each is atomic, and may be repeated by the same
-//! attempt.
+//! The Lua scripts of claims and dedupe records, and their arguments. Each is atomic, and idempotent for one attempt.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -13,7 +12,8 @@ use crate::store::KnownBy;
 use crate::store::Token;
 use crate::verify::event_key::Ignored;
 
-/// A script that can ask for an event that was ignored: `-1` when it was as this type, `-2` as another one, or nothing.
+/// A script with the function `ignored(key, kind)`: -1 when the event was ignored with this type, -2 as another one,
+/// nil when it was not.
 macro_rules! script {
     ($text:literal) => {
         LazyLock::new(|| {
@@ -29,11 +29,12 @@ macro_rules! script {
     };
 }
 
-/// Claims all keys of an event for some milliseconds. With a third argument that is not empty, the type, the last key
-/// is that of an ignored event.
+/// Claims all keys of an event.
 ///
-/// `-1` when the first key is done, and `-2` when another one is, or when the event was ignored as another type; the
-/// remaining milliseconds when another attempt holds a key, or `0` and all are claimed.
+/// `KEYS`: the keys of the event, its id first; then the key of an ignored event, if there is a type. `ARGV`: the token of
+/// the attempt, the lease (ms), the type or an empty text. Returns 0 when all keys are claimed; -1 when the event is
+/// finished by its id, -2 by another key or because it was ignored as another type; otherwise the remaining lease (ms) of
+/// the attempt that holds a key.
 pub(crate) static CLAIM: LazyLock<Script> = script!(
     "local kind = ARGV[3]
      local last = kind == '' and #KEYS or #KEYS - 1
@@ -49,8 +50,8 @@ pub(crate) static CLAIM: LazyLock<Script> = script!(
      return 0"
 );
 
-/// Remembers an event that was ignored, with its type, for some milliseconds: `0` when it is new, `-1` when it was
-/// there with this type, and `-2` as another one.
+/// Records an event that is ignored. `KEYS`: its key. `ARGV`: its type, the time to live (ms). Returns 0 when it is new,
+/// -1 when it was recorded with this type, -2 as another one.
 pub(crate) static IGNORE: LazyLock<Script> = script!(
     "local before = ignored(KEYS[1], ARGV[1])
      if before then return before end
@@ -58,7 +59,8 @@ pub(crate) static IGNORE: LazyLock<Script> = script!(
      return 0"
 );
 
-/// Lets go of the keys that this attempt holds: at once, or after some milliseconds.
+/// Releases the keys that an attempt holds. `KEYS`: the keys of the event. `ARGV`: the token, after how many
+/// milliseconds.
 pub(crate) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "for _, key in ipairs(KEYS) do
@@ -68,7 +70,7 @@ pub(crate) static RELEASE: LazyLock<Script> = LazyLock::new(|| {
     )
 });
 
-/// What a script says of an event that came earlier.
+/// Decodes the answer of a script about an event that came earlier.
 pub(crate) fn earlier(answer: i64) -> Earlier {
     match answer {
         -1 => Earlier::Finished(KnownBy::Id),
@@ -77,13 +79,13 @@ pub(crate) fn earlier(answer: i64) -> Earlier {
     }
 }
 
-/// The type for a script that looks for an ignored event; nothing where none is remembered.
+/// The argument with the type of the event; empty where types are signed.
 pub(crate) fn kind(ignored: Option<Ignored>) -> String {
     ignored.map(|ignored| ignored.typed.hex()).unwrap_or_default()
 }
 
-/// Lets go of a claim after some time.
-pub(crate) fn released(space: &Keyspace, keys: Keys, token: Token, after: Duration) -> Call {
+/// The call that releases a claim after some time.
+pub(crate) fn release(space: &Keyspace, keys: Keys, token: Token, after: Duration) -> Call {
     RELEASE.call(names(space, keys)).argument(token.text()).argument(millis(after).to_string())
 }
 

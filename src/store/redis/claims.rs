@@ -1,4 +1,5 @@
-//! Claims and dedupe records in Redis, and their retries in the background.
+//! Claims and dedupe records in Redis, and retries of commands in the background. (`impl Redis` here and in the other
+//! files of this folder, because `mod.rs` would be too long.)
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,17 +20,17 @@ use crate::store::redis::claim_scripts::earlier;
 use crate::store::redis::claim_scripts::kind;
 use crate::store::redis::claim_scripts::millis;
 use crate::store::redis::claim_scripts::names;
-use crate::store::redis::claim_scripts::released;
+use crate::store::redis::claim_scripts::release;
 use crate::store::redis::connection::Connection;
 use crate::store::redis::connection::Failed;
 use crate::verify::event_key::Ignored;
 
-/// Most claims and dedupe records that are tried again in the background at one time.
-const MAX_AGAIN: usize = 4096;
-/// Pause between two such attempts.
+/// Most retries in the background at one time.
+const MAX_RETRIES: usize = 4096;
+/// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(500);
-/// How long a dedupe record or a release is tried again: longer than a failover takes.
-const MAX_WAIT: Duration = Duration::from_mins(1);
+/// How long a commit or a release is retried: longer than a failover takes.
+const RETRY_TIMEOUT: Duration = Duration::from_mins(1);
 
 impl Redis {
     pub(in crate::store) async fn claim(&self, once: &Once, lease: Duration) -> Result<Option<Earlier>, Unavailable> {
@@ -42,9 +43,9 @@ impl Redis {
             Ok(answer) => Ok(Some(earlier(answer))),
             Err(failed) => {
                 if failed.perhaps_done {
-                    // Redis may have taken a claim whose answer never came, and that nobody will use. The provider's
-                    // retry should not have to wait for the lease, after which it has ended by itself.
-                    self.let_go_later(once, Duration::ZERO, lease);
+                    // Redis may have stored the claim although there was no answer. It is released, so that the
+                    // provider's retry need not wait for the end of the lease.
+                    self.release_later(once, Duration::ZERO, lease);
                 }
                 Err(failed.error)
             }
@@ -59,8 +60,8 @@ impl Redis {
     ) -> Result<IgnoreResult, Unavailable> {
         let call = IGNORE.call([space.name(ignored.any)]);
         let call = call.argument(ignored.typed.hex()).argument(millis(ttl).to_string());
-        let noted = self.connections.call::<i64>(space, Purpose::Requests, &call).await;
-        match noted? {
+        let answer = self.connections.call::<i64>(space, Purpose::Requests, &call).await;
+        match answer? {
             0.. => Ok(IgnoreResult::New),
             -1 => Ok(IgnoreResult::Again),
             _ => Ok(IgnoreResult::OtherType),
@@ -68,48 +69,49 @@ impl Redis {
     }
 
     pub(in crate::store) async fn commit(&self, once: &Once) -> Result<(), Unavailable> {
-        // Done is the highest state, so that no script has to compare.
+        // The finished state replaces any other, so no script is needed.
         let mut sets = redis::pipe();
         for name in names(&once.space, once.keys) {
             sets.cmd("SET").arg(name).arg(once.token.done()).arg("PX").arg(millis(once.ttl)).ignore();
         }
         let connection = self.connections.connection(&once.space, Purpose::Requests);
         let Err(failed) = send(&connection, &sets).await else { return Ok(()) };
-        // A failover takes longer than anybody can wait for an answer.
-        self.later(connection, sets, MAX_WAIT);
+        // A failover takes longer than a request can wait.
+        self.retry_later(connection, sets, RETRY_TIMEOUT);
         Err(failed.error)
     }
 
     pub(in crate::store) async fn release(&self, once: &Once, after: Duration) {
-        let call = released(&once.space, once.keys, once.token, after);
+        let call = release(&once.space, once.keys, once.token, after);
         if let Err(failed) = self.connections.call::<i64>(&once.space, Purpose::Requests, &call).await {
             tracing::warn!(error = %failed.error, "a claim could not be released yet; at the latest it ends with its lease");
-            self.let_go_later(once, after, MAX_WAIT);
+            self.release_later(once, after, RETRY_TIMEOUT);
         }
     }
 
-    fn let_go_later(&self, once: &Once, after: Duration, patience: Duration) {
-        let mut let_go = redis::pipe();
-        let_go.add_command(released(&once.space, once.keys, once.token, after).in_full()).ignore();
-        self.later(self.connections.connection(&once.space, Purpose::Requests), let_go, patience);
+    fn release_later(&self, once: &Once, after: Duration, timeout: Duration) {
+        let mut commands = redis::pipe();
+        commands.add_command(release(&once.space, once.keys, once.token, after).eval()).ignore();
+        self.retry_later(self.connections.connection(&once.space, Purpose::Requests), commands, timeout);
     }
 
-    /// Tries again in the background until it works, for this long.
-    fn later(&self, connection: Connection, commands: Pipeline, patience: Duration) {
-        if self.again.count.fetch_add(1, Ordering::Relaxed) >= MAX_AGAIN {
-            self.again.count.fetch_sub(1, Ordering::Relaxed);
+    /// Retries commands in the background until they succeed, or until the timeout. Too many retries at once are
+    /// dropped.
+    fn retry_later(&self, connection: Connection, commands: Pipeline, timeout: Duration) {
+        if self.retries.count.fetch_add(1, Ordering::Relaxed) >= MAX_RETRIES {
+            self.retries.count.fetch_sub(1, Ordering::Relaxed);
             return;
         }
-        let again = Arc::downgrade(&self.again);
-        self.again.tasks.spawn("redis-again", async move {
+        let retries = Arc::downgrade(&self.retries);
+        self.retries.tasks.spawn("redis-again", async move {
             let attempts = async {
                 while send(&connection, &commands).await.is_err() {
                     tokio::time::sleep(PAUSE).await;
                 }
             };
-            let _late = tokio::time::timeout(patience, attempts).await;
-            if let Some(again) = again.upgrade() {
-                again.count.fetch_sub(1, Ordering::Relaxed);
+            let _late = tokio::time::timeout(timeout, attempts).await;
+            if let Some(retries) = retries.upgrade() {
+                retries.count.fetch_sub(1, Ordering::Relaxed);
             }
         });
     }

@@ -1,4 +1,4 @@
-//! One connection to Redis for one worker, made again when it breaks or turns out to lead to a replica.
+//! A connection to Redis, reopened by a background task when it breaks or leads to a replica.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -27,10 +27,10 @@ use crate::store::Unavailable;
 const MIN_PAUSE: Duration = Duration::from_millis(10);
 /// Longest pause between two attempts to connect.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
-/// Commands that may wait to be written.
+/// Most commands that wait to be written.
 const PIPELINE: usize = 1024;
 
-/// The connection of one worker.
+/// A handle to a connection of one runtime.
 #[derive(Debug, Clone)]
 pub(crate) struct Connection {
     current: watch::Receiver<Option<PooledConnection>>,
@@ -39,31 +39,31 @@ pub(crate) struct Connection {
     timeout: Duration,
 }
 
-/// Why a command has no answer.
+/// Why a command failed.
 #[derive(Debug, Clone)]
 pub(crate) struct Failed {
     /// For the log.
     pub(crate) error: Unavailable,
-    /// Whether Redis may have done what it was told.
+    /// Whether Redis may have executed the command all the same.
     pub(crate) perhaps_done: bool,
-    /// Whether Redis is there and refuses just this: a script failed on what it was told or found.
+    /// Whether Redis answers, and refuses this command: a script failed because of its arguments or the data.
     pub(crate) refused: bool,
 }
 
 impl Failed {
-    /// Nothing was done, and not because of what was told.
-    pub(crate) fn unheard(why: impl Into<String>) -> Self {
+    /// The command was not executed, because Redis is unavailable.
+    pub(crate) fn unavailable(why: impl Into<String>) -> Self {
         Self { error: Unavailable(why.into()), perhaps_done: false, refused: false }
     }
 
-    /// Nothing was done, because of what Redis has.
+    /// The command was not executed, because of the data in Redis.
     pub(crate) fn refused(why: impl Into<String>) -> Self {
-        Self { refused: true, ..Self::unheard(why) }
+        Self { refused: true, ..Self::unavailable(why) }
     }
 
-    /// Redis may have done what it was told.
-    pub(crate) fn in_doubt(why: impl Into<String>) -> Self {
-        Self { perhaps_done: true, ..Self::unheard(why) }
+    /// Redis may have executed the command.
+    pub(crate) fn ambiguous(why: impl Into<String>) -> Self {
+        Self { perhaps_done: true, ..Self::unavailable(why) }
     }
 }
 
@@ -80,8 +80,8 @@ impl From<Failed> for AdminError {
 }
 
 impl Connection {
-    /// Opens a connection, and reopens it, on the runtime that this is called on; in a cluster, to the node where the
-    /// keys of `space` are, which others share that have the same pool. A command may take `timeout`.
+    /// Opens a connection on the current runtime, and keeps it open. In a cluster it leads to the node that has the keys of
+    /// `space`; handles with the same pool share the connection to a node. `timeout` is that of a command.
     pub(super) fn open(
         url: &RedisUrl,
         (space, pool): (Option<&Keyspace>, &Pool),
@@ -92,24 +92,24 @@ impl Connection {
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(timeout))
             .set_pipeline_buffer_size(PIPELINE);
-        let seeker = PrimaryResolver::new(url.clone(), space.cloned(), pool.clone(), config);
+        let resolver = PrimaryResolver::new(url.clone(), space.cloned(), pool.clone(), config);
         let (sender, current) = watch::channel(None);
         let (broken, news) = watch::channel(0);
         let (sender, numbers) = (Arc::new(sender), Arc::new(AtomicU64::new(0)));
         supervisor.task(Task::RedisConnection, move || {
-            let link =
+            let cell =
                 ConnectionCell { sender: Arc::clone(&sender), numbers: Arc::clone(&numbers), broken: news.clone() };
-            let seeker = seeker.clone();
+            let resolver = resolver.clone();
             async move {
-                reconnect(seeker, link).await;
+                reconnect(resolver, cell).await;
                 Ok(())
             }
         });
         Self { current, broken: Arc::new(broken), timeout }
     }
 
-    /// Runs a command that is the same whether it runs once or twice. When the connection turns out to be broken, a new
-    /// one is waited for and the command sent once more.
+    /// Runs an idempotent command. When the connection turns out to be broken, waits for a new one and sends the
+    /// command once more.
     pub(crate) async fn run<T, F>(&self, command: impl Fn(MultiplexedConnection) -> F) -> Result<T, Failed>
     where
         F: Future<Output = Result<T, RedisError>>,
@@ -123,16 +123,16 @@ impl Connection {
                 Err(error) => {
                     perhaps_done |= error.is_io_error();
                     refused = is_refusal(&error);
-                    let leave = leads_nowhere(&error);
-                    if leave {
+                    let is_unusable = needs_reconnect(&error);
+                    if is_unusable {
                         self.broken.send_if_modified(|newest| std::mem::replace(newest, number.max(*newest)) < number);
                     }
-                    let again = leave && !error.is_timeout();
+                    let again = is_unusable && !error.is_timeout();
                     last = Some(Unavailable(explained(&error)));
                     if !again {
                         break;
                     }
-                    // Not the connection that has just failed.
+                    // Waits until the broken connection is replaced.
                     let mut current = self.current.clone();
                     let gone = current.wait_for(|alive| alive.as_ref().is_none_or(|alive| alive.number > number));
                     let _late = tokio::time::timeout(self.timeout, gone).await;
@@ -143,9 +143,9 @@ impl Connection {
         Err(Failed { error, perhaps_done, refused })
     }
 
-    /// Whether there has been a connection at any time.
+    /// Whether there has ever been a connection.
     pub(crate) fn was_made(&self) -> bool {
-        // Nobody marks what this receiver has seen, so it is new for ever.
+        // This receiver never marks a value as seen.
         self.current.has_changed().unwrap_or(true)
     }
 
@@ -160,7 +160,7 @@ impl Connection {
     }
 }
 
-/// What an error says, and what would be right.
+/// The message of an error, with a hint.
 fn explained(error: &RedisError) -> String {
     if error.kind() == ErrorKind::Server(ServerErrorKind::Moved) {
         format!("{error} (the store.url of a cluster begins with redis-cluster://)")
@@ -169,15 +169,15 @@ fn explained(error: &RedisError) -> String {
     }
 }
 
-/// Whether a script failed on what it was told or found: a general error, or one that says that a key is of another
-/// type. What says that no command of this user or at this time would do better is none.
+/// Whether a script failed because of its arguments or the data: a general error, or a key of another type. Errors that
+/// concern all commands, such as missing permissions, are not among them.
 fn is_refusal(error: &RedisError) -> bool {
     let general = error.kind() == ErrorKind::Server(ServerErrorKind::ResponseError);
     general || error.kind() == ErrorKind::Extension && error.code() == Some("WRONGTYPE")
 }
 
-/// Whether another connection may do better: this one is broken, or leads to a server that does not take these writes.
-pub(crate) fn leads_nowhere(error: &RedisError) -> bool {
+/// Whether another connection is needed: this one is broken, or leads to a server that does not accept these writes.
+pub(crate) fn needs_reconnect(error: &RedisError) -> bool {
     let takes_no_writes = matches!(
         error.kind(),
         ErrorKind::Server(
@@ -191,21 +191,21 @@ pub(crate) fn leads_nowhere(error: &RedisError) -> bool {
     error.is_io_error() || error.is_unrecoverable_error() || takes_no_writes
 }
 
-/// Where the task that connects publishes new connections.
+/// The shared state through which the background task publishes connections.
 struct ConnectionCell {
     sender: Arc<watch::Sender<Option<PooledConnection>>>,
-    /// The number of the newest connection; it outlives the task that makes them.
+    /// The number of the newest connection; it outlives a restart of the task.
     numbers: Arc<AtomicU64>,
     broken: watch::Receiver<u64>,
 }
 
-async fn reconnect(mut seeker: PrimaryResolver, link: ConnectionCell) {
-    let ConnectionCell { sender, numbers, mut broken } = link;
-    let address = seeker.address();
+async fn reconnect(mut resolver: PrimaryResolver, cell: ConnectionCell) {
+    let ConnectionCell { sender, numbers, mut broken } = cell;
+    let address = resolver.address();
     let mut pause = MIN_PAUSE;
     let mut reported = false;
     while !sender.is_closed() {
-        match seeker.connect().await {
+        match resolver.connect().await {
             Ok(connection) => {
                 if std::mem::take(&mut reported) {
                     tracing::info!(address, "Redis answers again");
@@ -215,7 +215,7 @@ async fn reconnect(mut seeker: PrimaryResolver, link: ConnectionCell) {
                 pause = MIN_PAUSE;
                 tokio::select! {
                     broken = broken.wait_for(|newest| *newest >= number) => if broken.is_err() { return },
-                    () = seeker.replaced() => {}
+                    () = resolver.replaced() => {}
                 }
                 sender.send_replace(None);
             }

@@ -1,4 +1,4 @@
-//! The connections of one runtime to Redis, one for each purpose, each made when it is first used.
+//! The connections of one runtime to Redis, one for each purpose (and keyspace, in a cluster), opened when first used.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -20,40 +20,41 @@ use crate::store::redis::pool::Pool;
 use crate::store::redis::script::Call;
 use crate::store::redis::url::Topology;
 
-/// How long a command may take that no request waits for.
-const MAX_WAIT: Duration = Duration::from_secs(5);
+/// The timeout of commands that no request waits for.
+const BACKGROUND_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where and how to connect.
 #[derive(Debug, Clone)]
 pub(super) struct Address {
     pub(super) url: RedisUrl,
-    /// How long a command of a request may take.
+    /// The timeout of commands that a request waits for.
     pub(super) timeout: Duration,
     pub(super) durability: Option<Durability>,
     pub(super) supervisor: Supervisor,
 }
 
-/// The connections of one runtime. What takes long has one of its own, so that nothing waits behind it.
+/// The connections of one runtime. Each purpose has its own, so that quick commands do not wait behind slow ones.
 #[derive(Debug)]
 pub(super) struct Connections {
     pub(super) address: Address,
-    /// The one on which this was made, whoever asks first for a connection; that of who asks, if it was made on none.
+    /// The runtime on which connections are opened: the one that this was created on, or the caller's if there was
+    /// none.
     runtime: Option<Handle>,
-    /// By keyspace in a cluster, where each is on one node.
+    /// By keyspace in a cluster, because each keyspace is on one node.
     connections: Mutex<HashMap<(Option<Keyspace>, Purpose), Connection>>,
     durable: Mutex<HashMap<Option<Keyspace>, Durable>>,
-    /// What the keyspaces of a cluster share.
+    /// The connections to nodes that the keyspaces of a cluster share.
     pools: Mutex<HashMap<Purpose, Pool>>,
 }
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Purpose {
-    /// What a request waits for.
+    /// Commands that a request waits for.
     Requests,
-    /// Taking, whose answers are large.
+    /// Takes, whose answers are large.
     Takes,
-    /// All else: outcomes, looks, what operators ask for.
+    /// Everything else: outcomes, statistics, administrative requests.
     Maintenance,
 }
 
@@ -63,20 +64,20 @@ impl Connections {
         Self { address, runtime: Handle::try_current().ok(), connections, durable, pools }
     }
 
-    /// A connection to where these keys are.
+    /// The connection to the node of these keys.
     pub(super) fn connection(&self, space: &Keyspace, purpose: Purpose) -> Connection {
         let Address { url, timeout, supervisor, .. } = &self.address;
-        let place = self.place(space);
-        let keep = || {
+        let node_key = self.node_key(space);
+        let open = || {
             let pool = lock(&self.pools).entry(purpose).or_default().clone();
-            let timeout = if purpose == Purpose::Requests { *timeout } else { MAX_WAIT };
-            let _on_it = self.runtime.as_ref().map(Handle::enter);
-            Connection::open(url, (place.as_ref(), &pool), timeout, supervisor)
+            let timeout = if purpose == Purpose::Requests { *timeout } else { BACKGROUND_TIMEOUT };
+            let _entered = self.runtime.as_ref().map(Handle::enter);
+            Connection::open(url, (node_key.as_ref(), &pool), timeout, supervisor)
         };
-        lock(&self.connections).entry((place.clone(), purpose)).or_insert_with(keep).clone()
+        lock(&self.connections).entry((node_key.clone(), purpose)).or_insert_with(open).clone()
     }
 
-    /// Runs a script that is the same whether it runs once or twice.
+    /// Runs an idempotent script.
     pub(super) async fn call<T: FromRedisValue>(
         &self,
         space: &Keyspace,
@@ -86,20 +87,20 @@ impl Connections {
         self.connection(space, purpose).run(|connection| call.run(connection)).await
     }
 
-    /// The same for a request; what the script wrote is as safe as the settings want when there is an answer.
+    /// Runs an idempotent script for a request. When it returns, the writes are as durable as `store.durability` says.
     pub(super) async fn durable(&self, space: &Keyspace, call: Call) -> Result<i64, Failed> {
         let Address { url, timeout, durability, supervisor } = &self.address;
         let Some(durability) = *durability else { return self.call(space, Purpose::Requests, &call).await };
-        let place = self.place(space);
-        let keep = || {
-            let _on_it = self.runtime.as_ref().map(Handle::enter);
-            Durable::open(url, place.as_ref(), (*timeout, durability), supervisor)
+        let node_key = self.node_key(space);
+        let open = || {
+            let _entered = self.runtime.as_ref().map(Handle::enter);
+            Durable::open(url, node_key.as_ref(), (*timeout, durability), supervisor)
         };
-        let durable = lock(&self.durable).entry(place.clone()).or_insert_with(keep).clone();
+        let durable = lock(&self.durable).entry(node_key.clone()).or_insert_with(open).clone();
         durable.run(call).await
     }
 
-    /// Whether there has been a connection at any time; looks for Redis if nobody has done so.
+    /// Whether there has ever been a connection; begins to connect if nothing else has.
     pub(super) fn was_made(&self, spaces: &[Keyspace]) -> bool {
         if lock(&self.connections).values().any(Connection::was_made) {
             return true;
@@ -108,7 +109,8 @@ impl Connections {
         connection.is_some_and(|space| self.connection(space, Purpose::Requests).was_made())
     }
 
-    fn place(&self, space: &Keyspace) -> Option<Keyspace> {
+    /// What identifies the node: the keyspace in a cluster, nothing elsewhere.
+    fn node_key(&self, space: &Keyspace) -> Option<Keyspace> {
         match self.address.url.topology {
             Topology::Server | Topology::Sentinel { .. } => None,
             Topology::Cluster => Some(space.clone()),

@@ -19,39 +19,41 @@ use super::url::RedisUrl;
 use super::url::Topology;
 use crate::store::Keyspace;
 
-/// Longest an attempt to connect may take.
+/// The timeout of an attempt to connect.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Most nodes of a cluster that may send to one another before the keys are found.
-const MAX_HOPS: usize = 8;
+/// Most redirections in a cluster before the attempt fails.
+const MAX_REDIRECTS: usize = 8;
 /// Most nodes of a cluster that are remembered.
 const MAX_NODES: usize = 256;
 
-/// What is known about where the server is.
+/// Connects to the primary, and remembers what it has learnt about the topology.
 #[derive(Debug, Clone)]
 pub(super) struct PrimaryResolver {
     url: RedisUrl,
-    /// In a cluster: whose place is looked for, and the nodes that were there when it was last found.
+    /// In a cluster: the keyspace whose node is needed.
     space: Option<Keyspace>,
+    /// In a cluster: the nodes at the last success.
     nodes: Vec<(String, u16)>,
-    /// In a cluster: what is shared with others that look there.
+    /// In a cluster: the connections that are shared with other keyspaces.
     pool: Pool,
+    /// In a cluster: the connection of the last success.
     found: Option<PooledConnection>,
     config: AsyncConnectionConfig,
 }
 
 impl PrimaryResolver {
-    /// Without a keyspace, a cluster cannot be searched.
+    /// `space` is required in a cluster.
     pub(super) fn new(url: RedisUrl, space: Option<Keyspace>, pool: Pool, config: AsyncConnectionConfig) -> Self {
         Self { url, space, nodes: Vec::new(), pool, found: None, config }
     }
 
-    /// Where it looks, for logs.
+    /// The configured address, for logs.
     pub(super) fn address(&self) -> String {
         self.url.address()
     }
 
-    /// Connects to the server that takes writes now.
+    /// Connects to the server that accepts writes now.
     pub(super) async fn connect(&mut self) -> Result<MultiplexedConnection, String> {
         match &self.url.topology {
             Topology::Server => first_of(&self.url.nodes, |node| self.primary(node)).await,
@@ -65,10 +67,10 @@ impl PrimaryResolver {
         client.get_multiplexed_async_connection_with_config(&self.config).await.map_err(|error| error.to_string())
     }
 
-    /// Connects to a server if it takes writes.
+    /// Connects to a server if it accepts writes.
     async fn primary(&self, info: ConnectionInfo) -> Result<MultiplexedConnection, String> {
         let mut connection = self.open(info).await?;
-        // Where ROLE is not permitted, the first write will tell.
+        // Where ROLE is not permitted, the first write shows whether the server is the primary.
         let role: Result<Vec<Value>, RedisError> = redis::cmd("ROLE").query_async(&mut connection).await;
         match role {
             Ok(role) => match role.first() {
@@ -82,7 +84,7 @@ impl PrimaryResolver {
         }
     }
 
-    /// Asks a sentinel where the master is.
+    /// Asks a sentinel for the address of the master, and connects to it.
     async fn ask(&self, sentinel: ConnectionInfo) -> Result<MultiplexedConnection, String> {
         let Topology::Sentinel { master, credentials } = &self.url.topology else {
             return Err("no sentinel is named".to_owned());
@@ -99,7 +101,7 @@ impl PrimaryResolver {
         self.primary(master).await
     }
 
-    /// Asks one node after the other: those that were there last time, then those that are named.
+    /// Asks one node after the other: those of the last success, then the configured ones.
     async fn in_cluster(&mut self) -> Result<MultiplexedConnection, String> {
         let space = self.space.clone().ok_or_else(|| "the keys of a cluster have no place".to_owned())?;
         let known = self.nodes.iter().filter_map(|(host, port)| self.url.node(host, *port));
@@ -108,21 +110,21 @@ impl PrimaryResolver {
         let mut connection = found.connection.clone();
         self.found = Some(found);
         let slots = redis::cmd("CLUSTER").arg("SLOTS").query_async(&mut connection).await;
-        // Without them there are still those that are named.
+        // If this fails, the configured nodes remain.
         self.nodes = slots.map(|slots: Vec<Value>| nodes(&slots)).unwrap_or_default();
         Ok(connection)
     }
 
-    /// Goes where a node sends for these keys.
+    /// Follows redirections (`MOVED`) to the node of these keys.
     async fn follow(&self, mut node: ConnectionInfo, space: &Keyspace) -> Result<PooledConnection, String> {
-        for _hop in 0..MAX_HOPS {
-            let (found, there) = self.reach(&node, space).await?;
+        for _hop in 0..MAX_REDIRECTS {
+            let (found, there) = self.probe(&node, space).await?;
             let Err(error) = there else { return Ok(found) };
             if error.kind() == ErrorKind::Server(ServerErrorKind::Moved) {
                 node = self.redirected(&node, &error).ok_or_else(|| error.to_string())?;
                 continue;
             }
-            // Keys that are on their way to another node are still asked for at this one first.
+            // While keys migrate to another node, clients ask the old owner first.
             let owner = matches!(
                 error.kind(),
                 ErrorKind::Server(ServerErrorKind::Ask | ServerErrorKind::TryAgain | ServerErrorKind::NoPerm)
@@ -132,13 +134,13 @@ impl PrimaryResolver {
         Err("the nodes of the cluster do not agree where the keys are".to_owned())
     }
 
-    /// A connection to a node, and what the node says of the keys.
-    async fn reach(
+    /// A connection to a node, and its answer to a command on the keys: an error if it does not own them.
+    async fn probe(
         &self,
         node: &ConnectionInfo,
         space: &Keyspace,
     ) -> Result<(PooledConnection, Result<i64, RedisError>), String> {
-        // There is no such key, but its place is that of all others.
+        // No such key exists, but it has the same hash slot as all others.
         let mut exists = redis::cmd("EXISTS");
         exists.arg(space.prefix());
         let address = node.addr().to_string();
@@ -156,7 +158,7 @@ impl PrimaryResolver {
         Ok((found, there))
     }
 
-    /// Waits until others have found that the connection is broken that was found last.
+    /// Waits until another user of the pool has replaced the connection of the last success.
     pub(super) async fn replaced(&self) {
         match &self.found {
             Some(found) => self.pool.replaced(found).await,
@@ -170,7 +172,7 @@ impl PrimaryResolver {
         if !host.is_empty() {
             return self.url.node(host, port);
         }
-        // A node that does not know its own name leaves it out.
+        // A node that does not know its own address leaves the host out.
         if let ConnectionAddr::Tcp(own, _) | ConnectionAddr::TcpTls { host: own, .. } = from.addr() {
             return self.url.node(own, port);
         }
@@ -178,7 +180,7 @@ impl PrimaryResolver {
     }
 }
 
-/// What the first of these nodes leads to that leads anywhere.
+/// The result of the first node for which `connect` succeeds.
 async fn first_of<T, F>(nodes: &[ConnectionInfo], connect: impl Fn(ConnectionInfo) -> F) -> Result<T, String>
 where
     F: Future<Output = Result<T, String>>,

@@ -1,4 +1,4 @@
-//! Encodes messages as entries of a stream, and decodes the entries and deliveries that scripts return.
+//! Encodes messages as entries of the stream, and decodes the entries and deliveries that scripts return.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -22,8 +22,8 @@ use crate::store::Summary;
 use crate::store::Tries;
 use crate::verify::event_key::Lane;
 
-/// The fields of an entry. The first two stand where scripts look for them: the destinations with their lanes, and the
-/// weight. Those that lists do not show are two, because each field costs time in Redis.
+/// The fields of an entry. Scripts expect the first two: `to` (destinations with lanes) and `weight`. What lists do not
+/// show is in two fields only, `request` and `body`, because each field costs time in Redis.
 pub(super) fn fields<'m>(message: &'m Message, to: &[Route]) -> Vec<(&'static str, Cow<'m, [u8]>)> {
     let to: Vec<_> = to.iter().map(destination).collect();
     let mut fields = Vec::with_capacity(7);
@@ -39,7 +39,7 @@ pub(super) fn fields<'m>(message: &'m Message, to: &[Route]) -> Vec<(&'static st
     fields
 }
 
-/// What else was received, as JSON.
+/// The other parts of the request, as JSON.
 #[derive(Deserialize)]
 struct Request<'j> {
     method: String,
@@ -68,23 +68,23 @@ fn destination(route: &Route) -> String {
     route.lane.map_or_else(|| name.clone(), |lane| format!("{name}={}", lane_name(lane)))
 }
 
-/// A lane as Redis knows it.
+/// The name of a lane in Redis.
 pub(super) fn lane_name(lane: Lane) -> String {
     format!("{:016x}", lane.0)
 }
 
-/// A delivery as `take.lua` hands it out.
+/// A delivery that `take.lua` returns.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) id: MessageId,
     pub(super) tries: Tries,
     pub(super) lane: Option<Lane>,
-    /// Nothing when it is not what was written.
+    /// Absent when it is damaged.
     pub(super) message: Option<Arc<Message>>,
 }
 
 impl Entry {
-    /// Reads id, fields and record; `None` when not even the id can be read.
+    /// Reads id, fields and record; `None` when the id cannot be read.
     pub(super) fn read(destination: &DestinationId, answer: Value) -> Option<Self> {
         let [id, fields, record] = parts(answer)?;
         let id = text(&id)?.parse().ok()?;
@@ -103,7 +103,7 @@ pub(super) fn summary(destination: &DestinationId, row: Value) -> Option<Summary
     row_of(destination, (&id, &record, &due, &blocked), Fields::read(fields).unwrap_or_default())
 }
 
-/// The same with all fields of the message, and the message; nothing for that when it is damaged.
+/// A row with all fields of the message, and the message; `None` for that when it is damaged.
 pub(super) fn details(destination: &DestinationId, row: Value) -> Option<(Summary, Option<Arc<Message>>)> {
     let [id, record, due, blocked, fields] = parts(row)?;
     let fields = Fields::read(fields).unwrap_or_default();
@@ -172,7 +172,7 @@ impl Fields {
         Some(self.0.swap_remove(self.position(name)?).1)
     }
 
-    /// The lane at the destination of this name, if any; `None` when it is not named.
+    /// The lane of the delivery to the destination of this name, if any; `None` when there is no such delivery.
     #[expect(clippy::option_option, reason = "whether it goes there, and whether it has a lane there")]
     fn lane(&self, destination: &str) -> Option<Option<Lane>> {
         self.text("to")?.split(' ').find_map(|named| match named.split_once('=') {
@@ -209,7 +209,7 @@ impl Fields {
     }
 }
 
-/// The parts of an answer that has so many.
+/// An array of exactly `N` elements.
 pub(super) fn parts<const N: usize>(answer: Value) -> Option<[Value; N]> {
     let Value::Array(parts) = answer else { return None };
     parts.try_into().ok()

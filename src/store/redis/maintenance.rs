@@ -1,5 +1,5 @@
-//! The background tasks of queues in Redis: recording outcomes, polling for deliveries that other gateways have left,
-//! and deleting what is past its retention.
+//! The background tasks of queues in Redis: they record outcomes, poll statistics (and so find deliveries whose leases
+//! have expired), repair queues, and delete messages after their retention.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use std::time::Instant;
 
 use tokio::runtime::Handle;
 
-use super::Again;
 use super::Purpose;
 use super::Redis;
 use super::RedisQueue;
+use super::Retries;
 use super::Unrecorded;
 use super::connections::Connections;
 use super::queue;
@@ -29,18 +29,19 @@ use crate::store::Stats;
 use crate::store::redis::claim_scripts::millis;
 use crate::store::redis::connection::Failed;
 
-/// Pauses after outcomes could not be recorded.
+/// The pause after outcomes could not be recorded, doubled up to `MAX_PAUSE`.
 const MIN_PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_secs(1);
-/// The pause between two parts of a sweep, for others; and how many times as long as it took a round rests.
-const PART_PAUSE: Duration = Duration::from_millis(2);
-const REST: u32 = 20;
-/// Messages that a part of a sweep looks at.
-const TRIMMED: u32 = 200;
-/// Parts of a sweep between two polls.
-const MAX_PARTS: usize = 200;
+/// The pause between two steps of a sweep, so that other commands are not delayed.
+const STEP_PAUSE: Duration = Duration::from_millis(2);
+/// A round of a sweep is followed by a pause of up to this many times its duration.
+const PAUSE_FACTOR: u32 = 20;
+/// Messages that one step of a sweep or a repair scans.
+const STEP_MESSAGES: u32 = 200;
+/// Most steps of a sweep between two polls.
+const MAX_STEPS: usize = 200;
 
-/// The runtime on which the background tasks run; none before they are started.
+/// The runtime of the background tasks; `None` before [`Redis::maintain`] is called.
 #[derive(Debug, Default)]
 pub(super) struct Maintenance(Mutex<Option<Worker>>);
 
@@ -50,49 +51,51 @@ impl Maintenance {
     }
 }
 
-/// The runtime, and what it uses for as long as its own handle is there.
+/// A runtime, and the resources of its handle while that exists.
 #[derive(Debug, Clone)]
 struct Worker {
     runtime: Handle,
     supervisor: Supervisor,
     connections: Weak<Connections>,
-    again: Weak<Again>,
+    retries: Weak<Retries>,
 }
 
 /// The progress of a round of retention.
 #[derive(Debug, Default)]
 struct Sweep {
-    /// The message behind which it goes on; nothing before a round.
-    behind: String,
+    /// The message after which it continues; empty between two rounds.
+    after: String,
     began: Option<Instant>,
-    /// Messages that it has looked at and deleted, and that it has looked at and left.
+    /// Scanned messages that were deleted.
     deleted: u32,
-    left: u32,
+    /// Scanned messages that were not deleted.
+    kept: u32,
     /// When the next round may begin.
     next: Option<Instant>,
 }
 
 impl Sweep {
-    /// How long a round rests that has mostly looked at what stays: what is deleted is not looked at again.
-    fn rest(&self, now: Instant) -> Duration {
+    /// The pause after a round: longer, the more of the scanned messages were kept, because the next round scans these
+    /// again.
+    fn pause(&self, now: Instant) -> Duration {
         let spent = self.began.map(|began| now.saturating_duration_since(began)).unwrap_or_default();
-        let share = f64::from(self.left) / f64::from(self.left.saturating_add(self.deleted).max(1));
-        spent.saturating_mul(REST).mul_f64(share)
+        let share = f64::from(self.kept) / f64::from(self.kept.saturating_add(self.deleted).max(1));
+        spent.saturating_mul(PAUSE_FACTOR).mul_f64(share)
     }
 }
 
-/// What of a batch has to be done next.
+/// The result of recording a batch of outcomes.
 enum Recorded {
     Yes,
-    /// One of so many is refused.
+    /// Redis refuses the batch of this size: at least one of its outcomes is bad.
     Refused(usize),
-    Unheard(Failed),
+    Unavailable(Failed),
 }
 
 impl Redis {
     pub(in crate::store) fn maintain(&self, supervisor: &Supervisor) {
-        let (connections, again) = (Arc::downgrade(&self.connections), Arc::downgrade(&self.again));
-        let worker = Worker { runtime: Handle::current(), supervisor: supervisor.clone(), connections, again };
+        let (connections, retries) = (Arc::downgrade(&self.connections), Arc::downgrade(&self.retries));
+        let worker = Worker { runtime: Handle::current(), supervisor: supervisor.clone(), connections, retries };
         let queues = self.queues().clone();
         *self.process.maintenance.worker() = Some(worker);
         for queue in &queues {
@@ -102,14 +105,16 @@ impl Redis {
         }
     }
 
-    /// Starts the tasks of a queue that has become known, once [`Self::maintain`] was called.
+    /// Starts the tasks of a queue, if [`Self::maintain`] was called.
     pub(super) fn start_tasks(&self, queue: &Arc<RedisQueue>) {
         let Some(worker) = self.process.maintenance.worker().clone() else { return };
-        let (Some(connections), Some(again)) = (worker.connections.upgrade(), worker.again.upgrade()) else { return };
+        let (Some(connections), Some(retries)) = (worker.connections.upgrade(), worker.retries.upgrade()) else {
+            return;
+        };
         if queue.has_tasks.swap(true, Ordering::Relaxed) {
             return;
         }
-        let redis = Self { process: Arc::clone(&self.process), connections, again };
+        let redis = Self { process: Arc::clone(&self.process), connections, retries };
         let _on_it = worker.runtime.enter();
         let (store, recorded) = (redis.clone(), Arc::clone(queue));
         worker.supervisor.task(Task::RedisRecorder, move || {
@@ -119,7 +124,7 @@ impl Redis {
                 Ok(())
             }
         });
-        // The first queue of a source.
+        // One task for all queues of a source.
         let first = self.queues().iter().find(|other| other.space == queue.space).map(Arc::clone);
         if first.is_some_and(|first| Arc::ptr_eq(&first, queue)) {
             let space = queue.space.clone();
@@ -133,7 +138,7 @@ impl Redis {
         }
     }
 
-    /// Records outcomes for ever, in their order.
+    /// Records outcomes in their order; never returns. A batch that Redis refuses is halved, to find the bad outcome.
     async fn record(&self, queue: &RedisQueue) {
         let (source, destination) = (&queue.id().source, &queue.id().name);
         let max = self.process.limits.max_batch.max(1);
@@ -158,7 +163,7 @@ impl Redis {
                     most = max;
                 }
                 Recorded::Refused(count) => most = count / 2,
-                Recorded::Unheard(failed) => {
+                Recorded::Unavailable(failed) => {
                     if pause == MIN_PAUSE {
                         let error = failed.error.0;
                         tracing::error!(source, destination, error, "what came of deliveries cannot be recorded yet");
@@ -187,11 +192,11 @@ impl Redis {
                 }
                 Recorded::Refused(batch.len())
             }
-            Err(failed) => Recorded::Unheard(failed),
+            Err(failed) => Recorded::Unavailable(failed),
         }
     }
 
-    /// Polls, repairs and trims the queues of a source, for ever.
+    /// Polls, repairs and sweeps the queues of a source; never returns.
     async fn maintain_queues(&self, space: &Keyspace) {
         let (mut sweep, mut next_repair, mut refused) = (Sweep::default(), None, false);
         loop {
@@ -209,7 +214,7 @@ impl Redis {
             };
             match done.await {
                 Ok(()) => refused = false,
-                // Of a Redis that does not answer, its connections tell.
+                // The connection logs that Redis does not answer.
                 Err(failed) if failed.refused => {
                     if !std::mem::replace(&mut refused, true) {
                         let (source, error) = (space.source(), failed.error.0);
@@ -222,14 +227,14 @@ impl Redis {
         }
     }
 
-    /// Reads how much there is of each queue; returns those of which a key is missing.
+    /// Reads the statistics of the queues; returns the queues of which a key is missing.
     async fn refresh_stats<'q>(
         &self,
         space: &Keyspace,
         queues: &'q [Arc<RedisQueue>],
     ) -> Result<Vec<&'q RedisQueue>, Failed> {
         for queue in queues {
-            self.begin(queue, Purpose::Maintenance).await?;
+            self.ensure_registered(queue, Purpose::Maintenance).await?;
         }
         let of_queue = |queue: &Arc<RedisQueue>| {
             ["ready", "due", "lanes", "blocked", "retrying", "dead", "open"]
@@ -256,19 +261,19 @@ impl Redis {
         Ok(damaged)
     }
 
-    /// Puts deliveries back that have lost their place with a key that was deleted or evicted.
+    /// Restores deliveries that were lost with a key that was deleted or evicted.
     async fn repair(&self, queue: &RedisQueue) -> Result<(), Failed> {
         let (limits, mut behind, mut misplaced) = (&self.process.limits, String::new(), 0);
         loop {
-            let call = queue_scripts::MEND.call(queue.keys()).argument(self.now()).argument(queue.id().name.as_str());
-            let call = call.argument(behind).argument(TRIMMED.to_string());
+            let call = queue_scripts::REPAIR.call(queue.keys()).argument(self.now()).argument(queue.id().name.as_str());
+            let call = call.argument(behind).argument(STEP_MESSAGES.to_string());
             let call = call.argument(limits.list_bytes.to_string());
             let (next, found): (String, u64) = self.connections.call(&queue.space, Purpose::Maintenance, &call).await?;
             (behind, misplaced) = (next, misplaced + found);
             if behind.is_empty() {
                 break;
             }
-            tokio::time::sleep(PART_PAUSE).await;
+            tokio::time::sleep(STEP_PAUSE).await;
         }
         let (source, destination) = (&queue.id().source, &queue.id().name);
         tracing::error!(
@@ -281,17 +286,17 @@ impl Redis {
         Ok(())
     }
 
-    /// Deletes a part of what is past its time, or has a rest.
+    /// Runs some steps of a sweep, unless it pauses.
     async fn sweep(&self, space: &Keyspace, queues: &[Arc<RedisQueue>], sweep: &mut Sweep) -> Result<(), Failed> {
         let (clock, limits) = (&self.process.clock, &self.process.limits);
         let now = clock.instant();
-        if sweep.behind.is_empty() {
+        if sweep.after.is_empty() {
             if sweep.next.is_some_and(|next| now < next) {
                 return Ok(());
             }
-            // A Redis that has lost its data has to be told again.
+            // Redis may have lost its data.
             for queue in queues {
-                self.make_known(queue, Purpose::Maintenance).await?;
+                self.register_destination(queue, Purpose::Maintenance).await?;
             }
             *sweep = Sweep { began: Some(now), ..Sweep::default() };
         }
@@ -299,28 +304,28 @@ impl Redis {
         let retention = |name: &str| queues.iter().find(|queue| queue.id().name == name).map(|queue| queue.retention());
         let longest = queues.iter().map(|queue| queue.retention()).max().unwrap_or_default();
         let of_name = |name: &String| ["due", "dead", "open", "records"].map(|part| queue::key(space, name, part));
-        for _part in 0..MAX_PARTS {
+        for _part in 0..MAX_STEPS {
             let keys = std::iter::once(queue::stream(space)).chain(names.iter().flat_map(of_name));
-            let call = queue_scripts::SWEEP.call(keys).argument(self.now()).argument(sweep.behind.as_str());
-            let call = call.argument(TRIMMED.to_string()).argument(limits.list_bytes.to_string());
+            let call = queue_scripts::SWEEP.call(keys).argument(self.now()).argument(sweep.after.as_str());
+            let call = call.argument(STEP_MESSAGES.to_string()).argument(limits.list_bytes.to_string());
             let call = names.iter().fold(call, |call, name| {
                 call.argument(name.as_str()).argument(millis(retention(name).unwrap_or(longest)).to_string())
             });
             let (behind, seen, deleted): (String, u32, u32) =
                 self.connections.call(space, Purpose::Maintenance, &call).await?;
-            sweep.behind = behind;
+            sweep.after = behind;
             sweep.deleted = sweep.deleted.saturating_add(deleted);
-            sweep.left = sweep.left.saturating_add(seen.saturating_sub(deleted));
-            if sweep.behind.is_empty() {
-                sweep.next = Some(clock.instant() + limits.trim_every.max(sweep.rest(clock.instant())));
+            sweep.kept = sweep.kept.saturating_add(seen.saturating_sub(deleted));
+            if sweep.after.is_empty() {
+                sweep.next = Some(clock.instant() + limits.trim_every.max(sweep.pause(clock.instant())));
                 break;
             }
-            tokio::time::sleep(PART_PAUSE).await;
+            tokio::time::sleep(STEP_PAUSE).await;
         }
         Ok(())
     }
 
-    /// The names of all destinations that a source has had.
+    /// The names of all destinations that a source ever had.
     pub(super) async fn destinations(&self, space: &Keyspace) -> Result<BTreeSet<String>, Failed> {
         let mut command = redis::cmd("SMEMBERS");
         command.arg(format!("{}destinations", space.prefix()));

@@ -1,16 +1,16 @@
 //! Claims, dedupe records, messages and deliveries in Redis, shared by all gateways that use the same one.
 //!
-//! All keys of a source have one hash tag, so that each step is one script. Scripts use the clock of Redis, so that
-//! gateways need no common clock.
+//! All keys of a source have one hash tag, so that one script can use them. Scripts use the clock of Redis, so that the
+//! clocks of gateways need not agree.
 //!
 //! - A dedupe record holds `P` and the token of the attempt that claims the event, or `D` and the token of the attempt
 //!   that finished it. That of an event whose type was not wanted, and is not signed, holds `I` and a hash that
 //!   includes the type.
-//! - A message is an entry of the stream `events`, which is an ordered list with access by id. Each of its deliveries
-//!   is in one place among the keys of its destination: never taken, due (a claim is a due time too: its deadline),
-//!   blocked behind its lane, or finished.
-//! - A delivery that a gateway has taken is claimed until a deadline, which also names the claim. No gateway takes over
-//!   a claim: what is not settled by then is due again.
+//! - A message is an entry of the stream `events`, used as an ordered list with access by id. Each delivery is in one of
+//!   the keys of its destination (see `lua/delivery.lua`): `ready` (never taken), `due` (a retry at its time, or a claim at
+//!   its deadline), `blocked`, or in none of them when it is finished.
+//! - A delivery that a gateway has taken is claimed until a deadline, which identifies the claim. A delivery that is not
+//!   settled by then is due again.
 
 mod admin;
 mod claim_scripts;
@@ -75,7 +75,7 @@ use crate::store::redis::claim_scripts::names;
 use crate::store::redis::connection::Failed;
 use crate::store::redis::script::Call;
 
-/// Entries that a take scans at most.
+/// Most entries that a take scans.
 const MAX_SCANNED: usize = 1024;
 
 /// A handle to a Redis, for one runtime.
@@ -83,11 +83,11 @@ const MAX_SCANNED: usize = 1024;
 pub struct Redis {
     process: Arc<Process>,
     connections: Arc<Connections>,
-    /// Claims and dedupe records that are tried again.
-    again: Arc<Again>,
+    /// Commands that are retried in the background.
+    retries: Arc<Retries>,
 }
 
-/// What all handles share.
+/// The state that all handles of the process share.
 #[derive(Debug)]
 struct Process {
     lease: Duration,
@@ -101,7 +101,7 @@ struct Process {
 }
 
 #[derive(Debug, Default)]
-struct Again {
+struct Retries {
     tasks: Background,
     count: AtomicUsize,
 }
@@ -123,17 +123,16 @@ impl Redis {
             maintenance: Maintenance::default(),
             refused,
         };
-        Self { process: Arc::new(process), connections: Arc::new(Connections::new(address)), again: Arc::default() }
+        Self { process: Arc::new(process), connections: Arc::new(Connections::new(address)), retries: Arc::default() }
     }
 
-    /// `doorward_outcomes_refused_total`, to be registered.
+    /// `doorward_outcomes_refused_total`.
     pub fn refused(&self) -> &IntCounter {
         &self.process.refused
     }
 
-    /// Runs a script on the keys of `space`, for targets that are in the same Redis. It may run more than once. What it
-    /// wrote is as safe as `store.durability` says when there is an answer; for that it has to write even what it finds
-    /// done.
+    /// Runs an idempotent script on the keys of `space`, for targets in the same Redis. When it returns, the writes are
+    /// as durable as `store.durability` says. For that, the script has to write even if it was executed before.
     ///
     /// # Errors
     /// Why there is no answer, and whether the script may have run.
@@ -143,10 +142,10 @@ impl Redis {
 
     pub(super) fn local(&self) -> Self {
         let connections = Arc::new(Connections::new(self.connections.address.clone()));
-        Self { process: Arc::clone(&self.process), connections, again: Arc::default() }
+        Self { process: Arc::clone(&self.process), connections, retries: Arc::default() }
     }
 
-    /// Whether Redis has answered this handle at any time.
+    /// Whether Redis has ever answered this handle.
     pub(super) fn has_answered(&self) -> bool {
         self.connections.was_made(&self.process.spaces)
     }
@@ -160,7 +159,7 @@ impl Redis {
         self.queues().get(queue.index()).map(Arc::clone).ok_or_else(unknown)
     }
 
-    /// The time for scripts: Redis's own, but in tests.
+    /// The argument with the time for scripts: 0 for the clock of Redis; the manual clock in tests.
     fn now(&self) -> String {
         match &self.process.clock {
             Clock::System | Clock::Steady { .. } => "0".to_owned(),
@@ -169,18 +168,19 @@ impl Redis {
     }
 
     pub(super) async fn register(&self, destinations: &[QueueTerms]) -> Result<Vec<Queue>, Unavailable> {
-        let queues: Vec<_> = destinations.iter().map(|terms| self.known(terms)).collect();
+        let queues: Vec<_> = destinations.iter().map(|terms| self.queue_for(terms)).collect();
         for queue in &queues {
-            match self.begin(queue, Purpose::Requests).await {
+            match self.ensure_registered(queue, Purpose::Requests).await {
                 Err(failed) if failed.refused => return Err(failed.error),
-                // It is asked again when the queue is used.
+                // Retried when the queue is used.
                 Ok(()) | Err(_) => {}
             }
         }
         Ok(queues.iter().map(|queue| queue.handle.clone()).collect())
     }
 
-    fn known(&self, terms: &QueueTerms) -> Arc<RedisQueue> {
+    /// The queue with these terms, created if needed.
+    fn queue_for(&self, terms: &QueueTerms) -> Arc<RedisQueue> {
         let mut queues = self.queues();
         if let Some(queue) = queues.iter().find(|queue| *queue.id() == terms.id) {
             queue.set_retention(terms.keep);
@@ -193,17 +193,21 @@ impl Redis {
         queue
     }
 
-    /// Makes a destination known in Redis before it is first used.
-    async fn begin(&self, queue: &RedisQueue, purpose: Purpose) -> Result<(), Failed> {
-        if queue.is_known.load(Ordering::Relaxed) { Ok(()) } else { self.make_known(queue, purpose).await }
+    /// Registers a destination in Redis before it is first used.
+    async fn ensure_registered(&self, queue: &RedisQueue, purpose: Purpose) -> Result<(), Failed> {
+        if queue.is_registered.load(Ordering::Relaxed) {
+            Ok(())
+        } else {
+            self.register_destination(queue, purpose).await
+        }
     }
 
-    async fn make_known(&self, queue: &RedisQueue, purpose: Purpose) -> Result<(), Failed> {
+    async fn register_destination(&self, queue: &RedisQueue, purpose: Purpose) -> Result<(), Failed> {
         let keys = ["destinations", "stream", "done", "dead"].map(|key| format!("{}{key}", queue.space.prefix()));
         let call = queue_scripts::BEGIN.call(keys).argument(queue.id().name.as_str());
         match self.connections.call::<i64>(&queue.space, purpose, &call).await? {
             0 => {
-                queue.is_known.store(true, Ordering::Relaxed);
+                queue.is_registered.store(true, Ordering::Relaxed);
                 Ok(())
             }
             left => Err(Failed::refused(format!(
@@ -225,13 +229,13 @@ impl Redis {
             return Err(Unavailable("the message goes to no destination".to_owned()));
         };
         for queue in &queues {
-            self.begin(queue, Purpose::Requests).await?;
+            self.ensure_registered(queue, Purpose::Requests).await?;
         }
         let space = &first.space;
         let ignored = once.and_then(|once| once.keys.ignored);
         let records = once.into_iter().flat_map(|once| names(&once.space, once.keys));
         let records = records.chain(once.zip(ignored).map(|(once, ignored)| once.space.name(ignored.any)));
-        let of_queues = queues.iter().flat_map(|queue| queue.keys_of_new());
+        let of_queues = queues.iter().flat_map(|queue| queue.enqueue_keys());
         let call = queue_scripts::ENQUEUE.call(records.chain([queue::stream(space)]).chain(of_queues));
         let (token, ttl) = once.map(|once| (once.token.text(), millis(once.ttl))).unwrap_or_default();
         let call = call.argument(self.now()).argument(token).argument(ttl.to_string()).argument(kind(ignored));
@@ -244,7 +248,7 @@ impl Redis {
             Ok(answer) => Ok(Enqueued::Earlier(earlier(answer))),
             Err(failed) => Err(failed.error),
         };
-        // It may be there without an answer.
+        // The message may be stored even if there was no answer.
         if !matches!(published, Ok(Enqueued::Earlier(_))) {
             queues.iter().for_each(|queue| queue.handle.signal().raise());
         }
@@ -262,7 +266,7 @@ impl Redis {
         if max == 0 {
             return Ok((Vec::new(), None));
         }
-        self.begin(&queue, Purpose::Takes).await?;
+        self.ensure_registered(&queue, Purpose::Takes).await?;
         let (bytes, asked_at, _take) = (want.bytes.min(limits.take_bytes), clock.instant(), queue.take());
         let numbers = [max, bytes, MAX_SCANNED].map(|number| number.to_string());
         let call = queue_scripts::TAKE.call(queue.keys()).argument(self.now()).argument(lease.as_micros().to_string());
@@ -275,14 +279,14 @@ impl Redis {
         let lease = Lease { end: asked_at + *lease, deadline };
         let any = !taken.is_empty();
         let entries = taken.into_iter().filter_map(|entry| Entry::read(queue.id(), entry));
-        let claimed: Vec<_> = entries.filter_map(|entry| self.hand_out(&queue, entry, lease)).collect();
-        // There may be more behind what was in hand already.
+        let claimed: Vec<_> = entries.filter_map(|entry| self.claim_delivery(&queue, entry, lease)).collect();
+        // All of them were taken by this process before; there may be others.
         let next_due = if any && claimed.is_empty() { Some(clock.instant()) } else { next_due };
         Ok((claimed, next_due))
     }
 
-    /// What is in hand already is not handed out again, and what cannot be read is given up.
-    fn hand_out(&self, queue: &RedisQueue, entry: Entry, lease: Lease) -> Option<Claimed> {
+    /// Claims a delivery for this process, unless it holds it already. A damaged message becomes a dead letter.
+    fn claim_delivery(&self, queue: &RedisQueue, entry: Entry, lease: Lease) -> Option<Claimed> {
         if !queue.claim(&entry, lease.deadline) {
             return None;
         }

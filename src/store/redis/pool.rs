@@ -1,4 +1,4 @@
-//! Connections to the nodes of a cluster, each shared by all keyspaces that are on the node.
+//! Connections to the nodes of a cluster. All keyspaces on a node share one connection.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::watch;
 
-/// Connections of one kind, at most one to each node.
+/// The connections for one purpose, at most one to each node.
 #[derive(Clone, Default)]
 pub(super) struct Pool(Arc<watch::Sender<Shared>>);
 
@@ -18,7 +18,7 @@ struct Shared {
     count: u64,
 }
 
-/// A connection of those that took one another's place.
+/// A connection with its number in the sequence of connections.
 #[derive(Clone)]
 pub(super) struct PooledConnection {
     pub(super) connection: MultiplexedConnection,
@@ -32,8 +32,8 @@ impl Pool {
         self.0.borrow().nodes.get(address).cloned()
     }
 
-    /// Puts a new connection to a node in the place of one that is broken. The answer is the one to be used: somebody
-    /// else may have been faster.
+    /// Replaces a broken connection to a node by a new one. Returns the one to use, which is another one if another
+    /// keyspace has replaced it first.
     pub(super) fn put(
         &self,
         address: &str,
@@ -54,7 +54,7 @@ impl Pool {
         used.or_else(|| self.get(address)).unwrap_or(PooledConnection { connection, number: 0 })
     }
 
-    /// Waits until there is another one in its place.
+    /// Waits until the connection was replaced.
     pub(super) async fn replaced(&self, pooled: &PooledConnection) {
         let is_there = |shared: &Shared| shared.nodes.values().any(|other| other.number == pooled.number);
         let mut nodes = self.0.subscribe();

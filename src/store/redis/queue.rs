@@ -1,4 +1,4 @@
-//! What one process knows of one queue: the deliveries that it has in hand, and the outcomes that are not recorded in
+//! The state of one queue in this process: the deliveries that it holds, and the outcomes that are not recorded in
 //! Redis yet.
 
 use std::collections::HashMap;
@@ -27,16 +27,16 @@ use crate::store::Tries;
 use crate::store::Unavailable;
 use crate::verify::event_key::Lane;
 
-/// The names of the keys of a destination, in the order in which its scripts expect them behind that of the stream.
+/// The keys of a destination, in the order in which scripts expect them after the stream; see `lua/delivery.lua`.
 const KEYS: [&str; 8] = ["ready", "due", "lanes", "blocked", "records", "retrying", "dead", "open"];
 
-/// The keys of a destination, as its scripts expect them.
+/// The stream and the keys of a destination, as scripts expect them.
 pub(super) fn keys(space: &Keyspace, destination: &str) -> impl Iterator<Item = String> {
     let parts = KEYS.map(|part| key(space, destination, part));
     std::iter::once(stream(space)).chain(parts)
 }
 
-/// One of them.
+/// One key of a destination.
 pub(super) fn key(space: &Keyspace, destination: &str, part: &str) -> String {
     format!("{}d:{destination}:{part}", space.prefix())
 }
@@ -53,13 +53,13 @@ pub(super) struct RedisQueue {
     pub(super) space: Keyspace,
     /// In the order of [`keys`].
     keys: Vec<String>,
-    /// Whether Redis knows the destination.
-    pub(super) is_known: AtomicBool,
+    /// Whether the destination is registered in Redis.
+    pub(super) is_registered: AtomicBool,
     /// Whether its outcomes are recorded by a task.
     pub(super) has_tasks: AtomicBool,
-    /// There is something to record.
+    /// Notified when there are outcomes to record.
     pub(super) more: Notify,
-    /// Something was recorded.
+    /// Notified when outcomes were recorded.
     pub(super) recorded: Notify,
     state: Mutex<State>,
 }
@@ -67,17 +67,18 @@ pub(super) struct RedisQueue {
 #[derive(Debug)]
 struct State {
     retention: Duration,
-    /// Also what is in the outbox.
+    /// The deliveries that this process holds, including those whose outcome is in the outbox.
     in_hand: HashMap<MessageId, Claim>,
+    /// Outcomes to be recorded, the oldest first.
     outbox: VecDeque<Unrecorded>,
-    /// Takes that are not answered yet, and the deliveries that were recorded as delivered meanwhile, with their
-    /// attempts before the last replay.
+    /// The number of takes that are not answered yet.
     takes: usize,
+    /// Deliveries that were recorded as delivered during these takes, with their attempts before the last replay.
     delivered: HashSet<(MessageId, u32)>,
     stats: Stats,
 }
 
-/// A take that is under way, until this is dropped.
+/// A take in progress, until this is dropped.
 #[derive(Debug)]
 pub(super) struct Take<'q>(&'q RedisQueue);
 
@@ -99,19 +100,19 @@ struct Claim {
     before_replay: u32,
 }
 
-/// An outcome that Redis does not know of yet.
+/// An outcome that is not recorded in Redis yet.
 #[derive(Debug, Clone)]
 pub(super) struct Unrecorded {
     id: MessageId,
     lane: String,
-    /// What was tried before.
+    /// The earlier attempts.
     tries: Tries,
     deadline: i64,
     outcome: Ending,
     since: Instant,
 }
 
-/// What became of a claim.
+/// How a claim ended.
 #[derive(Debug, Clone)]
 pub(super) enum Ending {
     /// An attempt was made.
@@ -138,8 +139,8 @@ impl Unrecorded {
         Self { id, lane, tries, deadline, outcome, since }
     }
 
-    /// As it is recorded for the newest claim of the delivery. An attempt that failed while somebody else has recorded
-    /// one counts for nothing.
+    /// The outcome, for the newest claim of the delivery. A failure is dropped when another gateway has recorded an
+    /// attempt meanwhile.
     fn for_claim(mut self, held: Option<&Claim>) -> Self {
         let Some(held) = held.filter(|held| held.before_replay == self.tries.before_replay) else { return self };
         self.deadline = held.deadline;
@@ -158,7 +159,7 @@ impl Unrecorded {
         matches!(self.outcome, Ending::Attempted(Outcome::Delivered { .. }))
     }
 
-    /// As the script takes it.
+    /// The arguments of the script.
     pub(super) fn arguments(&self, now: Instant) -> [String; 8] {
         let (attempts, before) = match self.outcome {
             Ending::Damaged(_) => (String::new(), String::new()),
@@ -183,8 +184,8 @@ impl Unrecorded {
         [id, letter, attempts, before, deadline, pause.as_micros().to_string(), lane, record]
     }
 
-    /// Whether recording it may leave something to take.
-    fn leaves_more(&self) -> bool {
+    /// Whether recording it may make a delivery available: this one, or the next of its lane.
+    fn may_unblock(&self) -> bool {
         let again = matches!(self.outcome, Ending::Released | Ending::Attempted(Outcome::Retry { .. }));
         again || !self.lane.is_empty()
     }
@@ -206,7 +207,7 @@ impl RedisQueue {
             handle,
             space,
             keys,
-            is_known: AtomicBool::new(false),
+            is_registered: AtomicBool::new(false),
             has_tasks: AtomicBool::new(false),
             more: Notify::new(),
             recorded: Notify::new(),
@@ -222,8 +223,8 @@ impl RedisQueue {
         self.keys.iter().cloned()
     }
 
-    /// Those that a new delivery may be written to, without the stream.
-    pub(super) fn keys_of_new(&self) -> impl Iterator<Item = String> {
+    /// The keys that `enqueue.lua` writes, without the stream.
+    pub(super) fn enqueue_keys(&self) -> impl Iterator<Item = String> {
         [1, 3, 4, 8].into_iter().filter_map(|at| self.keys.get(at).cloned())
     }
 
@@ -239,7 +240,7 @@ impl RedisQueue {
         self.lock().retention = retention;
     }
 
-    /// How many more may be taken, so that at most `max` are in hand or not recorded.
+    /// How many more may be taken, so that at most `max` are held or unrecorded.
     pub(super) fn room(&self, max: usize) -> Result<usize, Unavailable> {
         let state = self.lock();
         match max.saturating_sub(state.in_hand.len().max(state.outbox.len())) {
@@ -248,14 +249,14 @@ impl RedisQueue {
         }
     }
 
-    /// Begins a take: what it claims may be recorded as delivered before its answer comes.
+    /// Begins a take. A delivery that it claims may be recorded as delivered before its answer comes.
     pub(super) fn take(&self) -> Take<'_> {
         self.lock().takes += 1;
         Take(self)
     }
 
-    /// Notes a claim; whether it is to be handed out: what this process still holds only has another deadline from now
-    /// on, and what it has delivered since is finished.
+    /// Registers a claim. Returns whether the delivery is to be attempted: not if this process still holds it (its
+    /// deadline is updated), or has delivered it since the take began.
     pub(super) fn claim(&self, entry: &Entry, deadline: i64) -> bool {
         let Tries { attempts, before_replay, .. } = entry.tries;
         let held = Claim { deadline, attempts, before_replay };
@@ -267,21 +268,21 @@ impl RedisQueue {
         before.is_none_or(|before| before.before_replay != before_replay)
     }
 
-    /// Something has to be recorded.
+    /// Adds an outcome to be recorded.
     pub(super) fn push(&self, outcome: Unrecorded) {
         self.lock().outbox.push_back(outcome);
         self.more.notify_one();
     }
 
-    /// The first of what has to be recorded.
+    /// The first outcomes to be recorded.
     pub(super) fn batch(&self, max: usize) -> Vec<Unrecorded> {
         let state = self.lock();
         let first = state.outbox.iter().take(max);
         first.map(|outcome| outcome.clone().for_claim(state.in_hand.get(&outcome.id))).collect()
     }
 
-    /// The batch was recorded, or is given up. What was claimed anew meanwhile, by an answer that came before this one,
-    /// is recorded once more, for that claim.
+    /// Removes a batch that was recorded, or is given up. An outcome whose delivery was claimed anew meanwhile is
+    /// recorded again, for the new claim.
     pub(super) fn recorded(&self, batch: &[Unrecorded]) {
         let mut state = self.lock();
         let State { in_hand, outbox, takes, delivered, .. } = &mut *state;
@@ -299,7 +300,7 @@ impl RedisQueue {
         }
         again.into_iter().rev().for_each(|outcome| outbox.push_front(outcome));
         drop(state);
-        if batch.iter().any(Unrecorded::leaves_more) {
+        if batch.iter().any(Unrecorded::may_unblock) {
             self.handle.signal().raise();
         }
         self.recorded.notify_waiters();
@@ -309,7 +310,7 @@ impl RedisQueue {
         self.lock().outbox.is_empty()
     }
 
-    /// What a look has shown.
+    /// Updates the statistics; raises the signal when there is something to take.
     pub(super) fn set_stats(&self, stats: Stats, has_work: bool) {
         self.lock().stats = stats;
         if has_work {

@@ -1,5 +1,4 @@
-//! The Lua scripts of queues. Each moves deliveries atomically, so that none is lost between two places, and may be
-//! repeated.
+//! The Lua scripts of queues. Each moves deliveries atomically between keys, and is idempotent.
 
 use std::sync::LazyLock;
 
@@ -18,7 +17,7 @@ script!(TAKE, "now", "delivery", "take");
 script!(SETTLE, "now", "delivery", "settle");
 script!(STATS, "now", "stats");
 script!(SWEEP, "now", "sweep");
-script!(MEND, "now", "delivery", "mend");
+script!(REPAIR, "now", "delivery", "repair");
 script!(LIST, "now", "delivery", "facts", "list");
 script!(SHOW, "now", "delivery", "facts", "show");
 script!(REPLAY, "now", "delivery", "replay");

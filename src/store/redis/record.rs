@@ -1,6 +1,5 @@
-//! The record of a delivery that was attempted, as Redis keeps it: `STATE
-//! ATTEMPTS,BEFORE,REPLAYED,SETTLED,STATUS;FAILURES` without the space. What is not known is empty; times are in
-//! milliseconds since 1970.
+//! The record of an attempted delivery in Redis: the letter of its state, then
+//! `ATTEMPTS,BEFORE,REPLAYED,SETTLED,STATUS;FAILURES`. Unknown fields are empty; times are in milliseconds since 1970.
 
 use std::fmt::Display;
 
@@ -10,7 +9,7 @@ use crate::store::Outcome;
 use crate::store::State;
 use crate::store::Tries;
 
-/// What a record says.
+/// A decoded record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Record {
     pub(super) state: State,
@@ -19,7 +18,7 @@ pub(super) struct Record {
     pub(super) status: Option<u16>,
 }
 
-/// The letter of a state in records; one that waits for its first attempt has no record.
+/// The letter of a state in records; a delivery before its first attempt has no record.
 pub(super) fn letter(state: State) -> Option<char> {
     match state {
         State::Queued | State::Blocked => None,
@@ -35,7 +34,7 @@ impl Record {
         Self { state: State::Queued, tries: Tries::default(), settled: None, status: None }
     }
 
-    /// What an outcome leaves behind.
+    /// The record after an outcome.
     pub(super) fn after(outcome: Outcome, before: &Tries) -> Self {
         let state = outcome.state();
         let (settled, status, failures) = match outcome {
@@ -60,7 +59,7 @@ impl Record {
         )
     }
 
-    /// Reads a record; nothing is that of a delivery that was never tried. `None` when it is none.
+    /// Parses a record; an empty text is that of a delivery that was never attempted. `None` when it is damaged.
     pub(super) fn parse(text: &str) -> Option<Self> {
         if text.is_empty() {
             return Some(Self::first());
@@ -70,7 +69,7 @@ impl Record {
         let state = State::ALL.into_iter().find(|state| first.is_some() && letter(*state) == first)?;
         let parts: Vec<_> = head.get(1..)?.split(',').collect();
         let [attempts, before_replay, replayed, settled, status] = *parts.as_slice() else { return None };
-        // What only people read is not worth a delivery.
+        // Damage in fields that are only shown to people does not matter.
         let moment = |text: &str| text.parse().ok().map(Moment::from_millis);
         let tries = Tries {
             attempts: attempts.parse().ok()?,

@@ -1,4 +1,4 @@
-//! Lua scripts, which Redis runs atomically, and calls of them as `EVALSHA` or `EVAL`.
+//! Lua scripts, which Redis runs atomically, and calls of them by `EVALSHA` or `EVAL`.
 
 use redis::Cmd;
 use redis::ErrorKind;
@@ -13,16 +13,18 @@ use sha1::Sha1;
 #[derive(Debug)]
 pub(crate) struct Script {
     text: &'static str,
-    /// What Redis knows it by, once it has seen the text.
+    /// The SHA-1 of the text, by which Redis knows it after the first `EVAL`.
     digest: String,
 }
 
-/// A script with its keys and arguments, which stand in one text one behind the other.
+/// A script with its keys and arguments, which are concatenated in one buffer.
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) script: &'static Script,
+    /// The number of keys, which come first.
     keys: usize,
     text: Vec<u8>,
+    /// Where each key and argument ends in `text`.
     ends: Vec<usize>,
 }
 
@@ -45,13 +47,13 @@ impl Call {
         self
     }
 
-    /// As a command that sends the script along.
-    pub(crate) fn in_full(&self) -> Cmd {
+    /// The call as `EVAL`, with the text of the script.
+    pub(crate) fn eval(&self) -> Cmd {
         self.command("EVAL", self.script.text)
     }
 
-    /// As a command that only names the script.
-    pub(crate) fn by_name(&self) -> Cmd {
+    /// The call as `EVALSHA`, with the digest of the script.
+    pub(crate) fn evalsha(&self) -> Cmd {
         self.command("EVALSHA", &self.script.digest)
     }
 
@@ -68,10 +70,11 @@ impl Call {
         command
     }
 
+    /// Runs the call by `EVALSHA`, and by `EVAL` if Redis does not know the script.
     pub(crate) async fn run<T: FromRedisValue>(&self, mut connection: MultiplexedConnection) -> Result<T, RedisError> {
-        match self.by_name().query_async(&mut connection).await {
+        match self.evalsha().query_async(&mut connection).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                self.in_full().query_async(&mut connection).await
+                self.eval().query_async(&mut connection).await
             }
             answer => answer,
         }

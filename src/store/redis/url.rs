@@ -1,4 +1,4 @@
-//! URLs of Redis: of one server, of a cluster, or of a server that sentinels watch.
+//! URLs of Redis: of a single server, a cluster, or a server that sentinels monitor.
 
 use redis::ConnectionAddr;
 use redis::ConnectionInfo;
@@ -13,7 +13,7 @@ pub(crate) const FORMS: &str = "\"redis://[USER:PASSWORD@]HOST:PORT[/DB]\", \"re
 /// Where Redis is: `redis://`, `redis-cluster://`, `redis-sentinel://` or, with TLS, `rediss…`.
 #[derive(Clone)]
 pub struct RedisUrl {
-    /// The nodes that are named, at least one, with user and password as a server wants them.
+    /// The named nodes, at least one, with user and password of the servers.
     pub(crate) nodes: Vec<ConnectionInfo>,
     pub(crate) topology: Topology,
 }
@@ -25,18 +25,18 @@ pub(crate) enum Topology {
     Server,
     /// Some nodes of a cluster.
     Cluster,
-    /// Sentinels, which know where the master of this name is, and what they want to hear from who asks.
+    /// Sentinels, which know the address of the master of this name, with the sentinels' own credentials.
     Sentinel { master: String, credentials: Box<RedisConnectionInfo> },
 }
 
 impl std::fmt::Debug for RedisUrl {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Not the whole of it: there may be a password inside.
+        // Without credentials.
         write!(f, "RedisUrl({})", self.address())
     }
 }
 
-/// An address in its parts. What only some have is empty elsewhere.
+/// The parts of a URL; absent ones are empty.
 struct Parts<'t> {
     scheme: &'static str,
     user: &'t str,
@@ -49,7 +49,7 @@ impl RedisUrl {
     /// Reads an address.
     ///
     /// # Errors
-    /// What is wrong with it, without repeating it, because there may be a password inside.
+    /// What is wrong with it. The URL itself is not repeated, because it may contain a password.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (scheme, rest) = text.split_once("://").ok_or_else(not_an_address)?;
         let tls = scheme.starts_with("rediss");

@@ -96,7 +96,7 @@ impl Names {
     /// The rows of the destinations that are meant, sorted.
     fn meant(&self, filter: &Filter) -> Result<Vec<i64>, AdminError> {
         filter.check(&self.0.values().collect::<Vec<_>>())?;
-        Ok(self.0.iter().filter(|(_, id)| filter.is_to(id)).map(|(row, _)| *row).collect())
+        Ok(self.0.iter().filter(|(_, id)| filter.selects(id)).map(|(row, _)| *row).collect())
     }
 }
 

@@ -174,7 +174,7 @@ mod tests {
         schema::create(&file).expect("a layout");
         write(&file, 1..=1_000);
         let (log, _) = open_log(&path);
-        let record = Record { source: SourceTag::NOBODY, key: Key([7; 16]), until: u32::MAX };
+        let record = Record { source: SourceTag::UNKNOWN, key: Key([7; 16]), until: u32::MAX };
         log.append([record], Some(1_000)).expect("written");
         (path, file, log)
     }
@@ -224,7 +224,7 @@ mod tests {
         assert_eq!(integrity, "ok");
         let (log, checkpoint) = open_log(&copy);
         assert_eq!(checkpoint, last);
-        assert!(log.records().contains(SourceTag::NOBODY, Key([7; 16])));
+        assert!(log.records().contains(SourceTag::UNKNOWN, Key([7; 16])));
     }
 
     #[test]

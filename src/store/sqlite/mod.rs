@@ -77,7 +77,7 @@ use crate::store::Enqueued;
 use crate::store::Record;
 use crate::store::SourceTag;
 use crate::store::Unavailable;
-use crate::store::gauge::Read;
+use crate::store::gauge::ComputedGauge;
 use crate::verify::event_key::Key;
 
 /// Most destinations of one message.
@@ -117,7 +117,7 @@ impl Sqlite {
     pub(super) fn collectors(&self) -> prometheus::Result<Vec<Box<dyn Collector>>> {
         let (path, help) = (self.shared.path.clone(), "Damaged files that were set aside and wait to be recovered.");
         let quarantined = move || i64::try_from(open::quarantined(&path)).ok();
-        let quarantined = Read::<AtomicI64, _>::boxed("doorward_store_quarantined", help, quarantined)?;
+        let quarantined = ComputedGauge::<AtomicI64, _>::boxed("doorward_store_quarantined", help, quarantined)?;
         let mut collectors = self.shared.log.collectors()?;
         collectors.extend([quarantined, Box::new(self.records().evicted().clone())]);
         Ok(collectors)

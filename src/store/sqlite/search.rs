@@ -133,7 +133,7 @@ impl Search<'_> {
     /// The messages between which all that is looked for stands, neither of them included. Ids are in the order of
     /// time, more or less.
     fn bounds(&self) -> (i64, i64) {
-        let (from, until) = self.filter.stored();
+        let (from, until) = self.filter.id_range();
         let (low, high) = (from.map_or(0, ids::first_of).saturating_sub(1), until.map_or(i64::MAX, ids::first_of));
         match (self.direction, self.after) {
             (_, None) => (low, high),

@@ -44,7 +44,7 @@ impl Sqlite {
         {
             return Err(failure.explain(path));
         }
-        owner_only::narrow(path);
+        owner_only::restrict_permissions(path);
         let records = DedupeRecords::new(options.max_events, options.spaces.iter().cloned(), clock.clone());
         let (log, found) = DedupeLog::open(path, Arc::new(records), options.limits.dedupe_log.clone(), clock)?;
         let shared = share(path, options, (log, owned));

@@ -33,15 +33,15 @@ use crate::store::Unavailable;
 use crate::store::redis::script::Call;
 use crate::store::search::Direction;
 
-/// Most deliveries that are changed in one step, so that nobody waits for long.
-const PART: usize = 200;
+/// Most deliveries that one script changes, so that other commands are not delayed.
+const BATCH: usize = 200;
 
 /// A destination that has deliveries, whether or not it is configured.
 #[derive(Debug)]
 struct StoredDestination {
     id: DestinationId,
     space: Keyspace,
-    /// Nothing where nobody delivers.
+    /// Absent when this gateway does not deliver to it.
     queue: Option<Arc<RedisQueue>>,
 }
 
@@ -82,7 +82,7 @@ impl Redis {
         Ok(entry::details(&place.id, shown))
     }
 
-    /// Has these deliveries made again, as far as they are finished; how many.
+    /// Replays these deliveries, if they are still finished; returns their number.
     pub(in crate::store) async fn replay(&self, deliveries: &[Summary]) -> Result<u64, AdminError> {
         let (mut replayed, mut queued) = (0, false);
         for delivery in deliveries {
@@ -127,7 +127,7 @@ impl Redis {
                 continue;
             }
             let names: BTreeSet<String> = self.destinations(&place.space).await?;
-            for ids in ids.chunks(PART) {
+            for ids in ids.chunks(BATCH) {
                 let records = names.iter().map(|name| queue::key(&place.space, name, "records"));
                 let call = queue_scripts::PURGE.call(place.keys().chain([answer_key(&place.space)?]).chain(records));
                 let call = call.argument(self.now()).argument(letters(&search.part.states));
@@ -139,7 +139,7 @@ impl Redis {
         Ok(Done { deliveries, next })
     }
 
-    /// What is found, by destination, the oldest first.
+    /// The deliveries that are found, by destination, the oldest first.
     async fn found(
         &self,
         search: &Search,
@@ -153,10 +153,10 @@ impl Redis {
         Ok((found, next))
     }
 
-    /// Has deliveries made again that are still in one of these states; how many.
+    /// Replays deliveries that are still in one of these states; returns their number.
     async fn reopen(&self, queue: &RedisQueue, states: &[State], ids: &[MessageId]) -> Result<u64, AdminError> {
         let mut reopened = 0;
-        for ids in ids.chunks(PART) {
+        for ids in ids.chunks(BATCH) {
             let call = queue_scripts::REPLAY.call(queue.keys().chain([answer_key(&queue.space)?])).argument(self.now());
             let call = call.argument(queue.id().name.as_str()).argument(letters(states));
             reopened += self.change(&queue.space, call, ids).await?;
@@ -170,7 +170,7 @@ impl Redis {
         Ok(self.connections.call(space, Purpose::Maintenance, &call).await?)
     }
 
-    /// The destinations that a filter means: those that are configured, and those that a source had before.
+    /// The destinations that a filter selects: configured ones, and those that a source had before.
     async fn places(&self, filter: &Filter) -> Result<Vec<StoredDestination>, AdminError> {
         let queues = self.queues().clone();
         let mut spaces: BTreeMap<String, Keyspace> =
@@ -188,7 +188,7 @@ impl Redis {
             let mut names: BTreeSet<String> = of_source.map(|queue| queue.id().name.clone()).collect();
             match self.destinations(&space).await {
                 Ok(more) => names.extend(more),
-                // In a cluster, a part of it may be out that nobody asked for.
+                // In a cluster, a node that the filter does not need may be unavailable.
                 Err(failed) if !names.is_empty() || filter.source.is_some() => return Err(failed.into()),
                 Err(_) => {}
             }
@@ -200,7 +200,7 @@ impl Redis {
         }
         let known = places.iter().map(|place| &place.id).chain(queues.iter().map(|queue| queue.id()));
         filter.check(&known.collect::<Vec<_>>())?;
-        places.retain(|place| filter.is_to(&place.id));
+        places.retain(|place| filter.selects(&place.id));
         Ok(places)
     }
 }
@@ -215,7 +215,7 @@ fn letters(states: &[State]) -> String {
     states.iter().filter_map(|state| record::letter(*state)).collect()
 }
 
-/// Where a change leaves its answer, for the case that it is lost and the change is asked for again.
+/// The key at which a script stores its answer, so that a repeated call returns the same one.
 fn answer_key(space: &Keyspace) -> Result<String, AdminError> {
     let number = getrandom::u64().map_err(|error| Unavailable(error.to_string()))?;
     Ok(format!("{}answer:{number:016x}", space.prefix()))

@@ -18,7 +18,7 @@ use crate::store::redis::no_answer;
 use crate::store::redis::queue_scripts;
 use crate::store::search::Direction;
 
-/// What is looked for, and from which side.
+/// A page of a search, and its direction.
 #[derive(Debug)]
 pub(super) struct Search {
     pub(super) part: Part,
@@ -28,7 +28,7 @@ pub(super) struct Search {
 pub(super) type Found = crate::store::search::Found<Summary, MessageId>;
 
 impl Search {
-    fn means(&self, delivery: &Summary) -> bool {
+    fn selects(&self, delivery: &Summary) -> bool {
         let Filter { source: _, destination: _, state: _, kind, id, from, until } = &self.part.filter;
         self.part.states.contains(&delivery.state)
             && id.as_ref().is_none_or(|id| *id == delivery.event_id)
@@ -37,9 +37,9 @@ impl Search {
             && until.is_none_or(|until| delivery.received_at < until)
     }
 
-    /// Where to begin and to end.
+    /// The first and the last id, in the syntax of `XRANGE`.
     fn bounds(&self) -> (String, String) {
-        let (from, until) = self.part.filter.stored();
+        let (from, until) = self.part.filter.id_range();
         let millis = |bound: Moment| bound.millis().max(0).to_string();
         let low = from.map_or_else(|| "-".to_owned(), millis);
         let high = until.map_or_else(|| "+".to_owned(), millis);
@@ -50,7 +50,7 @@ impl Search {
         (self.part.after.map_or(from, |after| format!("({after}")), to)
     }
 
-    /// The set in which all that is meant stands.
+    /// The sorted set that has all selected deliveries, if there is one.
     fn index(&self) -> &'static str {
         match self.part.states.as_slice() {
             [State::Dead] => "dead",
@@ -62,7 +62,7 @@ impl Search {
 }
 
 impl Redis {
-    /// Finds deliveries to these destinations. Those of one message are not separated.
+    /// Finds deliveries to these destinations. Those of one message are on one page.
     pub(super) async fn search(&self, search: &Search, places: &[StoredDestination]) -> Result<Found, AdminError> {
         let limits = &self.process.limits;
         let looks = (limits.max_scanned / places.len().max(1)).max(limits.list_page);
@@ -89,7 +89,7 @@ impl Redis {
             pages += 1;
             let rows: Option<Vec<_>> = rows.into_iter().map(|row| entry::summary(&place.id, row)).collect();
             let rows = rows.ok_or_else(no_answer)?;
-            found.deliveries.extend(rows.into_iter().filter(|delivery| search.means(delivery)));
+            found.deliveries.extend(rows.into_iter().filter(|delivery| search.selects(delivery)));
             let Ok(last) = last.parse() else { return Ok(Found { next: None, ..found }) };
             if found.deliveries.len() > search.part.limit || pages * list_page >= looks {
                 return Ok(Found { next: Some(last), ..found });

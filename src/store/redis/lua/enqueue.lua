@@ -1,9 +1,9 @@
--- Stores a message, its deliveries and its dedupe records in one step, unless it came earlier.
--- Keys: the dedupe records, that of an ignored event where there is a type, the stream, and of each destination ready, lanes, blocked
--- and open. Arguments: now, the token of the attempt, how long it is remembered in milliseconds, the type as for a claim, how many
--- destinations, the lane or nothing of each, and the fields of the message.
--- Answers as a claim does, or with 1 when this very attempt has stored it before, which a wait of a millisecond is not. What is found
--- done is written again: only what a connection has written can be confirmed to it.
+-- Stores a message, its deliveries and its dedupe records, unless the event came earlier.
+-- Keys: the dedupe records; that of an ignored event, if there is a type; the stream; and for each destination `ready`, `lanes`,
+-- `blocked` and `open`. Arguments: now, the token of the attempt, the time to live of the records (ms), the type as for a claim, the
+-- number of destinations, the lane of each (empty: none), and the fields of the message.
+-- Returns 0 when it is stored, 1 when the same attempt has stored it before, and otherwise like a claim (with a remaining lease of at
+-- least 2 ms). A finished record is written again (PEXPIRE), because `WAIT` confirms only the writes of its own connection.
 local token, ttl, kind, count = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local stream = #KEYS - 4 * count
 local last = kind == '' and stream - 1 or stream - 2
@@ -23,7 +23,7 @@ local id
 if ARGV[1] == '0' then
   id = redis.call('XADD', KEYS[stream], '*', unpack(ARGV, 6 + count))
 else
-  -- A clock of its own may be set back, and ids must grow.
+  -- The manual clock of tests may be set back, but ids must grow.
   local at = string.format('%.0f', ARGV[1] / 1000)
   id = redis.pcall('XADD', KEYS[stream], at .. '-*', unpack(ARGV, 6 + count))
   if id.err then
@@ -45,8 +45,8 @@ local function deliver()
     redis.call('ZADD', open, millis, id)
   end
 end
--- A key of another type ends the script and undoes nothing. Whatever names a message that is not there is skipped, but for the head of
--- a lane.
+-- An error, such as a key of another type, does not roll back the writes before. The message is deleted then: ids without a message are
+-- skipped everywhere, except the head of a lane, which is removed here.
 local stored, why = pcall(deliver)
 if not stored then
   for n = 1, count do

@@ -1,9 +1,9 @@
--- Shows deliveries in the order of their ids, and changes nothing.
--- Arguments: now, the destination's name, 1 for the newest first, where to begin and to end (an id, "(ID" for behind it, a
--- millisecond, "+" or "-"), how many at most, the set in which all that is wanted stands (open, dead, retrying) or nothing, how many
--- at a step, and after how many bytes it ends.
--- Answers with the last id that was looked at, or nothing at the end, and for each delivery with its id, record, due time, 1 when it
--- is blocked, and the message's fields without what takes much room.
+-- Lists deliveries in the order of their ids. Read-only.
+-- Arguments: now, the destination's name, 1 for the newest first, the first and the last id (an id, "(ID" to exclude it, a millisecond,
+-- "+" or "-"), the maximum number, the set that has all wanted deliveries (open, dead, retrying) or an empty text, the maximum number
+-- of entries read at once, and the number of bytes after which to end.
+-- Returns the last scanned id, or an empty text at the end, and for each delivery its id, record, due time, 1 when it is blocked, and
+-- the message's fields without the large ones.
 local name, newest_first, from, to, max = ARGV[2], ARGV[3] == '1', ARGV[4], ARGV[5], tonumber(ARGV[6])
 local set = ({open = open, dead = dead, retrying = retrying})[ARGV[7]]
 local STEP, MOST_BYTES = tonumber(ARGV[8]), tonumber(ARGV[9])
@@ -30,7 +30,7 @@ local function precedes(a, b)
   return a1 < b1 or a1 == b1 and a2 < b2
 end
 
--- All of one millisecond are needed to put them in order. The second answer is whether there are more.
+-- The ids from `set`. All ids of a millisecond are read, to sort them. The second result is whether there are more.
 local function indexed()
   local bound = {['+'] = '+inf', ['-'] = '-inf'}
   local by = newest_first and 'ZREVRANGEBYSCORE' or 'ZRANGEBYSCORE'

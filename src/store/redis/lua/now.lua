@@ -1,5 +1,5 @@
--- Now, in microseconds since 1970: the first argument, or Redis's own time where that is 0. Not to be joined to a text, which keeps
--- only 14 digits.
+-- `now` in microseconds since 1970: the first argument, or the time of Redis if that is 0. Do not concatenate it with a text: Lua keeps
+-- only 14 digits then.
 local now = tonumber(ARGV[1])
 if now == 0 then
   local time = redis.call('TIME')

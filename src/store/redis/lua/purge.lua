@@ -1,6 +1,6 @@
--- Deletes deliveries that are finished, and messages with the last of theirs. Behind the keys of the destination come the one for the
--- answer, as for a replay, and the records of all destinations of the source. Arguments: now, the letters of the states that are
--- meant, how many destinations there are, their names, and the ids. Answers with how many are deleted.
+-- Deletes finished deliveries, and messages with their last delivery. Keys: those of the destination, the key of the answer as for a
+-- replay, and `records` of all destinations of the source. Arguments: now, the letters of the selected states, the number of
+-- destinations, their names, and the ids. Returns the number of deleted deliveries.
 local before = redis.call('GET', KEYS[10])
 if before then return tonumber(before) end
 local count, gone, all = tonumber(ARGV[3]), 0, {}
@@ -16,7 +16,7 @@ end
 
 for i = 4 + count, #ARGV do
   local id = ARGV[i]
-  local state = standing(redis.call('HGET', records, id))
+  local state = state_of(redis.call('HGET', records, id))
   if string.find(ARGV[2], state, 1, true) then
     redis.call('ZREM', dead, id)
     local entry = redis.call('XRANGE', events, id, id)[1]

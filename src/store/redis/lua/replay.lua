@@ -1,6 +1,6 @@
--- Has deliveries made again that are finished, from now on; each enters its lane as one that is stored now. The last key is where the
--- answer stands for whoever asks again because the first one was lost. Arguments: now, the destination's name, the letters of the
--- states that are meant, and the ids, the oldest first. Answers with how many are delivered again.
+-- Replays finished deliveries: they are due now, or blocked if their lane has an open delivery. The last key stores the answer for a
+-- minute, for a repeated call whose first answer was lost. Arguments: now, the destination's name, the letters of the selected states,
+-- and the ids, the oldest first. Returns the number of replayed deliveries.
 local before = redis.call('GET', KEYS[#KEYS])
 if before then return tonumber(before) end
 local name, again = ARGV[2], 0
@@ -23,11 +23,11 @@ for i = 4, #ARGV do
       if lane == '' or redis.call('HSETNX', lanes, lane, id) == 1 then
         take_again(id)
       else
-        redis.call('ZADD', blocked, 0, place(lane, id))
+        redis.call('ZADD', blocked, 0, blocked_member(lane, id))
       end
       again = again + 1
     else
-      -- Somebody has deleted the message by hand.
+      -- The message was deleted by hand.
       redis.call('ZREM', dead, id)
       redis.call('HDEL', records, id)
     end

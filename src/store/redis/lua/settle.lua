@@ -1,17 +1,17 @@
--- Records what became of claims. Whoever knows that something is delivered may say so, unless it was replayed since; the rest counts
--- only from the one whose claim it still is: the deadline is the claim's, and nobody has recorded an attempt since.
--- Arguments: now, and for each: id, outcome (V delivered, R retry, D dead, G given back), attempts before and those of them before
--- the last replay (both empty: whatever they are), the deadline, microseconds until it is due again, its lane (nothing without one,
--- ? when it is not known), and the record without state. Answers with how many counted.
+-- Records the outcomes of claims. A success counts unless the delivery was replayed since. Other outcomes count only for the current
+-- claim: the deadline is that of the claim, and no attempt was recorded since.
+-- Arguments: now, and for each outcome: id, outcome (V delivered, R retry, D dead, G given back), earlier attempts and those before the
+-- last replay (both empty: not compared), the deadline, the pause before the next attempt (us), the lane (empty: none, ?: unknown), and
+-- the record without the state. Returns how many outcomes counted.
 local counted = 0
 
--- Their records in one call.
+-- Reads all records in one call.
 local ids, known = {}, {}
 for at = 2, #ARGV, 8 do ids[#ids + 1] = ARGV[at] end
 local found = redis.call('HMGET', records, unpack(ids))
 for i, id in ipairs(ids) do known[id] = found[i] or '' end
 
--- First of all, so that nothing is recorded when it fails.
+-- Called before anything else is written, so that nothing is recorded when it fails.
 local function leave(id, lane)
   if lane == '?' then promote_after({[id] = true}) elseif lane ~= '' then promote(lane, id) end
 end
@@ -35,18 +35,18 @@ end
 
 for at = 2, #ARGV, 8 do
   local id, outcome, attempts, before, deadline, pause, lane, text = unpack(ARGV, at, at + 7)
-  local state, attempts_now, before_now = standing(known[id])
+  local state, attempts_now, before_now = state_of(known[id])
   if state == 'V' or state == 'P' or before ~= '' and before ~= before_now then
-    -- It has ended, or begun again.
+    -- It is delivered or purged already, or was replayed since.
   elseif outcome == 'V' then
-    -- Somebody may have deleted one of the keys that say that it is still to be delivered. To be told a score takes longer than a rank.
+    -- It is open if `open` or `due` has it (one of the keys may have been deleted by hand). ZRANK is faster than ZSCORE here.
     local stands = state == 'D' and redis.call('ZREM', dead, id) == 1
     if stands or state ~= 'D' and (redis.call('ZRANK', open, id) or redis.call('ZSCORE', due, id)) then
       finish(id, state, lane)
       record(id, 'V' .. text)
     end
   elseif state ~= 'D' and (attempts == '' or attempts == attempts_now) and tonumber(redis.call('ZSCORE', due, id) or -1) == tonumber(deadline) then
-    -- Redis that is out of memory lets a script write that has begun with a removing command.
+    -- When Redis is out of memory, it still lets a script write whose first write is not a `denyoom` command, such as ZREM.
     redis.call('ZREM', due, '')
     if outcome == 'D' then
       finish(id, state, lane)

@@ -1,7 +1,6 @@
--- Looks, and changes nothing. Keys, of each destination: ready, due, lanes, blocked, retrying, dead and open. Argument: now.
--- Answers, for each, with how many are open, retrying, blocked and dead, the millisecond of the oldest that is open or -1, 1 when
--- there is something to take, and 1 when a key is missing: what is open is in one place, and where deliveries are blocked there are
--- lanes.
+-- Statistics. Read-only. Keys, for each destination: ready, due, lanes, blocked, retrying, dead and open. Argument: now.
+-- Returns for each: the numbers of open, retrying, blocked and dead deliveries, the millisecond of the oldest open one or -1, 1 when
+-- there is something to take, and 1 when a key is missing (the invariants of `delivery.lua` do not hold).
 local answer = {}
 for at = 1, #KEYS, 7 do
   local ready, due, lanes, blocked, retrying, dead, open = unpack(KEYS, at, at + 6)

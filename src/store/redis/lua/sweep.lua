@@ -1,9 +1,9 @@
--- Deletes messages whose deliveries are all delivered and past their time, or purged; and, when a round begins, mends what a clock
--- that was set or somebody by hand has left. Keys: the stream, and of each destination due, dead, open and records.
--- Arguments: now, the id behind which it goes on or nothing for a new round, how many messages and after how many bytes it ends, and
--- for each destination its name and how long it keeps in milliseconds.
--- Answers with the last id that it has looked at, or nothing at the end of the round, how many it has looked at, and how many of
--- them are deleted.
+-- Deletes messages whose deliveries are all purged, or delivered and past their retention. At the begin of a round, also repairs due
+-- times that a clock which was set has left too far in the future, and removes ids whose message was deleted by hand.
+-- Keys: the stream, and for each destination due, dead, open and records. Arguments: now, the id after which to continue or an empty
+-- text for a new round, the maximum number of messages, the number of bytes after which to end, and for each destination its name and
+-- retention (ms). Returns the last scanned id, or an empty text at the end of the round, and the numbers of scanned and of deleted
+-- messages.
 local behind, most, most_bytes = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local AHEAD = 25 * 3600 * 1000000
 local now_ms = math.floor(now / 1000)
@@ -19,7 +19,7 @@ if behind == '' then
   local before = first and '(' .. string.match(first[1], '^%d+') or '+inf'
   for n = 1, count do
     local due, dead, open, records = unpack(KEYS, 4 * n - 2, 4 * n + 1)
-    -- Leases and pauses have at most a day.
+    -- Leases and pauses last at most a day.
     for _, id in ipairs(redis.call('ZRANGEBYSCORE', due, now + AHEAD, '+inf', 'LIMIT', 0, most)) do redis.call('ZADD', due, now, id) end
     local gone = redis.call('ZRANGEBYSCORE', dead, '-inf', before, 'LIMIT', 0, most)
     if #gone > 0 then
@@ -58,7 +58,7 @@ while seen < most and bytes < most_bytes do
     if fields[1] == 'to' and is_past(id, fields[2]) then past[#past + 1] = id end
     seen, behind, from = seen + 1, id, '(' .. id
   end
-  -- About as many as there is room for.
+  -- Reads about as many entries as fit into the remaining bytes.
   step = math.max(1, math.min(64, math.floor((most_bytes - bytes) / (bytes / seen + 1))))
 end
 if #past > 0 then

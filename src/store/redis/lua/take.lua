@@ -1,7 +1,8 @@
--- Takes deliveries: half of them from those that are due and half from those that were never taken, if there are so many of both;
--- first from where the oldest is. What is taken is claimed until a deadline, and nothing else is.
--- Arguments: now, the lease in microseconds, how many at most, of how many bytes together (one in any case), and how many are looked
--- at. Answers with the deadline, the microseconds until there may be more to take or -1, and id, fields and record of each.
+-- Takes deliveries, and claims them until a deadline: half of them from `due` and half from `ready`, if both have enough, first from the
+-- one with the oldest delivery.
+-- Arguments: now, the lease (us), the maximum number, the maximum number of bytes (one delivery is taken in any case), and the maximum
+-- number of scanned deliveries. Returns the deadline, the time until there may be more to take (us) or -1, and id, fields and record of
+-- each delivery.
 local deadline, max, most_bytes, most_seen = now + ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local next = redis.call('ZRANGE', due, 0, 0, 'WITHSCORES')[2]
 local pause = next and math.max(next - now, 0) or -1
@@ -9,12 +10,12 @@ local waiting = pause == 0 and redis.call('ZRANGEBYSCORE', due, '-inf', now, 'WI
 local fresh = redis.call('LRANGE', ready, 0, max - 1)
 if pause ~= 0 and #fresh == 0 then return {deadline, pause, {}} end
 local taken, claims, bytes, seen, full = {}, {'ZADD', due}, 0, 0, false
--- As a text: Redis would write the number anew for each.
+-- As a text, so that Redis does not format the number for each.
 local score = string.format('%.0f', deadline)
--- Finished, or deleted by hand.
+-- Deliveries that were found to be finished, or whose message was deleted by hand.
 local ended, any_ended = {}, false
 
--- Their records in one call.
+-- Reads all records in one call.
 local known, ids = {}, {}
 for i = 1, #waiting, 2 do ids[#ids + 1] = waiting[i] end
 for _, id in ipairs(fresh) do ids[#ids + 1] = id end
@@ -29,8 +30,8 @@ local function weight(fields)
   return sum
 end
 
--- What was never taken mostly stands in one piece, and is read so: one, then eight and more, about as many as there is room for. After
--- half of what was read was not wanted, it is one again, and twice as many each time.
+-- Messages of `ready` are mostly consecutive, so they are read in ranges: one, then eight and more, about as many as fit. When less than
+-- half of a range was wanted, ranges begin with one again, and are doubled.
 local cache, step, growth = {}, 1, 8
 
 local function read(id, is_fresh)
@@ -60,7 +61,7 @@ local function drop(id, is_gone)
   if is_gone then redis.call('HDEL', records, id) end
 end
 
--- False when there is no room for it.
+-- Takes a delivery, or drops it if it is finished. Returns false when a limit is reached.
 local function admit(id, is_fresh)
   if full or #taken == max or seen == most_seen then return false end
   seen = seen + 1
@@ -104,11 +105,11 @@ else
   from_fresh(max)
   from_waiting(max)
 end
--- Redis that is out of memory lets a script write that has begun with a removing command.
+-- When Redis is out of memory, it still lets a script write whose first write is not a `denyoom` command, such as ZREM.
 if of_fresh > 0 then redis.call('LTRIM', ready, of_fresh, -1) else redis.call('ZREM', due, '') end
 if #taken > 0 then redis.call(unpack(claims)) end
 if any_ended then promote_after(ended) end
--- What ends lets others be taken.
+-- Ended deliveries unblock others.
 if full or any_ended or #taken == max or seen == most_seen then
   pause = 0
 elseif pause == 0 then
