@@ -1,4 +1,5 @@
-//! Lists, shows, replays and purges deliveries in the SQLite file.
+//! Lists, shows, replays and purges deliveries in the SQLite file. (`impl Sqlite` here and in other files of this
+//! folder, because `mod.rs` would be too long.)
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -47,7 +48,7 @@ impl Sqlite {
         self.view(move |file| Ok(show(file, &source, id)?)).await
     }
 
-    /// Has these deliveries made again, as far as they are dead or delivered; how many.
+    /// Replays these deliveries, if they are still dead or delivered; returns their number.
     pub(in crate::store) async fn replay(&self, deliveries: &[Summary]) -> Result<u64, AdminError> {
         let row = |delivery: &Summary| {
             let known = self.shared.queues.named(&delivery.destination_id())?;
@@ -80,7 +81,7 @@ impl Sqlite {
     }
 }
 
-/// All destinations in the file, by their rows.
+/// All destinations in the file, by their row ids.
 #[derive(Debug, Default)]
 pub(super) struct Names(pub(super) BTreeMap<i64, DestinationId>);
 
@@ -88,27 +89,28 @@ impl Names {
     pub(super) fn read(file: &Connection) -> rusqlite::Result<Self> {
         let mut statement = file.prepare_cached("SELECT id, source, name FROM destinations")?;
         let id = |row: &Row<'_>| Ok::<_, rusqlite::Error>(DestinationId { source: row.get(1)?, name: row.get(2)? });
-        // One that is damaged names nothing.
+        // Skips damaged rows.
         let names = statement.query_map([], |row| Ok(row.get(0).and_then(|at| Ok((at, id(row)?))).ok()))?;
         Ok(Self(names.filter_map(Result::transpose).collect::<rusqlite::Result<_>>()?))
     }
 
-    /// The rows of the destinations that are meant, sorted.
-    fn meant(&self, filter: &Filter) -> Result<Vec<i64>, AdminError> {
+    /// The row ids of the selected destinations, sorted.
+    fn selected(&self, filter: &Filter) -> Result<Vec<i64>, AdminError> {
         filter.check(&self.0.values().collect::<Vec<_>>())?;
         Ok(self.0.iter().filter(|(_, id)| filter.selects(id)).map(|(row, _)| *row).collect())
     }
 }
 
-/// A part of the list, newest first.
+/// A page of the list, newest first.
 fn list(file: &Connection, part: &Part, limits: &limits::Sqlite) -> Result<Page, AdminError> {
     let names = Names::read(file)?;
-    let destinations = names.meant(&part.filter)?;
+    let destinations = names.selected(&part.filter)?;
     let Found { deliveries, next } = search(part, Direction::NewestFirst, destinations, limits)?.run(file)?;
     Ok(Page { deliveries: summaries(file, &deliveries, &names)?, next: next.map(ids::public) })
 }
 
-/// Finished deliveries, the oldest first. Where only `registered` ones are meant, the filter has to mean one of them.
+/// Finished deliveries, the oldest first; only those to `registered` destinations, if given. A filter that names a
+/// source without a registered destination is an error.
 fn finished(
     file: &Connection,
     part: &Part,
@@ -116,7 +118,7 @@ fn finished(
     registered: Option<&[i64]>,
 ) -> Result<Found, AdminError> {
     let filter = &part.filter;
-    let mut destinations = Names::read(file)?.meant(filter)?;
+    let mut destinations = Names::read(file)?.selected(filter)?;
     if let Some(registered) = registered {
         destinations.retain(|destination| registered.contains(destination));
         if let Some(source) = filter.source.as_ref().filter(|_| destinations.is_empty()) {
@@ -139,17 +141,17 @@ fn search<'p>(
     Ok(Search { filter, destinations, states, direction, after, limit: *limit, max_scanned, max_time })
 }
 
-/// What a list shows of a delivery.
+/// The columns of a delivery's summary.
 pub(super) const SUMMARY: &str =
     "SELECT message, destination, state, attempts, settled, due, status, failures, event_id, type, received
      FROM deliveries NOT INDEXED LEFT JOIN messages ON id = message";
 
-/// The same of one whose message stands on a page that is damaged.
-const SUMMARY_ALONE: &str =
+/// The same without the message, for a message on a damaged page.
+const SUMMARY_WITHOUT_MESSAGE: &str =
     "SELECT message, destination, state, attempts, settled, due, status, failures, NULL, NULL, NULL
      FROM deliveries NOT INDEXED";
 
-/// What a list shows of deliveries that were just found.
+/// The summaries of deliveries that a search has found.
 pub(super) fn summaries(file: &Connection, deliveries: &[(i64, i64)], names: &Names) -> rusqlite::Result<Vec<Summary>> {
     let read = |at: &(i64, i64)| summary_of(file, *at, names);
     deliveries.iter().map(read).filter_map(Result::transpose).collect()
@@ -165,12 +167,12 @@ fn summary_of(
         statement.query_row([message, destination], |row| Ok(summary(row, names))).optional().map(Option::flatten)
     };
     match read(SUMMARY) {
-        Err(error) if Fault::of(&error) == Fault::Damage => read(SUMMARY_ALONE),
+        Err(error) if Fault::of(&error) == Fault::Damage => read(SUMMARY_WITHOUT_MESSAGE),
         read => read,
     }
 }
 
-/// The summary in a row; `None` when it is not what was written.
+/// The summary in a row; `None` when it is damaged.
 fn summary(row: &Row<'_>, names: &Names) -> Option<Summary> {
     let state = row.get(2).ok().and_then(ids::state_of);
     let (Ok(message), Ok(destination), Some(state)) = (row.get(0), row.get(1), state) else { return None };
@@ -219,16 +221,16 @@ pub(super) const STATE: &str = "SELECT state, lane FROM deliveries WHERE message
 pub(super) const REOPEN: &str = "UPDATE deliveries SET state = ?3, before_replay = attempts, replayed = ?4, due = ?5
      WHERE message = ?1 AND destination = ?2";
 
-/// State and lane of a delivery; `None` when there is none, or its state is not one that was written.
-fn standing(file: &Connection, message: i64, destination: i64) -> rusqlite::Result<Option<(State, Option<i64>)>> {
+/// State and lane of a delivery; `None` when there is none, or its state is damaged.
+fn state_and_lane(file: &Connection, message: i64, destination: i64) -> rusqlite::Result<Option<(State, Option<i64>)>> {
     let found = file.prepare_cached(STATE)?.query_row([message, destination], |row| {
         Ok(row.get(0).ok().and_then(ids::state_of).zip(Some(row.get(1).ok())))
     });
     found.optional().map(Option::flatten)
 }
 
-/// Has deliveries made again that are still in one of these states, each after those of its lane that are open; how
-/// many.
+/// Replays deliveries that are still in one of these states; returns their number. A delivery is blocked if its lane
+/// has an open one.
 fn reopen(
     file: &Connection,
     deliveries: &[(i64, i64)],
@@ -237,14 +239,15 @@ fn reopen(
 ) -> rusqlite::Result<u64> {
     let mut reopened = 0;
     for (message, destination) in deliveries.iter().copied() {
-        let Some((was, lane)) = standing(file, message, destination)?.filter(|(was, _)| states.contains(was)) else {
+        let Some((was, lane)) = state_and_lane(file, message, destination)?.filter(|(was, _)| states.contains(was))
+        else {
             continue;
         };
         let busy = match lane {
             Some(lane) => statements::is_busy(file, destination, lane.cast_unsigned())?,
             None => false,
         };
-        // At once, by the clock of those who deliver, which need not be the system's.
+        // Due now, by the clock of due times.
         let (state, due) = if busy { (State::Blocked, None) } else { (State::Retrying, Some(changes.due)) };
         let mut statement = file.prepare_cached(REOPEN)?;
         statement.execute(params![message, destination, ids::state(state), changes.now.millis(), due])?;
@@ -258,7 +261,8 @@ pub(super) const DELETE: &str = "DELETE FROM deliveries WHERE message = ?1 AND d
 pub(super) const DELETE_MESSAGE: &str = "DELETE FROM messages WHERE id = ?1
      AND NOT EXISTS (SELECT 1 FROM deliveries NOT INDEXED WHERE message = ?1)";
 
-/// Deletes deliveries that are still in one of these states, and messages with the last of theirs; how many deliveries.
+/// Deletes deliveries that are still in one of these states, and messages with their last delivery; returns the number
+/// of deliveries.
 fn purge(
     file: &Connection,
     deliveries: &[(i64, i64)],
@@ -267,7 +271,7 @@ fn purge(
 ) -> rusqlite::Result<u64> {
     let mut purged = 0;
     for (message, destination) in deliveries.iter().copied() {
-        let Some((was, _)) = standing(file, message, destination)?.filter(|(was, _)| states.contains(was)) else {
+        let Some((was, _)) = state_and_lane(file, message, destination)?.filter(|(was, _)| states.contains(was)) else {
             continue;
         };
         file.prepare_cached(DELETE)?.execute([message, destination])?;

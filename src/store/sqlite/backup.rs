@@ -1,7 +1,7 @@
 //! Copies the file of a running gateway and its dedupe records to another folder.
 //!
-//! SQLite copies pages in steps on the connection of the writer, between its batches: what the writer changes
-//! meanwhile, SQLite writes to the copy too, so that a copy ends under load and has the state of its last step.
+//! SQLite copies pages in steps on the connection of the writer, between its batches. It also applies changes that the
+//! writer makes meanwhile to the copy, so that a copy under load ends, with the state of its last step.
 
 use std::fs;
 use std::fs::File;
@@ -25,14 +25,14 @@ use crate::store::owner_only::TemporaryFiles;
 use crate::store::owner_only::beside;
 use crate::store::owner_only::sync_folder;
 
-/// A copy that is not finished.
+/// A copy in progress.
 #[derive(Debug)]
 struct Unfinished {
-    /// The copy, under the name that it gets at last.
+    /// The final path of the copy.
     path: PathBuf,
-    /// The same while it is written.
+    /// Its path while it is written.
     partial: PathBuf,
-    /// What is removed when it never is.
+    /// The files to remove if it is not finished.
     made: TemporaryFiles,
 }
 
@@ -41,8 +41,8 @@ impl Sqlite {
     /// copy.
     ///
     /// # Errors
-    /// [`AdminError`] when something of these names is there, there is no room, or it cannot be written. Nothing is
-    /// left then.
+    /// [`AdminError`] when files of these names exist, there is no room, or the copy cannot be written. Its files are
+    /// removed then.
     pub(in crate::store) async fn backup(self: &Arc<Self>, folder: &Path) -> Result<PathBuf, AdminError> {
         let bytes = fs::metadata(&self.shared.path).map_or(0, |file| file.len());
         let mut copy = Unfinished::begin(&self.shared.path, folder, bytes.saturating_add(self.min_free))
@@ -60,25 +60,25 @@ impl Sqlite {
             })
             .await?
             .map_err(failed)?;
-        // Records of what came since do no harm: it was acknowledged by a gateway that is not the copy's.
+        // The log may have records that are newer than the copy of the file: they do no harm.
         let log = Arc::clone(&self.shared.log);
         let finished = blocking(move || copy.finish(&log, last).map(|()| copy.path));
         finished.await?.map_err(|error| failed(error.to_string()))
     }
 }
 
-/// Copies all pages, so many at a step, and asks after each step whether to go on; the last message that is or was in
-/// the copy.
+/// Copies all pages in steps of `pages`, and asks after each step whether to continue. Returns the last message that is
+/// or was in the copy.
 fn copy_pages(file: &Connection, to: &Path, pages: i32, goes_on: &mut dyn FnMut() -> bool) -> rusqlite::Result<i64> {
-    // It is there, unless whoever asked has gone and it was removed.
+    // The empty file exists, unless the request was dropped and has removed it.
     let mut copy = Connection::open_with_flags(to, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    // An unfinished copy is thrown away, and a finished one synced as a whole.
+    // An unfinished copy is removed, and a finished one is synced as a whole.
     copy.pragma_update(None, "journal_mode", "OFF")?;
     copy.pragma_update(None, "synchronous", "OFF")?;
     {
         let backup = Backup::new(file, &mut copy)?;
         while backup.step(pages)? != StepResult::Done {
-            // When whoever asked has gone, it is not there any more.
+            // A dropped request has removed the file.
             if !goes_on() || !to.exists() {
                 let interrupted = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_INTERRUPT);
                 return Err(rusqlite::Error::SqliteFailure(interrupted, None));
@@ -89,8 +89,8 @@ fn copy_pages(file: &Connection, to: &Path, pages: i32, goes_on: &mut dyn FnMut(
 }
 
 impl Unfinished {
-    /// Makes an empty file in `folder`, where so many bytes have to be free, unless something of the copy's names is
-    /// there.
+    /// Creates an empty file in `folder`. Fails when fewer than `bytes` are free there, or a file with a name of the
+    /// copy's exists.
     fn begin(store: &Path, folder: &Path, bytes: u64) -> Result<Self, String> {
         if !folder.is_absolute() || !folder.is_dir() {
             return Err(format!("{} is not the absolute path of a folder that is there", folder.display()));
@@ -119,7 +119,7 @@ impl Unfinished {
         Ok(Self { path, partial, made })
     }
 
-    /// Adds the dedupe records, syncs everything, and gives the copy its name.
+    /// Adds the dedupe records, syncs everything, and gives the copy its final name.
     fn finish(&mut self, log: &DedupeLog, last: i64) -> io::Result<()> {
         File::open(&self.partial)?.sync_all()?;
         log.copy(&self.path, last)?;

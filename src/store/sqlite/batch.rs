@@ -24,20 +24,19 @@ use crate::store::Outcome;
 use crate::store::Record;
 use crate::store::State;
 
-/// A batch while it is written. Outcomes of one that is dropped before it is committed are written with the next batch;
-/// for anything else, the dropped replies say that it was not written.
+/// A batch that is being written. If it is dropped before the commit, its outcomes are written with the next batch;
+/// everything else fails, because its replies are dropped.
 pub(super) struct OpenBatch {
     shared: Arc<Shared>,
     pub(super) batch: Batch,
-    /// Dedupe records that are added after the commit.
+    /// Dedupe records that are appended to the log after the commit.
     records: Vec<Record>,
     last: Option<i64>,
     arrived: Vec<(i64, Arc<Message>)>,
     /// Deliveries that may be attempted at once.
     ready: Vec<(usize, Entry)>,
     settled: Vec<(Settled, bool)>,
-    /// Changes of deliveries, and whether they let one be attempted that is neither handed over nor has said when it is
-    /// due.
+    /// Changes of deliveries, and whether each may make a delivery available that is not in `ready` or `settled`.
     moved: Vec<(Change, bool)>,
     on_commit: Vec<OnCommit>,
     bytes: usize,
@@ -60,12 +59,12 @@ impl OpenBatch {
         }
     }
 
-    /// How many arrivals and outcomes were written.
+    /// The number of arrivals and outcomes that were written.
     pub(super) fn len(&self) -> usize {
         self.arrived.len() + self.settled.len()
     }
 
-    /// How many messages were stored.
+    /// The number of messages that were stored.
     pub(super) fn arrived(&self) -> usize {
         self.arrived.len()
     }
@@ -75,11 +74,10 @@ impl OpenBatch {
         self.bytes
     }
 
-    /// Writes what attempts came to; what ends lets the next one of its lane be attempted, at `due` by the clock of
-    /// pauses.
+    /// Writes the outcomes. A delivery that ends unblocks the next one of its lane, which is due at `due`.
     pub(super) fn settle(&mut self, writing: &mut WriteStatements<'_>, due: i64) -> rusqlite::Result<()> {
         while let Some(settled) = self.batch.outcomes.pop_front() {
-            // Kept until it is written, also when this panics.
+            // Moved before it is written: `Drop` gives it back if the write fails or panics.
             self.settled.push((settled, false));
             if let Some((settled, applied)) = self.settled.last_mut() {
                 *applied = settle(&self.shared, writing, settled, due, &mut self.moved)?;
@@ -88,8 +86,8 @@ impl OpenBatch {
         Ok(())
     }
 
-    /// Stores the messages that are neither finished nor in the batch before. The senders of the others are answered
-    /// after the commit, because the first of two may be in the batch.
+    /// Stores messages, except duplicates of finished events or of messages in the batch. Duplicates are answered after
+    /// the commit, because their first message may be in the batch.
     pub(super) fn admit(
         &mut self,
         writing: &mut WriteStatements<'_>,
@@ -124,7 +122,7 @@ impl OpenBatch {
         now: Moment,
     ) -> rusqlite::Result<()> {
         let Arrival { message, columns, routes, once, reply } = arrival;
-        // Also one that is not written hears of that with the others.
+        // Added first, so that it is dropped with the others if the write fails.
         self.batch.reply(reply, Enqueued::Stored);
         writing.message(id, (&message, &columns, once.as_ref()))?;
         self.bytes += columns.bytes() + message.body.len();
@@ -147,7 +145,7 @@ impl OpenBatch {
         Ok(())
     }
 
-    /// What follows a command.
+    /// Adds the changes of a command, and what to do after the commit.
     pub(super) fn follow(&mut self, changes: Changes, on_commit: OnCommit) {
         let claimable = |to| matches!(to, Some(State::Queued | State::Retrying));
         self.moved.extend(changes.moved.into_iter().map(|change| (change, claimable(change.to))));
@@ -158,10 +156,10 @@ impl OpenBatch {
         self.on_commit.push(on_commit);
     }
 
-    /// The batch is safe; in which queues something has changed.
+    /// Acts after the commit: appends records, updates claims and sends replies. Returns the queues that have changed.
     pub(super) fn conclude(mut self) -> BTreeSet<usize> {
         if self.last.is_some() || !self.records.is_empty() {
-            // Without the log, the rows say what is stored already; it has said so.
+            // If the log fails, it logs that; the rows also have the keys.
             drop(self.shared.log.append(std::mem::take(&mut self.records), self.last));
         }
         self.shared.cache.insert(self.arrived.drain(..));
@@ -200,7 +198,7 @@ impl OpenBatch {
     }
 }
 
-/// Writes one outcome; whether the delivery was open.
+/// Writes one outcome. Returns whether the delivery was open.
 fn settle(
     shared: &Shared,
     writing: &mut WriteStatements<'_>,

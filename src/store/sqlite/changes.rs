@@ -1,16 +1,15 @@
-//! The changes of an operator's command that the writer has to act on after the commit, besides the rows that it
-//! writes.
+//! The changes of a command, apart from its rows, that the writer acts on after the commit.
 
 use crate::base::time::Moment;
 use crate::store::Record;
 use crate::store::State;
 
-/// What a command of an operator changes within the transaction of its batch.
+/// The changes of a command within the transaction of its batch.
 #[derive(Debug)]
 pub(super) struct Changes {
-    /// When the batch was begun, by the wall clock.
+    /// When the batch began, by the wall clock.
     pub(super) now: Moment,
-    /// The same by the clock of pauses: the column `due` of what may be attempted at once.
+    /// The same by the clock of due times: the value of the column `due` for "now".
     pub(super) due: i64,
     /// The last id that was given to a message.
     pub(super) last: i64,
@@ -21,7 +20,7 @@ pub(super) struct Changes {
     pub(super) records: Vec<Record>,
 }
 
-/// A delivery that goes from one state to another; from nothing when it is new, to nothing when it is deleted.
+/// A change of a delivery's state; `from` is `None` for a new one, `to` for a deleted one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Change {
     /// The row of its destination.
@@ -36,12 +35,12 @@ impl Changes {
         Self { now, due, last, stored: false, moved: Vec::new(), records: Vec::new() }
     }
 
-    /// Notes that a delivery went from one state to another.
+    /// Records a change of a delivery's state.
     pub(super) fn moved(&mut self, destination: i64, from: Option<State>, to: Option<State>) {
         self.moved.push(Change { destination, from, to });
     }
 
-    /// Notes that a message was stored: later ones have higher ids.
+    /// Records that a message was stored: later ones get higher ids.
     pub(super) fn stored(&mut self, id: i64) {
         (self.last, self.stored) = (self.last.max(id), true);
     }

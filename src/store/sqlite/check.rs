@@ -20,16 +20,16 @@ use crate::store::owner_only::beside;
 /// Most lines about one kind of damage.
 const MAX_LINES: usize = 20;
 
-/// What was found in a file.
+/// The result of a check.
 #[derive(Debug, Default)]
 pub(crate) struct Checked {
-    /// What there is, a line each.
+    /// Facts about the file, one line each.
     pub(crate) facts: Vec<String>,
-    /// What is wrong, a line each.
+    /// Problems, one line each.
     pub(crate) problems: Vec<String>,
 }
 
-/// Each query names a number of rows that must be none, and what those would be.
+/// Invariants: queries that count violating rows, with the description of a violation.
 const RULES: [(&str, &str); 5] = [
     (
         "SELECT count(*) FROM messages WHERE NOT EXISTS (SELECT 1 FROM deliveries WHERE message = messages.id)",
@@ -57,7 +57,7 @@ const RULES: [(&str, &str); 5] = [
 /// Checks the file at `path` and the dedupe log beside it.
 ///
 /// # Errors
-/// Why it cannot be checked: it is in use, or no file of this version.
+/// The file cannot be checked: it is in use, or not a file of this version.
 pub(crate) fn check(path: &Path) -> Result<Checked, String> {
     let path = fs::canonicalize(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let _unused = unused(&path)?;
@@ -76,10 +76,10 @@ pub(crate) fn check(path: &Path) -> Result<Checked, String> {
     Ok(checked)
 }
 
-/// The lock on a file that no gateway has open, so that none opens it meanwhile.
+/// Locks a file that no gateway has open.
 fn unused(path: &Path) -> Result<File, String> {
     let failed = |error: io::Error| format!("{}: {error}", path.display());
-    // Whoever opens a pipe waits for who is at its other end.
+    // Opening a pipe would block.
     if !fs::metadata(path).map_err(failed)?.is_file() {
         return Err(format!("{} is not a regular file", path.display()));
     }
@@ -102,7 +102,7 @@ impl Checked {
         }
     }
 
-    /// What SQLite itself finds.
+    /// SQLite's integrity check.
     fn integrity(&mut self, file: &Connection) -> rusqlite::Result<()> {
         let mut statement = file.prepare(&format!("PRAGMA integrity_check({MAX_LINES})"))?;
         for lines in statement.query_map([], |row| row.get::<_, String>(0))? {
@@ -112,7 +112,7 @@ impl Checked {
         Ok(())
     }
 
-    /// How many deliveries there are.
+    /// The numbers of deliveries.
     fn deliveries(&mut self, file: &Connection) -> rusqlite::Result<()> {
         let mut statement = file.prepare("SELECT state, count(*) FROM deliveries GROUP BY state")?;
         let mut rows = statement.query([])?;
@@ -124,7 +124,7 @@ impl Checked {
         Ok(())
     }
 
-    /// Whether the rules hold.
+    /// Checks the invariants.
     fn rules(&mut self, file: &Connection) {
         for (query, wrong) in RULES {
             match file.query_row(query, [], |row| row.get::<_, i64>(0)) {
@@ -135,7 +135,7 @@ impl Checked {
         }
     }
 
-    /// Whether each message is what was written.
+    /// Checks the checksum of each message.
     fn messages(&mut self, file: &Connection) -> rusqlite::Result<()> {
         let (mut count, mut damaged) = (0_u64, 0);
         let mut statement = file.prepare(&format!("SELECT id, {} FROM messages ORDER BY id", rows::COLUMNS))?;
@@ -157,7 +157,7 @@ impl Checked {
         Ok(())
     }
 
-    /// Checks the dedupe log beside the file.
+    /// Checks the dedupe log.
     fn log(&mut self, file: &Connection, path: &Path) {
         let log = match DedupeLog::inspect(path) {
             Ok(log) => log,

@@ -1,4 +1,4 @@
-//! The conditions under which events are taken: the WAL is short, the file is in its place, and the disk has room.
+//! Checks the conditions for storing messages: the WAL is short, the file is still at its path, and the disk has room.
 
 use std::sync::PoisonError;
 
@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use super::shared::Shared;
 use crate::store::owner_only;
 
-/// Lets the WAL begin anew where it has become long; no more events are taken while it cannot.
+/// Restarts a long WAL. While it cannot be restarted, no more messages are stored.
 pub(super) fn keep_wal_short(shared: &Shared, connection: &Connection) -> rusqlite::Result<()> {
     let short = shared.housekeeper.restart(connection, &shared.connections)?;
     if shared.mailbox.set_long(!short) {
@@ -24,7 +24,7 @@ pub(super) fn keep_wal_short(shared: &Shared, connection: &Connection) -> rusqli
     Ok(())
 }
 
-/// What is stored in a file that has no name any more is lost when the gateway ends.
+/// Checks that the file is still at its path: a file that was removed is lost when the gateway ends.
 pub(super) fn check_place(shared: &Shared) {
     let is_there = {
         let owned = shared.owned.lock().unwrap_or_else(PoisonError::into_inner);
@@ -44,7 +44,7 @@ pub(super) fn check_place(shared: &Shared) {
     }
 }
 
-/// New messages are refused before the disk is full, so that there is room to record what becomes of the others.
+/// Refuses new messages before the disk is full, so that outcomes of stored ones can be recorded.
 pub(super) fn check_free_space(shared: &Shared, min_free: u64) {
     let free = owner_only::free(owner_only::folder(&shared.path));
     let full = free < min_free;

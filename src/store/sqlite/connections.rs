@@ -1,5 +1,5 @@
-//! The connections besides the writer's (for taking deliveries, for operators, for checkpoints), which are closed and
-//! opened again when the writer has failed.
+//! The connections besides the writer's: for takes, administrative reads and checkpoints. They are closed and reopened
+//! when the writer has failed.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -13,24 +13,24 @@ use rusqlite::InterruptHandle;
 use rusqlite::OpenFlags;
 use rusqlite::config::DbConfig;
 
-/// Has statements keep their plans: SQLite would plan some anew for each value that is bound, which takes longer than
-/// to run them.
+/// Lets statements keep their plans. SQLite would replan some for each bound value, which takes longer than to run
+/// them.
 pub(super) fn keep_plans(connection: &Connection) -> rusqlite::Result<()> {
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }
 
-/// The connections beside the writer's.
+/// The connections besides the writer's.
 #[derive(Default)]
 pub(super) struct Connections {
-    /// Reads what is to be attempted.
+    /// Reads deliveries to be attempted.
     pub(super) reader: Slot,
-    /// Reads for operators, which may take longer.
+    /// Administrative reads, which may take longer.
     pub(super) admin: Slot,
     /// Moves frames of the WAL into the file.
     pub(super) housekeeper: Slot,
 }
 
-/// A connection, unless the file is being opened anew.
+/// A connection; empty while the file is being reopened.
 #[derive(Default)]
 pub(super) struct Slot {
     connection: Mutex<Option<Connection>>,
@@ -39,13 +39,13 @@ pub(super) struct Slot {
 
 #[derive(Default)]
 struct Using {
-    /// Since when the connection is used.
+    /// Since when the connection is in use.
     since: Option<Instant>,
     interrupt: Option<InterruptHandle>,
 }
 
 impl Slot {
-    /// Keeps others from using it.
+    /// Locks the connection.
     pub(super) fn lock(&self) -> MutexGuard<'_, Option<Connection>> {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -69,7 +69,7 @@ impl Slot {
         *self.lock() = connection;
     }
 
-    /// Gives up what is done with it for so long already, and nothing that is begun later.
+    /// Interrupts a use that has lasted for `longest`, and no later one.
     fn interrupt(&self, longest: Duration) {
         let using = self.using();
         if let (Some(since), Some(interrupt)) = (using.since, &using.interrupt)
@@ -92,13 +92,13 @@ impl Connections {
         self.admin.set(Some(read()?));
         let housekeeper = Connection::open(path)?;
         housekeeper.pragma_update(None, "journal_mode", "WAL")?;
-        // Whoever closes a file last moves what is in its WAL: that is the writer's to decide.
+        // The last connection that closes would checkpoint the WAL; the writer decides about that.
         housekeeper.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         self.housekeeper.set(Some(housekeeper));
         Ok(())
     }
 
-    /// Gives up reads that have taken at least this long.
+    /// Interrupts reads that have taken at least this long.
     pub(super) fn interrupt(&self, longest: Duration) {
         [&self.reader, &self.admin].iter().for_each(|slot| slot.interrupt(longest));
     }

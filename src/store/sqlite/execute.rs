@@ -1,5 +1,5 @@
-//! How calls are executed: reads on the connection for operators, commands in the writer's next transaction, and longer
-//! work on the writer's connection between its batches.
+//! Executes calls: reads on the administrative connection, commands in the writer's next transaction, and longer work
+//! on the writer's connection between its batches.
 
 use std::sync::Arc;
 
@@ -15,8 +15,8 @@ use crate::store::AdminError;
 use crate::store::Unavailable;
 
 impl Sqlite {
-    /// Reads in a transaction on the connection for operators, on a thread that may wait. The read is given up after a
-    /// while when it keeps the WAL from restarting, so it looks at a bounded number of rows.
+    /// Reads in a transaction on the administrative connection, on a blocking thread. A read that keeps the WAL from
+    /// restarting is interrupted after a while, so it must scan a bounded number of rows.
     pub(super) async fn view<T, E>(
         self: &Arc<Self>,
         read: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,
@@ -31,8 +31,8 @@ impl Sqlite {
         blocking(read).await?.ok_or_else(reopening)?
     }
 
-    /// Has the writer do something in the transaction of its next batch, wholly or not at all; answers when it is safe
-    /// on disk. `act` notes what it changes of deliveries in [`Changes`], so that counts and signals of queues follow.
+    /// Executes a command in the transaction of the writer's next batch, atomically. Returns when it is on disk. `act`
+    /// records its changes of deliveries in [`Changes`], by which counts and signals of queues are updated.
     pub(super) async fn command<T: Send + 'static>(
         &self,
         act: impl FnOnce(&Connection, &mut Changes) -> rusqlite::Result<T> + Send + 'static,
@@ -60,8 +60,8 @@ impl Sqlite {
         done.await.map_err(|_gone| self.gone())?
     }
 
-    /// Has the writer do something that takes longer, on its connection and outside of a transaction. The function that
-    /// `act` gets writes the next batch, if there is one: `act` calls it every few milliseconds, so that nobody waits.
+    /// Executes longer work on the writer's connection, outside of a transaction. `act` gets a function that writes the
+    /// next batch, and has to call it every few milliseconds, so that other calls do not wait.
     pub(super) async fn aside<T: Send + 'static>(
         &self,
         act: impl FnOnce(&Connection, &mut dyn FnMut() -> Result<(), TaskError>) -> Result<T, TaskError> + Send + 'static,
@@ -95,7 +95,7 @@ impl From<rusqlite::Error> for AdminError {
     }
 }
 
-/// Does something on a thread that may wait.
+/// Runs work on a blocking thread.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Unavailable> {
     tokio::task::spawn_blocking(work).await.map_err(|_ending| closing())
 }

@@ -1,22 +1,22 @@
-//! Classifies SQLite errors by what they mean for the file: try again, damaged, or in doubt.
+//! Classifies SQLite errors by their consequence for the file: retry, damaged, or in doubt.
 
 use rusqlite::ErrorCode;
 use rusqlite::ffi;
 
-/// What an error means.
+/// The consequence of an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// Something keeps the file from being written that may pass by itself: nothing was written, and it is tried again.
+    /// A temporary condition: nothing was written, and the write is retried.
     Passing,
-    /// The file is damaged: what is in it is not what was written.
+    /// The file is damaged.
     Damage,
-    /// What was written may not be on the disk: the file is read anew.
+    /// Earlier writes may not be on the disk: the file has to be reopened and read from the disk.
     TaskError,
 }
 
 impl Fault {
     pub(super) fn of(error: &rusqlite::Error) -> Self {
-        // The index of a WAL grows where the disk is full.
+        // On a full disk, the WAL index (`-shm`) cannot grow.
         if error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_IOERR_SHMSIZE) {
             return Self::Passing;
         }
@@ -27,7 +27,7 @@ impl Fault {
         }
     }
 
-    /// Whether an error is of the statement alone, and the file as good as before.
+    /// Whether an error only concerns the statement, and not the file.
     pub(super) fn is_of_statement(error: &rusqlite::Error) -> bool {
         let code = error.sqlite_error_code();
         code.is_none_or(|code| {

@@ -1,5 +1,6 @@
-//! Keeps the WAL short: checkpoints move its frames into the file, on a thread and a connection of their own while the
-//! writer goes on; where that is not enough, the writer waits for a checkpoint after which the WAL restarts.
+//! Keeps the WAL short. Checkpoints on a thread and a connection of their own move frames into the file while the
+//! writer goes on; if that is not enough, the writer waits for a checkpoint after which the WAL restarts.
+//! <https://sqlite.org/wal.html>
 
 use std::sync::Arc;
 use std::sync::Condvar;
@@ -17,12 +18,12 @@ use super::mailbox::Mailbox;
 use crate::base::limits::Sqlite as Limits;
 use crate::base::supervisor::Heartbeat;
 
-/// SQLite's busy timeout of the writer, but for the checkpoint that restarts the WAL.
+/// SQLite's busy timeout of the writer, except for the checkpoint that restarts the WAL.
 pub(super) const MAX_WAIT: Duration = Duration::from_secs(5);
-/// When nothing was committed for so long, what is in the WAL is moved, however little that is.
+/// After this time without a commit, a checkpoint is due, however short the WAL is.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// How long the WAL is, and when the next checkpoint is due.
+/// The length of the WAL, and the schedule of checkpoints.
 #[derive(Debug)]
 pub(super) struct Housekeeper {
     limits: Limits,
@@ -34,11 +35,13 @@ pub(super) struct Housekeeper {
 struct State {
     /// Frames in the WAL.
     frames: u32,
-    /// How many of them are in the file, how many there were at the last checkpoint, and when a restart was last tried.
+    /// Frames that a checkpoint has moved into the file.
     moved: u32,
+    /// Frames in the WAL at the last checkpoint.
     seen: u32,
+    /// Frames in the WAL when a restart was last tried.
     tried: u32,
-    /// When something was last committed or a checkpoint was tried.
+    /// The time of the last commit or checkpoint.
     last: Instant,
     closed: bool,
 }
@@ -53,9 +56,9 @@ impl Housekeeper {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Follows the WAL of the writer's connection, which is empty.
+    /// Attaches to the writer's connection, whose WAL is empty.
     pub(super) fn attach(self: &Arc<Self>, writer: &mut Connection) -> rusqlite::Result<()> {
-        // The file of a WAL that was longer is cut to this when it restarts.
+        // When the WAL restarts, its file is truncated to this size.
         writer.pragma_update(None, "journal_size_limit", i64::from(self.limits.restart_frames) * 4096)?;
         self.committed(0);
         let housekeeper = Arc::clone(self);
@@ -79,7 +82,7 @@ impl Housekeeper {
         }
     }
 
-    /// Waits until a checkpoint is due; whether there will be one.
+    /// Waits until a checkpoint is due. Returns false when the housekeeper is closed.
     fn wait(&self) -> bool {
         let mut state = self.lock();
         loop {
@@ -101,7 +104,7 @@ impl Housekeeper {
         }
     }
 
-    /// Moves frames until it is closed.
+    /// Runs checkpoints until it is closed.
     pub(super) fn run(&self, connections: &Connections, mailbox: &Mailbox, beat: &Heartbeat) {
         loop {
             beat.idle();
@@ -116,19 +119,19 @@ impl Housekeeper {
             state.last = Instant::now();
             match moved {
                 Some(Ok(moved)) => state.moved = u32::try_from(moved).unwrap_or(0).min(state.frames),
-                // It is tried again. Without a connection, the file is being opened anew.
+                // Retried later. Without a connection, the file is being reopened.
                 None => {}
                 Some(Err(error)) if Fault::of(&error) == Fault::Passing => {}
                 Some(Err(error)) => {
                     drop(state);
-                    // The writer sees to it.
+                    // The writer handles the error.
                     drop(mailbox.submit(|batch| batch.trouble = Some(error)));
                 }
             }
         }
     }
 
-    /// The writer's part: restarts the WAL when it is long. Returns whether more messages may be stored.
+    /// Called by the writer: restarts a long WAL. Returns whether more messages may be stored.
     pub(super) fn restart(&self, writer: &Connection, connections: &Connections) -> rusqlite::Result<bool> {
         let frames = {
             let state = self.lock();
@@ -139,7 +142,7 @@ impl Housekeeper {
             }
             state.frames
         };
-        // SQLite refuses a second checkpoint at the same time.
+        // SQLite allows one checkpoint at a time.
         let alone = connections.housekeeper.lock();
         writer.busy_timeout(self.limits.restart_timeout)?;
         let busy = writer.query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get::<_, bool>(0));

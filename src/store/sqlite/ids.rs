@@ -1,4 +1,4 @@
-//! How message ids and delivery states are encoded as integers in the file.
+//! The encoding of message ids and delivery states as integers in the file.
 
 use crate::base::time::Moment;
 use crate::store::MessageId;
@@ -7,7 +7,7 @@ use crate::store::State;
 /// The number of ids in one millisecond.
 const PER_MILLISECOND: i64 = 4096;
 
-/// How a state is written.
+/// Encodes a state.
 pub(super) fn state(state: State) -> i64 {
     match state {
         State::Blocked => 2,
@@ -18,7 +18,7 @@ pub(super) fn state(state: State) -> i64 {
     }
 }
 
-/// The state that is written like this.
+/// Decodes a state.
 pub(super) fn state_of(written: i64) -> Option<State> {
     State::ALL.into_iter().find(|known| state(*known) == written)
 }
@@ -28,29 +28,29 @@ pub(super) fn first_of(moment: Moment) -> i64 {
     moment.millis().clamp(0, i64::MAX / PER_MILLISECOND) * PER_MILLISECOND
 }
 
-/// About when the message of this id was stored.
+/// About when the message with this id was stored.
 pub(super) fn stored(id: i64) -> Moment {
     Moment::from_millis(id.div_euclid(PER_MILLISECOND))
 }
 
-/// The id behind `last`, of this moment or later.
+/// The next id after `last`, at least that of `now`.
 pub(super) fn next(last: i64, now: Moment) -> i64 {
     last.saturating_add(1).max(first_of(now))
 }
 
-/// An id as it is shown.
+/// Decodes an id.
 pub(super) fn public(id: i64) -> MessageId {
     let part = |part: i64| u64::try_from(part).unwrap_or(0);
     MessageId { millis: part(id.div_euclid(PER_MILLISECOND)), sequence: part(id.rem_euclid(PER_MILLISECOND)) }
 }
 
-/// How an id is written; `None` when no message can have it.
+/// Encodes an id; `None` when it is out of range.
 pub(super) fn written(id: MessageId) -> Option<i64> {
     let sequence = i64::try_from(id.sequence).ok().filter(|sequence| *sequence < PER_MILLISECOND)?;
     i64::try_from(id.millis).ok()?.checked_mul(PER_MILLISECOND)?.checked_add(sequence)
 }
 
-/// A limit as SQLite takes it.
+/// A limit as an SQL integer.
 pub(super) fn limit_of(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }

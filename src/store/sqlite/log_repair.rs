@@ -1,5 +1,5 @@
-//! Compares the file with the dedupe log beside it when it is opened: logs what either has lost, and restores the log's
-//! keys from the file.
+//! Compares the file with its dedupe log when both are opened: reports losses of either, and restores keys of the log
+//! from the file.
 
 use std::path::Path;
 
@@ -15,11 +15,11 @@ use crate::store::dedupe_log::Found;
 use crate::store::owner_only;
 
 /// Keys that are appended to the log with one write.
-const PART: usize = 64 * 1024;
+const BATCH: usize = 64 * 1024;
 
-/// Logs when the file has lost messages that were acknowledged: those up to the log's `checkpoint` were. The WAL is
-/// kept as it is: SQLite reads it up to a frame that is damaged, and writes over what stands behind. Returns the last
-/// message that was ever stored, behind which new ones are numbered.
+/// Logs an error when the file has lost acknowledged messages: all up to the log's `checkpoint` were acknowledged.
+/// Keeps a copy of the WAL then, because SQLite reads it up to a damaged frame and overwrites the rest. Returns the
+/// last message that was ever stored; new ones get higher numbers.
 pub(super) fn compare(connection: &Connection, path: &Path, checkpoint: i64, now: Moment) -> rusqlite::Result<i64> {
     let last = statements::last(connection)?;
     if last < checkpoint {
@@ -33,14 +33,14 @@ pub(super) fn compare(connection: &Connection, path: &Path, checkpoint: i64, now
             "the store's file is older than the dedupe log beside it: events that were acknowledged are missing. If there is a \
              later copy of the file, stop the gateway and put it back"
         );
-        // It is said once: what is stored from now on stands behind it.
+        // Logged once: later messages have higher numbers.
         statements::mark_deleted(connection, checkpoint)?;
     }
     Ok(last.max(checkpoint))
 }
 
-/// Logs what the log has lost, and adds the keys of messages that may be among that: those behind its checkpoint, or
-/// all where it is damaged.
+/// Logs losses of the log, and appends the keys of messages that it may have lost: those after its checkpoint, or all
+/// if it is damaged.
 pub(super) fn repair(
     connection: &Connection,
     log: &DedupeLog,
@@ -69,7 +69,7 @@ pub(super) fn repair(
     let mut records = Vec::new();
     statements::keys_behind(connection, behind, now.unix(), |source, key, until| {
         records.push(Record { source: Keyspace::of_source(source).tag(), key, until });
-        if records.len() == PART {
+        if records.len() == BATCH {
             append(std::mem::take(&mut records), None);
         }
     })?;

@@ -1,4 +1,4 @@
-//! The writer's input: what goes into its next batch, whether it can write at all, and the replies to those who wait.
+//! The writer's input: the next batch, the health of the writer, and the replies to calls.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -30,40 +30,40 @@ use crate::store::SourceTag;
 use crate::store::Unavailable;
 use crate::verify::event_key::Lane;
 
-/// Between those who have something to write and the writer.
+/// The queue between calls and the writer.
 pub(super) struct Mailbox {
     pending: Mutex<Batch>,
     more: Condvar,
-    /// Why nothing is written any more.
+    /// Why the writer has stopped for good.
     dead: OnceLock<String>,
-    /// Why nothing can be written at the moment.
+    /// Why the writer cannot write at the moment.
     failing: ArcSwapOption<String>,
-    /// Bytes of messages that are written together at most, so that one batch cannot make the WAL a long one.
+    /// Most bytes of messages in one batch, so that a batch cannot make the WAL long.
     max_batch: usize,
-    /// Outcomes of attempts that are not written yet.
+    /// The number of outcomes that are not written yet.
     outcomes: AtomicUsize,
-    /// Whether there is too little room on the disk for more messages.
+    /// Whether the disk has too little room for more messages.
     full: AtomicBool,
     /// Whether the WAL is too long for more messages.
     long: AtomicBool,
-    /// Whether there is another file in the place of the store's, or none.
+    /// Whether the store's path has another file, or none.
     displaced: AtomicBool,
     /// Tasks that send the replies.
     wakes: Background,
 }
 
-/// What is written together.
+/// The work that shares one transaction.
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) outcomes: VecDeque<Settled>,
     pub(super) arrivals: VecDeque<Arrival>,
     pub(super) commands: VecDeque<Command>,
     pub(super) asides: Vec<SideTask>,
-    /// The queues that have to be refilled, and who waits for that.
+    /// The queues to refill, and the calls that wait for that.
     pub(super) refills: Vec<(usize, Option<oneshot::Sender<()>>)>,
     /// Replies that are sent after the commit.
     pub(super) waiting: Vec<Waiting>,
-    /// A connection beside the writer's failed to write.
+    /// The error of another connection that failed to write.
     pub(super) trouble: Option<rusqlite::Error>,
     closed: bool,
 }
@@ -73,7 +73,7 @@ pub(super) struct Batch {
 pub(super) struct Arrival {
     pub(super) message: Arc<Message>,
     pub(super) columns: Columns,
-    /// The queues that it goes to, none of them twice.
+    /// The queues that it goes to, without repetitions.
     pub(super) routes: Vec<(usize, Option<Lane>)>,
     pub(super) once: Option<Finished>,
     pub(super) reply: Reply<Enqueued>,
@@ -86,7 +86,7 @@ impl Arrival {
     }
 }
 
-/// What an event is known by when it comes again.
+/// The dedupe keys of an event.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Finished {
     pub(super) source: SourceTag,
@@ -95,30 +95,30 @@ pub(super) struct Finished {
     pub(super) until: u32,
 }
 
-/// What became of a delivery.
+/// The outcome of an attempt.
 #[derive(Debug, Clone)]
 pub(super) struct Settled {
     pub(super) queue: usize,
-    /// The delivery as it was taken.
+    /// The delivery when it was taken.
     pub(super) entry: Entry,
-    /// Attempts with this one.
+    /// Attempts, including this one.
     pub(super) attempts: u32,
     pub(super) outcome: Outcome,
-    /// When that was by the clock of pauses, and when the next attempt is due.
+    /// When the attempt ended, by the clock of due times.
     pub(super) at: i64,
+    /// When the next attempt is due.
     pub(super) due: i64,
 }
 
-/// Anything else that is done on the writer's connection, in the transaction of a batch: whether it could be, and what
-/// replies when the batch is safe.
+/// Other work in the transaction of a batch: returns its result, and the reply to send after the commit.
 pub(super) type Command = Box<dyn FnOnce(&Connection, &mut Changes) -> (rusqlite::Result<()>, OnCommit) + Send>;
 pub(super) type OnCommit = Box<dyn FnOnce() + Send>;
 
-/// Something that is done on the writer's connection between batches.
+/// Work on the writer's connection between batches.
 pub(super) type SideTask =
     Box<dyn FnOnce(&Connection, &mut dyn FnMut() -> Result<(), TaskError>) -> Result<(), TaskError> + Send>;
 
-/// The sender of a reply to a task, with the task's runtime.
+/// The sender of a reply to a task, and the task's runtime.
 #[derive(Debug)]
 pub(super) struct Reply<T> {
     runtime: Handle,
@@ -126,15 +126,15 @@ pub(super) struct Reply<T> {
 }
 
 impl<T> Reply<T> {
-    /// A reply to the task that calls this, and the receiver of it.
+    /// A reply to the calling task, and its receiver.
     pub(super) fn new() -> (Self, oneshot::Receiver<T>) {
         let (sender, receiver) = oneshot::channel();
         (Self { runtime: Handle::current(), sender }, receiver)
     }
 }
 
-/// Replies to tasks of one runtime. One task sends them there: waking each receiver from the writer's thread would be a
-/// system call for each.
+/// Replies to tasks of one runtime. A task on that runtime sends them, because waking each receiver from the writer's
+/// thread would need a system call.
 #[derive(Debug)]
 pub(super) struct Waiting {
     runtime: Handle,
@@ -182,7 +182,7 @@ impl Mailbox {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands something to the writer.
+    /// Adds work for the writer.
     pub(super) fn submit(&self, put: impl FnOnce(&mut Batch)) -> Result<(), Unavailable> {
         let is_first = {
             let mut pending = self.lock();
@@ -191,14 +191,15 @@ impl Mailbox {
             put(&mut pending);
             is_first
         };
-        // Each call is a system call, and the writer takes all there is.
+        // Notifying is a system call, and the writer takes everything that is pending.
         if is_first {
             self.more.notify_one();
         }
         Ok(())
     }
 
-    /// Hands over what an attempt came to. When nothing is written any more, the attempt is made again after a restart.
+    /// Adds an outcome. When the writer has stopped for good, the outcome is lost, and the attempt is repeated after a
+    /// restart.
     pub(super) fn settle(&self, settled: Settled) {
         let submitted = self.submit(|batch| {
             self.outcomes.fetch_add(1, Ordering::Relaxed);
@@ -207,22 +208,22 @@ impl Mailbox {
         drop(submitted);
     }
 
-    /// So many outcomes are written.
+    /// Subtracts outcomes that are written.
     pub(super) fn recorded(&self, count: usize) {
         self.outcomes.fetch_sub(count, Ordering::Relaxed);
     }
 
-    /// How many outcomes are not written yet.
+    /// The number of outcomes that are not written yet.
     pub(super) fn outcomes(&self) -> usize {
         self.outcomes.load(Ordering::Relaxed)
     }
 
-    /// Waits for something to do, for at most this long; `None` when there will be nothing more.
-    pub(super) fn next(&self, patience: Duration) -> Option<Batch> {
+    /// Waits for work, at most for the timeout; `None` when the mailbox is closed and empty.
+    pub(super) fn next(&self, timeout: Duration) -> Option<Batch> {
         let pending = self.lock();
         let idle = |batch: &mut Batch| batch.is_empty() && !batch.closed;
         let (mut pending, _elapsed) =
-            self.more.wait_timeout_while(pending, patience, idle).unwrap_or_else(PoisonError::into_inner);
+            self.more.wait_timeout_while(pending, timeout, idle).unwrap_or_else(PoisonError::into_inner);
         if pending.closed && pending.is_empty() {
             return None;
         }
@@ -239,7 +240,7 @@ impl Mailbox {
         Some(batch)
     }
 
-    /// Wakes those who wait for a batch that is safe.
+    /// Sends the replies of a committed batch.
     pub(super) fn wake(&self, waiting: impl Iterator<Item = Waiting>) {
         for Waiting { runtime, published } in waiting {
             self.wakes.spawn_on("wake", &runtime, async move {
@@ -251,14 +252,14 @@ impl Mailbox {
         }
     }
 
-    /// Puts outcomes that were not written before all that came since.
+    /// Puts back outcomes that were not written, before later ones.
     pub(super) fn give_back(&self, mut outcomes: VecDeque<Settled>) {
         let mut pending = self.lock();
         outcomes.append(&mut pending.outcomes);
         pending.outcomes = outcomes;
     }
 
-    /// The writer is gone for good: unless that was the end, nothing is written any more, and whoever waits is told so.
+    /// The writer has stopped for good: unless the mailbox was closed, later calls fail. Drops all pending replies.
     pub(super) fn abandon(&self) {
         let abandoned = {
             let mut pending = self.lock();
@@ -273,18 +274,18 @@ impl Mailbox {
         drop(abandoned);
     }
 
-    /// Lets the writer end when everything is written.
+    /// Closes the mailbox: the writer ends when everything is written.
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.more.notify_one();
     }
 
-    /// Whether anything will be written again.
+    /// Whether the writer may write again.
     pub(super) fn sound(&self) -> Result<(), Unavailable> {
         self.dead.get().map_or(Ok(()), |why| Err(Unavailable(why.clone())))
     }
 
-    /// Whether more messages can be taken.
+    /// Whether more messages can be stored.
     pub(super) fn healthy(&self) -> Result<(), Unavailable> {
         self.sound()?;
         if let Some(why) = self.failing.load().as_deref() {
@@ -302,7 +303,7 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Whether there is room on the disk.
+    /// Whether the disk has room.
     pub(super) fn room(&self) -> Result<(), Unavailable> {
         if self.full.load(Ordering::Relaxed) {
             return Err(Unavailable("the disk of the SQLite file has less than store.min_free left".to_owned()));
@@ -315,24 +316,24 @@ impl Mailbox {
         self.failing.load().is_some()
     }
 
-    /// Notes why nothing can be written, or that it can again; whether that is news.
+    /// Sets why the writer cannot write, or that it can. Returns whether that has changed.
     pub(super) fn set_failing(&self, why: Option<String>) -> bool {
         let news = why.is_some() != self.failing.load().is_some();
         self.failing.store(why.map(Arc::new));
         news
     }
 
-    /// Notes whether there is too little room; whether that is news.
+    /// Sets whether the disk has too little room. Returns whether that has changed.
     pub(super) fn set_full(&self, full: bool) -> bool {
         self.full.swap(full, Ordering::Relaxed) != full
     }
 
-    /// Notes whether the file is in its place; whether that is news.
+    /// Sets whether the store's path has another file, or none. Returns whether that has changed.
     pub(super) fn set_displaced(&self, displaced: bool) -> bool {
         self.displaced.swap(displaced, Ordering::Relaxed) != displaced
     }
 
-    /// Notes whether the WAL is too long; whether that is news.
+    /// Sets whether the WAL is too long. Returns whether that has changed.
     pub(super) fn set_long(&self, long: bool) -> bool {
         self.long.swap(long, Ordering::Relaxed) != long
     }

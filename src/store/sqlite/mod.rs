@@ -1,4 +1,4 @@
-//! Messages and deliveries in a SQLite file, and dedupe records in memory and in a log beside the file.
+//! Messages and deliveries in a SQLite file, and dedupe records in memory and in a log in the same folder.
 //!
 //! One thread, the writer, writes the file: a message, its deliveries and its dedupe keys are written in one
 //! transaction, and all that arrived while the previous batch was written shares one fsync. Events that are not queued

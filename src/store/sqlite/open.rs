@@ -1,4 +1,4 @@
-//! Opens the file: locks it for this process, checks or creates its schema, and sets a damaged file aside (quarantine).
+//! Opens the file: locks it for this process, checks or creates its schema, and quarantines a damaged file.
 
 use std::fs;
 use std::fs::File;
@@ -24,9 +24,9 @@ use crate::store::owner_only::remove_if_there;
 use crate::store::owner_only::rename_if_there;
 use crate::store::page_cache;
 
-/// Bytes of the writer's page cache, in KiB: the index of lanes has no order.
+/// The size of the writer's page cache, in KiB: large, because lanes are random and their index has no locality.
 const CACHE: i64 = 16 * 1024;
-/// Statements of the writer that are kept: more than it has.
+/// The capacity of the writer's statement cache: more than it has statements.
 const STATEMENTS: usize = 64;
 
 const IN_USE: &str = "is in use by another process; one gateway owns its file, several share a Redis";
@@ -35,11 +35,11 @@ const IN_USE: &str = "is in use by another process; one gateway owns its file, s
 #[derive(Debug)]
 pub(super) enum Failure {
     Sqlite(rusqlite::Error),
-    /// It has a layout of another version.
+    /// It has a schema of another version.
     Layout(i64),
     /// It is a SQLite file of another program.
     Foreign,
-    /// Any other reason, in words for the operator.
+    /// Any other reason, for the operator.
     Other(String),
 }
 
@@ -49,7 +49,7 @@ impl From<rusqlite::Error> for Failure {
     }
 }
 
-/// Opens the file for the writer; whether it is a new one, which has a layout now.
+/// Opens the file for the writer, and creates the schema of a new one. Returns whether it is new.
 pub(super) fn connect(path: &Path) -> Result<(Connection, bool), Failure> {
     let (connection, is_new) = open(path)?;
     if is_new {
@@ -58,7 +58,7 @@ pub(super) fn connect(path: &Path) -> Result<(Connection, bool), Failure> {
     Ok((connection, is_new))
 }
 
-/// Opens the file, if it is nobody's or has the present layout; whether it is nobody's.
+/// Opens the file, if it is empty or has the current schema. Returns whether it is empty.
 pub(super) fn open(path: &Path) -> Result<(Connection, bool), Failure> {
     let connection = Connection::open(path)?;
     // Whoever closes a file last moves what is in its WAL, unless told not to: that of somebody else stays as it is,
@@ -82,7 +82,7 @@ pub(super) fn open(path: &Path) -> Result<(Connection, bool), Failure> {
     Ok((connection, owner == Owner::Nobody))
 }
 
-/// Opens a file of a store that nobody writes, to look at it.
+/// Opens a file that is not in use, read-only.
 pub(super) fn read_only(path: &Path) -> Result<Connection, Failure> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
@@ -94,7 +94,7 @@ pub(super) fn read_only(path: &Path) -> Result<Connection, Failure> {
     }
 }
 
-/// Takes the file for this process, until it is closed.
+/// Locks the file for this process, until the returned handle is closed.
 pub(super) fn own(path: &Path) -> Result<File, String> {
     let file = owner_only::open(path).map_err(|error| {
         format!("{} cannot be opened ({error}); its folder must exist and be writable", path.display())
@@ -108,7 +108,7 @@ pub(super) fn own(path: &Path) -> Result<File, String> {
     }
 }
 
-/// Has the file and its WAL read from the disk from here on. No connection may be open.
+/// Drops the file and its WAL from the page cache, so that they are read from the disk. No connection may be open.
 pub(super) fn drop_cached_pages(path: &Path) -> Result<(), Failure> {
     for file in [path, beside(path, "-wal").as_path()] {
         let failed = |error| Failure::Other(format!("{} cannot be written: {error}", file.display()));
@@ -117,7 +117,7 @@ pub(super) fn drop_cached_pages(path: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether a file that cannot be read as one is a store's.
+/// Whether a file that SQLite cannot read is a store's.
 pub(super) fn is_ours(path: &Path) -> bool {
     let mut header = [0; 72];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut header));
@@ -125,8 +125,8 @@ pub(super) fn is_ours(path: &Path) -> bool {
     named || owner_only::endings(path).iter().any(|ending| ending.as_encoded_bytes().starts_with(b"-dedupe."))
 }
 
-/// Sets a damaged file and its WAL aside, and makes an empty one in its place, which is locked; its lock. No connection
-/// may be open.
+/// Quarantines a damaged file and its WAL, and creates an empty file in its place. Returns the lock of the new file. No
+/// connection may be open.
 pub(super) fn quarantine(path: &Path, now: Moment) -> Result<File, Failure> {
     let aside = beside(path, format!(".damaged-{}", owner_only::stamp(now)));
     let replace = || {
@@ -155,7 +155,7 @@ pub(super) fn quarantine(path: &Path, now: Moment) -> Result<File, Failure> {
     Ok(new)
 }
 
-/// A file that was set aside goes with its WAL: the fresh one in its place must not be read with that.
+/// Quarantines the WAL of a file that was quarantined without it, so that SQLite does not apply it to the new file.
 pub(super) fn set_lone_wal_aside(path: &Path, now: Moment) -> Result<(), String> {
     let wal = beside(path, "-wal");
     let bytes = |path: &Path| fs::metadata(path).map_or(0, |file| file.len());
@@ -169,7 +169,7 @@ pub(super) fn set_lone_wal_aside(path: &Path, now: Moment) -> Result<(), String>
     moved.map_err(|error| format!("{} cannot be set aside: {error}", wal.display()))
 }
 
-/// How many files were set aside and wait to be recovered.
+/// The number of quarantined files that are not recovered yet.
 pub(super) fn quarantined(path: &Path) -> usize {
     owner_only::endings(path).iter().filter(|ending| ending.to_str().is_some_and(is_quarantined)).count()
 }
@@ -178,17 +178,17 @@ pub(super) fn is_quarantined(ending: &str) -> bool {
     ending.starts_with(".damaged-") && !ending.ends_with("-wal") && !ending.ends_with("-shm")
 }
 
-/// Moves the WAL of an earlier process into the file: one that is killed again and again never does, and each start
-/// would read a longer one.
+/// Moves the WAL of an earlier process into the file. A process that is killed repeatedly never does so itself, and
+/// each start would read a longer WAL.
 pub(super) fn truncate_wal(connection: &Connection) -> rusqlite::Result<()> {
     match connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_row| Ok(())) {
-        // What is stored can be delivered from the WAL.
+        // Not fatal: messages can also be read from the WAL.
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => Ok(()),
         moved => moved,
     }
 }
 
-/// When the clock was set back, pauses that began later than now begin now.
+/// After the clock was set back, pauses that began later than now begin now.
 pub(super) fn rebase_due(connection: &Connection, now: i64) -> rusqlite::Result<()> {
     connection.execute(
         "UPDATE deliveries INDEXED BY due SET due = due - settled + ?1, settled = ?1 WHERE state = 4 AND due > ?1 AND settled > ?1",
@@ -198,8 +198,8 @@ pub(super) fn rebase_due(connection: &Connection, now: i64) -> rusqlite::Result<
 }
 
 impl Failure {
-    /// Whether the file is damaged. What the gateway asks is right: if SQLite does not understand it, the layout is not
-    /// what it was.
+    /// Whether the file is damaged. SQL errors count as damage, because the statements are correct for an undamaged
+    /// schema.
     pub(super) fn is_damage(&self) -> bool {
         let Self::Sqlite(error) = self else { return false };
         Fault::of(error) == Fault::Damage || error.sqlite_error_code() == Some(ErrorCode::Unknown)

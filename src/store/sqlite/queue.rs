@@ -1,19 +1,18 @@
-//! The claims of one queue, in memory: which of its deliveries this process has in hand, and which are ready to be
-//! taken.
+//! The claims of one queue, in memory: the deliveries that are being attempted, and those that are ready to be taken.
 //!
 //! The file is authoritative. A delivery is claimed from the moment when the writer has read that it may be attempted
-//! until its outcome is committed; only the writer adds and removes claims, between two commits. So when nothing is
-//! ready here, and no refill is needed ([`Need`]), nothing may be attempted.
+//! until its outcome is committed; only the writer adds and removes claims, between two commits. Invariant: when
+//! nothing is ready here, and no refill is needed ([`Need`]), no delivery may be attempted.
 
 use std::collections::HashSet;
 use std::collections::VecDeque;
 
 use crate::base::sync::Mutex;
 
-/// When nothing is found so many milliseconds after the last refill, the file is read again, whatever is known of it.
+/// The file is read again if nothing is ready this many milliseconds after the last refill, even if no change is known.
 pub(super) const STALE: i64 = 1000;
 
-/// A delivery that is claimed, as the file has it.
+/// A claimed delivery, as in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
     /// The id of its message.
@@ -36,7 +35,7 @@ pub(super) enum Need {
     Now,
 }
 
-/// How many deliveries are in each state that is counted.
+/// The numbers of deliveries by state, except delivered ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Counts {
     pub(super) blocked: u64,
@@ -55,24 +54,25 @@ pub(super) struct Claims {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// In hand, ready, or with an outcome that is not committed.
+    /// All claimed deliveries: being attempted, ready, or with an uncommitted outcome.
     claimed: HashSet<i64>,
-    /// Claimed and not in hand.
+    /// Claimed deliveries that can be taken.
     ready: VecDeque<Entry>,
-    /// Whether the file may have deliveries that may be attempted and are not claimed.
+    /// Whether the file may have other deliveries that may be attempted.
     more: bool,
-    /// When the next delivery is due that is not claimed.
+    /// When the next unclaimed delivery is due.
     next_due: Option<i64>,
-    /// Whether the writer was asked for a refill and has not done it, and when it did the last one.
+    /// Whether a refill was requested and is not done yet.
     requested: bool,
+    /// When the last refill was done.
     refilled: i64,
-    /// Messages up to this one were in a file that was set aside.
+    /// Messages up to this one were in a quarantined file.
     gone: i64,
     counts: Counts,
 }
 
 impl Claims {
-    /// The claims of a queue that was not read yet.
+    /// No claims; the file has not been read yet.
     pub(super) fn new(ahead: usize) -> Self {
         Self { ahead: ahead.max(1), inner: Mutex::new(Inner { more: true, ..Inner::default() }) }
     }
@@ -81,7 +81,7 @@ impl Claims {
         self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Takes at most so many that are ready, at this moment. Whoever is told to ask for a refill has to.
+    /// Takes at most `max` ready deliveries. The caller has to request a refill if one is needed.
     pub(super) fn take(&self, max: usize, now: i64) -> (VecDeque<Entry>, Need) {
         let mut inner = self.lock();
         let count = max.min(inner.ready.len());
@@ -98,20 +98,19 @@ impl Claims {
         (taken, need)
     }
 
-    /// When there may be more to take, by the clock of pauses: at this moment, or when the next delivery is due that is
-    /// not claimed.
+    /// When there may be more to take, by the clock of due times: now, or when the next unclaimed delivery is due.
     pub(super) fn next_due(&self, now: i64) -> Option<i64> {
         let inner = self.lock();
         if inner.more || !inner.ready.is_empty() { Some(now) } else { inner.next_due }
     }
 
-    /// Puts back what was not attempted, before all others and in its order.
+    /// Puts back deliveries that were not attempted, before all others and in their order.
     pub(super) fn give_back(&self, entries: VecDeque<Entry>) {
         let mut inner = self.lock();
         entries.into_iter().rev().for_each(|entry| inner.put_back(entry, 0));
     }
 
-    /// Puts back what could not be read, behind all others.
+    /// Puts back deliveries that could not be read, after all others.
     pub(super) fn put_behind(&self, entries: VecDeque<Entry>) {
         let mut inner = self.lock();
         for entry in entries {
@@ -120,34 +119,34 @@ impl Claims {
         }
     }
 
-    /// Puts back one that was not attempted, behind those before it that are older.
+    /// Puts back a delivery that was not attempted, in the order of ids.
     pub(super) fn give_back_one(&self, entry: Entry) {
         let mut inner = self.lock();
         let at = inner.ready.iter().take_while(|ready| ready.id < entry.id).count();
         inner.put_back(entry, at);
     }
 
-    /// How many more may be ready, and how many are claimed: of so many together that may be attempted, those that are
-    /// missing are among the first.
+    /// How many more may be ready, and how many are claimed. A refill reads that many deliveries together, so that
+    /// enough unclaimed ones are among them.
     pub(super) fn wanted(&self) -> (usize, usize) {
         let inner = self.lock();
         (self.ahead.saturating_sub(inner.ready.len()), inner.claimed.len())
     }
 
-    /// Whether a refill is worth while.
+    /// Whether a refill is worthwhile.
     pub(super) fn is_low(&self) -> bool {
         let inner = self.lock();
         inner.more && inner.ready.len() <= self.ahead / 2
     }
 
-    /// Those that are not claimed.
+    /// The ids that are not claimed.
     pub(super) fn unclaimed(&self, mut ids: Vec<i64>) -> Vec<i64> {
         let inner = self.lock();
         ids.retain(|id| !inner.claimed.contains(id));
         ids
     }
 
-    /// Claims what was read at this moment. `more`: whether there may be others that may be attempted.
+    /// Claims deliveries that were read now. `more` tells whether there may be others.
     pub(super) fn refill(&self, entries: Vec<Entry>, more: bool, next_due: Option<i64>, now: i64) {
         let mut inner = self.lock();
         for entry in entries {
@@ -158,7 +157,7 @@ impl Claims {
         (inner.more, inner.next_due, inner.requested, inner.refilled) = (more, next_due, false, now);
     }
 
-    /// Claims one that was just stored, if there is room and all others that may be attempted are claimed.
+    /// Claims a delivery that was just stored, if there is room and all earlier ones that may be attempted are claimed.
     pub(super) fn arrived(&self, entry: Entry) {
         let mut inner = self.lock();
         if !inner.more && inner.ready.len() < self.ahead && inner.claimed.insert(entry.id) {
@@ -168,19 +167,20 @@ impl Claims {
         }
     }
 
-    /// There may be something in the file that may be attempted.
+    /// Records that the file may have deliveries that may be attempted.
     pub(super) fn changed(&self) {
         self.lock().more = true;
     }
 
-    /// The outcome of an attempt is committed; the next one is due then, if there is one.
+    /// Ends a claim: its outcome is committed, with the time when the next attempt is due.
     pub(super) fn settled(&self, id: i64, due: Option<i64>) {
         let mut inner = self.lock();
         inner.claimed.remove(&id);
         inner.next_due = inner.next_due.into_iter().chain(due).min();
     }
 
-    /// The file was opened anew, and what is not in hand is claimed anew. Messages up to `gone` are not in it any more.
+    /// Drops the claims of ready deliveries after the file was reopened. Messages up to `gone` are no longer in the
+    /// file.
     pub(super) fn reset(&self, gone: i64, counts: Counts) {
         let mut inner = self.lock();
         for entry in std::mem::take(&mut inner.ready) {
@@ -191,12 +191,12 @@ impl Claims {
         inner.counts = counts;
     }
 
-    /// How many deliveries there are.
+    /// The numbers of deliveries.
     pub(super) fn counts(&self) -> Counts {
         self.lock().counts
     }
 
-    /// Changes how many there are.
+    /// Changes the numbers.
     pub(super) fn count(&self, change: impl FnOnce(&mut Counts)) {
         change(&mut self.lock().counts);
     }
@@ -205,7 +205,7 @@ impl Claims {
 impl Inner {
     fn put_back(&mut self, entry: Entry, at: usize) {
         if entry.id <= self.gone {
-            // If it has come back to the file, it is found there.
+            // If it was recovered into the file, a refill finds it.
             self.claimed.remove(&entry.id);
             self.more = true;
         } else if self.claimed.contains(&entry.id) {

@@ -1,4 +1,4 @@
-//! Claims ahead: reads which deliveries of a queue may be attempted next, so that takes find them in memory.
+//! Refills the claims of queues: reads which deliveries may be attempted next, so that takes find them in memory.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use super::shared::Shared;
 use super::shared::SqliteQueue;
 use super::statements;
 
-/// Reads what may be attempted, where somebody waits for it or something has changed, and tells the dispatchers.
+/// Refills the queues that have changed or for which calls wait, and raises their signals.
 pub(super) fn refill_all(
     shared: &Shared,
     connection: &Connection,
@@ -32,13 +32,12 @@ pub(super) fn refill_all(
     Ok(())
 }
 
-/// Claims deliveries that may be attempted: those that are due and those that wait for their first attempt by
-/// turns. Whether there were any.
+/// Claims deliveries that may be attempted, alternating between due ones and new ones. Returns whether there were any.
 fn refill(shared: &Shared, connection: &Connection, queue: &SqliteQueue) -> rusqlite::Result<bool> {
     let (claims, destination, now) = (&queue.claims, queue.destination(), shared.pauses.now());
     let (wanted, claimed) = claims.wanted();
     let limit = wanted.saturating_add(claimed);
-    // All that is read is of the same moment.
+    // One transaction, so that all reads see the same state.
     let _moment = connection.unchecked_transaction()?;
     let due = statements::due(connection, destination, now, limit)?;
     let fresh = statements::fresh(connection, destination, limit)?;
@@ -60,7 +59,7 @@ fn refill(shared: &Shared, connection: &Connection, queue: &SqliteQueue) -> rusq
     Ok(any)
 }
 
-/// An index names a delivery that its row says may not be attempted: it would be attempted again and again.
+/// The error for an index entry that contradicts its row: the delivery would be attempted again and again.
 fn index_is_wrong() -> rusqlite::Error {
     let why = "an index does not agree with its table".to_owned();
     rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), Some(why))

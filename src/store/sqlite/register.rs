@@ -16,8 +16,8 @@ use crate::store::QueueTerms;
 use crate::store::Unavailable;
 
 impl Sqlite {
-    /// See [`Store::register`](crate::store::Store::register). Where that finds the file damaged, it is done in the
-    /// fresh one.
+    /// See [`Store::register`](crate::store::Store::register). Repeated in the new file if the file turns out to be
+    /// damaged.
     pub(in crate::store) async fn register(&self, destinations: &[QueueTerms]) -> Result<Vec<Queue>, Unavailable> {
         match self.register_once(destinations).await {
             Err(_lost) if self.sound().is_ok() => self.register_once(destinations).await,
@@ -35,13 +35,13 @@ impl Sqlite {
         self.command(act).await
     }
 
-    /// The rows of the destinations that are registered: what is replayed for others would not be delivered.
+    /// The row ids of the registered destinations. Replays for others would not be delivered.
     pub(super) fn registered(&self) -> Vec<i64> {
         self.shared.queues.all().iter().map(|queue| queue.destination()).collect()
     }
 }
 
-/// Makes one destination known.
+/// Registers one destination.
 fn register(shared: &Shared, file: &Connection, terms: &QueueTerms) -> rusqlite::Result<Queue> {
     let row = statements::destination(file, &terms.id)?;
     if let Some(queue) = shared.queues.named(&terms.id) {
@@ -55,7 +55,7 @@ fn register(shared: &Shared, file: &Connection, terms: &QueueTerms) -> rusqlite:
     Ok(shared.queues.add(&terms.id, (row, terms.keep), claims))
 }
 
-/// Logs for which destinations there are deliveries that nobody makes.
+/// Warns of open deliveries to destinations that are not registered.
 fn warn_unregistered(shared: &Shared, file: &Connection) -> rusqlite::Result<()> {
     for (row, id) in Names::read(file)?.0 {
         if shared.queues.named(&id).is_some() {

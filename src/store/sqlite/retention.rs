@@ -1,5 +1,5 @@
-//! Deletes messages whose deliveries are all done and past their retention: in proportion to what is written, so that
-//! the file does not grow, and in small parts, so that nothing waits for long.
+//! Deletes messages whose deliveries are all delivered and past their retention: in proportion to what is written, so
+//! that the file does not grow, and in small steps, so that calls do not wait for long.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use crate::base::limits;
 use crate::base::time::Moment;
 use crate::store::State;
 
-/// How long delivered messages are kept for destinations that are not configured any more.
-const USUAL: Duration = Duration::from_secs(24 * 60 * 60);
+/// The retention for destinations that are no longer configured.
+const DEFAULT_RETENTION: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How far ids may be ahead of the clock, which goes back a little now and then.
+/// How far ids may be ahead of the clock, which is sometimes set back slightly.
 const AHEAD: Duration = Duration::from_secs(60);
 
 pub(super) const SLICE: &str = "SELECT message, destination, state, settled FROM deliveries
@@ -26,18 +26,19 @@ pub(super) const SLICE: &str = "SELECT message, destination, state, settled FROM
 pub(super) const WHOLE: &str =
     "SELECT message, destination, state, settled FROM deliveries WHERE message = ?1 ORDER BY destination";
 
-/// All messages that are old enough are scanned, one part after the other.
+/// The progress of rounds, in which all old messages are scanned step by step.
 #[derive(Debug)]
 pub(super) struct Retention {
     limits: limits::Sqlite,
     /// Bytes that were written since the last round began.
     written: usize,
+    /// When the next step is due.
     next: Moment,
     /// Messages up to this one have been scanned.
     seen: i64,
 }
 
-/// What a part of a round goes by.
+/// The input of one step.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds<'b> {
     pub(super) now: Moment,
@@ -45,9 +46,9 @@ pub(super) struct Bounds<'b> {
     pub(super) keep: &'b HashMap<i64, Duration>,
     /// The last message.
     pub(super) last: i64,
-    /// What is behind the dedupe log's checkpoint stays: it has the keys that the log may have lost after a crash.
+    /// Messages after the dedupe log's checkpoint are kept, because the log may lose their keys in a crash.
     pub(super) checkpoint: i64,
-    /// How many messages were stored in this batch.
+    /// The number of messages that were stored in this batch.
     pub(super) arrived: usize,
 }
 
@@ -66,12 +67,12 @@ impl Retention {
 
     /// Whether to delete something now.
     pub(super) fn is_due(&self, now: Moment) -> bool {
-        // A clock that was put back does not stop it.
+        // Also due when the clock was set back.
         let limits::Sqlite { retention_every: every, retention_written: written, .. } = self.limits;
         self.seen > 0 || self.written >= written || now >= self.next || self.next > now.after(every)
     }
 
-    /// Deletes a part of what is past its time.
+    /// Runs one step.
     pub(super) fn purge(&mut self, connection: &Connection, bounds: Bounds<'_>) -> rusqlite::Result<()> {
         if self.seen == 0 {
             self.written = 0;
@@ -83,11 +84,11 @@ impl Retention {
         Ok(())
     }
 
-    /// Scans a part; whether there may be more.
+    /// Scans some messages. Returns whether there may be more.
     fn part(&mut self, connection: &Connection, bounds: Bounds<'_>) -> rusqlite::Result<bool> {
         let Bounds { now, keep, last, checkpoint, arrived } = bounds;
-        let shortest = keep.values().copied().min().unwrap_or(USUAL).min(USUAL);
-        // Where the clock was once ahead, ids go on from there and do not tell when a message came.
+        let shortest = keep.values().copied().min().unwrap_or(DEFAULT_RETENTION).min(DEFAULT_RETENTION);
+        // If the clock was ahead once, ids continue from there and do not tell when a message came.
         let newest = match ids::first_of(now.after(AHEAD)) < last {
             true => i64::MAX,
             false => ids::first_of(now.before(shortest)),
@@ -97,13 +98,13 @@ impl Retention {
         let mut rows = read(&mut connection.prepare_cached(SLICE)?, [self.seen, newest, limit])?;
         let full = ids::limit_of(rows.len()) == limit;
         if let (true, Some((message, ..))) = (full, rows.last().copied()) {
-            // The last one may have deliveries that were not read.
+            // Not all deliveries of the last message may have been read.
             rows.retain(|row| row.0 != message);
             rows.extend(read(&mut connection.prepare_cached(WHOLE)?, [message])?);
         }
         let is_past = |&(_, destination, state, settled): &Row| {
-            let keep = millis(keep.get(&destination).copied().unwrap_or(USUAL));
-            // What was delivered much later than now was so before the clock was set back.
+            let keep = millis(keep.get(&destination).copied().unwrap_or(DEFAULT_RETENTION));
+            // A delivery far in the future was recorded before the clock was set back.
             state == ids::state(State::Delivered) && now.millis().saturating_sub(settled).saturating_abs() >= keep
         };
         let (mut expired, mut bytes, mut left) = (Vec::new(), 0, false);
@@ -125,7 +126,7 @@ impl Retention {
 }
 
 fn read(statement: &mut CachedStatement<'_>, parameters: impl Params) -> rusqlite::Result<Vec<Row>> {
-    // What is damaged is no delivered one, and stays.
+    // Damaged rows do not count as delivered, so they are kept.
     let column = |row: &rusqlite::Row<'_>, at| row.get(at).unwrap_or_default();
     statement.query_map(parameters, |row| Ok((row.get(0)?, column(row, 1), column(row, 2), column(row, 3))))?.collect()
 }
@@ -251,7 +252,7 @@ mod tests {
     fn messages_go_after_their_time_though_their_ids_are_ahead_of_the_clock_and_not_for_a_minute() {
         let now = Moment::from_millis(1_000 * HOUR);
         let last = |ahead: Duration| ids::first_of(now.after(ahead));
-        let keep = millis(USUAL);
+        let keep = millis(DEFAULT_RETENTION);
         for (last, ahead, left) in [
             (last(AHEAD), -keep, 1),
             (last(AHEAD) + 1, -keep, 0),

@@ -12,11 +12,10 @@ use crate::base::time::Moment;
 use crate::message::Message;
 use crate::message::codec;
 
-/// Why a delivery is given up whose message is not what was written.
+/// The reason of a dead letter whose message is damaged.
 pub(super) const DAMAGED: &str = "damaged on disk";
 
-/// What is written of a message besides what stands in it as it is. It is made on the thread of the request, to spare
-/// the writer.
+/// The columns of a message that have to be encoded. This is done on the thread of the request, to relieve the writer.
 #[derive(Debug)]
 pub(super) struct Columns {
     pub(super) source: String,
@@ -48,7 +47,7 @@ impl Columns {
     }
 }
 
-/// About how many bytes of memory a message takes, which is known without reading it; nothing when it is not there.
+/// About how many bytes of memory a message takes, without reading it; `None` when there is none.
 pub(super) fn size(connection: &Connection, id: i64) -> rusqlite::Result<Option<usize>> {
     let mut statement = connection.prepare_cached("SELECT size FROM messages WHERE id = ?1")?;
     let size = statement.query_row([id], |row| Ok(row.get_ref(0)?.as_i64().unwrap_or_default())).optional()?;
@@ -59,13 +58,13 @@ pub(super) fn size(connection: &Connection, id: i64) -> rusqlite::Result<Option<
 pub(super) const COLUMNS: &str =
     "source, event_id, type, received, checksum, method, target, trace, verified, headers, body";
 
-/// Reads one message; `None` when there is none, or it is not what was written.
+/// Reads one message; `None` when there is none, or it is damaged.
 pub(super) fn whole(file: &Connection, id: i64) -> rusqlite::Result<Option<Message>> {
     let mut statement = file.prepare_cached(&format!("SELECT {COLUMNS} FROM messages WHERE id = ?1"))?;
     Ok(statement.query_row([id], |row| read(row, id, 0)).optional()?.flatten())
 }
 
-/// The message in [`COLUMNS`], which begin at this column; `None` when it is not what was written.
+/// The message in [`COLUMNS`], which begin at this column; `None` when its checksum is wrong.
 pub(super) fn read(row: &Row<'_>, id: i64, begin: usize) -> rusqlite::Result<Option<Message>> {
     let text = |column: usize| Ok::<_, rusqlite::Error>(row.get_ref(begin + column)?.as_str().ok());
     let value = |column: usize| Ok::<_, rusqlite::Error>(text(column)?.and_then(codec::value));

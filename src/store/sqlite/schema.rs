@@ -2,10 +2,10 @@
 
 use rusqlite::Connection;
 
-/// The number of the present layout.
+/// The current version of the schema.
 pub(super) const PRESENT: i64 = 4;
 
-/// What a file of Doorward has as `application_id`: "DWRD".
+/// The `application_id` of Doorward's files: "DWRD".
 pub(super) const APPLICATION: u32 = 0x4457_5244;
 
 /// A message's `id` is the millisecond in which it was stored, times 4096, plus a number within that millisecond; ids
@@ -13,10 +13,11 @@ pub(super) const APPLICATION: u32 = 0x4457_5244;
 /// are in milliseconds. `headers` is JSON, see `message::codec`; `size` is about what the message takes in memory;
 /// `checksum` covers what is delivered.
 ///
-/// A delivery's `state` is 2 blocked, 3 queued, 4 retrying, 5 delivered, 6 dead: all of one size, so that a change of
-/// state does not change that of the row. `before_replay` are the attempts before the last replay, at `replayed`.
-/// `settled` is when the last attempt ended, or when it was stored. `status` is what the destination answered when it
-/// took the message, less 200, so that the usual 200 takes no room. `failures` is JSON, see `delivery::Failures`.
+/// A delivery's `state` is 2 blocked, 3 queued, 4 retrying, 5 delivered, 6 dead: all encoded in one byte, so that a change
+/// of state does not change the size of the row. `before_replay` is the number of attempts before the last replay, at
+/// `replayed`. `settled` is when the last attempt ended, or when the delivery was stored. `status` is that of the answer
+/// with which the destination took the message, minus 200, so that 200 takes no room. `failures` is JSON, see
+/// `delivery::Failures`.
 ///
 /// `by_state` has every delivery that is not delivered, `due` those that wait for another attempt, `lanes` the open
 /// ones with an ordering key. The one row of `deleted` is the highest message that was ever deleted, so that ids keep
@@ -68,18 +69,18 @@ const LAYOUT: &str = "
     CREATE INDEX due      ON deliveries (destination, due, message)   WHERE state = 4;
     CREATE INDEX lanes    ON deliveries (destination, lane, message)  WHERE lane IS NOT NULL AND state < 5;";
 
-/// Whose a file is.
+/// The owner of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Owner {
     /// The file is empty.
     Nobody,
-    /// Of a gateway, with a layout of this number.
+    /// Doorward, with a schema of this version.
     Doorward(i64),
     /// The file is another program's.
     Other,
 }
 
-/// Says whose a file is.
+/// Determines the owner of a file.
 pub(super) fn owner(connection: &Connection) -> rusqlite::Result<Owner> {
     let number = |pragma: &str| connection.query_row(pragma, [], |row| row.get::<_, i64>(0));
     let (application, version) = (number("PRAGMA application_id")?, number("PRAGMA user_version")?);
@@ -88,7 +89,7 @@ pub(super) fn owner(connection: &Connection) -> rusqlite::Result<Owner> {
     }
     let tables = number("SELECT count(*) FROM sqlite_schema")?;
     let first_layouts = number("SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'finished'")?;
-    // The first two had no application_id.
+    // The first two versions had no application_id.
     Ok(match (application, version) {
         (0, 1 | 2) if first_layouts == 1 => Owner::Doorward(version),
         (0, 0) if tables == 0 => Owner::Nobody,
@@ -96,7 +97,7 @@ pub(super) fn owner(connection: &Connection) -> rusqlite::Result<Owner> {
     })
 }
 
-/// Gives an empty file the present layout, wholly or not at all.
+/// Creates the schema in an empty file, atomically.
 pub(super) fn create(connection: &Connection) -> rusqlite::Result<()> {
     let transaction = connection.unchecked_transaction()?;
     transaction.execute_batch(LAYOUT)?;

@@ -1,5 +1,5 @@
-//! Finds the deliveries in the file that a filter selects, in the order of their messages; rows and time of each call
-//! are bounded.
+//! Finds the deliveries in the file that a filter selects, in the order of their messages. The scanned rows and the
+//! time of a call are limited.
 
 use std::time::Duration;
 use std::time::Instant;
@@ -14,51 +14,50 @@ use crate::store::Filter;
 use crate::store::State;
 use crate::store::search::Direction;
 
-/// After so many deliveries, the time is checked.
+/// The time is checked after this many deliveries.
 const STRIDE: i64 = 64;
 
-/// What is looked for.
+/// A search.
 #[derive(Debug, Clone)]
 pub(super) struct Search<'f> {
     pub(super) filter: &'f Filter,
-    /// The rows of the destinations that are meant, sorted.
+    /// The row ids of the selected destinations, sorted.
     pub(super) destinations: Vec<i64>,
-    /// The states that are meant.
+    /// The selected states.
     pub(super) states: &'f [State],
     pub(super) direction: Direction,
-    /// The message behind which it begins.
+    /// The message after which it begins.
     pub(super) after: Option<i64>,
-    /// About how many deliveries are found at most.
+    /// About the maximum number of results.
     pub(super) limit: usize,
-    /// About how many rows are scanned at most.
+    /// About the maximum number of scanned rows.
     pub(super) max_scanned: i64,
-    /// About how long the search may take.
+    /// About the maximum time.
     pub(super) max_time: Duration,
 }
 
 /// Messages and destinations.
 pub(super) type Found = crate::store::search::Found<(i64, i64), i64>;
 
-/// What a filter says of a message.
+/// The condition of a filter on a message.
 macro_rules! is_meant {
     () => {
         "(?6 IS NULL OR event_id = ?6) AND (?7 IS NULL OR type = ?7) AND received >= ?8 AND received < ?9"
     };
 }
 
-// Each has message, destination and state of a delivery, and whether its message is what a filter says of messages, if
-// that is asked.
-/// Through the deliveries to one destination in one state, which is not "delivered".
+// Each returns message, destination and state of deliveries, and whether the message matches the filter.
+/// Scans the deliveries to one destination in one state, which is not "delivered".
 const BY_STATE: &str = concat!(
     "SELECT message, destination, state, iif(?5, (SELECT ",
     is_meant!(),
     " FROM messages WHERE id = message), 1) FROM deliveries INDEXED BY by_state
      WHERE destination = ?3 AND state = ?4 AND state <> 5 AND message > ?1 AND message < ?2 ORDER BY message"
 );
-/// Through all deliveries.
+/// Scans all deliveries.
 const ALL: &str = "SELECT message, destination, state, ?9 IS NOT NULL FROM deliveries NOT INDEXED
      WHERE message > ?1 AND message < ?2 ORDER BY message";
-/// Through all messages, and the deliveries of those that are what a filter says: others have none.
+/// Scans all messages, and the deliveries of those that match the filter.
 const BY_MESSAGE: &str = concat!(
     "SELECT id, ifnull(destination, -1), ifnull(state, -1), 1
      FROM messages LEFT JOIN deliveries NOT INDEXED ON message = iif(",
@@ -66,7 +65,7 @@ const BY_MESSAGE: &str = concat!(
     ", id, NULL) WHERE id > ?1 AND id < ?2 ORDER BY id"
 );
 
-/// A statement that goes this way.
+/// The statement for a scan in this direction.
 fn sql(walk: &str, direction: Direction) -> String {
     format!("{walk} {}", if direction == Direction::NewestFirst { "DESC" } else { "ASC" })
 }
@@ -79,12 +78,12 @@ impl Search<'_> {
         let asks = kind.is_some() || id.is_some() || from.is_some() || until.is_some();
         let (from, until) = (from.map_or(i64::MIN, Moment::millis), until.map_or(i64::MAX, Moment::millis));
         let (walk, ways) = match (self.states.contains(&State::Delivered), asks) {
-            (false, _) => (BY_STATE, self.ways()),
-            (true, true) => (BY_MESSAGE, self.ways()),
-            (true, false) => (ALL, self.ways()),
+            (false, _) => (BY_STATE, self.scans()),
+            (true, true) => (BY_MESSAGE, self.scans()),
+            (true, false) => (ALL, self.scans()),
         };
         let count = i64::try_from(ways.len().max(1)).unwrap_or(i64::MAX);
-        // A walk may use what those before it have left, and its share in any case.
+        // A scan may use its share of the limit, and what earlier ones have left.
         let (share, mut left) = (self.max_scanned.saturating_add(count - 1) / count, self.max_scanned);
         let mut statement = file.prepare_cached(&sql(walk, self.direction))?;
         let mut walks = Vec::with_capacity(ways.len());
@@ -99,12 +98,12 @@ impl Search<'_> {
         Ok(found)
     }
 
-    /// Goes through some rows, and counts them. What is no number was written by nobody, and is passed.
+    /// Scans some rows, and counts them. Skips damaged rows.
     fn walk(&self, mut rows: Rows<'_>, max_scanned: i64, began: Instant) -> rusqlite::Result<(Found, i64)> {
         let (mut found, mut scanned, mut last) = (Found::default(), 0, None);
         while let Some(row) = rows.next()? {
             let (Ok(message), Ok(destination), Ok(state)) = (row.get(0), row.get(1), row.get(2)) else { continue };
-            // Deliveries of one message are not separated.
+            // All deliveries of a message are on one page.
             if last.is_some_and(|last| last != message) {
                 let late = scanned % STRIDE == 0 && began.elapsed() >= self.max_time;
                 if found.deliveries.len() >= self.limit || scanned >= max_scanned || late {
@@ -121,8 +120,8 @@ impl Search<'_> {
         Ok((found, scanned))
     }
 
-    /// Destinations and states whose index is walked; no more than "nothing" where all deliveries are.
-    fn ways(&self) -> Vec<(Option<i64>, Option<i64>)> {
+    /// The destinations and states whose index is scanned; a single pair of `None` for a scan of all deliveries.
+    fn scans(&self) -> Vec<(Option<i64>, Option<i64>)> {
         if self.states.contains(&State::Delivered) {
             return vec![(None, None)];
         }
@@ -130,8 +129,7 @@ impl Search<'_> {
         self.destinations.iter().copied().flat_map(of).collect()
     }
 
-    /// The messages between which all that is looked for stands, neither of them included. Ids are in the order of
-    /// time, more or less.
+    /// Exclusive bounds of the ids of selected messages. Ids are roughly in the order of time.
     fn bounds(&self) -> (i64, i64) {
         let (from, until) = self.filter.id_range();
         let (low, high) = (from.map_or(0, ids::first_of).saturating_sub(1), until.map_or(i64::MAX, ids::first_of));

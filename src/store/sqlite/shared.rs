@@ -30,7 +30,7 @@ use crate::store::Queue;
 use crate::store::State;
 use crate::store::dedupe_log::DedupeLog;
 
-/// Most outcomes that are kept for a file that was set aside.
+/// Most outcomes that are kept for quarantined files.
 const MAX_FORGOTTEN: usize = 16 * 1024;
 
 pub(super) struct Shared {
@@ -45,12 +45,12 @@ pub(super) struct Shared {
     pub(super) queues: Queues,
     pub(super) cache: Cache,
     pub(super) forgotten: Forgotten,
-    /// Keeps the file locked, and the log with it.
+    /// The lock on the file, which covers the log.
     pub(super) owned: Mutex<File>,
 }
 
 impl Shared {
-    /// Has the writer record what became of a delivery, after so many attempts.
+    /// Has the writer record an outcome; `attempts` includes this one.
     pub(super) fn settle(&self, queue: usize, entry: Entry, attempts: u32, outcome: Outcome) {
         let at = self.pauses.now();
         let pause = if let Outcome::Retry { after, .. } = &outcome { *after } else { Duration::ZERO };
@@ -59,7 +59,7 @@ impl Shared {
     }
 }
 
-/// The clock by which deliveries are due: the wall clock when the file was opened, which goes on steadily.
+/// The clock of due times: begins with the wall clock when the file was opened, and is monotonic from there.
 #[derive(Debug)]
 pub(super) struct Pauses {
     clock: Clock,
@@ -68,7 +68,7 @@ pub(super) struct Pauses {
 }
 
 impl Pauses {
-    /// Goes on from this time, in milliseconds since 1970.
+    /// Begins at this time, in milliseconds since 1970.
     pub(super) fn new(clock: Clock, at: i64) -> Self {
         Self { began: clock.instant(), clock, at }
     }
@@ -79,15 +79,15 @@ impl Pauses {
         self.at.saturating_add(i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX))
     }
 
-    /// What the clock of the process shows at this time.
+    /// The instant of a due time.
     pub(super) fn instant_of(&self, due: i64) -> Instant {
         let since = u64::try_from(due.saturating_sub(self.at)).unwrap_or(0);
-        // As far as clocks go.
+        // Capped at the range of `Instant`.
         self.began.checked_add(Duration::from_millis(since)).unwrap_or(self.began)
     }
 }
 
-/// The queues that are registered, by their indexes.
+/// The registered queues, by index.
 #[derive(Debug, Default)]
 pub(super) struct Queues(RwLock<Vec<Arc<SqliteQueue>>>);
 
@@ -96,7 +96,7 @@ pub(super) struct Queues(RwLock<Vec<Arc<SqliteQueue>>>);
 pub(super) struct SqliteQueue {
     pub(super) handle: Queue,
     pub(super) claims: Claims,
-    /// The row of its destination.
+    /// The row id of its destination.
     destination: AtomicI64,
     retention: Mutex<Duration>,
 }
@@ -121,7 +121,7 @@ impl SqliteQueue {
 }
 
 impl Counts {
-    /// One more or less in a state.
+    /// Adds to the number of a state.
     pub(super) fn add(&mut self, state: Option<State>, step: i64) {
         let count = match state {
             Some(State::Blocked) => &mut self.blocked,
@@ -143,7 +143,7 @@ impl Queues {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(index).cloned()
     }
 
-    /// The queue of a destination's row.
+    /// The queue of the destination with this row id.
     pub(super) fn of(&self, destination: i64) -> Option<Arc<SqliteQueue>> {
         let queues = self.0.read().unwrap_or_else(PoisonError::into_inner);
         queues.iter().find(|queue| queue.destination() == destination).cloned()
@@ -169,11 +169,11 @@ impl Queues {
     }
 }
 
-/// What a message that was just stored takes besides its weight: headers and a small body are parts of the buffer into
-/// which the connection has read them, all of which is kept.
+/// Memory that a cached message takes besides its weight: headers and a small body are slices of the connection's read
+/// buffer, which is kept as a whole.
 const READ_BUFFER: usize = 8 * 1024;
 
-/// Messages that were just stored, so that they need not be read: the oldest go first.
+/// A cache of messages that were just stored, so that they need not be read; FIFO eviction.
 #[derive(Debug)]
 pub(super) struct Cache {
     max_bytes: usize,
@@ -182,7 +182,7 @@ pub(super) struct Cache {
 
 #[derive(Debug, Default)]
 struct Cached {
-    /// By id, which grows.
+    /// In the order of ids.
     messages: VecDeque<(i64, Arc<Message>)>,
     bytes: usize,
 }
@@ -215,7 +215,7 @@ impl Cache {
     }
 }
 
-/// Outcomes of attempts whose deliveries were in a file that was set aside: they count when it is recovered.
+/// Outcomes of attempts whose deliveries were in a quarantined file. They are applied when it is recovered.
 #[derive(Debug, Default)]
 pub(super) struct Forgotten {
     /// Messages up to this one were in such a file.
@@ -228,7 +228,7 @@ impl Forgotten {
         self.gone.store(gone, Ordering::Relaxed);
     }
 
-    /// Keeps an outcome that has no delivery, if it can have had one.
+    /// Keeps an outcome without a delivery in the file, if the delivery may have been in a quarantined one.
     pub(super) fn insert(&self, destination: &DestinationId, settled: Settled) {
         let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
         if settled.entry.id <= self.gone.load(Ordering::Relaxed) && outcomes.len() < MAX_FORGOTTEN {

@@ -28,17 +28,17 @@ use crate::store::dedupe_log::DedupeLog;
 use crate::store::owner_only;
 
 impl Sqlite {
-    /// Opens or makes the file, and starts the threads that write it.
+    /// Opens or creates the file, and starts the threads.
     ///
     /// # Errors
-    /// What keeps the file from being used, for the operator.
+    /// Why the file cannot be used, for the operator.
     pub fn open(path: &Path, options: &Options<'_>) -> Result<Self, String> {
         let owned = open::own(path)?;
-        // A link to a file elsewhere is followed once: what is beside the file, and the room on its disk, are there.
+        // A symbolic link is resolved: the other files are in the folder of its target.
         let path = fs::canonicalize(path).unwrap_or_else(|_unknown| path.to_owned());
         let (path, now, clock) = (path.as_path(), options.clocks.0.now(), options.clocks.0.clone());
         open::set_lone_wal_aside(path, now)?;
-        // Nothing is made beside what is no store.
+        // No log is created for a file that is not a store.
         if let Err(failure) = open::open(path)
             && !(failure.is_damage() && open::is_ours(path))
         {
@@ -70,7 +70,7 @@ impl Sqlite {
     }
 }
 
-/// What the threads share with the handle.
+/// The state that the threads share with the handle.
 fn share(path: &Path, options: &Options<'_>, (log, owned): (DedupeLog, File)) -> Arc<Shared> {
     let (limits, (wall, steady)) = (options.limits.sqlite.clone(), options.clocks.clone());
     Arc::new(Shared {

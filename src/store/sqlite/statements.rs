@@ -1,5 +1,5 @@
-//! The SQL that runs for each message and delivery. Every query names its index and repeats the index's condition, so
-//! that one that would scan a table cannot be prepared; a test checks the plans.
+//! The SQL that runs for each message and delivery. Every query names its index (`INDEXED BY`) and repeats the
+//! condition of a partial index, so that a query that would scan a table cannot be prepared. A test checks the plans.
 
 use rusqlite::CachedStatement;
 use rusqlite::Connection;
@@ -35,7 +35,7 @@ const PROMOTE: &str = "UPDATE deliveries SET state = CASE WHEN replayed IS NULL 
     due = CASE WHEN replayed IS NULL THEN NULL ELSE ?3 END WHERE message = ?1 AND destination = ?2 AND state = 2
     RETURNING state";
 const FAILURES: &str = "SELECT failures FROM deliveries WHERE message = ?1 AND destination = ?2";
-// What is no number is damaged, and may be anything.
+// `typeof` guards against damaged values.
 const SETTLE: &str = "UPDATE deliveries
     SET state = ?4, attempts = ?5, settled = ?6, due = ?7, status = ?8, failures = coalesce(?9, failures), before_replay = ?3
     WHERE message = ?1 AND destination = ?2 AND state < 5
@@ -59,7 +59,7 @@ const MARK_DELETED: &str = "UPDATE deleted SET message = ?1 WHERE message < ?1";
 const DELETE_MESSAGE: &str = "DELETE FROM messages WHERE id = ?1";
 const DELETE_DELIVERIES: &str = "DELETE FROM deliveries WHERE message = ?1";
 
-/// What is used for each arrival and each outcome of a batch.
+/// The statements for each arrival and each outcome of a batch.
 pub(super) struct WriteStatements<'c> {
     message: CachedStatement<'c>,
     delivery: CachedStatement<'c>,
@@ -106,7 +106,7 @@ impl<'c> WriteStatements<'c> {
         Ok(())
     }
 
-    /// Writes a delivery of a message; in which state. It is blocked when its lane has one that is open.
+    /// Writes a delivery of a message: blocked if its lane has an open one, otherwise queued. Returns its state.
     pub(super) fn delivery(
         &mut self,
         (id, destination): (i64, i64),
@@ -123,7 +123,7 @@ impl<'c> WriteStatements<'c> {
         Ok(state)
     }
 
-    /// Writes what an attempt came to; whether the delivery was open since the same replay.
+    /// Writes an outcome. Returns whether the delivery was open, and not replayed since it was taken.
     pub(super) fn settle(&mut self, destination: i64, settled: &Settled) -> rusqlite::Result<bool> {
         let (at, due, status, failed) = match &settled.outcome {
             Outcome::Delivered { at, status } => (at.millis(), None, *status, None),
@@ -147,7 +147,7 @@ impl<'c> WriteStatements<'c> {
     }
 }
 
-/// The usual status of a success, which is written as 0.
+/// The status that is stored as 0.
 pub(super) const STATUS: i64 = 200;
 
 /// The failures in a column; none when they are damaged.
@@ -155,13 +155,13 @@ pub(super) fn failures(row: &Row<'_>, column: usize) -> Failures {
     Failures::stored(row.get_ref(column).ok().and_then(|value| value.as_str().ok()))
 }
 
-/// Whether a lane has a delivery that is open.
+/// Whether a lane has an open delivery.
 pub(super) fn is_busy(connection: &Connection, destination: i64, lane: u64) -> rusqlite::Result<bool> {
     connection.prepare_cached(LANE_BUSY)?.exists(params![destination, lane.cast_signed()])
 }
 
-/// Lets the first open delivery of a lane be attempted, at `due` by the clock of pauses; its state from now on, if it
-/// was blocked. To be called when one of the lane has ended.
+/// Unblocks the first open delivery of a lane, if it is blocked, and returns its new state. A replayed one is due at
+/// `due`. To be called when a delivery of the lane has ended.
 pub(super) fn promote(
     connection: &Connection,
     destination: i64,
@@ -184,18 +184,18 @@ pub(super) fn promote(
     Ok(state.and_then(ids::state_of))
 }
 
-/// At most so many deliveries that wait for their first attempt, the oldest first.
+/// At most `limit` deliveries that wait for their first attempt, the oldest first.
 pub(super) fn fresh(connection: &Connection, destination: i64, limit: usize) -> rusqlite::Result<Vec<i64>> {
     numbers(&mut connection.prepare_cached(FRESH)?, params![destination, ids::limit_of(limit)])
 }
 
-/// At most so many deliveries that are due for another attempt, those that waited longest first.
+/// At most `limit` deliveries that are due for another attempt, by due time.
 pub(super) fn due(connection: &Connection, destination: i64, now: i64, limit: usize) -> rusqlite::Result<Vec<i64>> {
     numbers(&mut connection.prepare_cached(DUE)?, params![destination, now, ids::limit_of(limit)])
 }
 
 fn numbers(statement: &mut CachedStatement<'_>, parameters: impl rusqlite::Params) -> rusqlite::Result<Vec<i64>> {
-    // What is no number is damaged, and names no message.
+    // Skips damaged values.
     let numbers = statement.query_map(parameters, |row| Ok(row.get_ref(0)?.as_i64().ok()))?;
     numbers.filter_map(Result::transpose).collect()
 }
@@ -207,7 +207,7 @@ pub(super) fn next_due(connection: &Connection, destination: i64, now: i64) -> r
     Ok(due.flatten())
 }
 
-/// A delivery that may be attempted, as it is claimed. What is damaged of it counts as nothing.
+/// A delivery that may be attempted. Damaged columns count as NULL.
 pub(super) fn entry(connection: &Connection, id: i64, destination: i64) -> rusqlite::Result<Option<Entry>> {
     let mut statement = connection.prepare_cached(ENTRY)?;
     let entry = |row: &Row<'_>| Entry {
@@ -226,7 +226,7 @@ pub(super) fn failures_of(connection: &Connection, id: i64, destination: i64) ->
     Ok(statement.query_row([id, destination], |row| Ok(failures(row, 0))).optional()?.unwrap_or_default())
 }
 
-/// How many deliveries of a destination there are.
+/// The numbers of a destination's deliveries.
 pub(super) fn counts(connection: &Connection, destination: i64) -> rusqlite::Result<Counts> {
     let mut statement = connection.prepare_cached(COUNT)?;
     let mut count = |state| statement.query_row([destination, ids::state(state)], |row| row.get::<_, i64>(0));
@@ -238,7 +238,7 @@ pub(super) fn counts(connection: &Connection, destination: i64) -> rusqlite::Res
     })
 }
 
-/// When the oldest message was received whose delivery to a destination is open.
+/// When the oldest message with an open delivery to a destination was received.
 pub(super) fn oldest(connection: &Connection, destination: i64) -> rusqlite::Result<Option<Moment>> {
     let mut statement = connection.prepare_cached(FIRST)?;
     let mut first = None;
@@ -251,7 +251,7 @@ pub(super) fn oldest(connection: &Connection, destination: i64) -> rusqlite::Res
     Ok(received.flatten().map(Moment::from_millis))
 }
 
-/// The row of a destination, which is made if there is none.
+/// The row id of a destination, inserted if needed.
 pub(super) fn destination(connection: &Connection, id: &DestinationId) -> rusqlite::Result<i64> {
     connection.execute("INSERT OR IGNORE INTO destinations (source, name) VALUES (?1, ?2)", [&id.source, &id.name])?;
     connection.query_row("SELECT id FROM destinations WHERE source = ?1 AND name = ?2", [&id.source, &id.name], |row| {
@@ -259,7 +259,7 @@ pub(super) fn destination(connection: &Connection, id: &DestinationId) -> rusqli
     })
 }
 
-/// How far the file has come: the last message that is or was in it.
+/// The highest id of a message that is or was in the file.
 pub(super) fn last(connection: &Connection) -> rusqlite::Result<i64> {
     // What is damaged is not believed.
     let last = |sql| connection.query_row(sql, [], |row| Ok(row.get_ref(0)?.as_i64().unwrap_or_default()));
@@ -267,12 +267,12 @@ pub(super) fn last(connection: &Connection) -> rusqlite::Result<i64> {
     Ok(stored?.max(deleted?))
 }
 
-/// Notes that the file has come at least this far, whatever becomes of the messages in it.
+/// Records that messages up to this one were in the file, so that ids keep growing after their deletion.
 pub(super) fn mark_deleted(connection: &Connection, id: i64) -> rusqlite::Result<()> {
     connection.prepare_cached(MARK_DELETED)?.execute([id]).map(drop)
 }
 
-/// Changes a page of the file, and nothing of what it says.
+/// Writes a page of the file without changing its content.
 pub(super) fn touch(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch("INSERT INTO deleted VALUES (0); DELETE FROM deleted WHERE rowid = last_insert_rowid()")
 }
@@ -291,8 +291,8 @@ pub(super) fn delete(connection: &Connection, messages: &[i64]) -> rusqlite::Res
     Ok(())
 }
 
-/// What the messages behind one are finished under, with the names of their sources, as far as that is not over at
-/// `now`, a second since 1970.
+/// The dedupe keys of the messages after `behind` that have not expired at `now` (seconds since 1970), with the names
+/// of their sources.
 pub(super) fn keys_behind(
     connection: &Connection,
     behind: i64,

@@ -1,5 +1,5 @@
-//! Deliveries between their claim and the dispatcher: they get their messages from memory or from the file, or go back
-//! to their queue.
+//! Takes deliveries: loads the messages of claimed deliveries from the cache or the file, or returns them to their
+//! queue.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -51,12 +51,12 @@ impl Sqlite {
                 let sqlite = Arc::clone(self);
                 let read = move || (sqlite.shared.connections.reader.with(|file| taking.read(file)), taking);
                 let (read, loaded) = tokio::task::spawn_blocking(read).await.map_err(|_ending| closing())?;
-                // Those that have their messages are handed out all the same.
+                // Deliveries whose messages are loaded are returned all the same.
                 let read = read.ok_or_else(reopening).and_then(|read| Ok(read?));
                 read.or_else(|error| if loaded.is_empty() { Err(error) } else { Ok(()) })?;
                 taking = loaded;
             }
-            if taking.found_damage_alone() {
+            if taking.has_only_damaged() {
                 continue;
             }
             let claimed = taking.hand_out();
@@ -65,14 +65,14 @@ impl Sqlite {
         }
     }
 
-    /// Takes what is claimed; waits for the writer where nothing is, and there may be something.
+    /// Takes ready deliveries. If there are none, but may be some in the file, waits for a refill.
     async fn claimed(&self, queue: &SqliteQueue, max: usize) -> Result<VecDeque<Entry>, Unavailable> {
         let (shared, index) = (&self.shared, queue.handle.index());
         let (entries, need) = queue.claims.take(max, shared.pauses.now());
         match need {
             Need::Nothing => Ok(entries),
             Need::Soon => {
-                // Without the writer, what is there is taken.
+                // Without the writer, only ready deliveries are taken.
                 drop(shared.mailbox.submit(|batch| batch.refills.push((index, None))));
                 Ok(entries)
             }
@@ -86,13 +86,13 @@ impl Sqlite {
     }
 }
 
-/// Deliveries that were taken off a queue, in their order. Dropped, they go back.
+/// Deliveries that are being taken off a queue, in their order. Dropped, they return to it.
 pub(super) struct Taking {
     shared: Arc<Shared>,
     queue: Arc<SqliteQueue>,
     want: TakeLimit,
     left: VecDeque<Entry>,
-    /// Those whose messages cannot be read at the moment.
+    /// Deliveries whose messages cannot be read at the moment.
     unread: VecDeque<Entry>,
     loaded: Vec<(Entry, Arc<Message>, Failures)>,
     /// Bytes of messages so far.
@@ -107,10 +107,10 @@ impl Taking {
         Self { shared, queue, want, left, unread: VecDeque::new(), loaded, bytes: 0, damaged: false }
     }
 
-    /// Gives those their messages that need not be read, until one has to be; whether there is one.
+    /// Loads messages from the cache, until one has to be read from the file. Returns whether there is one.
     pub(super) fn reads(&mut self) -> bool {
         while let Some(entry) = self.left.front() {
-            // What failed before is in the file alone.
+            // Earlier failures are only in the file.
             let Some(message) = self.shared.cache.get(entry.id).filter(|_| entry.attempts == 0) else { return true };
             if !self.has_room(message.weight()) {
                 return false;
@@ -120,9 +120,9 @@ impl Taking {
         false
     }
 
-    /// Reads messages as long as there is room for them, and not for long. One whose page is damaged is given up, and
-    /// one that cannot be read at the moment is put back behind all others: neither holds up those behind it. Fails
-    /// when there was one that cannot be read.
+    /// Reads messages within the limits of bytes and time. A delivery whose message is on a damaged page becomes a dead
+    /// letter, and one whose message cannot be read at the moment is put back after all others, so that neither blocks
+    /// the queue. Fails when there was one of the latter.
     pub(super) fn read(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         let (began, longest) = (Instant::now(), self.shared.limits.max_read);
         let (mut any, mut failed) = (false, Ok(()));
@@ -132,7 +132,7 @@ impl Taking {
             let cached = self.shared.cache.get(id);
             let size = match &cached {
                 Some(message) => message.weight(),
-                // What reading that comes to is seen below.
+                // The result of that read is handled below.
                 None => rows::size(connection, id).ok().flatten().unwrap_or_default(),
             };
             if !self.has_room(size) || any && began.elapsed() >= longest {
@@ -152,7 +152,7 @@ impl Taking {
         failed
     }
 
-    /// A message and what failed of its delivery; `None` when the message is not what was written.
+    /// A message and the failures of its delivery; `None` when the message is damaged.
     fn load(
         &self,
         connection: &Connection,
@@ -181,7 +181,7 @@ impl Taking {
         }
     }
 
-    /// Gives up the first one, whose message is not what was written, or stands on a page that is damaged.
+    /// Makes the first delivery a dead letter, because its message, or the page of it, is damaged.
     fn give_up(&mut self, error: Option<&rusqlite::Error>) {
         let Some(entry) = self.left.pop_front() else { return };
         self.damaged = true;
@@ -197,17 +197,17 @@ impl Taking {
         self.shared.settle(self.queue.handle.index(), entry, attempts, Outcome::Dead { failed });
     }
 
-    /// Whether none has its message.
+    /// Whether no message is loaded.
     pub(super) fn is_empty(&self) -> bool {
         self.loaded.is_empty()
     }
 
-    /// Whether none is left because all were damaged.
-    pub(super) fn found_damage_alone(&self) -> bool {
+    /// Whether nothing is left because all messages were damaged.
+    pub(super) fn has_only_damaged(&self) -> bool {
         self.damaged && self.loaded.is_empty()
     }
 
-    /// Hands out those that have their messages.
+    /// Returns the deliveries whose messages are loaded.
     pub(super) fn hand_out(mut self) -> Vec<Claimed> {
         let claimed = |(entry, message, failures): (Entry, _, _)| Claimed {
             id: ids::public(entry.id),

@@ -1,4 +1,4 @@
-//! Whether a folder is lost with the machine or the pod, as far as the mounts tell (tmpfs, `emptyDir`).
+//! Detects folders that are lost with the machine or the pod, by their mounts (tmpfs, `emptyDir`).
 //! <https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html>
 
 use std::fs;
@@ -7,14 +7,14 @@ use std::path::PathBuf;
 
 use crate::store::owner_only;
 
-/// Why the file at this path will be lost, if that can be told.
+/// Why the file at this path will be lost, if that can be detected.
 pub fn why_volatile(path: &Path) -> Option<&'static str> {
-    judge(&fs::read_to_string("/proc/self/mountinfo").ok()?, &fs::canonicalize(owner_only::folder(path)).ok()?)
+    why_lost(&fs::read_to_string("/proc/self/mountinfo").ok()?, &fs::canonicalize(owner_only::folder(path)).ok()?)
 }
 
-/// The same for a folder, without symbolic links, among these mounts.
-fn judge(mounts: &str, folder: &Path) -> Option<&'static str> {
-    // Of several mounts at one place, the last one is seen.
+/// The same for a folder, without symbolic links, with the text of `mountinfo`.
+fn why_lost(mounts: &str, folder: &Path) -> Option<&'static str> {
+    // Of several mounts at one path, the last one counts.
     let (_, root, kind) = mounts
         .lines()
         .filter_map(mount)
@@ -23,11 +23,11 @@ fn judge(mounts: &str, folder: &Path) -> Option<&'static str> {
     if matches!(kind, "tmpfs" | "ramfs") {
         return Some("memory (tmpfs): it is lost when the machine restarts, or with the pod");
     }
-    // The kubelet keeps these volumes in a folder of this name, of which the pod sees one.
+    // The kubelet keeps `emptyDir` volumes in a folder of this name.
     root.contains("/kubernetes.io~empty-dir/").then_some("an emptyDir: it is lost with the pod")
 }
 
-/// Where something is mounted, which of its folders, and what kind of file system it is.
+/// Mount point, root within the file system, and type of the file system in a line of `mountinfo`.
 fn mount(line: &str) -> Option<(PathBuf, &str, &str)> {
     let (head, tail) = line.split_once(" - ")?;
     let mut fields = head.split(' ').skip(3);
@@ -54,7 +54,7 @@ not a mount
 ";
 
     fn judged(folder: &str) -> Option<&'static str> {
-        judge(MOUNTS, Path::new(folder))
+        why_lost(MOUNTS, Path::new(folder))
     }
 
     #[test]
@@ -66,7 +66,7 @@ not a mount
         for folder in ["/", "/dev/shmoo", "/var/lib", "/var/lib/claimed", "/mnt/with space/disk", "/over/it"] {
             assert_eq!(judged(folder), None, "{folder}");
         }
-        assert_eq!(judge("", Path::new("/")), None);
+        assert_eq!(why_lost("", Path::new("/")), None);
     }
 
     #[test]

@@ -38,31 +38,31 @@ use crate::store::dedupe_log::Found;
 
 /// How long the writer waits for work before it checks the free space of the disk and whether retention is due.
 const IDLE: Duration = Duration::from_secs(1);
-/// How long it waits before it tries again to write what could not be written.
+/// The pause before a failed write is retried.
 const RETRY: Duration = Duration::from_millis(100);
-/// Arrivals and outcomes in a batch from which on many senders are at it, and how far apart batches begin then: fewer
-/// and larger ones leave the disk and the processor more time for everything else.
+/// A batch with this many arrivals and outcomes counts as high load.
 const MANY: usize = 5;
+/// The shortest interval between batches under high load: fewer and larger batches use the disk and the processor
+/// better.
 const PACE: Duration = Duration::from_millis(1);
 
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
-    /// Nothing when the file has to be opened anew.
+    /// Absent when the file has to be reopened.
     pub(super) connection: Option<Connection>,
     pub(super) retention: Retention,
-    /// What was in the dedupe log, until what it has lost is repaired.
+    /// The contents of the dedupe log at the start, until it is repaired.
     pub(super) found: Option<Found>,
-    /// Bytes that stay free on the disk for what is stored already.
+    /// Bytes to keep free on the disk, for outcomes of stored messages.
     pub(super) min_free: u64,
     /// The last id that was given to a message.
     pub(super) last: i64,
-    /// Whether what is in the file is not what was written.
+    /// Whether the file is damaged.
     pub(super) damaged: bool,
 }
 
 impl Writer {
-    /// Writes until there will be nothing more, or until the file cannot be written. After that, or a panic, it is
-    /// called again.
+    /// Runs until the mailbox is closed, or a write fails. After a failure, or a panic, the supervisor calls it again.
     pub(super) fn run(&mut self, beat: &Heartbeat) -> Result<(), TaskError> {
         let connection = match self.connection.take() {
             Some(connection) => connection,
@@ -71,16 +71,16 @@ impl Writer {
         conditions::check_free_space(&self.shared, self.min_free);
         let served = self.serve(&connection, beat);
         self.shared.connections.close();
-        // After a failed write, closing the file must not sync it: it could succeed without what was lost.
+        // After a failed write, closing the file must not sync it: a sync could succeed without the lost pages.
         drop(connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, served.is_err()));
         if served.is_ok() {
-            // The file alone is then the whole store; if that cannot be done, its WAL goes with it.
+            // After a checkpoint the file is complete without its WAL. If that fails, the WAL remains.
             drop(connection.pragma_update(None, "wal_checkpoint", "TRUNCATE"));
         }
         served
     }
 
-    /// Why nothing can be written, for those who ask.
+    /// Sets why nothing can be written, for health checks.
     fn fail(&self, lost: TaskError) -> TaskError {
         self.shared.mailbox.set_failing(Some(lost.0.clone()));
         lost
@@ -105,7 +105,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes a batch and follows up.
+    /// Writes a batch, and runs what follows it.
     fn turn(&mut self, connection: &Connection, mut batch: Batch, beat: &Heartbeat) -> Result<(), TaskError> {
         let (asides, refills) = (std::mem::take(&mut batch.asides), std::mem::take(&mut batch.refills));
         let trouble = batch.trouble.take();
@@ -130,7 +130,7 @@ impl Writer {
                 }
             }
             Err(error) if Fault::of(&error) == Fault::Passing => {
-                // Before those who wait are told.
+                // Before the replies are sent.
                 self.could_not_write(&error);
                 drop(work);
                 std::thread::sleep(RETRY);
@@ -155,7 +155,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Something is committed.
+    /// Records a successful commit.
     fn wrote(&self) {
         if self.shared.mailbox.set_failing(None) {
             tracing::info!(path = %self.shared.path.display(), "the store's file can be written again");
@@ -174,7 +174,7 @@ impl Writer {
         }
     }
 
-    /// What was written may not be on the disk.
+    /// Handles an error after which earlier writes may not be on the disk.
     fn lose(&mut self, error: &rusqlite::Error) -> TaskError {
         self.damaged |= Fault::of(error) == Fault::Damage;
         let what = if self.damaged { "is damaged" } else { "could not be written" };
@@ -183,8 +183,8 @@ impl Writer {
         self.fail(TaskError(why))
     }
 
-    /// Closes all connections, has the file read from the disk from here on, and opens it: in its place a fresh one, if
-    /// it is damaged.
+    /// Closes all connections, drops the file from the page cache, and opens it; if it is damaged, quarantines it and
+    /// opens an empty one.
     pub(super) fn open(&mut self) -> Result<Connection, Failure> {
         let shared = Arc::clone(&self.shared);
         let now = shared.wall.now();
@@ -215,7 +215,7 @@ impl Writer {
         Ok(connection)
     }
 
-    /// Opens the file as it is on the disk; a fresh one in the place of a damaged one is no older copy of it.
+    /// Opens the file. `replaces` tells that it replaces a damaged one, so it is not reported as older than its log.
     fn connect(&mut self, now: Moment, replaces: bool) -> Result<Connection, Failure> {
         let shared = &self.shared;
         open::drop_cached_pages(&shared.path)?;
@@ -237,8 +237,8 @@ impl Writer {
         Ok(connection)
     }
 
-    /// Writes a batch; whether there was anything to write. After a failure there is: nobody else would find out that
-    /// it is over.
+    /// Writes a batch. Returns whether there was anything to write. After a failure, an empty batch writes too, to find
+    /// out whether the condition is over.
     fn write(&mut self, connection: &Connection, work: &mut OpenBatch) -> rusqlite::Result<bool> {
         let (now, due) = (self.shared.wall.now(), self.shared.pauses.now());
         let purge = self.retention.is_due(now);
@@ -247,7 +247,7 @@ impl Writer {
             return Ok(false);
         }
         if self.shared.mailbox.healthy().is_err() {
-            // Their senders are answered when the replies are dropped.
+            // Dropping the replies answers the senders.
             work.batch.arrivals.clear();
         }
         let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
@@ -279,7 +279,7 @@ impl Writer {
 }
 
 impl Drop for Writer {
-    /// When it was given up, whoever waits for it is answered.
+    /// When the supervisor gives the writer up, waiting calls fail.
     fn drop(&mut self) {
         self.shared.mailbox.abandon();
     }

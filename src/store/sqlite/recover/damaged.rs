@@ -1,4 +1,5 @@
-//! Reads what can be read of a damaged file. Tables are walked by their primary keys, over whatever cannot be read.
+//! Reads what is readable of a damaged file. Tables are scanned by their primary keys, and unreadable ranges are
+//! skipped.
 
 use std::path::Path;
 
@@ -26,25 +27,25 @@ use crate::store::sqlite::rows::Columns;
 use crate::store::sqlite::statements;
 use crate::verify::event_key::Key;
 
-/// What somebody can do with a file that is not read to its end.
+/// Hint for a file that cannot be read to its end.
 pub(super) const MORE: &str = "`sqlite3 FILE .recover` may find more in it";
-/// The tables that are walked, by their primary keys.
+/// The tables that are scanned, by their primary keys.
 const TABLES: [&str; 2] = ["SELECT id FROM messages", "SELECT message FROM deliveries NOT INDEXED"];
 const DELIVERY: &str = "destination, state, attempts, before_replay, settled, due, replayed, lane, status, failures";
 
-/// A damaged file, which is only read.
+/// A damaged file, opened read-only.
 #[derive(Debug)]
 pub(super) struct DamagedFile {
     connection: Connection,
-    /// What it reads in the file's place.
+    /// The repaired copy that is read instead of the file, if its first page is damaged.
     _copy: Option<TemporaryFiles>,
     names: Names,
 }
 
 impl DamagedFile {
-    /// Opens the file; where its first page is damaged, a copy with a new one.
+    /// Opens the file; if its first page is damaged, a copy with a new first page.
     pub(super) fn open(path: &Path) -> Result<Self, String> {
-        // The first page says what the tables are.
+        // The first page has the schema.
         let (mut opened, mut copied) = (connect(path), None);
         if opened.as_ref().is_err_and(Failure::is_damage) {
             let copy = repaired_copy(path).map_err(|error| format!("{} cannot be copied: {error}", path.display()))?;
@@ -54,18 +55,18 @@ impl DamagedFile {
             Failure::Sqlite(ref error) => format!("{} cannot be read ({error}); {MORE}", path.display()),
             Failure::Layout(_) | Failure::Foreign | Failure::Other(_) => failure.explain(path),
         })?;
-        // Without names, no delivery can be told; what is left of them is enough.
+        // Deliveries need the names of destinations; those that are readable suffice.
         let names = Names::read(&connection).unwrap_or_default();
         Ok(Self { connection, _copy: copied, names })
     }
 
-    /// Whether there are no messages, as far as that can be read.
+    /// Whether there are no readable messages.
     pub(super) fn is_empty(&self) -> bool {
         let any = |sql| self.connection.prepare(sql).and_then(|mut statement| statement.exists([]));
         TABLES.into_iter().all(|sql| any(sql) == Ok(false))
     }
 
-    /// The messages behind one, at most so many and about so many bytes. None is the end.
+    /// The messages after `after`, at most `max_rows` and about `max_bytes`. An empty list is the end.
     pub(super) fn part(&self, after: i64, max_rows: usize, max_bytes: usize) -> rusqlite::Result<Vec<Stored>> {
         let (mut part, mut bytes, mut after) = (Vec::new(), 0, after);
         while part.len() < max_rows && bytes < max_bytes {
@@ -74,7 +75,7 @@ impl DamagedFile {
                 seek(from, |from| {
                     let found: Option<i64> =
                         self.connection.prepare_cached(sql)?.query_row([from], |row| row.get(0)).optional()?;
-                    // Keys that are out of order would lead back.
+                    // Keys out of order could cause an endless loop.
                     if found.is_some_and(|found| found < from) { Err(damage()) } else { Ok(found) }
                 })
             };
@@ -90,7 +91,7 @@ impl DamagedFile {
         Ok(part)
     }
 
-    /// A message that is what was written.
+    /// A message, if it is not damaged.
     fn message(&self, id: i64) -> rusqlite::Result<Option<(Message, Columns, Option<Finished>)>> {
         let Some(message) = rows::whole(&self.connection, id)? else { return Ok(None) };
         let columns = Columns::of(&message);
@@ -105,7 +106,7 @@ impl DamagedFile {
         Ok(Some((message, columns, once)))
     }
 
-    /// What can be read of a message's deliveries.
+    /// The readable deliveries of a message.
     fn deliveries(&self, message: i64) -> rusqlite::Result<Vec<(DestinationId, Delivered)>> {
         let sql = format!("SELECT {DELIVERY} FROM deliveries NOT INDEXED WHERE message = ?1");
         let mut statement = self.connection.prepare_cached(&sql)?;
@@ -114,7 +115,7 @@ impl DamagedFile {
         while let Some(row) = readable(rows.next())?.flatten() {
             let id = row.get(0).ok().and_then(|destination: i64| self.names.0.get(&destination).cloned());
             let (Some(id), Some(state)) = (id, row.get(1).ok().and_then(ids::state_of)) else { continue };
-            // What is damaged of it counts as nothing.
+            // Damaged columns count as NULL.
             let delivered = Delivered {
                 state,
                 attempts: row.get(2).unwrap_or_default(),
@@ -136,12 +137,12 @@ impl DamagedFile {
 #[derive(Debug)]
 pub(super) struct Stored {
     pub(super) id: i64,
-    /// With what it is known by; nothing when it is damaged or lost.
+    /// The message with its columns and dedupe keys; absent when it is damaged or lost.
     pub(super) message: Option<(Message, Columns, Option<Finished>)>,
     pub(super) deliveries: Vec<(DestinationId, Delivered)>,
 }
 
-/// What the damaged file says of a delivery.
+/// A delivery in the damaged file.
 #[derive(Debug)]
 pub(super) struct Delivered {
     pub(super) state: State,
@@ -168,7 +169,7 @@ pub(super) fn keys_of(row: &Row<'_>, column: usize) -> rusqlite::Result<Vec<Key>
     Ok(keys.iter().copied().map(Key).collect())
 }
 
-/// What was read; nothing when it is damaged.
+/// The result of a read; `None` when the value is damaged.
 fn readable<T>(read: rusqlite::Result<T>) -> rusqlite::Result<Option<T>> {
     use ErrorCode::DatabaseCorrupt;
     use ErrorCode::NotADatabase;
@@ -176,7 +177,7 @@ fn readable<T>(read: rusqlite::Result<T>) -> rusqlite::Result<Option<T>> {
     match read {
         Ok(read) => Ok(Some(read)),
         Err(error) => match error.sqlite_error_code() {
-            // Without a code, it is no value of that kind.
+            // An error without a code is a type mismatch.
             Some(DatabaseCorrupt | NotADatabase | SystemIoFailure) | None => Ok(None),
             Some(_) => Err(error),
         },
@@ -187,7 +188,8 @@ fn damage() -> rusqlite::Error {
     rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CORRUPT), None)
 }
 
-/// The first key from `from` on that can be read: jumps by doubled steps over what cannot, then back by halves.
+/// The first readable key from `from` on: skips an unreadable range with doubling steps, then finds its end by
+/// bisection.
 fn seek(from: i64, read: impl Fn(i64) -> rusqlite::Result<Option<i64>>) -> rusqlite::Result<Option<i64>> {
     if let Some(found) = readable(read(from))? {
         return Ok(found);

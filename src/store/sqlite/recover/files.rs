@@ -1,5 +1,4 @@
-//! Quarantined files beside the store's: which names they have, how one is renamed when it is done, and a copy with a
-//! new first page.
+//! Quarantined files in the store's folder: their names, renaming after a recovery, and a copy with a new first page.
 
 use std::fs;
 use std::fs::File;
@@ -22,7 +21,7 @@ use crate::store::sqlite::schema;
 /// Bytes of a page.
 pub(super) const PAGE: usize = 4096;
 
-/// The path of a quarantined file of this name beside the store's.
+/// The path of a quarantined file of this name in the store's folder.
 pub(super) fn quarantined(store: &Path, name: &str) -> Result<PathBuf, String> {
     let prefix = format!("{}.damaged-", store.file_name().unwrap_or_default().display());
     let whole = |rest: &str| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.');
@@ -39,7 +38,7 @@ pub(super) fn quarantined(store: &Path, name: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// Renames a file that is done, with its WAL.
+/// Renames a recovered file and its WAL.
 pub(super) fn set_recovered(store: &Path, name: &str) -> io::Result<()> {
     let done = store.with_file_name(name.replacen(".damaged-", ".recovered-", 1));
     let path = store.with_file_name(name);
@@ -50,13 +49,13 @@ pub(super) fn set_recovered(store: &Path, name: &str) -> io::Result<()> {
     sync_folder(store)
 }
 
-/// Makes a copy of a damaged file with a new first page, and of its WAL: its path, and all that has to be removed.
-/// Every file has its tables at the same pages, since they are made at once and never moved.
+/// Copies a damaged file with a new first page, and its WAL. Returns the path of the copy, and the files to remove. The
+/// page fits, because all files have their tables at the same root pages: they are created at once and never moved.
 pub(super) fn repaired_copy(path: &Path) -> io::Result<(PathBuf, TemporaryFiles)> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().replacen(".damaged-", ".mended-", 1);
     let mended = path.with_file_name(name);
     let made = || TemporaryFiles(["", "-wal", "-shm", "-journal"].map(|ending| beside(&mended, ending)).into());
-    // What an earlier one has left.
+    // Left by an earlier recovery.
     drop(made());
     let made = made();
     owner_only::open(&mended)?;
@@ -65,7 +64,7 @@ pub(super) fn repaired_copy(path: &Path) -> io::Result<(PathBuf, TemporaryFiles)
     let mut page = [0; PAGE];
     File::open(&mended)?.read_exact(&mut page)?;
     let pages = fs::metadata(path)?.len().div_ceil(4096);
-    // The format: with a WAL. How many pages there are, and none of them free.
+    // The file format (WAL), the number of pages, and an empty free list.
     page[18..20].fill(2);
     page[28..32].copy_from_slice(&u32::try_from(pages).unwrap_or(u32::MAX).to_be_bytes());
     page[32..40].fill(0);

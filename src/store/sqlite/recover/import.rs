@@ -1,4 +1,5 @@
-//! Imports messages and deliveries of a damaged file into the present one, each once, whatever came meanwhile.
+//! Imports messages and deliveries of a damaged file into the current one. Each is imported once, even if it was stored
+//! again meanwhile.
 
 use std::collections::HashMap;
 
@@ -25,12 +26,12 @@ use crate::store::sqlite::statements;
 use crate::store::sqlite::statements::WriteStatements;
 use crate::verify::event_key::Key;
 
-/// A due time later than this, in milliseconds, is none that was written: no pause is longer.
+/// A due time that is further ahead than this, in milliseconds, is damaged: no pause is longer.
 const MAX_PAUSE: i64 = 24 * 60 * 60 * 1000;
-/// What a dead letter says whose delivery was not found.
+/// The reason of a dead letter whose delivery was lost.
 const RECORD_LOST: &str = "record lost: the file was damaged, and whether the event was delivered is not known";
 
-/// The dedupe keys of the messages in the present file.
+/// The dedupe keys of the messages in the current file.
 #[derive(Debug, Default)]
 pub(super) struct ExistingKeys {
     keys: HashMap<Key, i64>,
@@ -39,7 +40,7 @@ pub(super) struct ExistingKeys {
 }
 
 impl ExistingKeys {
-    /// Reads the keys of the next messages; whether there may be more.
+    /// Reads the keys of the next messages. Returns whether there may be more.
     pub(super) fn scan(&mut self, file: &Connection, rows: i64) -> rusqlite::Result<bool> {
         let mut statement = file.prepare_cached("SELECT id, keys FROM messages WHERE id > ?1 ORDER BY id LIMIT ?2")?;
         let (mut read, mut found) = (0, statement.query([self.scanned, rows])?);
@@ -52,8 +53,7 @@ impl ExistingKeys {
     }
 }
 
-/// Imports a part in the transaction of the writer. With the keys that are present come how many rows are scanned at
-/// once, and the outcomes that are known.
+/// Imports some messages in a transaction of the writer.
 pub(super) fn import(
     file: &Connection,
     changes: &mut Changes,
@@ -88,7 +88,7 @@ pub(super) fn import(
             if let (Some(from), Some(settled)) = (state, forgotten.of(destination, *id)) {
                 let settled = Settled { entry: Entry { id: free, ..settled.entry }, ..settled };
                 if writing.settle(row, &settled)? {
-                    // None of its lane is open behind it yet.
+                    // No later delivery of its lane is open yet.
                     changes.moved(row, Some(from), Some(settled.outcome.state()));
                 }
             }
@@ -105,13 +105,13 @@ pub(super) fn import(
     Ok((done, present))
 }
 
-/// The id of a message, unless none can have it: then a new one, lest all later ones are behind it.
+/// The id of a message; a new one if it is too far in the future, because all later ids would have to be higher.
 fn plausible(id: i64, changes: &Changes) -> i64 {
     let latest = changes.last.max(ids::first_of(changes.now));
     if (1..=latest).contains(&id) { id } else { latest.saturating_add(1) }
 }
 
-/// The id under which a message can be imported: its own, or the next that nobody has; nothing when it is there
+/// The id under which a message can be imported: its own, or the next free one; `None` when the message is in the file
 /// already.
 fn free(file: &Connection, id: i64, checksum: i64) -> rusqlite::Result<Option<i64>> {
     let mut statement = file.prepare_cached("SELECT checksum FROM messages WHERE id = ?1")?;
@@ -125,15 +125,15 @@ fn free(file: &Connection, id: i64, checksum: i64) -> rusqlite::Result<Option<i6
     }
 }
 
-/// The rows of all destinations of a message's source; of its unnamed one when none is known.
+/// The row ids of all destinations of a message's source; of its unnamed one if there is none.
 fn destinations_of(file: &Connection, source: &str) -> rusqlite::Result<Vec<i64>> {
     let mut statement = file.prepare_cached("SELECT id FROM destinations WHERE source = ?1")?;
     let known = statement.query_map([source], |row| row.get(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
     if known.is_empty() { Ok(vec![statements::destination(file, &DestinationId::unnamed(source))?]) } else { Ok(known) }
 }
 
-/// Writes a delivery that keeps the rule of lanes: blocked when its lane has an open one, else not. In which state,
-/// unless it is there.
+/// Writes a delivery, and keeps the invariant of lanes: an open one is blocked if its lane has another open one.
+/// Returns its state; `None` when it is in the file already.
 fn deliver(
     file: &Connection,
     (message, destination): (i64, i64),
@@ -154,7 +154,7 @@ fn deliver(
     let latest = changes.due.saturating_add(MAX_PAUSE);
     let due = (state == State::Retrying).then(|| delivered.due.filter(|due| *due <= latest).unwrap_or(changes.due));
     let failures = delivered.failures.as_json();
-    // Of two for one destination, one is not what was written.
+    // Of two deliveries to one destination, one is damaged.
     let mut insert = file.prepare_cached(
         "INSERT OR IGNORE INTO deliveries (message, destination, state, attempts, before_replay, settled, due, replayed, lane, status, failures)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
@@ -179,7 +179,7 @@ fn deliver(
     Ok(Some(state))
 }
 
-/// A delivery of which nothing is known.
+/// A delivery whose record was lost.
 fn lost(changes: &Changes) -> Delivered {
     let at = changes.now;
     let failed = FailedAttempt { at, ms: 0, status: None, reason: RECORD_LOST.to_owned(), answer: String::new() };

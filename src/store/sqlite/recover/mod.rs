@@ -1,4 +1,4 @@
-//! Imports what can be read of a quarantined file into the present one, part by part, while the gateway serves.
+//! Imports what is readable of a quarantined file into the current one, step by step, while the gateway serves.
 
 mod damaged;
 mod files;
