@@ -24,7 +24,7 @@ pub fn line(text: &str) -> Cow<'_, str> {
     )
 }
 
-/// Text of several lines for people: each line is escaped as by [`line`], and line feeds stay.
+/// Text of several lines for people: each line is escaped as by [`line()`], and line feeds stay.
 pub fn lines(text: &str) -> Cow<'_, str> {
     escaped(
         text,
