@@ -1,7 +1,6 @@
 //! Targets: where messages are delivered to, an app by HTTP or a Redis stream. Every `match` over the kinds of targets
 //! is in this file.
 
-mod driver;
 mod headers;
 mod http;
 pub mod metrics;
@@ -20,6 +19,10 @@ pub use self::headers::headers_of;
 pub use self::http::Http;
 pub use self::http::address::Address;
 pub use self::http::address::Forward;
+pub use self::http::answer::AnswerParser;
+pub use self::http::answer::MAX_HEAD;
+pub use self::http::answer::Parsed;
+pub use self::http::malformed::Malformed;
 pub use self::redis_stream::RedisStream;
 pub use self::redis_stream::Stream;
 use crate::message::Credentials;

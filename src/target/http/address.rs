@@ -1,5 +1,7 @@
 //! The address of an app, and which queries of requests are appended to it.
 
+use std::borrow::Cow;
+
 use http::HeaderValue;
 use http::Uri;
 
@@ -25,8 +27,9 @@ pub enum Forward {
 pub struct Address {
     pub(super) host: String,
     pub(super) port: u16,
-    path: Uri,
-    /// The parameters of its own query, which the sender's query cannot override.
+    /// Path and query.
+    path: String,
+    /// The parameters of its own query, which no sender can give another value.
     own_parameters: Names,
     forward: Forward,
     pub(super) authority: HeaderValue,
@@ -64,10 +67,11 @@ impl Address {
             None => return Err(format!("{shown} has no port from 0 to 65535 after its host")),
         };
         let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+        let path: Uri = path.parse().map_err(|_bad| wrong())?;
         Ok(Self {
             host: host.trim_matches(['[', ']']).to_owned(),
             port,
-            path: path.parse().map_err(|_bad| wrong())?,
+            path: path.to_string(),
             own_parameters: uri.query().map(Names::of_query).unwrap_or_default(),
             forward: Forward::default(),
             authority: HeaderValue::from_str(authority.as_str()).map_err(|_bad| wrong())?,
@@ -82,8 +86,8 @@ impl Address {
         self
     }
 
-    /// Path and query of the request for a message.
-    pub(super) fn path_for(&self, message: &Message) -> Result<Uri, Failure> {
+    /// Path and query for a message.
+    pub(super) fn path_for(&self, message: &Message) -> Result<Cow<'_, str>, Failure> {
         let target = match self.forward {
             Forward::Always => Some(&message.target),
             Forward::Verified => Some(&message.target).filter(|_| message.verified),
@@ -91,14 +95,17 @@ impl Address {
         };
         let query =
             target.and_then(|target| target.split_once('?')).map(|(_, query)| self.own_parameters.remove_from(query));
-        let Some(query) = query.filter(|query| !query.is_empty()) else { return Ok(self.path.clone()) };
-        let joint = match self.path.query() {
+        let Some(query) = query.filter(|query| !query.is_empty()) else { return Ok(Cow::Borrowed(&self.path)) };
+        let joint = match self.path.split_once('?').map(|(_, own)| own) {
             None => "?",
             Some(own) if own.is_empty() || own.ends_with('&') => "",
             Some(_) => "&",
         };
-        let address = format!("{}{joint}{query}", self.path).parse();
-        address.map_err(|_long| Failure::Unsendable("its address is too long with the query".to_owned()))
+        let address: Result<Uri, _> = format!("{}{joint}{query}", self.path).parse();
+        match address {
+            Ok(address) => Ok(Cow::Owned(address.to_string())),
+            Err(_long) => Err(Failure::Unsendable("its address is too long with the query".to_owned())),
+        }
     }
 }
 
@@ -109,7 +116,7 @@ mod tests {
     #[test]
     fn targets_are_urls_with_a_host() {
         let target = Address::parse("http://[::1]:3000/hook?x=1").expect("a target");
-        assert_eq!((target.host.as_str(), target.port, target.path.to_string().as_str()), ("::1", 3000, "/hook?x=1"));
+        assert_eq!((target.host.as_str(), target.port, target.path.as_str()), ("::1", 3000, "/hook?x=1"));
         assert_eq!(Address::parse("http://app").expect("a target").port, 80);
         for bad in ["", "127.0.0.1:3000", "/hook", "ftp://app/x", "http://", "http://a:b@app/", "http://app:99999/"] {
             assert!(Address::parse(bad).is_err(), "{bad:?}");

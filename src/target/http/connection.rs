@@ -1,42 +1,65 @@
-//! One connection to an app: hyper's client connection, polled by the task that waits for the answer.
+//! One connection to an app: writes a request, and reads the answer while it does.
 
 use std::future::poll_fn;
+use std::io;
+use std::io::IoSlice;
+use std::pin::Pin;
 use std::pin::pin;
+use std::task::Context;
 use std::task::Poll;
+use std::task::ready;
 use std::time::Duration;
 
-use bytes::Bytes;
 use bytes::BytesMut;
-use http::Request;
-use http::Response;
-use http::header;
-use http_body_util::BodyExt as _;
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use tokio::io::AsyncReadExt as _;
+use tokio::io::AsyncWrite as _;
 use tokio::net::TcpStream;
+use tokio::task::coop::unconstrained;
 
 use super::address::Address;
-use crate::target::Answer;
+use super::answer::AnswerParser;
+use super::answer::Parsed;
+use super::deadline::Deadline;
+use super::deadline::Elapsed;
+use super::deadline::Timer;
+use super::request::Request;
 use crate::target::Failure;
-use crate::target::driver::Driver;
 use crate::target::tls::Stream;
 
 /// The limit for connecting, TLS included: long enough to lose the first packet, which TCP sends again after 1 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(2500);
+/// A body up to this size is copied behind its head, so that both go out as one piece.
+const COPIED: usize = 8 * 1024;
+/// Room for what is received: most answers are smaller.
+const READ: usize = 8 * 1024;
+/// With less room than this there is more made.
+const MIN_READ: usize = 2 * 1024;
+/// A connection that lies idle keeps no buffer that is larger.
+const MAX_KEPT: usize = 2 * READ;
 
-/// A connection with its driver.
+/// A connection, to be used for one request after the other.
 #[derive(Debug)]
 pub(super) struct Connection {
-    sender: http1::SendRequest<Full<Bytes>>,
-    driver: Driver<Wire>,
+    wire: Wire,
+    timer: Timer,
+}
+
+/// How an exchange on one connection failed.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// Nothing was sent.
+    Unsent,
+    /// It was sent, at least in part, and not one byte came back.
+    Unanswered(String),
+    /// The answer broke off, or is none.
+    BrokenOff(String),
+    /// The time was up.
+    TimedOut,
 }
 
 impl Connection {
     /// Connects to an address.
     pub(super) async fn open(address: &Address) -> Result<Self, Failure> {
-        let unreachable = |error: &dyn std::error::Error| Failure::Unreachable(error.to_string());
         let open = async {
             let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
             stream.set_nodelay(true)?;
@@ -45,81 +68,182 @@ impl Connection {
                 None => Ok(Stream::Left(stream)),
             }
         };
-        let stream = tokio::time::timeout(CONNECT_TIMEOUT, open)
-            .await
-            .map_err(|_elapsed| Failure::ConnectTimedOut)?
-            .map_err(|error| unreachable(&error))?;
-        let (sender, driver) =
-            http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(|error| unreachable(&error))?;
-        Ok(Self { sender, driver: Driver::new(driver) })
+        let opened = tokio::time::timeout(CONNECT_TIMEOUT, open).await;
+        let opened: io::Result<Stream> = opened.map_err(|_elapsed| Failure::ConnectTimedOut)?;
+        let stream = opened.map_err(|error| Failure::Unreachable(error.to_string()))?;
+        let wire = Wire { stream, received: BytesMut::new(), head: Vec::new(), is_used: false, is_large: false };
+        Ok(Self { wire, timer: Timer::default() })
     }
 
-    /// Sends a request, and waits for the head of the answer.
-    pub(super) async fn send(&mut self, request: Outgoing) -> Result<Response<Incoming>, Fault> {
-        let Self { sender, driver } = self;
-        // Notices that the other end has closed the connection.
-        if driver.drive(pin!(sender.ready())).await.is_err() {
-            return Err(Fault::Unsent);
-        }
-        driver.drive(pin!(sender.try_send_request(request))).await.map_err(|mut error| match error.take_message() {
-            Some(_request) => Fault::Unsent,
-            None => match error.into_error() {
-                // Bytes came that are no HTTP response.
-                error if error.is_parse() => Fault::BrokenOff(error),
-                error => Fault::Unanswered(error),
-            },
-        })
-    }
-
-    /// Reads an answer. Of a body over `max` bytes it reads the beginning only; the connection cannot be reused then.
-    pub(super) async fn read(&mut self, response: Response<Incoming>, max: usize) -> Result<Answer, hyper::Error> {
-        let (mut head, mut body) = response.into_parts();
-        let content_type = head.headers.remove(header::CONTENT_TYPE);
-        let retry_after = if head.status.is_success() { None } else { head.headers.remove(header::RETRY_AFTER) };
-        let mut is_whole = true;
-        let mut first = Bytes::new();
-        let mut whole = BytesMut::new();
-        while let Some(frame) = self.driver.drive(pin!(body.frame())).await {
-            let Ok(data) = frame?.into_data() else { continue };
-            if first.len() + whole.len() + data.len() > max {
-                is_whole = false;
-                break;
-            }
-            if first.is_empty() && whole.is_empty() {
-                first = data;
-            } else {
-                whole.extend_from_slice(&std::mem::take(&mut first));
-                whole.extend_from_slice(&data);
-            }
-        }
-        let body = if whole.is_empty() { first } else { whole.freeze() };
-        Ok(Answer { status: head.status, content_type, retry_after, body, is_whole })
-    }
-
-    /// Whether another request can follow. Polls the driver once if needed, so that it finishes the last answer.
-    pub(super) async fn is_reusable(&mut self) -> bool {
-        poll_fn(|cx| {
-            if !self.sender.is_ready() {
-                self.driver.poll(cx.waker());
-            }
-            Poll::Ready(self.driver.is_open() && self.sender.is_ready())
-        })
-        .await
+    /// Sends a request, and reads the answer with `max` bytes of its body.
+    pub(super) async fn exchange(
+        &mut self,
+        request: &Request<'_>,
+        max: usize,
+        deadline: &mut Deadline,
+    ) -> Result<Parsed, Fault> {
+        let Self { wire, timer } = self;
+        let mut exchange = Exchange::new(wire, request, max);
+        let answered = deadline.limit(timer, poll_fn(|cx| exchange.poll(cx))).await;
+        let parsed = answered.unwrap_or_else(|Elapsed| Err(Fault::TimedOut))?;
+        wire.rest();
+        Ok(parsed)
     }
 }
 
-/// Hyper's connection future.
-type Wire = http1::Connection<TokioIo<Stream>, Full<Bytes>>;
+/// The bytes of a connection.
+#[derive(Debug)]
+struct Wire {
+    stream: Stream,
+    /// What was received and belongs to no answer yet.
+    received: BytesMut,
+    /// The last request, without a body that is large.
+    head: Vec<u8>,
+    /// Whether it has had an exchange.
+    is_used: bool,
+    /// Whether `received` has grown.
+    is_large: bool,
+}
 
-/// A request to an upstream.
-pub(super) type Outgoing = Request<Full<Bytes>>;
+impl Wire {
+    /// Receives more; `0` at the end.
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.received.capacity() - self.received.len() < MIN_READ {
+            self.received.reserve(READ);
+            self.is_large |= self.received.capacity() > MAX_KEPT;
+        }
+        pin!(self.stream.read_buf(&mut self.received)).poll(cx)
+    }
 
-/// How an exchange on one connection failed.
-pub(super) enum Fault {
-    /// Nothing was sent.
+    /// Makes it ready to lie idle.
+    fn rest(&mut self) {
+        self.is_used = true;
+        if std::mem::take(&mut self.is_large) {
+            self.received = BytesMut::new();
+        }
+        if self.head.capacity() > MAX_KEPT {
+            self.head = Vec::new();
+        }
+    }
+}
+
+/// A request that is being sent and its answer, which is read meanwhile: who answers early may not read on.
+#[derive(Debug)]
+struct Exchange<'a> {
+    wire: &'a mut Wire,
+    /// What follows `wire.head`.
+    body: &'a [u8],
+    /// How many bytes of both were sent.
+    sent: usize,
+    progress: Progress,
+    parser: AnswerParser,
+    /// Whether a byte was received.
+    is_answered: bool,
+}
+
+/// How far a request is sent.
+#[derive(Debug)]
+enum Progress {
+    /// Not one byte.
     Unsent,
-    /// The request was sent, and no byte of an answer came.
-    Unanswered(hyper::Error),
-    /// The answer was incomplete or invalid.
-    BrokenOff(hyper::Error),
+    Sending,
+    Sent,
+    /// It cannot be sent to its end; an answer that has come counts all the same.
+    Failed(io::Error),
+}
+
+impl<'a> Exchange<'a> {
+    fn new(wire: &'a mut Wire, request: &Request<'a>, max: usize) -> Self {
+        wire.head.clear();
+        request.write_head(&mut wire.head);
+        let mut body = request.body().as_ref();
+        if body.len() <= COPIED {
+            wire.head.extend_from_slice(std::mem::take(&mut body));
+        }
+        let parser = AnswerParser::new(request.method(), max);
+        Self { wire, body, sent: 0, progress: Progress::Unsent, parser, is_answered: false }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Parsed, Fault>> {
+        if let Progress::Unsent = self.progress {
+            if self.wire.is_used && self.is_spoilt(cx) {
+                return Poll::Ready(Err(Fault::Unsent));
+            }
+            // What TLS was given may be on its way, whatever it returns.
+            if let Stream::Right(_) = self.wire.stream {
+                self.progress = Progress::Sending;
+            }
+        }
+        if let Progress::Unsent | Progress::Sending = self.progress {
+            let sent = self.poll_send(cx);
+            match (sent, &self.progress) {
+                (Poll::Ready(Ok(())), _) => self.progress = Progress::Sent,
+                (Poll::Ready(Err(_closed)), Progress::Unsent) => return Poll::Ready(Err(Fault::Unsent)),
+                (Poll::Ready(Err(error)), _) => self.progress = Progress::Failed(error),
+                // There is no answer yet to what was not sent.
+                (Poll::Pending, Progress::Unsent) => return Poll::Pending,
+                (Poll::Pending, _) => {}
+            }
+        }
+        self.poll_answer(cx)
+    }
+
+    /// Whether a connection that lay idle was closed, or received what nobody asked for.
+    fn is_spoilt(&mut self, cx: &mut Context<'_>) -> bool {
+        // Not even a task that has used up its turn may take the one for the answer.
+        let receive = poll_fn(|cx| self.wire.poll_receive(cx));
+        pin!(unconstrained(receive)).poll(cx).is_ready()
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Wire { stream, head, .. } = &mut *self.wire;
+        let mut stream = Pin::new(stream);
+        loop {
+            let rest = head.get(self.sent..).unwrap_or_default();
+            let body = self.body.get(self.sent.saturating_sub(head.len())..).unwrap_or_default();
+            let sent = match (rest, body) {
+                ([], []) => return stream.poll_flush(cx),
+                (one, []) | ([], one) => ready!(stream.as_mut().poll_write(cx, one))?,
+                (rest, body) => {
+                    let both = [IoSlice::new(rest), IoSlice::new(body)];
+                    ready!(stream.as_mut().poll_write_vectored(cx, &both))?
+                }
+            };
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.sent += sent;
+            self.progress = Progress::Sending;
+        }
+    }
+
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Result<Parsed, Fault>> {
+        loop {
+            let parsed = match ready!(self.wire.poll_receive(cx)) {
+                Err(error) => return Poll::Ready(Err(self.fault(&error))),
+                Ok(0) => self.parser.end(&mut self.wire.received).map(Some),
+                Ok(_) => {
+                    self.is_answered = true;
+                    self.parser.parse(&mut self.wire.received)
+                }
+            };
+            match parsed {
+                Ok(None) => {}
+                Ok(Some(parsed)) => {
+                    let is_sent = matches!(self.progress, Progress::Sent);
+                    return Poll::Ready(Ok(Parsed { is_reusable: parsed.is_reusable && is_sent, ..parsed }));
+                }
+                Err(malformed) => return Poll::Ready(Err(self.fault(&malformed))),
+            }
+        }
+    }
+
+    /// What it means that there is no answer, or none any more.
+    fn fault(&self, error: &dyn std::error::Error) -> Fault {
+        match &self.progress {
+            _ if self.is_answered => Fault::BrokenOff(error.to_string()),
+            Progress::Failed(error) => Fault::Unanswered(error.to_string()),
+            Progress::Unsent | Progress::Sending | Progress::Sent => Fault::Unanswered(error.to_string()),
+        }
+    }
 }

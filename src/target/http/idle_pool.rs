@@ -24,11 +24,11 @@ struct Idle {
 }
 
 impl IdlePool {
-    /// The connection that was used last: the most likely one to be open still.
-    pub(super) fn take(&self) -> Option<Connection> {
+    /// The connection that was used last, which is the one most likely to be open.
+    pub(super) fn take(&self, now: Instant) -> Option<Connection> {
         let mut idle = self.lock();
         let newest = idle.pop()?;
-        if newest.since.elapsed() < MAX_IDLE {
+        if now.saturating_duration_since(newest.since) < MAX_IDLE {
             return Some(newest.connection);
         }
         // All others are older.

@@ -1,36 +1,36 @@
-//! Delivers to an app by HTTP/1.1, over connections that are kept alive and reused.
+//! Delivers by HTTP/1.1 requests to an app, over connections that are kept and reused.
 //!
-//! Hyper's client connection is polled by the task that waits for the answer, so there is no hand-over between tasks.
-//! An idle connection is checked before it is reused; when the upstream closes it at that moment, the request is sent
+//! A connection is polled by the task that waits for the answer: there is no other task, and no hand-over between tasks.
+//! An idle connection is checked before it is reused; should the upstream close it at that moment, the request is sent
 //! once more on a new one.
 
 pub(super) mod address;
+pub(super) mod answer;
+mod chunks;
 mod connection;
+mod deadline;
 mod idle_pool;
+pub(super) mod malformed;
+mod request;
 
-use std::pin::pin;
 use std::time::Duration;
 use std::time::Instant;
-
-use http::Request;
-use http_body_util::Full;
 
 use self::address::Address;
 use self::connection::Connection;
 use self::connection::Fault;
-use self::connection::Outgoing;
+use self::deadline::Deadline;
+use self::deadline::Elapsed;
+use self::deadline::Timer;
 use self::idle_pool::IdlePool;
+use self::request::Request;
 use super::Answer;
 use super::Attempt;
 use super::Failure;
-use super::headers;
 use crate::message::Message;
 
-/// Extra time after the timeout. A process that was suspended notices the timeout before the answer that came
-/// meanwhile, and would send the event again.
-const GRACE: Duration = Duration::from_millis(20);
-/// When a reused connection ends without an answer within this time after the request was sent, the other side was
-/// closing it, and the request is sent again. Later than that, the app may have processed the request.
+/// How soon after a request was sent an idle connection ends that the other side was closing: later, it may have taken
+/// the message.
 const CLOSE_RACE: Duration = Duration::from_secs(1);
 
 /// The app of one source, with the connections of one runtime.
@@ -53,39 +53,17 @@ impl Http {
     /// # Errors
     /// [`Failure`], which tells whether the upstream may have taken the message all the same.
     pub async fn deliver(&self, message: &Message, attempt: &Attempt<'_>) -> Result<Answer, Failure> {
-        self.send(|| self.request(message, attempt)).await
+        let answer = self.send(&Request::new(&self.address, message, attempt)?).await?;
+        if answer.status.is_success() { Ok(answer) } else { Err(Failure::Answered(answer)) }
     }
 
-    /// Sends a request within the timeout; `request` may be called more than once.
-    async fn send(&self, request: impl Fn() -> Result<Outgoing, Failure>) -> Result<Answer, Failure> {
-        let mut sent = false;
-        let answered = {
-            let mut exchange = pin!(self.exchange(request, &mut sent));
-            match tokio::time::timeout(self.timeout, exchange.as_mut()).await {
-                Ok(answered) => Ok(answered),
-                Err(_elapsed) => tokio::time::timeout(GRACE, exchange).await,
-            }
-        };
-        match answered {
-            Ok(Ok(answer)) if answer.status.is_success() => Ok(answer),
-            Ok(Ok(answer)) => Err(Failure::Answered(answer)),
-            Ok(Err(failure)) => Err(failure),
-            Err(_elapsed) if sent => Err(Failure::TimedOut),
-            Err(_elapsed) => Err(Failure::ConnectTimedOut),
-        }
-    }
-
-    async fn exchange(
-        &self,
-        request: impl Fn() -> Result<Outgoing, Failure>,
-        sent: &mut bool,
-    ) -> Result<Answer, Failure> {
+    /// Sends a request, which may have to be done twice.
+    async fn send(&self, request: &Request<'_>) -> Result<Answer, Failure> {
+        let begun = Instant::now();
+        let mut deadline = Deadline::after(begun, self.timeout);
         let mut unanswered = false;
-        while let Some(connection) = self.idle.take() {
-            let request = request()?;
-            *sent = true;
-            let begun = Instant::now();
-            match self.attempt(connection, request).await {
+        while let Some(connection) = self.idle.take(begun) {
+            match self.exchange(connection, request, &mut deadline).await {
                 Ok(answer) => return Ok(answer),
                 // It was closed while idle: the next one may be open.
                 Err(Fault::Unsent) => {}
@@ -94,42 +72,48 @@ impl Http {
                     unanswered = true;
                     break;
                 }
-                Err(Fault::Unanswered(error) | Fault::BrokenOff(error)) => {
-                    return Err(Failure::Broken(error.to_string()));
-                }
+                Err(fault) => return Err(fault.into()),
             }
         }
-        let request = request()?;
-        // Boxed, because this future is rare and large.
-        let fresh = Box::pin(Connection::open(&self.address)).await;
-        // The app may have taken the message from the connection that closed.
-        let fresh = fresh.map_err(|failure| if unanswered { Failure::Broken(failure.to_string()) } else { failure })?;
-        *sent = true;
-        self.attempt(fresh, request).await.map_err(|fault| match fault {
-            Fault::Unsent => Failure::Unreachable("the connection was closed at once".to_owned()),
-            Fault::Unanswered(error) | Fault::BrokenOff(error) => Failure::Broken(error.to_string()),
-        })
+        // Rare and large: exchanges on connections that are there carry no room for it.
+        let fresh = Box::pin(deadline.limit(&mut Timer::default(), Connection::open(&self.address))).await;
+        let fresh = match fresh {
+            Ok(Ok(fresh)) => fresh,
+            // It may have taken the message before.
+            Ok(Err(failure)) if unanswered => return Err(Failure::Broken(failure.to_string())),
+            Err(Elapsed) if unanswered => return Err(Failure::TimedOut),
+            Ok(Err(failure)) => return Err(failure),
+            Err(Elapsed) => return Err(Failure::ConnectTimedOut),
+        };
+        Ok(self.exchange(fresh, request, &mut deadline).await?)
     }
 
-    async fn attempt(&self, mut connection: Connection, request: Outgoing) -> Result<Answer, Fault> {
-        let response = connection.send(request).await?;
-        let answer = connection.read(response, self.max_answer).await.map_err(Fault::BrokenOff)?;
-        if answer.is_whole && connection.is_reusable().await {
+    /// Sends a request on one connection, and keeps that where it can.
+    async fn exchange(
+        &self,
+        mut connection: Connection,
+        request: &Request<'_>,
+        deadline: &mut Deadline,
+    ) -> Result<Answer, Fault> {
+        let parsed = connection.exchange(request, self.max_answer, deadline).await?;
+        if parsed.is_reusable {
             self.idle.put(connection);
         }
-        Ok(answer)
-    }
-
-    fn request(&self, message: &Message, attempt: &Attempt<'_>) -> Result<Outgoing, Failure> {
-        let mut request = Request::new(Full::new(message.body.clone()));
-        *request.method_mut() = message.method.clone();
-        *request.uri_mut() = self.address.path_for(message)?;
-        *request.headers_mut() = headers::for_attempt(message, attempt, &self.address.authority);
-        Ok(request)
+        Ok(parsed.answer)
     }
 
     /// Closes the connections that have been idle for too long.
     pub(super) fn sweep(&self, now: Instant) {
         self.idle.sweep(now);
+    }
+}
+
+impl From<Fault> for Failure {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Unsent => Self::Unreachable("the connection was closed at once".to_owned()),
+            Fault::Unanswered(error) | Fault::BrokenOff(error) => Self::Broken(error),
+            Fault::TimedOut => Self::TimedOut,
+        }
     }
 }
