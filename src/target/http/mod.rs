@@ -1,8 +1,8 @@
 //! Delivers by HTTP/1.1 requests to an app, over connections that are kept and reused.
 //!
-//! A connection is polled by the task that waits for the answer: there is no other task, and no hand-over between tasks.
-//! An idle connection is checked before it is reused; should the upstream close it at that moment, the request is sent
-//! once more on a new one.
+//! A connection is polled by the task that waits for the answer: there is no other task, and no hand-over between
+//! tasks. An idle connection is checked before it is reused; should the upstream close it at that moment, the request is
+//! sent once more on a new one.
 
 pub(super) mod address;
 pub(super) mod answer;

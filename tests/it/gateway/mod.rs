@@ -6,4 +6,6 @@ mod headers;
 mod provider_responses;
 mod request_log;
 mod upstream_failures;
+mod upstream_protocol;
 mod upstream_responses;
+mod upstream_tls;

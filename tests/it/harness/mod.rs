@@ -1,5 +1,6 @@
 //! What the tests are made of: the gateway, and the providers, upstreams, Redis servers and faults around it.
 
+pub mod authority;
 pub mod cases;
 pub mod fault;
 pub mod gateway;
