@@ -1,5 +1,5 @@
-//! Reads the settings of one source, for commands that verify requests without a gateway. (`impl Settings` here, because
-//! `mod.rs` would be too long.)
+//! Reads the settings of one source, for commands that verify requests without a gateway. (`impl Settings` here,
+//! because `mod.rs` would be too long.)
 
 use std::path::Path;
 use std::time::Duration;

@@ -56,8 +56,8 @@ where
 {
     let connection = Arc::clone(place.connection());
     let socket = MonitoredSocket { stream, connection: Arc::clone(&connection), start: Vec::with_capacity(MAX_START) };
-    // Admission keeps the timeout for heads. A sender that hangs up does not end its delivery, so the socket is not read
-    // while one is under way (`half_close`). Responses are small: head and body are copied into one write.
+    // Admission keeps the timeout for heads. A sender that hangs up does not end its delivery, so the socket is not
+    // read while one is under way (`half_close`). Responses are small: head and body are copied into one write.
     let mut http = http1::Builder::new()
         .header_read_timeout(None)
         .half_close(true)

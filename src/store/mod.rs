@@ -113,8 +113,8 @@ impl Store {
     /// outlive a crash.
     ///
     /// # Errors
-    /// [`Unavailable`] when a file cannot be written, or a Redis has never answered. A Redis that has answered before is
-    /// ready even if it does not answer now: gateways that share it must not all become unready at once.
+    /// [`Unavailable`] when a file cannot be written, or a Redis has never answered. A Redis that has answered before
+    /// is ready even if it does not answer now: gateways that share it must not all become unready at once.
     pub fn ready(&self, durable_records: bool) -> Result<(), Unavailable> {
         match self {
             Self::Memory(_) => Ok(()),

@@ -67,8 +67,8 @@ impl Store {
         }
     }
 
-    /// Replays deliveries, the oldest first: dead ones, or delivered ones if the filter selects that state. Processes about
-    /// `limit` deliveries, and returns a cursor.
+    /// Replays deliveries, the oldest first: dead ones, or delivered ones if the filter selects that state. Processes
+    /// about `limit` deliveries, and returns a cursor.
     ///
     /// # Errors
     /// [`AdminError`].

@@ -223,8 +223,8 @@ impl DedupeLog {
         self.failure.load().as_deref().map_or(Ok(()), |failure| Err(failure.clone()))
     }
 
-    /// Inserts records in memory, and appends them to the log with one write, so that they outlive a kill of the process.
-    /// `message` is the last one of a batch of messages whose keys these are.
+    /// Inserts records in memory, and appends them to the log with one write, so that they outlive a kill of the
+    /// process. `message` is the last one of a batch of messages whose keys these are.
     ///
     /// # Errors
     /// [`Unavailable`] when the log cannot be written; the records are in memory all the same.

@@ -31,10 +31,10 @@ macro_rules! script {
 
 /// Claims all keys of an event.
 ///
-/// `KEYS`: the keys of the event, its id first; then the key of an ignored event, if there is a type. `ARGV`: the token of
-/// the attempt, the lease (ms), the type or an empty text. Returns 0 when all keys are claimed; -1 when the event is
-/// finished by its id, -2 by another key or because it was ignored as another type; otherwise the remaining lease (ms) of
-/// the attempt that holds a key.
+/// `KEYS`: the keys of the event, its id first; then the key of an ignored event, if there is a type. `ARGV`: the token
+/// of the attempt, the lease (ms), the type or an empty text. Returns 0 when all keys are claimed; -1 when the event is
+/// finished by its id, -2 by another key or because it was ignored as another type; otherwise the remaining lease (ms)
+/// of the attempt that holds a key.
 pub(crate) static CLAIM: LazyLock<Script> = script!(
     "local kind = ARGV[3]
      local last = kind == '' and #KEYS or #KEYS - 1
@@ -50,7 +50,8 @@ pub(crate) static CLAIM: LazyLock<Script> = script!(
      return 0"
 );
 
-/// Records an event that is ignored. `KEYS`: its key. `ARGV`: its type, the time to live (ms). Returns 0 when it is new,
+/// Records an event that is ignored. `KEYS`: its key. `ARGV`: its type, the time to live (ms). Returns 0 when it is
+/// new,
 /// -1 when it was recorded with this type, -2 as another one.
 pub(crate) static IGNORE: LazyLock<Script> = script!(
     "local before = ignored(KEYS[1], ARGV[1])

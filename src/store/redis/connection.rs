@@ -80,8 +80,8 @@ impl From<Failed> for AdminError {
 }
 
 impl Connection {
-    /// Opens a connection on the current runtime, and keeps it open. In a cluster it leads to the node that has the keys of
-    /// `space`; handles with the same pool share the connection to a node. `timeout` is that of a command.
+    /// Opens a connection on the current runtime, and keeps it open. In a cluster it leads to the node that has the
+    /// keys of `space`; handles with the same pool share the connection to a node. `timeout` is that of a command.
     pub(super) fn open(
         url: &RedisUrl,
         (space, pool): (Option<&Keyspace>, &Pool),

@@ -1,8 +1,9 @@
 //! Durable writes to Redis: they are answered when they are on disk, or on replicas (group commit).
 //!
-//! `WAIT` and `WAITAOF` cover the writes of their own connection, and block it. So these writes have a connection of their
-//! own, and are grouped: calls that arrive while a group is written form the next one, and share one confirmation. A
-//! script that finds the result of an earlier attempt must write again, or else its confirmation does not cover it.
+//! `WAIT` and `WAITAOF` cover the writes of their own connection, and block it. So these writes have a connection of
+//! their own, and are grouped: calls that arrive while a group is written form the next one, and share one
+//! confirmation. A script that finds the result of an earlier attempt must write again, or else its confirmation does
+//! not cover it.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

@@ -13,11 +13,11 @@ pub(super) const APPLICATION: u32 = 0x4457_5244;
 /// are in milliseconds. `headers` is JSON, see `message::codec`; `size` is about what the message takes in memory;
 /// `checksum` covers what is delivered.
 ///
-/// A delivery's `state` is 2 blocked, 3 queued, 4 retrying, 5 delivered, 6 dead: all encoded in one byte, so that a change
-/// of state does not change the size of the row. `before_replay` is the number of attempts before the last replay, at
-/// `replayed`. `settled` is when the last attempt ended, or when the delivery was stored. `status` is that of the answer
-/// with which the destination took the message, minus 200, so that 200 takes no room. `failures` is JSON, see
-/// `delivery::Failures`.
+/// A delivery's `state` is 2 blocked, 3 queued, 4 retrying, 5 delivered, 6 dead: all encoded in one byte, so that a
+/// change of state does not change the size of the row. `before_replay` is the number of attempts before the last
+/// replay, at `replayed`. `settled` is when the last attempt ended, or when the delivery was stored. `status` is that
+/// of the answer with which the destination took the message, minus 200, so that 200 takes no room. `failures` is JSON,
+/// see `delivery::Failures`.
 ///
 /// `by_state` has every delivery that is not delivered, `due` those that wait for another attempt, `lanes` the open
 /// ones with an ordering key. The one row of `deleted` is the highest message that was ever deleted, so that ids keep

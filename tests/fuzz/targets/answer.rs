@@ -1,5 +1,5 @@
-//! Whatever an upstream sends, reading it ends within the limits, and what is read does not depend on how it is cut into
-//! pieces.
+//! Whatever an upstream sends, reading it ends within the limits, and what is read does not depend on how it is cut
+//! into pieces.
 #![no_main]
 
 use bytes::Bytes;
