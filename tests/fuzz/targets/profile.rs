@@ -36,7 +36,8 @@ fuzz_target!(|text: &str| {
 /// The message begins with a place inside the text.
 fn pointed(text: &str, message: &str) {
     let location = message.strip_prefix("line ").and_then(|rest| rest.split_once('\n')).map(|(location, _)| location);
-    let (line, column) = location.and_then(|location| location.split_once(", column ")).unwrap_or_else(|| panic!("{message}"));
+    let (line, column) =
+        location.and_then(|location| location.split_once(", column ")).unwrap_or_else(|| panic!("{message}"));
     let (line, column): (usize, usize) = (line.parse().expect("a number"), column.parse().expect("a number"));
     // At the end of a text that ends with a line, the next one begins.
     let lines: Vec<_> = text.split('\n').collect();

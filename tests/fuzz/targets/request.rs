@@ -7,8 +7,8 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 use doorward::base::time::Moment;
-use doorward::profile::Combination;
 use doorward::profile::Carrier;
+use doorward::profile::Combination;
 use doorward::profile::Location;
 use doorward::profile::Profile;
 use doorward::profile::Profiles;

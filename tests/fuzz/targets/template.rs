@@ -13,12 +13,12 @@ use doorward::extract::template;
 use doorward::extract::template::Context;
 use doorward::extract::template::Unfilled;
 use doorward::http::inbound::Inbound;
+use doorward::profile::Carrier;
 use doorward::profile::Encoding;
 use doorward::profile::Function;
 use doorward::profile::Hash;
-use doorward::profile::Carrier;
-use doorward::profile::Piece;
 use doorward::profile::Location;
+use doorward::profile::Piece;
 use doorward::profile::Template;
 use doorward_fuzz::Json;
 use doorward_fuzz::Request;
@@ -42,7 +42,9 @@ fuzz_target!(|input: &[u8]| {
     let time = Some(time).filter(|time| !time.is_empty());
     // Several values are for tokens only, and what is no address is nobody's.
     let each = |piece: &Piece| {
-        piece.location().is_some_and(|location| matches!(&location.carrier, Carrier::Json(pointer) if pointer.is_each()))
+        piece
+            .location()
+            .is_some_and(|location| matches!(&location.carrier, Carrier::Json(pointer) if pointer.is_each()))
     };
     if spec.walk().any(|piece| each(piece) || *piece == Piece::UrlWithPort && other_port(url).is_none()) {
         return;
