@@ -36,7 +36,7 @@ use crate::verify::compile::RequestVerifier;
 /// The state that is shared while sources are read.
 pub(super) struct SourceContext<'s> {
     profiles: &'s Profiles,
-    shares: &'s SharedLimits,
+    shared_limits: &'s SharedLimits,
     /// `[store]`; absent when it has a problem.
     pub(super) store: Option<&'s Store>,
     /// The names of the profiles that sources use.
@@ -53,8 +53,8 @@ struct VerificationInput<'g> {
 }
 
 impl<'s> SourceContext<'s> {
-    pub(super) fn new(profiles: &'s Profiles, shares: &'s SharedLimits, store: Option<&'s Store>) -> Self {
-        Self { profiles, shares, store, used: RefCell::default(), shared_secrets: SharedSecrets::default() }
+    pub(super) fn new(profiles: &'s Profiles, shared_limits: &'s SharedLimits, store: Option<&'s Store>) -> Self {
+        Self { profiles, shared_limits, store, used: RefCell::default(), shared_secrets: SharedSecrets::default() }
     }
 
     /// The names of the profiles that sources use.
@@ -98,7 +98,7 @@ impl<'s> SourceContext<'s> {
         let events: Vec<String> = section.list("events", |pattern| Ok(pattern.to_owned()));
         let guard = section.optional("replay_guard", word(&ReplayGuard::ALL.map(|guard| (guard.name(), guard))));
         let (labels, secrets) = secrets(&mut section, profile).unzip();
-        let (limits, in_flight) = self.shares.for_source(count, self.max_body(&mut section, profile));
+        let (limits, in_flight) = self.shared_limits.for_source(count, self.max_body(&mut section, profile));
         let observe = section.optional("verify", word(&[("enforce", false), ("observe", true)]));
         if observe == Some(true) {
             section.warning("verify", "is \"observe\": what cannot be verified is delivered all the same");
@@ -137,11 +137,11 @@ impl<'s> SourceContext<'s> {
     /// The limit on bodies: that of the source or else of the server, and no more than the provider sends.
     pub(super) fn max_body(&self, section: &mut Section<'_>, profile: Option<&Profile>) -> usize {
         let configured = section.optional("max_body", size);
-        if configured.is_some_and(|configured| configured > self.shares.max_buffered) {
+        if configured.is_some_and(|configured| configured > self.shared_limits.max_buffered) {
             section
                 .error("max_body", "is more than server.max_buffered, so that the largest bodies could never be read");
         }
-        let max_body = configured.unwrap_or(self.shares.limits.max_body);
+        let max_body = configured.unwrap_or(self.shared_limits.limits.max_body);
         let Some(profile) = profile else { return max_body };
         // A limit of the source's own is intended.
         if configured.is_none() {

@@ -194,7 +194,7 @@ impl Case {
     async fn verdict(&self, verifier: &RequestVerifier) -> Result<Accepted, Refusal> {
         decide::check_method(verifier, &self.method)?;
         let inbound = self.read(verifier)?;
-        let decision = decide::decide(verifier, SOURCE, &self.limits(), inbound, self.at).await;
+        let decision = decide::decide(verifier, SOURCE, &self.limits(), inbound, || self.at).await;
         let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
         match decision.verdict {
             Ok(Verdict::Handshake(answer)) => Ok(Accepted::Handshake(answer)),

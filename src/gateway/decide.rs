@@ -25,7 +25,7 @@ pub struct Decision {
 pub struct Proof {
     /// The index of the source's secret that verified it; absent when the key was fetched.
     pub secret: Option<usize>,
-    /// The age of its signed time in seconds, if it has one; negative when that time is in the future.
+    /// The age of its time in seconds, if it has one; negative when that time is in the future.
     pub skew: Option<i64>,
 }
 
@@ -43,13 +43,14 @@ pub enum Verdict {
 pub struct Rejection {
     /// Why.
     pub refusal: Refusal,
-    /// The request, where it would be an event if it were verified: a source in observe mode delivers it.
-    pub unverified: Option<Inbound>,
+    /// The request, if it can be delivered by a source in observe mode: an event that is not verified, or has no
+    /// identity.
+    pub observable: Option<Inbound>,
 }
 
 impl<R: Into<Refusal>> From<R> for Rejection {
     fn from(refusal: R) -> Self {
-        Self { refusal: refusal.into(), unverified: None }
+        Self { refusal: refusal.into(), observable: None }
     }
 }
 
@@ -62,14 +63,15 @@ pub fn check_method(verifier: &RequestVerifier, method: &Method) -> Result<(), R
     if known { Ok(()) } else { Err(Refusal::MethodNotAllowed) }
 }
 
-/// Decides what a request to the source of this name is, at the time `now`. Fetches keys and certificates where the
-/// profile requires it, and decompresses the body within the limits.
+/// Decides what a request to the source of this name is. Fetches keys and certificates where the profile requires it,
+/// and decompresses the body within the limits. `now` is read again after waiting for that: a request that was fresh
+/// when it came, and waits until its dedupe record has expired, is stale.
 pub async fn decide(
     verifier: &RequestVerifier,
     source: &str,
     limits: &Limits,
     inbound: Inbound,
-    now: Moment,
+    now: impl Fn() -> Moment,
 ) -> Decision {
     let mut proof = None;
     let verdict = verdict(verifier, source, limits, (inbound, now), &mut proof).await;
@@ -80,14 +82,14 @@ async fn verdict(
     verifier: &RequestVerifier,
     source: &str,
     limits: &Limits,
-    (mut inbound, now): (Inbound, Moment),
+    (mut inbound, now): (Inbound, impl Fn() -> Moment),
     proof: &mut Option<Proof>,
 ) -> Result<Verdict, Rejection> {
     let RequestVerifier { authenticator, handshakes, identity, .. } = verifier;
     let is_event = *inbound.method() == Method::POST;
     if inbound.needs_decompression() {
         // Boxed, because this future is rare and large.
-        Box::pin(decompress(verifier, limits, &mut inbound, now)).await?;
+        Box::pin(decompress(verifier, limits, &mut inbound, now())).await?;
     }
     if let Some(answer) = handshakes.answer_unverified(&inbound).await? {
         return Ok(Verdict::Handshake(answer));
@@ -95,11 +97,11 @@ async fn verdict(
     if !is_event && !handshakes.take_signed(inbound.method()) {
         return Err(Refusal::MethodNotAllowed.into());
     }
-    let verified = match authenticator.verify(inbound, now).await {
+    let verified = match authenticator.verify(inbound, now()).await {
         Ok(verified) => verified,
         Err(rejected) => {
-            let unverified = is_event.then_some(rejected.inbound);
-            return Err(Rejection { refusal: rejected.failure.into(), unverified });
+            let observable = is_event.then_some(rejected.inbound);
+            return Err(Rejection { refusal: rejected.failure.into(), observable });
         }
     };
     *proof = Some(Proof { secret: verified.secret(), skew: verified.skew() });
@@ -112,7 +114,7 @@ async fn verdict(
     match identity.identify(source, verified) {
         Ok(event) => Ok(Verdict::Event(event)),
         Err(unidentified) => {
-            Err(Rejection { refusal: unidentified.why.into(), unverified: Some(unidentified.inbound) })
+            Err(Rejection { refusal: unidentified.why.into(), observable: Some(unidentified.inbound) })
         }
     }
 }
@@ -127,6 +129,9 @@ pub async fn decompress(
     inbound: &mut Inbound,
     now: Moment,
 ) -> Result<(), Refusal> {
+    if !inbound.needs_decompression() {
+        return Ok(());
+    }
     let unsigned = verifier.handshakes.may_be_unsigned(inbound);
     if unsigned || verifier.authenticator.is_worth_decompressing(inbound, now).await {
         inbound.decompress(limits).await?;

@@ -126,7 +126,7 @@ impl Gateway {
         // From now on the connection cannot be displaced, and the request counts as in flight until it is answered.
         connection.body_complete();
         request_log.permit = Some(source.in_flight.permit().ok_or(Refusal::Overloaded)?);
-        let decision = decide(verifier, source.name.as_str(), &source.limits, inbound, Moment::now()).await;
+        let decision = decide(verifier, source.name.as_str(), &source.limits, inbound, Moment::now).await;
         if let Some(proof) = decision.proof {
             request_log.verified(proof);
             connection.mark_verified();
@@ -138,7 +138,7 @@ impl Gateway {
                 request_log.reserved = event.inbound.take_reserved();
                 Ok(Received::Event(event))
             }
-            Err(Rejection { refusal, unverified: Some(inbound) }) if source.observe => {
+            Err(Rejection { refusal, observable: Some(inbound) }) if source.observe => {
                 Ok(request_log.unverified(refusal, inbound))
             }
             Err(rejection) => Err(rejection.refusal),

@@ -96,8 +96,8 @@ impl Admin {
                 continue;
             };
             // There is no limit for each address, so this does not fail.
-            let Ok(place) = connections.enter(peer.ip()) else { continue };
-            let (admin, connection) = (Arc::clone(self), Arc::clone(place.connection()));
+            let Ok(slot) = connections.enter(peer.ip()) else { continue };
+            let (admin, connection) = (Arc::clone(self), Arc::clone(slot.connection()));
             let service = tower::service_fn(move |request: Request<Incoming>| {
                 // Bodies are read only after the token is checked, so the connection need not be displaced.
                 connection.body_complete();
@@ -110,7 +110,7 @@ impl Admin {
             });
             tasks.spawn("admin-connection", async move {
                 // The client may hang up early.
-                let _end = connection::serve(stream, place, TowerToHyperService::new(service)).await;
+                let _end = connection::serve(stream, slot, TowerToHyperService::new(service)).await;
             });
         }
     }

@@ -50,25 +50,24 @@ pub(super) struct End {
 
 /// Serves a connection until it ends, or admission closes it. The service has to report when a head is complete and
 /// when it is answered ([`Connection::begin`], [`Connection::rest`]).
-pub(super) async fn serve<S>(stream: TcpStream, mut place: ConnectionSlot, service: S) -> End
+pub(super) async fn serve<S>(stream: TcpStream, mut slot: ConnectionSlot, service: S) -> End
 where
     S: Service<Request<Incoming>, Response = Response<Full<Bytes>>, Error = Infallible>,
 {
-    let connection = Arc::clone(place.connection());
+    let connection = Arc::clone(slot.connection());
     let socket = MonitoredSocket { stream, connection: Arc::clone(&connection), start: Vec::with_capacity(MAX_START) };
-    // Admission keeps the timeout for heads. A sender that hangs up does not end its delivery, so the socket is not
-    // read while one is under way (`half_close`). Responses are small: head and body are copied into one write.
+    // Admission keeps the timeout for heads. A sender that hangs up does not end its delivery: the socket is not read
+    // while one is under way (`half_close`), and keeps its slot until the answer.
     let mut http = http1::Builder::new()
         .header_read_timeout(None)
         .half_close(true)
-        .writev(false)
         .max_buf_size(MAX_HEAD)
         .max_header_size(MAX_HEAD)
         .serve_connection(TokioIo::new(socket), service);
     let mut finishing = false;
     let ended = poll_fn(|cx| {
-        place.register(cx.waker());
-        if !finishing && place.is_finishing() {
+        slot.register(cx.waker());
+        if !finishing && slot.is_finishing() {
             finishing = true;
             Pin::new(&mut http).graceful_shutdown();
         }

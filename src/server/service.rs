@@ -1,4 +1,4 @@
-//! The service that hyper calls for each request. A request whose sender hangs up is finished in the background;
+//! The service that hyper calls for each request. A request whose connection is closed is finished in the background;
 //! answers have `connection: close` while the gateway drains.
 
 use std::convert::Infallible;
@@ -28,7 +28,7 @@ use crate::gateway::Gateway;
 pub(super) struct Handler {
     pub(super) gateway: Arc<Gateway>,
     pub(super) caller: Arc<Caller>,
-    /// Runs the requests whose sender hung up.
+    /// Runs the requests whose connection was closed.
     pub(super) orphans: Arc<Background>,
     pub(super) shared: Arc<Shared>,
 }

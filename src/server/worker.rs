@@ -166,7 +166,7 @@ impl Worker {
     async fn finish(&self, connections: &Connections) {
         connections.finish();
         connections.wait_until_empty().await;
-        // Requests whose sender hung up have no connection any more.
+        // Requests whose connection was closed may still be delivered.
         while self.shared.metrics.gateway.in_flight.get() > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -205,7 +205,7 @@ impl Worker {
             };
             match accepted {
                 Ok((stream, address)) => match connections.enter(address.ip()) {
-                    Ok(place) => self.serve(gateway, tasks, (stream, address, place)),
+                    Ok(slot) => self.serve(gateway, tasks, (stream, address, slot)),
                     Err(busy) => {
                         connection::turn_away(&stream);
                         gateway.unserved(address.ip().to_canonical(), busy.into(), &[]);
@@ -229,14 +229,14 @@ impl Worker {
         &self,
         gateway: &Arc<Gateway>,
         tasks: &Tasks,
-        (stream, address, place): (TcpStream, SocketAddr, ConnectionSlot),
+        (stream, address, slot): (TcpStream, SocketAddr, ConnectionSlot),
     ) {
         // An answer is written as a whole, so Nagle's algorithm would only delay it.
         let _unset = stream.set_nodelay(true);
         // A client that does not read its answer must not keep its slot for ever.
         #[cfg(target_os = "linux")]
         let _unset = SockRef::from(&stream).set_tcp_user_timeout(Some(self.shared.settings.server.idle_timeout));
-        let caller = Arc::new(Caller { peer: Peer::new(address), connection: Arc::clone(place.connection()) });
+        let caller = Arc::new(Caller { peer: Peer::new(address), connection: Arc::clone(slot.connection()) });
         let client = caller.peer.address();
         let gateway = Arc::clone(gateway);
         let handler = Handler {
@@ -252,7 +252,7 @@ impl Worker {
             // Dropped also when the task panics.
             let _open = open;
             supervisor.panic_if_injected(Task::Connection);
-            let end = connection::serve(stream, place, handler).await;
+            let end = connection::serve(stream, slot, handler).await;
             if end.displaced {
                 displaced.inc();
             }

@@ -27,7 +27,7 @@ const DEDUPLICATED: HeaderName = HeaderName::from_static("doorward-deduplicated"
 /// Most headers that are added to the sender's.
 const ADDED: usize = 11;
 /// As long as a number or a time can be.
-const MAX_SHOWN: usize = 32;
+const MAX_DISPLAYED: usize = 32;
 
 /// The headers that every attempt to deliver a message has.
 pub fn headers_of(message: &Message) -> Headers {
@@ -82,10 +82,10 @@ fn of_message(message: &Message, credentials: Option<&Credentials>, write: &mut 
 
 /// Writes a header whose value is a number or a time.
 fn shown(name: &HeaderName, value: impl Display, write: &mut impl FnMut(&HeaderName, &[u8])) {
-    let mut text = [0; MAX_SHOWN];
+    let mut text = [0; MAX_DISPLAYED];
     let mut room = text.as_mut_slice();
     if write!(room, "{value}").is_ok() {
-        let length = MAX_SHOWN - room.len();
+        let length = MAX_DISPLAYED - room.len();
         write(name, text.get(..length).unwrap_or_default());
     }
 }

@@ -1,8 +1,8 @@
 //! Limits on the resources of requests: connections, bytes of bodies, and requests in flight.
 //!
-//! Clients that wait are displaced when a limit is reached: the connection or the incomplete body that has waited
-//! longest is closed for the new one, those of unverified clients first. A complete request is never displaced, so that
-//! no work is lost.
+//! Clients that wait are displaced when a limit is reached: the connection that has waited longest is closed for the
+//! new one, those of unverified clients first; of incomplete bodies, the oldest. A complete request is never displaced,
+//! so that no work is lost.
 
 mod bytes;
 mod connections;

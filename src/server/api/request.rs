@@ -27,7 +27,7 @@ pub(super) struct PageRequest {
 
 /// A request for a page, before it is parsed.
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, expecting = "a JSON object")]
 struct RawPageRequest {
     source: Option<String>,
     destination: Option<String>,
@@ -83,7 +83,7 @@ pub(super) fn query(query: &str) -> Result<PageRequest, String> {
 /// What is wrong with it.
 pub(super) fn destination(body: &[u8]) -> Result<Option<String>, String> {
     #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
+    #[serde(deny_unknown_fields, expecting = "a JSON object")]
     struct Body {
         destination: Option<String>,
     }
@@ -126,7 +126,7 @@ pub(super) struct Recover {
 /// What is wrong with it.
 pub(super) fn recover(body: &[u8]) -> Result<Recover, String> {
     #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
+    #[serde(deny_unknown_fields, expecting = "a JSON object")]
     struct Body {
         file: String,
         cursor: Option<String>,
@@ -143,7 +143,7 @@ pub(super) fn recover(body: &[u8]) -> Result<Recover, String> {
 /// What is wrong with it.
 pub(super) fn folder(body: &[u8]) -> Result<PathBuf, String> {
     #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
+    #[serde(deny_unknown_fields, expecting = "a JSON object")]
     struct Body {
         folder: PathBuf,
     }

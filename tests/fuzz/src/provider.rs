@@ -138,7 +138,7 @@ impl Provider {
             return Err(Refusal::Unreadable(body::Unreadable::TooLarge));
         }
         let inbound = Inbound::recorded(method, target, headers, body, now);
-        let decision = decide::decide(&self.verifier, "fuzz", &self.limits, inbound, now).await;
+        let decision = decide::decide(&self.verifier, "fuzz", &self.limits, inbound, || now).await;
         match decision.verdict.map_err(|rejection| rejection.refusal)? {
             Verdict::Event(event) => Ok(Taken::Event(event)),
             Verdict::Handshake(answer) if decision.proof.is_some() => Ok(Taken::Handshake(answer)),

@@ -239,7 +239,7 @@ async fn receive(source: &Source, profile: &str, fixture: &Fixture, server: Opti
     decide::check_method(verifier, &method)?;
     body::check_head(&headers, &verifier.single_headers, &source.limits)?;
     let inbound = Inbound::recorded(method, target, headers, body, now);
-    let decision = decide::decide(verifier, profile, &source.limits, inbound, now).await;
+    let decision = decide::decide(verifier, profile, &source.limits, inbound, || now).await;
     let event = match decision.verdict.map_err(|rejection| rejection.refusal)? {
         Verdict::Handshake(answer) => return Ok(answered(&answer)),
         Verdict::Event(event) => event,

@@ -53,28 +53,28 @@ pub(super) fn set_recovered(store: &Path, name: &str) -> io::Result<()> {
 /// page fits, because all files have their tables at the same root pages: they are created at once and never moved.
 pub(super) fn repaired_copy(path: &Path) -> io::Result<(PathBuf, TemporaryFiles)> {
     let name = path.file_name().unwrap_or_default().to_string_lossy().replacen(".damaged-", ".mended-", 1);
-    let mended = path.with_file_name(name);
-    let made = || TemporaryFiles(["", "-wal", "-shm", "-journal"].map(|ending| beside(&mended, ending)).into());
+    let recovered = path.with_file_name(name);
+    let made = || TemporaryFiles(["", "-wal", "-shm", "-journal"].map(|ending| beside(&recovered, ending)).into());
     // Left by an earlier recovery.
     drop(made());
     let made = made();
-    owner_only::open(&mended)?;
-    let fresh = Connection::open(&mended).and_then(|fresh| schema::create(&fresh));
+    owner_only::open(&recovered)?;
+    let fresh = Connection::open(&recovered).and_then(|fresh| schema::create(&fresh));
     fresh.map_err(io::Error::other)?;
     let mut page = [0; PAGE];
-    File::open(&mended)?.read_exact(&mut page)?;
+    File::open(&recovered)?.read_exact(&mut page)?;
     let pages = fs::metadata(path)?.len().div_ceil(4096);
     // The file format (WAL), the number of pages, and an empty free list.
     page[18..20].fill(2);
     page[28..32].copy_from_slice(&u32::try_from(pages).unwrap_or(u32::MAX).to_be_bytes());
     page[32..40].fill(0);
-    copy(path, &mended)?;
-    OpenOptions::new().write(true).open(&mended)?.write_all_at(&page, 0)?;
+    copy(path, &recovered)?;
+    OpenOptions::new().write(true).open(&recovered)?.write_all_at(&page, 0)?;
     let wal = beside(path, "-wal");
     if wal.exists() {
-        copy(&wal, &beside(&mended, "-wal"))?;
+        copy(&wal, &beside(&recovered, "-wal"))?;
     }
-    Ok((mended, made))
+    Ok((recovered, made))
 }
 
 fn copy(from: &Path, to: &Path) -> io::Result<()> {

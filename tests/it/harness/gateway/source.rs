@@ -51,7 +51,7 @@ impl InProcessSource {
             let target = target.parse().expect("a target");
             let inbound =
                 Inbound::recorded(request.method.clone(), target, request.headers.clone(), request.body.clone(), now);
-            let decision = decide(&source.verifier, source.name.as_str(), &source.limits, inbound, now).await;
+            let decision = decide(&source.verifier, source.name.as_str(), &source.limits, inbound, || now).await;
             match decision.verdict.map_err(|rejection| rejection.refusal)? {
                 Verdict::Event(event) => Ok(event),
                 Verdict::Handshake(_) => panic!("a sample is no handshake"),
