@@ -166,12 +166,15 @@ impl Head {
         let status = response.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(Malformed::Status)?;
         let is_current = response.version == Some(1);
         let (mut content_type, mut retry_after) = (None, None);
-        let (mut length, mut is_chunked) = (None, false);
+        let (mut length, mut is_chunked, mut malformed) = (None, false, None);
         let (mut closes, mut keeps_open) = (false, is_current);
         for header in response.headers.iter() {
             let (is, value) = (|name: &str| header.name.eq_ignore_ascii_case(name), header.value);
             if is("content-length") {
-                length = Some(content_length(value, length)?);
+                match content_length(value, length) {
+                    Ok(told) => length = Some(told),
+                    Err(error) => malformed = Some(error),
+                }
             } else if is("content-type") && content_type.is_none() {
                 content_type = HeaderValue::from_bytes(value).ok();
             } else if is("connection") {
@@ -179,7 +182,7 @@ impl Head {
                 keeps_open |= elements(value).any(|element| element.eq_ignore_ascii_case(b"keep-alive"));
             } else if is("transfer-encoding") {
                 if is_chunked || !is_current || !value.eq_ignore_ascii_case(b"chunked") {
-                    return Err(Malformed::Coding);
+                    malformed = Some(Malformed::Coding);
                 }
                 is_chunked = true;
             } else if is("retry-after") && retry_after.is_none() && !status.is_success() {
@@ -187,12 +190,14 @@ impl Head {
             }
         }
         let has_body = !is_head && status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED;
-        let framing = match length {
-            Some(_) if is_chunked => return Err(Malformed::Length),
+        // Chunks go before a length. An answer with both may be an attempt to split it: the connection is not used again.
+        closes |= malformed.is_some() || (is_chunked && length.is_some());
+        let framing = match (malformed, length) {
             _ if !has_body => Framing::Length(0),
-            Some(length) => Framing::Length(length),
-            None if is_chunked => Framing::Chunked(Chunks::default()),
-            None => Framing::UntilClose,
+            (Some(malformed), _) => return Err(malformed),
+            (None, _) if is_chunked => Framing::Chunked(Chunks::default()),
+            (None, Some(length)) => Framing::Length(length),
+            (None, None) => Framing::UntilClose,
         };
         Ok(Self { status, content_type, retry_after, keeps_open: keeps_open && !closes, framing })
     }
@@ -348,6 +353,8 @@ mod tests {
             ("HTTP/1.1 200 OK\r\n\r\nall", false),
             ("HTTP/1.1 204 No\r\nContent-Length: 3\r\n\r\nabc", false),
             ("HTTP/1.1 304 Same\r\nContent-Length: 3\r\n\r\n", true),
+            ("HTTP/1.1 204 No\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n", false),
+            ("HTTP/1.1 204 No\r\nContent-Length:\r\n\r\n", false),
         ] {
             assert_eq!(body(head).expect(head).4, kept, "{head}");
         }
@@ -362,7 +369,9 @@ mod tests {
         for both in
             ["Content-Length: 5\r\nTransfer-Encoding: chunked", "Transfer-Encoding: chunked\r\nContent-Length: 5"]
         {
-            assert_eq!(head(&format!("{both}\r\n")), Err(Malformed::Length), "{both}");
+            let bytes = format!("HTTP/1.1 200 OK\r\n{both}\r\n\r\n1\r\na\r\n0\r\n\r\n");
+            let (.., text, is_whole, is_reusable) = body(&bytes).expect("chunks go before a length");
+            assert_eq!((&*text, is_whole, is_reusable), (b"a".as_slice(), true, false), "{both}");
         }
         for coding in
             ["gzip", "gzip, chunked", "chunked, chunked", "chunked\r\nTransfer-Encoding: chunked", "", "identity"]

@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::io::IoSlice;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::pin::pin;
 use std::task::Context;
@@ -11,6 +12,7 @@ use std::task::ready;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use socket2::SockRef;
 use tokio::io::AsyncReadExt as _;
 use tokio::io::AsyncWrite as _;
 use tokio::net::TcpStream;
@@ -148,7 +150,7 @@ enum Progress {
     Unsent,
     Sending,
     Sent,
-    /// It cannot be sent to its end; an answer that has come counts all the same.
+    /// It cannot be sent to its end; an answer that has come counts all the same, unless it is a success.
     Failed(io::Error),
 }
 
@@ -190,9 +192,19 @@ impl<'a> Exchange<'a> {
 
     /// Whether a connection that lay idle was closed, or received what nobody asked for.
     fn is_spoilt(&mut self, cx: &mut Context<'_>) -> bool {
-        // Not even a task that has used up its turn may take the one for the answer.
+        // Even when the task has used up its cooperative budget.
         let receive = poll_fn(|cx| self.wire.poll_receive(cx));
-        pin!(unconstrained(receive)).poll(cx).is_ready()
+        if pin!(unconstrained(receive)).poll(cx).is_ready() {
+            return true;
+        }
+        // That is what the runtime knew at its last turn. The kernel knows what has come since, and may have had much time
+        // while a large event was verified.
+        let socket = match &self.wire.stream {
+            Stream::Left(plain) => plain,
+            Stream::Right(tls) => tls.get_ref().0,
+        };
+        let peeked = SockRef::from(socket).peek(&mut [MaybeUninit::uninit()]);
+        !peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -230,6 +242,12 @@ impl<'a> Exchange<'a> {
             match parsed {
                 Ok(None) => {}
                 Ok(Some(parsed)) => {
+                    // Whoever refuses need not have read it all; whoever takes it does.
+                    if let Progress::Failed(error) = &self.progress
+                        && parsed.answer.status.is_success()
+                    {
+                        return Poll::Ready(Err(Fault::BrokenOff(error.to_string())));
+                    }
                     let is_sent = matches!(self.progress, Progress::Sent);
                     return Poll::Ready(Ok(Parsed { is_reusable: parsed.is_reusable && is_sent, ..parsed }));
                 }
@@ -238,7 +256,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// What it means that there is no answer, or none any more.
+    /// The fault when an exchange ends without an answer.
     fn fault(&self, error: &dyn std::error::Error) -> Fault {
         match &self.progress {
             _ if self.is_answered => Fault::BrokenOff(error.to_string()),

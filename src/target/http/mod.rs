@@ -85,7 +85,14 @@ impl Http {
             Ok(Err(failure)) => return Err(failure),
             Err(Elapsed) => return Err(Failure::ConnectTimedOut),
         };
-        Ok(self.exchange(fresh, request, &mut deadline).await?)
+        // A process that was stopped sees a connection before it sees that the time is up.
+        if begun.elapsed() >= self.timeout {
+            return Err(if unanswered { Failure::TimedOut } else { Failure::ConnectTimedOut });
+        }
+        match self.exchange(fresh, request, &mut deadline).await {
+            Err(Fault::Unsent) if unanswered => Err(Failure::Broken("the connection was closed at once".to_owned())),
+            exchanged => Ok(exchanged?),
+        }
     }
 
     /// Sends a request on one connection, and keeps that where it can.
