@@ -15,6 +15,7 @@ use crate::harness::provider::github::Github;
 use crate::harness::random::Random;
 use crate::harness::random::rounds;
 use crate::harness::upstream::Upstream;
+use crate::harness::wait_until;
 use crate::store::damage::body;
 use crate::store::damage::dead;
 use crate::store::damage::settled;
@@ -120,6 +121,11 @@ impl Base {
                     let came = came(&app, &what);
                     whole.iter().copied().filter(|number| !came.contains(number)).collect::<Vec<_>>()
                 };
+                // They are behind all others, which have been attempted when these have come. The gauges say nothing at first.
+                for number in EVENTS..EVENTS + 2 {
+                    delivery(number).send_until_taken(gateway.address());
+                    wait_until("what came last", || came(&app, &what).contains(&number));
+                }
                 settled(&gateway, folder.path(), |gone| lost().len() <= dead(&gateway) + gone + hit(name, damage));
                 lost()
             }
