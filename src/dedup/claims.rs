@@ -49,8 +49,8 @@ pub(super) enum End {
     Finished,
     /// It was not delivered: the next request may try at once.
     Released,
-    /// It may have been delivered: nobody tries before this time.
-    CoolDown(Instant),
+    /// It may have been delivered: nobody tries before `until`.
+    CoolDown { now: Instant, until: Instant },
 }
 
 impl<W> Claims<W> {
@@ -92,15 +92,16 @@ impl<W> Claims<W> {
 
     /// Ends a claim, and returns its waiters. [`End::Finished`] ends the claim of any holder; the other ends have no
     /// effect on a claim that another holder took after the lease had expired.
-    pub(super) fn end(&mut self, keys: Keys, holder: Holder, end: End, now: Instant) -> Vec<W> {
+    pub(super) fn end(&mut self, keys: Keys, holder: Holder, end: End) -> Vec<W> {
         let mut woken = Vec::new();
         for key in keys.iter() {
-            let own = matches!(self.table.get(&key), Some(State::InFlight { holder: now, .. }) if *now == holder);
+            let own =
+                matches!(self.table.get(&key), Some(State::InFlight { holder: current, .. }) if *current == holder);
             if own || end == End::Finished {
                 woken.extend(self.replace(key, end));
             }
         }
-        if matches!(end, End::CoolDown(_)) {
+        if let End::CoolDown { now, .. } = end {
             // Cool-downs are rare; expired ones are removed when the next one begins.
             self.table.retain(|_, state| match state {
                 State::CoolingDown { until } => now < *until,
@@ -113,7 +114,7 @@ impl<W> Claims<W> {
     /// Replaces the state of one key, and returns the waiters.
     fn replace(&mut self, key: Key, end: End) -> Vec<W> {
         let before = match end {
-            End::CoolDown(until) => self.table.insert(key, State::CoolingDown { until }),
+            End::CoolDown { until, .. } => self.table.insert(key, State::CoolingDown { until }),
             End::Finished | End::Released => self.table.remove(&key),
         };
         match before {
@@ -174,7 +175,7 @@ mod tests {
         }
         assert_eq!(claims.enter(keys(1, None), later, LEASE, || (3, ())), Entry::Busy(Duration::from_secs(20)));
         assert_eq!(claims.enter(keys(2, None), later, LEASE, || (4, ())), Entry::Leader(Holder(2)), "of another event");
-        assert_eq!(claims.end(keys(1, None), holder, End::Finished, later), [1, 2]);
+        assert_eq!(claims.end(keys(1, None), holder, End::Finished), [1, 2]);
     }
 
     proptest! {
@@ -220,19 +221,19 @@ mod tests {
                         let end = match ending {
                             Ending::Finished => End::Finished,
                             Ending::Released => End::Released,
-                            Ending::Held => End::CoolDown(now + Duration::from_secs(2)),
+                            Ending::Held => End::CoolDown { now, until: now + Duration::from_secs(2) },
                         };
-                        woken.extend(claims.end(keys, holder, end, now));
+                        woken.extend(claims.end(keys, holder, end));
                         for key in keys.iter() {
                             let own = held.get(&key).is_some_and(|(latest, _)| *latest == Some(holder));
                             match end {
-                                End::CoolDown(until) if own => {
+                                End::CoolDown { until, .. } if own => {
                                     held.insert(key, (None, until));
                                 }
                                 End::Finished | End::Released if own || end == End::Finished => {
                                     held.remove(&key);
                                 }
-                                End::Finished | End::Released | End::CoolDown(_) => {}
+                                End::Finished | End::Released | End::CoolDown { .. } => {}
                             }
                         }
                     }

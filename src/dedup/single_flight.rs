@@ -86,12 +86,13 @@ impl Leader {
 
     /// Ends the claim with an unknown outcome: the event cannot be claimed for a while.
     pub fn cool_down(mut self) {
-        self.end(End::CoolDown(self.single_flight.clock.instant() + self.single_flight.ambiguous));
+        let now = self.single_flight.clock.instant();
+        self.end(End::CoolDown { now, until: now + self.single_flight.ambiguous });
     }
 
     fn end(&mut self, end: End) {
         self.completed = true;
-        let waiting = self.single_flight.claims().end(self.keys, self.holder, end, self.single_flight.clock.instant());
+        let waiting = self.single_flight.claims().end(self.keys, self.holder, end);
         for waiter in waiting {
             // The follower may have stopped waiting.
             let _gone = waiter.send(end == End::Finished);

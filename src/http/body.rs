@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -122,9 +123,17 @@ pub(super) async fn read_within(
 ) -> Result<(Bytes, Reserved), Unreadable> {
     // Bytes are reserved as they arrive: a large `Content-Length` alone uses up no budget.
     let mut reserved = Reserved::new(&limits.budget);
-    let body = tokio::time::timeout(limits.body_timeout, collect(body, length, &mut reserved, limits, sender))
-        .await
-        .map_err(|_elapsed| Unreadable::TimedOut)??;
+    let body = {
+        let mut collecting = pin!(collect(body, length, &mut reserved, limits, sender));
+        // Most bodies have arrived with their head, and need no timer.
+        match poll_fn(|cx| Poll::Ready(collecting.as_mut().poll(cx))).await {
+            Poll::Ready(collected) => collected,
+            Poll::Pending => {
+                let timeout = tokio::time::timeout(limits.body_timeout, collecting);
+                timeout.await.map_err(|_elapsed| Unreadable::TimedOut)?
+            }
+        }
+    }?;
     reserved.complete()?;
     Ok((body, reserved))
 }

@@ -45,8 +45,11 @@ use crate::base::supervisor::Supervisor;
 use crate::verify::event_key::Ignored;
 use crate::verify::event_key::Key;
 
-/// Values by event key. The hasher is randomly seeded, so that a sender who chooses ids cannot provoke collisions.
-pub(crate) type KeyMap<V> = HashMap<Key, V>;
+/// Hashes event keys, which are digests already, for tables in memory: fast, and randomly seeded, so that a sender who
+/// chooses ids cannot provoke collisions.
+pub(crate) type KeyHasher = foldhash::quality::RandomState;
+/// Values by event key.
+pub(crate) type KeyMap<V> = HashMap<Key, V, KeyHasher>;
 
 /// The store of a process. A clone is another handle to the same one.
 #[derive(Debug, Clone)]

@@ -1,7 +1,6 @@
 //! Dedupe records in memory: a bounded set of expiring keys, in which each source has a share that others cannot evict.
 
 use std::hash::BuildHasher as _;
-use std::hash::RandomState;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
@@ -13,6 +12,7 @@ use prometheus::IntCounter;
 
 use super::Earlier;
 use super::IgnoreResult;
+use super::KeyHasher;
 use super::KeyMap;
 use super::Keyspace;
 use super::KnownBy;
@@ -54,7 +54,7 @@ pub struct DedupeRecords {
     sources: Vec<Keyspace>,
     clock: Clock,
     /// Maps keys to shards.
-    hasher: RandomState,
+    hasher: KeyHasher,
     shards: Vec<Mutex<Shard>>,
     max_per_shard: usize,
     evicted: IntCounter,
@@ -90,7 +90,7 @@ impl DedupeRecords {
         Self {
             sources,
             clock,
-            hasher: RandomState::new(),
+            hasher: KeyHasher::default(),
             shards: (0..shards).map(|_| Mutex::new(Shard::new(parts))).collect(),
             max_per_shard: (max / shards).max(1),
             evicted: evictions(),
@@ -105,7 +105,11 @@ impl DedupeRecords {
 
     /// Whether the key of a source is in the set and has not expired.
     pub fn contains(&self, source: SourceTag, key: Key) -> bool {
-        let now = seconds(self.clock.now());
+        self.contains_at(source, key, self.clock.now())
+    }
+
+    fn contains_at(&self, source: SourceTag, key: Key, now: Moment) -> bool {
+        let now = seconds(now);
         let part = self.part(source);
         let shard = self.lock(self.shard_of(key));
         let until = |part: Option<&KeyMap<u32>>| part.and_then(|keys| keys.get(&key).copied());
@@ -115,21 +119,26 @@ impl DedupeRecords {
 
     /// The answer to a claim: whether the event is finished, or was ignored as another type.
     pub(crate) fn earlier(&self, source: SourceTag, keys: Keys) -> Option<Earlier> {
-        if self.contains(source, keys.id) {
+        let now = self.clock.now();
+        if self.contains_at(source, keys.id, now) {
             return Some(Earlier::Finished(KnownBy::Id));
         }
-        let finished = keys.guard.is_some_and(|guard| self.contains(source, guard));
+        let finished = keys.guard.is_some_and(|guard| self.contains_at(source, guard, now));
         let other_type =
-            || keys.ignored.is_some_and(|ignored| self.ignored(source, ignored) == IgnoreResult::OtherType);
+            || keys.ignored.is_some_and(|ignored| self.ignored_at(source, ignored, now) == IgnoreResult::OtherType);
         (finished || other_type()).then_some(Earlier::Finished(KnownBy::Content))
     }
 
     /// Whether an event was ignored before. Changes nothing.
     pub(crate) fn ignored(&self, source: SourceTag, ignored: Ignored) -> IgnoreResult {
-        if !self.contains(source, ignored.any) {
+        self.ignored_at(source, ignored, self.clock.now())
+    }
+
+    fn ignored_at(&self, source: SourceTag, ignored: Ignored, now: Moment) -> IgnoreResult {
+        if !self.contains_at(source, ignored.any, now) {
             return IgnoreResult::New;
         }
-        if self.contains(source, ignored.typed) { IgnoreResult::Again } else { IgnoreResult::OtherType }
+        if self.contains_at(source, ignored.typed, now) { IgnoreResult::Again } else { IgnoreResult::OtherType }
     }
 
     /// Inserts a key of a source for `ttl`.
