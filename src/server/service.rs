@@ -4,6 +4,9 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::MutexGuard;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::task::Poll;
@@ -18,11 +21,15 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::Service;
 use tokio::runtime::Handle;
+use tokio_util::sync::ReusableBoxFuture;
 
 use super::Shared;
 use crate::base::supervisor::Background;
 use crate::gateway::Caller;
 use crate::gateway::Gateway;
+
+/// Most allocations that a worker keeps, of 4 KiB each.
+const MAX_UNUSED: usize = 256;
 
 /// The service of one connection.
 pub(super) struct Handler {
@@ -31,6 +38,33 @@ pub(super) struct Handler {
     /// Runs the requests whose connection was closed.
     pub(super) orphans: Arc<Background>,
     pub(super) shared: Arc<Shared>,
+    pub(super) futures: Arc<FuturePool>,
+}
+
+/// The allocations of finished requests of a worker, for the next ones: they are large, and an allocator is slow where
+/// many are in use.
+#[derive(Debug, Default)]
+pub(super) struct FuturePool(Mutex<Vec<ResponseFuture>>);
+
+impl FuturePool {
+    /// Allocates a future, or reuses an allocation.
+    fn allocate(&self, future: impl Future<Output = Response<Full<Bytes>>> + Send + 'static) -> ResponseFuture {
+        let Some(mut unused) = self.unused().pop() else { return ReusableBoxFuture::new(future) };
+        unused.set(future);
+        unused
+    }
+
+    /// Keeps the allocation of a future that is finished.
+    fn keep(&self, finished: ResponseFuture) {
+        let mut unused = self.unused();
+        if unused.len() < MAX_UNUSED {
+            unused.push(finished);
+        }
+    }
+
+    fn unused(&self) -> MutexGuard<'_, Vec<ResponseFuture>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Service<Request<Incoming>> for Handler {
@@ -43,23 +77,25 @@ impl Service<Request<Incoming>> for Handler {
         self.caller.connection.head_complete();
         let (gateway, caller) = (Arc::clone(&self.gateway), Arc::clone(&self.caller));
         RunToCompletion {
-            future: Some(Box::pin(async move { gateway.handle(&caller, request).await })),
+            future: Some(self.futures.allocate(async move { gateway.handle(&caller, request).await })),
             caller: Arc::clone(&self.caller),
             orphans: Arc::clone(&self.orphans),
             shared: Arc::clone(&self.shared),
+            futures: Arc::clone(&self.futures),
         }
     }
 }
 
 /// The future of the answer to one request.
-type ResponseFuture = dyn Future<Output = Response<Full<Bytes>>> + Send;
+type ResponseFuture = ReusableBoxFuture<'static, Response<Full<Bytes>>>;
 
 /// The answer to a request; dropped before it is ready, it continues in the background.
 pub(super) struct RunToCompletion {
-    future: Option<Pin<Box<ResponseFuture>>>,
+    future: Option<ResponseFuture>,
     caller: Arc<Caller>,
     orphans: Arc<Background>,
     shared: Arc<Shared>,
+    futures: Arc<FuturePool>,
 }
 
 impl Future for RunToCompletion {
@@ -67,8 +103,10 @@ impl Future for RunToCompletion {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(future) = &mut self.future else { return Poll::Pending };
-        let mut response = ready!(future.as_mut().poll(cx));
-        self.future = None;
+        let mut response = ready!(future.poll(cx));
+        if let Some(finished) = self.future.take() {
+            self.futures.keep(finished);
+        }
         // Reported here, and not by the request's future, which may outlive the connection.
         self.caller.connection.mark_idle();
         // Senders reconnect, and the load balancer sends them to another replica.

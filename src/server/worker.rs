@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use super::Failure;
 use super::Shared;
 use super::connection;
+use super::service::FuturePool;
 use super::service::Handler;
 use crate::base::supervisor::Background;
 use crate::base::supervisor::Heartbeat;
@@ -244,6 +245,7 @@ impl Worker {
             caller,
             orphans: Arc::clone(&tasks.orphans),
             shared: Arc::clone(&self.shared),
+            futures: Arc::clone(&tasks.futures),
         };
         let open = OpenConnection::new(self.shared.metrics.open_connections.clone());
         let displaced = self.shared.metrics.displaced_connections.clone();
@@ -263,11 +265,12 @@ impl Worker {
     }
 }
 
-/// The tasks of a worker. They end when it dies.
+/// The tasks of a worker, which end when it dies, and the memory that they share.
 #[derive(Debug, Default)]
 struct Tasks {
     connections: Background,
     orphans: Arc<Background>,
+    futures: Arc<FuturePool>,
 }
 
 /// Counts one open connection until it is dropped.
