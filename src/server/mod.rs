@@ -138,7 +138,7 @@ impl Shared {
         let mut endpoints: HashMap<_, Arc<CircuitBreaker>> = HashMap::new();
         let mut breaker = |terms: &DeliveryTerms| {
             let breaker = || CircuitBreaker::new(limits.dispatch.clone(), clock.clone());
-            Arc::clone(endpoints.entry(terms.address.endpoint()).or_insert_with(breaker))
+            Arc::clone(endpoints.entry(terms.address.socket().clone()).or_insert_with(breaker))
         };
         let breakers = queue_terms.iter().zip(queued()).map(|(queue, (_, terms))| (queue.id.clone(), breaker(terms)));
         Ok(Self {

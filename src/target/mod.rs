@@ -19,6 +19,7 @@ pub use self::headers::headers_of;
 pub use self::http::Http;
 pub use self::http::address::Address;
 pub use self::http::address::Forward;
+pub use self::http::address::UpstreamSocket;
 pub use self::http::answer::AnswerParser;
 pub use self::http::answer::MAX_HEAD;
 pub use self::http::answer::Parsed;

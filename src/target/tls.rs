@@ -1,4 +1,4 @@
-//! Connections to an upstream, with or without TLS.
+//! Streams of bytes to and from an upstream, and TLS.
 
 use std::io;
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use rustls::ClientConfig;
 use rustls::RootCertStore;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::net::UnixStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
@@ -54,5 +55,8 @@ impl Tls {
     }
 }
 
+/// Bytes to and from an upstream without TLS.
+pub(super) type Plain = Either<TcpStream, UnixStream>;
+
 /// Bytes to and from an upstream, without TLS or with it.
-pub(super) type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+pub(super) type Stream = Either<Plain, Box<TlsStream<TcpStream>>>;

@@ -1,6 +1,7 @@
-//! The address of an app, and which queries of requests are appended to it.
+//! The address of an app: its socket, its path, and which queries of requests are appended to that.
 
 use std::borrow::Cow;
+use std::path::PathBuf;
 
 use http::HeaderValue;
 use http::Uri;
@@ -9,6 +10,11 @@ use crate::base::query::Names;
 use crate::message::Message;
 use crate::target::Failure;
 use crate::target::tls::Tls;
+
+/// How the URL of a Unix domain socket begins. The path of the socket follows, `:`, and the path of the request.
+const UNIX: &str = "http+unix://";
+/// The longest path of a Unix domain socket in bytes: one less than `sun_path` has (unix(7)).
+const MAX_SOCKET_PATH: usize = 107;
 
 /// Which requests have their query appended to the address of the app.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -22,11 +28,19 @@ pub enum Forward {
     Always,
 }
 
+/// The socket that an app listens on: the unit that has one circuit breaker.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum UpstreamSocket {
+    /// A port of a host, which is a name or an IP address.
+    Tcp(String, u16),
+    /// The path of a Unix domain socket.
+    Unix(PathBuf),
+}
+
 /// The address of an app.
 #[derive(Debug, Clone)]
 pub struct Address {
-    pub(super) host: String,
-    pub(super) port: u16,
+    pub(super) socket: UpstreamSocket,
     /// Path and query.
     path: String,
     /// The parameters of its own query, which no sender can give another value.
@@ -37,16 +51,19 @@ pub struct Address {
 }
 
 impl Address {
-    /// Host and port: the unit that has one circuit breaker.
-    pub fn endpoint(&self) -> (String, u16) {
-        (self.host.clone(), self.port)
+    /// Its socket.
+    pub fn socket(&self) -> &UpstreamSocket {
+        &self.socket
     }
 
-    /// Reads an `http` or `https` URL.
+    /// Reads an `http`, `https` or `http+unix` URL.
     ///
     /// # Errors
     /// What is wrong with it and what would be right.
     pub fn parse(text: &str) -> Result<Self, String> {
+        if let Some(rest) = text.strip_prefix(UNIX) {
+            return Self::parse_unix(text, rest);
+        }
         // Credentials must not appear in the error.
         let shown = if text.contains('@') { "this".to_owned() } else { format!("{text:?}") };
         let wrong = || format!("{shown} is not a URL such as \"http://127.0.0.1:3000/webhooks\"");
@@ -67,16 +84,36 @@ impl Address {
             None => return Err(format!("{shown} has no port from 0 to 65535 after its host")),
         };
         let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
-        let path: Uri = path.parse().map_err(|_bad| wrong())?;
-        Ok(Self {
-            host: host.trim_matches(['[', ']']).to_owned(),
-            port,
+        let socket = UpstreamSocket::Tcp(host.trim_matches(['[', ']']).to_owned(), port);
+        let authority = HeaderValue::from_str(authority.as_str()).map_err(|_bad| wrong())?;
+        let tls = if secure { Some(Tls::new(host)?) } else { None };
+        Ok(Self::new(socket, &path.parse().map_err(|_bad| wrong())?, (authority, tls)))
+    }
+
+    /// Reads what follows `http+unix://` in a URL.
+    fn parse_unix(text: &str, rest: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not a URL such as \"http+unix:///run/app.sock:/webhooks\"");
+        let (socket, path) = rest.split_once(':').unwrap_or((rest, "/"));
+        if !socket.starts_with('/') || socket.ends_with('/') || !path.starts_with('/') {
+            return Err(wrong());
+        }
+        if socket.len() > MAX_SOCKET_PATH || socket.contains('\0') {
+            return Err(format!("{socket:?} is not the path of a socket, which has at most {MAX_SOCKET_PATH} bytes"));
+        }
+        let authority = HeaderValue::from_static("localhost");
+        Ok(Self::new(UpstreamSocket::Unix(socket.into()), &path.parse().map_err(|_bad| wrong())?, (authority, None)))
+    }
+
+    /// `path` with its query, if it has one.
+    fn new(socket: UpstreamSocket, path: &Uri, (authority, tls): (HeaderValue, Option<Tls>)) -> Self {
+        Self {
+            socket,
             path: path.to_string(),
-            own_parameters: uri.query().map(Names::of_query).unwrap_or_default(),
+            own_parameters: path.query().map(Names::of_query).unwrap_or_default(),
             forward: Forward::default(),
-            authority: HeaderValue::from_str(authority.as_str()).map_err(|_bad| wrong())?,
-            tls: if secure { Some(Tls::new(host)?) } else { None },
-        })
+            authority,
+            tls,
+        }
     }
 
     /// The same address with the queries of these requests appended.
@@ -116,9 +153,34 @@ mod tests {
     #[test]
     fn targets_are_urls_with_a_host() {
         let target = Address::parse("http://[::1]:3000/hook?x=1").expect("a target");
-        assert_eq!((target.host.as_str(), target.port, target.path.as_str()), ("::1", 3000, "/hook?x=1"));
-        assert_eq!(Address::parse("http://app").expect("a target").port, 80);
+        assert_eq!((target.socket, target.path.as_str()), (UpstreamSocket::Tcp("::1".to_owned(), 3000), "/hook?x=1"));
+        assert_eq!(Address::parse("http://app").expect("a target").socket, UpstreamSocket::Tcp("app".to_owned(), 80));
         for bad in ["", "127.0.0.1:3000", "/hook", "ftp://app/x", "http://", "http://a:b@app/", "http://app:99999/"] {
+            assert!(Address::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn targets_are_unix_sockets_with_an_absolute_path() {
+        let target = Address::parse("http+unix:///run/app.sock:/hook?x=1:2").expect("a target");
+        assert_eq!(
+            (target.socket, target.path.as_str()),
+            (UpstreamSocket::Unix("/run/app.sock".into()), "/hook?x=1:2")
+        );
+        assert_eq!(Address::parse("http+unix:///run/app.sock").expect("a target").path, "/");
+        let long = |length: usize| Address::parse(&format!("http+unix:///{}:/", "a".repeat(length - 1)));
+        assert!(long(MAX_SOCKET_PATH).is_ok());
+        assert!(long(MAX_SOCKET_PATH + 1).expect_err("too long").contains("at most 107 bytes"));
+        for bad in [
+            "http+unix://",
+            "http+unix://run/app.sock",
+            "http+unix://%2Frun%2Fapp.sock/hook",
+            "http+unix:///run/app.sock:hook",
+            "http+unix:///run/app.sock:",
+            "http+unix:///run/:/hook",
+            "http+unix:///run/a\0b:/hook",
+            "https+unix:///run/app.sock:/hook",
+        ] {
             assert!(Address::parse(bad).is_err(), "{bad:?}");
         }
     }

@@ -4,6 +4,8 @@ use std::future::poll_fn;
 use std::io;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::pin::Pin;
 use std::pin::pin;
 use std::task::Context;
@@ -16,9 +18,12 @@ use socket2::SockRef;
 use tokio::io::AsyncReadExt as _;
 use tokio::io::AsyncWrite as _;
 use tokio::net::TcpStream;
+use tokio::net::UnixStream;
+use tokio::net::lookup_host;
 use tokio::task::coop::unconstrained;
 
 use super::address::Address;
+use super::address::UpstreamSocket;
 use super::answer::AnswerParser;
 use super::answer::Parsed;
 use super::deadline::Deadline;
@@ -26,10 +31,15 @@ use super::deadline::Elapsed;
 use super::deadline::Timer;
 use super::request::Request;
 use crate::target::Failure;
+use crate::target::tls::Plain;
 use crate::target::tls::Stream;
 
 /// The limit for connecting, TLS included: long enough to lose the first packet, which TCP sends again after 1 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(2500);
+/// How long one address of a host may take before the next one is tried, too: as RFC 8305 section 8 recommends.
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+/// The pause while a Unix domain socket has a full queue.
+const FULL_PAUSE: Duration = Duration::from_millis(5);
 /// A body up to this size is copied behind its head, so that both go out as one piece.
 const COPIED: usize = 8 * 1024;
 /// Room for what is received: most answers are smaller.
@@ -63,11 +73,15 @@ impl Connection {
     /// Connects to an address.
     pub(super) async fn open(address: &Address) -> Result<Self, Failure> {
         let open = async {
-            let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
+            let (host, port) = match &address.socket {
+                UpstreamSocket::Tcp(host, port) => (host.as_str(), *port),
+                UpstreamSocket::Unix(path) => return Ok(Stream::Left(Plain::Right(connect_unix(path).await?))),
+            };
+            let stream = connect_tcp(&lookup_host((host, port)).await?.collect::<Vec<_>>()).await?;
             stream.set_nodelay(true)?;
             match &address.tls {
                 Some(tls) => tls.connect(stream).await,
-                None => Ok(Stream::Left(stream)),
+                None => Ok(Stream::Left(Plain::Left(stream))),
             }
         };
         let opened = tokio::time::timeout(CONNECT_TIMEOUT, open).await;
@@ -90,6 +104,37 @@ impl Connection {
         let parsed = answered.unwrap_or_else(|Elapsed| Err(Fault::TimedOut))?;
         wire.rest();
         Ok(parsed)
+    }
+}
+
+/// Connects to one of these addresses. Tries the next one when one has failed, or has not answered for a while; then the
+/// first to answer is taken (RFC 8305 section 5).
+async fn connect_tcp(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+    let Some((first, others)) = addresses.split_first() else {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "its host has no address"));
+    };
+    let mut first = pin!(TcpStream::connect(first));
+    if others.is_empty() {
+        return first.await;
+    }
+    let mut others = Box::pin(connect_tcp(others));
+    match tokio::time::timeout(ATTEMPT_DELAY, &mut first).await {
+        Ok(Ok(connected)) => Ok(connected),
+        Ok(Err(_failed)) => others.await,
+        Err(_elapsed) => tokio::select! {
+            connected = &mut first => if connected.is_ok() { connected } else { others.await },
+            connected = &mut others => if connected.is_ok() { connected } else { first.await },
+        },
+    }
+}
+
+/// Connects to a Unix domain socket. Waits while the queue of its listener is full, as TCP does by itself.
+async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(FULL_PAUSE).await,
+            connected => return connected,
+        }
     }
 }
 
@@ -200,10 +245,11 @@ impl<'a> Exchange<'a> {
         // That is what the runtime knew at its last turn. The kernel knows what has come since, and may have had much time
         // while a large event was verified.
         let socket = match &self.wire.stream {
-            Stream::Left(plain) => plain,
-            Stream::Right(tls) => tls.get_ref().0,
+            Stream::Left(Plain::Left(tcp)) => SockRef::from(tcp),
+            Stream::Left(Plain::Right(unix)) => SockRef::from(unix),
+            Stream::Right(tls) => SockRef::from(tls.get_ref().0),
         };
-        let peeked = SockRef::from(socket).peek(&mut [MaybeUninit::uninit()]);
+        let peeked = socket.peek(&mut [MaybeUninit::uninit()]);
         !peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
@@ -263,5 +309,61 @@ impl<'a> Exchange<'a> {
             Progress::Failed(error) => Fault::Unanswered(error.to_string()),
             Progress::Unsent | Progress::Sending | Progress::Sent => Fault::Unanswered(error.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use socket2::Domain;
+    use socket2::Socket;
+    use socket2::Type;
+
+    use super::*;
+
+    /// An address that does not answer: the queue of its listener is full.
+    fn silent() -> (SocketAddr, Socket, Vec<Socket>) {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("bound");
+        socket.listen(0).expect("listening");
+        let address = socket.local_addr().expect("an address");
+        // Those beyond the queue's length are never answered.
+        let connecting = (0..4).map(|_| {
+            let client = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+            client.set_nonblocking(true).expect("an option");
+            drop(client.connect(&address));
+            client
+        });
+        (address.as_socket().expect("an IP address"), socket, connecting.collect())
+    }
+
+    /// An address that refuses connections.
+    fn refusing() -> SocketAddr {
+        TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("an address")
+    }
+
+    #[tokio::test]
+    async fn an_address_that_does_not_answer_is_passed_over() {
+        let (silent, _listener, _connecting) = silent();
+        let app = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let app = (app.local_addr().expect("an address"), app);
+        for addresses in [
+            vec![app.0],
+            vec![app.0, silent],
+            vec![silent, app.0],
+            vec![silent, silent, refusing(), app.0, silent],
+            vec![refusing(), app.0],
+            vec![refusing(), refusing(), silent, app.0],
+        ] {
+            let connected = connect_tcp(&addresses).await.expect("the app is reached");
+            assert_eq!(connected.peer_addr().expect("an address"), app.0, "{addresses:?}");
+        }
+        assert_eq!(connect_tcp(&[]).await.expect_err("no address").kind(), io::ErrorKind::NotFound);
+        let refused = connect_tcp(&[refusing(), refusing()]).await.expect_err("nobody is there");
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        let addresses = [silent, refusing()];
+        let tried = connect_tcp(&addresses);
+        assert!(tokio::time::timeout(2 * ATTEMPT_DELAY, tried).await.is_err(), "the first may still answer");
     }
 }

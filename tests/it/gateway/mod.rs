@@ -9,3 +9,4 @@ mod upstream_failures;
 mod upstream_protocol;
 mod upstream_responses;
 mod upstream_tls;
+mod upstream_unix;
