@@ -10,16 +10,12 @@ use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::time::Duration;
 use std::time::Instant;
-use std::time::SystemTime;
 
 use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
 use anyhow::ensure;
 use hdrhistogram::Histogram;
-use hmac::Hmac;
-use hmac::KeyInit;
-use hmac::Mac;
 use mio::Events;
 use mio::Interest;
 use mio::Poll;
@@ -32,31 +28,29 @@ use nix::sys::timerfd::Expiration;
 use nix::sys::timerfd::TimerFd;
 use nix::sys::timerfd::TimerFlags;
 use nix::sys::timerfd::TimerSetTimeFlags;
-use sha2::Sha256;
 
 use crate::message;
 use crate::message::Reader;
 use crate::process;
 use crate::report::Line;
+use crate::requests::Provider;
+use crate::requests::Requests;
 
 /// How long all connections together may be without an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long everything queued may take to arrive.
 const DELIVERY: Duration = Duration::from_secs(120);
-const SIGNATURE: usize = 64;
-const ID: usize = 16;
-const ORDER: usize = 4;
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// Where to send, as in http://127.0.0.1:8080/webhooks/offergrid.
     #[arg(long)]
-    to: String,
+    pub to: String,
     #[arg(long)]
     connections: usize,
     /// Bytes of each body.
     #[arg(long)]
-    body: usize,
+    pub body: usize,
     /// Seconds that are measured.
     #[arg(long, default_value_t = 3.0)]
     seconds: f64,
@@ -77,13 +71,31 @@ pub struct Options {
     server_pid: Option<i32>,
     /// How many different values the member "order" of the events has, at most 10,000.
     #[arg(long, default_value_t = 1)]
-    orders: u64,
+    pub orders: u64,
     /// Address of the upstream, which is asked whether all requests have arrived.
     #[arg(long)]
     upstream: String,
+    /// Whose webhooks they are.
+    #[arg(long, value_enum, default_value_t = Provider::Offergrid)]
+    pub provider: Provider,
+    /// The token that requests have instead of a signature, with --provider jwt.
+    #[arg(long, required_if_eq("provider", "jwt"))]
+    pub token: Option<String>,
+    /// Sends each request this many times, all of them before any again.
+    #[arg(long, default_value_t = 1, requires = "requests")]
+    repeat: usize,
+    /// Signatures are wrong, and nothing may arrive at the upstream.
+    #[arg(long)]
+    pub forged: bool,
+    /// Each request has a connection of its own.
+    #[arg(long)]
+    pub close: bool,
+    /// The statuses that answers may have.
+    #[arg(long, value_delimiter = ',', default_value = "200")]
+    expect: Vec<u16>,
     /// The key of the signatures.
     #[arg(long, env = "OFFERGRID_SECRET", hide_env_values = true)]
-    secret: String,
+    pub secret: String,
     /// For the report: who is measured, in which round, and how many ids it remembers.
     #[arg(long)]
     proxy: String,
@@ -110,98 +122,11 @@ pub struct Options {
 impl Options {
     /// How many requests to sign. Without a number, as many as a proxy could at most answer: none on one core gets
     /// below 8 µs a request and 0.3 ns a byte.
-    fn budget(&self) -> u64 {
+    pub fn budget(&self) -> u64 {
         match self.requests {
             Some(requests) => self.warmup_requests + requests,
             None => ((self.warmup + self.seconds) / (8e-6 + self.body as f64 * 0.3e-9)) as u64,
         }
-    }
-}
-
-/// Signed requests. They differ in id and signature only, so just the signatures are kept: bodies of 64 KiB times the
-/// requests of a run would not fit into memory.
-struct Requests {
-    /// Everything before the filler, with gaps at `signature_at`, `id_at` and `order_at`.
-    head: Vec<u8>,
-    signature_at: usize,
-    id_at: usize,
-    order_at: usize,
-    filler: Vec<u8>,
-    seed: u64,
-    orders: u64,
-    signatures: Vec<[u8; SIGNATURE]>,
-}
-
-impl Requests {
-    fn sign(options: &Options) -> Result<Self> {
-        let (address, path) = crate::split_url(&options.to)?;
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).context("the clock is before 1970")?;
-        let timestamp = now.as_secs();
-        let mut head = format!(
-            "POST {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: Offergrid-Webhooks/1.0\r\n\
-             Content-Type: application/json\r\nContent-Length: {}\r\nX-Offergrid-Timestamp: {timestamp}\r\n\
-             X-Offergrid-Signature: ",
-            options.body
-        )
-        .into_bytes();
-        let signature_at = head.len();
-        head.extend_from_slice(&[b'0'; SIGNATURE]);
-        head.extend_from_slice(b"\r\n\r\n");
-        let body_at = head.len();
-        head.extend_from_slice(br#"{"id":"evt_"#);
-        let id_at = head.len();
-        head.extend_from_slice(&[b'0'; ID]);
-        head.extend_from_slice(br#"","order":""#);
-        let order_at = head.len();
-        head.extend_from_slice(&[b'0'; ORDER]);
-        head.extend_from_slice(br#"","event":"order.created","data":""#);
-        let fixed = head.len() - body_at + br#""}"#.len();
-        ensure!(options.body >= fixed, "a body has at least {fixed} bytes");
-        let mut filler: Vec<u8> = (b'a'..=b'z').cycle().take(options.body - fixed).collect();
-        filler.extend_from_slice(br#""}"#);
-
-        // Nanoseconds, so that the ids of different runs differ: a run takes more of them than it has requests.
-        let seed = now.as_nanos() as u64;
-        let orders = options.orders.clamp(1, 10_000);
-        let mut requests = Self { head, signature_at, id_at, order_at, filler, seed, orders, signatures: Vec::new() };
-        let key = Hmac::<Sha256>::new_from_slice(options.secret.as_bytes()).context("the secret is not a key")?;
-        let timestamp = format!("{timestamp}.");
-        let mut prefix = requests.head[body_at..].to_vec();
-        for number in 0..options.budget() {
-            prefix[id_at - body_at..][..ID].copy_from_slice(&requests.id(number));
-            prefix[order_at - body_at..][..ORDER].copy_from_slice(&requests.order(number));
-            let mut mac = key.clone();
-            mac.update(timestamp.as_bytes());
-            mac.update(&prefix);
-            mac.update(&requests.filler);
-            let mut signature = [0; SIGNATURE];
-            hex::encode_to_slice(mac.finalize().into_bytes(), &mut signature).context("a signature has 64 digits")?;
-            requests.signatures.push(signature);
-        }
-        Ok(requests)
-    }
-
-    /// Ids look random, as real ones do, and never repeat: this mixing (of SplitMix64) maps no two numbers to one.
-    fn id(&self, number: u64) -> [u8; ID] {
-        let mut mixed = self.seed.wrapping_add(number);
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
-        let mut id = [0; ID];
-        for (index, digit) in id.iter_mut().enumerate() {
-            *digit = b"0123456789abcdef"[(mixed >> (4 * index)) as usize & 15];
-        }
-        id
-    }
-
-    fn order(&self, number: u64) -> [u8; ORDER] {
-        let mut left = number % self.orders;
-        let mut order = [b'0'; ORDER];
-        for digit in order.iter_mut().rev() {
-            *digit += (left % 10) as u8;
-            left /= 10;
-        }
-        order
     }
 }
 
@@ -227,9 +152,7 @@ impl Connection {
     }
 
     fn send(&mut self, requests: &Requests, number: usize, due: Instant) -> std::io::Result<()> {
-        self.head[requests.signature_at..][..SIGNATURE].copy_from_slice(&requests.signatures[number]);
-        self.head[requests.id_at..][..ID].copy_from_slice(&requests.id(number as u64));
-        self.head[requests.order_at..][..ORDER].copy_from_slice(&requests.order(number as u64));
+        requests.fill(&mut self.head, number % requests.count());
         (self.written, self.waits, self.sent_at) = (0, true, due);
         self.write(&requests.filler)
     }
@@ -281,6 +204,7 @@ struct Measured {
 /// Signs, warms up and measures.
 pub fn run(options: &Options) -> Result<Line> {
     let requests = Requests::sign(options)?;
+    let all = requests.count() * options.repeat;
     let (address, _path) = crate::split_url(&options.to)?;
     let arrived = |address: &str| -> Result<u64> {
         let answer = process::get(address, "/")?;
@@ -314,7 +238,7 @@ pub fn run(options: &Options) -> Result<Line> {
     loop {
         // Whatever is due goes out on the connections that have nothing to wait for.
         let mut next_due = None;
-        while sent < requests.signatures.len() && outcome.is_none() {
+        while sent < all && outcome.is_none() {
             let now = Instant::now();
             let due = due_at(sent).unwrap_or(now);
             if due > now {
@@ -370,7 +294,7 @@ pub fn run(options: &Options) -> Result<Line> {
             connection.waits = false;
             waiting -= 1;
             answered += 1;
-            if answer.0 != 200 {
+            if !options.expect.contains(&answer.0) {
                 *errors.entry(answer.1).or_default() += 1;
             }
             if let Some(measured) = &mut measured {
@@ -379,7 +303,7 @@ pub fn run(options: &Options) -> Result<Line> {
                     Some(_) => false,
                     None => now - measured.since >= Duration::from_secs_f64(options.seconds),
                 };
-                if outcome.is_none() && (over || answered == requests.signatures.len() as u64) {
+                if outcome.is_none() && (over || answered == all as u64) {
                     // What is answered from here on is not measured: fewer and fewer connections are busy.
                     let cpu = process::cpu(options.pid)?.saturating_sub(measured.cpu_before);
                     let latency = measured.latency.clone();
@@ -396,6 +320,9 @@ pub fn run(options: &Options) -> Result<Line> {
                     measured = Some(Measured { since: now, cpu_before: process::cpu(options.pid)?, latency });
                 }
             }
+            if options.close && outcome.is_none() {
+                *connection = Connection::open(address, &poll, token, &requests.head)?;
+            }
             idle.push(token);
         }
     }
@@ -406,9 +333,11 @@ pub fn run(options: &Options) -> Result<Line> {
     }
     ensure!(wrong * 2 < answered, "{}: most answers were errors, so there is nothing to measure", options.proxy);
     let (measured, elapsed, mut cpu) = outcome.context("the run ended before its warm-up")?;
+    // What is sent again arrives no second time.
+    let due = if options.forged { 0 } else { answered.min(requests.count() as u64) };
     let behind = Instant::now();
     let mut arrived_now = arrived(&options.upstream)?;
-    while options.queued && arrived_now - arrived_before < answered - wrong {
+    while options.queued && arrived_now - arrived_before < due.saturating_sub(wrong) {
         ensure!(behind.elapsed() < DELIVERY, "{}: not everything arrived in {DELIVERY:?}", options.proxy);
         std::thread::sleep(Duration::from_millis(2));
         arrived_now = arrived(&options.upstream)?;
@@ -421,8 +350,8 @@ pub fn run(options: &Options) -> Result<Line> {
     }
     let arrived = arrived_now - arrived_before;
     ensure!(
-        wrong > 0 || arrived == answered,
-        "{}: {answered} requests were answered but {arrived} arrived at the upstream",
+        wrong > 0 || arrived == due,
+        "{}: {answered} requests were answered, and {arrived} instead of {due} arrived at the upstream",
         options.proxy
     );
     let count = measured.latency.len();

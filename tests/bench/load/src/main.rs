@@ -1,10 +1,12 @@
-//! The load generator, the upstream and the report of Doorward's benchmark; `tests/bench/run` puts them together.
+//! The load generator, the upstream and the report of Doorward's benchmark; `tests/bench/run` puts them together, and
+//! `tests/bench/pgo` sends with it what a profile is taken of.
 
 mod client;
 mod disk;
 mod message;
 mod process;
 mod report;
+mod requests;
 mod upstream;
 
 use std::net::SocketAddr;
@@ -23,7 +25,7 @@ enum Command {
         listen: SocketAddr,
     },
     /// Sends signed events as fast as they are answered; prints one line of JSON.
-    Run(client::Options),
+    Run(Box<client::Options>),
     /// Measures the time from the start of a command until it is ready, in milliseconds.
     Start {
         /// The URL that answers 200 when the command is ready.
