@@ -129,6 +129,7 @@ pub const ALL: &[Scheme] = &[
             hash      = "sha1"
             signature = { header = "X-Signature", encoding = "base64" }
             signed    = "{url}{sorted_form}"
+            ambiguous = "nobody signs with it but the benchmark"
         "#,
         form: true,
         bare: bare::hmac_of_form,
@@ -141,6 +142,7 @@ pub const ALL: &[Scheme] = &[
             [auth.hmac]
             signature = { header = "X-Signature", encoding = "hex" }
             signed    = "{json:/id}.{json:/type}"
+            ambiguous = "nobody signs with it but the benchmark"
         "#,
         event_id: JSON,
         bare: bare::hmac_of_fields,
