@@ -16,6 +16,7 @@ use doorward::extract::params::Params;
 use doorward::profile::Profile;
 use doorward::sign;
 use doorward::sign::Id;
+use doorward::sign::Kind;
 use doorward::sign::Order;
 use doorward::sign::PrivateKey;
 use doorward::sign::Public;
@@ -39,13 +40,14 @@ pub struct Event {
 }
 
 impl Event {
-    /// An event with a body of this many bytes.
-    pub fn new(scheme: &Scheme, size: usize) -> Result<Self> {
+    /// An event with a body of this many bytes; where it is signed with an RSA key, with this one in PEM, or a new one.
+    pub fn new(scheme: &Scheme, size: usize, rsa: Option<&str>) -> Result<Self> {
         let profile = format!("title = \"Bench\"\n{}\n[event]\nid = {}\n", scheme.profile, scheme.event_id);
         let profile = Profile::parse(&profile).map_err(|message| anyhow!("{}: {message}", scheme.id))?;
-        let private = match scheme.key {
-            Key::Secret(_) => None,
-            Key::Private(kind) => Some(PrivateKey::generate(kind).map_err(anyhow::Error::msg)?),
+        let private = match (scheme.key, rsa) {
+            (Key::Secret(_), _) => None,
+            (Key::Private(Kind::Rsa), Some(pem)) => Some(PrivateKey::parse(pem).map_err(anyhow::Error::msg)?),
+            (Key::Private(kind), _) => Some(PrivateKey::generate(kind).map_err(anyhow::Error::msg)?),
         };
         let public = private.as_ref().map(|key| key.public(&profile).map_err(anyhow::Error::msg)).transpose()?;
         let mut given = Vec::new();

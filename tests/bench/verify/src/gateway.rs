@@ -33,6 +33,12 @@ impl<'e> Gateway<'e> {
         Ok(gateway)
     }
 
+    /// Several that have seen nothing before.
+    pub fn several(event: &'e Event, count: usize) -> Result<Vec<Self>> {
+        let one = |_| Ok(Self { event, authenticator: authenticator(event)?, inbound: Some(inbound(event)) });
+        (0..count).map(one).collect()
+    }
+
     /// Verifies the event this many times; the CPU time of it.
     pub fn verify(&mut self, runtime: &Runtime, times: u64) -> Result<Duration> {
         let mut inbound = self.inbound.take().unwrap_or_else(|| inbound(self.event));

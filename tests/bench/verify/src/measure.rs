@@ -44,7 +44,7 @@ pub fn all(directory: &Path, quick: bool, only: &str) -> Result<()> {
 }
 
 fn one(criterion: &mut Criterion, runtime: &Runtime, scheme: &Scheme, (size, rounds): (usize, u32)) -> Result<()> {
-    let event = Event::new(scheme, size)?;
+    let event = Event::new(scheme, size, None)?;
     ensure!(event.request.body.len() == size, "the body has {} bytes", event.request.body.len());
     let mut gateway = Gateway::new(&event, runtime)?;
     let bare = (scheme.bare)(&event)?;
