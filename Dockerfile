@@ -30,10 +30,12 @@ COPY src src
 # part of the image: the binary is copied out in the same step. cargo compares times, and a cached build may be younger
 # than the files of an older commit, so the project's own files are made new.
 ARG TARGETARCH
+# A merged profile of tests/bench/pgo, in one of the folders above, such as config/doorward.profdata; none by default.
+ARG PGO_PROFILE
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target,id=doorward-target-${TARGETARCH},sharing=locked \
     find src config -type f -exec touch {} + \
- && cargo build --release --locked --bin doorward \
+ && RUSTFLAGS="${PGO_PROFILE:+-Cprofile-use=/src/$PGO_PROFILE}" cargo build --release --locked --bin doorward \
  && install -D -m 0755 target/release/doorward /out/doorward \
  && mkdir -p /out/state
 
