@@ -2,6 +2,8 @@
 //! configuration itself. A [`Secret`] is never printed, and wiped from memory when it is dropped.
 
 use std::fmt;
+use std::io;
+use std::path::Path;
 use std::path::PathBuf;
 
 use zeroize::Zeroizing;
@@ -101,8 +103,16 @@ impl SecretRef {
     ///
     /// # Errors
     /// A message for the operator when the variable or file is missing, unreadable or empty.
-    #[expect(clippy::disallowed_methods, reason = "secrets enter by the environment")]
     pub fn load(&self) -> Result<Secret, String> {
+        self.load_with(|path| std::fs::read(path))
+    }
+
+    /// Reads the secret, with `read` where it is in a file.
+    ///
+    /// # Errors
+    /// As for [`Self::load`].
+    #[expect(clippy::disallowed_methods, reason = "secrets enter by the environment")]
+    pub fn load_with(&self, read: impl Fn(&Path) -> io::Result<Vec<u8>>) -> Result<Secret, String> {
         match self {
             Self::Env(name) => match std::env::var_os(name) {
                 Some(value) => Secret::new(value.into_encoded_bytes())
@@ -110,8 +120,7 @@ impl SecretRef {
                 None => Err(format!("environment variable {name} is not set")),
             },
             Self::File(path) => {
-                let mut bytes =
-                    std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+                let mut bytes = read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
                 if bytes.last() == Some(&b'\n') {
                     bytes.pop();
                     if bytes.last() == Some(&b'\r') {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::address;
+use super::files::Files;
 use super::lint::MIN_SECRET_LEN;
 use super::lint::stray_warning;
 use super::section::Section;
@@ -31,7 +32,8 @@ pub struct Admin {
 impl Admin {
     pub(super) fn read(mut section: Section<'_>) -> Option<Self> {
         let listen = section.required("listen", address);
-        let token = section.required("token", token);
+        let files = section.files();
+        let token = section.required("token", |text| token(text, files));
         let max_connections = section.required("max_connections", count(1, 10_000));
         let header_timeout = section.required("header_timeout", duration);
         let max_drain = section.required("max_drain", duration);
@@ -58,11 +60,11 @@ impl Admin {
     }
 }
 
-fn token(text: &str) -> Result<Option<Secret>, String> {
+fn token(text: &str, files: &Files) -> Result<Option<Secret>, String> {
     if text.is_empty() {
         return Ok(None);
     }
-    let token = SecretRef::parse(text)?.load()?;
+    let token = SecretRef::parse(text)?.load_with(|path| files.read(path))?;
     if !token.expose().iter().all(u8::is_ascii_graphic) {
         return Err(
             "has characters that no header can carry; use ASCII letters, digits and signs without spaces".to_owned()

@@ -2,16 +2,24 @@
 //! opens nothing.
 
 mod admin;
+mod again;
 mod destination;
 mod single_source;
+mod files;
+mod fingerprint;
 mod layers;
 mod lint;
+mod log;
 mod queue;
+mod secrets;
 mod section;
+mod shared_limits;
 mod shared_secrets;
 mod source;
 mod store;
+mod unchanged;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::path::PathBuf;
@@ -19,7 +27,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::problem::Problems;
-use crate::http::admission::InFlight;
 use crate::http::admission::Quota;
 use crate::http::body::Budget;
 use crate::http::body::Limits;
@@ -28,7 +35,13 @@ use crate::http::origin::TrustedProxies;
 use crate::profile::Profiles;
 use crate::source::Source;
 use crate::verify::Jwks;
+use crate::verify::KeySets;
 
+use self::again::Running;
+use self::files::Files;
+use self::fingerprint::Fingerprint;
+use self::fingerprint::Fingerprinting;
+use self::layers::INCLUDE;
 use self::layers::Layers;
 use self::section::Report;
 use self::section::Section;
@@ -36,10 +49,19 @@ use self::section::count;
 use self::section::duration;
 use self::section::size;
 use self::section::word;
+use self::shared_limits::SharedLimits;
+use self::source::Sources;
 
 pub use admin::Admin;
+pub use again::Difference;
+pub use files::Inputs;
+pub use log::Log;
+pub use log::LogFormat;
 pub use single_source::SingleSource;
 pub use store::Store;
+
+/// Fingerprints by name.
+type Fingerprints = BTreeMap<String, Fingerprint>;
 
 /// The validated configuration.
 #[derive(Debug)]
@@ -54,10 +76,29 @@ pub struct Settings {
     pub log: Log,
     /// The sources, each of which is one endpoint.
     pub sources: Vec<Arc<Source>>,
+    /// Sources that were left out because a secret is missing.
+    pub skipped: Vec<Skipped>,
     /// The JWKS of the sources' issuers, to be fetched and refreshed.
     pub jwks: Vec<Arc<Jwks>>,
     /// Problems that do not keep the gateway from starting.
     pub warnings: Problems,
+    path: PathBuf,
+    inputs: Inputs,
+    /// What takes effect at the start only.
+    fixed: Fingerprints,
+    /// The sources, by name.
+    fingerprints: Fingerprints,
+    shares: SharedLimits,
+    key_sets: KeySets,
+}
+
+/// A source that was left out, as `on_problem = "skip-source"` says.
+#[derive(Debug, Clone)]
+pub struct Skipped {
+    /// Its name.
+    pub name: String,
+    /// Its path, whose requests are asked to come again.
+    pub path: String,
 }
 
 /// `[server]`.
@@ -82,42 +123,30 @@ pub struct Server {
     pub drain_timeout: Duration,
 }
 
-/// `[log]`.
-#[derive(Debug, Clone, Copy)]
-pub struct Log {
-    /// The format of a line.
-    pub format: LogFormat,
-    /// The least severe level that is written.
-    pub level: tracing::Level,
-    /// How many unverified requests of a source are logged at once; see [`crate::telemetry::Sampler`].
-    pub unverified_burst: u32,
-    /// How many unverified requests of a source are logged per second in the long run.
-    pub unverified_rate: u32,
-}
-
-/// `log.format`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Text on a terminal, JSON elsewhere.
-    Auto,
-    /// One JSON object a line.
-    Json,
-    /// Text for people.
-    Text,
-}
-
 impl Settings {
     /// Reads the embedded defaults, the file at `path` and the environment.
     ///
     /// # Errors
     /// All problems, when one of them is fatal.
     pub fn load(path: &Path) -> Result<Self, Problems> {
-        let layers = Layers::read(path)?;
-        let report = Report::new(&layers);
-        let settings = Self::read(Section::root(layers.root(), &report), &report);
+        let files = Files::default();
+        let settings = Self::load_with(path, None, &files)?;
+        Ok(Self { inputs: files.into_inputs(), ..settings })
+    }
+
+    fn load_with(path: &Path, running: Option<Running<'_>>, files: &Files) -> Result<Self, Problems> {
+        let layers = Layers::read(path, files)?;
+        let report = Report::new(&layers, files);
+        if running.is_some() && layers.is_empty() {
+            // It was hardly meant that all sources are gone.
+            report.with(|problems| problems.error(layers.file(), "", "is empty"));
+        }
+        let settings = Self::read(Section::root(layers.root(), &report), running, &report);
         let problems = report.into_problems();
         match settings {
-            Some(settings) if !problems.is_fatal() => Ok(Self { warnings: problems, ..settings }),
+            Some(settings) if !problems.is_fatal() => {
+                Ok(Self { warnings: problems, path: path.to_owned(), ..settings })
+            }
             _ => Err(problems),
         }
     }
@@ -127,8 +156,9 @@ impl Settings {
     /// # Errors
     /// All problems of that section.
     pub fn load_admin(path: &Path) -> Result<Admin, Problems> {
-        let layers = Layers::read(path)?;
-        let report = Report::new(&layers);
+        let files = Files::default();
+        let layers = Layers::read_alone(path, &files)?;
+        let report = Report::new(&layers, &files);
         let admin = Section::root(layers.root(), &report).section("admin").and_then(Admin::read);
         let problems = report.into_problems();
         admin.filter(|_| !problems.is_fatal()).ok_or(problems)
@@ -139,36 +169,54 @@ impl Settings {
     /// # Errors
     /// Why it cannot be read.
     pub fn load_admin_address(path: &Path) -> Result<SocketAddr, Problems> {
-        let layers = Layers::read(path)?;
-        let report = Report::new(&layers);
+        let files = Files::default();
+        let layers = Layers::read_alone(path, &files)?;
+        let report = Report::new(&layers, &files);
         let listen = Section::root(layers.root(), &report)
             .section("admin")
             .and_then(|mut admin| admin.required("listen", address));
         listen.ok_or_else(|| report.into_problems())
     }
 
-    fn read(mut root: Section<'_>, report: &Report<'_>) -> Option<Self> {
+    fn read(mut root: Section<'_>, running: Option<Running<'_>>, report: &Report<'_>) -> Option<Self> {
         let profiles = profiles(&mut root, report);
+        root.list(INCLUDE, |pattern| Ok(pattern.to_owned()));
+        let skips = root.required("on_problem", word(&[("refuse", false), ("skip-source", true)]));
+        let fixed = root.fixed();
         let server = root.section("server").map(Server::read);
         let admin = root.section("admin").map(Admin::read);
         let store = root.section("store").map(Store::read);
         let log = root.section("log").map(Log::read);
         // Sources are read even when a section above is wrong, so that one run reports all problems.
         let (server, shares) = server.unwrap_or_else(|| (None, SharedLimits::with_max_body(usize::MAX)));
+        let shares = match running {
+            Some(running) => shares.over(&running.started.shares),
+            None => shares,
+        };
         let store = store.flatten();
-        let context = source::SourceContext::new(&profiles, &shares, store.as_ref());
+        let kept = running.map(|running| &running.started.store).or(store.as_ref());
+        let trusted = Fingerprinting::default().bytes(&authorities(report.files()));
+        let context = source::SourceContext::new(&profiles, &shares, kept);
+        let context = context.replacing(running, trusted, skips == Some(true));
         let sources_read = root.section("sources").map(|sources| context.sources(&sources));
         report.with(|problems| context.into_used().iter().for_each(|name| profiles.lint(name, problems)));
         root.finish();
-        let (sources, jwks) = sources_read?;
+        let Sources { sources, skipped, fingerprints, key_sets } = sources_read?;
         Some(Self {
             server: server?,
             admin: admin??,
             store: store?,
             log: log??,
             sources,
-            jwks,
+            skipped,
+            jwks: key_sets.values().map(Arc::clone).collect(),
             warnings: Problems::default(),
+            path: PathBuf::new(),
+            inputs: Inputs::default(),
+            fixed,
+            fingerprints,
+            shares,
+            key_sets,
         })
     }
 }
@@ -178,9 +226,19 @@ fn profiles(root: &mut Section<'_>, report: &Report<'_>) -> Profiles {
     let mut profiles = Profiles::shipped();
     let directory = root.required("profiles", |text| Ok(PathBuf::from(text)));
     if let Some(directory) = directory.filter(|directory| !directory.as_os_str().is_empty()) {
-        report.with(|problems| profiles.add_directory(&directory, problems));
+        let files = report.files();
+        // What comes to be there later is a change, too. A folder with another name matches nothing.
+        let _noted = files.matching(&directory, "*.toml");
+        report.with(|problems| profiles.add_directory(&directory, |path| files.read_text(path), problems));
     }
     profiles
+}
+
+/// The certificate authorities by which upstreams are verified, where a variable names them.
+#[expect(clippy::disallowed_methods, reason = "whoever loads them reads the environment, too")]
+fn authorities(files: &Files) -> Vec<u8> {
+    let path = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    path.and_then(|path| files.read(&path).ok()).unwrap_or_default()
 }
 
 impl Server {
@@ -239,64 +297,12 @@ impl Server {
     }
 }
 
-impl Log {
-    fn read(mut section: Section<'_>) -> Option<Self> {
-        let formats = [("auto", LogFormat::Auto), ("json", LogFormat::Json), ("text", LogFormat::Text)];
-        let format = section.required("format", word(&formats));
-        let levels = [
-            ("error", tracing::Level::ERROR),
-            ("warn", tracing::Level::WARN),
-            ("info", tracing::Level::INFO),
-            ("debug", tracing::Level::DEBUG),
-        ];
-        let level = section.required("level", word(&levels));
-        let mut number = |key| section.required(key, count(1, 1_000_000)).and_then(|count| u32::try_from(count).ok());
-        let (unverified_burst, unverified_rate) = (number("unverified_burst"), number("unverified_rate"));
-        section.finish();
-        Some(Self {
-            format: format?,
-            level: level?,
-            unverified_burst: unverified_burst?,
-            unverified_rate: unverified_rate?,
-        })
-    }
-}
-
 /// The default of `store.ttl`.
 ///
 /// # Errors
 /// Only when the embedded defaults have none, which is a bug.
 pub fn default_ttl() -> Result<Duration, String> {
     duration(&layers::default_value("store", "ttl")?)
-}
-
-/// The limits that all sources share, and the part that one source may use.
-#[derive(Debug)]
-struct SharedLimits {
-    limits: Limits,
-    max_buffered: usize,
-    in_flight: Arc<Quota>,
-    max_in_flight: usize,
-    /// `max_share`: the part of one source, where there are several.
-    percent: usize,
-}
-
-impl SharedLimits {
-    /// Limits for reading sources where only the size of bodies is known.
-    fn with_max_body(max_body: usize) -> Self {
-        let limits = Limits { max_body, ..Limits::none() };
-        Self { limits, max_buffered: usize::MAX, in_flight: Arc::new(Quota::new(0)), max_in_flight: 0, percent: 100 }
-    }
-
-    /// The limits of one source out of `sources`. The only source may use everything.
-    fn for_source(&self, sources: usize, max_body: usize) -> (Limits, InFlight) {
-        let percent = if sources > 1 { self.percent } else { 100 };
-        let share = |all: usize| all.saturating_mul(percent).div_ceil(100).min(all);
-        // Enough for the largest body, compressed and decompressed.
-        let bytes = share(self.max_buffered).max(max_body.saturating_mul(2)).min(self.max_buffered);
-        let limits = Limits { max_body, budget: Arc::new(self.limits.budget.share(bytes)), ..self.limits.clone() };
-        (limits, InFlight::new(Arc::clone(&self.in_flight), share(self.max_in_flight)))
-    }
 }
 
 fn percent(text: &str) -> Result<usize, String> {

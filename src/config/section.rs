@@ -9,7 +9,11 @@ use config::Map;
 use config::Value;
 use config::ValueKind;
 
+use super::files::Files;
+use super::fingerprint::Fingerprint;
+use super::fingerprint::Fingerprinting;
 use super::layers::Layers;
+use super::layers::strings;
 use crate::base::problem::Problem;
 use crate::base::problem::Problems;
 use crate::base::problem::Severity;
@@ -23,15 +27,21 @@ pub(super) struct Section<'l> {
     report: &'l Report<'l>,
 }
 
-/// Collects problems.
+/// Collects problems, and reads the files that values name.
 pub(super) struct Report<'l> {
     layers: &'l Layers,
+    files: &'l Files,
     problems: RefCell<Problems>,
 }
 
 impl<'l> Report<'l> {
-    pub(super) fn new(layers: &'l Layers) -> Self {
-        Self { layers, problems: RefCell::default() }
+    pub(super) fn new(layers: &'l Layers, files: &'l Files) -> Self {
+        Self { layers, files, problems: RefCell::default() }
+    }
+
+    /// What reads files.
+    pub(super) fn files(&self) -> &'l Files {
+        self.files
     }
 
     pub(super) fn into_problems(self) -> Problems {
@@ -142,8 +152,8 @@ impl<'l> Section<'l> {
         let Some(value) = self.table.get(key) else { return Vec::new() };
         let texts: Vec<String> = if let ValueKind::Array(values) = &value.kind {
             values.iter().filter_map(|value| self.text(key, value)).collect()
-        } else if let ValueKind::String(text) = &value.kind {
-            text.split(',').map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned).collect()
+        } else if let ValueKind::String(_) = &value.kind {
+            strings(Some(value))
         } else {
             self.report.push(Severity::Error, value.origin(), &self.path(key), "is not a list such as [\"…\", \"…\"]");
             Vec::new()
@@ -156,6 +166,25 @@ impl<'l> Section<'l> {
             }
         });
         parsed.collect()
+    }
+
+    /// What reads files.
+    pub(super) fn files(&self) -> &'l Files {
+        self.report.files()
+    }
+
+    /// Adds all that is in the table to a fingerprint.
+    pub(super) fn fingerprint(&self, so_far: Fingerprinting) -> Fingerprinting {
+        so_far.table(self.table)
+    }
+
+    /// The keys of the table at `table`, with fingerprints of what they are set to.
+    pub(super) fn fingerprints(&self, table: &str) -> Vec<(String, Fingerprint)> {
+        let Some(ValueKind::Table(entries)) = self.table.get(table).map(|value| &value.kind) else { return Vec::new() };
+        let entry = |(name, value): (&String, &Value)| {
+            (format!("{table}.{name}"), Fingerprinting::default().value(value).finish())
+        };
+        entries.iter().map(entry).collect()
     }
 
     /// The full key of the table itself.

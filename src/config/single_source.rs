@@ -4,12 +4,14 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::Files;
 use super::Layers;
 use super::Report;
 use super::Section;
 use super::Settings;
 use super::SharedLimits;
 use super::profiles;
+use super::secrets;
 use super::section::duration;
 use super::section::size;
 use super::section::word;
@@ -17,6 +19,7 @@ use super::source;
 use super::source::SourceContext;
 use super::source::complete;
 use crate::base::problem::Problems;
+use crate::base::problem::Severity;
 use crate::base::problem::closest;
 use crate::base::secret::Secret;
 use crate::extract::params::Params;
@@ -48,8 +51,9 @@ impl Settings {
     /// # Errors
     /// All problems of that source, or that there is none of this name.
     pub fn load_source(path: &Path, name: &str) -> Result<SingleSource, Problems> {
-        let layers = Layers::read(path)?;
-        let report = Report::new(&layers);
+        let files = Files::default();
+        let layers = Layers::read(path, &files)?;
+        let report = Report::new(&layers, &files);
         let source = single_source(Section::root(layers.root(), &report), name, &report);
         let problems = report.into_problems();
         source.filter(|_| !problems.is_fatal()).ok_or(problems)
@@ -72,7 +76,7 @@ fn single_source(mut root: Section<'_>, name: &str, report: &Report<'_>) -> Opti
     let context = SourceContext::new(&profiles, &shares, None);
     let profile = section.required("profile", |name| context.profile(name));
     let path = section.required("path", source::path);
-    let secrets = source::secrets(&mut section, profile);
+    let secrets = secrets::secrets(&mut section, profile, Severity::Error).ok();
     let observe = section.optional("verify", word(&[("enforce", false), ("observe", true)]));
     let max_body = context.max_body(&mut section, profile);
     let params = section.subsection("params").map(Section::texts).unwrap_or_default();

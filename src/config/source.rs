@@ -3,21 +3,30 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Fingerprints;
 use super::SharedLimits;
+use super::Skipped;
 use super::Store;
+use super::again::Running;
+use super::fingerprint::Fingerprinting;
 use super::lint;
+use super::secrets::Unusable;
+use super::secrets::secrets;
 use super::section::Section;
 use super::section::size;
 use super::section::word;
 use super::shared_secrets::SharedSecrets;
+use crate::base::problem::Severity;
 use crate::base::problem::closest;
 use crate::base::secret::Secret;
-use crate::base::secret::SecretRef;
 use crate::extract::params;
 use crate::extract::params::Params;
+use crate::http::admission::InFlight;
+use crate::http::body::Limits;
 use crate::http::origin::Allowlist;
 use crate::http::origin::Networks;
 use crate::profile::Credentials;
@@ -28,33 +37,68 @@ use crate::source::EventFilter;
 use crate::source::Source;
 use crate::source::SourceName;
 use crate::source::reply::Answers;
-use crate::verify::Jwks;
 use crate::verify::KeySets;
 use crate::verify::compile::ReplayPolicy;
 use crate::verify::compile::RequestVerifier;
 
 /// The state that is shared while sources are read.
 pub(super) struct SourceContext<'s> {
-    profiles: &'s Profiles,
-    shared_limits: &'s SharedLimits,
+    pub(super) profiles: &'s Profiles,
+    pub(super) shared_limits: &'s SharedLimits,
     /// `[store]`; absent when it has a problem.
     pub(super) store: Option<&'s Store>,
     /// The names of the profiles that sources use.
     used: RefCell<BTreeSet<String>>,
     shared_secrets: SharedSecrets,
+    /// The gateway that runs while its configuration is read again.
+    pub(super) running: Option<Running<'s>>,
+    /// What all fingerprints begin with.
+    pub(super) trusted: Fingerprinting,
+    /// Whether a source is left out when a secret is missing.
+    pub(super) skips: bool,
+}
+
+/// What was read of all sources.
+pub(super) struct Sources {
+    pub(super) sources: Vec<Arc<Source>>,
+    pub(super) skipped: Vec<Skipped>,
+    pub(super) fingerprints: Fingerprints,
+    /// The key sets that they use.
+    pub(super) key_sets: KeySets,
+}
+
+/// What was read of one source: its name, its path, the labels of its secrets, and its limits.
+type Parts = (Option<SourceName>, Option<String>, Option<Vec<String>>, Limits, InFlight);
+
+/// What belongs to no one source while all are read.
+#[derive(Default)]
+struct Collected<'n> {
+    /// The names of the sources, by path.
+    paths: BTreeMap<String, &'n str>,
+    skipped: Vec<Skipped>,
+    fingerprints: Fingerprints,
+    key_sets: KeySets,
 }
 
 /// The input for the verifier of a source.
-struct VerificationInput<'g> {
+pub(super) struct VerificationInput<'g> {
     profile: &'g Profile,
     /// Absent when one of them cannot be loaded.
-    secrets: Option<&'g [Secret]>,
+    pub(super) secrets: Option<&'g [Secret]>,
     params: &'g [(&'g str, String)],
 }
 
 impl<'s> SourceContext<'s> {
     pub(super) fn new(profiles: &'s Profiles, shared_limits: &'s SharedLimits, store: Option<&'s Store>) -> Self {
-        Self { profiles, shared_limits, store, used: RefCell::default(), shared_secrets: SharedSecrets::default() }
+        let (used, shared_secrets) = (RefCell::default(), SharedSecrets::default());
+        let trusted = Fingerprinting::default();
+        Self { profiles, shared_limits, store, used, shared_secrets, running: None, trusted, skips: false }
+    }
+
+    /// The same for sources that replace those of a running gateway. `trusted` is what all of them depend on; with
+    /// `skips`, sources whose secrets are missing are left out.
+    pub(super) fn replacing(self, running: Option<Running<'s>>, trusted: Fingerprinting, skips: bool) -> Self {
+        Self { running, trusted, skips, ..self }
     }
 
     /// The names of the profiles that sources use.
@@ -63,9 +107,9 @@ impl<'s> SourceContext<'s> {
     }
 
     /// All sources and the key sets that they use.
-    pub(super) fn sources(&self, sections: &Section<'_>) -> (Vec<Arc<Source>>, Vec<Arc<Jwks>>) {
-        let mut paths = BTreeMap::new();
-        let mut key_sets = KeySets::new();
+    pub(super) fn sources(&self, sections: &Section<'_>) -> Sources {
+        let key_sets = self.running.map(|running| running.current.key_sets.clone()).unwrap_or_default();
+        let mut collected = Collected { key_sets, ..Collected::default() };
         let mut sources = Vec::new();
         let named = sections.subsections();
         if named.is_empty() {
@@ -73,9 +117,13 @@ impl<'s> SourceContext<'s> {
         }
         let count = named.len();
         for (name, section) in named {
-            sources.extend(self.source(name, section, count, (&mut paths, &mut key_sets)).map(Arc::new));
+            sources.extend(self.source(name, section, count, &mut collected));
         }
-        (sources, key_sets.into_values().collect())
+        let Collected { skipped, fingerprints, mut key_sets, .. } = collected;
+        let used: HashSet<_> =
+            sources.iter().flat_map(|source| source.verifier.authenticator.key_sets()).map(Arc::as_ptr).collect();
+        key_sets.retain(|_, jwks| used.contains(&Arc::as_ptr(jwks)));
+        Sources { sources, skipped, fingerprints, key_sets }
     }
 
     fn source<'n>(
@@ -83,31 +131,59 @@ impl<'s> SourceContext<'s> {
         name: &'n str,
         mut section: Section<'_>,
         count: usize,
-        (paths, key_sets): (&mut BTreeMap<String, &'n str>, &mut KeySets),
-    ) -> Option<Source> {
+        collected: &mut Collected<'n>,
+    ) -> Option<Arc<Source>> {
         let source_name = SourceName::parse(name).map_err(|message| section.error("", message)).ok();
         let named = section.required("profile", |name| self.profile(name).map(|profile| (name.to_owned(), profile)));
         let (profile_name, profile) = named.unzip();
         let path = section.required("path", path);
         if let Some(path) = &path
-            && let Some(other) = paths.insert(path.clone(), name)
+            && let Some(other) = collected.paths.insert(path.clone(), name)
         {
             section.error("path", format!("is the path of sources.{other} too; each source needs its own"));
         }
+        let missing = if self.may_skip(name) { Severity::Warning } else { Severity::Error };
+        let secrets = secrets(&mut section, profile, missing);
+        if let (Err(Unusable::Missing), Severity::Warning, Some(path)) = (&secrets, missing, &path) {
+            section.warning("", "is left out until its secrets are there, because on_problem is \"skip-source\"");
+            collected.skipped.push(Skipped { name: name.to_owned(), path: path.clone() });
+        }
+        let (labels, secrets) = secrets.ok().unzip();
+        let params = section.subsection("params").map(Section::texts).unwrap_or_default();
+        let input = profile.map(|profile| VerificationInput { profile, secrets: secrets.as_deref(), params: &params });
+        if let (Some(input), Some(profile_name)) = (&input, profile_name) {
+            let fingerprint = self.fingerprint(&section, input, &profile_name, count);
+            collected.fingerprints.insert(name.to_owned(), fingerprint);
+            self.used.borrow_mut().insert(profile_name.clone());
+            if let Some(same) = self.unchanged(name, fingerprint) {
+                self.share_secrets(&section, input);
+                return Some(same);
+            }
+            self.lint(&section, input, &profile_name);
+        }
+        let (limits, in_flight) = self.shared_limits.for_source(count, self.max_body(&mut section, profile));
+        let rest = (source_name, path, labels, limits, in_flight);
+        self.compile(section, input, rest, &mut collected.key_sets).map(Arc::new)
+    }
+
+    /// Reads the rest of a source, and compiles it.
+    fn compile(
+        &self,
+        mut section: Section<'_>,
+        input: Option<VerificationInput<'_>>,
+        (name, path, labels, limits, in_flight): Parts,
+        key_sets: &mut KeySets,
+    ) -> Option<Source> {
+        let profile = input.as_ref().map(|input| input.profile);
         let allow = section.list("allow", Networks::parse);
         let events: Vec<String> = section.list("events", |pattern| Ok(pattern.to_owned()));
+        if let Some(profile) = profile {
+            lint::events(&section, profile, &events);
+        }
         let guard = section.optional("replay_guard", word(&ReplayGuard::ALL.map(|guard| (guard.name(), guard))));
-        let (labels, secrets) = secrets(&mut section, profile).unzip();
-        let (limits, in_flight) = self.shared_limits.for_source(count, self.max_body(&mut section, profile));
         let observe = section.optional("verify", word(&[("enforce", false), ("observe", true)]));
         if observe == Some(true) {
             section.warning("verify", "is \"observe\": what cannot be verified is delivered all the same");
-        }
-        let params = section.subsection("params").map(Section::texts).unwrap_or_default();
-        let input = profile.map(|profile| VerificationInput { profile, secrets: secrets.as_deref(), params: &params });
-        if let (Some(input), Some(name)) = (&input, profile_name) {
-            self.lint(&section, input, &name, &events);
-            self.used.borrow_mut().insert(name);
         }
         let destination = self.destination(&mut section, profile);
         // Without a valid `[store]` the configuration is refused, so the value does not matter.
@@ -116,7 +192,7 @@ impl<'s> SourceContext<'s> {
         let verifier = input.and_then(|input| self.verifier(&section, &input, replays, key_sets));
         section.finish();
         let (destination, order) = destination?;
-        let (verifier, source_name) = (order.iter().fold(verifier?, RequestVerifier::ordered), source_name?);
+        let (verifier, source_name) = (order.iter().fold(verifier?, RequestVerifier::ordered), name?);
         Some(Source {
             answers: Answers::new(&profile?.answers, &verifier.handshakes.methods().cloned().collect::<Vec<_>>()),
             keyspace: destination.keyspace(source_name.as_str()),
@@ -132,6 +208,12 @@ impl<'s> SourceContext<'s> {
             observe: observe == Some(true),
             destination,
         })
+    }
+
+    fn share_secrets(&self, section: &Section<'_>, input: &VerificationInput<'_>) {
+        if let Some(secrets) = input.secrets.filter(|_| input.profile.needs_secrets()) {
+            self.shared_secrets.add(section, input.profile, secrets, input.params);
+        }
     }
 
     /// The limit on bodies: that of the source or else of the server, and no more than the provider sends.
@@ -152,7 +234,7 @@ impl<'s> SourceContext<'s> {
     }
 
     /// Reports warnings about settings that are allowed, but probably mistaken.
-    fn lint(&self, section: &Section<'_>, input: &VerificationInput<'_>, name: &str, events: &[String]) {
+    fn lint(&self, section: &Section<'_>, input: &VerificationInput<'_>, name: &str) {
         let profile = input.profile;
         if let Some(secrets) = input.secrets {
             lint::secrets(section, profile, secrets, !self.profiles.is_shipped(name));
@@ -164,7 +246,6 @@ impl<'s> SourceContext<'s> {
         if self.profiles.is_shipped(name) {
             lint::readings(section, profile);
         }
-        lint::events(section, profile, events);
     }
 
     fn verifier(
@@ -232,30 +313,6 @@ pub(super) fn path(text: &str) -> Result<String, String> {
 /// The filter by event type; it wants everything where the profile's events have no type.
 fn filter(events: Vec<String>, profile: &Profile) -> EventFilter {
     EventFilter::new(events.into_iter().filter(|_| profile.event.kind.is_some()))
-}
-
-/// The labels of the secrets, and the secrets; `None` when one of them cannot be loaded.
-pub(super) fn secrets(section: &mut Section<'_>, profile: Option<&Profile>) -> Option<(Vec<String>, Vec<Secret>)> {
-    // Public keys need not be secret.
-    let public = profile.is_some_and(|profile| profile.needs_secrets() && profile.keys_are_public());
-    let references = section.list("secrets", |text| Ok(SecretRef::parse(text)));
-    let mut secrets = Vec::with_capacity(references.len());
-    let mut complete = true;
-    for (number, reference) in (1..).zip(references) {
-        if let Ok(SecretRef::Plain(_)) = reference
-            && !public
-        {
-            section.warning("secrets", format!("number {number}: a plain secret is for local trials only"));
-        }
-        match reference.and_then(|reference| Ok((reference.label(number), reference.load()?))) {
-            Ok(secret) => secrets.push(secret),
-            Err(message) => {
-                section.error("secrets", format!("number {number}: {message}"));
-                complete = false;
-            }
-        }
-    }
-    complete.then(|| secrets.into_iter().unzip())
 }
 
 /// The parameters of the profile, with its defaults; `None` when one is missing or not valid.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -36,8 +37,13 @@ impl Profiles {
         Self(shipped::FILES.iter().map(|(name, text)| ((*name).to_owned(), entry(*text))).collect())
     }
 
-    /// Adds every `*.toml` of a directory; a file with the name of a shipped profile replaces it.
-    pub fn add_directory(&mut self, directory: &Path, problems: &mut Problems) {
+    /// Adds every `*.toml` of a directory, which `read` reads; a file with the name of a shipped profile replaces it.
+    pub fn add_directory(
+        &mut self,
+        directory: &Path,
+        read: impl Fn(&Path) -> io::Result<String>,
+        problems: &mut Problems,
+    ) {
         let entries = match std::fs::read_dir(directory) {
             Ok(entries) => entries,
             Err(error) => {
@@ -56,7 +62,7 @@ impl Profiles {
                 problems.error(file, "", "the file name is not UTF-8");
                 continue;
             };
-            let read = std::fs::read_to_string(path).map_err(|error| format!("cannot read it: {error}"));
+            let read = read(path).map_err(|error| format!("cannot read it: {error}"));
             let (profile, text) = match read.and_then(|text| Ok((Profile::parse(&text)?, text))) {
                 Ok((profile, text)) => (Some(profile), text),
                 Err(message) => {

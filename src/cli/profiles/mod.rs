@@ -77,7 +77,7 @@ pub(super) fn load(directory: Option<&Path>) -> Result<Profiles, Problems> {
     let mut profiles = Profiles::shipped();
     let mut problems = Problems::default();
     if let Some(directory) = directory {
-        profiles.add_directory(directory, &mut problems);
+        profiles.add_directory(directory, |path| std::fs::read_to_string(path), &mut problems);
     }
     if problems.is_fatal() { Err(problems) } else { Ok(profiles) }
 }
