@@ -18,6 +18,8 @@ pub struct Limits {
     pub redis: Redis,
     /// Limits of the delivery of queued events.
     pub dispatch: Dispatch,
+    /// How the files of the configuration are watched.
+    pub reload: Reload,
 }
 
 /// When a task is no longer restarted, and when a thread without a heartbeat counts as stuck.
@@ -137,6 +139,13 @@ pub struct Dispatch {
     pub breaker_max_requested: Duration,
 }
 
+/// The files of the configuration.
+#[derive(Debug, Clone)]
+pub struct Reload {
+    /// The interval at which they are looked at. One that has changed is believed when it held the same twice.
+    pub look_every: Duration,
+}
+
 impl Default for Supervision {
     fn default() -> Self {
         Self {
@@ -207,5 +216,11 @@ impl Default for Dispatch {
             breaker_max_pause: Duration::from_mins(1),
             breaker_max_requested: Duration::from_mins(5),
         }
+    }
+}
+
+impl Default for Reload {
+    fn default() -> Self {
+        Self { look_every: Duration::from_secs(2) }
     }
 }

@@ -7,6 +7,7 @@ mod explain;
 mod probe;
 pub mod profiles;
 mod provider;
+mod reload;
 mod send;
 mod serve;
 mod sign;
@@ -60,6 +61,9 @@ enum Command {
     Events(events::Arguments),
     /// Check the file of a store, copy that of a running gateway, or import what a damaged one still says.
     Store(store::Arguments),
+    /// Have a running gateway read its configuration again; exit with 78, and all problems, if it goes on with the one it
+    /// has.
+    Reload(reload::Arguments),
     /// Take a running gateway out of service: not ready any more, it goes on taking what comes; exit with 0 if it does
     /// so.
     Drain(probe::Drain),
@@ -107,6 +111,7 @@ pub fn run() -> ExitCode {
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Events(arguments) => events::run(&arguments),
         Command::Store(arguments) => store::run(&arguments),
+        Command::Reload(arguments) => reload::run(&arguments),
         Command::Drain(arguments) => probe::drain(&arguments),
         Command::Healthcheck(arguments) => probe::healthcheck(&arguments),
     }

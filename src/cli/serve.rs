@@ -1,5 +1,7 @@
-//! `doorward serve`: runs the gateway until SIGTERM or SIGINT.
+//! `doorward serve`: runs the gateway until SIGTERM or SIGINT; SIGHUP has it read its configuration again.
 
+use std::convert::Infallible;
+use std::future::pending;
 use std::io;
 use std::process::ExitCode;
 
@@ -42,14 +44,29 @@ pub(super) fn run(file: &ConfigFile) -> ExitCode {
 
 async fn serve(settings: Settings) -> Result<(), String> {
     let mut signals = Signals::new().map_err(|error| format!("cannot listen for signals: {error}"))?;
+    let mut hangups = signal(SignalKind::hangup()).map_err(|error| format!("cannot listen for signals: {error}"))?;
     let sources = settings.sources.len();
     let server = Server::start(settings, Limits::default()).await.map_err(|failure| failure.to_string())?;
     tracing::info!(listen = %server.listen(), admin = %server.admin(), sources, "ready");
-    signals.next().await;
+    tokio::select! {
+        () = signals.next() => {}
+        never = reload_on(&mut hangups, &server) => match never {},
+    }
     tracing::info!("stopping: requests in flight may finish");
     server.stop(signals.next()).await.map_err(|failure| failure.to_string())?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Has the configuration read again at each SIGHUP.
+async fn reload_on(hangups: &mut Signal, server: &Server) -> Infallible {
+    loop {
+        if hangups.recv().await.is_none() {
+            return pending().await;
+        }
+        // The log tells what came of it.
+        let _logged = server.reload().await;
+    }
 }
 
 /// SIGTERM and SIGINT.

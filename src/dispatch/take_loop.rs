@@ -1,16 +1,18 @@
 //! The loop of a dispatcher: takes deliveries off its queue and starts their attempts. A take needs a free slot (one of
 //! `concurrency`), the permission of the circuit breaker and memory in the budget.
 
+use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::sync::Semaphore;
-
 use super::breaker::Pass;
 use super::budget::Reserved;
 use super::dispatcher::Dispatcher;
+use super::dispatcher::Resources;
+use super::dispatcher::Terms;
+use super::slots::Slot;
+use super::slots::Slots;
 use crate::base::supervisor::Background;
 use crate::base::supervisor::Supervisor;
 use crate::base::supervisor::Task;
@@ -32,7 +34,7 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 struct Running {
     dispatcher: Dispatcher,
-    slots: Arc<Semaphore>,
+    slots: Slots,
     attempts: Background,
     supervisor: Supervisor,
 }
@@ -40,9 +42,9 @@ struct Running {
 impl Running {
     async fn run(self: Arc<Self>, end: impl Future<Output = ()>) {
         self.take_until(end).await;
+        self.slots.wait_below(1).await;
         let dispatcher = &self.dispatcher;
-        let _all_ended = self.slots.acquire_many(permits(dispatcher.concurrency)).await;
-        if let Err(error) = dispatcher.store.flush(&dispatcher.queue).await {
+        if let Err(error) = dispatcher.resources.store.flush(&dispatcher.queue).await {
             let (source, destination) = (dispatcher.source(), dispatcher.destination());
             tracing::error!(source, destination, %error, "the outcomes of the last attempts could not be recorded");
         }
@@ -51,17 +53,21 @@ impl Running {
     /// Takes and attempts until `end`. A take in progress is never cancelled: the deliveries that the store has leased
     /// by then would have to wait for the end of their leases.
     async fn take_until(self: &Arc<Self>, end: impl Future<Output = ()>) {
-        let Dispatcher { store, queue, clock, .. } = &self.dispatcher;
+        let Dispatcher { resources: Resources { store, clock, .. }, queue, .. } = &self.dispatcher;
+        let mut given = self.dispatcher.terms.clone();
         let mut end = pin!(end);
         loop {
+            let terms = given.borrow_and_update().clone();
             let ready = tokio::select! {
                 biased;
                 () = &mut end => return,
-                ready = self.ready() => ready,
+                Ok(()) = given.changed() => continue,
+                ready = self.ready(terms) => ready,
             };
-            let Some((slot, pass, room)) = ready else { return };
+            let (terms, (slot, pass, room)) = ready;
             let is_probe = matches!(pass, Pass::Probe(_));
-            let max = if is_probe || room.bytes() == 0 { 1 } else { 1 + self.slots.available_permits() };
+            let free = terms.concurrency.saturating_sub(self.slots.taken());
+            let max = if is_probe || room.bytes() == 0 { 1 } else { 1 + free };
             let seen = queue.signal().count();
             let wait = match store.take(queue, TakeLimit { max, bytes: room.bytes() }).await {
                 Ok(Taken { deliveries, next_due }) => {
@@ -69,7 +75,7 @@ impl Running {
                     if deliveries.is_empty() {
                         drop((slot, pass, room));
                     } else {
-                        self.attempt_all(deliveries, (slot, pass, room));
+                        self.attempt_all(&terms, deliveries, (slot, pass, room));
                     }
                     let due = next_due.map(|due| due.saturating_duration_since(clock.instant()).max(least));
                     due.unwrap_or(IDLE_WAIT).min(IDLE_WAIT)
@@ -89,46 +95,50 @@ impl Running {
                     () = queue.signal().changed_since(seen) => {}
                     () = clock.sleep(wait) => {}
                     () = &mut end => return,
+                    Ok(()) = given.changed() => {}
                 }
             }
         }
     }
 
-    /// Waits for what an attempt needs. The slot comes before the take, because deliveries are attempted as soon as
-    /// they are taken: their leases already run.
-    async fn ready(&self) -> Option<(OwnedSemaphorePermit, Pass, Reserved)> {
-        let slot = Arc::clone(&self.slots).acquire_owned().await.ok()?;
-        let pass = self.dispatcher.breaker.pass().await;
-        Some((slot, pass, self.room().await))
+    /// Waits for what an attempt on these terms needs; forever without terms. The slot comes before the take, because
+    /// deliveries are attempted as soon as they are taken: their leases already run.
+    async fn ready(&self, terms: Option<Arc<Terms>>) -> (Arc<Terms>, (Slot, Pass, Reserved)) {
+        let Some(terms) = terms else { return pending().await };
+        self.slots.wait_below(terms.concurrency).await;
+        let slot = self.slots.take();
+        let pass = terms.breaker.pass().await;
+        let room = self.room(&terms).await;
+        (terms, (slot, pass, room))
     }
 
     /// Reserves memory for the largest message, and for more if it is free; none when this dispatcher has no attempt in
     /// flight and the others have reserved all.
-    async fn room(&self) -> Reserved {
-        let Dispatcher { budget, largest, concurrency, .. } = &self.dispatcher;
+    async fn room(&self, terms: &Terms) -> Reserved {
         tokio::select! {
             biased;
-            reserved = budget.reserve(*largest, TAKE_BYTES.max(*largest)) => reserved,
-            // The caller has the remaining slot.
-            _idle = self.slots.acquire_many(permits(concurrency.saturating_sub(1))) => Reserved::default(),
+            reserved = self.dispatcher.resources.budget.reserve(terms.largest, TAKE_BYTES.max(terms.largest)) => reserved,
+            // The one that is left is the caller's.
+            () = self.slots.wait_below(2) => Reserved::default(),
         }
     }
 
     fn attempt_all(
         self: &Arc<Self>,
+        terms: &Arc<Terms>,
         deliveries: Vec<Delivery>,
-        (slot, pass, mut room): (OwnedSemaphorePermit, Pass, Reserved),
+        (slot, pass, mut room): (Slot, Pass, Reserved),
     ) {
         let mut slot = Some(slot);
         let mut probe = if let Pass::Probe(probe) = pass { Some(probe) } else { None };
         for delivery in deliveries {
             let probe = probe.take();
-            let slot = slot.take().or_else(|| Arc::clone(&self.slots).try_acquire_owned().ok());
+            let slot = slot.take().unwrap_or_else(|| self.slots.take());
             let room = room.split(delivery.message().weight());
-            let running = Arc::clone(self);
+            let (running, terms) = (Arc::clone(self), Arc::clone(terms));
             // Boxed, because the future is large and would be moved several times.
             let attempt = Box::pin(async move {
-                running.dispatcher.attempt(delivery, probe, &running.supervisor).await;
+                running.dispatcher.attempt(&terms, delivery, probe, &running.supervisor).await;
                 drop((slot, room));
             });
             self.attempts.spawn("attempt", attempt);
@@ -142,8 +152,7 @@ pub(super) fn start<F>(dispatcher: Dispatcher, supervisor: &Supervisor, end: imp
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let slots = Arc::new(Semaphore::new(dispatcher.concurrency));
-    let (attempts, owner) = (Background::default(), supervisor.clone());
+    let (slots, attempts, owner) = (Slots::default(), Background::default(), supervisor.clone());
     let running = Arc::new(Running { dispatcher, slots, attempts, supervisor: owner });
     let shown = Arc::clone(&running);
     supervisor.task(Task::QueueMetrics, move || {
@@ -157,8 +166,4 @@ where
             Ok(())
         }
     });
-}
-
-fn permits(slots: usize) -> u32 {
-    u32::try_from(slots).unwrap_or(u32::MAX)
 }

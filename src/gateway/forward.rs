@@ -33,7 +33,7 @@ use crate::verify::identity::Event;
 impl Gateway {
     pub(super) async fn forward(&self, received: Received, request_log: &mut RequestLog) -> Result<Outcome, Refusal> {
         let endpoint = Arc::clone(&request_log.endpoint);
-        let (source, mode) = endpoint.source.as_ref().ok_or(Refusal::NotFound)?;
+        let (source, mode) = endpoint.source()?;
         let received = match received {
             Received::Event(event) => Admitted::event(event, source),
             Received::Observed(inbound) => Admitted::observed(inbound, source),

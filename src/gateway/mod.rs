@@ -58,6 +58,8 @@ pub struct Gateway {
 pub struct Endpoint {
     /// The source; absent for paths of no source.
     pub source: Option<(Arc<Source>, DeliveryMode)>,
+    /// Whether the path is that of a source that is left out, because a secret is missing.
+    pub is_left_out: bool,
     /// The metrics of the source.
     pub metrics: SourceMetrics,
     /// The rate limit for log lines about unverified requests.
@@ -80,6 +82,17 @@ pub struct Caller {
     pub peer: Peer,
     /// The connection that the request came on.
     pub connection: Arc<Connection>,
+}
+
+impl Endpoint {
+    /// The source with its delivery mode.
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn source(&self) -> Result<&(Arc<Source>, DeliveryMode), Refusal> {
+        let missing = if self.is_left_out { Refusal::LeftOut } else { Refusal::NotFound };
+        self.source.as_ref().ok_or(missing)
+    }
 }
 
 impl Gateway {
@@ -118,7 +131,7 @@ impl Gateway {
         let client = self.proxies.client(&caller.peer, request.headers());
         request_log.facts.client = client.address();
         let endpoint = Arc::clone(&request_log.endpoint);
-        let (source, _) = endpoint.source.as_ref().ok_or(Refusal::NotFound)?;
+        let (source, _) = endpoint.source()?;
         let verifier = &source.verifier;
         decide::check_method(verifier, request.method())?;
         let admitted = source.allowlist.admit(client)?;

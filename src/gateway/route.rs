@@ -21,6 +21,11 @@ impl<T> Routes<T> {
         self.0.get(target.path())
     }
 
+    /// The route of this path.
+    pub fn get(&self, path: &str) -> Option<&T> {
+        self.0.get(path)
+    }
+
     /// All routes.
     pub fn all(&self) -> impl Iterator<Item = &T> {
         self.0.values()

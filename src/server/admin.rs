@@ -36,7 +36,8 @@ use super::access::RefusalLog;
 use super::api;
 use super::api::Api;
 use super::connection;
-use super::worker::StoreView;
+use super::endpoints::View;
+use super::reload::Reloader;
 
 /// How long a connection may be idle between two requests, unless another one needs its slot.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
@@ -50,18 +51,15 @@ const DRAIN_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 pub(super) struct Admin {
     shared: Arc<Shared>,
     /// The store handles of the workers.
-    views: Vec<StoreView>,
+    views: Vec<View>,
     api: Api,
     refusals: Arc<RefusalLog>,
 }
 
 impl Admin {
-    pub(super) fn new(shared: Arc<Shared>, views: Vec<StoreView>) -> Self {
-        let settings = &shared.settings;
-        let refusals = Arc::new(RefusalLog::new(&settings.log));
-        let store = Some(shared.store.local()).filter(Store::has_queues);
-        let queued = (store, Arc::clone(&shared.breakers));
-        let api = Api::new(queued, settings.admin.token.clone(), Arc::clone(&refusals), &settings.sources);
+    pub(super) fn new(shared: Arc<Shared>, reloader: Arc<Reloader>, views: Vec<View>) -> Self {
+        let refusals = Arc::new(RefusalLog::new(&shared.settings.log));
+        let api = Api::new(Arc::clone(&shared), reloader, Arc::clone(&refusals));
         Self { shared, views, api, refusals }
     }
 
@@ -158,13 +156,15 @@ impl Admin {
 
     /// Begins a drain, for clients on this machine or with the token.
     fn drain(&self, headers: &HeaderMap, peer: SocketAddr) -> Response<Full<Bytes>> {
-        let (presented, token) = (access::bearer_token(headers), self.shared.settings.admin.token.as_ref());
+        let generation = self.shared.current.load();
+        let admin = &generation.settings.admin;
+        let (presented, token) = (access::bearer_token(headers), admin.token.as_ref());
         let has_token = || presented.zip(token).is_some_and(|(presented, token)| access::is_token(presented, token));
         if !access::is_local(peer) && !has_token() {
             self.refusals.record(peer, "somebody without the token of admin.token asked to drain from another machine");
             return refused(token.is_some());
         }
-        let time = self.shared.settings.admin.max_drain;
+        let time = admin.max_drain;
         let duration = humantime::format_duration(time);
         if self.shared.drain_for(time, Instant::now()) {
             tracing::info!(%peer, time = %duration, "draining: not ready any more, and still taking what comes");
@@ -193,8 +193,8 @@ impl Admin {
 
     /// Checks the store handle of each worker.
     fn check_stores(&self, check: impl Fn(&Store) -> Result<(), Unavailable>) -> Result<(), String> {
-        let stores = self.views.iter().filter_map(|view| view.load_full());
-        stores.into_iter().try_for_each(|store| check(&store)).map_err(|unavailable| unavailable.0)
+        let workers = self.views.iter().filter_map(|view| view.load_full());
+        workers.into_iter().try_for_each(|worker| check(&worker.store)).map_err(|unavailable| unavailable.0)
     }
 
     fn metrics(&self) -> Response<Full<Bytes>> {

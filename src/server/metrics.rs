@@ -5,11 +5,11 @@ use std::sync::Arc;
 use prometheus::IntCounter;
 use prometheus::IntGauge;
 
+use super::reload::ReloadMetrics;
 use crate::base::metrics::Registry;
 use crate::base::supervisor::Supervisor;
 use crate::dispatch;
 use crate::gateway;
-use crate::source::Source;
 use crate::store::Store;
 use crate::target::metrics::upstream_durations;
 use crate::telemetry;
@@ -24,6 +24,12 @@ pub(super) struct Metrics {
     pub(super) gateway: Arc<gateway::Metrics>,
     /// The metrics of queued deliveries.
     pub(super) dispatch: dispatch::Metrics,
+    /// The metrics of key sets.
+    pub(super) key_sets: JwksMetrics,
+    /// The metrics of reloads.
+    pub(super) reload: ReloadMetrics,
+    /// Sources that are left out because a secret is missing.
+    pub(super) skipped: IntGauge,
     /// Open connections.
     pub(super) open_connections: IntGauge,
     /// Connections that were closed because another one needed their slot.
@@ -31,11 +37,11 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    /// Registers the metrics of the process, of these sources and of this store.
+    /// Registers the metrics of the process and of this store.
     ///
     /// # Errors
     /// Only when two metrics have one name, which is a bug.
-    pub(super) fn new(sources: &[Arc<Source>], supervisor: &Supervisor, store: &Store) -> prometheus::Result<Self> {
+    pub(super) fn new(supervisor: &Supervisor, store: &Store) -> prometheus::Result<Self> {
         let registry = Registry::default();
         let version = registry.gauges("build_info", "The version that runs.", &["version"])?;
         version.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
@@ -43,15 +49,15 @@ impl Metrics {
         let collectors =
             supervisor.collectors()?.into_iter().chain(telemetry::collectors()?).chain(store.collectors()?);
         collectors.into_iter().try_for_each(|collector| registry.add(collector))?;
-        let key_sets = sources.iter().flat_map(|source| {
-            let name = source.name.as_str();
-            source.verifier.authenticator.key_sets().map(move |jwks| (name.to_owned(), Arc::clone(jwks)))
-        });
-        registry.add(Box::new(JwksMetrics::new(key_sets)?))?;
+        let key_sets = JwksMetrics::new()?;
+        registry.add(Box::new(key_sets.clone()))?;
         let upstream_duration = upstream_durations(&registry)?;
         Ok(Self {
             gateway: Arc::new(gateway::Metrics::new(&registry, upstream_duration.clone())?),
             dispatch: dispatch::Metrics::new(&registry, upstream_duration)?,
+            key_sets,
+            reload: ReloadMetrics::new(&registry)?,
+            skipped: registry.gauge("sources_left_out", "Sources that are left out, since a secret is missing.")?,
             open_connections: registry.gauge("open_connections", "Connections of senders.")?,
             displaced_connections: registry.counter("displaced_connections_total", "Connections closed for others.")?,
             registry,

@@ -5,9 +5,13 @@ mod admin;
 mod api;
 mod connection;
 mod drain;
+mod endpoints;
+mod generation;
 mod service;
 mod open_file_limit;
 mod metrics;
+mod reload;
+mod withheld;
 mod worker;
 
 use std::collections::HashMap;
@@ -17,10 +21,12 @@ use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::Mutex;
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use socket2::Domain;
 use socket2::Protocol;
 use socket2::Socket;
@@ -30,63 +36,53 @@ use tokio::sync::watch;
 
 use crate::base::clock::Clock;
 use crate::base::limits::Limits;
+use crate::base::problem::Problems;
 use crate::base::supervisor::Phase;
 use crate::base::supervisor::Supervisor;
-use crate::base::supervisor::Task;
 use crate::config::Settings;
 use crate::dedup::FirstSeenCache;
 use crate::dedup::SingleFlight;
 use crate::dispatch;
 use crate::dispatch::Budget;
-use crate::dispatch::CircuitBreaker;
-use crate::dispatch::Dispatcher;
-use crate::source::DeliveryTerms;
-use crate::source::Source;
-use crate::store::DestinationId;
 use crate::store::Options;
-use crate::store::Queue;
 use crate::store::Store;
-use crate::target::Http;
-use crate::target::Target;
 use crate::telemetry::Sampler;
 
 use self::admin::Admin;
 use self::drain::Drain;
+use self::generation::Generation;
+use self::generation::key_sets;
 use self::metrics::Metrics;
+pub use self::reload::Reloaded;
+use self::reload::Reloader;
 use self::worker::Worker;
 
 /// Connections that the kernel holds for each worker until it accepts them.
 const BACKLOG: i32 = 4096;
 
-/// About how many bytes of memory a request takes besides its body, at most.
-const MAX_HEAD: usize = 256 * 1024;
-
-/// Most bytes that are read of an app's answer to a queued delivery. An answer must be read for its connection to be
-/// reused.
-const MAX_ANSWER: usize = 64 * 1024;
-
-/// Circuit breakers by destination.
-type Breakers = HashMap<DestinationId, Arc<CircuitBreaker>>;
-
-/// What all threads of the gateway share.
+/// What all threads of the gateway share as long as the process lives.
 #[derive(Debug)]
 struct Shared {
-    settings: Settings,
+    /// The settings of the start, of which what is not in a generation stays in force.
+    settings: Arc<Settings>,
+    limits: Limits,
+    /// What is built from the present configuration.
+    current: ArcSwap<Generation>,
+    /// Held while a generation takes the place of another one.
+    publishing: Mutex<()>,
+    /// The number of the present generation.
+    generation: watch::Sender<u64>,
     metrics: Metrics,
     single_flight: Arc<SingleFlight>,
     first_seen: Arc<FirstSeenCache>,
     store: Store,
-    /// The queues, by source.
-    queues: HashMap<String, Queue>,
-    /// The circuit breakers of the queues' endpoints.
-    breakers: Arc<Breakers>,
     /// The memory budget of all dispatchers.
     budget: Budget,
     /// A monotonic clock.
     clock: Clock,
     supervisor: Supervisor,
     /// Rate limits of the log, by source; `""` for requests to no source.
-    samplers: HashMap<String, Arc<Sampler>>,
+    samplers: Mutex<HashMap<String, Arc<Sampler>>>,
     /// Not ready, so that load balancers send no more; requests are still taken.
     draining: AtomicBool,
     /// The state behind `draining`, which is changed only while this is locked.
@@ -97,6 +93,7 @@ struct Shared {
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
+    reloader: Arc<Reloader>,
     /// Workers and the dispatch thread. They are not joined: `workers` tells when they have ended, with a deadline.
     _threads: Vec<JoinHandle<()>>,
     listen: SocketAddr,
@@ -125,68 +122,44 @@ pub enum Failure {
 
 impl Shared {
     /// Opens the store, and registers the queues.
-    async fn new(settings: Settings, limits: &Limits) -> Result<Self, Failure> {
+    async fn new(settings: Settings, limits: Limits) -> Result<Self, Failure> {
         let system = |error: &dyn std::fmt::Display| Failure::System(error.to_string());
+        let settings = Arc::new(settings);
         let supervisor = Supervisor::new(limits.supervision.clone(), Clock::steady());
         let clock = Clock::steady();
-        let store = open(&settings, limits, &clock, &supervisor).map_err(Failure::Store)?;
-        let metrics = Metrics::new(&settings.sources, &supervisor, &store).map_err(|error| system(&error))?;
+        let store = open(&settings, &limits, &clock, &supervisor).map_err(Failure::Store)?;
+        let metrics = Metrics::new(&supervisor, &store).map_err(|error| system(&error))?;
         let process = getrandom::u64().map_err(|error| system(&error))?;
-        let queued = || queued(&settings).map(|(source, terms)| (source.name.as_str(), terms));
-        let queue_terms: Vec<_> = queued().map(|(source, terms)| terms.queue(source)).collect();
-        let queues = store.register(&queue_terms).await.map_err(|unavailable| Failure::Store(unavailable.0))?;
-        let mut endpoints: HashMap<_, Arc<CircuitBreaker>> = HashMap::new();
-        let mut breaker = |terms: &DeliveryTerms| {
-            let breaker = || CircuitBreaker::new(limits.dispatch.clone(), clock.clone());
-            Arc::clone(endpoints.entry(terms.address.socket().clone()).or_insert_with(breaker))
-        };
-        let breakers = queue_terms.iter().zip(queued()).map(|(queue, (_, terms))| (queue.id.clone(), breaker(terms)));
+        let first = Generation::build(Arc::clone(&settings), None, &store, (&limits.dispatch, &clock));
+        let first = first.await.map_err(|unavailable| Failure::Store(unavailable.0))?;
+        metrics.key_sets.set(key_sets(&settings));
+        metrics.skipped.set(i64::try_from(settings.skipped.len()).unwrap_or(i64::MAX));
         Ok(Self {
             metrics,
             first_seen: Arc::default(),
             single_flight: Arc::new(SingleFlight::new(process, &limits.dedup, Clock::System)),
-            breakers: Arc::new(breakers.collect()),
-            queues: queued().map(|(source, _)| source.to_owned()).zip(queues).collect(),
+            generation: watch::Sender::new(first.number),
+            current: ArcSwap::from_pointee(first),
+            publishing: Mutex::default(),
             budget: Budget::new(settings.store.max_in_hand),
             store,
             clock,
-            samplers: samplers(&settings),
+            samplers: Mutex::default(),
             draining: AtomicBool::new(false),
             drain: Mutex::default(),
             supervisor,
             settings,
+            limits,
         })
     }
 
-    /// The dispatchers of all queues and the store handle, for the current runtime.
-    fn dispatchers(&self) -> (Store, Vec<Dispatcher>) {
-        let store = self.store.local();
-        let dispatcher = |(source, terms): (&Arc<Source>, &DeliveryTerms)| {
-            let queue = self.queues.get(source.name.as_str())?.clone();
-            let http = Http::new(terms.address.clone(), terms.timeout, MAX_ANSWER);
-            Some(Dispatcher {
-                store: store.clone(),
-                target: Arc::new(Target::Http(Box::new(http))),
-                policy: terms.policy.clone(),
-                timeout: terms.timeout,
-                concurrency: terms.concurrency,
-                largest: source.limits.max_body.saturating_add(MAX_HEAD),
-                breaker: Arc::clone(self.breakers.get(queue.id())?),
-                budget: self.budget.clone(),
-                clock: self.clock.clone(),
-                wall: Clock::System,
-                metrics: self.metrics.dispatch.for_destination(queue.id()),
-                queue,
-            })
-        };
-        let dispatchers = queued(&self.settings).filter_map(dispatcher).collect();
-        (store, dispatchers)
+    /// The rate limit of the log for a source, which all its generations share.
+    fn sampler(&self, source: &str) -> Arc<Sampler> {
+        let log = &self.settings.log;
+        let mut samplers = self.samplers.lock().unwrap_or_else(PoisonError::into_inner);
+        let sampler = || Arc::new(Sampler::new(log.unverified_burst, log.unverified_rate));
+        Arc::clone(samplers.entry(source.to_owned()).or_insert_with(sampler))
     }
-}
-
-/// The sources whose events are queued.
-fn queued(settings: &Settings) -> impl Iterator<Item = (&Arc<Source>, &DeliveryTerms)> {
-    settings.sources.iter().filter_map(|source| Some((source, source.destination.queue()?)))
 }
 
 impl Server {
@@ -204,7 +177,7 @@ impl Server {
         let address = |socket: io::Result<SocketAddr>| socket.map_err(|error| Failure::System(error.to_string()));
         let admin = address(admin_socket.local_addr())?;
         let listen = address(listeners.first().map_or_else(|| Ok(settings.server.listen), TcpListener::local_addr))?;
-        let shared = Arc::new(Shared::new(settings, &limits).await?);
+        let shared = Arc::new(Shared::new(settings, limits).await?);
         let (phase, watching) = watch::channel(Phase::Running);
         let (alive, workers) = mpsc::channel(1);
         let (mut views, mut threads) = (Vec::new(), Vec::new());
@@ -215,20 +188,25 @@ impl Server {
             views.push(view);
             threads.push(thread);
         }
-        if !shared.queues.is_empty() {
-            let delivering = Arc::clone(&shared);
-            let thread = dispatch::start(&shared.supervisor, move || delivering.dispatchers(), watching, alive);
+        // There may be queues later.
+        if shared.store.has_queues() {
+            let (delivering, generation) = (Arc::clone(&shared), shared.generation.subscribe());
+            let prepare = move || Arc::clone(&delivering).dispatchers();
+            let thread = dispatch::start(&shared.supervisor, prepare, generation, watching, alive);
             threads.push(thread.map_err(|error| Failure::System(error.to_string()))?);
         }
-        for jwks in &shared.settings.jwks {
-            let jwks = Arc::clone(jwks);
-            shared.supervisor.task(Task::KeySet, move || {
-                let jwks = Arc::clone(&jwks);
-                async move { match jwks.run().await {} }
-            });
-        }
-        Arc::new(Admin::new(Arc::clone(&shared), views)).start(admin_socket);
-        Ok(Self { shared, _threads: threads, listen, admin, phase, workers })
+        let reloader = Arc::new(Reloader::new(Arc::clone(&shared), views.clone()));
+        reloader.start();
+        Arc::new(Admin::new(Arc::clone(&shared), Arc::clone(&reloader), views)).start(admin_socket);
+        Ok(Self { shared, reloader, _threads: threads, listen, admin, phase, workers })
+    }
+
+    /// Reads the configuration again, as it is now.
+    ///
+    /// # Errors
+    /// All problems that it has. The gateway goes on with what it had.
+    pub async fn reload(&self) -> Result<Reloaded, Problems> {
+        self.reloader.reload().await
     }
 
     /// The supervisor of its tasks and threads.
@@ -304,14 +282,6 @@ fn open(settings: &Settings, limits: &Limits, clock: &Clock, supervisor: &Superv
         clocks: (Clock::System, clock.clone()),
         supervisor,
     })
-}
-
-/// The rate limits of the log, by source.
-fn samplers(settings: &Settings) -> HashMap<String, Arc<Sampler>> {
-    let names = settings.sources.iter().map(|source| source.name.as_str());
-    let log = &settings.log;
-    let sampler = || Arc::new(Sampler::new(log.unverified_burst, log.unverified_rate));
-    names.chain([""]).map(|name| (name.to_owned(), sampler())).collect()
 }
 
 /// One listener for each worker; the kernel distributes connections among them (`SO_REUSEPORT`).

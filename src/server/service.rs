@@ -24,16 +24,16 @@ use tokio::runtime::Handle;
 use tokio_util::sync::ReusableBoxFuture;
 
 use super::Shared;
+use super::endpoints::Serving;
 use crate::base::supervisor::Background;
 use crate::gateway::Caller;
-use crate::gateway::Gateway;
 
 /// Most allocations that a worker keeps, of 4 KiB each.
 const MAX_UNUSED: usize = 256;
 
 /// The service of one connection.
 pub(super) struct Handler {
-    pub(super) gateway: Arc<Gateway>,
+    pub(super) serving: Arc<Serving>,
     pub(super) caller: Arc<Caller>,
     /// Runs the requests whose connection was closed.
     pub(super) orphans: Arc<Background>,
@@ -75,7 +75,7 @@ impl Service<Request<Incoming>> for Handler {
     /// Reports the request at the call, not at the first poll: the sender may hang up in between.
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         self.caller.connection.head_complete();
-        let (gateway, caller) = (Arc::clone(&self.gateway), Arc::clone(&self.caller));
+        let (gateway, caller) = (self.serving.gateway(), Arc::clone(&self.caller));
         RunToCompletion {
             future: Some(self.futures.allocate(async move { gateway.handle(&caller, request).await })),
             caller: Arc::clone(&self.caller),

@@ -3,11 +3,11 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::PoisonError;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use std::time::Instant;
 
-use arc_swap::ArcSwapOption;
 use prometheus::IntGauge;
 #[cfg(target_os = "linux")]
 use socket2::SockRef;
@@ -19,6 +19,8 @@ use tokio::sync::watch;
 use super::Failure;
 use super::Shared;
 use super::connection;
+use super::endpoints::Serving;
+use super::endpoints::View;
 use super::service::FuturePool;
 use super::service::Handler;
 use crate::base::supervisor::Background;
@@ -26,22 +28,12 @@ use crate::base::supervisor::Heartbeat;
 use crate::base::supervisor::Phase;
 use crate::base::supervisor::Task;
 use crate::base::supervisor::TaskError;
-use crate::dedup::Dedup;
 use crate::gateway::Caller;
-use crate::gateway::DeliveryMode;
-use crate::gateway::Endpoint;
-use crate::gateway::Gateway;
 use crate::http::admission::ConnectionLimits;
 use crate::http::admission::ConnectionSlot;
 use crate::http::admission::Connections;
 use crate::http::origin::Peer;
-use crate::source::Destination;
-use crate::source::Source;
-use crate::store::Store;
 use crate::target;
-use crate::target::Http;
-use crate::target::RedisStream;
-use crate::target::Target;
 use crate::telemetry::Sampler;
 
 /// The pause after the system refused to accept a connection, because it is out of files or memory.
@@ -56,23 +48,19 @@ pub(super) struct Worker {
     pub(super) _alive: mpsc::Sender<Infallible>,
 }
 
-/// The store handle of a worker, for health checks; empty before the worker has started.
-pub(super) type StoreView = Arc<ArcSwapOption<Store>>;
-
 /// What a worker builds anew at each start and restart.
 struct Prepared {
-    gateway: Arc<Gateway>,
+    serving: Arc<Serving>,
     listener: TcpListener,
-    store: Store,
 }
 
 impl Worker {
     /// Starts the thread, and waits until it is ready to accept. When it dies, its requests are cut, and it restarts
     /// with the same listener, where the kernel queues connections meanwhile.
-    pub(super) fn start(mut self, listener: std::net::TcpListener) -> Result<(StoreView, JoinHandle<()>), Failure> {
+    pub(super) fn start(mut self, listener: std::net::TcpListener) -> Result<(View, JoinHandle<()>), Failure> {
         let (sender, ready) = std::sync::mpsc::channel();
         let (mut sender, mut next_listener) = (Some(sender), Some(listener));
-        let view = StoreView::default();
+        let view = View::default();
         let own_view = Arc::clone(&view);
         let supervisor = self.shared.supervisor.clone();
         let run = move |beat: &Arc<Heartbeat>| {
@@ -82,9 +70,8 @@ impl Worker {
             let Some(listener) = &next_listener else { return Ok(()) };
             let listener = listener.try_clone().map_err(lost)?;
             let lived = runtime.block_on(async {
-                match (self.prepare(listener), sender.take()) {
+                match (self.prepare(listener, &own_view), sender.take()) {
                     (Ok(prepared), waiting) => {
-                        own_view.store(Some(Arc::new(prepared.store.clone())));
                         drop(waiting.map(|waiting| waiting.send(Ok(()))));
                         self.run(prepared, beat, &mut next_listener).await;
                         Ok(())
@@ -107,48 +94,25 @@ impl Worker {
         Ok((view, thread))
     }
 
-    fn prepare(&self, listener: std::net::TcpListener) -> Result<Prepared, Failure> {
+    fn prepare(&self, listener: std::net::TcpListener, view: &View) -> Result<Prepared, Failure> {
         let listener = TcpListener::from_std(listener).map_err(|error| Failure::System(error.to_string()))?;
         let shared = &self.shared;
         let store = shared.store.local();
-        let endpoints = shared.settings.sources.iter().filter_map(|source| {
-            let mode = delivery_mode(source, &store, shared)?;
-            let metrics = shared.metrics.gateway.for_source(source.name.as_str(), &source.secret_labels);
-            let sampler = self.sampler(source.name.as_str());
-            let source = (Arc::clone(source), mode);
-            Some((source.0.path.clone(), Arc::new(Endpoint { source: Some(source), metrics, sampler })))
-        });
-        let gateway = Gateway {
-            routes: endpoints.collect(),
-            proxies: shared.settings.server.trusted_proxies.clone(),
-            dedup: Dedup::new(
-                Arc::clone(&shared.single_flight),
-                Arc::clone(&shared.first_seen),
-                store.clone(),
-                shared.settings.store.terms,
-            ),
-            metrics: Arc::clone(&shared.metrics.gateway),
-            unmatched: Arc::new(Endpoint {
-                source: None,
-                metrics: shared.metrics.gateway.for_source("", &[]),
-                sampler: self.sampler(""),
-            }),
-        };
-        Ok(Prepared { gateway: Arc::new(gateway), listener, store })
-    }
-
-    fn sampler(&self, source: &str) -> Arc<Sampler> {
-        self.shared.samplers.get(source).cloned().unwrap_or_else(|| Arc::new(Sampler::new(0, 0)))
+        // A generation that is published meanwhile must not be missed.
+        let _one_at_a_time = shared.publishing.lock().unwrap_or_else(PoisonError::into_inner);
+        let serving = Arc::new(Serving::new(shared, &shared.current.load(), store));
+        view.store(Some(Arc::clone(&serving)));
+        Ok(Prepared { serving, listener })
     }
 
     /// Serves until the gateway stops. `next_listener` is for a restart; it is dropped when accepting ends.
     async fn run(&mut self, prepared: Prepared, beat: &Heartbeat, next_listener: &mut Option<std::net::TcpListener>) {
-        let Prepared { gateway, listener, .. } = prepared;
+        let Prepared { serving, listener } = prepared;
         let connections = Connections::new(self.limits());
-        let serving = async {
+        let accepting = async {
             let mut cut = self.phase.clone();
             let tasks = Tasks::default();
-            self.accept(&gateway, listener, (&connections, &tasks)).await;
+            self.accept(&serving, listener, (&connections, &tasks)).await;
             *next_listener = None;
             tokio::select! {
                 () = self.finish(&connections) => {}
@@ -156,9 +120,9 @@ impl Worker {
             }
         };
         tokio::select! {
-            () = serving => {}
+            () = accepting => {}
             never = connections.sweep_forever() => match never {},
-            never = target::sweep(|| gateway.targets()) => match never {},
+            never = target::sweep(|now| serving.gateway().targets().for_each(|target| target.sweep(now))) => match never {},
             never = beat.beat_forever() => match never {},
         }
     }
@@ -188,7 +152,7 @@ impl Worker {
 
     async fn accept(
         &self,
-        gateway: &Arc<Gateway>,
+        serving: &Arc<Serving>,
         listener: TcpListener,
         (connections, tasks): (&Arc<Connections>, &Tasks),
     ) {
@@ -206,10 +170,10 @@ impl Worker {
             };
             match accepted {
                 Ok((stream, address)) => match connections.enter(address.ip()) {
-                    Ok(slot) => self.serve(gateway, tasks, (stream, address, slot)),
+                    Ok(slot) => self.serve(serving, tasks, (stream, address, slot)),
                     Err(busy) => {
                         connection::turn_away(&stream);
-                        gateway.unserved(address.ip().to_canonical(), busy.into(), &[]);
+                        serving.gateway().unserved(address.ip().to_canonical(), busy.into(), &[]);
                     }
                 },
                 Err(error) => {
@@ -222,13 +186,13 @@ impl Worker {
         }
         // Closing the listener would reset connections in the kernel's backlog.
         while let Ok(Ok((stream, address))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
-            self.serve(gateway, tasks, (stream, address, connections.enter_last(address.ip())));
+            self.serve(serving, tasks, (stream, address, connections.enter_last(address.ip())));
         }
     }
 
     fn serve(
         &self,
-        gateway: &Arc<Gateway>,
+        serving: &Arc<Serving>,
         tasks: &Tasks,
         (stream, address, slot): (TcpStream, SocketAddr, ConnectionSlot),
     ) {
@@ -239,9 +203,9 @@ impl Worker {
         let _unset = SockRef::from(&stream).set_tcp_user_timeout(Some(self.shared.settings.server.idle_timeout));
         let caller = Arc::new(Caller { peer: Peer::new(address), connection: Arc::clone(slot.connection()) });
         let client = caller.peer.address();
-        let gateway = Arc::clone(gateway);
+        let serving = Arc::clone(serving);
         let handler = Handler {
-            gateway: Arc::clone(&gateway),
+            serving: Arc::clone(&serving),
             caller,
             orphans: Arc::clone(&tasks.orphans),
             shared: Arc::clone(&self.shared),
@@ -259,7 +223,7 @@ impl Worker {
                 displaced.inc();
             }
             if let Some((why, start)) = end.unserved {
-                gateway.unserved(client, why, &start);
+                serving.gateway().unserved(client, why, &start);
             }
         });
     }
@@ -286,21 +250,5 @@ impl OpenConnection {
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.dec();
-    }
-}
-
-/// The delivery mode of a source, for one worker. `None` does not occur: the settings refuse a stream without Redis,
-/// and a queue without a store that has queues.
-fn delivery_mode(source: &Source, store: &Store, shared: &Shared) -> Option<DeliveryMode> {
-    match &source.destination {
-        Destination::Upstream(address, timeout) => {
-            let http = Http::new(address.clone(), *timeout, source.limits.max_body);
-            Some(DeliveryMode::Sync(Target::Http(Box::new(http))))
-        }
-        Destination::Queue(_) => shared.queues.get(source.name.as_str()).cloned().map(DeliveryMode::Queue),
-        Destination::RedisStream(stream) => {
-            let (redis, ttl) = (store.redis()?.clone(), shared.settings.store.terms.ttl);
-            Some(DeliveryMode::Sync(Target::RedisStream(RedisStream::new(redis, stream.clone(), ttl))))
-        }
     }
 }

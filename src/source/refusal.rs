@@ -20,6 +20,9 @@ pub enum Refusal {
     /// No source has this path.
     #[error("no source has this path")]
     NotFound,
+    /// The source of this path is left out, because a secret is missing.
+    #[error("the source of this path is left out, because a secret is missing")]
+    LeftOut,
     /// The source takes other methods.
     #[error("the source does not take this method")]
     MethodNotAllowed,
@@ -105,6 +108,7 @@ impl Refusal {
     pub fn row(&self) -> Row {
         match self {
             Self::NotFound => sender(StatusCode::NOT_FOUND, "there is nothing here", "not_found"),
+            Self::LeftOut => gateway("source_left_out"),
             Self::MethodNotAllowed => {
                 sender(StatusCode::METHOD_NOT_ALLOWED, "send events with POST", "method_not_allowed")
             }
@@ -154,6 +158,7 @@ impl Refusal {
     /// Every value that the label `reason` can have.
     pub const REASONS: &[&str] = &[
         "not_found",
+        "source_left_out",
         "method_not_allowed",
         "address_not_allowed",
         "address_unknown",

@@ -121,7 +121,7 @@ impl Target {
     }
 
     /// Closes connections that have been idle for too long.
-    fn sweep(&self, now: Instant) {
+    pub fn sweep(&self, now: Instant) {
         match self {
             Self::Http(http) => http.sweep(now),
             Self::RedisStream(_) => {}
@@ -129,12 +129,11 @@ impl Target {
     }
 }
 
-/// Closes the idle connections of these targets at an interval; never returns.
-pub async fn sweep<'t, T: Iterator<Item = &'t Target>>(targets: impl Fn() -> T) -> Infallible {
+/// Has [`Target::sweep`] called for all targets at an interval; never returns.
+pub async fn sweep(targets: impl Fn(Instant)) -> Infallible {
     loop {
         tokio::time::sleep(SWEEP_INTERVAL).await;
-        let now = Instant::now();
-        targets().for_each(|target| target.sweep(now));
+        targets(Instant::now());
     }
 }
 

@@ -9,6 +9,8 @@ pub enum Task {
     Admin,
     /// Ends the drain of a shutdown when its timeout is over.
     Drain,
+    /// Watches the files of the configuration.
+    Reload,
     /// Fetches the key set of an issuer.
     KeySet,
     /// The thread on which queued events are delivered.
@@ -39,10 +41,11 @@ pub enum Task {
 
 impl Task {
     /// All kinds.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Worker,
         Self::Admin,
         Self::Drain,
+        Self::Reload,
         Self::KeySet,
         Self::DispatchThread,
         Self::Dispatcher,
@@ -64,6 +67,7 @@ impl Task {
             Self::Worker => "worker",
             Self::Admin => "admin",
             Self::Drain => "drain",
+            Self::Reload => "reload",
             Self::KeySet => "key-set",
             Self::DispatchThread => "dispatch",
             Self::Dispatcher => "dispatcher",

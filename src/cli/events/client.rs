@@ -149,24 +149,51 @@ impl Client {
         let base = &shown_address(self.base.as_str(), &[]);
         let request = self.http.request(method, url).header(header::AUTHORIZATION, self.authorization.clone());
         let request = request.header(header::CONTENT_TYPE, "application/json").body(body);
-        let mut response = request.send().await.map_err(|error| unanswered(base, &error))?;
-        let status = response.status();
-        let mut answer = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| unanswered(base, &error))? {
-            answer.extend_from_slice(&chunk);
-            if answer.len() > MAX_ANSWER {
-                return Err(format!("{base} answers with more than {MAX_ANSWER} bytes"));
-            }
-        }
-        let answer: Option<Value> = serde_json::from_slice(&answer).ok();
-        match (status, answer) {
+        match send(request, base).await? {
             (StatusCode::OK, Some(answer)) => Ok(answer),
             (status, answer) => match answer.as_ref().and_then(|answer| answer.get("detail")?.as_str()) {
                 Some(detail) => Err(format!("{detail} ({} from {base})", status.as_u16())),
-                None => Err(format!("{base} answers {status}, which is not Doorward's API; is it the admin port?")),
+                None => Err(not_ours(base, status)),
             },
         }
     }
+}
+
+/// Posts nothing to a path of the API; the status and the JSON of the answer.
+pub(in crate::cli) async fn exchange(
+    mut url: Url,
+    path: &str,
+    authorization: Option<HeaderValue>,
+    timeout: Duration,
+) -> Result<(StatusCode, Value), String> {
+    let base = shown_address(url.as_str(), &[]);
+    url.set_path(&format!("{}{path}", url.path().trim_end_matches('/')));
+    let mut request = http_client(timeout)?.request(Method::POST, url);
+    if let Some(authorization) = authorization {
+        request = request.header(header::AUTHORIZATION, authorization);
+    }
+    match send(request, &base).await? {
+        (status, Some(answer)) => Ok((status, answer)),
+        (status, None) => Err(not_ours(&base, status)),
+    }
+}
+
+/// The status of an answer, and its JSON if it is.
+async fn send(request: reqwest::RequestBuilder, base: &str) -> Result<(StatusCode, Option<Value>), String> {
+    let mut response = request.send().await.map_err(|error| unanswered(base, &error))?;
+    let status = response.status();
+    let mut answer = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| unanswered(base, &error))? {
+        answer.extend_from_slice(&chunk);
+        if answer.len() > MAX_ANSWER {
+            return Err(format!("{base} answers with more than {MAX_ANSWER} bytes"));
+        }
+    }
+    Ok((status, serde_json::from_slice(&answer).ok()))
+}
+
+fn not_ours(base: &str, status: StatusCode) -> String {
+    format!("{base} answers {status}, which is not Doorward's API; is it the admin port?")
 }
 
 fn base(text: &str) -> Result<Url, String> {

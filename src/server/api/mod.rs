@@ -1,9 +1,9 @@
 //! The API on the admin port, for clients with the token: lists, shows, replays and purges queued events, copies the
-//! store's file and recovers a damaged one. `config/openapi.json` describes it.
+//! store's file and recovers a damaged one, and reads the configuration again. `config/openapi.json` describes it.
 
+mod configuration;
 mod request;
 mod response;
-mod withheld;
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -22,12 +22,10 @@ use serde_json::Value;
 use serde_json::json;
 
 use crate::base::escape;
-use crate::base::secret::Secret;
 use crate::base::time::Moment;
 use crate::http::body;
 use crate::http::body::Budget;
 use crate::http::body::Limits;
-use crate::source::Source;
 use crate::source::refusal::Refusal;
 use crate::source::reply;
 use crate::source::reply::Answers;
@@ -41,10 +39,10 @@ use crate::store::Summary;
 
 use self::request::PageRequest;
 use self::request::Recover;
-use self::withheld::Withheld;
-use super::Breakers;
+use super::Shared;
 use super::access;
 use super::access::RefusalLog;
+use super::reload::Reloader;
 
 /// The prefix of its paths.
 pub(super) const ROOT: &str = "/api/";
@@ -64,10 +62,9 @@ const DESCRIPTION: &str = include_str!("../../../config/openapi.json");
 pub(super) struct Api {
     /// The store, if it has queues.
     store: Option<Store>,
-    breakers: Arc<Breakers>,
-    token: Option<Secret>,
+    shared: Arc<Shared>,
+    reloader: Arc<Reloader>,
     refusals: Arc<RefusalLog>,
-    withheld: Withheld,
     limits: Limits,
 }
 
@@ -82,6 +79,8 @@ enum Route<'p> {
     EventReplay(&'p str, &'p str),
     Recover,
     Backup,
+    Reload,
+    Generation,
 }
 
 impl<'p> Route<'p> {
@@ -96,15 +95,22 @@ impl<'p> Route<'p> {
             ["events", source, number, "replay"] => Some(Self::EventReplay(source, number)),
             ["store", "recover"] => Some(Self::Recover),
             ["store", "backup"] => Some(Self::Backup),
+            ["reload"] => Some(Self::Reload),
+            ["generation"] => Some(Self::Generation),
             _ => None,
         }
     }
 
     fn allows(self) -> &'static str {
         match self {
-            Self::Description | Self::Events | Self::Event(..) => "GET, HEAD",
-            Self::Replay | Self::Purge | Self::EventReplay(..) | Self::Recover | Self::Backup => "POST",
+            Self::Description | Self::Events | Self::Event(..) | Self::Generation => "GET, HEAD",
+            Self::Replay | Self::Purge | Self::EventReplay(..) | Self::Recover | Self::Backup | Self::Reload => "POST",
         }
+    }
+
+    /// Whether clients on this machine need no token.
+    fn is_local(self) -> bool {
+        matches!(self, Self::Reload | Self::Generation)
     }
 }
 
@@ -120,19 +126,15 @@ enum ApiError {
 }
 
 impl Api {
-    pub(super) fn new(
-        (store, breakers): (Option<Store>, Arc<Breakers>),
-        token: Option<Secret>,
-        refusals: Arc<RefusalLog>,
-        sources: &[Arc<Source>],
-    ) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, reloader: Arc<Reloader>, refusals: Arc<RefusalLog>) -> Self {
         let limits = Limits {
             max_body: MAX_BODY,
             body_timeout: BODY_TIMEOUT,
             budget: Arc::new(Budget::new(MAX_BODIES)),
             ..Limits::none()
         };
-        Self { store, breakers, token, refusals, withheld: Withheld::of_sources(sources), limits }
+        let store = Some(shared.store.local()).filter(Store::has_queues);
+        Self { store, shared, reloader, refusals, limits }
     }
 
     pub(super) async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
@@ -149,8 +151,16 @@ impl Api {
         if matches!(route, Route::Description) {
             return json(DESCRIPTION);
         }
-        if let Some(refused) = self.refuse(&request, peer) {
+        if !(route.is_local() && access::is_local(peer))
+            && let Some(refused) = self.refuse(&request, peer)
+        {
             return refused;
+        }
+        if matches!(route, Route::Generation) {
+            return answer(&configuration::status(&self.shared.current.load(), &self.reloader.status()));
+        }
+        if matches!(route, Route::Reload) {
+            return self.reload(peer).await;
         }
         let Some(store) = &self.store else {
             return problem(
@@ -163,7 +173,8 @@ impl Api {
 
     /// The answer to a request without the token; `None` when it has it.
     fn refuse(&self, request: &Request<Incoming>, peer: SocketAddr) -> Option<Response<Full<Bytes>>> {
-        let Some(token) = &self.token else {
+        let generation = self.shared.current.load();
+        let Some(token) = &generation.settings.admin.token else {
             let how =
                 "the API is off; set admin.token to a secret, such as \"env:DOORWARD_TOKEN\", and restart the gateway";
             return Some(problem(StatusCode::FORBIDDEN, how));
@@ -190,7 +201,8 @@ impl Api {
         peer: SocketAddr,
     ) -> Result<Response<Full<Bytes>>, ApiError> {
         match route {
-            Route::Description => Ok(json(DESCRIPTION)),
+            // They need no store.
+            Route::Description | Route::Reload | Route::Generation => Ok(json(DESCRIPTION)),
             Route::Events => {
                 let PageRequest { filter, after, limit } =
                     request::query(request.uri().query().unwrap_or_default()).map_err(bad)?;
@@ -200,7 +212,8 @@ impl Api {
             Route::Event(source, number) => {
                 let details = store.show(source, parse(number)?).await?;
                 let open_until = |summary: &Summary| self.open_until(summary);
-                Ok(answer(&response::details(&details, self.withheld.for_source(source), open_until)))
+                let generation = self.shared.current.load();
+                Ok(answer(&response::details(&details, generation.withheld.for_source(source), open_until)))
             }
             Route::EventReplay(source, number) => {
                 let number = parse(number)?;
@@ -240,7 +253,7 @@ impl Api {
 
     /// Until when the circuit breaker of a delivery's endpoint is open.
     fn open_until(&self, summary: &Summary) -> Option<Moment> {
-        self.breakers.get(&summary.destination_id())?.open_until()
+        self.shared.current.load().breaker(&summary.destination_id())?.open_until()
     }
 
     async fn read<T>(

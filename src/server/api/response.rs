@@ -5,10 +5,10 @@ use serde_json::Map;
 use serde_json::Value;
 use serde_json::json;
 
-use super::withheld::CredentialLocations;
 use crate::base::time::Moment;
 use crate::message::Message;
 use crate::message::codec;
+use crate::server::withheld::CredentialLocations;
 use crate::store::Details;
 use crate::store::Done;
 use crate::store::FailedAttempt;

@@ -24,6 +24,8 @@ const REPLAY: &str = "/api/v1/events/replay";
 const PURGE: &str = "/api/v1/events/purge";
 const BACKUP: &str = "/api/v1/store/backup";
 const RECOVER: &str = "/api/v1/store/recover";
+const RELOAD: &str = "/api/v1/reload";
+const GENERATION: &str = "/api/v1/generation";
 
 /// The description, and which of it has been seen.
 struct Contract {
@@ -105,6 +107,7 @@ fn every_operation_behaves_as_the_openapi_description_says() {
     let gateway = conflicts(&mut contract, gateway, &upstream.url());
     drop(gateway);
     out(&mut contract, &upstream.url());
+    reloads(&mut contract, &upstream.url());
     switched_off(&mut contract);
     assert_eq!(contract.unseen(), []);
 }
@@ -345,6 +348,38 @@ fn out(contract: &mut Contract, upstream: &str) {
     ] {
         let answer = contract.ask(&gateway, (method, path), target, body);
         assert_eq!(answer.status, 503, "{target}: {}", answer.text());
+    }
+}
+
+/// The configuration, which whoever is on another machine needs the token for.
+fn reloads(contract: &mut Contract, upstream: &str) {
+    let sections = queue_with_api(upstream).replace("[admin]", "[admin]\nlisten = \"0.0.0.0:0\"");
+    let folder = tempfile::tempdir().expect("a folder");
+    let gateway = Gateway::spawn(folder.path(), &sections, &[]);
+    for (path, method) in [(GENERATION, "GET"), (RELOAD, "POST")] {
+        contract.ask(&gateway, (method, path), path, "");
+        let from_elsewhere = gateway.asked_from_elsewhere(method, path, "Authorization: Bearer another\r\n");
+        assert_eq!(from_elsewhere.status, 401);
+        contract.check((method, path), &from_elsewhere);
+        assert_eq!(
+            gateway.asked_from_elsewhere(method, path, &format!("Authorization: Bearer {TOKEN}\r\n")).status,
+            200
+        );
+    }
+    assert_eq!(contract.ask(&gateway, ("GET", GENERATION), GENERATION, "").json()["generation"], json!(3));
+    std::fs::write(folder.path().join("doorward.toml"), "[sever]").expect("written");
+    let refused = contract.ask(&gateway, ("POST", RELOAD), RELOAD, "").json();
+    let problems = refused["problems"].as_array().expect("problems");
+    assert!(problems.iter().any(|problem| problem["key"] == "sever" && problem["error"] == true), "{refused}");
+    let status = contract.ask(&gateway, ("GET", GENERATION), GENERATION, "").json();
+    assert_eq!((&status["generation"], &status["last_reload"]["successful"]), (&json!(3), &json!(false)));
+    let folder = tempfile::tempdir().expect("a folder");
+    let without_token = Gateway::spawn(folder.path(), "[admin]\nlisten = \"0.0.0.0:0\"\n", &[]);
+    for (path, method) in [(GENERATION, "GET"), (RELOAD, "POST")] {
+        let answer = without_token.asked_from_elsewhere(method, path, "");
+        assert_eq!(answer.status, 403);
+        contract.check((method, path), &answer);
+        assert_eq!(without_token.api_with(method, path, "", "").status, 200);
     }
 }
 

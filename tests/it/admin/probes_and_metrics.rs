@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::io::Write as _;
-use std::net::SocketAddr;
-use std::net::UdpSocket;
 use std::time::Duration;
 use std::time::SystemTime;
 
@@ -115,7 +113,7 @@ fn another_machine_needs_the_token_to_drain() {
     let upstream = Upstream::deciding_by_id();
     let everywhere = |sections: &str| format!("{sections}listen = \"0.0.0.0:0\"\n");
     let gateway = Gateway::start(&everywhere(&queue_with_api(&upstream.url())));
-    let Some(address) = elsewhere(&gateway) else { return };
+    let Some(address) = gateway.admin_from_elsewhere() else { return };
     let ask = |headers: &str| {
         let request =
             format!("POST /drain HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n{headers}content-length: 0\r\n\r\n");
@@ -135,7 +133,7 @@ fn another_machine_needs_the_token_to_drain() {
     assert_eq!(gateway.admin("/readyz").status, 503);
 
     let open = Gateway::start(&everywhere(&format!("{}[admin]\n", Github::source(&upstream.url()))));
-    let address = elsewhere(&open).expect("the same address");
+    let address = open.admin_from_elsewhere().expect("the same address");
     let request = "POST /drain HTTP/1.1\r\nhost: admin\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
     assert_eq!(exchange(address, request.as_bytes()).status, 403, "without a token nobody may");
     assert_eq!(open.admin("/readyz").status, 200, "nothing was drained");
@@ -180,15 +178,6 @@ fn a_request_whose_headers_do_not_come_times_out() {
     let started = connect(gateway.admin_address());
     (&started).write_all(b"GET /livez HTTP/1.1\r\n").expect("sent");
     assert_eq!(receive(&started).status, 408);
-}
-
-/// The admin port by an address of this machine that is not of its loopback, where it has one.
-fn elsewhere(gateway: &Gateway) -> Option<SocketAddr> {
-    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
-    // Nothing is sent; the kernel chooses the address that it would send from.
-    socket.connect("192.0.2.1:9").ok()?;
-    let ip = socket.local_addr().ok()?.ip();
-    (!ip.is_loopback()).then(|| SocketAddr::from((ip, gateway.admin_address().port())))
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! Operators: whoever asks the API of a gateway.
 
+use std::net::SocketAddr;
+use std::net::UdpSocket;
+
 use serde_json::Value;
 
 use crate::harness::gateway::Gateway;
@@ -34,6 +37,24 @@ impl Gateway {
             "{method} {target} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
         );
         exchange(self.admin_address(), request.as_bytes())
+    }
+
+    /// The admin port by an address of this machine that is not of its loopback, where it has one.
+    pub fn admin_from_elsewhere(&self) -> Option<SocketAddr> {
+        let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+        // Nothing is sent; the kernel chooses the address that it would send from.
+        socket.connect("192.0.2.1:9").ok()?;
+        let ip = socket.local_addr().ok()?.ip();
+        (!ip.is_loopback()).then(|| SocketAddr::from((ip, self.admin_address().port())))
+    }
+
+    /// Asks the API as another machine would, with these lines of headers.
+    #[track_caller]
+    pub fn asked_from_elsewhere(&self, method: &str, target: &str, headers: &str) -> Answer {
+        let request = format!(
+            "{method} {target} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\ncontent-length: 0\r\n{headers}\r\n"
+        );
+        exchange(self.admin_from_elsewhere().expect("an address that is not of the loopback"), request.as_bytes())
     }
 
     /// The events that a list has.

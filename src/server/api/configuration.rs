@@ -1,0 +1,88 @@
+//! What the API does and answers about the configuration.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::Response;
+use http::StatusCode;
+use http::header;
+use http_body_util::Full;
+use serde_json::Value;
+use serde_json::json;
+
+use super::Api;
+use super::answer;
+use crate::base::problem::Problem;
+use crate::base::problem::Problems;
+use crate::base::problem::Severity;
+use crate::server::generation::Generation;
+use crate::server::reload::Reloaded;
+use crate::server::reload::Status;
+use crate::source::reply;
+
+impl Api {
+    /// Reads the configuration again.
+    pub(super) async fn reload(&self, peer: SocketAddr) -> Response<Full<Bytes>> {
+        tracing::info!(%peer, "asked through the API to read the configuration again");
+        match self.reloader.reload().await {
+            Ok(done) => answer(&reloaded(&done)),
+            Err(problems) => {
+                let mut response = answer(&refused(&problems));
+                *response.status_mut() = StatusCode::UNPROCESSABLE_ENTITY;
+                response.headers_mut().insert(header::CONTENT_TYPE, reply::PROBLEM);
+                response
+            }
+        }
+    }
+}
+
+/// The generation in use, and what came of the last reload.
+pub(super) fn status(generation: &Generation, status: &Status) -> Value {
+    let left_out: Vec<_> = generation.settings.skipped.iter().map(|skipped| skipped.name.as_str()).collect();
+    let last = status.last.as_ref().map(|(at, failed)| {
+        json!({
+            "at": at.rfc3339().to_string(),
+            "successful": failed.is_none(),
+            "problems": failed.as_ref().map(problems).unwrap_or_default(),
+        })
+    });
+    json!({
+        "generation": generation.number,
+        "since": status.since.rfc3339().to_string(),
+        "sources": generation.settings.sources.len(),
+        "left_out": left_out,
+        "restart_needed": status.restart_needed,
+        "last_reload": last,
+    })
+}
+
+/// A configuration that is in use now.
+fn reloaded(reloaded: &Reloaded) -> Value {
+    json!({
+        "generation": reloaded.generation,
+        "added": reloaded.difference.added,
+        "changed": reloaded.difference.changed,
+        "removed": reloaded.difference.removed,
+        "warnings": problems(&reloaded.warnings),
+        "restart_needed": reloaded.restart_needed,
+    })
+}
+
+/// A configuration that is not used.
+fn refused(found: &Problems) -> Value {
+    json!({
+        "type": "about:blank",
+        "title": "Unprocessable Entity",
+        "status": 422,
+        "detail": "the configuration has problems and is not used: the gateway goes on with the one before",
+        "problems": problems(found),
+    })
+}
+
+fn problems(problems: &Problems) -> Vec<Value> {
+    let problem = |problem: &Problem| {
+        let is_error = problem.severity == Severity::Error;
+        json!({ "place": problem.place, "key": problem.key, "message": problem.message, "error": is_error })
+    };
+    problems.iter().map(problem).collect()
+}
