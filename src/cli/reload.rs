@@ -29,7 +29,15 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Ok(runtime) => runtime,
         Err(code) => return code,
     };
-    match runtime.block_on(ask(arguments)) {
+    // On its own machine, the gateway asks for no token.
+    let (url, authorization) = match arguments.gateway.find(false) {
+        Ok(found) => found,
+        Err(message) => {
+            complain(&message);
+            return ExitCode::from(EX_CONFIG);
+        }
+    };
+    match runtime.block_on(exchange(url, "/api/v1/reload", authorization, arguments.timeout)) {
         Ok((StatusCode::OK, answer)) => {
             report(&answer);
             ExitCode::SUCCESS
@@ -50,12 +58,6 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-async fn ask(arguments: &Arguments) -> Result<(StatusCode, Value), String> {
-    // On its own machine, the gateway asks for no token.
-    let (url, authorization) = arguments.gateway.find(false)?;
-    exchange(url, "/api/v1/reload", authorization, arguments.timeout).await
 }
 
 /// Says what has changed.

@@ -32,10 +32,10 @@ enum Input {
 pub(super) struct Files(RefCell<Inputs>);
 
 impl Files {
-    /// The content of a file. What is no regular file, such as a pipe, cannot be read a second time, and is not noted.
+    /// The content of a file. A pipe cannot be read a second time, and is not noted.
     pub(super) fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
         let content = std::fs::read(path);
-        if std::fs::metadata(path).map_or(true, |metadata| metadata.is_file()) {
+        if std::fs::metadata(path).map_or(true, |metadata| metadata.is_file() || metadata.is_dir()) {
             self.0.borrow_mut().0.insert(Input::File(path.to_owned()), digest_of(&content));
         }
         content
@@ -70,7 +70,6 @@ impl Inputs {
     #[must_use]
     pub fn read_again(&self) -> Self {
         let again = |input: &Input| match input {
-            Input::File(path) if path.is_dir() => digest_of(&Err(io::ErrorKind::IsADirectory.into())),
             Input::File(path) => digest_of(&std::fs::read(path)),
             Input::Pattern(pattern) => digest_of_paths(&matching(pattern).unwrap_or_default()),
         };

@@ -117,14 +117,29 @@ impl Dispatcher {
         }
     }
 
-    /// Updates the gauges of the queue at an interval; never returns.
+    /// Updates the gauges of the queue at an interval, and warns of events that wait while it is not configured; never
+    /// returns.
     pub(super) async fn update_metrics(&self) -> Result<(), TaskError> {
+        let mut warned = false;
         loop {
-            let is_open = self.terms.borrow().as_ref().is_some_and(|terms| terms.breaker.open_until().is_some());
+            let terms = self.terms.borrow().clone();
+            let is_open = terms.as_ref().is_some_and(|terms| terms.breaker.open_until().is_some());
             self.metrics.breaker_open.set(i64::from(is_open));
             // The store itself logs that it does not answer.
             if let Ok(stats) = self.resources.store.stats(&self.queue).await {
                 self.metrics.set_queue(stats, self.resources.clock.now());
+                let events = stats.blocked + stats.queued + stats.retrying;
+                let waits = terms.is_none() && events > 0;
+                if waits && !warned {
+                    let (source, destination) = (self.source(), self.destination());
+                    tracing::warn!(
+                        source,
+                        destination,
+                        events,
+                        "events wait on the queue of a source that has none any more; they are delivered when it has one again"
+                    );
+                }
+                warned = waits;
             }
             self.resources.clock.sleep(METRICS_INTERVAL).await;
         }

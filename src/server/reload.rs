@@ -184,7 +184,6 @@ impl Reloader {
             restart_needed: shared.settings.restart_needed(&settings),
         };
         self.succeeded(&reloaded, trigger);
-        self.warn_of_left_events(&before).await;
         Ok(reloaded)
     }
 
@@ -233,23 +232,6 @@ impl Reloader {
             "the configuration has problems and is not used: the gateway goes on with the one before"
         );
         problems
-    }
-
-    /// Warns of events on queues that are not configured any more.
-    async fn warn_of_left_events(&self, before: &Generation) {
-        let now = self.shared.current.load_full();
-        for queue in before.queues.values().filter(|queue| !now.queues.contains_key(&queue.id().source)) {
-            let Ok(stats) = self.shared.store.stats(queue).await else { continue };
-            let events = stats.blocked + stats.queued + stats.retrying;
-            if events > 0 {
-                tracing::warn!(
-                    source = queue.id().source,
-                    destination = queue.id().name,
-                    events,
-                    "events wait on the queue of a source that has none any more; they are delivered when it has one again"
-                );
-            }
-        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Status> {

@@ -31,6 +31,7 @@ mod layering;
 mod profile;
 mod queue;
 mod redis;
+mod reload;
 mod server;
 mod sign;
 mod store;

@@ -105,8 +105,10 @@ impl Connections {
         if lock(&self.connections).values().any(Connection::was_made) {
             return true;
         }
-        let connection = spaces.first().filter(|_| self.runtime.is_some() || Handle::try_current().is_ok());
-        connection.is_some_and(|space| self.connection(space, Purpose::Requests).was_made())
+        // Sources may come later.
+        let space = spaces.first().cloned().unwrap_or_else(|| Keyspace::of_source(""));
+        let can_connect = self.runtime.is_some() || Handle::try_current().is_ok();
+        can_connect && self.connection(&space, Purpose::Requests).was_made()
     }
 
     /// What identifies the node: the keyspace in a cluster, nothing elsewhere.

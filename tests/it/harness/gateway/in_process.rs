@@ -1,6 +1,7 @@
 //! The gateway in the process of the test, with limits that no configuration sets and panics that no sender can cause.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::thread::JoinHandle;
 
 use doorward::base::limits::Limits;
@@ -24,7 +25,7 @@ pub struct InProcessGateway {
     supervisor: Supervisor,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl InProcessGateway {
@@ -47,7 +48,12 @@ impl InProcessGateway {
             });
         });
         let (listen, admin, supervisor) = started.recv().expect("it starts");
-        Self { listen, admin, supervisor, stop: Some(stop), thread: Some(thread), _folder: folder }
+        Self { listen, admin, supervisor, stop: Some(stop), thread: Some(thread), folder }
+    }
+
+    /// Its folder, in which `doorward.toml` is its configuration.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     pub fn address(&self) -> SocketAddr {

@@ -5,6 +5,7 @@ pub mod in_process;
 pub mod log;
 pub mod one_source;
 pub mod queue;
+pub mod reload;
 pub mod source;
 
 use std::collections::HashMap;

@@ -1,0 +1,103 @@
+//! What is read again because somebody asks for it: SIGHUP, `doorward reload`, the API.
+
+use std::process::Output;
+
+use crate::harness::gateway::Gateway;
+use crate::harness::gateway::doorward;
+use crate::harness::gateway::reload::exchange_file;
+use crate::harness::provider::github::Github;
+use crate::harness::upstream::Upstream;
+
+fn reload(gateway: &Gateway) -> Output {
+    let url = format!("http://{}", gateway.admin_address());
+    doorward().args(["reload", "--url", &url]).current_dir(gateway.folder()).output().expect("it runs")
+}
+
+fn said(output: &Output) -> (Option<i32>, String) {
+    let text = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
+    (output.status.code(), String::from_utf8(text).expect("UTF-8"))
+}
+
+#[test]
+fn the_command_says_what_has_changed_or_every_problem() {
+    let upstream = Upstream::start();
+    let one = Github::source(&upstream.url());
+    let gateway = Gateway::start(&one);
+    let two = one.replace("github]", "other]").replace("/webhooks/github", "/other");
+    gateway.configure(&format!("{one}{two}[log]\nlevel = \"debug\"\n"));
+    let (code, text) = said(&reload(&gateway));
+    assert_eq!(code, Some(0), "{text}");
+    for words in ["generation 2 is in use", "added    other", "next start only: log.level"] {
+        assert!(text.contains(words), "{text}");
+    }
+    assert_eq!(Github::delivery("1", "1").to("/other").send(gateway.address()).status, 200);
+
+    let bad = "[sever]\n[sources.github]\nprofile = \"githup\"\npath = \"here\"\nsecrets = [\"file:/nowhere\"]\n";
+    exchange_file(&gateway.folder().join("doorward.toml"), bad);
+    let (code, text) = said(&reload(&gateway));
+    assert_eq!(code, Some(78), "{text}");
+    for words in
+        ["sever", "did you mean \"github\"?", "\"here\" is not a path", "cannot read /nowhere", "nothing has changed"]
+    {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    assert_eq!(gateway.generation()["generation"], 2);
+    assert_eq!(Github::delivery("2", "2").to("/other").send(gateway.address()).status, 200);
+    assert_eq!((gateway.reloads("success"), gateway.reloads("failure")), (1.0, 1.0));
+}
+
+#[test]
+fn the_command_finds_the_gateway_by_its_configuration_and_ends_with_1_where_there_is_none() {
+    let upstream = Upstream::start();
+    let port = crate::harness::free_port();
+    let gateway =
+        Gateway::start(&format!("{}[admin]\nlisten = \"127.0.0.1:{port}\"\n", Github::source(&upstream.url())));
+    let command = || doorward().arg("reload").current_dir(gateway.folder()).output().expect("it runs");
+    assert_eq!(said(&command()).0, Some(0));
+    exchange_file(&gateway.folder().join("doorward.toml"), "[admin");
+    assert_eq!(said(&command()).0, Some(78), "the file that says where the gateway is cannot be read");
+    let folder = tempfile::tempdir().expect("a folder");
+    let nobody = doorward().args(["reload", "--url", "http://127.0.0.1:9"]).current_dir(folder.path()).output();
+    assert_eq!(said(&nobody.expect("it runs")).0, Some(1));
+}
+
+#[test]
+fn a_hangup_has_the_configuration_read_again_and_ends_nothing() {
+    let upstream = Upstream::start();
+    let one = Github::source(&upstream.url());
+    let gateway = Gateway::start(&one);
+    gateway.configure(&one.replace("/webhooks/github", "/moved"));
+    gateway.signal("HUP");
+    gateway.wait_for_reloads("success", 1.0);
+    assert_eq!(Github::delivery("1", "1").to("/moved").send(gateway.address()).status, 200);
+    assert_eq!(Github::delivery("2", "2").send(gateway.address()).status, 404);
+    exchange_file(&gateway.folder().join("doorward.toml"), "[sever]\n");
+    gateway.signal("HUP");
+    gateway.wait_for_reloads("failure", 1.0);
+    let logged = gateway.logged("the problem", |line| line["key"] == "sever");
+    assert_eq!((&logged["level"], logged["place"].is_string()), (&"ERROR".into(), true));
+    assert_eq!(Github::delivery("3", "3").to("/moved").send(gateway.address()).status, 200);
+}
+
+#[test]
+fn what_takes_effect_at_the_next_start_only_is_named_and_the_rest_is_used() {
+    let upstream = Upstream::start();
+    let source = Github::source(&upstream.url());
+    let fixed = |max_body: &str, more: &str, token: &str| {
+        format!("{source}[server]\nmax_body = \"{max_body}\"\n{more}\n[admin]\ntoken = \"plain:{token}\"\n")
+    };
+    let gateway = Gateway::start(&fixed("1MiB", "", "the-first-token-of-theirs"));
+    let answer =
+        gateway.reconfigure(&fixed("10B", "workers = 7\nheader_timeout = \"9s\"", "the-other-token-of-theirs"));
+    assert_eq!(answer["restart_needed"], serde_json::json!(["server.header_timeout", "server.workers"]));
+    assert!(gateway.metric("doorward_config_restart_needed") == 1.0);
+    assert_eq!(gateway.generation()["restart_needed"], answer["restart_needed"]);
+    assert_eq!(Github::delivery("1", "more than ten bytes").send(gateway.address()).status, 413);
+    let by = |token: &str| {
+        gateway.api_with("GET", "/api/v1/events", &format!("Authorization: Bearer {token}\r\n"), "").status
+    };
+    assert_eq!((by("the-first-token-of-theirs"), by("the-other-token-of-theirs")), (401, 404));
+    let answer = gateway.reconfigure(&fixed("10B", "", "the-other-token-of-theirs"));
+    assert_eq!(answer["restart_needed"], serde_json::json!([]));
+    assert!(gateway.metric("doorward_config_restart_needed") == 0.0, "it is as at the start again");
+}

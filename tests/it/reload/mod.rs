@@ -1,0 +1,8 @@
+//! A configuration that changes while the gateway runs.
+
+mod commands;
+mod files;
+mod includes;
+mod load;
+mod queues;
+mod sources;
