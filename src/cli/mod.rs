@@ -8,6 +8,7 @@ mod probe;
 pub mod profiles;
 mod provider;
 mod reload;
+mod secrets;
 mod send;
 mod serve;
 mod sign;
@@ -64,6 +65,8 @@ enum Command {
     /// Have a running gateway read its configuration again; exit with 78, and all problems, if it goes on with the one it
     /// has.
     Reload(reload::Arguments),
+    /// Show which secrets of a running gateway prove requests, and which may go since they do so no more.
+    Secrets(secrets::Arguments),
     /// Take a running gateway out of service: not ready any more, it goes on taking what comes; exit with 0 if it does
     /// so.
     Drain(probe::Drain),
@@ -112,6 +115,7 @@ pub fn run() -> ExitCode {
         Command::Events(arguments) => events::run(&arguments),
         Command::Store(arguments) => store::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
+        Command::Secrets(arguments) => secrets::run(&arguments),
         Command::Drain(arguments) => probe::drain(&arguments),
         Command::Healthcheck(arguments) => probe::healthcheck(&arguments),
     }

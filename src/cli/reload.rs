@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use http::Method;
 use http::StatusCode;
 use serde_json::Value;
 
@@ -30,14 +31,14 @@ pub(super) fn run(arguments: &Arguments) -> ExitCode {
         Err(code) => return code,
     };
     // On its own machine, the gateway asks for no token.
-    let (url, authorization) = match arguments.gateway.find(false) {
+    let found = match arguments.gateway.find(false) {
         Ok(found) => found,
         Err(message) => {
             complain(&message);
             return ExitCode::from(EX_CONFIG);
         }
     };
-    match runtime.block_on(exchange(url, "/api/v1/reload", authorization, arguments.timeout)) {
+    match runtime.block_on(exchange((Method::POST, "/api/v1/reload"), found, arguments.timeout)) {
         Ok((StatusCode::OK, answer)) => {
             report(&answer);
             ExitCode::SUCCESS

@@ -122,14 +122,14 @@ impl Dispatcher {
     pub(super) async fn update_metrics(&self) -> Result<(), TaskError> {
         let mut warned = false;
         loop {
-            let terms = self.terms.borrow().clone();
-            let is_open = terms.as_ref().is_some_and(|terms| terms.breaker.open_until().is_some());
+            let breaker = self.terms.borrow().as_ref().map(|terms| Arc::clone(&terms.breaker));
+            let is_open = breaker.as_ref().is_some_and(|breaker| breaker.open_until().is_some());
             self.metrics.breaker_open.set(i64::from(is_open));
             // The store itself logs that it does not answer.
             if let Ok(stats) = self.resources.store.stats(&self.queue).await {
                 self.metrics.set_queue(stats, self.resources.clock.now());
                 let events = stats.blocked + stats.queued + stats.retrying;
-                let waits = terms.is_none() && events > 0;
+                let waits = breaker.is_none() && events > 0;
                 if waits && !warned {
                     let (source, destination) = (self.source(), self.destination());
                     tracing::warn!(

@@ -6,8 +6,10 @@ use prometheus::HistogramVec;
 use prometheus::IntCounter;
 use prometheus::IntCounterVec;
 use prometheus::IntGauge;
+use prometheus::IntGaugeVec;
 
 use crate::base::metrics::Registry;
+use crate::base::time::Moment;
 use crate::store::metrics::StoreMetrics;
 
 /// Upper bounds of the buckets of skew, in seconds; negative: ahead of our clock.
@@ -26,6 +28,8 @@ pub struct Metrics {
     upstream_duration: HistogramVec,
     skew: HistogramVec,
     secrets: IntCounterVec,
+    last_match: IntGaugeVec,
+    last_event: IntGaugeVec,
     /// How long the store takes.
     pub store: StoreMetrics,
     /// Requests that are being handled, and deliveries whose sender hung up.
@@ -54,6 +58,16 @@ impl Metrics {
                 SKEW,
             )?,
             secrets: registry.counters("secret_matches_total", "Proofs by secret.", &["source", "secret"])?,
+            last_match: registry.gauges(
+                "secret_last_match_timestamp_seconds",
+                "When a secret last proved a request.",
+                &["source", "secret"],
+            )?,
+            last_event: registry.gauges(
+                "source_last_event_timestamp_seconds",
+                "When a source last had a verified event.",
+                &["source"],
+            )?,
             store: StoreMetrics::new(registry)?,
             in_flight: registry.gauge("in_flight_requests", "Requests being handled.")?,
         })
@@ -75,12 +89,35 @@ impl Metrics {
             request_duration: self.request_duration.with_label_values(&[source]),
             upstream_duration: self.upstream_duration.with_label_values(&[source]),
             skew: self.skew.with_label_values(&[source]),
-            secrets: secrets.iter().map(|secret| self.secrets.with_label_values(&[source, secret])).collect(),
+            secrets: secrets.iter().map(|secret| self.for_secret(source, secret)).collect(),
+            last_event: (!source.is_empty()).then(|| begun(self.last_event.with_label_values(&[source]))),
             refusals: self.refusals.clone(),
             unverified: self.unverified.clone(),
             source: source.to_owned(),
         }
     }
+
+    fn for_secret(&self, source: &str, secret: &str) -> SecretMetrics {
+        let last_match = begun(self.last_match.with_label_values(&[source, secret]));
+        SecretMetrics { matches: self.secrets.with_label_values(&[source, secret]), last_match }
+    }
+}
+
+/// A time that is not known yet is now: what is watched begins.
+fn begun(time: IntGauge) -> IntGauge {
+    if time.get() == 0 {
+        time.set(Moment::now().unix());
+    }
+    time
+}
+
+/// The metrics of one secret.
+#[derive(Debug, Clone)]
+pub struct SecretMetrics {
+    /// Requests that it verified.
+    pub matches: IntCounter,
+    /// When it last did, or when the gateway began to know it; in seconds since 1970.
+    pub last_match: IntGauge,
 }
 
 /// The metrics of one source.
@@ -110,8 +147,11 @@ pub struct SourceMetrics {
     pub upstream_duration: Histogram,
     /// From the request's own time to ours, in seconds.
     pub skew: Histogram,
-    /// Requests that each secret verified, in the order of the secrets.
-    pub secrets: Vec<IntCounter>,
+    /// Its secrets, in their order.
+    pub secrets: Vec<SecretMetrics>,
+    /// When it last had a verified event, or when the gateway began to know it; in seconds since 1970. Paths of no source
+    /// have none.
+    pub last_event: Option<IntGauge>,
     refusals: IntCounterVec,
     unverified: IntCounterVec,
     source: String,

@@ -20,6 +20,7 @@ use self::decide::Rejection;
 use self::decide::Verdict;
 use self::decide::decide;
 pub use self::metrics::Metrics;
+pub use self::metrics::SecretMetrics;
 pub use self::metrics::SourceMetrics;
 use self::request_log::RequestLog;
 use crate::base::time::Moment;
@@ -139,15 +140,19 @@ impl Gateway {
         // From now on the connection cannot be displaced, and the request counts as in flight until it is answered.
         connection.body_complete();
         request_log.permit = Some(source.in_flight.permit().ok_or(Refusal::Overloaded)?);
+        let received_at = inbound.received_at();
         let decision = decide(verifier, source.name.as_str(), &source.limits, inbound, Moment::now).await;
         if let Some(proof) = decision.proof {
-            request_log.verified(proof);
+            request_log.verified(proof, received_at);
             connection.mark_verified();
         }
         match decision.verdict {
             Ok(Verdict::Handshake(answer)) => Ok(Received::Handshake(answer)),
             Ok(Verdict::Event(mut event)) => {
                 request_log.facts.event = Some((event.id.clone(), event.kind.clone()));
+                if let Some(last_event) = &endpoint.metrics.last_event {
+                    last_event.set(received_at.unix());
+                }
                 request_log.reserved = event.inbound.take_reserved();
                 Ok(Received::Event(event))
             }

@@ -18,6 +18,7 @@ use super::Gateway;
 use super::Received;
 use super::decide::Proof;
 use crate::base::escape;
+use crate::base::time::Moment;
 use crate::dedup::FirstSeen;
 use crate::http::admission::Permit;
 use crate::http::admission::Reserved;
@@ -87,12 +88,13 @@ impl RequestLog {
         Self { endpoint, begun: Instant::now(), facts, permit: None, reserved: None, in_flight }
     }
 
-    pub(super) fn verified(&mut self, Proof { secret, skew }: Proof) {
+    pub(super) fn verified(&mut self, Proof { secret, skew }: Proof, now: Moment) {
         self.facts.verified = true;
         self.facts.secret = secret;
         self.facts.skew = skew;
-        if let Some(counter) = secret.and_then(|position| self.endpoint.metrics.secrets.get(position)) {
-            counter.inc();
+        if let Some(secret) = secret.and_then(|position| self.endpoint.metrics.secrets.get(position)) {
+            secret.matches.inc();
+            secret.last_match.set(now.unix());
         }
         if let Some(skew) = skew {
             #[expect(clippy::as_conversions, reason = "a skew beyond 2^53 seconds may be rounded")]

@@ -66,6 +66,9 @@ pub(super) struct Reloader {
     status: Mutex<Status>,
 }
 
+/// What was read, and what came of it.
+type Read = (Inputs, Result<Settings, Problems>);
+
 #[derive(Debug)]
 struct State {
     /// What was read last, whatever came of it.
@@ -106,8 +109,8 @@ impl Reloader {
     /// All problems that it has; then nothing has changed.
     pub(super) async fn reload(&self) -> Result<Reloaded, Problems> {
         let mut state = self.state.lock().await;
-        let (inputs, loaded) = self.load().await.map_err(|TaskError(why)| problem(why))?;
-        self.apply(&mut state, Trigger::Command, (inputs, loaded)).await
+        let read = self.load(state.inputs.clone()).await;
+        self.apply(&mut state, Trigger::Command, read).await
     }
 
     pub(super) fn status(&self) -> Status {
@@ -134,26 +137,23 @@ impl Reloader {
                 continue;
             }
             let mut state = self.state.lock().await;
-            let (inputs, loaded) = self.load().await?;
-            if inputs.agrees_with(&now) {
+            let read = self.load(now.clone()).await;
+            if read.0.agrees_with(&now) {
                 // Operators find the problems in the log.
-                let _logged = self.apply(&mut state, Trigger::Files, (inputs, loaded)).await;
+                let _logged = self.apply(&mut state, Trigger::Files, read).await;
             }
         }
     }
 
-    async fn load(&self) -> Result<(Inputs, Result<Settings, Problems>), TaskError> {
+    /// Reads the configuration; where that dies of a fault, what was read counts as `known`.
+    async fn load(&self, known: Inputs) -> Read {
         let (started, current) = (Arc::clone(&self.shared.settings), self.shared.current.load_full());
-        blocking(move || started.load_again(&current.settings)).await
+        let read = blocking(move || started.load_again(&current.settings)).await;
+        read.unwrap_or_else(|TaskError(why)| (known, Err(problem(format!("it could not be read: {why}")))))
     }
 
     /// Makes settings that were read the next generation.
-    async fn apply(
-        &self,
-        state: &mut State,
-        trigger: Trigger,
-        (inputs, loaded): (Inputs, Result<Settings, Problems>),
-    ) -> Result<Reloaded, Problems> {
+    async fn apply(&self, state: &mut State, trigger: Trigger, (inputs, loaded): Read) -> Result<Reloaded, Problems> {
         let shared = &self.shared;
         let before = shared.current.load_full();
         let settings = match loaded {

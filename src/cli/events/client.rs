@@ -159,16 +159,15 @@ impl Client {
     }
 }
 
-/// Posts nothing to a path of the API; the status and the JSON of the answer.
+/// Asks for a path of the API, with the header that was found with the URL; the status and the JSON of the answer.
 pub(in crate::cli) async fn exchange(
-    mut url: Url,
-    path: &str,
-    authorization: Option<HeaderValue>,
+    (method, path): (Method, &str),
+    (mut url, authorization): (Url, Option<HeaderValue>),
     timeout: Duration,
 ) -> Result<(StatusCode, Value), String> {
     let base = shown_address(url.as_str(), &[]);
     url.set_path(&format!("{}{path}", url.path().trim_end_matches('/')));
-    let mut request = http_client(timeout)?.request(Method::POST, url);
+    let mut request = http_client(timeout)?.request(method, url);
     if let Some(authorization) = authorization {
         request = request.header(header::AUTHORIZATION, authorization);
     }

@@ -1,28 +1,53 @@
 //! What the API does and answers about the configuration.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Response;
 use http::StatusCode;
 use http::header;
 use http_body_util::Full;
+use prometheus::IntGauge;
 use serde_json::Value;
 use serde_json::json;
 
 use super::Api;
+use super::Route;
 use super::answer;
 use crate::base::problem::Problem;
 use crate::base::problem::Problems;
 use crate::base::problem::Severity;
+use crate::base::time::Moment;
+use crate::gateway::Metrics;
+use crate::gateway::SecretMetrics;
 use crate::server::generation::Generation;
 use crate::server::reload::Reloaded;
 use crate::server::reload::Status;
+use crate::source::Source;
 use crate::source::reply;
 
 impl Api {
+    /// Answers what is asked about the configuration, which needs no store; `None` for other routes.
+    pub(super) async fn configuration(&self, route: Route<'_>, peer: SocketAddr) -> Option<Response<Full<Bytes>>> {
+        let generation = self.shared.current.load_full();
+        match route {
+            Route::Generation => Some(answer(&status(&generation, &self.reloader.status()))),
+            Route::Secrets => Some(answer(&secrets(&generation, &self.shared.metrics.gateway, Moment::now()))),
+            Route::Reload => Some(self.reload(peer).await),
+            Route::Description
+            | Route::Events
+            | Route::Replay
+            | Route::Purge
+            | Route::Event(..)
+            | Route::EventReplay(..)
+            | Route::Recover
+            | Route::Backup => None,
+        }
+    }
+
     /// Reads the configuration again.
-    pub(super) async fn reload(&self, peer: SocketAddr) -> Response<Full<Bytes>> {
+    async fn reload(&self, peer: SocketAddr) -> Response<Full<Bytes>> {
         tracing::info!(%peer, "asked through the API to read the configuration again");
         match self.reloader.reload().await {
             Ok(done) => answer(&reloaded(&done)),
@@ -37,7 +62,7 @@ impl Api {
 }
 
 /// The generation in use, and what came of the last reload.
-pub(super) fn status(generation: &Generation, status: &Status) -> Value {
+fn status(generation: &Generation, status: &Status) -> Value {
     let left_out: Vec<_> = generation.settings.skipped.iter().map(|skipped| skipped.name.as_str()).collect();
     let last = status.last.as_ref().map(|(at, failed)| {
         json!({
@@ -54,6 +79,19 @@ pub(super) fn status(generation: &Generation, status: &Status) -> Value {
         "restart_needed": status.restart_needed,
         "last_reload": last,
     })
+}
+
+/// The secrets of all sources, with what they have proved since the start.
+fn secrets(generation: &Generation, metrics: &Metrics, now: Moment) -> Value {
+    let idle = |time: &IntGauge| u64::try_from(now.unix().saturating_sub(time.get())).unwrap_or_default();
+    let source = |source: &Arc<Source>| {
+        let of_source = metrics.for_source(source.name.as_str(), &source.secret_labels);
+        let secret = |(label, secret): (&String, &SecretMetrics)| json!({ "secret": label, "matches": secret.matches.get(), "idle_seconds": idle(&secret.last_match) });
+        let secrets: Vec<_> = source.secret_labels.iter().zip(&of_source.secrets).map(secret).collect();
+        let silent = of_source.last_event.as_ref().map(idle);
+        json!({ "source": source.name.as_str(), "silent_seconds": silent, "secrets": secrets })
+    };
+    json!({ "sources": generation.settings.sources.iter().map(source).collect::<Vec<_>>() })
 }
 
 /// A configuration that is in use now.

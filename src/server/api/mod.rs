@@ -81,6 +81,7 @@ enum Route<'p> {
     Backup,
     Reload,
     Generation,
+    Secrets,
 }
 
 impl<'p> Route<'p> {
@@ -97,20 +98,21 @@ impl<'p> Route<'p> {
             ["store", "backup"] => Some(Self::Backup),
             ["reload"] => Some(Self::Reload),
             ["generation"] => Some(Self::Generation),
+            ["secrets"] => Some(Self::Secrets),
             _ => None,
         }
     }
 
     fn allows(self) -> &'static str {
         match self {
-            Self::Description | Self::Events | Self::Event(..) | Self::Generation => "GET, HEAD",
+            Self::Description | Self::Events | Self::Event(..) | Self::Generation | Self::Secrets => "GET, HEAD",
             Self::Replay | Self::Purge | Self::EventReplay(..) | Self::Recover | Self::Backup | Self::Reload => "POST",
         }
     }
 
     /// Whether clients on this machine need no token.
     fn is_local(self) -> bool {
-        matches!(self, Self::Reload | Self::Generation)
+        matches!(self, Self::Reload | Self::Generation | Self::Secrets)
     }
 }
 
@@ -156,11 +158,8 @@ impl Api {
         {
             return refused;
         }
-        if matches!(route, Route::Generation) {
-            return answer(&configuration::status(&self.shared.current.load(), &self.reloader.status()));
-        }
-        if matches!(route, Route::Reload) {
-            return self.reload(peer).await;
+        if let Some(answer) = self.configuration(route, peer).await {
+            return answer;
         }
         let Some(store) = &self.store else {
             return problem(
@@ -202,7 +201,7 @@ impl Api {
     ) -> Result<Response<Full<Bytes>>, ApiError> {
         match route {
             // They need no store.
-            Route::Description | Route::Reload | Route::Generation => Ok(json(DESCRIPTION)),
+            Route::Description | Route::Reload | Route::Generation | Route::Secrets => Ok(json(DESCRIPTION)),
             Route::Events => {
                 let PageRequest { filter, after, limit } =
                     request::query(request.uri().query().unwrap_or_default()).map_err(bad)?;

@@ -26,6 +26,7 @@ const BACKUP: &str = "/api/v1/store/backup";
 const RECOVER: &str = "/api/v1/store/recover";
 const RELOAD: &str = "/api/v1/reload";
 const GENERATION: &str = "/api/v1/generation";
+const SECRETS: &str = "/api/v1/secrets";
 
 /// The description, and which of it has been seen.
 struct Contract {
@@ -356,7 +357,7 @@ fn reloads(contract: &mut Contract, upstream: &str) {
     let sections = queue_with_api(upstream).replace("[admin]", "[admin]\nlisten = \"0.0.0.0:0\"");
     let folder = tempfile::tempdir().expect("a folder");
     let gateway = Gateway::spawn(folder.path(), &sections, &[]);
-    for (path, method) in [(GENERATION, "GET"), (RELOAD, "POST")] {
+    for (path, method) in [(GENERATION, "GET"), (SECRETS, "GET"), (RELOAD, "POST")] {
         contract.ask(&gateway, (method, path), path, "");
         let from_elsewhere = gateway.asked_from_elsewhere(method, path, "Authorization: Bearer another\r\n");
         assert_eq!(from_elsewhere.status, 401);
@@ -375,7 +376,7 @@ fn reloads(contract: &mut Contract, upstream: &str) {
     assert_eq!((&status["generation"], &status["last_reload"]["successful"]), (&json!(3), &json!(false)));
     let folder = tempfile::tempdir().expect("a folder");
     let without_token = Gateway::spawn(folder.path(), "[admin]\nlisten = \"0.0.0.0:0\"\n", &[]);
-    for (path, method) in [(GENERATION, "GET"), (RELOAD, "POST")] {
+    for (path, method) in [(GENERATION, "GET"), (SECRETS, "GET"), (RELOAD, "POST")] {
         let answer = without_token.asked_from_elsewhere(method, path, "");
         assert_eq!(answer.status, 403);
         contract.check((method, path), &answer);

@@ -7,6 +7,7 @@ use crate::harness::gateway::doorward;
 use crate::harness::gateway::reload::exchange_file;
 use crate::harness::provider::github::Github;
 use crate::harness::upstream::Upstream;
+use crate::harness::wait_until;
 
 fn reload(gateway: &Gateway) -> Output {
     let url = format!("http://{}", gateway.admin_address());
@@ -100,4 +101,44 @@ fn what_takes_effect_at_the_next_start_only_is_named_and_the_rest_is_used() {
     let answer = gateway.reconfigure(&fixed("10B", "", "the-other-token-of-theirs"));
     assert_eq!(answer["restart_needed"], serde_json::json!([]));
     assert!(gateway.metric("doorward_config_restart_needed") == 0.0, "it is as at the start again");
+}
+
+#[test]
+fn the_secrets_are_listed_with_what_they_have_proved() {
+    let upstream = Upstream::start();
+    let two = Github::source(&upstream.url()).replace("secrets = [", "secrets = [\"plain:the old one of theirs\", ");
+    let gateway = Gateway::start(&two);
+    let url = format!("http://{}", gateway.admin_address());
+    let secrets = |more: &[&str]| {
+        let mut command = doorward();
+        said(
+            &command
+                .args(["secrets", "--url", &url])
+                .args(more)
+                .current_dir(gateway.folder())
+                .output()
+                .expect("it runs"),
+        )
+    };
+    let known = |name: &str| gateway.metric(&format!("{name}{{secret=\"plain#2\",source=\"github\"}}"));
+    let began = known("doorward_secret_last_match_timestamp_seconds");
+    assert!(began > 1.7e9, "since when it is known");
+    wait_until("a second to pass", || {
+        assert_eq!(Github::delivery("1", "1").send(gateway.address()).status, 200);
+        known("doorward_secret_last_match_timestamp_seconds") > began
+    });
+    let event = gateway.metric("doorward_source_last_event_timestamp_seconds{source=\"github\"}");
+    assert!(event > began);
+    let (code, text) = secrets(&[]);
+    assert_eq!(code, Some(0), "{text}");
+    let lines: Vec<_> = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    assert!(lines[0].starts_with("github plain#1 no match for "), "{text}");
+    assert!(lines[1].starts_with("github plain#2 in use, idle for "), "{text}");
+    wait_until("the old one to be idle for long enough", || {
+        assert_eq!(Github::delivery("1", "1").send(gateway.address()).status, 200);
+        secrets(&["--idle", "2s"]).1.lines().next().is_some_and(|line| line.ends_with(": may go"))
+    });
+    let (_, json) = secrets(&["--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(json["sources"][0]["secrets"][0]["matches"], 0);
 }
