@@ -1,4 +1,4 @@
-//! Reads `[admin]`: the address, token and limits of the admin port.
+//! Reads `[admin]`: the address, tokens and limits of the admin port.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -19,8 +19,9 @@ use crate::base::secret::stray_end;
 pub struct Admin {
     /// The address of health probes, metrics, draining and the API.
     pub listen: SocketAddr,
-    /// The bearer token for the API, and for draining from another machine; without one, both are refused.
-    pub token: Option<Secret>,
+    /// The bearer tokens for the API, and for draining from another machine, any of which will do; without one, both
+    /// are refused.
+    pub tokens: Vec<Secret>,
     /// Most open connections. One more displaces the one that has waited for a request for longest.
     pub max_connections: usize,
     /// The limit from the beginning of a connection, and then of each request, to the end of the request's headers.
@@ -33,11 +34,11 @@ impl Admin {
     pub(super) fn read(mut section: Section<'_>) -> Option<Self> {
         let listen = section.required("listen", address);
         let files = section.files();
-        let token = section.required("token", |text| token(text, files));
+        let tokens = section.list("token", |text| token(text, files));
         let max_connections = section.required("max_connections", count(1, 10_000));
         let header_timeout = section.required("header_timeout", duration);
         let max_drain = section.required("max_drain", duration);
-        if token.iter().flatten().any(|token| token.expose().len() < MIN_SECRET_LEN) {
+        if tokens.iter().any(|token| token.expose().len() < MIN_SECRET_LEN) {
             section.warning(
                 "token",
                 format!(
@@ -45,14 +46,14 @@ impl Admin {
                 ),
             );
         }
-        let text = token.iter().flatten().find_map(|token| std::str::from_utf8(token.expose()).ok());
-        if let Some(stray) = text.and_then(stray_end) {
+        let mut texts = tokens.iter().filter_map(|token| std::str::from_utf8(token.expose()).ok());
+        if let Some(stray) = texts.find_map(stray_end) {
             section.warning("token", stray_warning(stray));
         }
         section.finish();
         Some(Self {
             listen: listen?,
-            token: token?,
+            tokens,
             max_connections: max_connections?,
             header_timeout: header_timeout?,
             max_drain: max_drain?,
@@ -60,15 +61,12 @@ impl Admin {
     }
 }
 
-fn token(text: &str, files: &Files) -> Result<Option<Secret>, String> {
-    if text.is_empty() {
-        return Ok(None);
-    }
+fn token(text: &str, files: &Files) -> Result<Secret, String> {
     let token = SecretRef::parse(text)?.load_with(|path| files.read(path))?;
     if !token.expose().iter().all(u8::is_ascii_graphic) {
         return Err(
             "has characters that no header can carry; use ASCII letters, digits and signs without spaces".to_owned()
         );
     }
-    Ok(Some(token))
+    Ok(token)
 }

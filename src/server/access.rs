@@ -52,9 +52,10 @@ pub(super) fn bearer_token(headers: &HeaderMap) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
 }
 
-/// Compares a bearer token with the configured one, in constant time.
-pub(super) fn is_token(presented: &[u8], token: &Secret) -> bool {
-    verify_slices_are_equal(presented, token.expose()).is_ok()
+/// Compares a bearer token with the configured ones, with each in constant time.
+pub(super) fn is_token(presented: &[u8], tokens: &[Secret]) -> bool {
+    let matches = tokens.iter().filter(|token| verify_slices_are_equal(presented, token.expose()).is_ok());
+    matches.count() > 0
 }
 
 /// Whether a request comes from this machine, by the address of its connection.

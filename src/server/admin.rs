@@ -158,11 +158,11 @@ impl Admin {
     fn drain(&self, headers: &HeaderMap, peer: SocketAddr) -> Response<Full<Bytes>> {
         let generation = self.shared.current.load();
         let admin = &generation.settings.admin;
-        let (presented, token) = (access::bearer_token(headers), admin.token.as_ref());
-        let has_token = || presented.zip(token).is_some_and(|(presented, token)| access::is_token(presented, token));
+        let presented = access::bearer_token(headers);
+        let has_token = || presented.is_some_and(|presented| access::is_token(presented, &admin.tokens));
         if !access::is_local(peer) && !has_token() {
             self.refusals.record(peer, "somebody without the token of admin.token asked to drain from another machine");
-            return refused(token.is_some());
+            return refused(!admin.tokens.is_empty());
         }
         let time = admin.max_drain;
         let duration = humantime::format_duration(time);

@@ -80,7 +80,7 @@ impl Gateway {
                 let url = url.map_or_else(|| reachable(admin.listen, config), Ok)?;
                 let token = match token {
                     None if with_token => Some(configured(&admin, config)?),
-                    None => admin.token,
+                    None => admin.tokens.into_iter().next(),
                     token => token,
                 };
                 (url, token)
@@ -231,7 +231,7 @@ fn reachable(listen: SocketAddr, config: &Path) -> Result<Url, String> {
 }
 
 fn configured(admin: &Admin, config: &Path) -> Result<Secret, String> {
-    admin.token.clone().ok_or_else(|| {
+    admin.tokens.first().cloned().ok_or_else(|| {
         format!(
             "{} has no admin.token, so that the API is off; set it to a secret, such as \"env:DOORWARD_TOKEN\", and restart \
              the gateway; or name its token with --token",

@@ -173,13 +173,13 @@ impl Api {
     /// The answer to a request without the token; `None` when it has it.
     fn refuse(&self, request: &Request<Incoming>, peer: SocketAddr) -> Option<Response<Full<Bytes>>> {
         let generation = self.shared.current.load();
-        let Some(token) = &generation.settings.admin.token else {
-            let how =
-                "the API is off; set admin.token to a secret, such as \"env:DOORWARD_TOKEN\", and restart the gateway";
+        let tokens = &generation.settings.admin.tokens;
+        if tokens.is_empty() {
+            let how = "the API is off; set admin.token to a secret, such as \"env:DOORWARD_TOKEN\", and reload or restart the gateway";
             return Some(problem(StatusCode::FORBIDDEN, how));
-        };
+        }
         let bearer = access::bearer_token(request.headers());
-        if bearer.is_some_and(|presented| access::is_token(presented, token)) {
+        if bearer.is_some_and(|presented| access::is_token(presented, tokens)) {
             return None;
         }
         self.refusals.record(peer, "the API was asked without the token of admin.token, or with another");

@@ -104,6 +104,20 @@ fn what_takes_effect_at_the_next_start_only_is_named_and_the_rest_is_used() {
 }
 
 #[test]
+fn a_token_is_rotated_through_a_file_while_the_other_one_is_still_taken() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("token"), "the-first-token-of-theirs").expect("written");
+    let gateway = Gateway::start_in(folder, "[admin]\ntoken = [\"file:token\", \"plain:the-token-that-stays\"]\n");
+    let status = |token: &str| {
+        gateway.api_with("GET", "/api/v1/events", &format!("Authorization: Bearer {token}\r\n"), "").status
+    };
+    let all = || ["the-first-token-of-theirs", "the-token-that-stays", "the-next-token-of-theirs"].map(status);
+    assert_eq!(all(), [404, 404, 401], "404 without a queue");
+    exchange_file(&gateway.folder().join("token"), "the-next-token-of-theirs");
+    wait_until("the next one to be read", || all() == [401, 404, 404]);
+}
+
+#[test]
 fn the_secrets_are_listed_with_what_they_have_proved() {
     let upstream = Upstream::start();
     let two = Github::source(&upstream.url()).replace("secrets = [", "secrets = [\"plain:the old one of theirs\", ");

@@ -161,7 +161,7 @@ fn five_hundred_sources_are_reloaded_at_once() {
     let fastest = (0..10).map(reload).min().expect("some");
     eprintln!("500 sources are reloaded in {fastest:?}");
     // Without optimisation, on whatever machine.
-    assert!(fastest < Duration::from_secs(1), "{fastest:?}");
+    assert!(fastest < Duration::from_secs(5), "{fastest:?}");
     assert_eq!(Github::delivery("1", "1").to("/s499").send(gateway.address()).status, 200);
 }
 
