@@ -60,6 +60,9 @@ pub use log::LogFormat;
 pub use single_source::SingleSource;
 pub use store::Store;
 
+/// What a certificate in PEM begins with (RFC 7468).
+const BEGIN: &[u8] = b"-----BEGIN ";
+
 /// Fingerprints by name.
 type Fingerprints = BTreeMap<String, Fingerprint>;
 
@@ -90,6 +93,8 @@ pub struct Settings {
     fingerprints: Fingerprints,
     shares: SharedLimits,
     key_sets: KeySets,
+    /// Whether `SSL_CERT_FILE` has certificate authorities.
+    has_authorities: bool,
 }
 
 /// A source that was left out, as `on_problem = "skip-source"` says.
@@ -195,7 +200,8 @@ impl Settings {
         };
         let store = store.flatten();
         let kept = running.map(|running| &running.started.store).or(store.as_ref());
-        let trusted = Fingerprinting::default().bytes(&authorities(report.files()));
+        let (authorities, has_authorities) = authorities(report, running);
+        let trusted = Fingerprinting::default().bytes(&authorities);
         let context = source::SourceContext::new(&profiles, &shares, kept);
         let context = context.replacing(running, trusted, skips == Some(true));
         let sources_read = root.section("sources").map(|sources| context.sources(&sources));
@@ -217,6 +223,7 @@ impl Settings {
             fingerprints,
             shares,
             key_sets,
+            has_authorities,
         })
     }
 }
@@ -234,11 +241,18 @@ fn profiles(root: &mut Section<'_>, report: &Report<'_>) -> Profiles {
     profiles
 }
 
-/// The certificate authorities by which upstreams are verified, where a variable names them.
+/// The certificate authorities by which upstreams are verified, where a variable names them; and whether there are any.
+/// That there are none any more was hardly meant.
 #[expect(clippy::disallowed_methods, reason = "whoever loads them reads the environment, too")]
-fn authorities(files: &Files) -> Vec<u8> {
-    let path = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
-    path.and_then(|path| files.read(&path).ok()).unwrap_or_default()
+fn authorities(report: &Report<'_>, running: Option<Running<'_>>) -> (Vec<u8>, bool) {
+    let Some(path) = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from) else { return (Vec::new(), false) };
+    let content = report.files().read(&path).unwrap_or_default();
+    let found = content.windows(BEGIN.len()).any(|part| part == BEGIN);
+    if !found && running.is_some_and(|running| running.current.has_authorities) {
+        let message = format!("{} has no certificate in PEM any more", path.display());
+        report.with(|problems| problems.error("environment variable SSL_CERT_FILE", "", message));
+    }
+    (content, found)
 }
 
 impl Server {

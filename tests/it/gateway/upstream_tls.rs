@@ -53,6 +53,26 @@ fn an_upstream_with_the_certificate_of_a_stranger_is_not_reached() {
 }
 
 #[test]
+fn other_authorities_are_believed_when_the_gateway_has_read_them() {
+    let (authority, next) = (Authority::new(), Authority::new());
+    let upstream = tls_upstream(&next, |_, mut stream| {
+        let mut reader = BufReader::new(&mut stream);
+        while let Ok(Some(_event)) = Message::read(&mut reader) {
+            drop(reader.get_mut().write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"));
+        }
+    });
+    let gateway = gateway(&authority, upstream);
+    assert_eq!(Github::delivery("1", "{}").send(gateway.address()).status, 502);
+    std::fs::copy(next.path("ca.pem"), authority.path("ca.pem")).expect("copied");
+    let answer = gateway.ask_to_reload().json();
+    assert_eq!(answer["changed"], serde_json::json!(["github"]), "{answer}");
+    assert_eq!(Github::delivery("1", "{}").send(gateway.address()).status, 200);
+    std::fs::write(authority.path("ca.pem"), "").expect("written");
+    assert_eq!(gateway.ask_to_reload().status, 422, "nobody is believed any more");
+    assert_eq!(Github::delivery("2", "{}").send(gateway.address()).status, 200);
+}
+
+#[test]
 fn an_answer_that_ends_with_its_connection_is_whole_when_tls_says_so() {
     for (says_so, status) in [(true, 200), (false, 502)] {
         let authority = Authority::new();

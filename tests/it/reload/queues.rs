@@ -5,13 +5,17 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use doorward::base::supervisor::Task;
 use serde_json::json;
 
 use crate::harness::gateway::Gateway;
 use crate::harness::gateway::api::TOKEN;
+use crate::harness::gateway::in_process::InProcessGateway;
 use crate::harness::gateway::queue::DUPLICATE;
 use crate::harness::gateway::queue::QUEUED;
 use crate::harness::gateway::queue::queued_events;
+use crate::harness::gateway::reload::exchange_file;
+use crate::harness::gateway::reload::quick_looks;
 use crate::harness::provider::github::Github;
 use crate::harness::redis::Redis;
 use crate::harness::upstream::Reply;
@@ -161,4 +165,30 @@ fn fewer_attempts_at_a_time_are_made_when_the_configuration_says_so() {
     send("third");
     gateway.wait_for_events("delivered", 120);
     assert!(most.load(Ordering::SeqCst) > 1);
+}
+
+#[test]
+fn what_dies_of_a_fault_comes_back_with_the_present_configuration() {
+    let (old, new) = (Upstream::start(), Upstream::start());
+    let store = common("sqlite:FOLDER/store.db");
+    let gateway = InProcessGateway::start(&(queue(&old.url(), "") + &store), quick_looks());
+    let config = gateway.folder().join("doorward.toml");
+    let before = std::fs::read_to_string(&config).expect("a configuration");
+    let after = before.replace(&old.url(), &new.url()).replace("/webhooks/github", "/moved");
+    let use_configuration = |text: &str, path: &str, id: &str| {
+        exchange_file(&config, text);
+        wait_until("it to be in use", || Github::delivery(id, id).to(path).send(gateway.address()).status == 200);
+    };
+    use_configuration(&after, "/moved", "0");
+    for task in [Task::Worker, Task::Dispatcher, Task::DispatchThread, Task::Reload] {
+        gateway.restart_by_panic(task);
+        let delivery = Github::delivery(task.name(), task.name());
+        wait_until("it to be taken", || delivery.clone().to("/moved").send(gateway.address()).status == 200);
+        assert_eq!(delivery.send(gateway.address()).status, 404, "{}", task.name());
+        wait_until("it to be delivered", || new.ids().iter().any(|id| id == task.name()));
+    }
+    assert_eq!(old.ids(), Vec::<String>::new());
+    use_configuration(&before, "/webhooks/github", "1");
+    old.wait_for(1);
+    assert_eq!(old.ids(), ["1"]);
 }

@@ -59,6 +59,7 @@ fn each_kind_of_task_that_panics_is_started_again_and_the_gateway_goes_on() {
         Task::Worker,
         Task::Admin,
         Task::Drain,
+        Task::Reload,
         Task::KeySet,
         Task::Dispatcher,
         Task::DispatchThread,
