@@ -58,6 +58,7 @@ impl Shared {
         self.metrics.key_sets.set(key_sets(&next.settings));
         self.metrics.skipped.set(i64::try_from(next.settings.skipped.len()).unwrap_or(i64::MAX));
         self.current.store(Arc::clone(next));
+        self.settings.server.trusted_proxies.replace(&next.settings.server.trusted_proxies);
         for worker in workers.iter().filter_map(|view| view.load_full()) {
             worker.follow(self, next);
         }

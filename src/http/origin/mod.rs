@@ -7,7 +7,9 @@ mod networks;
 
 use std::net::IpAddr;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
@@ -63,24 +65,30 @@ impl Client {
     }
 }
 
-/// The proxies whose `X-Forwarded-For` is trusted.
+/// The proxies whose `X-Forwarded-For` is trusted. Clones are the same, also when they are replaced.
 #[derive(Debug, Clone, Default)]
-pub struct TrustedProxies(Networks);
+pub struct TrustedProxies(Arc<ArcSwap<Networks>>);
 
 impl TrustedProxies {
     /// Trusts the proxies in these networks.
     pub fn new(networks: Networks) -> Self {
-        Self(networks)
+        Self(Arc::new(ArcSwap::from_pointee(networks)))
+    }
+
+    /// Trusts what the others trust, from now on.
+    pub fn replace(&self, others: &Self) {
+        self.0.store(others.0.load_full());
     }
 
     /// Whether this is the address of a trusted proxy.
     pub fn contains(&self, address: IpAddr) -> bool {
-        self.0.contains(address.to_canonical())
+        self.0.load().contains(address.to_canonical())
     }
 
     /// The client: the first address that is not a trusted proxy's, from the peer back along `X-Forwarded-For`.
     pub fn client(&self, peer: &Peer, headers: &HeaderMap) -> Client {
-        if !self.0.contains(peer.address) {
+        let trusted = self.0.load();
+        if !trusted.contains(peer.address) {
             return Client { address: Some(peer.address), chain: peer.text.clone(), trusted: false };
         }
         let mut address = Some(peer.address);
@@ -92,7 +100,7 @@ impl TrustedProxies {
                 if let Some(address) = address {
                     hops.push(address.to_string());
                 }
-                if !address.is_some_and(|address| self.0.contains(address)) {
+                if !address.is_some_and(|address| trusted.contains(address)) {
                     break 'walk;
                 }
             }

@@ -80,6 +80,27 @@ fn a_request_in_flight_ends_on_the_configuration_that_it_began_with() {
 }
 
 #[test]
+fn proxies_are_trusted_as_the_present_configuration_says() {
+    let upstream = Upstream::start();
+    let sections = |trusted: &str| {
+        let source = source("inside", &upstream).replace("deliver", "allow = [\"203.0.113.7\"]\ndeliver");
+        format!("{source}[server]\ntrusted_proxies = [{trusted}]\n")
+    };
+    let gateway = Gateway::start(&sections(""));
+    let stream = connect(gateway.address());
+    let send = |id: &str| {
+        let forwarded = Github::delivery(id, id).to("/inside").with("X-Forwarded-For", "203.0.113.7");
+        forwarded.send_on(&stream).status
+    };
+    assert_eq!(send("1"), 403);
+    assert_eq!(gateway.reconfigure(&sections("\"127.0.0.0/8\""))["restart_needed"], json!([]));
+    assert_eq!(send("2"), 200);
+    gateway.reconfigure(&sections("\"198.51.100.1\""));
+    assert_eq!(send("3"), 403);
+    assert_eq!(upstream.ids(), ["2"]);
+}
+
+#[test]
 fn key_sets_are_fetched_by_the_sources_that_are_there_and_no_others() {
     let (first, second) = (Issuer::publishing(&Issuer::fixture_keys()), Issuer::publishing(&Issuer::fixture_keys()));
     let upstream = Upstream::start();
