@@ -14,6 +14,7 @@ use super::complain;
 use super::runtime;
 use crate::base::limits::Limits;
 use crate::base::supervisor;
+use crate::config::Listener;
 use crate::config::Settings;
 use crate::server::Server;
 use crate::telemetry;
@@ -47,7 +48,8 @@ async fn serve(settings: Settings) -> Result<(), String> {
     let mut hangups = signal(SignalKind::hangup()).map_err(|error| format!("cannot listen for signals: {error}"))?;
     let sources = settings.sources.len();
     let server = Server::start(settings, Limits::default()).await.map_err(|failure| failure.to_string())?;
-    tracing::info!(listen = %server.listen(), admin = %server.admin(), sources, "ready");
+    let listen: Vec<_> = server.listeners().iter().map(Listener::to_string).collect();
+    tracing::info!(listen = listen.join(", "), admin = %server.admin(), sources, "ready");
     tokio::select! {
         () = signals.next() => {}
         never = reload_on(&mut hangups, &server) => match never {},

@@ -25,6 +25,8 @@ const SEPARATOR: &str = "__";
 /// The key of the patterns of files that are included.
 pub(super) const INCLUDE: &str = "include";
 const SOURCES: &str = "sources";
+/// The origin of values that come from environment variables, as the `config` crate calls it.
+const ENVIRONMENT: &str = "the environment";
 
 /// A text value of the embedded defaults.
 pub(super) fn default_value(section: &str, key: &str) -> Result<String, String> {
@@ -131,10 +133,15 @@ impl Layers {
         self.texts.first().is_none_or(|text| text.text.trim().is_empty())
     }
 
+    /// Whether a value is set in a file or the environment.
+    pub(super) fn is_set(&self, origin: Option<&str>, key: &str) -> bool {
+        origin == Some(ENVIRONMENT) || self.texts.iter().any(|text| text.lines.contains_key(key))
+    }
+
     /// Where a value is set: the environment, or a line of a file. For a key that is in no file, the line of the
     /// innermost table around it.
     pub(super) fn place(&self, origin: Option<&str>, key: &str) -> String {
-        if origin == Some("the environment") {
+        if origin == Some(ENVIRONMENT) {
             return format!("environment variable {PREFIX}{SEPARATOR}{}", key.to_uppercase().replace('.', SEPARATOR));
         }
         let mut around = key;

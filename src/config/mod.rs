@@ -10,6 +10,7 @@ mod fingerprint;
 mod layers;
 mod lint;
 mod log;
+mod listener;
 mod queue;
 mod secrets;
 mod section;
@@ -30,7 +31,7 @@ use crate::base::problem::Problems;
 use crate::http::admission::Quota;
 use crate::http::body::Budget;
 use crate::http::body::Limits;
-use crate::http::origin::Networks;
+use crate::http::origin::TrustedPeer;
 use crate::http::origin::TrustedProxies;
 use crate::profile::Profiles;
 use crate::source::Source;
@@ -55,6 +56,8 @@ use self::source::Sources;
 pub use admin::Admin;
 pub use again::Difference;
 pub use files::Inputs;
+pub use listener::ListenAddress;
+pub use listener::Listener;
 pub use log::Log;
 pub use log::LogFormat;
 pub use single_source::SingleSource;
@@ -109,8 +112,8 @@ pub struct Skipped {
 /// `[server]`.
 #[derive(Debug)]
 pub struct Server {
-    /// The address for providers.
-    pub listen: SocketAddr,
+    /// Where providers reach the gateway.
+    pub listeners: Vec<Listener>,
     /// Threads that handle requests.
     pub workers: usize,
     /// The proxies whose `X-Forwarded-For` is trusted.
@@ -286,22 +289,22 @@ impl Server {
     }
 
     fn read_listener(section: &mut Section<'_>) -> Option<Self> {
-        let listen = section.required("listen", address);
+        let listeners = listener::listeners(section);
         let workers = section.required("workers", count(0, 1024));
-        let trusted_proxies = section.list("trusted_proxies", Networks::parse);
+        let trusted_proxies = section.list("trusted_proxies", TrustedPeer::parse);
         let max_connections = section.required("max_connections", count(1, 1_000_000));
         let max_per_address = section.required("max_connections_per_address", count(1, 1_000_000));
         let header_timeout = section.required("header_timeout", duration);
         let idle_timeout = section.required("idle_timeout", duration);
         let drain_timeout = section.required("drain_timeout", duration);
         Some(Self {
-            listen: listen?,
+            listeners: listeners?,
             workers: match workers? {
                 // Respects the CPU limit of a container.
                 0 => std::thread::available_parallelism().map_or(1, usize::from),
                 workers => workers,
             },
-            trusted_proxies: TrustedProxies::new(trusted_proxies.into_iter().collect()),
+            trusted_proxies: trusted_proxies.into_iter().collect(),
             max_connections: max_connections?,
             max_connections_per_address: max_per_address?,
             header_timeout: header_timeout?,

@@ -197,6 +197,12 @@ impl<'l> Section<'l> {
         self.table.contains_key(key)
     }
 
+    /// Whether the value at `key` is set by the operator, and is not a default.
+    pub(super) fn is_set(&self, key: &str) -> bool {
+        let origin = self.table.get(key).and_then(Value::origin);
+        self.report.layers.is_set(origin, &self.path(key))
+    }
+
     /// Reports a problem with the value at `key`.
     pub(super) fn error(&self, key: &str, message: impl Into<String>) {
         self.push(Severity::Error, key, message);

@@ -110,7 +110,7 @@ impl Gateway {
 
     /// Logs and counts bytes from this address that were no request that can be served; `start` is their beginning, as
     /// far as it is known.
-    pub fn unserved(&self, client: IpAddr, why: Unserved, start: &[u8]) {
+    pub fn unserved(&self, client: Option<IpAddr>, why: Unserved, start: &[u8]) {
         RequestLog::unserved(self, client, start).end(Err(why.into()));
     }
 

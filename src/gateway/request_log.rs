@@ -81,9 +81,9 @@ impl RequestLog {
     }
 
     /// Begins the log of bytes that are no request; logs their path if there is one.
-    pub(super) fn unserved(gateway: &Gateway, client: IpAddr, start: &[u8]) -> Self {
+    pub(super) fn unserved(gateway: &Gateway, client: Option<IpAddr>, start: &[u8]) -> Self {
         gateway.metrics.in_flight.inc();
-        let facts = Facts { client: Some(client), path: path_of(start), ..Facts::default() };
+        let facts = Facts { client, path: path_of(start), ..Facts::default() };
         let (endpoint, in_flight) = (Arc::clone(&gateway.unmatched), gateway.metrics.in_flight.clone());
         Self { endpoint, begun: Instant::now(), facts, permit: None, reserved: None, in_flight }
     }

@@ -38,6 +38,7 @@ use super::api::Api;
 use super::connection;
 use super::endpoints::View;
 use super::reload::Reloader;
+use super::stream::Stream;
 
 /// How long a connection may be idle between two requests, unless another one needs its slot.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
@@ -94,7 +95,7 @@ impl Admin {
                 continue;
             };
             // There is no limit for each address, so this does not fail.
-            let Ok(slot) = connections.enter(peer.ip()) else { continue };
+            let Ok(slot) = connections.enter(Some(peer.ip())) else { continue };
             let (admin, connection) = (Arc::clone(self), Arc::clone(slot.connection()));
             let service = tower::service_fn(move |request: Request<Incoming>| {
                 // Bodies are read only after the token is checked, so the connection need not be displaced.
@@ -108,7 +109,7 @@ impl Admin {
             });
             tasks.spawn("admin-connection", async move {
                 // The client may hang up early.
-                let _end = connection::serve(stream, slot, TowerToHyperService::new(service)).await;
+                let _end = connection::serve(Stream::Tcp(stream), slot, TowerToHyperService::new(service)).await;
             });
         }
     }

@@ -18,12 +18,11 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
-use socket2::SockRef;
 use tokio::io::AsyncRead;
 use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
-use tokio::net::TcpStream;
 
+use super::stream::Stream;
 use crate::http::admission::CloseReason;
 use crate::http::admission::Connection;
 use crate::http::admission::ConnectionSlot;
@@ -50,7 +49,7 @@ pub(super) struct End {
 
 /// Serves a connection until it ends, or admission closes it. The service has to report when a head is complete and
 /// when it is answered ([`Connection::begin`], [`Connection::rest`]).
-pub(super) async fn serve<S>(stream: TcpStream, mut slot: ConnectionSlot, service: S) -> End
+pub(super) async fn serve<S>(stream: Stream, mut slot: ConnectionSlot, service: S) -> End
 where
     S: Service<Request<Incoming>, Response = Response<Full<Bytes>>, Error = Infallible>,
 {
@@ -88,7 +87,7 @@ where
             error.is_parse().then(|| Unserved::from_first_bytes(&start, error.is_parse_too_large()))
         }
         (None, Phase::Silent | Phase::Head) => {
-            answer(&socket.stream, TIMED_OUT);
+            socket.stream.send(TIMED_OUT);
             Some(if displaced { Unserved::Displaced } else { Unserved::TimedOut })
         }
         // Between requests there is nothing to answer.
@@ -98,18 +97,13 @@ where
 }
 
 /// Answers a connection that is refused, because its address has the most connections already.
-pub(super) fn turn_away(stream: &TcpStream) {
-    answer(stream, BUSY);
-}
-
-/// Sends an answer without waiting. It fits into the socket's buffer, which is empty.
-fn answer(stream: &TcpStream, bytes: &[u8]) {
-    let _gone = SockRef::from(stream).send(bytes);
+pub(super) fn turn_away(stream: &Stream) {
+    stream.send(BUSY);
 }
 
 /// The socket: reports to admission when bytes arrive, and records the beginning of heads.
 struct MonitoredSocket {
-    stream: TcpStream,
+    stream: Stream,
     connection: Arc<Connection>,
     /// The beginning of the last head.
     start: Vec<u8>,

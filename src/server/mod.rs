@@ -7,7 +7,10 @@ mod connection;
 mod drain;
 mod endpoints;
 mod generation;
+mod listener;
 mod service;
+mod socket_file;
+mod stream;
 mod open_file_limit;
 mod metrics;
 mod reload;
@@ -18,7 +21,6 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -27,10 +29,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use socket2::Domain;
-use socket2::Protocol;
-use socket2::Socket;
-use socket2::Type;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
 
@@ -39,6 +37,7 @@ use crate::base::limits::Limits;
 use crate::base::problem::Problems;
 use crate::base::supervisor::Phase;
 use crate::base::supervisor::Supervisor;
+use crate::config::Listener;
 use crate::config::Settings;
 use crate::dedup::FirstSeenCache;
 use crate::dedup::SingleFlight;
@@ -55,10 +54,8 @@ use self::generation::key_sets;
 use self::metrics::Metrics;
 pub use self::reload::Reloaded;
 use self::reload::Reloader;
+use self::socket_file::SocketFile;
 use self::worker::Worker;
-
-/// Connections that the kernel holds for each worker until it accepts them.
-const BACKLOG: i32 = 4096;
 
 /// What all threads of the gateway share as long as the process lives.
 #[derive(Debug)]
@@ -96,7 +93,9 @@ pub struct Server {
     reloader: Arc<Reloader>,
     /// Workers and the dispatch thread. They are not joined: `workers` tells when they have ended, with a deadline.
     _threads: Vec<JoinHandle<()>>,
-    listen: SocketAddr,
+    listeners: Vec<Listener>,
+    /// The files of Unix sockets; removed when the gateway stops.
+    files: Vec<SocketFile>,
     admin: SocketAddr,
     phase: watch::Sender<Phase>,
     /// Closed when all workers and the dispatch thread have ended.
@@ -108,7 +107,7 @@ pub struct Server {
 pub enum Failure {
     /// An address cannot be used.
     #[error("cannot listen on {0}: {1}")]
-    Listen(SocketAddr, io::Error),
+    Listen(String, io::Error),
     /// The store cannot be used.
     #[error("cannot use the store: {0}")]
     Store(String),
@@ -169,22 +168,19 @@ impl Server {
     /// [`Failure`] says what failed.
     pub async fn start(mut settings: Settings, limits: Limits) -> Result<Self, Failure> {
         fit_open_files(&mut settings);
-        let listeners = listen(settings.server.listen, settings.server.workers)
-            .map_err(|error| Failure::Listen(settings.server.listen, error))?;
-        let admin_socket = bind(settings.admin.listen, false)
+        let bound = listener::bind_all(&settings.server.listeners, settings.server.workers)?;
+        let admin_socket = listener::bind_one(settings.admin.listen, false)
             .and_then(tokio::net::TcpListener::from_std)
-            .map_err(|error| Failure::Listen(settings.admin.listen, error))?;
-        let address = |socket: io::Result<SocketAddr>| socket.map_err(|error| Failure::System(error.to_string()));
-        let admin = address(admin_socket.local_addr())?;
-        let listen = address(listeners.first().map_or_else(|| Ok(settings.server.listen), TcpListener::local_addr))?;
+            .map_err(|error| Failure::Listen(settings.admin.listen.to_string(), error))?;
+        let admin = admin_socket.local_addr().map_err(|error| Failure::System(error.to_string()))?;
         let shared = Arc::new(Shared::new(settings, limits).await?);
         let (phase, watching) = watch::channel(Phase::Running);
         let (alive, workers) = mpsc::channel(1);
         let (mut views, mut threads) = (Vec::new(), Vec::new());
-        for listener in listeners {
+        for listeners in bound.by_worker {
             let (phase, alive) = (watching.clone(), alive.clone());
             let worker = Worker { shared: Arc::clone(&shared), phase, _alive: alive };
-            let (view, thread) = worker.start(listener)?;
+            let (view, thread) = worker.start(listeners)?;
             views.push(view);
             threads.push(thread);
         }
@@ -198,7 +194,8 @@ impl Server {
         let reloader = Arc::new(Reloader::new(Arc::clone(&shared), views.clone()));
         reloader.start();
         Arc::new(Admin::new(Arc::clone(&shared), Arc::clone(&reloader), views)).start(admin_socket);
-        Ok(Self { shared, reloader, _threads: threads, listen, admin, phase, workers })
+        let (listeners, files) = (bound.addresses, bound.files);
+        Ok(Self { shared, reloader, _threads: threads, listeners, files, admin, phase, workers })
     }
 
     /// Reads the configuration again, as it is now.
@@ -214,9 +211,9 @@ impl Server {
         &self.shared.supervisor
     }
 
-    /// The address for providers.
-    pub fn listen(&self) -> SocketAddr {
-        self.listen
+    /// The listeners for providers, with the ports that the system chose.
+    pub fn listeners(&self) -> &[Listener] {
+        &self.listeners
     }
 
     /// The address of the admin port.
@@ -231,6 +228,7 @@ impl Server {
     /// [`Failure::Cut`] when some could not finish.
     pub async fn stop(mut self, hurry: impl Future<Output = ()>) -> Result<(), Failure> {
         self.shared.begin_shutdown();
+        self.files.clear();
         self.phase.send_replace(Phase::Finishing);
         let drain_timeout = self.shared.settings.server.drain_timeout;
         let finished = tokio::select! {
@@ -282,25 +280,4 @@ fn open(settings: &Settings, limits: &Limits, clock: &Clock, supervisor: &Superv
         clocks: (Clock::System, clock.clone()),
         supervisor,
     })
-}
-
-/// One listener for each worker; the kernel distributes connections among them (`SO_REUSEPORT`).
-fn listen(address: SocketAddr, workers: usize) -> io::Result<Vec<TcpListener>> {
-    if workers <= 1 {
-        return Ok(vec![bind(address, false)?]);
-    }
-    // A port that another process shares would lose half of the events to it. A listener without `SO_REUSEPORT` fails
-    // if another process has the port.
-    let address = bind(address, false)?.local_addr()?;
-    (0..workers).map(|_| bind(address, true)).collect()
-}
-
-fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(reuse_port)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
 }

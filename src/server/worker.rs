@@ -1,7 +1,6 @@
 //! A worker: a thread with its own listener, connections, upstream connections and store handle.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::PoisonError;
 use std::thread::JoinHandle;
@@ -9,10 +8,6 @@ use std::time::Duration;
 use std::time::Instant;
 
 use prometheus::IntGauge;
-#[cfg(target_os = "linux")]
-use socket2::SockRef;
-use tokio::net::TcpListener;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
 
@@ -21,6 +16,9 @@ use super::Shared;
 use super::connection;
 use super::endpoints::Serving;
 use super::endpoints::View;
+use super::listener::Accepted;
+use super::listener::Bound;
+use super::listener::Listeners;
 use super::service::FuturePool;
 use super::service::Handler;
 use crate::base::supervisor::Background;
@@ -32,7 +30,6 @@ use crate::gateway::Caller;
 use crate::http::admission::ConnectionLimits;
 use crate::http::admission::ConnectionSlot;
 use crate::http::admission::Connections;
-use crate::http::origin::Peer;
 use crate::target;
 use crate::telemetry::Sampler;
 
@@ -51,29 +48,28 @@ pub(super) struct Worker {
 /// What a worker builds anew at each start and restart.
 struct Prepared {
     serving: Arc<Serving>,
-    listener: TcpListener,
+    listeners: Listeners,
 }
 
 impl Worker {
     /// Starts the thread, and waits until it is ready to accept. When it dies, its requests are cut, and it restarts
-    /// with the same listener, where the kernel queues connections meanwhile.
-    pub(super) fn start(mut self, listener: std::net::TcpListener) -> Result<(View, JoinHandle<()>), Failure> {
+    /// with the same listeners, where the kernel queues connections meanwhile.
+    pub(super) fn start(mut self, listeners: Bound) -> Result<(View, JoinHandle<()>), Failure> {
         let (sender, ready) = std::sync::mpsc::channel();
-        let (mut sender, mut next_listener) = (Some(sender), Some(listener));
+        let (mut sender, mut next_listeners) = (Some(sender), Some(listeners));
         let view = View::default();
         let own_view = Arc::clone(&view);
         let supervisor = self.shared.supervisor.clone();
         let run = move |beat: &Arc<Heartbeat>| {
             let lost = |error: std::io::Error| TaskError(error.to_string());
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(lost)?;
-            // It was taken when the worker was told to stop.
-            let Some(listener) = &next_listener else { return Ok(()) };
-            let listener = listener.try_clone().map_err(lost)?;
             let lived = runtime.block_on(async {
-                match (self.prepare(listener, &own_view), sender.take()) {
+                // They were taken when the worker was told to stop.
+                let Some(listeners) = &next_listeners else { return Ok(()) };
+                match (self.prepare(listeners, &own_view), sender.take()) {
                     (Ok(prepared), waiting) => {
                         drop(waiting.map(|waiting| waiting.send(Ok(()))));
-                        self.run(prepared, beat, &mut next_listener).await;
+                        self.run(prepared, beat, &mut next_listeners).await;
                         Ok(())
                     }
                     (Err(failure), Some(waiting)) => {
@@ -94,26 +90,26 @@ impl Worker {
         Ok((view, thread))
     }
 
-    fn prepare(&self, listener: std::net::TcpListener, view: &View) -> Result<Prepared, Failure> {
-        let listener = TcpListener::from_std(listener).map_err(|error| Failure::System(error.to_string()))?;
+    fn prepare(&self, listeners: &Bound, view: &View) -> Result<Prepared, Failure> {
+        let listeners = Listeners::new(listeners).map_err(|error| Failure::System(error.to_string()))?;
         let shared = &self.shared;
         let store = shared.store.local();
         // A generation that is published meanwhile must not be missed.
         let _one_at_a_time = shared.publishing.lock().unwrap_or_else(PoisonError::into_inner);
         let serving = Arc::new(Serving::new(shared, &shared.current.load(), store));
         view.store(Some(Arc::clone(&serving)));
-        Ok(Prepared { serving, listener })
+        Ok(Prepared { serving, listeners })
     }
 
-    /// Serves until the gateway stops. `next_listener` is for a restart; it is dropped when accepting ends.
-    async fn run(&mut self, prepared: Prepared, beat: &Heartbeat, next_listener: &mut Option<std::net::TcpListener>) {
-        let Prepared { serving, listener } = prepared;
+    /// Serves until the gateway stops. `next_listeners` are for a restart; they are dropped when accepting ends.
+    async fn run(&mut self, prepared: Prepared, beat: &Heartbeat, next_listeners: &mut Option<Bound>) {
+        let Prepared { serving, listeners } = prepared;
         let connections = Connections::new(self.limits());
         let accepting = async {
             let mut cut = self.phase.clone();
             let tasks = Tasks::default();
-            self.accept(&serving, listener, (&connections, &tasks)).await;
-            *next_listener = None;
+            self.accept(&serving, listeners, (&connections, &tasks)).await;
+            *next_listeners = None;
             tokio::select! {
                 () = self.finish(&connections) => {}
                 _cut = cut.wait_for(|phase| *phase >= Phase::Cut) => {}
@@ -153,7 +149,7 @@ impl Worker {
     async fn accept(
         &self,
         serving: &Arc<Serving>,
-        listener: TcpListener,
+        mut listeners: Listeners,
         (connections, tasks): (&Arc<Connections>, &Tasks),
     ) {
         let mut phase = self.phase.clone();
@@ -162,18 +158,18 @@ impl Worker {
             // While all slots are busy, new connections wait in the kernel's backlog.
             let next = async {
                 connections.wait_for_capacity().await;
-                listener.accept().await
+                listeners.accept().await
             };
             let accepted = tokio::select! {
                 next = next => next,
                 _stop = phase.wait_for(|phase| *phase > Phase::Running) => break,
             };
             match accepted {
-                Ok((stream, address)) => match connections.enter(address.ip()) {
-                    Ok(slot) => self.serve(serving, tasks, (stream, address, slot)),
+                Ok(accepted) => match connections.enter(accepted.peer.address()) {
+                    Ok(slot) => self.serve(serving, tasks, (accepted, slot)),
                     Err(busy) => {
-                        connection::turn_away(&stream);
-                        serving.gateway().unserved(address.ip().to_canonical(), busy.into(), &[]);
+                        connection::turn_away(&accepted.stream);
+                        serving.gateway().unserved(accepted.peer.address(), busy.into(), &[]);
                     }
                 },
                 Err(error) => {
@@ -184,24 +180,17 @@ impl Worker {
                 }
             }
         }
-        // Closing the listener would reset connections in the kernel's backlog.
-        while let Ok(Ok((stream, address))) = tokio::time::timeout(Duration::ZERO, listener.accept()).await {
-            self.serve(serving, tasks, (stream, address, connections.enter_last(address.ip())));
+        // Closing the listeners would reset connections in the kernel's backlog.
+        while let Ok(Ok(accepted)) = tokio::time::timeout(Duration::ZERO, listeners.accept()).await {
+            let slot = connections.enter_last(accepted.peer.address());
+            self.serve(serving, tasks, (accepted, slot));
         }
     }
 
-    fn serve(
-        &self,
-        serving: &Arc<Serving>,
-        tasks: &Tasks,
-        (stream, address, slot): (TcpStream, SocketAddr, ConnectionSlot),
-    ) {
-        // An answer is written as a whole, so Nagle's algorithm would only delay it.
-        let _unset = stream.set_nodelay(true);
-        // A client that does not read its answer must not keep its slot for ever.
-        #[cfg(target_os = "linux")]
-        let _unset = SockRef::from(&stream).set_tcp_user_timeout(Some(self.shared.settings.server.idle_timeout));
-        let caller = Arc::new(Caller { peer: Peer::new(address), connection: Arc::clone(slot.connection()) });
+    fn serve(&self, serving: &Arc<Serving>, tasks: &Tasks, (accepted, slot): (Accepted, ConnectionSlot)) {
+        let Accepted { stream, peer } = accepted;
+        stream.set_options(self.shared.settings.server.idle_timeout);
+        let caller = Arc::new(Caller { peer, connection: Arc::clone(slot.connection()) });
         let client = caller.peer.address();
         let serving = Arc::clone(serving);
         let handler = Handler {

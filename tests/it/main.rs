@@ -28,6 +28,7 @@ mod how_to;
 mod http;
 mod kill;
 mod layering;
+mod listeners;
 mod profile;
 mod queue;
 mod redis;

@@ -14,6 +14,7 @@ use super::runtime;
 use super::say;
 use super::serve::Signals;
 use crate::base::limits::Limits;
+use crate::config::Listener;
 use crate::config::Log;
 use crate::config::LogFormat;
 use crate::config::Settings;
@@ -64,15 +65,16 @@ async fn demonstrate(once: bool) -> Result<bool, String> {
     let config = configure(&folder.0, app.address(), &issuer)?;
     let settings = Settings::load(&config).map_err(|problems| problems.to_string())?;
     let server = Server::start(settings, Limits::default()).await.map_err(|failure| failure.to_string())?;
-    let trial = Trial { gateway: server.listen(), folder: &folder.0, app: &app, issuer: &issuer };
+    let gateway = server.listeners().first().and_then(Listener::tcp).ok_or("it listens nowhere")?;
+    let trial = Trial { gateway, folder: &folder.0, app: &app, issuer: &issuer };
     let good = trial.run(&profiles, &PROVIDERS).await?;
     say("");
-    say(&format_args!("gateway        http://{}/webhooks/NAME", server.listen()));
+    say(&format_args!("gateway        http://{gateway}/webhooks/NAME"));
     say(&format_args!("metrics        http://{}/metrics", server.admin()));
     say(&format_args!("configuration  {}", config.display()));
     if !once {
         say("\nIt keeps serving, and logs every request here; end it with Ctrl-C. For example:\n");
-        say(&format_args!("  curl -i -d '{{}}' http://{}/webhooks/offergrid", server.listen()));
+        say(&format_args!("  curl -i -d '{{}}' http://{gateway}/webhooks/offergrid"));
         say(&format_args!("  curl -s http://{}/metrics | grep doorward_re\n", server.admin()));
         let (format, level) = (LogFormat::Text, tracing::Level::INFO);
         let _log = telemetry::start_log(&Log { format, level, unverified_burst: 0, unverified_rate: 0 });

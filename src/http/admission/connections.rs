@@ -122,7 +122,7 @@ impl Connections {
     ///
     /// # Errors
     /// [`Busy`] when its address has as many connections as it may, and all of them are busy.
-    pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<ConnectionSlot, Busy> {
+    pub fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Result<ConnectionSlot, Busy> {
         let origin = self.origin(address);
         let table = &mut self.state().table;
         // There may be several too many: connections that were not polled yet cannot be displaced.
@@ -142,12 +142,13 @@ impl Connections {
     }
 
     /// Adds an accepted connection without regard to the limits, and displaces none. For the last ones of a shutdown.
-    pub fn enter_last(self: &Arc<Self>, address: IpAddr) -> ConnectionSlot {
+    pub fn enter_last(self: &Arc<Self>, address: Option<IpAddr>) -> ConnectionSlot {
         self.insert(&mut self.state().table, self.origin(address))
     }
 
-    fn origin(&self, address: IpAddr) -> Option<Origin> {
-        (!self.limits.trusted_proxies.contains(address)).then(|| Origin::of(address))
+    /// What an address is limited as; `None` for trusted proxies and for clients without an address.
+    fn origin(&self, address: Option<IpAddr>) -> Option<Origin> {
+        address.filter(|address| !self.limits.trusted_proxies.contains(*address)).map(Origin::of)
     }
 
     fn insert(self: &Arc<Self>, table: &mut Table, origin: Option<Origin>) -> ConnectionSlot {
@@ -297,15 +298,16 @@ fn milliseconds(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::origin::TrustedPeer;
 
     const SECOND: Duration = Duration::from_secs(1);
 
     fn connections(max: usize, max_per_address: usize) -> Arc<Connections> {
-        let networks = std::iter::once("10.0.0.0/8".parse().expect("a network"));
+        let trusted = std::iter::once(TrustedPeer::parse("10.0.0.0/8").expect("a network"));
         Connections::new(ConnectionLimits {
             max,
             max_per_address,
-            trusted_proxies: TrustedProxies::new(networks.collect()),
+            trusted_proxies: trusted.collect(),
             header_timeout: 8 * SECOND,
             idle_timeout: 80 * SECOND,
         })
@@ -313,7 +315,7 @@ mod tests {
 
     #[track_caller]
     fn enter(all: &Arc<Connections>, address: &str) -> ConnectionSlot {
-        let mut place = all.enter(address.parse().expect("an address")).expect("a place");
+        let mut place = all.enter(Some(address.parse().expect("an address"))).expect("a place");
         place.register(Waker::noop());
         place
     }
@@ -362,7 +364,7 @@ mod tests {
     #[test]
     fn whoever_had_no_chance_yet_is_not_closed() {
         let all = connections(1, 10);
-        let mut first = all.enter("192.0.2.1".parse().expect("an address")).expect("a place");
+        let mut first = all.enter(Some("192.0.2.1".parse().expect("an address"))).expect("a place");
         assert!(!has_room(&all));
         let second = enter(&all, "192.0.2.1");
         assert_eq!(close_reasons(&[&first, &second]), [None, None], "one more than there may be");
@@ -371,7 +373,7 @@ mod tests {
         let closed = Some(CloseReason::Displaced);
         assert_eq!(close_reasons(&[&first, &second, &third]), [closed, closed, None], "as many as there may be");
         serve(&third, true);
-        let fresh = all.enter("192.0.2.1".parse().expect("an address")).expect("a place");
+        let fresh = all.enter(Some("192.0.2.1".parse().expect("an address"))).expect("a place");
         assert_eq!(close_reasons(&[&third]), [closed]);
         drop((first, second, third));
         let verified = enter(&all, "192.0.2.2");
@@ -387,7 +389,7 @@ mod tests {
     #[test]
     fn no_more_are_accepted_than_are_looked_at() {
         let all = connections(100, 100);
-        let accept = || all.enter("192.0.2.1".parse().expect("an address")).expect("a place");
+        let accept = || all.enter(Some("192.0.2.1".parse().expect("an address"))).expect("a place");
         let mut fresh: Vec<_> = (1..MAX_FRESH).map(|_| accept()).collect();
         assert!(has_room(&all));
         fresh.push(accept());
@@ -432,7 +434,7 @@ mod tests {
         assert_eq!(close_reasons(&[&other, &first, &second]), [None, Some(CloseReason::Displaced), None]);
         second.connection().body_complete();
         third.connection().body_complete();
-        assert!(all.enter("2001:db8::4".parse().expect("an address")).is_err(), "all of it are busy");
+        assert!(all.enter(Some("2001:db8::4".parse().expect("an address"))).is_err(), "all of it are busy");
         let _elsewhere = enter(&all, "2001:db8:0:1::1");
         drop(second);
         let _fourth = enter(&all, "2001:db8::4");

@@ -13,29 +13,49 @@ use arc_swap::ArcSwap;
 use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
+use ipnet::IpNet;
 
 pub use networks::Networks;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
+/// The value of `x-forwarded-for` for a client whose address is not known.
+const UNKNOWN: HeaderValue = HeaderValue::from_static("unknown");
+
 /// The remote end of the socket.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    address: IpAddr,
+    address: PeerAddress,
     text: HeaderValue,
+}
+
+/// What is known of the address of a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PeerAddress {
+    Ip(IpAddr),
+    /// The client of a Unix socket, which has no address.
+    Unix,
 }
 
 impl Peer {
     /// The peer of an accepted connection. An IPv4-mapped IPv6 address becomes an IPv4 address.
     pub fn new(address: SocketAddr) -> Self {
         let address = address.ip().to_canonical();
-        let text = HeaderValue::try_from(address.to_string()).unwrap_or(HeaderValue::from_static("unknown"));
-        Self { address, text }
+        let text = HeaderValue::try_from(address.to_string()).unwrap_or(UNKNOWN);
+        Self { address: PeerAddress::Ip(address), text }
     }
 
-    /// Its address.
-    pub fn address(&self) -> IpAddr {
-        self.address
+    /// The client of a Unix socket.
+    pub fn unix() -> Self {
+        Self { address: PeerAddress::Unix, text: UNKNOWN }
+    }
+
+    /// Its address; `None` when it has none.
+    pub fn address(&self) -> Option<IpAddr> {
+        match self.address {
+            PeerAddress::Ip(address) => Some(address),
+            PeerAddress::Unix => None,
+        }
     }
 }
 
@@ -49,7 +69,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// The client's address; `None` when a trusted proxy forwarded something that is not an address.
+    /// The client's address; `None` when it has none (Unix sockets), or a trusted proxy forwarded something that is not
+    /// an address.
     pub fn address(&self) -> Option<IpAddr> {
         self.address
     }
@@ -67,14 +88,59 @@ impl Client {
 
 /// The proxies whose `X-Forwarded-For` is trusted. Clones are the same, also when they are replaced.
 #[derive(Debug, Clone, Default)]
-pub struct TrustedProxies(Arc<ArcSwap<Networks>>);
+pub struct TrustedProxies(Arc<ArcSwap<Trusted>>);
+
+#[derive(Debug, Default)]
+struct Trusted {
+    networks: Networks,
+    /// Whether the clients of Unix sockets are trusted.
+    unix: bool,
+}
+
+/// An element of a list of proxies.
+#[derive(Debug, Clone, Copy)]
+pub enum TrustedPeer {
+    /// The proxies in this network.
+    Network(IpNet),
+    /// The clients of Unix sockets.
+    Unix,
+}
+
+impl TrustedPeer {
+    /// Parses an address, a network, or `unix:`.
+    ///
+    /// # Errors
+    /// What is wrong with `text` and what would be right.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text == "unix:" { Ok(Self::Unix) } else { Networks::parse(text).map(Self::Network) }
+    }
+}
+
+impl FromIterator<TrustedPeer> for TrustedProxies {
+    fn from_iter<I: IntoIterator<Item = TrustedPeer>>(trusted: I) -> Self {
+        let mut unix = false;
+        let networks = trusted.into_iter().filter_map(|peer| match peer {
+            TrustedPeer::Network(network) => Some(network),
+            TrustedPeer::Unix => {
+                unix = true;
+                None
+            }
+        });
+        let networks = networks.collect();
+        Self(Arc::new(ArcSwap::from_pointee(Trusted { networks, unix })))
+    }
+}
+
+impl Trusted {
+    fn trusts(&self, peer: &Peer) -> bool {
+        match peer.address {
+            PeerAddress::Ip(address) => self.networks.contains(address),
+            PeerAddress::Unix => self.unix,
+        }
+    }
+}
 
 impl TrustedProxies {
-    /// Trusts the proxies in these networks.
-    pub fn new(networks: Networks) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(networks)))
-    }
-
     /// Trusts what the others trust, from now on.
     pub fn replace(&self, others: &Self) {
         self.0.store(others.0.load_full());
@@ -82,17 +148,22 @@ impl TrustedProxies {
 
     /// Whether this is the address of a trusted proxy.
     pub fn contains(&self, address: IpAddr) -> bool {
-        self.0.load().contains(address.to_canonical())
+        self.0.load().networks.contains(address.to_canonical())
+    }
+
+    /// Whether this peer is a trusted proxy.
+    pub fn trusts(&self, peer: &Peer) -> bool {
+        self.0.load().trusts(peer)
     }
 
     /// The client: the first address that is not a trusted proxy's, from the peer back along `X-Forwarded-For`.
     pub fn client(&self, peer: &Peer, headers: &HeaderMap) -> Client {
         let trusted = self.0.load();
-        if !trusted.contains(peer.address) {
-            return Client { address: Some(peer.address), chain: peer.text.clone(), trusted: false };
+        if !trusted.trusts(peer) {
+            return Client { address: peer.address(), chain: peer.text.clone(), trusted: false };
         }
-        let mut address = Some(peer.address);
-        let mut hops = vec![peer.address.to_string()];
+        let mut address = peer.address();
+        let mut hops: Vec<_> = address.iter().map(IpAddr::to_string).collect();
         let values: Vec<_> = headers.get_all(FORWARDED_FOR).iter().collect();
         'walk: for value in values.into_iter().rev() {
             for element in value.as_bytes().rsplit(|byte| *byte == b',') {
@@ -100,14 +171,14 @@ impl TrustedProxies {
                 if let Some(address) = address {
                     hops.push(address.to_string());
                 }
-                if !address.is_some_and(|address| trusted.contains(address)) {
+                if !address.is_some_and(|address| trusted.networks.contains(address)) {
                     break 'walk;
                 }
             }
         }
         hops.reverse();
-        let chain = HeaderValue::try_from(hops.join(", ")).unwrap_or_else(|_too_long| peer.text.clone());
-        Client { address, chain, trusted: true }
+        let chain = HeaderValue::try_from(hops.join(", ")).ok().filter(|chain| !chain.is_empty());
+        Client { address, chain: chain.unwrap_or_else(|| peer.text.clone()), trusted: true }
     }
 }
 
@@ -145,8 +216,8 @@ pub enum Denied {
     /// Its address is known and not on the allowlist.
     #[error("the address is not on the source's allowlist")]
     Address,
-    /// Its address is unknown: a trusted proxy forwarded something that is not an address.
-    #[error("the address behind the trusted proxies cannot be told")]
+    /// Its address is unknown: it has none (Unix sockets), or a trusted proxy forwarded something that is not an address.
+    #[error("the address cannot be told: a trusted proxy forwarded none, or it came by a unix: socket")]
     Unknown,
 }
 
@@ -186,8 +257,29 @@ mod tests {
             headers.append(FORWARDED_FOR, HeaderValue::from_bytes(value.as_bytes()).expect("a value"));
         }
         let peer = Peer::new(SocketAddr::new(peer.parse().expect("an address"), 1));
-        let client = TrustedProxies::new(networks(&["10.0.0.0/8", "::1"])).client(&peer, &headers);
+        let client = proxies(&["10.0.0.0/8", "::1"]).client(&peer, &headers);
         (client.address(), client.into_chain().to_str().expect("text").to_owned())
+    }
+
+    fn proxies(list: &[&str]) -> TrustedProxies {
+        list.iter().map(|text| TrustedPeer::parse(text).expect("a proxy")).collect()
+    }
+
+    #[test]
+    fn a_unix_client_has_no_address_unless_it_is_trusted_and_names_one() {
+        let forwarded = |value: &str| HeaderMap::from_iter([(FORWARDED_FOR, value.parse().expect("a value"))]);
+        let seen = |trusted: &[&str], headers: &HeaderMap| {
+            let client = proxies(trusted).client(&Peer::unix(), headers);
+            (client.address(), client.into_chain())
+        };
+        let is = |address: &str| address.parse().ok();
+        assert_eq!(seen(&["0.0.0.0/0", "::/0"], &forwarded("203.0.113.9")), (None, UNKNOWN), "no network has it");
+        assert_eq!(seen(&["unix:"], &HeaderMap::new()), (None, UNKNOWN));
+        assert_eq!(
+            seen(&["unix:"], &forwarded("203.0.113.9")),
+            (is("203.0.113.9"), HeaderValue::from_static("203.0.113.9"))
+        );
+        assert_eq!(seen(&["unix:"], &forwarded("unknown")), (None, UNKNOWN));
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::io::Read;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use crate::harness::PATIENCE;
 
@@ -118,6 +120,15 @@ pub fn exchange(address: SocketAddr, request: &[u8]) -> Answer {
     // Whoever refuses early may stop reading; its answer counts.
     drop(stream.write_all(request));
     receive(&stream)
+}
+
+/// Sends bytes on a connection to the socket of this file, and reads the answer.
+#[track_caller]
+pub fn exchange_unix(path: &Path, request: &[u8]) -> Answer {
+    let mut stream = UnixStream::connect(path).expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    drop(stream.write_all(request));
+    Message::read(&mut BufReader::new(stream)).expect("an answer").expect("an answer before the end").into()
 }
 
 /// Waits for the answer to what was sent.

@@ -42,7 +42,8 @@ impl InProcessGateway {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
                 let server = Server::start(settings, limits).await.expect("it starts");
-                told.send((server.listen(), server.admin(), server.supervisor().clone())).expect("somebody waits");
+                let listen = server.listeners()[0].tcp().expect("an address");
+                told.send((listen, server.admin(), server.supervisor().clone())).expect("somebody waits");
                 let _dropped = stopped.await;
                 server.stop(std::future::ready(())).await.ok();
             });

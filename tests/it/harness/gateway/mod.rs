@@ -50,7 +50,8 @@ pub struct Gateway {
     child: Child,
     folder: Option<TempDir>,
     log: Arc<Mutex<Vec<serde_json::Value>>>,
-    listen: SocketAddr,
+    /// Those with an address, by name.
+    listeners: Vec<(String, SocketAddr)>,
     admin: SocketAddr,
 }
 
@@ -135,7 +136,7 @@ impl Gateway {
         });
         // From here on it is killed whatever happens.
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { child, folder: None, listen: nowhere, admin: nowhere, log }
+        Self { child, folder: None, listeners: Vec::new(), admin: nowhere, log }
     }
 
     /// Waits until it is ready; what it says when it ends instead.
@@ -151,8 +152,13 @@ impl Gateway {
             Ok(ready) => ready,
             Err(status) => return Err(format!("{status}: {:#?}", self.log())),
         };
-        let address = |key: &str| ready[key].as_str().expect("an address").parse().expect("an address");
-        (self.listen, self.admin) = (address("listen"), address("admin"));
+        let text = |key: &str| ready[key].as_str().expect("a text");
+        let listener = |text: &str| {
+            let (name, address) = text.split_once('=').unwrap_or(("", text));
+            Some((name.to_owned(), address.parse().ok()?))
+        };
+        self.listeners = text("listen").split(", ").filter_map(listener).collect();
+        self.admin = text("admin").parse().expect("an address");
         Ok(self)
     }
 
@@ -186,8 +192,16 @@ impl Gateway {
         self.folder.as_ref().expect("a folder").path()
     }
 
+    /// The address of its first listener that has one.
+    #[track_caller]
     pub fn address(&self) -> SocketAddr {
-        self.listen
+        self.listeners.first().expect("a listener with an address").1
+    }
+
+    /// The address of the listener of this name.
+    #[track_caller]
+    pub fn listener(&self, name: &str) -> SocketAddr {
+        self.listeners.iter().find(|(known, _)| known == name).expect("a listener of this name").1
     }
 
     pub fn admin(&self, path: &str) -> Answer {
@@ -277,11 +291,14 @@ impl Drop for Gateway {
 /// The sections with free addresses and the memory store where they name none.
 pub(super) fn complete(sections: &str) -> String {
     let mut tables: toml::Table = toml::from_str(sections).unwrap_or_else(|error| panic!("{error}"));
+    let has_listeners = tables.get("server").is_some_and(|server| server.get("listeners").is_some());
     let mut usual = |section: &str, key: &str, value: &str| {
         let table = tables.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
         table.as_table_mut().expect("a table").entry(key).or_insert_with(|| toml::Value::from(value));
     };
-    usual("server", "listen", "127.0.0.1:0");
+    if !has_listeners {
+        usual("server", "listen", "127.0.0.1:0");
+    }
     usual("admin", "listen", "127.0.0.1:0");
     usual("store", "url", "memory:");
     toml::to_string(&tables).expect("TOML")

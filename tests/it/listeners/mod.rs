@@ -1,0 +1,4 @@
+//! Where the gateway listens: several addresses, and sockets of files.
+
+mod several;
+mod unix;
