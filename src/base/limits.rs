@@ -6,6 +6,8 @@ use std::time::Duration;
 /// All limits that are not configurable. Those that an operator sets are in [`crate::config`].
 #[derive(Debug, Clone, Default)]
 pub struct Limits {
+    /// Limits of connections of senders.
+    pub edge: Edge,
     /// Limits of supervised tasks and threads.
     pub supervision: Supervision,
     /// Limits of deduplication, whatever the store.
@@ -20,6 +22,13 @@ pub struct Limits {
     pub dispatch: Dispatch,
     /// How the files of the configuration are watched.
     pub reload: Reload,
+}
+
+/// Connections of senders, before their requests.
+#[derive(Debug, Clone)]
+pub struct Edge {
+    /// The most bytes of a header of the PROXY protocol, version 2. Real ones have less than 1 KiB.
+    pub max_proxy_header: usize,
 }
 
 /// When a task is no longer restarted, and when a thread without a heartbeat counts as stuck.
@@ -144,6 +153,12 @@ pub struct Dispatch {
 pub struct Reload {
     /// The interval at which they are looked at. One that has changed is believed when it held the same twice.
     pub look_every: Duration,
+}
+
+impl Default for Edge {
+    fn default() -> Self {
+        Self { max_proxy_header: 4096 }
+    }
 }
 
 impl Default for Supervision {

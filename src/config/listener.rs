@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::section::Section;
+use crate::http::origin::TrustedPeer;
+use crate::http::origin::TrustedProxies;
 
 /// The longest path of a Unix socket, in bytes (`sun_path` of Linux, without its end).
 const MAX_SOCKET_PATH: usize = 107;
@@ -19,6 +21,8 @@ pub struct Listener {
     pub name: String,
     /// Where it listens.
     pub address: ListenAddress,
+    /// The load balancers that speak the PROXY protocol to it; without any, nobody does.
+    pub proxy_protocol: Option<TrustedProxies>,
 }
 
 impl fmt::Display for Listener {
@@ -60,7 +64,7 @@ pub(super) fn listeners(server: &mut Section<'_>) -> Option<Vec<Listener>> {
     let named = server.subsection("listeners").map(|listeners| listeners.subsections()).unwrap_or_default();
     let single = server.required("listen", address);
     if named.is_empty() {
-        return Some(vec![Listener { name: String::new(), address: single? }]);
+        return Some(vec![Listener { name: String::new(), address: single?, proxy_protocol: None }]);
     }
     if server.is_set("listen") {
         server.error("listen", "is set beside server.listeners; make it one of those");
@@ -93,8 +97,20 @@ fn listener(name: &str, mut section: Section<'_>) -> Option<Listener> {
         }
         (address, _) => address,
     };
+    let proxy_protocol = proxy_protocol(&mut section, address.as_ref());
     section.finish();
-    Some(Listener { name: is_name.then(|| name.to_owned())?, address: address? })
+    Some(Listener { name: is_name.then(|| name.to_owned())?, address: address?, proxy_protocol })
+}
+
+fn proxy_protocol(section: &mut Section<'_>, address: Option<&ListenAddress>) -> Option<TrustedProxies> {
+    let peers = section.has("proxy_protocol").then(|| section.list("proxy_protocol", TrustedPeer::parse))?;
+    let is_unix = matches!(address, Some(ListenAddress::Unix(..)));
+    if is_unix && !peers.iter().any(|peer| matches!(peer, TrustedPeer::Unix)) {
+        section.error("proxy_protocol", "has no \"unix:\", so that nobody could connect to this socket");
+    } else if address.is_some() && !is_unix && !peers.iter().any(|peer| matches!(peer, TrustedPeer::Network(_))) {
+        section.error("proxy_protocol", "names nobody: list the addresses of the load balancer, or remove it");
+    }
+    Some(peers.into_iter().collect())
 }
 
 /// Whether two listeners would listen at one place. Port 0 is another one each time.

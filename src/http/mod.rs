@@ -8,4 +8,5 @@ mod decompression;
 pub mod fetch;
 pub mod inbound;
 pub mod origin;
+pub mod proxy_protocol;
 pub mod unserved;

@@ -1,6 +1,7 @@
 //! Why a connection ended without a complete head of a request, as told by its first bytes and its timeouts.
 
 use crate::http::admission::Busy;
+use crate::http::proxy_protocol::Invalid;
 
 /// Why a connection ended without a complete head of a request. No source is known, so it is counted and logged apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -13,10 +14,16 @@ pub enum Unserved {
     TooLarge,
     /// A load balancer speaks the PROXY protocol.
     #[error(
-        "it begins with the PROXY protocol, which is not spoken here: switch it off in the load balancer, have that send \
-         X-Forwarded-For, and list its addresses in server.trusted_proxies"
+        "it begins with the PROXY protocol, which this listener does not speak: list the load balancer's addresses in its \
+         proxy_protocol, or have that send X-Forwarded-For instead, and list its addresses in server.trusted_proxies"
     )]
     ProxyProtocol,
+    /// There is no usable header of the PROXY protocol where one is required.
+    #[error(transparent)]
+    ProxyHeader(#[from] Invalid),
+    /// The peer is none of those that may speak the PROXY protocol.
+    #[error("its address is not in proxy_protocol of this listener, so that it may not say whom it connects for")]
+    ProxyNotTrusted,
     /// A proxy speaks HTTP/2 without negotiation.
     #[error("it begins with HTTP/2, which is not spoken here: set the proxy in front to HTTP/1.1 for this upstream")]
     Http2,

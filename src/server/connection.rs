@@ -97,7 +97,7 @@ where
 }
 
 /// Answers a connection that is refused, because its address has the most connections already.
-pub(super) fn turn_away(stream: &Stream) {
+pub(super) fn answer_busy(stream: &Stream) {
     stream.send(BUSY);
 }
 

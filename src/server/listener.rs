@@ -4,6 +4,7 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Context;
@@ -22,6 +23,8 @@ use super::stream::Stream;
 use crate::config::ListenAddress;
 use crate::config::Listener;
 use crate::http::origin::Peer;
+use crate::http::origin::TrustedProxies;
+use crate::http::unserved::Unserved;
 
 /// Connections that the kernel holds for each socket until they are accepted.
 const BACKLOG: i32 = 4096;
@@ -33,6 +36,21 @@ pub(super) type Bound = Vec<BoundListener>;
 #[derive(Debug)]
 pub(super) struct BoundListener {
     socket: BoundSocket,
+    terms: Arc<Terms>,
+}
+
+/// What is spoken on a listener before HTTP.
+#[derive(Debug)]
+pub(super) struct Terms {
+    /// The load balancers that have to say whose connections they pass on; without any, nobody does.
+    pub(super) proxy_protocol: Option<TrustedProxies>,
+}
+
+impl Terms {
+    /// Whether connections begin with HTTP.
+    pub(super) fn is_plain(&self) -> bool {
+        self.proxy_protocol.is_none()
+    }
 }
 
 #[derive(Debug)]
@@ -65,8 +83,9 @@ pub(super) fn bind_all(listeners: &[Listener], workers: usize) -> Result<AllBoun
     for listener in listeners {
         let (sockets, address) = bind(listener, workers, &mut all.files)
             .map_err(|error| Failure::Listen(listener.address.to_string(), error))?;
+        let terms = Arc::new(Terms { proxy_protocol: listener.proxy_protocol.clone() });
         for (worker, socket) in all.by_worker.iter_mut().zip(sockets) {
-            worker.push(BoundListener { socket });
+            worker.push(BoundListener { socket, terms: Arc::clone(&terms) });
         }
         all.addresses.push(Listener { address, ..listener.clone() });
     }
@@ -123,7 +142,7 @@ pub(super) fn bind_one(address: SocketAddr, reuse_port: bool) -> io::Result<std:
 /// The listeners of a worker on its runtime.
 #[derive(Debug)]
 pub(super) struct Listeners {
-    all: Vec<AsyncSocket>,
+    all: Vec<(AsyncSocket, Arc<Terms>)>,
     /// The one that is asked first next time, so that a busy one does not keep out the others.
     next: usize,
 }
@@ -138,6 +157,21 @@ enum AsyncSocket {
 pub(super) struct Accepted {
     pub(super) stream: Stream,
     pub(super) peer: Peer,
+    pub(super) terms: Arc<Terms>,
+}
+
+impl Accepted {
+    /// The address whose connections are counted; `None` where a load balancer has still to tell it.
+    ///
+    /// # Errors
+    /// [`Unserved::ProxyNotTrusted`] when the peer may not speak the PROXY protocol.
+    pub(super) fn limited_address(&self) -> Result<Option<IpAddr>, Unserved> {
+        match &self.terms.proxy_protocol {
+            Some(trusted) if !trusted.trusts(&self.peer) => Err(Unserved::ProxyNotTrusted),
+            Some(_) => Ok(None),
+            None => Ok(self.peer.address()),
+        }
+    }
 }
 
 impl Listeners {
@@ -146,9 +180,12 @@ impl Listeners {
     /// # Errors
     /// Those of the system.
     pub(super) fn new(bound: &Bound) -> io::Result<Self> {
-        let all = bound.iter().map(|listener| match &listener.socket {
-            BoundSocket::Tcp(socket) => TcpListener::from_std(socket.try_clone()?).map(AsyncSocket::Tcp),
-            BoundSocket::Unix(socket) => UnixListener::from_std(socket.try_clone()?).map(AsyncSocket::Unix),
+        let all = bound.iter().map(|listener| {
+            let socket = match &listener.socket {
+                BoundSocket::Tcp(socket) => AsyncSocket::Tcp(TcpListener::from_std(socket.try_clone()?)?),
+                BoundSocket::Unix(socket) => AsyncSocket::Unix(UnixListener::from_std(socket.try_clone()?)?),
+            };
+            Ok((socket, Arc::clone(&listener.terms)))
         });
         Ok(Self { all: all.collect::<io::Result<_>>()?, next: 0 })
     }
@@ -163,11 +200,11 @@ impl Listeners {
 
     fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
         let (before, after) = self.all.split_at(self.next.min(self.all.len()));
-        for (offset, socket) in after.iter().chain(before).enumerate() {
-            let polled = socket.poll_accept(cx);
-            if polled.is_ready() {
+        for (offset, (socket, terms)) in after.iter().chain(before).enumerate() {
+            if let Poll::Ready(accepted) = socket.poll_accept(cx) {
+                let terms = Arc::clone(terms);
                 self.next = (self.next + offset + 1) % self.all.len().max(1);
-                return polled;
+                return Poll::Ready(accepted.map(|(stream, peer)| Accepted { stream, peer, terms }));
             }
         }
         Poll::Pending
@@ -175,14 +212,14 @@ impl Listeners {
 }
 
 impl AsyncSocket {
-    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Stream, Peer)>> {
         match self {
-            Self::Tcp(socket) => socket
-                .poll_accept(cx)
-                .map_ok(|(stream, address)| Accepted { stream: Stream::Tcp(stream), peer: Peer::new(address) }),
-            Self::Unix(socket) => socket
-                .poll_accept(cx)
-                .map_ok(|(stream, _unnamed)| Accepted { stream: Stream::Unix(stream), peer: Peer::unix() }),
+            Self::Tcp(socket) => {
+                socket.poll_accept(cx).map_ok(|(stream, address)| (Stream::Tcp(stream), Peer::new(address)))
+            }
+            Self::Unix(socket) => {
+                socket.poll_accept(cx).map_ok(|(stream, _unnamed)| (Stream::Unix(stream), Peer::unix()))
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ mod endpoints;
 mod generation;
 mod listener;
 mod service;
+mod session;
 mod socket_file;
 mod stream;
 mod open_file_limit;

@@ -7,26 +7,25 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use std::time::Instant;
 
-use prometheus::IntGauge;
 use tokio::sync::mpsc;
 use tokio::sync::watch;
 
 use super::Failure;
 use super::Shared;
-use super::connection;
 use super::endpoints::Serving;
 use super::endpoints::View;
 use super::listener::Accepted;
 use super::listener::Bound;
 use super::listener::Listeners;
 use super::service::FuturePool;
-use super::service::Handler;
+use super::session;
+use super::session::OpenConnection;
+use super::session::Session;
 use crate::base::supervisor::Background;
 use crate::base::supervisor::Heartbeat;
 use crate::base::supervisor::Phase;
 use crate::base::supervisor::Task;
 use crate::base::supervisor::TaskError;
-use crate::gateway::Caller;
 use crate::http::admission::ConnectionLimits;
 use crate::http::admission::ConnectionSlot;
 use crate::http::admission::Connections;
@@ -165,13 +164,13 @@ impl Worker {
                 _stop = phase.wait_for(|phase| *phase > Phase::Running) => break,
             };
             match accepted {
-                Ok(accepted) => match connections.enter(accepted.peer.address()) {
-                    Ok(slot) => self.serve(serving, tasks, (accepted, slot)),
-                    Err(busy) => {
-                        connection::turn_away(&accepted.stream);
-                        serving.gateway().unserved(accepted.peer.address(), busy.into(), &[]);
+                Ok(accepted) => {
+                    let entered = accepted.limited_address().and_then(|address| Ok(connections.enter(address)?));
+                    match entered {
+                        Ok(slot) => self.serve(serving, tasks, (accepted, slot)),
+                        Err(why) => session::turn_away(&serving.gateway(), &accepted, why),
                     }
-                },
+                }
                 Err(error) => {
                     if error_sampler.admit(begun.elapsed()).is_some() {
                         tracing::error!(%error, "connections cannot be accepted");
@@ -182,39 +181,23 @@ impl Worker {
         }
         // Closing the listeners would reset connections in the kernel's backlog.
         while let Ok(Ok(accepted)) = tokio::time::timeout(Duration::ZERO, listeners.accept()).await {
-            let slot = connections.enter_last(accepted.peer.address());
-            self.serve(serving, tasks, (accepted, slot));
+            match accepted.limited_address() {
+                Ok(address) => self.serve(serving, tasks, (accepted, connections.enter_last(address))),
+                Err(why) => session::turn_away(&serving.gateway(), &accepted, why),
+            }
         }
     }
 
     fn serve(&self, serving: &Arc<Serving>, tasks: &Tasks, (accepted, slot): (Accepted, ConnectionSlot)) {
-        let Accepted { stream, peer } = accepted;
-        stream.set_options(self.shared.settings.server.idle_timeout);
-        let caller = Arc::new(Caller { peer, connection: Arc::clone(slot.connection()) });
-        let client = caller.peer.address();
-        let serving = Arc::clone(serving);
-        let handler = Handler {
-            serving: Arc::clone(&serving),
-            caller,
+        accepted.stream.set_options(self.shared.settings.server.idle_timeout);
+        let session = Session {
+            serving: Arc::clone(serving),
             orphans: Arc::clone(&tasks.orphans),
             shared: Arc::clone(&self.shared),
             futures: Arc::clone(&tasks.futures),
+            _open: OpenConnection::new(self.shared.metrics.open_connections.clone()),
         };
-        let open = OpenConnection::new(self.shared.metrics.open_connections.clone());
-        let displaced = self.shared.metrics.displaced_connections.clone();
-        let supervisor = self.shared.supervisor.clone();
-        tasks.connections.spawn("connection", async move {
-            // Dropped also when the task panics.
-            let _open = open;
-            supervisor.panic_if_injected(Task::Connection);
-            let end = connection::serve(stream, slot, handler).await;
-            if end.displaced {
-                displaced.inc();
-            }
-            if let Some((why, start)) = end.unserved {
-                serving.gateway().unserved(client, why, &start);
-            }
-        });
+        tasks.connections.spawn("connection", session.run(accepted, slot));
     }
 }
 
@@ -224,20 +207,4 @@ struct Tasks {
     connections: Background,
     orphans: Arc<Background>,
     futures: Arc<FuturePool>,
-}
-
-/// Counts one open connection until it is dropped.
-struct OpenConnection(IntGauge);
-
-impl OpenConnection {
-    fn new(gauge: IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge)
-    }
-}
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
 }

@@ -174,6 +174,8 @@ impl Refusal {
         "head_too_large",
         "head_timed_out",
         "proxy_protocol",
+        "proxy_header",
+        "proxy_not_trusted",
         "http2",
         "tls",
         "displaced",
@@ -293,6 +295,8 @@ fn unserved_row(unserved: Unserved) -> Row {
             sender(status, "the head of the request is too large", "head_too_large")
         }
         Unserved::ProxyProtocol => bad("proxy_protocol"),
+        Unserved::ProxyHeader(_) => bad("proxy_header"),
+        Unserved::ProxyNotTrusted => bad("proxy_not_trusted"),
         Unserved::Http2 => bad("http2"),
         Unserved::Tls => bad("tls"),
         Unserved::TimedOut => {

@@ -125,6 +125,17 @@ impl Connections {
     pub fn enter(self: &Arc<Self>, address: Option<IpAddr>) -> Result<ConnectionSlot, Busy> {
         let origin = self.origin(address);
         let table = &mut self.state().table;
+        self.make_room(table, origin)?;
+        while table.counted() >= self.limits.max
+            && let Some(slot) = table.longest_waiting(None)
+        {
+            table.displace(slot);
+        }
+        Ok(self.insert(table, origin))
+    }
+
+    /// Displaces connections of an address that has as many as it may.
+    fn make_room(&self, table: &mut Table, origin: Option<Origin>) -> Result<(), Busy> {
         // There may be several too many: connections that were not polled yet cannot be displaced.
         while origin.is_some_and(|origin| table.counted_of(origin) >= self.limits.max_per_address) {
             match table.longest_waiting(origin) {
@@ -133,12 +144,7 @@ impl Connections {
                 None => return Err(Busy),
             }
         }
-        while table.counted() >= self.limits.max
-            && let Some(slot) = table.longest_waiting(None)
-        {
-            table.displace(slot);
-        }
-        Ok(self.insert(table, origin))
+        Ok(())
     }
 
     /// Adds an accepted connection without regard to the limits, and displaces none. For the last ones of a shutdown.
@@ -208,6 +214,20 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// Tells the client's address of a connection that entered without one. From now on it counts for that address, and
+    /// others of it are displaced where it has too many. Must not be called after the [`ConnectionSlot`] was dropped.
+    ///
+    /// # Errors
+    /// [`Busy`] when the address has as many connections as it may, and all of them are busy.
+    pub fn identify(&self, address: IpAddr) -> Result<(), Busy> {
+        let origin = self.all.origin(Some(address));
+        self.all.change(|table| {
+            self.all.make_room(table, origin)?;
+            table.set_origin(self.slot, origin);
+            Ok(())
+        })
+    }
+
     /// Reports that bytes have arrived.
     pub fn bytes_received(&self) {
         match self.phase() {

@@ -80,6 +80,15 @@ impl Table {
         slot
     }
 
+    /// Counts a connection for an address.
+    pub(super) fn set_origin(&mut self, slot: usize, origin: Option<Origin>) {
+        let Some(Some(entry)) = self.entries.get_mut(slot) else { return };
+        if let Some(origin) = origin.filter(|_| entry.counted && entry.origin.is_none()) {
+            entry.origin = Some(origin);
+            *self.addresses.entry(origin).or_default() += 1;
+        }
+    }
+
     /// Removes a connection, and returns its waker, which the caller must drop after releasing the lock.
     pub(super) fn remove(&mut self, slot: usize) -> Option<Waker> {
         self.uncount(slot);

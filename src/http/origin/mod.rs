@@ -35,6 +35,8 @@ enum PeerAddress {
     Ip(IpAddr),
     /// The client of a Unix socket, which has no address.
     Unix,
+    /// A client that a load balancer passes on without its address.
+    Unknown,
 }
 
 impl Peer {
@@ -50,11 +52,16 @@ impl Peer {
         Self { address: PeerAddress::Unix, text: UNKNOWN }
     }
 
+    /// A client that a load balancer passes on without its address.
+    pub fn unknown() -> Self {
+        Self { address: PeerAddress::Unknown, text: UNKNOWN }
+    }
+
     /// Its address; `None` when it has none.
     pub fn address(&self) -> Option<IpAddr> {
         match self.address {
             PeerAddress::Ip(address) => Some(address),
-            PeerAddress::Unix => None,
+            PeerAddress::Unix | PeerAddress::Unknown => None,
         }
     }
 }
@@ -69,8 +76,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// The client's address; `None` when it has none (Unix sockets), or a trusted proxy forwarded something that is not
-    /// an address.
+    /// The client's address; `None` when it has none, or a trusted proxy forwarded something that is not an address.
     pub fn address(&self) -> Option<IpAddr> {
         self.address
     }
@@ -136,6 +142,7 @@ impl Trusted {
         match peer.address {
             PeerAddress::Ip(address) => self.networks.contains(address),
             PeerAddress::Unix => self.unix,
+            PeerAddress::Unknown => false,
         }
     }
 }
@@ -216,8 +223,10 @@ pub enum Denied {
     /// Its address is known and not on the allowlist.
     #[error("the address is not on the source's allowlist")]
     Address,
-    /// Its address is unknown: it has none (Unix sockets), or a trusted proxy forwarded something that is not an address.
-    #[error("the address cannot be told: a trusted proxy forwarded none, or it came by a unix: socket")]
+    /// Its address is unknown: it has none, or a trusted proxy forwarded something that is not an address.
+    #[error(
+        "the address cannot be told: a trusted proxy forwarded none, or it came by a unix: socket or a load balancer that does not know it"
+    )]
     Unknown,
 }
 

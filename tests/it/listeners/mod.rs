@@ -1,4 +1,5 @@
 //! Where the gateway listens: several addresses, and sockets of files.
 
+mod proxy_protocol;
 mod several;
 mod unix;
