@@ -2,11 +2,18 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::section::Section;
+use crate::base::time::Moment;
 use crate::http::origin::TrustedPeer;
 use crate::http::origin::TrustedProxies;
+use crate::http::tls::Chain;
+use crate::http::tls::Key;
+use crate::http::tls::Pair;
+use crate::http::tls::TlsTerms;
 
 /// The longest path of a Unix socket, in bytes (`sun_path` of Linux, without its end).
 const MAX_SOCKET_PATH: usize = 107;
@@ -23,6 +30,8 @@ pub struct Listener {
     pub address: ListenAddress,
     /// The load balancers that speak the PROXY protocol to it; without any, nobody does.
     pub proxy_protocol: Option<TrustedProxies>,
+    /// Its TLS; without it, it speaks plain HTTP.
+    pub tls: Option<Arc<TlsTerms>>,
 }
 
 impl fmt::Display for Listener {
@@ -64,7 +73,7 @@ pub(super) fn listeners(server: &mut Section<'_>) -> Option<Vec<Listener>> {
     let named = server.subsection("listeners").map(|listeners| listeners.subsections()).unwrap_or_default();
     let single = server.required("listen", address);
     if named.is_empty() {
-        return Some(vec![Listener { name: String::new(), address: single?, proxy_protocol: None }]);
+        return Some(vec![Listener { name: String::new(), address: single?, proxy_protocol: None, tls: None }]);
     }
     if server.is_set("listen") {
         server.error("listen", "is set beside server.listeners; make it one of those");
@@ -98,8 +107,48 @@ fn listener(name: &str, mut section: Section<'_>) -> Option<Listener> {
         (address, _) => address,
     };
     let proxy_protocol = proxy_protocol(&mut section, address.as_ref());
+    let tls = match section.subsection("tls") {
+        Some(tls) if !matches!(address, Some(ListenAddress::Unix(..))) => Some(self::tls(tls)),
+        Some(_) => {
+            section.error("tls", "is for addresses: what comes by a unix: socket comes from this machine; remove it");
+            None
+        }
+        // Something else than a table was reported.
+        None => section.has("tls").then_some(None),
+    };
     section.finish();
-    Some(Listener { name: is_name.then(|| name.to_owned())?, address: address?, proxy_protocol })
+    let tls = match tls {
+        Some(read) => Some(read?),
+        None => None,
+    };
+    Some(Listener { name: is_name.then(|| name.to_owned())?, address: address?, proxy_protocol, tls })
+}
+
+fn tls(mut section: Section<'_>) -> Option<Arc<TlsTerms>> {
+    let tables = section.tables("certificates");
+    if tables.as_ref().is_some_and(Vec::is_empty) || !section.has("certificates") {
+        section
+            .error("certificates", "is missing: write [{ certificate = \"/path/tls.crt\", key = \"/path/tls.key\" }]");
+    }
+    let pairs: Vec<_> = tables.into_iter().flatten().map(pair).collect();
+    let terms = pairs.into_iter().collect::<Option<Vec<_>>>().filter(|pairs| !pairs.is_empty()).map(TlsTerms::new);
+    let terms = terms.and_then(|terms| terms.map_err(|message| section.error("", message)).ok());
+    section.finish();
+    terms.map(Arc::new)
+}
+
+fn pair(mut section: Section<'_>) -> Option<Pair> {
+    let files = section.files();
+    let read = |path: &Path| files.read(path);
+    let chain = section.required("certificate", |path| Chain::read(Path::new(path), read));
+    let key = section.required("key", |path| Key::read(Path::new(path), read));
+    if let Some(problem) = chain.as_ref().and_then(|chain| chain.problem(Moment::now())) {
+        section.warning("certificate", problem);
+    }
+    let pair = chain.zip(key).map(|(chain, key)| Pair::new(chain, key));
+    let pair = pair.and_then(|pair| pair.map_err(|message| section.error("key", message)).ok());
+    section.finish();
+    pair
 }
 
 fn proxy_protocol(section: &mut Section<'_>, address: Option<&ListenAddress>) -> Option<TrustedProxies> {

@@ -91,6 +91,17 @@ impl<'l> Section<'l> {
         sections
     }
 
+    /// The tables of the list at `key`, if there is one.
+    pub(super) fn tables(&mut self, key: &'static str) -> Option<Vec<Self>> {
+        self.known.insert(key);
+        let value = self.table.get(key)?;
+        let ValueKind::Array(values) = &value.kind else {
+            self.error(key, "is not a list of tables such as [{ … }, { … }]");
+            return None;
+        };
+        values.iter().map(|value| self.table_of(key, value)).collect()
+    }
+
     fn table_of(&self, key: &str, value: &'l Value) -> Option<Self> {
         let key = self.path(key);
         let ValueKind::Table(table) = &value.kind else {

@@ -9,4 +9,5 @@ pub mod fetch;
 pub mod inbound;
 pub mod origin;
 pub mod proxy_protocol;
+pub mod tls;
 pub mod unserved;

@@ -4,7 +4,7 @@ use crate::http::admission::Busy;
 use crate::http::proxy_protocol::Invalid;
 
 /// Why a connection ended without a complete head of a request. No source is known, so it is counted and logged apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unserved {
     /// The bytes are not HTTP/1.
     #[error("it is no request of HTTP/1")]
@@ -29,10 +29,16 @@ pub enum Unserved {
     Http2,
     /// A client speaks TLS.
     #[error(
-        "it begins with a TLS handshake, and this port speaks plain HTTP: let a proxy in front end TLS, and give senders \
-         its address"
+        "it begins with a TLS handshake, and this listener speaks plain HTTP: set its tls, or let a proxy in front end TLS \
+         and give senders its address"
     )]
     Tls,
+    /// A client speaks plain HTTP where TLS is required.
+    #[error("it begins without a TLS handshake, and this listener speaks TLS: give senders its address with https")]
+    TlsExpected,
+    /// The two sides did not agree on TLS.
+    #[error("the TLS handshake failed: {0}")]
+    TlsHandshake(String),
     /// The head did not arrive in time.
     #[error("the head of the request did not arrive in time")]
     TimedOut,

@@ -57,8 +57,9 @@ impl Sorted {
         }
         // From trusted proxies, or else from the connection and the request itself.
         if let Some(client) = client {
+            let scheme = HeaderValue::from_static(client.scheme());
             sorted.headers.push((FORWARDED_FOR, client.into_chain()));
-            sorted.headers.push((FORWARDED_PROTO, proto.unwrap_or(HeaderValue::from_static("http"))));
+            sorted.headers.push((FORWARDED_PROTO, proto.unwrap_or(scheme)));
             sorted.headers.extend(host.map(|host| (FORWARDED_HOST, host)));
         }
         sorted

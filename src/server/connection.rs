@@ -35,8 +35,14 @@ const MAX_HEAD: usize = 64 * 1024;
 const MAX_START: usize = 256;
 
 const TIMED_OUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+const PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 const BUSY: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n";
+
+/// Tells whoever speaks plain HTTP that TLS is spoken here.
+pub(super) fn answer_plain(stream: &mut Stream) {
+    stream.send(PLAIN);
+}
 
 /// How a connection ended.
 #[derive(Debug, Default)]
@@ -77,7 +83,7 @@ where
         if is_closed { Poll::Ready(None) } else { polled }
     })
     .await;
-    let socket = http.into_parts().io.into_inner();
+    let mut socket = http.into_parts().io.into_inner();
     let displaced = connection.close_reason() == Some(CloseReason::Displaced);
     // A head that arrived in one read with an earlier request was not recorded.
     let start = if connection.phase() == Phase::Head { socket.start } else { Vec::new() };
@@ -97,7 +103,7 @@ where
 }
 
 /// Answers a connection that is refused, because its address has the most connections already.
-pub(super) fn answer_busy(stream: &Stream) {
+pub(super) fn answer_busy(stream: &mut Stream) {
     stream.send(BUSY);
 }
 

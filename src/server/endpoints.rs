@@ -9,6 +9,7 @@ use arc_swap::ArcSwapOption;
 use super::Shared;
 use super::generation::Generation;
 use super::generation::key_sets;
+use crate::config::Listener;
 use crate::dedup::Dedup;
 use crate::gateway::DeliveryMode;
 use crate::gateway::Endpoint;
@@ -52,11 +53,22 @@ impl Serving {
 }
 
 impl Shared {
+    /// Has listeners use the certificates of these, which were read as a whole. They are known by their names; what else
+    /// is set of them takes effect at the next start.
+    fn replace_certificates(&self, listeners: &[Listener]) {
+        for (name, terms) in listeners.iter().filter_map(|listener| Some((&listener.name, listener.tls.as_ref()?))) {
+            if let Some(tls) = self.tls.iter().find(|tls| tls.listener() == name) {
+                tls.replace(Arc::clone(terms));
+            }
+        }
+    }
+
     /// Makes a generation the current one: workers and dispatchers go by it from now on.
     pub(super) fn publish(&self, next: &Arc<Generation>, workers: &[View]) {
         let _one_at_a_time = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
         self.metrics.key_sets.set(key_sets(&next.settings));
         self.metrics.skipped.set(i64::try_from(next.settings.skipped.len()).unwrap_or(i64::MAX));
+        self.replace_certificates(&next.settings.server.listeners);
         self.current.store(Arc::clone(next));
         self.settings.server.trusted_proxies.replace(&next.settings.server.trusted_proxies);
         for worker in workers.iter().filter_map(|view| view.load_full()) {

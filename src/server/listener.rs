@@ -24,6 +24,7 @@ use crate::config::ListenAddress;
 use crate::config::Listener;
 use crate::http::origin::Peer;
 use crate::http::origin::TrustedProxies;
+use crate::http::tls::Tls;
 use crate::http::unserved::Unserved;
 
 /// Connections that the kernel holds for each socket until they are accepted.
@@ -44,12 +45,13 @@ pub(super) struct BoundListener {
 pub(super) struct Terms {
     /// The load balancers that have to say whose connections they pass on; without any, nobody does.
     pub(super) proxy_protocol: Option<TrustedProxies>,
+    pub(super) tls: Option<Arc<Tls>>,
 }
 
 impl Terms {
     /// Whether connections begin with HTTP.
     pub(super) fn is_plain(&self) -> bool {
-        self.proxy_protocol.is_none()
+        self.proxy_protocol.is_none() && self.tls.is_none()
     }
 }
 
@@ -68,6 +70,8 @@ pub(super) struct AllBound {
     pub(super) addresses: Vec<Listener>,
     /// Removed when they are dropped.
     pub(super) files: Vec<SocketFile>,
+    /// The TLS of those that have it.
+    pub(super) tls: Vec<Arc<Tls>>,
 }
 
 /// Binds all listeners.
@@ -75,15 +79,14 @@ pub(super) struct AllBound {
 /// # Errors
 /// [`Failure::Listen`] with the one that cannot be bound.
 pub(super) fn bind_all(listeners: &[Listener], workers: usize) -> Result<AllBound, Failure> {
-    let mut all = AllBound {
-        by_worker: (0..workers.max(1)).map(|_| Bound::new()).collect(),
-        addresses: Vec::new(),
-        files: Vec::new(),
-    };
+    let by_worker = (0..workers.max(1)).map(|_| Bound::new()).collect();
+    let mut all = AllBound { by_worker, addresses: Vec::new(), files: Vec::new(), tls: Vec::new() };
     for listener in listeners {
         let (sockets, address) = bind(listener, workers, &mut all.files)
             .map_err(|error| Failure::Listen(listener.address.to_string(), error))?;
-        let terms = Arc::new(Terms { proxy_protocol: listener.proxy_protocol.clone() });
+        let tls = listener.tls.as_ref().map(|terms| Arc::new(Tls::new(listener.name.clone(), Arc::clone(terms))));
+        all.tls.extend(tls.clone());
+        let terms = Arc::new(Terms { proxy_protocol: listener.proxy_protocol.clone(), tls });
         for (worker, socket) in all.by_worker.iter_mut().zip(sockets) {
             worker.push(BoundListener { socket, terms: Arc::clone(&terms) });
         }

@@ -10,6 +10,8 @@ use crate::base::metrics::Registry;
 use crate::base::supervisor::Supervisor;
 use crate::dispatch;
 use crate::gateway;
+use crate::http::tls::Tls;
+use crate::http::tls::TlsMetrics;
 use crate::store::Store;
 use crate::target::metrics::upstream_durations;
 use crate::telemetry;
@@ -30,6 +32,8 @@ pub(super) struct Metrics {
     pub(super) reload: ReloadMetrics,
     /// Sources that are left out because a secret is missing.
     pub(super) skipped: IntGauge,
+    /// The metrics of TLS handshakes and certificates.
+    pub(super) tls: TlsMetrics,
     /// Open connections.
     pub(super) open_connections: IntGauge,
     /// Connections that were closed because another one needed their slot.
@@ -37,11 +41,11 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    /// Registers the metrics of the process and of this store.
+    /// Registers the metrics of the process, of this store and of these listeners with TLS.
     ///
     /// # Errors
     /// Only when two metrics have one name, which is a bug.
-    pub(super) fn new(supervisor: &Supervisor, store: &Store) -> prometheus::Result<Self> {
+    pub(super) fn new(supervisor: &Supervisor, store: &Store, tls: Vec<Arc<Tls>>) -> prometheus::Result<Self> {
         let registry = Registry::default();
         let version = registry.gauges("build_info", "The version that runs.", &["version"])?;
         version.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
@@ -51,6 +55,8 @@ impl Metrics {
         collectors.into_iter().try_for_each(|collector| registry.add(collector))?;
         let key_sets = JwksMetrics::new()?;
         registry.add(Box::new(key_sets.clone()))?;
+        let tls = TlsMetrics::new(tls)?;
+        registry.add(Box::new(tls.clone()))?;
         let upstream_duration = upstream_durations(&registry)?;
         Ok(Self {
             gateway: Arc::new(gateway::Metrics::new(&registry, upstream_duration.clone())?),
@@ -60,6 +66,7 @@ impl Metrics {
             skipped: registry.gauge("sources_left_out", "Sources that are left out, since a secret is missing.")?,
             open_connections: registry.gauge("open_connections", "Connections of senders.")?,
             displaced_connections: registry.counter("displaced_connections_total", "Connections closed for others.")?,
+            tls,
             registry,
         })
     }

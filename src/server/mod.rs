@@ -44,6 +44,7 @@ use crate::dedup::FirstSeenCache;
 use crate::dedup::SingleFlight;
 use crate::dispatch;
 use crate::dispatch::Budget;
+use crate::http::tls::Tls;
 use crate::store::Options;
 use crate::store::Store;
 use crate::telemetry::Sampler;
@@ -64,6 +65,8 @@ struct Shared {
     /// The settings of the start, of which what is not in a generation stays in force.
     settings: Arc<Settings>,
     limits: Limits,
+    /// The TLS of listeners.
+    tls: Vec<Arc<Tls>>,
     /// What is built from the present configuration.
     current: ArcSwap<Generation>,
     /// Held while a generation takes the place of another one.
@@ -122,13 +125,13 @@ pub enum Failure {
 
 impl Shared {
     /// Opens the store, and registers the queues.
-    async fn new(settings: Settings, limits: Limits) -> Result<Self, Failure> {
+    async fn new(settings: Settings, limits: Limits, tls: Vec<Arc<Tls>>) -> Result<Self, Failure> {
         let system = |error: &dyn std::fmt::Display| Failure::System(error.to_string());
         let settings = Arc::new(settings);
         let supervisor = Supervisor::new(limits.supervision.clone(), Clock::steady());
         let clock = Clock::steady();
         let store = open(&settings, &limits, &clock, &supervisor).map_err(Failure::Store)?;
-        let metrics = Metrics::new(&supervisor, &store).map_err(|error| system(&error))?;
+        let metrics = Metrics::new(&supervisor, &store, tls.clone()).map_err(|error| system(&error))?;
         let process = getrandom::u64().map_err(|error| system(&error))?;
         let first = Generation::build(Arc::clone(&settings), None, &store, (&limits.dispatch, &clock));
         let first = first.await.map_err(|unavailable| Failure::Store(unavailable.0))?;
@@ -150,6 +153,7 @@ impl Shared {
             supervisor,
             settings,
             limits,
+            tls,
         })
     }
 
@@ -174,7 +178,7 @@ impl Server {
             .and_then(tokio::net::TcpListener::from_std)
             .map_err(|error| Failure::Listen(settings.admin.listen.to_string(), error))?;
         let admin = admin_socket.local_addr().map_err(|error| Failure::System(error.to_string()))?;
-        let shared = Arc::new(Shared::new(settings, limits).await?);
+        let shared = Arc::new(Shared::new(settings, limits, bound.tls).await?);
         let (phase, watching) = watch::channel(Phase::Running);
         let (alive, workers) = mpsc::channel(1);
         let (mut views, mut threads) = (Vec::new(), Vec::new());

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use prometheus::IntGauge;
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 
 use super::Shared;
 use super::connection;
@@ -25,6 +27,8 @@ use crate::http::admission::ConnectionSlot;
 use crate::http::origin::Peer;
 use crate::http::proxy_protocol;
 use crate::http::proxy_protocol::Forwarded;
+use crate::http::tls::Outcome;
+use crate::http::tls::Tls;
 use crate::http::unserved::Unserved;
 
 /// What one connection is served with.
@@ -61,16 +65,16 @@ impl Session {
     /// Serves the connection until it ends.
     pub(super) async fn run(self, accepted: Accepted, mut slot: ConnectionSlot) {
         self.shared.supervisor.panic_if_injected(Task::Connection);
-        let Accepted { mut stream, mut peer, terms } = accepted;
+        let Accepted { stream, mut peer, terms } = accepted;
         let opened = if terms.is_plain() {
-            Ok(())
+            Ok(stream)
         } else {
             // Boxed, because the plain path does not need it.
-            Box::pin(self.open(&mut stream, &mut peer, &terms, &mut slot)).await
+            Box::pin(self.open(stream, &mut peer, &terms, &mut slot)).await
         };
         let client = peer.address();
         let end = match opened {
-            Ok(()) => {
+            Ok(stream) => {
                 let handler = self.handler(peer, &slot);
                 connection::serve(stream, slot, handler).await
             }
@@ -100,15 +104,15 @@ impl Session {
     /// Reads what comes before HTTP. It counts in the timeout of the first head.
     async fn open(
         &self,
-        stream: &mut Stream,
+        mut stream: Stream,
         peer: &mut Peer,
         terms: &Terms,
         slot: &mut ConnectionSlot,
-    ) -> Result<(), Closed> {
+    ) -> Result<Stream, Closed> {
         if terms.proxy_protocol.is_some() {
             let max = self.shared.limits.edge.max_proxy_header;
             let header = unless_closed(slot, async {
-                match proxy_protocol::read(stream, max).await {
+                match proxy_protocol::read(&mut stream, max).await {
                     Ok(forwarded) => forwarded.ok_or(None),
                     Err(invalid) => Err(Some(invalid.into())),
                 }
@@ -117,7 +121,9 @@ impl Session {
                 Forwarded::Client(address) => {
                     *peer = Peer::new(address);
                     slot.connection().identify(address.ip()).map_err(|busy| {
-                        connection::answer_busy(stream);
+                        if terms.tls.is_none() {
+                            connection::answer_busy(&mut stream);
+                        }
                         Some(busy.into())
                     })?;
                 }
@@ -125,7 +131,47 @@ impl Session {
                 Forwarded::Unknown => *peer = Peer::unknown(),
             }
         }
-        Ok(())
+        match (&terms.tls, stream) {
+            (Some(tls), Stream::Tcp(stream)) => {
+                let stream = self.encrypt(tls, stream, slot).await?;
+                peer.set_encrypted();
+                Ok(Stream::Tls(Box::new(stream)))
+            }
+            (_, stream) => Ok(stream),
+        }
+    }
+
+    /// Negotiates TLS.
+    async fn encrypt(
+        &self,
+        tls: &Tls,
+        stream: TcpStream,
+        slot: &mut ConnectionSlot,
+    ) -> Result<TlsStream<TcpStream>, Closed> {
+        let encrypted = unless_closed(slot, async {
+            let mut first = [0];
+            match stream.peek(&mut first).await {
+                // Somebody looked whether the port is open.
+                Ok(0) | Err(_) => return Err(None),
+                // A request, or a header of the PROXY protocol.
+                Ok(_) if matches!(first, [b'A'..=b'Z' | b'a'..=b'z' | b'\r' | b'\n']) => {
+                    connection::answer_plain(&mut Stream::Tcp(stream));
+                    return Err(Some(Unserved::TlsExpected));
+                }
+                Ok(_) => {}
+            }
+            tls.acceptor().accept(stream).await.map_err(|error| Some(Unserved::TlsHandshake(error.to_string())))
+        });
+        let encrypted = encrypted.await;
+        let outcome = match &encrypted {
+            Ok(_) => Some(Outcome::Completed),
+            Err(None) => None,
+            Err(Some(Unserved::TimedOut)) => Some(Outcome::TimedOut),
+            Err(Some(Unserved::Displaced)) => Some(Outcome::Displaced),
+            Err(Some(_)) => Some(Outcome::Failed),
+        };
+        outcome.into_iter().for_each(|outcome| self.shared.metrics.tls.count(outcome));
+        encrypted
     }
 }
 
@@ -150,9 +196,9 @@ async fn unless_closed<T>(
 }
 
 /// Closes a connection that is not served.
-pub(super) fn turn_away(gateway: &Gateway, accepted: &Accepted, why: Unserved) {
-    if let (Unserved::Busy(_), true) = (why, accepted.terms.is_plain()) {
-        connection::answer_busy(&accepted.stream);
+pub(super) fn turn_away(gateway: &Gateway, mut accepted: Accepted, why: Unserved) {
+    if matches!(why, Unserved::Busy(_)) && accepted.terms.is_plain() {
+        connection::answer_busy(&mut accepted.stream);
     }
     gateway.unserved(accepted.peer.address(), why, &[]);
 }

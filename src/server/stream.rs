@@ -1,10 +1,11 @@
-//! The stream of a connection: of TCP, or of a Unix socket.
+//! The stream of a connection: of TCP, of TCP with TLS, or of a Unix socket.
 
 use std::io;
 use std::io::IoSlice;
 use std::pin::Pin;
 use std::task::Context;
 use std::task::Poll;
+use std::task::Waker;
 use std::time::Duration;
 
 use socket2::SockRef;
@@ -13,12 +14,14 @@ use tokio::io::AsyncWrite;
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 use tokio::net::UnixStream;
+use tokio_rustls::server::TlsStream;
 
 /// The stream of a connection. An enum, because a trait object would cost the plain path.
 #[derive(Debug)]
 pub(super) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// Calls a method of the stream that there is.
@@ -27,6 +30,7 @@ macro_rules! on {
         match $stream {
             Stream::Tcp($inner) => $call,
             Stream::Unix($inner) => $call,
+            Stream::Tls($inner) => $call,
         }
     };
 }
@@ -44,8 +48,16 @@ impl Stream {
     }
 
     /// Sends an answer without waiting. It fits into the socket's buffer, which is empty.
-    pub(super) fn send(&self, bytes: &[u8]) {
-        let _gone = on!(self, stream => SockRef::from(stream).send(bytes));
+    pub(super) fn send(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Tcp(stream) => drop(SockRef::from(&*stream).send(bytes)),
+            Self::Unix(stream) => drop(SockRef::from(&*stream).send(bytes)),
+            Self::Tls(stream) => {
+                let mut cx = Context::from_waker(Waker::noop());
+                let _gone = Pin::new(&mut *stream).poll_write(&mut cx, bytes);
+                let _gone = Pin::new(stream).poll_shutdown(&mut cx);
+            }
+        }
     }
 }
 

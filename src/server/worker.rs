@@ -168,7 +168,7 @@ impl Worker {
                     let entered = accepted.limited_address().and_then(|address| Ok(connections.enter(address)?));
                     match entered {
                         Ok(slot) => self.serve(serving, tasks, (accepted, slot)),
-                        Err(why) => session::turn_away(&serving.gateway(), &accepted, why),
+                        Err(why) => session::turn_away(&serving.gateway(), accepted, why),
                     }
                 }
                 Err(error) => {
@@ -183,7 +183,7 @@ impl Worker {
         while let Ok(Ok(accepted)) = tokio::time::timeout(Duration::ZERO, listeners.accept()).await {
             match accepted.limited_address() {
                 Ok(address) => self.serve(serving, tasks, (accepted, connections.enter_last(address))),
-                Err(why) => session::turn_away(&serving.gateway(), &accepted, why),
+                Err(why) => session::turn_away(&serving.gateway(), accepted, why),
             }
         }
     }

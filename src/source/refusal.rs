@@ -138,7 +138,7 @@ impl Refusal {
             Self::Unidentified(Unidentified::Invalid) => malformed("the event's id cannot be used", "event_id_invalid"),
             Self::InFlight(_) => gateway("in_flight"),
             Self::StoreUnavailable(_) => gateway("store_unavailable"),
-            Self::Unserved(unserved) => unserved_row(*unserved),
+            Self::Unserved(unserved) => unserved_row(unserved),
             Self::Overloaded => gateway("overloaded"),
             Self::Undelivered(failure) => undelivered_row(failure),
         }
@@ -178,6 +178,8 @@ impl Refusal {
         "proxy_not_trusted",
         "http2",
         "tls",
+        "tls_expected",
+        "tls_handshake",
         "displaced",
         "signature_missing",
         "signature_malformed",
@@ -286,7 +288,7 @@ fn undelivered_row(failure: &Failure) -> Row {
     Row { status: StatusKind::Upstream(status), detail: TRY_AGAIN, reason, blame: Blame::Upstream }
 }
 
-fn unserved_row(unserved: Unserved) -> Row {
+fn unserved_row(unserved: &Unserved) -> Row {
     let bad = |reason| sender(StatusCode::BAD_REQUEST, "this is no request of HTTP/1", reason);
     match unserved {
         Unserved::Malformed => bad("head_malformed"),
@@ -299,6 +301,8 @@ fn unserved_row(unserved: Unserved) -> Row {
         Unserved::ProxyNotTrusted => bad("proxy_not_trusted"),
         Unserved::Http2 => bad("http2"),
         Unserved::Tls => bad("tls"),
+        Unserved::TlsExpected => bad("tls_expected"),
+        Unserved::TlsHandshake(_) => bad("tls_handshake"),
         Unserved::TimedOut => {
             sender(StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time", "head_timed_out")
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use doorward::profile::Profiles;
 use doorward::source::refusal::Refusal;
 
+use crate::harness::authority::Authority;
 use crate::harness::cases::Cases;
 use crate::harness::gateway::Gateway;
 use crate::harness::provider::SECRET;
@@ -50,7 +51,11 @@ fn the_table_of_metrics_is_complete() {
     );
     let queued = "[sources.queued]\nprofile = \"github\"\npath = \"/q\"\nsecrets = [\"plain:x\"]\n\
                   deliver.queue = { url = \"http://127.0.0.1:9/\" }\n[store]\nurl = \"sqlite:store.db\"\n";
-    let gateway = Gateway::start(&format!("{}{pitchpoint}{watched}{queued}", Github::source(&upstream.url())));
+    let listeners = "[server.listeners.a]\nlisten = \"127.0.0.1:0\"\n[server.listeners.b]\nlisten = \"127.0.0.1:0\"\n\
+                     tls.certificates = [{ certificate = \"server.pem\", key = \"server.key\" }]\n";
+    let sources = format!("{}{pitchpoint}{watched}{queued}{listeners}", Github::source(&upstream.url()));
+    let authority = Authority::new();
+    let gateway = authority.gateway(&sources);
     assert_eq!(Github::delivery("1", "{}").to("/w").send(gateway.address()).status, 200);
     assert_eq!(Github::delivery("1", "{}").send(gateway.address()).status, 200);
     assert_eq!(Github::delivery("2", "{}").to("/nowhere").send(gateway.address()).status, 404);

@@ -27,6 +27,8 @@ const UNKNOWN: HeaderValue = HeaderValue::from_static("unknown");
 pub struct Peer {
     address: PeerAddress,
     text: HeaderValue,
+    /// Whether the connection is encrypted.
+    encrypted: bool,
 }
 
 /// What is known of the address of a peer.
@@ -44,17 +46,22 @@ impl Peer {
     pub fn new(address: SocketAddr) -> Self {
         let address = address.ip().to_canonical();
         let text = HeaderValue::try_from(address.to_string()).unwrap_or(UNKNOWN);
-        Self { address: PeerAddress::Ip(address), text }
+        Self { address: PeerAddress::Ip(address), text, encrypted: false }
     }
 
     /// The client of a Unix socket.
     pub fn unix() -> Self {
-        Self { address: PeerAddress::Unix, text: UNKNOWN }
+        Self { address: PeerAddress::Unix, text: UNKNOWN, encrypted: false }
     }
 
     /// A client that a load balancer passes on without its address.
     pub fn unknown() -> Self {
-        Self { address: PeerAddress::Unknown, text: UNKNOWN }
+        Self { address: PeerAddress::Unknown, text: UNKNOWN, encrypted: false }
+    }
+
+    /// The same peer on a connection that is encrypted.
+    pub fn set_encrypted(&mut self) {
+        self.encrypted = true;
     }
 
     /// Its address; `None` when it has none.
@@ -73,6 +80,8 @@ pub struct Client {
     chain: HeaderValue,
     /// Whether the peer is a trusted proxy.
     trusted: bool,
+    /// Whether the connection is encrypted.
+    encrypted: bool,
 }
 
 impl Client {
@@ -84,6 +93,11 @@ impl Client {
     /// The addresses from the client to the last proxy, client first: the value of `x-forwarded-for` for the upstream.
     pub fn into_chain(self) -> HeaderValue {
         self.chain
+    }
+
+    /// The scheme of its address, as the connection shows it.
+    pub fn scheme(&self) -> &'static str {
+        if self.encrypted { "https" } else { "http" }
     }
 
     /// Whether the request came by a trusted proxy, so that its other `x-forwarded-*` headers are trusted too.
@@ -167,7 +181,12 @@ impl TrustedProxies {
     pub fn client(&self, peer: &Peer, headers: &HeaderMap) -> Client {
         let trusted = self.0.load();
         if !trusted.trusts(peer) {
-            return Client { address: peer.address(), chain: peer.text.clone(), trusted: false };
+            return Client {
+                address: peer.address(),
+                chain: peer.text.clone(),
+                trusted: false,
+                encrypted: peer.encrypted,
+            };
         }
         let mut address = peer.address();
         let mut hops: Vec<_> = address.iter().map(IpAddr::to_string).collect();
@@ -185,7 +204,7 @@ impl TrustedProxies {
         }
         hops.reverse();
         let chain = HeaderValue::try_from(hops.join(", ")).ok().filter(|chain| !chain.is_empty());
-        Client { address, chain: chain.unwrap_or_else(|| peer.text.clone()), trusted: true }
+        Client { address, chain: chain.unwrap_or_else(|| peer.text.clone()), trusted: true, encrypted: peer.encrypted }
     }
 }
 

@@ -1,9 +1,11 @@
 //! A certificate authority of a test's own.
 
+use std::path::Path;
 use std::path::PathBuf;
 
 use rcgen::BasicConstraints;
 use rcgen::CertificateParams;
+use rcgen::DnType;
 use rcgen::IsCa;
 use rcgen::Issuer;
 use rcgen::KeyPair;
@@ -14,21 +16,40 @@ use crate::harness::gateway::Gateway;
 /// Who vouches for a server at 127.0.0.1, and the server's certificate: `ca.pem`, `server.pem`, `server.key`.
 pub struct Authority {
     folder: TempDir,
+    issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).expect("a file");
         let mut own = CertificateParams::default();
+        // Another one than that of the certificates that it issues, which would look as if they were their own authority.
+        own.distinguished_name.push(DnType::CommonName, "an authority of tests");
         own.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let [key, server_key] = [(); 2].map(|()| KeyPair::generate().expect("a key"));
-        write("ca.pem", own.self_signed(&key).expect("a certificate").pem());
-        let server = CertificateParams::new(["127.0.0.1".to_owned()]).expect("a name");
-        let server = server.signed_by(&server_key, &Issuer::new(own, key)).expect("a certificate");
-        write("server.pem", server.pem());
-        write("server.key", server_key.serialize_pem());
-        Self { folder }
+        let key = KeyPair::generate().expect("a key");
+        std::fs::write(folder.path().join("ca.pem"), own.self_signed(&key).expect("a certificate").pem())
+            .expect("a file");
+        let authority = Self { folder, issuer: Issuer::new(own, key) };
+        authority.issue("server", &["127.0.0.1"]);
+        authority
+    }
+
+    /// Issues a certificate for these names, `NAME.pem` and `NAME.key`.
+    pub fn issue(&self, name: &str, names: &[&str]) {
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        self.issue_with(name, &CertificateParams::new(names).expect("names"));
+    }
+
+    /// Issues a certificate with these parameters, `NAME.pem` and `NAME.key`.
+    pub fn issue_with(&self, name: &str, parameters: &CertificateParams) {
+        let key = KeyPair::generate().expect("a key");
+        let certificate = parameters.signed_by(&key, &self.issuer).expect("a certificate");
+        std::fs::write(self.path(&format!("{name}.pem")), certificate.pem()).expect("a file");
+        std::fs::write(self.path(&format!("{name}.key")), key.serialize_pem()).expect("a file");
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

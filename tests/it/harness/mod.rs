@@ -10,6 +10,7 @@ pub mod provider;
 pub mod random;
 pub mod recorded;
 pub mod redis;
+pub mod tls;
 pub mod upstream;
 
 use std::net::TcpListener;

@@ -2,4 +2,5 @@
 
 mod proxy_protocol;
 mod several;
+mod tls;
 mod unix;

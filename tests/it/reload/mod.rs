@@ -1,5 +1,6 @@
 //! A configuration that changes while the gateway runs.
 
+mod certificates;
 mod commands;
 mod files;
 mod includes;
