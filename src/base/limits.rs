@@ -29,6 +29,18 @@ pub struct Limits {
 pub struct Edge {
     /// The most bytes of a header of the PROXY protocol, version 2. Real ones have less than 1 KiB.
     pub max_proxy_header: usize,
+    /// HTTP/2: the most requests of a connection at one time.
+    pub http2_streams: u32,
+    /// HTTP/2: the most bytes of a head, as RFC 9113 section 6.5.2 counts them.
+    pub http2_header_list: u32,
+    /// HTTP/2: bytes that a client may send ahead on one stream.
+    pub http2_stream_window: u32,
+    /// HTTP/2: the same on all streams of a connection together.
+    pub http2_connection_window: u32,
+    /// HTTP/2: how often a client is asked whether it is there.
+    pub http2_ping_every: Duration,
+    /// HTTP/2: how long it may take to answer that.
+    pub http2_ping_timeout: Duration,
 }
 
 /// When a task is no longer restarted, and when a thread without a heartbeat counts as stuck.
@@ -157,7 +169,15 @@ pub struct Reload {
 
 impl Default for Edge {
     fn default() -> Self {
-        Self { max_proxy_header: 4096 }
+        Self {
+            max_proxy_header: 4096,
+            http2_streams: 100,
+            http2_header_list: 16 * 1024,
+            http2_stream_window: 64 * 1024,
+            http2_connection_window: 1024 * 1024,
+            http2_ping_every: Duration::from_secs(20),
+            http2_ping_timeout: Duration::from_secs(10),
+        }
     }
 }
 

@@ -82,6 +82,15 @@ pub enum Unreadable {
     /// A request of HTTP/1.1 without `Host` (RFC 9112 section 3.2).
     #[error("there is no Host header, which HTTP/1.1 requires")]
     HostMissing,
+    /// A request of HTTP/2 whose `:authority` is another one than its `Host`, or has a user (RFC 9113 section 8.3.1).
+    #[error("it names two hosts, or a user beside the host")]
+    HostMismatch,
+    /// A request of HTTP/2 with a value that HTTP/1.1 would read in another way (RFC 9113 section 8.2.1).
+    #[error("a header begins or ends with white space")]
+    HeadMalformed,
+    /// A request of HTTP/2 with more headers than one of HTTP/1.1 may have.
+    #[error("the request has too many headers")]
+    HeadTooLarge,
 }
 
 impl From<Full> for Unreadable {
@@ -100,6 +109,8 @@ pub struct BodySender<'s> {
     pub connection: &'s Connection,
     /// The client's address.
     pub address: Option<IpAddr>,
+    /// The bytes of the head that count with the body.
+    pub head: usize,
 }
 
 /// Reads the body of a request to the admin API, which must not be compressed and is not displaced.
@@ -123,6 +134,9 @@ pub(super) async fn read_within(
 ) -> Result<(Bytes, Reserved), Unreadable> {
     // Bytes are reserved as they arrive: a large `Content-Length` alone uses up no budget.
     let mut reserved = Reserved::new(&limits.budget);
+    if let Some(sender) = sender.filter(|sender| sender.head > 0) {
+        reserved.grow(sender.head)?;
+    }
     let body = {
         let mut collecting = pin!(collect(body, length, &mut reserved, limits, sender));
         // Most bodies have arrived with their head, and need no timer.
@@ -175,6 +189,12 @@ pub fn check_head(headers: &HeaderMap, single: &[HeaderName], limits: &Limits) -
     }
 }
 
+/// Why a body ended early: perhaps because its connection was closed for others.
+fn incomplete(sender: Option<BodySender<'_>>) -> Unreadable {
+    let closed = sender.is_some_and(|sender| sender.connection.close_reason().is_some());
+    if closed { Unreadable::Displaced } else { Unreadable::Incomplete }
+}
+
 async fn collect(
     mut body: Incoming,
     length: Option<usize>,
@@ -198,7 +218,7 @@ async fn collect(
         });
         let Some(frame) = next.await? else { break };
         // Trailers are dropped: no signature covers them.
-        let Ok(data) = frame.map_err(|_broken| Unreadable::Incomplete)?.into_data() else { continue };
+        let Ok(data) = frame.map_err(|_broken| incomplete(sender))?.into_data() else { continue };
         let so_far = first.len() + collected.len() + data.len();
         if so_far > limits.max_body {
             return Err(Unreadable::TooLarge);

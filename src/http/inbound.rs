@@ -19,6 +19,7 @@ use crate::http::body::Limits;
 use crate::http::body::Unreadable;
 use crate::http::content_coding::Coding;
 use crate::http::decompression;
+use crate::http::http2_head;
 use crate::http::origin::Admitted;
 use crate::http::origin::Client;
 use crate::profile::ContentEncoding;
@@ -60,12 +61,18 @@ impl Inbound {
         let received_at = Moment::now();
         let (mut head, body) = request.into_parts();
         let client = admitted.into_client();
+        // Of HTTP/1.1, the one head of a connection is limited by the limit of connections.
+        let mut head_bytes = 0;
+        if head.version == Version::HTTP_2 {
+            http2_head::normalize(&head.uri, &mut head.headers)?;
+            head_bytes = http2_head::size(&head.uri, &head.headers);
+        }
         if head.version >= Version::HTTP_11 && !head.headers.contains_key(header::HOST) {
             return Err(Unreadable::HostMissing);
         }
         drop_underscored(&mut head.headers);
         let BodyHead { length, coding } = body::check_head(&head.headers, single, limits)?;
-        let sender = BodySender { connection, address: client.address() };
+        let sender = BodySender { connection, address: client.address(), head: head_bytes };
         let (sent, reserved) = body::read_within(body, length, limits, Some(sender)).await?;
         let client = Some(client);
         Ok(Self(Box::new(Request {

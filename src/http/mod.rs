@@ -6,6 +6,7 @@ pub mod body;
 pub mod content_coding;
 mod decompression;
 pub mod fetch;
+mod http2_head;
 pub mod inbound;
 pub mod origin;
 pub mod proxy_protocol;

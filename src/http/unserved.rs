@@ -25,8 +25,13 @@ pub enum Unserved {
     #[error("its address is not in proxy_protocol of this listener, so that it may not say whom it connects for")]
     ProxyNotTrusted,
     /// A proxy speaks HTTP/2 without negotiation.
-    #[error("it begins with HTTP/2, which is not spoken here: set the proxy in front to HTTP/1.1 for this upstream")]
+    #[error(
+        "it begins with HTTP/2, which is spoken over TLS only: set the proxy in front to HTTP/1.1 for this upstream"
+    )]
     Http2,
+    /// A client breaks the rules or limits of HTTP/2.
+    #[error("the connection was ended, because it broke a rule or a limit of HTTP/2: {0}")]
+    Http2Error(String),
     /// A client speaks TLS.
     #[error(
         "it begins with a TLS handshake, and this listener speaks plain HTTP: set its tls, or let a proxy in front end TLS \

@@ -7,6 +7,7 @@ mod connection;
 mod drain;
 mod endpoints;
 mod generation;
+mod http2;
 mod listener;
 mod service;
 mod session;

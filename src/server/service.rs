@@ -72,17 +72,38 @@ impl Service<Request<Incoming>> for Handler {
     type Error = Infallible;
     type Future = RunToCompletion;
 
-    /// Reports the request at the call, not at the first poll: the sender may hang up in between.
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        self.caller.connection.head_complete();
-        let (gateway, caller) = (self.serving.gateway(), Arc::clone(&self.caller));
+        self.begin(Arc::clone(&self.caller), request)
+    }
+}
+
+impl Handler {
+    /// Reports the request here, not at the first poll: the sender may hang up in between.
+    fn begin(&self, caller: Arc<Caller>, request: Request<Incoming>) -> RunToCompletion {
+        caller.connection.head_complete();
+        let (gateway, handled) = (self.serving.gateway(), Arc::clone(&caller));
         RunToCompletion {
-            future: Some(self.futures.allocate(async move { gateway.handle(&caller, request).await })),
-            caller: Arc::clone(&self.caller),
+            future: Some(self.futures.allocate(async move { gateway.handle(&handled, request).await })),
+            caller,
             orphans: Arc::clone(&self.orphans),
             shared: Arc::clone(&self.shared),
             futures: Arc::clone(&self.futures),
         }
+    }
+}
+
+/// The same for a connection with several streams.
+pub(super) struct StreamHandler(pub(super) Handler);
+
+impl Service<Request<Incoming>> for StreamHandler {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = RunToCompletion;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let Caller { peer, connection } = &*self.0.caller;
+        let caller = Caller { peer: peer.clone(), connection: Arc::new(connection.new_stream()) };
+        self.0.begin(Arc::new(caller), request)
     }
 }
 
@@ -110,7 +131,7 @@ impl Future for RunToCompletion {
         // Reported here, and not by the request's future, which may outlive the connection.
         self.caller.connection.mark_idle();
         // Senders reconnect, and the load balancer sends them to another replica.
-        if self.shared.draining.load(Ordering::Relaxed) {
+        if self.shared.draining.load(Ordering::Relaxed) && !self.caller.connection.end_after_answers() {
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         Poll::Ready(Ok(response))
@@ -119,6 +140,9 @@ impl Future for RunToCompletion {
 
 impl Drop for RunToCompletion {
     fn drop(&mut self) {
+        if self.future.is_some() {
+            self.caller.connection.abandon_stream();
+        }
         // Without a runtime the process is ending, and the drain timeout is over.
         if let (Some(future), Ok(_runtime)) = (self.future.take(), Handle::try_current()) {
             self.orphans.spawn("request", async move { drop(future.await) });

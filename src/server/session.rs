@@ -13,10 +13,13 @@ use super::Shared;
 use super::connection;
 use super::connection::End;
 use super::endpoints::Serving;
+use super::http2;
+use super::http2::Streams;
 use super::listener::Accepted;
 use super::listener::Terms;
 use super::service::FuturePool;
 use super::service::Handler;
+use super::service::StreamHandler;
 use super::stream::Stream;
 use crate::base::supervisor::Background;
 use crate::base::supervisor::Task;
@@ -34,7 +37,7 @@ use crate::http::unserved::Unserved;
 /// What one connection is served with.
 pub(super) struct Session {
     pub(super) serving: Arc<Serving>,
-    /// Runs the requests whose connection was closed.
+    /// Runs streams, and requests whose connection was closed.
     pub(super) orphans: Arc<Background>,
     pub(super) shared: Arc<Shared>,
     pub(super) futures: Arc<FuturePool>,
@@ -76,7 +79,12 @@ impl Session {
         let end = match opened {
             Ok(stream) => {
                 let handler = self.handler(peer, &slot);
-                connection::serve(stream, slot, handler).await
+                if stream.is_http2() {
+                    // Boxed, because the plain path does not need it.
+                    Box::pin(self.serve_http2(stream, slot, handler)).await
+                } else {
+                    connection::serve(stream, slot, handler).await
+                }
             }
             Err(closed) => {
                 let displaced = matches!(closed, Some(Unserved::Displaced));
@@ -89,6 +97,11 @@ impl Session {
         if let Some((why, start)) = end.unserved {
             self.serving.gateway().unserved(client, why, &start);
         }
+    }
+
+    async fn serve_http2(&self, stream: Stream, slot: ConnectionSlot, handler: Handler) -> End {
+        let streams = Streams(Arc::clone(&self.orphans));
+        http2::serve(stream, slot, (StreamHandler(handler), streams), &self.shared.limits.edge).await
     }
 
     fn handler(&self, peer: Peer, slot: &ConnectionSlot) -> Handler {

@@ -16,6 +16,8 @@ use tokio::net::TcpStream;
 use tokio::net::UnixStream;
 use tokio_rustls::server::TlsStream;
 
+use crate::http::tls;
+
 /// The stream of a connection. An enum, because a trait object would cost the plain path.
 #[derive(Debug)]
 pub(super) enum Stream {
@@ -45,6 +47,11 @@ impl Stream {
             #[cfg(target_os = "linux")]
             let _unset = SockRef::from(stream).set_tcp_user_timeout(Some(unread));
         }
+    }
+
+    /// Whether the client chose HTTP/2.
+    pub(super) fn is_http2(&self) -> bool {
+        matches!(self, Self::Tls(stream) if stream.get_ref().1.alpn_protocol() == Some(tls::HTTP2))
     }
 
     /// Sends an answer without waiting. It fits into the socket's buffer, which is empty.

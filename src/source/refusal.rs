@@ -169,6 +169,7 @@ impl Refusal {
         "body_timed_out",
         "header_repeated",
         "host_missing",
+        "host_mismatch",
         "framing",
         "head_malformed",
         "head_too_large",
@@ -177,6 +178,7 @@ impl Refusal {
         "proxy_header",
         "proxy_not_trusted",
         "http2",
+        "http2_error",
         "tls",
         "tls_expected",
         "tls_handshake",
@@ -240,6 +242,11 @@ fn displaced() -> Row {
     sender(StatusCode::REQUEST_TIMEOUT, "the request was not complete when others needed its room", "displaced")
 }
 
+fn head_too_large() -> Row {
+    let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    sender(status, "the head of the request is too large", "head_too_large")
+}
+
 fn unreadable_row(unreadable: Unreadable) -> Row {
     match unreadable {
         Unreadable::TooLarge => Row {
@@ -267,6 +274,13 @@ fn unreadable_row(unreadable: Unreadable) -> Row {
         Unreadable::HostMissing => {
             sender(StatusCode::BAD_REQUEST, "a request of HTTP/1.1 says which host it is for", "host_missing")
         }
+        Unreadable::HostMismatch => {
+            sender(StatusCode::BAD_REQUEST, "a request says which one host it is for", "host_mismatch")
+        }
+        Unreadable::HeadMalformed => {
+            sender(StatusCode::BAD_REQUEST, "a header begins or ends with white space", "head_malformed")
+        }
+        Unreadable::HeadTooLarge => head_too_large(),
     }
 }
 
@@ -292,14 +306,12 @@ fn unserved_row(unserved: &Unserved) -> Row {
     let bad = |reason| sender(StatusCode::BAD_REQUEST, "this is no request of HTTP/1", reason);
     match unserved {
         Unserved::Malformed => bad("head_malformed"),
-        Unserved::TooLarge => {
-            let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-            sender(status, "the head of the request is too large", "head_too_large")
-        }
+        Unserved::TooLarge => head_too_large(),
         Unserved::ProxyProtocol => bad("proxy_protocol"),
         Unserved::ProxyHeader(_) => bad("proxy_header"),
         Unserved::ProxyNotTrusted => bad("proxy_not_trusted"),
         Unserved::Http2 => bad("http2"),
+        Unserved::Http2Error(_) => bad("http2_error"),
         Unserved::Tls => bad("tls"),
         Unserved::TlsExpected => bad("tls_expected"),
         Unserved::TlsHandshake(_) => bad("tls_handshake"),

@@ -160,7 +160,10 @@ impl Connections {
     fn insert(self: &Arc<Self>, table: &mut Table, origin: Option<Origin>) -> ConnectionSlot {
         let status = Arc::new(Status::new(self.now.load(Relaxed)));
         let slot = table.insert(Arc::clone(&status), origin);
-        ConnectionSlot { connection: Arc::new(Connection { all: Arc::clone(self), slot, status }), registered: false }
+        ConnectionSlot {
+            connection: Arc::new(Connection { all: Arc::clone(self), slot, status, stream: None }),
+            registered: false,
+        }
     }
 
     /// Asks all connections to end after their current request.
@@ -205,12 +208,22 @@ impl Connections {
     }
 }
 
-/// One connection. The task that serves it reports its phases.
+/// One connection, or one stream of a connection with several (HTTP/2). The task that serves it reports its phases.
 #[derive(Debug)]
 pub struct Connection {
     all: Arc<Connections>,
     slot: usize,
     status: Arc<Status>,
+    /// Of a stream.
+    stream: Option<Stream>,
+}
+
+/// How far a stream is.
+#[derive(Debug, Default)]
+struct Stream {
+    /// Whether its request is complete.
+    busy: AtomicBool,
+    ended: AtomicBool,
 }
 
 impl Connection {
@@ -228,6 +241,25 @@ impl Connection {
         })
     }
 
+    /// A new stream of this connection. It counts from its [`Self::head_complete`] to its [`Self::mark_idle`].
+    pub fn new_stream(&self) -> Self {
+        let (all, status) = (Arc::clone(&self.all), Arc::clone(&self.status));
+        Self { all, slot: self.slot, status, stream: Some(Stream::default()) }
+    }
+
+    /// Has the connection of a stream end after its current requests. Returns whether this is a stream.
+    pub fn end_after_answers(&self) -> bool {
+        if self.stream.is_some() {
+            self.status.set_ending();
+        }
+        self.stream.is_some()
+    }
+
+    /// Whether the connection shall end after its current requests.
+    pub fn is_ending(&self) -> bool {
+        self.status.is_ending()
+    }
+
     /// Reports that bytes have arrived.
     pub fn bytes_received(&self) {
         match self.phase() {
@@ -240,12 +272,24 @@ impl Connection {
 
     /// Reports that a head is complete.
     pub fn head_complete(&self) {
-        self.status.set_phase(Phase::Body);
+        match &self.stream {
+            None => self.status.set_phase(Phase::Body),
+            Some(_) => self.status.open_stream(),
+        }
     }
 
     /// Reports that a body is complete: the connection is not displaced until the answer.
     pub fn body_complete(&self) {
-        self.status.set_phase(Phase::Busy);
+        match &self.stream {
+            None => self.status.set_phase(Phase::Busy),
+            // One that the client has given up is finished in the background, and does not keep its connection.
+            Some(stream) if stream.ended.load(Relaxed) => {}
+            Some(stream) => {
+                if !stream.busy.swap(true, Relaxed) {
+                    self.status.occupy_stream();
+                }
+            }
+        }
     }
 
     /// Reports that a request was verified: the connection is displaced after those of unverified clients.
@@ -253,8 +297,13 @@ impl Connection {
         self.status.set_verified();
     }
 
-    /// Reports that the request was answered. Must not be called after the [`ConnectionSlot`] was dropped.
+    /// Reports that the request was answered. Must not be called after the [`ConnectionSlot`] was dropped, except of a
+    /// stream.
     pub fn mark_idle(&self) {
+        if let Some(stream) = &self.stream {
+            self.end_stream(stream);
+            return;
+        }
         self.status.begin_phase(Phase::Idle, self.all.now.load(Relaxed));
         self.all.change(|table| {
             if self.close_reason().is_none() {
@@ -263,7 +312,24 @@ impl Connection {
         });
     }
 
-    /// The current phase.
+    /// Reports that a stream ended without an answer. Of a connection without streams it means nothing.
+    pub fn abandon_stream(&self) {
+        if let Some(stream) = &self.stream {
+            self.end_stream(stream);
+        }
+    }
+
+    fn end_stream(&self, stream: &Stream) {
+        if stream.ended.swap(true, Relaxed) {
+            return;
+        }
+        let waits = self.status.end_stream(stream.busy.load(Relaxed), self.all.now.load(Relaxed));
+        if waits && self.close_reason().is_none() {
+            self.all.change(|table| table.queue_if_present(self.slot, &self.status));
+        }
+    }
+
+    /// The current phase of the connection.
     pub fn phase(&self) -> Phase {
         self.status.phase()
     }

@@ -4,6 +4,7 @@
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::AtomicU64;
+use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// The phase of a connection.
@@ -62,6 +63,11 @@ pub(super) struct Status {
     since: AtomicU64,
     verified: AtomicBool,
     close_reason: AtomicU8,
+    /// Of HTTP/2: whether the client shall connect anew.
+    ending: AtomicBool,
+    /// Of HTTP/2: the streams that are open, and those of them whose requests are complete.
+    streams: AtomicUsize,
+    busy_streams: AtomicUsize,
 }
 
 impl Status {
@@ -72,6 +78,9 @@ impl Status {
             since: AtomicU64::new(now),
             verified: AtomicBool::new(false),
             close_reason: AtomicU8::new(0),
+            ending: AtomicBool::new(false),
+            streams: AtomicUsize::new(0),
+            busy_streams: AtomicUsize::new(0),
         }
     }
 
@@ -90,6 +99,39 @@ impl Status {
         self.set_phase(phase);
     }
 
+    /// Counts a stream whose head is complete.
+    pub(super) fn open_stream(&self) {
+        self.streams.fetch_add(1, Relaxed);
+        self.set_phase(self.phase_of_streams());
+    }
+
+    /// Counts an open stream as busy.
+    pub(super) fn occupy_stream(&self) {
+        self.busy_streams.fetch_add(1, Relaxed);
+        self.set_phase(Phase::Busy);
+    }
+
+    /// Counts a stream no more. Returns whether the connection waits from now on.
+    pub(super) fn end_stream(&self, was_busy: bool, now: u64) -> bool {
+        let was = self.phase();
+        self.streams.fetch_sub(1, Relaxed);
+        if was_busy {
+            self.busy_streams.fetch_sub(1, Relaxed);
+        }
+        let phase = self.phase_of_streams();
+        self.begin_phase(phase, now);
+        phase == Phase::Idle || was == Phase::Busy && phase == Phase::Body
+    }
+
+    /// The phase of a connection with several streams: one whose request is complete keeps it from being displaced.
+    fn phase_of_streams(&self) -> Phase {
+        match (self.busy_streams.load(Relaxed), self.streams.load(Relaxed)) {
+            (0, 0) => Phase::Idle,
+            (0, _) => Phase::Body,
+            _ => Phase::Busy,
+        }
+    }
+
     /// Milliseconds since the timeout began.
     pub(super) fn waited(&self, now: u64) -> u64 {
         now.saturating_sub(self.since.load(Relaxed))
@@ -102,6 +144,14 @@ impl Status {
 
     pub(super) fn set_verified(&self) {
         self.verified.store(true, Relaxed);
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.load(Relaxed)
+    }
+
+    pub(super) fn set_ending(&self) {
+        self.ending.store(true, Relaxed);
     }
 
     pub(super) fn close_reason(&self) -> Option<CloseReason> {
@@ -121,6 +171,22 @@ impl Status {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn several_streams_are_one_connection_that_waits_while_none_of_them_is_complete() {
+        let status = Status::new(0);
+        status.open_stream();
+        status.open_stream();
+        assert_eq!(status.phase(), Phase::Body);
+        status.occupy_stream();
+        assert_eq!(status.phase(), Phase::Busy);
+        status.open_stream();
+        assert_eq!(status.phase(), Phase::Busy, "another head changes nothing");
+        assert!(!status.end_stream(false, 1) && status.phase() == Phase::Busy);
+        assert!(status.end_stream(true, 2) && status.phase() == Phase::Body, "one body is left");
+        assert!(status.end_stream(false, 3) && status.phase() == Phase::Idle);
+        assert_eq!(status.waited(5), 2);
+    }
 
     #[test]
     fn phases_are_what_was_set() {

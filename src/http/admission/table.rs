@@ -132,6 +132,14 @@ impl Table {
         None
     }
 
+    /// Puts a connection at the end of its queue, if it is still there.
+    pub(super) fn queue_if_present(&mut self, slot: usize, status: &Arc<Status>) {
+        let entry = self.entries.get(slot).and_then(Option::as_ref);
+        if entry.is_some_and(|entry| Arc::ptr_eq(&entry.status, status)) {
+            self.queue(slot);
+        }
+    }
+
     /// Puts a connection at the end of its queue.
     pub(super) fn queue(&mut self, slot: usize) {
         self.turns += 1;

@@ -19,8 +19,11 @@ pub use self::metrics::Outcome;
 pub use self::metrics::TlsMetrics;
 use crate::base::time::Moment;
 
+/// HTTP/2 in ALPN.
+pub const HTTP2: &[u8] = b"h2";
+
 /// The protocols that are offered (ALPN), the preferred one first.
-const PROTOCOLS: [&[u8]; 1] = [b"http/1.1"];
+const PROTOCOLS: [&[u8]; 2] = [HTTP2, b"http/1.1"];
 
 /// The TLS of one listener, as it was read from files.
 pub struct TlsTerms {

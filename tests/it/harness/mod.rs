@@ -5,6 +5,7 @@ pub mod cases;
 pub mod fault;
 pub mod gateway;
 pub mod http;
+pub mod http2;
 pub mod load;
 pub mod provider;
 pub mod random;

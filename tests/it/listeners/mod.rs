@@ -1,5 +1,6 @@
 //! Where the gateway listens: several addresses, and sockets of files.
 
+mod http2;
 mod proxy_protocol;
 mod several;
 mod tls;

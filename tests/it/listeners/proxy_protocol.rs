@@ -220,7 +220,7 @@ fn the_limit_of_connections_by_address_is_for_clients_and_not_for_the_load_balan
 
 #[test]
 fn the_longest_header_is_a_limit() {
-    let limits = Limits { edge: Edge { max_proxy_header: 64 }, ..Limits::default() };
+    let limits = Limits { edge: Edge { max_proxy_header: 64, ..Edge::default() }, ..Limits::default() };
     let upstream = Upstream::start();
     let gateway = InProcessGateway::start(&format!("{LISTENER}{}", Github::source(&upstream.url())), limits);
     let header = |length: usize| v2(0x20, 0, &vec![0; length - 16]);
