@@ -11,6 +11,7 @@ use crate::base::time::Moment;
 use crate::http::origin::TrustedPeer;
 use crate::http::origin::TrustedProxies;
 use crate::http::tls::Chain;
+use crate::http::tls::ClientAuthorities;
 use crate::http::tls::Key;
 use crate::http::tls::Pair;
 use crate::http::tls::TlsTerms;
@@ -66,6 +67,11 @@ impl fmt::Display for ListenAddress {
             Self::Unix(path, _) => write!(f, "unix:{}", path.display()),
         }
     }
+}
+
+/// Whether one of them asks clients for certificates.
+pub(super) fn ask_for_certificates(listeners: &[Listener]) -> bool {
+    listeners.iter().filter_map(|listener| listener.tls.as_ref()).any(|tls| tls.asks_for_certificates())
 }
 
 /// The listeners of `[server]`: those of `[server.listeners]`, or else the one of `server.listen`.
@@ -131,7 +137,13 @@ fn tls(mut section: Section<'_>) -> Option<Arc<TlsTerms>> {
             .error("certificates", "is missing: write [{ certificate = \"/path/tls.crt\", key = \"/path/tls.key\" }]");
     }
     let pairs: Vec<_> = tables.into_iter().flatten().map(pair).collect();
-    let terms = pairs.into_iter().collect::<Option<Vec<_>>>().filter(|pairs| !pairs.is_empty()).map(TlsTerms::new);
+    let has_clients = section.has("client_ca");
+    let files = section.files();
+    let read = |path: &Path| files.read(path);
+    let clients = section.optional("client_ca", |path| ClientAuthorities::read(Path::new(path), read));
+    let pairs = pairs.into_iter().collect::<Option<Vec<_>>>().filter(|pairs| !pairs.is_empty());
+    let is_complete = clients.is_some() == has_clients;
+    let terms = pairs.filter(|_| is_complete).map(|pairs| TlsTerms::new(pairs, clients));
     let terms = terms.and_then(|terms| terms.map_err(|message| section.error("", message)).ok());
     section.finish();
     terms.map(Arc::new)

@@ -3,6 +3,7 @@
 
 mod admin;
 mod again;
+mod client_certificate;
 mod destination;
 mod single_source;
 mod files;
@@ -204,8 +205,10 @@ impl Settings {
         let store = store.flatten();
         let kept = running.map(|running| &running.started.store).or(store.as_ref());
         let (authorities, has_authorities) = authorities(report, running);
-        let trusted = Fingerprinting::default().bytes(&authorities);
-        let context = source::SourceContext::new(&profiles, &shares, kept);
+        // Where the listeners have a problem, that is what is reported.
+        let certificates = server.as_ref().is_none_or(|server| listener::ask_for_certificates(&server.listeners));
+        let trusted = Fingerprinting::default().bytes(&authorities).number(usize::from(certificates));
+        let context = source::SourceContext::new(&profiles, &shares, kept, certificates);
         let context = context.replacing(running, trusted, skips == Some(true));
         let sources_read = root.section("sources").map(|sources| context.sources(&sources));
         report.with(|problems| context.into_used().iter().for_each(|name| profiles.lint(name, problems)));

@@ -73,7 +73,7 @@ fn single_source(mut root: Section<'_>, name: &str, report: &Report<'_>) -> Opti
     };
     let (_, mut section) = named.swap_remove(at);
     let shares = SharedLimits::with_max_body(max_body?);
-    let context = SourceContext::new(&profiles, &shares, None);
+    let context = SourceContext::new(&profiles, &shares, None, true);
     let profile = section.required("profile", |name| context.profile(name));
     let path = section.required("path", source::path);
     let secrets = secrets::secrets(&mut section, profile, Severity::Error).ok();

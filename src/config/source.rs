@@ -12,6 +12,7 @@ use super::SharedLimits;
 use super::Skipped;
 use super::Store;
 use super::again::Running;
+use super::client_certificate;
 use super::fingerprint::Fingerprinting;
 use super::lint;
 use super::secrets::Unusable;
@@ -47,6 +48,8 @@ pub(super) struct SourceContext<'s> {
     pub(super) shared_limits: &'s SharedLimits,
     /// `[store]`; absent when it has a problem.
     pub(super) store: Option<&'s Store>,
+    /// Whether a listener asks clients for certificates.
+    certificates: bool,
     /// The names of the profiles that sources use.
     used: RefCell<BTreeSet<String>>,
     shared_secrets: SharedSecrets,
@@ -89,10 +92,15 @@ pub(super) struct VerificationInput<'g> {
 }
 
 impl<'s> SourceContext<'s> {
-    pub(super) fn new(profiles: &'s Profiles, shared_limits: &'s SharedLimits, store: Option<&'s Store>) -> Self {
+    pub(super) fn new(
+        profiles: &'s Profiles,
+        shared_limits: &'s SharedLimits,
+        store: Option<&'s Store>,
+        certificates: bool,
+    ) -> Self {
         let (used, shared_secrets) = (RefCell::default(), SharedSecrets::default());
-        let trusted = Fingerprinting::default();
-        Self { profiles, shared_limits, store, used, shared_secrets, running: None, trusted, skips: false }
+        let (running, trusted, skips) = (None, Fingerprinting::default(), false);
+        Self { profiles, shared_limits, store, certificates, used, shared_secrets, running, trusted, skips }
     }
 
     /// The same for sources that replace those of a running gateway. `trusted` is what all of them depend on; with
@@ -176,6 +184,7 @@ impl<'s> SourceContext<'s> {
     ) -> Option<Source> {
         let profile = input.as_ref().map(|input| input.profile);
         let allow = section.list("allow", Networks::parse);
+        let certificate = client_certificate::rule(&mut section, self.certificates);
         let events: Vec<String> = section.list("events", |pattern| Ok(pattern.to_owned()));
         if let Some(profile) = profile {
             lint::events(&section, profile, &events);
@@ -198,7 +207,7 @@ impl<'s> SourceContext<'s> {
             keyspace: destination.keyspace(source_name.as_str()),
             name: source_name,
             path: path?,
-            allowlist: Allowlist::new(allow.into_iter().collect()),
+            allowlist: Allowlist::new(allow.into_iter().collect(), certificate),
             limits,
             in_flight,
             verifier,

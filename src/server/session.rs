@@ -27,6 +27,7 @@ use crate::gateway::Caller;
 use crate::gateway::Gateway;
 use crate::http::admission::CloseReason;
 use crate::http::admission::ConnectionSlot;
+use crate::http::origin::CertificateNames;
 use crate::http::origin::Peer;
 use crate::http::proxy_protocol;
 use crate::http::proxy_protocol::Forwarded;
@@ -147,7 +148,8 @@ impl Session {
         match (&terms.tls, stream) {
             (Some(tls), Stream::Tcp(stream)) => {
                 let stream = self.encrypt(tls, stream, slot).await?;
-                peer.set_encrypted();
+                let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                peer.set_encrypted(certificate.map(|certificate| CertificateNames::read(certificate)));
                 Ok(Stream::Tls(Box::new(stream)))
             }
             (_, stream) => Ok(stream),

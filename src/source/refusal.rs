@@ -101,6 +101,7 @@ pub struct Row {
 
 const UNAUTHENTICATED: &str = "the request could not be authenticated";
 const DENIED: &str = "requests from this address are not taken";
+const UNCERTIFIED: &str = "requests without a client certificate that is accepted here are not taken";
 const TRY_AGAIN: &str = "the event cannot be taken right now; send it again";
 
 impl Refusal {
@@ -114,6 +115,12 @@ impl Refusal {
             }
             Self::Denied(Denied::Address) => sender(StatusCode::FORBIDDEN, DENIED, "address_not_allowed"),
             Self::Denied(Denied::Unknown) => sender(StatusCode::FORBIDDEN, DENIED, "address_unknown"),
+            Self::Denied(Denied::CertificateMissing) => {
+                sender(StatusCode::FORBIDDEN, UNCERTIFIED, "client_certificate_missing")
+            }
+            Self::Denied(Denied::CertificateMismatch) => {
+                sender(StatusCode::FORBIDDEN, UNCERTIFIED, "client_certificate_mismatch")
+            }
             Self::Unreadable(unreadable) => unreadable_row(*unreadable),
             Self::Unauthenticated(verify::Failure::BodyMalformed(_)) => {
                 malformed("the body is not what the provider sends", "body_malformed")
@@ -162,6 +169,8 @@ impl Refusal {
         "method_not_allowed",
         "address_not_allowed",
         "address_unknown",
+        "client_certificate_missing",
+        "client_certificate_mismatch",
         "body_too_large",
         "body_encoded",
         "body_malformed",

@@ -3,6 +3,7 @@
 //! `X-Forwarded-For` is read from the right, skipping trusted proxies. The first other address is the client's. The
 //! addresses left of it come from the client and are not trusted.
 
+mod certificate;
 mod networks;
 
 use std::net::IpAddr;
@@ -15,6 +16,9 @@ use http::HeaderName;
 use http::HeaderValue;
 use ipnet::IpNet;
 
+pub use certificate::CertificateNames;
+pub use certificate::CertificateRule;
+pub use certificate::NamePattern;
 pub use networks::Networks;
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -29,6 +33,8 @@ pub struct Peer {
     text: HeaderValue,
     /// Whether the connection is encrypted.
     encrypted: bool,
+    /// The names in the verified certificate of the client, if it showed one.
+    certificate: Option<Arc<CertificateNames>>,
 }
 
 /// What is known of the address of a peer.
@@ -46,22 +52,27 @@ impl Peer {
     pub fn new(address: SocketAddr) -> Self {
         let address = address.ip().to_canonical();
         let text = HeaderValue::try_from(address.to_string()).unwrap_or(UNKNOWN);
-        Self { address: PeerAddress::Ip(address), text, encrypted: false }
+        Self::with(PeerAddress::Ip(address), text)
     }
 
     /// The client of a Unix socket.
     pub fn unix() -> Self {
-        Self { address: PeerAddress::Unix, text: UNKNOWN, encrypted: false }
+        Self::with(PeerAddress::Unix, UNKNOWN)
     }
 
     /// A client that a load balancer passes on without its address.
     pub fn unknown() -> Self {
-        Self { address: PeerAddress::Unknown, text: UNKNOWN, encrypted: false }
+        Self::with(PeerAddress::Unknown, UNKNOWN)
     }
 
-    /// The same peer on a connection that is encrypted.
-    pub fn set_encrypted(&mut self) {
+    fn with(address: PeerAddress, text: HeaderValue) -> Self {
+        Self { address, text, encrypted: false, certificate: None }
+    }
+
+    /// The connection is encrypted, and its client has shown this certificate, which was verified.
+    pub fn set_encrypted(&mut self, certificate: Option<CertificateNames>) {
         self.encrypted = true;
+        self.certificate = certificate.map(Arc::new);
     }
 
     /// Its address; `None` when it has none.
@@ -82,6 +93,7 @@ pub struct Client {
     trusted: bool,
     /// Whether the connection is encrypted.
     encrypted: bool,
+    certificate: Option<Arc<CertificateNames>>,
 }
 
 impl Client {
@@ -186,6 +198,7 @@ impl TrustedProxies {
                 chain: peer.text.clone(),
                 trusted: false,
                 encrypted: peer.encrypted,
+                certificate: peer.certificate.clone(),
             };
         }
         let mut address = peer.address();
@@ -204,7 +217,13 @@ impl TrustedProxies {
         }
         hops.reverse();
         let chain = HeaderValue::try_from(hops.join(", ")).ok().filter(|chain| !chain.is_empty());
-        Client { address, chain: chain.unwrap_or_else(|| peer.text.clone()), trusted: true, encrypted: peer.encrypted }
+        Client {
+            address,
+            chain: chain.unwrap_or_else(|| peer.text.clone()),
+            trusted: true,
+            encrypted: peer.encrypted,
+            certificate: peer.certificate.clone(),
+        }
     }
 }
 
@@ -221,11 +240,14 @@ fn parse_element(element: &[u8]) -> Option<IpAddr> {
     text.parse::<IpAddr>().ok().map(|address| address.to_canonical())
 }
 
-/// The networks from which a source accepts requests; any when empty.
+/// The networks from which a source accepts requests, any when empty; and the client certificates that it requires.
 #[derive(Debug, Clone, Default)]
-pub struct Allowlist(Networks);
+pub struct Allowlist {
+    networks: Networks,
+    certificate: Option<CertificateRule>,
+}
 
-/// A client that the source's allowlist admits. Only [`Allowlist::admit`] makes one.
+/// A client whose address and certificate the source admits. Only [`Allowlist::admit`] makes one.
 #[derive(Debug)]
 pub struct Admitted(Client);
 
@@ -247,26 +269,38 @@ pub enum Denied {
         "the address cannot be told: a trusted proxy forwarded none, or it came by a unix: socket or a load balancer that does not know it"
     )]
     Unknown,
+    /// The source requires a client certificate, and the connection has none.
+    #[error("the source requires a client certificate, and the client has shown none on this connection")]
+    CertificateMissing,
+    /// The source requires a client certificate of another name.
+    #[error("the client certificate has none of the names that the source requires")]
+    CertificateMismatch,
 }
 
 impl Allowlist {
-    /// Admits only these networks, or any client when there are none.
-    pub fn new(networks: Networks) -> Self {
-        Self(networks)
+    /// Admits only these networks, or any when there are none; with a rule, only clients with such a certificate.
+    pub fn new(networks: Networks, certificate: Option<CertificateRule>) -> Self {
+        Self { networks, certificate }
     }
 
     /// Admits or denies the client.
     ///
     /// # Errors
-    /// [`Denied`] when there is an allowlist and the client's address is not on it.
+    /// [`Denied`] when there is an allowlist and the client's address is not on it, or when a certificate is required and
+    /// the client has shown none with such a name.
     pub fn admit(&self, client: Client) -> Result<Admitted, Denied> {
-        if self.0.is_empty() {
-            return Ok(Admitted(client));
+        if !self.networks.is_empty() {
+            match client.address {
+                Some(address) if self.networks.contains(address) => {}
+                Some(_) => return Err(Denied::Address),
+                None => return Err(Denied::Unknown),
+            }
         }
-        match client.address {
-            Some(address) if self.0.contains(address) => Ok(Admitted(client)),
-            Some(_) => Err(Denied::Address),
-            None => Err(Denied::Unknown),
+        match (&self.certificate, &client.certificate) {
+            (None, _) => Ok(Admitted(client)),
+            (Some(_), None) => Err(Denied::CertificateMissing),
+            (Some(rule), Some(names)) if rule.matches(names) => Ok(Admitted(client)),
+            (Some(_), Some(_)) => Err(Denied::CertificateMismatch),
         }
     }
 }
@@ -330,7 +364,7 @@ mod tests {
 
     #[test]
     fn mapped_addresses_are_unmapped_on_both_sides() {
-        let allow = Allowlist::new(networks(&["::ffff:203.0.113.0/120", "2001:db8::/32"]));
+        let allow = Allowlist::new(networks(&["::ffff:203.0.113.0/120", "2001:db8::/32"]), None);
         let admit = |address: &str| {
             let peer = Peer::new(SocketAddr::new(address.parse().expect("an address"), 1));
             allow.admit(TrustedProxies::default().client(&peer, &HeaderMap::new())).map(|_| ())

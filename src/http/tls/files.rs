@@ -4,10 +4,13 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::Error as PemError;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::CertifiedKey;
 use x509_parser::extensions::GeneralName;
 
@@ -59,6 +62,33 @@ impl Chain {
 
 fn dns_name(name: &GeneralName<'_>) -> Option<String> {
     if let GeneralName::DNSName(name) = name { Some(name.to_ascii_lowercase()) } else { None }
+}
+
+/// The authorities whose client certificates are accepted.
+#[derive(Debug)]
+pub struct ClientAuthorities(pub(super) Arc<dyn ClientCertVerifier>);
+
+impl ClientAuthorities {
+    /// Reads a file with `read`.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub fn read(path: &Path, read: impl Fn(&Path) -> io::Result<Vec<u8>>) -> Result<Self, String> {
+        let file = path.display().to_string();
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(&bytes(path, read)?) {
+            let certificate =
+                certificate.map_err(|error| format!("{file} is not PEM that can be read: {}", said(&error)))?;
+            roots.add(certificate).map_err(|error| format!("{file} has a certificate that cannot be used: {error}"))?;
+        }
+        if roots.is_empty() {
+            return Err(format!("{file} has no certificate (BEGIN CERTIFICATE)"));
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        // A client without a certificate is told by the sources that require one.
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).allow_unauthenticated();
+        verifier.build().map(Self).map_err(|error| format!("{file} cannot be used: {error}"))
+    }
 }
 
 /// A private key.

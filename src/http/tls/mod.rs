@@ -8,11 +8,13 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use rustls::server::ClientHello;
+use rustls::server::NoServerSessionStorage;
 use rustls::server::ResolvesServerCert;
 use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
 
 pub use self::files::Chain;
+pub use self::files::ClientAuthorities;
 pub use self::files::Key;
 pub use self::files::Pair;
 pub use self::metrics::Outcome;
@@ -30,6 +32,7 @@ pub struct TlsTerms {
     config: Arc<ServerConfig>,
     /// The file and the end of each certificate.
     expiries: Vec<(String, Moment)>,
+    asks_for_certificates: bool,
 }
 
 impl std::fmt::Debug for TlsTerms {
@@ -39,19 +42,34 @@ impl std::fmt::Debug for TlsTerms {
 }
 
 impl TlsTerms {
-    /// TLS with these certificates. The first one is for clients that ask for no name, or for one that none has.
+    /// TLS with these certificates. The first one is for clients that ask for no name, or for one that none has. With
+    /// `clients`, they are asked for certificates, and may go on without.
     ///
     /// # Errors
     /// Only when the cryptography does not work, which is a bug.
-    pub fn new(pairs: Vec<Pair>) -> Result<Self, String> {
+    pub fn new(pairs: Vec<Pair>, clients: Option<ClientAuthorities>) -> Result<Self, String> {
         let expiries = pairs.iter().map(|pair| (pair.file.clone(), pair.not_after)).collect();
-        let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        let builder = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(ByName(pairs)));
+            .map_err(|error| error.to_string())?;
+        let asks_for_certificates = clients.is_some();
+        let mut config = match clients {
+            Some(ClientAuthorities(verifier)) => builder.with_client_cert_verifier(verifier),
+            None => builder.with_no_client_auth(),
+        }
+        .with_cert_resolver(Arc::new(ByName(pairs)));
+        if asks_for_certificates {
+            // A session that goes on would not have its certificate verified again.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        }
         config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).to_vec();
-        Ok(Self { config: Arc::new(config), expiries })
+        Ok(Self { config: Arc::new(config), expiries, asks_for_certificates })
+    }
+
+    /// Whether clients are asked for certificates.
+    pub fn asks_for_certificates(&self) -> bool {
+        self.asks_for_certificates
     }
 }
 
@@ -154,7 +172,7 @@ mod tests {
             pairs.push(pair);
             roots.push(root);
         }
-        let tls = Tls::new("public".to_owned(), Arc::new(TlsTerms::new(pairs).expect("TLS")));
+        let tls = Tls::new("public".to_owned(), Arc::new(TlsTerms::new(pairs, None).expect("TLS")));
         for (asked, at) in [("one.example", 0), ("ONE.example", 0), ("a.two.example", 1), ("three.example", 2)] {
             assert_eq!(seen(&tls, asked, &roots).await.as_ref(), roots.get(at), "{asked}");
         }
@@ -162,7 +180,7 @@ mod tests {
             assert_eq!(seen(&tls, unknown, &roots).await, None, "the first one does not fit {unknown}");
         }
         let (pair, root) = pair(folder.path(), "four.example");
-        tls.replace(Arc::new(TlsTerms::new(vec![pair]).expect("TLS")));
+        tls.replace(Arc::new(TlsTerms::new(vec![pair], None).expect("TLS")));
         roots.push(root);
         assert_eq!(seen(&tls, "four.example", &roots).await.as_ref(), roots.get(3));
         assert_eq!(seen(&tls, "one.example", &roots).await, None);
