@@ -17,7 +17,7 @@ pub(super) fn run(file: &ConfigFile) -> ExitCode {
     let sources = count(settings.sources.len(), "source");
     say(&format_args!("{}: good, {sources}, {}", file.config.display(), count(warnings, "warning")));
     for source in &settings.sources {
-        say(&format_args!("  {:<20} {}", source.name.as_str(), source.path));
+        say(&format_args!("  {:<20} {}{}", source.name.as_str(), source.hosts.join(","), source.path));
     }
     ExitCode::SUCCESS
 }

@@ -13,6 +13,7 @@ mod lint;
 mod log;
 mod listener;
 mod queue;
+mod route;
 mod secrets;
 mod section;
 mod shared_limits;
@@ -108,6 +109,8 @@ pub struct Skipped {
     pub name: String,
     /// Its path, whose requests are asked to come again.
     pub path: String,
+    /// Its hosts; any when there are none.
+    pub hosts: Vec<String>,
 }
 
 /// `[server]`.

@@ -1,7 +1,6 @@
 //! Reads `[sources.NAME]`, and compiles each source with its profile.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,6 +14,8 @@ use super::again::Running;
 use super::client_certificate;
 use super::fingerprint::Fingerprinting;
 use super::lint;
+use super::route::Route;
+use super::route::Taken;
 use super::secrets::Unusable;
 use super::secrets::secrets;
 use super::section::Section;
@@ -70,14 +71,14 @@ pub(super) struct Sources {
     pub(super) key_sets: KeySets,
 }
 
-/// What was read of one source: its name, its path, the labels of its secrets, and its limits.
-type Parts = (Option<SourceName>, Option<String>, Option<Vec<String>>, Limits, InFlight);
+/// What was read of one source: its name, its route, the labels of its secrets, and its limits.
+type Parts = (Option<SourceName>, Option<Route>, Option<Vec<String>>, Limits, InFlight);
 
 /// What belongs to no one source while all are read.
 #[derive(Default)]
 struct Collected<'n> {
-    /// The names of the sources, by path.
-    paths: BTreeMap<String, &'n str>,
+    /// The names of the sources, by path and host.
+    routes: Taken<'n>,
     skipped: Vec<Skipped>,
     fingerprints: Fingerprints,
     key_sets: KeySets,
@@ -144,17 +145,16 @@ impl<'s> SourceContext<'s> {
         let source_name = SourceName::parse(name).map_err(|message| section.error("", message)).ok();
         let named = section.required("profile", |name| self.profile(name).map(|profile| (name.to_owned(), profile)));
         let (profile_name, profile) = named.unzip();
-        let path = section.required("path", path);
-        if let Some(path) = &path
-            && let Some(other) = collected.paths.insert(path.clone(), name)
-        {
-            section.error("path", format!("is the path of sources.{other} too; each source needs its own"));
-        }
+        let route = Route::read(&mut section, name, &mut collected.routes);
         let missing = if self.may_skip(name) { Severity::Warning } else { Severity::Error };
         let secrets = secrets(&mut section, profile, missing);
-        if let (Err(Unusable::Missing), Severity::Warning, Some(path)) = (&secrets, missing, &path) {
+        if let (Err(Unusable::Missing), Severity::Warning, Some(route)) = (&secrets, missing, &route) {
             section.warning("", "is left out until its secrets are there, because on_problem is \"skip-source\"");
-            collected.skipped.push(Skipped { name: name.to_owned(), path: path.clone() });
+            collected.skipped.push(Skipped {
+                name: name.to_owned(),
+                path: route.path.clone(),
+                hosts: route.hosts.clone(),
+            });
         }
         let (labels, secrets) = secrets.ok().unzip();
         let params = section.subsection("params").map(Section::texts).unwrap_or_default();
@@ -170,7 +170,7 @@ impl<'s> SourceContext<'s> {
             self.lint(&section, input, &profile_name);
         }
         let (limits, in_flight) = self.shared_limits.for_source(count, self.max_body(&mut section, profile));
-        let rest = (source_name, path, labels, limits, in_flight);
+        let rest = (source_name, route, labels, limits, in_flight);
         self.compile(section, input, rest, &mut collected.key_sets).map(Arc::new)
     }
 
@@ -179,7 +179,7 @@ impl<'s> SourceContext<'s> {
         &self,
         mut section: Section<'_>,
         input: Option<VerificationInput<'_>>,
-        (name, path, labels, limits, in_flight): Parts,
+        (name, route, labels, limits, in_flight): Parts,
         key_sets: &mut KeySets,
     ) -> Option<Source> {
         let profile = input.as_ref().map(|input| input.profile);
@@ -201,12 +201,14 @@ impl<'s> SourceContext<'s> {
         let verifier = input.and_then(|input| self.verifier(&section, &input, replays, key_sets));
         section.finish();
         let (destination, order) = destination?;
+        let Route { path, hosts } = route?;
         let (verifier, source_name) = (order.iter().fold(verifier?, RequestVerifier::ordered), name?);
         Some(Source {
             answers: Answers::new(&profile?.answers, &verifier.handshakes.methods().cloned().collect::<Vec<_>>()),
             keyspace: destination.keyspace(source_name.as_str()),
             name: source_name,
-            path: path?,
+            path,
+            hosts,
             allowlist: Allowlist::new(allow.into_iter().collect(), certificate),
             limits,
             in_flight,
@@ -308,15 +310,6 @@ impl<'s> SourceContext<'s> {
             }
         })
     }
-}
-
-/// A path as in a request line.
-pub(super) fn path(text: &str) -> Result<String, String> {
-    let is_path = text.parse::<http::Uri>().is_ok_and(|uri| uri.authority().is_none() && uri.path() == text);
-    if text.starts_with('/') && is_path {
-        return Ok(text.to_owned());
-    }
-    Err(format!("{text:?} is not a path such as \"/webhooks/github\", without query and without spaces"))
 }
 
 /// The filter by event type; it wants everything where the profile's events have no type.

@@ -42,7 +42,7 @@ use crate::verify::identity::Event;
 /// Everything one worker needs to handle requests.
 #[derive(Debug)]
 pub struct Gateway {
-    /// The endpoints by path.
+    /// The endpoints by path and host.
     pub routes: Routes<Arc<Endpoint>>,
     /// The proxies whose `X-Forwarded-For` is trusted.
     pub proxies: TrustedProxies,
@@ -100,7 +100,7 @@ impl Gateway {
     /// Handles one request. The future must be polled to its end, even when the sender hangs up, so that the delivery
     /// of a claimed event is not interrupted.
     pub async fn handle(self: Arc<Self>, caller: &Caller, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let mut request_log = RequestLog::begin(&self, request.uri());
+        let mut request_log = RequestLog::begin(&self, request.uri(), request.headers());
         let result = match self.receive(caller, request, &mut request_log).await {
             Ok(received) => self.forward(received, &mut request_log).await,
             Err(refusal) => Err(refusal),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http::HeaderValue;
 use http::Response;
 use http::Uri;
@@ -71,9 +72,9 @@ static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 static DEFAULT_ANSWERS: LazyLock<Answers> = LazyLock::new(Answers::default);
 
 impl RequestLog {
-    pub(super) fn begin(gateway: &Gateway, target: &Uri) -> Self {
+    pub(super) fn begin(gateway: &Gateway, target: &Uri, headers: &HeaderMap) -> Self {
         gateway.metrics.in_flight.inc();
-        let endpoint = Arc::clone(gateway.routes.at(target).unwrap_or(&gateway.unmatched));
+        let endpoint = Arc::clone(gateway.routes.at(target, headers).unwrap_or(&gateway.unmatched));
         let in_flight = gateway.metrics.in_flight.clone();
         let path = endpoint.source.is_none().then(|| loggable(target.path()));
         let facts = Facts { path, ..Facts::default() };

@@ -14,6 +14,7 @@ use crate::dedup::Dedup;
 use crate::gateway::DeliveryMode;
 use crate::gateway::Endpoint;
 use crate::gateway::Gateway;
+use crate::gateway::route::Route;
 use crate::source::Destination;
 use crate::source::Source;
 use crate::store::Store;
@@ -81,9 +82,9 @@ impl Shared {
 fn gateway(shared: &Shared, generation: &Generation, store: &Store, before: Option<&Gateway>) -> Gateway {
     let settings = &generation.settings;
     let sources = settings.sources.iter().filter_map(|source| {
-        let same = before
-            .and_then(|before| before.routes.get(&source.path))
-            .filter(|endpoint| endpoint.source.as_ref().is_some_and(|(known, _)| Arc::ptr_eq(known, source)));
+        let is_same =
+            |endpoint: &&Arc<Endpoint>| endpoint.source.as_ref().is_some_and(|(known, _)| Arc::ptr_eq(known, source));
+        let same = before.and_then(|before| before.routes.of_path(&source.path).find(is_same));
         let endpoint = match same {
             Some(same) => Arc::clone(same),
             None => {
@@ -92,11 +93,11 @@ fn gateway(shared: &Shared, generation: &Generation, store: &Store, before: Opti
                 Arc::new(endpoint(shared, name, Some((Arc::clone(source), mode)), &source.secret_labels))
             }
         };
-        Some((source.path.clone(), endpoint))
+        Some((Route { path: source.path.clone(), hosts: source.hosts.clone() }, endpoint))
     });
     let left_out = settings.skipped.iter().map(|skipped| {
         let endpoint = Endpoint { is_left_out: true, ..endpoint(shared, &skipped.name, None, &[]) };
-        (skipped.path.clone(), Arc::new(endpoint))
+        (Route { path: skipped.path.clone(), hosts: skipped.hosts.clone() }, Arc::new(endpoint))
     });
     let (single_flight, first_seen) = (Arc::clone(&shared.single_flight), Arc::clone(&shared.first_seen));
     Gateway {

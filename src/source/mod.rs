@@ -28,6 +28,8 @@ pub struct Source {
     pub name: SourceName,
     /// Its path, matched byte for byte.
     pub path: String,
+    /// Its hosts, in lower case and without a port; any when there are none.
+    pub hosts: Vec<String>,
     /// Who may send to it.
     pub allowlist: Allowlist,
     /// The limits for one request.

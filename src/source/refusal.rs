@@ -17,8 +17,8 @@ use crate::verify::identity::Unidentified;
 /// Why a request was refused.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Refusal {
-    /// No source has this path.
-    #[error("no source has this path")]
+    /// No source has this path, or none with this host.
+    #[error("no source has this path with this host")]
     NotFound,
     /// The source of this path is left out, because a secret is missing.
     #[error("the source of this path is left out, because a secret is missing")]

@@ -4,5 +4,6 @@ mod bodies;
 mod client_addresses;
 mod content_codings;
 mod framing;
+mod hosts;
 mod queries;
 mod routing;
