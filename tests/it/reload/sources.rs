@@ -131,8 +131,7 @@ fn a_source_whose_secret_is_missing_is_left_out_alone_until_it_is_there() {
     let folder = tempfile::tempdir().expect("a folder");
     let missing = source("missing", &upstream).replace(&format!("plain:{SECRET}"), "file:secret");
     let sections = |more: &str| format!("{more}{missing}{}", source("there", &upstream));
-    let refused = Gateway::try_spawn(folder.path(), &sections("")).err().expect("the default is to refuse");
-    assert!(refused.contains("cannot read secret"), "{refused}");
+    assert!(Gateway::try_spawn(folder.path(), &sections("")).is_err(), "the default is to refuse");
     let gateway = Gateway::start_in(folder, &sections("on_problem = \"skip-source\"\n"));
     let send = |name: &str, id: &str| Github::delivery(id, id).to(&format!("/{name}")).send(gateway.address());
     assert_eq!(send("there", "1").status, 200);
