@@ -13,12 +13,13 @@ use crate::source::Source;
 /// The tables whose keys take effect at the start only, except for [`APPLIED`].
 pub(super) const FIXED: [&str; 4] = ["server", "admin", "store", "log"];
 /// Keys of these tables that take effect when they are read again.
-const APPLIED: [&str; 7] = [
+const APPLIED: [&str; 8] = [
     "server.max_body",
     "server.body_timeout",
     "server.max_decompressions",
     "server.max_share",
     "server.trusted_proxies",
+    "server.max_rate_addresses",
     "admin.token",
     "admin.max_drain",
 ];

@@ -13,6 +13,7 @@ mod lint;
 mod log;
 mod listener;
 mod queue;
+mod rates;
 mod route;
 mod secrets;
 mod section;
@@ -280,6 +281,7 @@ impl Server {
         let max_in_flight = section.required("max_in_flight", count(1, 1_000_000));
         let percent = section.required("max_share", percent);
         let max_decompressions = section.required("max_decompressions", count(1, 1_000_000));
+        let max_rate_addresses = section.required("max_rate_addresses", count(1, 10_000_000)).unwrap_or(1);
         let (max_buffered, max_in_flight) = (max_buffered.unwrap_or(1), max_in_flight.unwrap_or(1));
         let limits = Limits {
             max_body: max_body.unwrap_or(usize::MAX),
@@ -288,7 +290,8 @@ impl Server {
             max_decompressions: max_decompressions.unwrap_or(1),
         };
         let in_flight = Arc::new(Quota::new(max_in_flight));
-        let shares = SharedLimits { limits, max_buffered, in_flight, max_in_flight, percent: percent.unwrap_or(100) };
+        let percent = percent.unwrap_or(100);
+        let shares = SharedLimits { limits, max_buffered, in_flight, max_in_flight, percent, max_rate_addresses };
         let server = Self::read_listener(&mut section);
         section.finish();
         (server, shares)

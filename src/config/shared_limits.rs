@@ -16,13 +16,16 @@ pub(super) struct SharedLimits {
     pub(super) max_in_flight: usize,
     /// `max_share`: the part of one source, where there are several.
     pub(super) percent: usize,
+    /// The most addresses whose rates one source remembers.
+    pub(super) max_rate_addresses: usize,
 }
 
 impl SharedLimits {
     /// Limits for reading sources where only the size of bodies is known.
     pub(super) fn with_max_body(max_body: usize) -> Self {
         let limits = Limits { max_body, ..Limits::none() };
-        Self { limits, max_buffered: usize::MAX, in_flight: Arc::new(Quota::new(0)), max_in_flight: 0, percent: 100 }
+        let in_flight = Arc::new(Quota::new(0));
+        Self { limits, max_buffered: usize::MAX, in_flight, max_in_flight: 0, percent: 100, max_rate_addresses: 0 }
     }
 
     /// The same limits over the budgets of a gateway that runs, whose sizes stay.
@@ -30,7 +33,9 @@ impl SharedLimits {
     pub(super) fn over(self, running: &Self) -> Self {
         let budget = Arc::clone(&running.limits.budget);
         let max_body = self.limits.max_body.min(running.max_buffered);
-        Self { limits: Limits { max_body, budget, ..self.limits }, percent: self.percent, ..running.clone() }
+        let (percent, max_rate_addresses) = (self.percent, self.max_rate_addresses);
+        let limits = Limits { max_body, budget, ..self.limits };
+        Self { limits, percent, max_rate_addresses, ..running.clone() }
     }
 
     /// The limits of one source out of `sources`. The only source may use everything.
@@ -47,6 +52,7 @@ impl SharedLimits {
     pub(super) fn fingerprint(&self, so_far: Fingerprinting, sources: usize) -> Fingerprinting {
         let so_far = so_far.number(self.limits.max_body).number(self.limits.max_decompressions);
         let so_far = so_far.bytes(&self.limits.body_timeout.as_nanos().to_le_bytes());
+        let so_far = so_far.number(self.max_rate_addresses);
         so_far.number(if sources > 1 { self.percent } else { 100 })
     }
 }

@@ -190,6 +190,7 @@ impl<'s> SourceContext<'s> {
             lint::events(&section, profile, &events);
         }
         let guard = section.optional("replay_guard", word(&ReplayGuard::ALL.map(|guard| (guard.name(), guard))));
+        let rates = self.rates(&mut section, profile);
         let observe = section.optional("verify", word(&[("enforce", false), ("observe", true)]));
         if observe == Some(true) {
             section.warning("verify", "is \"observe\": what cannot be verified is delivered all the same");
@@ -204,7 +205,7 @@ impl<'s> SourceContext<'s> {
         let Route { path, hosts } = route?;
         let (verifier, source_name) = (order.iter().fold(verifier?, RequestVerifier::ordered), name?);
         Some(Source {
-            answers: Answers::new(&profile?.answers, &verifier.handshakes.methods().cloned().collect::<Vec<_>>()),
+            answers: answers(profile?, &verifier),
             keyspace: destination.keyspace(source_name.as_str()),
             name: source_name,
             path,
@@ -212,6 +213,7 @@ impl<'s> SourceContext<'s> {
             allowlist: Allowlist::new(allow.into_iter().collect(), certificate),
             limits,
             in_flight,
+            rates,
             verifier,
             secret_labels: labels?,
             credentials: Credentials::of(profile?),
@@ -310,6 +312,11 @@ impl<'s> SourceContext<'s> {
             }
         })
     }
+}
+
+fn answers(profile: &Profile, verifier: &RequestVerifier) -> Answers {
+    let methods: Vec<_> = verifier.handshakes.methods().cloned().collect();
+    Answers::new(&profile.answers, profile.facts.retried.as_ref(), &methods)
 }
 
 /// The filter by event type; it wants everything where the profile's events have no type.

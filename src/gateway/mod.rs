@@ -9,6 +9,7 @@ pub mod route;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::Request;
@@ -136,6 +137,7 @@ impl Gateway {
         let verifier = &source.verifier;
         decide::check_method(verifier, request.method())?;
         let admitted = source.allowlist.admit(client)?;
+        source.rates.admit(request_log.facts.client, request_log.begun)?;
         let inbound = Inbound::read(request, admitted, &verifier.single_headers, &source.limits, connection).await?;
         // From now on the connection cannot be displaced, and the request counts as in flight until it is answered.
         connection.body_complete();
@@ -153,10 +155,12 @@ impl Gateway {
                 if let Some(last_event) = &endpoint.metrics.last_event {
                     last_event.set(received_at.unix());
                 }
+                source.rates.count(Instant::now)?;
                 request_log.reserved = event.inbound.take_reserved();
                 Ok(Received::Event(event))
             }
             Err(Rejection { refusal, observable: Some(inbound) }) if source.observe => {
+                source.rates.count(Instant::now)?;
                 Ok(request_log.unverified(refusal, inbound))
             }
             Err(rejection) => Err(rejection.refusal),

@@ -34,7 +34,7 @@ use crate::target::Receipt;
 /// One request in flight, with the facts for its log line and metrics.
 pub(super) struct RequestLog {
     pub(super) endpoint: Arc<Endpoint>,
-    begun: Instant,
+    pub(super) begun: Instant,
     pub(super) facts: Facts,
     /// Counts the request as in flight; set when it is complete, and held until the answer.
     pub(super) permit: Option<Permit>,

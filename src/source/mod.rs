@@ -9,6 +9,7 @@ use wildmatch::WildMatch;
 
 use crate::dispatch::Policy;
 use crate::http::admission::InFlight;
+use crate::http::admission::Rates;
 use crate::http::body::Limits;
 use crate::http::origin::Allowlist;
 use crate::message::Message;
@@ -36,6 +37,8 @@ pub struct Source {
     pub limits: Limits,
     /// The limit on complete requests in flight.
     pub in_flight: InFlight,
+    /// How often requests may come.
+    pub rates: Rates,
     /// Its profile with secrets and parameters, compiled.
     pub verifier: RequestVerifier,
     /// Labels of its secrets, in their order; see [`crate::base::secret::SecretRef::label`].

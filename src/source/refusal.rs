@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use crate::http::admission::RateExceeded;
 use crate::http::body::Unreadable;
 use crate::http::origin::Denied;
 use crate::http::unserved::Unserved;
@@ -56,12 +57,15 @@ pub enum Refusal {
     /// As many requests as allowed are in flight.
     #[error("too many requests are in flight")]
     Overloaded,
+    /// More requests came than a rate of the source allows.
+    #[error(transparent)]
+    RateLimited(#[from] RateExceeded),
 }
 
 /// Whether a refusal is the sender's fault, the gateway's or the target's; decides about retries and the log level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {
-    /// Trying again would change nothing.
+    /// Trying again would change nothing, unless [`Refusal::retry_after`] says when.
     Sender,
     /// Trying again may help.
     Gateway,
@@ -82,6 +86,8 @@ pub enum StatusKind {
     TooLarge,
     /// The status on which the provider retries.
     Retry,
+    /// 429 if the provider is known to retry on it; else the status on which it retries.
+    RateLimited,
     /// This one, unless the profile names the status on which the provider retries.
     Upstream(StatusCode),
 }
@@ -147,14 +153,24 @@ impl Refusal {
             Self::StoreUnavailable(_) => gateway("store_unavailable"),
             Self::Unserved(unserved) => unserved_row(unserved),
             Self::Overloaded => gateway("overloaded"),
+            Self::RateLimited(_) => Row {
+                status: StatusKind::RateLimited,
+                detail: "more requests came than are taken here in this time; send it again later",
+                reason: "rate_limited",
+                blame: Blame::Sender,
+            },
             Self::Undelivered(failure) => undelivered_row(failure),
         }
     }
 
     /// The value of `Retry-After`, in seconds; `None` when a retry cannot succeed.
     pub fn retry_after(&self) -> Option<u64> {
+        let seconds = |wait: Duration| wait.as_millis().div_ceil(1000).try_into().unwrap_or(1).max(1);
         if let Self::InFlight(remaining) = self {
-            return Some(remaining.as_millis().div_ceil(1000).try_into().unwrap_or(1).max(1));
+            return Some(seconds(*remaining));
+        }
+        if let Self::RateLimited(exceeded) = self {
+            return Some(seconds(exceeded.wait()));
         }
         match self.row().blame {
             Blame::Sender => None,
@@ -227,6 +243,7 @@ impl Refusal {
         "in_flight",
         "store_unavailable",
         "overloaded",
+        "rate_limited",
         "upstream_unreachable",
         "upstream_timed_out",
         "upstream_broke_off",

@@ -47,18 +47,20 @@ pub struct Answers {
     malformed: StatusCode,
     too_large: StatusCode,
     retry: Option<StatusCode>,
+    rate_limited: StatusCode,
     allow: HeaderValue,
 }
 
 impl Default for Answers {
     fn default() -> Self {
-        Self::new(&profile::Answers::default(), &[])
+        Self::new(&profile::Answers::default(), None, &[])
     }
 }
 
 impl Answers {
-    /// The answers of a profile, with defaults for those it does not specify; `methods` are those of its handshakes.
-    pub fn new(spec: &profile::Answers, methods: &[Method]) -> Self {
+    /// The answers of a profile, with defaults for those it does not specify. `retried` are the statuses on which its
+    /// provider is known to retry, and `methods` are those of its handshakes.
+    pub fn new(spec: &profile::Answers, retried: Option<&profile::Retried>, methods: &[Method]) -> Self {
         let status =
             |code: Option<u16>, default| code.and_then(|code| StatusCode::from_u16(code).ok()).unwrap_or(default);
         let body = |body: &profile::AnswerBody| match body {
@@ -71,6 +73,11 @@ impl Answers {
                 allow.push(method);
             }
         });
+        let retry = spec.retry.and_then(|retry| StatusCode::from_u16(retry.code()).ok());
+        // Where it is not known, 503 is the one that more providers retry on.
+        let too_many = StatusCode::TOO_MANY_REQUESTS;
+        let on_too_many = retried.is_some_and(|retried| retried.contains(too_many.as_u16()));
+        let usual = if on_too_many { too_many } else { StatusCode::SERVICE_UNAVAILABLE };
         Self {
             accepted: status(spec.accepted.status.map(profile::Status::code), StatusCode::OK),
             body: spec.accepted.body.as_ref().map(body),
@@ -78,7 +85,8 @@ impl Answers {
             unauthenticated_body: spec.refused.body.as_ref().map(body),
             malformed: status(spec.malformed.map(profile::Status::code), StatusCode::BAD_REQUEST),
             too_large: status(spec.too_large.map(profile::Status::code), StatusCode::PAYLOAD_TOO_LARGE),
-            retry: spec.retry.and_then(|retry| StatusCode::from_u16(retry.code()).ok()),
+            retry,
+            rate_limited: retry.unwrap_or(usual),
             allow: HeaderValue::from_str(&allow.join(", ")).unwrap_or(HeaderValue::from_static("POST")),
         }
     }
@@ -90,6 +98,7 @@ impl Answers {
             StatusKind::Malformed => self.malformed,
             StatusKind::TooLarge => self.too_large,
             StatusKind::Retry => self.retry.unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
+            StatusKind::RateLimited => self.rate_limited,
             StatusKind::Upstream(status) => self.retry.unwrap_or(status),
         }
     }

@@ -1,4 +1,4 @@
-//! Limits on the resources of requests: connections, bytes of bodies, and requests in flight.
+//! Limits on the resources of requests: connections, bytes of bodies, requests in flight, and their rates.
 //!
 //! Clients that wait are displaced when a limit is reached: the connection that has waited longest is closed for the
 //! new one, those of unverified clients first; of incomplete bodies, the oldest. A complete request is never displaced,
@@ -7,6 +7,7 @@
 mod bytes;
 mod connections;
 mod quota;
+mod rate;
 mod status;
 mod table;
 
@@ -23,6 +24,9 @@ pub use connections::Connections;
 pub use quota::InFlight;
 pub use quota::Permit;
 pub use quota::Quota;
+pub use rate::Rate;
+pub use rate::RateExceeded;
+pub use rate::Rates;
 pub use status::CloseReason;
 pub use status::Phase;
 
