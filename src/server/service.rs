@@ -10,7 +10,6 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::task::Poll;
-use std::task::ready;
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -123,11 +122,13 @@ impl Future for RunToCompletion {
     type Output = Result<Response<Full<Bytes>>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(future) = &mut self.future else { return Poll::Pending };
-        let mut response = ready!(future.poll(cx));
-        if let Some(finished) = self.future.take() {
-            self.futures.keep(finished);
-        }
+        // Taken out, so that a future that panics is not polled again when this is dropped.
+        let Some(mut future) = self.future.take() else { return Poll::Pending };
+        let Poll::Ready(mut response) = future.poll(cx) else {
+            self.future = Some(future);
+            return Poll::Pending;
+        };
+        self.futures.keep(future);
         // Reported here, and not by the request's future, which may outlive the connection.
         self.caller.connection.mark_idle();
         // Senders reconnect, and the load balancer sends them to another replica.

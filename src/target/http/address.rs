@@ -61,11 +61,14 @@ impl Address {
     /// # Errors
     /// What is wrong with it and what would be right.
     pub fn parse(text: &str) -> Result<Self, String> {
-        if let Some(rest) = text.strip_prefix(UNIX) {
-            return Self::parse_unix(text, rest);
+        // Credentials must not appear in the error, nor a query, which may have some too.
+        let shown = if text.contains(['@', '?']) { "this".to_owned() } else { format!("{text:?}") };
+        if text.contains('#') {
+            return Err("has a fragment (#), which is never sent; remove it".to_owned());
         }
-        // Credentials must not appear in the error.
-        let shown = if text.contains('@') { "this".to_owned() } else { format!("{text:?}") };
+        if let Some(rest) = text.strip_prefix(UNIX) {
+            return Self::parse_unix(&shown, rest);
+        }
         let wrong = || format!("{shown} is not a URL such as \"http://127.0.0.1:3000/webhooks\"");
         let uri: Uri = text.parse().map_err(|_bad| wrong())?;
         let authority = uri.authority().ok_or_else(wrong)?;
@@ -90,11 +93,11 @@ impl Address {
         Ok(Self::new(socket, &path.parse().map_err(|_bad| wrong())?, (authority, tls)))
     }
 
-    /// Reads what follows `http+unix://` in a URL.
-    fn parse_unix(text: &str, rest: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is not a URL such as \"http+unix:///run/app.sock:/webhooks\"");
+    /// Reads what follows `http+unix://` in a URL, which is `shown` so in errors.
+    fn parse_unix(shown: &str, rest: &str) -> Result<Self, String> {
+        let wrong = || format!("{shown} is not a URL such as \"http+unix:///run/app.sock:/webhooks\"");
         let (socket, path) = rest.split_once(':').unwrap_or((rest, "/"));
-        if !socket.starts_with('/') || socket.ends_with('/') || !path.starts_with('/') {
+        if !socket.starts_with('/') || socket.ends_with('/') || socket.contains('?') || !path.starts_with('/') {
             return Err(wrong());
         }
         if socket.len() > MAX_SOCKET_PATH || socket.contains('\0') {
@@ -177,11 +180,19 @@ mod tests {
             "http+unix://%2Frun%2Fapp.sock/hook",
             "http+unix:///run/app.sock:hook",
             "http+unix:///run/app.sock:",
+            "http+unix:///run/app.sock?x=1",
+            "http+unix:///run/app.sock:/hook#part",
+            "http://app/hook#part",
             "http+unix:///run/:/hook",
             "http+unix:///run/a\0b:/hook",
             "https+unix:///run/app.sock:/hook",
         ] {
             assert!(Address::parse(bad).is_err(), "{bad:?}");
+        }
+        for bad in
+            ["http+unix://u:SECRET@h/", "http://h:x/?token=SECRET", "http://u:SECRET@h/", "http+unix:///a?b=SECRET"]
+        {
+            assert!(!Address::parse(bad).expect_err(bad).contains("SECRET"), "{bad:?}");
         }
     }
 
