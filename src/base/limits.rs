@@ -41,6 +41,8 @@ pub struct Edge {
     pub http2_ping_every: Duration,
     /// HTTP/2: how long it may take to answer that.
     pub http2_ping_timeout: Duration,
+    /// How long a connection that shall end may stay without a request of its client.
+    pub http2_goaway_grace: Duration,
 }
 
 /// When a task is no longer restarted, and when a thread without a heartbeat counts as stuck.
@@ -173,10 +175,11 @@ impl Default for Edge {
             max_proxy_header: 4096,
             http2_streams: 100,
             http2_header_list: 16 * 1024,
-            http2_stream_window: 64 * 1024,
+            http2_stream_window: 1024 * 1024,
             http2_connection_window: 1024 * 1024,
             http2_ping_every: Duration::from_secs(20),
             http2_ping_timeout: Duration::from_secs(10),
+            http2_goaway_grace: Duration::from_secs(1),
         }
     }
 }

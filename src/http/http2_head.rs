@@ -10,6 +10,11 @@ use crate::http::body::Unreadable;
 /// The most headers of a request, as hyper has it for HTTP/1.1.
 const MAX_HEADERS: usize = 100;
 
+/// What a stream takes in memory besides the text of its head and its body: its task, timer and tables.
+const STREAM: usize = 8 * 1024;
+/// What a header takes besides its text, as in RFC 9113 section 6.5.2.
+const HEADER: usize = 32;
+
 /// Checks a head and adds `Host`.
 ///
 /// # Errors
@@ -49,8 +54,8 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// The bytes of a head in memory.
+/// The bytes of a stream with its head in memory.
 pub(super) fn size(target: &Uri, headers: &HeaderMap) -> usize {
     let path = target.path_and_query().map_or(0, |path| path.as_str().len());
-    headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>() + path
+    headers.iter().map(|(name, value)| HEADER + name.as_str().len() + value.len()).sum::<usize>() + path + STREAM
 }

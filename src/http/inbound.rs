@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::HeaderMap;
 use http::HeaderName;
+use http::HeaderValue;
 use http::Method;
 use http::Uri;
 use http::Version;
@@ -66,6 +67,8 @@ impl Inbound {
         if head.version == Version::HTTP_2 {
             http2_head::normalize(&head.uri, &mut head.headers)?;
             head_bytes = http2_head::size(&head.uri, &head.headers);
+        } else {
+            override_host(&head.uri, &mut head.headers)?;
         }
         if head.version >= Version::HTTP_11 && !head.headers.contains_key(header::HOST) {
             return Err(Unreadable::HostMissing);
@@ -203,6 +206,18 @@ impl Inbound {
         let Request { method, target, headers, sent, client, received_at, .. } = *self.0;
         Parts { method, target, headers, body: sent, client, received_at }
     }
+}
+
+/// Makes `Host` that of a target in absolute form, which overrides it (RFC 9112 section 3.2.2). One that is missing, or
+/// there twice, stays so and is refused.
+fn override_host(target: &Uri, headers: &mut HeaderMap) -> Result<(), Unreadable> {
+    let Some(authority) = target.authority().map(http::uri::Authority::as_str) else { return Ok(()) };
+    let host = HeaderValue::from_str(authority).ok().filter(|_| !authority.contains('@'));
+    let host = host.ok_or(Unreadable::HostMismatch)?;
+    if headers.get_all(header::HOST).iter().count() == 1 {
+        headers.insert(header::HOST, host);
+    }
+    Ok(())
 }
 
 /// A request in parts.

@@ -54,7 +54,7 @@ pub(super) struct End {
 }
 
 /// Serves a connection until it ends, or admission closes it. The service has to report when a head is complete and
-/// when it is answered ([`Connection::begin`], [`Connection::rest`]).
+/// when it is answered ([`Connection::head_complete`], [`Connection::mark_idle`]).
 pub(super) async fn serve<S>(stream: Stream, mut slot: ConnectionSlot, service: S) -> End
 where
     S: Service<Request<Incoming>, Response = Response<Full<Bytes>>, Error = Infallible>,

@@ -102,7 +102,7 @@ fn gateway(shared: &Shared, generation: &Generation, store: &Store, before: Opti
     let (single_flight, first_seen) = (Arc::clone(&shared.single_flight), Arc::clone(&shared.first_seen));
     Gateway {
         routes: sources.chain(left_out).collect(),
-        proxies: shared.settings.server.trusted_proxies.clone(),
+        proxies: settings.server.trusted_proxies.snapshot(),
         dedup: Dedup::new(single_flight, first_seen, store.clone(), shared.settings.store.terms),
         metrics: Arc::clone(&shared.metrics.gateway),
         unmatched: Arc::new(endpoint(shared, "", None, &[])),

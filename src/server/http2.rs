@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::error::Error as _;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -18,6 +19,7 @@ use hyper::server::conn::http2;
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use hyper_util::rt::TokioTimer;
+use tokio::time::Instant;
 
 use super::connection::End;
 use super::stream::Stream;
@@ -61,16 +63,21 @@ where
         .keep_alive_timeout(limits.http2_ping_timeout)
         .serve_connection(TokioIo::new(stream), service);
     let mut finishing = false;
+    // A client need not heed that it shall connect anew.
+    let mut grace = pin!(tokio::time::sleep(limits.http2_goaway_grace));
     let ended = poll_fn(|cx| {
         slot.register(cx.waker());
-        // Tells the client which requests were not begun.
         let is_ending = slot.is_finishing() || connection.is_ending() || connection.close_reason().is_some();
         if is_ending && !finishing {
             finishing = true;
             Pin::new(&mut http).graceful_shutdown();
+            grace.as_mut().reset(Instant::now() + limits.http2_goaway_grace);
         }
         let polled = Pin::new(&mut http).poll(cx).map(Some);
-        let is_closed = polled.is_pending() && connection.close_reason().is_some() && connection.phase() != Phase::Busy;
+        let has_no_stream = || matches!(connection.phase(), Phase::Silent | Phase::Idle);
+        let is_late = finishing && grace.as_mut().poll(cx).is_ready() && has_no_stream();
+        let is_closed = is_late || connection.close_reason().is_some() && connection.phase() != Phase::Busy;
+        let is_closed = is_closed && polled.is_pending();
         if is_closed { Poll::Ready(None) } else { polled }
     })
     .await;
@@ -80,7 +87,9 @@ where
             tracing::debug!(%error, "a connection ended early");
             violation(&error)
         }
-        (None, Phase::Silent) => Some(if displaced { Unserved::Displaced } else { Unserved::TimedOut }),
+        (None, Phase::Silent) if connection.close_reason().is_some() => {
+            Some(if displaced { Unserved::Displaced } else { Unserved::TimedOut })
+        }
         _ => None,
     };
     End { displaced, unserved: unserved.map(|why| (why, Vec::new())) }

@@ -174,6 +174,12 @@ impl Trusted {
 }
 
 impl TrustedProxies {
+    /// The same as they are now; not replaced with these.
+    #[must_use]
+    pub fn snapshot(&self) -> Self {
+        Self(Arc::new(ArcSwap::new(self.0.load_full())))
+    }
+
     /// Trusts what the others trust, from now on.
     pub fn replace(&self, others: &Self) {
         self.0.store(others.0.load_full());

@@ -38,8 +38,9 @@ use crate::target::tls::Stream;
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(2500);
 /// How long one address of a host may take before the next one is tried, too: as RFC 8305 section 8 recommends.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-/// The pause while a Unix domain socket has a full queue.
+/// The pause while a Unix domain socket has a full queue; doubled each time, up to the second one.
 const FULL_PAUSE: Duration = Duration::from_millis(5);
+const MAX_FULL_PAUSE: Duration = Duration::from_millis(160);
 /// A body up to this size is copied behind its head, so that both go out as one piece.
 const COPIED: usize = 8 * 1024;
 /// Room for what is received: most answers are smaller.
@@ -130,11 +131,13 @@ async fn connect_tcp(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
 
 /// Connects to a Unix domain socket. Waits while the queue of its listener is full, as TCP does by itself.
 async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
+    let mut pause = FULL_PAUSE;
     loop {
         match UnixStream::connect(path).await {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(FULL_PAUSE).await,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::time::sleep(pause).await,
             connected => return connected,
         }
+        pause = MAX_FULL_PAUSE.min(pause * 2);
     }
 }
 

@@ -51,6 +51,32 @@ fn a_host_of_no_source_is_not_found_and_two_hosts_are_refused() {
     assert_eq!(upstream.connections(), 0);
 }
 
+#[test]
+fn the_host_of_an_absolute_target_is_that_of_the_request() {
+    let (authority, upstream) = (Authority::new(), Upstream::start());
+    let gateway = started(&authority, &upstream, true);
+    for (number, (target, host, source)) in (0..).zip([
+        ("one.example", "one.example", Some("one")),
+        ("two.example:80", "two.example", Some("two")),
+        ("one.example:80", "two.example", Some("one")),
+        ("user@one.example", "one.example", None),
+    ]) {
+        let delivery = Github::delivery(&number.to_string(), number.to_string()).with("Connection", "close");
+        let bytes = String::from_utf8(delivery.bytes()).expect("text");
+        let bytes = bytes.replace("Host: hooks.example", &format!("Host: {host}"));
+        let bytes = bytes.replacen(" /", &format!(" http://{target}/"), 1);
+        let answer = exchange(gateway.listener("plain"), bytes.as_bytes());
+        assert_eq!(answer.status, if source.is_some() { 200 } else { 400 }, "{target}, {host}");
+        if let Some(source) = source {
+            let received = upstream.received().pop().expect("one");
+            assert_eq!(
+                (received.header("doorward-source"), received.header("x-forwarded-host")),
+                (Some(source), Some(target))
+            );
+        }
+    }
+}
+
 #[track_caller]
 fn started(authority: &Authority, upstream: &Upstream, any: bool) -> Gateway {
     let source = Github::source(&upstream.url());

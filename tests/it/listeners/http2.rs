@@ -266,7 +266,8 @@ fn a_connection_gives_way_unless_one_of_its_requests_is_complete() {
 #[test]
 fn a_shutdown_answers_what_is_complete_and_ends_the_connection() {
     let (authority, upstream) = (Authority::new(), Upstream::with(|_, _| Reply::Hold));
-    let gateway = started(&authority, "", &upstream);
+    // The idle client neither goes away by itself nor answers a ping.
+    let gateway = started(&authority, "drain_timeout = \"5m\"\n", &upstream);
     let mut client = Http2::connect(gateway.address(), &authority);
     let mut idle = Frames::connect(gateway.address(), &authority);
     let begun: Vec<_> = ["1", "2", "3"].map(|id| client.begin(&delivery(id))).into();
