@@ -1,4 +1,4 @@
-//! How often requests may come: to a source, from an address; and what those are told that come more often.
+//! How often requests may come, to a source and from an address, and what those are told that come more often.
 
 use std::io::Write as _;
 
@@ -8,6 +8,8 @@ use crate::harness::gateway::Gateway;
 use crate::harness::gateway::one_source::start_with_profile;
 use crate::harness::http::Answer;
 use crate::harness::http::connect;
+use crate::harness::http::exchange;
+use crate::harness::http::exchange_unix;
 use crate::harness::http::receive;
 use crate::harness::provider::SECRET;
 use crate::harness::provider::delivery::Delivery;
@@ -30,7 +32,7 @@ fn what_comes_beyond_the_burst_is_told_when_there_is_room() {
     let answer = delivery("4").send(gateway.address());
     assert_eq!((answer.status, answer.header("content-type")), (LIMITED, Some("application/problem+json")));
     assert!((3500..=3600).contains(&wait(&answer)), "{answer:?}");
-    assert_eq!((refusals(&gateway), upstream.ids().len()), (1.0, 3));
+    assert_eq!((gateway.refusals("github", "rate_limited"), upstream.ids().len()), (1.0, 3));
     let line = gateway.logged("the refusal", |line| line["reason"] == "rate_limited");
     assert_eq!((&line["level"], &line["status"]), (&"WARN".into(), &LIMITED.into()));
 }
@@ -96,7 +98,24 @@ fn addresses_behind_a_trusted_proxy_have_a_rate_each() {
     assert_eq!(send("g", "2001:db8:0:1::1"), 200);
     // So are all that cannot be told.
     assert_eq!([send("h", "unknown"), send("i", "_hidden"), send("j", "nobody")], [200, 200, LIMITED]);
-    assert_eq!((refusals(&gateway), upstream.ids().len()), (5.0, 9));
+    assert_eq!((gateway.refusals("github", "rate_limited"), upstream.ids().len()), (5.0, 9));
+}
+
+#[test]
+fn clients_of_a_file_are_one_and_those_that_a_load_balancer_names_have_a_rate_each() {
+    let listeners = "[server.listeners.file]\nlisten = \"unix:doorward.sock\"\n\
+                     [server.listeners.balanced]\nlisten = \"127.0.0.1:0\"\nproxy_protocol = [\"127.0.0.0/8\"]\n";
+    let (gateway, _upstream) = started(listeners, PER_ADDRESS);
+    let bytes = |id: &str| delivery(id).with("Connection", "close").bytes();
+    let by_file = |id: &str| exchange_unix(&gateway.folder().join("doorward.sock"), &bytes(id)).status;
+    assert_eq!(["1", "2", "3"].map(by_file), [200, 200, LIMITED]);
+    let balanced = |id: &str, from: &str| {
+        let header = format!("PROXY TCP4 {from} 10.0.0.1 40000 443\r\n").into_bytes();
+        exchange(gateway.address(), &[header, bytes(id)].concat()).status
+    };
+    for from in ["203.0.113.9", "203.0.113.10"] {
+        assert_eq!([4, 5, 6].map(|at| balanced(&format!("{from} {at}"), from)), [200, 200, LIMITED]);
+    }
 }
 
 #[test]
@@ -143,7 +162,7 @@ fn workers_share_a_limit() {
     let (gateway, upstream) = started("[server]\nworkers = 4\n", "rate = \"1/h\"\nburst = 10\n");
     let senders: Vec<_> = (0..60).map(|id| delivery(&id.to_string()).begin(gateway.address())).collect();
     let taken = senders.iter().filter(|sender| receive(sender).status == 200).count();
-    assert_eq!((taken, upstream.ids().len(), refusals(&gateway)), (10, 10, 50.0));
+    assert_eq!((taken, upstream.ids().len(), gateway.refusals("github", "rate_limited")), (10, 10, 50.0));
 }
 
 #[test]
@@ -217,8 +236,4 @@ fn delivery(id: &str) -> Delivery {
 #[track_caller]
 fn wait(answer: &Answer) -> u64 {
     answer.header("retry-after").and_then(|seconds| seconds.parse().ok()).expect("seconds")
-}
-
-fn refusals(gateway: &Gateway) -> f64 {
-    gateway.metric("doorward_refusals_total{reason=\"rate_limited\",source=\"github\"}")
 }
