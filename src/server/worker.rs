@@ -1,4 +1,4 @@
-//! A worker: a thread with its own listener, connections, upstream connections and store handle.
+//! A worker: a thread with its own sockets of the listeners, connections, upstream connections and store handle.
 
 use std::convert::Infallible;
 use std::sync::Arc;

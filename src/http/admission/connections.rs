@@ -1,4 +1,4 @@
-//! The connections of one listener: their limits in total and by address, their timeouts, and which one is closed for a
+//! The connections of one worker: their limits in total and by address, their timeouts, and which one is closed for a
 //! new one. A request needs one lock and no timer: a periodic sweep closes connections that are late.
 
 use std::convert::Infallible;
@@ -26,7 +26,7 @@ use crate::http::origin::TrustedProxies;
 /// The most connections that were accepted but not polled yet.
 const MAX_FRESH: usize = 16;
 
-/// The limits of a listener's connections.
+/// The limits of a worker's connections, on all listeners together.
 #[derive(Debug, Clone)]
 pub struct ConnectionLimits {
     /// The most open connections.
@@ -47,7 +47,7 @@ pub struct ConnectionLimits {
 #[error("all connections that one address may have are busy")]
 pub struct Busy;
 
-/// The connections of one listener.
+/// The connections of one worker.
 #[derive(Debug)]
 pub struct Connections {
     limits: ConnectionLimits,
@@ -67,7 +67,7 @@ struct State {
 }
 
 impl Connections {
-    /// The connections of a new listener.
+    /// No connections.
     pub fn new(limits: ConnectionLimits) -> Arc<Self> {
         Arc::new(Self {
             limits,

@@ -1,5 +1,5 @@
 //! The status of one connection: its phase, when that began, and why it shall be closed. They are atomics, so that a
-//! request needs no lock for them. `Relaxed` is enough: one thread serves all connections of a listener.
+//! request needs no lock for them. `Relaxed` is enough: one thread serves all connections of a table.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU8;

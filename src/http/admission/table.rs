@@ -1,4 +1,4 @@
-//! The table of a listener's connections: their number in total and by address, and the order in which waiting ones are
+//! The table of a worker's connections: their number in total and by address, and the order in which waiting ones are
 //! displaced.
 
 use std::collections::HashMap;
@@ -11,7 +11,7 @@ use super::status::CloseReason;
 use super::status::Phase;
 use super::status::Status;
 
-/// The connections of one listener by slot.
+/// The connections of one worker by slot.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     entries: Vec<Option<Entry>>,
