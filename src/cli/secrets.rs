@@ -62,8 +62,11 @@ fn report(answer: &Value, limit: Duration) {
         let name = source.get("source").and_then(Value::as_str).unwrap_or_default();
         let width = secrets.iter().map(|secret| secret.name.chars().count()).max().unwrap_or_default();
         for (at, secret) in secrets.iter().enumerate() {
-            let others = secrets.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, secret)| secret.idle);
-            say(&format_args!("{name:<20} {:<width$}  {}", secret.name, secret.verdict(others.min(), limit)));
+            let others = secrets.iter().enumerate().filter(|(other, _)| *other != at);
+            // That a secret is known is no proof that the provider uses it.
+            let proven = others.filter(|(_, secret)| secret.matches > 0).map(|(_, secret)| secret.idle).min();
+            let verdict = secret.verdict(secrets.len() == 1, proven, limit);
+            say(&format_args!("{name:<20} {:<width$}  {verdict}", secret.name));
         }
     }
 }
@@ -89,8 +92,8 @@ impl<'a> Secret<'a> {
         })
     }
 
-    /// Whether it may go; `others` is how long all other secrets of its source have been idle, if there are any.
-    fn verdict(&self, others: Option<Duration>, limit: Duration) -> String {
+    /// Whether it may go; `others` is how long ago another secret of its source has proved something, if one has.
+    fn verdict(&self, is_only: bool, others: Option<Duration>, limit: Duration) -> String {
         let idle = if self.matches == 0 {
             format!("no match for {} that the gateway has known it", coarse(self.idle))
         } else {
@@ -99,7 +102,8 @@ impl<'a> Secret<'a> {
         match others {
             _ if self.idle < limit && self.matches > 0 => format!("in use, {idle}"),
             _ if self.idle < limit => idle,
-            None => format!("{idle}: the only one of its source, keep it"),
+            _ if is_only => format!("{idle}: the only one of its source, keep it"),
+            None => format!("{idle}, and no other one of its source has matched: keep it"),
             Some(others) if others < limit => format!("{idle}: may go"),
             Some(_) => format!("{idle}, as all of its source: nothing came, keep it"),
         }
@@ -123,15 +127,16 @@ mod tests {
     #[test]
     fn a_secret_may_go_when_it_is_idle_for_long_and_another_one_is_not() {
         let hours = |hours: u64| Duration::from_secs(hours * 3600);
-        let verdict = |matches, idle, others: Option<u64>| {
-            Secret { name: "env:OLD", matches, idle: hours(idle) }.verdict(others.map(hours), hours(24))
-        };
+        let of = |matches, idle| Secret { name: "env:OLD", matches, idle: hours(idle) };
+        let verdict =
+            |matches, idle, others: Option<u64>| of(matches, idle).verdict(false, others.map(hours), hours(24));
         assert_eq!(verdict(3, 26, Some(0)), "idle for 26 h: may go");
         assert_eq!(verdict(3, 24, Some(23)), "idle for 24 h: may go");
         assert_eq!(verdict(3, 23, Some(0)), "in use, idle for 23 h");
         assert_eq!(verdict(0, 23, Some(0)), "no match for 23 h that the gateway has known it");
         assert_eq!(verdict(0, 72, Some(0)), "no match for 3 days that the gateway has known it: may go");
-        assert_eq!(verdict(3, 26, None), "idle for 26 h: the only one of its source, keep it");
+        assert_eq!(verdict(3, 26, None), "idle for 26 h, and no other one of its source has matched: keep it");
+        assert_eq!(of(3, 26).verdict(true, None, hours(24)), "idle for 26 h: the only one of its source, keep it");
         assert_eq!(verdict(3, 26, Some(24)), "idle for 26 h, as all of its source: nothing came, keep it");
     }
 }

@@ -38,6 +38,7 @@ use crate::profile::ReplayGuard;
 use crate::source::EventFilter;
 use crate::source::Source;
 use crate::source::SourceName;
+use crate::source::SourceSecret;
 use crate::source::reply::Answers;
 use crate::verify::KeySets;
 use crate::verify::compile::ReplayPolicy;
@@ -72,7 +73,7 @@ pub(super) struct Sources {
 }
 
 /// What was read of one source: its name, its route, the labels of its secrets, and its limits.
-type Parts = (Option<SourceName>, Option<Route>, Option<Vec<String>>, Limits, InFlight);
+type Parts = (Option<SourceName>, Option<Route>, Option<Vec<SourceSecret>>, Limits, InFlight);
 
 /// What belongs to no one source while all are read.
 #[derive(Default)]
@@ -170,7 +171,8 @@ impl<'s> SourceContext<'s> {
             self.lint(&section, input, &profile_name);
         }
         let (limits, in_flight) = self.shared_limits.for_source(count, self.max_body(&mut section, profile));
-        let rest = (source_name, route, labels, limits, in_flight);
+        let known = labels.zip(secrets.as_ref()).map(|(labels, secrets)| self.known_secrets(name, labels, secrets));
+        let rest = (source_name, route, known, limits, in_flight);
         self.compile(section, input, rest, &mut collected.key_sets).map(Arc::new)
     }
 
@@ -179,7 +181,7 @@ impl<'s> SourceContext<'s> {
         &self,
         mut section: Section<'_>,
         input: Option<VerificationInput<'_>>,
-        (name, route, labels, limits, in_flight): Parts,
+        (name, route, known_secrets, limits, in_flight): Parts,
         key_sets: &mut KeySets,
     ) -> Option<Source> {
         let profile = input.as_ref().map(|input| input.profile);
@@ -215,7 +217,7 @@ impl<'s> SourceContext<'s> {
             in_flight,
             rates,
             verifier,
-            secret_labels: labels?,
+            secrets: known_secrets?,
             credentials: Credentials::of(profile?),
             filter: filter(events, profile?),
             observe: observe == Some(true),

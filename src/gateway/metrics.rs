@@ -1,6 +1,8 @@
 //! The metrics of requests, by source. Their labels are resolved when the gateway starts, so that a
 //! request that is not refused needs no lookup.
 
+use std::sync::Arc;
+
 use prometheus::Histogram;
 use prometheus::HistogramVec;
 use prometheus::IntCounter;
@@ -10,6 +12,8 @@ use prometheus::IntGaugeVec;
 
 use crate::base::metrics::Registry;
 use crate::base::time::Moment;
+use crate::source::Proofs;
+use crate::source::SourceSecret;
 use crate::store::metrics::StoreMetrics;
 
 /// Upper bounds of the buckets of skew, in seconds; negative: ahead of our clock.
@@ -74,7 +78,7 @@ impl Metrics {
     }
 
     /// The metrics of one source with the labels of its secrets; `""` is the source of requests to unknown paths.
-    pub fn for_source(&self, source: &str, secrets: &[String]) -> SourceMetrics {
+    pub fn for_source(&self, source: &str, secrets: &[SourceSecret]) -> SourceMetrics {
         let outcome = |outcome: &str| self.requests.with_label_values(&[source, outcome]);
         SourceMetrics {
             delivered: outcome("delivered"),
@@ -97,9 +101,14 @@ impl Metrics {
         }
     }
 
-    fn for_secret(&self, source: &str, secret: &str) -> SecretMetrics {
-        let last_match = begun(self.last_match.with_label_values(&[source, secret]));
-        SecretMetrics { matches: self.secrets.with_label_values(&[source, secret]), last_match }
+    fn for_secret(&self, source: &str, secret: &SourceSecret) -> SecretMetrics {
+        let labels = [source, secret.label.as_str()];
+        let last_match = begun(self.last_match.with_label_values(&labels));
+        SecretMetrics {
+            matches: self.secrets.with_label_values(&labels),
+            last_match,
+            proofs: Arc::clone(&secret.proofs),
+        }
     }
 }
 
@@ -114,10 +123,21 @@ fn begun(time: IntGauge) -> IntGauge {
 /// The metrics of one secret.
 #[derive(Debug, Clone)]
 pub struct SecretMetrics {
-    /// Requests that it verified.
-    pub matches: IntCounter,
+    /// Requests that a secret of this label verified.
+    matches: IntCounter,
     /// When it last did, or when the gateway began to know it; in seconds since 1970.
-    pub last_match: IntGauge,
+    last_match: IntGauge,
+    /// The same of this secret only, which may take the place of another one.
+    proofs: Arc<Proofs>,
+}
+
+impl SecretMetrics {
+    /// Counts a request that it verified.
+    pub fn proved(&self, now: Moment) {
+        self.matches.inc();
+        self.last_match.set(now.unix());
+        self.proofs.add(now);
+    }
 }
 
 /// The metrics of one source.

@@ -94,8 +94,7 @@ impl RequestLog {
         self.facts.secret = secret;
         self.facts.skew = skew;
         if let Some(secret) = secret.and_then(|position| self.endpoint.metrics.secrets.get(position)) {
-            secret.matches.inc();
-            secret.last_match.set(now.unix());
+            secret.proved(now);
         }
         if let Some(skew) = skew {
             #[expect(clippy::as_conversions, reason = "a skew beyond 2^53 seconds may be rounded")]

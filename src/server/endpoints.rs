@@ -17,6 +17,7 @@ use crate::gateway::Gateway;
 use crate::gateway::route::Route;
 use crate::source::Destination;
 use crate::source::Source;
+use crate::source::SourceSecret;
 use crate::store::Store;
 use crate::target::Http;
 use crate::target::RedisStream;
@@ -90,7 +91,7 @@ fn gateway(shared: &Shared, generation: &Generation, store: &Store, before: Opti
             None => {
                 let mode = delivery_mode(source, generation, store, shared)?;
                 let name = source.name.as_str();
-                Arc::new(endpoint(shared, name, Some((Arc::clone(source), mode)), &source.secret_labels))
+                Arc::new(endpoint(shared, name, Some((Arc::clone(source), mode)), &source.secrets))
             }
         };
         Some((Route { path: source.path.clone(), hosts: source.hosts.clone() }, endpoint))
@@ -113,9 +114,9 @@ fn endpoint(
     shared: &Shared,
     name: &str,
     source: Option<(Arc<Source>, DeliveryMode)>,
-    secret_labels: &[String],
+    secrets: &[SourceSecret],
 ) -> Endpoint {
-    let metrics = shared.metrics.gateway.for_source(name, secret_labels);
+    let metrics = shared.metrics.gateway.for_source(name, secrets);
     Endpoint { source, is_left_out: false, metrics, sampler: shared.sampler(name) }
 }
 

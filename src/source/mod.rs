@@ -3,10 +3,17 @@
 pub mod refusal;
 pub mod reply;
 
-use http::HeaderValue;
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use http::HeaderValue;
 use wildmatch::WildMatch;
 
+use crate::base::secret::Secret;
+use crate::base::time::Moment;
 use crate::dispatch::Policy;
 use crate::http::admission::InFlight;
 use crate::http::admission::Rates;
@@ -41,8 +48,8 @@ pub struct Source {
     pub rates: Rates,
     /// Its profile with secrets and parameters, compiled.
     pub verifier: RequestVerifier,
-    /// Labels of its secrets, in their order; see [`crate::base::secret::SecretRef::label`].
-    pub secret_labels: Vec<String>,
+    /// Its secrets, in their order.
+    pub secrets: Vec<SourceSecret>,
     /// Which parts of its requests are credentials: they are passed to an upstream, and never stored.
     pub credentials: Credentials,
     /// Which event types are delivered.
@@ -55,6 +62,50 @@ pub struct Source {
     pub destination: Destination,
     /// The keyspace of its dedupe records.
     pub keyspace: Keyspace,
+}
+
+/// A secret of a source.
+#[derive(Debug)]
+pub struct SourceSecret {
+    /// See [`crate::base::secret::SecretRef::label`].
+    pub label: String,
+    /// What it is.
+    pub secret: Secret,
+    /// What it has proved, in all generations that have the same one.
+    pub proofs: Arc<Proofs>,
+}
+
+/// The requests that a secret has proved.
+#[derive(Debug)]
+pub struct Proofs {
+    count: AtomicU64,
+    /// The time of the last one, or else since when the secret is known; in milliseconds since 1970.
+    last: AtomicI64,
+}
+
+impl Default for Proofs {
+    fn default() -> Self {
+        Self { count: AtomicU64::new(0), last: AtomicI64::new(Moment::now().millis()) }
+    }
+}
+
+impl Proofs {
+    /// Counts one.
+    pub fn add(&self, now: Moment) {
+        self.last.store(now.millis(), Ordering::Relaxed);
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many there were.
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// The seconds since the last one, or since the secret is known.
+    pub fn idle_seconds(&self, now: Moment) -> u64 {
+        let idle = now.millis().saturating_sub(self.last.load(Ordering::Relaxed));
+        u64::try_from(idle / 1000).unwrap_or_default()
+    }
 }
 
 /// A name of ASCII lower-case letters, digits, `-` and `_`, so that it can stand in a header, a label and a key.

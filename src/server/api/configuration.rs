@@ -20,11 +20,11 @@ use crate::base::problem::Problems;
 use crate::base::problem::Severity;
 use crate::base::time::Moment;
 use crate::gateway::Metrics;
-use crate::gateway::SecretMetrics;
 use crate::server::generation::Generation;
 use crate::server::reload::Reloaded;
 use crate::server::reload::Status;
 use crate::source::Source;
+use crate::source::SourceSecret;
 use crate::source::reply;
 
 impl Api {
@@ -81,13 +81,13 @@ fn status(generation: &Generation, status: &Status) -> Value {
     })
 }
 
-/// The secrets of all sources, with what they have proved since the start.
+/// The secrets of all sources, with what they have proved since the gateway knows them.
 fn secrets(generation: &Generation, metrics: &Metrics, now: Moment) -> Value {
     let idle = |time: &IntGauge| u64::try_from(now.unix().saturating_sub(time.get())).unwrap_or_default();
+    let secret = |SourceSecret { label, proofs, .. }: &SourceSecret| json!({ "secret": label, "matches": proofs.count(), "idle_seconds": proofs.idle_seconds(now) });
     let source = |source: &Arc<Source>| {
-        let of_source = metrics.for_source(source.name.as_str(), &source.secret_labels);
-        let secret = |(label, secret): (&String, &SecretMetrics)| json!({ "secret": label, "matches": secret.matches.get(), "idle_seconds": idle(&secret.last_match) });
-        let secrets: Vec<_> = source.secret_labels.iter().zip(&of_source.secrets).map(secret).collect();
+        let of_source = metrics.for_source(source.name.as_str(), &source.secrets);
+        let secrets: Vec<_> = source.secrets.iter().map(secret).collect();
         let silent = of_source.last_event.as_ref().map(idle);
         json!({ "source": source.name.as_str(), "silent_seconds": silent, "secrets": secrets })
     };
