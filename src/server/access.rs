@@ -1,5 +1,6 @@
 //! Access control of the admin port: the bearer token, the local machine, and requests from web pages.
 
+use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -8,6 +9,7 @@ use http::HeaderMap;
 use http::HeaderName;
 use http::HeaderValue;
 use http::header;
+use http::uri::Authority;
 
 use crate::base::secret::Secret;
 use crate::config::Log;
@@ -61,6 +63,15 @@ pub(super) fn is_token(presented: &[u8], tokens: &[Secret]) -> bool {
 /// Whether a request comes from this machine, by the address of its connection.
 pub(super) fn is_local(peer: SocketAddr) -> bool {
     peer.ip().to_canonical().is_loopback()
+}
+
+/// Whether `Host` is an address or `localhost`. For a web page whose name is pointed here (DNS rebinding) it is that name.
+pub(super) fn names_no_domain(headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| Authority::try_from(host.as_bytes()).ok());
+    host.is_some_and(|host| {
+        let name = host.host().trim_start_matches('[').trim_end_matches(']');
+        name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+    })
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use super::AdminError;
+use super::DestinationId;
 use super::Details;
 use super::Done;
 use super::Filter;
@@ -67,8 +68,9 @@ impl Store {
         }
     }
 
-    /// Replays deliveries, the oldest first: dead ones, or delivered ones if the filter selects that state. Processes
-    /// about `limit` deliveries, and returns a cursor.
+    /// Replays deliveries, the oldest first: dead ones, or delivered ones if the filter selects that state; only those to
+    /// destinations that are `served`, since nobody would deliver others. Processes about `limit` deliveries, and
+    /// returns a cursor.
     ///
     /// # Errors
     /// [`AdminError`].
@@ -77,13 +79,14 @@ impl Store {
         filter: &Filter,
         after: Option<MessageId>,
         limit: usize,
+        served: impl Fn(&DestinationId) -> bool,
     ) -> Result<Done, AdminError> {
         let states = finished(filter, &[State::Dead], AdminError::NotReplayed)?;
         let part = Part { filter: filter.clone(), states, after, limit };
         match self {
             Self::Memory(_) => Err(no_queues().into()),
-            Self::Sqlite(sqlite) => sqlite.replay_all(part).await,
-            Self::Redis(redis) => redis.replay_all(part).await,
+            Self::Sqlite(sqlite) => sqlite.replay_all(part, served).await,
+            Self::Redis(redis) => redis.replay_all(part, served).await,
         }
     }
 

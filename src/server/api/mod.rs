@@ -4,6 +4,7 @@
 mod configuration;
 mod request;
 mod response;
+mod route;
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -30,6 +31,7 @@ use crate::source::refusal::Refusal;
 use crate::source::reply;
 use crate::source::reply::Answers;
 use crate::store::AdminError;
+use crate::store::DestinationId;
 use crate::store::Done;
 use crate::store::Filter;
 use crate::store::MessageId;
@@ -39,6 +41,7 @@ use crate::store::Summary;
 
 use self::request::PageRequest;
 use self::request::Recover;
+use self::route::Route;
 use super::Shared;
 use super::access;
 use super::access::RefusalLog;
@@ -66,54 +69,6 @@ pub(super) struct Api {
     reloader: Arc<Reloader>,
     refusals: Arc<RefusalLog>,
     limits: Limits,
-}
-
-/// The operation that a path names.
-#[derive(Debug, Clone, Copy)]
-enum Route<'p> {
-    Description,
-    Events,
-    Replay,
-    Purge,
-    Event(&'p str, &'p str),
-    EventReplay(&'p str, &'p str),
-    Recover,
-    Backup,
-    Reload,
-    Generation,
-    Secrets,
-}
-
-impl<'p> Route<'p> {
-    fn at(path: &'p str) -> Option<Self> {
-        let parts: Vec<_> = path.strip_prefix("/api/v1/")?.split('/').collect();
-        match parts.as_slice() {
-            ["openapi.json"] => Some(Self::Description),
-            ["events"] => Some(Self::Events),
-            ["events", "replay"] => Some(Self::Replay),
-            ["events", "purge"] => Some(Self::Purge),
-            ["events", source, number] => Some(Self::Event(source, number)),
-            ["events", source, number, "replay"] => Some(Self::EventReplay(source, number)),
-            ["store", "recover"] => Some(Self::Recover),
-            ["store", "backup"] => Some(Self::Backup),
-            ["reload"] => Some(Self::Reload),
-            ["generation"] => Some(Self::Generation),
-            ["secrets"] => Some(Self::Secrets),
-            _ => None,
-        }
-    }
-
-    fn allows(self) -> &'static str {
-        match self {
-            Self::Description | Self::Events | Self::Event(..) | Self::Generation | Self::Secrets => "GET, HEAD",
-            Self::Replay | Self::Purge | Self::EventReplay(..) | Self::Recover | Self::Backup | Self::Reload => "POST",
-        }
-    }
-
-    /// Whether clients on this machine need no token.
-    fn is_local(self) -> bool {
-        matches!(self, Self::Reload | Self::Generation | Self::Secrets)
-    }
 }
 
 /// Why a request failed.
@@ -153,7 +108,8 @@ impl Api {
         if matches!(route, Route::Description) {
             return json(DESCRIPTION);
         }
-        if !(route.is_local() && access::is_local(peer))
+        let is_local = access::is_local(peer) && access::names_no_domain(request.headers());
+        if !(route.is_local() && is_local)
             && let Some(refused) = self.refuse(&request, peer)
         {
             return refused;
@@ -217,14 +173,14 @@ impl Api {
             Route::EventReplay(source, number) => {
                 let number = parse(number)?;
                 let destination = self.read(request, request::destination).await?;
-                let deliveries = store.replay(source, number, destination.as_deref()).await?;
+                let deliveries = self.replay(store, source, number, destination.as_deref()).await?;
                 tracing::info!(%peer, source, %number, destination, deliveries, "replayed through the API");
                 Ok(answer(&response::done(Done { deliveries, next: None })))
             }
             Route::Replay => {
-                let PageRequest { filter, after, limit } = self.read(request, request::body).await?;
-                let done = store.replay_all(&filter, after, limit).await?;
-                log_operation("replayed through the API", peer, &filter, done);
+                let page = self.read(request, request::body).await?;
+                let done = self.replay_all(store, &page).await?;
+                log_operation("replayed through the API", peer, &page.filter, done);
                 Ok(answer(&response::done(done)))
             }
             Route::Purge => {
@@ -248,6 +204,22 @@ impl Api {
                 Ok(answer(&json!({ "path": path.to_string_lossy() })))
             }
         }
+    }
+
+    /// Replays one event, if its source has a queue: nobody would deliver it otherwise.
+    async fn replay(&self, store: &Store, source: &str, id: MessageId, to: Option<&str>) -> Result<u64, AdminError> {
+        if !self.shared.current.load_full().queues.contains_key(source) {
+            store.show(source, id).await?;
+            return Err(AdminError::NoQueue(source.to_owned()));
+        }
+        store.replay(source, id, to).await
+    }
+
+    /// Replays events of sources that have a queue.
+    async fn replay_all(&self, store: &Store, page: &PageRequest) -> Result<Done, AdminError> {
+        let generation = self.shared.current.load_full();
+        let served = |id: &DestinationId| generation.queues.contains_key(&id.source);
+        store.replay_all(&page.filter, page.after, page.limit, served).await
     }
 
     /// Until when the circuit breaker of a delivery's endpoint is open.

@@ -63,8 +63,12 @@ impl Sqlite {
     }
 
     /// See [`Store::replay_all`](crate::store::Store::replay_all).
-    pub(in crate::store) async fn replay_all(self: &Arc<Self>, part: Part) -> Result<Done, AdminError> {
-        let (limits, registered, states) = (self.shared.limits.clone(), self.registered(), part.states.clone());
+    pub(in crate::store) async fn replay_all(
+        self: &Arc<Self>,
+        part: Part,
+        served: impl Fn(&DestinationId) -> bool,
+    ) -> Result<Done, AdminError> {
+        let (limits, registered, states) = (self.shared.limits.clone(), self.registered(served), part.states.clone());
         let found = self.view(move |file| finished(file, &part, &limits, Some(&registered))).await?;
         let next = found.next.map(ids::public);
         let reopen = move |file: &Connection, changes: &mut _| reopen(file, &found.deliveries, &states, changes);
@@ -483,7 +487,7 @@ mod tests {
         }
         assert_eq!(world.stats(&queue).await, (0, 0, 0, 3));
         let store = &world.store;
-        let replayed = store.replay_all(&Filter::default(), None, 2).await.expect("replayed");
+        let replayed = store.replay_all(&Filter::default(), None, 2, |_| true).await.expect("replayed");
         assert_eq!((replayed.deliveries, replayed.next.is_some()), (2, true));
         assert_eq!(world.stats(&queue).await, (1, 0, 1, 1));
         let taken = world.take(&queue, 9).await;

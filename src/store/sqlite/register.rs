@@ -11,6 +11,7 @@ use super::queue::Claims;
 use super::queue::Counts;
 use super::shared::Shared;
 use super::statements;
+use crate::store::DestinationId;
 use crate::store::Queue;
 use crate::store::QueueTerms;
 use crate::store::Unavailable;
@@ -35,9 +36,10 @@ impl Sqlite {
         self.command(act).await
     }
 
-    /// The row ids of the registered destinations. Replays for others would not be delivered.
-    pub(super) fn registered(&self) -> Vec<i64> {
-        self.shared.queues.all().iter().map(|queue| queue.destination()).collect()
+    /// The row ids of the registered destinations that are `served`. Replays for others would not be delivered.
+    pub(super) fn registered(&self, served: impl Fn(&DestinationId) -> bool) -> Vec<i64> {
+        let queues = self.shared.queues.all();
+        queues.iter().filter(|queue| served(queue.handle.id())).map(|queue| queue.destination()).collect()
     }
 }
 

@@ -338,7 +338,7 @@ fn each_source_of_a_cluster_is_on_its_node() {
         taken.into_iter().for_each(|delivery| process.settle(delivery, dead()));
     }
     assert_eq!(process.states(), [State::Dead; 4]);
-    let replayed = process.run(process.store.replay_all(&Filter::default(), None, 9)).expect("replayed");
+    let replayed = process.run(process.store.replay_all(&Filter::default(), None, 9, |_| true)).expect("replayed");
     assert_eq!(replayed.deliveries, 4);
     assert_eq!(process.states(), [State::Retrying; 4]);
 }

@@ -156,3 +156,19 @@ fn the_secrets_are_listed_with_what_they_have_proved() {
     let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(json["sources"][0]["secrets"][0]["matches"], 0);
 }
+
+#[test]
+fn a_page_whose_name_is_pointed_here_reads_nothing_of_the_configuration() {
+    let upstream = Upstream::start();
+    let gateway = Gateway::start(&Github::source(&upstream.url()));
+    let asked = |host: &str| {
+        let head = format!("GET /api/v1/secrets HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        crate::harness::http::exchange(gateway.admin_address(), head.as_bytes()).status
+    };
+    for host in ["localhost", "LOCALHOST:9090", "127.0.0.1", "127.0.0.1:9090", "[::1]:9090"] {
+        assert_eq!(asked(host), 200, "{host}");
+    }
+    for host in ["pages.example", "pages.example:9090", "127.0.0.1.pages.example", "localhost.pages.example", "1", ""] {
+        assert_eq!(asked(host), 403, "{host}");
+    }
+}

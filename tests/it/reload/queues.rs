@@ -192,3 +192,28 @@ fn what_dies_of_a_fault_comes_back_with_the_present_configuration() {
     old.wait_for(1);
     assert_eq!(old.ids(), ["1"]);
 }
+
+#[test]
+fn events_of_a_source_that_is_removed_are_not_replayed() {
+    let redis = Redis::start();
+    for store in ["sqlite:store.db", &redis.url()] {
+        let upstream = Upstream::start();
+        let with = format!("{}{}", queue(&upstream.url(), ""), common(store));
+        let gateway = Gateway::start(&with);
+        assert_eq!(Github::delivery("1", "1").send(gateway.address()).text(), QUEUED);
+        gateway.wait_for_events("delivered", 1);
+        gateway.reconfigure(&common(store));
+        let replay = |body: &str| gateway.api("POST", "/api/v1/events/replay", body);
+        let answer = replay("{\"source\":\"github\",\"state\":\"delivered\"}");
+        assert_eq!(answer.status, 409, "{store}: {}", answer.text());
+        assert_eq!(replay("{\"state\":\"delivered\"}").json()["events"], 0, "{store}");
+        let number = gateway.events("source=github&limit=10")[0]["number"].clone();
+        let one = format!("/api/v1/events/github/{}/replay", number.as_str().expect("a number"));
+        let answer = gateway.api("POST", &one, "{}");
+        assert_eq!(answer.status, 409, "{store}: {}", answer.text());
+        gateway.reconfigure(&with);
+        let answer = replay("{\"source\":\"github\",\"state\":\"delivered\"}");
+        assert_eq!(answer.json()["events"], 1, "{store}: {}", answer.text());
+        upstream.wait_for(2);
+    }
+}

@@ -166,7 +166,8 @@ fn many(count: usize, upstream: &Upstream) -> (Gateway, impl Fn(usize) -> Durati
     let reload = move |round: usize| {
         exchange_file(&config, &good.replace(SECRET, &format!("{SECRET} {round}")));
         let begun = Instant::now();
-        let request = b"POST /api/v1/reload HTTP/1.1\r\nhost: admin\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+        let request =
+            b"POST /api/v1/reload HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
         let answer = exchange(admin, request);
         assert_eq!(answer.json()["changed"], json!(["changes"]), "{}", answer.text());
         begun.elapsed()

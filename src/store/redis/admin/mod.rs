@@ -99,9 +99,14 @@ impl Redis {
         }
     }
 
-    pub(in crate::store) async fn replay_all(&self, part: Part) -> Result<Done, AdminError> {
+    pub(in crate::store) async fn replay_all(
+        &self,
+        part: Part,
+        served: impl Fn(&DestinationId) -> bool,
+    ) -> Result<Done, AdminError> {
         let named = part.filter.source.is_some();
         let mut places = self.places(&part.filter).await?;
+        places.iter_mut().filter(|place| !served(&place.id)).for_each(|place| place.queue = None);
         if !named {
             places.retain(|place| place.queue.is_some());
         }

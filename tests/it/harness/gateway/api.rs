@@ -34,7 +34,7 @@ impl Gateway {
     pub fn api_with(&self, method: &str, target: &str, headers: &str, body: &str) -> Answer {
         let length = body.len();
         let request = format!(
-            "{method} {target} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
+            "{method} {target} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
         );
         exchange(self.admin_address(), request.as_bytes())
     }
@@ -52,7 +52,7 @@ impl Gateway {
     #[track_caller]
     pub fn asked_from_elsewhere(&self, method: &str, target: &str, headers: &str) -> Answer {
         let request = format!(
-            "{method} {target} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\ncontent-length: 0\r\n{headers}\r\n"
+            "{method} {target} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 0\r\n{headers}\r\n"
         );
         exchange(self.admin_from_elsewhere().expect("an address that is not of the loopback"), request.as_bytes())
     }

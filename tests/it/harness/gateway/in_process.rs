@@ -67,8 +67,9 @@ impl InProcessGateway {
 
     /// Asks the API with the token.
     pub fn api(&self, path: &str) -> Answer {
-        let head =
-            format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\nauthorization: Bearer {TOKEN}\r\n\r\n");
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\nauthorization: Bearer {TOKEN}\r\n\r\n"
+        );
         exchange(self.admin, head.as_bytes())
     }
 

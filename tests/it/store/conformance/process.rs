@@ -293,7 +293,7 @@ impl Process {
             let done: Result<Done, AdminError> = self.wait(async {
                 match purge {
                     true => self.store.purge(&filter, after, limit).await,
-                    false => self.store.replay_all(&filter, after, limit).await,
+                    false => self.store.replay_all(&filter, after, limit, |_| true).await,
                 }
             });
             let done = done.map_err(|error| error.to_string())?;
