@@ -53,8 +53,7 @@ impl Generation {
         store: &Store,
         (limits, clock): (&limits::Dispatch, &Clock),
     ) -> Result<Self, Unavailable> {
-        let terms: Vec<_> = queued(&settings).map(|(source, terms)| terms.queue(source.name.as_str())).collect();
-        let registered = store.register(&terms).await?;
+        let queues = registered(&settings, before, store).await?;
         let known = before.into_iter().flat_map(|before| {
             let breaker = |id: &DestinationId| before.breakers.get(id).map(Arc::clone);
             queued(&before.settings).filter_map(move |(source, terms)| {
@@ -62,13 +61,12 @@ impl Generation {
             })
         });
         let mut endpoints: HashMap<_, _> = known.collect();
-        let (mut queues, mut breakers) = (HashMap::new(), HashMap::new());
-        for ((source, terms), queue) in queued(&settings).zip(registered) {
+        let mut breakers = HashMap::new();
+        for (source, terms) in queued(&settings) {
             let breaker = endpoints
                 .entry(terms.address.socket().clone())
                 .or_insert_with(|| CircuitBreaker::new(limits.clone(), clock.clone()));
-            breakers.insert(queue.id().clone(), Arc::clone(breaker));
-            queues.insert(source.name.as_str().to_owned(), queue);
+            breakers.insert(DestinationId::unnamed(source.name.as_str()), Arc::clone(breaker));
         }
         let number = before.map_or(1, |before| before.number + 1);
         let withheld = Withheld::of_sources(&settings.sources);
@@ -128,6 +126,33 @@ pub(super) fn key_sets(settings: &Settings) -> Vec<(String, Arc<Jwks>)> {
         key_sets.into_iter().map(move |jwks| (name.clone(), jwks))
     };
     settings.sources.iter().flat_map(of_source).collect()
+}
+
+/// The queues of the sources. The store is asked only about those whose terms the generation `before` does not have: a
+/// reload may have to revoke a secret while the store is in trouble.
+async fn registered(
+    settings: &Settings,
+    before: Option<&Generation>,
+    store: &Store,
+) -> Result<HashMap<String, Queue>, Unavailable> {
+    let terms = |settings: &Settings| -> Vec<_> {
+        queued(settings).map(|(source, terms)| terms.queue(source.name.as_str())).collect()
+    };
+    let (mut queues, mut unknown, known) = (HashMap::new(), Vec::new(), before.map(|before| terms(&before.settings)));
+    let known: HashMap<_, _> = known.iter().flatten().map(|terms| (&terms.id, terms)).collect();
+    for terms in terms(settings) {
+        let source = terms.id.source.clone();
+        let same = known.get(&terms.id).filter(|known| ***known == terms).and(before);
+        match same.and_then(|before| before.queues.get(&source)) {
+            Some(queue) => drop(queues.insert(source, queue.clone())),
+            None => unknown.push(terms),
+        }
+    }
+    if before.is_none() || !unknown.is_empty() {
+        let registered = store.register(&unknown).await?;
+        queues.extend(registered.into_iter().map(|queue| (queue.id().source.clone(), queue)));
+    }
+    Ok(queues)
 }
 
 /// The sources whose events are queued.
