@@ -167,6 +167,10 @@ pub struct Dispatch {
 pub struct Reload {
     /// The interval at which they are looked at. One that has changed is believed when it held the same twice.
     pub look_every: Duration,
+    /// How long files are waited for that never hold the same twice; then what is there is judged.
+    pub settle_within: Duration,
+    /// How long it may take to read them.
+    pub read_within: Duration,
 }
 
 impl Default for Edge {
@@ -259,6 +263,10 @@ impl Default for Dispatch {
 
 impl Default for Reload {
     fn default() -> Self {
-        Self { look_every: Duration::from_secs(2) }
+        Self {
+            look_every: Duration::from_secs(2),
+            settle_within: Duration::from_secs(30),
+            read_within: Duration::from_secs(30),
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::pending;
 use std::io;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tokio::signal::unix::Signal;
 use tokio::signal::unix::SignalKind;
@@ -19,6 +20,9 @@ use crate::config::Settings;
 use crate::server::Server;
 use crate::telemetry;
 
+/// How long tasks that cannot be cancelled may go on at the end.
+const SHUTDOWN: Duration = Duration::from_secs(5);
+
 pub(super) fn run(file: &ConfigFile) -> ExitCode {
     let (settings, runtime) = match file.load().and_then(|settings| Ok((settings, runtime()?))) {
         Ok(loaded) => loaded,
@@ -30,8 +34,8 @@ pub(super) fn run(file: &ConfigFile) -> ExitCode {
         tracing::warn!(place = warning.place, key = warning.key, "{}", warning.message);
     }
     let served = runtime.block_on(serve(settings));
-    // Closes the store, which may log.
-    drop(runtime);
+    // Closes the store, which may log. What reads a file of a file system that does not answer is not waited for.
+    runtime.shutdown_timeout(SHUTDOWN);
     // Flushes the log before the command writes its own message.
     drop(log);
     match served {

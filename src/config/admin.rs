@@ -62,7 +62,7 @@ impl Admin {
 }
 
 fn token(text: &str, files: &Files) -> Result<Secret, String> {
-    let token = SecretRef::parse(text)?.load_with(|path| files.read(path))?;
+    let token = SecretRef::parse(text)?.load_with(|path| files.read_secret(path))?;
     if !token.expose().iter().all(u8::is_ascii_graphic) {
         return Err(
             "has characters that no header can carry; use ASCII letters, digits and signs without spaces".to_owned()

@@ -47,7 +47,7 @@ impl Settings {
     /// takes effect at a start only is as in `self` for the new sources. Sources that are configured as before are the
     /// same. Also returns what was read, whatever came of it.
     pub fn load_again(&self, current: &Self) -> (Inputs, Result<Self, Problems>) {
-        let files = Files::default();
+        let files = Files::again(&current.inputs);
         let running = Running { started: self, current };
         let loaded = Self::load_with(&self.path, Some(running), &files);
         let inputs = files.into_inputs();

@@ -12,6 +12,7 @@ mod layers;
 mod lint;
 mod log;
 mod listener;
+mod profiles;
 mod queue;
 mod rates;
 mod route;
@@ -36,7 +37,6 @@ use crate::http::body::Budget;
 use crate::http::body::Limits;
 use crate::http::origin::TrustedPeer;
 use crate::http::origin::TrustedProxies;
-use crate::profile::Profiles;
 use crate::source::Source;
 use crate::verify::Jwks;
 use crate::verify::KeySets;
@@ -192,7 +192,7 @@ impl Settings {
     }
 
     fn read(mut root: Section<'_>, running: Option<Running<'_>>, report: &Report<'_>) -> Option<Self> {
-        let profiles = profiles(&mut root, report);
+        let (profiles, directory) = profiles::profiles(&mut root, report);
         root.list(INCLUDE, |pattern| Ok(pattern.to_owned()));
         let skips = root.required("on_problem", word(&[("refuse", false), ("skip-source", true)]));
         let fixed = root.fixed();
@@ -215,7 +215,11 @@ impl Settings {
         let context = source::SourceContext::new(&profiles, &shares, kept, certificates);
         let context = context.replacing(running, trusted, skips == Some(true));
         let sources_read = root.section("sources").map(|sources| context.sources(&sources));
-        report.with(|problems| context.into_used().iter().for_each(|name| profiles.lint(name, problems)));
+        let used = context.into_used();
+        report.with(|problems| {
+            used.iter().for_each(|name| profiles.lint(name, problems));
+            used.iter().for_each(|name| profiles::gone(name, &profiles, &directory, report.files(), problems));
+        });
         root.finish();
         let Sources { sources, skipped, fingerprints, key_sets } = sources_read?;
         Some(Self {
@@ -236,19 +240,6 @@ impl Settings {
             has_authorities,
         })
     }
-}
-
-/// The shipped profiles and those of the operator's directory.
-fn profiles(root: &mut Section<'_>, report: &Report<'_>) -> Profiles {
-    let mut profiles = Profiles::shipped();
-    let directory = root.required("profiles", |text| Ok(PathBuf::from(text)));
-    if let Some(directory) = directory.filter(|directory| !directory.as_os_str().is_empty()) {
-        let files = report.files();
-        // What comes to be there later is a change, too. A folder with another name matches nothing.
-        let _noted = files.matching(&directory, "*.toml");
-        report.with(|problems| profiles.add_directory(&directory, |path| files.read_text(path), problems));
-    }
-    profiles
 }
 
 /// The certificate authorities by which upstreams are verified, where a variable names them; and whether there are any.

@@ -33,7 +33,9 @@ pub(super) fn secrets(
             section.warning("secrets", format!("number {number}: a plain secret is for local trials only"));
         }
         let loaded = match &reference {
-            Ok(reference) => reference.load_with(|path| section.files().read(path)).map_err(|why| (missing, why)),
+            Ok(reference) => {
+                reference.load_with(|path| section.files().read_secret(path)).map_err(|why| (missing, why))
+            }
             Err(message) => Err((Severity::Error, message.clone())),
         };
         match loaded {

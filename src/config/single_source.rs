@@ -10,7 +10,7 @@ use super::Report;
 use super::Section;
 use super::Settings;
 use super::SharedLimits;
-use super::profiles;
+use super::profiles::profiles;
 use super::route;
 use super::secrets;
 use super::section::duration;
@@ -61,7 +61,7 @@ impl Settings {
 }
 
 fn single_source(mut root: Section<'_>, name: &str, report: &Report<'_>) -> Option<SingleSource> {
-    let profiles = profiles(&mut root, report);
+    let (profiles, _) = profiles(&mut root, report);
     let max_body = root.section("server").and_then(|mut server| server.required("max_body", size));
     let ttl = root.section("store").and_then(|mut store| store.required("ttl", duration));
     let sources = root.section("sources")?;

@@ -44,14 +44,15 @@ impl Profiles {
         read: impl Fn(&Path) -> io::Result<String>,
         problems: &mut Problems,
     ) {
-        let entries = match std::fs::read_dir(directory) {
-            Ok(entries) => entries,
+        let entries = std::fs::read_dir(directory)
+            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>());
+        let mut paths = match entries {
+            Ok(paths) => paths,
             Err(error) => {
                 let message = format!("cannot read the profiles directory: {error}");
                 return problems.error(directory.display().to_string(), "", message);
             }
         };
-        let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
         paths.sort();
         // Hidden files come from editors and archives.
         let hidden = |path: &Path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));

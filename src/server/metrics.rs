@@ -5,7 +5,7 @@ use std::sync::Arc;
 use prometheus::IntCounter;
 use prometheus::IntGauge;
 
-use super::reload::ReloadMetrics;
+use super::reload_metrics::ReloadMetrics;
 use crate::base::metrics::Registry;
 use crate::base::supervisor::Supervisor;
 use crate::dispatch;

@@ -16,6 +16,7 @@ mod stream;
 mod open_file_limit;
 mod metrics;
 mod reload;
+mod reload_metrics;
 mod withheld;
 mod worker;
 

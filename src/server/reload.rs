@@ -6,15 +6,13 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use std::time::Instant;
 
-use prometheus::IntCounter;
-use prometheus::IntGauge;
 use tokio::sync::watch;
 
 use super::Shared;
 use super::endpoints::View;
 use super::generation::Generation;
-use crate::base::metrics::Registry;
 use crate::base::problem::Problems;
 use crate::base::supervisor::Task;
 use crate::base::supervisor::TaskError;
@@ -63,6 +61,8 @@ pub(super) struct Reloader {
     workers: Vec<View>,
     /// Held while a configuration is read and put in place.
     state: tokio::sync::Mutex<State>,
+    /// Held while files are read.
+    reading: Arc<tokio::sync::Mutex<()>>,
     status: Mutex<Status>,
 }
 
@@ -73,6 +73,8 @@ type Read = (Inputs, Result<Settings, Problems>);
 struct State {
     /// What was read last, whatever came of it.
     inputs: Inputs,
+    /// Whether it could not be read to its end.
+    is_unread: bool,
     fetching: Vec<Fetching>,
 }
 
@@ -86,12 +88,12 @@ struct Fetching {
 impl Reloader {
     /// Begins to fetch the key sets of the first generation.
     pub(super) fn new(shared: Arc<Shared>, workers: Vec<View>) -> Self {
-        let mut state = State { inputs: shared.settings.inputs().clone(), fetching: Vec::new() };
+        let mut state = State { inputs: shared.settings.inputs().clone(), is_unread: false, fetching: Vec::new() };
         state.fetch(&shared.settings.jwks, &shared);
         let since = Moment::now();
         shared.metrics.reload.succeeded_at(since);
         let status = Mutex::new(Status { since, restart_needed: Vec::new(), last: None });
-        Self { shared, workers, state: tokio::sync::Mutex::new(state), status }
+        Self { shared, workers, state: tokio::sync::Mutex::new(state), reading: Arc::default(), status }
     }
 
     /// Watches the files on the current runtime.
@@ -109,7 +111,7 @@ impl Reloader {
     /// All problems that it has; then nothing has changed.
     pub(super) async fn reload(&self) -> Result<Reloaded, Problems> {
         let mut state = self.state.lock().await;
-        let read = self.load(state.inputs.clone()).await;
+        let read = self.load(&mut state).await;
         self.apply(&mut state, Trigger::Command, read).await
     }
 
@@ -117,39 +119,75 @@ impl Reloader {
         self.lock().clone()
     }
 
-    /// Reads the configuration again when a file has changed and held the same twice: not while it is written.
+    /// Reads the configuration again when a file has changed and held the same twice: not while it is written, unless
+    /// that has no end.
     async fn watch(&self) -> Result<Infallible, TaskError> {
-        let mut seen: Option<Inputs> = None;
+        let limits = &self.shared.limits.reload;
+        let (mut seen, mut changed): (Option<Inputs>, Option<Instant>) = (None, None);
         loop {
-            tokio::time::sleep(self.shared.limits.reload.look_every).await;
-            let known = self.state.lock().await.inputs.clone();
-            let (known, now) = blocking(move || {
-                let now = known.read_again();
-                (known, now)
-            })
-            .await?;
-            if now.agrees_with(&known) {
-                seen = None;
+            tokio::time::sleep(limits.look_every).await;
+            let (known, is_unread) = self.state.lock().await.known();
+            let looked = self.reading(move || (known.read_again(), known)).await;
+            let (now, known) = match looked {
+                Ok(looked) => looked,
+                Err(TaskError(why)) => {
+                    self.state.lock().await.is_unread = true;
+                    let before = self.shared.current.load_full();
+                    let _logged = self.failed(unreadable(&why), Trigger::Files, &before);
+                    continue;
+                }
+            };
+            if now.agrees_with(&known) && !is_unread {
+                (seen, changed) = (None, None);
                 continue;
             }
-            if !seen.take().is_some_and(|seen| seen.agrees_with(&now)) {
-                seen = Some(now);
-                continue;
+            let is_late = changed.get_or_insert_with(Instant::now).elapsed() >= limits.settle_within;
+            let changing = seen.take().map(|seen| seen.differing(&now).collect::<Vec<_>>().join(", "));
+            match changing {
+                Some(files) if files.is_empty() => {}
+                Some(files) if is_late => {
+                    tracing::warn!(files, "these files change all the time: what they hold now is judged");
+                }
+                _ => {
+                    seen = Some(now);
+                    continue;
+                }
             }
             let mut state = self.state.lock().await;
-            let read = self.load(now.clone()).await;
-            if read.0.agrees_with(&now) {
+            let read = self.load(&mut state).await;
+            if is_late || read.0.agrees_with(&now) {
+                changed = None;
                 // Operators find the problems in the log.
                 let _logged = self.apply(&mut state, Trigger::Files, read).await;
             }
         }
     }
 
-    /// Reads the configuration; where that dies of a fault, what was read counts as `known`.
-    async fn load(&self, known: Inputs) -> Read {
+    /// Reads the configuration; where that does not end, or dies of a fault, what was known before counts as read.
+    async fn load(&self, state: &mut State) -> Read {
         let (started, current) = (Arc::clone(&self.shared.settings), self.shared.current.load_full());
-        let read = blocking(move || started.load_again(&current.settings)).await;
-        read.unwrap_or_else(|TaskError(why)| (known, Err(problem(format!("it could not be read: {why}")))))
+        let read = self.reading(move || started.load_again(&current.settings)).await;
+        state.is_unread = read.is_err();
+        read.unwrap_or_else(|TaskError(why)| (state.inputs.clone(), Err(unreadable(&why))))
+    }
+
+    /// Runs what reads files beside the runtime: one at a time, since it may not come back from a file system that does
+    /// not answer.
+    async fn reading<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, TaskError> {
+        let (reading, limit) = (Arc::clone(&self.reading), self.shared.limits.reload.read_within);
+        let done = tokio::time::timeout(limit, async {
+            let alone = reading.lock_owned().await;
+            let work = move || {
+                let done = work();
+                drop(alone);
+                done
+            };
+            tokio::task::spawn_blocking(work).await
+        });
+        match done.await {
+            Ok(done) => done.map_err(|error| TaskError(error.to_string())),
+            Err(_elapsed) => Err(TaskError(format!("its files were not read within {limit:?}"))),
+        }
     }
 
     /// Makes settings that were read the next generation.
@@ -240,6 +278,11 @@ impl Reloader {
 }
 
 impl State {
+    /// What was read last, and whether it could not be read to its end.
+    fn known(&self) -> (Inputs, bool) {
+        (self.inputs.clone(), self.is_unread)
+    }
+
     /// Fetches these key sets, and no others any more.
     fn fetch(&mut self, key_sets: &[Arc<Jwks>], shared: &Shared) {
         self.fetching.retain(|fetching| key_sets.iter().any(|jwks| Arc::ptr_eq(jwks, &fetching.jwks)));
@@ -263,46 +306,8 @@ impl State {
     }
 }
 
-/// The metrics of reloads.
-#[derive(Debug)]
-pub(super) struct ReloadMetrics {
-    success: IntCounter,
-    failure: IntCounter,
-    successful: IntGauge,
-    last_success: IntGauge,
-    restart_needed: IntGauge,
-}
-
-impl ReloadMetrics {
-    /// Registers them.
-    ///
-    /// # Errors
-    /// Only when a name is taken, which is a bug.
-    pub(super) fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let help = "Configurations that were read again.";
-        let reloads = registry.counters("config_reloads_total", help, &["outcome"])?;
-        let successful = "Whether the configuration that was read last is in use.";
-        let last_success = "When a configuration was last taken into use.";
-        let restart = "Whether some of the configuration takes effect at the next start only.";
-        let metrics = Self {
-            success: reloads.with_label_values(&["success"]),
-            failure: reloads.with_label_values(&["failure"]),
-            successful: registry.gauge("config_last_reload_successful", successful)?,
-            last_success: registry.gauge("config_last_reload_success_timestamp_seconds", last_success)?,
-            restart_needed: registry.gauge("config_restart_needed", restart)?,
-        };
-        metrics.successful.set(1);
-        Ok(metrics)
-    }
-
-    fn succeeded_at(&self, moment: Moment) {
-        self.last_success.set(moment.unix());
-    }
-}
-
-/// Runs what reads files, which may take long, beside the runtime.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, TaskError> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| TaskError(error.to_string()))
+fn unreadable(why: &str) -> Problems {
+    problem(format!("the configuration could not be read: {why}"))
 }
 
 fn problem(message: String) -> Problems {

@@ -193,7 +193,7 @@ fn files_that_cannot_be_used_change_nothing_and_are_reported() {
 #[test]
 fn a_file_is_not_believed_while_it_is_written() {
     let upstream = Upstream::start();
-    let limits = doorward::base::limits::Reload { look_every: Duration::from_secs(1) };
+    let limits = doorward::base::limits::Reload { look_every: Duration::from_secs(1), ..Default::default() };
     let limits = doorward::base::limits::Limits { reload: limits, ..Default::default() };
     let gateway = InProcessGateway::start(&Github::source(&upstream.url()), limits);
     let config = gateway.folder().join("doorward.toml");

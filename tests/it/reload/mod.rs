@@ -2,6 +2,7 @@
 
 mod certificates;
 mod commands;
+mod faults;
 mod files;
 mod includes;
 mod load;

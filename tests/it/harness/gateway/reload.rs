@@ -15,7 +15,7 @@ use crate::harness::wait_until;
 
 /// Limits with which a gateway in the process of the test looks at its files often.
 pub fn quick_looks() -> Limits {
-    Limits { reload: Reload { look_every: Duration::from_millis(20) }, ..Limits::default() }
+    Limits { reload: Reload { look_every: Duration::from_millis(20), ..Reload::default() }, ..Limits::default() }
 }
 
 /// Writes a file, and puts it in the place of another one as a whole.
