@@ -59,7 +59,7 @@ impl Keyspace {
 
     /// The name of a dedupe record.
     pub fn name(&self, key: Key) -> String {
-        format!("{}{}", self.0.prefix, key.hex())
+        [&self.0.prefix, key.hex().as_str()].concat()
     }
 
     /// The prefix of all names.

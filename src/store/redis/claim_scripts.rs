@@ -92,11 +92,11 @@ pub(crate) fn release(space: &Keyspace, keys: Keys, token: Token, after: Duratio
 
 impl Token {
     pub(crate) fn text(self) -> String {
-        format!("{:032x}", self.0)
+        const_hex::encode(self.0.to_be_bytes())
     }
 
     pub(crate) fn done(self) -> String {
-        format!("D{:032x}", self.0)
+        ["D", &self.text()].concat()
     }
 }
 
