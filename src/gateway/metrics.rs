@@ -1,5 +1,5 @@
-//! The metrics of requests, by source. Their labels are resolved when the gateway starts, so that a
-//! request that is not refused needs no lookup.
+//! The metrics of requests, by source. Their labels are resolved when a source is put into use, so that a request that is
+//! not refused needs no lookup.
 
 use std::sync::Arc;
 

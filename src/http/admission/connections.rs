@@ -17,35 +17,16 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use super::Origin;
+use super::limits::Busy;
+use super::limits::ConnectionLimits;
 use super::status::CloseReason;
 use super::status::Phase;
 use super::status::Status;
+use super::stream::Stream;
 use super::table::Table;
-use crate::http::origin::TrustedProxies;
 
 /// The most connections that were accepted but not polled yet.
 const MAX_FRESH: usize = 16;
-
-/// The limits of a worker's connections, on all listeners together.
-#[derive(Debug, Clone)]
-pub struct ConnectionLimits {
-    /// The most open connections.
-    pub max: usize,
-    /// The most open connections of one IPv4 address or one /64 network of IPv6.
-    pub max_per_address: usize,
-    /// Proxies, whose connections are not limited by address.
-    pub trusted_proxies: TrustedProxies,
-    /// The longest time from the acceptance of a connection to the end of its first head, and from the first byte of a
-    /// later head to its end.
-    pub header_timeout: Duration,
-    /// The longest time from an answer to the first byte of the next request.
-    pub idle_timeout: Duration,
-}
-
-/// An address has as many connections as it may, and all of them are busy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("all connections that one address may have are busy")]
-pub struct Busy;
 
 /// The connections of one worker.
 #[derive(Debug)]
@@ -218,14 +199,6 @@ pub struct Connection {
     stream: Option<Stream>,
 }
 
-/// How far a stream is.
-#[derive(Debug, Default)]
-struct Stream {
-    /// Whether its request is complete.
-    busy: AtomicBool,
-    ended: AtomicBool,
-}
-
 impl Connection {
     /// Tells the client's address of a connection that entered without one. From now on it counts for that address, and
     /// others of it are displaced where it has too many. Must not be called after the [`ConnectionSlot`] was dropped.
@@ -282,13 +255,7 @@ impl Connection {
     pub fn body_complete(&self) {
         match &self.stream {
             None => self.status.set_phase(Phase::Busy),
-            // One that the client has given up is finished in the background, and does not keep its connection.
-            Some(stream) if stream.ended.load(Relaxed) => {}
-            Some(stream) => {
-                if !stream.busy.swap(true, Relaxed) {
-                    self.status.occupy_stream();
-                }
-            }
+            Some(stream) => stream.occupy(&self.status),
         }
     }
 
@@ -320,11 +287,7 @@ impl Connection {
     }
 
     fn end_stream(&self, stream: &Stream) {
-        if stream.ended.swap(true, Relaxed) {
-            return;
-        }
-        let waits = self.status.end_stream(stream.busy.load(Relaxed), self.all.now.load(Relaxed));
-        if waits && self.close_reason().is_none() {
+        if stream.end(&self.status, self.all.now.load(Relaxed)) && self.close_reason().is_none() {
             self.all.change(|table| table.queue_if_present(self.slot, &self.status));
         }
     }

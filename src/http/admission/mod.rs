@@ -6,9 +6,11 @@
 
 mod bytes;
 mod connections;
+mod limits;
 mod quota;
 mod rate;
 mod status;
+mod stream;
 mod table;
 
 use std::net::IpAddr;
@@ -16,11 +18,11 @@ use std::net::IpAddr;
 pub use bytes::Budget;
 pub use bytes::Full;
 pub use bytes::Reserved;
-pub use connections::Busy;
 pub use connections::Connection;
-pub use connections::ConnectionLimits;
 pub use connections::ConnectionSlot;
 pub use connections::Connections;
+pub use limits::Busy;
+pub use limits::ConnectionLimits;
 pub use quota::InFlight;
 pub use quota::Permit;
 pub use quota::Quota;

@@ -13,8 +13,8 @@ use serde_json::Value;
 use serde_json::json;
 
 use super::Api;
-use super::Route;
 use super::answer;
+use super::route::Configuration;
 use crate::base::problem::Problem;
 use crate::base::problem::Problems;
 use crate::base::problem::Severity;
@@ -28,21 +28,13 @@ use crate::source::SourceSecret;
 use crate::source::reply;
 
 impl Api {
-    /// Answers what is asked about the configuration, which needs no store; `None` for other routes.
-    pub(super) async fn configuration(&self, route: Route<'_>, peer: SocketAddr) -> Option<Response<Full<Bytes>>> {
+    /// Answers what is asked about the configuration, which needs no store.
+    pub(super) async fn configuration(&self, asked: Configuration, peer: SocketAddr) -> Response<Full<Bytes>> {
         let generation = self.shared.current.load_full();
-        match route {
-            Route::Generation => Some(answer(&status(&generation, &self.reloader.status()))),
-            Route::Secrets => Some(answer(&secrets(&generation, &self.shared.metrics.gateway, Moment::now()))),
-            Route::Reload => Some(self.reload(peer).await),
-            Route::Description
-            | Route::Events
-            | Route::Replay
-            | Route::Purge
-            | Route::Event(..)
-            | Route::EventReplay(..)
-            | Route::Recover
-            | Route::Backup => None,
+        match asked {
+            Configuration::Generation => answer(&status(&generation, &self.reloader.status())),
+            Configuration::Secrets => answer(&secrets(&generation, &self.shared.metrics.gateway, Moment::now())),
+            Configuration::Reload => self.reload(peer).await,
         }
     }
 

@@ -41,6 +41,7 @@ use crate::store::Summary;
 
 use self::request::PageRequest;
 use self::request::Recover;
+use self::route::Operation;
 use self::route::Route;
 use super::Shared;
 use super::access;
@@ -105,25 +106,26 @@ impl Api {
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(route.allows()));
             return response;
         }
-        if matches!(route, Route::Description) {
-            return json(DESCRIPTION);
-        }
-        let is_local = access::is_local(peer) && access::names_no_domain(request.headers());
-        if !(route.is_local() && is_local)
-            && let Some(refused) = self.refuse(&request, peer)
-        {
+        let needs_token = match route {
+            Route::Description => false,
+            Route::Configuration(_) => !(access::is_local(peer) && access::names_no_domain(request.headers())),
+            Route::Store(_) => true,
+        };
+        if needs_token && let Some(refused) = self.refuse(&request, peer) {
             return refused;
         }
-        if let Some(answer) = self.configuration(route, peer).await {
-            return answer;
-        }
+        let operation = match route {
+            Route::Description => return json(DESCRIPTION),
+            Route::Configuration(asked) => return self.configuration(asked, peer).await,
+            Route::Store(operation) => operation,
+        };
         let Some(store) = &self.store else {
             return problem(
                 StatusCode::NOT_FOUND,
                 "no source of this gateway has a queue; give one deliver.queue, and a store that keeps it: sqlite:PATH or Redis",
             );
         };
-        self.act(store, route, request, peer).await.unwrap_or_else(ApiError::response)
+        self.act(store, operation, request, peer).await.unwrap_or_else(ApiError::response)
     }
 
     /// The answer to a request without the token; `None` when it has it.
@@ -151,45 +153,43 @@ impl Api {
     async fn act(
         &self,
         store: &Store,
-        route: Route<'_>,
+        operation: Operation<'_>,
         request: Request<Incoming>,
         peer: SocketAddr,
     ) -> Result<Response<Full<Bytes>>, ApiError> {
-        match route {
-            // They need no store.
-            Route::Description | Route::Reload | Route::Generation | Route::Secrets => Ok(json(DESCRIPTION)),
-            Route::Events => {
+        match operation {
+            Operation::Events => {
                 let PageRequest { filter, after, limit } =
                     request::query(request.uri().query().unwrap_or_default()).map_err(bad)?;
                 let page = store.list(&filter, after, limit).await?;
                 Ok(answer(&response::page(&page, |summary| self.open_until(summary))))
             }
-            Route::Event(source, number) => {
+            Operation::Event(source, number) => {
                 let details = store.show(source, parse(number)?).await?;
                 let open_until = |summary: &Summary| self.open_until(summary);
                 let generation = self.shared.current.load();
                 Ok(answer(&response::details(&details, generation.withheld.for_source(source), open_until)))
             }
-            Route::EventReplay(source, number) => {
+            Operation::EventReplay(source, number) => {
                 let number = parse(number)?;
                 let destination = self.read(request, request::destination).await?;
                 let deliveries = self.replay(store, source, number, destination.as_deref()).await?;
                 tracing::info!(%peer, source, %number, destination, deliveries, "replayed through the API");
                 Ok(answer(&response::done(Done { deliveries, next: None })))
             }
-            Route::Replay => {
+            Operation::Replay => {
                 let page = self.read(request, request::body).await?;
                 let done = self.replay_all(store, &page).await?;
                 log_operation("replayed through the API", peer, &page.filter, done);
                 Ok(answer(&response::done(done)))
             }
-            Route::Purge => {
+            Operation::Purge => {
                 let PageRequest { filter, after, limit } = self.read(request, request::body).await?;
                 let done = store.purge(&filter, after, limit).await?;
                 log_operation("purged through the API", peer, &filter, done);
                 Ok(answer(&response::done(done)))
             }
-            Route::Recover => {
+            Operation::Recover => {
                 let Recover { file, after } = self.read(request, request::recover).await?;
                 let recovered = store.recover(&file, after).await?;
                 let Recovered { imported, present, record_lost, lost, next } = recovered;
@@ -197,7 +197,7 @@ impl Api {
                 tracing::info!(%peer, file, imported, present, record_lost, lost, more, "recovered through the API");
                 Ok(answer(&response::recovered(recovered)))
             }
-            Route::Backup => {
+            Operation::Backup => {
                 let folder = self.read(request, request::folder).await?;
                 let path = store.backup(&folder).await?;
                 tracing::info!(%peer, path = %path.display(), "copied through the API");

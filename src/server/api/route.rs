@@ -1,9 +1,25 @@
 //! The paths of the API.
 
-/// The operation that a path names.
+/// What a path names.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Route<'p> {
+    /// The description of the API, for everybody.
     Description,
+    Configuration(Configuration),
+    Store(Operation<'p>),
+}
+
+/// An operation on the configuration, for which clients on this machine need no token.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Configuration {
+    Reload,
+    Generation,
+    Secrets,
+}
+
+/// An operation on the store.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Operation<'p> {
     Events,
     Replay,
     Purge,
@@ -11,9 +27,6 @@ pub(super) enum Route<'p> {
     EventReplay(&'p str, &'p str),
     Recover,
     Backup,
-    Reload,
-    Generation,
-    Secrets,
 }
 
 impl<'p> Route<'p> {
@@ -21,29 +34,26 @@ impl<'p> Route<'p> {
         let parts: Vec<_> = path.strip_prefix("/api/v1/")?.split('/').collect();
         match parts.as_slice() {
             ["openapi.json"] => Some(Self::Description),
-            ["events"] => Some(Self::Events),
-            ["events", "replay"] => Some(Self::Replay),
-            ["events", "purge"] => Some(Self::Purge),
-            ["events", source, number] => Some(Self::Event(source, number)),
-            ["events", source, number, "replay"] => Some(Self::EventReplay(source, number)),
-            ["store", "recover"] => Some(Self::Recover),
-            ["store", "backup"] => Some(Self::Backup),
-            ["reload"] => Some(Self::Reload),
-            ["generation"] => Some(Self::Generation),
-            ["secrets"] => Some(Self::Secrets),
+            ["reload"] => Some(Self::Configuration(Configuration::Reload)),
+            ["generation"] => Some(Self::Configuration(Configuration::Generation)),
+            ["secrets"] => Some(Self::Configuration(Configuration::Secrets)),
+            ["events"] => Some(Self::Store(Operation::Events)),
+            ["events", "replay"] => Some(Self::Store(Operation::Replay)),
+            ["events", "purge"] => Some(Self::Store(Operation::Purge)),
+            ["events", source, number] => Some(Self::Store(Operation::Event(source, number))),
+            ["events", source, number, "replay"] => Some(Self::Store(Operation::EventReplay(source, number))),
+            ["store", "recover"] => Some(Self::Store(Operation::Recover)),
+            ["store", "backup"] => Some(Self::Store(Operation::Backup)),
             _ => None,
         }
     }
 
     pub(super) fn allows(self) -> &'static str {
-        match self {
-            Self::Description | Self::Events | Self::Event(..) | Self::Generation | Self::Secrets => "GET, HEAD",
-            Self::Replay | Self::Purge | Self::EventReplay(..) | Self::Recover | Self::Backup | Self::Reload => "POST",
-        }
-    }
-
-    /// Whether clients on this machine need no token.
-    pub(super) fn is_local(self) -> bool {
-        matches!(self, Self::Reload | Self::Generation | Self::Secrets)
+        let reads = match self {
+            Self::Description => true,
+            Self::Configuration(asked) => !matches!(asked, Configuration::Reload),
+            Self::Store(operation) => matches!(operation, Operation::Events | Operation::Event(..)),
+        };
+        if reads { "GET, HEAD" } else { "POST" }
     }
 }
